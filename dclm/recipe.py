@@ -1,0 +1,213 @@
+"""Recipe: every number that decides how a scale is trained. Imports no torch.
+
+A recipe is a YAML file in `dclm/recipes/`, one per scale. It is frozen with the benchmark version:
+no command line option changes a field. A recipe read from another file trains all the same, but
+`is_official` is then false, the record embeds it whole, and submission refuses it.
+
+Numbers come from the DCLM scales (Li et al. 2024, "DataComp-LM", and its training configurations);
+the learning rate, the token budget and the number of steps follow OpenLM to the last digit.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from pipelines.records import Frozen
+
+RECIPES = Path(__file__).parent / "recipes"
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class ModelConfig(Frozen):
+    """The shape of an OpenLM decoder."""
+
+    vocab_size: Positive = Field(description="rows of the embedding; ids lie below it")
+    dim: Positive = Field(description="width of the residual stream")
+    num_layers: Positive
+    num_heads: Positive
+    seq_len: Positive = Field(description="longest input the model is trained on, in tokens")
+    norm: Literal["gain_only_lp_layer_norm", "default_layer_norm"] = Field(
+        "gain_only_lp_layer_norm", description="LayerNorm with a gain, or with gain and bias"
+    )
+    norm_eps: float = Field(1e-5, gt=0)
+    qk_norm: bool = Field(True, description="normalise whole q and k vectors before the head split")
+    post_embed_norm: bool = Field(False, description="normalise the embedding's output")
+    weight_tying: bool = Field(False, description="the head is the embedding table")
+    ffn: Literal["swiglu", "gelu", "gemma_geglu"] = "swiglu"
+    rotary: Literal["rotary", "head_rotary", "llama_rotary"] = Field(
+        "rotary",
+        description="half-split over positions; over heads (an old defect); interleaved pairs",
+    )
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.dim % self.num_heads or self.head_dim % 2:
+            raise ValueError(
+                f"dim {self.dim} does not split into {self.num_heads} heads of even width; "
+                "choose num_heads so that dim / num_heads is even"
+            )
+        return self
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim // self.num_heads
+
+    @property
+    def ffn_dim(self) -> int:
+        """Hidden width of the feed-forward part: 256 * ceil(int(8 dim / 3) / 256), or 4 dim."""
+        if self.ffn == "gelu":
+            return 4 * self.dim
+        return 256 * math.ceil(int(8 * self.dim / 3) / 256)
+
+    @property
+    def num_params(self) -> int:
+        """All trained numbers, norm gains and embeddings included."""
+        norm = self.dim * (1 if self.norm == "gain_only_lp_layer_norm" else 2)
+        attention = 4 * self.dim * self.dim + (2 * norm if self.qk_norm else 0)
+        matrices = 2 if self.ffn == "gelu" else 3
+        ffn = matrices * self.dim * self.ffn_dim
+        if self.ffn == "gemma_geglu":
+            ffn += 2 * self.ffn_dim + self.dim
+        tables = self.vocab_size * self.dim * (1 if self.weight_tying else 2)
+        final = norm * (2 if self.post_embed_norm else 1)
+        return self.num_layers * (attention + ffn + 2 * norm) + tables + final
+
+
+class TokenizerSpec(Frozen):
+    """Which tokenizer, pinned by content, and its two special ids."""
+
+    name: str = Field(description="gpt-neox-20b or tiny-bpe; a folder or file for experiments")
+    sha256: str | None = Field(
+        None, description="of the vocabulary and merges, see dclm.tokenizer.fingerprint"
+    )
+    end_of_text: int = Field(ge=0, description="id put after every document")
+    pad: int = Field(ge=0, description="id outside the used vocabulary that fills the last row")
+
+
+class Recipe(Frozen):
+    """Every hyperparameter of one scale."""
+
+    scale: str = Field(description="the scale's name, as in the rule book")
+    ranked: bool = Field(description="whether results of this scale count on the board")
+    model: ModelConfig
+    tokenizer: TokenizerSpec
+    counted_params: Positive = Field(
+        description="parameters as DCLM counts them (norm gains of q and k left out); "
+        "the token budget is 20 times this"
+    )
+    tokens: Positive = Field(description="training budget in tokens")
+    num_checkpoints: Positive = Field(5, description="parts that the budget is divided into")
+    global_batch_size: Positive = Field(description="sequences per step, over all devices")
+    learning_rate: float = Field(gt=0, description="after warmup")
+    min_learning_rate: float = Field(ge=0, description="at the end of the cosine")
+    warmup_steps: int = Field(ge=0, description="steps of linear warmup")
+    weight_decay: float = Field(ge=0, description="AdamW, on all parameters, gains included")
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = Field(1e-8, gt=0)
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this L2 norm")
+    z_loss: float = Field(ge=0, description="coefficient of the mean squared logsumexp")
+    precision: Literal["fp32", "bf16"] = Field(
+        description="of weights and activations in forward and backward; masters are fp32"
+    )
+    reduce_precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="of the gradient sum over devices"
+    )
+    data_seed: int = Field(124, ge=0, description="of the shuffle when packing, and of the epochs")
+    seeds: tuple[int, ...] = Field((124,), min_length=1, description="allowed for initialisation")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        vocab = self.model.vocab_size
+        special = self.tokenizer
+        for name, value in (("end_of_text", special.end_of_text), ("pad", special.pad)):
+            if value >= vocab:
+                raise ValueError(f"tokenizer.{name} is {value}, but model.vocab_size is {vocab}")
+        steps = num_steps(self)
+        if steps < 1:
+            raise ValueError(
+                f"{self.tokens} tokens are less than one step of {self.global_batch_size} "
+                f"sequences of {self.model.seq_len}; raise tokens or lower global_batch_size"
+            )
+        if self.warmup_steps > steps:
+            raise ValueError(
+                f"warmup_steps {self.warmup_steps} is more than the {steps} steps of the budget; "
+                "the learning rate would never be reached"
+            )
+        return self
+
+
+def sequences_per_checkpoint(recipe: Recipe) -> int:
+    """Sequences between two checkpoints: each part of the budget is rounded down on its own."""
+    return recipe.tokens // recipe.num_checkpoints // recipe.model.seq_len
+
+
+def num_steps(recipe: Recipe) -> int:
+    """Optimizer steps of the whole training, as OpenLM rounds them."""
+    sequences = sequences_per_checkpoint(recipe) * recipe.num_checkpoints
+    return sequences // recipe.global_batch_size
+
+
+def num_sequences(recipe: Recipe) -> int:
+    """Sequences that the steps consume, repeats counted."""
+    return num_steps(recipe) * recipe.global_batch_size
+
+
+def lr(recipe: Recipe, step: int) -> float:
+    """Learning rate of the step, counted from 0: linear warmup, then a cosine to the minimum."""
+    warmup = recipe.warmup_steps
+    if step < warmup:
+        return recipe.learning_rate * (step + 1) / warmup
+    total = num_steps(recipe)
+    if step >= total:
+        return recipe.min_learning_rate
+    progress = (step - warmup) / (total - warmup)
+    share = 0.5 * (1 + math.cos(math.pi * progress))
+    return recipe.min_learning_rate + share * (recipe.learning_rate - recipe.min_learning_rate)
+
+
+def flops(recipe: Recipe) -> float:
+    """6 N D: floating-point operations of the training as DCLM counts them."""
+    return 6.0 * recipe.counted_params * recipe.tokens
+
+
+def recipe_names() -> list[str]:
+    """The installed scales, smallest first."""
+    recipes = [load_recipe(path.stem) for path in sorted(RECIPES.glob("*.yaml"))]
+    return [recipe.scale for recipe in sorted(recipes, key=flops)]
+
+
+def load_recipe(name: str | Path) -> Recipe:
+    """Read the recipe of a scale by name, or any recipe file by path.
+
+    ValueError names the file and the field of the first mistake, or lists the known scales.
+    """
+    path = RECIPES / f"{name}.yaml"
+    if not path.is_file():
+        path = Path(name)
+    if path.suffix not in {".yaml", ".yml"} or not path.is_file():
+        known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
+        raise ValueError(
+            f"there is no recipe {str(name)!r}; expected one of {known}, or the path of a YAML file"
+        )
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from None
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "recipe"
+        raise ValueError(f"{path}: {where}: {first['msg']}") from None
+
+
+def is_official(recipe: Recipe) -> bool:
+    """Whether the recipe is, to the last digit, the installed one of its scale."""
+    path = RECIPES / f"{recipe.scale}.yaml"
+    return path.is_file() and load_recipe(recipe.scale) == recipe
