@@ -101,9 +101,22 @@ class MadeBy(Frozen):
 
 
 VERSIONED = (
-    "numpy pyarrow pydantic orjson zstandard fastwarc resiliparse fasttext-community tokenizers "
-    "torch numba ray open_clip_torch webdataset"
-).split()
+    "numpy",
+    "pyarrow",
+    "pydantic",
+    "orjson",
+    "zstandard",
+    "fastwarc",
+    "resiliparse",
+    "fasttext-community",
+    "tokenizers",
+    "torch",
+    "numba",
+    "ray",
+    "open_clip_torch",
+    "webdataset",
+)
+"""Packages whose versions a record names: those that can change what comes out."""
 
 
 def now() -> str:

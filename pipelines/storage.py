@@ -345,13 +345,14 @@ def as_file(writer: Writer) -> IO[bytes]:
 class Done(Frozen):
     """The commit of one piece of work: what it wrote, what it counted.
 
-    `seconds` and `host` describe the attempt that won and are outside the comparison.
+    `timings`, `seconds` and `host` describe the attempt that won, outside the comparison.
     """
 
     key: str
     files: tuple[File, ...]
     counts: dict[str, int] = Field(default_factory=dict)
     stats: JSON = None
+    timings: dict[str, float] = Field(default_factory=dict)
     seconds: float = 0.0
     host: str = ""
 

@@ -1,0 +1,151 @@
+"""A slice of a table, and what several operators need to know about it computed once.
+
+A `view` is what a pure function makes of one column (words, lines, hashes): operators ask for it by
+naming the function, and the batch keeps it for as long as that column stands. Dropping rows keeps
+views, writing a column drops the views of that column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipelines.schema import ROW, TEXT
+
+MAX_BATCH_ROWS = 1000
+MAX_BATCH_BYTES = 4 << 20
+
+
+class View(Protocol):
+    """Something with one entry a row, of which rows can be taken."""
+
+    def take(self, indices: npt.NDArray[np.int64]) -> View: ...
+
+
+V = TypeVar("V")
+ViewFunction = Callable[[pa.Array], V]
+
+
+class Batch:
+    """Rows of a table with their views. Never changed: `keep` and `write` return new ones."""
+
+    def __init__(
+        self, table: pa.Table, *, views: Mapping[tuple[object, str], View] | None = None
+    ) -> None:
+        self.table = table
+        self._views: dict[tuple[object, str], View] = dict(views or {})
+
+    @property
+    def num_rows(self) -> int:
+        return int(self.table.num_rows)
+
+    @property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """The identity of each row."""
+        return self.column(ROW).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+
+    @property
+    def text(self) -> pa.Array:
+        return self.column(TEXT)
+
+    def has(self, name: str) -> bool:
+        return name in self.table.column_names
+
+    def column(self, name: str) -> pa.Array:
+        """One column as one contiguous array. ValueError names the columns there are."""
+        if name not in self.table.column_names:
+            raise ValueError(
+                f"there is no column {name!r}; the columns here are "
+                f"{', '.join(self.table.column_names)}"
+            )
+        chunked = self.table.column(name)
+        if chunked.num_chunks == 1:
+            return chunked.chunk(0)
+        return pa.concat_arrays(chunked.chunks) if chunked.num_chunks else _empty(chunked.type)
+
+    def view(self, function: ViewFunction[V], column: str = TEXT) -> V:
+        """`function(column)`, computed once until the column is written."""
+        key = (function, column)
+        if key not in self._views:
+            self._views[key] = function(self.column(column))  # type: ignore[assignment]
+        return self._views[key]  # type: ignore[return-value]
+
+    def keep(self, mask: npt.NDArray[np.bool_]) -> Batch:
+        """The rows where `mask` is true, with the views that were already computed."""
+        indices = np.flatnonzero(mask)
+        views = {key: view.take(indices) for key, view in self._views.items()}
+        return Batch(self.table.filter(pa.array(mask)), views=views)
+
+    def write(self, columns: Mapping[str, pa.Array]) -> Batch:
+        """The batch with these columns set; their views are dropped."""
+        table = self.table
+        for name, values in columns.items():
+            if len(values) != table.num_rows:
+                raise ValueError(
+                    f"column {name!r} was written with {len(values)} values for "
+                    f"{table.num_rows} rows"
+                )
+            if name in table.column_names:
+                table = table.set_column(table.column_names.index(name), name, values)
+            else:
+                table = table.append_column(name, values)
+        views = {key: view for key, view in self._views.items() if key[1] not in columns}
+        return Batch(table, views=views)
+
+    def drop(self, names: tuple[str, ...]) -> Batch:
+        """The batch without these columns."""
+        present = [name for name in names if self.has(name)]
+        views = {key: view for key, view in self._views.items() if key[1] not in present}
+        return Batch(self.table.drop_columns(present) if present else self.table, views=views)
+
+    def slice(self, start: int, length: int) -> Batch:
+        """Rows start .. start+length, without views."""
+        return Batch(self.table.slice(start, length))
+
+
+def _empty(type_: pa.DataType) -> pa.Array:
+    return pa.array([], type=type_)
+
+
+def text_bytes(array: pa.Array) -> int:
+    """UTF-8 bytes of all strings of a large_string array."""
+    if len(array) == 0 or array.buffers()[1] is None:
+        return 0
+    offsets = np.frombuffer(array.buffers()[1], dtype=np.int64)
+    return int(offsets[array.offset + len(array)] - offsets[array.offset])
+
+
+def cut(table: pa.Table) -> list[pa.Table]:
+    """Slices of at most MAX_BATCH_ROWS rows and about MAX_BATCH_BYTES of text, in order.
+
+    The cut depends only on the rows, so the same shard is cut alike everywhere.
+    """
+    if table.num_rows == 0:
+        return [table]
+    starts = [0]
+    sizes = _row_bytes(table)
+    total = 0
+    for number, size in enumerate(sizes.tolist()):
+        full = total and (total + size > MAX_BATCH_BYTES or number - starts[-1] >= MAX_BATCH_ROWS)
+        if full:
+            starts.append(number)
+            total = 0
+        total += size
+    ends = [*starts[1:], table.num_rows]
+    return [table.slice(start, end - start) for start, end in zip(starts, ends, strict=True)]
+
+
+def _row_bytes(table: pa.Table) -> npt.NDArray[np.int64]:
+    sizes = np.ones(table.num_rows, dtype=np.int64)
+    for name in table.column_names:
+        if pa.types.is_large_string(table.schema.field(name).type):
+            array = table.column(name).combine_chunks()
+            array = array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
+            offsets = np.frombuffer(array.buffers()[1], dtype=np.int64)
+            window = offsets[array.offset : array.offset + len(array) + 1]
+            sizes += np.diff(window)
+    return sizes

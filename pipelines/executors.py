@@ -1,0 +1,127 @@
+"""One function, `map_tasks`, that runs independent pieces of work here or in several processes.
+
+What runs is a module-level function over picklable items; results come back in the order of the
+items. Work decides for itself whether it is already done (see `storage.commit`), so an executor
+needs no memory: start it again with any number of workers and only what is missing runs.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+OnResult = Callable[[int, Any], None]
+
+
+class WorkerLost(RuntimeError):
+    """A worker process died (killed, or out of memory)."""
+
+
+class MapTasks(Protocol):
+    """Runs `function` over `items`; results in the order of the items.
+
+    `on_result(index, result)` is called in the calling process as each result arrives; an
+    exception from it, or from the function, stops the rest and is raised.
+    """
+
+    def __call__(
+        self,
+        function: Callable[[T], R],
+        items: Sequence[T],
+        *,
+        on_result: OnResult | None = None,
+    ) -> list[R]: ...
+
+
+def map_here(
+    function: Callable[[T], R], items: Sequence[T], *, on_result: OnResult | None = None
+) -> list[R]:
+    """Run everything in this process, in order."""
+    results = []
+    for index, item in enumerate(items):
+        result = function(item)
+        results.append(result)
+        if on_result:
+            on_result(index, result)
+    return results
+
+
+class ProcessMap:
+    """Runs tasks in `workers` processes of this machine, which are started when first needed."""
+
+    def __init__(self, workers: int) -> None:
+        if workers < 1:
+            raise ValueError(f"workers = {workers}: expected at least 1")
+        self.workers = workers
+
+    def __call__(
+        self,
+        function: Callable[[T], R],
+        items: Sequence[T],
+        *,
+        on_result: OnResult | None = None,
+    ) -> list[R]:
+        if self.workers == 1 or len(items) < 2:
+            return map_here(function, items, on_result=on_result)
+        context = multiprocessing.get_context("spawn")
+        results: list[Any] = [None] * len(items)
+        workers = min(self.workers, len(items))
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread)
+        try:
+            self._run(pool, function, items, results, on_result)
+        except BrokenProcessPool:
+            raise WorkerLost(
+                "a worker process died (killed, or out of memory); finished work is kept: run the "
+                "same command again, with fewer --workers if memory was short"
+            ) from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+        return results
+
+    def _run(
+        self,
+        pool: ProcessPoolExecutor,
+        function: Callable[[Any], Any],
+        items: Sequence[Any],
+        results: list[Any],
+        on_result: OnResult | None,
+    ) -> None:
+        waiting: dict[Future[Any], int] = {}
+        upcoming = iter(enumerate(items))
+
+        def submit_next() -> None:
+            for index, item in upcoming:
+                waiting[pool.submit(function, item)] = index
+                if len(waiting) >= 2 * self.workers:
+                    return
+
+        submit_next()
+        while waiting:
+            finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in finished:
+                index = waiting.pop(future)
+                results[index] = future.result()
+                if on_result:
+                    on_result(index, results[index])
+            submit_next()
+
+
+def _one_thread() -> None:
+    """Workers share the machine: libraries in them use one thread each."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+
+
+def executor(workers: int = 1, *, cluster: str | None = None) -> MapTasks:
+    """The `map_tasks` for this many local processes, or for a Ray cluster."""
+    if cluster is not None:
+        from pipelines.cluster import RayMap
+
+        return RayMap(cluster)
+    return map_here if workers == 1 else ProcessMap(workers)

@@ -1,0 +1,101 @@
+"""A Fold over groups of shards: each group in order with its state, groups side by side.
+
+One task is one group, and a group is the unit of restart: its state is never stored.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from pipelines.batch import Batch
+from pipelines.operators import Fold, choose
+from pipelines.records import Frozen
+from pipelines.shard import Held, Plan, Rejections, held_rows, held_schema, loaded
+from pipelines.stats import Tally
+from pipelines.storage import Done, Store, attempt_name, commit, find_done, open_store
+from pipelines.writers import TableWriter, write_table
+
+
+class FoldTask(Frozen):
+    """One group: shard numbers in order, and where each one's rows are."""
+
+    plan: Plan
+    step: int
+    key: str
+    group: int
+    shards: tuple[int, ...]
+    held: tuple[Held, ...] = Field(default=())
+
+
+def groups_of(num_shards: int, groups: int) -> list[tuple[int, ...]]:
+    """Shards cut into `groups` runs of neighbours, sizes as even as can be; none is empty."""
+    bounds = np.linspace(0, num_shards, min(groups, max(num_shards, 1)) + 1).round().astype(int)
+    return [tuple(range(a, b)) for a, b in pairwise(bounds.tolist())]
+
+
+def run_fold(task: FoldTask) -> Done:
+    """Run one group and commit the tables of all its shards together."""
+    store = open_store(task.plan.output_uri)
+    standing = find_done(store, task.key)
+    if standing is not None:
+        return standing
+    pipeline = task.plan.pipeline()
+    step = pipeline.steps[task.step]
+    operator = loaded(step, pipeline.assets)
+    assert isinstance(operator, Fold)
+    tally = Tally(step.number, step.name, "fold")
+    rejections = Rejections()
+    state = operator.start()
+    files = []
+    for shard, held in zip(task.shards, task.held, strict=True):
+        state, file = _one_shard(task, store, shard, held, operator, state, tally, rejections)
+        files.append(file)
+    roles = {f"table/{shard}": number for number, shard in enumerate(task.shards)}
+    if rejections.rows:
+        name = attempt_name(f"rejected/fold{step.number}-{task.group:05d}", ".parquet")
+        roles["rejected"] = len(files)
+        files.append(write_table(store, name, rejections.table()))
+    stats = {"roles": roles, "steps": [tally.freeze().model_dump()]}
+    return commit(store, Done(key=task.key, files=tuple(files), stats=stats))
+
+
+def _one_shard(
+    task: FoldTask,
+    store: Store,
+    shard: int,
+    held: Held,
+    operator: Fold,
+    state: Any,
+    tally: Tally,
+    rejections: Rejections,
+) -> tuple[Any, Any]:
+    """Carry the state over one shard; returns the next state and the shard's stored table."""
+    table: TableWriter | None = None
+    name = attempt_name(f"work/fold{task.step}-{shard:05d}", ".parquet")
+    empty = Batch(held_schema(held, store, task.plan).empty_table())
+    try:
+        for batch in (empty, *held_rows(held, store, task.plan, shard)):
+            tally.rows_in += batch.num_rows
+            state, columns = operator.step(state, batch)
+            batch = batch.write(columns)
+            if batch.text.null_count:
+                gone = batch.text.is_null().to_numpy(zero_copy_only=False)
+                reasons = choose([(gone, operator.reasons[0])])
+                words = reasons.filter(gone).to_pylist()
+                tally.because(operator.reasons[0], len(words))
+                rejections.add(batch, gone, words, tally)
+                batch = batch.keep(~gone)
+            tally.rows_out += batch.num_rows
+            if table is None:
+                table = TableWriter(store, name, "parquet", batch.table.schema)
+            table.write(batch.table)
+    except BaseException:
+        if table is not None:
+            table.abandon()
+        raise
+    assert table is not None
+    return state, table.close()

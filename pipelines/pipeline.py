@@ -1,0 +1,261 @@
+"""A pipeline: a named, ordered list of operators, written in YAML or as a Python list.
+
+    name: my_pipeline
+    steps:
+      - exact_dedup                      # an operator with its defaults
+      - word_count: {min: 50}            # an operator with parameters
+      - my_filters.py:MyFilter: {}       # a participant's own, from a file beside the YAML
+
+It is planned into passes: row-wise operators between two global ones run shard by shard in one go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import yaml
+from pydantic import Field
+
+from pipelines.assets import Assets
+from pipelines.operators import (
+    GLOBAL_KINDS,
+    Operator,
+    PipelineError,
+    Select,
+    build,
+    did_you_mean,
+    find_operator,
+    module_of,
+)
+from pipelines.records import JSON, Frozen, Module
+from pipelines.schema import EXTRA, ROW
+
+if TYPE_CHECKING:
+    from pipelines.apply import Applied
+
+FIELDS = ("name", "description", "steps")
+
+
+class StepSpec(Frozen):
+    """One step as it was written: the operator's name and the parameters given."""
+
+    name: str
+    parameters: dict[str, JSON] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operator in its place. `number` counts from 0 over the whole pipeline."""
+
+    number: int
+    name: str
+    operator: Operator
+
+    @property
+    def label(self) -> str:
+        """How messages name the step: `step 3 (word_count)`, counted from 1."""
+        return f"step {self.number + 1} ({self.name})"
+
+    def spec(self) -> dict[str, JSON]:
+        """What a record keeps of it: name, version, every parameter, defaults too."""
+        return {
+            "operator": self.name,
+            "version": self.operator.version,
+            "parameters": self.operator.model_dump(mode="json"),
+        }
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Row-wise steps that run together over a shard, and the global step they lead to."""
+
+    number: int
+    steps: tuple[Step, ...]
+    end: Step | None
+
+    @property
+    def writes_columns(self) -> bool:
+        """Whether rows leave the pass with other contents than they came with."""
+        return any(step.operator.kind in ("modifier", "splitter") for step in self.steps)
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Steps with the participant's modules they need. Build with `load` or `from_steps`."""
+
+    name: str
+    steps: tuple[Step, ...]
+    modules: Mapping[str, Module] = field(default_factory=dict)
+    description: str = ""
+    assets: Assets = field(default_factory=Assets)
+
+    @classmethod
+    def load(cls, path: str | Path, *, assets: str | Path | Assets | None = None) -> Pipeline:
+        """Read a YAML file; participant files are looked for beside it."""
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise PipelineError(f"there is no pipeline file {path}") from None
+        except UnicodeDecodeError as error:
+            raise PipelineError(f"{path} is not UTF-8 text ({error})") from None
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise PipelineError(f"{path} is not YAML: {_one_line(error)}") from None
+        return cls._from_value(value, where=str(path), folder=path.parent, assets=assets)
+
+    @classmethod
+    def from_steps(
+        cls,
+        steps: Sequence[JSON],
+        *,
+        name: str = "pipeline",
+        assets: str | Path | Assets | None = None,
+        folder: Path | None = None,
+        modules: Mapping[str, Module] | None = None,
+    ) -> Pipeline:
+        """Build from a list of steps, each a name or a one-key mapping of name to parameters."""
+        return cls._from_value(
+            {"name": name, "steps": list(steps)},
+            where=name,
+            folder=folder or Path.cwd(),
+            assets=assets,
+            modules=modules,
+        )
+
+    @classmethod
+    def _from_value(
+        cls,
+        value: JSON,
+        *,
+        where: str,
+        folder: Path,
+        assets: str | Path | Assets | None,
+        modules: Mapping[str, Module] | None = None,
+    ) -> Pipeline:
+        if not isinstance(value, dict):
+            raise PipelineError(f"{where}: expected a mapping with the keys name and steps")
+        for key in value:
+            if key not in FIELDS:
+                hint = did_you_mean(str(key), dict.fromkeys(FIELDS))
+                raise PipelineError(f"{where}: unknown key {key!r}{hint}; keys are {FIELDS}")
+        specs = [
+            _step_spec(step, where=f"{where}: steps[{number}]")
+            for number, step in enumerate(value.get("steps") or [])
+        ]
+        found = dict(modules or {})
+        for spec in specs:
+            file = spec.name.rpartition(":")[0]
+            if file.endswith(".py") and file not in found:
+                found[file] = module_of(folder / file)
+        steps = tuple(
+            Step(number, spec.name, _build(spec, found, where=f"{where}: steps[{number}]"))
+            for number, spec in enumerate(specs)
+        )
+        name = value.get("name") or Path(where).stem
+        if not isinstance(assets, Assets):
+            assets = Assets(folders=() if assets is None else (Path(assets),))
+        return cls(
+            name=str(name),
+            steps=steps,
+            modules=found,
+            description=str(value.get("description") or ""),
+            assets=assets,
+        )
+
+    def spec(self) -> dict[str, JSON]:
+        """What a record embeds: every step with its version and all its parameters."""
+        return {"name": self.name, "steps": [step.spec() for step in self.steps]}
+
+    def replace(self, number: int, operator: Operator) -> Pipeline:
+        """The pipeline with another operator at step `number`."""
+        steps = list(self.steps)
+        steps[number] = Step(number, steps[number].name, operator)
+        return Pipeline(self.name, tuple(steps), self.modules, self.description, self.assets)
+
+    def passes(self) -> tuple[Pass, ...]:
+        """The plan: each global step ends a pass, and so does a splitter. At least one pass."""
+        planned: list[Pass] = []
+        waiting: list[Step] = []
+
+        def close(end: Step | None) -> None:
+            planned.append(Pass(len(planned), tuple(waiting), end))
+            waiting.clear()
+
+        for step in self.steps:
+            if step.operator.kind in GLOBAL_KINDS:
+                close(step)
+            else:
+                waiting.append(step)
+                if step.operator.kind == "splitter":
+                    close(None)
+        if waiting or not planned or planned[-1].end is not None:
+            close(None)
+        return tuple(planned)
+
+    def check_ready(self) -> None:
+        """PipelineError when a step still waits for a figure from another run."""
+        for step in self.steps:
+            if isinstance(step.operator, Select) and (why := step.operator.pending()):
+                raise PipelineError(f"{self.name}: {step.label}: {why}")
+
+    def load_operators(self) -> None:
+        """Let every operator build its heavy state (once per process)."""
+        for step in self.steps:
+            step.operator.load(self.assets)
+
+    def check_columns(self, schema: pa.Schema) -> None:
+        """PipelineError when a step reads a column that neither the pool nor a step provides."""
+        there = set(schema.names) | {ROW}
+        for step in self.steps:
+            for column in step.operator.reads():
+                if column not in there:
+                    hint = did_you_mean(column, dict.fromkeys(there))
+                    fields = " (or a field inside 'extra')" if EXTRA in there else ""
+                    raise PipelineError(
+                        f"{self.name}: {step.label} reads the column {column!r}, which is not "
+                        f"there{hint}; columns at this step: {', '.join(sorted(there))}{fields}"
+                    )
+            there |= set(step.operator.writes())
+            there -= set(step.operator.drops())
+
+    def apply(self, table: pa.Table, *, quarantine: bool = True) -> Applied:
+        """Run the pipeline over a table in memory, as one shard. For tests and notebooks."""
+        from pipelines.apply import apply
+
+        return apply(self, table, quarantine=quarantine)
+
+
+def _step_spec(step: JSON, *, where: str) -> StepSpec:
+    if isinstance(step, str):
+        return StepSpec(name=step)
+    if isinstance(step, dict) and len(step) == 1:
+        [(name, parameters)] = step.items()
+        if isinstance(name, str) and isinstance(parameters, dict | None):
+            return StepSpec(name=name, parameters=parameters or {})
+    if isinstance(step, dict) and "func" in step:
+        return StepSpec(
+            name=str(step["func"]),
+            parameters={key: value for key, value in step.items() if key != "func"},
+        )
+    raise PipelineError(
+        f"{where}: expected an operator's name, or one name with a mapping of parameters, "
+        f"got {step!r}"
+    )
+
+
+def _build(spec: StepSpec, modules: Mapping[str, Module], *, where: str) -> Operator:
+    try:
+        operator = find_operator(spec.name, modules)
+    except PipelineError as error:
+        raise PipelineError(f"{where}: {error}") from None
+    return build(operator, spec.parameters, where=where)
+
+
+def _one_line(error: Any) -> str:
+    return " ".join(str(error).split())

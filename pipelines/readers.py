@@ -1,0 +1,279 @@
+"""Shards to tables: JSON lines (plain, gzip, zstd) and parquet, in slices, broken rows set aside.
+
+Every row gets its identity here (`row`), UTF-8 is validated here, and a record that cannot be read
+becomes a `BadRow` with its bytes instead of stopping or vanishing.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zstandard
+
+from pipelines.batch import MAX_BATCH_BYTES, MAX_BATCH_ROWS, cut
+from pipelines.schema import EXTRA, KNOWN, ROW, STRING, TEXT, is_nested, normal_type, row_of
+from pipelines.storage import Entry, Store
+
+SUFFIXES = {
+    ".jsonl": "jsonl",
+    ".json.gz": "jsonl",
+    ".jsonl.gz": "jsonl",
+    ".jsonl.zst": "jsonl",
+    ".jsonl.zstd": "jsonl",
+    ".parquet": "parquet",
+}
+MAX_LINE_BYTES = 256 << 20  # a longer line is set aside: its parse would need several GB
+
+
+class ShardError(ValueError):
+    """A shard that cannot be read; the message names the shard and what to do."""
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A record that could not be read: where it was, why, and its bytes."""
+
+    row: int
+    error: str
+    raw: bytes
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows of a shard, in order, and the broken records found between them."""
+
+    table: pa.Table
+    bad: tuple[BadRow, ...] = ()
+
+
+def format_of(name: str) -> str | None:
+    """`jsonl` or `parquet` by the file's suffix, None for a file that is no shard."""
+    lower = name.lower()
+    for suffix, format_ in SUFFIXES.items():
+        if lower.endswith(suffix):
+            return format_
+    return None
+
+
+def shards_of(store: Store) -> list[Entry]:
+    """The shards below a store, sorted by name: the order that shard numbers count.
+
+    Hidden files, and files of no known format, are left out. ShardError when none is left.
+    """
+    shards = [
+        entry
+        for entry in store.list()
+        if format_of(entry.name) and not any(p.startswith(".") for p in entry.name.split("/"))
+    ]
+    if not shards:
+        raise ShardError(
+            f"there are no shards below {store.uri}; expected files ending in {', '.join(SUFFIXES)}"
+        )
+    return shards
+
+
+def read_shard(store: Store, name: str, *, shard: int, keep_rows: bool = False) -> Iterator[Chunk]:
+    """The rows of one shard in slices of at most 1,000 rows or about 4 MB.
+
+    `keep_rows` takes the identities that a parquet file's own `row` column holds (tables between
+    passes) in place of numbering the rows.
+
+    Raises ShardError, naming shard and cause, when the file as a whole cannot be read. For a
+    compressed file that is cut short, every record that is complete comes out first and the rest
+    is one BadRow.
+    """
+    format_ = format_of(name)
+    if format_ is None:
+        raise ShardError(f"{store.uri}/{name}: unknown format; expected {', '.join(SUFFIXES)}")
+    with store.open(name) as file:
+        if format_ == "parquet":
+            where = f"{store.uri}/{name}"
+            yield from _read_parquet(file, shard=shard, where=where, keep_rows=keep_rows)
+        else:
+            yield from _read_jsonl(file, shard=shard, name=name)
+
+
+def decompressed(file: BinaryIO, name: str) -> BinaryIO:
+    """The bytes of a file after the compression that its suffix names."""
+    if name.endswith(".gz"):
+        return gzip.GzipFile(fileobj=file)  # type: ignore[return-value]
+    if name.endswith((".zst", ".zstd")):
+        reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+        return io.BufferedReader(reader, 1 << 20)  # type: ignore[return-value]
+    return file
+
+
+CUT_SHORT = (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError)
+
+
+def _read_jsonl(file: BinaryIO, *, shard: int, name: str) -> Iterator[Chunk]:
+    rows: list[dict[str, Any]] = []
+    numbers: list[int] = []
+    bad: list[BadRow] = []
+    size = 0
+    for number, line, error in _lines(decompressed(file, name)):
+        if error is not None:
+            bad.append(BadRow(row_of(shard, number), error, line))
+            continue
+        if not line.strip():
+            continue
+        value, problem = _parse(line)
+        if problem is not None:
+            bad.append(BadRow(row_of(shard, number), problem, line))
+            continue
+        rows.append(value)
+        numbers.append(row_of(shard, number))
+        size += len(line)
+        if len(rows) >= MAX_BATCH_ROWS or size >= MAX_BATCH_BYTES:
+            yield Chunk(_table_of(rows, numbers), tuple(bad))
+            rows, numbers, bad, size = [], [], [], 0
+    if rows or bad:
+        yield Chunk(_table_of(rows, numbers), tuple(bad))
+
+
+def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes, str | None]]:
+    """Numbered lines; a line that is too long, or a broken end, comes with an error."""
+    number = 0
+    while True:
+        try:
+            line = file.readline(MAX_LINE_BYTES)
+            if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
+                head = line[:1000]
+                while line and not line.endswith(b"\n"):
+                    line = file.readline(1 << 20)
+                yield number, head, f"a line longer than {MAX_LINE_BYTES} bytes"
+                number += 1
+                continue
+        except CUT_SHORT as error:
+            yield number, b"", f"the file breaks off here: {error}"
+            return
+        if not line:
+            return
+        yield number, line, None
+        number += 1
+
+
+def _parse(line: bytes) -> tuple[dict[str, Any], str | None]:
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        return {}, f"not JSON: {error}"
+    if not isinstance(value, dict):
+        return {}, f"expected a JSON object, found {type(value).__name__}"
+    text = value.get(TEXT)
+    if TEXT in value and not isinstance(text, str | None):
+        return {}, f"the field 'text' is {type(text).__name__}, expected a string"
+    return value, None
+
+
+def _table_of(rows: Sequence[dict[str, Any]], numbers: Sequence[int]) -> pa.Table:
+    """Known string fields as columns, everything else as one JSON object a row."""
+    columns: dict[str, list[Any]] = {name: [] for name in KNOWN}
+    for row in rows:
+        rest = {}
+        for name, value in row.items():
+            if name in KNOWN and name != EXTRA and isinstance(value, str | None):
+                continue
+            rest[name] = value
+        for name in KNOWN:
+            if name != EXTRA:
+                value = row.get(name)
+                columns[name].append(value if isinstance(value, str) else None)
+        columns[EXTRA].append(orjson.dumps(rest).decode() if rest else None)
+    arrays = {ROW: pa.array(numbers, type=pa.int64())}
+    for name, values in columns.items():
+        arrays[name] = pa.array(values, type=STRING)
+    return pa.table(arrays)
+
+
+def jsonl_schema() -> pa.Schema:
+    """The columns that every shard of JSON lines has."""
+    return pa.schema([(ROW, pa.int64()), *KNOWN.items()])
+
+
+def _read_parquet(file: BinaryIO, *, shard: int, where: str, keep_rows: bool) -> Iterator[Chunk]:
+    try:
+        parquet = pq.ParquetFile(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ShardError(f"{where} is not a parquet file: {error}") from None
+    number = 0
+    for batch in parquet.iter_batches(batch_size=16 * MAX_BATCH_ROWS):
+        try:
+            table = pa.Table.from_batches([batch])
+            table.validate(full=True)  # UTF-8 too: what follows relies on it
+        except pa.ArrowInvalid as error:
+            raise ShardError(f"{where}: rows from {number} on are damaged: {error}") from None
+        table = normal_table(table)
+        if not keep_rows:
+            rows = np.arange(number, number + table.num_rows, dtype=np.int64) + row_of(shard, 0)
+            table = _numbered(table, rows)
+        number += table.num_rows
+        for slice_ in cut(table):
+            yield Chunk(slice_)
+    if number == 0:
+        empty = normal_table(parquet.schema_arrow.empty_table())
+        yield Chunk(empty if keep_rows else _numbered(empty, np.zeros(0, dtype=np.int64)))
+
+
+def _numbered(table: pa.Table, rows: npt.NDArray[np.int64]) -> pa.Table:
+    """The table with `row` as its first column."""
+    if ROW in table.column_names:
+        table = table.drop_columns([ROW])
+    return table.add_column(0, ROW, pa.array(rows))
+
+
+def normal_table(table: pa.Table) -> pa.Table:
+    """All strings as large_string; nested columns moved into the JSON of `extra`."""
+    nested = [f.name for f in table.schema if is_nested(f.type)]
+    if nested:
+        table = _nested_to_extra(table, nested)
+    for number, field in enumerate(table.schema):
+        wanted = normal_type(field.type)
+        if wanted != field.type:
+            column = table.column(number).cast(wanted)
+            table = table.set_column(number, field.name, column)
+    return table
+
+
+def _nested_to_extra(table: pa.Table, nested: list[str]) -> pa.Table:
+    values = table.select(nested).to_pylist()
+    known = table.column(EXTRA).to_pylist() if EXTRA in table.column_names else [None] * len(values)
+    merged = [
+        orjson.dumps({**(orjson.loads(old) if old else {}), **row}, default=str).decode()
+        for old, row in zip(known, values, strict=True)
+    ]
+    table = table.drop_columns([name for name in [*nested, EXTRA] if name in table.column_names])
+    return table.append_column(EXTRA, pa.array(merged, type=STRING))
+
+
+def schema_of(store: Store, name: str) -> pa.Schema:
+    """The columns of a shard, without reading its rows where the format allows it."""
+    if format_of(name) == "parquet":
+        with store.open(name) as file:
+            try:
+                schema = pq.read_schema(file)
+            except (pa.ArrowInvalid, OSError) as error:
+                raise ShardError(f"{store.uri}/{name} is not a parquet file: {error}") from None
+        return _numbered(normal_table(schema.empty_table()), np.zeros(0, dtype=np.int64)).schema
+    return jsonl_schema()
+
+
+def to_json_rows(table: pa.Table) -> Iterable[bytes]:
+    """Rows as JSON lines: the fields of `extra` come back, `row` and nulls are left out."""
+    for row in table.to_pylist():
+        extra = row.pop(EXTRA, None)
+        row.pop(ROW, None)
+        value = {name: field for name, field in row.items() if field is not None}
+        if extra:
+            value |= orjson.loads(extra)
+        yield orjson.dumps(value) + b"\n"

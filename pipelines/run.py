@@ -1,0 +1,532 @@
+"""A pipeline over a pool: passes, verdicts, and the DatasetRecord at the end.
+
+`run` may be stopped at any moment and started again, by any number of workers: every piece of work
+has a key made of what it depends on, finished pieces are found by it, and the record is written
+last. A folder belongs to one run; other work is refused rather than mixed in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import pyarrow as pa
+from pydantic import Field
+
+from pipelines.executors import MapTasks, map_here
+from pipelines.fold import FoldTask, groups_of, run_fold
+from pipelines.operators import Dedup, Fold, PipelineError, Select
+from pipelines.partitions import Verdict, find_cut, find_duplicates
+from pipelines.pipeline import Pipeline, Step
+from pipelines.progress import Step as ProgressStep
+from pipelines.progress import step as progress_step
+from pipelines.readers import schema_of, shards_of
+from pipelines.records import (
+    JSON,
+    AssetRef,
+    DatasetRecord,
+    DatasetWork,
+    File,
+    Frozen,
+    PoolRecord,
+    PoolSource,
+    PoolWork,
+    RecordError,
+    digest,
+    made_by,
+    now,
+    parse_record,
+    sha256_file,
+)
+from pipelines.shard import Held, Plan, ShardTask, role, run_shard, steps_of
+from pipelines.stats import RunStats, StepStats, add_counts, merge
+from pipelines.storage import Done, Store, done_name, open_store, write_bytes
+
+RECORD = "record.json"
+RUN = "run.json"
+STATS = "stats.json"
+EVENTS = "events.jsonl"
+PARTITION_BYTES = 256 << 20
+FOLDERS = ("data", "work", "rejected", "quarantine")
+
+
+class RunFailed(RuntimeError):
+    """A run that stopped. What was finished is kept."""
+
+
+class InputShard(Frozen):
+    """One shard of the pool as a run sees it: its bytes decide, not where they lie."""
+
+    name: str
+    num_bytes: int
+    sha256: str
+
+
+class RunFile(Frozen):
+    """What a run's folder is for, written before the first shard (`pipelines status` reads it)."""
+
+    key: str
+    pipeline: str
+    input_uri: str
+    num_shards: int
+    num_passes: int
+    started: str
+    plan: Plan
+
+
+class StageTime(Frozen):
+    step: int
+    seconds: float
+
+
+class RunSummary(Frozen):
+    """stats.json: the counts of a run, which any executor must get alike, and its times."""
+
+    stats: RunStats
+    seconds: dict[str, float] = Field(default_factory=dict)
+    cpu_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    verdicts: dict[str, JSON] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Where tables come from: a place, its record, its shards in order. Read only."""
+
+    uri: str
+    record: PoolRecord
+    shards: tuple[InputShard, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(shard.num_bytes for shard in self.shards)
+
+    def schema(self) -> pa.Schema:
+        return schema_of(open_store(self.uri), self.shards[0].name)
+
+
+def open_pool(uri: str) -> Pool:
+    """The pool at a place: by its record.json when it has one, else by the hashes of its files."""
+    store = open_store(uri)
+    if store.exists(RECORD):
+        where = f"{store.uri}/{RECORD}"
+        record = parse_record(store.read_bytes(RECORD), source=where)
+        if not isinstance(record, PoolRecord | DatasetRecord):
+            raise RecordError(f"{where} is a {record.kind} record; expected a pool or a dataset")
+        shards = tuple(
+            InputShard(name=file.name, num_bytes=file.num_bytes, sha256=file.sha256)
+            for file in record.outputs
+        )
+        if isinstance(record, DatasetRecord):
+            record = _pool_of_files(record.work.pipeline["name"], shards, parent=record.id)
+        return Pool(uri, record, shards)
+    entries = shards_of(store)
+    shards = tuple(
+        InputShard(name=e.name, num_bytes=e.num_bytes, sha256=_sha256(store, e.name))
+        for e in entries
+    )
+    return Pool(uri, _pool_of_files(uri.rstrip("/").rpartition("/")[2], shards), shards)
+
+
+def _sha256(store: Store, name: str) -> str:
+    path = store.local_path(name)
+    if path is not None:
+        return sha256_file(path)
+    sha256 = hashlib.sha256()
+    with store.open(name) as file:
+        while block := file.read(1 << 20):
+            sha256.update(block)
+    return sha256.hexdigest()
+
+
+def _pool_of_files(
+    name: str, shards: Sequence[InputShard], parent: str | None = None
+) -> PoolRecord:
+    sources = tuple(
+        PoolSource(name=shard.name, version="", sha256=shard.sha256, licence="unknown")
+        for shard in shards
+    )
+    parameters = {} if parent is None else {"dataset": parent}
+    files = [File(name=s.name, sha256=s.sha256, num_bytes=s.num_bytes) for s in shards]
+    return PoolRecord.seal(
+        work=PoolWork(name=name, variant="files", sources=sources, parameters=parameters),
+        parents={},
+        outputs=files,
+        made_by=made_by(now()),
+    )
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run."""
+
+    record: DatasetRecord
+    summary: RunSummary
+    skipped: bool  # it was already there
+
+
+def run(
+    pipeline: Pipeline,
+    pool: Pool,
+    *,
+    out: str,
+    map_tasks: MapTasks = map_here,
+    quarantine: bool = False,
+    format: str = "parquet",
+    max_failed_shards: int = 0,
+) -> Result:
+    """Run `pipeline` over `pool` into the folder or bucket prefix `out`.
+
+    Returns at once when the same work is already there. Raises PipelineError, AssetError or
+    ShardError for bad input, RunFailed when `out` holds other work.
+    """
+    pipeline.check_ready()
+    pipeline.check_columns(pool.schema())
+    return _Run(pipeline, pool, out, map_tasks, quarantine, format).run()
+
+
+def dataset_work(pipeline: Pipeline, *, quarantine: bool, format: str) -> DatasetWork:
+    """What a dataset record says was asked for; fails early on a missing asset."""
+    names = sorted({name for step in pipeline.steps for name in step.operator.assets()})
+    return DatasetWork(
+        pipeline=pipeline.spec(),
+        modules=tuple(pipeline.modules[name] for name in sorted(pipeline.modules)),
+        assets=tuple(_asset_ref(pipeline, name) for name in names),
+        quarantine=quarantine,
+        output={"format": format},
+    )
+
+
+def _asset_ref(pipeline: Pipeline, name: str) -> AssetRef:
+    return pipeline.assets.ref(name)
+
+
+class _Run:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        pool: Pool,
+        out: str,
+        map_tasks: MapTasks,
+        quarantine: bool,
+        format: str,
+    ) -> None:
+        self.pipeline, self.pool, self.map_tasks = pipeline, pool, map_tasks
+        self.store = open_store(out)
+        self.work = dataset_work(pipeline, quarantine=quarantine, format=format)
+        self.parents = {"pool": pool.record.id}
+        self.key = DatasetRecord.key_of(work=self.work, parents=self.parents)
+        self.plan = Plan(
+            name=pipeline.name,
+            steps=tuple(
+                {step.name: step.operator.model_dump(mode="json")} for step in pipeline.steps
+            ),
+            modules=dict(pipeline.modules),
+            asset_folders=tuple(str(folder) for folder in pipeline.assets.folders),
+            input_uri=pool.uri,
+            output_uri=self.store.uri,
+            quarantine=quarantine,
+            format=format,
+            num_partitions=1 + pool.num_bytes // PARTITION_BYTES,
+        )
+        self.started = now()
+        self.clock = time.monotonic()
+        self.events: list[JSON] = []
+        self.cpu_seconds = 0.0
+        self.seconds: dict[str, float] = {}
+        self.verdicts: dict[str, JSON] = {}
+
+    def run(self) -> Result:
+        standing = self._standing()
+        if standing is not None:
+            self._forget_work(standing)
+            return standing
+        self._claim()
+        self._event("started", key=self.key, pipeline=self.pipeline.name)
+        try:
+            return self._passes()
+        except BaseException as error:
+            self._event("stopped", error=f"{type(error).__name__}: {error}")
+            self._write_events()
+            raise
+
+    def _standing(self) -> Result | None:
+        if not self.store.exists(RECORD):
+            return None
+        where = f"{self.store.uri}/{RECORD}"
+        record = parse_record(self.store.read_bytes(RECORD), source=where)
+        if not isinstance(record, DatasetRecord) or record.key != self.key:
+            raise RunFailed(
+                f"{self.store.uri} holds another finished run ({record.kind} {record.key}); "
+                "choose another --out"
+            )
+        summary = RunSummary.model_validate(orjson.loads(self.store.read_bytes(STATS)))
+        return Result(record, summary, skipped=True)
+
+    def _claim(self) -> None:
+        """Make the folder this run's, or find that it already is."""
+        file = RunFile(
+            key=self.key,
+            pipeline=self.pipeline.name,
+            input_uri=self.pool.uri,
+            num_shards=len(self.pool.shards),
+            num_passes=len(self.pipeline.passes()),
+            started=self.started,
+            plan=self.plan,
+        )
+        if self.store.put_if_absent(RUN, file.model_dump_json(indent=2).encode()):
+            return
+        known = RunFile.model_validate(orjson.loads(self.store.read_bytes(RUN)))
+        if known.key != self.key:
+            raise RunFailed(
+                f"{self.store.uri} holds the unfinished run of {known.pipeline!r} (key "
+                f"{known.key}, this one has {self.key}): the pipeline, its assets or the pool "
+                "changed; choose another --out, or remove that folder"
+            )
+
+    def _passes(self) -> Result:
+        stats: list[Sequence[StepStats]] = []
+        held = [Held(name=shard.name) for shard in self.pool.shards]
+        state: JSON = [self.pool.record.id, self.work.quarantine]
+        scores: list[str | None] = [None] * len(held)
+        verdict: Verdict | None = None
+        done: list[Done] = []
+        passes = self.pipeline.passes()
+        for current in passes:
+            last = current is passes[-1]
+            steps = [*current.steps, *([current.end] if current.end else [])]
+            state = [digest(state), [step.spec() for step in steps]]
+            if last:
+                state.append(self.work.output)
+            tasks = [
+                ShardTask(
+                    plan=self.plan,
+                    number=current.number,
+                    last=last,
+                    shard=shard,
+                    name=self.pool.shards[shard].name,
+                    key=f"p{current.number}-{shard:05d}-"
+                    f"{digest([state, self.pool.shards[shard].sha256])[:16]}",
+                    held=held[shard],
+                    scores=scores[shard],
+                    verdict=verdict,
+                )
+                for shard in range(len(held))
+            ]
+            title = f"{self.pipeline.name}: pass {current.number + 1} of {len(passes)}"
+            done = self._map(title, run_shard, tasks, unit="shards")
+            stats += [steps_of(one) for one in done]
+            held = [self._held_after(before, one) for before, one in zip(held, done, strict=True)]
+            if current.end is not None:
+                verdict, scores, held = self._global(current.end, state, done, held, stats)
+                state = [digest(state), verdict.hash if verdict else None]
+        return self._finish(merge(stats), done)
+
+    def _held_after(self, before: Held, done: Done) -> Held:
+        table = role(done, "table")
+        if table is not None:
+            return Held(work=True, name=table)
+        return before.model_copy(update={"rows": role(done, "rows")})
+
+    def _global(
+        self,
+        step: Step,
+        state: JSON,
+        done: Sequence[Done],
+        held: list[Held],
+        stats: list[Sequence[StepStats]],
+    ) -> tuple[Verdict | None, list[str | None], list[Held]]:
+        """What a global step decided, or for a fold, the tables it wrote."""
+        operator = step.operator
+        nothing: list[str | None] = [None] * len(held)
+        if isinstance(operator, Fold):
+            held = self._fold(step, operator, state, held, stats)
+            return None, nothing, held
+        if isinstance(operator, Dedup):
+            files = [_named(one, "keys") for one in done]
+            verdict = find_duplicates(
+                self.store,
+                state=digest(state),
+                files=files,
+                num_partitions=self.plan.num_partitions,
+                map_tasks=self.map_tasks,
+            )
+            return verdict, nothing, held
+        assert isinstance(operator, Select)
+        scores = [_named(one, "scores") for one in done]
+        try:
+            verdict = find_cut(
+                operator,
+                uri=self.store.uri,
+                scores=scores,
+                weights=[role(one, "weights") for one in done],
+                amount=sum(one.stats["amount"] for one in done),
+                map_tasks=self.map_tasks,
+            )
+        except ValueError as error:
+            raise PipelineError(f"{self.pipeline.name}: {step.label}: {error}") from None
+        self.verdicts[str(step.number)] = {"threshold_bits": str(verdict.threshold)}
+        return verdict, list(scores), held
+
+    def _fold(
+        self,
+        step: Step,
+        operator: Fold,
+        state: JSON,
+        held: list[Held],
+        stats: list[Sequence[StepStats]],
+    ) -> list[Held]:
+        groups = groups_of(len(held), operator.groups)
+        tasks = [
+            FoldTask(
+                plan=self.plan,
+                step=step.number,
+                key=f"f{step.number}-{number:05d}-{digest([state, len(groups)])[:16]}",
+                group=number,
+                shards=shards,
+                held=tuple(held[shard] for shard in shards),
+            )
+            for number, shards in enumerate(groups)
+        ]
+        done = self._map(f"{self.pipeline.name}: {step.name}", run_fold, tasks, unit="groups")
+        stats += [steps_of(one) for one in done]
+        return [
+            Held(work=True, name=_named(one, f"table/{shard}"))
+            for one, shards in zip(done, groups, strict=True)
+            for shard in shards
+        ]
+
+    def _map(
+        self, title: str, function: Callable[[Any], Done], tasks: Sequence[Any], *, unit: str
+    ) -> list[Done]:
+        """Run what is not done yet; returns all commits in order."""
+        self._event("stage", title=title, tasks=len(tasks))
+        with progress_step(title, total=len(tasks), unit=unit) as bar:
+            found = self._already([task.key for task in tasks])
+            missing = [task for task in tasks if task.key not in found]
+            if found:
+                bar.note(f"({len(found)} were done before)")
+                bar.advance(len(found))
+            fresh = self.map_tasks(
+                function, missing, on_result=lambda _, done: self._count(bar, done)
+            )
+        for task, done in zip(missing, fresh, strict=True):
+            found[task.key] = done
+        return [found[task.key] for task in tasks]
+
+    def _already(self, keys: Sequence[str]) -> dict[str, Done]:
+        names = {done_name(key): key for key in keys}
+        prefix = done_name(keys[0])[: -len(".json")].split("-")[0] if keys else ""
+        found = {}
+        for entry in self.store.list(prefix):
+            if entry.name in names:
+                done = Done.model_validate(orjson.loads(self.store.read_bytes(entry.name)))
+                found[names[entry.name]] = done
+        return found
+
+    def _count(self, bar: ProgressStep, done: Done) -> None:
+        bar.advance()
+        self.cpu_seconds += done.seconds
+        for number, seconds in done.timings.items():
+            self.seconds[number] = round(self.seconds.get(number, 0.0) + seconds, 4)
+        self._event("done", key=done.key, seconds=done.seconds, host=done.host)
+
+    def _finish(self, stats: RunStats, done: Sequence[Done]) -> Result:
+        stats.check()
+        outputs = tuple(done_file(one, "table") for one in done)
+        sums: dict[str, int] = {}
+        for one in done:
+            sums = add_counts(sums, one.stats["sums"])
+        counts = {
+            "rows_in": stats.rows_in,
+            "rows_out": stats.rows_out,
+            "errors": stats.errors,
+            "text_bytes": stats.steps[-1].bytes_out,
+            **sums,
+            **{
+                f"rejected/{step.number + 1}/{step.name}/{reason}": number
+                for step in stats.steps
+                for reason, number in step.reasons.items()
+            },
+        }
+        record = DatasetRecord.seal(
+            work=self.work,
+            parents=self.parents,
+            outputs=outputs,
+            counts=counts,
+            made_by=made_by(
+                self.started,
+                locations={"pool": self.pool.uri, "out": self.store.uri},
+                figures={"cpu_seconds": round(self.cpu_seconds, 3)},
+            ),
+        )
+        summary = RunSummary(
+            stats=stats,
+            seconds=self.seconds,
+            cpu_seconds=round(self.cpu_seconds, 3),
+            wall_seconds=round(time.monotonic() - self.clock, 3),
+            verdicts=self.verdicts,
+        )
+        self._event("finished", id=record.id)
+        self._write_events()
+        write_bytes(self.store, STATS, summary.model_dump_json(indent=2).encode())
+        write_bytes(self.store, "pool.json", self.pool.record.to_json())
+        write_bytes(self.store, RECORD, record.to_json())
+        result = Result(record, summary, skipped=False)
+        self._forget_work(result)
+        return result
+
+    def _forget_work(self, result: Result) -> None:
+        """Remove what only lay between passes, and what killed attempts left."""
+        kept = {file.name for file in result.record.outputs}
+        for done in [entry.name for entry in self.store.list("done/")]:
+            commit = Done.model_validate(orjson.loads(self.store.read_bytes(done)))
+            kept |= {f.name for f in commit.files if not f.name.startswith("work/")}
+        for folder in FOLDERS:
+            for entry in list(self.store.list(f"{folder}/")):
+                if entry.name not in kept:
+                    self.store.remove(entry.name)
+
+    def _event(self, what: str, **fields: JSON) -> None:
+        self.events.append({"time": now(), "event": what, **fields})
+
+    def _write_events(self) -> None:
+        known = self.store.read_bytes(EVENTS) if self.store.exists(EVENTS) else b""
+        lines = b"".join(orjson.dumps(event) + b"\n" for event in self.events)
+        write_bytes(self.store, EVENTS, known + lines)
+        self.events.clear()
+
+
+def _named(done: Done, name: str) -> str:
+    found = role(done, name)
+    assert found is not None, f"{done.key} wrote no {name}"
+    return found
+
+
+def done_file(done: Done, name: str) -> File:
+    """The stored file that a shard wrote in a role."""
+    return done.files[done.stats["roles"][name]]
+
+
+def funnel(summary: RunSummary) -> list[Mapping[str, JSON]]:
+    """One row per step: rows and bytes in and out, reasons, seconds."""
+    return [
+        {
+            "step": step.number + 1,
+            "operator": step.name,
+            "kind": step.kind,
+            "rows_in": step.rows_in,
+            "rows_out": step.rows_out,
+            "bytes_in": step.bytes_in,
+            "bytes_out": step.bytes_out,
+            "split": step.split,
+            "errors": step.errors,
+            "reasons": step.reasons,
+            "seconds": summary.seconds.get(str(step.number), 0.0),
+        }
+        for step in summary.stats.steps
+    ]

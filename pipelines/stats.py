@@ -1,0 +1,132 @@
+"""What happened to rows: in and out per step, reasons with counts. Merging is addition.
+
+`ShardStats` is the same for the same input whatever ran it; times are kept apart (`Timings`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from pydantic import Field
+
+from pipelines.records import Frozen
+
+READ = -1  # the number of the step that stands for reading the pool
+
+
+class StepStats(Frozen):
+    """Counts of one step. `rows_in = rows_out + sum(reasons) + errors` (splitters add `split`)."""
+
+    number: int
+    name: str
+    kind: str
+    rows_in: int = 0
+    rows_out: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    split: int = 0
+    errors: int = 0
+    reasons: dict[str, int] = Field(default_factory=dict)
+    counters: dict[str, int] = Field(default_factory=dict)
+
+    def plus(self, other: StepStats) -> StepStats:
+        assert (self.number, self.name) == (other.number, other.name)
+        return StepStats(
+            number=self.number,
+            name=self.name,
+            kind=self.kind,
+            rows_in=self.rows_in + other.rows_in,
+            rows_out=self.rows_out + other.rows_out,
+            bytes_in=self.bytes_in + other.bytes_in,
+            bytes_out=self.bytes_out + other.bytes_out,
+            split=self.split + other.split,
+            errors=self.errors + other.errors,
+            reasons=add_counts(self.reasons, other.reasons),
+            counters=add_counts(self.counters, other.counters),
+        )
+
+    @property
+    def rejected(self) -> int:
+        return sum(self.reasons.values())
+
+    def check(self) -> None:
+        """Our own promise: no row is lost without a reason."""
+        assert self.rows_in + self.split == self.rows_out + self.rejected + self.errors, self
+
+
+class RunStats(Frozen):
+    """All steps of a run, in order, reading first."""
+
+    steps: tuple[StepStats, ...] = ()
+
+    def step(self, number: int) -> StepStats:
+        return next(step for step in self.steps if step.number == number)
+
+    @property
+    def rows_in(self) -> int:
+        return self.steps[0].rows_in if self.steps else 0
+
+    @property
+    def rows_out(self) -> int:
+        return self.steps[-1].rows_out if self.steps else 0
+
+    @property
+    def errors(self) -> int:
+        return sum(step.errors for step in self.steps)
+
+    def check(self) -> None:
+        """Every step accounts for its rows, and passes on what the next one gets."""
+        for step in self.steps:
+            step.check()
+        for before, after in zip(self.steps, self.steps[1:], strict=False):
+            assert before.rows_out == after.rows_in, (before, after)
+
+
+def add_counts(left: Mapping[str, int], right: Mapping[str, int]) -> dict[str, int]:
+    """Key by key sums, keys sorted."""
+    keys = sorted(set(left) | set(right))
+    return {key: left.get(key, 0) + right.get(key, 0) for key in keys}
+
+
+def merge(parts: Iterable[Iterable[StepStats]]) -> RunStats:
+    """The statistics of a run from those of its shards."""
+    total: dict[int, StepStats] = {}
+    for part in parts:
+        for step in part:
+            known = total.get(step.number)
+            total[step.number] = step if known is None else known.plus(step)
+    return RunStats(steps=tuple(total[number] for number in sorted(total)))
+
+
+class Tally:
+    """A step's counts while a shard runs; `freeze` makes the StepStats."""
+
+    def __init__(self, number: int, name: str, kind: str) -> None:
+        self.number, self.name, self.kind = number, name, kind
+        self.rows_in = self.rows_out = self.bytes_in = self.bytes_out = 0
+        self.split = self.errors = 0
+        self.reasons: dict[str, int] = {}
+        self.counters: dict[str, int] = {}
+        self.seconds = 0.0
+
+    def because(self, reason: str, number: int) -> None:
+        if number:
+            self.reasons[reason] = self.reasons.get(reason, 0) + number
+
+    def count(self, counts: Mapping[str, int]) -> None:
+        self.counters = add_counts(self.counters, counts)
+
+    def freeze(self) -> StepStats:
+        return StepStats(
+            number=self.number,
+            name=self.name,
+            kind=self.kind,
+            rows_in=self.rows_in,
+            rows_out=self.rows_out,
+            bytes_in=self.bytes_in,
+            bytes_out=self.bytes_out,
+            split=self.split,
+            errors=self.errors,
+            reasons=dict(sorted(self.reasons.items())),
+            counters=self.counters,
+        )
