@@ -1,0 +1,341 @@
+"""A trained OpenLM checkpoint behind the language-model protocol of `evals`.
+
+The fast path computes a question's context once and runs its options on the key/value cache,
+multiplies only scored positions with the head, and batches by length with a budget of tokens. The
+exact path (`exact=True`) runs every option whole, alone and through the full head; it is what the
+fast path is tested against, to 1e-4 in mean cross-entropy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import orjson
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from dclm.model import KeyValueCache, OpenLM, load_state_dict
+from dclm.recipe import ModelConfig
+from evals.batching import length_batches, pad_right
+from evals.models import Ids, Query, TokenizerFile, TokenScores
+from pipelines.records import ModelRecord, parse_record, sha256_file
+
+Precision = Literal["fp32", "bf16"]
+
+LOGIT_VALUES = 1 << 24  # logits held at a time: 64 MB in float32
+CPU_TOKENS = 2048  # larger batches no longer raise the speed of a CPU
+GPU_TOKENS = 1 << 17
+CACHE_BYTES = 8 << 30  # of a GPU's memory, for keys and values of contexts and options
+
+
+class OpenLMScorer:
+    """`evals.models.LanguageModel` over an OpenLM; see there for the methods."""
+
+    max_length: int | None = None  # rotary positions have no end
+
+    def __init__(
+        self,
+        model: OpenLM,
+        tokenizer: Tokenizer,
+        *,
+        id: str,
+        document_start: int,
+        device: str = "cpu",
+        precision: Precision = "fp32",
+        exact: bool = False,
+        batch_tokens: int | None = None,
+    ) -> None:
+        self.id = id
+        self.vocab_size = model.config.vocab_size
+        self.document_start = document_start
+        self.settings: dict[str, Any] = {
+            "precision": precision,
+            "path": "exact" if exact else "fast",
+        }
+        self._exact = exact
+        self._device = torch.device(device)
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self._model = model.to(self._device, dtype).eval()
+        self._tokenizer = tokenizer
+        self._encoder = TokenizerFile(tokenizer)
+        self._max_tokens = batch_tokens or self._default_tokens(dtype)
+        self._arguments: tuple[Any, ...] | None = None
+
+    def _default_tokens(self, dtype: torch.dtype) -> int:
+        if self._device.type == "cpu":
+            return CPU_TOKENS
+        config = self._model.config
+        bytes_per_token = 2 * config.num_layers * config.dim * dtype.itemsize
+        return max(2048, min(GPU_TOKENS, CACHE_BYTES // bytes_per_token))
+
+    def __reduce__(self) -> Any:
+        """A worker process loads the checkpoint itself, once."""
+        if self._arguments is None:
+            return super().__reduce__()
+        return _load, self._arguments
+
+    def tokenise(self, texts: Sequence[str]) -> list[list[int]]:
+        return self._encoder.tokenise(texts)
+
+    def detokenise(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    @torch.inference_mode()
+    def score(self, queries: Sequence[Query]) -> list[list[TokenScores]]:
+        if self._exact:
+            return [[self._score_alone(q.context, c) for c in q.continuations] for q in queries]
+        alone = [i for i, query in enumerate(queries) if len(query.continuations) == 1]
+        shared = [i for i, query in enumerate(queries) if len(query.continuations) > 1]
+        results: dict[int, list[TokenScores]] = {}
+        pairs = [(queries[i].context, queries[i].continuations[0]) for i in alone]
+        for i, scores in zip(alone, self._score_rows(pairs), strict=True):
+            results[i] = [scores]
+        lengths = [
+            len(queries[i].context) + sum(len(c) for c in queries[i].continuations) for i in shared
+        ]
+        for group in length_batches(lengths, max_tokens=self._max_tokens):
+            chosen = [shared[place] for place in group]
+            results.update(
+                zip(chosen, self._score_shared([queries[i] for i in chosen]), strict=True)
+            )
+        return [results[i] for i in range(len(queries))]
+
+    def _score_alone(self, context: Ids, continuation: Ids) -> TokenScores:
+        ids = torch.from_numpy(np.concatenate([context, continuation]).astype(np.int64))
+        ids = ids.to(self._device)
+        logits = self._model(ids[None, :-1])[0, len(context) - 1 :]
+        losses = torch.nn.functional.cross_entropy(logits, ids[len(context) :], reduction="none")
+        return _as_scores(losses, logits.argmax(-1))
+
+    def _score_rows(self, pairs: Sequence[tuple[Ids, Ids]]) -> list[TokenScores]:
+        """Each row whole, in batches; only scored positions meet the head."""
+        results: dict[int, TokenScores] = {}
+        lengths = [len(context) + len(answer) - 1 for context, answer in pairs]
+        for group in length_batches(lengths, max_tokens=self._max_tokens):
+            rows = [np.concatenate(pairs[i])[:-1] for i in group]
+            hidden = self._model.hidden(self._tensor(pad_right(rows)))
+            spans = [slice(len(pairs[i][0]) - 1, lengths[i]) for i in group]
+            states = torch.cat([hidden[place, span] for place, span in enumerate(spans)])
+            answers = [pairs[i][1] for i in group]
+            results.update(zip(group, self._read_off(states, answers), strict=True))
+        return [results[i] for i in range(len(pairs))]
+
+    def _score_shared(self, queries: Sequence[Query]) -> list[list[TokenScores]]:
+        """Contexts once, right-padded; then all continuations on the cached keys and values."""
+        contexts = [query.context for query in queries]
+        sizes = torch.tensor([len(context) for context in contexts], device=self._device)
+        cache = KeyValueCache()
+        hidden = self._model.hidden(self._tensor(pad_right(contexts)), cache)
+        last = hidden[torch.arange(len(contexts), device=self._device), sizes - 1]
+        owners = [place for place, query in enumerate(queries) for _ in query.continuations]
+        answers = [answer for query in queries for answer in query.continuations]
+        states = [last[owner][None] for owner in owners]
+        longer = [place for place, answer in enumerate(answers) if len(answer) > 1]
+        room = max(1, self._max_tokens // (cache.length + max(map(len, answers))))
+        for start in range(0, len(longer), room):
+            chosen = longer[start : start + room]
+            rows = [answers[place][:-1] for place in chosen]
+            after = self._continue(cache, [owners[place] for place in chosen], rows, sizes)
+            for line, place in enumerate(chosen):
+                own = after[line, : len(rows[line])]
+                states[place] = torch.cat([states[place], own])
+        scores = iter(self._read_off(torch.cat(states), answers))
+        return [[next(scores) for _ in query.continuations] for query in queries]
+
+    def _continue(
+        self, cache: KeyValueCache, owners: Sequence[int], rows: Sequence[Ids], sizes: Tensor
+    ) -> Tensor:
+        """States of `rows` after the contexts of their owners, (rows, longest row, dim)."""
+        tokens = self._tensor(pad_right(rows))
+        if sizes.numel() == 1:
+            return self._model.hidden(tokens, cache.expand(len(rows)))
+        owner = torch.tensor(owners, device=self._device)
+        offsets = torch.arange(tokens.shape[1], device=self._device)
+        is_context = torch.arange(cache.length, device=self._device) < sizes[owner][:, None]
+        is_given = torch.ones_like(tokens, dtype=torch.bool)
+        return self._model.hidden(
+            tokens,
+            cache.select(owner),
+            positions=sizes[owner][:, None] + offsets,
+            key_mask=torch.cat([is_context, is_given], dim=1),
+        )
+
+    def _read_off(self, states: Tensor, answers: Sequence[Ids]) -> list[TokenScores]:
+        """Loss of every answer token, and the favourite, from the state before it."""
+        targets = self._tensor(np.concatenate(answers))
+        losses, greedy = [], []
+        rows = max(1, LOGIT_VALUES // self.vocab_size)
+        for start in range(0, len(targets), rows):
+            logits = self._model.head(states[start : start + rows])
+            target = logits.gather(-1, targets[start : start + rows, None])[:, 0]
+            largest, favourite = logits.max(-1)
+            total = logits.sub_(largest[:, None]).exp_().sum(-1).log_()
+            losses.append(total + largest - target)
+            greedy.append(favourite)
+        every = _as_scores(torch.cat(losses), torch.cat(greedy))
+        ends = np.cumsum([len(answer) for answer in answers])[:-1]
+        pairs = zip(np.split(every.losses, ends), np.split(every.greedy, ends), strict=True)
+        return [TokenScores(*pair) for pair in pairs]
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array.astype(np.int64, copy=False)).to(self._device)
+
+    @torch.inference_mode()
+    def generate(
+        self, contexts: Sequence[Ids], *, max_new_tokens: int, is_done: Callable[[str], bool]
+    ) -> list[list[int]]:
+        results: dict[int, list[int]] = {}
+        lengths = [len(context) + max_new_tokens for context in contexts]
+        max_tokens = 1 if self._exact else self._max_tokens
+        for group in length_batches(lengths, max_tokens=max_tokens):
+            texts = self._generate([contexts[i] for i in group], max_new_tokens, is_done)
+            results.update(zip(group, texts, strict=True))
+        return [results[i] for i in range(len(contexts))]
+
+    def _generate(
+        self, contexts: Sequence[Ids], max_new_tokens: int, is_done: Callable[[str], bool]
+    ) -> list[list[int]]:
+        outputs: list[list[int]] = [[] for _ in contexts]
+        active = list(range(len(contexts)))
+        sizes = torch.tensor([len(context) for context in contexts], device=self._device)
+        cache = KeyValueCache()
+        hidden = self._model.hidden(self._tensor(pad_right(contexts)), cache)
+        state = hidden[torch.arange(len(contexts), device=self._device), sizes - 1]
+        seen = torch.arange(cache.length, device=self._device) < sizes[:, None]
+        for count in range(max_new_tokens):
+            chosen = self._model.head(state).argmax(-1)
+            keep = []
+            for line, (place, token) in enumerate(zip(active, chosen.tolist(), strict=True)):
+                outputs[place].append(token)
+                ended = token == self.document_start or is_done(self.detokenise(outputs[place]))
+                if not ended:
+                    keep.append(line)
+            if not keep or count + 1 == max_new_tokens:
+                break
+            if len(keep) < len(active):
+                lines = torch.tensor(keep, device=self._device)
+                active = [active[line] for line in keep]
+                cache, sizes, seen = cache.select(lines), sizes[lines], seen[lines]
+                chosen = chosen[lines]
+            seen = torch.cat([seen, torch.ones_like(seen[:, :1])], dim=1)
+            state = self._model.hidden(
+                chosen[:, None], cache, positions=(sizes + count)[:, None], key_mask=seen
+            )[:, 0]
+        return outputs
+
+
+def _as_scores(losses: Tensor, greedy: Tensor) -> TokenScores:
+    return TokenScores(
+        losses.float().cpu().numpy(), greedy.cpu().numpy().astype(np.int32, copy=False)
+    )
+
+
+def load(
+    model: str,
+    *,
+    device: str | None = None,
+    precision: Precision = "fp32",
+    exact: bool = False,
+) -> OpenLMScorer:
+    """The scorer of a trained model's folder, on the GPU if there is one.
+
+    The folder holds `record.json`, `checkpoint.safetensors`, `model.json` (the shape and the name
+    of the tokenizer file) and that tokenizer file. ValueError names what is missing or unfit.
+    """
+    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return _load(str(Path(model).absolute()), where, precision, exact)
+
+
+@lru_cache(maxsize=1)
+def _load(folder: str, device: str, precision: Precision, exact: bool) -> OpenLMScorer:
+    path = Path(folder)
+    record = parse_record(_bytes(path / "record.json"), source=str(path / "record.json"))
+    if not isinstance(record, ModelRecord):
+        raise ValueError(f"{path} holds a {record.kind} record, not a model; name a model's folder")
+    described = orjson.loads(_bytes(path / "model.json"))
+    try:
+        config = ModelConfig.model_validate(described["model"])
+        tokenizer_file = path / described["tokenizer"]
+        document_start = int(described["end_of_text"])
+    except (KeyError, ValidationError) as error:
+        raise ValueError(f"{path / 'model.json'} does not describe a model: {error}") from None
+    scorer = _scorer(
+        config,
+        path / "checkpoint.safetensors",
+        tokenizer_file,
+        id=record.id,
+        document_start=document_start,
+        device=device,
+        precision=precision,
+        exact=exact,
+    )
+    scorer._arguments = (folder, device, precision, exact)
+    return scorer
+
+
+def load_openlm(
+    config: ModelConfig,
+    weights: Path,
+    tokenizer: Path,
+    *,
+    document_start: int = 0,
+    device: str = "cpu",
+    precision: Precision = "fp32",
+    exact: bool = False,
+) -> OpenLMScorer:
+    """The scorer of a bare OpenLM checkpoint: its shape, a safetensors file, a tokenizer.json.
+
+    Its id is the sha256 of the weights, since there is no record.
+    """
+    return _scorer(
+        config,
+        weights,
+        tokenizer,
+        id=sha256_file(weights)[:32],
+        document_start=document_start,
+        device=device,
+        precision=precision,
+        exact=exact,
+    )
+
+
+def reference_config(values: dict[str, Any], *, qk_norm: bool = True) -> ModelConfig:
+    """A ModelConfig from the fields of an open_lm model file (hidden_dim, n_layers, ...)."""
+    names = {"hidden_dim": "dim", "n_layers": "num_layers", "n_heads": "num_heads"}
+    kept = ("seq_len", "vocab_size", "post_embed_norm", "weight_tying")
+    fields = {new: values[old] for old, new in names.items()}
+    fields |= {name: values[name] for name in kept if name in values}
+    ffn = str(values.get("ffn_type", "swiglu")).replace("swiglu_torch", "swiglu")
+    norm = values.get("norm", "gain_only_lp_layer_norm")
+    return ModelConfig.model_validate(fields | {"ffn": ffn, "norm": norm, "qk_norm": qk_norm})
+
+
+def _scorer(config: ModelConfig, weights: Path, tokenizer: Path, **named: Any) -> OpenLMScorer:
+    for path in (weights, tokenizer):
+        if not path.is_file():
+            raise ValueError(f"there is no file {path}; name the folder of a finished training")
+    with torch.device("meta"):
+        model = OpenLM(config)
+    model = model.to_empty(device="cpu")
+    state = {name: tensor.float() for name, tensor in load_file(weights).items()}
+    load_state_dict(model, state)
+    if config.rotary == "llama_rotary":  # its table is not in the state dict
+        for layer in model.layers:
+            layer.attention.pos_embed.inv_freq = layer.attention.pos_embed.frequencies()
+    return OpenLMScorer(model, Tokenizer.from_file(str(tokenizer)), **named)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ValueError(
+            f"there is no file {path}; name the folder of a finished training"
+        ) from None

@@ -1,0 +1,405 @@
+"""Language tasks: multiple choice, schema, language modelling, generation.
+
+    items --requests--> contexts and answers as token ids --model--> losses --> right or wrong
+
+Multiple choice and schema take the option with the lowest mean loss per token, the first one among
+equals. Language modelling is right when every answer token is the model's first choice.
+Generation is right when the normalised text starts with a normalised label. Prompts and rules are
+DCLM's; see `evals.prompts` and `evals.metrics`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from evals.metrics import best_option, clean_generation, generation_is_right, normalise_answer
+from evals.models import Encoder, Ids, LanguageModel, ModelError, Query, TokenScores, as_encoder
+from evals.prompts import (
+    PromptTokens,
+    answer_texts,
+    as_ids,
+    question_texts,
+    trim,
+)
+from evals.tasks import (
+    DataError,
+    Item,
+    Kind,
+    Tally,
+    Task,
+    TaskData,
+    category_field,
+    gold_field,
+    read_data,
+    text_field,
+    texts_field,
+)
+
+WINDOW = 2048
+ANSWER_MARGIN = 10  # tokens a generation may run past the longest known chain of thought
+
+
+@dataclass(frozen=True)
+class Option:
+    """A context as it is fed, and the answer that is scored after it (empty for generation)."""
+
+    context: Ids
+    answer: Ids
+
+    @property
+    def ids(self) -> Ids:
+        return np.concatenate([self.context, self.answer])
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Where the answer stands in `ids`: begin and end."""
+        return len(self.context), len(self.context) + len(self.answer)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question as a model is asked it.
+
+    `row` is the row of the data file, `index` the position within the category (or the file, when
+    the task is not split), `shots` the positions of the shown examples within the same.
+    """
+
+    row: int
+    index: int
+    category: str | None
+    shots: tuple[int, ...]
+    options: tuple[Option, ...]
+    max_new_tokens: int = 0
+
+    def digest(self) -> str:
+        """16 hexadecimal digits over the int32 ids and span of every option."""
+        state = hashlib.sha256()
+        for option in self.options:
+            state.update(option.ids.astype("<i4").tobytes())
+            state.update(np.asarray(option.span, dtype="<i4").tobytes())
+        return state.hexdigest()[:16]
+
+    def query(self) -> list[Query]:
+        """What to ask a model: options that share a context go together."""
+        shared: dict[int, list[Ids]] = {}
+        contexts: dict[int, Ids] = {}
+        for option in self.options:
+            contexts[id(option.context)] = option.context
+            shared.setdefault(id(option.context), []).append(option.answer)
+        return [Query(contexts[key], tuple(answers)) for key, answers in shared.items()]
+
+
+def requests(task: Task, data: Path, tokenizer: Any, *, window: int = WINDOW) -> Iterator[Request]:
+    """The requests of a whole task, in order: by category (sorted), then as in the file.
+
+    `data` is a folder in the reference's layout, `tokenizer` a `tokenizers.Tokenizer` or any
+    object with `tokenise`. Contexts are cut on the left to fit `window` tokens with the answer.
+    """
+    items = read_data(task, data).items
+    prompts = Prompts(task, items, as_encoder(tokenizer))
+    order = ask_order(task, items)
+    for start in range(0, len(order), 512):
+        yield from prompts.requests(order[start : start + 512], window=window)
+
+
+def ask_order(task: Task, items: Sequence[Item]) -> list[int]:
+    """Positions of the items in the order they are asked: by category, then as in the file."""
+    if not task.by_category:
+        return list(range(len(items)))
+    return sorted(range(len(items)), key=lambda place: (items[place].category or "", place))
+
+
+class Prompts:
+    """The requests of one task for one tokenizer; what is tokenised once is kept."""
+
+    def __init__(self, task: Task, items: Sequence[Item], encoder: Encoder) -> None:
+        members: dict[str | None, list[int]] = {}
+        for place in ask_order(task, items):
+            members.setdefault(items[place].category, []).append(place)
+        self._members = members
+        self._tokens = {
+            category: PromptTokens(task, [items[place] for place in places], encoder)
+            for category, places in members.items()
+        }
+
+    def requests(self, rows: Sequence[int], *, window: int) -> list[Request]:
+        """The requests of the items at positions `rows`, the same ones whatever else is asked."""
+        wanted = set(rows)
+        built: dict[int, Request] = {}
+        for category, places in self._members.items():
+            chosen = [index for index, place in enumerate(places) if place in wanted]
+            if chosen:
+                for request in _part_requests(self._tokens[category], chosen, window):
+                    built[places[request.index]] = replace(request, category=category)
+        return [built[row] for row in rows]
+
+
+@lru_cache(maxsize=2)
+def _prompts(task: Task, data: TaskData, encoder: Encoder) -> Prompts:
+    """The prompts of a task, for chunk after chunk of it."""
+    return Prompts(task, data.items, encoder)
+
+
+def _part_requests(tokens: PromptTokens, chosen: Sequence[int], window: int) -> Iterator[Request]:
+    task, items = tokens.task, tokens.items
+    shots = tokens.drawn
+    blocks = tokens.shots([shots[index] for index in chosen])
+    contexts = tokens.encoder.tokenise(
+        [t for i in chosen for t in question_texts(task, items[i], after_shots=bool(shots[i]))]
+    )
+    generates = task.kind == "generation"
+    answers: Iterator[list[int]] = iter(())
+    max_new_tokens = 0
+    if generates:
+        max_new_tokens = tokens.longest_solution + ANSWER_MARGIN * bool(task.cot_delimiter)
+    else:
+        leading = partial(answer_texts, leading_space=tokens.leading_space)
+        answers = iter(tokens.encoder.tokenise([t for i in chosen for t in leading(items[i])]))
+    asked = iter(contexts)
+    for index, block in zip(chosen, blocks, strict=True):
+        item = items[index]
+        own = [block + next(asked) for _ in item.contexts or (None,)]
+        if generates:
+            options: tuple[Option, ...] = (_option(task, item, own[0], [], max_new_tokens, window),)
+        else:
+            given = [next(answers) for _ in item.options or item.contexts or (None,)]
+            pairs = zip(own * (len(given) // len(own)), given, strict=True)
+            options = tuple(_option(task, item, c, a, len(a), window) for c, a in pairs)
+        yield Request(
+            row=item.row,
+            index=index,
+            category=None,
+            shots=tuple(shots[index]),
+            options=_share_contexts(options),
+            max_new_tokens=max_new_tokens,
+        )
+
+
+def _option(
+    task: Task, item: Item, context: list[int], answer: list[int], room: int, window: int
+) -> Option:
+    place = f"task {task.name}, row {item.row}"
+    if not context:
+        raise DataError(f"{place}: the context is empty, so there is nothing to score after")
+    if not answer and task.kind != "generation":
+        raise DataError(f"{place}: an answer has no tokens")
+    if room >= window:
+        raise DataError(
+            f"{place}: an answer of {room} tokens leaves no context in a window of {window}"
+        )
+    return Option(as_ids(trim(context, room, window)), as_ids(answer))
+
+
+def _share_contexts(options: tuple[Option, ...]) -> tuple[Option, ...]:
+    """The same options, with equal contexts being one array."""
+    known: dict[bytes, Ids] = {}
+    return tuple(
+        Option(known.setdefault(option.context.tobytes(), option.context), option.answer)
+        for option in options
+    )
+
+
+LOG = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("index", pa.int64()),
+        ("category", pa.string()),
+        ("shots", pa.list_(pa.int32())),
+        ("contexts", pa.list_(pa.list_(pa.int32()))),
+        (
+            "options",
+            pa.list_(
+                pa.struct(
+                    [
+                        ("context", pa.int32()),
+                        ("ids", pa.list_(pa.int32())),
+                        ("losses", pa.list_(pa.float32())),
+                        ("greedy", pa.list_(pa.int32())),
+                        ("mean_loss", pa.float32()),
+                    ]
+                )
+            ),
+        ),
+        ("generated", pa.string()),
+        ("predicted", pa.int32()),
+        ("gold", pa.int32()),
+        ("correct", pa.bool_()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class LanguageKind:
+    """A kind of task that is asked of a LanguageModel; `name` says which."""
+
+    name: str
+
+    def item(self, row: Mapping[str, Any], index: int, task: Task) -> Item:
+        category = category_field(row, task)
+        if self.name == "multiple_choice":
+            options = texts_field(row, "choices")
+            _at_least_two("choices", options)
+            return Item(
+                row=index,
+                category=category,
+                context=text_field(row, "query", empty=True),
+                options=options,
+                gold=gold_field(row, len(options)),
+            )
+        if self.name == "schema":
+            contexts = texts_field(row, "context_options")
+            _at_least_two("context_options", contexts)
+            return Item(
+                row=index,
+                category=category,
+                contexts=contexts,
+                answer=text_field(row, "continuation"),
+                gold=gold_field(row, len(contexts)),
+            )
+        context = text_field(row, "context", empty=True)
+        if self.name == "language_modeling":
+            answer = text_field(row, "continuation")
+            return Item(row=index, category=category, context=context, answer=answer)
+        return Item(
+            row=index,
+            category=category,
+            context=context,
+            answer=text_field(row, "answer"),
+            aliases=texts_field(row, "aliases") if "aliases" in row else (),
+            reasoning=text_field(row, "chain_of_thought") if "chain_of_thought" in row else "",
+        )
+
+    def answer(
+        self,
+        task: Task,
+        data: TaskData,
+        rows: Sequence[int],
+        model: LanguageModel,
+        *,
+        window: int,
+    ) -> pa.Table:
+        asked = _prompts(task, data, model).requests(rows, window=window)
+        for request in asked:
+            _check_vocabulary(task, request, model)
+        chosen = [data.items[row] for row in rows]
+        if self.name == "generation":
+            entries = _generate(task, chosen, asked, model)
+        else:
+            entries = self._score(task, chosen, asked, model)
+        return pa.Table.from_pylist(entries, schema=LOG)
+
+    def _score(
+        self, task: Task, items: Sequence[Item], asked: Sequence[Request], model: LanguageModel
+    ) -> list[dict[str, Any]]:
+        queries = [request.query() for request in asked]
+        scores = iter(model.score([query for group in queries for query in group]))
+        entries = []
+        for item, request, group in zip(items, asked, queries, strict=True):
+            by_context = {id(query.context): iter(next(scores)) for query in group}
+            given = [next(by_context[id(option.context)]) for option in request.options]
+            _check_losses(task, request, given)
+            entries.append(self._entry(item, request, given))
+        return entries
+
+    def _entry(self, item: Item, request: Request, given: Sequence[TokenScores]) -> dict[str, Any]:
+        means = [np.float32(scores.losses.mean(dtype=np.float32)) for scores in given]
+        entry = _described(request)
+        for option, scores, mean in zip(entry["options"], given, means, strict=True):
+            option.update(losses=scores.losses, greedy=scores.greedy, mean_loss=mean)
+        if self.name == "language_modeling":
+            correct = bool((given[0].greedy == request.options[0].answer).all())
+            return entry | {"correct": correct}
+        predicted = best_option(means)
+        return entry | {
+            "predicted": predicted,
+            "gold": item.gold,
+            "correct": predicted == item.gold,
+        }
+
+    def tally(self, task: Task, log: pa.Table) -> Tally:
+        correct = log["correct"].to_numpy().astype(np.float64)
+        categories = log["category"].fill_null("").combine_chunks().dictionary_encode()
+        group = categories.indices.to_numpy().astype(np.int64)
+        return Tally(correct, np.ones_like(correct), group)
+
+
+def _at_least_two(name: str, texts: Sequence[str]) -> None:
+    if len(texts) < 2:
+        raise DataError(f"field {name!r} has {len(texts)} texts; a choice needs at least two")
+
+
+def _described(request: Request) -> dict[str, Any]:
+    """The part of a log row that was known before the model was asked."""
+    contexts = {id(option.context): option.context for option in request.options}
+    number = {key: place for place, key in enumerate(contexts)}
+    return {
+        "row": request.row,
+        "index": request.index,
+        "category": request.category,
+        "shots": request.shots,
+        "contexts": list(contexts.values()),
+        "options": [
+            {"context": number[id(option.context)], "ids": option.answer}
+            for option in request.options
+            if len(option.answer)
+        ],
+    }
+
+
+def _check_vocabulary(task: Task, request: Request, model: LanguageModel) -> None:
+    largest = max(int(option.ids.max()) for option in request.options)
+    if largest >= model.vocab_size:
+        raise DataError(
+            f"task {task.name}, row {request.row}: the tokenizer gives id {largest}, but the model "
+            f"has {model.vocab_size} ids; take the tokenizer that the model was trained with"
+        )
+
+
+def _check_losses(task: Task, request: Request, given: Sequence[TokenScores]) -> None:
+    for number, scores in enumerate(given):
+        if not np.isfinite(scores.losses).all():
+            raise ModelError(
+                f"task {task.name}, row {request.row}: the model gives a loss that is not a number "
+                f"for option {number}; its weights or its precision are broken"
+            )
+
+
+def _generate(
+    task: Task, items: Sequence[Item], asked: Sequence[Request], model: LanguageModel
+) -> list[dict[str, Any]]:
+    stop = re.compile("|".join(task.stop)) if task.stop else None
+
+    def is_done(text: str) -> bool:
+        return stop is not None and stop.search(text) is not None
+
+    outputs = model.generate(
+        [request.options[0].context for request in asked],
+        max_new_tokens=max(request.max_new_tokens for request in asked),
+        is_done=is_done,
+    )
+    entries = []
+    for item, request, ids in zip(items, asked, outputs, strict=True):
+        text = model.detokenise(ids)
+        cleaned = clean_generation(text, stop=task.stop, cot_delimiter=task.cot_delimiter)
+        labels = {normalise_answer(label) for label in (item.answer, *item.aliases)}
+        correct = generation_is_right(cleaned, labels)
+        option = {"context": 0, "ids": as_ids(ids)}
+        entries.append(
+            _described(request) | {"options": [option], "generated": text, "correct": correct}
+        )
+    return entries
+
+
+KINDS: dict[str, Kind] = {
+    name: LanguageKind(name)
+    for name in ("multiple_choice", "schema", "language_modeling", "generation")
+}

@@ -1,0 +1,84 @@
+"""Scores from losses, texts and tallies: plain functions, numpy in, numbers out."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from evals.tasks import Tally
+
+NUM_DRAWS = 1000
+
+
+def best_option(mean_losses: Sequence[np.float32]) -> int:
+    """The option with the lowest mean loss, the first among equals.
+
+    The reference compares float32 perplexities, so losses above 88.7 overflow and tie; we do too.
+    """
+    with np.errstate(over="ignore"):
+        return int(np.argmin(np.exp(np.asarray(mean_losses, dtype=np.float32))))
+
+
+def normalise_answer(text: str) -> str:
+    """Lower case, no punctuation, no articles, single blanks. (Joshi et al. 2017, TriviaQA)"""
+    text = text.replace("_", " ").lower()
+    # The four quotes and the acute accent are punctuation to TriviaQA's own script.
+    punctuation = set(string.punctuation + "‘’´`")
+    text = "".join(" " if letter in punctuation else letter for letter in text)
+    text = re.sub(r"\b(a|an|the)\b", " ", text)
+    return " ".join(text.split()).strip()
+
+
+def clean_generation(
+    text: str, *, stop: Sequence[str] = (), cot_delimiter: str = "", normalise: bool = True
+) -> str:
+    """The answer in a generated text: before the first stop pattern, after the last delimiter."""
+    if stop:
+        text = re.split("|".join(stop), text)[0]
+    if cot_delimiter:
+        text = text.split(cot_delimiter)[-1]
+    return normalise_answer(text) if normalise else text.strip()
+
+
+def generation_is_right(cleaned: str, labels: Iterable[str]) -> bool:
+    """Whether the answer starts with a label. A label that normalises to nothing always fits."""
+    return any(cleaned.startswith(label) for label in labels)
+
+
+def score_of(tally: Tally) -> float:
+    """The mean over groups of sum(numerator) / sum(denominator)."""
+    numerator = np.bincount(tally.group, weights=tally.numerator)
+    denominator = np.bincount(tally.group, weights=tally.denominator)
+    return float(np.mean(numerator / denominator))
+
+
+def bootstrap(tally: Tally, *, seed: int, num_draws: int = NUM_DRAWS) -> np.ndarray:
+    """The score on `num_draws` resamples of the items, (num_draws,) float64.
+
+    Items are drawn with replacement within their group, as many as the group has. Two tasks over
+    the same items with the same seed draw the same items, so that their errors stay correlated.
+    """
+    total = np.zeros(num_draws)
+    groups = np.unique(tally.group)
+    for group in groups:
+        members = np.flatnonzero(tally.group == group)
+        numerator, denominator = tally.numerator[members], tally.denominator[members]
+        rng = np.random.default_rng([seed, int(group)])
+        for draw in range(num_draws):
+            drawn = rng.integers(0, len(members), size=len(members), dtype=np.uint32)
+            total[draw] += numerator[drawn].sum() / denominator[drawn].sum()
+    return total / len(groups)
+
+
+def standard_error(draws: np.ndarray) -> float:
+    """The standard deviation of the resampled scores."""
+    return float(draws.std(ddof=1))
+
+
+def centered(accuracy: Any, baseline: float) -> Any:
+    """How far an accuracy lies between guessing (0) and perfect (1). (Li et al. 2024, DCLM)"""
+    return (accuracy - baseline) / (1 - baseline)

@@ -1,0 +1,108 @@
+"""The protocol behind which a language model is measured, and what passes through it.
+
+A `Query` is one context and the continuations that may follow it. Handing them over together lets
+a model compute the context once and run the continuations on its key/value cache. A model returns
+the loss of every continuation token, never a sum or a mean: what the losses mean is decided in
+`evals.language`, in one place for all models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+Ids = np.ndarray[Any, np.dtype[np.int32]]
+Floats = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class ModelError(RuntimeError):
+    """A model that answers with something that is not an answer."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """One context (at least one token) and the continuations to score after it."""
+
+    context: Ids
+    continuations: tuple[Ids, ...]
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """What a model says about one continuation, token by token.
+
+    `losses` is the cross-entropy of each token in nats, float32, computed from float32 logits;
+    `greedy` the id with the largest logit at each position.
+    """
+
+    losses: Floats
+    greedy: Ids
+
+
+class Encoder(Hashable, Protocol):
+    """Whatever turns texts into token ids without adding any."""
+
+    def tokenise(self, texts: Sequence[str]) -> list[list[int]]: ...
+
+
+@runtime_checkable
+class LanguageModel(Hashable, Protocol):
+    """A causal language model.
+
+    `id` is the id of the model record, or another hash of the weights where there is none.
+    `document_start` is the id that stands before the first token of a document. `max_length` is
+    the longest sequence the model can take, None where there is no such limit. `settings` says
+    how it computes (precision, path, tokenizer): it becomes a part of the record.
+    """
+
+    id: str
+    settings: dict[str, Any]
+    vocab_size: int
+    document_start: int
+    max_length: int | None
+
+    def tokenise(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text; no beginning or end token is added."""
+        ...
+
+    def detokenise(self, ids: Sequence[int]) -> str: ...
+
+    def score(self, queries: Sequence[Query]) -> list[list[TokenScores]]:
+        """For each query, what the model says about each of its continuations, in order."""
+        ...
+
+    def generate(
+        self, contexts: Sequence[Ids], *, max_new_tokens: int, is_done: Callable[[str], bool]
+    ) -> list[list[int]]:
+        """Greedy continuations of at most `max_new_tokens` tokens.
+
+        A continuation ends early after a `document_start` token, or once `is_done` is true of its
+        text so far.
+        """
+        ...
+
+
+class TokenizerFile:
+    """An Encoder over a tokenizer of the `tokenizers` library."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def tokenise(self, texts: Sequence[str]) -> list[list[int]]:
+        encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encoded]
+
+
+def as_encoder(tokenizer: Any) -> Encoder:
+    """An Encoder: the object itself, or one around a tokenizer of the `tokenizers` library."""
+    if hasattr(tokenizer, "tokenise"):
+        return tokenizer  # type: ignore[no-any-return]
+    if hasattr(tokenizer, "encode_batch_fast"):
+        return TokenizerFile(tokenizer)
+    raise TypeError(
+        f"cannot tokenise with a {type(tokenizer).__name__}: expected a tokenizers.Tokenizer or "
+        "an object with tokenise(texts) -> lists of ids"
+    )

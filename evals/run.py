@@ -1,0 +1,242 @@
+"""Measure a model with a suite: tasks -> logs of single questions -> scores -> ScoresRecord.
+
+A task is cut into chunks of questions. Each chunk writes one log file, a row per question, and is
+committed with it; a run that is started again asks only what no commit names. Scores are computed
+from the logs alone, so whoever has the logs can compute them again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from evals.aggregate import aggregate_suite
+from evals.metrics import bootstrap, score_of, standard_error
+from evals.suite import Suite, load_suite
+from evals.tasks import DataError, Task, TaskData, kind_of, read_data
+from pipelines.records import (
+    ScoresRecord,
+    ScoresResults,
+    ScoresWork,
+    TaskRef,
+    TaskScore,
+    digest,
+    made_by,
+    now,
+    parse_record,
+)
+from pipelines.storage import (
+    Done,
+    Store,
+    as_file,
+    attempt_name,
+    commit,
+    find_done,
+    open_store,
+    write_bytes,
+)
+
+CHUNK_ROWS = 256
+RECORD = "record.json"
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class MapTasks(Protocol):
+    """Runs a module-level function over picklable items; results in the order of the items."""
+
+    def __call__(self, function: Callable[[T], R], items: Sequence[T]) -> Iterable[R]: ...
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some questions of one task, by their positions in its data file: [start, stop)."""
+
+    task: Task
+    start: int
+    stop: int
+    key: str
+
+    @property
+    def stem(self) -> str:
+        return f"logs/{self.task.name}/{self.start:06d}"
+
+
+def run(
+    model: Any,
+    *,
+    suite: Suite | str,
+    data: Path | str,
+    out: Path | str,
+    map_tasks: MapTasks | None = None,
+) -> ScoresRecord:
+    """Ask `model` every question of the suite and return the record, also put as `record.json`.
+
+    `model` is a LanguageModel (or another protocol that the tasks' kinds ask for); for several
+    processes it must survive pickling. All data is read and checked before the first question is
+    asked. DataError names what is wrong with it; ModelError a model that gives no number. Nothing
+    is averaged over: a task that cannot be scored fails the run. Started again with the same
+    arguments, the run continues behind the last committed chunk.
+    """
+    started, clock = now(), time.perf_counter()
+    suite = load_suite(suite) if isinstance(suite, str) else suite
+    folder = Path(data)
+    tasks = suite.load_tasks()
+    _check_length(model, suite)
+    loaded = [load_data(task, folder) for task in tasks]
+    work = _work(suite, tasks, loaded, model)
+    parents = {"model": model.id}
+    key = ScoresRecord.key_of(work=work, parents=parents)
+    store = open_store(out)
+    standing = _standing(store, key)
+    if standing is not None:
+        return standing
+    chunks = [
+        chunk
+        for task, ref, one in zip(tasks, work.tasks, loaded, strict=True)
+        for chunk in _chunks(task, len(one.items), digest([key, ref.model_dump(mode="json")]))
+    ]
+    ask = partial(run_chunk, model=model, folder=folder, out=str(out), window=suite.window)
+    done = list(map_tasks(ask, chunks) if map_tasks else map(ask, chunks))
+    files = [file for one in done for file in one.files]
+    scores, draws = [], {}
+    for task in tasks:
+        log = read_log(store, [f.name for f in files if f.name.startswith(f"logs/{task.name}/")])
+        score, draws[task.name] = score_task(task, log)
+        scores.append(score)
+    seconds = time.perf_counter() - clock
+    record = ScoresRecord.seal(
+        work=work,
+        parents=parents,
+        outputs=files,
+        counts={"questions": sum(score.num_items for score in scores)},
+        results=ScoresResults(
+            tasks=tuple(scores), aggregates=aggregate_suite(suite, scores, draws)
+        ),
+        made_by=made_by(
+            started,
+            locations={"data": str(folder), "out": str(out)},
+            figures={"seconds": round(seconds, 3)},
+        ),
+    )
+    write_bytes(store, RECORD, record.to_json())
+    return record
+
+
+def _check_length(model: Any, suite: Suite) -> None:
+    longest = getattr(model, "max_length", None)
+    if longest is not None and longest < suite.window:
+        raise ValueError(
+            f"suite {suite.name} {suite.version} asks with windows of {suite.window} tokens, but "
+            f"this model takes at most {longest}; choose a suite with shorter windows"
+        )
+
+
+def _work(
+    suite: Suite, tasks: Sequence[Task], loaded: Sequence[TaskData], model: Any
+) -> ScoresWork:
+    refs = tuple(
+        TaskRef(
+            name=task.name,
+            definition=task.definition(),
+            data=one.sha256,
+            verified=one.verified,
+        )
+        for task, one in zip(tasks, loaded, strict=True)
+    )
+    return ScoresWork(
+        benchmark=suite.benchmark,
+        suite=suite.name,
+        suite_version=suite.version,
+        tasks=refs,
+        parameters={
+            "suite": suite.model_dump(mode="json"),
+            "model": model.settings,
+            "bootstrap_draws": 1000,
+        },
+    )
+
+
+def _standing(store: Store, key: str) -> ScoresRecord | None:
+    """The finished record of this very work, if it is there; another work's record is refused."""
+    if not store.exists(RECORD):
+        return None
+    record = parse_record(store.read_bytes(RECORD), source=f"{store.uri}/{RECORD}")
+    if record.key != key:
+        raise ValueError(
+            f"{store.uri} holds the scores of another model, suite or data; choose another --out"
+        )
+    assert isinstance(record, ScoresRecord)
+    return record
+
+
+def _chunks(task: Task, num_rows: int, key: str) -> list[Chunk]:
+    starts = range(0, num_rows, CHUNK_ROWS)
+    stops = [min(start + CHUNK_ROWS, num_rows) for start in starts]
+    return [Chunk(task, a, b, digest([key, a, b])) for a, b in zip(starts, stops, strict=True)]
+
+
+@lru_cache(maxsize=64)
+def load_data(task: Task, folder: Path) -> TaskData:
+    """`read_data`, once in a process."""
+    return read_data(task, folder)
+
+
+def run_chunk(chunk: Chunk, *, model: Any, folder: Path, out: str, window: int) -> Done:
+    """Ask the questions of one chunk and commit their log, unless that was done before."""
+    store = open_store(out)
+    standing = find_done(store, chunk.key)
+    if standing is not None:
+        return standing
+    clock = time.perf_counter()
+    data = load_data(chunk.task, folder)
+    rows = range(chunk.start, chunk.stop)
+    log = kind_of(chunk.task.kind).answer(chunk.task, data, rows, model, window=window)
+    with store.create(attempt_name(chunk.stem, ".parquet")) as writer:
+        pq.write_table(log, as_file(writer), compression="zstd")
+    seconds = round(time.perf_counter() - clock, 3)
+    file = writer.file(num_rows=log.num_rows)
+    return commit(store, Done(key=chunk.key, files=(file,), seconds=seconds))
+
+
+def read_log(store: Store, names: Sequence[str]) -> pa.Table:
+    """The log of one task from its files, in the order of the questions."""
+    tables = []
+    for name in sorted(names):
+        with store.open(name) as file:
+            tables.append(pq.read_table(file))
+    return pa.concat_tables(tables)
+
+
+def score_task(task: Task, log: pa.Table) -> tuple[TaskScore, np.ndarray]:
+    """The score of a task from its log, and the same on resamples of its items."""
+    tally = kind_of(task.kind).tally(task, log)
+    if len(tally.numerator) == 0:
+        raise DataError(f"task {task.name}: the log is empty; remove the run's folder and start")
+    draws = bootstrap(tally, seed=_seed(task))
+    score = TaskScore(
+        task=task.name,
+        category=task.category,
+        random_baseline=task.random_baseline.v2,
+        metric=task.metric,
+        value=score_of(tally),
+        stderr=standard_error(draws),
+        num_items=len(tally.numerator),
+        higher_is_better=task.higher_is_better,
+    )
+    return score, draws
+
+
+def _seed(task: Task) -> int:
+    """Tasks over the same file draw the same items, so that their errors stay correlated."""
+    return int.from_bytes(hashlib.sha256(task.file.encode()).digest()[:4], "big")

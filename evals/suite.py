@@ -1,0 +1,90 @@
+"""Suites: an ordered list of tasks with a version, and what is reported about them together.
+
+A suite is a YAML file in a benchmark's folder `suites/`. Its version is part of the name of every
+score: scores of different versions are never compared.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from evals.tasks import Task, load_task
+from pipelines.records import Frozen
+
+INSTALLED = Path(__file__).parent.parent
+
+
+class Aggregate(Frozen):
+    """One figure over several tasks."""
+
+    name: str
+    how: Literal["task", "centered_mean"] = Field(
+        description="the score of the one task, or the mean of centered accuracies"
+    )
+    tasks: tuple[str, ...] = Field(min_length=1)
+    baselines: Literal["v1", "v2"] = Field("v2", description="which random baselines are taken off")
+    higher_is_better: bool = True
+
+
+class Suite(Frozen):
+    """Tasks in the order they run, and the figures computed from them."""
+
+    name: str
+    version: str
+    benchmark: str
+    description: str
+    window: int = Field(2048, gt=1, description="tokens that a context and its answer may have")
+    tasks: tuple[str, ...] = Field(min_length=1)
+    aggregates: tuple[Aggregate, ...]
+    headline: str = Field(description="the aggregate that ranks")
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Self:
+        if len(set(self.tasks)) < len(self.tasks):
+            raise ValueError("a task is listed twice")
+        names = [aggregate.name for aggregate in self.aggregates]
+        if self.headline not in names:
+            raise ValueError(f"the headline {self.headline!r} is not one of the aggregates {names}")
+        for aggregate in self.aggregates:
+            unknown = sorted(set(aggregate.tasks) - set(self.tasks))
+            if unknown:
+                raise ValueError(f"aggregate {aggregate.name!r} takes {unknown}, not in the suite")
+            if aggregate.how == "task" and len(aggregate.tasks) != 1:
+                raise ValueError(f"aggregate {aggregate.name!r} is of one task, and names several")
+        return self
+
+    def load_tasks(self) -> list[Task]:
+        """The definitions of the tasks, in order."""
+        return [load_task(name) for name in self.tasks]
+
+
+def load_suite(name: str | Path) -> Suite:
+    """The suite in a YAML file, or the installed one of this name.
+
+    `name` may be a path that ends in `.yaml`, `benchmark/suite`, or `suite` alone where only one
+    benchmark has a suite of that name.
+    """
+    path = Path(name)
+    if path.suffix != ".yaml":
+        path = _installed(str(name))
+    try:
+        return Suite.model_validate(yaml.safe_load(path.read_text()))
+    except FileNotFoundError:
+        raise ValueError(f"there is no suite file {path}") from None
+    except (yaml.YAMLError, ValidationError) as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _installed(name: str) -> Path:
+    """Where the suite lies: benchmarks are the folders beside this package with `suites/`."""
+    benchmark, _, leaf = name.rpartition("/")
+    found = sorted(INSTALLED.glob(f"{benchmark or '*'}/suites/{leaf}.yaml"))
+    if len(found) == 1:
+        return found[0]
+    known = sorted(f"{p.parent.parent.name}/{p.stem}" for p in INSTALLED.glob("*/suites/*.yaml"))
+    problem = "is in several benchmarks" if found else "is unknown"
+    raise ValueError(f"suite {name!r} {problem}; choose one of {', '.join(known)}")
