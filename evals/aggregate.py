@@ -42,8 +42,7 @@ class Aggregates(Frozen):
 def aggregate(icl: Mapping[str, float], version: Version = "v2") -> Aggregates:
     """DCLM's aggregates of accuracies in [0, 1] by task name.
 
-    Names outside EXTENDED's 53 tasks count for the plain mean and nothing else, as in the
-    reference. ValueError for an unknown version or when no known task is present.
+    Names outside EXTENDED's 53 tasks count for nothing, as in the reference. ValueError for an unknown version or when no known task is present.
     """
     if version not in ("v1", "v2"):
         raise ValueError(f"unknown version {version!r} of the random baselines; choose v1 or v2")
@@ -69,7 +68,7 @@ def aggregate(icl: Mapping[str, float], version: Version = "v2") -> Aggregates:
         extended=None if missing["extended"] else centered_groups["extended"],
         missing_core=missing["core"],
         missing_extended=missing["extended"],
-        mean=float(np.mean(list(icl.values()))),
+        mean=float(np.mean([icl[name] for name in present])),
         centered_mean=float(np.mean(list(scores.values()))),
         categories={name: float(np.mean(values)) for name, values in sorted(categories.items())},
         groups={g: float(np.mean([icl[n] for n in names])) for g, names in groups.items()},
@@ -103,24 +102,24 @@ def aggregate_suite(
             f"suite {suite.name} {suite.version} has no headline: there is no score for "
             f"{', '.join(missing)}; evaluate these tasks too"
         )
-    return {one.name: _one(one, by_name, draws) for one in suite.aggregates}
+    return {one.name: _one(one, suite.members(one), by_name, draws) for one in suite.aggregates}
 
 
 def _one(
-    wanted: Aggregate, scores: Mapping[str, TaskScore], draws: Mapping[str, np.ndarray]
+    wanted: Aggregate,
+    tasks: Sequence[Task],
+    scores: Mapping[str, TaskScore],
+    draws: Mapping[str, np.ndarray],
 ) -> Score:
     if wanted.how == "task":
-        (name,) = wanted.tasks
-        return Score.model_validate(scores[name].model_dump(include=set(Score.model_fields)))
-    values, resampled = [], []
-    for name in wanted.tasks:
-        guess = baseline(load_task(name), wanted.baselines)
-        values.append(centered(scores[name].value, guess))
-        resampled.append(centered(draws[name], guess))
+        only = scores[tasks[0].name]
+        return Score.model_validate(only.model_dump(include=set(Score.model_fields)))
+    guesses = {task.name: baseline(task, wanted.baselines) for task in tasks}
+    resampled = [centered(draws[name], guess) for name, guess in guesses.items()]
     return Score(
         metric="centered accuracy",
-        value=float(np.mean(values)),
+        value=float(np.mean([centered(scores[n].value, guess) for n, guess in guesses.items()])),
         stderr=standard_error(np.mean(resampled, axis=0)),
-        num_items=sum(scores[name].num_items for name in wanted.tasks),
+        num_items=sum(scores[name].num_items for name in guesses),
         higher_is_better=wanted.higher_is_better,
     )

@@ -295,7 +295,8 @@ class LanguageKind:
             entries = _generate(task, chosen, asked, model)
         else:
             entries = self._score(task, chosen, asked, model)
-        return pa.Table.from_pylist(entries, schema=LOG)
+        log = pa.Table.from_pylist(entries, schema=LOG)
+        return _without_text(log) if task.secret else log
 
     def _score(
         self, task: Task, items: Sequence[Item], asked: Sequence[Request], model: LanguageModel
@@ -330,6 +331,14 @@ class LanguageKind:
         categories = log["category"].fill_null("").combine_chunks().dictionary_encode()
         group = categories.indices.to_numpy().astype(np.int64)
         return Tally(correct, np.ones_like(correct), group)
+
+
+def _without_text(log: pa.Table) -> pa.Table:
+    """The log with everything null that a text could be read from."""
+    for name in ("contexts", "options", "generated"):
+        place = log.schema.get_field_index(name)
+        log = log.set_column(place, log.schema.field(name), pa.nulls(len(log), log[name].type))
+    return log
 
 
 def _at_least_two(name: str, texts: Sequence[str]) -> None:

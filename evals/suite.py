@@ -19,15 +19,25 @@ INSTALLED = Path(__file__).parent.parent
 
 
 class Aggregate(Frozen):
-    """One figure over several tasks."""
+    """One figure over several tasks of a suite: the named ones, a group, a category, or all."""
 
     name: str
     how: Literal["task", "centered_mean"] = Field(
         description="the score of the one task, or the mean of centered accuracies"
     )
-    tasks: tuple[str, ...] = Field(min_length=1)
+    tasks: tuple[str, ...] = Field((), description="tasks by name")
+    group: str | None = Field(None, description="tasks of the suite that belong to this group")
+    category: str | None = Field(None, description="tasks of the suite in this category")
     baselines: Literal["v1", "v2"] = Field("v2", description="which random baselines are taken off")
     higher_is_better: bool = True
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> Self:
+        if sum(map(bool, (self.tasks, self.group, self.category))) > 1:
+            raise ValueError(f"aggregate {self.name!r}: give one of tasks, group and category")
+        if self.how == "task" and len(self.tasks) != 1:
+            raise ValueError(f"aggregate {self.name!r} is the score of one task: name that task")
+        return self
 
 
 class Suite(Frozen):
@@ -53,13 +63,24 @@ class Suite(Frozen):
             unknown = sorted(set(aggregate.tasks) - set(self.tasks))
             if unknown:
                 raise ValueError(f"aggregate {aggregate.name!r} takes {unknown}, not in the suite")
-            if aggregate.how == "task" and len(aggregate.tasks) != 1:
-                raise ValueError(f"aggregate {aggregate.name!r} is of one task, and names several")
+            if not self.members(aggregate):
+                raise ValueError(f"aggregate {aggregate.name!r} is over no task of the suite")
         return self
 
     def load_tasks(self) -> list[Task]:
         """The definitions of the tasks, in order."""
         return [load_task(name) for name in self.tasks]
+
+    def members(self, aggregate: Aggregate) -> list[Task]:
+        """The tasks that one aggregate is computed from, in the order of the suite."""
+        tasks = self.load_tasks()
+        if aggregate.tasks:
+            return [task for task in tasks if task.name in aggregate.tasks]
+        if aggregate.group:
+            return [task for task in tasks if aggregate.group in task.groups]
+        if aggregate.category:
+            return [task for task in tasks if task.category == aggregate.category]
+        return tasks
 
 
 def load_suite(name: str | Path) -> Suite:

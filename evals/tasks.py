@@ -22,6 +22,7 @@ import pyarrow as pa
 import yaml
 from pydantic import Field, ValidationError
 
+from evals.gpqa import read_gpqa
 from pipelines.records import Frozen, canonical_json, digest
 
 FOLDER = Path(__file__).parent / "tasks"
@@ -62,6 +63,12 @@ class Task(Frozen):
     sha256: str | None = Field(None, description="checksum of the reference file, where known")
     built: bool = Field(
         False, description="the file is built from a pool; `built.json` beside it vouches for it"
+    )
+    archive: str | None = Field(
+        None, description="GPQA's zip below the data folder, read in memory when there is no `file`"
+    )
+    secret: bool = Field(
+        False, description="texts are not written anywhere: logs keep scores, not prompts"
     )
     source: str = Field("", description="where the data comes from and how to get it")
     licence: str
@@ -198,6 +205,11 @@ def read_data(task: Task, folder: Path) -> TaskData:
 def read_bytes(task: Task, folder: Path) -> bytes:
     """The bytes of the data file of a task. Not part of the folder is an error, never a gap."""
     path = folder / task.file
+    if not path.is_file() and task.archive and (folder / task.archive).is_file():
+        try:
+            return read_gpqa(folder / task.archive, Path(task.file).stem)
+        except ValueError as error:
+            raise DataError(f"task {task.name}: {error}") from None
     if not path.is_file():
         how = f" {task.source}" if task.source else ""
         raise DataError(
