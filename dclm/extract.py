@@ -59,7 +59,11 @@ class ExtractOptions(BaseModel):
         description="content types to keep (absent counts as HTML); null keeps all",
     )
     keep_empty: bool = Field(
-        False, description="give documents without any text instead of `empty`"
+        default=False, description="give documents without any text instead of `empty`"
+    )
+    decode_body: bool = Field(
+        default=True,
+        description="undo chunks and compression; the reference leaves both in the text",
     )
     max_body_bytes: int = Field(
         default=32 * 2**20,
@@ -69,8 +73,14 @@ class ExtractOptions(BaseModel):
 
     @classmethod
     def reference(cls) -> "ExtractOptions":
-        """The choices made for DCLM-Pool: strict UTF-8, any status, any content type."""
-        return cls(encoding="utf8_only", keep_statuses=None, content_types=None, keep_empty=True)
+        """The choices made for DCLM-Pool: strict UTF-8, any status, any content type, raw bodies."""
+        return cls(
+            encoding="utf8_only",
+            keep_statuses=None,
+            content_types=None,
+            keep_empty=True,
+            decode_body=False,
+        )
 
 
 class Extracted(BaseModel):
@@ -198,7 +208,8 @@ def page(block: bytes, *, options: ExtractOptions) -> str:
     content_type = content_type.strip().lower()
     if options.content_types is not None and content_type not in ("", *options.content_types):
         raise RejectedError("not_html", content_type)
-    body = _decoded_body(headers, body, limit=options.max_body_bytes)
+    if options.decode_body:
+        body = _decoded_body(headers, body, limit=options.max_body_bytes)
     charset = re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", parameters, re.IGNORECASE)
     return _decode(body, charset=charset.group(1) if charset else None, options=options)
 
