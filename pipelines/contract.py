@@ -7,6 +7,7 @@ The platform's own operators pass them in the tests; a participant's pass them b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +33,9 @@ TEXTS = (
     "BUY NOW!!! ### ... ...\n* one\n* two\n* three",
     "",
     " \n\t\n",
-    "mot\u00e9 na\u00efve \u65e5\u672c\u8a9e\u306e\u6587\u7ae0 \u0627\u0644\u0639\u0631\u0628\u064a\u0629 e\u0301\u0301 \U0001f468\u200d\U0001f469\u200d\U0001f467",
+    "mot\u00e9 na\u00efve \u65e5\u672c\u8a9e\u306e\u6587\u7ae0 "
+    "\u0627\u0644\u0639\u0631\u0628\u064a\u0629 "
+    "e\u0301\u0301 \U0001f468\u200d\U0001f469\u200d\U0001f467",
     "a\x00b\x7f\u0085c\u2028d\ufeff",
     "word " * 300,
     "x" * 5000,
@@ -200,11 +203,11 @@ def outcome_of(operator: Operator, batch: Batch) -> dict[str, pa.Array]:
             "parent": pa.array(parent),
             **{n: _one(parts.column(n)) for n in parts.column_names},
         }
-    _, columns = operator.step(operator.start(), batch)  # type: ignore[attr-defined]
-    return dict(columns)
+    _, written = operator.step(operator.start(), batch)  # type: ignore[attr-defined]
+    return dict(written)
 
 
-def _value(result: object) -> object:
+def _value(result: Any) -> Any:
     return result.value if isinstance(result, Counted) else result
 
 

@@ -316,6 +316,22 @@ class DatasetRecord(Record):
     work: DatasetWork
 
 
+class AssetWork(Frozen):
+    """A file that a command made for operators, as a trained classifier."""
+
+    name: str
+    licence: str
+    inputs: tuple[AssetRef, ...]
+    parameters: dict[str, JSON] = Field(default_factory=dict)
+
+
+class AssetRecord(Record):
+    """How an asset was made. Parent: `pool`, when documents of it were used."""
+
+    kind: Literal["asset"] = "asset"
+    work: AssetWork
+
+
 class PackedWork(Frozen):
     tokenizer: AssetRef
     sequence_length: int
@@ -409,11 +425,19 @@ class Submission(Record):
 
     kind: Literal["submission"] = "submission"
     work: SubmissionWork
-    chain: tuple[PoolRecord | DatasetRecord | PackedRecord | ModelRecord | ScoresRecord, ...] = ()
+    chain: tuple[
+        PoolRecord | AssetRecord | DatasetRecord | PackedRecord | ModelRecord | ScoresRecord, ...
+    ] = ()
 
 
 AnyRecord = Annotated[
-    PoolRecord | DatasetRecord | PackedRecord | ModelRecord | ScoresRecord | Submission,
+    PoolRecord
+    | AssetRecord
+    | DatasetRecord
+    | PackedRecord
+    | ModelRecord
+    | ScoresRecord
+    | Submission,
     Field(discriminator="kind"),
 ]
 _ANY: TypeAdapter[Any] = TypeAdapter(AnyRecord)

@@ -27,6 +27,7 @@ from pipelines.progress import step as progress_step
 from pipelines.readers import schema_of, shards_of
 from pipelines.records import (
     JSON,
+    AssetRecord,
     AssetRef,
     DatasetRecord,
     DatasetWork,
@@ -35,6 +36,7 @@ from pipelines.records import (
     PoolRecord,
     PoolSource,
     PoolWork,
+    Record,
     RecordError,
     digest,
     made_by,
@@ -47,6 +49,7 @@ from pipelines.stats import RunStats, StepStats, add_counts, merge
 from pipelines.storage import Done, Store, done_name, open_store, write_bytes
 
 RECORD = "record.json"
+CHAIN = "chain.json"
 RUN = "run.json"
 STATS = "stats.json"
 EVENTS = "events.jsonl"
@@ -474,11 +477,27 @@ class _Run:
         self._event("finished", id=record.id)
         self._write_events()
         write_bytes(self.store, STATS, summary.model_dump_json(indent=2).encode())
-        write_bytes(self.store, "pool.json", self.pool.record.to_json())
+        write_chain(self.store, [self.pool.record, *self._asset_records()])
         write_bytes(self.store, RECORD, record.to_json())
         result = Result(record, summary, skipped=False)
         self._forget_work(result)
         return result
+
+    def _asset_records(self) -> list[AssetRecord]:
+        """How the assets were made, of those that have a record beside them."""
+        records = []
+        for asset in self.work.assets:
+            path = self.pipeline.assets.path(asset.name)
+            beside = path.with_name(f"{path.name}.record.json")
+            if beside.is_file():
+                record = parse_record(beside.read_bytes(), source=str(beside))
+                if [file.sha256 for file in record.outputs] != [asset.sha256]:
+                    raise RecordError(
+                        f"{beside} is not the record of {path}: make the asset again, or remove "
+                        "the record"
+                    )
+                records.append(record)
+        return records
 
     def _forget_work(self, result: Result) -> None:
         """Remove what only lay between passes, and what killed attempts left."""
@@ -499,6 +518,29 @@ class _Run:
         lines = b"".join(orjson.dumps(event) + b"\n" for event in self.events)
         write_bytes(self.store, EVENTS, known + lines)
         self.events.clear()
+
+
+def write_chain(store: Store, records: Sequence[Record]) -> None:
+    """Put the ancestors of a record beside it, each whole."""
+    parts = [record.to_json().strip() for record in records]
+    write_bytes(store, CHAIN, b"[\n" + b",\n".join(parts) + b"\n]\n")
+
+
+def read_chain(store: Store) -> list[Record]:
+    """The ancestors of a stage's record, the pool first, and the record itself last.
+
+    RecordError when the folder holds no record or one that is not what it says.
+    """
+    records = []
+    if store.exists(CHAIN):
+        for value in orjson.loads(store.read_bytes(CHAIN)):
+            where = f"{store.uri}/{CHAIN}"
+            records.append(parse_record(orjson.dumps(value), source=where))
+    if not store.exists(RECORD):
+        raise RecordError(f"{store.uri} holds no {RECORD}: its stage has not finished")
+    where = f"{store.uri}/{RECORD}"
+    records.append(parse_record(store.read_bytes(RECORD), source=where))
+    return records
 
 
 def _named(done: Done, name: str) -> str:

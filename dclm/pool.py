@@ -1,0 +1,210 @@
+"""The pools of DCLM's scales: found or built, verified, opened as tables of documents.
+
+The tiny scale's pool is built here: packages from the registries become WARC files, those are read
+as Common Crawl is read, and the documents are written as parquet shards with a PoolRecord.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+import pyarrow as pa
+from pydantic import Field
+
+from dclm.extract import ExtractOptions, documents
+from dclm.tiny_pool import LID, TinyPool, build
+from evals.heldout import build_tiny_tasks
+from pipelines.assets import Assets, cache_folder
+from pipelines.executors import MapTasks
+from pipelines.progress import step
+from pipelines.records import (
+    Frozen,
+    PoolRecord,
+    PoolSource,
+    PoolWork,
+    digest,
+    made_by,
+    now,
+)
+from pipelines.run import RECORD, Pool
+from pipelines.run import open_pool as open_tables
+from pipelines.schema import STRING
+from pipelines.storage import Done, LocalStore, attempt_name, commit, find_done, open_store
+from pipelines.storage import write_bytes as put
+from pipelines.writers import TableWriter
+
+ASSETS = Path(__file__).parent / "assets"
+EVAL_SEED = 20241123  # which held-out passages become questions; part of suite `tiny` version 1
+
+DOCUMENTS = pa.schema(
+    [("text", STRING), ("url", STRING), ("id", STRING), ("date", STRING), ("extra", STRING)]
+)
+
+
+class PoolError(ValueError):
+    """A pool that cannot be had; the message says what to do."""
+
+
+def folder(scale: str, *, workspace: str) -> Path:
+    """Where the pool of a scale lies in a workspace."""
+    return Path(workspace) / "pools" / f"dclm-{scale}"
+
+
+def open_scale(scale: str, *, workspace: str, map_tasks: MapTasks) -> Pool:
+    """The pool of a scale; the tiny one is built when it is not there."""
+    place = folder(scale, workspace=workspace)
+    if not (place / RECORD).is_file():
+        if scale != "tiny":
+            raise PoolError(
+                f"there is no pool of scale {scale!r} in {place}; put its shards there, with the "
+                f"record that `dclm register` writes"
+            )
+        build_tiny(place, map_tasks=map_tasks)
+    return open_tables(str(place))
+
+
+def assets(scale: str, *, workspace: str) -> Assets:
+    """Files for pipelines: what was trained here, what the pool brought, what the package has."""
+    place = folder(scale, workspace=workspace)
+    return Assets(folders=(Path(workspace) / "assets", place / "sources", ASSETS))
+
+
+def eval_data(scale: str, *, workspace: str) -> str:
+    """The folder with the evaluation data that comes with a pool."""
+    return str(folder(scale, workspace=workspace) / "eval")
+
+
+def positives(*, workspace: str) -> Path:
+    """The tiny pool's good prose, for training a quality classifier."""
+    return folder("tiny", workspace=workspace) / "sources" / "positives.jsonl.gz"
+
+
+# ---- the tiny pool
+
+
+class ExtractTask(Frozen):
+    """One WARC file to one shard of documents."""
+
+    warc: str
+    out: str
+    shard: int
+    key: str
+    options: ExtractOptions = Field(default_factory=ExtractOptions)
+
+
+def build_tiny(place: Path, *, map_tasks: MapTasks) -> PoolRecord:
+    """Fetch, pack, extract and record the tiny pool; what is already done is kept."""
+    started = now()
+    sources = place / "sources"
+    built = _build_sources(sources)
+    options = ExtractOptions()
+    tasks = [
+        ExtractTask(
+            warc=str(sources / warc.name),
+            out=str(place),
+            shard=shard,
+            key=f"x-{shard:05d}-{digest([warc.sha256, options.model_dump()])[:16]}",
+        )
+        for shard, warc in enumerate(built.warcs)
+    ]
+    num_pages = sum(warc.num_pages for warc in built.warcs)
+    with step("read pages from WARC files", total=num_pages, unit="pages") as bar:
+        done = map_tasks(extract, tasks, on_result=lambda _, one: bar.advance(one.counts["pages"]))
+        kept = sum(one.counts["documents"] for one in done)
+        bar.note(f"{kept:,} documents with text")
+    build_tiny_tasks(sources / built.heldout.name, place / "eval", seed=EVAL_SEED)
+    counts: dict[str, int] = {}
+    for one in done:
+        for name, number in one.counts.items():
+            counts[name] = counts.get(name, 0) + number
+    record = PoolRecord.seal(
+        work=PoolWork(
+            name="dclm-tiny",
+            variant="extracted",
+            sources=tuple(
+                PoolSource(
+                    name=source.name,
+                    version=source.version or "",
+                    sha256=source.sha256 or "",
+                    licence=source.licence,
+                    status=source.status,
+                )
+                for source in built.sources
+            ),
+            parameters={
+                "content": built.identity,
+                "extraction": options.model_dump(mode="json"),
+                "eval_seed": EVAL_SEED,
+            },
+        ),
+        parents={},
+        outputs=[file for one in done for file in one.files],
+        counts=counts,
+        made_by=made_by(started, locations={"out": str(place)}),
+    )
+    put(LocalStore(place), RECORD, record.to_json())
+    return record
+
+
+def _build_sources(out: Path) -> TinyPool:
+    """The WARC files, held-out prose and positives; built again unless they are whole."""
+    report = out / "sources.json"
+    with step("fetch packages and pack pages", unit="steps") as bar:
+        built = build(
+            out,
+            cache=cache_folder() / "packages",
+            progress=lambda title, at, total: bar.at(at, total, extra=title),
+        )
+        pages = sum(warc.num_pages for warc in built.warcs)
+        size = sum(warc.num_bytes for warc in built.warcs) / 1e6
+        bar.note(f"{pages:,} pages, {len(built.warcs)} WARC files, {size:.1f} MB")
+    report.write_bytes(orjson.dumps(built.model_dump(mode="json"), option=orjson.OPT_INDENT_2))
+    return built
+
+
+def extract(task: ExtractTask) -> Done:
+    """Write the documents of one WARC file as a parquet shard, and commit it.
+
+    Counts: pages, documents, and rejected pages by reason.
+    """
+    store = open_store(task.out)
+    standing = find_done(store, task.key)
+    if standing is not None:
+        return standing
+    counts = {"pages": 0, "documents": 0}
+    writer = TableWriter(
+        store, attempt_name(f"data/{task.shard:05d}", ".parquet"), "parquet", DOCUMENTS
+    )
+    try:
+        rows: list[dict[str, str | None]] = []
+        with open(task.warc, "rb") as stream:
+            for page in documents(stream, options=task.options):
+                counts["pages"] += 1
+                if page.text is None:
+                    reason = f"rejected/{page.reason}"
+                    counts[reason] = counts.get(reason, 0) + 1
+                    continue
+                counts["documents"] += 1
+                rows.append(
+                    {
+                        "text": page.text,
+                        "url": page.url,
+                        "id": page.headers.get("WARC-Record-ID"),
+                        "date": page.headers.get("WARC-Date"),
+                        "extra": None,
+                    }
+                )
+                if len(rows) == 1000:
+                    writer.write(pa.Table.from_pylist(rows, schema=DOCUMENTS))
+                    rows = []
+        writer.write(pa.Table.from_pylist(rows, schema=DOCUMENTS))
+    except BaseException:
+        writer.abandon()
+        raise
+    return commit(store, Done(key=task.key, files=(writer.close(),), counts=counts))
+
+
+def lid_path(*, workspace: str) -> Path:
+    """The language identification model that came with the tiny pool."""
+    return folder("tiny", workspace=workspace) / "sources" / LID

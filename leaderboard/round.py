@@ -1,0 +1,379 @@
+"""The road that a submission must have come: curate, pack, train, evaluate, submit.
+
+Each stage takes a folder with a record and leaves a folder with a record; beside each record lies
+`chain.json`, its ancestors. A stage whose record is already there is skipped and says so. Folders
+are named by the keys of what is in them, so another pipeline, recipe or pool never mixes with what
+was made before:
+
+    <workspace>/pools/<benchmark>-<scale>/
+    <workspace>/<benchmark>-<scale>/<method>-<dataset key>/dataset/
+                                                         /packed-<recipe>/
+                                                         /model-<recipe>-<seed>/
+                                                         /scores-<recipe>-<seed>-<suite version>/
+    <workspace>/submissions/<id>/
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from evals.suite import Suite, load_suite
+from leaderboard import rules
+from leaderboard.rules import Benchmark, RuleError, Scale
+from pipelines.executors import MapTasks
+from pipelines.operators import PipelineError
+from pipelines.pipeline import Pipeline
+from pipelines.progress import Step as ProgressStep
+from pipelines.progress import say, step
+from pipelines.records import (
+    DatasetRecord,
+    Frozen,
+    Module,
+    PackedRecord,
+    Record,
+    digest,
+)
+from pipelines.run import RECORD, Result, dataset_work, read_chain, run, write_chain
+from pipelines.selection import HashSample
+from pipelines.storage import open_store
+
+
+@dataclass(frozen=True)
+class Round:
+    """One scale of one benchmark, worked in one workspace."""
+
+    benchmark: Benchmark
+    scale: Scale
+    workspace: str
+    map_tasks: MapTasks
+    recipe: Any  # the benchmark's own Recipe
+    official: bool  # whether the recipe is the rule book's
+
+    @property
+    def package(self) -> Any:
+        return rules.load_package(self.benchmark.name)
+
+    @property
+    def home(self) -> str:
+        return f"{self.workspace}/{self.benchmark.name}-{self.scale.name}"
+
+    @property
+    def recipe_name(self) -> str:
+        """`recipe`, or for an experimental one `recipe-<hash>`."""
+        if self.official:
+            return "recipe"
+        return f"recipe-{digest(self.recipe.model_dump(mode='json'))[:8]}"
+
+
+def open_round(
+    benchmark: str, scale: str, *, workspace: str, map_tasks: MapTasks, recipe: str | None = None
+) -> Round:
+    """Read the rules and the recipe of a scale. RuleError for an unknown one."""
+    book = rules.load_benchmark(benchmark)
+    rung = book.scale(scale)
+    package = rules.load_package(benchmark)
+    chosen = package.recipe(recipe or rung.recipe)
+    return Round(book, rung, workspace.rstrip("/"), map_tasks, chosen, recipe is None)
+
+
+# ---- curate
+
+
+class Curated(Frozen):
+    """A curated dataset in its place."""
+
+    method: str
+    home: str
+    record: DatasetRecord
+
+    @property
+    def dataset(self) -> str:
+        return f"{self.home}/dataset"
+
+
+def find_pipeline(current: Round, name: str) -> Pipeline:
+    """A pipeline by file, or a baseline of the benchmark by name."""
+    assets = current.package.assets(current.scale.name, workspace=current.workspace)
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        return Pipeline.load(path, assets=assets)
+    baselines = rules.folder(current.benchmark.name) / "baselines"
+    if (baselines / f"{name}.yaml").is_file():
+        return Pipeline.load(baselines / f"{name}.yaml", assets=assets)
+    known = ", ".join(sorted(file.stem for file in baselines.glob("*.yaml")))
+    raise PipelineError(f"there is no baseline {name!r}; give a .yaml file or one of: {known}")
+
+
+def curate(current: Round, pipeline: Pipeline, *, quarantine: bool = False) -> Curated:
+    """Run a pipeline over the scale's pool."""
+    pool = current.package.open_pool(
+        current.scale.name, workspace=current.workspace, map_tasks=current.map_tasks
+    )
+    pipeline = sized(current, pipeline)
+    work = dataset_work(pipeline, quarantine=quarantine, format="parquet")
+    key = DatasetRecord.key_of(work=work, parents={"pool": pool.record.id})
+    home = f"{current.home}/{pipeline.name}-{key[:8]}"
+    result = run(
+        pipeline,
+        pool,
+        out=f"{home}/dataset",
+        map_tasks=current.map_tasks,
+        quarantine=quarantine,
+    )
+    _say_curated(pipeline.name, result)
+    return Curated(method=pipeline.name, home=home, record=result.record)
+
+
+def _say_curated(method: str, result: Result) -> None:
+    counts = result.record.counts
+    note = "already done: " if result.skipped else ""
+    say(
+        f"{method}: {note}kept {counts['rows_out']:,} of {counts['rows_in']:,} rows "
+        f"(dataset {result.record.id[:8]})"
+    )
+
+
+def sized(current: Round, pipeline: Pipeline) -> Pipeline:
+    """Give every hash_sample that waits for another pipeline's size that size."""
+    for one in pipeline.steps:
+        operator = one.operator
+        if isinstance(operator, HashSample) and operator.pending():
+            assert operator.same_size_as is not None
+            other = curate(current, find_pipeline(current, operator.same_size_as))
+            unit = "rows_out" if operator.of == "rows" else operator.of
+            if unit not in other.record.counts:
+                raise PipelineError(
+                    f"{pipeline.name}: the dataset of {operator.same_size_as!r} does not count "
+                    f"{unit!r}; it counts {', '.join(other.record.counts)}"
+                )
+            given = operator.model_copy(update={"total": other.record.counts[unit]})
+            pipeline = pipeline.replace(one.number, given)
+    return pipeline
+
+
+# ---- pack
+
+
+def pack(current: Round, curated: Curated) -> str:
+    """Pack a dataset for the recipe; returns the folder."""
+    return pack_folder(
+        current, curated.dataset, f"{curated.home}/packed-{current.recipe_name}", curated.method
+    )
+
+
+def pack_folder(current: Round, dataset: str, out: str, method: str) -> str:
+    """Pack the dataset in one folder into another."""
+    if not _there(out):
+        record: PackedRecord = current.package.pack(
+            dataset, current.recipe, out=out, map_tasks=current.map_tasks
+        )
+        write_chain(open_store(out), read_chain(open_store(dataset)))
+        say(f"{method}: packed {record.counts.get('tokens', 0):,} tokens (packed {record.id[:8]})")
+    else:
+        say(f"{method}: packed before")
+    return out
+
+
+# ---- train
+
+
+class TrainTask(Frozen):
+    """One training run."""
+
+    benchmark: str
+    recipe: str
+    packed: str
+    seed: int
+    out: str
+
+
+class Trained(Frozen):
+    """A trained model in its place."""
+
+    method: str
+    home: str
+    seed: int
+
+    def model(self, current: Round) -> str:
+        return f"{self.home}/model-{current.recipe_name}-{self.seed}"
+
+    def scores(self, current: Round) -> str:
+        suite = f"{current.scale.suite}-{current.scale.suite_version}"
+        return f"{self.home}/scores-{current.recipe_name}-{self.seed}-{suite}"
+
+
+def run_training(task: TrainTask) -> str:
+    """Train one model (in a worker); returns its folder."""
+    package = rules.load_package(task.benchmark)
+    recipe = package.recipe(task.recipe)
+    package.train(task.packed, recipe, seed=task.seed, out=task.out, num_threads=1)
+    write_chain(open_store(task.out), read_chain(open_store(task.packed)))
+    return task.out
+
+
+def train(
+    current: Round, methods: Sequence[tuple[Curated, str]], *, seeds: Sequence[int], recipe: str
+) -> list[Trained]:
+    """Train every method with every seed, side by side. `methods` are (curated, packed folder)."""
+    check_seeds(current, seeds)
+    tasks, trained = [], []
+    for seed in seeds:
+        for curated, packed in methods:
+            one = Trained(method=curated.method, home=curated.home, seed=seed)
+            trained.append(one)
+            out = one.model(current)
+            if _there(out):
+                say(f"{curated.method}: seed {seed} trained before")
+                continue
+            tasks.append(
+                TrainTask(
+                    benchmark=current.benchmark.name,
+                    recipe=recipe,
+                    packed=packed,
+                    seed=seed,
+                    out=out,
+                )
+            )
+    if tasks:
+        names = ", ".join(dict.fromkeys(curated.method for curated, _ in methods))
+        with _training_bar(current, f"train {names}", tasks):
+            current.map_tasks(run_training, tasks)
+    return trained
+
+
+def check_seeds(current: Round, seeds: Sequence[int]) -> None:
+    """RuleError for a seed that the recipe does not allow."""
+    allowed = tuple(current.recipe.seeds)
+    for seed in seeds:
+        if seed not in allowed:
+            raise RuleError(
+                f"seed {seed} is not allowed at scale {current.scale.name}; allowed: "
+                f"{', '.join(map(str, allowed))}"
+            )
+
+
+@contextmanager
+def _training_bar(current: Round, title: str, tasks: Sequence[TrainTask]) -> Iterator[None]:
+    """A bar over all steps of all trainings, read from the metrics that they write."""
+    stop = threading.Event()
+    with step(title, unit="tokens") as bar:
+        watcher = threading.Thread(
+            target=_watch, args=(bar, [task.out for task in tasks], stop), daemon=True
+        )
+        watcher.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            watcher.join()
+            _read_metrics(bar, [task.out for task in tasks])
+            bar.note(f"{len(tasks)} models")
+
+
+def _watch(bar: ProgressStep, folders: Sequence[str], stop: threading.Event) -> None:
+    while not stop.wait(0.5):
+        _read_metrics(bar, folders)
+
+
+def _read_metrics(bar: ProgressStep, folders: Sequence[str]) -> None:
+    tokens = total = 0
+    losses = []
+    for folder in folders:
+        path = Path(folder) / "metrics.jsonl"
+        if not path.is_file():
+            continue
+        lines = path.read_bytes().splitlines()
+        for line in reversed(lines):
+            try:
+                last = orjson.loads(line)
+            except orjson.JSONDecodeError:  # the writer is in the middle of this line
+                continue
+            tokens += last.get("tokens_seen", 0)
+            total = max(total, last.get("tokens_total", 0))
+            losses.append(last.get("loss"))
+            break
+    extra = "  ".join(f"loss {loss:.3f}" for loss in losses[-2:] if loss is not None)
+    bar.at(tokens, total * len(folders) if total else None, extra=extra)
+
+
+# ---- evaluate
+
+
+class EvaluateTask(Frozen):
+    """One model measured by one suite."""
+
+    benchmark: str
+    model: str
+    suite: str
+    data: str
+    out: str
+
+
+def run_evaluation(task: EvaluateTask) -> str:
+    """Evaluate one model (in a worker); returns the folder of its scores."""
+    from evals.run import run as evaluate_model
+
+    package = rules.load_package(task.benchmark)
+    evaluate_model(
+        package.load(task.model), suite=load_suite(task.suite), data=task.data, out=task.out
+    )
+    write_chain(open_store(task.out), read_chain(open_store(task.model)))
+    return task.out
+
+
+def suite_of(current: Round) -> Suite:
+    """The suite that ranks at this scale. RuleError when the installed one has another version."""
+    suite = load_suite(f"{current.benchmark.name}/{current.scale.suite}")
+    if suite.version != current.scale.suite_version:
+        raise RuleError(
+            f"the rules of {current.benchmark.name} {current.scale.name} ask for suite "
+            f"{suite.name} version {current.scale.suite_version}, installed is {suite.version}"
+        )
+    return suite
+
+
+def evaluate(current: Round, trained: Sequence[Trained]) -> list[str]:
+    """Measure every model with the scale's suite; returns the folders of the scores."""
+    suite_of(current)
+    data = current.package.eval_data(current.scale.name, workspace=current.workspace)
+    tasks = []
+    for one in trained:
+        if _there(one.scores(current)):
+            say(f"{one.method}: seed {one.seed} evaluated before")
+            continue
+        tasks.append(
+            EvaluateTask(
+                benchmark=current.benchmark.name,
+                model=one.model(current),
+                suite=f"{current.benchmark.name}/{current.scale.suite}",
+                data=data,
+                out=one.scores(current),
+            )
+        )
+    if tasks:
+        with step("evaluate", total=len(tasks), unit="models") as bar:
+            current.map_tasks(run_evaluation, tasks, on_result=lambda *_: bar.advance())
+    return [one.scores(current) for one in trained]
+
+
+def _there(folder: str) -> bool:
+    """Whether a stage's folder is finished, with its ancestors beside it."""
+    store = open_store(folder)
+    return store.exists(RECORD) and store.exists("chain.json")
+
+
+def modules_of(chain: Sequence[Record]) -> list[Module]:
+    """The participants' files embedded in a chain."""
+    return [
+        module
+        for record in chain
+        if isinstance(record, DatasetRecord)
+        for module in record.work.modules
+    ]

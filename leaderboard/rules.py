@@ -1,0 +1,121 @@
+"""The rule books: what a benchmark fixes, as data.
+
+A benchmark is a package that the entry point group `curation_bench.benchmarks` names; its rules are
+the file `benchmark.yaml` inside it. Rules are read without importing the package; the package is
+imported only when a stage needs its code.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from pipelines.records import Frozen
+
+GROUP = "curation_bench.benchmarks"
+
+
+class RuleError(ValueError):
+    """A broken rule: the message says which, what was found and what was expected."""
+
+
+class Scale(Frozen):
+    """One rung: which pools, which recipe, how much training, which seeds."""
+
+    name: str
+    recipe: str = Field(description="the recipe's name in the benchmark's folder recipes/")
+    suite: str = Field(description="the suite that ranks at this scale")
+    suite_version: str
+    ranked: bool = Field(True, description="whether rows of this scale count")
+    pools: tuple[str, ...] = Field(
+        description="ids of accepted pools, or `any`: then only rows of one pool are compared"
+    )
+    baselines: tuple[str, ...] = Field((), description="pipelines a demo of this scale runs")
+    note: str = ""
+
+
+class Track(Frozen):
+    """What a participant may touch."""
+
+    name: str
+    description: str
+
+
+class Benchmark(Frozen):
+    """The whole rule book of one benchmark."""
+
+    name: str
+    version: str
+    title: str
+    modality: Literal["text", "image_text", "image"]
+    description: str
+    budget_unit: str = Field(description="what training budgets count: tokens or samples")
+    size_unit: str = Field(description="what a dataset's size on the board counts")
+    size_count: str = Field(description="the count of the packed record that holds that size")
+    tracks: tuple[Track, ...]
+    scales: tuple[Scale, ...]
+
+    def scale(self, name: str) -> Scale:
+        """The scale of this name. RuleError lists those there are."""
+        for scale in self.scales:
+            if scale.name == name:
+                return scale
+        names = [scale.name for scale in self.scales]
+        raise RuleError(f"{self.name} has no scale {name!r}; scales are {', '.join(names)}")
+
+    def track(self, name: str) -> Track:
+        """The track of this name. RuleError lists those there are."""
+        for track in self.tracks:
+            if track.name == name:
+                return track
+        names = [track.name for track in self.tracks]
+        raise RuleError(f"{self.name} has no track {name!r}; tracks are {', '.join(names)}")
+
+
+@cache
+def packages() -> dict[str, str]:
+    """The installed benchmarks: name to Python package."""
+    return {point.name: point.value for point in entry_points(group=GROUP)}
+
+
+def folder(name: str) -> Path:
+    """Where a benchmark's package lies, found without importing it."""
+    known = packages()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise RuleError(f"unknown benchmark {name!r}{hint}; installed: {', '.join(known)}")
+    spec = importlib.util.find_spec(known[name])
+    if spec is None or not spec.submodule_search_locations:
+        raise RuleError(f"the package {known[name]!r} of benchmark {name!r} is not installed")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+@cache
+def load_benchmark(name: str) -> Benchmark:
+    """The rules of an installed benchmark."""
+    return read_benchmark(folder(name) / "benchmark.yaml")
+
+
+def read_benchmark(path: Path) -> Benchmark:
+    """A rule book file. RuleError names the key that is wrong."""
+    try:
+        return Benchmark.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RuleError(f"{path}: {where}: {first['msg']}") from None
+
+
+def load_package(name: str) -> ModuleType:
+    """The benchmark's code: open_pool, pack, train, load, commands."""
+    folder(name)
+    return importlib.import_module(packages()[name])
