@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dclm.loss import head_loss
 from dclm.recipe import ModelConfig
 
 
@@ -41,6 +42,14 @@ class KeyValueCache:
     def length(self) -> int:
         """Tokens in the cache."""
         return self.layers[0][0].shape[1] if self.layers else 0
+
+    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Put new keys and values of a layer behind the old ones; returns all of them."""
+        if layer < len(self.layers):
+            old_k, old_v = self.layers[layer]
+            k, v = torch.cat((old_k, k), dim=1), torch.cat((old_v, v), dim=1)
+        self.layers[layer : layer + 1] = [(k, v)]
+        return k, v
 
     def copy(self) -> KeyValueCache:
         return KeyValueCache(list(self.layers))
@@ -115,8 +124,9 @@ class Rotary(nn.Module):
 
 
 class Attention(nn.Module):
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
+        self.layer = layer
         self.num_heads = config.num_heads
         self.head_dim = config.head_dim
         self.in_proj = nn.Linear(config.dim, 3 * config.dim, bias=False)
@@ -126,22 +136,16 @@ class Attention(nn.Module):
         self.k_norm = _norm(config) if config.qk_norm else None
 
     def forward(
-        self,
-        x: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        past: tuple[Tensor, Tensor] | None,
-        mask: Tensor | None,
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Returns the output (batch, time, dim) and the keys and values of past and present."""
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KeyValueCache | None
+    ) -> Tensor:
         q, k, v = self.in_proj(x).chunk(3, dim=-1)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         heads = (*x.shape[:2], self.num_heads, self.head_dim)
         q, k, v = q.view(heads), k.view(heads), v.view(heads)
         q, k = self.pos_embed.rotate(q, cos, sin), self.pos_embed.rotate(k, cos, sin)
-        if past is not None:
-            k, v = torch.cat((past[0], k), dim=1), torch.cat((past[1], v), dim=1)
+        if cache is not None:
+            k, v = cache.extend(self.layer, k, v)
         attended = F.scaled_dot_product_attention(
             q.transpose(1, 2),
             k.transpose(1, 2),
@@ -149,7 +153,8 @@ class Attention(nn.Module):
             attn_mask=mask,
             is_causal=mask is None,
         )
-        return self.out_proj(attended.transpose(1, 2).flatten(-2)), (k, v)
+        out: Tensor = self.out_proj(attended.transpose(1, 2).flatten(-2))
+        return out
 
     def init_weights(self, layer: int) -> None:
         dim = self.in_proj.in_features
@@ -222,9 +227,9 @@ FEED_FORWARD: dict[str, type[FeedForward]] = {
 
 
 class Block(nn.Module):
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.attention = Attention(config)
+        self.attention = Attention(config, layer)
         self.feed_forward = FEED_FORWARD[config.ffn](config)
         self.attention_norm = _norm(config)
         self.ffn_norm = _norm(config)
@@ -234,12 +239,11 @@ class Block(nn.Module):
         x: Tensor,
         cos: Tensor,
         sin: Tensor,
-        past: tuple[Tensor, Tensor] | None = None,
         mask: Tensor | None = None,
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        attended, present = self.attention(self.attention_norm(x), cos, sin, past, mask)
-        x = x + attended
-        return x + self.feed_forward(self.ffn_norm(x)), present
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), cos, sin, mask, cache)
+        return x + self.feed_forward(self.ffn_norm(x))
 
     def init_weights(self, layer: int) -> None:
         self.attention.init_weights(layer)
@@ -256,7 +260,7 @@ class OpenLM(nn.Module):
         self.config = config
         self.tok_embeddings = nn.Embedding(config.vocab_size, config.dim)
         self.post_embed_norm = _norm(config) if config.post_embed_norm else None
-        blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
         self.layers = cast("list[Block]", blocks)
         self.norm = _norm(config)
         self.output = nn.Linear(config.dim, config.vocab_size, bias=False)
@@ -273,6 +277,14 @@ class OpenLM(nn.Module):
         """(..., dim) -> logits (..., vocab) float32, rounded to the dtype of the weights first."""
         logits: Tensor = self.output(hidden)
         return logits.float()
+
+    def loss(
+        self, tokens: Tensor, targets: Tensor, *, z_loss: float, ignore: int
+    ) -> tuple[Tensor, Tensor]:
+        """Mean training loss and mean cross-entropy of targets (batch, time); see dclm.loss."""
+        hidden = self.hidden(tokens).flatten(0, 1)
+        weight = self.output.weight
+        return head_loss(hidden, weight, targets.flatten(), z_loss=z_loss, ignore=ignore)
 
     def hidden(
         self,
@@ -303,11 +315,8 @@ class OpenLM(nn.Module):
             dtype = torch.float32 if rotary.kind == "llama_rotary" else x.dtype
             cos, sin = (table.unsqueeze(-2) for table in rotary.tables(positions, dtype))
         mask = _mask(tokens, past, key_mask)
-        for index, layer in enumerate(self.layers):
-            before = cache.layers[index] if cache is not None and past else None
-            x, present = layer(x, cos, sin, before, mask)
-            if cache is not None:
-                cache.layers[index : index + 1] = [present]
+        for layer in self.layers:
+            x = layer(x, cos, sin, mask, cache)
         out: Tensor = self.norm(x)
         return out
 
