@@ -42,7 +42,8 @@ class Aggregates(Frozen):
 def aggregate(icl: Mapping[str, float], version: Version = "v2") -> Aggregates:
     """DCLM's aggregates of accuracies in [0, 1] by task name.
 
-    Names outside EXTENDED's 53 tasks count for nothing, as in the reference. ValueError for an unknown version or when no known task is present.
+    Names outside EXTENDED's 53 tasks count for nothing, as in the reference. ValueError for an
+    unknown version or when no known task is present.
     """
     if version not in ("v1", "v2"):
         raise ValueError(f"unknown version {version!r} of the random baselines; choose v1 or v2")

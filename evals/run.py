@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -63,6 +63,7 @@ class Chunk:
     """Some questions of one task, by their positions in its data file: [start, stop)."""
 
     task: Task
+    sha256: str
     start: int
     stop: int
     key: str
@@ -70,6 +71,18 @@ class Chunk:
     @property
     def stem(self) -> str:
         return f"logs/{self.task.name}/{self.start:06d}"
+
+
+class _Data(NamedTuple):
+    """What a run needs to know of a data file after it was checked."""
+
+    num_rows: int
+    sha256: str
+    verified: bool
+
+    @classmethod
+    def of(cls, data: TaskData) -> _Data:
+        return cls(len(data.items), data.sha256, data.verified)
 
 
 def run(
@@ -93,7 +106,7 @@ def run(
     folder = Path(data)
     tasks = suite.load_tasks()
     _check_length(model, suite)
-    loaded = [load_data(task, folder) for task in tasks]
+    loaded = [_Data.of(read_data(task, folder)) for task in tasks]
     work = _work(suite, tasks, loaded, model)
     parents = {"model": model.id}
     key = ScoresRecord.key_of(work=work, parents=parents)
@@ -104,7 +117,7 @@ def run(
     chunks = [
         chunk
         for task, ref, one in zip(tasks, work.tasks, loaded, strict=True)
-        for chunk in _chunks(task, len(one.items), digest([key, ref.model_dump(mode="json")]))
+        for chunk in _chunks(task, one, digest([key, ref.model_dump(mode="json")]))
     ]
     ask = partial(run_chunk, model=model, folder=folder, out=str(out), window=suite.window)
     done = list(map_tasks(ask, chunks) if map_tasks else map(ask, chunks))
@@ -142,9 +155,7 @@ def _check_length(model: Any, suite: Suite) -> None:
         )
 
 
-def _work(
-    suite: Suite, tasks: Sequence[Task], loaded: Sequence[TaskData], model: Any
-) -> ScoresWork:
+def _work(suite: Suite, tasks: Sequence[Task], loaded: Sequence[_Data], model: Any) -> ScoresWork:
     refs = tuple(
         TaskRef(
             name=task.name,
@@ -180,16 +191,21 @@ def _standing(store: Store, key: str) -> ScoresRecord | None:
     return record
 
 
-def _chunks(task: Task, num_rows: int, key: str) -> list[Chunk]:
-    starts = range(0, num_rows, CHUNK_ROWS)
-    stops = [min(start + CHUNK_ROWS, num_rows) for start in starts]
-    return [Chunk(task, a, b, digest([key, a, b])) for a, b in zip(starts, stops, strict=True)]
+def _chunks(task: Task, data: _Data, key: str) -> list[Chunk]:
+    starts = range(0, data.num_rows, CHUNK_ROWS)
+    spans = [(start, min(start + CHUNK_ROWS, data.num_rows)) for start in starts]
+    return [Chunk(task, data.sha256, *span, key=digest([key, *span])) for span in spans]
 
 
-@lru_cache(maxsize=64)
-def load_data(task: Task, folder: Path) -> TaskData:
-    """`read_data`, once in a process."""
-    return read_data(task, folder)
+@lru_cache(maxsize=4)
+def _load(task: Task, folder: Path, sha256: str) -> TaskData:
+    """The data that the run was started with, read once in a process for its many chunks."""
+    data = read_data(task, folder)
+    if data.sha256 != sha256:
+        raise DataError(
+            f"task {task.name}: {folder / task.file} changed while the run was going; start again"
+        )
+    return data
 
 
 def run_chunk(chunk: Chunk, *, model: Any, folder: Path, out: str, window: int) -> Done:
@@ -199,7 +215,7 @@ def run_chunk(chunk: Chunk, *, model: Any, folder: Path, out: str, window: int) 
     if standing is not None:
         return standing
     clock = time.perf_counter()
-    data = load_data(chunk.task, folder)
+    data = _load(chunk.task, folder, chunk.sha256)
     rows = range(chunk.start, chunk.stop)
     log = kind_of(chunk.task.kind).answer(chunk.task, data, rows, model, window=window)
     with store.create(attempt_name(chunk.stem, ".parquet")) as writer:

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import gzip
+import pickle
+
+import numpy as np
+import orjson
+import pytest
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from dclm.model import OpenLM
+from dclm.recipe import ModelConfig
+from dclm.scoring import OpenLMScorer, load, load_openlm, reference_config
+from evals.language import requests
+from evals.models import Query
+from evals.tasks import kind_of, load_task, read_data
+from pipelines.records import ModelRecord, ModelWork, made_by, now
+from tests.evals.helpers import over_recorded
+
+CONFIG = ModelConfig(vocab_size=300, dim=32, num_layers=2, num_heads=2, seq_len=64)
+
+
+def pytest_generate_tests(metafunc):
+    over_recorded(metafunc, "icl_file", "icl/*.json.gz")
+
+
+def byte_tokenizer():
+    """One token per byte."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {"<|endoftext|>": 0} | {letter: i + 1 for i, letter in enumerate(letters)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def scorer(**named):
+    torch.manual_seed(3)
+    return OpenLMScorer(OpenLM(CONFIG), byte_tokenizer(), id="a" * 32, document_start=0, **named)
+
+
+def ids(*values):
+    return np.array(values, dtype=np.int32)
+
+
+def some_queries():
+    rng = np.random.default_rng(0)
+
+    def draw(length):
+        return rng.integers(1, 300, size=length).astype(np.int32)
+
+    queries = [Query(draw(n), tuple(draw(m) for m in (1, 4, 7))) for n in (5, 30, 1, 12, 30)]
+    queries += [Query(draw(n), (draw(m),)) for n, m in ((3, 9), (20, 1), (1, 1))]
+    return [*queries, Query(draw(8), (draw(1), draw(1)))]
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 40, 150, 100_000])
+def test_the_fast_path_equals_the_exact_one_for_any_batch_size(batch_tokens):
+    queries = some_queries()
+    exact = scorer(exact=True).score(queries)
+    fast = scorer(batch_tokens=batch_tokens).score(queries)
+    for one, other in zip(exact, fast, strict=True):
+        assert len(one) == len(other)
+        for a, b in zip(one, other, strict=True):
+            # float32 sums in another order; mean losses must agree to 1e-4
+            np.testing.assert_allclose(a.losses, b.losses, atol=1e-5, rtol=0)
+            assert (a.greedy == b.greedy).all()
+
+
+def test_the_order_of_queries_does_not_matter():
+    queries = some_queries()
+    forth = scorer(batch_tokens=60).score(queries)
+    back = scorer(batch_tokens=60).score(queries[::-1])[::-1]
+    for one, other in zip(forth, back, strict=True):
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_allclose(a.losses, b.losses, atol=1e-5, rtol=0)
+
+
+def test_losses_are_minus_log_softmax_of_the_logits():
+    model = scorer()
+    ((scores,),) = model.score([Query(ids(5, 6), (ids(7, 8),))])
+    with torch.inference_mode():
+        logits = model._model(torch.tensor([[5, 6, 7]]))[0, 1:]
+    expected = -torch.log_softmax(logits, -1)[[0, 1], [7, 8]]
+    np.testing.assert_allclose(scores.losses, expected.numpy(), atol=1e-5)
+    assert scores.greedy.tolist() == logits.argmax(-1).tolist()
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 30, 100_000])
+def test_generation_equals_the_plain_loop(batch_tokens):
+    contexts = [ids(5, 6, 7), ids(9), ids(*range(20, 40)), ids(11, 12)]
+    model = scorer(batch_tokens=batch_tokens)
+    outputs = model.generate(contexts, max_new_tokens=6, is_done=lambda text: False)
+    for context, output in zip(contexts, outputs, strict=True):
+        row = context.tolist()
+        for _ in range(6):
+            with torch.inference_mode():
+                row.append(int(model._model(torch.tensor([row]))[0, -1].argmax()))
+            if row[-1] == 0:
+                break
+        assert output == row[len(context) :]
+
+
+def test_generation_ends_when_the_text_is_done():
+    model = scorer()
+    context = [ids(5, 6, 7)]
+    whole = model.generate(context, max_new_tokens=8, is_done=lambda text: False)[0]
+    count = []
+
+    def after_two(text):
+        count.append(text)
+        return len(count) == 2
+
+    assert model.generate(context, max_new_tokens=8, is_done=after_two) == [whole[:2]]
+    assert count[1] == model.detokenise(whole[:2])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A trained model's folder, as the round leaves it."""
+    torch.manual_seed(5)
+    save_file(OpenLM(CONFIG).state_dict(), tmp_path / "checkpoint.safetensors")
+    byte_tokenizer().save(str(tmp_path / "tokenizer.json"))
+    described = {"model": CONFIG.model_dump(), "tokenizer": "tokenizer.json", "end_of_text": 0}
+    (tmp_path / "model.json").write_bytes(orjson.dumps(described))
+    record = ModelRecord.seal(
+        work=ModelWork(benchmark="dclm", scale="tiny", recipe={}, seed=1),
+        parents={"packed": "b" * 32},
+        made_by=made_by(now()),
+    )
+    (tmp_path / "record.json").write_bytes(record.to_json())
+    return tmp_path, record
+
+
+def test_a_trained_folder_is_loaded_under_the_id_of_its_record(folder):
+    path, record = folder
+    model = load(str(path), device="cpu")
+    assert (model.id, model.vocab_size, model.document_start) == (record.id, 300, 0)
+    assert model.detokenise(model.tokenise(["Grüße"])[0]) == "Grüße"
+
+
+def test_a_loaded_model_travels_to_workers_by_its_folder(folder):
+    model = load(str(folder[0]), device="cpu")
+    data = pickle.dumps(model)
+    assert len(data) < 1000
+    again = pickle.loads(data)
+    query = [Query(ids(5, 6), (ids(7),))]
+    assert again.score(query)[0][0].losses == model.score(query)[0][0].losses
+
+
+@pytest.mark.parametrize("name", ["record.json", "model.json", "checkpoint.safetensors"])
+def test_a_missing_file_is_named(folder, name):
+    (folder[0] / name).unlink()
+    with pytest.raises(ValueError, match=f"there is no file .*{name}"):
+        load(str(folder[0]), device="cpu")
+
+
+@pytest.mark.parity
+def test_the_recorded_scores_are_reproduced(icl_file, fixtures):
+    folder = fixtures / "dclm-eval"
+    config = reference_config(orjson.loads((folder / "icl/tiny_model_config.json").read_bytes()))
+    model = load_openlm(
+        config,
+        folder / "icl/icl_tiny.fp16.safetensors",
+        folder / "gpt-neox-20b-tokenizer/tokenizer.json",
+    )
+    recorded = orjson.loads(gzip.decompress(icl_file.read_bytes()))
+    task = load_task(recorded["label"])
+    data = read_data(task, folder / "local_data")
+    places = {}
+    for request in requests(task, folder / "local_data", model._tokenizer):
+        places[request.category, request.index] = request.row
+    for part in recorded["parts"]:
+        examples = part["examples"]
+        rows = [places[part["category"], example["idx"]] for example in examples]
+        log = kind_of(task.kind).answer(task, data, rows, model, window=2048).to_pylist()
+        for entry, example in zip(log, examples, strict=True):
+            assert entry["correct"] == bool(example.get("result", entry["correct"]))
+            if "text" in example:
+                generated = entry["options"][0]["ids"]
+                assert generated == example["greedy_new_ids_max64"][: len(generated)]
+            for ours, theirs in zip(entry["options"], example.get("options", ()), strict=False):
+                assert ours["mean_loss"] == pytest.approx(theirs["mean_ce"], abs=1e-4)
+                np.testing.assert_allclose(ours["losses"], theirs["token_ce"], atol=5e-4)
+                assert ours["greedy"] == theirs["argmax_ids"]
+            if "pred" in example:
+                assert (entry["predicted"], entry["gold"]) == (example["pred"], example["gold"])
