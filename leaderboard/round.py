@@ -24,9 +24,12 @@ from typing import Any
 
 import orjson
 
-from evals.suite import Suite, load_suite
+from evals.run import run as run_suite
+from evals.suite import load_suite
 from leaderboard import rules
 from leaderboard.rules import Benchmark, RuleError, Scale
+from leaderboard.submission import Entry
+from leaderboard.submission import submit as submit_scores
 from pipelines.executors import MapTasks
 from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline
@@ -35,9 +38,7 @@ from pipelines.progress import say, step
 from pipelines.records import (
     DatasetRecord,
     Frozen,
-    Module,
     PackedRecord,
-    Record,
     digest,
 )
 from pipelines.run import RECORD, Result, dataset_work, read_chain, run, write_chain
@@ -192,6 +193,7 @@ class TrainTask(Frozen):
     packed: str
     seed: int
     out: str
+    num_threads: int = 1
 
 
 class Trained(Frozen):
@@ -213,9 +215,18 @@ def run_training(task: TrainTask) -> str:
     """Train one model (in a worker); returns its folder."""
     package = rules.load_package(task.benchmark)
     recipe = package.recipe(task.recipe)
-    package.train(task.packed, recipe, seed=task.seed, out=task.out, num_threads=1)
+    package.train(task.packed, recipe, seed=task.seed, out=task.out, num_threads=task.num_threads)
     write_chain(open_store(task.out), read_chain(open_store(task.packed)))
     return task.out
+
+
+def train_one(current: Round, task: TrainTask) -> str:
+    """Train one model in this process, with a bar."""
+    if _there(task.out):
+        say(f"{task.out}: trained before")
+        return task.out
+    with _training_bar(f"train seed {task.seed}", [task]):
+        return run_training(task)
 
 
 def train(
@@ -243,7 +254,7 @@ def train(
             )
     if tasks:
         names = ", ".join(dict.fromkeys(curated.method for curated, _ in methods))
-        with _training_bar(current, f"train {names}", tasks):
+        with _training_bar(f"train {names}", tasks):
             current.map_tasks(run_training, tasks)
     return trained
 
@@ -260,7 +271,7 @@ def check_seeds(current: Round, seeds: Sequence[int]) -> None:
 
 
 @contextmanager
-def _training_bar(current: Round, title: str, tasks: Sequence[TrainTask]) -> Iterator[None]:
+def _training_bar(title: str, tasks: Sequence[TrainTask]) -> Iterator[None]:
     """A bar over all steps of all trainings, read from the metrics that they write."""
     stop = threading.Event()
     with step(title, unit="tokens") as bar:
@@ -318,30 +329,27 @@ class EvaluateTask(Frozen):
 
 def run_evaluation(task: EvaluateTask) -> str:
     """Evaluate one model (in a worker); returns the folder of its scores."""
-    from evals.run import run as evaluate_model
-
     package = rules.load_package(task.benchmark)
-    evaluate_model(
-        package.load(task.model), suite=load_suite(task.suite), data=task.data, out=task.out
-    )
+    run_suite(package.load(task.model), suite=task.suite, data=task.data, out=task.out)
     write_chain(open_store(task.out), read_chain(open_store(task.model)))
     return task.out
 
 
-def suite_of(current: Round) -> Suite:
+def suite_name(current: Round) -> str:
     """The suite that ranks at this scale. RuleError when the installed one has another version."""
-    suite = load_suite(f"{current.benchmark.name}/{current.scale.suite}")
+    name = f"{current.benchmark.name}/{current.scale.suite}"
+    suite = load_suite(name)
     if suite.version != current.scale.suite_version:
         raise RuleError(
             f"the rules of {current.benchmark.name} {current.scale.name} ask for suite "
             f"{suite.name} version {current.scale.suite_version}, installed is {suite.version}"
         )
-    return suite
+    return name
 
 
 def evaluate(current: Round, trained: Sequence[Trained]) -> list[str]:
     """Measure every model with the scale's suite; returns the folders of the scores."""
-    suite_of(current)
+    suite = suite_name(current)
     data = current.package.eval_data(current.scale.name, workspace=current.workspace)
     tasks = []
     for one in trained:
@@ -352,7 +360,7 @@ def evaluate(current: Round, trained: Sequence[Trained]) -> list[str]:
             EvaluateTask(
                 benchmark=current.benchmark.name,
                 model=one.model(current),
-                suite=f"{current.benchmark.name}/{current.scale.suite}",
+                suite=suite,
                 data=data,
                 out=one.scores(current),
             )
@@ -363,17 +371,29 @@ def evaluate(current: Round, trained: Sequence[Trained]) -> list[str]:
     return [one.scores(current) for one in trained]
 
 
+def submit(
+    current: Round,
+    curated: Curated,
+    *,
+    seeds: Sequence[int],
+    track: str,
+    method: str | None = None,
+    team: str = "",
+) -> Entry:
+    """Submit a method with its seeds into the workspace."""
+    trained = [Trained(method=curated.method, home=curated.home, seed=seed) for seed in seeds]
+    return submit_scores(
+        current.benchmark,
+        scale=current.scale.name,
+        track=track,
+        method=method or curated.method,
+        scores=[one.scores(current) for one in trained],
+        out=Path(current.workspace) / "submissions",
+        team=team,
+    )
+
+
 def _there(folder: str) -> bool:
     """Whether a stage's folder is finished, with its ancestors beside it."""
     store = open_store(folder)
     return store.exists(RECORD) and store.exists("chain.json")
-
-
-def modules_of(chain: Sequence[Record]) -> list[Module]:
-    """The participants' files embedded in a chain."""
-    return [
-        module
-        for record in chain
-        if isinstance(record, DatasetRecord)
-        for module in record.work.modules
-    ]

@@ -82,7 +82,7 @@ class Benchmark(Frozen):
 
 @cache
 def packages() -> dict[str, str]:
-    """The installed benchmarks: name to Python package."""
+    """The installed benchmarks: name to the module of their stages, inside their package."""
     return {point.name: point.value for point in entry_points(group=GROUP)}
 
 
@@ -93,9 +93,10 @@ def folder(name: str) -> Path:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise RuleError(f"unknown benchmark {name!r}{hint}; installed: {', '.join(known)}")
-    spec = importlib.util.find_spec(known[name])
+    package = known[name].split(".")[0]
+    spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise RuleError(f"the package {known[name]!r} of benchmark {name!r} is not installed")
+        raise RuleError(f"the package {package!r} of benchmark {name!r} is not installed")
     return Path(next(iter(spec.submodule_search_locations)))
 
 
@@ -116,6 +117,6 @@ def read_benchmark(path: Path) -> Benchmark:
 
 
 def load_package(name: str) -> ModuleType:
-    """The benchmark's code: open_pool, pack, train, load, commands."""
+    """The benchmark's stages: open_pool, recipe, pack, train, load, commands and the others."""
     folder(name)
     return importlib.import_module(packages()[name])

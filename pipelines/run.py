@@ -180,25 +180,30 @@ def run(
     map_tasks: MapTasks = map_here,
     quarantine: bool = False,
     format: str = "parquet",
-    max_failed_shards: int = 0,
+    external: bool = False,
 ) -> Result:
     """Run `pipeline` over `pool` into the folder or bucket prefix `out`.
 
     Returns at once when the same work is already there. Raises PipelineError, AssetError or
-    ShardError for bad input, RunFailed when `out` holds other work.
+    ShardError for bad input, RunFailed when `out` holds other work. `external` marks data that was
+    curated elsewhere.
     """
     pipeline.check_ready()
     pipeline.check_columns(pool.schema())
-    return _Run(pipeline, pool, out, map_tasks, quarantine, format).run()
+    work = dataset_work(pipeline, quarantine=quarantine, format=format, external=external)
+    return _Run(pipeline, pool, out, map_tasks, work).run()
 
 
-def dataset_work(pipeline: Pipeline, *, quarantine: bool, format: str) -> DatasetWork:
+def dataset_work(
+    pipeline: Pipeline, *, quarantine: bool, format: str, external: bool = False
+) -> DatasetWork:
     """What a dataset record says was asked for; fails early on a missing asset."""
     names = sorted({name for step in pipeline.steps for name in step.operator.assets()})
     return DatasetWork(
         pipeline=pipeline.spec(),
         modules=tuple(pipeline.modules[name] for name in sorted(pipeline.modules)),
         assets=tuple(_asset_ref(pipeline, name) for name in names),
+        external=external,
         quarantine=quarantine,
         output={"format": format},
     )
@@ -215,12 +220,11 @@ class _Run:
         pool: Pool,
         out: str,
         map_tasks: MapTasks,
-        quarantine: bool,
-        format: str,
+        work: DatasetWork,
     ) -> None:
         self.pipeline, self.pool, self.map_tasks = pipeline, pool, map_tasks
         self.store = open_store(out)
-        self.work = dataset_work(pipeline, quarantine=quarantine, format=format)
+        self.work = work
         self.parents = {"pool": pool.record.id}
         self.key = DatasetRecord.key_of(work=self.work, parents=self.parents)
         self.plan = Plan(
@@ -232,8 +236,8 @@ class _Run:
             asset_folders=tuple(str(folder) for folder in pipeline.assets.folders),
             input_uri=pool.uri,
             output_uri=self.store.uri,
-            quarantine=quarantine,
-            format=format,
+            quarantine=work.quarantine,
+            format=work.output["format"],
             num_partitions=1 + pool.num_bytes // PARTITION_BYTES,
         )
         self.started = now()
@@ -267,8 +271,7 @@ class _Run:
                 f"{self.store.uri} holds another finished run ({record.kind} {record.key}); "
                 "choose another --out"
             )
-        summary = RunSummary.model_validate(orjson.loads(self.store.read_bytes(STATS)))
-        return Result(record, summary, skipped=True)
+        return Result(record, read_summary(self.store.uri), skipped=True)
 
     def _claim(self) -> None:
         """Make the folder this run's, or find that it already is."""
@@ -552,6 +555,11 @@ def _named(done: Done, name: str) -> str:
 def done_file(done: Done, name: str) -> File:
     """The stored file that a shard wrote in a role."""
     return done.files[done.stats["roles"][name]]
+
+
+def read_summary(uri: str) -> RunSummary:
+    """The statistics of a finished run."""
+    return RunSummary.model_validate(orjson.loads(open_store(uri).read_bytes(STATS)))
 
 
 def funnel(summary: RunSummary) -> list[Mapping[str, JSON]]:

@@ -1,0 +1,15 @@
+"""The `dclm` command: the stages of a round, and what only DCLM has."""
+
+from __future__ import annotations
+
+from leaderboard.cli import command_line
+from pipelines.commands import main
+
+
+def entry() -> None:
+    """The console script."""
+    main(command_line("dclm"))
+
+
+if __name__ == "__main__":
+    entry()

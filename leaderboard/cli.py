@@ -1,0 +1,324 @@
+"""The stages of a round as commands, for any benchmark: `dclm run`, `dclm curate`, ...
+
+A benchmark's `__main__` calls `command_line(name)`; what only that benchmark has (its
+`commands()`) stands beside the stages.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from leaderboard import rules
+from leaderboard.rules import RuleError
+from pipelines.commands import BAD_DATA, EXIT_CODES, Json, out, show_json, table
+from pipelines.executors import executor
+from pipelines.progress import say
+
+EXIT_CODES[RuleError] = BAD_DATA
+
+Scale = Annotated[str, typer.Option(help="The scale, as in the rule book.")]
+Workspace = Annotated[str, typer.Option(help="Folder of pools, datasets, models and submissions.")]
+Processes = Annotated[
+    int, typer.Option("--workers", min=1, help="Processes on this machine; default: its cores.")
+]
+Cluster = Annotated[str | None, typer.Option(help="Run on Ray: `local` or an address.")]
+RecipeFile = Annotated[
+    str | None,
+    typer.Option("--recipe", help="An experimental recipe file: its results cannot be submitted."),
+]
+Quarantine = Annotated[
+    bool, typer.Option("--quarantine", help="Set bad rows aside instead of stopping.")
+]
+RUNS = "runs"
+CORES = os.cpu_count() or 1
+
+
+def command_line(name: str) -> typer.Typer:
+    """The command line of a benchmark."""
+    book = rules.load_benchmark(name)
+    app = typer.Typer(
+        name=name,
+        help=f"{book.title}: curate, pack, train, evaluate, submit.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+    )
+    _add_stages(app, name)
+    app.registered_commands += rules.load_package(name).commands().registered_commands
+    return app
+
+
+def _add_stages(app: typer.Typer, name: str) -> None:
+    @app.command("pool")
+    def pool(
+        scale: Scale,
+        workspace: Workspace = RUNS,
+        workers: Processes = CORES,
+        cluster: Cluster = None,
+        json: Json = False,
+    ) -> None:
+        """Fetch or build the pool of a scale and verify it."""
+        opened = rules.load_package(name).open_pool(
+            scale, workspace=workspace, map_tasks=executor(workers, cluster=cluster)
+        )
+        if json:
+            show_json(opened.record)
+            return
+        counts = opened.record.counts
+        shown = ", ".join(f"{key} {value:,}" for key, value in counts.items())
+        out(f"pool {opened.record.id} in {opened.uri}: {shown}")
+        for source in opened.record.work.sources:
+            if source.status != "pinned":
+                say(f"source {source.name} is {source.status}: this is another pool than others'")
+
+    @app.command("run")
+    def run(
+        scale: Scale,
+        pipeline: Annotated[
+            list[str], typer.Option(help="A .yaml file or a baseline; may be repeated.")
+        ],
+        repeat: Annotated[int, typer.Option(min=1, help="Train this many of the seeds.")] = 1,
+        workspace: Workspace = RUNS,
+        track: Annotated[str, typer.Option(help="What you touched.")] = "filtering",
+        method: Annotated[
+            str | None, typer.Option(help="Name on the board; default: the pipeline's.")
+        ] = None,
+        team: Annotated[str, typer.Option(help="Your team's name on the board.")] = "",
+        workers: Processes = CORES,
+        cluster: Cluster = None,
+        recipe: RecipeFile = None,
+        quarantine: Quarantine = False,
+        json: Json = False,
+    ) -> None:
+        """A whole round: curate, pack, train, evaluate, submit. Run again to go on."""
+        from leaderboard import round as stages
+
+        current = stages.open_round(
+            name,
+            scale,
+            workspace=workspace,
+            map_tasks=executor(workers, cluster=cluster),
+            recipe=recipe,
+        )
+        seeds = list(current.recipe.seeds)[:repeat]
+        if len(seeds) < repeat:
+            raise RuleError(f"--repeat {repeat}: scale {scale} allows {len(seeds)} seeds")
+        arms = []
+        for one in pipeline:
+            curated = stages.curate(
+                current, stages.find_pipeline(current, one), quarantine=quarantine
+            )
+            arms.append((curated, stages.pack(current, curated)))
+        trained = stages.train(current, arms, seeds=seeds, recipe=recipe or current.scale.recipe)
+        stages.evaluate(current, trained)
+        if not current.official:
+            say("trained under an experimental recipe: evaluated, but not submitted")
+            return
+        if method is not None and len(arms) > 1:
+            raise RuleError("--method names one pipeline; leave it out with several")
+        entries = [
+            stages.submit(current, curated, seeds=seeds, track=track, method=method, team=team)
+            for curated, _ in arms
+        ]
+        _show_board(Path(workspace) / "submissions", json=json, only=[e.record.id for e in entries])
+
+    @app.command("curate")
+    def curate(
+        scale: Scale,
+        pipeline: Annotated[str, typer.Option(help="A .yaml file or a baseline.")],
+        workspace: Workspace = RUNS,
+        workers: Processes = CORES,
+        cluster: Cluster = None,
+        quarantine: Quarantine = False,
+        json: Json = False,
+    ) -> None:
+        """Run a pipeline over the pool of a scale."""
+        from leaderboard import round as stages
+        from pipelines.report import funnel_text
+        from pipelines.run import read_summary
+
+        current = stages.open_round(
+            name, scale, workspace=workspace, map_tasks=executor(workers, cluster=cluster)
+        )
+        curated = stages.curate(
+            current, stages.find_pipeline(current, pipeline), quarantine=quarantine
+        )
+        summary = read_summary(curated.dataset)
+        if json:
+            show_json({"folder": curated.dataset, "record": curated.record, "summary": summary})
+            return
+        out(funnel_text(summary))
+        out(f"\ndataset {curated.record.id} in {curated.dataset}")
+
+    @app.command("register")
+    def register(
+        input: Annotated[str, typer.Option(help="Folder or prefix of parquet or JSON lines.")],
+        dataset: Annotated[str, typer.Option("--out", help="Where the dataset goes.")],
+        method: Annotated[str, typer.Option("--name", help="The dataset's name.")],
+        workers: Processes = CORES,
+        cluster: Cluster = None,
+        quarantine: Quarantine = False,
+        json: Json = False,
+    ) -> None:
+        """Bring data that was curated elsewhere; it is checked and recorded as external."""
+        from pipelines.pipeline import Pipeline
+        from pipelines.run import open_pool
+        from pipelines.run import run as run_pipeline
+
+        result = run_pipeline(
+            Pipeline.from_steps([], name=method),
+            open_pool(input),
+            out=dataset,
+            map_tasks=executor(workers, cluster=cluster),
+            quarantine=quarantine,
+            external=True,
+        )
+        if json:
+            show_json(result.record)
+        else:
+            rows = result.record.counts["rows_out"]
+            out(f"dataset {result.record.id} (external): {rows:,} rows in {dataset}")
+
+    @app.command("pack")
+    def pack(
+        scale: Scale,
+        dataset: Annotated[str, typer.Option(help="A dataset's folder.")],
+        packed: Annotated[str, typer.Option("--out", help="Where the packed data goes.")],
+        workers: Processes = CORES,
+        cluster: Cluster = None,
+        recipe: RecipeFile = None,
+        json: Json = False,
+    ) -> None:
+        """Turn a dataset into the training data of a scale's recipe."""
+        from leaderboard import round as stages
+
+        current = stages.open_round(
+            name,
+            scale,
+            workspace="",
+            map_tasks=executor(workers, cluster=cluster),
+            recipe=recipe,
+        )
+        stages.pack_folder(current, dataset, packed, "pack")
+        _show_record(packed, json=json)
+
+    @app.command("train")
+    def train(
+        scale: Scale,
+        packed: Annotated[str, typer.Option(help="A folder of packed data.")],
+        model: Annotated[str, typer.Option("--out", help="Where the model goes.")],
+        seed: Annotated[int | None, typer.Option(help="One of the recipe's seeds.")] = None,
+        threads: Annotated[int, typer.Option(min=1, help="Processor threads.")] = CORES,
+        recipe: RecipeFile = None,
+        json: Json = False,
+    ) -> None:
+        """Train one model under the frozen recipe of a scale."""
+        from leaderboard import round as stages
+
+        current = stages.open_round(name, scale, workspace="", map_tasks=executor(1), recipe=recipe)
+        chosen = current.recipe.seeds[0] if seed is None else seed
+        stages.check_seeds(current, [chosen])
+        task = stages.TrainTask(
+            benchmark=name,
+            recipe=recipe or current.scale.recipe,
+            packed=packed,
+            seed=chosen,
+            out=model,
+            num_threads=threads,
+        )
+        stages.train_one(current, task)
+        _show_record(model, json=json)
+
+    @app.command("evaluate")
+    def evaluate(
+        scale: Scale,
+        model: Annotated[str, typer.Option(help="A trained model's folder.")],
+        scores: Annotated[str, typer.Option("--out", help="Where the scores go.")],
+        data: Annotated[
+            str | None, typer.Option(help="Folder of evaluation data; default: the pool's.")
+        ] = None,
+        suite: Annotated[
+            str | None, typer.Option(help="Another suite than the scale's; it cannot rank.")
+        ] = None,
+        workspace: Workspace = RUNS,
+        json: Json = False,
+    ) -> None:
+        """Measure a model with the suite of a scale."""
+        from leaderboard import round as stages
+
+        current = stages.open_round(name, scale, workspace=workspace, map_tasks=executor(1))
+        task = stages.EvaluateTask(
+            benchmark=name,
+            model=model,
+            suite=suite or stages.suite_name(current),
+            data=data or current.package.eval_data(scale, workspace=workspace),
+            out=scores,
+        )
+        stages.run_evaluation(task)
+        _show_record(scores, json=json)
+
+    @app.command("submit")
+    def submit(
+        scale: Scale,
+        scores: Annotated[list[str], typer.Option(help="A folder of scores; one per seed.")],
+        method: Annotated[str, typer.Option(help="Name on the board.")],
+        submissions: Annotated[str, typer.Option("--out", help="Folder of submissions.")],
+        track: Annotated[str, typer.Option(help="What you touched.")] = "filtering",
+        team: Annotated[str, typer.Option(help="Your team's name.")] = "",
+        url: Annotated[str, typer.Option(help="A write-up.")] = "",
+        json: Json = False,
+    ) -> None:
+        """Check the whole chain behind scores and write a submission."""
+        from leaderboard.submission import submit as submit_entry
+
+        entry = submit_entry(
+            rules.load_benchmark(name),
+            scale=scale,
+            track=track,
+            method=method,
+            scores=scores,
+            out=Path(submissions),
+            team=team,
+            url=url,
+        )
+        if json:
+            show_json(entry.record)
+        else:
+            out(f"submission {entry.record.id} in {entry.folder}: all rules hold")
+
+    del pool, run, curate, register, pack, train, evaluate, submit  # typer holds them
+
+
+def _show_record(folder: str, *, json: bool) -> None:
+    from pipelines.run import read_chain
+    from pipelines.storage import open_store
+
+    record = read_chain(open_store(folder))[-1]
+    if json:
+        show_json(record)
+        return
+    counts = ", ".join(f"{key} {value:,}" for key, value in record.counts.items())
+    out(f"{record.kind} {record.id} in {folder}: {counts}")
+
+
+def _show_board(submissions: Path, *, json: bool, only: list[str] | None = None) -> None:
+    from leaderboard.export import board_table
+    from leaderboard.ranking import board
+    from leaderboard.submission import read_entries
+
+    rows = board(read_entries(submissions))
+    if only is not None:
+        keys = {(r.scale, r.track, r.pool_id) for r in rows if r.submission_id in only}
+        rows = [row for row in rows if (row.scale, row.track, row.pool_id) in keys]
+    if json:
+        show_json(rows)
+        return
+    header, cells = board_table(rows)
+    out(table(cells, header=header))
+
+
+__all__ = ["command_line"]
