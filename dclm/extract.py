@@ -73,7 +73,7 @@ class ExtractOptions(BaseModel):
 
     @classmethod
     def reference(cls) -> "ExtractOptions":
-        """The choices made for DCLM-Pool: strict UTF-8, any status, any content type, raw bodies."""
+        """The choices made for DCLM-Pool: strict UTF-8, any status, any type, raw bodies."""
         return cls(
             encoding="utf8_only",
             keep_statuses=None,

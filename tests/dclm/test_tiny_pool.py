@@ -1,0 +1,506 @@
+"""The tiny pool's build, on small packages made here: no network, no installed client."""
+
+import gzip
+import hashlib
+import io
+import json
+import stat
+import tarfile
+import zipfile
+from collections import Counter
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dclm.extract import ExtractOptions, documents
+from dclm.tiny_pages import ngrams, pages, rows, shares_text
+from dclm.tiny_pool import DEFAULT, Source, TinyPool, build, fetch, load_sources
+from dclm.tiny_sources import members
+
+PROSE = (
+    "The old harbour lies behind the church, and every evening the boats come home together. "
+    "Nobody in the town remembers who built the wall, but all of them have repaired it once. "
+)
+SPEECH = (
+    "My friends, we have come a long way in these four years, and we shall go further still. "
+    "What was promised has been done, and what was done will be paid for in full this spring. "
+)
+TOPICS = ("apples", "barley", "cherries", "dill", "endive", "fennel", "garlic", "hops", "iris")
+
+
+def tar_bytes(files: dict[str, bytes], mode: str) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode=f"w:{mode}") as archive:  # type: ignore[call-overload]
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+def deb(files: dict[str, bytes]) -> bytes:
+    out = b"!<arch>\n"
+    data = tar_bytes({f"./{name}": body for name, body in files.items()}, "xz")
+    for name, body in (
+        ("debian-binary", b"2.0\n"),
+        ("control.tar.xz", b"odd"),
+        ("data.tar.xz", data),
+    ):
+        out += f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(body):<10}`\n".encode() + body
+        out += b"\n" * (len(body) % 2)
+    return out
+
+
+def tgz(files: dict[str, bytes]) -> bytes:
+    return tar_bytes(files, "gz")
+
+
+def wheel(files: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return out.getvalue()
+
+
+def page(text: str) -> bytes:
+    return f"<html><body><main><p>{text}</p></main></body></html>".encode()
+
+
+MANUAL = {f"usr/doc/{topic}.html": page(f"{topic} grow here. {PROSE}") for topic in TOPICS}
+PACKAGES = {
+    "manual": ("apt", "manual_1%3a1.0_all.deb", deb(MANUAL)),
+    "novel": ("npm", "novel-2.0.tgz", tgz({"package/one.txt": (PROSE * 3).encode()})),
+    "speeches": ("npm", "speeches-3.0.tgz", tgz({"package/1900.txt": (SPEECH * 3).encode()})),
+    "model": ("pip", "model-4.0-py3-none-any.whl", wheel({"model/lid.ftz": b"weights"})),
+}
+
+
+def source(name: str, *, role: str = "pool", **fields: object) -> Source:
+    client, _, data = PACKAGES[name]
+    row = {
+        "name": name,
+        "role": role,
+        "client": client,
+        "package": name,
+        "version": "1.0",
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "licence": "CC0-1.0",
+        "kind": "test",
+        "why": "a test",
+        "url": f"https://{name}.example/",
+        **fields,
+    }
+    return Source.model_validate(row)
+
+
+SOURCES = [
+    source("manual", root="usr/doc/", include=["*.html"]),
+    source("novel", role="positives", content="text", root="package/"),
+    source("speeches", role="heldout", content="text", root="package/"),
+    source("model", role="lid", content="file", root="model/", url=""),
+]
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of packages, with registry clients on PATH that copy from it and keep a log."""
+    shelf, bin_folder = tmp_path / "shelf", tmp_path / "bin"
+    shelf.mkdir()
+    bin_folder.mkdir()
+    for client, filename, data in PACKAGES.values():
+        if client != "pip":
+            (shelf / filename).write_bytes(data)
+    for client in ("apt-get", "npm"):
+        script = bin_folder / client
+        # The last argument is package=version, package@version or package.
+        script.write_text(
+            "#!/bin/sh\n"
+            f'echo "{client} $*" >> {tmp_path}/log\n'
+            "for last; do :; done\nname=${last%%[=@]*}\n"
+            f"for file in {shelf}/$name[_-]*; do\n"
+            '  [ -e "$file" ] || { echo "no such package $name" >&2; exit 100; }\n'
+            '  /bin/cp "$file" .\ndone\n'
+        )
+        script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(bin_folder))
+    return tmp_path
+
+
+def put_in_cache(cache: Path, name: str, data: bytes | None = None) -> Path:
+    client, filename, pinned = PACKAGES[name]
+    data = pinned if data is None else data
+    folder = cache / client / name
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{hashlib.sha256(data).hexdigest()}--{filename}"
+    path.write_bytes(data)
+    return path
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """A cache that holds all packages, so that no client is needed."""
+    for name in PACKAGES:
+        put_in_cache(tmp_path / "cache", name)
+    return tmp_path / "cache"
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+
+
+def pool_texts(out: Path, pool: TinyPool) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for file in pool.warcs:
+        with (out / file.name).open("rb") as stream:
+            found = list(documents(stream, options=ExtractOptions()))
+        assert len(found) == file.num_pages
+        texts |= {str(item.url): str(item.text) for item in found}
+    return texts
+
+
+def report(pool: TinyPool, name: str) -> dict[str, object]:
+    [found] = [row for row in pool.sources if row.name == name]
+    return found.model_dump()
+
+
+def test_build_writes_a_pool_that_reads_back_page_by_page(tmp_path: Path, cache: Path) -> None:
+    pool = build(tmp_path / "out", cache=cache, sources=SOURCES)
+    assert pool_texts(tmp_path / "out", pool) == {
+        f"https://manual.example/{topic}.html": f"{topic} grow here. {PROSE.strip()}"
+        for topic in TOPICS
+    }
+    assert sorted(file.num_pages for file in pool.warcs) == [1, 1, 1, 1, 1, 1, 1, 2]
+    assert read_rows(tmp_path / "out/heldout.jsonl.gz") == [
+        {
+            "id": "speeches/1900.txt#0",
+            "source": "speeches",
+            "text": (SPEECH * 3).strip(),
+            "licence": "CC0-1.0",
+        }
+    ]
+    assert [row["source"] for row in read_rows(tmp_path / "out/positives.jsonl.gz")] == ["novel"]
+    assert (tmp_path / "out/lid.176.ftz").read_bytes() == b"weights"
+    assert {row.name: (row.status, row.num_pages) for row in pool.sources} == {
+        "manual": ("pinned", 9),
+        "novel": ("pinned", 1),
+        "speeches": ("pinned", 1),
+        "model": ("pinned", 1),
+    }
+
+
+def test_reported_sizes_and_checksums_are_those_of_the_files(tmp_path: Path, cache: Path) -> None:
+    pool = build(tmp_path / "out", cache=cache, sources=SOURCES)
+    assert pool.lid is not None
+    for file in [*pool.warcs, pool.heldout, pool.positives, pool.lid]:
+        data = (tmp_path / "out" / file.name).read_bytes()
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (file.num_bytes, file.sha256)
+    assert not list((tmp_path / "out").rglob("*.partial"))
+
+
+def test_same_packages_give_the_same_bytes(tmp_path: Path, cache: Path) -> None:
+    first = build(tmp_path / "a", cache=cache, sources=SOURCES)
+    second = build(tmp_path / "b", cache=cache, sources=SOURCES)
+    assert first == second
+    assert first.identity == second.identity
+
+
+def test_warc_bytes_hold_no_time_of_day(tmp_path: Path, cache: Path) -> None:
+    pool = build(tmp_path / "out", cache=cache, sources=SOURCES)
+    data = (tmp_path / "out" / pool.warcs[0].name).read_bytes()
+    # Gzip header: no name, time 0, no level hint, operating system unknown.
+    assert data[:10].hex() == "1f8b08000000000000ff"
+    plain = gzip.decompress(data)
+    assert plain.count(b"WARC-Date: 2024-01-01T00:00:00Z\r\n") == plain.count(b"WARC/1.0\r\n")
+
+
+def test_page_that_shares_text_with_heldout_is_dropped_and_counted(
+    tmp_path: Path, cache: Path
+) -> None:
+    copied = {**MANUAL, "usr/doc/copy.html": page(f"Some words before. {SPEECH} And after.")}
+    data = deb(copied)
+    put_in_cache(cache, "manual", data)
+    changed = source(
+        "manual", root="usr/doc/", include=["*.html"], sha256=hashlib.sha256(data).hexdigest()
+    )
+    pool = build(tmp_path / "out", cache=cache, sources=[changed, *SOURCES[1:]])
+    assert pool.dropped_near_heldout == 1
+    assert report(pool, "manual")["num_dropped"] == 1
+    assert "https://manual.example/copy.html" not in pool_texts(tmp_path / "out", pool)
+
+
+def test_positives_that_share_text_with_heldout_are_dropped(tmp_path: Path, cache: Path) -> None:
+    data = tgz({"package/one.txt": (PROSE * 3).encode(), "package/two.txt": (SPEECH * 2).encode()})
+    put_in_cache(cache, "novel", data)
+    novel = SOURCES[1].model_copy(update={"sha256": hashlib.sha256(data).hexdigest()})
+    pool = build(tmp_path / "out", cache=cache, sources=[SOURCES[0], novel, *SOURCES[2:]])
+    assert (report(pool, "novel")["num_pages"], report(pool, "novel")["num_dropped"]) == (1, 1)
+
+
+def test_missing_source_is_reported_and_the_rest_is_built(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    extra = SOURCES[0].model_copy(update={"name": "other", "package": "other"})
+    pool = build(tmp_path / "out", cache=cache, sources=[*SOURCES, extra])
+    found = report(pool, "other")
+    assert (found["status"], found["sha256"], found["num_pages"]) == ("missing", None, 0)
+    assert found["reason"] == "apt-get is not installed"
+    assert report(pool, "manual")["num_pages"] == 9
+
+
+@pytest.mark.parametrize("role", ["pool", "positives", "heldout"])
+def test_role_without_any_source_is_an_error_that_says_why(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    sources = [
+        item.model_copy(update={"package": "absent"}) if item.role == role else item
+        for item in SOURCES
+    ]
+    with pytest.raises(ValueError, match=f"role '{role}' is available: .* is not installed"):
+        build(tmp_path / "out", cache=cache, sources=sources)
+
+
+def test_changed_package_is_used_and_changes_the_identity(tmp_path: Path, cache: Path) -> None:
+    before = build(tmp_path / "a", cache=cache, sources=SOURCES)
+    [old] = (cache / "apt/manual").iterdir()
+    old.unlink()
+    put_in_cache(cache, "manual", deb({**MANUAL, "usr/doc/zinnia.html": page(f"New. {PROSE}")}))
+    after = build(tmp_path / "b", cache=cache, sources=SOURCES)
+    found = report(after, "manual")
+    assert (found["status"], found["num_pages"], found["version"]) == ("changed", 10, "1:1.0")
+    assert found["sha256"] != found["expected_sha256"]
+    assert "sha256 is not the pinned one" in str(found["reason"])
+    assert after.identity != before.identity
+
+
+def test_second_fetch_runs_no_client(registry: Path) -> None:
+    sources = [SOURCES[0], SOURCES[1]]
+    first = fetch(sources, cache=registry / "cache")
+    log = (registry / "log").read_text()
+    assert log.splitlines() == [
+        "apt-get -qq -o APT::Sandbox::User=root download manual=1.0",
+        "npm pack --silent --ignore-scripts novel@1.0",
+    ]
+    assert fetch(sources, cache=registry / "cache") == first
+    assert (registry / "log").read_text() == log
+    assert [item.status for item in first] == ["pinned", "pinned"]
+
+
+def test_two_sources_of_one_package_share_its_download(registry: Path) -> None:
+    twin = SOURCES[1].model_copy(update={"name": "twin"})
+    found = fetch([SOURCES[1], twin], cache=registry / "cache")
+    assert found[0].path == found[1].path
+    assert [item.source.name for item in found] == ["novel", "twin"]
+    assert len((registry / "log").read_text().splitlines()) == 1
+
+
+def test_damaged_file_in_the_cache_is_fetched_again(registry: Path) -> None:
+    [first] = fetch([SOURCES[1]], cache=registry / "cache")
+    assert first.path is not None
+    first.path.write_bytes(b"half of it")
+    assert fetch([SOURCES[1]], cache=registry / "cache") == [first]
+    assert hashlib.sha256(first.path.read_bytes()).hexdigest() == SOURCES[1].sha256
+
+
+def test_failing_client_gives_its_own_words(registry: Path) -> None:
+    absent = SOURCES[1].model_copy(update={"package": "absent"})
+    [found] = fetch([absent], cache=registry / "cache")
+    assert found.status == "missing"
+    assert found.reason is not None
+    assert "npm pack --silent --ignore-scripts absent@1.0: exit code 100" in found.reason
+    assert "no such package absent" in found.reason
+
+
+def test_interrupted_download_leaves_nothing_behind(registry: Path) -> None:
+    npm = registry / "bin/npm"
+    npm.write_text("#!/bin/sh\necho half > novel-2.0.tgz\necho connection lost >&2\nexit 1\n")
+    [found] = fetch([SOURCES[1]], cache=registry / "cache")
+    assert found.status == "missing"
+    assert "connection lost" in str(found.reason)
+    assert [path for path in (registry / "cache").rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_archives_of_all_three_clients_are_read(cache: Path, name: str) -> None:
+    [item] = [item for item in SOURCES if item.name == name]
+    [path] = (cache / item.client / name).iterdir()
+    expected = {
+        "manual": sorted(name.removeprefix("usr/doc/") for name in MANUAL),
+        "novel": ["one.txt"],
+        "speeches": ["1900.txt"],
+        "model": ["lid.ftz"],
+    }
+    assert [name for name, _ in members(path, source=item)] == expected[name]
+
+
+def test_damaged_archive_is_an_error_with_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "novel-2.0.tgz"
+    path.write_bytes(PACKAGES["novel"][2][:-20])
+    with pytest.raises(ValueError, match=r"cannot read novel-2\.0\.tgz of source 'novel'"):
+        members(path, source=SOURCES[1])
+
+
+def test_max_pages_keeps_the_same_pages_every_time(tmp_path: Path, cache: Path) -> None:
+    few = SOURCES[0].model_copy(update={"max_pages": 4})
+    urls = []
+    for name in ("a", "b"):
+        pool = build(tmp_path / name, cache=cache, sources=[few, *SOURCES[1:]])
+        urls.append(set(pool_texts(tmp_path / name, pool)))
+    assert urls[0] == urls[1]
+    ranked = sorted(
+        (f"https://manual.example/{topic}.html" for topic in TOPICS),
+        key=lambda url: hashlib.sha256(url.encode()).hexdigest(),
+    )
+    assert urls[0] == set(ranked[:4])
+
+
+# Pages and rows
+
+
+MAIL = source("novel", content="mail", url="https://mail.example/")
+
+
+def mail_page(data: bytes) -> tuple[str, bytes]:
+    [found] = pages([("spam/1.txt", data)], source=MAIL)
+    assert found.url == "https://mail.example/spam/1.html"
+    return found.content_type, found.body
+
+
+def test_plain_mail_becomes_a_page_with_subject_and_text_only() -> None:
+    data = (
+        b"From: someone@example.org\nTo: other@example.org\nSubject: =?iso-8859-1?q?Gr=FC=DFe?=\n"
+        b"Content-Type: text/plain; charset=iso-8859-1\n\nTea & cake at \xbd past five <soon>.\n"
+    )
+    content_type, body = mail_page(data)
+    assert content_type == "text/html; charset=utf-8"
+    assert body.decode() == (
+        "<!DOCTYPE html>\n<html>\n<head><title>Grüße</title></head>\n<body>\n<h1>Grüße</h1>\n"
+        "<pre>Tea &amp; cake at ½ past five &lt;soon&gt;.\n</pre>\n</body>\n</html>\n"
+    )
+
+
+def test_html_mail_keeps_its_bytes_and_its_charset() -> None:
+    data = (
+        b"Subject: x\nMIME-Version: 1.0\nContent-Type: multipart/alternative; boundary=B\n\n"
+        b"--B\nContent-Type: text/plain\n\nplain\n"
+        b"--B\nContent-Type: text/html; charset=Windows-1252\n"
+        b"Content-Transfer-Encoding: quoted-printable\n\n<p>caf=E9</p>\n--B--\n"
+    )
+    assert mail_page(data) == ("text/html; charset=windows-1252", b"<p>caf\xe9</p>\n"[:-1])
+
+
+def test_mail_with_a_made_up_charset_is_still_read() -> None:
+    data = b"Subject: x\nContent-Type: text/plain; charset=DEFAULT\n\nvoil\xe0\n"
+    assert "voilà" in mail_page(data)[1].decode()
+
+
+def test_rows_hold_whole_paragraphs_of_prose_up_to_the_limit() -> None:
+    paragraphs = [
+        "A heading",
+        f"One. {PROSE.strip()}",
+        f"Two. {PROSE.strip()}",
+        f"Three. {PROSE.strip()} The wall still stands.",
+    ]
+    item = source(
+        "speeches", role="heldout", content="text", max_characters=400, max_rows_per_page=9
+    )
+    text = "\n\n".join(paragraphs)
+    found = list(rows([("a.txt", text.encode())], source=item))
+    assert [row.id for row in found] == ["speeches/a.txt#0", "speeches/a.txt#1"]
+    assert [row.text for row in found] == [f"{paragraphs[1]}\n{paragraphs[2]}", paragraphs[3]]
+    assert [len(row.text) <= 400 for row in found] == [True, True]
+
+
+def test_paragraph_longer_than_a_row_is_cut_between_sentences() -> None:
+    item = source(
+        "speeches", role="heldout", content="text", max_characters=300, max_rows_per_page=9
+    )
+    found = list(rows([("a.txt", (SPEECH * 3).encode())], source=item))
+    # The six sentences have 87 and 88 characters: three of them fit.
+    assert [row.text.count(".") for row in found] == [3, 3]
+    assert " ".join(row.text for row in found) == (SPEECH * 3).strip()
+
+
+def test_page_without_prose_gives_no_row() -> None:
+    item = source("speeches", role="heldout", content="text")
+    assert list(rows([("a.txt", b"Contents\n\nNext page\n\n1 2 3 4")], source=item)) == []
+
+
+def test_shared_run_of_25_words_is_found_wherever_it_begins() -> None:
+    words = [f"w{i}" for i in range(60)]
+    protected = ngrams(" ".join(words), stride=1)
+    for before in range(13):
+        filler = [f"f{i}" for i in range(before)]
+        text = " ".join([*filler, *words[20:45], *(f"g{i}" for i in range(30))])
+        assert shares_text(text, protected=protected)
+    assert not shares_text(" ".join([*words[20:32], "new", *words[33:44]]), protected=protected)
+
+
+# The list of sources
+
+
+def test_unknown_key_names_file_and_source(tmp_path: Path) -> None:
+    path = tmp_path / "sources.yaml"
+    row = SOURCES[0].model_dump(mode="json") | {"colour": "red"}
+    path.write_text(yaml.safe_dump({"sources": [row]}))
+    with pytest.raises(ValueError, match=r"sources\.yaml: source 'manual'(.|\n)*colour"):
+        load_sources(path)
+
+
+def test_name_given_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "sources.yaml"
+    row = SOURCES[0].model_dump(mode="json")
+    path.write_text(yaml.safe_dump({"sources": [row, row]}))
+    with pytest.raises(ValueError, match="given twice: manual"):
+        load_sources(path)
+
+
+def test_heldout_packages_supply_nothing_else() -> None:
+    sources = load_sources()
+    heldout = {item.package for item in sources if item.role == "heldout"}
+    assert len(heldout) >= 2
+    assert heldout.isdisjoint(item.package for item in sources if item.role != "heldout")
+
+
+def test_positives_and_pool_share_no_page() -> None:
+    """Where both use one package, no path can match the globs of both."""
+    by_role: dict[str, list[Source]] = {"pool": [], "positives": []}
+    for item in load_sources():
+        if item.role in by_role:
+            by_role[item.role].append(item)
+    letters = "ABCDEFGHIJ"
+    names = [f"sec{letter}{part}.html" for letter in letters for part in ("1", "12", "int", "con")]
+    for positive in by_role["positives"]:
+        for pool in by_role["pool"]:
+            if pool.package == positive.package:
+                both = Counter(
+                    name for item in (pool, positive) for name in names if matches(item, name)
+                )
+                assert both.total() == len(names)
+                assert set(both.values()) == {1}
+
+
+def matches(item: Source, name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in item.include)
+
+
+def test_evaluation_and_positives_need_no_debian() -> None:
+    """On a machine without apt there is still something to evaluate on and to learn from."""
+    for role in ("heldout", "positives"):
+        assert any(item.client != "apt" for item in load_sources() if item.role == role)
+
+
+def test_documentation_lists_every_source() -> None:
+    """docs/tiny-pool.md has a row with each source's package, version, licence and role."""
+    page = (Path(__file__).parents[2] / "docs/tiny-pool.md").read_text(encoding="utf-8")
+    table = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in page.splitlines()]
+    listed = [cells[:6] for cells in table if len(cells) == 7]
+    for item in load_sources(DEFAULT):
+        row = [item.name, item.client, item.package, item.version, item.licence, item.role]
+        assert row in listed, f"docs/tiny-pool.md lacks the row {row}"
