@@ -21,6 +21,27 @@ from leaderboard.submission import Entry, chain_of, read_entries
 from pipelines.progress import short
 from pipelines.storage import LocalStore, write_bytes
 
+CSV_COLUMNS = (
+    "benchmark",
+    "scale",
+    "track",
+    "pool_id",
+    "suite",
+    "suite_version",
+    "rank",
+    "tied_with_leader",
+    "method",
+    "team",
+    "submission_id",
+    "metric",
+    "value",
+    "stderr",
+    "size",
+    "size_unit",
+    "seen",
+    "budget_unit",
+    "seeds",
+)
 STYLE = Path(__file__).parent / "static" / "style.css"
 
 
@@ -35,10 +56,7 @@ def board_csv(rows: Sequence[Row]) -> str:
     tasks = list(dict.fromkeys(task.task for row in rows for task in row.tasks))
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(
-        ["benchmark", "scale", "track", "pool_id", "suite", "suite_version", "rank", "tied_with_leader", "method", "team", "submission_id", "metric", "value", "stderr", "size", "size_unit", "seen", "budget_unit", "seeds"]
-        + tasks
-    )
+    writer.writerow([*CSV_COLUMNS, *tasks])
     for row in rows:
         values = {task.task: task.value for task in row.tasks}
         writer.writerow(
@@ -196,7 +214,7 @@ def submission_page(entry: Entry, row: Row, rows: Sequence[Row]) -> str:
         row=row,
         rivals=rivals,
         record=entry.record,
-        chain=[one for one in entry.record.chain],
+        chain=entry.record.chain,
         dataset=dataset,
         steps=dataset.work.pipeline["steps"],
         rejected=_rejected(dataset.counts),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from markupsafe import Markup, escape
 
@@ -73,7 +74,8 @@ def score_against_size(points: Sequence[Point], *, axes: tuple[str, str]) -> Mar
         top, bottom = y_at(point.value + point.error), y_at(point.value - point.error)
         css = "lead" if point.rank == 1 else "rest"
         parts.append(
-            f'<line class="error {css}" x1="{x:.1f}" x2="{x:.1f}" y1="{top:.1f}" y2="{bottom:.1f}"/>'
+            f'<line class="error {css}" x1="{x:.1f}" x2="{x:.1f}" '
+            f'y1="{top:.1f}" y2="{bottom:.1f}"/>'
         )
         parts.append(f'<circle class="{css}" cx="{x:.1f}" cy="{y:.1f}" r="5"/>')
         parts.append(
@@ -123,6 +125,6 @@ def _spread(positions: Sequence[float], *, gap: float) -> list[float]:
     """Positions moved apart to at least `gap`, their order kept."""
     order = sorted(range(len(positions)), key=lambda i: positions[i])
     placed = list(positions)
-    for before, after in zip(order, order[1:], strict=False):
+    for before, after in pairwise(order):
         placed[after] = max(placed[after], placed[before] + gap)
     return placed

@@ -10,8 +10,13 @@ ROOT = Path(__file__).parent.parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    # pytest itself has a switch --fixtures that lists its fixtures; --funcargs still does that.
+    actions = parser.optparser._option_string_actions
+    listing = actions.pop("--fixtures")
+    listing.option_strings.remove("--fixtures")
     parser.addoption(
         "--fixtures",
+        dest="reference_results",
         default=str(ROOT.parent / "shared" / "fixtures"),
         help="folder with recorded results of the references (parity tests)",
     )
@@ -25,17 +30,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def fixtures(request: pytest.FixtureRequest) -> Path:
     """The folder of recorded reference results; the test is skipped where there is none."""
-    return _folder(request, "--fixtures")
+    return _folder(request, "--fixtures", "reference_results")
 
 
 @pytest.fixture(scope="session")
 def data(request: pytest.FixtureRequest) -> Path:
     """The folder of real pages and labels; the test is skipped where there is none."""
-    return _folder(request, "--data")
+    return _folder(request, "--data", "data")
 
 
-def _folder(request: pytest.FixtureRequest, option: str) -> Path:
-    path = Path(request.config.getoption(option))
+def _folder(request: pytest.FixtureRequest, option: str, name: str) -> Path:
+    path = Path(request.config.getoption(name))
     if not path.is_dir():
         pytest.skip(f"no folder {path}: name one with {option} DIR")
     return path
