@@ -1,0 +1,198 @@
+"""Packed data as training reads it: checked, in one order for any number of devices.
+
+Position p of a training is sequence p of the first pass over the data, and so on through as many
+passes as the budget needs. The first pass reads shards and rows as they lie, for packing has
+shuffled them; every later pass has its own order of shards and of rows within each, drawn from the
+recipe's data seed. Local `.npy` shards are memory-mapped; others are held one at a time.
+"""
+
+from __future__ import annotations
+
+import bisect
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dclm.chance import permutation
+from dclm.openlm_data import ManifestRow, read_manifest, read_tar
+from dclm.recipe import Recipe
+from dclm.tokens import MANIFEST, RECORD
+from pipelines.readers import ShardError
+from pipelines.records import PackedRecord, RecordError, parse_record, sha256_bytes, sha256_file
+from pipelines.storage import Store, open_store
+
+Ids = NDArray[np.unsignedinteger]
+
+# Data sets up to this size are read through once at the start to compare their sha256.
+VERIFY_BYTES = 1 << 30
+
+
+class Sequences:
+    """The packed data of a folder, opened for a recipe; `record` is its PackedRecord.
+
+    Raises RecordError when there is no finished packing or it is of another tokenizer or length,
+    and ShardError for a manifest that disagrees with the record, and for a shard that is missing,
+    truncated or changed.
+    """
+
+    def __init__(self, packed: str, *, recipe: Recipe) -> None:
+        self.store = open_store(packed)
+        self.record = _packed_record(self.store)
+        self.length = recipe.model.seq_len + 1
+        self.vocab_size = recipe.model.vocab_size
+        self.seed = recipe.data_seed
+        _check_recipe(self.record, recipe, self.store.uri)
+        self.rows = self._manifest()
+        self.num_sequences = sum(row.num_sequences for row in self.rows)
+        if self.num_sequences < recipe.global_batch_size:
+            raise ShardError(
+                f"{self.store.uri} holds {self.num_sequences} sequences, less than one step of "
+                f"{recipe.global_batch_size}: too little data for {recipe.scale}; curate more"
+            )
+        self._suffix = ".tar" if self.record.work.layout == "open_lm" else ".npy"
+        self._check_files()
+        self._shard = lru_cache(maxsize=2)(self._read_shard)
+        self._order = lru_cache(maxsize=4)(self._order_of_pass)
+        self._rows_of = lru_cache(maxsize=4)(self._rows_of_shard)
+
+    def batch(self, first: int, count: int) -> NDArray[np.int64]:
+        """Sequences at positions first .. first + count - 1, (count, seq_len + 1)."""
+        out = np.empty((count, self.length), np.int64)
+        filled = 0
+        while filled < count:
+            shard, row, available, rows = self._locate(first + filled)
+            take = min(available, count - filled)
+            chosen = slice(row, row + take) if rows is None else rows[row : row + take]
+            out[filled : filled + take] = self._shard(shard)[chosen]
+            filled += take
+        if out.max() >= self.vocab_size:
+            place = int(out.max(axis=1).argmax())
+            raise ShardError(
+                f"{self.where(first + place, 1)} of {self.store.uri} holds the id {out.max()}, but "
+                f"the model's vocabulary ends at {self.vocab_size - 1}; pack with the recipe's "
+                "tokenizer"
+            )
+        return out
+
+    def where(self, first: int, count: int) -> str:
+        """Shards and rows of the positions, to name them in an error."""
+        found: dict[str, list[int]] = {}
+        for position in range(first, first + count):
+            shard, row, _, rows = self._locate(position)
+            found.setdefault(self.rows[shard].shard, []).append(
+                row if rows is None else int(rows[row])
+            )
+        return "; ".join(f"shard {name} rows {rows}" for name, rows in found.items())
+
+    def _locate(self, position: int) -> tuple[int, int, int, NDArray[np.int64] | None]:
+        """Shard, place in its order, how many follow in it, and that order (None: as it lies)."""
+        number, offset = divmod(position, self.num_sequences)
+        order, ends = self._order(number)
+        place = bisect.bisect_right(ends, offset)
+        shard = order[place]
+        row = offset - (ends[place - 1] if place else 0)
+        rows = self._rows_of(number, shard) if number else None
+        return shard, row, ends[place] - offset, rows
+
+    def _order_of_pass(self, number: int) -> tuple[list[int], list[int]]:
+        """Shards in the order of this pass, and where each ends, counted in sequences."""
+        order = np.arange(len(self.rows))
+        if number:
+            order = permutation(self.seed, "pass", number, len(self.rows))
+        sizes = np.array([row.num_sequences for row in self.rows])
+        return order.tolist(), np.cumsum(sizes[order]).tolist()
+
+    def _rows_of_shard(self, number: int, shard: int) -> NDArray[np.int64]:
+        use = f"pass {number} rows"
+        return permutation(self.seed, use, shard, self.rows[shard].num_sequences)
+
+    def _read_shard(self, shard: int) -> Ids:
+        row = self.rows[shard]
+        name = f"data/{row.shard}{self._suffix}"
+        source = f"{self.store.uri}/{name}"
+        array: Ids
+        try:
+            if self._suffix == ".tar":
+                with self.store.open(name) as file:
+                    array = read_tar(file, source=source, length=self.length)
+            elif (path := self.store.local_path(name)) is not None:
+                array = np.load(path, mmap_mode="r", allow_pickle=False)
+            else:
+                with self.store.open(name) as file:
+                    array = np.load(file, allow_pickle=False)
+        except FileNotFoundError:
+            raise ShardError(f"{source} is missing, but the manifest names it") from None
+        except ValueError as error:
+            raise ShardError(f"{source} is truncated or damaged ({error}); pack again") from None
+        if array.shape != (row.num_sequences, self.length):
+            raise ShardError(
+                f"{source} holds {array.shape[0]} sequences of {array.shape[-1]} ids, but the "
+                f"manifest says {row.num_sequences} of {self.length}; pack the data set again"
+            )
+        return array
+
+    def _manifest(self) -> list[ManifestRow]:
+        source = f"{self.store.uri}/{MANIFEST}"
+        try:
+            data = self.store.read_bytes(MANIFEST)
+        except FileNotFoundError:
+            raise ShardError(f"{source} is missing; pack the data set again") from None
+        rows = read_manifest(data, source=source)
+        if sha256_bytes(data) != self.record.outputs[-1].sha256:
+            raise ShardError(
+                f"{source} is not the manifest that the record names: it was edited; pack again"
+            )
+        return rows
+
+    def _check_files(self) -> None:
+        """Every shard is there, whole; for small data sets, also unchanged."""
+        verify = sum(file.num_bytes for file in self.record.outputs) <= VERIFY_BYTES
+        sizes = {entry.name: entry.num_bytes for entry in self.store.list("data/")}
+        for file in self.record.outputs[:-1]:
+            where = f"{self.store.uri}/{file.name}"
+            if file.name not in sizes:
+                raise ShardError(f"{where} is missing, but the record names it; pack again")
+            if sizes[file.name] != file.num_bytes:
+                raise ShardError(
+                    f"{where} has {sizes[file.name]} bytes, but the record says {file.num_bytes}: "
+                    "it is truncated or was written over; pack the data set again"
+                )
+            path = self.store.local_path(file.name)
+            if verify and path is not None and sha256_file(path) != file.sha256:
+                raise ShardError(f"{where} was changed since it was packed; pack again")
+
+
+def _packed_record(store: Store) -> PackedRecord:
+    where = f"{store.uri}/{RECORD}"
+    try:
+        data = store.read_bytes(RECORD)
+    except FileNotFoundError:
+        raise RecordError(f"there is no {where}; name the folder of a finished packing") from None
+    record = parse_record(data, source=where)
+    if not isinstance(record, PackedRecord) or record.status != "done":
+        raise RecordError(f"{where} is not the record of a finished packing; run: dclm pack")
+    return record
+
+
+def _check_recipe(record: PackedRecord, recipe: Recipe, uri: str) -> None:
+    found = {
+        "tokenizer": record.work.tokenizer.name,
+        "sequence length": record.work.sequence_length,
+        "vocabulary": record.work.parameters.get("vocab_size"),
+        "data seed": record.work.seed,
+        "pad id": record.work.parameters.get("pad"),
+    }
+    wanted = {
+        "tokenizer": recipe.tokenizer.name,
+        "sequence length": recipe.model.seq_len,
+        "vocabulary": recipe.model.vocab_size,
+        "data seed": recipe.data_seed,
+        "pad id": recipe.tokenizer.pad,
+    }
+    for name, value in wanted.items():
+        if found[name] != value:
+            raise RecordError(
+                f"{uri} was packed with {name} {found[name]!r}, but the recipe of {recipe.scale} "
+                f"has {value!r}; pack the data set for this scale"
+            )
