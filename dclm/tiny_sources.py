@@ -183,15 +183,12 @@ def sha256_of(path: Path) -> str:
 
 
 def _fetch_one(source: Source, *, cache: Path) -> Fetched:
-    folder = (
-        cache / source.client / re.sub(r"[^a-z0-9._-]+", "-", source.package.lower().strip("@"))
-    )
+    # What was found is remembered for this pin; another pin, in a later list, looks again.
+    package = re.sub(r"[^a-z0-9._-]+", "-", source.package.lower().strip("@"))
+    folder = cache / source.client / package / source.sha256[:16]
     cached = _cached(folder)
-    if source.sha256 in cached:
-        return _fetched(source, cached[source.sha256])
     if cached:
-        # The registry had another version when this cache was filled: stay with it.
-        return _fetched(source, cached[min(cached)])
+        return _fetched(source, cached.get(source.sha256, cached[min(cached)]))
     folder.mkdir(parents=True, exist_ok=True)
     reasons = []
     for version in (source.version, None):
@@ -280,8 +277,13 @@ def _apt_download(target: str, *, folder: Path, cache: Path) -> None:
     """
     download = ["apt-get", "-qq", "-o", "APT::Sandbox::User=root"]
     state = cache / "apt-lists"
-    own = ["-o", f"Dir::State={state.resolve()}", "-o", f"Dir::Cache={state.resolve()}"]
-    own += ["-o", "Dir::State::status=/var/lib/dpkg/status"]
+    places = {
+        "Dir::State": state.resolve(),
+        "Dir::State::lists": state.resolve() / "lists",
+        "Dir::State::status": "/var/lib/dpkg/status",
+        "Dir::Cache": state.resolve(),
+    }
+    own = [part for key, value in places.items() for part in ("-o", f"{key}={value}")]
     try:
         _run([*download, "download", target], folder=folder)
     except _ClientError:
@@ -296,7 +298,8 @@ def _apt_download(target: str, *, folder: Path, cache: Path) -> None:
 
 
 def _run(command: list[str], *, folder: Path) -> None:
-    words = " ".join(part for part in command if not part.startswith("Dir::"))
+    options = {"-o", *(part for part in command if "::" in part)}
+    words = " ".join(part for part in command if part not in options)
     try:
         done = subprocess.run(
             command,

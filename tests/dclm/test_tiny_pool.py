@@ -129,12 +129,14 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def put_in_cache(cache: Path, name: str, data: bytes | None = None) -> Path:
+def put_in_cache(cache: Path, name: str, data: bytes | None = None, *, pin: str = "") -> Path:
+    """Put a package, or other `data`, where it would lie after being fetched for a pin."""
     client, filename, pinned = PACKAGES[name]
     data = pinned if data is None else data
-    folder = cache / client / name
+    digest = hashlib.sha256(data).hexdigest()
+    folder = cache / client / name / (pin or digest)[:16]
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{hashlib.sha256(data).hexdigest()}--{filename}"
+    path = folder / f"{digest}--{filename}"
     path.write_bytes(data)
     return path
 
@@ -268,9 +270,9 @@ def test_role_without_any_source_is_an_error_that_says_why(
 
 def test_changed_package_is_used_and_changes_the_identity(tmp_path: Path, cache: Path) -> None:
     before = build(tmp_path / "a", cache=cache, sources=SOURCES)
-    [old] = (cache / "apt/manual").iterdir()
-    old.unlink()
-    put_in_cache(cache, "manual", deb({**MANUAL, "usr/doc/zinnia.html": page(f"New. {PROSE}")}))
+    put_in_cache(cache, "manual").unlink()
+    newer = deb({**MANUAL, "usr/doc/zinnia.html": page(f"New. {PROSE}")})
+    put_in_cache(cache, "manual", newer, pin=SOURCES[0].sha256)
     after = build(tmp_path / "b", cache=cache, sources=SOURCES)
     found = report(after, "manual")
     assert (found["status"], found["num_pages"], found["version"]) == ("changed", 10, "1:1.0")
@@ -290,6 +292,15 @@ def test_second_fetch_runs_no_client(registry: Path) -> None:
     assert fetch(sources, cache=registry / "cache") == first
     assert (registry / "log").read_text() == log
     assert [item.status for item in first] == ["pinned", "pinned"]
+
+
+def test_new_pin_of_a_package_is_looked_for_again(registry: Path) -> None:
+    stale = SOURCES[1].model_copy(update={"sha256": "0" * 64})
+    [found] = fetch([stale], cache=registry / "cache")
+    assert (found.status, found.version) == ("changed", "2.0")
+    [found] = fetch([SOURCES[1]], cache=registry / "cache")
+    assert found.status == "pinned"
+    assert len((registry / "log").read_text().splitlines()) == 2
 
 
 def test_two_sources_of_one_package_share_its_download(registry: Path) -> None:
@@ -329,7 +340,7 @@ def test_interrupted_download_leaves_nothing_behind(registry: Path) -> None:
 @pytest.mark.parametrize("name", PACKAGES)
 def test_archives_of_all_three_clients_are_read(cache: Path, name: str) -> None:
     [item] = [item for item in SOURCES if item.name == name]
-    [path] = (cache / item.client / name).iterdir()
+    [path] = (cache / item.client / name).rglob("*--*")
     expected = {
         "manual": sorted(name.removeprefix("usr/doc/") for name in MANUAL),
         "novel": ["one.txt"],
