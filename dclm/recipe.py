@@ -17,7 +17,7 @@ from typing import Annotated, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from pipelines.records import Frozen
+from pipelines.records import Frozen, ModelRecord, PackedRecord
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -211,3 +211,42 @@ def is_official(recipe: Recipe) -> bool:
     """Whether the recipe is, to the last digit, the installed one of its scale."""
     path = RECIPES / f"{recipe.scale}.yaml"
     return path.is_file() and load_recipe(recipe.scale) == recipe
+
+
+def budget_faults(packed: PackedRecord, model: ModelRecord, recipe: Recipe) -> list[str]:
+    """What a judge finds broken in how data was packed and a model trained, one sentence each.
+
+    Empty when the packing is lossless and with the recipe's tokenizer, length and seed, and the
+    training used the official recipe, an allowed seed, and all of its budget.
+    """
+    faults = []
+    work = packed.work
+    wanted = {
+        "mode": (work.mode, "lossless"),
+        "sequence length": (work.sequence_length, recipe.model.seq_len),
+        "data seed": (work.seed, recipe.data_seed),
+        "tokenizer": (work.tokenizer.name, recipe.tokenizer.name),
+        "pad id": (work.parameters.get("pad"), recipe.tokenizer.pad),
+        "end of text": (work.parameters.get("end_of_text"), recipe.tokenizer.end_of_text),
+        "vocabulary": (work.parameters.get("vocab_size"), recipe.model.vocab_size),
+    }
+    if recipe.tokenizer.sha256 is not None:
+        wanted["tokenizer's sha256"] = (work.tokenizer.sha256, recipe.tokenizer.sha256)
+    for name, (found, expected) in wanted.items():
+        if found != expected:
+            faults.append(f"packed with {name} {found!r}; the recipe has {expected!r}")
+    if not is_official(recipe):
+        faults.append(f"the recipe is not the installed one of {recipe.scale}: it was edited")
+    trained = model.work.recipe
+    for name, expected in recipe.model_dump(mode="json").items():
+        if trained.get(name) != expected:
+            faults.append(f"trained with {name} {trained.get(name)!r}; the recipe has {expected!r}")
+    if model.work.seed not in recipe.seeds:
+        faults.append(f"trained with seed {model.work.seed}; the recipe allows {recipe.seeds}")
+    if model.parents.get("packed") != packed.id:
+        faults.append("the model was trained on other packed data")
+    if model.counts.get("steps") != num_steps(recipe):
+        faults.append(
+            f"trained for {model.counts.get('steps')} steps; the recipe has {num_steps(recipe)}"
+        )
+    return faults

@@ -1,0 +1,447 @@
+"""Train one model under a recipe, top to bottom.
+
+One process trains alone; under torchrun (or any launcher that sets RANK, WORLD_SIZE and LOCAL_RANK)
+all of them train together. The losses do not depend on how many there are, apart from rounding:
+every step takes the same sequences, each process its share of rows, each share in micro-batches.
+
+Weights are float32. Where the recipe says bf16, FSDP2 casts them for forward and backward, so the
+whole residual stream is bf16 as in DCLM's runs, and sums gradients in the recipe's precision.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import orjson
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+
+from dclm import tokenizer
+from dclm.checkpoints import Checkpoints
+from dclm.metrics import Metrics, Step, draw_loss, read_metrics
+from dclm.model import OpenLM
+from dclm.parallel import agree, build, mean_over_processes, processes
+from dclm.recipe import Recipe, lr, num_steps
+from dclm.sequences import Sequences
+from pipelines.records import (
+    File,
+    ModelRecord,
+    ModelWork,
+    RecordError,
+    made_by,
+    now,
+    parse_record,
+    sha256_file,
+)
+from pipelines.storage import LocalStore, open_store, write_bytes
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int, float, float], None]
+
+WEIGHTS, MODEL, TOKENIZER, RECORD = (
+    "checkpoint.safetensors",
+    "model.json",
+    "tokenizer.json",
+    "record.json",
+)
+SPIKE_NATS = 2.0  # above the mean of the last steps, after the warmup
+SPIKE_WINDOW = 50
+
+
+class TrainingError(RuntimeError):
+    """The training cannot go on: loss not finite, or a spike. The message names step and data."""
+
+
+class Interrupted(RuntimeError):
+    """SIGTERM came; a checkpoint was written and the same command continues from it."""
+
+
+def train(
+    packed: str,
+    *,
+    recipe: Recipe,
+    seed: int,
+    out: str,
+    num_threads: int | None = None,
+    progress: Progress | None = None,
+    micro_batch: int | None = None,
+    checkpoint_every: int | None = None,
+    checkpoint_seconds: float = 900.0,
+    compile_model: bool | None = None,
+    stop_at_spike: bool = True,
+    wandb: str | None = None,
+) -> ModelRecord:
+    """Train on packed data; continues from the last checkpoint in `out`, a local folder.
+
+    `out` gets `checkpoint.safetensors`, `model.json`, `tokenizer.json`, `metrics.jsonl`, `loss.png`
+    and `record.json`. `progress(step, num_steps, loss, tokens_per_second)` is called in the first
+    process after every logged step. `micro_batch` is the number of sequences of one forward;
+    checkpoints are written every `checkpoint_every` steps, or else every `checkpoint_seconds`.
+
+    Raises ValueError for a seed the recipe does not allow, RecordError and ShardError for data that
+    is not what it should be, CheckpointError for a checkpoint of another training, StorageError
+    when there is no space, TrainingError at a loss that is not finite or jumps, Interrupted after
+    SIGTERM.
+    """
+    started, began = now(), time.monotonic()
+    if seed not in recipe.seeds:
+        raise ValueError(f"seed {seed} is not allowed by the recipe; choose one of {recipe.seeds}")
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    store = open_store(out)
+    if not isinstance(store, LocalStore):
+        raise ValueError(f"cannot train into {out}: name a local folder, and copy it afterwards")
+    data = Sequences(packed, recipe=recipe)
+    work = ModelWork(
+        benchmark="dclm", scale=recipe.scale, recipe=recipe.model_dump(mode="json"), seed=seed
+    )
+    parents = {"packed": data.record.id}
+    key = ModelRecord.key_of(work=work, parents=parents)
+    if (finished := _finished(store, key)) is not None:
+        return finished
+
+    with processes(recipe) as (rank, world, device, mesh):
+        rows = _rows_of(recipe, rank, world)
+        micro_batch = _micro_batch(rows, micro_batch, device)
+        checkpoints = Checkpoints(store.root / "checkpoints", key=key)
+        checkpoints.check_space(recipe.model.num_params)
+        compiled = device.type == "cuda" if compile_model is None else compile_model
+        model = build(recipe, seed, device, mesh, compiled=compiled)
+        optimizer = torch.optim.AdamW(
+            model.parameters(),  # all of them decay, norm gains and embeddings too
+            lr=recipe.learning_rate,
+            betas=recipe.betas,
+            eps=recipe.eps,
+            weight_decay=recipe.weight_decay,
+            fused=True,
+        )
+        first = checkpoints.latest() or 0
+        if first:
+            checkpoints.load(first, model, optimizer)
+            log.info("continuing %s from step %d", out, first)
+        metrics = Metrics(store.root, first_step=first, wandb=wandb) if rank == 0 else None
+        watch = _Watch(recipe, data, store.root, first_step=first, stop_at_spike=stop_at_spike)
+        try:
+            seconds = _loop(
+                recipe,
+                data,
+                model,
+                optimizer,
+                checkpoints,
+                watch,
+                metrics,
+                first=first,
+                rank=rank,
+                world=world,
+                device=device,
+                micro_batch=micro_batch,
+                checkpoint_every=checkpoint_every,
+                checkpoint_seconds=checkpoint_seconds,
+                progress=progress if rank == 0 else None,
+            )
+        except BaseException:
+            if world == 1:  # with more, the others may be gone and would be waited for
+                checkpoints.finish()
+            raise
+        weights = _whole_weights(model)
+        if rank == 0:
+            outputs = _write_model(store, recipe, weights)
+            history = read_metrics(store.root / "metrics.jsonl")
+            draw_loss(history, recipe=recipe, path=store.root / "loss.png")
+            record = _record(
+                recipe, data, work, parents, outputs, history, started,
+                figures={
+                    "seconds": time.monotonic() - began,
+                    "tokens_per_second": _tokens(recipe, num_steps(recipe) - first) / seconds,
+                    "first_step": float(first),
+                    "num_processes": float(world),
+                    "num_threads": float(torch.get_num_threads()),
+                },
+            )  # fmt: skip
+            write_bytes(store, RECORD, record.to_json())
+            checkpoints.remove()
+        if mesh is not None:
+            dist.barrier()
+    return _finished_or_fail(store, key)
+
+
+def _loop(
+    recipe: Recipe,
+    data: Sequences,
+    model: OpenLM,
+    optimizer: torch.optim.Optimizer,
+    checkpoints: Checkpoints,
+    watch: _Watch,
+    metrics: Metrics | None,
+    *,
+    first: int,
+    rank: int,
+    world: int,
+    device: torch.device,
+    micro_batch: int,
+    checkpoint_every: int | None,
+    checkpoint_seconds: float,
+    progress: Progress | None,
+) -> float:
+    """All steps from `first` on; returns the seconds they took."""
+    total = num_steps(recipe)
+    rows = _rows_of(recipe, rank, world)
+    log_every = 1 if device.type == "cpu" else 20
+    pending: list[tuple[int, float, Tensor]] = []  # step, learning rate, (loss, CE, norm)
+    began = last_log = last_checkpoint = time.monotonic()
+    with _terminated() as is_terminated:
+        for step in range(first, total):
+            rate = lr(recipe, step)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            sequences = _to_device(data, step * recipe.global_batch_size + rows.start, rows, device)
+            sums = torch.zeros(2, device=device)
+            for start in range(0, len(rows), micro_batch):
+                part = sequences[start : start + micro_batch]
+                if isinstance(model, FSDPModule):  # sum gradients over processes only once
+                    model.set_requires_gradient_sync(start + micro_batch >= len(rows))
+                loss, cross_entropy = model.loss(
+                    part[:, :-1],
+                    part[:, 1:],
+                    z_loss=recipe.z_loss,
+                    ignore=recipe.tokenizer.pad,
+                )
+                share = len(part) / len(rows)
+                (loss * share).backward()  # type: ignore[no-untyped-call]
+                sums += torch.stack((loss.detach(), cross_entropy.detach())) * share
+            norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+            norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+            pending.append((step, rate, torch.cat((sums, norm.detach().reshape(1)))))
+
+            is_last = step + 1 == total
+            if not is_last and (step + 1) % log_every:
+                continue
+            values = mean_over_processes(torch.stack([v for _, _, v in pending]), world)
+            moment = time.monotonic()
+            speed = _tokens(recipe, len(pending)) / (moment - last_log)
+            last_log = moment
+            logged = [
+                Step(
+                    step=s,
+                    loss=row[0],
+                    cross_entropy=row[1],
+                    grad_norm=row[2],
+                    learning_rate=r,
+                    tokens_per_second=speed,
+                )
+                for (s, r, _), row in zip(pending, watch.check(pending, values), strict=True)
+            ]
+            pending = []
+            if metrics is not None:
+                metrics.write(logged)
+            if progress is not None:
+                progress(step + 1, total, logged[-1].loss, speed)
+
+            if checkpoint_every is not None:
+                is_due = (step + 1) % checkpoint_every == 0
+            else:
+                is_due = moment - last_checkpoint > checkpoint_seconds
+            is_due, must_stop = agree(is_due, is_terminated(), device, world)
+            if (is_due or must_stop) and not is_last:
+                checkpoints.save(step + 1, model, optimizer)
+                last_checkpoint = moment
+            if must_stop and not is_last:
+                checkpoints.finish()
+                raise Interrupted(
+                    f"stopped by SIGTERM after step {step + 1} of {total}; a checkpoint is written "
+                    "and the same command continues from it"
+                )
+    checkpoints.finish()
+    if metrics is not None:
+        metrics.close()
+    return max(time.monotonic() - began, 1e-9)
+
+
+class _Watch:
+    """Stops a training whose loss is no longer a number, or jumps."""
+
+    def __init__(
+        self, recipe: Recipe, data: Sequences, folder: Path, *, first_step: int, stop_at_spike: bool
+    ) -> None:
+        self.recipe = recipe
+        self.data = data
+        self.stop_at_spike = stop_at_spike
+        history = [r for r in read_metrics(folder / "metrics.jsonl") if r.step < first_step]
+        self.recent = [row.cross_entropy for row in history[-SPIKE_WINDOW:]]
+
+    def check(self, pending: list[tuple[int, float, Tensor]], values: Tensor) -> list[list[float]]:
+        """The values (steps, 3) as lists. TrainingError names the first bad step and its data."""
+        rows = values.tolist()
+        for (step, _, _), row in zip(pending, rows, strict=True):
+            if not all(math.isfinite(value) for value in row):
+                names = ("loss", "cross-entropy", "gradient norm")
+                found = ", ".join(f"{n} {v}" for n, v in zip(names, row, strict=True))
+                raise TrainingError(self._message(step, f"is not finite ({found})"))
+            usual = sum(self.recent) / max(1, len(self.recent))
+            is_judged = step >= self.recipe.warmup_steps and len(self.recent) == SPIKE_WINDOW
+            if self.stop_at_spike and is_judged and row[1] > usual + SPIKE_NATS:
+                found = f"jumped from {usual:.3f} to {row[1]:.3f}"
+                raise TrainingError(self._message(step, found))
+            self.recent = [*self.recent[1 - SPIKE_WINDOW :], row[1]]
+        return rows
+
+    def _message(self, step: int, what: str) -> str:
+        first = step * self.recipe.global_batch_size
+        where = self.data.where(first, self.recipe.global_batch_size)
+        return (
+            f"the loss of step {step} {what}; its batch is {where} of {self.data.store.uri}; look "
+            "at these sequences; the last checkpoint before is kept"
+        )
+
+
+# ---- Rows, devices, signals ---------------------------------------------------------------------
+
+
+def _rows_of(recipe: Recipe, rank: int, world: int) -> range:
+    """This process's rows of every global batch."""
+    if recipe.global_batch_size % world:
+        raise ValueError(
+            f"the global batch of {recipe.global_batch_size} sequences does not divide over "
+            f"{world} processes; use a divisor"
+        )
+    each = recipe.global_batch_size // world
+    return range(rank * each, (rank + 1) * each)
+
+
+def _micro_batch(rows: range, wanted: int | None, device: torch.device) -> int:
+    """The largest divisor of this process's rows that is at most `wanted`."""
+    limit = wanted or (len(rows) if device.type == "cpu" else 8)
+    return max(size for size in range(1, min(limit, len(rows)) + 1) if len(rows) % size == 0)
+
+
+def _to_device(data: Sequences, first: int, rows: range, device: torch.device) -> Tensor:
+    sequences = torch.from_numpy(data.batch(first, len(rows)))
+    if device.type == "cpu":
+        return sequences
+    return sequences.pin_memory().to(device, non_blocking=True)
+
+
+@contextmanager
+def _terminated() -> Iterator[Callable[[], bool]]:
+    """Remembers a SIGTERM instead of dying from it."""
+    seen = [False]
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        seen[0] = True
+
+    try:
+        before = signal.signal(signal.SIGTERM, remember)
+    except ValueError:  # not the main thread: whoever started it handles signals
+        yield lambda: False
+        return
+    try:
+        yield lambda: seen[0]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# ---- What is left behind ------------------------------------------------------------------------
+
+
+def _whole_weights(model: OpenLM) -> dict[str, Tensor]:
+    """All weights, float32, on the CPU of every process."""
+    whole = {}
+    for name, tensor in model.state_dict().items():
+        full = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+        whole[name] = full.detach().cpu().contiguous()
+    return whole
+
+
+def _write_model(store: LocalStore, recipe: Recipe, weights: dict[str, Tensor]) -> list[File]:
+    encoder = tokenizer.load(recipe.tokenizer)
+    part = store.root / f".part-{WEIGHTS}"
+    save_file(weights, part, metadata={"format": "pt"})
+    os.replace(part, store.root / WEIGHTS)
+    path = store.root / WEIGHTS
+    file = File(name=WEIGHTS, sha256=sha256_file(path), num_bytes=path.stat().st_size)
+    described = {
+        "model": recipe.model.model_dump(mode="json"),
+        "tokenizer": TOKENIZER,
+        "tokenizer_name": encoder.name,
+        "tokenizer_sha256": encoder.sha256,
+        "end_of_text": recipe.tokenizer.end_of_text,
+    }
+    options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+    return [
+        file,
+        write_bytes(store, MODEL, orjson.dumps(described, option=options)),
+        write_bytes(store, TOKENIZER, encoder.data),
+    ]
+
+
+def _record(
+    recipe: Recipe,
+    data: Sequences,
+    work: ModelWork,
+    parents: dict[str, str],
+    outputs: list[File],
+    history: list[Step],
+    started: str,
+    *,
+    figures: dict[str, float],
+) -> ModelRecord:
+    tail = [row.cross_entropy for row in history[-max(1, len(history) // 20) :]]
+    steps = num_steps(recipe)
+    used = steps * recipe.global_batch_size
+    results: dict[str, Any] = {
+        "loss": sum(tail) / len(tail),  # mean cross-entropy of the last twentieth of the steps
+        "tokens_seen": _tokens(recipe, steps),
+    }
+    counts = {
+        "steps": steps,
+        "sequences_seen": used,
+        "sequences_available": data.num_sequences,
+        "passes": -(-used // data.num_sequences),
+        "params": recipe.model.num_params,
+    }
+    return ModelRecord.seal(
+        work=work,
+        parents=parents,
+        outputs=outputs,
+        counts=counts,
+        results=results,
+        made_by=made_by(started, locations={"packed": data.store.uri}, figures=figures),
+    )
+
+
+def _tokens(recipe: Recipe, steps: int) -> int:
+    return steps * recipe.global_batch_size * recipe.model.seq_len
+
+
+def _finished(store: LocalStore, key: str) -> ModelRecord | None:
+    """The record of this very training if it is there; RecordError for another one's."""
+    if not store.exists(RECORD):
+        return None
+    where = f"{store.uri}/{RECORD}"
+    record = parse_record(store.read_bytes(RECORD), source=where)
+    if isinstance(record, ModelRecord) and record.key == key:
+        return record
+    raise RecordError(
+        f"{where} is of other work (another recipe, seed or packed data); choose an empty --out"
+    )
+
+
+def _finished_or_fail(store: LocalStore, key: str) -> ModelRecord:
+    record = _finished(store, key)
+    assert record is not None, "the first process wrote no record"
+    return record

@@ -1,0 +1,481 @@
+"""Training repeats exactly, continues exactly, and stops with one clear message."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import data_sets
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+
+from dclm.checkpoints import CheckpointError
+from dclm.metrics import read_metrics
+from dclm.model import OpenLM, load_state_dict
+from dclm.recipe import ModelConfig, Recipe, lr, num_steps
+from dclm.sequences import Sequences
+from dclm.train import Interrupted, TrainingError, train
+from pipelines.executors import map_here
+from pipelines.readers import ShardError
+from pipelines.records import ModelRecord, RecordError, parse_record
+from pipelines.storage import StorageError
+
+ROOT = Path(__file__).parents[2]
+
+
+def trace(out: Path) -> list[tuple[int, float, float, float]]:
+    rows = read_metrics(out / "metrics.jsonl")
+    return [(row.step, row.loss, row.cross_entropy, row.grad_norm) for row in rows]
+
+
+def plain_losses(recipe: Recipe, data: Sequences, seed: int, steps: int) -> list[float]:
+    """The recipe as a loop of the most ordinary kind: whole logits, whole batch, one process."""
+    torch.manual_seed(seed)
+    model = OpenLM(recipe.model)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), betas=recipe.betas, eps=recipe.eps, weight_decay=recipe.weight_decay
+    )
+    losses = []
+    for step in range(steps):
+        rows = data.batch(step * recipe.global_batch_size, recipe.global_batch_size)
+        tokens = torch.from_numpy(rows)
+        logits = model(tokens[:, :-1]).flatten(0, 1)
+        targets = tokens[:, 1:].flatten()
+        counted = F.cross_entropy(
+            logits, targets, ignore_index=recipe.tokenizer.pad, reduction="none"
+        )
+        loss = counted.mean() + recipe.z_loss * logits.logsumexp(1).square().mean()
+        optimizer.param_groups[0]["lr"] = lr(recipe, step)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.max_grad_norm)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def test_a_run_leaves_a_model_and_its_record(packed_words, tmp_path: Path) -> None:
+    recipe, packed = packed_words
+    seen = []
+    record = train(
+        str(packed),
+        recipe=recipe,
+        seed=0,
+        out=str(tmp_path),
+        progress=lambda *values: seen.append(values),
+    )
+    parent = parse_record((packed / "record.json").read_bytes(), source="packed")
+    stored = parse_record((tmp_path / "record.json").read_bytes(), source="record")
+    assert isinstance(stored, ModelRecord)
+    assert stored == record
+    assert record.parents == {"packed": parent.id}
+    assert record.work.seed == 0
+    assert Recipe.model_validate(record.work.recipe) == recipe
+    assert record.results["tokens_seen"] == recipe.tokens == 40 * 8 * 32
+    assert record.counts["passes"] == -(-40 * 8 // parent.counts["sequences"])
+    losses = [row[2] for row in trace(tmp_path)]
+    assert record.results["loss"] == pytest.approx(sum(losses[-2:]) / 2)
+    assert losses[-1] < losses[0] - 1.0, "it learned"
+    assert [values[:2] for values in seen] == [(step + 1, 40) for step in range(40)]
+    described = json.loads((tmp_path / "model.json").read_text())
+    model = OpenLM(ModelConfig.model_validate(described["model"]))
+    load_state_dict(model, load_file(tmp_path / "checkpoint.safetensors"))
+    tokens = torch.from_numpy(Sequences(str(packed), recipe=recipe).batch(0, 8))
+    loss, _ = model.loss(tokens[:, :-1], tokens[:, 1:], z_loss=0.0, ignore=-1)
+    assert loss.item() < losses[0] - 1.0
+    assert (tmp_path / described["tokenizer"]).exists()
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_same_seed_same_id_other_seed_other_weights(packed_words, tmp_path: Path) -> None:
+    recipe, packed = packed_words
+    records = [
+        train(str(packed), recipe=recipe, seed=seed, out=str(tmp_path / name))
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    ]
+    assert records[0].id == records[1].id
+    assert records[0].outputs[0].sha256 != records[2].outputs[0].sha256
+
+
+def test_losses_equal_those_of_a_plain_loop(packed_words, tmp_path: Path) -> None:
+    recipe, packed = packed_words
+    train(str(packed), recipe=recipe, seed=0, out=str(tmp_path), micro_batch=2)
+    data = Sequences(str(packed), recipe=recipe)
+    ours = [row[1] for row in trace(tmp_path)]
+    np.testing.assert_allclose(ours, plain_losses(recipe, data, 0, 40), atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+def test_two_thousand_steps_equal_those_of_a_plain_loop(packed_words, tmp_path: Path) -> None:
+    recipe, packed = packed_words
+    # A rate at which rounding does not grow: at larger ones any two orders of summation part.
+    values = {"tokens": 2000 * 8 * 32, "learning_rate": 1e-3, "min_learning_rate": 1e-4}
+    recipe = Recipe.model_validate(recipe.model_dump() | values)
+    train(str(packed), recipe=recipe, seed=0, out=str(tmp_path), micro_batch=4)
+    data = Sequences(str(packed), recipe=recipe)
+    ours = [row[1] for row in trace(tmp_path)]
+    assert len(ours) == 2000
+    np.testing.assert_allclose(ours, plain_losses(recipe, data, 0, 2000), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parity
+def test_eight_steps_equal_the_recorded_trace(fixtures: Path) -> None:
+    """open_lm's trace: loss, rate and gradient norm of every step, and the weights at the end."""
+    paths = sorted(fixtures.glob("dclm-eval/openlm/*/expected.json"))
+    paths = [path for path in paths if (path.parent / "io.npz").exists()]
+    if not paths:
+        pytest.skip("no recorded models in the fixtures")
+    for path in paths:
+        expected = json.loads(path.read_text())
+        shape, wanted = expected["config"], expected["train"]
+        config = ModelConfig(
+            vocab_size=shape["vocab_size"],
+            dim=shape["hidden_dim"],
+            num_layers=shape["n_layers"],
+            num_heads=shape["n_heads"],
+            seq_len=shape["seq_len"],
+            norm=expected["norm"],
+            qk_norm=expected["qk_norm"],
+            post_embed_norm=shape["post_embed_norm"],
+            weight_tying=shape["weight_tying"],
+            ffn=expected["ffn_type"].removesuffix("_torch"),
+            rotary=expected["positional_embedding_type"],
+        )
+        model = OpenLM(config)
+        load_state_dict(model, load_file(path.parent / "state_dict.safetensors"))
+        tokens = torch.from_numpy(np.load(path.parent / "io.npz")["tokens"]).long()
+        optimizer = torch.optim.AdamW(
+            model.parameters(),
+            betas=tuple(wanted["betas"]),
+            eps=wanted["eps"],
+            weight_decay=wanted["wd"],
+            fused=True,
+        )
+        for row in wanted["trace"]:
+            optimizer.param_groups[0]["lr"] = row["lr"]
+            total = 0.0
+            parts = tokens.chunk(wanted["accum"])
+            for part in parts:
+                loss, _ = model.loss(
+                    part[:, :-1], part[:, 1:], z_loss=wanted["z_loss"], ignore=-100
+                )
+                (loss / len(parts)).backward()
+                total += loss.item() / len(parts)
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), wanted["clip"])
+            optimizer.step()
+            optimizer.zero_grad()
+            assert total == pytest.approx(row["loss"], abs=1e-3)
+            assert norm.item() == pytest.approx(row["grad_norm"], abs=1e-3)
+        for name, (size, total) in wanted["final_param_norm_sum"].items():
+            if "._ff_w" in name:
+                continue
+            value = model.state_dict()[name].double()
+            assert value.norm().item() == pytest.approx(size, abs=1e-3), name
+            assert value.sum().item() == pytest.approx(total, abs=1e-2), name
+
+
+# ---- Continuing ---------------------------------------------------------------------------------
+
+
+class StoppedError(RuntimeError):
+    pass
+
+
+def stop_at(step: int):
+    def progress(done: int, total: int, loss: float, speed: float) -> None:
+        if done == step:
+            raise StoppedError
+
+    return progress
+
+
+@pytest.mark.parametrize(("stop", "every"), [(3, 5), (17, 5), (20, 5), (39, 7)])
+def test_a_stopped_run_continues_bit_for_bit(
+    packed_words, tmp_path: Path, stop: int, every: int
+) -> None:
+    recipe, packed = packed_words
+    named = {"recipe": recipe, "seed": 0, "checkpoint_every": every}
+    whole = train(str(packed), out=str(tmp_path / "whole"), **named)
+    out = tmp_path / "stopped"
+    with pytest.raises(StoppedError):
+        train(str(packed), out=str(out), progress=stop_at(stop), **named)
+    record = train(str(packed), out=str(out), **named)
+    assert trace(out) == trace(tmp_path / "whole")
+    assert record.id == whole.id
+
+
+def test_sigterm_writes_a_checkpoint(packed_words, tmp_path: Path) -> None:
+    recipe, packed = packed_words
+
+    def progress(done: int, total: int, loss: float, speed: float) -> None:
+        if done == 11:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="after step 11 of 40"):
+        train(str(packed), recipe=recipe, seed=0, out=str(tmp_path), progress=progress)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000011"]
+    first = []
+    train(
+        str(packed),
+        recipe=recipe,
+        seed=0,
+        out=str(tmp_path),
+        progress=lambda *values: first.append(values[0]),
+    )
+    assert first[0] == 12
+
+
+def script(recipe: Recipe, packed: Path, out: Path, **options: object) -> str:
+    return (
+        "import torch; torch.set_num_threads(1)\n"
+        "from dclm.recipe import Recipe; from dclm.train import train\n"
+        f"recipe = Recipe.model_validate({recipe.model_dump()!r})\n"
+        f"train({str(packed)!r}, recipe=recipe, seed=0, out={str(out)!r}, **{options!r})\n"
+    )
+
+
+def start(code: str, folder: Path, *, processes: int) -> subprocess.Popen[bytes]:
+    path = folder / "run.py"
+    path.write_text(code)
+    command = [sys.executable]
+    if processes > 1:
+        command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+        command += [str(processes)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*command, str(path)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[bytes]) -> None:
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output.decode()[-3000:]
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_losses_of_one(packed_words, tmp_path: Path) -> None:
+    recipe, packed = packed_words
+    recipe = recipe.model_copy(update={"global_batch_size": 16, "tokens": 30 * 16 * 32})
+    train(str(packed), recipe=recipe, seed=0, out=str(tmp_path / "one"))
+    finish(start(script(recipe, packed, tmp_path / "two"), tmp_path, processes=2))
+    one = [row[1] for row in trace(tmp_path / "one")]
+    two = [row[1] for row in trace(tmp_path / "two")]
+    assert len(one) == len(two) == 30
+    np.testing.assert_allclose(two, one, atol=1e-4, rtol=0)
+    first = load_file(tmp_path / "one" / "checkpoint.safetensors")
+    second = load_file(tmp_path / "two" / "checkpoint.safetensors")
+    assert first.keys() == second.keys()
+    for name in first:
+        torch.testing.assert_close(second[name], first[name], atol=1e-3, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_kill_at_a_random_step_changes_nothing(tmp_path: Path, processes: int) -> None:
+    """A model of 4 million parameters, 300 steps, kill -9, the same command again."""
+    shape = {
+        "vocab_size": data_sets.VOCAB,
+        "dim": 256,
+        "num_layers": 5,
+        "num_heads": 4,
+        "seq_len": 32,
+    }
+    recipe = data_sets.recipe(
+        tmp_path, model=shape, tokens=300 * 4 * 32, global_batch_size=4, learning_rate=1e-3
+    )
+    assert recipe.model.num_params == pytest.approx(4_000_000, rel=0.1)
+    from dclm.tokens import pack
+
+    dataset = data_sets.dataset(tmp_path / "dataset", data_sets.sentences(300, seed=5))
+    packed = tmp_path / "packed"
+    pack(dataset, recipe=recipe, out=str(packed), map_tasks=map_here)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finish(start(script(recipe, packed, whole), tmp_path, processes=processes))
+    code = script(recipe, packed, killed, checkpoint_every=20)
+    step = int(np.random.default_rng(time.time_ns()).integers(25, 280))
+    process = start(code, tmp_path, processes=processes)
+    deadline = time.monotonic() + 240
+    while len(read_metrics(killed / "metrics.jsonl")) < step:
+        assert process.poll() is None, process.communicate()[0].decode()[-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (killed / "record.json").exists(), "it was killed before its end"
+    assert list((killed / "checkpoints").glob("step-*"))
+    finish(start(code, tmp_path, processes=processes))
+    assert len(trace(whole)) == 300
+    assert trace(killed) == trace(whole), f"killed at step {step}"
+
+
+# ---- Bad input ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def spoiled(packed_words, tmp_path: Path):
+    """A copy of the packed data that a test may damage."""
+    recipe, packed = packed_words
+    shutil.copytree(packed, tmp_path / "packed")
+    return recipe, tmp_path / "packed"
+
+
+def run(recipe: Recipe, packed: Path, tmp_path: Path, **options) -> ModelRecord:
+    return train(str(packed), recipe=recipe, seed=0, out=str(tmp_path / "out"), **options)
+
+
+def test_missing_shard_is_named(spoiled, tmp_path: Path) -> None:
+    recipe, packed = spoiled
+    (packed / "data" / "00000000.npy").unlink()
+    with pytest.raises(ShardError, match=r"00000000\.npy is missing"):
+        run(recipe, packed, tmp_path)
+
+
+def test_truncated_shard_is_named(spoiled, tmp_path: Path) -> None:
+    recipe, packed = spoiled
+    os.truncate(packed / "data" / "00000000.npy", 1000)
+    with pytest.raises(ShardError, match=r"00000000\.npy has 1000 bytes, but the record says"):
+        run(recipe, packed, tmp_path)
+
+
+def test_changed_shard_is_named(spoiled, tmp_path: Path) -> None:
+    recipe, packed = spoiled
+    path = packed / "data" / "00000000.npy"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ShardError, match=r"00000000\.npy was changed"):
+        run(recipe, packed, tmp_path)
+
+
+def test_edited_manifest_is_refused(spoiled, tmp_path: Path) -> None:
+    recipe, packed = spoiled
+    path = packed / "manifest.jsonl"
+    row = json.loads(path.read_text())
+    path.write_text(json.dumps(row | {"num_sequences": row["num_sequences"] + 1}) + "\n")
+    with pytest.raises(ShardError, match="not the manifest that the record names"):
+        run(recipe, packed, tmp_path)
+
+
+def repack(packed: Path, sequences: np.ndarray, num_sequences: int | None = None) -> None:
+    """Replace the only shard, and make manifest and record agree with it, or lie about its size."""
+    from dclm.openlm_data import ManifestRow, write_manifest
+    from pipelines.storage import open_store, write_bytes
+
+    np.save(packed / "data" / "00000000.npy", sequences)
+    store = open_store(packed)
+    shard = write_bytes(store, "data/00000000.npy", store.read_bytes("data/00000000.npy"))
+    count = len(sequences) if num_sequences is None else num_sequences
+    row = ManifestRow(shard="00000000", num_sequences=count)
+    manifest = write_bytes(store, "manifest.jsonl", write_manifest([row]))
+    record = parse_record(store.read_bytes("record.json"), source="record")
+    sealed = type(record).seal(
+        work=record.work, parents=record.parents, outputs=[shard, manifest], made_by=record.made_by
+    )
+    write_bytes(store, "record.json", sealed.to_json())
+
+
+def test_manifest_that_lies_about_a_shard_is_refused(spoiled, tmp_path: Path) -> None:
+    recipe, packed = spoiled
+    repack(packed, np.zeros((20, 33), np.uint16), num_sequences=30)
+    with pytest.raises(ShardError, match="holds 20 sequences of 33 ids, but the manifest says 30"):
+        run(recipe, packed, tmp_path)
+
+
+def test_ids_beyond_the_vocabulary_are_named(spoiled, tmp_path: Path) -> None:
+    recipe, packed = spoiled
+    sequences = np.zeros((20, 33), np.uint16)
+    sequences[13, 5] = 320
+    repack(packed, sequences)
+    message = r"shard 00000000 rows \[13\] .* holds the id 320, but .* ends at 319"
+    with pytest.raises(ShardError, match=message):
+        run(recipe, packed, tmp_path)
+
+
+def test_too_little_data_is_refused(spoiled, tmp_path: Path) -> None:
+    recipe, packed = spoiled
+    repack(packed, np.zeros((7, 33), np.uint16))
+    with pytest.raises(ShardError, match="7 sequences, less than one step of 8: too little data"):
+        run(recipe, packed, tmp_path)
+
+
+def test_data_packed_for_another_recipe_is_refused(packed_words, tmp_path: Path) -> None:
+    recipe, packed = packed_words
+    model = recipe.model.model_copy(update={"seq_len": 64})
+    other = recipe.model_copy(update={"model": model})
+    with pytest.raises(RecordError, match=r"packed with sequence length 32, but .* has 64"):
+        run(other, packed, tmp_path)
+
+
+def test_seed_outside_the_recipe_is_refused(packed_words, tmp_path: Path) -> None:
+    recipe, packed = packed_words
+    with pytest.raises(ValueError, match=r"seed 7 is not allowed .* one of \(0, 1\)"):
+        train(str(packed), recipe=recipe, seed=7, out=str(tmp_path))
+
+
+def test_folder_of_another_training_is_refused(packed_words, tmp_path: Path) -> None:
+    recipe, packed = packed_words
+    run(recipe, packed, tmp_path)
+    with pytest.raises(RecordError, match=r"other work .*choose an empty --out"):
+        train(str(packed), recipe=recipe, seed=1, out=str(tmp_path / "out"))
+
+
+def test_checkpoint_of_another_recipe_is_refused(packed_words, tmp_path: Path) -> None:
+    recipe, packed = packed_words
+    with pytest.raises(StoppedError):
+        run(recipe, packed, tmp_path, checkpoint_every=5, progress=stop_at(12))
+    other = recipe.model_copy(update={"learning_rate": 0.011})
+    with pytest.raises(CheckpointError, match=r"of another training .*choose an empty --out"):
+        run(other, packed, tmp_path)
+
+
+def test_damaged_checkpoint_is_named(packed_words, tmp_path: Path) -> None:
+    recipe, packed = packed_words
+    with pytest.raises(StoppedError):
+        run(recipe, packed, tmp_path, checkpoint_every=5, progress=stop_at(12))
+    path = next((tmp_path / "out" / "checkpoints").glob("step-*/*.distcp"))
+    os.truncate(path, 50)
+    with pytest.raises(CheckpointError, match=r"step-000000.. is damaged"):
+        run(recipe, packed, tmp_path)
+
+
+def test_no_space_is_said_before_the_training(packed_words, tmp_path: Path, monkeypatch) -> None:
+    recipe, packed = packed_words
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100_000))
+    with pytest.raises(StorageError, match=r"0\.0 GB free, but two checkpoints need"):
+        run(recipe, packed, tmp_path)
+
+
+def test_loss_that_is_no_number_stops_and_names_the_data(packed_words, tmp_path: Path) -> None:
+    recipe, packed = packed_words
+    wild = recipe.model_copy(update={"learning_rate": 1e30, "warmup_steps": 0})
+    message = r"the loss of step \d+ is not finite .* its batch is shard 00000000 rows \["
+    with pytest.raises(TrainingError, match=message):
+        run(wild, packed, tmp_path)
+
+
+def test_a_jump_of_the_loss_stops_the_training(spoiled, tmp_path: Path) -> None:
+    recipe, packed = spoiled
+    sequences = np.tile(np.arange(33, dtype=np.uint16), (800, 1))
+    sequences[640:648] = np.random.default_rng(0).integers(100, 300, (8, 33))
+    repack(packed, sequences)
+    recipe = recipe.model_copy(update={"tokens": 100 * 8 * 32})
+    message = r"the loss of step 80 jumped from .* shard 00000000 rows \[640, "
+    with pytest.raises(TrainingError, match=message):
+        run(recipe, packed, tmp_path)
+    again = run(recipe, packed, tmp_path, stop_at_spike=False)
+    assert again.counts["steps"] == num_steps(recipe)
