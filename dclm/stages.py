@@ -39,6 +39,18 @@ def recipe(name: str) -> Recipe:
     return load_recipe(name)
 
 
+def num_steps(recipe: Recipe) -> int:
+    """Optimizer steps of one training."""
+    from dclm.recipe import num_steps as steps
+
+    return steps(recipe)
+
+
+def budget(recipe: Recipe) -> int:
+    """Tokens of one training."""
+    return recipe.tokens
+
+
 def pack(dataset: str, recipe: Recipe, *, out: str, map_tasks: MapTasks) -> PackedRecord:
     """Tokenize, shuffle and cut a dataset into training sequences."""
     from dclm import tokens

@@ -34,7 +34,7 @@ from pipelines.executors import MapTasks
 from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline
 from pipelines.progress import Step as ProgressStep
-from pipelines.progress import say, step
+from pipelines.progress import say, short, step
 from pipelines.records import (
     DatasetRecord,
     Frozen,
@@ -272,46 +272,48 @@ def check_seeds(current: Round, seeds: Sequence[int]) -> None:
 
 @contextmanager
 def _training_bar(title: str, tasks: Sequence[TrainTask]) -> Iterator[None]:
-    """A bar over all steps of all trainings, read from the metrics that they write."""
+    """A bar over the steps of all trainings, read from the metrics that they write."""
+    package = rules.load_package(tasks[0].benchmark)
+    unit = rules.load_benchmark(tasks[0].benchmark).budget_unit
+    recipe = package.recipe(tasks[0].recipe)
+    total = package.num_steps(recipe) * len(tasks)
+    folders = [Path(task.out) for task in tasks]
     stop = threading.Event()
-    with step(title, unit="tokens") as bar:
-        watcher = threading.Thread(
-            target=_watch, args=(bar, [task.out for task in tasks], stop), daemon=True
-        )
+    with step(title, total=total, unit="steps") as bar:
+        watcher = threading.Thread(target=_watch, args=(bar, folders, unit, stop), daemon=True)
         watcher.start()
         try:
             yield
         finally:
             stop.set()
             watcher.join()
-            _read_metrics(bar, [task.out for task in tasks])
-            bar.note(f"{len(tasks)} models")
+        rate = package.budget(recipe) * len(tasks) / bar.seconds
+        bar.at(total)
+        bar.note(f"{len(tasks)} models, {short(rate)} {unit}/s")
 
 
-def _watch(bar: ProgressStep, folders: Sequence[str], stop: threading.Event) -> None:
+def _watch(bar: ProgressStep, folders: Sequence[Path], unit: str, stop: threading.Event) -> None:
+    """Follow the trainings until `stop`: steps done, losses and rates of those that run."""
     while not stop.wait(0.5):
-        _read_metrics(bar, folders)
+        rows = [row for folder in folders if (row := _last_metrics(folder)) is not None]
+        running = [row for row in rows if row.get("step", 0) > 0][-2:]
+        losses = " ".join(f"{row['loss']:.3f}" for row in running)
+        rate = sum(row.get(f"{unit}_per_second", 0.0) for row in running)
+        bar.at(sum(row["step"] + 1 for row in rows), extra=f"{short(rate)} {unit}/s loss {losses}")
 
 
-def _read_metrics(bar: ProgressStep, folders: Sequence[str]) -> None:
-    tokens = total = 0
-    losses = []
-    for folder in folders:
-        path = Path(folder) / "metrics.jsonl"
-        if not path.is_file():
-            continue
-        lines = path.read_bytes().splitlines()
-        for line in reversed(lines):
-            try:
-                last = orjson.loads(line)
-            except orjson.JSONDecodeError:  # the writer is in the middle of this line
-                continue
-            tokens += last.get("tokens_seen", 0)
-            total = max(total, last.get("tokens_total", 0))
-            losses.append(last.get("loss"))
-            break
-    extra = "  ".join(f"loss {loss:.3f}" for loss in losses[-2:] if loss is not None)
-    bar.at(tokens, total * len(folders) if total else None, extra=extra)
+def _last_metrics(folder: Path) -> dict[str, Any] | None:
+    """The last whole line of a training's metrics, or None before there is one."""
+    path = folder / "metrics.jsonl"
+    if not path.is_file():
+        return None
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - 4096))
+        lines = file.read().split(b"\n")
+    for line in reversed(lines[:-1]):  # what follows the last newline is still being written
+        if line.startswith(b"{") and line.endswith(b"}"):
+            return orjson.loads(line)  # type: ignore[no-any-return]
+    return None
 
 
 # ---- evaluate

@@ -115,7 +115,7 @@ def survives_yaml(operator: Operator, _: pa.Table) -> Iterator[str]:
     except PipelineError as error:
         yield str(error)
         return
-    if built != operator:
+    if built.model_dump() != operator.model_dump():
         yield f"{operator!r} reads back as {built!r}"
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -121,15 +122,13 @@ def run_group(task: GroupTask) -> Done:
     order = np.lexsort((dropped_units, dropped_rows))
     dropped_rows, dropped_units = dropped_rows[order], dropped_units[order]
     shards = dropped_rows >> ROW_BITS
-    starts = np.flatnonzero(np.diff(shards, prepend=-1)) if len(shards) else np.zeros(0, int)
-    stops = [*starts[1:].tolist(), len(shards)]
+    borders = [*np.flatnonzero(np.diff(shards, prepend=-1)).tolist(), len(shards)]
     parts = {
         int(shards[start]): pa.record_batch(
             [pa.array(dropped_rows[start:stop]), pa.array(dropped_units[start:stop])],
             schema=VERDICT_SCHEMA,
         )
-        for start, stop in zip(starts.tolist(), stops, strict=True)
-        if stop > start
+        for start, stop in pairwise(borders)
     }
     name = attempt_name(f"work/verdict-{task.part:04d}", ".arrow")
     file = write_indexed(store, name, parts, schema=VERDICT_SCHEMA)

@@ -512,6 +512,8 @@ class _Run:
             for entry in list(self.store.list(f"{folder}/")):
                 if entry.name not in kept:
                     self.store.remove(entry.name)
+        for entry in list(self.store.unfinished()):
+            self.store.remove(entry.name)
 
     def _event(self, what: str, **fields: JSON) -> None:
         self.events.append({"time": now(), "event": what, **fields})

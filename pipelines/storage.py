@@ -74,6 +74,10 @@ class Store(Protocol):
         """Delete the object; no error when it is already gone."""
         ...
 
+    def unfinished(self) -> Iterator[Entry]:
+        """What killed writers left half-written; `remove` takes it away."""
+        ...
+
     def local_path(self, name: str) -> Path | None:
         """The file behind the name, for readers that map memory; None when it is not local."""
         ...
@@ -222,7 +226,6 @@ class LocalStore:
         self._path(name).unlink(missing_ok=True)
 
     def unfinished(self) -> Iterator[Entry]:
-        """Files that a killed writer left half-written."""
         for path in sorted(self.root.rglob(f"{_PART}*")):
             name = path.relative_to(self.root).as_posix()
             yield Entry(name=name, num_bytes=path.stat().st_size)
@@ -420,9 +423,7 @@ def unreferenced(store: Store, *, folders: tuple[str, ...]) -> list[Entry]:
     left = [
         entry for folder in folders for entry in store.list(f"{folder}/") if entry.name not in named
     ]
-    if isinstance(store, LocalStore):
-        left += [entry for entry in store.unfinished() if entry not in left]
-    return left
+    return [*left, *store.unfinished()]
 
 
 def buffered(file: BinaryIO, size: int = 1 << 20) -> BinaryIO:

@@ -1,0 +1,78 @@
+"""Every registered operator keeps what every operator promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines import contract
+from pipelines.assets import AssetError, Assets
+from pipelines.operators import Fold, Operator, build, registry
+
+NEEDED: dict[str, dict[str, Any]] = {
+    "domains": {"hosts": ["example.com"]},
+    "hash_sample": {"fraction": 0.5},
+    "quality_score": {"model": "tiny-quality.bin"},
+    "select": {"by": "quality", "fraction": 0.5, "missing": "drop"},
+    "token_count": {"tokenizer": "tiny-bpe.json"},
+    "url_words": {"words": ["casino"]},
+}
+"""Parameters of the operators that have required ones."""
+
+
+@pytest.fixture(scope="session")
+def assets(tmp_path_factory: pytest.TempPathFactory) -> Assets:
+    """Small files of the right kind for operators that need some."""
+    from pipelines.text.quality import ClassifierRecipe, train_classifier
+
+    folder = tmp_path_factory.mktemp("assets")
+    recipe = ClassifierRecipe(dim=4, epochs=2, min_count=1, buckets=100)
+    good = ["a long and thoughtful sentence about history", "the river runs to the sea"] * 5
+    other = ["buy cheap pills now", "click here click here"] * 5
+    train_classifier(good, other, recipe=recipe, out=folder / "tiny-quality.bin")
+    (folder / "lid.176.ftz").write_bytes((folder / "tiny-quality.bin").read_bytes())
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(folder / "tiny-bpe.json"))
+    return Assets(folders=(Path(folder),))
+
+
+@pytest.mark.parametrize("name", sorted(registry()))
+def test_keeps_every_promise(name: str, assets: Assets) -> None:
+    cls = registry()[name]
+    operator: Operator = build(cls, NEEDED.get(name, {}), where="test")
+    assert not isinstance(operator, Fold) or operator.groups == 1
+    try:
+        operator.load(assets)
+    except AssetError as error:
+        pytest.skip(str(error))
+    assert contract.check(operator) == []
+
+
+def test_the_checks_catch_a_careless_operator() -> None:
+    import random
+
+    import pyarrow as pa
+    from pydantic import Field
+
+    from pipelines.batch import Batch
+    from pipelines.operators import Filter
+
+    class Careless(Filter):
+        """short"""
+
+        chance: float = Field(0.5)
+        reasons = ("one",)
+
+        def reads(self) -> tuple[str, ...]:
+            return ("text",)
+
+        def reject(self, batch: Batch) -> pa.Array:
+            return pa.array([random.choice([None, "two"]) for _ in range(batch.num_rows + 1)])
+
+    promises = {problem.promise for problem in contract.check(Careless(chance=0.5))}
+    assert len(promises) >= 4, promises

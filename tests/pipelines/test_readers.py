@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from pipelines.readers import Chunk, ShardError, format_of, read_shard, shards_of, to_json_rows
+from pipelines.schema import row_of
+from pipelines.storage import LocalStore
+
+ROWS = [
+    {"text": "one", "url": "http://a", "metadata": {"k": [1, 2]}, "score": 0.5},
+    {"text": "zwei \u00e4\U0001f600", "url": "http://b"},
+    {"text": None, "id": "x"},
+]
+LINES = b"".join(orjson.dumps(row) + b"\n" for row in ROWS)
+
+
+def read(folder: Path, name: str, *, shard: int = 0) -> list[Chunk]:
+    return list(read_shard(LocalStore(folder), name, shard=shard))
+
+
+def whole(chunks: list[Chunk]) -> pa.Table:
+    return pa.concat_tables([chunk.table for chunk in chunks])
+
+
+COMPRESSIONS = {
+    "a.jsonl": lambda data: data,
+    "a.jsonl.gz": gzip.compress,
+    "a.jsonl.zst": zstandard.compress,
+    "a.jsonl.zstd": lambda data: zstandard.compress(data[:20]) + zstandard.compress(data[20:]),
+}
+
+
+@pytest.mark.parametrize("name", COMPRESSIONS)
+def test_json_lines_read_alike_however_compressed(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(COMPRESSIONS[name](LINES))
+    table = whole(read(tmp_path, name, shard=3))
+    assert table.column("text").to_pylist() == ["one", "zwei \u00e4\U0001f600", None]
+    assert table.column("row").to_pylist() == [row_of(3, 0), row_of(3, 1), row_of(3, 2)]
+
+
+def test_fields_without_a_column_come_back_as_fields(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(LINES)
+    table = whole(read(tmp_path, "a.jsonl"))
+    assert orjson.loads(table.column("extra")[0].as_py()) == {
+        "metadata": {"k": [1, 2]},
+        "score": 0.5,
+    }
+    written = [orjson.loads(line) for line in to_json_rows(table)]
+    assert written == [ROWS[0], ROWS[1], {"id": "x"}]
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (b'{"text": "cut', "not JSON"),
+        (b'{"text": "\xff\xfe"}', "not JSON"),
+        (b'{"text": "\\ud800"}', "not JSON"),
+        (b"[1, 2]", "expected a JSON object, found list"),
+        (b'{"text": 5}', "the field 'text' is int, expected a string"),
+    ],
+)
+def test_a_broken_line_is_set_aside_with_its_bytes(tmp_path: Path, line: bytes, why: str) -> None:
+    (tmp_path / "a.jsonl").write_bytes(LINES + line + b"\n" + b'{"text": "last"}\n')
+    chunks = read(tmp_path, "a.jsonl")
+    [bad] = [bad for chunk in chunks for bad in chunk.bad]
+    assert bad.row == 3
+    assert bad.error.startswith(why)
+    assert bad.raw.rstrip(b"\n") == line
+    assert whole(chunks).column("row").to_pylist() == [0, 1, 2, 4]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst"])
+def test_of_a_file_cut_short_every_whole_record_comes_out(tmp_path: Path, name: str) -> None:
+    many = b"".join(orjson.dumps({"text": f"{n} " * 50}) + b"\n" for n in range(3000))
+    data = COMPRESSIONS[name](many)
+    (tmp_path / name).write_bytes(data[: len(data) // 2])
+    chunks = read(tmp_path, name)
+    texts = whole(chunks).column("text").to_pylist()
+    assert texts == [f"{n} " * 50 for n in range(len(texts))]
+    bad = [bad for chunk in chunks for bad in chunk.bad]
+    assert len(bad) >= 1
+    assert "breaks off" in bad[-1].error or "not JSON" in bad[-1].error
+
+
+def test_parquet_keeps_columns_and_moves_nested_ones_to_json(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "text": ["a", "b"],
+            "score": pa.array([0.25, None], type=pa.float32()),
+            "boxes": [[1, 2], []],
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    read_back = whole(read(tmp_path, "a.parquet"))
+    assert read_back.schema.field("text").type == pa.large_string()
+    assert read_back.column("score").to_pylist() == [0.25, None]
+    assert [orjson.loads(v) for v in read_back.column("extra").to_pylist()] == [
+        {"boxes": [1, 2]},
+        {"boxes": []},
+    ]
+
+
+def test_a_parquet_file_that_is_none_names_the_shard(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"not parquet at all")
+    with pytest.raises(ShardError, match=r"a\.parquet is not a parquet file"):
+        read(tmp_path, "a.parquet")
+
+
+def test_text_that_is_not_utf8_in_parquet_names_the_rows(tmp_path: Path) -> None:
+    hostile = pa.array([b"ok", b"\xff\xfe"], type=pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"text": hostile}), tmp_path / "a.parquet")
+    with pytest.raises(ShardError, match=r"a\.parquet: rows from 0 on are damaged"):
+        read(tmp_path, "a.parquet")
+
+
+def test_empty_shards_have_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b"")
+    (tmp_path / "b.jsonl").write_bytes(b"\n\n  \n")
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "c.parquet")
+    assert sum(chunk.table.num_rows for chunk in read(tmp_path, "a.jsonl")) == 0
+    assert sum(chunk.table.num_rows for chunk in read(tmp_path, "b.jsonl")) == 0
+    assert read(tmp_path, "c.parquet")[0].table.schema.names == ["row", "text"]
+
+
+def test_large_shards_come_in_slices_of_bounded_size(tmp_path: Path) -> None:
+    rows = b"".join(orjson.dumps({"text": "x"}) + b"\n" for _ in range(2500))
+    (tmp_path / "a.jsonl").write_bytes(rows)
+    assert [chunk.table.num_rows for chunk in read(tmp_path, "a.jsonl")] == [1000, 1000, 500]
+
+
+def test_shards_are_found_sorted_and_others_left_out(tmp_path: Path) -> None:
+    for name in ("b.jsonl", "a.parquet", "notes.txt", ".hidden.jsonl", "sub/c.jsonl.zst"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    names = [entry.name for entry in shards_of(LocalStore(tmp_path))]
+    assert names == ["a.parquet", "b.jsonl", "sub/c.jsonl.zst"]
+
+
+def test_a_folder_without_shards_says_what_was_expected(tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match=r"no shards below .*expected files ending in \.jsonl"):
+        shards_of(LocalStore(tmp_path))
+
+
+def test_formats_go_by_suffix() -> None:
+    assert format_of("x/a.JSONL.GZ") == "jsonl"
+    assert format_of("a.parquet") == "parquet"
+    assert format_of("a.csv") is None
