@@ -22,11 +22,9 @@ from torch.distributed.fsdp import (
 )
 
 from dclm.model import OpenLM
-from dclm.recipe import Recipe
+from dclm.recipe import RESHARD_PARAMS, Recipe
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-# Above this, FSDP frees the gathered weights after each block; below, all of them fit at once.
-RESHARD_PARAMS = 2_000_000_000
 
 
 @contextmanager

@@ -21,6 +21,10 @@ from pipelines.records import Frozen, ModelRecord, PackedRecord
 
 RECIPES = Path(__file__).parent / "recipes"
 
+# Larger models free their gathered weights after each block; of smaller ones all fit at once. It
+# changes speed and memory, never a number.
+RESHARD_PARAMS = 2_000_000_000
+
 Positive = Annotated[int, Field(gt=0)]
 
 

@@ -33,7 +33,9 @@ from dclm.checkpoints import Checkpoints
 from dclm.metrics import Metrics, Step, draw_loss, read_metrics
 from dclm.model import OpenLM
 from dclm.parallel import agree, build, mean_over_processes, processes
-from dclm.recipe import Recipe, lr, num_steps
+from dclm.plan import PlanError
+from dclm.plan import micro_batch as fitting_micro_batch
+from dclm.recipe import RESHARD_PARAMS, Recipe, lr, num_steps
 from dclm.sequences import Sequences
 from pipelines.records import (
     File,
@@ -114,8 +116,8 @@ def train(
         return finished
 
     with processes(recipe) as (rank, world, device, mesh):
-        rows = _rows_of(recipe, rank, world)
-        micro_batch = _micro_batch(rows, micro_batch, device)
+        _rows_of(recipe, rank, world)  # says at once when the batch does not divide
+        rows_at_once = _micro_batch(recipe, world, micro_batch, device)
         checkpoints = Checkpoints(store.root / "checkpoints", key=key)
         checkpoints.check_space(recipe.model.num_params)
         compiled = device.type == "cuda" if compile_model is None else compile_model
@@ -147,7 +149,7 @@ def train(
                 rank=rank,
                 world=world,
                 device=device,
-                micro_batch=micro_batch,
+                micro_batch=rows_at_once,
                 checkpoint_every=checkpoint_every,
                 checkpoint_seconds=checkpoint_seconds,
                 progress=progress if rank == 0 else None,
@@ -200,6 +202,9 @@ def _loop(
     total = num_steps(recipe)
     rows = _rows_of(recipe, rank, world)
     log_every = 1 if device.type == "cpu" else 20
+    # Small models sum gradients over processes once a step; of large ones the sum over
+    # micro-batches only fits in shards.
+    keeps_gradients = recipe.model.num_params <= RESHARD_PARAMS
     pending: list[tuple[int, float, Tensor]] = []  # step, learning rate, (loss, CE, norm)
     began = last_log = last_checkpoint = time.monotonic()
     with _terminated() as is_terminated:
@@ -211,7 +216,7 @@ def _loop(
             sums = torch.zeros(2, device=device)
             for start in range(0, len(rows), micro_batch):
                 part = sequences[start : start + micro_batch]
-                if isinstance(model, FSDPModule):  # sum gradients over processes only once
+                if isinstance(model, FSDPModule) and keeps_gradients:
                     model.set_requires_gradient_sync(start + micro_batch >= len(rows))
                 loss, cross_entropy = model.loss(
                     part[:, :-1],
@@ -323,10 +328,21 @@ def _rows_of(recipe: Recipe, rank: int, world: int) -> range:
     return range(rank * each, (rank + 1) * each)
 
 
-def _micro_batch(rows: range, wanted: int | None, device: torch.device) -> int:
-    """The largest divisor of this process's rows that is at most `wanted`."""
-    limit = wanted or (len(rows) if device.type == "cpu" else 8)
-    return max(size for size in range(1, min(limit, len(rows)) + 1) if len(rows) % size == 0)
+def _micro_batch(recipe: Recipe, world: int, wanted: int | None, device: torch.device) -> int:
+    """Sequences of one forward: what was asked for, what fits a GPU, or all rows on a CPU."""
+    num_rows = recipe.global_batch_size // world
+    if wanted is not None:
+        return max(size for size in range(1, min(wanted, num_rows) + 1) if num_rows % size == 0)
+    if device.type == "cpu":
+        return num_rows
+    memory = torch.cuda.get_device_properties(device).total_memory
+    fitting = fitting_micro_batch(recipe, num_gpus=world, memory_bytes=memory)
+    if fitting is None:
+        raise PlanError(
+            f"{recipe.scale} does not fit {world} GPUs of {memory / 1e9:.0f} GB; use more, and see "
+            "what is needed with: dclm plan"
+        )
+    return fitting
 
 
 def _to_device(data: Sequences, first: int, rows: range, device: torch.device) -> Tensor:
