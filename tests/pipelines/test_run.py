@@ -99,7 +99,9 @@ def write_pool(folder: Path, *, shards: int = 5, rows: int = 60) -> Path:
         for row in range(rows):
             number = (shard * 7 + row * 3) % 97
             text = f"word{number} says that number {number} is\nshort\nof the kind {number % 5}"
-            lines.append({"text": text if row % 10 else "tiny text", "url": f"http://x/{shard}/{row}"})
+            lines.append(
+                {"text": text if row % 10 else "tiny text", "url": f"http://x/{shard}/{row}"}
+            )
         data = b"".join(orjson.dumps(line) + b"\n" for line in lines)
         (folder / f"{shard:03d}.jsonl").write_bytes(data)
     return folder
@@ -381,7 +383,7 @@ def test_a_column_that_is_not_there_is_named_before_anything_runs(
     pool: Path, tmp_path: Path
 ) -> None:
     wrong = Pipeline.from_steps([{"select": {"by": "qualty", "fraction": 0.5}}])
-    with pytest.raises(PipelineError, match="step 1 .select. reads the column 'qualty'"):
+    with pytest.raises(PipelineError, match=r"step 1 .select. reads the column 'qualty'"):
         curate(wrong, pool, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

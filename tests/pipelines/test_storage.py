@@ -33,7 +33,7 @@ def test_a_written_object_is_described_by_its_bytes(store: LocalStore) -> None:
 
 
 def test_an_error_while_writing_leaves_nothing(store: LocalStore, tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), store.create("x") as writer:
+    with pytest.raises(RuntimeError), store.create("x") as writer:  # noqa: PT012
         writer.write(b"half")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
@@ -79,7 +79,7 @@ def test_a_name_that_leaves_the_folder_is_refused(store: LocalStore) -> None:
 
 
 def test_a_missing_object_is_named(store: LocalStore) -> None:
-    with pytest.raises(FileNotFoundError, match="there is no file .*nothing"):
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*nothing"):
         store.read_bytes("nothing")
 
 

@@ -1,0 +1,57 @@
+# Two commands: `make demo` and `make test`. The others are for those who change the code.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := build/demo
+
+.PHONY: demo test venv test-fast check format docs soak bench clean help
+
+help:
+	@echo "make demo       a whole round at tiny scale: pool, three datasets, models, scores, the board"
+	@echo "make test       every test that needs no GPU"
+	@echo "make test-fast  the quick tests, in under a minute"
+	@echo "make check      format, lint, types"
+	@echo "make docs       write the generated pages again"
+	@echo "make bench      measure against peers (installs them into an environment of their own)"
+	@echo "make soak       long runs: many seeds, many kills"
+	@echo "make clean      remove build/ (the downloads in the user's cache stay)"
+
+venv: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[text,train,leaderboard,dev]'
+	@touch $@
+
+demo: venv
+	$(BIN)/dclm pool --scale tiny --workspace $(DEMO)
+	$(BIN)/dclm train-quality --scale tiny --workspace $(DEMO)
+	$(BIN)/dclm run --scale tiny --pipeline no_filter --pipeline random_same_size --pipeline tiny_baseline --workspace $(DEMO)
+	$(BIN)/leaderboard export $(DEMO)/board --submissions $(DEMO)/submissions
+
+test: venv
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-fast: venv
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not browser and not s3 and not ray and not postgres"
+
+check: venv
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: venv
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: venv
+	$(BIN)/python docs/generate.py
+
+soak: venv
+	$(BIN)/python tests/soak/claim.py --workspace build/soak
+	$(BIN)/python -m pytest -m soak tests/soak
+
+bench: venv
+	$(BIN)/python benches/run_all.py
+
+clean:
+	rm -rf build
