@@ -345,7 +345,9 @@ def _mask(tokens: Tensor, past: int, key_mask: Tensor | None) -> Tensor | None:
     causal = torch.ones(time, past + time, dtype=torch.bool, device=tokens.device).tril(past)
     if key_mask is None:
         return causal
-    return (causal & key_mask[:, None, :])[:, None]
+    # A padding token sees itself: a row of the softmax that sees nothing would be no number.
+    itself = torch.ones_like(causal).triu(past) & causal
+    return (causal & key_mask[:, None, :] | itself)[:, None]
 
 
 def load_state_dict(model: OpenLM, state: Mapping[str, Tensor]) -> None:
