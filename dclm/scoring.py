@@ -25,6 +25,7 @@ from dclm.model import KeyValueCache, OpenLM, load_state_dict
 from dclm.recipe import ModelConfig
 from evals.batching import length_batches, pad_right
 from evals.models import Ids, Query, TokenizerFile, TokenScores
+from evals.tasks import EvalError
 from pipelines.records import ModelRecord, parse_record, sha256_file
 
 Precision = Literal["fp32", "bf16"]
@@ -247,7 +248,7 @@ def load(
     """The scorer of a trained model's folder, on the GPU if there is one.
 
     The folder holds `record.json`, `checkpoint.safetensors`, `model.json` (the shape and the name
-    of the tokenizer file) and that tokenizer file. ValueError names what is missing or unfit.
+    of the tokenizer file) and that tokenizer file. EvalError names what is missing or unfit.
     """
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return _load(str(Path(model).absolute()), where, precision, exact)
@@ -258,14 +259,14 @@ def _load(folder: str, device: str, precision: Precision, exact: bool) -> OpenLM
     path = Path(folder)
     record = parse_record(_bytes(path / "record.json"), source=str(path / "record.json"))
     if not isinstance(record, ModelRecord):
-        raise ValueError(f"{path} holds a {record.kind} record, not a model; name a model's folder")
+        raise EvalError(f"{path} holds a {record.kind} record, not a model; name a model's folder")
     described = orjson.loads(_bytes(path / "model.json"))
     try:
         config = ModelConfig.model_validate(described["model"])
         tokenizer_file = path / described["tokenizer"]
         document_start = int(described["end_of_text"])
     except (KeyError, ValidationError) as error:
-        raise ValueError(f"{path / 'model.json'} does not describe a model: {error}") from None
+        raise EvalError(f"{path / 'model.json'} does not describe a model: {error}") from None
     scorer = _scorer(
         config,
         path / "checkpoint.safetensors",
@@ -320,7 +321,7 @@ def reference_config(values: dict[str, Any], *, qk_norm: bool = True) -> ModelCo
 def _scorer(config: ModelConfig, weights: Path, tokenizer: Path, **named: Any) -> OpenLMScorer:
     for path in (weights, tokenizer):
         if not path.is_file():
-            raise ValueError(f"there is no file {path}; name the folder of a finished training")
+            raise EvalError(f"there is no file {path}; name the folder of a finished training")
     with torch.device("meta"):
         model = OpenLM(config)
     model = model.to_empty(device="cpu")
@@ -336,6 +337,6 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise ValueError(
+        raise EvalError(
             f"there is no file {path}; name the folder of a finished training"
         ) from None

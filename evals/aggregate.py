@@ -14,7 +14,7 @@ import numpy as np
 
 from evals.metrics import centered, standard_error
 from evals.suite import Aggregate, Suite
-from evals.tasks import Task, load_task, task_names
+from evals.tasks import EvalError, Task, load_task, task_names
 from pipelines.records import Frozen, Score, TaskScore
 
 Version = Literal["v1", "v2"]
@@ -42,15 +42,15 @@ class Aggregates(Frozen):
 def aggregate(icl: Mapping[str, float], version: Version = "v2") -> Aggregates:
     """DCLM's aggregates of accuracies in [0, 1] by task name.
 
-    Names outside EXTENDED's 53 tasks count for nothing, as in the reference. ValueError for an
+    Names outside EXTENDED's 53 tasks count for nothing, as in the reference. EvalError for an
     unknown version or when no known task is present.
     """
     if version not in ("v1", "v2"):
-        raise ValueError(f"unknown version {version!r} of the random baselines; choose v1 or v2")
+        raise EvalError(f"unknown version {version!r} of the random baselines; choose v1 or v2")
     tasks = dclm_tasks()
     present = {name: task for name, task in tasks.items() if name in icl}
     if not present:
-        raise ValueError("none of the scores belongs to a task of DCLM's EXTENDED suite")
+        raise EvalError("none of the scores belongs to a task of DCLM's EXTENDED suite")
     scores = {name: centered(icl[name], baseline(task, version)) for name, task in present.items()}
     categories: dict[str, list[float]] = {}
     groups: dict[str, list[str]] = {}
@@ -93,13 +93,13 @@ def aggregate_suite(
 ) -> dict[str, Score]:
     """The suite's aggregates by name, each with a standard error from the tasks' resamples.
 
-    `draws` holds each task's score on the same number of resamples. ValueError names the tasks
+    `draws` holds each task's score on the same number of resamples. EvalError names the tasks
     that have no score.
     """
     by_name = {score.task: score for score in scores}
     missing = [name for name in suite.tasks if name not in by_name]
     if missing:
-        raise ValueError(
+        raise EvalError(
             f"suite {suite.name} {suite.version} has no headline: there is no score for "
             f"{', '.join(missing)}; evaluate these tasks too"
         )

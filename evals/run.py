@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from evals.aggregate import aggregate_suite
 from evals.metrics import bootstrap, score_of, standard_error
 from evals.suite import Suite, load_suite
-from evals.tasks import DataError, Task, TaskData, kind_of, read_data
+from evals.tasks import DataError, EvalError, Task, TaskData, kind_of, read_data
 from pipelines.records import (
     ScoresRecord,
     ScoresResults,
@@ -149,7 +149,7 @@ def run(
 def _check_length(model: Any, suite: Suite) -> None:
     longest = getattr(model, "max_length", None)
     if longest is not None and longest < suite.window:
-        raise ValueError(
+        raise EvalError(
             f"suite {suite.name} {suite.version} asks with windows of {suite.window} tokens, but "
             f"this model takes at most {longest}; choose a suite with shorter windows"
         )
@@ -184,7 +184,7 @@ def _standing(store: Store, key: str) -> ScoresRecord | None:
         return None
     record = parse_record(store.read_bytes(RECORD), source=f"{store.uri}/{RECORD}")
     if record.key != key:
-        raise ValueError(
+        raise EvalError(
             f"{store.uri} holds the scores of another model, suite or data; choose another --out"
         )
     assert isinstance(record, ScoresRecord)
@@ -239,7 +239,7 @@ def score_task(task: Task, log: pa.Table) -> tuple[TaskScore, np.ndarray]:
     tally = kind_of(task.kind).tally(task, log)
     if len(tally.numerator) == 0:
         raise DataError(f"task {task.name}: the log is empty; remove the run's folder and start")
-    draws = bootstrap(tally, seed=_seed(task))
+    draws = bootstrap(tally, seed=task_seed(task))
     score = TaskScore(
         task=task.name,
         category=task.category,
@@ -253,6 +253,6 @@ def score_task(task: Task, log: pa.Table) -> tuple[TaskScore, np.ndarray]:
     return score, draws
 
 
-def _seed(task: Task) -> int:
+def task_seed(task: Task) -> int:
     """Tasks over the same file draw the same items, so that their errors stay correlated."""
     return int.from_bytes(hashlib.sha256(task.file.encode()).digest()[:4], "big")

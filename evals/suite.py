@@ -12,7 +12,7 @@ from typing import Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from evals.tasks import Task, load_task
+from evals.tasks import EvalError, Task, load_task
 from pipelines.records import Frozen
 
 INSTALLED = Path(__file__).parent.parent
@@ -95,9 +95,9 @@ def load_suite(name: str | Path) -> Suite:
     try:
         return Suite.model_validate(yaml.safe_load(path.read_text()))
     except FileNotFoundError:
-        raise ValueError(f"there is no suite file {path}") from None
+        raise EvalError(f"there is no suite file {path}") from None
     except (yaml.YAMLError, ValidationError) as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise EvalError(f"{path}: {error}") from None
 
 
 def _installed(name: str) -> Path:
@@ -108,4 +108,4 @@ def _installed(name: str) -> Path:
         return found[0]
     known = sorted(f"{p.parent.parent.name}/{p.stem}" for p in INSTALLED.glob("*/suites/*.yaml"))
     problem = "is in several benchmarks" if found else "is unknown"
-    raise ValueError(f"suite {name!r} {problem}; choose one of {', '.join(known)}")
+    raise EvalError(f"suite {name!r} {problem}; choose one of {', '.join(known)}")

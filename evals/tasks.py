@@ -38,6 +38,10 @@ KINDS = {
 VERSIONS = ("v1", "v2")
 
 
+class EvalError(ValueError):
+    """A request that cannot be met: an unknown name, settings or runs that do not fit."""
+
+
 class DataError(ValueError):
     """Data that is missing, malformed or not what its task says; the message says what to do."""
 
@@ -151,7 +155,7 @@ class Kind(Protocol):
 def kind_of(name: str) -> Kind:
     """The kind of this name."""
     if name not in KINDS:
-        raise ValueError(f"unknown kind of task {name!r}; known: {', '.join(sorted(KINDS))}")
+        raise EvalError(f"unknown kind of task {name!r}; known: {', '.join(sorted(KINDS))}")
     kinds: dict[str, Kind] = importlib.import_module(KINDS[name]).KINDS
     return kinds[name]
 
@@ -163,7 +167,7 @@ def load_task(name: str) -> Task:
     if not path.is_file():
         near = [known for known in task_names() if name in known or known in name]
         hint = f"; did you mean {', '.join(near)}?" if near else ""
-        raise ValueError(f"unknown task {name!r}{hint}; see the files in {FOLDER}")
+        raise EvalError(f"unknown task {name!r}{hint}; see the files in {FOLDER}")
     return read_task(path)
 
 
@@ -172,9 +176,9 @@ def read_task(path: Path) -> Task:
     try:
         task = Task.model_validate(yaml.safe_load(path.read_text()))
     except (yaml.YAMLError, ValidationError) as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise EvalError(f"{path}: {error}") from None
     if task.name != path.stem:
-        raise ValueError(f"{path}: the task is named {task.name!r}; name the file after it")
+        raise EvalError(f"{path}: the task is named {task.name!r}; name the file after it")
     kind_of(task.kind)
     return task
 

@@ -1,0 +1,366 @@
+"""The `evals` command: measure models, and read, compare and check what was measured."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated, Any
+
+import pyarrow.parquet as pq
+import typer
+
+from evals.aggregate import aggregate
+from evals.convert import convert
+from evals.dclm_json import figures, figures_of_version, read_dclm, to_dclm
+from evals.decontamination import Overlap, items_table
+from evals.models import ModelError
+from evals.reports import Run, compare, describe, open_run, questions
+from evals.run import run
+from evals.suite import Suite, load_suite
+from evals.synthetic import write_synthetic
+from evals.tasks import DataError, EvalError, Item, Task, check_data, load_task, read_data
+from pipelines.commands import (
+    BAD_DATA,
+    EXIT_CODES,
+    FAILED,
+    USAGE,
+    Json,
+    Workers,
+    main,
+    out,
+    show_json,
+    table,
+)
+from pipelines.executors import executor
+from pipelines.progress import say
+from pipelines.readers import read_shard, shards_of
+from pipelines.records import DatasetRecord, ModelRecord, ScoresRecord, parse_record
+from pipelines.storage import Store, open_store
+
+EXIT_CODES.update({DataError: BAD_DATA, ModelError: FAILED, EvalError: USAGE})
+
+app = typer.Typer(
+    help="Measure models with suites of tasks.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+SuiteName = Annotated[str, typer.Option("--suite", help="Suite by name, or a YAML file.")]
+Data = Annotated[Path, typer.Option("--data", help="Folder with the tasks' data.")]
+RunFolder = Annotated[str, typer.Argument(help="Folder of a finished evaluation.")]
+
+
+@app.command("run")
+def run_command(
+    model: Annotated[
+        str, typer.Argument(help="A trained model's folder, or a Hugging Face model.")
+    ],
+    suite: SuiteName,
+    data: Data,
+    out_uri: Annotated[str, typer.Option("--out", help="Where the evaluation's folder goes.")],
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Every option whole and alone: slow, the oracle.")
+    ] = False,
+    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda; the GPU if there is one.")
+    ] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that a hub model brings along.")
+    ] = False,
+    workers: Workers = 1,
+    format: Annotated[str, typer.Option(help="What to print: text or dclm.")] = "text",
+    json: Json = False,
+) -> None:
+    """Measure a model; run it again to go on where it stopped."""
+    if precision not in ("fp32", "bf16"):
+        raise EvalError(f"unknown precision {precision!r}; choose fp32 or bf16")
+    if format not in ("text", "dclm"):
+        raise EvalError(f"unknown format {format!r}; choose text or dclm")
+    named = {"device": device, "precision": precision, "exact": exact}
+    loaded = load_model(model, trust_remote_code=trust_remote_code, **named)
+    record = run(loaded, suite=suite, data=data, out=out_uri, map_tasks=executor(workers))
+    if format == "dclm":
+        show_json(to_dclm(record, model=model))
+    elif json:
+        show_json(record)
+    else:
+        show_scores(record)
+
+
+def load_model(model: str, *, trust_remote_code: bool, **named: Any) -> Any:
+    """The model behind its protocol: by the benchmark that trained it, or from Hugging Face."""
+    record_file = Path(model) / "record.json"
+    if not record_file.is_file():
+        from evals import huggingface
+
+        return huggingface.load(model, trust_remote_code=trust_remote_code, **named)
+    record = parse_record(record_file.read_bytes(), source=str(record_file))
+    if not isinstance(record, ModelRecord):
+        raise DataError(f"{model} holds a {record.kind} record, not a model")
+    name = record.work.benchmark
+    found = [e.value for e in entry_points(group="curation_bench.benchmarks") if e.name == name]
+    if not found:
+        raise EvalError(f"{model} is of the benchmark {name!r}, which is not installed here")
+    return importlib.import_module(f"{found[0]}.scoring").load(model, **named)
+
+
+def show_scores(record: ScoresRecord) -> None:
+    """Print the scores of a record as tables."""
+    verified = {ref.name: ref.verified for ref in record.work.tasks}
+    rows = [
+        (s.task, s.metric, s.value, s.stderr, s.num_items, "" if verified[s.task] else "unverified")
+        for s in record.results.tasks
+    ]
+    out(table(rows, header=("task", "metric", "score", "stderr", "items", "data")))
+    totals = [
+        (name, s.metric, s.value, s.stderr, "higher" if s.higher_is_better else "lower")
+        for name, s in record.results.aggregates.items()
+    ]
+    out()
+    out(table(totals, header=("aggregate", "metric", "score", "stderr", "better")))
+    work = record.work
+    out(f"\nscores {record.id}: {work.benchmark} {work.suite} {work.suite_version}")
+    if not all(verified.values()):
+        out("Some data is not the recorded one, so these scores cannot rank.")
+
+
+@app.command("show")
+def show_command(
+    folder: RunFolder,
+    task: Annotated[str | None, typer.Argument(help="A task; without it, the scores.")] = None,
+    wrong: Annotated[bool, typer.Option("--wrong", help="Only what was answered wrong.")] = False,
+    limit: Annotated[int, typer.Option(help="At most so many questions.", min=1)] = 5,
+    data: Annotated[Path | None, typer.Option(help="Where the data lies now.")] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="A tokenizer.json, to show the prompt with its shots.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Read scores, or single questions with what the model said."""
+    finished = open_run(folder)
+    if task is None:
+        if json:
+            show_json(finished.record)
+        else:
+            show_scores(finished.record)
+        return
+    entries = [
+        e for _, e in zip(range(limit), questions(finished, task, wrong=wrong), strict=False)
+    ]
+    if json:
+        show_json(entries)
+        return
+    where = data or Path(finished.record.made_by.locations["data"])
+    definition = load_task(task)
+    items = {item.row: item for item in read_data(definition, where).items}
+    for entry in entries:
+        item = items[entry["row"]]
+        text = _prompt(entry, tokenizer) if tokenizer else _text(definition, item)
+        out(describe(entry, definition, text, _options(item)))
+        out("-" * 80)
+    if not entries:
+        out("no such questions")
+
+
+def _text(task: Task, item: Item) -> str:
+    return item.context if not item.contexts else f"... {item.answer}"
+
+
+def _options(item: Item) -> tuple[str, ...]:
+    return item.options or item.contexts or (item.answer, *item.aliases)
+
+
+def _prompt(entry: dict[str, Any], tokenizer: Path) -> str:
+    from tokenizers import Tokenizer
+
+    reader = Tokenizer.from_file(str(tokenizer))
+    contexts = entry.get("contexts") or []
+    return "\n\n".join(reader.decode(ids, skip_special_tokens=False) for ids in contexts)
+
+
+@app.command("compare")
+def compare_command(
+    first: RunFolder,
+    second: Annotated[str, typer.Argument(help="Another one.")],
+    json: Json = False,
+) -> None:
+    """Second minus first over the same questions, with intervals, and the answers that flipped."""
+    found = compare(open_run(first), open_run(second))
+    if json:
+        show_json(found)
+        return
+    rows = [
+        (d.task, d.first, d.second, d.difference, d.low, d.high, len(d.lost), len(d.gained))
+        for d in found
+    ]
+    header = ("task", "first", "second", "difference", "low", "high", "lost", "gained")
+    out(table(rows, header=header))
+    out("\nlow and high: the middle 95% of 1,000 paired resamples of the questions")
+
+
+@app.command("check")
+def check_command(
+    folder: Annotated[Path, typer.Argument(help="A folder with tasks' data.")],
+    suite: SuiteName = "dclm/extended",
+    json: Json = False,
+) -> None:
+    """Check a data folder before hours are spent: rows, checksums, duplicates, constant answers."""
+    if not folder.is_dir():
+        raise EvalError(f"there is no folder {folder}")
+    tasks = load_suite(suite).load_tasks()
+    found = [finding for task in tasks for finding in check_data(task, folder)]
+    if json:
+        show_json(found)
+    else:
+        for finding in found:
+            message = finding.message.removeprefix(f"task {finding.task}: ")
+            out(f"{finding.level:8} {finding.task}: {message}")
+        broken = {finding.task for finding in found if finding.level == "error"}
+        out(f"{len(tasks) - len(broken)} of {len(tasks)} tasks of {suite} can run")
+    if any(finding.level == "error" for finding in found):
+        raise typer.Exit(BAD_DATA)
+
+
+@app.command("items")
+def items_command(
+    suite: Annotated[str, typer.Argument(help="Suite by name, or a YAML file.")],
+    data: Data,
+    file: Annotated[Path, typer.Option("--out", help="The parquet file to write.")],
+    json: Json = False,
+) -> None:
+    """Write a suite's questions as a table of texts, for a decontamination step."""
+    loaded = load_suite(suite)
+    items = items_table(loaded, data)
+    pq.write_table(items, file, compression="zstd")
+    left_out = [task.name for task in loaded.load_tasks() if task.secret]
+    if json:
+        show_json({"file": str(file), "num_items": items.num_rows, "left_out": left_out})
+        return
+    out(f"{items.num_rows:,} items in {file}")
+    if left_out:
+        say(f"left out, because their texts must not be written: {', '.join(left_out)}")
+
+
+@app.command("overlap")
+def overlap_command(
+    dataset: Annotated[str, typer.Argument(help="A curated data set, or a folder of shards.")],
+    suite: Annotated[str, typer.Argument(help="Suite by name, or a YAML file.")],
+    data: Data,
+    run_folder: Annotated[
+        str | None, typer.Option("--run", help="An evaluation, for the scores without the found.")
+    ] = None,
+    ngram: Annotated[int, typer.Option(help="Words that must match in a row.", min=4)] = 13,
+    json: Json = False,
+) -> None:
+    """Count which items of a suite stand in a data set, and score a model without them."""
+    loaded = load_suite(suite)
+    finished = open_run(run_folder) if run_folder else None
+    if finished is not None:
+        _same_suite(finished, loaded)
+    overlap = Overlap(items_table(loaded, data, secret=True), ngram=ngram)
+    store = open_store(dataset)
+    for number, name in enumerate(_shards(store)):
+        for chunk in read_shard(store, name, shard=number):
+            overlap.add(chunk.table["text"].to_pylist())
+    found = overlap.report(finished)
+    if json:
+        show_json(found)
+        return
+    rows = [
+        (
+            o.task,
+            o.num_items,
+            o.num_too_short,
+            o.num_found,
+            o.mean_overlap,
+            o.score,
+            o.score_without,
+        )
+        for o in found
+    ]
+    out(
+        table(
+            rows,
+            header=("task", "items", "too short", "found", "overlap", "score", "score without"),
+        )
+    )
+
+
+def _same_suite(finished: Run, suite: Suite) -> None:
+    work = finished.record.work
+    if (work.suite, work.suite_version) != (suite.name, suite.version):
+        raise EvalError(
+            f"the run is of suite {work.suite} {work.suite_version}, not {suite.name} "
+            f"{suite.version}"
+        )
+
+
+def _shards(store: Store) -> list[str]:
+    """The files of a data set by its record, or every shard below a plain folder."""
+    if not store.exists("record.json"):
+        return [entry.name for entry in shards_of(store)]
+    record = parse_record(store.read_bytes("record.json"), source=f"{store.uri}/record.json")
+    if not isinstance(record, DatasetRecord):
+        raise DataError(f"{store.uri} holds a {record.kind} record, not a data set")
+    return [file.name for file in record.outputs]
+
+
+@app.command("aggregate")
+def aggregate_command(
+    file: Annotated[Path, typer.Argument(help="An evaluation file of the DCLM repository.")],
+    version: Annotated[str, typer.Option(help="Random baselines: v1 or v2.")] = "v2",
+    json: Json = False,
+) -> None:
+    """Compute CORE, EXTENDED and the other means from an evaluation file of DCLM."""
+    if version not in ("v1", "v2"):
+        raise EvalError(f"unknown version {version!r}; choose v1 or v2")
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError:
+        raise EvalError(f"there is no file {file}") from None
+    ours = aggregate(read_dclm(data, source=str(file)).icl, "v1" if version == "v1" else "v2")
+    named = figures(ours) | figures_of_version(ours)
+    if json:
+        show_json(named)
+        return
+    for name, value in named.items():
+        values = value if isinstance(value, dict) else {name: value}
+        for one, figure in values.items():
+            out(f"{one:40} {figure:.6f}" if isinstance(figure, float) else f"{one:40} {figure}")
+
+
+@app.command("convert")
+def convert_command(
+    source: Annotated[Path, typer.Argument(help="HellaSwag as .txt.bz2 or MMLU as .tar.xz.")],
+    folder: Annotated[Path, typer.Option("--out", help="The data folder.")],
+    json: Json = False,
+) -> None:
+    """Bring HellaSwag or MMLU into the layout of a data folder; the result is unverified."""
+    path = convert(source, folder)
+    if json:
+        show_json({"file": str(path)})
+    else:
+        out(f"wrote {path}; scores on it are marked unverified")
+
+
+@app.command("synthetic")
+def synthetic_command(
+    suite: Annotated[str, typer.Argument(help="Suite by name, or a YAML file.")],
+    folder: Annotated[Path, typer.Option("--out", help="The data folder.")],
+    seed: Annotated[int, typer.Option(help="Of all random choices.")] = 1,
+    json: Json = False,
+) -> None:
+    """Write made-up data of the right form for the tasks of a suite whose data is not there."""
+    written = write_synthetic(load_suite(suite).load_tasks(), folder, seed=seed)
+    if json:
+        show_json({"files": [str(path) for path in written]})
+    else:
+        for path in written:
+            out(f"wrote {path}: made up, only for trying things out")
+
+
+if __name__ == "__main__":
+    main(app)

@@ -1,0 +1,242 @@
+"""Any Hugging Face causal language model behind the language-model protocol.
+
+The fast path computes a question's context once, repeats its cache for the options, and asks the
+model for the logits of scored positions only, where the model's own `forward` offers that. Models
+with another kind of cache are scored row by row. The exact path runs every option whole and alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evals.batching import length_batches, pad_right
+from evals.models import Ids, Query, TokenScores
+from evals.tasks import EvalError
+
+CPU_TOKENS = 2048
+GPU_TOKENS = 1 << 15
+
+
+class HuggingFaceLM:
+    """`evals.models.LanguageModel` over a model and a tokenizer of transformers."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        id: str | None = None,
+        exact: bool = False,
+        batch_tokens: int | None = None,
+    ) -> None:
+        self._model = model.eval()
+        self._tokenizer = tokenizer
+        self._exact = exact
+        self._device = model.device
+        on_cpu = self._device.type == "cpu"
+        self._max_tokens = batch_tokens or (CPU_TOKENS if on_cpu else GPU_TOKENS)
+        self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._shares = self._can_share()
+        self.id = id or weights_digest(model)
+        self.vocab_size = model.get_input_embeddings().num_embeddings
+        self.document_start = _document_start(tokenizer)
+        self.max_length = getattr(model.config, "max_position_embeddings", None)
+        self.settings: dict[str, Any] = {
+            "precision": str(model.dtype).removeprefix("torch."),
+            "path": "exact" if exact else "fast",
+            "model": model.config.model_type,
+        }
+
+    def _can_share(self) -> bool:
+        """Whether the model's cache is one that can be repeated for several options."""
+        with torch.inference_mode():
+            ids = torch.zeros(1, 1, dtype=torch.int64, device=self._device)
+            cache = getattr(self._model(ids, use_cache=True), "past_key_values", None)
+        return hasattr(cache, "batch_repeat_interleave")
+
+    def tokenise(self, texts: Sequence[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        ids: list[list[int]] = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        return ids
+
+    def detokenise(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    @torch.inference_mode()
+    def score(self, queries: Sequence[Query]) -> list[list[TokenScores]]:
+        if self._exact:
+            return [
+                [self._rows([(query.context, answer)])[0] for answer in query.continuations]
+                for query in queries
+            ]
+        results: dict[int, list[TokenScores]] = {}
+        plain = []
+        for place, query in enumerate(queries):
+            if self._shares and len(query.continuations) > 1:
+                results[place] = self._shared(query)
+            else:
+                plain += [(place, query.context, answer) for answer in query.continuations]
+        lengths = [len(context) + len(answer) for _, context, answer in plain]
+        scores: dict[int, TokenScores] = {}
+        for group in length_batches(lengths, max_tokens=self._max_tokens):
+            pairs = [plain[index][1:] for index in group]
+            scores.update(zip(group, self._rows(pairs), strict=True))
+        for index, (place, _, _) in enumerate(plain):
+            results.setdefault(place, []).append(scores[index])
+        return [results[place] for place in range(len(queries))]
+
+    def _rows(self, pairs: Sequence[tuple[Ids, Ids]]) -> list[TokenScores]:
+        """Whole rows, padded on the right, in one batch."""
+        rows = [np.concatenate(pair)[:-1] for pair in pairs]
+        first = min(len(context) for context, _ in pairs) - 1
+        tokens = self._tensor(pad_right(rows))
+        mask = self._tensor(pad_right([np.ones_like(row) for row in rows]))
+        logits = self._logits(tokens, first, attention_mask=mask, use_cache=False)
+        scores = []
+        for line, (context, answer) in enumerate(pairs):
+            start = len(context) - 1 - first
+            scores.append(_read_off(logits[line, start : start + len(answer)], answer))
+        return scores
+
+    def _shared(self, query: Query) -> list[TokenScores]:
+        """One context, then all its continuations on copies of its cache."""
+        context = self._tensor(query.context[None])
+        named = {"logits_to_keep": 1} if self._keeps else {}
+        output = self._model(context, use_cache=True, **named)
+        before = output.logits[0, -1:].float()
+        answers = query.continuations
+        longest = max(len(answer) for answer in answers)
+        if longest == 1:
+            return [_read_off(before, answer) for answer in answers]
+        cache = copy.deepcopy(output.past_key_values)
+        cache.batch_repeat_interleave(len(answers))
+        rows = [answer[: longest - 1] for answer in answers]
+        tokens = self._tensor(pad_right(rows))
+        mask = torch.ones(
+            len(answers), context.shape[1] + tokens.shape[1], dtype=torch.int64, device=self._device
+        )
+        after = self._model(
+            tokens, attention_mask=mask, past_key_values=cache, use_cache=True
+        ).logits.float()
+        return [
+            _read_off(torch.cat([before, after[line, : len(answer) - 1]]), answer)
+            for line, answer in enumerate(answers)
+        ]
+
+    def _logits(self, tokens: Tensor, first: int, **named: Any) -> Tensor:
+        """Logits of the positions from `first` on, float32."""
+        if self._keeps:
+            named["logits_to_keep"] = tokens.shape[1] - first
+            return self._model(tokens, **named).logits.float()
+        return self._model(tokens, **named).logits[:, first:].float()
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array.astype(np.int64)).to(self._device)
+
+    @torch.inference_mode()
+    def generate(
+        self, contexts: Sequence[Ids], *, max_new_tokens: int, is_done: Callable[[str], bool]
+    ) -> list[list[int]]:
+        results: dict[int, list[int]] = {}
+        lengths = [len(context) + max_new_tokens for context in contexts]
+        max_tokens = 1 if self._exact else self._max_tokens
+        for group in length_batches(lengths, max_tokens=max_tokens):
+            for place, ids in zip(
+                group,
+                self._generate([contexts[i] for i in group], max_new_tokens, is_done),
+                strict=True,
+            ):
+                results[place] = ids
+        return [results[place] for place in range(len(contexts))]
+
+    def _generate(
+        self, contexts: Sequence[Ids], max_new_tokens: int, is_done: Callable[[str], bool]
+    ) -> list[list[int]]:
+        transformers: Any = importlib.import_module("transformers")
+        width = max(len(context) for context in contexts)
+        tokens = torch.full((len(contexts), width), self.document_start, dtype=torch.int64)
+        mask = torch.zeros_like(tokens)
+        for line, context in enumerate(contexts):
+            tokens[line, width - len(context) :] = torch.from_numpy(context.astype(np.int64))
+            mask[line, width - len(context) :] = 1
+
+        def ended(ids: Tensor, scores: Any, **ignored: Any) -> Tensor:
+            done = [is_done(self.detokenise(row)) for row in ids[:, width:].tolist()]
+            return torch.tensor(done, device=ids.device)
+
+        config = transformers.GenerationConfig(
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=self.document_start,
+            pad_token_id=self.document_start,
+        )
+        output = self._model.generate(
+            tokens.to(self._device),
+            attention_mask=mask.to(self._device),
+            generation_config=config,
+            stopping_criteria=transformers.StoppingCriteriaList([ended]),
+        )
+        return [self._cut(row, is_done) for row in output[:, width:].tolist()]
+
+    def _cut(self, ids: list[int], is_done: Callable[[str], bool]) -> list[int]:
+        """What one row generated before the batch went on without it."""
+        for count, token in enumerate(ids, start=1):
+            if token == self.document_start or is_done(self.detokenise(ids[:count])):
+                return ids[:count]
+        return ids
+
+
+def _read_off(logits: Tensor, answer: Ids) -> TokenScores:
+    target = torch.from_numpy(answer.astype(np.int64)).to(logits.device)
+    losses = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+    return TokenScores(losses.cpu().numpy(), logits.argmax(-1).cpu().numpy().astype(np.int32))
+
+
+def _document_start(tokenizer: Any) -> int:
+    for name in ("bos_token_id", "eos_token_id"):
+        value = getattr(tokenizer, name, None)
+        if value is not None:
+            return int(value)
+    raise EvalError("this tokenizer has neither a beginning nor an end token; set bos_token")
+
+
+def weights_digest(model: Any) -> str:
+    """32 hexadecimal digits over the names, types and bytes of all weights."""
+    state = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        state.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return state.hexdigest()[:32]
+
+
+def load(
+    model: str | Path,
+    *,
+    device: str | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    exact: bool = False,
+    trust_remote_code: bool = False,
+) -> HuggingFaceLM:
+    """A model of the hub by name, or of a folder. Code from the hub runs only if asked for."""
+    transformers: Any = importlib.import_module("transformers")
+    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    named = {"trust_remote_code": trust_remote_code}
+    try:
+        loaded = transformers.AutoModelForCausalLM.from_pretrained(str(model), dtype=dtype, **named)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(model), **named)
+    except (OSError, ValueError) as error:
+        raise EvalError(f"cannot load {str(model)!r} with transformers: {error}") from None
+    return HuggingFaceLM(loaded.to(where), tokenizer, exact=exact)

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from evals.decontamination import ITEMS, Overlap, items_table, word_hashes
+from evals.suite import Aggregate, Suite
+from tests.evals.helpers import make_task, write_rows
+
+LONG = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
+
+
+def table(*texts):
+    rows = [{"task": "t", "item": i, "text": text} for i, text in enumerate(texts)]
+    return pa.Table.from_pylist(rows, schema=ITEMS)
+
+
+def found(texts, documents, **named):
+    overlap = Overlap(table(*texts), **named)
+    overlap.add(documents)
+    return overlap.fractions().tolist()
+
+
+def test_an_item_that_stands_in_a_document_is_found_whole():
+    assert found([LONG], [None, "", f"before {LONG} after"]) == [1.0]
+
+
+def test_case_and_punctuation_do_not_matter():
+    assert found([LONG], [LONG.upper().replace(" ", ", ")]) == [1.0]
+
+
+def test_half_of_the_ngrams_is_half_an_overlap():
+    # 14 words have two 13-grams; the document holds the first
+    assert found([LONG], [" ".join(LONG.split()[:13])]) == [0.5]
+
+
+def test_words_in_another_order_are_not_found():
+    assert found([LONG], [" ".join(LONG.split()[::-1])]) == [0.0]
+
+
+def test_ngrams_do_not_cross_documents():
+    words = LONG.split()
+    assert found([LONG], [" ".join(words[:7]), " ".join(words[7:])]) == [0.0]
+
+
+def test_a_short_item_is_looked_for_whole_and_a_shorter_one_not_at_all():
+    eight = " ".join(LONG.split()[:8])
+    seven = " ".join(LONG.split()[:7])
+    fractions = found([eight, seven], [LONG])
+    assert fractions[0] == 1.0
+    assert np.isnan(fractions[1])
+
+
+def test_the_report_counts_by_task():
+    overlap = Overlap(table(LONG, "zero " * 13, "too short"))
+    overlap.add([LONG])
+    (report,) = overlap.report()
+    assert (report.num_items, report.num_too_short, report.num_found) == (3, 1, 1)
+    assert report.found == (0,)
+    assert report.mean_overlap == 0.5  # of the two that are long enough
+    assert report.score is None
+
+
+def test_equal_words_have_equal_hashes_and_others_do_not():
+    hashes = word_hashes("Tea tea, coffee!")
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+@pytest.fixture
+def suite(tmp_path, monkeypatch):
+    tasks = [make_task("copa", file="a.jsonl"), make_task("boolq", file="b.jsonl", secret=True)]
+    monkeypatch.setattr(Suite, "load_tasks", lambda self: tasks)
+    for task in tasks:
+        row = {"query": "Why is it?", "choices": ["No", "Yes, so"], "gold": 1}
+        write_rows(tmp_path / task.file, [row])
+    return Suite(
+        name="s",
+        version="1",
+        benchmark="dclm",
+        description="d",
+        tasks=("copa", "boolq"),
+        aggregates=(Aggregate(name="all", how="centered_mean"),),
+        headline="all",
+    )
+
+
+def test_items_are_questions_with_their_right_answers(suite, tmp_path):
+    assert items_table(suite, tmp_path, secret=True).to_pylist() == [
+        {"task": "copa", "item": 0, "text": "Why is it? Yes, so"},
+        {"task": "boolq", "item": 0, "text": "Why is it? Yes, so"},
+    ]
+
+
+def test_secret_texts_are_left_out(suite, tmp_path):
+    assert items_table(suite, tmp_path)["task"].to_pylist() == ["copa"]
