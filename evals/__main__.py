@@ -362,5 +362,10 @@ def synthetic_command(
             out(f"wrote {path}: made up, only for trying things out")
 
 
-if __name__ == "__main__":
+def entry() -> None:
+    """The console script."""
     main(app)
+
+
+if __name__ == "__main__":
+    entry()

@@ -13,12 +13,13 @@ from typing import Annotated
 import typer
 
 from leaderboard import rules
-from leaderboard.rules import RuleError
-from pipelines.commands import BAD_DATA, EXIT_CODES, Json, out, show_json, table
+from leaderboard.rules import RuleError, UnknownName
+from pipelines.commands import BAD_DATA, EXIT_CODES, USAGE, Json, out, show_json, table
 from pipelines.executors import executor
 from pipelines.progress import say
 
 EXIT_CODES[RuleError] = BAD_DATA
+EXIT_CODES[UnknownName] = USAGE
 
 Scale = Annotated[str, typer.Option(help="The scale, as in the rule book.")]
 Workspace = Annotated[str, typer.Option(help="Folder of pools, datasets, models and submissions.")]

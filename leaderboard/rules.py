@@ -27,6 +27,10 @@ class RuleError(ValueError):
     """A broken rule: the message says which, what was found and what was expected."""
 
 
+class UnknownName(RuleError):
+    """A benchmark, scale or track that the rules do not know."""
+
+
 class Scale(Frozen):
     """One rung: which pools, which recipe, how much training, which seeds."""
 
@@ -69,7 +73,7 @@ class Benchmark(Frozen):
             if scale.name == name:
                 return scale
         names = [scale.name for scale in self.scales]
-        raise RuleError(f"{self.name} has no scale {name!r}; scales are {', '.join(names)}")
+        raise UnknownName(f"{self.name} has no scale {name!r}; scales are {', '.join(names)}")
 
     def track(self, name: str) -> Track:
         """The track of this name. RuleError lists those there are."""
@@ -77,7 +81,7 @@ class Benchmark(Frozen):
             if track.name == name:
                 return track
         names = [track.name for track in self.tracks]
-        raise RuleError(f"{self.name} has no track {name!r}; tracks are {', '.join(names)}")
+        raise UnknownName(f"{self.name} has no track {name!r}; tracks are {', '.join(names)}")
 
 
 @cache
@@ -92,7 +96,7 @@ def folder(name: str) -> Path:
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise RuleError(f"unknown benchmark {name!r}{hint}; installed: {', '.join(known)}")
+        raise UnknownName(f"unknown benchmark {name!r}{hint}; installed: {', '.join(known)}")
     package = known[name].split(".")[0]
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 
-import click
 import orjson
 import typer
 from pydantic import BaseModel
@@ -37,6 +36,7 @@ EXIT_CODES: dict[type[BaseException], int] = {
     StorageError: FAILED,
     DeterminismError: FAILED,
     FileNotFoundError: USAGE,
+    ValueError: BAD_DATA,
 }
 """Errors that a person can act on, by their exit code. Other rooms add their own."""
 
@@ -50,20 +50,13 @@ AssetFolders = Annotated[
 def main(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command line; a known error becomes one line on standard error and its exit code."""
     try:
-        code = app(args=arguments, standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(USAGE)
-    except (click.Abort, KeyboardInterrupt):
-        fail("stopped; finished work is kept: run the same command again to go on", FAILED)
+        app(args=arguments)  # prints usage errors itself, and always ends by SystemExit
     except Exception as error:
         known = exit_code(error)
         if known is None:
             raise  # a mistake of ours: show where
         fail(str(error), known)
-    sys.exit(code if isinstance(code, int) else 0)
+    raise AssertionError("a command line ends by SystemExit")
 
 
 def exit_code(error: BaseException) -> int | None:

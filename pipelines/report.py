@@ -30,15 +30,20 @@ def operator_page(operator: type[Operator]) -> str:
     lines += [inspect.cleandoc(operator.__doc__ or ""), ""]
     if operator.reference:
         lines += [f"DCLM's name: {operator.reference}", ""]
-    rows = [
-        (name, _type(field.annotation), _default(field), field.description or "")
-        for name, field in operator.model_fields.items()
-    ]
+    rows = parameter_rows(operator)
     if rows:
         lines += [table(rows, header=("parameter", "type", "default", "meaning")), ""]
     if operator.reasons:
         lines += [f"rejects with: {', '.join(operator.reasons)}", ""]
     return "\n".join(lines)
+
+
+def parameter_rows(operator: type[Operator]) -> list[tuple[str, str, str, str]]:
+    """Name, type, default and meaning of each parameter."""
+    return [
+        (name, _type(field.annotation), _default(field), field.description or "")
+        for name, field in operator.model_fields.items()
+    ]
 
 
 def operator_json(operator: type[Operator]) -> JSON:
