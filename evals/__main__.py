@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import typer
 
 from evals.aggregate import aggregate
+from evals.catalogue import tasks_markdown
 from evals.convert import convert
 from evals.dclm_json import figures, figures_of_version, read_dclm, to_dclm
 from evals.decontamination import Overlap, items_table
@@ -19,7 +20,16 @@ from evals.reports import Run, compare, describe, open_run, questions
 from evals.run import run
 from evals.suite import Suite, load_suite
 from evals.synthetic import write_synthetic
-from evals.tasks import DataError, EvalError, Item, Task, check_data, load_task, read_data
+from evals.tasks import (
+    DataError,
+    EvalError,
+    Item,
+    Task,
+    check_data,
+    load_task,
+    read_data,
+    task_names,
+)
 from pipelines.commands import (
     BAD_DATA,
     EXIT_CODES,
@@ -222,6 +232,22 @@ def check_command(
         out(f"{len(tasks) - len(broken)} of {len(tasks)} tasks of {suite} can run")
     if any(finding.level == "error" for finding in found):
         raise typer.Exit(BAD_DATA)
+
+
+@app.command("tasks")
+def tasks_command(
+    markdown: Annotated[bool, typer.Option("--markdown", help="The page docs/tasks.md.")] = False,
+    json: Json = False,
+) -> None:
+    """List all tasks."""
+    tasks = [load_task(name) for name in task_names()]
+    if json:
+        show_json(tasks)
+    elif markdown:
+        out(tasks_markdown().rstrip())
+    else:
+        rows = [(t.name, t.kind, t.shots, t.rows, t.random_baseline.v2, t.category) for t in tasks]
+        out(table(rows, header=("task", "kind", "shots", "rows", "baseline", "category")))
 
 
 @app.command("items")

@@ -106,6 +106,16 @@ def aggregate_suite(
     return {one.name: _one(one, suite.members(one), by_name, draws) for one in suite.aggregates}
 
 
+def aggregate_draws(
+    wanted: Aggregate, tasks: Sequence[Task], draws: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """An aggregate on each resample of the items, from the draws of its tasks."""
+    if wanted.how == "task":
+        return draws[tasks[0].name]
+    parts = [centered(draws[task.name], baseline(task, wanted.baselines)) for task in tasks]
+    return np.asarray(np.mean(parts, axis=0))
+
+
 def _one(
     wanted: Aggregate,
     tasks: Sequence[Task],
@@ -116,11 +126,10 @@ def _one(
         only = scores[tasks[0].name]
         return Score.model_validate(only.model_dump(include=set(Score.model_fields)))
     guesses = {task.name: baseline(task, wanted.baselines) for task in tasks}
-    resampled = [centered(draws[name], guess) for name, guess in guesses.items()]
     return Score(
         metric="centered accuracy",
         value=float(np.mean([centered(scores[n].value, guess) for n, guess in guesses.items()])),
-        stderr=standard_error(np.mean(resampled, axis=0)),
+        stderr=standard_error(aggregate_draws(wanted, tasks, draws)),
         num_items=sum(scores[name].num_items for name in guesses),
         higher_is_better=wanted.higher_is_better,
     )
