@@ -18,9 +18,9 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from evals.metrics import centered
+from evals.aggregate import aggregate_draws
 from evals.run import score_task
-from evals.suite import Aggregate, Suite, load_suite
+from evals.suite import Suite, load_suite
 from evals.tasks import load_task
 from leaderboard import rules
 from leaderboard.submission import Entry, chain_of, seeds_of
@@ -258,18 +258,15 @@ def task_draws(entry: Entry, seed: int, task: str) -> npt.NDArray[np.float64]:
 def headline_draws(entry: Entry, suite: Suite) -> npt.NDArray[np.float64]:
     """The headline on resamples of the items, shape (seeds, draws)."""
     wanted = next(one for one in suite.aggregates if one.name == suite.headline)
-    return np.stack([_aggregate_draws(entry, seed, wanted) for seed in seeds_of(entry.record)])
-
-
-def _aggregate_draws(entry: Entry, seed: int, wanted: Aggregate) -> npt.NDArray[np.float64]:
-    draws = {name: task_draws(entry, seed, name) for name in wanted.tasks}
-    if wanted.how == "task":
-        return draws[wanted.tasks[0]]
-    guesses = {
-        name: getattr(load_task(name).random_baseline, wanted.baselines) for name in wanted.tasks
-    }
-    parts = [centered(draws[name], guesses[name]) for name in wanted.tasks]
-    return np.asarray(np.mean(parts, axis=0), dtype=np.float64)
+    tasks = suite.members(wanted)
+    return np.stack(
+        [
+            aggregate_draws(
+                wanted, tasks, {task.name: task_draws(entry, seed, task.name) for task in tasks}
+            )
+            for seed in seeds_of(entry.record)
+        ]
+    )
 
 
 def difference(better: Entry, other: Entry) -> Difference:

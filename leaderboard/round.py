@@ -338,15 +338,15 @@ def run_evaluation(task: EvaluateTask) -> str:
 
 
 def suite_name(current: Round) -> str:
-    """The suite that ranks at this scale. RuleError when the installed one has another version."""
-    name = f"{current.benchmark.name}/{current.scale.suite}"
-    suite = load_suite(name)
+    """The file of the suite that ranks at this scale. RuleError when it has another version."""
+    path = rules.folder(current.benchmark.name) / "suites" / f"{current.scale.suite}.yaml"
+    suite = load_suite(path)
     if suite.version != current.scale.suite_version:
         raise RuleError(
             f"the rules of {current.benchmark.name} {current.scale.name} ask for suite "
             f"{suite.name} version {current.scale.suite_version}, installed is {suite.version}"
         )
-    return name
+    return str(path)
 
 
 def evaluate(current: Round, trained: Sequence[Trained]) -> list[str]:

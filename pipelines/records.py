@@ -420,14 +420,18 @@ class SubmissionWork(Frozen):
     url: str = ""
 
 
+ChainRecord = Annotated[
+    PoolRecord | AssetRecord | DatasetRecord | PackedRecord | ModelRecord | ScoresRecord,
+    Field(discriminator="kind"),
+]
+
+
 class Submission(Record):
     """A claim on the board. Parents: `scores/<seed>` for each seed; `chain` holds every record."""
 
     kind: Literal["submission"] = "submission"
     work: SubmissionWork
-    chain: tuple[
-        PoolRecord | AssetRecord | DatasetRecord | PackedRecord | ModelRecord | ScoresRecord, ...
-    ] = ()
+    chain: tuple[ChainRecord, ...] = ()
 
 
 AnyRecord = Annotated[
