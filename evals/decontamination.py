@@ -43,6 +43,7 @@ def items_table(suite: Suite, data: Path, *, secret: bool = False) -> pa.Table:
         for task in suite.load_tasks()
         if secret or not task.secret
         for item in read_data(task, data).items
+        if not item.ids  # sequences of ids have no text of their own
     ]
     return pa.Table.from_pylist(rows, schema=ITEMS)
 

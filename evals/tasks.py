@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,7 +23,7 @@ import pyarrow as pa
 import yaml
 from pydantic import Field, ValidationError
 
-from evals.gpqa import read_gpqa
+from evals.archives import read_gpqa, tar_rows
 from pipelines.records import Frozen, canonical_json, digest
 
 FOLDER = Path(__file__).parent / "tasks"
@@ -33,6 +34,7 @@ KINDS = {
     "language_modeling": "evals.language",
     "generation": "evals.language",
     "perplexity": "evals.perplexity",
+    "token_loss": "evals.token_loss",
 }
 
 VERSIONS = ("v1", "v2")
@@ -62,9 +64,13 @@ class Task(Frozen):
     category: str
     metric: str = Field(description="what the score is")
     higher_is_better: bool = True
-    file: str = Field(description="path of the data below the data folder")
+    file: str = Field(
+        description="path of the data below the data folder; {000..010} stands for several files"
+    )
     rows: int | None = Field(None, description="rows that the file must have")
-    sha256: str | None = Field(None, description="checksum of the reference file, where known")
+    sha256: str | None = Field(
+        None, description="checksum of the reference file or files (see `checksum_of`), where known"
+    )
     built: bool = Field(
         False, description="the file is built from a pool; `built.json` beside it vouches for it"
     )
@@ -87,6 +93,20 @@ class Task(Frozen):
     random_baseline: Baselines
     groups: tuple[str, ...] = Field((), description="aggregates that this task belongs to")
 
+    mask_left: int | None = Field(
+        None, description="an id up to whose last occurrence nothing is scored; it is taken out"
+    )
+    mask_single: int | None = Field(None, description="an id that is fed but never scored")
+
+    def files(self) -> list[str]:
+        """The names of the data files below the data folder."""
+        match = re.fullmatch(r"(.*)\{(\d+)\.\.(\d+)\}(.*)", self.file)
+        if match is None:
+            return [self.file]
+        before, low, high, after = match.groups()
+        numbers = range(int(low), int(high) + 1)
+        return [f"{before}{number:0{len(low)}}{after}" for number in numbers]
+
     def definition(self) -> str:
         """The hash of everything that this task says."""
         return digest(self.model_dump(mode="json"))
@@ -105,6 +125,7 @@ class Item:
     aliases: tuple[str, ...] = ()
     reasoning: str = ""
     gold: int | None = None
+    ids: tuple[int, ...] = ()
 
     def text(self) -> str:
         """The question with its right answer, as a decontamination step should look for it."""
@@ -195,23 +216,32 @@ def read_data(task: Task, folder: Path) -> TaskData:
     holds a malformed row. A file that is well formed but not the recorded bytes is read and marked
     `verified=False`: its scores cannot rank.
     """
-    data = read_bytes(task, folder)
-    checksum = hashlib.sha256(data).hexdigest()
-    items = parse_items(task, data, where=str(folder / task.file))
+    items: list[Item] = []
+    checksums = []
+    for name in task.files():
+        data = read_bytes(task, folder, name)
+        checksums.append(hashlib.sha256(data).hexdigest())
+        items += parse_items(task, data, where=str(folder / name), first=len(items))
+    checksum = checksums[0] if len(checksums) == 1 else checksum_of(checksums)
     if task.rows is not None and len(items) != task.rows:
         raise DataError(
             f"task {task.name}: {folder / task.file} has {len(items)} rows, but the task says "
             f"{task.rows}; get the file again"
         )
-    return TaskData(items, checksum, _is_verified(task, folder, checksum))
+    return TaskData(tuple(items), checksum, _is_verified(task, folder, checksum))
 
 
-def read_bytes(task: Task, folder: Path) -> bytes:
-    """The bytes of the data file of a task. Not part of the folder is an error, never a gap."""
-    path = folder / task.file
+def checksum_of(checksums: Sequence[str]) -> str:
+    """The checksum of several files: the sha256 of theirs, one in a line, in order."""
+    return hashlib.sha256("\n".join(checksums).encode()).hexdigest()
+
+
+def read_bytes(task: Task, folder: Path, name: str) -> bytes:
+    """The bytes of a data file of a task. A file that is not there is an error, never a gap."""
+    path = folder / name
     if not path.is_file() and task.archive and (folder / task.archive).is_file():
         try:
-            return read_gpqa(folder / task.archive, Path(task.file).stem)
+            return read_gpqa(folder / task.archive, Path(name).stem)
         except ValueError as error:
             raise DataError(f"task {task.name}: {error}") from None
     if not path.is_file():
@@ -233,28 +263,39 @@ def _is_verified(task: Task, folder: Path, checksum: str) -> bool:
     return files.get(task.file) == checksum
 
 
-def parse_items(task: Task, data: bytes, *, where: str) -> tuple[Item, ...]:
-    """The items of a JSONL file. Text fields are stripped at both ends; lists are left as is."""
+def parse_items(task: Task, data: bytes, *, where: str, first: int = 0) -> list[Item]:
+    """The items of a JSONL file or a tar of token sequences, rows counted from `first`.
+
+    Text fields are stripped at both ends; lists are left as is.
+    """
     kind = kind_of(task.kind)
-    items = []
-    for index, line in enumerate(data.splitlines()):
-        if not line.strip():
-            continue
-        place = f"task {task.name}: {where}, row {index}"
+    rows = tar_rows(data) if where.endswith(".tar") else _json_rows(data)
+    items: list[Item] = []
+    while True:
+        place = f"task {task.name}: {where}, row {len(items)}"
         try:
-            row = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            raise DataError(f"{place} is not JSON ({error}); get the file again") from None
-        if not isinstance(row, dict):
-            raise DataError(f"{place} is not a JSON object")
-        row = {name: v.strip() if isinstance(v, str) else v for name, v in row.items()}
-        try:
-            items.append(kind.item(row, index, task))
-        except DataError as error:
+            row = next(rows, None)
+            if row is None:
+                break
+            items.append(kind.item(row, first + len(items), task))
+        except ValueError as error:
             raise DataError(f"{place}: {error}") from None
     if not items:
         raise DataError(f"task {task.name}: {where} holds no rows; get the file again")
-    return tuple(items)
+    return items
+
+
+def _json_rows(data: bytes) -> Iterator[dict[str, Any]]:
+    for line in data.splitlines():
+        if not line.strip():
+            continue
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            raise DataError(f"not JSON ({error}); get the file again") from None
+        if not isinstance(row, dict):
+            raise DataError("not a JSON object")
+        yield {name: v.strip() if isinstance(v, str) else v for name, v in row.items()}
 
 
 def text_field(row: Mapping[str, Any], name: str, *, empty: bool = False) -> str:

@@ -52,7 +52,7 @@ def test_a_malformed_row_is_named(tmp_path, kind, row, message):
 
 def test_a_line_that_is_not_json_is_named(tmp_path):
     (tmp_path / "t.jsonl").write_text(orjson.dumps(GOOD).decode() + '\n{"query": \n')
-    with pytest.raises(DataError, match="row 1 is not JSON"):
+    with pytest.raises(DataError, match="row 1: not JSON"):
         read_data(make_task(), tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""GPQA's questions, read from its password-protected zip in memory and never written out.
+"""Task data inside archives: GPQA's zip, and tars of token sequences. Nothing is unpacked to disk.
 
 The authors of GPQA (Rein et al. 2023) ask that the questions do not appear in plain text on the
 web, where they would be crawled; the password is published so that people, not crawlers, can open
@@ -8,11 +8,15 @@ the file. DCLM shuffles the four options of every row with one random stream per
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import random
+import tarfile
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -42,3 +46,22 @@ def read_gpqa(archive: Path, name: str) -> bytes:
         line = {"query": row["Question"], "choices": choices, "gold": order.index(0)}
         lines.append(orjson.dumps(line) + b"\n")
     return b"".join(lines)
+
+
+def tar_rows(data: bytes) -> Iterator[dict[str, Any]]:
+    """A row {"ids": [...]} for every `.json` or `.json.gz` member, in order.
+
+    ValueError for an archive or a member that cannot be read.
+    """
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r|") as archive:
+            for member in archive:
+                file = archive.extractfile(member)
+                if file is None or not member.name.endswith((".json", ".json.gz")):
+                    continue
+                content = file.read()
+                if member.name.endswith(".gz"):
+                    content = gzip.decompress(content)
+                yield {"ids": orjson.loads(content)}
+    except (tarfile.TarError, OSError, EOFError, zlib.error, orjson.JSONDecodeError) as error:
+        raise ValueError(f"the archive is damaged here ({error}); get it again") from None
