@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := build/demo
+LABELS := $(wildcard ../shared/data/quality/majority_data.jsonl ../shared/data/quality/agreement_data.jsonl)
 
 .PHONY: demo test venv test-fast check format docs soak bench clean help
 
@@ -32,7 +33,7 @@ test: venv
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: venv
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not browser and not s3 and not ray and not postgres"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not soak and not slow and not browser and not s3 and not ray and not postgres"
 
 check: venv
 	$(BIN)/ruff format --check .
@@ -47,8 +48,8 @@ docs: venv
 	$(BIN)/python docs/generate.py
 
 soak: venv
-	$(BIN)/python tests/soak/claim.py --workspace build/soak
-	$(BIN)/python -m pytest -m soak tests/soak
+	$(BIN)/python tests/soak/claim.py --workspace build/soak $(foreach file,$(LABELS),--labels $(file))
+	$(BIN)/python -m pytest -m soak --timeout 7200 -s tests/soak
 
 bench: venv
 	$(BIN)/python benches/run_all.py
