@@ -43,6 +43,8 @@ class Checkpoints:
         self.folder = folder
         self.key = key
         self._writing: tuple[int, Future[Any]] | None = None
+        # Its own group: the thread that writes must not mix its messages with the training's.
+        self._group = dist.new_group(backend="gloo") if dist.is_initialized() else None
 
     def latest(self) -> int | None:
         """The step of the newest whole checkpoint, None when there is none.
@@ -92,7 +94,10 @@ class Checkpoints:
         _barrier()
         alone = not dist.is_initialized()
         writing = state_dict_saver.async_save(
-            _state(model, optimizer), checkpoint_id=str(part), no_dist=alone
+            _state(model, optimizer),
+            checkpoint_id=str(part),
+            process_group=self._group,
+            no_dist=alone,
         )
         assert isinstance(writing, Future)
         self._writing = (step, writing)

@@ -20,6 +20,7 @@ from torch.distributed.fsdp import (
     fully_shard,
     register_fsdp_forward_method,
 )
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dclm.model import OpenLM
 from dclm.recipe import RESHARD_PARAMS, Recipe
@@ -94,6 +95,17 @@ def build(
     options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
     set_model_state_dict(model, weights, options=options)
     return model
+
+
+@contextmanager
+def fast_attention(device: torch.device) -> Iterator[None]:
+    """On a GPU, cuDNN's attention kernel before the others: the fastest on Hopper."""
+    if device.type == "cpu":
+        yield
+        return
+    order = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
+    with sdpa_kernel(order, set_priority=True):
+        yield
 
 
 def mean_over_processes(values: Tensor, world: int) -> Tensor:

@@ -50,7 +50,6 @@ class Sequences:
                 f"{self.store.uri} holds {self.num_sequences} sequences, less than one step of "
                 f"{recipe.global_batch_size}: too little data for {recipe.scale}; curate more"
             )
-        self._suffix = ".tar" if self.record.work.layout == "open_lm" else ".npy"
         self._check_files()
         self._shard = lru_cache(maxsize=2)(self._read_shard)
         self._order = lru_cache(maxsize=4)(self._order_of_pass)
@@ -109,11 +108,11 @@ class Sequences:
 
     def _read_shard(self, shard: int) -> Ids:
         row = self.rows[shard]
-        name = f"data/{row.shard}{self._suffix}"
+        name = self.record.outputs[shard].name
         source = f"{self.store.uri}/{name}"
         array: Ids
         try:
-            if self._suffix == ".tar":
+            if self.record.work.layout == "open_lm":
                 with self.store.open(name) as file:
                     array = read_tar(file, source=source, length=self.length)
             elif (path := self.store.local_path(name)) is not None:
@@ -143,12 +142,14 @@ class Sequences:
             raise ShardError(
                 f"{source} is not the manifest that the record names: it was edited; pack again"
             )
+        if len(rows) != len(self.record.outputs) - 1:
+            raise ShardError(f"{source} has {len(rows)} shards, the record another number")
         return rows
 
     def _check_files(self) -> None:
         """Every shard is there, whole; for small data sets, also unchanged."""
         verify = sum(file.num_bytes for file in self.record.outputs) <= VERIFY_BYTES
-        sizes = {entry.name: entry.num_bytes for entry in self.store.list("data/")}
+        sizes = {entry.name: entry.num_bytes for entry in self.store.list()}
         for file in self.record.outputs[:-1]:
             where = f"{self.store.uri}/{file.name}"
             if file.name not in sizes:

@@ -16,9 +16,10 @@ an id that is a token; what it makes cannot be submitted.
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Iterator
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 
 from dclm import tokenizer
 from dclm.chance import draws, permutation
-from dclm.openlm_data import ManifestRow, write_manifest, write_tar
+from dclm.openlm_data import ManifestRow, read_manifest, write_manifest, write_tar
 from dclm.recipe import Recipe, TokenizerSpec
 from pipelines.executors import MapTasks
 from pipelines.readers import ShardError
@@ -207,6 +208,68 @@ def pack(
         for file in unit.files:
             target.remove(file.name)
     return record
+
+
+def register(folder: str, *, recipe: Recipe) -> PackedRecord:
+    """Write the record that lets shards of open_lm's own tools be trained on.
+
+    `folder` holds `manifest.jsonl` and the tars it names. The tokenizer is taken on trust, so the
+    record says `reference` and what is trained on it cannot be submitted.
+
+    ShardError for a manifest or a tar that is missing; RecordError when there is a record already.
+    """
+    started = now()
+    store = open_store(folder)
+    if store.exists(RECORD):
+        raise RecordError(f"{store.uri}/{RECORD} exists already; nothing is left to register")
+    if not store.exists(MANIFEST):
+        raise ShardError(f"{store.uri}/{MANIFEST} is missing; name a folder of open_lm shards")
+    data = store.read_bytes(MANIFEST)
+    rows = read_manifest(data, source=f"{store.uri}/{MANIFEST}")
+    files = []
+    for row in rows:
+        try:
+            with store.open(f"{row.shard}.tar") as file:
+                sha256, num_bytes = _sha256(file)
+        except FileNotFoundError:
+            raise ShardError(
+                f"{store.uri}/{row.shard}.tar is missing, but the manifest names it"
+            ) from None
+        name = f"{row.shard}.tar"
+        files.append(
+            File(name=name, sha256=sha256, num_bytes=num_bytes, num_rows=row.num_sequences)
+        )
+    manifest = File(name=MANIFEST, sha256=sha256_bytes(data), num_bytes=len(data))
+    record = PackedRecord.seal(
+        work=PackedWork(
+            tokenizer=tokenizer.load(recipe.tokenizer).ref,
+            sequence_length=recipe.model.seq_len,
+            seed=recipe.data_seed,
+            mode="reference",
+            layout="open_lm",
+            parameters={
+                "end_of_text": recipe.tokenizer.end_of_text,
+                "pad": recipe.tokenizer.pad,
+                "vocab_size": recipe.model.vocab_size,
+                "external": True,
+            },
+        ),
+        parents={},
+        outputs=[*files, manifest],
+        counts={"sequences": sum(row.num_sequences for row in rows)},
+        made_by=made_by(started, locations={"out": store.uri}),
+    )
+    write_bytes(store, RECORD, record.to_json())
+    return record
+
+
+def _sha256(file: BinaryIO) -> tuple[str, int]:
+    """Of an open file, and its length."""
+    found, num_bytes = hashlib.sha256(), 0
+    while data := file.read(1 << 20):
+        found.update(data)
+        num_bytes += len(data)
+    return found.hexdigest(), num_bytes
 
 
 def _dataset_record(store: Store) -> DatasetRecord:

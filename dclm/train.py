@@ -32,7 +32,7 @@ from dclm import tokenizer
 from dclm.checkpoints import Checkpoints
 from dclm.metrics import Metrics, Step, draw_loss, read_metrics
 from dclm.model import OpenLM
-from dclm.parallel import agree, build, mean_over_processes, processes
+from dclm.parallel import agree, build, fast_attention, mean_over_processes, processes
 from dclm.plan import PlanError
 from dclm.plan import micro_batch as fitting_micro_batch
 from dclm.recipe import RESHARD_PARAMS, Recipe, lr, num_steps
@@ -207,7 +207,7 @@ def _loop(
     keeps_gradients = recipe.model.num_params <= RESHARD_PARAMS
     pending: list[tuple[int, float, Tensor]] = []  # step, learning rate, (loss, CE, norm)
     began = last_log = last_checkpoint = time.monotonic()
-    with _terminated() as is_terminated:
+    with _terminated() as is_terminated, fast_attention(device):
         for step in range(first, total):
             rate = lr(recipe, step)
             for group in optimizer.param_groups:

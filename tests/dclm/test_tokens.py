@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import io
 import json
 import os
+import tarfile
 from collections import Counter
 from pathlib import Path
 
@@ -15,7 +19,8 @@ import pytest
 
 from dclm import tokenizer
 from dclm.sequences import Sequences
-from dclm.tokens import pack
+from dclm.tokens import pack, register
+from dclm.train import train
 from pipelines.executors import ProcessMap, map_here
 from pipelines.readers import ShardError
 from pipelines.records import PackedRecord, RecordError, parse_record
@@ -258,8 +263,6 @@ def test_parquet_without_text_is_named(tmp_path: Path) -> None:
     pq.write_table(pa.table({"words": ["a"]}), path)
     record = parse_record((folder / "record.json").read_bytes(), source="r")
     content = path.read_bytes()
-    import hashlib
-
     file = record.outputs[0].model_copy(
         update={"sha256": hashlib.sha256(content).hexdigest(), "num_bytes": len(content)}
     )
@@ -274,3 +277,44 @@ def test_parquet_without_text_is_named(tmp_path: Path) -> None:
             out=str(tmp_path / "p"),
             map_tasks=map_here,
         )
+
+
+def open_lm_folder(folder: Path, sequences: np.ndarray) -> None:
+    """Shards as open_lm's own tools leave them: tars beside the manifest."""
+    folder.mkdir()
+    lines = []
+    for index, part in enumerate(np.array_split(sequences, 3)):
+        name = f"shard_{index:08d}"
+        with tarfile.open(folder / f"{name}.tar", "w") as archive:
+            for number, sequence in enumerate(part):
+                data = gzip.compress(json.dumps(sequence.tolist()).encode())
+                member = tarfile.TarInfo(f"{index:08d}_{number:08d}_c0ffee.json.gz")
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+        lines.append(json.dumps({"shard": name, "num_sequences": len(part)}))
+    (folder / "manifest.jsonl").write_text("\n".join(lines))  # no final newline, as theirs
+
+
+def test_shards_of_open_lm_train_here(words, tmp_path: Path) -> None:
+    recipe, dataset = words
+    recipe = recipe.model_copy(update={"tokens": 10 * 8 * 32})
+    pack(dataset, recipe=recipe, out=str(tmp_path / "ours"), map_tasks=map_here)
+    open_lm_folder(tmp_path / "theirs", ids_of(tmp_path / "ours"))
+    record = register(str(tmp_path / "theirs"), recipe=recipe)
+    assert record.work.mode == "reference", "so it cannot be submitted"
+    assert record.parents == {}
+    for name in ("ours", "theirs"):
+        train(str(tmp_path / name), recipe=recipe, seed=0, out=str(tmp_path / f"{name}-model"))
+    weights = [
+        (tmp_path / f"{name}-model" / "checkpoint.safetensors").read_bytes()
+        for name in ("ours", "theirs")
+    ]
+    assert weights[0] == weights[1], "the same sequences in the same order"
+
+
+def test_registering_names_a_missing_tar(words, tmp_path: Path) -> None:
+    recipe, _ = words
+    open_lm_folder(tmp_path / "theirs", np.zeros((30, 33), np.uint16))
+    (tmp_path / "theirs" / "shard_00000001.tar").unlink()
+    with pytest.raises(ShardError, match=r"shard_00000001\.tar is missing"):
+        register(str(tmp_path / "theirs"), recipe=recipe)
