@@ -20,7 +20,8 @@ venv: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[text,train,leaderboard,dev]'
+	@echo 'installing into .venv: a few minutes the first time'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[text,train,leaderboard,dev]'
 	@touch $@
 
 demo: venv

@@ -1,0 +1,18 @@
+"""Compiled loops over Arrow buffers. A kernel module (and numba) is loaded when first used:
+
+from pipelines import kernels
+kernels.words.uax29(array)
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+MODULES = ("hashing", "words")
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in MODULES:
+        return importlib.import_module(f"pipelines.kernels.{name}")
+    raise AttributeError(f"there is no kernel module {name!r}; modules are {', '.join(MODULES)}")

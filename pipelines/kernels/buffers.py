@@ -1,0 +1,29 @@
+"""Arrow strings as the two arrays that loops run over."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+Bytes = npt.NDArray[np.uint8]
+Offsets = npt.NDArray[np.int64]
+
+
+def buffers_of(texts: pa.Array) -> tuple[Bytes, Offsets]:
+    """The UTF-8 bytes and the offsets of a large_string array: row i is data[o[i]:o[i + 1]].
+
+    No copy. The array must hold no null (`TypeError` and `ValueError` say which promise broke).
+    """
+    if not pa.types.is_large_string(texts.type):
+        raise TypeError(f"a kernel reads large_string, got {texts.type}")
+    if texts.null_count:
+        raise ValueError(f"a kernel reads texts without null, got {texts.null_count} nulls")
+    _, offsets_buffer, data_buffer = texts.buffers()
+    if offsets_buffer is None or len(texts) == 0:
+        return np.zeros(0, dtype=np.uint8), np.zeros(1, dtype=np.int64)
+    offsets = np.frombuffer(offsets_buffer, dtype=np.int64)
+    offsets = offsets[texts.offset : texts.offset + len(texts) + 1]
+    if data_buffer is None:
+        return np.zeros(0, dtype=np.uint8), offsets
+    return np.frombuffer(data_buffer, dtype=np.uint8), offsets

@@ -1,0 +1,399 @@
+"""Words of UTF-8 text with their places, lengths and hashes, in one pass.
+
+The word definitions of the platform stand here, in one list:
+
+| name | what a word is | who uses it |
+| --- | --- | --- |
+| `whitespace` | a run of characters that str.isspace says are none | most rules; str.split |
+| `uax29` | a UAX #29 segment whose first character is alphanumeric | DCLM's repetition rules |
+| `uax29_tokens` | a UAX #29 segment that is not all white space, punctuation too | BFF |
+| `fasttext` | a run of bytes other than space, \\n \\r \\t \\v \\f \\0 | DCLM's word counts |
+
+UTF-8 was validated by the reader. UAX #29 is implemented after the standard's rules WB1 to WB16
+(Unicode 16); the classes come from the pinned table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba as nb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipelines.kernels.buffers import Bytes, Offsets, buffers_of
+from pipelines.kernels.unicode_table import (
+    ALNUM,
+    CLASS_MASK,
+    CLASSES,
+    PICTOGRAPHIC,
+    SPACE,
+    load_table,
+)
+
+Ints = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
+
+INDEX, BLOCKS, UNICODE_VERSIONS = load_table()
+
+_C = {name: np.int64(number) for name, number in CLASSES.items()}
+OTHER, CR, LF, NEWLINE = _C["OTHER"], _C["CR"], _C["LF"], _C["NEWLINE"]
+EXTEND, ZWJ, FORMAT, RI = _C["EXTEND"], _C["ZWJ"], _C["FORMAT"], _C["REGIONALINDICATOR"]
+KATAKANA, HEBREW, ALETTER = _C["KATAKANA"], _C["HEBREWLETTER"], _C["ALETTER"]
+SINGLE_QUOTE, DOUBLE_QUOTE, MIDNUMLET = _C["SINGLEQUOTE"], _C["DOUBLEQUOTE"], _C["MIDNUMLET"]
+MIDLETTER, MIDNUM, NUMERIC = _C["MIDLETTER"], _C["MIDNUM"], _C["NUMERIC"]
+EXTENDNUMLET, WSEGSPACE = _C["EXTENDNUMLET"], _C["WSEGSPACE"]
+
+HASH_SEED = np.uint64(0x9E3779B97F4A7C15)
+HASH_PRIME = np.uint64(0x517CC1B727220A95)
+_5, _59 = np.uint64(5), np.uint64(59)
+
+KEEP_ALNUM, KEEP_NOT_SPACE = 0, 1
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words of each row: row i has the words begin[i] .. end[i] of the flat arrays.
+
+    start, stop: byte places in the data; length: code points; hash: of the UTF-8 bytes.
+    """
+
+    start: Ints
+    stop: Ints
+    length: npt.NDArray[np.int32]
+    hash: Hashes
+    begin: Ints
+    end: Ints
+    data: Bytes
+
+    def take(self, indices: npt.NDArray[np.int64]) -> Words:
+        """The words of some rows."""
+        begin, end = self.begin[indices], self.end[indices]
+        return Words(self.start, self.stop, self.length, self.hash, begin, end, self.data)
+
+    @property
+    def counts(self) -> Ints:
+        """Words per row."""
+        return self.end - self.begin
+
+    def strings(self, row: int) -> list[str]:
+        """The words of one row, as text."""
+        places = range(int(self.begin[row]), int(self.end[row]))
+        return [bytes(self.data[self.start[k] : self.stop[k]]).decode("utf-8") for k in places]
+
+
+def whitespace(texts: pa.Array) -> Words:
+    """Words as Python's str.split finds them."""
+    data, offsets = buffers_of(texts)
+    return _words(_split_unicode(data, offsets, INDEX, BLOCKS), data)
+
+
+def fasttext(texts: pa.Array) -> Words:
+    """Words as fastText splits a line: at ASCII white space and NUL only."""
+    data, offsets = buffers_of(texts)
+    return _words(_split_bytes(data, offsets), data)
+
+
+def uax29(texts: pa.Array) -> Words:
+    """UAX #29 words whose first character is alphanumeric."""
+    data, offsets = buffers_of(texts)
+    return _words(_segment(data, offsets, INDEX, BLOCKS, KEEP_ALNUM), data)
+
+
+def uax29_tokens(texts: pa.Array) -> Words:
+    """UAX #29 segments other than white space, punctuation included."""
+    data, offsets = buffers_of(texts)
+    return _words(_segment(data, offsets, INDEX, BLOCKS, KEEP_NOT_SPACE), data)
+
+
+def _words(found: tuple[Ints, Ints, npt.NDArray[np.int32], Hashes, Ints], data: Bytes) -> Words:
+    start, stop, length, hashes, borders = found
+    return Words(start, stop, length, hashes, borders[:-1], borders[1:], data)
+
+
+@nb.njit(cache=True, inline="always")
+def decode(data: Bytes, place: int) -> tuple[int, int]:
+    """The code point at a byte place of valid UTF-8, and how many bytes it takes."""
+    first = np.int64(data[place])
+    if first < 0x80:
+        return first, 1
+    if first < 0xE0:
+        return (first & 0x1F) << 6 | (np.int64(data[place + 1]) & 0x3F), 2
+    if first < 0xF0:
+        code = (first & 0x0F) << 12 | (np.int64(data[place + 1]) & 0x3F) << 6
+        return code | (np.int64(data[place + 2]) & 0x3F), 3
+    code = (first & 0x07) << 18 | (np.int64(data[place + 1]) & 0x3F) << 12
+    return code | (np.int64(data[place + 2]) & 0x3F) << 6 | (np.int64(data[place + 3]) & 0x3F), 4
+
+
+@nb.njit(cache=True, inline="always")
+def flags_of(code: int, index: npt.NDArray[np.uint16], blocks: npt.NDArray[np.uint16]) -> int:
+    """The 16 bits of a code point."""
+    return np.int64(blocks[np.int64(index[code >> 7]) << 7 | code & 127])
+
+
+@nb.njit(cache=True, inline="always")
+def mix(state: np.uint64, byte: np.uint8) -> np.uint64:
+    """The next state of the byte hash: rotate, xor, multiply."""
+    return ((state << _5 | state >> _59) ^ np.uint64(byte)) * HASH_PRIME
+
+
+@nb.njit(cache=True)
+def _grown(array, size):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - any dtype
+    larger = np.empty(size, dtype=array.dtype)
+    larger[: len(array)] = array
+    return larger
+
+
+@nb.njit(cache=True, nogil=True)
+def _split_bytes(
+    data: Bytes, offsets: Offsets
+) -> tuple[Ints, Ints, npt.NDArray[np.int32], Hashes, Ints]:
+    rows = len(offsets) - 1
+    capacity = (offsets[rows] - offsets[0]) // 4 + 16
+    start, stop = np.empty(capacity, np.int64), np.empty(capacity, np.int64)
+    length, hashes = np.empty(capacity, np.int32), np.empty(capacity, np.uint64)
+    borders = np.zeros(rows + 1, np.int64)
+    count = 0
+    for row in range(rows):
+        place, end = offsets[row], offsets[row + 1]
+        while place < end:
+            byte = data[place]
+            if byte == 32 or (9 <= byte <= 13) or byte == 0:
+                place += 1
+                continue
+            first = place
+            state = HASH_SEED
+            chars = 0
+            while place < end:
+                byte = data[place]
+                if byte == 32 or (9 <= byte <= 13) or byte == 0:
+                    break
+                state = mix(state, byte)
+                chars += (byte & 0xC0) != 0x80
+                place += 1
+            if count == capacity:
+                capacity *= 2
+                start, stop = _grown(start, capacity), _grown(stop, capacity)
+                length, hashes = _grown(length, capacity), _grown(hashes, capacity)
+            start[count], stop[count], length[count], hashes[count] = first, place, chars, state
+            count += 1
+        borders[row + 1] = count
+    return start[:count], stop[:count], length[:count], hashes[:count], borders
+
+
+@nb.njit(cache=True, nogil=True)
+def _split_unicode(
+    data: Bytes,
+    offsets: Offsets,
+    index: npt.NDArray[np.uint16],
+    blocks: npt.NDArray[np.uint16],
+) -> tuple[Ints, Ints, npt.NDArray[np.int32], Hashes, Ints]:
+    rows = len(offsets) - 1
+    capacity = (offsets[rows] - offsets[0]) // 4 + 16
+    start, stop = np.empty(capacity, np.int64), np.empty(capacity, np.int64)
+    length, hashes = np.empty(capacity, np.int32), np.empty(capacity, np.uint64)
+    borders = np.zeros(rows + 1, np.int64)
+    count = 0
+    for row in range(rows):
+        place, end = offsets[row], offsets[row + 1]
+        first = np.int64(-1)
+        state = HASH_SEED
+        chars = 0
+        while place < end:
+            byte = data[place]
+            if byte < 0x80:
+                width = 1
+                space = byte == 32 or (9 <= byte <= 13) or (28 <= byte <= 31)
+            else:
+                code, width = decode(data, place)
+                space = (flags_of(code, index, blocks) & SPACE) != 0
+            if not space:
+                if first < 0:
+                    first = place
+                    state = HASH_SEED
+                    chars = 0
+                for k in range(place, place + width):
+                    state = mix(state, data[k])
+                chars += 1
+            place += width
+            if first >= 0 and (space or place == end):
+                if count == capacity:
+                    capacity *= 2
+                    start, stop = _grown(start, capacity), _grown(stop, capacity)
+                    length, hashes = _grown(length, capacity), _grown(hashes, capacity)
+                start[count], stop[count] = first, place - width if space else place
+                length[count], hashes[count] = chars, state
+                count += 1
+                first = np.int64(-1)
+        borders[row + 1] = count
+    return start[:count], stop[:count], length[:count], hashes[:count], borders
+
+
+@nb.njit(cache=True, inline="always")
+def _is_letter(kind: int) -> bool:
+    return kind == ALETTER or kind == HEBREW
+
+
+@nb.njit(cache=True, inline="always")
+def _is_ignored(kind: int) -> bool:
+    return kind == EXTEND or kind == FORMAT or kind == ZWJ
+
+
+@nb.njit(cache=True)
+def _next_kind(
+    data: Bytes,
+    place: int,
+    end: int,
+    index: npt.NDArray[np.uint16],
+    blocks: npt.NDArray[np.uint16],
+) -> int:
+    """The class of the next character that WB4 does not skip; OTHER at the end."""
+    while place < end:
+        code, width = decode(data, place)
+        kind = flags_of(code, index, blocks) & CLASS_MASK
+        if not _is_ignored(kind):
+            return kind
+        place += width
+    return OTHER
+
+
+@nb.njit(cache=True)
+def _breaks(
+    before: int,
+    previous: int,
+    raw: int,
+    kind: int,
+    flags: int,
+    odd: bool,
+    data: Bytes,
+    after: int,
+    end: int,
+    index: npt.NDArray[np.uint16],
+    blocks: npt.NDArray[np.uint16],
+) -> bool:
+    """Whether there is a word boundary before a character of class `kind`.
+
+    `raw` is the class of the character just before; `previous` and `before` are the last two
+    classes after WB4; `odd` says that an odd number of regional indicators ends here.
+    """
+    if raw == CR and kind == LF:  # WB3
+        return False
+    if raw == CR or raw == LF or raw == NEWLINE:  # WB3a
+        return True
+    if kind == CR or kind == LF or kind == NEWLINE:  # WB3b
+        return True
+    if raw == ZWJ and flags & PICTOGRAPHIC:  # WB3c
+        return False
+    if raw == WSEGSPACE and kind == WSEGSPACE:  # WB3d
+        return False
+    if _is_ignored(kind):  # WB4
+        return False
+    if _is_letter(previous):
+        if _is_letter(kind) or kind == NUMERIC or kind == EXTENDNUMLET:  # WB5, WB9, WB13a
+            return False
+        if kind == MIDLETTER or kind == MIDNUMLET or kind == SINGLE_QUOTE:  # WB6, WB7a
+            if previous == HEBREW and kind == SINGLE_QUOTE:
+                return False
+            return not _is_letter(_next_kind(data, after, end, index, blocks))
+        if previous == HEBREW and kind == DOUBLE_QUOTE:  # WB7b
+            return _next_kind(data, after, end, index, blocks) != HEBREW
+        return True
+    if previous == NUMERIC:
+        if kind == NUMERIC or _is_letter(kind) or kind == EXTENDNUMLET:  # WB8, WB10, WB13a
+            return False
+        if kind == MIDNUM or kind == MIDNUMLET or kind == SINGLE_QUOTE:  # WB12
+            return _next_kind(data, after, end, index, blocks) != NUMERIC
+        return True
+    if previous == MIDLETTER or previous == MIDNUMLET or previous == SINGLE_QUOTE:
+        if _is_letter(before) and _is_letter(kind):  # WB7
+            return False
+    if previous == MIDNUM or previous == MIDNUMLET or previous == SINGLE_QUOTE:
+        if before == NUMERIC and kind == NUMERIC:  # WB11
+            return False
+    if previous == DOUBLE_QUOTE and before == HEBREW and kind == HEBREW:  # WB7c
+        return False
+    if previous == KATAKANA and (kind == KATAKANA or kind == EXTENDNUMLET):  # WB13, WB13a
+        return False
+    if previous == EXTENDNUMLET:  # WB13a, WB13b
+        if kind == EXTENDNUMLET or _is_letter(kind) or kind == NUMERIC or kind == KATAKANA:
+            return False
+    return not (kind == RI and previous == RI and odd)  # WB15, WB16
+
+
+@nb.njit(cache=True, nogil=True)
+def _segment(
+    data: Bytes,
+    offsets: Offsets,
+    index: npt.NDArray[np.uint16],
+    blocks: npt.NDArray[np.uint16],
+    keep: int,
+) -> tuple[Ints, Ints, npt.NDArray[np.int32], Hashes, Ints]:
+    rows = len(offsets) - 1
+    capacity = (offsets[rows] - offsets[0]) // 4 + 16
+    start, stop = np.empty(capacity, np.int64), np.empty(capacity, np.int64)
+    length, hashes = np.empty(capacity, np.int32), np.empty(capacity, np.uint64)
+    borders = np.zeros(rows + 1, np.int64)
+    count = 0
+    for row in range(rows):
+        place, end = offsets[row], offsets[row + 1]
+        before, previous, raw = OTHER, OTHER, OTHER
+        odd = False
+        first = place
+        wanted = False
+        chars = 0
+        state = HASH_SEED
+        while place <= end:
+            # ASCII letters and digits behind letters or digits never begin a word: run on.
+            if previous == ALETTER or previous == NUMERIC:
+                while place < end:
+                    byte = data[place]
+                    if byte >= 0x80:
+                        break
+                    kind = np.int64(blocks[np.int64(index[0]) << 7 | np.int64(byte)]) & CLASS_MASK
+                    if kind != ALETTER and kind != NUMERIC:
+                        break
+                    state = mix(state, byte)
+                    chars += 1
+                    before, previous, raw = previous, kind, kind
+                    place += 1
+            if place == end:
+                flags, kind, width, border = 0, OTHER, 0, chars > 0
+            else:
+                code, width = decode(data, place)
+                flags = flags_of(code, index, blocks)
+                kind = flags & CLASS_MASK
+                border = chars > 0 and _breaks(
+                    before, previous, raw, kind, flags, odd, data, place + width, end, index, blocks
+                )
+            if border:
+                if wanted:
+                    if count == capacity:
+                        capacity *= 2
+                        start, stop = _grown(start, capacity), _grown(stop, capacity)
+                        length, hashes = _grown(length, capacity), _grown(hashes, capacity)
+                    start[count], stop[count] = first, place
+                    length[count], hashes[count] = chars, state
+                    count += 1
+                first, chars, state, wanted = place, 0, HASH_SEED, False
+            if place == end:
+                break
+            if keep == KEEP_ALNUM:
+                if chars == 0:
+                    wanted = (flags & ALNUM) != 0
+            elif (flags & SPACE) == 0:
+                wanted = True
+            for k in range(place, place + width):
+                state = mix(state, data[k])
+            chars += 1
+            skipped = _is_ignored(kind) and not (
+                border or chars == 1 or raw == CR or raw == LF or raw == NEWLINE
+            )
+            if not skipped:
+                odd = kind == RI and not (previous == RI and odd)
+                before, previous = previous, kind
+            raw = kind
+            place += width
+        borders[row + 1] = count
+    return start[:count], stop[:count], length[:count], hashes[:count], borders
