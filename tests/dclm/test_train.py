@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import data_sets
@@ -252,7 +253,8 @@ def test_sigterm_writes_a_checkpoint(packed_words, tmp_path: Path) -> None:
 
 def script(recipe: Recipe, packed: Path, out: Path, **options: object) -> str:
     return (
-        "import torch; torch.set_num_threads(1)\n"
+        "import os, pathlib, torch; torch.set_num_threads(1)\n"
+        "pathlib.Path(__file__).with_name(f'pid-{os.getpid()}').touch()\n"
         "from dclm.recipe import Recipe; from dclm.train import train\n"
         f"recipe = Recipe.model_validate({recipe.model_dump()!r})\n"
         f"train({str(packed)!r}, recipe=recipe, seed=0, out={str(out)!r}, **{options!r})\n"
@@ -321,6 +323,8 @@ def test_kill_at_a_random_step_changes_nothing(tmp_path: Path, processes: int) -
     pack(dataset, recipe=recipe, out=str(packed), map_tasks=map_here)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     finish(start(script(recipe, packed, whole), tmp_path, processes=processes))
+    for path in tmp_path.glob("pid-*"):
+        path.unlink()
     code = script(recipe, packed, killed, checkpoint_every=20)
     step = int(np.random.default_rng(time.time_ns()).integers(25, 280))
     process = start(code, tmp_path, processes=processes)
@@ -329,7 +333,11 @@ def test_kill_at_a_random_step_changes_nothing(tmp_path: Path, processes: int) -
         assert process.poll() is None, process.communicate()[0].decode()[-3000:]
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
+    workers = [int(path.name.removeprefix("pid-")) for path in tmp_path.glob("pid-*")]
+    assert len(workers) == processes
+    for pid in [process.pid, *workers]:  # torchrun's workers are not in its process group
+        with suppress(ProcessLookupError):  # a worker alone is the process itself
+            os.kill(pid, signal.SIGKILL)
     process.communicate()
     assert not (killed / "record.json").exists(), "it was killed before its end"
     assert list((killed / "checkpoints").glob("step-*"))
