@@ -123,24 +123,28 @@ class Prompts:
 
     def __init__(self, task: Task, items: Sequence[Item], encoder: Encoder) -> None:
         members: dict[str | None, list[int]] = {}
-        for place in ask_order(task, items):
-            members.setdefault(items[place].category, []).append(place)
-        self._members = members
+        self._place: dict[int, tuple[str | None, int]] = {}
+        for row in ask_order(task, items):
+            rows = members.setdefault(items[row].category, [])
+            self._place[row] = (items[row].category, len(rows))
+            rows.append(row)
         self._tokens = {
-            category: PromptTokens(task, [items[place] for place in places], encoder)
-            for category, places in members.items()
+            category: PromptTokens(task, [items[row] for row in rows], encoder)
+            for category, rows in members.items()
         }
 
     def requests(self, rows: Sequence[int], *, window: int) -> list[Request]:
         """The requests of the items at positions `rows`, the same ones whatever else is asked."""
-        wanted = set(rows)
-        built: dict[int, Request] = {}
-        for category, places in self._members.items():
-            chosen = [index for index, place in enumerate(places) if place in wanted]
-            if chosen:
-                for request in _part_requests(self._tokens[category], chosen, window):
-                    built[places[request.index]] = replace(request, category=category)
-        return [built[row] for row in rows]
+        wanted: dict[str | None, list[int]] = {}
+        for row in rows:
+            category, index = self._place[row]
+            wanted.setdefault(category, []).append(index)
+        built = {
+            (category, request.index): replace(request, category=category)
+            for category, indices in wanted.items()
+            for request in _part_requests(self._tokens[category], indices, window)
+        }
+        return [built[self._place[row]] for row in rows]
 
 
 @lru_cache(maxsize=2)

@@ -120,14 +120,19 @@ class PromptTokens:
         self.items = items
         self.encoder = encoder
         self.leading_space = takes_leading_space(encoder)
+        self._texts: dict[int, str] = {}
         self._pieces: dict[tuple[int, bool], list[int]] = {}
         self._can_join = _splits_at_newline(encoder)
 
     def shots(self, blocks: Sequence[Sequence[int]]) -> list[list[int]]:
         """The ids of each block of shots, given by the positions of its items."""
-        texts = {index: shot_text(self.task, self.items[index]) for index in set(chain(*blocks))}
-        joinable = {i for i, text in texts.items() if self._can_join and text == text.strip()}
-        joined = [joinable.issuperset(block) for block in blocks]
+        texts = self._texts
+        for index in set(chain(*blocks)) - texts.keys():
+            texts[index] = shot_text(self.task, self.items[index])
+        joined = [
+            self._can_join and all(texts[index] == texts[index].strip() for index in block)
+            for block in blocks
+        ]
         self._tokenise_pieces(blocks, texts, joined)
         whole = [
             EXAMPLE_DELIMITER.join(texts[index] for index in block)
