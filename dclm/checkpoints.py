@@ -44,7 +44,7 @@ class Checkpoints:
         self.key = key
         self._writing: tuple[int, Future[Any]] | None = None
         # Its own group: the thread that writes must not mix its messages with the training's.
-        self._group = dist.new_group(backend="gloo") if dist.is_initialized() else None
+        self._group: Any = dist.new_group(backend="gloo") if dist.is_initialized() else None
 
     def latest(self) -> int | None:
         """The step of the newest whole checkpoint, None when there is none.

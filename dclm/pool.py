@@ -12,7 +12,6 @@ import orjson
 import pyarrow as pa
 from pydantic import Field
 
-from dclm.extract import ExtractOptions, documents
 from dclm.tiny_pool import LID, TinyPool, build
 from evals.heldout import build_tiny_tasks
 from pipelines.assets import Assets, cache_folder
@@ -32,6 +31,7 @@ from pipelines.run import open_pool as open_tables
 from pipelines.schema import STRING
 from pipelines.storage import Done, LocalStore, attempt_name, commit, find_done, open_store
 from pipelines.storage import write_bytes as put
+from pipelines.warc import ExtractOptions, documents
 from pipelines.writers import TableWriter
 
 ASSETS = Path(__file__).parent / "assets"

@@ -24,7 +24,7 @@ from torch import Tensor
 from dclm.model import KeyValueCache, OpenLM, load_state_dict
 from dclm.recipe import ModelConfig
 from evals.batching import length_batches, pad_right
-from evals.models import Ids, Query, TokenizerFile, TokenScores
+from evals.models import Ids, ModelError, Query, TokenizerFile, TokenScores
 from evals.tasks import EvalError
 from pipelines.records import ModelRecord, parse_record, sha256_file
 
@@ -211,7 +211,13 @@ class OpenLMScorer:
         state = hidden[torch.arange(len(contexts), device=self._device), sizes - 1]
         seen = torch.arange(cache.length, device=self._device) < sizes[:, None]
         for count in range(max_new_tokens):
-            chosen = self._model.head(state).argmax(-1)
+            logits = self._model.head(state)
+            if not bool(torch.isfinite(logits).all()):
+                raise ModelError(
+                    "the model gives logits that are not numbers while it generates; its weights "
+                    "or its precision are broken"
+                )
+            chosen = logits.argmax(-1)
             keep = []
             for line, (place, token) in enumerate(zip(active, chosen.tolist(), strict=True)):
                 outputs[place].append(token)

@@ -3,7 +3,7 @@
 `build` writes, from the sources in `tiny_pool.yaml`:
 
 - `warc/tiny-00000.warc.gz` ...: the pool, eight WARC files of equal page counts, every one a mix of
-  all sources, to be read as Common Crawl is read (`dclm.extract`);
+  all sources, to be read as Common Crawl is read (`pipelines.warc`);
 - `heldout.jsonl.gz`: prose that models are evaluated on, rows {id, source, text, licence};
 - `positives.jsonl.gz`: prose that trains the quality classifier, same rows;
 - `lid.176.ftz`: fastText's language identification model.

@@ -1,7 +1,8 @@
-"""Shards to tables: JSON lines (plain, gzip, zstd) and parquet, in slices, broken rows set aside.
+"""Shards to tables: JSON lines (plain, gzip, zstd), parquet and WARC, broken rows set aside.
 
 Every row gets its identity here (`row`), UTF-8 is validated here, and a record that cannot be read
-becomes a `BadRow` with its bytes instead of stopping or vanishing.
+becomes a `BadRow` with its bytes instead of stopping or vanishing. A page of a WARC file that gives
+no text (another status, no HTML, ...) is a `Refused` row with the reason.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ SUFFIXES = {
     ".jsonl.zst": "jsonl",
     ".jsonl.zstd": "jsonl",
     ".parquet": "parquet",
+    ".warc": "warc",
+    ".warc.gz": "warc",
+    ".wet": "warc",
+    ".wet.gz": "warc",
 }
 MAX_LINE_BYTES = 256 << 20  # a longer line is set aside: its parse would need several GB
 
@@ -49,15 +54,25 @@ class BadRow:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """A page that was read and gave no text: where it was and why."""
+
+    row: int
+    reason: str
+    url: str | None
+
+
+@dataclass(frozen=True)
 class Chunk:
-    """Some rows of a shard, in order, and the broken records found between them."""
+    """Some rows of a shard, in order, and what was found between them and is no row."""
 
     table: pa.Table
     bad: tuple[BadRow, ...] = ()
+    refused: tuple[Refused, ...] = ()
 
 
 def format_of(name: str) -> str | None:
-    """`jsonl` or `parquet` by the file's suffix, None for a file that is no shard."""
+    """`jsonl`, `parquet` or `warc` by the file's suffix, None for a file that is no shard."""
     lower = name.lower()
     for suffix, format_ in SUFFIXES.items():
         if lower.endswith(suffix):
@@ -99,6 +114,8 @@ def read_shard(store: Store, name: str, *, shard: int, keep_rows: bool = False) 
         if format_ == "parquet":
             where = f"{store.uri}/{name}"
             yield from _read_parquet(file, shard=shard, where=where, keep_rows=keep_rows)
+        elif format_ == "warc":
+            yield from _read_warc(file, shard=shard, where=f"{store.uri}/{name}")
         else:
             yield from _read_jsonl(file, shard=shard, name=name)
 
@@ -139,6 +156,48 @@ def _read_jsonl(file: BinaryIO, *, shard: int, name: str) -> Iterator[Chunk]:
             rows, numbers, bad, size = [], [], [], 0
     if rows or bad:
         yield Chunk(_table_of(rows, numbers), tuple(bad))
+
+
+def _read_warc(file: BinaryIO, *, shard: int, where: str) -> Iterator[Chunk]:
+    """Pages as documents: the main content of HTML responses, the text of WET conversions.
+
+    Columns as of JSON lines: `id` is WARC-Record-ID, `date` WARC-Date, the other WARC headers are
+    `metadata` in `extra`. Row numbers count pages, those without text too.
+    """
+    from pipelines.warc import ExtractOptions, documents
+
+    rows: list[dict[str, Any]] = []
+    numbers: list[int] = []
+    refused: list[Refused] = []
+    bad: list[BadRow] = []
+    size = 0
+    try:
+        for number, page in enumerate(documents(file, options=ExtractOptions())):
+            row = row_of(shard, number)
+            if page.reason == "broken_record":
+                error = f"the file breaks off at byte {page.offset}: {page.detail}"
+                bad.append(BadRow(row, error, b""))
+            elif page.text is None:
+                refused.append(Refused(row, str(page.reason), page.url))
+            else:
+                numbers.append(row)
+                rows.append(
+                    {
+                        "text": page.text,
+                        "url": page.url,
+                        "id": page.headers.get("WARC-Record-ID"),
+                        "date": page.headers.get("WARC-Date"),
+                        "metadata": page.headers,
+                    }
+                )
+                size += len(page.text)
+            if len(rows) >= MAX_BATCH_ROWS or size >= MAX_BATCH_BYTES:
+                yield Chunk(_table_of(rows, numbers), tuple(bad), tuple(refused))
+                rows, numbers, refused, bad, size = [], [], [], [], 0
+    except ValueError as error:
+        raise ShardError(f"{where}: {error}") from None
+    if rows or bad or refused:
+        yield Chunk(_table_of(rows, numbers), tuple(bad), tuple(refused))
 
 
 def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes, str | None]]:
@@ -197,7 +256,7 @@ def _table_of(rows: Sequence[dict[str, Any]], numbers: Sequence[int]) -> pa.Tabl
 
 
 def jsonl_schema() -> pa.Schema:
-    """The columns that every shard of JSON lines has."""
+    """The columns that every shard of JSON lines, and every WARC file, has."""
     return pa.schema([(ROW, pa.int64()), *KNOWN.items()])
 
 

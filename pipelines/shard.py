@@ -134,12 +134,17 @@ class Rejections:
             if seen < SAMPLES_PER_REASON and texts is not None:
                 value = texts[position].as_py()
                 sample = None if value is None else value[:SAMPLE_CHARACTERS]
-            self.rows.append(row)
-            self.steps.append(step.number)
-            self.names.append(step.name)
-            self.reasons.append(reason)
-            self.urls.append(urls[position])
-            self.texts.append(sample)
+            self.add_row(row, step, reason, urls[position], sample)
+
+    def add_row(
+        self, row: int, step: Tally, reason: str, url: str | None, text: str | None
+    ) -> None:
+        self.rows.append(row)
+        self.steps.append(step.number)
+        self.names.append(step.name)
+        self.reasons.append(reason)
+        self.urls.append(url)
+        self.texts.append(text)
 
     def table(self) -> pa.Table:
         return pa.table(
@@ -320,9 +325,12 @@ class _ShardRun:
     def _first_rows(self) -> Iterator[Batch]:
         """Rows of an input shard; broken records and documents without text leave here."""
         for chunk in self._chunks():
-            self.read.rows_in += len(chunk.bad) + chunk.table.num_rows
+            self.read.rows_in += len(chunk.bad) + len(chunk.refused) + chunk.table.num_rows
             for bad in chunk.bad:
                 self._bad_record(bad)
+            for refused in chunk.refused:
+                self.read.because(refused.reason, 1)
+                self.rejections.add_row(refused.row, self.read, refused.reason, refused.url, None)
             batch = Batch(chunk.table)
             self.read.bytes_in += _bytes(batch)
             if batch.has(TEXT) and batch.text.null_count:

@@ -14,7 +14,7 @@ from dclm.model import OpenLM
 from dclm.recipe import ModelConfig
 from dclm.scoring import OpenLMScorer, load, load_openlm, reference_config
 from evals.language import requests
-from evals.models import Query
+from evals.models import ModelError, Query
 from evals.tasks import kind_of, load_task, read_data
 from pipelines.records import ModelRecord, ModelWork, made_by, now
 from tests.evals.helpers import over_recorded
@@ -115,6 +115,14 @@ def test_generation_ends_when_the_text_is_done():
 
     assert model.generate(context, max_new_tokens=8, is_done=after_two) == [whole[:2]]
     assert count[1] == model.detokenise(whole[:2])
+
+
+def test_logits_that_are_not_numbers_stop_a_generation():
+    model = scorer()
+    with torch.no_grad():
+        model._model.output.weight[7] = float("nan")
+    with pytest.raises(ModelError, match="not numbers while it generates"):
+        model.generate([ids(5, 6)], max_new_tokens=2, is_done=lambda text: False)
 
 
 @pytest.fixture

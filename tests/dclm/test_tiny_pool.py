@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dclm.extract import ExtractOptions, documents
+from pipelines.warc import ExtractOptions, documents
 from dclm.tiny_pages import ngrams, pages, rows, shares_text
 from dclm.tiny_pool import DEFAULT, Source, TinyPool, build, fetch, load_sources
 from dclm.tiny_sources import members

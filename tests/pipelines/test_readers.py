@@ -152,3 +152,67 @@ def test_formats_go_by_suffix() -> None:
     assert format_of("x/a.JSONL.GZ") == "jsonl"
     assert format_of("a.parquet") == "parquet"
     assert format_of("a.csv") is None
+
+
+def warc_record(kind: str, body: bytes, **headers: str) -> bytes:
+    lines = [b"WARC/1.0", b"WARC-Type: " + kind.encode(), b"Content-Length: %d" % len(body)]
+    lines += [f"{name.replace('_', '-')}: {value}".encode() for name, value in headers.items()]
+    return gzip.compress(b"\r\n".join(lines) + b"\r\n\r\n" + body + b"\r\n\r\n", mtime=0)
+
+
+def http(body: bytes, status: str = "200 OK", kind: str = "text/html; charset=utf-8") -> bytes:
+    return f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n\r\n".encode() + body
+
+
+PAGE = "<html><body><p>" + "A page of caf\u00e9 prose, long enough to be content. " * 5
+FIELDS = {
+    "WARC_Target_URI": "https://example.org/a",
+    "WARC_Record_ID": "<urn:uuid:1>",
+    "WARC_Date": "2024-01-01T00:00:00Z",
+}
+
+
+def test_a_warc_file_is_a_shard_of_documents(tmp_path: Path) -> None:
+    records = [
+        warc_record("response", http(PAGE.encode()), **FIELDS),
+        warc_record("request", b"GET / HTTP/1.1\r\n\r\n", **FIELDS),
+        warc_record("response", http(b"gone", status="404 Not Found"), **FIELDS),
+        warc_record("response", http(b"\x89PNG", kind="image/png"), **FIELDS),
+    ]
+    (tmp_path / "a.warc.gz").write_bytes(b"".join(records))
+    [chunk] = read(tmp_path, "a.warc.gz", shard=2)
+    [row] = chunk.table.to_pylist()
+    assert row["row"] == row_of(2, 0)
+    assert row["text"].startswith("A page of caf\u00e9 prose")
+    assert (row["url"], row["id"]) == ("https://example.org/a", "<urn:uuid:1>")
+    assert orjson.loads(row["extra"])["metadata"]["WARC-Date"] == "2024-01-01T00:00:00Z"
+    assert [(r.row, r.reason) for r in chunk.refused] == [
+        (row_of(2, 1), "bad_status"),
+        (row_of(2, 2), "not_html"),
+    ]
+
+
+def test_of_a_warc_file_cut_short_every_whole_page_comes_out(tmp_path: Path) -> None:
+    whole_file = warc_record("response", http(PAGE.encode()), **FIELDS) * 3
+    (tmp_path / "a.warc.gz").write_bytes(whole_file[:-20])
+    [chunk] = read(tmp_path, "a.warc.gz")
+    assert chunk.table.num_rows == 2
+    [bad] = chunk.bad
+    assert "breaks off at byte" in bad.error
+
+
+def test_pages_without_text_are_counted_by_reason(tmp_path: Path) -> None:
+    from pipelines.pipeline import Pipeline
+    from pipelines.run import open_pool, run
+
+    (tmp_path / "in").mkdir()
+    records = [
+        warc_record("response", http(PAGE.encode()), **FIELDS),
+        warc_record("response", http(b"", status="500 Oh"), **FIELDS),
+    ]
+    (tmp_path / "in" / "a.warc.gz").write_bytes(b"".join(records))
+    pool = open_pool(str(tmp_path / "in"))
+    result = run(Pipeline.from_steps(["exact_dedup"]), pool, out=str(tmp_path / "out"))
+    assert result.record.counts["rows_in"] == 2
+    assert result.record.counts["rejected/0/read/bad_status"] == 1
+    assert result.record.counts["rows_out"] == 1

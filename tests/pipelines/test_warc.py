@@ -14,7 +14,7 @@ import pytest
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 from pydantic import ValidationError
 
-from dclm.extract import REASONS, Extracted, ExtractOptions, documents, html_to_text
+from pipelines.warc import REASONS, Extracted, ExtractOptions, documents, html_to_text
 
 OPTIONS = ExtractOptions()
 
