@@ -15,6 +15,7 @@ from evals.catalogue import tasks_markdown
 from evals.convert import convert
 from evals.dclm_json import figures, figures_of_version, read_dclm, to_dclm
 from evals.decontamination import Overlap, items_table
+from evals.fetch import fetch
 from evals.models import ModelError
 from evals.reports import Run, compare, describe, open_run, questions
 from evals.run import run
@@ -366,6 +367,21 @@ def convert_command(
 ) -> None:
     """Bring HellaSwag or MMLU into the layout of a data folder; the result is unverified."""
     path = convert(source, folder)
+    if json:
+        show_json({"file": str(path)})
+    else:
+        out(f"wrote {path}; scores on it are marked unverified")
+
+
+@app.command("fetch")
+def fetch_command(
+    task: Annotated[str, typer.Argument(help="A task.")],
+    folder: Annotated[Path, typer.Option("--out", help="The data folder.")],
+    revision: Annotated[str | None, typer.Option(help="Revision of the hub's data set.")] = None,
+    json: Json = False,
+) -> None:
+    """Fetch a task's data from the Hugging Face hub, where it has a home; it is unverified."""
+    path = fetch(load_task(task), folder, revision=revision)
     if json:
         show_json({"file": str(path)})
     else:

@@ -10,7 +10,7 @@ import bz2
 import csv
 import io
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,15 +69,19 @@ def mmlu_rows(source: Path) -> Iterator[dict[str, Any]]:
             assert file is not None, "getnames lists what is in the archive"
             table = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8", newline=""))
             for number, row in enumerate(table):
-                yield _mmlu_row(row, subject, where=f"{source}, {name}, row {number}")
+                yield _table_row(row, subject, where=f"{source}, {name}, row {number}")
 
 
-def _mmlu_row(row: dict[str, str], subject: str, *, where: str) -> dict[str, Any]:
+def _table_row(row: dict[str, str], subject: str, *, where: str) -> dict[str, Any]:
     try:
         options = [row[f"choice{number}"] for number in range(4)]
-        gold = int(row["answer"])
-        listed = "\n".join(f"{a}. {text}" for a, text in zip(LETTERS, options, strict=True))
-        query = f"{row['question']}\n{listed}"
+        return mmlu_row(row["question"], options, int(row["answer"]), subject)
     except (KeyError, ValueError) as error:
         raise DataError(f"{where} is not a question with four choices: {error}") from None
+
+
+def mmlu_row(question: str, options: Sequence[str], gold: int, subject: str) -> dict[str, Any]:
+    """A question with its options listed as A to D; the model picks a letter."""
+    listed = "\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, options, strict=True))
+    query = f"{question}\n{listed}"
     return {"query": query, "choices": list(LETTERS), "gold": gold, "category": subject}

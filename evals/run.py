@@ -77,12 +77,14 @@ class _Data(NamedTuple):
     """What a run needs to know of a data file after it was checked."""
 
     num_rows: int
+    num_duplicated: int
     sha256: str
     verified: bool
 
     @classmethod
     def of(cls, data: TaskData) -> _Data:
-        return cls(len(data.items), data.sha256, data.verified)
+        duplicated = sum(len(set(item.options)) < len(item.options) for item in data.items)
+        return cls(len(data.items), duplicated, data.sha256, data.verified)
 
 
 def run(
@@ -132,7 +134,10 @@ def run(
         work=work,
         parents=parents,
         outputs=files,
-        counts={"questions": sum(score.num_items for score in scores)},
+        counts={
+            "questions": sum(score.num_items for score in scores),
+            "questions_with_duplicated_options": sum(one.num_duplicated for one in loaded),
+        },
         results=ScoresResults(
             tasks=tuple(scores), aggregates=aggregate_suite(suite, scores, draws)
         ),

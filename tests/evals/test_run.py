@@ -48,7 +48,7 @@ def test_the_record_says_what_was_measured(data, tmp_path):
     assert [score.value for score in record.results.tasks] == [0.6, 0.6]
     assert all(0.1 < score.stderr < 0.2 for score in record.results.tasks)
     assert record.results.aggregates["both"].value == pytest.approx(0.6)
-    assert record.counts == {"questions": 20}
+    assert record.counts == {"questions": 20, "questions_with_duplicated_options": 0}
     stored = (tmp_path / "out/record.json").read_bytes()
     assert parse_record(stored, source="record") == record
 
