@@ -83,10 +83,13 @@ def build(
         cast_forward_inputs=False,
     )
     reshard = recipe.model.num_params > RESHARD_PARAMS
+    if compiled:
+        from torch._inductor import config as inductor
+
+        # Eager rounds to bf16 between the operations that a compiled kernel fuses.
+        inductor.emulate_precision_casts = True
     for block in model.layers:
         if compiled:
-            # Eager rounds to bf16 between the operations that a compiled kernel fuses.
-            torch._inductor.config.emulate_precision_casts = True
             block.compile()
         fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard)
     fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False)

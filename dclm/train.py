@@ -207,6 +207,7 @@ def _loop(
     keeps_gradients = recipe.model.num_params <= RESHARD_PARAMS
     pending: list[tuple[int, float, Tensor]] = []  # step, learning rate, (loss, CE, norm)
     began = last_log = last_checkpoint = time.monotonic()
+    last_saved = first
     with _terminated() as is_terminated, fast_attention(device):
         for step in range(first, total):
             rate = lr(recipe, step)
@@ -258,13 +259,13 @@ def _loop(
                 progress(step + 1, total, logged[-1].loss, speed)
 
             if checkpoint_every is not None:
-                is_due = (step + 1) % checkpoint_every == 0
+                is_due = (step + 1) // checkpoint_every > last_saved // checkpoint_every
             else:
                 is_due = moment - last_checkpoint > checkpoint_seconds
             is_due, must_stop = agree(is_due, is_terminated(), device, world)
             if (is_due or must_stop) and not is_last:
                 checkpoints.save(step + 1, model, optimizer)
-                last_checkpoint = moment
+                last_checkpoint, last_saved = moment, step + 1
             if must_stop and not is_last:
                 checkpoints.finish()
                 raise Interrupted(
