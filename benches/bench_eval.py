@@ -5,7 +5,8 @@
 Three ways to score the same token ids with the same random OpenLM in the same process, dtype and
 number of threads:
 
-- ours: `OpenLMScorer`, building and tokenising the prompts included;
+- ours: `OpenLMScorer`, building and tokenising the prompts included, the mean of a run before the
+  peer and one after it;
 - lm-evaluation-harness: `HFLM._loglikelihood_tokens` given our ids, at the fastest of several batch
   sizes, tokenisation not counted; it runs in a virtual environment of its own;
 - the padded loop: rows of 2,048 tokens, two at a time, logits everywhere, as the reference does.
@@ -54,6 +55,8 @@ def main() -> None:
         ("2 layers", 2, 256, arguments.small),
         ("100M parameters", 12, 512, arguments.large),
     ):
+        if count == 0:
+            continue
         rows += measure(name, layers, dim, count, arguments.data, arguments.tokenizer)
     report = {
         "machine": f"{platform.machine()}, {arguments.threads} thread(s) of {os.cpu_count()}",
@@ -117,12 +120,18 @@ def measure(
         log = kind_of(task.kind).answer(task, loaded, range(count), scorer, window=WINDOW)
         return [int(one) for one in log["predicted"].to_pylist()]
 
-    predictions, seconds = timed(ours)
+    rates = [calibration()]
+    predictions, before = timed(ours)
     asked = Prompts(task, loaded.items, scorer).requests(range(count), window=WINDOW)
     pairs = [(o.context.tolist(), o.answer.tolist()) for r in asked for o in r.options]
     work = f"ARC-easy, 10 shots, {name}, {count} questions"
     rows = []
     peer, best = lm_eval_seconds(model, tokenizer, pairs, predictions)
+    rates.append(calibration())
+    _, after = timed(ours)
+    rates.append(calibration())
+    seconds = (before + after) / 2  # the peer ran between, on a machine that others may share
+    print(f"{name}: matrix product {', '.join(f'{rate:.0f}' for rate in rates)} GFLOP/s")
     rows.append(_row(work, seconds, peer, f"lm-evaluation-harness, batch {best}", 4.0))
     padded, fraction = padded_seconds(model, pairs)
     rows.append(_row(work, seconds, padded, f"padded to {WINDOW}, batch 2 ({fraction})", 8.0))
@@ -141,6 +150,15 @@ def _row(
         "ratio": None if peer is None else round(peer / ours, 2),
         "at_least": at_least,
     }
+
+
+def calibration() -> float:
+    """Billions of operations in a CPU-second of a matrix product of the models' size."""
+    import torch
+
+    a, b = torch.ones(2048, 512), torch.ones(512, 1536)
+    _, seconds = timed(lambda: [a @ b for _ in range(100)])
+    return 2 * 2048 * 512 * 1536 * 100 / seconds / 1e9
 
 
 def timed(function: Callable[[], Any]) -> tuple[Any, float]:

@@ -33,7 +33,8 @@ Precision = Literal["fp32", "bf16"]
 LOGIT_VALUES = 1 << 24  # logits held at a time: 64 MB in float32
 CPU_TOKENS = 2048  # larger batches no longer raise the speed of a CPU
 GPU_TOKENS = 1 << 17
-CACHE_BYTES = 8 << 30  # of a GPU's memory, for keys and values of contexts and options
+CPU_CACHE_BYTES = 1 << 29  # for keys and values of the options that run together
+GPU_CACHE_BYTES = 8 << 30
 
 
 class OpenLMScorer:
@@ -66,15 +67,13 @@ class OpenLMScorer:
         self._model = model.to(self._device, dtype).eval()
         self._tokenizer = tokenizer
         self._encoder = TokenizerFile(tokenizer)
-        self._max_tokens = batch_tokens or self._default_tokens(dtype)
+        on_cpu = self._device.type == "cpu"
+        cache_bytes = CPU_CACHE_BYTES if on_cpu else GPU_CACHE_BYTES
+        bytes_per_token = 2 * model.config.num_layers * model.config.dim * dtype.itemsize
+        self._max_cached = batch_tokens or cache_bytes // bytes_per_token
+        default_tokens = CPU_TOKENS if on_cpu else min(GPU_TOKENS, self._max_cached)
+        self._max_tokens = batch_tokens or default_tokens
         self._arguments: tuple[Any, ...] | None = None
-
-    def _default_tokens(self, dtype: torch.dtype) -> int:
-        if self._device.type == "cpu":
-            return CPU_TOKENS
-        config = self._model.config
-        bytes_per_token = 2 * config.num_layers * config.dim * dtype.itemsize
-        return max(2048, min(GPU_TOKENS, CACHE_BYTES // bytes_per_token))
 
     def __reduce__(self) -> Any:
         """A worker process loads the checkpoint itself, once."""
@@ -139,7 +138,8 @@ class OpenLMScorer:
         answers = [answer for query in queries for answer in query.continuations]
         states = [last[owner][None] for owner in owners]
         longer = [place for place, answer in enumerate(answers) if len(answer) > 1]
-        room = max(1, self._max_tokens // (cache.length + max(map(len, answers))))
+        longer.sort(key=lambda place: len(answers[place]))  # little padding within a batch
+        room = max(1, self._max_cached // (cache.length + max(map(len, answers))))
         for start in range(0, len(longer), room):
             chosen = longer[start : start + room]
             rows = [answers[place][:-1] for place in chosen]
