@@ -88,7 +88,7 @@ class TokenizerSpec(Frozen):
 
     name: str = Field(description="gpt-neox-20b or tiny-bpe; a folder or file for experiments")
     sha256: str | None = Field(
-        None, description="of the vocabulary and merges, see dclm.tokenizer.fingerprint"
+        None, description="of the canonical tokenizer.json, see dclm.tokenizer.canonical"
     )
     end_of_text: int = Field(ge=0, description="id put after every document")
     pad: int = Field(ge=0, description="id outside the used vocabulary that fills the last row")
