@@ -1,0 +1,150 @@
+"""The same `map_tasks` on Ray: one task per item, retried when its worker or node is lost.
+
+This is the only module that imports ray. Tasks hold everything they need and commit what they
+write, so a task that runs twice does no harm. No more than a few tasks per processor are in flight,
+so a run of a million shards does not fill Ray's memory; autoscaling is left to Ray.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray
+from ray.exceptions import RayError, RayTaskError, WorkerCrashedError
+
+from pipelines.executors import OnResult, WorkerLost
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+RETRIES = 5  # of a task whose worker or node was lost; errors of the task itself are not retried
+IN_FLIGHT_PER_CPU = 2
+LOCAL_OBJECT_STORE_BYTES = 256 << 20  # results are small: names, checksums, counts
+KNOCK_SECONDS = 10
+FORWARDED = ("AWS_", "OMP_NUM_THREADS", "XDG_CACHE_HOME")
+
+
+class RayMap:
+    """Runs tasks on a Ray cluster: `local` starts one here, else the address of a running one.
+
+    `num_gpus` and `memory_bytes` are what one task is given.
+    """
+
+    def __init__(
+        self,
+        address: str = "local",
+        *,
+        num_cpus: float = 1,
+        num_gpus: float = 0,
+        memory_bytes: int | None = None,
+    ) -> None:
+        self.address = address
+        self.num_cpus = num_cpus
+        self.num_gpus = num_gpus
+        self.memory_bytes = memory_bytes
+
+    def connect(self) -> None:
+        """Connect to the cluster, or start one on this machine."""
+        if ray.is_initialized():
+            return
+        variables = {k: v for k, v in os.environ.items() if k.startswith(FORWARDED)}
+        variables.setdefault("OMP_NUM_THREADS", "1")
+        options: dict[str, Any] = {
+            "runtime_env": {"env_vars": variables},
+            "log_to_driver": False,
+            "logging_level": "ERROR",
+            "include_dashboard": False,
+        }
+        if self.address == "local":
+            options["object_store_memory"] = LOCAL_OBJECT_STORE_BYTES
+        else:
+            options["address"] = self.address
+            del options["include_dashboard"]
+            self._knock()
+        ray.init(**options)
+
+    def _knock(self) -> None:
+        """Ray tries an address for minutes; see at once whether anybody answers there."""
+        host, _, port = self.address.removeprefix("ray://").rpartition(":")
+        if not port.isdigit():
+            return  # `auto`: Ray looks for a cluster by itself
+        try:
+            socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
+        except OSError as error:
+            raise WorkerLost(
+                f"there is no Ray cluster at {self.address!r} ({error}); start one with "
+                "`ray start --head`, or use --cluster local"
+            ) from None
+
+    def __call__(
+        self,
+        function: Callable[[T], R],
+        items: Sequence[T],
+        *,
+        on_result: OnResult | None = None,
+    ) -> list[R]:
+        self.connect()
+        run = ray.remote(
+            num_cpus=self.num_cpus,
+            num_gpus=self.num_gpus,
+            memory=self.memory_bytes or 0,
+            max_retries=RETRIES,
+            retry_exceptions=False,
+        )(function)
+        results: list[Any] = [None] * len(items)
+        waiting: dict[Any, int] = {}
+        upcoming = iter(enumerate(items))
+        try:
+            while True:
+                for index, item in upcoming:
+                    waiting[run.remote(item)] = index
+                    if len(waiting) >= self._in_flight():
+                        break
+                if not waiting:
+                    return results
+                ready, _ = ray.wait(list(waiting), num_returns=1)
+                for reference in ready:
+                    index = waiting.pop(reference)
+                    results[index] = _result(reference)
+                    if on_result:
+                        on_result(index, results[index])
+        finally:
+            for reference in waiting:
+                ray.cancel(reference)
+
+    def _in_flight(self) -> int:
+        cpus = ray.cluster_resources().get("CPU", 1.0)  # type: ignore[no-untyped-call]
+        return max(2, int(IN_FLIGHT_PER_CPU * cpus / max(self.num_cpus, 0.1)))
+
+
+def _result(reference: Any) -> Any:
+    """A task's result; its own error as it was raised, or WorkerLost after all retries."""
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        raise error.cause from None
+    except (WorkerCrashedError, RayError) as error:
+        raise WorkerLost(
+            f"a task was lost {RETRIES + 1} times ({type(error).__name__}: {error}); finished work "
+            "is kept: run the same command again, with more memory per worker if it was short"
+        ) from None
+
+
+def as_dataset(run_uri: str) -> Any:
+    """A finished run as a `ray.data.Dataset` of the shards that its record names, in order."""
+    import fsspec.implementations.http  # noqa: F401 - ray's threads would race to import it
+    import ray.data
+
+    from pipelines.records import parse_record
+    from pipelines.run import RECORD
+    from pipelines.storage import open_store
+
+    store = open_store(run_uri)
+    record = parse_record(store.read_bytes(RECORD), source=f"{store.uri}/{RECORD}")
+    RayMap().connect()
+    return ray.data.read_parquet([f"{store.uri}/{file.name}" for file in record.outputs])

@@ -1,0 +1,115 @@
+"""The same bytes and statistics on Ray as in-process, nodes lost or not."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+ray = pytest.importorskip("ray")
+
+from pipelines.cluster import RayMap, as_dataset  # noqa: E402
+from pipelines.executors import WorkerLost  # noqa: E402
+from pipelines.pipeline import Pipeline  # noqa: E402
+from pipelines.readers import ShardError  # noqa: E402
+from pipelines.run import Result, open_pool, run  # noqa: E402
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+STEPS: list[Any] = [
+    {"line_words": {"min_words": 2}},
+    {"word_count": {"min_words": 4}},
+    "exact_dedup",
+    {"hash_sample": {"fraction": 0.8}},
+]
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import orjson
+
+    folder = tmp_path_factory.mktemp("pool") / "in"
+    folder.mkdir()
+    for shard in range(12):
+        lines = [
+            {"text": f"document {(shard + n) % 40} of the pool says\nx\nhello to you", "n": n}
+            for n in range(50)
+        ]
+        data = b"".join(orjson.dumps(line) + b"\n" for line in lines)
+        (folder / f"{shard:03d}.jsonl").write_bytes(data)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def here(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    return curate(pool, tmp_path_factory.mktemp("here") / "out")
+
+
+def curate(pool: Path, out: Path, **options: Any) -> Result:
+    pipeline = Pipeline.from_steps(STEPS, name="small")
+    return run(pipeline, open_pool(str(pool)), out=str(out), **options)
+
+
+@pytest.fixture
+def nodes() -> Iterator[Any]:
+    """A head and two worker nodes on this machine."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20},
+    )
+    workers = [cluster.add_node(num_cpus=1, object_store_memory=100 << 20) for _ in range(2)]
+    cluster.wait_for_nodes()
+    yield cluster, workers
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def test_ray_on_this_machine_writes_the_same_bytes(
+    pool: Path, here: Result, tmp_path: Path
+) -> None:
+    try:
+        there = curate(pool, tmp_path / "out", map_tasks=RayMap("local"))
+        assert there.record.id == here.record.id
+        assert there.summary.stats == here.summary.stats
+        rows = as_dataset(str(tmp_path / "out")).count()
+        assert rows == here.record.counts["rows_out"]
+        with pytest.raises(ShardError, match="broken on purpose"):
+            RayMap("local")(_fails, [1, 2])
+    finally:
+        ray.shutdown()
+
+
+def _fails(_: int) -> None:
+    raise ShardError("broken on purpose")
+
+
+def test_three_nodes_write_the_same_bytes_though_one_is_lost(
+    pool: Path, here: Result, tmp_path: Path, nodes: Any
+) -> None:
+    cluster, workers = nodes
+    out = tmp_path / "out"
+
+    def lose_a_node() -> None:
+        while len(list(out.glob("done/p0-*"))) < 3:
+            time.sleep(0.01)
+        cluster.remove_node(workers[0], allow_graceful=False)
+
+    loser = threading.Thread(target=lose_a_node)
+    loser.start()
+    there = curate(pool, out, map_tasks=RayMap(cluster.address))
+    loser.join()
+    assert there.record.id == here.record.id
+    assert there.summary.stats == here.summary.stats
+
+
+def test_an_address_where_nothing_is_says_what_to_do() -> None:
+    with pytest.raises(WorkerLost, match=r"no Ray cluster at '127.0.0.1:1'.*--cluster local"):
+        RayMap("127.0.0.1:1")(_fails, [1])
