@@ -1,4 +1,4 @@
-"""Write the generated pages: docs/operators.md and docs/commands.md.
+"""Write the generated pages: docs/operators.md, docs/commands.md, docs/tasks.md.
 
 `python docs/generate.py --check` fails when a page is not current.
 """
@@ -13,6 +13,7 @@ from typing import Any
 
 import typer
 
+from evals.catalogue import tasks_markdown
 from pipelines.operators import Operator, registry
 from pipelines.report import parameter_rows
 
@@ -68,9 +69,9 @@ def _cell(text: str) -> str:
 
 def commands_page() -> str:
     """Every command with its options."""
-    from dclm.__main__ import command_line
     from evals.__main__ import app as evals
     from leaderboard.__main__ import app as leaderboard
+    from leaderboard.cli import command_line
     from pipelines.__main__ import app as pipelines
 
     parts = [
@@ -120,7 +121,7 @@ def _default(parameter: Any) -> str:
     return "-" if value in (None, False, "") or callable(value) else f"`{value}`"
 
 
-PAGES = {"operators.md": operators_page, "commands.md": commands_page}
+PAGES = {"operators.md": operators_page, "commands.md": commands_page, "tasks.md": tasks_markdown}
 
 
 def main() -> int:
