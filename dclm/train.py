@@ -30,10 +30,10 @@ from torch.distributed.fsdp import FSDPModule
 
 from dclm import tokenizer
 from dclm.checkpoints import Checkpoints
+from dclm.errors import Interrupted, PlanError, TrainingError
 from dclm.metrics import Metrics, Step, draw_loss, read_metrics
 from dclm.model import OpenLM
 from dclm.parallel import agree, build, fast_attention, mean_over_processes, processes
-from dclm.plan import PlanError
 from dclm.plan import micro_batch as fitting_micro_batch
 from dclm.recipe import RESHARD_PARAMS, Recipe, lr, num_steps
 from dclm.sequences import Sequences
@@ -61,14 +61,6 @@ WEIGHTS, MODEL, TOKENIZER, RECORD = (
 )
 SPIKE_NATS = 2.0  # above the mean of the last steps, after the warmup
 SPIKE_WINDOW = 50
-
-
-class TrainingError(RuntimeError):
-    """The training cannot go on: loss not finite, or a spike. The message names step and data."""
-
-
-class Interrupted(RuntimeError):
-    """SIGTERM came; a checkpoint was written and the same command continues from it."""
 
 
 def train(

@@ -1,7 +1,7 @@
 """The stages of a round as commands, for any benchmark: `dclm run`, `dclm curate`, ...
 
 A benchmark's `__main__` calls `command_line(name)`; what only that benchmark has (its
-`commands()`) stands beside the stages.
+`commands()`) stands beside the stages, or, under the name of a stage, in its place.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def command_line(name: str) -> typer.Typer:
         add_completion=False,
     )
     _add_stages(app, name)
-    app.registered_commands += rules.load_package(name).commands().registered_commands
+    own = rules.load_package(name).commands().registered_commands
+    by_name = {command.name: command for command in [*app.registered_commands, *own]}
+    app.registered_commands = list(by_name.values())
     return app
 
 
@@ -205,7 +207,7 @@ def _add_stages(app: typer.Typer, name: str) -> None:
             recipe=recipe,
         )
         stages.pack_folder(current, dataset, packed, "pack")
-        _show_record(packed, json=json)
+        show_record(packed, json=json)
 
     @app.command("train")
     def train(
@@ -231,8 +233,8 @@ def _add_stages(app: typer.Typer, name: str) -> None:
             out=model,
             num_threads=threads,
         )
-        stages.train_one(current, task)
-        _show_record(model, json=json)
+        stages.train_one(task)
+        show_record(model, json=json)
 
     @app.command("evaluate")
     def evaluate(
@@ -260,7 +262,7 @@ def _add_stages(app: typer.Typer, name: str) -> None:
             out=scores,
         )
         stages.run_evaluation(task)
-        _show_record(scores, json=json)
+        show_record(scores, json=json)
 
     @app.command("submit")
     def submit(
@@ -294,7 +296,8 @@ def _add_stages(app: typer.Typer, name: str) -> None:
     del pool, run, curate, register, pack, train, evaluate, submit  # typer holds them
 
 
-def _show_record(folder: str, *, json: bool) -> None:
+def show_record(folder: str, *, json: bool) -> None:
+    """Print the record that a stage left in a folder."""
     from pipelines.run import read_chain
     from pipelines.storage import open_store
 
@@ -322,4 +325,11 @@ def _show_board(submissions: Path, *, json: bool, only: list[str] | None = None)
     out(table(cells, header=header))
 
 
-__all__ = ["command_line"]
+__all__ = [
+    "CORES",
+    "Cluster",
+    "Processes",
+    "RecipeFile",
+    "command_line",
+    "show_record",
+]

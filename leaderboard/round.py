@@ -16,7 +16,7 @@ was made before:
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -211,22 +211,30 @@ class Trained(Frozen):
         return f"{self.home}/scores-{current.recipe_name}-{self.seed}-{suite}"
 
 
-def run_training(task: TrainTask) -> str:
-    """Train one model (in a worker); returns its folder."""
+def run_training(task: TrainTask, **options: Any) -> str:
+    """Train one model (in a worker); returns its folder. `options` are the benchmark's own."""
     package = rules.load_package(task.benchmark)
     recipe = package.recipe(task.recipe)
-    package.train(task.packed, recipe, seed=task.seed, out=task.out, num_threads=task.num_threads)
+    package.train(
+        task.packed,
+        recipe,
+        seed=task.seed,
+        out=task.out,
+        num_threads=task.num_threads,
+        **options,
+    )
     write_chain(open_store(task.out), read_chain(open_store(task.packed)))
     return task.out
 
 
-def train_one(current: Round, task: TrainTask) -> str:
-    """Train one model in this process, with a bar."""
+def train_one(task: TrainTask, *, run: Callable[[TrainTask], str] = run_training) -> str:
+    """Train one model with a bar, in this process or wherever `run` starts it."""
     if _there(task.out):
+        run_training(task)  # returns at once, or says that the folder holds other work
         say(f"{task.out}: trained before")
         return task.out
     with _training_bar(f"train seed {task.seed}", [task]):
-        return run_training(task)
+        return run(task)
 
 
 def train(

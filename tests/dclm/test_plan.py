@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from dclm.errors import PlanError
 from dclm.plan import (
     PUBLISHED,
-    PlanError,
     memory_per_gpu,
     micro_batch,
     plan,

@@ -19,12 +19,12 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from dclm.checkpoints import CheckpointError
+from dclm.errors import CheckpointError, Interrupted, TrainingError
 from dclm.metrics import read_metrics
 from dclm.model import OpenLM, load_state_dict
 from dclm.recipe import ModelConfig, Recipe, lr, num_steps
 from dclm.sequences import Sequences
-from dclm.train import Interrupted, TrainingError, train
+from dclm.train import train
 from pipelines.executors import map_here
 from pipelines.readers import ShardError
 from pipelines.records import ModelRecord, RecordError, parse_record
