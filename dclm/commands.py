@@ -94,7 +94,7 @@ def pack(
     """Turn a dataset into the training data of a scale's recipe."""
     from dclm import tokens
     from dclm.recipe import load_recipe
-    from pipelines.run import read_chain, write_chain
+    from pipelines.chain import read_chain, write_chain
     from pipelines.storage import open_store
 
     tokens.pack(

@@ -16,7 +16,10 @@ from dclm.errors import PoolError
 from dclm.tiny_pool import LID, TinyPool, build
 from evals.heldout import build_tiny_tasks
 from pipelines.assets import Assets, cache_folder
+from pipelines.chain import RECORD
 from pipelines.executors import MapTasks
+from pipelines.pool import Pool
+from pipelines.pool import open_pool as open_tables
 from pipelines.progress import step
 from pipelines.records import (
     Frozen,
@@ -27,8 +30,6 @@ from pipelines.records import (
     made_by,
     now,
 )
-from pipelines.run import RECORD, Pool
-from pipelines.run import open_pool as open_tables
 from pipelines.schema import STRING
 from pipelines.storage import Done, LocalStore, attempt_name, commit, find_done, open_store
 from pipelines.storage import write_bytes as put

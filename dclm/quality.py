@@ -17,6 +17,7 @@ import xxhash
 
 from dclm import pool as pools
 from pipelines.executors import MapTasks
+from pipelines.pool import Pool
 from pipelines.records import (
     AssetRecord,
     AssetRef,
@@ -28,7 +29,6 @@ from pipelines.records import (
     parse_record,
     sha256_file,
 )
-from pipelines.run import Pool
 from pipelines.storage import LocalStore, open_store, write_bytes
 from pipelines.text.language import LanguageId
 from pipelines.text.quality import (

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from dclm.recipe import Recipe
     from pipelines.assets import Assets
     from pipelines.executors import MapTasks
+    from pipelines.pool import Pool
     from pipelines.records import ModelRecord, PackedRecord
-    from pipelines.run import Pool
 
 
 def open_pool(scale: str, *, workspace: str, map_tasks: MapTasks) -> Pool:

@@ -19,8 +19,8 @@ from dclm import pool as pools
 from dclm import tokenizer
 from pipelines.batch import Batch
 from pipelines.executors import map_here
+from pipelines.pool import Pool
 from pipelines.records import sha256_bytes
-from pipelines.run import Pool
 from pipelines.storage import open_store
 from pipelines.text.language import Language, LanguageId
 

@@ -169,7 +169,7 @@ def _add_stages(app: typer.Typer, name: str) -> None:
     ) -> None:
         """Bring data that was curated elsewhere; it is checked and recorded as external."""
         from pipelines.pipeline import Pipeline
-        from pipelines.run import open_pool
+        from pipelines.pool import open_pool
         from pipelines.run import run as run_pipeline
 
         result = run_pipeline(
@@ -298,7 +298,7 @@ def _add_stages(app: typer.Typer, name: str) -> None:
 
 def show_record(folder: str, *, json: bool) -> None:
     """Print the record that a stage left in a folder."""
-    from pipelines.run import read_chain
+    from pipelines.chain import read_chain
     from pipelines.storage import open_store
 
     record = read_chain(open_store(folder))[-1]

@@ -30,6 +30,7 @@ from leaderboard import rules
 from leaderboard.rules import Benchmark, RuleError, Scale
 from leaderboard.submission import Entry
 from leaderboard.submission import submit as submit_scores
+from pipelines.chain import RECORD, read_chain, write_chain
 from pipelines.executors import MapTasks
 from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline
@@ -41,7 +42,7 @@ from pipelines.records import (
     PackedRecord,
     digest,
 )
-from pipelines.run import RECORD, Result, dataset_work, read_chain, run, write_chain
+from pipelines.run import Result, dataset_work, run
 from pipelines.selection import HashSample
 from pipelines.storage import open_store
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from leaderboard import rules
 from leaderboard.rules import Benchmark, RuleError
+from pipelines.chain import read_chain
 from pipelines.records import (
     DatasetRecord,
     ModelRecord,
@@ -26,7 +27,6 @@ from pipelines.records import (
     now,
     parse_record,
 )
-from pipelines.run import read_chain
 from pipelines.storage import LocalStore, Store, copy_into, open_store, write_bytes
 
 FILE = "submission.json"

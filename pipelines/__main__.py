@@ -11,6 +11,7 @@ import typer
 from pipelines import assets as asset_files
 from pipelines import contract, report
 from pipelines.assets import Assets
+from pipelines.chain import RECORD
 from pipelines.commands import (
     AssetFolders,
     Json,
@@ -33,8 +34,9 @@ from pipelines.operators import (
     registry,
 )
 from pipelines.pipeline import Pipeline
+from pipelines.pool import open_pool
 from pipelines.progress import say
-from pipelines.run import RECORD, Result, open_pool, run
+from pipelines.run import Result, run
 from pipelines.storage import open_store
 
 app = typer.Typer(

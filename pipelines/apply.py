@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.pipeline import Pipeline
+from pipelines.pool import Pool, open_pool
 from pipelines.progress import quiet
 from pipelines.readers import normal_table
-from pipelines.run import Pool, open_pool, run
+from pipelines.run import run
 from pipelines.schema import ROW, STRING
 from pipelines.stats import RunStats
 from pipelines.storage import Store, open_store

@@ -140,8 +140,8 @@ def as_dataset(run_uri: str) -> Any:
     import fsspec.implementations.http  # noqa: F401 - ray's threads would race to import it
     import ray.data
 
+    from pipelines.chain import RECORD
     from pipelines.records import parse_record
-    from pipelines.run import RECORD
     from pipelines.storage import open_store
 
     store = open_store(run_uri)

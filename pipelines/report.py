@@ -9,12 +9,13 @@ import orjson
 from pydantic import Field
 from pydantic_core import PydanticUndefined
 
+from pipelines.chain import RECORD
 from pipelines.commands import table
 from pipelines.operators import Operator
 from pipelines.pipeline import Pipeline
 from pipelines.progress import short
 from pipelines.records import JSON, Frozen
-from pipelines.run import RECORD, RUN, RunFailed, RunFile, RunSummary, funnel
+from pipelines.run import RUN, RunFailed, RunFile, RunSummary, funnel
 from pipelines.storage import Store, all_done
 
 

@@ -7,24 +7,23 @@ last. A folder belongs to one run; other work is refused rather than mixed in.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
-import pyarrow as pa
 from pydantic import Field
 
+from pipelines.chain import RECORD, write_chain
 from pipelines.executors import MapTasks, map_here
 from pipelines.fold import FoldTask, groups_of, run_fold
 from pipelines.operators import Dedup, Fold, PipelineError, Select
 from pipelines.partitions import Verdict, find_cut, find_duplicates
 from pipelines.pipeline import Pipeline, Step
+from pipelines.pool import Pool
 from pipelines.progress import Step as ProgressStep
 from pipelines.progress import step as progress_step
-from pipelines.readers import schema_of, shards_of
 from pipelines.records import (
     JSON,
     AssetRecord,
@@ -33,23 +32,16 @@ from pipelines.records import (
     DatasetWork,
     File,
     Frozen,
-    PoolRecord,
-    PoolSource,
-    PoolWork,
-    Record,
     RecordError,
     digest,
     made_by,
     now,
     parse_record,
-    sha256_file,
 )
 from pipelines.shard import Held, Plan, ShardTask, role, run_shard, steps_of
 from pipelines.stats import RunStats, StepStats, add_counts, merge
-from pipelines.storage import Done, Store, done_name, open_store, write_bytes
+from pipelines.storage import Done, done_name, open_store, write_bytes
 
-RECORD = "record.json"
-CHAIN = "chain.json"
 RUN = "run.json"
 STATS = "stats.json"
 EVENTS = "events.jsonl"
@@ -59,14 +51,6 @@ FOLDERS = ("data", "work", "rejected", "quarantine")
 
 class RunFailed(RuntimeError):
     """A run that stopped. What was finished is kept."""
-
-
-class InputShard(Frozen):
-    """One shard of the pool as a run sees it: its bytes decide, not where they lie."""
-
-    name: str
-    num_bytes: int
-    sha256: str
 
 
 class RunFile(Frozen):
@@ -94,73 +78,6 @@ class RunSummary(Frozen):
     cpu_seconds: float = 0.0
     wall_seconds: float = 0.0
     verdicts: dict[str, JSON] = Field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Where tables come from: a place, its record, its shards in order. Read only."""
-
-    uri: str
-    record: PoolRecord
-    shards: tuple[InputShard, ...]
-
-    @property
-    def num_bytes(self) -> int:
-        return sum(shard.num_bytes for shard in self.shards)
-
-    def schema(self) -> pa.Schema:
-        return schema_of(open_store(self.uri), self.shards[0].name)
-
-
-def open_pool(uri: str) -> Pool:
-    """The pool at a place: by its record.json when it has one, else by the hashes of its files."""
-    store = open_store(uri)
-    if store.exists(RECORD):
-        where = f"{store.uri}/{RECORD}"
-        record = parse_record(store.read_bytes(RECORD), source=where)
-        if not isinstance(record, PoolRecord | DatasetRecord):
-            raise RecordError(f"{where} is a {record.kind} record; expected a pool or a dataset")
-        shards = tuple(
-            InputShard(name=file.name, num_bytes=file.num_bytes, sha256=file.sha256)
-            for file in record.outputs
-        )
-        if isinstance(record, DatasetRecord):
-            record = _pool_of_files(record.work.pipeline["name"], shards, parent=record.id)
-        return Pool(uri, record, shards)
-    entries = shards_of(store)
-    shards = tuple(
-        InputShard(name=e.name, num_bytes=e.num_bytes, sha256=_sha256(store, e.name))
-        for e in entries
-    )
-    return Pool(uri, _pool_of_files(uri.rstrip("/").rpartition("/")[2], shards), shards)
-
-
-def _sha256(store: Store, name: str) -> str:
-    path = store.local_path(name)
-    if path is not None:
-        return sha256_file(path)
-    sha256 = hashlib.sha256()
-    with store.open(name) as file:
-        while block := file.read(1 << 20):
-            sha256.update(block)
-    return sha256.hexdigest()
-
-
-def _pool_of_files(
-    name: str, shards: Sequence[InputShard], parent: str | None = None
-) -> PoolRecord:
-    sources = tuple(
-        PoolSource(name=shard.name, version="", sha256=shard.sha256, licence="unknown")
-        for shard in shards
-    )
-    parameters = {} if parent is None else {"dataset": parent}
-    files = [File(name=s.name, sha256=s.sha256, num_bytes=s.num_bytes) for s in shards]
-    return PoolRecord.seal(
-        work=PoolWork(name=name, variant="files", sources=sources, parameters=parameters),
-        parents={},
-        outputs=files,
-        made_by=made_by(now()),
-    )
 
 
 @dataclass(frozen=True)
@@ -522,29 +439,6 @@ class _Run:
         lines = b"".join(orjson.dumps(event) + b"\n" for event in self.events)
         write_bytes(self.store, EVENTS, known + lines)
         self.events.clear()
-
-
-def write_chain(store: Store, records: Sequence[Record]) -> None:
-    """Put the ancestors of a record beside it, each whole."""
-    parts = [record.to_json().strip() for record in records]
-    write_bytes(store, CHAIN, b"[\n" + b",\n".join(parts) + b"\n]\n")
-
-
-def read_chain(store: Store) -> list[Record]:
-    """The ancestors of a stage's record, the pool first, and the record itself last.
-
-    RecordError when the folder holds no record or one that is not what it says.
-    """
-    records = []
-    if store.exists(CHAIN):
-        for value in orjson.loads(store.read_bytes(CHAIN)):
-            where = f"{store.uri}/{CHAIN}"
-            records.append(parse_record(orjson.dumps(value), source=where))
-    if not store.exists(RECORD):
-        raise RecordError(f"{store.uri} holds no {RECORD}: its stage has not finished")
-    where = f"{store.uri}/{RECORD}"
-    records.append(parse_record(store.read_bytes(RECORD), source=where))
-    return records
 
 
 def _named(done: Done, name: str) -> str:

@@ -30,7 +30,7 @@ EVALS_MAY_TAKE = (
     "pipelines.progress",
     "pipelines.executors",
     "pipelines.readers",
-    "pipelines.run",
+    "pipelines.pool",
 )
 
 THIRD_PARTY = {
@@ -49,7 +49,7 @@ THIRD_PARTY = {
     "sqlalchemy": ("leaderboard/",),
 }
 
-SEALED_OFF = ("executors", "storage", "run", "shard", "cluster")
+SEALED_OFF = ("executors", "storage", "run", "shard", "pool", "chain", "cluster")
 INNER = ("text", "image_text", "dedup", "kernels")
 
 

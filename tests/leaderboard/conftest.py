@@ -53,7 +53,7 @@ def train(packed, recipe, *, seed, out, **options):
     return ours
 
 def open_pool(scale, *, workspace, map_tasks):
-    from pipelines.run import open_pool
+    from pipelines.pool import open_pool
     return open_pool(str(HERE / "pool"))
 
 def assets(scale, *, workspace):

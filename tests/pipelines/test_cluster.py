@@ -17,8 +17,9 @@ ray = pytest.importorskip("ray")
 from pipelines.cluster import RayMap, as_dataset  # noqa: E402
 from pipelines.executors import WorkerLost  # noqa: E402
 from pipelines.pipeline import Pipeline  # noqa: E402
+from pipelines.pool import open_pool  # noqa: E402
 from pipelines.readers import ShardError  # noqa: E402
-from pipelines.run import Result, open_pool, run  # noqa: E402
+from pipelines.run import Result, run  # noqa: E402
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -203,7 +203,8 @@ def test_of_a_warc_file_cut_short_every_whole_page_comes_out(tmp_path: Path) -> 
 
 def test_pages_without_text_are_counted_by_reason(tmp_path: Path) -> None:
     from pipelines.pipeline import Pipeline
-    from pipelines.run import open_pool, run
+    from pipelines.pool import open_pool
+    from pipelines.run import run
 
     (tmp_path / "in").mkdir()
     records = [

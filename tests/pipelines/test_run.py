@@ -19,8 +19,9 @@ import pytest
 from pipelines.executors import OnResult, ProcessMap, map_here
 from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline
+from pipelines.pool import open_pool
 from pipelines.readers import ShardError
-from pipelines.run import Result, RunFailed, open_pool, run
+from pipelines.run import Result, RunFailed, run
 from pipelines.shard import OperatorFailed
 from pipelines.storage import LocalStore, all_done, unreferenced
 
@@ -235,7 +236,8 @@ KILLED = """
 import sys
 from pathlib import Path
 from pipelines.pipeline import Pipeline
-from pipelines.run import open_pool, run
+from pipelines.pool import open_pool
+from pipelines.run import run
 steps, folder, pool, out = sys.argv[1:]
 import orjson
 run(Pipeline.from_steps(orjson.loads(steps), name="everything", folder=Path(folder)),
@@ -392,7 +394,8 @@ def test_a_full_disk_leaves_nothing_that_a_reader_would_see(pool: Path, tmp_path
     code = (
         "import resource, sys\n"
         "from pipelines.pipeline import Pipeline\n"
-        "from pipelines.run import open_pool, run\n"
+        "from pipelines.pool import open_pool\n"
+        "from pipelines.run import run\n"
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))\n"
         "run(Pipeline.from_steps([{'word_count': {'min_words': 1}}]), open_pool(sys.argv[1]),\n"

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.pipeline import Pipeline
-from pipelines.run import open_pool, run
+from pipelines.pool import open_pool
+from pipelines.run import run
 from pipelines.storage import (
     DeterminismError,
     Done,
