@@ -23,6 +23,7 @@ from pipelines.commands import (
     table,
 )
 from pipelines.executors import executor
+from pipelines.fates import fates
 from pipelines.operators import (
     Operator,
     PipelineError,
@@ -36,8 +37,8 @@ from pipelines.operators import (
 from pipelines.pipeline import Pipeline
 from pipelines.pool import open_pool
 from pipelines.progress import say
-from pipelines.run import Result, run
-from pipelines.storage import open_store
+from pipelines.run import FOLDERS, Result, run
+from pipelines.storage import open_store, unreferenced
 
 app = typer.Typer(
     help="Filter and deduplicate pools of documents.",
@@ -204,6 +205,45 @@ def status(
         show_json(state)
     else:
         out(report.status_text(state))
+
+
+@app.command()
+def why(
+    uri: Annotated[str, typer.Argument(metavar="RUN", help="A finished run's folder or prefix.")],
+    document: Annotated[str, typer.Argument(help="A URL, a row's id, or SHARD:NUMBER.")],
+    json: Json = False,
+) -> None:
+    """Tell what became of a document: kept, rejected in which step and why, or set aside."""
+    found = fates(open_store(uri), document)
+    if json:
+        show_json(found)
+    elif not found:
+        fail(f"no row of {uri} has the URL or id {document!r}", 3)
+    else:
+        rows = [
+            (f"{one.shard}:{one.number}", one.fate, one.step, one.operator, one.reason, one.url)
+            for one in found
+        ]
+        out(table(rows, header=("row", "fate", "step", "operator", "reason", "url")))
+
+
+@app.command()
+def clean(
+    uri: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder or prefix.")],
+    json: Json = False,
+) -> None:
+    """Remove what killed attempts left: files that no commit names. Not while the run goes."""
+    store = open_store(uri)
+    report.status(store)  # refuses a folder that holds no run
+    left = unreferenced(store, folders=FOLDERS)
+    for entry in left:
+        store.remove(entry.name)
+    store.discard_unfinished()
+    if json:
+        show_json(left)
+    else:
+        size = sum(entry.num_bytes for entry in left)
+        out(f"{uri}: removed {len(left):,} files, {size:,} bytes, that no commit names")
 
 
 @asset_app.command("list")

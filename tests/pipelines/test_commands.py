@@ -68,6 +68,35 @@ def test_status_and_json_are_for_machines_too(folder: Path) -> None:
     assert state["passes"] == {"p0": 1}
 
 
+def test_why_tells_what_became_of_a_document(folder: Path) -> None:
+    rows = [
+        {"text": "one, two, three, four words here", "url": "http://x/kept"},
+        {"text": "no comma in this one", "url": "http://x/gone"},
+    ]
+    (folder / "pool" / "0.jsonl").write_bytes(b"".join(orjson.dumps(r) + b"\n" for r in rows))
+    pipelines("run", "mine.yaml", "--input", "pool", "--out", "out", cwd=folder)
+    gone = orjson.loads(pipelines("why", "out", "http://x/gone", "--json", cwd=folder).stdout)
+    assert [(f["fate"], f["step"], f["reason"]) for f in gone] == [
+        ("rejected", 1, "too_few_commas")
+    ]
+    kept = pipelines("why", "out", "0:0", cwd=folder)
+    assert "kept" in kept.stdout
+    nothing = pipelines("why", "out", "http://x/none", cwd=folder)
+    assert (nothing.returncode, "no row of out has the URL" in nothing.stderr) == (3, True)
+
+
+def test_clean_removes_only_what_no_commit_names(folder: Path) -> None:
+    pipelines("run", "mine.yaml", "--input", "pool", "--out", "out", cwd=folder)
+    before = sorted(path.name for path in (folder / "out" / "data").iterdir())
+    (folder / "out" / "data" / "00000.deadbeef.parquet").write_bytes(b"left")
+    done = pipelines("clean", "out", cwd=folder)
+    assert "removed 1 files, 4 bytes" in done.stdout
+    assert sorted(path.name for path in (folder / "out" / "data").iterdir()) == before
+    refused = pipelines("clean", "pool", cwd=folder)
+    assert refused.returncode == 1
+    assert (folder / "pool" / "0.jsonl").exists()
+
+
 def test_a_participant_s_file_is_documented_and_checked(folder: Path) -> None:
     shown = pipelines("ops", "--from", "my_filters.py", cwd=folder)
     assert "commas per 1,000 characters, at least" in shown.stdout
