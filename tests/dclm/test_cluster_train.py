@@ -1,0 +1,89 @@
+"""Ray Train starts the same training: the same losses, the same errors, and a lost process."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch.distributed as dist
+import yaml
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+ray = pytest.importorskip("ray")
+
+from dclm.metrics import read_metrics  # noqa: E402
+from dclm.train import train  # noqa: E402
+from leaderboard.cli import command_line  # noqa: E402
+from pipelines.cluster_train import run_together  # noqa: E402
+from pipelines.commands import main  # noqa: E402
+from pipelines.executors import WorkerLost  # noqa: E402
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    root = str(Path(__file__).parents[2])
+    ray.init(
+        num_cpus=2,
+        object_store_memory=100 << 20,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        runtime_env={"env_vars": {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"}},
+    )
+    yield
+    ray.shutdown()
+
+
+def together(function, item: object, folder: Path, **options: object) -> None:
+    wanted = {"num_processes": 2, "use_gpu": False, "num_cpus": 1} | options
+    run_together(function, item, address="local", folder=str(folder), **wanted)
+
+
+def test_two_processes_of_ray_give_the_losses_of_one(packed_words, tmp_path: Path) -> None:
+    recipe, packed = packed_words
+    recipe = recipe.model_copy(update={"tokens": 15 * 8 * 32})
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    train(str(packed), recipe=recipe, seed=0, out=str(tmp_path / "one"))
+    named = ["--scale", "tiny", "--recipe", str(tmp_path / "recipe.yaml"), "--packed", str(packed)]
+    where = ["--out", str(tmp_path / "two"), "--cluster", "local", "--processes", "2"]
+    with pytest.raises(SystemExit) as ended:
+        main(command_line("dclm"), ["train", *named, *where])
+    assert not ended.value.code
+    one, two = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))
+    assert len(one) == len(two) == 15
+    np.testing.assert_allclose(
+        [row.loss for row in two], [row.loss for row in one], atol=1e-4, rtol=0
+    )
+    left = {path.name for path in (tmp_path / "two").iterdir()}
+    assert {"checkpoint.safetensors", "record.json", "chain.json"} <= left
+    assert not {".ray", "checkpoints"} & left
+
+
+def test_a_killed_process_starts_all_again_but_an_error_comes_back(tmp_path: Path) -> None:
+    def die_then_fail(folder: str) -> None:
+        (Path(folder) / f"{dist.get_rank()}-{os.getpid()}").touch()
+        dist.barrier()
+        if dist.get_rank() == 1:
+            if len(list(Path(folder).iterdir())) == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise ValueError("broken on purpose: 7")
+        dist.barrier()
+
+    seen = tmp_path / "seen"
+    seen.mkdir()
+    with pytest.raises(ValueError, match="broken on purpose: 7"):
+        together(die_then_fail, str(seen), tmp_path)
+    assert sorted(path.name[0] for path in seen.iterdir()) == ["0", "0", "1", "1"]
+
+
+def test_more_than_this_machine_has_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WorkerLost, match=r"2 processes need 2 GPUs, but this machine has 0"):
+        together(print, 1, tmp_path, use_gpu=True)
+    with pytest.raises(WorkerLost, match=r"2 processes need 6 CPUs, but this machine has 2"):
+        together(print, 1, tmp_path, num_cpus=3)
