@@ -27,9 +27,14 @@ class Step(Frozen):
 
 
 class Metrics:
-    """Rows of `metrics.jsonl` in a folder, cut back to `first_step` when a training continues."""
+    """Rows of `metrics.jsonl` in a folder, cut back to `first_step` when a training continues.
 
-    def __init__(self, folder: Path, *, first_step: int, wandb: str | None = None) -> None:
+    `wandb` is a project of Weights & Biases; `run_id` names the training there.
+    """
+
+    def __init__(
+        self, folder: Path, *, first_step: int, run_id: str, wandb: str | None = None
+    ) -> None:
         self.path = folder / "metrics.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
         kept = [row for row in read_metrics(self.path) if row.step < first_step]
@@ -38,7 +43,7 @@ class Metrics:
         part.replace(self.path)
         self._file = open(self.path, "ab")  # noqa: SIM115 - closed by close
         self._board = _tensorboard(folder / "tensorboard", first_step)
-        self._wandb = _wandb(wandb, folder)
+        self._wandb = _wandb(wandb, folder, run_id)
 
     def write(self, rows: Sequence[Step]) -> None:
         self._file.write(b"".join(_line(row) for row in rows))
@@ -80,7 +85,7 @@ def _tensorboard(folder: Path, first_step: int) -> Any:
     return SummaryWriter(str(folder), purge_step=first_step)
 
 
-def _wandb(project: str | None, folder: Path) -> Any:
+def _wandb(project: str | None, folder: Path, run_id: str) -> Any:
     if project is None:
         return None
     try:
@@ -89,7 +94,9 @@ def _wandb(project: str | None, folder: Path) -> Any:
         raise ValueError(
             "wandb is not installed; run pip install wandb, or leave out --wandb"
         ) from None
-    return wandb.init(project=project, dir=str(folder), id=folder.name, resume="allow")
+    return wandb.init(
+        project=project, dir=str(folder), id=run_id, name=folder.name, resume="allow"
+    )
 
 
 def draw_loss(rows: Sequence[Step], *, recipe: Recipe, path: Path) -> None:

@@ -126,7 +126,9 @@ def train(
         if first:
             checkpoints.load(first, model, optimizer)
             log.info("continuing %s from step %d", out, first)
-        metrics = Metrics(store.root, first_step=first, wandb=wandb) if rank == 0 else None
+        metrics = None
+        if rank == 0:
+            metrics = Metrics(store.root, first_step=first, run_id=key, wandb=wandb)
         watch = _Watch(recipe, data, store.root, first_step=first, stop_at_spike=stop_at_spike)
         try:
             seconds = _loop(
