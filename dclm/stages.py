@@ -67,11 +67,11 @@ def train(packed: str, recipe: Recipe, *, seed: int, out: str, **options: Any) -
     return training.train(packed, recipe=recipe, seed=seed, out=out, **options)
 
 
-def load(model: str) -> Any:
-    """A trained model behind the language-model protocol of evals."""
+def load(model: str, **options: Any) -> Any:
+    """A trained model behind the language-model protocol of evals; options as of scoring.load."""
     from dclm import scoring
 
-    return scoring.load(model)
+    return scoring.load(model, **options)
 
 
 def eval_data(scale: str, *, workspace: str) -> str:

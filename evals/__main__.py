@@ -115,7 +115,7 @@ def load_model(model: str, *, trust_remote_code: bool, **named: Any) -> Any:
     found = [e.value for e in entry_points(group="curation_bench.benchmarks") if e.name == name]
     if not found:
         raise EvalError(f"{model} is of the benchmark {name!r}, which is not installed here")
-    return importlib.import_module(f"{found[0]}.scoring").load(model, **named)
+    return importlib.import_module(found[0]).load(model, **named)
 
 
 def show_scores(record: ScoresRecord) -> None:

@@ -192,3 +192,11 @@ def test_submitted_text_is_escaped_on_the_page(entries: list[Entry]) -> None:
     page = render("board.html", groups=groups_of(board([entry])), home="")
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
+
+
+def test_the_evals_command_loads_a_model_by_the_benchmark_that_trained_it(workspace: Path) -> None:
+    from evals.__main__ import load_model
+
+    [folder] = workspace.glob("mini-mini/prose-*/model-recipe-124")
+    model = load_model(str(folder), trust_remote_code=False, device="cpu", exact=True)
+    assert model.vocab_size == 2048
