@@ -7,6 +7,7 @@ from typing import Annotated
 
 import orjson
 import typer
+import yaml
 
 from pipelines import assets as asset_files
 from pipelines import contract, report
@@ -137,6 +138,23 @@ def explain(config: Config, json: Json = False) -> None:
         show_json(report.plan_json(pipeline))
     else:
         out(report.plan_text(pipeline))
+
+
+@app.command("import")
+def import_command(
+    config: Annotated[Path, typer.Argument(help="A pipeline of DCLM: list of source and steps.")],
+    source: Annotated[
+        str | None, typer.Option(help="The entry to read, where the file has several.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Print a DCLM pipeline in this project's form. `run` takes such files as they are."""
+    pipeline = Pipeline.load(config, source=source)
+    value = pipeline.yaml_value()
+    if json:
+        show_json(value)
+    else:
+        out(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100).rstrip())
 
 
 @app.command()

@@ -112,7 +112,9 @@ def _empty(type_: pa.DataType) -> pa.Array:
 
 
 def text_bytes(array: pa.Array) -> int:
-    """UTF-8 bytes of all strings of a large_string array."""
+    """UTF-8 bytes of all strings of a large_string array. TypeError for another type."""
+    if not pa.types.is_large_string(array.type):
+        raise TypeError(f"the column 'text' holds {array.type}, expected large_string")
     if len(array) == 0 or array.buffers()[1] is None:
         return 0
     offsets = np.frombuffer(array.buffers()[1], dtype=np.int64)

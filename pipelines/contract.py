@@ -26,7 +26,7 @@ from pipelines.operators import (
     build,
 )
 from pipelines.records import Frozen
-from pipelines.schema import ROW, STRING, TEXT, URL
+from pipelines.schema import EXTRA, ROW, STRING, TEXT, URL
 
 TEXTS = (
     "The cat sat on the mat and looked at the dog that was there.\nIt was a good day for both.",
@@ -40,6 +40,14 @@ TEXTS = (
     "word " * 300,
     "x" * 5000,
 )
+
+FIELDS = (
+    '{"metadata": {"WARC-Target-URI": "https://example.org/"}, "filename": "a.py", "words": 12,'
+    ' "repo_name": "r", "files": [{"filename": "a", "text": "x"}, {"filename": "b", "text": "y"}],'
+    ' "question": {"text": "<p>why</p>"}, "answers": [{"text": "so", "score": 2}, {"text": "no"}],'
+    ' "scores": {"en": 0.9}}'
+)
+"""Fields of each row that have no column of their own."""
 
 
 class Problem(Frozen):
@@ -62,6 +70,7 @@ def sample() -> pa.Table:
             "language_probability": pa.array([0.9, 0.7, None, 0.2, 1.0, 0.66, 0.65, None]),
             "num_tokens": pa.array([20, 18, 0, 1, 40, 9, 300, 1], type=pa.int64()),
             "quality": pa.array([0.5, 0.1, 0.1, 0.0, 1.0, 0.25, 0.75, 0.3]),
+            EXTRA: pa.array([FIELDS] * number, type=STRING),
         }
     )
 
@@ -125,7 +134,10 @@ def names_columns(operator: Operator, table: pa.Table) -> Iterator[str]:
     if missing:
         yield f"the sample has no column {missing}: give a table that has"
         return
-    narrow = table.select([ROW, *dict.fromkeys(n for n in operator.reads() if n != ROW)])
+    named = [*operator.reads()]
+    if operator.optional_reads():
+        named += [n for n in (*operator.optional_reads(), EXTRA) if n in table.column_names]
+    narrow = table.select([ROW, *dict.fromkeys(n for n in named if n != ROW)])
     outcome = outcome_of(operator, Batch(narrow))
     if isinstance(operator, Modifier):
         declared = dict(operator.writes())

@@ -37,10 +37,21 @@ REGISTRY: dict[str, type[Operator]] = {}
 PARTICIPANT = "participant_"  # how modules made of a participant's file begin
 
 BUILTIN = (
+    "pipelines.text.aggregates",
+    "pipelines.text.code",
+    "pipelines.text.counts",
     "pipelines.text.heuristics",
     "pipelines.text.language",
+    "pipelines.text.latex",
     "pipelines.text.lines",
+    "pipelines.text.pages",
+    "pipelines.text.perplexity",
     "pipelines.text.quality",
+    "pipelines.text.repetition",
+    "pipelines.text.rewrites",
+    "pipelines.text.stackexchange",
+    "pipelines.text.substrings",
+    "pipelines.text.unit_dedup",
     "pipelines.text.urls",
     "pipelines.dedup.exact",
     "pipelines.selection",
@@ -82,6 +93,10 @@ class Operator(BaseModel):
     def reads(self) -> tuple[str, ...]:
         """The columns it looks at."""
         return (TEXT,)
+
+    def optional_reads(self) -> tuple[str, ...]:
+        """Fields it looks up by name in a column, else in `extra`, and does without or misses."""
+        return ()
 
     def writes(self) -> Mapping[str, pa.DataType]:
         """The columns it sets, with their types."""
@@ -330,7 +345,10 @@ def operators_in(module: types.ModuleType) -> dict[str, type[Operator]]:
 
 
 def find_operator(name: str, modules: Mapping[str, Module]) -> type[Operator]:
-    """The class behind a step: a known operator, `file.py:Class` or `package.module:Class`."""
+    """The class behind a step: a known operator, `file.py:Class` or `package.module:Class`.
+
+    A function in place of a class is a mapper of pages, as DCLM's participants write them.
+    """
     if ":" not in name:
         known = registry()
         if name in known:
@@ -349,6 +367,10 @@ def find_operator(name: str, modules: Mapping[str, Module]) -> type[Operator]:
         except ModuleNotFoundError as error:
             raise PipelineError(f"{name!r}: {error}; install it or name a file.py") from None
     found = getattr(module, class_name, None)
+    if isinstance(found, types.FunctionType):
+        from pipelines.text.page_function import operator_of
+
+        return operator_of(found, name)
     if not (isinstance(found, type) and issubclass(found, Operator)):
         there = operators_in(module)
         raise PipelineError(

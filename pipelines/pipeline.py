@@ -20,6 +20,7 @@ import pyarrow as pa
 import yaml
 from pydantic import Field
 
+from pipelines import dclm_yaml
 from pipelines.assets import Assets
 from pipelines.operators import (
     GLOBAL_KINDS,
@@ -94,8 +95,17 @@ class Pipeline:
     assets: Assets = field(default_factory=Assets)
 
     @classmethod
-    def load(cls, path: str | Path, *, assets: str | Path | Assets | None = None) -> Pipeline:
-        """Read a YAML file; participant files are looked for beside it."""
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        assets: str | Path | Assets | None = None,
+        source: str | None = None,
+    ) -> Pipeline:
+        """Read a YAML file, ours or DCLM's; participant files are looked for beside it.
+
+        `source` names the entry of a DCLM file that has several.
+        """
         path = Path(path)
         try:
             text = path.read_text(encoding="utf-8")
@@ -107,6 +117,11 @@ class Pipeline:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise PipelineError(f"{path} is not YAML: {_one_line(error)}") from None
+        if dclm_yaml.is_reference(value):
+            steps = dclm_yaml.steps_of(value, source=source, where=str(path))
+            value = {"name": path.stem, "steps": steps}
+        elif source is not None:
+            raise PipelineError(f"{path} has no sources: --source is for DCLM's files")
         return cls._from_value(value, where=str(path), folder=path.parent, assets=assets)
 
     @classmethod
@@ -119,7 +134,10 @@ class Pipeline:
         folder: Path | None = None,
         modules: Mapping[str, Module] | None = None,
     ) -> Pipeline:
-        """Build from a list of steps, each a name or a one-key mapping of name to parameters."""
+        """Build from a list of steps, each a name or a one-key mapping of name to parameters.
+
+        DCLM's steps, {"func": name, ...}, are taken as well.
+        """
         return cls._from_value(
             {"name": name, "steps": list(steps)},
             where=name,
@@ -146,13 +164,14 @@ class Pipeline:
                 raise PipelineError(f"{where}: unknown key {key!r}{hint}; keys are {FIELDS}")
         specs = [
             _step_spec(step, where=f"{where}: steps[{number}]")
-            for number, step in enumerate(value.get("steps") or [])
+            for number, step in enumerate(_in_our_form(value.get("steps") or [], where=where))
         ]
         found = dict(modules or {})
         for spec in specs:
             file = spec.name.rpartition(":")[0]
             if file.endswith(".py") and file not in found:
-                found[file] = module_of(folder / file)
+                beside = folder / file  # DCLM names such files from the working directory
+                found[file] = module_of(beside if beside.exists() else _or_here(beside, file))
         steps = tuple(
             Step(number, spec.name, _build(spec, found, where=f"{where}: steps[{number}]"))
             for number, spec in enumerate(specs)
@@ -171,6 +190,17 @@ class Pipeline:
     def spec(self) -> dict[str, JSON]:
         """What a record embeds: every step with its version and all its parameters."""
         return {"name": self.name, "steps": [step.spec() for step in self.steps]}
+
+    def yaml_value(self) -> dict[str, JSON]:
+        """The pipeline as its YAML says it: steps with the parameters that are not defaults."""
+        steps: list[JSON] = []
+        for step in self.steps:
+            given = step.operator.model_dump(mode="json", exclude_defaults=True)
+            steps.append({step.name: given} if given else step.name)
+        value: dict[str, JSON] = {"name": self.name}
+        if self.description:
+            value["description"] = self.description
+        return {**value, "steps": steps}
 
     def replace(self, number: int, operator: Operator) -> Pipeline:
         """The pipeline with another operator at step `number`."""
@@ -238,15 +268,16 @@ def _step_spec(step: JSON, *, where: str) -> StepSpec:
         [(name, parameters)] = step.items()
         if isinstance(name, str) and isinstance(parameters, dict | None):
             return StepSpec(name=name, parameters=parameters or {})
-    if isinstance(step, dict) and "func" in step:
-        return StepSpec(
-            name=str(step["func"]),
-            parameters={key: value for key, value in step.items() if key != "func"},
-        )
     raise PipelineError(
         f"{where}: expected an operator's name, or one name with a mapping of parameters, "
         f"got {step!r}"
     )
+
+
+def _in_our_form(steps: Sequence[JSON], *, where: str) -> Sequence[JSON]:
+    if any(isinstance(step, dict) and "func" in step for step in steps):
+        return dclm_yaml.our_steps(steps, where=where)
+    return steps
 
 
 def _build(spec: StepSpec, modules: Mapping[str, Module], *, where: str) -> Operator:
@@ -255,6 +286,10 @@ def _build(spec: StepSpec, modules: Mapping[str, Module], *, where: str) -> Oper
     except PipelineError as error:
         raise PipelineError(f"{where}: {error}") from None
     return build(operator, spec.parameters, where=where)
+
+
+def _or_here(beside: Path, file: str) -> Path:
+    return Path(file) if Path(file).exists() else beside
 
 
 def _one_line(error: Any) -> str:

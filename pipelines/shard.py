@@ -7,13 +7,9 @@ it wrote with one done file; a second run of the same task changes nothing.
 from __future__ import annotations
 
 import base64
-import io
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,142 +17,23 @@ import numpy.typing as npt
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field
 
-from pipelines.assets import Assets
 from pipelines.batch import Batch, text_bytes
 from pipelines.operators import Counted, Dedup, Operator, Select, choose
-from pipelines.partitions import KeyWriter, Verdict, read_verdict
-from pipelines.pipeline import Pass, Pipeline, Step
-from pipelines.readers import BadRow, ShardError, read_shard, schema_of
-from pipelines.records import JSON, File, Frozen, Module, canonical_json
-from pipelines.schema import PARENT, ROW, STRING, TEXT, URL, number_of, row_of
+from pipelines.partitions import KeyWriter, read_verdict
+from pipelines.pipeline import Pass, Step
+from pipelines.plan import ShardTask, held_rows, held_schema, load_array, loaded
+from pipelines.readers import BadRow, ShardError, read_shard
+from pipelines.records import JSON, File
+from pipelines.rejections import Rejections
+from pipelines.schema import PARENT, ROW, TEXT, number_of, row_of
 from pipelines.stats import READ, StepStats, Tally, add_counts
 from pipelines.storage import Done, Store, attempt_name, commit, find_done, open_store
 from pipelines.writers import TableWriter, suffix_of, write_array, write_table
 
-SAMPLES_PER_REASON = 3  # rejected documents kept with their text, per shard, step and reason
-SAMPLE_CHARACTERS = 2000
-
 
 class OperatorFailed(RuntimeError):
     """An operator raised on a row; the message names operator, shard and row."""
-
-
-class Plan(Frozen):
-    """A run as it travels to workers: the pipeline by its parameters, and where things are."""
-
-    name: str
-    steps: tuple[dict[str, JSON], ...]
-    modules: dict[str, Module] = Field(default_factory=dict)
-    asset_folders: tuple[str, ...] = ()
-    input_uri: str
-    output_uri: str
-    quarantine: bool = False
-    format: str = "parquet"
-    num_partitions: int = 1
-
-    def pipeline(self) -> Pipeline:
-        """The pipeline, built once per process."""
-        return _pipeline(canonical_json(self.model_dump(mode="json")))
-
-
-@lru_cache(maxsize=4)
-def _pipeline(plan_json: bytes) -> Pipeline:
-    plan = Plan.model_validate(orjson.loads(plan_json))
-    return Pipeline.from_steps(
-        plan.steps,
-        name=plan.name,
-        modules=plan.modules,
-        assets=Assets(folders=tuple(Path(folder) for folder in plan.asset_folders)),
-    )
-
-
-_LOADED: set[int] = set()
-
-
-def loaded(step: Step, assets: Assets) -> Operator:
-    """The step's operator with its heavy state built, once per process."""
-    if id(step.operator) not in _LOADED:
-        step.operator.load(assets)
-        _LOADED.add(id(step.operator))
-    return step.operator
-
-
-class Held(Frozen):
-    """Where a shard's rows are between passes: a stored table, or the input, perhaps thinned."""
-
-    work: bool = False  # a table below the run's folder, not an input shard
-    name: str
-    rows: str | None = None  # identities of the rows still there, when not all
-
-
-class ShardTask(Frozen):
-    """One pass over one shard. `verdict` is what the global step before it decided."""
-
-    plan: Plan
-    number: int
-    last: bool
-    shard: int
-    name: str
-    key: str
-    held: Held
-    scores: str | None = None
-    verdict: Verdict | None = None
-
-
-@dataclass
-class Rejections:
-    """Rows that went, with step and reason; a few of each with their text."""
-
-    rows: list[int] = field(default_factory=list)
-    steps: list[int] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    reasons: list[str] = field(default_factory=list)
-    urls: list[str | None] = field(default_factory=list)
-    texts: list[str | None] = field(default_factory=list)
-    _seen: dict[tuple[int, str], int] = field(default_factory=dict)
-
-    def add(
-        self, batch: Batch, gone: npt.NDArray[np.bool_], reasons: list[str], step: Tally
-    ) -> None:
-        indices = np.flatnonzero(gone)
-        if not len(indices):
-            return
-        rows = batch.rows[indices].tolist()
-        taken = batch.table.take(pa.array(indices))
-        urls = taken.column(URL).to_pylist() if batch.has(URL) else [None] * len(rows)
-        texts = taken.column(TEXT) if batch.has(TEXT) else None
-        for position, (row, reason) in enumerate(zip(rows, reasons, strict=True)):
-            seen = self._seen.get((step.number, reason), 0)
-            self._seen[step.number, reason] = seen + 1
-            sample = None
-            if seen < SAMPLES_PER_REASON and texts is not None:
-                value = texts[position].as_py()
-                sample = None if value is None else value[:SAMPLE_CHARACTERS]
-            self.add_row(row, step, reason, urls[position], sample)
-
-    def add_row(
-        self, row: int, step: Tally, reason: str, url: str | None, text: str | None
-    ) -> None:
-        self.rows.append(row)
-        self.steps.append(step.number)
-        self.names.append(step.name)
-        self.reasons.append(reason)
-        self.urls.append(url)
-        self.texts.append(text)
-
-    def table(self) -> pa.Table:
-        return pa.table(
-            {
-                ROW: pa.array(self.rows, type=pa.int64()),
-                "step": pa.array(self.steps, type=pa.int32()),
-                "operator": pa.array(self.names, type=STRING),
-                "reason": pa.array(self.reasons, type=STRING),
-                URL: pa.array(self.urls, type=STRING),
-                TEXT: pa.array(self.texts, type=STRING),
-            }
-        )
 
 
 def run_shard(task: ShardTask) -> Done:
@@ -475,11 +352,10 @@ class _ShardRun:
     def _modified(
         self, operator: Operator, tally: Tally, batch: Batch, columns: Mapping[str, pa.Array]
     ) -> Batch:
-        had_text = batch.has(TEXT) and TEXT in columns
         batch = batch.write(columns)
         if operator.drops():
             batch = batch.drop(operator.drops())
-        if had_text and batch.text.null_count:
+        if TEXT in columns and batch.text.null_count:
             gone = batch.text.is_null().to_numpy(zero_copy_only=False)
             batch = self._reject(batch, choose([(gone, operator.reasons[0])]), tally)
         return batch
@@ -547,27 +423,6 @@ class _ShardRun:
                 "NaN); set missing: drop to let such rows go, counted as no_score"
             )
         return scores
-
-
-def held_rows(held: Held, store: Store, plan: Plan, shard: int) -> Iterator[Batch]:
-    """The rows of a shard as an earlier pass left them, in batches."""
-    source = store if held.work else open_store(plan.input_uri)
-    wanted = None if held.rows is None else load_array(store, held.rows)
-    for chunk in read_shard(source, held.name, shard=shard, keep_rows=held.work):
-        batch = Batch(chunk.table)
-        if wanted is not None:
-            batch = batch.keep(np.isin(batch.rows, wanted, assume_unique=True))
-        if batch.num_rows:
-            yield batch
-
-
-def held_schema(held: Held, store: Store, plan: Plan) -> pa.Schema:
-    """The columns of those rows."""
-    return schema_of(store if held.work else open_store(plan.input_uri), held.name)
-
-
-def load_array(store: Store, name: str) -> npt.NDArray[Any]:
-    return np.load(io.BytesIO(store.read_bytes(name)), allow_pickle=False)  # type: ignore[no-any-return]
 
 
 def _is(step: Step | None, kind: type) -> bool:

@@ -7,6 +7,7 @@ The word definitions of the platform stand here, in one list:
 | `whitespace` | a run of characters that str.isspace says are none | most rules; str.split |
 | `uax29` | a UAX #29 segment whose first character is alphanumeric | DCLM's repetition rules |
 | `uax29_tokens` | a UAX #29 segment that is not all white space, punctuation too | BFF |
+| `uax29_segments` | every UAX #29 segment | word counts that keep white space |
 | `fasttext` | a run of bytes other than space, \\n \\r \\t \\v \\f \\0 | DCLM's word counts |
 
 UTF-8 was validated by the reader. UAX #29 is implemented after the standard's rules WB1 to WB16
@@ -49,7 +50,7 @@ HASH_SEED = np.uint64(0x9E3779B97F4A7C15)
 HASH_PRIME = np.uint64(0x517CC1B727220A95)
 _5, _59 = np.uint64(5), np.uint64(59)
 
-KEEP_ALNUM, KEEP_NOT_SPACE = 0, 1
+KEEP_ALNUM, KEEP_NOT_SPACE, KEEP_ALL = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,12 @@ def uax29_tokens(texts: pa.Array) -> Words:
     """UAX #29 segments other than white space, punctuation included."""
     data, offsets = buffers_of(texts)
     return _words(_segment(data, offsets, INDEX, BLOCKS, KEEP_NOT_SPACE), data)
+
+
+def uax29_segments(texts: pa.Array) -> Words:
+    """All UAX #29 segments, white space too: together they are the text."""
+    data, offsets = buffers_of(texts)
+    return _words(_segment(data, offsets, INDEX, BLOCKS, KEEP_ALL), data)
 
 
 def _words(found: tuple[Ints, Ints, npt.NDArray[np.int32], Hashes, Ints], data: Bytes) -> Words:
@@ -382,7 +389,7 @@ def _segment(
             if keep == KEEP_ALNUM:
                 if chars == 0:
                     wanted = (flags & ALNUM) != 0
-            elif (flags & SPACE) == 0:
+            elif keep == KEEP_ALL or (flags & SPACE) == 0:
                 wanted = True
             for k in range(place, place + width):
                 state = mix(state, data[k])

@@ -58,7 +58,7 @@ class MeanWordLength(Filter, name="mean_word_length"):
     """
 
     min_length: float = Field(3.0, ge=0, description="smallest mean length kept")
-    max_length: float = Field(10.0, ge=0, description="largest mean length kept")
+    max_length: float | None = Field(10.0, ge=0, description="largest mean length kept")
     reasons: ClassVar[tuple[str, ...]] = ("words_too_short", "words_too_long")
     reference: ClassVar[str | None] = "word_length_filter"
 
@@ -66,10 +66,11 @@ class MeanWordLength(Filter, name="mean_word_length"):
         mean = np.array(
             [sum(map(len, found)) / len(found) if found else -1.0 for found in batch_words(batch)]
         )
+        most = np.inf if self.max_length is None else self.max_length
         return choose(
             [
                 ((mean < self.min_length) | (mean < 0), "words_too_short"),
-                (mean > self.max_length, "words_too_long"),
+                (mean > most, "words_too_long"),
             ]
         )
 

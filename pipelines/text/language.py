@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field, PrivateAttr
 
 from pipelines.batch import Batch
-from pipelines.operators import AssetFolder, Filter, Modifier, choose
-from pipelines.schema import STRING
+from pipelines.operators import AssetFolder, Filter, Modifier, because, choose
+from pipelines.schema import EXTRA, STRING
+from pipelines.text import fields
 from pipelines.text.quality import load_fasttext
+from pipelines.text.units import SentenceKind, sentence_splitter, split_sentences
 
 
 class LanguageId(Modifier, name="language_id"):
     """Add the most likely language and its probability, by a fastText model.
 
-    Newlines are read as spaces. A text without any letter or digit has no language (null).
+    A text without any letter or digit has no language (null).
     """
 
     model: str = Field("lid.176.ftz", description="asset: a fastText model with __label__xx labels")
-    max_characters: int = Field(
-        4000, ge=1, description="only this many leading code points are looked at"
+    max_characters: int | None = Field(
+        4000, ge=1, description="only this many leading code points are looked at; null: all"
+    )
+    newlines: Literal["space", "delete"] = Field(
+        "space", description="what newlines become; DCLM deletes them, which glues words together"
     )
     reference: ClassVar[str | None] = "detect_lang_whole_page_enricher"
     _model: Any = PrivateAttr(None)
@@ -40,8 +45,9 @@ class LanguageId(Modifier, name="language_id"):
     def modify(self, batch: Batch) -> Mapping[str, pa.Array]:
         languages: list[str | None] = []
         probabilities: list[float | None] = []
+        between = " " if self.newlines == "space" else ""
         for text in batch.text.to_pylist():
-            head = text[: self.max_characters].replace("\n", " ")
+            head = text[: self.max_characters].replace("\n", between)
             if not any(map(str.isalnum, head)):
                 languages.append(None)
                 probabilities.append(None)
@@ -79,3 +85,170 @@ class Language(Filter, name="language"):
                 (unsure, "uncertain_language"),
             ]
         )
+
+
+PUNCTUATION = frozenset(" !\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
+"""A text of nothing else has no language. Newlines and tabs are not among them, as in DCLM."""
+
+
+class LanguageScores(Modifier, name="language_scores"):
+    """Add languages with probabilities as a field `{language: probability}` (in `extra`).
+
+    fastText gives its one best label, langdetect (Shuyo 2010) all it considers. Newlines are
+    deleted before fastText looks, as DCLM does, or read as spaces. A text of nothing but ASCII
+    punctuation and spaces has no language: `{}`. langdetect raises on a text without letters.
+    """
+
+    model: Literal["fasttext", "langdetect"] = Field("fasttext", description="what identifies")
+    field: str = Field("language_scores", min_length=1, description="field to write")
+    weights: str = Field("lid.176.ftz", description="asset: the fastText model")
+    newlines: Literal["space", "delete"] = Field("space", description="what newlines become")
+    seed: int = Field(0, ge=0, description="langdetect draws at random: another seed, other draws")
+    overwrite: bool = Field(False, description="replace a field of this name; else it is an error")
+    reference: ClassVar[str | None] = "detect_lang_whole_page_enricher"
+    _predict: Any = PrivateAttr(None)
+
+    def drops(self) -> tuple[str, ...]:
+        return (self.field,) if self.overwrite else ()  # a column would hide the new entry
+
+    def writes(self) -> Mapping[str, pa.DataType]:
+        return {EXTRA: STRING}
+
+    def optional_reads(self) -> tuple[str, ...]:
+        return (self.field,)
+
+    def assets(self) -> tuple[str, ...]:
+        return (self.weights,) if self.model == "fasttext" else ()
+
+    def load(self, assets: AssetFolder) -> None:
+        if self.model == "langdetect":
+            self._predict = langdetect_scores(self.seed)
+        else:
+            self._predict = fasttext_top(load_fasttext(assets.path(self.weights)))
+
+    def modify(self, batch: Batch) -> Mapping[str, pa.Array]:
+        fields.absent(batch, self.field, overwrite=self.overwrite)
+        entries: list[dict[str, Any]] = []
+        for text in batch.text.to_pylist():
+            if PUNCTUATION.issuperset(text):
+                entries.append({self.field: {}})
+                continue
+            if self.model == "fasttext":
+                text = text.replace("\n", "" if self.newlines == "delete" else " ")
+            entries.append({self.field: self._predict(text)})
+        return {EXTRA: fields.with_entries(batch, entries)}
+
+
+def fasttext_top(model: Any) -> Any:
+    """A function from one line of text to {best language: probability}."""
+
+    def predict(line: str) -> dict[str, float]:
+        found = model.predict(line + "\n", 1, 0.0, "strict")
+        return {label.removeprefix("__label__"): p for p, label in found}
+
+    return predict
+
+
+def langdetect_scores(seed: int) -> Any:
+    """A function from a text to the probabilities of langdetect."""
+    try:
+        import langdetect
+    except ImportError as error:
+        raise ValueError(
+            f"model: langdetect needs a package: pip install langdetect ({error})"
+        ) from None
+
+    def predict(text: str) -> dict[str, float]:
+        langdetect.DetectorFactory.seed = seed
+        return {found.lang: found.prob for found in langdetect.detect_langs(text)}
+
+    return predict
+
+
+class SentenceLanguages(Modifier, name="sentence_languages"):
+    """Add the languages of a text's sentences as a field (in `extra`).
+
+    The field is `{language: {average_probability, number_of_sentences}}`; the average is over the
+    sentences in which the language was found. A newline in a sentence is read as a space, or (as
+    in DCLM, which loses such documents) is an error.
+    """
+
+    model: Literal["fasttext", "langdetect"] = Field("fasttext", description="what identifies")
+    sentences: SentenceKind = Field("blingfire", description="what splits sentences")
+    field: str = Field("sentence_languages", min_length=1, description="field to write")
+    weights: str = Field("lid.176.ftz", description="asset: the fastText model")
+    newlines: Literal["space", "error"] = Field("space", description="a newline in a sentence")
+    seed: int = Field(0, ge=0, description="langdetect draws at random: another seed, other draws")
+    overwrite: bool = Field(False, description="replace a field of this name; else it is an error")
+    reference: ClassVar[str | None] = "detect_lang_paragraph_enricher"
+    _predict: Any = PrivateAttr(None)
+
+    def drops(self) -> tuple[str, ...]:
+        return (self.field,) if self.overwrite else ()  # a column would hide the new entry
+
+    def writes(self) -> Mapping[str, pa.DataType]:
+        return {EXTRA: STRING}
+
+    def optional_reads(self) -> tuple[str, ...]:
+        return (self.field,)
+
+    def assets(self) -> tuple[str, ...]:
+        return (self.weights,) if self.model == "fasttext" else ()
+
+    def load(self, assets: AssetFolder) -> None:
+        sentence_splitter(self.sentences, "english")
+        if self.model == "langdetect":
+            self._predict = langdetect_scores(self.seed)
+        else:
+            self._predict = fasttext_top(load_fasttext(assets.path(self.weights)))
+
+    def modify(self, batch: Batch) -> Mapping[str, pa.Array]:
+        fields.absent(batch, self.field, overwrite=self.overwrite)
+        entries = [{self.field: self._languages(text)} for text in batch.text.to_pylist()]
+        return {EXTRA: fields.with_entries(batch, entries)}
+
+    def _languages(self, text: str) -> dict[str, dict[str, float]]:
+        found: dict[str, list[float]] = {}
+        for sentence in split_sentences(text, self.sentences):
+            if PUNCTUATION.issuperset(sentence):
+                continue
+            if self.model == "fasttext" and "\n" in sentence:
+                if self.newlines == "error":
+                    raise ValueError("a sentence holds a newline; set newlines: space")
+                sentence = sentence.replace("\n", " ")
+            for language, probability in self._predict(sentence).items():
+                found.setdefault(language, []).append(probability)
+        return {
+            language: {
+                "average_probability": sum(values) / len(values),
+                "number_of_sentences": len(values),
+            }
+            for language, values in found.items()
+        }
+
+
+class LanguageFromScores(Filter, name="language_from_scores"):
+    """Keep documents with a wanted language above a probability. Reads what `language_scores` adds.
+
+    The probability must be greater, not equal, as in DCLM.
+    """
+
+    keep: tuple[str, ...] = Field(description="language codes to keep")
+    above: float = Field(0.0, ge=0, description="kept with a probability greater than this")
+    field: str = Field("language_scores", min_length=1, description="field with the probabilities")
+    reasons: ClassVar[tuple[str, ...]] = ("other_language",)
+    reference: ClassVar[str | None] = "language_filter"
+
+    def reads(self) -> tuple[str, ...]:
+        return ()
+
+    def optional_reads(self) -> tuple[str, ...]:
+        return (self.field,)
+
+    def reject(self, batch: Batch) -> pa.Array:
+        gone = []
+        for scores in fields.needed(batch, self.field, why=self.name):
+            if not isinstance(scores, dict):
+                raise ValueError(f"{self.field!r} is {type(scores).__name__}, expected a mapping")
+            gone.append(not any(scores.get(language, 0.0) > self.above for language in self.keep))
+        return because(np.array(gone, dtype=bool), "other_language")

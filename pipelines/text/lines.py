@@ -1,9 +1,14 @@
-"""Modifiers that drop lines. A document that loses all of them goes, with the reason `emptied`."""
+"""Modifiers that drop lines. A document that loses all of them goes, with the reason `emptied`.
+
+A line is what lies between newlines, as it stands; empty lines stay. Parameters say whether the
+result is stripped, and whether one of nothing but white space counts as emptied.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import pyarrow as pa
 from pydantic import Field
@@ -11,10 +16,18 @@ from pydantic import Field
 from pipelines.batch import Batch
 from pipelines.operators import Modifier, each
 from pipelines.schema import STRING, TEXT
+from pipelines.text.patterns import Pattern
+from pipelines.text.substrings import Location, PhraseList
+from pipelines.text.units import WordKind, split_words
 
 
 class LineModifier(Modifier):
     """Keeps the lines for which `keeps` says so."""
+
+    strip: bool = Field(False, description="strip white space around the resulting text")
+    keep_blank: bool = Field(
+        False, description="keep a document of which only white space is left, as DCLM does"
+    )
 
     def writes(self) -> Mapping[str, pa.DataType]:
         return {TEXT: STRING}
@@ -23,22 +36,58 @@ class LineModifier(Modifier):
         """Whether a line (between newlines, not stripped) stays."""
         raise NotImplementedError
 
-    def modify(self, batch: Batch) -> Mapping[str, pa.Array]:
-        def rewrite(text: str) -> str | None:
-            kept = "\n".join(line for line in text.split("\n") if self.keeps(line))
-            return kept if kept.strip() else None
+    def rewrite(self, text: str) -> str:
+        """The text without the lines that go."""
+        return "\n".join(line for line in text.split("\n") if self.keeps(line))
 
-        return {TEXT: each(batch.text, rewrite, type=STRING)}
+    def finish(self, text: str) -> str | None:
+        """The result, or None when nothing is left."""
+        if self.strip:
+            text = text.strip()
+        return text if text and (self.keep_blank or text.strip()) else None
+
+    def modify(self, batch: Batch) -> Mapping[str, pa.Array]:
+        return {TEXT: each(batch.text, lambda text: self.finish(self.rewrite(text)), type=STRING)}
 
 
 class LineWords(LineModifier, name="line_words"):
-    """Drop lines with fewer words than this; empty lines stay. (Penedo et al. 2023, G.2)"""
+    """Drop lines with fewer words than this; empty lines stay. (Penedo et al. 2023, G.2)
 
-    min_words: int = Field(2, ge=1, description="fewest words a kept line has")
+    Words lie between white space, so a line of spaces has none.
+    """
+
+    min_words: int = Field(2, ge=0, description="fewest words a kept line has")
+    max_words: int | None = Field(None, ge=0, description="most words a kept line has")
     reference: ClassVar[str | None] = "line_length_modifier"
 
     def keeps(self, line: str) -> bool:
-        return not line or len(line.split()) >= self.min_words
+        if not line:
+            return True
+        words = len(line.split())
+        return self.min_words <= words and (self.max_words is None or words <= self.max_words)
+
+
+class LongWordLines(LineModifier, name="long_word_lines"):
+    """Drop lines that hold a word longer than this. (Raffel et al. 2020, 2.2: 1,000 characters)"""
+
+    max_characters: int = Field(1000, ge=1, description="longest word of a kept line")
+    words: WordKind = Field("whitespace", description="definition of a word")
+    skip_punctuation: bool = Field(
+        False, description="words that begin with no letter or digit do not count"
+    )
+    skip_whitespace: bool = Field(True, description="blank words do not count (uax29 has some)")
+    reference: ClassVar[str | None] = "word_length_modifier"
+
+    def keeps(self, line: str) -> bool:
+        if len(line) <= self.max_characters:
+            return True
+        words = split_words(
+            line,
+            self.words,
+            skip_punctuation=self.skip_punctuation,
+            skip_whitespace=self.skip_whitespace,
+        )
+        return max(map(len, words), default=0) <= self.max_characters
 
 
 class UppercaseLines(LineModifier, name="uppercase_lines"):
@@ -49,6 +98,135 @@ class UppercaseLines(LineModifier, name="uppercase_lines"):
 
     def keeps(self, line: str) -> bool:
         return not line or sum(map(str.isupper, line)) <= self.max_fraction * len(line)
+
+
+class DigitLines(LineModifier, name="digit_lines"):
+    """Drop lines of too many digits; empty lines stay. (Penedo et al. 2023, G.2)
+
+    The default drops lines that are nothing but digits (`str.isdigit`, superscripts too).
+    """
+
+    max_fraction: float = Field(0.999999, ge=0, le=1, description="digits of characters, at most")
+    reference: ClassVar[str | None] = "numeric_ratio_line_modifier"
+
+    def keeps(self, line: str) -> bool:
+        return not line or sum(map(str.isdigit, line)) <= self.max_fraction * len(line)
+
+
+COUNTED = (
+    "likes",
+    "shares",
+    "comments",
+    "retweets",
+    "reposts",
+    "quotes",
+    "bookmarks",
+    "upvotes",
+    "downvotes",
+    "downloads",
+    "views",
+    "followers",
+)
+_COUNTER = re.compile(rf"\W*\d(?:,|\.|\d)*(?:k|m|b)?\s+(?:{'|'.join(COUNTED)})\W*")
+
+
+class CounterLines(LineModifier, name="counter_lines"):
+    """Drop lines that only count reactions, as `3.4k likes`. (Penedo et al. 2023, G.2)"""
+
+    reference: ClassVar[str | None] = "counter_line_modifier"
+
+    def keeps(self, line: str) -> bool:
+        return _COUNTER.fullmatch(line.lower()) is None
+
+
+class UnfinishedLines(LineModifier, name="unfinished_lines"):
+    """Drop lines that do not end like a sentence; empty lines stay. (Raffel et al. 2020, 2.2)
+
+    White space at the end of a line is overlooked; a line of nothing else goes.
+    """
+
+    endings: tuple[str, ...] = Field(
+        (".", "!", "?", '"', "\u2026"), min_length=1, description="how a kept line ends"
+    )
+    drop_ellipses: bool = Field(False, description="lines that end in an ellipsis go too")
+    reference: ClassVar[str | None] = "punctuation_line_modifier"
+
+    def keeps(self, line: str) -> bool:
+        if not line:
+            return True
+        end = line.rstrip()
+        if self.drop_ellipses and end.endswith(("...", "\u2026")):
+            return False
+        return end.endswith(self.endings)
+
+
+class RepeatedLinesWithin(LineModifier, name="drop_repeated_lines"):
+    """Drop all but the first of equal lines (or paragraphs) of a document; empty ones stay."""
+
+    unit: Literal["line", "paragraph"] = Field("line", description="what is compared")
+    normalize: bool = Field(True, description="compare stripped and in lower case")
+    reference: ClassVar[str | None] = "within_page_dedup"
+
+    def rewrite(self, text: str) -> str:
+        separator = "\n" if self.unit == "line" else "\n\n"
+        seen: set[str] = set()
+        kept = []
+        for unit in text.split(separator):
+            key = unit.strip().lower() if self.normalize else unit
+            if not key or key not in seen:
+                kept.append(unit)
+                seen.add(key)
+        return separator.join(kept)
+
+
+class SubstringLines(PhraseList, LineModifier, name="substring_lines"):
+    """Drop lines that contain a phrase, or take the phrase out of them. (Penedo et al. 2023, G.2)
+
+    In any place or at the start a white space before the phrase is part of it, at the end of the
+    line one behind `prefix`. Lines of more than `max_words` words are left alone.
+    """
+
+    regex: bool = Field(False, description="phrases are regular expressions, as in DCLM")
+    location: Location = Field("any", description="where in the line the phrase stands")
+    case_sensitive: bool = Field(False, description="tell upper from lower case")
+    max_words: int | None = Field(None, ge=0, description="longer lines are left alone")
+    remove_only: bool = Field(
+        False, description="take out the phrase; the line goes only when nothing is left"
+    )
+    drop_blank: bool = Field(
+        False, description="with remove_only, lines of nothing but white space go too, as in DCLM"
+    )
+    strip: bool = Field(True, description="strip white space around the resulting text")
+    reference: ClassVar[str | None] = "substring_line_modifier"
+
+    def prepare(self, entries: tuple[str, ...]) -> Pattern:
+        before, after = {
+            "any": (r"\s?", ""),
+            "prefix": ("^", r"\s?"),
+            "suffix": (r"\s?", "$"),
+        }[self.location]
+        return Pattern(
+            entries,
+            literal=not self.regex,
+            ignore_case=not self.case_sensitive,
+            before=before,
+            after=after,
+        )
+
+    def rewrite(self, text: str) -> str:
+        pattern: Pattern = self._made
+        kept = []
+        for line in text.split("\n"):
+            if self.max_words is not None and len(line.split()) > self.max_words:
+                kept.append(line)
+            elif not self.remove_only:
+                if not pattern.found(line):
+                    kept.append(line)
+            else:
+                left = pattern.remove(line)
+                if left.strip() or not line or (left == line and not self.drop_blank):
+                    kept.append(left)
+        return "\n".join(kept)
 
 
 class PolicyLines(LineModifier, name="policy_lines"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 from pydantic import Field, PrivateAttr
@@ -17,6 +17,7 @@ from pydantic import Field, PrivateAttr
 from pipelines.batch import Batch
 from pipelines.operators import AssetFolder, Modifier
 from pipelines.records import Frozen
+from pipelines.text import fields
 
 GOOD = "__label__hq"
 OTHER = "__label__cc"
@@ -25,12 +26,16 @@ OTHER = "__label__cc"
 class QualityScore(Modifier, name="quality_score"):
     """Add the probability that a document is good prose, by a fastText classifier.
 
-    Whitespace is squeezed to single spaces. Labels other than the negative one count as good.
+    Labels other than the negative one count as good.
     """
 
     model: str = Field(description="asset: a fastText classifier")
     column: str = Field("quality", description="column to write")
     negative: str = Field(OTHER, description="the label of documents that are not good")
+    whitespace: Literal["squeeze", "lines"] = Field(
+        "squeeze", description="squeeze white space to single spaces, or (as DCLM) only join lines"
+    )
+    overwrite: bool = Field(True, description="replace a field of this name; else it is an error")
     reference: ClassVar[str | None] = "classify_fasttext_hq_prob_enricher"
     _model: Any = PrivateAttr(None)
 
@@ -44,9 +49,11 @@ class QualityScore(Modifier, name="quality_score"):
         self._model = load_fasttext(assets.path(self.model))
 
     def modify(self, batch: Batch) -> Mapping[str, pa.Array]:
+        fields.absent(batch, self.column, overwrite=self.overwrite)
+        flat = one_line if self.whitespace == "squeeze" else joined_lines
         scores = []
         for text in batch.text.to_pylist():
-            [(probability, label)] = self._model.predict(one_line(text) + "\n", 1, 0.0, "strict")
+            [(probability, label)] = self._model.predict(flat(text) + "\n", 1, 0.0, "strict")
             probability = min(probability, 1.0)
             scores.append(1.0 - probability if label == self.negative else probability)
         return {self.column: pa.array(scores, type=pa.float64())}
@@ -55,6 +62,11 @@ class QualityScore(Modifier, name="quality_score"):
 def one_line(text: str) -> str:
     """The text as fastText reads it: one line, single spaces."""
     return " ".join(text.split())
+
+
+def joined_lines(text: str) -> str:
+    """The text as DCLM's classifier reads it: its lines (of every kind) with spaces between."""
+    return " ".join(text.strip().splitlines())
 
 
 def load_fasttext(path: Path) -> Any:

@@ -12,6 +12,8 @@ from pydantic import Field
 from pipelines.batch import Batch
 from pipelines.operators import Filter, because
 from pipelines.schema import URL
+from pipelines.text.patterns import Pattern
+from pipelines.text.substrings import PhraseList
 
 
 class UrlWords(Filter, name="url_words"):
@@ -60,3 +62,47 @@ def _hosts_above(url: str) -> list[str]:
         return []
     parts = host.split(".")
     return [".".join(parts[start:]) for start in range(len(parts))]
+
+
+class UrlSubstrings(PhraseList, Filter, name="url_substrings"):
+    """Reject documents whose URL contains phrases of a list. (Penedo et al. 2023, G.1)
+
+    Distinct phrases are counted, found from left to right without overlaps, the longest at each
+    place. Phrases are compared as written, so one with a character that `remove` takes out of the
+    URL is never found. `hosts: true` compares the whole host (port and user included) instead.
+    """
+
+    hosts: bool = Field(False, description="the URL's host must equal an entry")
+    min_phrases: int = Field(1, ge=1, description="distinct phrases from which on a document goes")
+    whole_words: bool = Field(False, description="a phrase is no part of a longer word")
+    case_sensitive: bool = Field(False, description="tell upper from lower case")
+    remove: tuple[str, ...] = Field((), description="strings taken out of the URL before")
+    reasons: ClassVar[tuple[str, ...]] = ("blocked_domain", "words_in_url")
+    reference: ClassVar[str | None] = "url_substring_filter"
+
+    def reads(self) -> tuple[str, ...]:
+        return (URL,)
+
+    def prepare(self, entries: tuple[str, ...]) -> Pattern | frozenset[str]:
+        if not self.case_sensitive:
+            entries = tuple(entry.lower() for entry in entries)
+        if self.hosts:
+            return frozenset(entries)
+        border = r"\b" if self.whole_words else ""
+        longest_first = sorted(set(entries), key=lambda entry: (-len(entry), entry))
+        return Pattern(longest_first, literal=True, before=border, after=border)
+
+    def reject(self, batch: Batch) -> pa.Array:
+        gone = np.zeros(batch.num_rows, dtype=bool)
+        for position, url in enumerate(batch.column(URL).to_pylist()):
+            if url is None:
+                raise ValueError("a document has no url; drop such documents before this step")
+            if not self.case_sensitive:
+                url = url.lower()
+            for removed in self.remove:
+                url = url.replace(removed, "")
+            if self.hosts:
+                gone[position] = urlsplit(url).netloc in self._made
+            else:
+                gone[position] = len(set(self._made.all(url))) >= self.min_phrases
+        return because(gone, "blocked_domain" if self.hosts else "words_in_url")

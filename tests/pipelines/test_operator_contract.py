@@ -14,10 +14,18 @@ from pipelines.operators import Fold, Operator, build, registry
 NEEDED: dict[str, dict[str, Any]] = {
     "domains": {"hosts": ["example.com"]},
     "hash_sample": {"fraction": 0.5},
+    "language_from_scores": {"keep": ["en"], "field": "scores"},
+    "letters_per_token": {"tokenizer": "tiny-bpe.json"},
     "quality_score": {"model": "tiny-quality.bin"},
     "select": {"by": "quality", "fraction": 0.5, "missing": "drop"},
+    "substring_lines": {"phrases": ["cat", "one"]},
+    "substrings": {"phrases": ["cat", "one"]},
+    "threshold": {"by": "quality", "min_score": 0.2, "max_score": 0.9},
     "token_count": {"tokenizer": "tiny-bpe.json"},
+    "url_substrings": {"phrases": ["example"]},
     "url_words": {"words": ["casino"]},
+    "value_counts": {"by": "quality"},
+    "words_removed": {"before": "words"},
 }
 """Parameters of the operators that have required ones."""
 
@@ -33,6 +41,7 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Assets:
     other = ["buy cheap pills now", "click here click here"] * 5
     train_classifier(good, other, recipe=recipe, out=folder / "tiny-quality.bin")
     (folder / "lid.176.ftz").write_bytes((folder / "tiny-quality.bin").read_bytes())
+    (folder / "iana_tlds.txt").write_text("com\norg\n")
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))

@@ -1,0 +1,92 @@
+"""Lists of phrases and regular expressions, matched without surprises.
+
+Expressions that repeat something (`*`, `+`, `{2,}`) run in the engine `regex` with a time limit per
+document, so that a catastrophic one is an error on that document and no hang.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import regex
+
+SECONDS_PER_DOCUMENT = 5.0
+_REPEATS = re.compile(r"[*+?]|\{\d*,?\d*\}")
+
+
+class Pattern:
+    """One expression out of several alternatives, tried from left to right at each place.
+
+    ValueError for an empty list, an empty entry (it would match everywhere) or a broken expression.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[str],
+        *,
+        literal: bool = False,
+        ignore_case: bool = False,
+        multiline: bool = False,
+        before: str = "",
+        after: str = "",
+    ) -> None:
+        check_entries(entries)
+        limited = not literal and any(map(_REPEATS.search, entries))
+        alternatives = "|".join(re.escape(e) if literal else e for e in entries)
+        if len(entries) > 1 or before or after:
+            alternatives = f"(?:{alternatives})"
+        source = f"{before}{alternatives}{after}"
+        flags = (re.IGNORECASE if ignore_case else 0) | (re.MULTILINE if multiline else 0)
+        self._timeout: dict[str, float] = {}
+        self._compiled: Any
+        try:
+            self._compiled = re.compile(source, flags)
+            if limited:
+                self._compiled = regex.compile(source, flags | regex.V0)
+                self._timeout = {"timeout": SECONDS_PER_DOCUMENT}
+        except (re.error, regex.error) as error:
+            raise ValueError(f"{source!r} is no regular expression: {error}") from None
+
+    def found(self, text: str) -> bool:
+        """Whether the expression occurs. TimeoutError when that takes too long to say."""
+        return self._compiled.search(text, **self._timeout) is not None
+
+    def all(self, text: str) -> list[str]:
+        """The matched strings, from left to right, without overlaps."""
+        return [match.group(0) for match in self._matches(text)]
+
+    def remove(self, text: str) -> str:
+        """The text without the matches."""
+        return str(self._compiled.sub("", text, **self._timeout))
+
+    def split(self, text: str) -> list[str]:
+        """What lies between the matches."""
+        parts, last = [], 0
+        for match in self._matches(text):
+            parts.append(text[last : match.start()])
+            last = match.end()
+        return [*parts, text[last:]]
+
+    def _matches(self, text: str) -> Iterator[Any]:
+        return iter(self._compiled.finditer(text, **self._timeout))
+
+
+def check_entries(entries: Sequence[str]) -> None:
+    """ValueError for a list that would match everything."""
+    if not entries:
+        raise ValueError("the list of phrases is empty: it would match every document; name some")
+    if "" in entries:
+        raise ValueError("the list has an empty entry, which matches everything; remove it")
+
+
+def read_list(path: Any) -> tuple[str, ...]:
+    """The lines of a list file, without those that are blank. ValueError when none is left."""
+    if str(path).endswith((".pkl", ".pickle")):
+        raise ValueError(f"{path}: pickled expressions are not read; give the list as text")
+    text = path.read_text(encoding="utf-8")
+    entries = tuple(line for line in text.split("\n") if line.strip())
+    if not entries:
+        raise ValueError(f"{path} is empty: an empty list would match every document")
+    return entries

