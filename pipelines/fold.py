@@ -13,8 +13,9 @@ from pydantic import Field
 
 from pipelines.batch import Batch
 from pipelines.operators import Fold, choose
+from pipelines.plan import Held, Plan, held_rows, held_schema, loaded
 from pipelines.records import Frozen
-from pipelines.shard import Held, Plan, Rejections, held_rows, held_schema, loaded
+from pipelines.rejections import Rejections
 from pipelines.stats import Tally
 from pipelines.storage import Done, Store, attempt_name, commit, find_done, open_store
 from pipelines.writers import TableWriter, write_table

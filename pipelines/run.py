@@ -21,6 +21,7 @@ from pipelines.fold import FoldTask, groups_of, run_fold
 from pipelines.operators import Dedup, Fold, PipelineError, Select
 from pipelines.partitions import Verdict, find_cut, find_duplicates
 from pipelines.pipeline import Pipeline, Step
+from pipelines.plan import Held, Plan, ShardTask
 from pipelines.pool import Pool
 from pipelines.progress import Step as ProgressStep
 from pipelines.progress import step as progress_step
@@ -38,7 +39,7 @@ from pipelines.records import (
     now,
     parse_record,
 )
-from pipelines.shard import Held, Plan, ShardTask, role, run_shard, steps_of
+from pipelines.shard import role, run_shard, steps_of
 from pipelines.stats import RunStats, StepStats, add_counts, merge
 from pipelines.storage import Done, done_name, open_store, write_bytes
 

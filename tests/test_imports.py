@@ -49,7 +49,7 @@ THIRD_PARTY = {
     "sqlalchemy": ("leaderboard/",),
 }
 
-SEALED_OFF = ("executors", "storage", "run", "shard", "pool", "chain", "cluster")
+SEALED_OFF = ("executors", "storage", "run", "shard", "plan", "pool", "chain", "cluster")
 INNER = ("text", "image_text", "dedup", "kernels")
 
 
