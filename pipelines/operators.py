@@ -54,6 +54,7 @@ BUILTIN = (
     "pipelines.text.unit_dedup",
     "pipelines.text.urls",
     "pipelines.dedup.exact",
+    "pipelines.dedup.ngram_bloom",
     "pipelines.selection",
 )
 """Modules whose import registers the operators that come with the platform."""

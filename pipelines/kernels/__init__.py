@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-MODULES = ("hashing", "words")
+MODULES = ("bloom", "buffers", "hashing", "words")
 
 
 def __getattr__(name: str) -> ModuleType:
