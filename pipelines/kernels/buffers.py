@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -27,3 +29,17 @@ def buffers_of(texts: pa.Array) -> tuple[Bytes, Offsets]:
     if data_buffer is None:
         return np.zeros(0, dtype=np.uint8), offsets
     return np.frombuffer(data_buffer, dtype=np.uint8), offsets
+
+
+def empty(size: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """An array of anything, from memory that a batch before has used.
+
+    Fresh pages cost more than most kernels (the first touch of each is a fault); Arrow's allocator
+    keeps those that were given back.
+    """
+    pool = pa.mimalloc_memory_pool() if _MIMALLOC else pa.default_memory_pool()
+    buffer = pa.allocate_buffer(max(size, 1) * np.dtype(dtype).itemsize, memory_pool=pool)
+    return np.frombuffer(buffer, dtype=dtype)
+
+
+_MIMALLOC = "mimalloc" in pa.supported_memory_backends()

@@ -16,6 +16,7 @@ UTF-8 was validated by the reader. UAX #29 is implemented after the standard's r
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numba as nb
@@ -23,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipelines.kernels.buffers import Bytes, Offsets, buffers_of
+from pipelines.kernels.buffers import Bytes, Offsets, buffers_of, empty
 from pipelines.kernels.unicode_table import (
     ALNUM,
     CLASS_MASK,
@@ -87,36 +88,48 @@ class Words:
 def whitespace(texts: pa.Array) -> Words:
     """Words as Python's str.split finds them."""
     data, offsets = buffers_of(texts)
-    return _words(_split_unicode(data, offsets, INDEX, BLOCKS), data)
+    return _words(_split_unicode, data, offsets, INDEX, BLOCKS)
 
 
 def fasttext(texts: pa.Array) -> Words:
     """Words as fastText splits a line: at ASCII white space and NUL only."""
     data, offsets = buffers_of(texts)
-    return _words(_split_bytes(data, offsets), data)
+    return _words(_split_bytes, data, offsets)
 
 
 def uax29(texts: pa.Array) -> Words:
     """UAX #29 words whose first character is alphanumeric."""
     data, offsets = buffers_of(texts)
-    return _words(_segment(data, offsets, INDEX, BLOCKS, KEEP_ALNUM), data)
+    return _words(_segment, data, offsets, INDEX, BLOCKS, KEEP_ALNUM)
 
 
 def uax29_tokens(texts: pa.Array) -> Words:
     """UAX #29 segments other than white space, punctuation included."""
     data, offsets = buffers_of(texts)
-    return _words(_segment(data, offsets, INDEX, BLOCKS, KEEP_NOT_SPACE), data)
+    return _words(_segment, data, offsets, INDEX, BLOCKS, KEEP_NOT_SPACE)
 
 
 def uax29_segments(texts: pa.Array) -> Words:
     """All UAX #29 segments, white space too: together they are the text."""
     data, offsets = buffers_of(texts)
-    return _words(_segment(data, offsets, INDEX, BLOCKS, KEEP_ALL), data)
+    return _words(_segment, data, offsets, INDEX, BLOCKS, KEEP_ALL)
 
 
-def _words(found: tuple[Ints, Ints, npt.NDArray[np.int32], Hashes, Ints], data: Bytes) -> Words:
-    start, stop, length, hashes, borders = found
-    return Words(start, stop, length, hashes, borders[:-1], borders[1:], data)
+def _words(kernel: Callable[..., int], data: Bytes, offsets: Offsets, *options: object) -> Words:
+    """Run a kernel over outputs large enough: it answers the number of words, or -1."""
+    size = int(offsets[-1] - offsets[0])
+    capacity = size // 4 + 16
+    while True:
+        start, stop = empty(capacity, np.int64), empty(capacity, np.int64)
+        length, hashes = empty(capacity, np.int32), empty(capacity, np.uint64)
+        borders = np.zeros(len(offsets), np.int64)
+        count = kernel(data, offsets, *options, start, stop, length, hashes, borders)
+        if count >= 0:
+            break
+        capacity = min(2 * capacity, size + 16)
+    return Words(
+        start[:count], stop[:count], length[:count], hashes[:count], borders[:-1], borders[1:], data
+    )
 
 
 @nb.njit(cache=True, inline="always")
@@ -146,24 +159,19 @@ def mix(state: np.uint64, byte: np.uint8) -> np.uint64:
     return ((state << _5 | state >> _59) ^ np.uint64(byte)) * HASH_PRIME
 
 
-@nb.njit(cache=True)
-def _grown(array, size):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - any dtype
-    larger = np.empty(size, dtype=array.dtype)
-    larger[: len(array)] = array
-    return larger
-
-
 @nb.njit(cache=True, nogil=True)
 def _split_bytes(
-    data: Bytes, offsets: Offsets
-) -> tuple[Ints, Ints, npt.NDArray[np.int32], Hashes, Ints]:
-    rows = len(offsets) - 1
-    capacity = (offsets[rows] - offsets[0]) // 4 + 16
-    start, stop = np.empty(capacity, np.int64), np.empty(capacity, np.int64)
-    length, hashes = np.empty(capacity, np.int32), np.empty(capacity, np.uint64)
-    borders = np.zeros(rows + 1, np.int64)
+    data: Bytes,
+    offsets: Offsets,
+    start: Ints,
+    stop: Ints,
+    length: npt.NDArray[np.int32],
+    hashes: Hashes,
+    borders: Ints,
+) -> int:
+    capacity = len(start)
     count = 0
-    for row in range(rows):
+    for row in range(len(offsets) - 1):
         place, end = offsets[row], offsets[row + 1]
         while place < end:
             byte = data[place]
@@ -181,13 +189,11 @@ def _split_bytes(
                 chars += (byte & 0xC0) != 0x80
                 place += 1
             if count == capacity:
-                capacity *= 2
-                start, stop = _grown(start, capacity), _grown(stop, capacity)
-                length, hashes = _grown(length, capacity), _grown(hashes, capacity)
+                return -1
             start[count], stop[count], length[count], hashes[count] = first, place, chars, state
             count += 1
         borders[row + 1] = count
-    return start[:count], stop[:count], length[:count], hashes[:count], borders
+    return count
 
 
 @nb.njit(cache=True, nogil=True)
@@ -196,46 +202,75 @@ def _split_unicode(
     offsets: Offsets,
     index: npt.NDArray[np.uint16],
     blocks: npt.NDArray[np.uint16],
-) -> tuple[Ints, Ints, npt.NDArray[np.int32], Hashes, Ints]:
-    rows = len(offsets) - 1
-    capacity = (offsets[rows] - offsets[0]) // 4 + 16
-    start, stop = np.empty(capacity, np.int64), np.empty(capacity, np.int64)
-    length, hashes = np.empty(capacity, np.int32), np.empty(capacity, np.uint64)
-    borders = np.zeros(rows + 1, np.int64)
+    start: Ints,
+    stop: Ints,
+    length: npt.NDArray[np.int32],
+    hashes: Hashes,
+    borders: Ints,
+) -> int:
+    capacity = len(start)
     count = 0
-    for row in range(rows):
+    for row in range(len(offsets) - 1):
         place, end = offsets[row], offsets[row + 1]
-        first = np.int64(-1)
-        state = HASH_SEED
-        chars = 0
         while place < end:
-            byte = data[place]
-            if byte < 0x80:
-                width = 1
-                space = byte == 32 or (9 <= byte <= 13) or (28 <= byte <= 31)
-            else:
-                code, width = decode(data, place)
-                space = (flags_of(code, index, blocks) & SPACE) != 0
-            if not space:
+            first = np.int64(-1)
+            state = HASH_SEED
+            chars = 0
+            while place < end:
+                byte = data[place]
+                if byte < 0x80:
+                    if byte == 32 or (9 <= byte <= 13) or (28 <= byte <= 31):
+                        if first >= 0:
+                            break
+                        place += 1
+                        continue
+                    if first < 0:
+                        first = place
+                    state = mix(state, byte)
+                    place += 1
+                    chars += 1
+                    continue
+                width = _width(byte)
+                if _flags_at(data, place, width, index, blocks) & SPACE:
+                    if first >= 0:
+                        break
+                    place += width
+                    continue
                 if first < 0:
                     first = place
-                    state = HASH_SEED
-                    chars = 0
                 for k in range(place, place + width):
                     state = mix(state, data[k])
+                place += width
                 chars += 1
-            place += width
-            if first >= 0 and (space or place == end):
+            if first >= 0:
                 if count == capacity:
-                    capacity *= 2
-                    start, stop = _grown(start, capacity), _grown(stop, capacity)
-                    length, hashes = _grown(length, capacity), _grown(hashes, capacity)
-                start[count], stop[count] = first, place - width if space else place
-                length[count], hashes[count] = chars, state
+                    return -1
+                start[count], stop[count], length[count], hashes[count] = first, place, chars, state
                 count += 1
-                first = np.int64(-1)
         borders[row + 1] = count
-    return start[:count], stop[:count], length[:count], hashes[:count], borders
+    return count
+
+
+@nb.njit(cache=True, inline="always")
+def _width(byte: int) -> int:
+    """Bytes of the character that begins with this byte (0x80 or above)."""
+    return np.int64(2) + (byte >= 0xE0) + (byte >= 0xF0)
+
+
+@nb.njit(cache=True, inline="always")
+def _flags_at(
+    data: Bytes,
+    place: int,
+    width: int,
+    index: npt.NDArray[np.uint16],
+    blocks: npt.NDArray[np.uint16],
+) -> int:
+    """The 16 bits of the character of two to four bytes at a place."""
+    code = np.uint32(data[place]) & (np.uint32(0x7F) >> np.uint32(width))
+    for k in range(place + 1, place + width):
+        code = code << np.uint32(6) | (np.uint32(data[k]) & np.uint32(0x3F))
+    high = np.uint32(index[code >> np.uint32(7)]) << np.uint32(7)
+    return np.int64(blocks[high | (code & np.uint32(127))])
 
 
 @nb.njit(cache=True, inline="always")
@@ -336,14 +371,18 @@ def _segment(
     index: npt.NDArray[np.uint16],
     blocks: npt.NDArray[np.uint16],
     keep: int,
-) -> tuple[Ints, Ints, npt.NDArray[np.int32], Hashes, Ints]:
-    rows = len(offsets) - 1
-    capacity = (offsets[rows] - offsets[0]) // 4 + 16
-    start, stop = np.empty(capacity, np.int64), np.empty(capacity, np.int64)
-    length, hashes = np.empty(capacity, np.int32), np.empty(capacity, np.uint64)
-    borders = np.zeros(rows + 1, np.int64)
+    start: Ints,
+    stop: Ints,
+    length: npt.NDArray[np.int32],
+    hashes: Hashes,
+    borders: Ints,
+) -> int:
+    capacity = len(start)
+    ascii_flags = np.empty(128, np.int64)
+    for byte in range(128):
+        ascii_flags[byte] = blocks[np.int64(index[0]) << 7 | byte]
     count = 0
-    for row in range(rows):
+    for row in range(len(offsets) - 1):
         place, end = offsets[row], offsets[row + 1]
         before, previous, raw = OTHER, OTHER, OTHER
         odd = False
@@ -351,56 +390,65 @@ def _segment(
         wanted = False
         chars = 0
         state = HASH_SEED
-        while place <= end:
-            # ASCII letters and digits behind letters or digits never begin a word: run on.
-            if previous == ALETTER or previous == NUMERIC:
-                while place < end:
-                    byte = data[place]
-                    if byte >= 0x80:
-                        break
-                    kind = np.int64(blocks[np.int64(index[0]) << 7 | np.int64(byte)]) & CLASS_MASK
-                    if kind != ALETTER and kind != NUMERIC:
-                        break
-                    state = mix(state, byte)
-                    chars += 1
-                    before, previous, raw = previous, kind, kind
-                    place += 1
-            if place == end:
-                flags, kind, width, border = 0, OTHER, 0, chars > 0
+        while place < end:
+            byte = data[place]
+            if byte < 0x80:
+                width = np.int64(1)
+                flags = ascii_flags[byte]
             else:
-                code, width = decode(data, place)
-                flags = flags_of(code, index, blocks)
-                kind = flags & CLASS_MASK
+                width = _width(byte)
+                flags = _flags_at(data, place, width, index, blocks)
+            kind = flags & CLASS_MASK
+            # Most characters are letters within a word, spaces, or ideographs: decided here.
+            if kind == ALETTER or kind == NUMERIC:
+                if chars == 0:
+                    border = False
+                elif previous == ALETTER or previous == NUMERIC:
+                    border = False
+                elif previous == WSEGSPACE and raw == WSEGSPACE:
+                    border = True
+                else:
+                    border = _breaks(
+                        before, previous, raw, kind, flags, odd, data, place + width, end, index,
+                        blocks,
+                    )  # fmt: skip
+            elif kind == WSEGSPACE:
+                border = chars > 0 and raw != WSEGSPACE
+            elif kind == OTHER and raw != ZWJ:
+                border = chars > 0
+            else:
                 border = chars > 0 and _breaks(
                     before, previous, raw, kind, flags, odd, data, place + width, end, index, blocks
                 )
             if border:
                 if wanted:
                     if count == capacity:
-                        capacity *= 2
-                        start, stop = _grown(start, capacity), _grown(stop, capacity)
-                        length, hashes = _grown(length, capacity), _grown(hashes, capacity)
+                        return -1
                     start[count], stop[count] = first, place
                     length[count], hashes[count] = chars, state
                     count += 1
                 first, chars, state, wanted = place, 0, HASH_SEED, False
-            if place == end:
-                break
             if keep == KEEP_ALNUM:
                 if chars == 0:
                     wanted = (flags & ALNUM) != 0
             elif keep == KEEP_ALL or (flags & SPACE) == 0:
                 wanted = True
-            for k in range(place, place + width):
+            state = mix(state, byte)
+            for k in range(place + 1, place + width):
                 state = mix(state, data[k])
             chars += 1
-            skipped = _is_ignored(kind) and not (
+            if EXTEND <= kind <= FORMAT and not (
                 border or chars == 1 or raw == CR or raw == LF or raw == NEWLINE
-            )
-            if not skipped:
+            ):  # WB4: skipped
+                raw = kind
+            else:
                 odd = kind == RI and not (previous == RI and odd)
-                before, previous = previous, kind
-            raw = kind
+                before, previous, raw = previous, kind, kind
             place += width
+        if wanted and chars > 0:
+            if count == capacity:
+                return -1
+            start[count], stop[count], length[count], hashes[count] = first, place, chars, state
+            count += 1
         borders[row + 1] = count
-    return start[:count], stop[:count], length[:count], hashes[:count], borders
+    return count
