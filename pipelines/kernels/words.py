@@ -381,6 +381,11 @@ def _segment(
     ascii_flags = np.empty(128, np.int64)
     for byte in range(128):
         ascii_flags[byte] = blocks[np.int64(index[0]) << 7 | byte]
+    letters = np.zeros(128, np.uint8)  # the class of ASCII letters and digits, 0 for others
+    for byte in range(128):
+        kind = ascii_flags[byte] & CLASS_MASK
+        if kind == ALETTER or kind == NUMERIC:
+            letters[byte] = kind
     count = 0
     for row in range(len(offsets) - 1):
         place, end = offsets[row], offsets[row + 1]
@@ -392,6 +397,18 @@ def _segment(
         state = HASH_SEED
         while place < end:
             byte = data[place]
+            if previous == ALETTER or previous == NUMERIC:  # run on over letters and digits
+                while byte < 0x80 and letters[byte]:
+                    state = mix(state, byte)
+                    chars += 1
+                    before, previous = previous, np.int64(letters[byte])
+                    raw = previous
+                    place += 1
+                    if place == end:
+                        break
+                    byte = data[place]
+                if place == end:
+                    break
             if byte < 0x80:
                 width = np.int64(1)
                 flags = ascii_flags[byte]
