@@ -50,7 +50,7 @@ docs: venv
 
 soak: venv
 	$(BIN)/python tests/soak/claim.py --workspace build/soak $(foreach file,$(LABELS),--labels $(file))
-	$(BIN)/python -m pytest -m soak --timeout 7200 -s tests/soak
+	$(BIN)/python -m pytest -m soak --timeout 7200 -s tests/soak tests/dclm/test_train.py
 
 bench: venv
 	$(BIN)/python benches/run_all.py

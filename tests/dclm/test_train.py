@@ -117,16 +117,17 @@ def test_losses_equal_those_of_a_plain_loop(packed_words, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_two_thousand_steps_equal_those_of_a_plain_loop(packed_words, tmp_path: Path) -> None:
+@pytest.mark.parametrize("steps", [500, pytest.param(2000, marks=pytest.mark.soak)])
+def test_many_steps_equal_those_of_a_plain_loop(packed_words, tmp_path: Path, steps: int) -> None:
     recipe, packed = packed_words
     # A rate at which rounding does not grow: at larger ones any two orders of summation part.
-    values = {"tokens": 2000 * 8 * 32, "learning_rate": 1e-3, "min_learning_rate": 1e-4}
+    values = {"tokens": steps * 8 * 32, "learning_rate": 1e-3, "min_learning_rate": 1e-4}
     recipe = Recipe.model_validate(recipe.model_dump() | values)
     train(str(packed), recipe=recipe, seed=0, out=str(tmp_path), micro_batch=4)
     data = Sequences(str(packed), recipe=recipe)
     ours = [row[1] for row in trace(tmp_path)]
-    assert len(ours) == 2000
-    np.testing.assert_allclose(ours, plain_losses(recipe, data, 0, 2000), atol=1e-4, rtol=0)
+    assert len(ours) == steps
+    np.testing.assert_allclose(ours, plain_losses(recipe, data, 0, steps), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parity
@@ -301,10 +302,35 @@ def test_two_processes_give_the_losses_of_one(packed_words, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+def test_one_process_goes_on_where_two_were_lost(packed_words, tmp_path: Path) -> None:
+    recipe, packed = packed_words
+    train(str(packed), recipe=recipe, seed=0, out=str(tmp_path / "whole"))
+    out = tmp_path / "moved"
+    code = script(recipe, packed, out, checkpoint_every=5).rstrip(")\n")
+    code += ", progress=lambda done, *_: done < 18 or os._exit(9))\n"
+    process = start(code, tmp_path, processes=2)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode != 0, output.decode()[-3000:]
+    (checkpoint,) = (out / "checkpoints").glob("step-*")
+    first = []
+    train(
+        str(packed),
+        recipe=recipe,
+        seed=0,
+        out=str(out),
+        progress=lambda *values: first.append(values[0]),
+    )
+    assert first[0] == int(checkpoint.name.removeprefix("step-")) + 1 >= 6
+    one, two = ([row[1] for row in trace(folder)] for folder in (tmp_path / "whole", out))
+    np.testing.assert_allclose(two, one, atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("processes", [1, 2])
-def test_kill_at_a_random_step_changes_nothing(tmp_path: Path, processes: int) -> None:
-    """A model of 4 million parameters, 300 steps, kill -9, the same command again."""
+@pytest.mark.parametrize("steps", [60, pytest.param(300, marks=pytest.mark.soak)])
+def test_kill_at_a_random_step_changes_nothing(tmp_path: Path, processes: int, steps: int) -> None:
+    """A model of 4 million parameters, kill -9, the same command again."""
     shape = {
         "vocab_size": data_sets.VOCAB,
         "dim": 256,
@@ -313,7 +339,7 @@ def test_kill_at_a_random_step_changes_nothing(tmp_path: Path, processes: int) -
         "seq_len": 32,
     }
     recipe = data_sets.recipe(
-        tmp_path, model=shape, tokens=300 * 4 * 32, global_batch_size=4, learning_rate=1e-3
+        tmp_path, model=shape, tokens=steps * 4 * 32, global_batch_size=4, learning_rate=1e-3
     )
     assert recipe.model.num_params == pytest.approx(4_000_000, rel=0.15)
     from dclm.tokens import pack
@@ -325,8 +351,8 @@ def test_kill_at_a_random_step_changes_nothing(tmp_path: Path, processes: int) -
     finish(start(script(recipe, packed, whole), tmp_path, processes=processes))
     for path in tmp_path.glob("pid-*"):
         path.unlink()
-    code = script(recipe, packed, killed, checkpoint_every=20)
-    step = int(np.random.default_rng(time.time_ns()).integers(25, 280))
+    code = script(recipe, packed, killed, checkpoint_every=10)
+    step = int(np.random.default_rng(time.time_ns()).integers(25, steps - 15))
     process = start(code, tmp_path, processes=processes)
     deadline = time.monotonic() + 400
     while len(read_metrics(killed / "metrics.jsonl")) < step:
@@ -342,7 +368,7 @@ def test_kill_at_a_random_step_changes_nothing(tmp_path: Path, processes: int) -
     assert not (killed / "record.json").exists(), "it was killed before its end"
     assert list((killed / "checkpoints").glob("step-*"))
     finish(start(code, tmp_path, processes=processes))
-    assert len(trace(whole)) == 300
+    assert len(trace(whole)) == steps
     assert trace(killed) == trace(whole), f"killed at step {step}"
 
 
