@@ -54,6 +54,7 @@ BUILTIN = (
     "pipelines.text.unit_dedup",
     "pipelines.text.urls",
     "pipelines.dedup.exact",
+    "pipelines.dedup.minhash",
     "pipelines.dedup.ngram_bloom",
     "pipelines.selection",
 )
@@ -225,6 +226,8 @@ class Dedup(Operator):
     """
 
     kind: ClassVar[str] = "dedup"
+    linked: ClassVar[bool] = False
+    """Whether rows that share any key are joined into groups; else each key is a group."""
     reasons: ClassVar[tuple[str, ...]] = ("duplicate",)
 
     def keys(self, batch: Batch) -> Keys:

@@ -108,38 +108,59 @@ def run_group(task: GroupTask) -> Done:
     standing = find_done(store, task.key)
     if standing is not None:
         return standing
-    batches = [
-        batch for name in task.files if (batch := read_indexed(store, name, task.part)) is not None
-    ]
-    table = pa.Table.from_batches(batches, schema=KEY_SCHEMA)
-    high, low, rank, row, unit = (
-        table.column(name).to_numpy() for name in ("high", "low", "rank", "row", "unit")
-    )
-    order = np.lexsort((unit, row, rank, low, high))
-    same = np.zeros(len(order), dtype=bool)
-    same[1:] = (high[order][1:] == high[order][:-1]) & (low[order][1:] == low[order][:-1])
-    dropped_rows, dropped_units = row[order][same], unit[order][same]
-    order = np.lexsort((dropped_units, dropped_rows))
-    dropped_rows, dropped_units = dropped_rows[order], dropped_units[order]
-    shards = dropped_rows >> ROW_BITS
-    borders = [*np.flatnonzero(np.diff(shards, prepend=-1)).tolist(), len(shards)]
-    parts = {
-        int(shards[start]): pa.record_batch(
-            [pa.array(dropped_rows[start:stop]), pa.array(dropped_units[start:stop])],
-            schema=VERDICT_SCHEMA,
-        )
-        for start, stop in pairwise(borders)
-    }
+    _, row, unit, same = grouped_keys(store, task.files, task.part)
+    dropped_rows, dropped_units = row[same], unit[same]
     name = attempt_name(f"work/verdict-{task.part:04d}", ".arrow")
-    file = write_indexed(store, name, parts, schema=VERDICT_SCHEMA)
+    file = write_dropped(store, name, dropped_rows, dropped_units)
     sizes = np.diff(np.append(np.flatnonzero(~same), len(same))) if len(same) else np.zeros(0, int)
     counts = {
-        "units": len(high),
+        "units": len(row),
         "groups_of_duplicates": int((sizes > 1).sum()),
         "largest_group": int(sizes.max(initial=0)),
         "dropped_units": len(dropped_rows),
     }
     return commit(store, Done(key=task.key, files=(file,), counts=counts))
+
+
+def grouped_keys(
+    store: Store, files: Sequence[str], part: int
+) -> tuple[
+    npt.NDArray[np.float64],
+    npt.NDArray[np.int64],
+    npt.NDArray[np.int64],
+    npt.NDArray[np.bool_],
+]:
+    """Rank, row and unit of one part's keys from all shards, those of equal keys side by side.
+
+    Inside a group the lowest rank, then row, then unit stands first. The last array says which
+    have the key of the one before.
+    """
+    batches = [batch for name in files if (batch := read_indexed(store, name, part)) is not None]
+    table = pa.Table.from_batches(batches, schema=KEY_SCHEMA)
+    high, low, rank, row, unit = (table.column(name).to_numpy() for name in KEY_SCHEMA.names)
+    order = np.lexsort((unit, row, rank, low, high))
+    high, low = high[order], low[order]
+    same = np.zeros(len(order), dtype=bool)
+    same[1:] = (high[1:] == high[:-1]) & (low[1:] == low[:-1])
+    return rank[order], row[order], unit[order], same
+
+
+def write_dropped(
+    store: Store, name: str, rows: npt.NDArray[np.int64], units: npt.NDArray[np.int64]
+) -> Any:
+    """A file of the units that go, one part per shard."""
+    order = np.lexsort((units, rows))
+    rows, units = rows[order], units[order]
+    shards = rows >> ROW_BITS
+    borders = [*np.flatnonzero(np.diff(shards, prepend=-1)).tolist(), len(shards)]
+    parts = {
+        int(shards[start]): pa.record_batch(
+            [pa.array(rows[start:stop]), pa.array(units[start:stop])],
+            schema=VERDICT_SCHEMA,
+        )
+        for start, stop in pairwise(borders)
+    }
+    return write_indexed(store, name, parts, schema=VERDICT_SCHEMA)
 
 
 def read_verdict(

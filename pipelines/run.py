@@ -18,6 +18,7 @@ from pydantic import Field
 from pipelines.chain import RECORD, write_chain
 from pipelines.executors import MapTasks, map_here
 from pipelines.fold import FoldTask, groups_of, run_fold
+from pipelines.links import find_linked
 from pipelines.operators import Dedup, Fold, PipelineError, Select
 from pipelines.partitions import Verdict, find_cut, find_duplicates
 from pipelines.pipeline import Pipeline, Step
@@ -272,7 +273,8 @@ class _Run:
             return None, nothing, held
         if isinstance(operator, Dedup):
             files = [_named(one, "keys") for one in done]
-            verdict = find_duplicates(
+            find = find_linked if operator.linked else find_duplicates
+            verdict = find(
                 self.store,
                 state=digest(state),
                 files=files,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-MODULES = ("bloom", "buffers", "hashing", "words")
+MODULES = ("bloom", "buffers", "components", "hashing", "minhash", "repetition", "stats", "words")
 
 
 def __getattr__(name: str) -> ModuleType:

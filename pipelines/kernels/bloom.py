@@ -140,7 +140,7 @@ def cut(data: Bytes, offsets: Offsets, sifted: Sifted) -> tuple[Bytes, Offsets]:
 
 
 @nb.njit(cache=True, inline="always")
-def _final(state: np.uint64) -> np.uint64:
+def final(state: np.uint64) -> np.uint64:
     """Mix all bits of a 64-bit number (the finalizer of SplitMix64)."""
     state = (state ^ (state >> _30)) * _M1
     state = (state ^ (state >> _27)) * _M2
@@ -153,7 +153,7 @@ def _contains(key: np.uint64, bits: Hashes, num_hashes: int) -> bool:
     first = np.int64(((key >> _32) * blocks) >> _32) * BLOCK_WORDS
     state = np.uint64(0)
     for k in range(num_hashes):
-        state = _final(key + np.uint64(k + 1) * _P) if k % 7 == 0 else state >> _9
+        state = final(key + np.uint64(k + 1) * _P) if k % 7 == 0 else state >> _9
         bit = state & _511
         if not (bits[first + np.int64(bit >> _6)] >> (bit & _63)) & _ONE:
             return False
@@ -168,7 +168,7 @@ def _insert(key: np.uint64, bits: Hashes, num_hashes: int) -> int:
     state = np.uint64(0)
     new = 0
     for k in range(num_hashes):
-        state = _final(key + np.uint64(k + 1) * _P) if k % 7 == 0 else state >> _9
+        state = final(key + np.uint64(k + 1) * _P) if k % 7 == 0 else state >> _9
         bit = state & _511
         place = first + np.int64(bit >> _6)
         old = bits[place]
@@ -220,11 +220,11 @@ def _ask(
         power = power * _P
     state = np.uint64(0)
     for i in range(words):
-        state = state * _P + _final(hashes[begin + i])
+        state = state * _P + final(hashes[begin + i])
         if i >= width:
-            state = state - _final(hashes[begin + i - width]) * power
+            state = state - final(hashes[begin + i - width]) * power
         if i >= width - 1:
-            keys[i - width + 1] = _final(state + np.uint64(width))
+            keys[i - width + 1] = final(state + np.uint64(width))
     contained = 0
     for i in range(count):
         known[i] = _contains(keys[i], bits, num_hashes)

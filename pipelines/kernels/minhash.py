@@ -1,0 +1,110 @@
+"""MinHash signatures of shingles and keys of their bands (Broder 1997; Leskovec et al., 3.4)."""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipelines.kernels.bloom import final
+from pipelines.kernels.buffers import Bytes, Offsets, buffers_of
+from pipelines.kernels.words import Hashes, Ints, decode
+
+Signatures = npt.NDArray[np.uint32]
+
+_PRIME = np.uint64(0x9E3779B97F4A7C15)
+_32 = np.uint64(32)
+_HIGH, _LOW = np.uint64(0x8EBC6AF09C88C6E3), np.uint64(0x589965CC75374CC3)
+
+
+def coefficients(seed: int, number: int) -> tuple[Signatures, Signatures]:
+    """An odd factor and a summand for each of `number` hash functions x -> a x + b mod 2^32."""
+    state = np.arange(2 * number, dtype=np.uint64) + np.uint64(seed % (1 << 32) * (1 << 20))
+    drawn = np.array([_mixed(np.uint64(value)) for value in state], dtype=np.uint64)
+    top = (drawn >> _32).astype(np.uint32)
+    return top[:number] | np.uint32(1), top[number:]
+
+
+def characters(texts: pa.Array) -> tuple[Hashes, Ints, Ints]:
+    """A hash per code point, and where each row's begin and end."""
+    data, offsets = buffers_of(texts)
+    hashes, borders = _characters(data, offsets)
+    return hashes, borders[:-1], borders[1:]
+
+
+def signatures(
+    hashes: Hashes, begin: Ints, end: Ints, *, ngram: int, factors: Signatures, summands: Signatures
+) -> Signatures:
+    """The least value of each hash function over a row's n-grams, shape (rows, functions).
+
+    A row of fewer than `ngram` units is one shingle; a row of none has the signature of nothing.
+    """
+    return _signatures(hashes, begin, end, ngram, factors, summands)
+
+
+def band_keys(signed: Signatures, bands: int, rows: int) -> Hashes:
+    """A 128-bit key of each band of `rows` values, shape (texts, bands, 2)."""
+    return _band_keys(signed, bands, rows)
+
+
+@nb.njit(cache=True)
+def _mixed(value: np.uint64) -> np.uint64:
+    return final(value * _PRIME + _HIGH)
+
+
+@nb.njit(cache=True, nogil=True)
+def _characters(data: Bytes, offsets: Offsets) -> tuple[Hashes, Ints]:
+    rows = len(offsets) - 1
+    hashes = np.empty(offsets[rows] - offsets[0], np.uint64)
+    borders = np.zeros(rows + 1, np.int64)
+    count = 0
+    for row in range(rows):
+        place = offsets[row]
+        while place < offsets[row + 1]:
+            code, width = decode(data, place)
+            hashes[count] = np.uint64(code) * _HIGH
+            count += 1
+            place += width
+        borders[row + 1] = count
+    return hashes[:count], borders
+
+
+@nb.njit(cache=True, nogil=True)
+def _signatures(
+    hashes: Hashes, begin: Ints, end: Ints, ngram: int, factors: Signatures, summands: Signatures
+) -> Signatures:
+    functions = len(factors)
+    signed = np.full((len(begin), functions), np.uint32(0xFFFFFFFF), np.uint32)
+    for row in range(len(begin)):
+        units = end[row] - begin[row]
+        width = min(units, ngram)
+        power = np.uint64(1)
+        for _ in range(width):
+            power = power * _PRIME
+        state = np.uint64(0)
+        least = signed[row]
+        for i in range(units):
+            state = state * _PRIME + final(hashes[begin[row] + i])
+            if i >= width:
+                state = state - final(hashes[begin[row] + i - width]) * power
+            if i >= width - 1:
+                shingle = np.uint32(final(state + np.uint64(width)) >> _32)
+                for k in range(functions):
+                    value = np.uint32(np.uint32(shingle * factors[k]) + summands[k])
+                    least[k] = min(least[k], value)
+    return signed
+
+
+@nb.njit(cache=True, nogil=True)
+def _band_keys(signed: Signatures, bands: int, rows: int) -> Hashes:
+    keys = np.empty((len(signed), bands, 2), np.uint64)
+    for text in range(len(signed)):
+        for band in range(bands):
+            high = np.uint64(band) * _HIGH + np.uint64(1)
+            low = np.uint64(band) * _LOW + np.uint64(2)
+            for k in range(band * rows, (band + 1) * rows):
+                high = final(high * _PRIME + np.uint64(signed[text, k]))
+                low = final((low ^ np.uint64(signed[text, k])) * _LOW + _HIGH)
+            keys[text, band, 0], keys[text, band, 1] = high, low
+    return keys

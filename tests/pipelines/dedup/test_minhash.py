@@ -1,0 +1,148 @@
+"""MinHash: recall against theory on planted duplicates, groups, who stays, odd documents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pytest
+
+from pipelines import kernels, links
+from pipelines.batch import Batch
+from pipelines.dedup.minhash import MinhashDedup
+from pipelines.executors import ProcessMap
+from pipelines.operators import PipelineError
+from pipelines.pipeline import Pipeline
+from pipelines.pool import open_pool
+from pipelines.run import run
+from pipelines.schema import STRING
+
+WORDS = 204  # 200 shingles of 5 words
+PAIRS = 400
+
+
+def words(rng: np.random.Generator, number: int) -> list[str]:
+    return [f"w{value}" for value in rng.integers(0, 1 << 40, number)]
+
+
+def pair(rng: np.random.Generator, jaccard: float) -> tuple[str, str, float]:
+    """Two texts that share their beginning, and the Jaccard similarity of their 5-grams."""
+    shingles = WORDS - 4
+    shared = round(2 * shingles * jaccard / (1 + jaccard))
+    one = words(rng, WORDS)
+    other = one[: shared + 4] + words(rng, shingles - shared)
+    return " ".join(one), " ".join(other), shared / (2 * shingles - shared)
+
+
+def batch_of(texts: list[str], **columns: Any) -> Batch:
+    rows = pa.array(range(len(texts)), pa.int64())
+    return Batch(pa.table({"row": rows, "text": pa.array(texts, STRING), **columns}))
+
+
+@pytest.mark.parametrize("preset", ["14x8", "93x15"])
+@pytest.mark.parametrize("jaccard", [0.95, 0.85, 0.75, 0.6, 0.4])
+def test_recall_is_what_theory_says(preset: str, jaccard: float) -> None:
+    rng = np.random.default_rng(round(jaccard * 100))
+    pairs = [pair(rng, jaccard) for _ in range(PAIRS)]
+    texts = [text for one, other, _ in pairs for text in (one, other)]
+    operator = MinhashDedup.model_validate({"preset": preset})
+    bands, rows = operator.shape()
+    key = operator.keys(batch_of(texts)).key.reshape(PAIRS, 2, bands, 2)
+    found = (key[:, 0] == key[:, 1]).all(axis=-1).any(axis=-1).mean()
+    chance = 1 - (1 - pairs[0][2] ** rows) ** bands
+    sigma = (chance * (1 - chance) / PAIRS) ** 0.5
+    assert abs(found - chance) <= 4 * sigma + 1 / PAIRS
+
+
+def test_texts_without_common_shingles_share_no_key() -> None:
+    rng = np.random.default_rng(5)
+    texts = [" ".join(words(rng, 40)) for _ in range(1000)]
+    key = MinhashDedup().keys(batch_of(texts)).key
+    assert len(np.unique(key, axis=0)) == len(key)
+
+
+def test_a_signature_is_the_least_value_over_the_n_grams() -> None:
+    factors, summands = kernels.minhash.coefficients(3, 6)
+    hashes = np.random.default_rng(0).integers(0, 1 << 63, 9, dtype=np.uint64)
+
+    def sign(begin: int, end: int) -> Any:
+        return kernels.minhash.signatures(
+            hashes,
+            np.array([begin]),
+            np.array([end]),
+            ngram=4,
+            factors=factors,
+            summands=summands,
+        )[0]
+
+    parts = [sign(i, i + 4) for i in range(6)]
+    assert (sign(0, 9) == np.min(parts, axis=0)).all()
+    assert len({tuple(part) for part in parts}) == 6
+    assert (sign(0, 3) != sign(0, 2)).all()
+
+
+def test_links_join_over_any_band_and_the_best_of_a_group_stays() -> None:
+    rng = np.random.default_rng(2)
+    base = words(rng, 300)
+    chain = [base[30 * i : 30 * i + 180] for i in range(4)]  # neighbours alike, the ends not
+    texts = [" ".join(part) for part in chain] + [" ".join(words(rng, 100)), "", " "]
+    table = pa.table({"text": texts, "score": [1.0, None, 3.0, 2.0, 0.0, 0.0, 0.0]})
+    near = {"bands": 60, "rows": 3}
+    first = Pipeline.from_steps([{"minhash_dedup": near}]).apply(table, quarantine=False)
+    assert first.table.column("row").to_pylist() == [0, 4, 5, 6]
+    by = near | {"keep_by": "score"}
+    best = Pipeline.from_steps([{"minhash_dedup": by}]).apply(table, quarantine=False)
+    assert best.table.column("row").to_pylist() == [2, 4, 5, 6]
+    least = Pipeline.from_steps([{"minhash_dedup": by | {"keep": "min"}}])
+    assert least.apply(table, quarantine=False).table.column("row").to_pylist() == [0, 4, 5, 6]
+    assert {row["reason"] for row in best.rejected.to_pylist()} == {"near_duplicate"}
+
+
+@pytest.mark.parametrize("units", ["whitespace", "uax29", "characters"])
+def test_equal_short_and_single_word_documents_are_one_group(units: str) -> None:
+    texts = ["hi there", "same " * 500, "no", "hi there", "same " * 400] + ["no"] * 2000
+    steps = [{"minhash_dedup": {"units": units}}]
+    applied = Pipeline.from_steps(steps).apply(pa.table({"text": texts}), quarantine=False)
+    assert applied.table.column("row").to_pylist() == [0, 1, 2]
+
+
+def test_case_counts_unless_it_is_told_not_to() -> None:
+    table = pa.table({"text": ["A Title In Six Words Here", "a title in six words here"]})
+    strict = Pipeline.from_steps(["minhash_dedup"]).apply(table)
+    assert strict.table.num_rows == 2
+    loose = Pipeline.from_steps([{"minhash_dedup": {"lowercase": True}}]).apply(table)
+    assert loose.table.num_rows == 1
+
+
+def test_one_and_two_workers_write_the_same_bytes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(9)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    pairs = [pair(rng, 0.95) for _ in range(60)]
+    texts = [one for one, _, _ in pairs] + [other for _, other, _ in pairs]
+    for shard in range(4):
+        lines = [{"text": text} for text in texts[shard * 30 : shard * 30 + 30]]
+        (folder / f"{shard}.jsonl").write_bytes(b"".join(orjson.dumps(x) + b"\n" for x in lines))
+    pipeline = Pipeline.from_steps(["minhash_dedup"], name="near")
+    pool = open_pool(str(folder))
+    one = run(pipeline, pool, out=str(tmp_path / "one"))
+    two = run(pipeline, pool, out=str(tmp_path / "two"), map_tasks=ProcessMap(2))
+    assert one.record.id == two.record.id
+    assert one.record.counts["rows_out"] == 60
+
+
+def test_more_links_than_one_process_joins_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "MAX_LINKS", 3)
+    with pytest.raises(PipelineError, match="links between near-duplicates are more than the 3"):
+        Pipeline.from_steps(["minhash_dedup"]).apply(pa.table({"text": ["a b c d e f"] * 9}))
+
+
+def test_bad_parameters_are_named() -> None:
+    with pytest.raises(ValueError, match="give bands and rows together"):
+        MinhashDedup.model_validate({"bands": 3})
+    operator = MinhashDedup.model_validate({"keep_by": "name"})
+    with pytest.raises(ValueError, match="keep_by needs a numeric column; 'name' is large_string"):
+        operator.keys(batch_of(["a b"], name=pa.array(["x"], STRING)))
