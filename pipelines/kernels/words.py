@@ -418,9 +418,7 @@ def _segment(
             kind = flags & CLASS_MASK
             # Most characters are letters within a word, spaces, or ideographs: decided here.
             if kind == ALETTER or kind == NUMERIC:
-                if chars == 0:
-                    border = False
-                elif previous == ALETTER or previous == NUMERIC:
+                if chars == 0 or previous == ALETTER or previous == NUMERIC:
                     border = False
                 elif previous == WSEGSPACE and raw == WSEGSPACE:
                     border = True

@@ -56,8 +56,8 @@ class ValueCounts(Filter, name="value_counts"):
     """Count what a field holds, and let every row pass. The counts stand in the run's statistics.
 
     Strings are counted as they are; of `{language: probability}` the likeliest language, if it
-    reaches `min_probability`; numbers rounded to `digits` significant digits, so that percentiles can be
-    read off the counts. A row without the field is an error.
+    reaches `min_probability`; numbers rounded to `digits` significant digits, so that percentiles
+    can be read off the counts. A row without the field is an error.
     """
 
     by: str = Field(min_length=1, description="the field")

@@ -17,11 +17,13 @@ from pipelines.operators import Filter, Modifier, Splitter, because
 from pipelines.schema import EXTRA, ROW, STRING, TEXT
 from pipelines.text import fields
 
-EXTENSIONS = tuple(
-    ".asm .bat .cmd .c .h .cs .cpp .hpp .c++ .h++ .cc .hh .C .H .cmake .css .dockerfile .f90 .f .f03 "
-    ".f08 .f77 .f95 .for .fpp .go .hs .html .java .js .jl .lua Makefile .md .markdown .php .php3 "
-    ".php4 .php5 .phps .phpt .pl .pm .pod .perl .ps1 .psd1 .psm1 .py .rb .rs .sql .scala .sh .bash "
-    ".command .zsh .ts .tsx .tex .vb Dockerfile .svg".split()
+EXTENSIONS: tuple[str, ...] = (
+    *(".asm", ".bat", ".cmd", ".c", ".h", ".cs", ".cpp", ".hpp", ".c++", ".h++", ".cc", ".hh"),
+    *(".C", ".H", ".cmake", ".css", ".dockerfile", ".f90", ".f", ".f03", ".f08", ".f77", ".f95"),
+    *(".for", ".fpp", ".go", ".hs", ".html", ".java", ".js", ".jl", ".lua", "Makefile", ".md"),
+    *(".markdown", ".php", ".php3", ".php4", ".php5", ".phps", ".phpt", ".pl", ".pm", ".pod"),
+    *(".perl", ".ps1", ".psd1", ".psm1", ".py", ".rb", ".rs", ".sql", ".scala", ".sh", ".bash"),
+    *(".command", ".zsh", ".ts", ".tsx", ".tex", ".vb", "Dockerfile", ".svg"),
 )
 """Endings of file names that RedPajama-v1 keeps (Together 2023), upper and lower case apart."""
 
@@ -85,7 +87,7 @@ class RepositoryText(Modifier, name="repository_text"):
     """Make one text of a repository's files, with StarCoder2's marks. (Lozhkov et al. 2024, 4.2)
 
     With names, `<repo_name>` and `<file_sep>` with each file's name precede the files; without,
-    only the files stand there. Which repositories get names is a hash of seed and first file's name.
+    only the files stand there. Which repositories get names is a hash of seed and first file.
     """
 
     names_fraction: float = Field(0.5, ge=0, le=1, description="share of repositories with names")

@@ -11,11 +11,15 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
+from pipelines import kernels
 from pipelines.batch import Batch
+from pipelines.kernels.columns import FASTTEXT_WORDS, WORDS
 from pipelines.operators import Filter, Modifier, Operator, choose
 from pipelines.text import fields
+from pipelines.text.heuristics import figures
 from pipelines.text.patterns import Pattern
 from pipelines.text.units import (
     SEPARATORS,
@@ -42,6 +46,15 @@ class _CountsWords(Operator):
 
     def num_words(self, batch: Batch) -> Counts:
         """The words of each document."""
+        if self.skip_punctuation and self.words == "fasttext":
+            return figures(batch)[FASTTEXT_WORDS]
+        if self.words == "uax29":
+            if self.skip_punctuation and self.skip_whitespace:
+                return batch.view(kernels.words.uax29).counts  # type: ignore[no-any-return]
+            if self.skip_whitespace:
+                return batch.view(kernels.words.uax29_tokens).counts  # type: ignore[no-any-return]
+        if self.words == "whitespace" and not self.skip_punctuation:
+            return figures(batch)[WORDS]
         return count(
             batch,
             lambda text: split_words(
@@ -86,7 +99,7 @@ class Length(_CountsWords, Filter, name="length"):
 
     def _sizes(self, batch: Batch) -> Counts:
         if self.unit == "character":
-            return count(batch, lambda text: text)  # type: ignore[arg-type, return-value]
+            return pc.utf8_length(batch.text).to_numpy(zero_copy_only=False).astype(np.int64)
         if self.unit == "word":
             return self.num_words(batch)
         if self.unit == "sentence":

@@ -1,36 +1,39 @@
 """Rules on whole documents, from Gopher (Rae et al. 2021, appendix A1.1) and DCLM's RefinedWeb.
 
 Words are runs of characters between Unicode whitespace (Python's `str.split`) unless a rule says
-otherwise; lines are what lies between newlines, stripped, empty ones left out.
+otherwise; lines are what lies between newlines, stripped, empty ones left out. All figures of a
+text are measured in one pass (`pipelines.kernels.stats`), by whichever rule asks first.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from pipelines import kernels
 from pipelines.batch import Batch
+from pipelines.kernels.columns import (
+    BULLETS,
+    DISTINCT_STOPS,
+    DOTS,
+    ELLIPSES,
+    ELLIPSIS_ENDS,
+    HASHES,
+    LINES,
+    SPACED_DOTS,
+    STOPS,
+    WORD_CHARACTERS,
+    WORDS,
+    WORDS_WITH_LETTER,
+)
 from pipelines.operators import Filter, because, choose
 
-STOP_WORDS = frozenset(("the", "be", "to", "of", "and", "that", "have", "with"))
-BULLETS = ("\u25cf", "\u2022", "*", "-")
-ELLIPSES = ("...", ". . .", "\u2026")
-
-
-def words(texts: pa.Array) -> list[list[str]]:
-    """The whitespace words of each document."""
-    return [text.split() for text in texts.to_pylist()]
-
-
-def lines(texts: pa.Array) -> list[list[str]]:
-    """The stripped, non-empty lines of each document."""
-    return [
-        [line for raw in text.split("\n") if (line := raw.strip())] for text in texts.to_pylist()
-    ]
+if TYPE_CHECKING:
+    from pipelines.kernels.repetition import Units
+    from pipelines.kernels.stats import Stats
 
 
 class WordCount(Filter, name="word_count"):
@@ -42,7 +45,7 @@ class WordCount(Filter, name="word_count"):
     reference: ClassVar[str | None] = "page_length_filter"
 
     def reject(self, batch: Batch) -> pa.Array:
-        count = np.array([len(found) for found in batch_words(batch)], dtype=np.int64)
+        count = figures(batch)[WORDS]
         return choose(
             [
                 (count < self.min_words, "too_few_words"),
@@ -63,9 +66,9 @@ class MeanWordLength(Filter, name="mean_word_length"):
     reference: ClassVar[str | None] = "word_length_filter"
 
     def reject(self, batch: Batch) -> pa.Array:
-        mean = np.array(
-            [sum(map(len, found)) / len(found) if found else -1.0 for found in batch_words(batch)]
-        )
+        measured = figures(batch)
+        words = measured[WORDS]
+        mean = np.where(words > 0, measured[WORD_CHARACTERS] / np.maximum(words, 1), -1.0)
         most = np.inf if self.max_length is None else self.max_length
         return choose(
             [
@@ -86,11 +89,11 @@ class SymbolRatio(Filter, name="symbol_ratio"):
     reference: ClassVar[str | None] = "symbol_ratio_filter"
 
     def reject(self, batch: Batch) -> pa.Array:
-        ratio = [
-            sum(text.count(symbol) for symbol in ("#", *ELLIPSES)) / len(found) if found else np.inf
-            for text, found in zip(batch.text.to_pylist(), batch_words(batch), strict=True)
-        ]
-        return because(np.array(ratio, dtype=np.float64) > self.max_ratio, "too_many_symbols")
+        measured = figures(batch)
+        symbols = sum(measured[column] for column in (HASHES, DOTS, SPACED_DOTS, ELLIPSES))
+        words = measured[WORDS]
+        ratio = np.where(words > 0, symbols / np.maximum(words, 1), np.inf)
+        return because(ratio > self.max_ratio, "too_many_symbols")
 
 
 class BulletLines(Filter, name="bullet_lines"):
@@ -104,11 +107,9 @@ class BulletLines(Filter, name="bullet_lines"):
     reference: ClassVar[str | None] = "bullet_count_filter"
 
     def reject(self, batch: Batch) -> pa.Array:
-        gone = [
-            sum(line.startswith(BULLETS) for line in found) > self.max_fraction * len(found)
-            for found in batch_lines(batch)
-        ]
-        return because(np.array(gone, dtype=bool), "too_many_bullet_lines")
+        measured = figures(batch)
+        gone = measured[BULLETS] > self.max_fraction * measured[LINES]
+        return because(gone, "too_many_bullet_lines")
 
 
 class EllipsisLines(Filter, name="ellipsis_lines"):
@@ -119,11 +120,9 @@ class EllipsisLines(Filter, name="ellipsis_lines"):
     reference: ClassVar[str | None] = "ellipsis_count_filter"
 
     def reject(self, batch: Batch) -> pa.Array:
-        gone = [
-            sum(line.endswith(ELLIPSES) for line in found) > self.max_fraction * len(found)
-            for found in batch_lines(batch)
-        ]
-        return because(np.array(gone, dtype=bool), "too_many_ellipsis_lines")
+        measured = figures(batch)
+        gone = measured[ELLIPSIS_ENDS] > self.max_fraction * measured[LINES]
+        return because(gone, "too_many_ellipsis_lines")
 
 
 class AlphabeticWords(Filter, name="alphabetic_words"):
@@ -136,13 +135,11 @@ class AlphabeticWords(Filter, name="alphabetic_words"):
     reference: ClassVar[str | None] = "alphabetic_word_ratio_filter"
 
     def reject(self, batch: Batch) -> pa.Array:
-        fraction = [
-            sum(not any(map(str.isalpha, word)) for word in found) / len(found) if found else 1.0
-            for found in batch_words(batch)
-        ]
-        gone = np.array(fraction, dtype=np.float64) > self.max_other_fraction
-        empty = np.array([not found for found in batch_words(batch)], dtype=bool)
-        return because(gone | empty, "too_few_alphabetic_words")
+        measured = figures(batch)
+        words = measured[WORDS]
+        other = (words - measured[WORDS_WITH_LETTER]) / np.maximum(words, 1)
+        gone = (other > self.max_other_fraction) | (words == 0)
+        return because(gone, "too_few_alphabetic_words")
 
 
 class StopWords(Filter, name="stop_words"):
@@ -157,11 +154,8 @@ class StopWords(Filter, name="stop_words"):
     reference: ClassVar[str | None] = "stop_word_filter"
 
     def reject(self, batch: Batch) -> pa.Array:
-        counts = []
-        for found in batch_words(batch):
-            stops = [word for word in map(str.lower, found) if word in STOP_WORDS]
-            counts.append(len(set(stops)) if self.distinct else len(stops))
-        return because(np.array(counts, dtype=np.int64) < self.min_stop_words, "too_few_stop_words")
+        counts = figures(batch)[DISTINCT_STOPS if self.distinct else STOPS]
+        return because(counts < self.min_stop_words, "too_few_stop_words")
 
 
 class RepeatedLines(Filter, name="repeated_lines"):
@@ -177,44 +171,22 @@ class RepeatedLines(Filter, name="repeated_lines"):
     reasons: ClassVar[tuple[str, ...]] = ("repeated_lines", "repeated_line_characters")
 
     def reject(self, batch: Batch) -> pa.Array:
-        by_lines, by_characters = [], []
-        for found in batch_lines(batch):
-            surplus = {line: n - 1 for line, n in Counter(found).items() if n > 1}
-            size = sum(map(len, found))
-            repeated = sum(len(line) * n for line, n in surplus.items())
-            by_lines.append(sum(surplus.values()) / len(found) if found else 0.0)
-            by_characters.append(repeated / size if size else 0.0)
+        units = line_repetition(batch)
+        by_lines = units.fraction(characters=False, every_copy=False)
+        by_characters = units.fraction(characters=True, every_copy=False)
         return choose(
             [
-                (np.array(by_lines) > self.max_line_fraction, "repeated_lines"),
-                (np.array(by_characters) > self.max_character_fraction, "repeated_line_characters"),
+                (by_lines > self.max_line_fraction, "repeated_lines"),
+                (by_characters > self.max_character_fraction, "repeated_line_characters"),
             ]
         )
 
 
-class _Lists:
-    """Python lists of a row each, as a view."""
-
-    def __init__(self, values: list[list[str]]) -> None:
-        self.values = values
-
-    def take(self, indices: np.ndarray) -> _Lists:
-        return _Lists([self.values[index] for index in indices.tolist()])
+def figures(batch: Batch) -> Stats:
+    """What the rules measure of each document, in one pass, once for a text."""
+    return batch.view(kernels.stats.documents)
 
 
-def _word_lists(texts: pa.Array) -> _Lists:
-    return _Lists(words(texts))
-
-
-def _line_lists(texts: pa.Array) -> _Lists:
-    return _Lists(lines(texts))
-
-
-def batch_words(batch: Batch) -> list[list[str]]:
-    """The whitespace words of each row of a batch, computed once."""
-    return batch.view(_word_lists).values
-
-
-def batch_lines(batch: Batch) -> list[list[str]]:
-    """The lines of each row of a batch, computed once."""
-    return batch.view(_line_lists).values
+def line_repetition(batch: Batch) -> Units:
+    """The lines of each document and how many are repeated, once for a text."""
+    return batch.view(kernels.repetition.lines)

@@ -4,22 +4,32 @@ Two readings of the paper are offered by name. `every_copy: false` counts surplu
 published: of n equal units n - 1 are repeated. `every_copy: true` counts all n, the first too: what
 DCLM does and its baselines need.
 
-This module is the plain statement; `pipelines.kernels.repetition` is the compiled one, equal to it.
+The functions here are the plain statement; the operators run `pipelines.kernels.repetition`, which
+is equal to it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import ClassVar, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from pipelines import kernels
 from pipelines.batch import Batch
-from pipelines.operators import Filter, choose
-from pipelines.text.units import SEPARATORS, WordKind, split_units, split_words
+from pipelines.operators import Filter, choose, each
+from pipelines.schema import STRING
+from pipelines.text.units import split_units, split_words
+
+RuleWords = Literal["uax29", "whitespace"]
+WORD_VIEWS: dict[RuleWords, Callable[[], Any]] = {
+    "uax29": lambda: kernels.words.uax29,
+    "whitespace": lambda: kernels.words.whitespace,
+}
+"""The compiled word definitions; of UAX #29 the words that begin with a letter or digit."""
 
 Covered = Literal["most_common", "all"]
 
@@ -80,7 +90,7 @@ class Repetition(Filter, name="repetition"):
     )
     ignore_case: bool = Field(False, description="compare in lower case")
     every_copy: bool = Field(False, description="count first copies too, as DCLM does")
-    words: WordKind = Field("uax29", description="definition of a word")
+    words: RuleWords = Field("uax29", description="definition of a word")
     reasons: ClassVar[tuple[str, ...]] = ("no_units", "repeated")
     reference: ClassVar[str | None] = "repetition_filter"
 
@@ -93,26 +103,26 @@ class Repetition(Filter, name="repetition"):
                 raise ValueError(f"say which {size}-grams count: covered: most_common or all")
 
     def reject(self, batch: Batch) -> pa.Array:
-        empty, repeated = [], []
-        for text in batch.text.to_pylist():
-            if self.ignore_case:
-                text = text.lower()
-            if isinstance(self.unit, int):
-                words = split_words(text, self.words, skip_punctuation=True)
-                covered = self.covered or ("most_common" if self.unit <= 4 else "all")
-                share = ngram_fraction(words, self.unit, covered, every_copy=self.every_copy)
-                empty.append(not text)
-            else:
-                units = split_units(text, SEPARATORS[self.unit])
-                share = unit_fraction(units, characters=self.characters, every_copy=self.every_copy)
-                empty.append(not units)
-            repeated.append(share > self.max_fraction)
-        return choose(
-            [
-                (np.array(empty, dtype=bool), "no_units"),
-                (np.array(repeated, dtype=bool), "repeated"),
-            ]
-        )
+        texts = batch.text
+        if self.ignore_case:
+            texts = each(texts, str.lower, type=STRING)
+        if isinstance(self.unit, int):
+            empty = np.array([not text for text in texts.to_pylist()], dtype=bool)
+            words = WORD_VIEWS[self.words]()(texts)
+            covered = self.covered or ("most_common" if self.unit <= 4 else "all")
+            limit = {self.unit: self.max_fraction}
+            limits = (limit, {}) if covered == "most_common" else ({}, limit)
+            codes = kernels.repetition.first_ngram_failure(
+                words, *limits, every_copy=self.every_copy
+            )
+            repeated = codes == 0
+        else:
+            kernel = kernels.repetition
+            units = (kernel.lines if self.unit == "line" else kernel.paragraphs)(texts)
+            empty = units.count == 0
+            share = units.fraction(characters=self.characters, every_copy=self.every_copy)
+            repeated = share > self.max_fraction
+        return choose([(empty, "no_units"), (repeated, "repeated")])
 
 
 class GopherRepetition(Filter, name="gopher_repetition"):
@@ -125,7 +135,7 @@ class GopherRepetition(Filter, name="gopher_repetition"):
 
     paragraphs: bool = Field(True, description="apply the rules on paragraphs")
     every_copy: bool = Field(False, description="count first copies too, as DCLM does")
-    words: WordKind = Field("uax29", description="definition of a word")
+    words: RuleWords = Field("uax29", description="definition of a word")
     reasons: ClassVar[tuple[str, ...]] = (
         "no_units",
         "repeated_lines",
@@ -138,12 +148,29 @@ class GopherRepetition(Filter, name="gopher_repetition"):
     reference: ClassVar[str | None] = "massive_web_repetition_filters"
 
     def reject(self, batch: Batch) -> pa.Array:
-        found = [self._first_failure(text) for text in batch.text.to_pylist()]
-        codes = np.array([-1 if f is None else self.reasons.index(f) for f in found], dtype=np.int8)
-        return choose([(codes == n, reason) for n, reason in enumerate(self.reasons)])
+        lines = batch.view(kernels.repetition.lines)
+        units = {"line": lines}
+        if self.paragraphs:
+            units["paragraph"] = batch.view(kernels.repetition.paragraphs)
+        cases = [(lines.count == 0, "no_units")]
+        for characters, limit in ((False, 0.30), (True, 0.20)):
+            for name, found in units.items():
+                reason = f"repeated_{name}_characters" if characters else f"repeated_{name}s"
+                share = found.fraction(characters=characters, every_copy=self.every_copy)
+                cases.append((share > limit, reason))
+        gone = np.logical_or.reduce([case for case, _ in cases])
+        codes = np.full(batch.num_rows, -1, dtype=np.int8)
+        if not gone.all():  # words are looked at only where lines were well
+            words = batch.view(WORD_VIEWS[self.words]()).take(np.flatnonzero(~gone))
+            codes[~gone] = kernels.repetition.first_ngram_failure(
+                words, TOP_NGRAMS, DUPLICATE_NGRAMS, every_copy=self.every_copy
+            )
+        names = [*(f"top_{n}gram" for n in TOP_NGRAMS)]
+        names += [f"repeated_{n}grams" for n in DUPLICATE_NGRAMS]
+        return choose([*cases, *((codes == n, name) for n, name in enumerate(names))])
 
-    def _first_failure(self, text: str) -> str | None:
-        """The reason of the first rule that the document breaks."""
+    def first_failure(self, text: str) -> str | None:
+        """The plain statement: the reason of the first rule that a text breaks."""
         units = {"line": split_units(text, "\n")}
         if self.paragraphs:
             units["paragraph"] = split_units(text, "\n\n")
@@ -154,7 +181,7 @@ class GopherRepetition(Filter, name="gopher_repetition"):
                 share = unit_fraction(found, characters=characters, every_copy=self.every_copy)
                 if share > limit:
                     return f"repeated_{name}_characters" if characters else f"repeated_{name}s"
-        words = split_words(text, self.words, skip_punctuation=True)
+        words = split_words(text, self.words, skip_punctuation=self.words == "uax29")
         for size, limit in TOP_NGRAMS.items():
             if ngram_fraction(words, size, "most_common", every_copy=self.every_copy) > limit:
                 return f"top_{size}gram"

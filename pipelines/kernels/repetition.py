@@ -1,0 +1,272 @@
+"""Repeated lines, paragraphs and word n-grams of documents, equal to `pipelines.text.repetition`.
+
+Units and n-grams are compared by 64-bit hashes: two different ones of a document collide with a
+probability below 1e-12 for a million units.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba as nb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipelines.kernels.buffers import Bytes, Offsets, buffers_of
+from pipelines.kernels.unicode_table import SPACE
+from pipelines.kernels.words import BLOCKS, HASH_SEED, INDEX, Ints, Words, _flags_at, _width, mix
+
+Codes = npt.NDArray[np.int8]
+MULTIPLIER = np.uint64(0x9FB21C651E98DF25)
+_29, _32 = np.uint64(29), np.uint64(32)
+
+
+@dataclass(frozen=True)
+class Units:
+    """Lines or paragraphs of each row: how many, their code points, and those of repeated ones.
+
+    `copies` counts every copy of a unit that occurs more than once, `surplus` all but the first.
+    """
+
+    count: Ints
+    characters: Ints
+    copies: Ints
+    copies_characters: Ints
+    surplus: Ints
+    surplus_characters: Ints
+
+    def take(self, indices: npt.NDArray[np.int64]) -> Units:
+        """The figures of some rows."""
+        return Units(*(getattr(self, name)[indices] for name in self.__dataclass_fields__))
+
+    def fraction(self, *, characters: bool, every_copy: bool) -> npt.NDArray[np.float64]:
+        """The share of repeated units, or of the characters in them; 0 for a single unit."""
+        if characters:
+            part = self.copies_characters if every_copy else self.surplus_characters
+            whole = self.characters
+        else:
+            part, whole = (self.copies if every_copy else self.surplus), self.count
+        alone = (self.count <= 1) | (whole == 0)
+        return np.where(alone, 0.0, part / np.maximum(whole, 1))
+
+
+def lines(texts: pa.Array) -> Units:
+    """The stripped, non-empty lines of each text."""
+    return Units(*_units(*buffers_of(texts), INDEX, BLOCKS, 1).T)
+
+
+def paragraphs(texts: pa.Array) -> Units:
+    """What lies between pairs of newlines, stripped, without empty ones."""
+    return Units(*_units(*buffers_of(texts), INDEX, BLOCKS, 2).T)
+
+
+def first_ngram_failure(
+    words: Words,
+    most_common: dict[int, float],
+    all_repeated: dict[int, float],
+    *,
+    every_copy: bool,
+) -> Codes:
+    """For each row the place of the first limit that it exceeds, -1 where it exceeds none.
+
+    The limits are on shares of characters by n-gram size: `most_common` first, then `all_repeated`,
+    each in the order given.
+    """
+    sizes = np.array([*most_common, *all_repeated], dtype=np.int64)
+    limits = np.array([*most_common.values(), *all_repeated.values()], dtype=np.float64)
+    return _ngram_failures(
+        words.hash,
+        words.length,
+        words.begin,
+        words.end,
+        sizes,
+        limits,
+        len(most_common),
+        every_copy,
+    )
+
+
+@nb.njit(cache=True)
+def _find(
+    table: npt.NDArray[np.int64], keys: npt.NDArray[np.uint64], key: np.uint64, mask: int
+) -> int:
+    """The slot of a key in an open table of places in `keys` (-1 is free), or a free slot."""
+    slot = np.int64((key ^ (key >> _32)) & np.uint64(mask))
+    while table[slot] >= 0 and keys[table[slot]] != key:
+        slot = (slot + 1) & mask
+    return slot
+
+
+@nb.njit(cache=True)
+def _table_size(count: int) -> int:
+    size = np.int64(16)
+    while size < 2 * count:
+        size *= 2
+    return size
+
+
+@nb.njit(cache=True, nogil=True)
+def _units(
+    data: Bytes,
+    offsets: Offsets,
+    index: npt.NDArray[np.uint16],
+    blocks: npt.NDArray[np.uint16],
+    newlines: int,
+) -> Ints:
+    rows = len(offsets) - 1
+    out = np.zeros((rows, 6), np.int64)
+    capacity = np.int64(256)
+    keys, sizes = np.empty(capacity, np.uint64), np.empty(capacity, np.int64)
+    counts = np.empty(capacity, np.int64)
+    table = np.empty(512, np.int64)
+    for row in range(rows):
+        place, end = offsets[row], offsets[row + 1]
+        units = np.int64(0)
+        while place <= end:
+            # One unit: place .. stop, and where the next begins.
+            state, last_state = HASH_SEED, HASH_SEED
+            chars, last_chars = np.int64(0), np.int64(0)
+            while place < end:
+                byte = data[place]
+                if byte == 10 and (newlines == 1 or (place + 1 < end and data[place + 1] == 10)):
+                    break
+                if byte < 0x80:
+                    width = np.int64(1)
+                    space = byte == 32 or (9 <= byte <= 13) or (28 <= byte <= 31)
+                else:
+                    width = _width(byte)
+                    space = (_flags_at(data, place, width, index, blocks) & SPACE) != 0
+                if chars > 0 or not space:
+                    state = mix(state, byte)
+                    for k in range(place + 1, place + width):
+                        state = mix(state, data[k])
+                    chars += 1
+                    if not space:
+                        last_state, last_chars = state, chars
+                place += width
+            place += newlines if place < end else 1
+            if last_chars > 0:
+                if units == capacity:
+                    capacity *= 2
+                    keys, sizes = _grown(keys, capacity), _grown(sizes, capacity)
+                    counts = np.empty(capacity, np.int64)
+                keys[units], sizes[units] = last_state, last_chars
+                units += 1
+        out[row, 0] = units
+        for k in range(units):
+            out[row, 1] += sizes[k]
+        if units < 2:
+            continue
+        size = _table_size(units)
+        if size > len(table):
+            table = np.empty(size, np.int64)
+        table[:size] = -1
+        for k in range(units):
+            slot = _find(table, keys, keys[k], size - 1)
+            if table[slot] < 0:
+                table[slot] = k
+                counts[k] = 1
+            else:
+                first = table[slot]
+                counts[first] += 1
+                copies = np.int64(2) if counts[first] == 2 else np.int64(1)
+                out[row, 2] += copies
+                out[row, 3] += copies * sizes[first]
+                out[row, 4] += 1
+                out[row, 5] += sizes[first]
+    return out
+
+
+@nb.njit(cache=True)
+def _grown(array, size):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - any dtype
+    larger = np.empty(size, dtype=array.dtype)
+    larger[: len(array)] = array
+    return larger
+
+
+@nb.njit(cache=True, nogil=True)
+def _ngram_failures(
+    hashes: npt.NDArray[np.uint64],
+    lengths: npt.NDArray[np.int32],
+    begin: Ints,
+    end: Ints,
+    sizes: Ints,
+    limits: npt.NDArray[np.float64],
+    num_most_common: int,
+    every_copy: bool,
+) -> Codes:
+    rows = len(begin)
+    out = np.full(rows, -1, np.int8)
+    most = np.int64(0)
+    for row in range(rows):
+        most = max(most, end[row] - begin[row])
+    grams = np.empty(most, np.uint64)
+    before = np.zeros(most + 1, np.int64)
+    counts = np.empty(most, np.int32)
+    repeated = np.zeros(most, np.bool_)
+    table = np.empty(_table_size(most), np.int64)
+    for row in range(rows):
+        words = end[row] - begin[row]
+        first = begin[row]
+        for k in range(words):
+            before[k + 1] = before[k] + lengths[first + k]
+        total = before[words]
+        mask = _table_size(words) - 1
+        grown = np.int64(0)  # how many words the hashes in `grams` hold
+        unrepeated = words + 1
+        for rule in range(len(sizes)):
+            size = sizes[rule]
+            num = words - size + 1
+            if num < 2 or size >= unrepeated:
+                continue
+            if grown == 0 or grown > size:
+                for k in range(words):
+                    grams[k] = hashes[first + k]
+                grown = np.int64(1)
+            while grown < size:
+                for k in range(words - grown):
+                    state = (grams[k] ^ (grams[k] >> _29)) * MULTIPLIER
+                    grams[k] = state ^ hashes[first + k + grown]
+                grown += 1
+            most_common = rule < num_most_common
+            table[: mask + 1] = -1
+            top, longest = np.int64(1), np.int64(0)
+            any_repeated = False
+            for k in range(num):
+                slot = _find(table, grams, grams[k], mask)
+                if table[slot] < 0:
+                    table[slot] = k
+                    counts[k] = 1
+                    repeated[k] = False
+                    continue
+                place = table[slot]
+                counts[place] += 1
+                any_repeated = True
+                if most_common:
+                    chars = before[k + size] - before[k]
+                    if counts[place] > top:
+                        top, longest = np.int64(counts[place]), chars
+                    elif counts[place] == top:
+                        longest = max(longest, chars)
+                else:
+                    repeated[k] = True
+                    if every_copy:
+                        repeated[place] = True
+            if not any_repeated:
+                unrepeated = size  # then no longer n-gram is repeated either
+                continue
+            if most_common:
+                covered = longest * (top if every_copy else top - 1)
+            else:
+                covered = np.int64(0)
+                until = np.int64(0)
+                for k in range(words):
+                    if k < num and repeated[k]:
+                        until = k + size
+                    if k < until:
+                        covered += before[k + 1] - before[k]
+            if covered / total > limits[rule]:
+                out[row] = rule
+                break
+    return out
