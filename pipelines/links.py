@@ -35,7 +35,7 @@ LINK_SCHEMA = pa.schema(
     ]
 )
 MAX_LINKS = 50_000_000
-"""Links that one process joins; a link takes about 120 bytes at the peak, so 6 GB."""
+"""Links that one process joins; a link takes at most about 250 bytes at the peak, so 12 GB."""
 
 
 class JoinTask(Frozen):

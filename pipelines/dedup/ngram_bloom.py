@@ -57,7 +57,7 @@ class NgramBloomDedup(Fold, name="ngram_bloom_dedup"):
     compared by all its n-grams of `max_ngram` words, a shorter one of at least `min_ngram` words as
     one n-gram, a still shorter one stays. A unit goes when more than `threshold` of its n-grams are
     known; else they become known. Shards of a group are read in order with one filter; groups do
-    not see each other. Rows left without text go. (Li et al. 2024, DataComp-LM, appendix L)
+    not see each other. Rows left without text go. (Li et al. 2024, DataComp-LM)
     """
 
     reasons: ClassVar[tuple[str, ...]] = ("nothing_left",)

@@ -199,7 +199,7 @@ def _known(hashes: Hashes, bits: Hashes, num_hashes: int) -> npt.NDArray[np.bool
 
 @nb.njit(cache=True)
 def _ask(
-    hashes: Hashes,
+    mixed: Hashes,
     begin: int,
     end: int,
     low: int,
@@ -220,9 +220,9 @@ def _ask(
         power = power * _P
     state = np.uint64(0)
     for i in range(words):
-        state = state * _P + final(hashes[begin + i])
+        state = state * _P + mixed[begin + i]
         if i >= width:
-            state = state - final(hashes[begin + i - width]) * power
+            state = state - mixed[begin + i - width] * power
         if i >= width - 1:
             keys[i - width + 1] = final(state + np.uint64(width))
     contained = 0
@@ -313,6 +313,9 @@ def _sift(
     num_hashes: int,
 ) -> tuple[Ints, Ints, Ints, Ints, Ints, npt.NDArray[np.bool_], int]:
     rows = len(offsets) - 1
+    mixed = np.empty(len(hashes), np.uint64)
+    for i in range(len(hashes)):
+        mixed[i] = final(hashes[i])
     border = np.zeros(rows + 1, np.int64)
     contained, total = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
     whole = np.zeros(rows, np.bool_)
@@ -328,7 +331,7 @@ def _sift(
         first, last = offsets[row], offsets[row + 1]
         begin, end = begins[row], ends[row]
         if mode == DOCUMENT or mode == NAIVE_BOTH:
-            count, hits, _ = _ask(hashes, begin, end, low, high, bits, num_hashes, keys, known)
+            count, hits, _ = _ask(mixed, begin, end, low, high, bits, num_hashes, keys, known)
             contained[row], total[row] = hits, count
             whole[row] = count > 0 and hits / count > threshold
             if not whole[row]:
@@ -343,7 +346,7 @@ def _sift(
                 past = word
                 while past < end and places[past] < stop:
                     past += 1
-                count, hits, _ = _ask(hashes, word, past, low, high, bits, num_hashes, keys, known)
+                count, hits, _ = _ask(mixed, word, past, low, high, bits, num_hashes, keys, known)
                 contained[row] += hits
                 total[row] += count
                 if count > 0 and hits / count > threshold:
@@ -358,7 +361,7 @@ def _sift(
             if mode == OLD_BOTH and total[row] > 0:
                 whole[row] = contained[row] / total[row] > threshold
         if mode == BOTH or mode == SUBSTRING:
-            count, hits, width = _ask(hashes, begin, end, low, high, bits, num_hashes, keys, known)
+            count, hits, width = _ask(mixed, begin, end, low, high, bits, num_hashes, keys, known)
             contained[row], total[row] = hits, count
         if mode == BOTH and count > 0:
             whole[row] = hits / count >= threshold
