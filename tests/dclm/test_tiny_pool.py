@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.warc import ExtractOptions, documents
 from dclm.tiny_pages import ngrams, pages, rows, shares_text
 from dclm.tiny_pool import DEFAULT, Source, TinyPool, build, fetch, load_sources
 from dclm.tiny_sources import members
+from pipelines.warc import ExtractOptions, documents
 
 PROSE = (
     "The old harbour lies behind the church, and every evening the boats come home together. "
