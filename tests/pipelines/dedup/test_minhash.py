@@ -13,12 +13,14 @@ import pytest
 from pipelines import kernels, links
 from pipelines.batch import Batch
 from pipelines.dedup.minhash import MinhashDedup
-from pipelines.executors import ProcessMap
-from pipelines.operators import PipelineError
+from pipelines.executors import ProcessMap, map_here
+from pipelines.operators import Keys, PipelineError
+from pipelines.partitions import KeyWriter, read_verdict
 from pipelines.pipeline import Pipeline
 from pipelines.pool import open_pool
 from pipelines.run import run
 from pipelines.schema import STRING
+from pipelines.storage import open_store
 
 WORDS = 204  # 200 shingles of 5 words
 PAIRS = 400
@@ -146,3 +148,44 @@ def test_bad_parameters_are_named() -> None:
     operator = MinhashDedup.model_validate({"keep_by": "name"})
     with pytest.raises(ValueError, match="keep_by needs a numeric column; 'name' is large_string"):
         operator.keys(batch_of(["a b"], name=pa.array(["x"], STRING)))
+
+
+@pytest.mark.parametrize("num_partitions", [1, 2, 7])
+def test_groups_are_those_of_a_plain_search_whatever_the_parts(
+    tmp_path: Path, num_partitions: int
+) -> None:
+    rng = np.random.default_rng(4)
+    rows = np.arange(300) % 3 << 32 | np.arange(300)
+    keys = rng.integers(0, 150, (300, 2)).astype(np.uint64)  # two bands, few values each
+    rank = rng.integers(0, 3, 300).astype(float)
+    store = open_store(str(tmp_path))
+    names = []
+    for shard in range(3):
+        here = np.flatnonzero(rows >> 32 == shard)
+        writer = KeyWriter(num_partitions)
+        for band in range(2):
+            key = np.stack([keys[here, band] * np.uint64(2) + np.uint64(band)] * 2, axis=1)
+            unit = np.full(len(here), band)
+            writer.add(Keys(np.arange(len(here)), unit, key, rank[here]), rows[here])
+        names.append(writer.write(store, f"work/keys-{shard}.arrow").name)
+    verdict = links.find_linked(
+        store, state="s", files=names, num_partitions=num_partitions, map_tasks=map_here
+    )
+    gone = [read_verdict(store, verdict, shard)[0] for shard in range(3)]
+    assert sorted(np.concatenate(gone).tolist()) == losers_by_search(rows, keys, rank)
+
+
+def losers_by_search(rows: Any, keys: Any, rank: Any) -> list[int]:
+    """Walk from row to row over equal keys of a band; all but the best of each group."""
+    left, losers = set(range(len(rows))), []
+    while left:
+        group, found = [], [left.pop()]
+        while found:
+            one = found.pop()
+            group.append(one)
+            near = {other for other in left if (keys[one] == keys[other]).any()}
+            left -= near
+            found += near
+        group.sort(key=lambda one: (rank[one], rows[one]))
+        losers += [int(rows[one]) for one in group[1:]]
+    return sorted(losers)

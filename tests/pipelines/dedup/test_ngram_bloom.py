@@ -172,3 +172,37 @@ def test_one_and_two_workers_write_the_same_bytes(tmp_path: Path) -> None:
     two = run(pipeline, pool, out=str(tmp_path / "two"), map_tasks=ProcessMap(2))
     assert one.record.id == two.record.id
     assert one.record.counts["rows_out"] == 2  # the first of each group
+
+
+@pytest.mark.parametrize("mode", ["document", "paragraph", "old_both"])
+@pytest.mark.parametrize(("low", "high"), [(1, 2), (2, 3), (4, 4)])
+def test_agrees_with_a_plain_set_of_n_grams(mode: str, low: int, high: int) -> None:
+    rng = np.random.default_rng(high)
+    texts = []
+    for _ in range(300):
+        lines = [" ".join(rng.choice(list("abcdefgh"), rng.integers(0, 9))) for _ in range(4)]
+        texts.append("\n".join(lines[: rng.integers(0, 5)]))
+    dedup = operator(mode=mode, min_ngram=low, max_ngram=high, threshold=0.6)
+    known: set[tuple[str, ...]] = set()
+    wanted = [plain(text, mode, low, high, known) for text in texts]
+    assert kept(dedup, *texts) == wanted
+    assert 20 < wanted.count(None) < 295
+
+
+def plain(text: str, mode: str, low: int, high: int, known: set[tuple[str, ...]]) -> str | None:
+    lines = text.split("\n")
+    units = [text] if mode == "document" else [lines[0], *("\n" + line for line in lines[1:])]
+    out, hits, total = "", 0, 0
+    for unit in units:
+        words = unit.split()
+        width = min(high, len(words))
+        grams = [tuple(words[i : i + width]) for i in range(len(words) - width + 1)]
+        grams = grams if len(words) >= low else []
+        found = sum(gram in known for gram in grams)
+        hits, total = hits + found, total + len(grams)
+        if not grams or found / len(grams) <= 0.6:
+            known.update(grams)
+            out += unit
+    if mode == "old_both" and total and hits / total > 0.6:
+        return None
+    return out if out.strip() else None
