@@ -94,9 +94,7 @@ def _wandb(project: str | None, folder: Path, run_id: str) -> Any:
         raise ValueError(
             "wandb is not installed; run pip install wandb, or leave out --wandb"
         ) from None
-    return wandb.init(
-        project=project, dir=str(folder), id=run_id, name=folder.name, resume="allow"
-    )
+    return wandb.init(project=project, dir=str(folder), id=run_id, name=folder.name, resume="allow")
 
 
 def draw_loss(rows: Sequence[Step], *, recipe: Recipe, path: Path) -> None:
