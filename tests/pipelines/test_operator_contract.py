@@ -57,8 +57,10 @@ def test_keeps_every_promise(name: str, assets: Assets) -> None:
     assert not isinstance(operator, Fold) or operator.groups == 1
     try:
         operator.load(assets)
-    except AssetError as error:
-        pytest.skip(str(error))
+    except (AssetError, ValueError) as error:
+        if isinstance(error, AssetError) or "pip install" in str(error):  # an optional package
+            pytest.skip(str(error))
+        raise
     assert contract.check(operator) == []
 
 
