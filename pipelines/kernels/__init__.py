@@ -9,7 +9,18 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-MODULES = ("bloom", "buffers", "components", "hashing", "minhash", "repetition", "stats", "words")
+MODULES = (
+    "bloom",
+    "buffers",
+    "components",
+    "hashing",
+    "lines",
+    "minhash",
+    "phrases",
+    "repetition",
+    "stats",
+    "words",
+)
 
 
 def __getattr__(name: str) -> ModuleType:

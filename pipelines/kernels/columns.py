@@ -1,4 +1,4 @@
-"""The columns of the figures that `pipelines.kernels.stats.documents` measures."""
+"""The columns of the figures that kernels measure: of documents (stats), of lines (lines)."""
 
 (
     WORDS,
@@ -15,3 +15,5 @@
     ELLIPSIS_ENDS,
     FASTTEXT_WORDS,
 ) = range(13)
+
+CHARACTERS, UPPERCASE, DIGITS, LINE_WORDS = range(4)

@@ -8,17 +8,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
+from pipelines import kernels
 from pipelines.batch import Batch
-from pipelines.operators import Modifier, each
+from pipelines.kernels.columns import CHARACTERS, DIGITS, UPPERCASE
+from pipelines.kernels.columns import LINE_WORDS as WORDS
+from pipelines.operators import Modifier
 from pipelines.schema import STRING, TEXT
 from pipelines.text.patterns import Pattern
+from pipelines.text.rewriting import nulled, rewritten
 from pipelines.text.substrings import Location, PhraseList
 from pipelines.text.units import WordKind, split_words
+
+if TYPE_CHECKING:
+    from pipelines.kernels.lines import Lines
 
 
 class LineModifier(Modifier):
@@ -46,8 +57,37 @@ class LineModifier(Modifier):
             text = text.strip()
         return text if text and (self.keep_blank or text.strip()) else None
 
+    def plain(self, text: str) -> str | None:
+        """The whole rule on one text, said plainly; `modify` is equal to it."""
+        return self.finish(self.rewrite(text))
+
+    def mask(self, lines: Lines) -> npt.NDArray[np.bool_] | None:
+        """Which of all lines stay, from their figures; None when the text has to be read."""
+        return None
+
+    def candidates(self, texts: pa.Array) -> npt.NDArray[np.bool_]:
+        """Texts that `rewrite` may change; it is not called for others."""
+        return np.ones(len(texts), dtype=bool)
+
     def modify(self, batch: Batch) -> Mapping[str, pa.Array]:
-        return {TEXT: each(batch.text, lambda text: self.finish(self.rewrite(text)), type=STRING)}
+        texts = batch.text
+        lines = batch.view(kernels.lines.measured) if self.measures() else None
+        keep = None if lines is None else self.mask(lines)
+        if lines is None or keep is None:
+            texts = rewritten(texts, self.candidates(texts), self.rewrite)
+        else:
+            texts = kernels.lines.without(texts, lines, keep)
+        if self.strip:
+            texts = kernels.lines.stripped(texts)
+        if self.keep_blank:
+            gone = pc.equal(pc.binary_length(texts), 0).to_numpy(zero_copy_only=False)
+        else:
+            gone = kernels.lines.blank(texts)
+        return {TEXT: nulled(texts, gone)}
+
+    def measures(self) -> bool:
+        """Whether `mask` answers."""
+        return type(self).mask is not LineModifier.mask
 
 
 class LineWords(LineModifier, name="line_words"):
@@ -65,6 +105,13 @@ class LineWords(LineModifier, name="line_words"):
             return True
         words = len(line.split())
         return self.min_words <= words and (self.max_words is None or words <= self.max_words)
+
+    def mask(self, lines: Lines) -> npt.NDArray[np.bool_]:
+        words = lines[WORDS]
+        keep = words >= self.min_words
+        if self.max_words is not None:
+            keep &= words <= self.max_words
+        return keep | (lines[CHARACTERS] == 0)
 
 
 class LongWordLines(LineModifier, name="long_word_lines"):
@@ -99,6 +146,9 @@ class UppercaseLines(LineModifier, name="uppercase_lines"):
     def keeps(self, line: str) -> bool:
         return not line or sum(map(str.isupper, line)) <= self.max_fraction * len(line)
 
+    def mask(self, lines: Lines) -> npt.NDArray[np.bool_]:
+        return lines[UPPERCASE] <= self.max_fraction * lines[CHARACTERS].astype(np.float64)
+
 
 class DigitLines(LineModifier, name="digit_lines"):
     """Drop lines of too many digits; empty lines stay. (Penedo et al. 2023, G.2)
@@ -111,6 +161,9 @@ class DigitLines(LineModifier, name="digit_lines"):
 
     def keeps(self, line: str) -> bool:
         return not line or sum(map(str.isdigit, line)) <= self.max_fraction * len(line)
+
+    def mask(self, lines: Lines) -> npt.NDArray[np.bool_]:
+        return lines[DIGITS] <= self.max_fraction * lines[CHARACTERS].astype(np.float64)
 
 
 COUNTED = (
@@ -127,7 +180,13 @@ COUNTED = (
     "views",
     "followers",
 )
+_COUNTER_INSIDE = re.compile(rf"\d[,.kmb]*\s+(?:{'|'.join(COUNTED)})")
 _COUNTER = re.compile(rf"\W*\d(?:,|\.|\d)*(?:k|m|b)?\s+(?:{'|'.join(COUNTED)})\W*")
+
+
+@cache
+def _counted() -> Any:
+    return kernels.phrases.prepare(COUNTED, ignore_case=True)
 
 
 class CounterLines(LineModifier, name="counter_lines"):
@@ -137,6 +196,12 @@ class CounterLines(LineModifier, name="counter_lines"):
 
     def keeps(self, line: str) -> bool:
         return _COUNTER.fullmatch(line.lower()) is None
+
+    def candidates(self, texts: pa.Array) -> npt.NDArray[np.bool_]:
+        return kernels.phrases.candidates(texts, _counted())  # type: ignore[no-any-return]
+
+    def rewrite(self, text: str) -> str:
+        return super().rewrite(text) if _COUNTER_INSIDE.search(text.lower()) else text
 
 
 class UnfinishedLines(LineModifier, name="unfinished_lines"):
@@ -158,6 +223,14 @@ class UnfinishedLines(LineModifier, name="unfinished_lines"):
         if self.drop_ellipses and end.endswith(("...", "\u2026")):
             return False
         return end.endswith(self.endings)
+
+    def measures(self) -> bool:
+        return self.endings == type(self).model_fields["endings"].default
+
+    def mask(self, lines: Lines) -> npt.NDArray[np.bool_]:
+        ends = kernels.lines.endings(lines)
+        wanted = ends == 1 if self.drop_ellipses else ends > 0
+        return wanted | (lines[CHARACTERS] == 0)  # type: ignore[no-any-return]
 
 
 class RepeatedLinesWithin(LineModifier, name="drop_repeated_lines"):
@@ -213,6 +286,13 @@ class SubstringLines(PhraseList, LineModifier, name="substring_lines"):
             after=after,
         )
 
+    def candidates(self, texts: pa.Array) -> npt.NDArray[np.bool_]:
+        pattern: Pattern = self._made
+        found = pattern.candidates(texts)
+        if self.remove_only and self.drop_blank:  # blank lines go from any text
+            found = found | _has_blank_lines(texts)
+        return found
+
     def rewrite(self, text: str) -> str:
         pattern: Pattern = self._made
         kept = []
@@ -250,3 +330,15 @@ class PolicyLines(LineModifier, name="policy_lines"):
     def keeps(self, line: str) -> bool:
         lower = line.lower()
         return not any(phrase in lower for phrase in self.phrases)
+
+    def candidates(self, texts: pa.Array) -> npt.NDArray[np.bool_]:
+        prepared = kernels.phrases.prepare(self.phrases, ignore_case=True)
+        return kernels.phrases.candidates(texts, prepared)  # type: ignore[no-any-return]
+
+
+def _has_blank_lines(texts: pa.Array) -> npt.NDArray[np.bool_]:
+    """Texts with a line of nothing but white space (and some)."""
+    lines = kernels.lines.measured(texts)
+    blank = (lines[WORDS] == 0) & (lines[CHARACTERS] > 0)
+    before = np.concatenate([[0], np.cumsum(blank)])
+    return before[lines.end] > before[lines.begin]  # type: ignore[no-any-return]

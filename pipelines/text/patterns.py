@@ -10,9 +10,15 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 import regex
 
+from pipelines import kernels
+
 SECONDS_PER_DOCUMENT = 5.0
+_PLAIN = re.compile(r"[^.^$*+?{}\[\]\\|()]*")
 _REPEATS = re.compile(r"[*+?]|\{\d*,?\d*\}")
 
 
@@ -49,6 +55,20 @@ class Pattern:
         except (re.error, regex.error) as error:
             raise ValueError(f"{source!r} is no regular expression: {error}") from None
 
+        self._prefixes = tuple(e if literal else _literal_prefix(e) for e in entries)
+        self._ignore_case = ignore_case
+        self._prepared: Any = None
+
+    def candidates(self, texts: pa.Array, *, lowered: bool = False) -> npt.NDArray[np.bool_]:
+        """Texts in which the expression may occur: those with a literal beginning of it.
+
+        `lowered` says that the expression is sought in the lower case of the texts.
+        """
+        if self._prepared is None:
+            ignore = self._ignore_case or lowered
+            self._prepared = kernels.phrases.prepare(self._prefixes, ignore_case=ignore)
+        return kernels.phrases.candidates(texts, self._prepared)  # type: ignore[no-any-return]
+
     def found(self, text: str) -> bool:
         """Whether the expression occurs. TimeoutError when that takes too long to say."""
         return self._compiled.search(text, **self._timeout) is not None
@@ -71,6 +91,17 @@ class Pattern:
 
     def _matches(self, text: str) -> Iterator[Any]:
         return iter(self._compiled.finditer(text, **self._timeout))
+
+
+def _literal_prefix(expression: str) -> str:
+    """The plain characters that every match begins with; empty where that is not plain to see."""
+    if "|" in expression or "(" in expression or "[" in expression:
+        return ""
+    found = _PLAIN.match(expression)
+    prefix = found.group(0) if found else ""
+    if len(prefix) < len(expression) and expression[len(prefix)] in "*?{":
+        prefix = prefix[:-1]  # the last character may be missing
+    return prefix
 
 
 def check_entries(entries: Sequence[str]) -> None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field, PrivateAttr
 
+from pipelines import kernels
 from pipelines.batch import Batch
-from pipelines.operators import AssetFolder, Modifier, Splitter, each
+from pipelines.operators import AssetFolder, Modifier, Splitter
 from pipelines.schema import EXTRA, ROW, STRING, TEXT
 from pipelines.text import fields
 from pipelines.text.patterns import read_list
+from pipelines.text.rewriting import nulled, rewritten
 
 
 class Rewrite(Modifier):
@@ -28,8 +32,24 @@ class Rewrite(Modifier):
         """The new text; empty or None when nothing is left."""
         raise NotImplementedError
 
+    def plain(self, text: str) -> str | None:
+        """The whole rule on one text, said plainly; `modify` is equal to it."""
+        return self.rewrite(text)
+
+    def candidates(self, texts: pa.Array) -> npt.NDArray[np.bool_]:
+        """Texts that `rewrite` may change; it is not called for others."""
+        return np.ones(len(texts), dtype=bool)
+
     def modify(self, batch: Batch) -> Mapping[str, pa.Array]:
-        return {TEXT: each(batch.text, lambda text: self.rewrite(text) or None, type=STRING)}
+        texts = batch.text
+        texts = rewritten(texts, self.candidates(texts), lambda text: self.rewrite(text) or None)
+        gone = pc.equal(pc.binary_length(texts), 0).fill_null(True)
+        return {TEXT: nulled(texts, gone.to_numpy(zero_copy_only=False))}
+
+
+@cache
+def _prepared(*phrases: str) -> Any:
+    return kernels.phrases.prepare(phrases, ignore_case=False)
 
 
 _CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
@@ -40,8 +60,11 @@ class Citations(Rewrite, name="citations"):
 
     reference: ClassVar[str | None] = "citation_removal_modifier"
 
+    def candidates(self, texts: pa.Array) -> npt.NDArray[np.bool_]:
+        return kernels.phrases.candidates(texts, _prepared("["))  # type: ignore[no-any-return]
+
     def rewrite(self, text: str) -> str:
-        return _CITATION.sub("", text) if "[" in text else text
+        return _CITATION.sub("", text)
 
 
 class Newlines(Rewrite, name="newlines"):
@@ -50,10 +73,12 @@ class Newlines(Rewrite, name="newlines"):
     max_newlines: int = Field(2, ge=0, description="newlines in a row, at most")
     reference: ClassVar[str | None] = "newline_removal_modifier"
 
+    def candidates(self, texts: pa.Array) -> npt.NDArray[np.bool_]:
+        too_many = _prepared("\n" * (self.max_newlines + 1))
+        return kernels.phrases.candidates(texts, too_many)  # type: ignore[no-any-return]
+
     def rewrite(self, text: str) -> str:
         most = "\n" * self.max_newlines
-        if most + "\n" not in text:
-            return text
         return re.sub(f"\n{{{self.max_newlines + 1},}}", most, text)
 
 
@@ -78,6 +103,8 @@ class Urls(Rewrite, name="remove_urls"):
     )
     reference: ClassVar[str | None] = "url_removal_modifier"
     _url: Any = PrivateAttr(None)
+    _dot: Any = PrivateAttr(None)
+    _plain_names: bool = PrivateAttr(False)
     _start: Any = PrivateAttr(None)
 
     def assets(self) -> tuple[str, ...]:
@@ -85,16 +112,57 @@ class Urls(Rewrite, name="remove_urls"):
 
     def load(self, assets: AssetFolder) -> None:
         names = read_list(assets.path(self.domains))
+        self._plain_names = all(re.match("[a-z]", name) for name in names)
         known = _trie([name.strip() for name in names])
         self._start = re.compile(known, re.IGNORECASE)
+        self._dot = re.compile(rf"\.(?:{known})\b")
         self._url = re.compile(
             rf"\s{{0,10}}(?:(?:https?|ftp)://)?[\w\-.@:%+~#=]{{1,256}}\.(?:{known})\b{_TAIL}"
         )
 
-    def rewrite(self, text: str) -> str:
+    def candidates(self, texts: pa.Array) -> npt.NDArray[np.bool_]:
+        if not self._plain_names:
+            return np.ones(len(texts), dtype=bool)
+        names, numbers = kernels.phrases.dotted(texts)
+        return names | numbers  # type: ignore[no-any-return]
+
+    def plain(self, text: str) -> str:
+        """The whole rule, said plainly; `rewrite` is equal to it."""
         if not self.only_if_text_starts_with_domain or self._start.match(text):
             text = self._url.sub("", text)
         return _IPV4.sub("", text)
+
+    def rewrite(self, text: str) -> str:
+        if not self.only_if_text_starts_with_domain or self._start.match(text):
+            text = _sub_around(self._dot, self._url, text)
+        return _sub_around(_DOTTED_DIGITS, _IPV4, text)
+
+
+_DOTTED_DIGITS = re.compile(r"\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]")
+
+
+def _sub_around(hint: re.Pattern[str], pattern: re.Pattern[str], text: str) -> str:
+    """`pattern` taken out of the words in which `hint` occurs, with the white space before them.
+
+    Equal to pattern.sub("", text) where a match is white space, then a part of one word that has
+    the hint in it: words are looked at one by one, and most are not looked at.
+    """
+    parts, last = [], 0
+    for found in hint.finditer(text):
+        place = found.start()
+        if place < last:
+            continue
+        start, stop = place, found.end()
+        while start > last and not text[start - 1].isspace():
+            start -= 1
+        while start > last and text[start - 1].isspace():
+            start -= 1
+        while stop < len(text) and not text[stop].isspace():
+            stop += 1
+        parts.append(text[last:start])
+        parts.append(pattern.sub("", text[start:stop]))
+        last = stop
+    return text if not parts else "".join([*parts, text[last:]])
 
 
 def _trie(words: list[str]) -> str:

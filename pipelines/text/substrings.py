@@ -73,8 +73,9 @@ class Substrings(PhraseList, Filter, name="substrings"):
 
     def reject(self, batch: Batch) -> pa.Array:
         pattern: Pattern = self._made
-        texts = batch.text.to_pylist()
-        if not self.case_sensitive:
-            texts = [text.lower() for text in texts]
-        gone = np.array([pattern.found(text) for text in texts], dtype=bool)
+        gone = np.zeros(batch.num_rows, dtype=bool)
+        maybe = pattern.candidates(batch.text, lowered=not self.case_sensitive)
+        places = np.flatnonzero(maybe)
+        for place, text in zip(places, batch.text.take(pa.array(places)).to_pylist(), strict=True):
+            gone[place] = pattern.found(text if self.case_sensitive else text.lower())
         return because(gone, "contains_phrase")

@@ -1,0 +1,325 @@
+"""Lines of texts: what line rules measure of each, and texts without some of them.
+
+A line is what lies between newlines, as it stands. When lines are dropped, the figures of those
+that stay are carried along, so that rules in a row measure once and copy the text as rarely as can
+be.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba as nb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipelines.kernels.buffers import Bytes, Offsets, buffers_of, empty
+from pipelines.kernels.unicode_table import DIGIT, SPACE, UPPER
+from pipelines.kernels.words import BLOCKS, INDEX, Ints, _flags_at, _width
+
+Counts = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Lines:
+    """The lines of each row: row i has the lines begin[i] .. end[i] of the flat arrays.
+
+    start, stop: byte places in the data, without the newline. figures: code points, upper-case
+    ones, digits (`str.isdigit`), words (`str.split`), an array (lines, 4) int32 with the columns
+    of `pipelines.kernels.columns`.
+    """
+
+    start: Ints
+    stop: Ints
+    figures: npt.NDArray[np.int32]
+    begin: Ints
+    end: Ints
+    data: Bytes
+
+    def take(self, indices: npt.NDArray[np.int64]) -> Lines:
+        """The lines of some rows."""
+        begin, end = self.begin[indices], self.end[indices]
+        return Lines(self.start, self.stop, self.figures, begin, end, self.data)
+
+    def __getitem__(self, column: int) -> Counts:
+        return self.figures[:, column]
+
+
+class _Last:
+    """The buffer of the text column that `without` wrote last, and its lines."""
+
+    written: tuple[pa.Buffer, Lines] | None = None
+
+
+def measured(texts: pa.Array) -> Lines:
+    """The lines of each text; of a column that `without` has just written they are known."""
+    data, offsets = buffers_of(texts)
+    if _Last.written is not None and len(texts) and texts.offset == 0:
+        buffer, lines = _Last.written
+        bytes_of = texts.buffers()[2]
+        if bytes_of is not None and bytes_of.address == buffer.address:
+            if len(lines.begin) == len(texts):
+                return lines
+    capacity = int(offsets[-1] - offsets[0]) // 16 + len(offsets) + 16
+    while True:
+        start, stop = empty(capacity, np.int64), empty(capacity, np.int64)
+        figures = empty(4 * capacity, np.int32).reshape(capacity, 4)
+        borders = np.zeros(len(offsets), np.int64)
+        count = _measure(data, offsets, INDEX, BLOCKS, start, stop, figures, borders)
+        if count >= 0:
+            break
+        capacity *= 4
+    return Lines(start[:count], stop[:count], figures[:count], borders[:-1], borders[1:], data)
+
+
+def without(texts: pa.Array, lines: Lines, keep: npt.NDArray[np.bool_]) -> pa.Array:
+    """The texts without the lines that are not kept; the same array when all of them are.
+
+    `keep` has an entry per line of the flat arrays. A text left without lines is empty.
+    """
+    if keep.all():
+        return texts
+    rows = len(lines.begin)
+    size = int(lines.stop.max(initial=0) - lines.start.min(initial=0)) + 1
+    out = empty(size, np.uint8)
+    kept = int(np.count_nonzero(keep))
+    offsets = empty(rows + 1, np.int64)
+    start, stop = empty(kept, np.int64), empty(kept, np.int64)
+    borders = np.zeros(rows + 1, np.int64)
+    used = _copy(
+        *(lines.data, lines.start, lines.stop, lines.begin, lines.end),
+        *(keep, out, offsets, start, stop, borders),
+    )
+    data_buffer = pa.py_buffer(out[:used])
+    written = pa.Array.from_buffers(
+        pa.large_string(), rows, [None, pa.py_buffer(offsets), data_buffer]
+    )
+    chosen = _chosen(lines.begin, lines.end, keep, kept)
+    figures = lines.figures[chosen]
+    carried = Lines(start, stop, figures, borders[:-1], borders[1:], out[:used])
+    _Last.written = (data_buffer, carried)
+    return written
+
+
+def stripped(texts: pa.Array) -> pa.Array:
+    """Each text as str.strip leaves it; the same array when that changes none."""
+    data, offsets = buffers_of(texts)
+    bounds = _bounds(data, offsets, INDEX, BLOCKS)
+    sizes = bounds[:, 1] - bounds[:, 0]
+    if (sizes == np.diff(offsets)).all():
+        return texts
+    out = empty(int(sizes.sum()), np.uint8)
+    moved = np.zeros(len(offsets), np.int64)
+    np.cumsum(sizes, out=moved[1:])
+    _move(data, bounds, moved, out)
+    buffers = [None, pa.py_buffer(moved), pa.py_buffer(out[: moved[-1]])]
+    return pa.Array.from_buffers(pa.large_string(), len(texts), buffers)
+
+
+def blank(texts: pa.Array) -> npt.NDArray[np.bool_]:
+    """Whether each text is nothing but white space."""
+    data, offsets = buffers_of(texts)
+    bounds = _bounds(data, offsets, INDEX, BLOCKS)
+    return bounds[:, 0] == bounds[:, 1]  # type: ignore[no-any-return]
+
+
+def endings(lines: Lines) -> npt.NDArray[np.int8]:
+    """How each line ends, white space aside: 2 in an ellipsis, 1 in . ! ? or ", 0 otherwise."""
+    return _endings(lines.data, lines.start, lines.stop, INDEX, BLOCKS)
+
+
+@nb.njit(cache=True, inline="always")
+def _is_space(
+    data: Bytes,
+    place: int,
+    width: int,
+    index: npt.NDArray[np.uint16],
+    blocks: npt.NDArray[np.uint16],
+) -> bool:
+    byte = data[place]
+    if byte < 0x80:
+        return byte == 32 or (9 <= byte <= 13) or (28 <= byte <= 31)
+    return (_flags_at(data, place, width, index, blocks) & SPACE) != 0
+
+
+@nb.njit(cache=True)
+def _rstrip(
+    data: Bytes,
+    start: int,
+    stop: int,
+    index: npt.NDArray[np.uint16],
+    blocks: npt.NDArray[np.uint16],
+) -> int:
+    """The place behind the last character that is no space; `start` when there is none."""
+    while stop > start:
+        place = stop - 1
+        while (data[place] & 0xC0) == 0x80:
+            place -= 1
+        if not _is_space(data, place, stop - place, index, blocks):
+            break
+        stop = place
+    return stop
+
+
+@nb.njit(cache=True, nogil=True)
+def _bounds(
+    data: Bytes,
+    offsets: Offsets,
+    index: npt.NDArray[np.uint16],
+    blocks: npt.NDArray[np.uint16],
+) -> Ints:
+    rows = len(offsets) - 1
+    out = np.empty((rows, 2), np.int64)
+    for row in range(rows):
+        start = offsets[row]
+        stop = _rstrip(data, start, offsets[row + 1], index, blocks)
+        while start < stop:
+            byte = data[start]
+            width = np.int64(1) if byte < 0x80 else _width(byte)
+            if not _is_space(data, start, width, index, blocks):
+                break
+            start += width
+        out[row, 0], out[row, 1] = start, stop
+    return out
+
+
+@nb.njit(cache=True, nogil=True)
+def _move(data: Bytes, bounds: Ints, moved: Ints, out: Bytes) -> None:
+    for row in range(len(bounds)):
+        out[moved[row] : moved[row + 1]] = data[bounds[row, 0] : bounds[row, 1]]
+
+
+@nb.njit(cache=True, nogil=True)
+def _endings(
+    data: Bytes,
+    start: Ints,
+    stop: Ints,
+    index: npt.NDArray[np.uint16],
+    blocks: npt.NDArray[np.uint16],
+) -> npt.NDArray[np.int8]:
+    out = np.zeros(len(start), np.int8)
+    for line in range(len(start)):
+        first = start[line]
+        last = _rstrip(data, first, stop[line], index, blocks)
+        if last == first:
+            continue
+        byte = data[last - 1]
+        if last - first >= 3:
+            a, b = data[last - 3], data[last - 2]
+            if (a == 46 and b == 46 and byte == 46) or (a == 0xE2 and b == 0x80 and byte == 0xA6):
+                out[line] = 2
+                continue
+        if byte == 46 or byte == 33 or byte == 63 or byte == 34:
+            out[line] = 1
+    return out
+
+
+@nb.njit(cache=True, nogil=True)
+def _measure(
+    data: Bytes,
+    offsets: Offsets,
+    index: npt.NDArray[np.uint16],
+    blocks: npt.NDArray[np.uint16],
+    start: Ints,
+    stop: Ints,
+    figures: npt.NDArray[np.int32],
+    borders: Ints,
+) -> int:
+    ascii_flags = np.empty(128, np.int64)
+    for byte in range(128):
+        ascii_flags[byte] = blocks[np.int64(index[0]) << 7 | byte]
+    capacity = len(start)
+    count = 0
+    for row in range(len(offsets) - 1):
+        place, end = offsets[row], offsets[row + 1]
+        while True:  # once per line, for an empty text too
+            first = place
+            chars, upper, digits, words = 0, 0, 0, 0
+            in_word = False
+            while place < end:
+                byte = data[place]
+                if byte == 10:
+                    break
+                if byte < 0x80:
+                    flags = ascii_flags[byte]
+                    place += 1
+                else:
+                    width = _width(byte)
+                    flags = _flags_at(data, place, width, index, blocks)
+                    place += width
+                chars += 1
+                upper += (flags & UPPER) != 0
+                digits += (flags & DIGIT) != 0
+                space = (flags & SPACE) != 0
+                words += (not space) and (not in_word)
+                in_word = not space
+            if count == capacity:
+                return -1
+            start[count], stop[count] = first, place
+            figures[count, 0], figures[count, 1] = chars, upper
+            figures[count, 2], figures[count, 3] = digits, words
+            count += 1
+            if place >= end:
+                break
+            place += 1
+        borders[row + 1] = count
+    return count
+
+
+@nb.njit(cache=True, nogil=True)
+def _copy(
+    data: Bytes,
+    start: Ints,
+    stop: Ints,
+    begin: Ints,
+    end: Ints,
+    keep: npt.NDArray[np.bool_],
+    out: Bytes,
+    offsets: Offsets,
+    new_start: Ints,
+    new_stop: Ints,
+    borders: Ints,
+) -> int:
+    place = np.int64(0)
+    count = 0
+    offsets[0] = 0
+    for row in range(len(begin)):
+        written = False
+        line = begin[row]
+        while line < end[row]:
+            if not keep[line]:
+                line += 1
+                continue
+            last = line  # a run of kept lines is copied at once
+            while last + 1 < end[row] and keep[last + 1]:
+                last += 1
+            if written:
+                out[place] = 10
+                place += 1
+            written = True
+            source = start[line]
+            shift = place - source
+            size = stop[last] - source
+            out[place : place + size] = data[source : source + size]
+            for k in range(line, last + 1):
+                new_start[count], new_stop[count] = start[k] + shift, stop[k] + shift
+                count += 1
+            place += size
+            line = last + 1
+        offsets[row + 1] = place
+        borders[row + 1] = count
+    return place
+
+
+@nb.njit(cache=True, nogil=True)
+def _chosen(begin: Ints, end: Ints, keep: npt.NDArray[np.bool_], kept: int) -> Ints:
+    """The places of the kept lines of these rows."""
+    chosen = np.empty(kept, np.int64)
+    count = 0
+    for row in range(len(begin)):
+        for line in range(begin[row], end[row]):
+            if keep[line]:
+                chosen[count] = line
+                count += 1
+    return chosen[:count]

@@ -1,0 +1,147 @@
+"""Which texts can contain a phrase of a list: one pass, however long the list.
+
+The answer is exact for case-sensitive phrases. Without regard to case only ASCII letters are
+folded, and a text with one of the few other characters that fold to ASCII counts as a candidate: a
+caller looks at candidates again with the full rule, and need not look at others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numba as nb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipelines.kernels.buffers import Bytes, Offsets, buffers_of
+from pipelines.kernels.words import Ints
+
+FOLD_TO_ASCII = "\u0130\u0131\u017f\u212a"  # dotted I, dotless i, long s, Kelvin sign
+
+
+@dataclass(frozen=True)
+class Phrases:
+    """Phrases as arrays: those that begin with the bytes a, b stand at first[a << 8 | b] .. next.
+
+    `short` marks phrases of one byte. `everywhere` is set when a phrase can be anywhere (it is
+    empty, or holds other letters than ASCII whose case is to be ignored).
+    """
+
+    data: Bytes
+    start: Ints
+    size: Ints
+    first: npt.NDArray[np.int32]
+    short: npt.NDArray[np.bool_]
+    fold: bool
+    everywhere: bool
+
+
+def prepare(phrases: Sequence[str], *, ignore_case: bool) -> Phrases:
+    """The phrases in the form that `candidates` takes."""
+    everywhere = False
+    needles: list[bytes] = []
+    folding = [*FOLD_TO_ASCII] if ignore_case else []
+    for phrase in [*phrases, *folding]:
+        if ignore_case and phrase not in folding:
+            cased = any(not c.isascii() and c.lower() != c.upper() for c in phrase)
+            everywhere |= cased
+            phrase = "".join(c.lower() if c.isascii() else c for c in phrase)
+        everywhere |= not phrase
+        needles.append(phrase.encode("utf-8"))
+    short = np.zeros(256, dtype=np.bool_)
+    for needle in needles:
+        if len(needle) == 1:
+            short[needle[0]] = True
+    long = sorted({needle for needle in needles if len(needle) > 1})
+    first = np.zeros((1 << 16) + 1, dtype=np.int32)
+    for needle in long:
+        first[(needle[0] << 8 | needle[1]) + 1] += 1
+    size = np.array([len(needle) for needle in long], dtype=np.int64)
+    start = np.zeros(len(long), dtype=np.int64)
+    np.cumsum(size[:-1], out=start[1:])
+    data = np.frombuffer(b"".join(long) or b"\0", dtype=np.uint8)
+    table = np.cumsum(first).astype(np.int32)
+    return Phrases(data, start, size, table, short, ignore_case, everywhere)
+
+
+def candidates(texts: pa.Array, phrases: Phrases) -> npt.NDArray[np.bool_]:
+    """Whether each text can contain one of the phrases."""
+    if phrases.everywhere:
+        return np.ones(len(texts), dtype=np.bool_)
+    data, offsets = buffers_of(texts)
+    return _candidates(
+        data, offsets, phrases.data, phrases.start, phrases.size, phrases.first, phrases.short,
+        phrases.fold,
+    )  # fmt: skip
+
+
+@nb.njit(cache=True, nogil=True)
+def _candidates(
+    data: Bytes,
+    offsets: Offsets,
+    needles: Bytes,
+    start: Ints,
+    size: Ints,
+    first: npt.NDArray[np.int32],
+    short: npt.NDArray[np.bool_],
+    fold: bool,
+) -> npt.NDArray[np.bool_]:
+    rows = len(offsets) - 1
+    out = np.zeros(rows, np.bool_)
+    folded = np.empty(256, np.uint8)
+    for byte in range(256):
+        folded[byte] = byte + 32 if fold and 65 <= byte <= 90 else byte
+    begins = np.zeros(256, np.bool_)
+    for byte in range(256):
+        begins[byte] = short[byte] or first[byte << 8] != first[(byte + 1) << 8]
+    for row in range(rows):
+        end = offsets[row + 1]
+        place = offsets[row]
+        while place < end:
+            byte = folded[data[place]]
+            if not begins[byte]:
+                place += 1
+                continue
+            if short[byte]:
+                out[row] = True
+                break
+            if place + 1 < end:
+                key = np.int64(byte) << 8 | np.int64(folded[data[place + 1]])
+                for needle in range(first[key], first[key + 1]):
+                    length = size[needle]
+                    if place + length <= end:
+                        equal = True
+                        for k in range(2, length):
+                            if folded[data[place + k]] != needles[start[needle] + k]:
+                                equal = False
+                                break
+                        if equal:
+                            out[row] = True
+                            break
+                if out[row]:
+                    break
+            place += 1
+    return out
+
+
+def dotted(texts: pa.Array) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Whether each text has a dot before an ASCII letter in lower case, and one between digits."""
+    found = _dotted(*buffers_of(texts))
+    return found[:, 0], found[:, 1]
+
+
+@nb.njit(cache=True, nogil=True)
+def _dotted(data: Bytes, offsets: Offsets) -> npt.NDArray[np.bool_]:
+    rows = len(offsets) - 1
+    out = np.zeros((rows, 2), np.bool_)
+    for row in range(rows):
+        for place in range(offsets[row] + 1, offsets[row + 1] - 1):
+            if data[place] == 46:
+                after, before = data[place + 1], data[place - 1]
+                if 97 <= after <= 122:
+                    out[row, 0] = True
+                elif 48 <= after <= 57 and 48 <= before <= 57:
+                    out[row, 1] = True
+    return out
