@@ -276,7 +276,9 @@ def assets_list(json: Json = False) -> None:
             asset.name,
             asset.num_bytes,
             asset.licence,
-            asset.made_by or ", ".join(f"{o.package} {o.version}" for o in asset.origins),
+            asset.made_by
+            or ", ".join(f"{o.package} {o.version}" for o in asset.origins)
+            or asset.by_hand,
             asset.description,
         )
         for asset in known

@@ -50,6 +50,7 @@ class Asset(Frozen):
     num_bytes: int | None = None
     origins: tuple[Origin, ...] = ()
     made_by: str | None = None
+    by_hand: str | None = None  # where a file comes from that no package carries
 
 
 @cache
@@ -106,6 +107,8 @@ class Assets:
             )
         if known.origins:
             return f"get it with: pipelines assets fetch {name}"
+        if known.by_hand:
+            return f"{known.by_hand}; put it as {name} into a folder and give --assets DIR"
         if known.made_by:
             return f"make it with: {known.made_by}"
         return "put the file into a folder and give --assets DIR"
