@@ -46,6 +46,8 @@ BUILTIN = (
     "pipelines.text.lines",
     "pipelines.text.pages",
     "pipelines.text.perplexity",
+    "pipelines.text.pii",
+    "pipelines.text.published",
     "pipelines.text.quality",
     "pipelines.text.repetition",
     "pipelines.text.rewrites",

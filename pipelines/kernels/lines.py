@@ -7,6 +7,7 @@ be.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numba as nb
@@ -127,6 +128,50 @@ def blank(texts: pa.Array) -> npt.NDArray[np.bool_]:
 def endings(lines: Lines) -> npt.NDArray[np.int8]:
     """How each line ends, white space aside: 2 in an ellipsis, 1 in . ! ? or ", 0 otherwise."""
     return _endings(lines.data, lines.start, lines.stop, INDEX, BLOCKS)
+
+
+def ends_with(lines: Lines, endings: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Whether each line ends, white space aside, with one of these (not empty) strings."""
+    encoded = [ending.encode("utf-8") for ending in endings]
+    sizes = np.array([len(ending) for ending in encoded], dtype=np.int64)
+    flat = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+    return _ends_with(lines.data, lines.start, lines.stop, flat, sizes, INDEX, BLOCKS)
+
+
+def per_row(lines: Lines, mask: npt.NDArray[np.bool_]) -> Ints:
+    """How many lines of each row are in the mask."""
+    before = np.concatenate([[0], np.cumsum(mask)])
+    return before[lines.end] - before[lines.begin]  # type: ignore[no-any-return]
+
+
+@nb.njit(cache=True, nogil=True)
+def _ends_with(
+    data: Bytes,
+    start: Ints,
+    stop: Ints,
+    endings: Bytes,
+    sizes: Ints,
+    index: npt.NDArray[np.uint16],
+    blocks: npt.NDArray[np.uint16],
+) -> npt.NDArray[np.bool_]:
+    out = np.zeros(len(start), np.bool_)
+    for line in range(len(start)):
+        first = start[line]
+        last = _rstrip(data, first, stop[line], index, blocks)
+        place = 0
+        for ending in range(len(sizes)):
+            size = sizes[ending]
+            if last - first >= size:
+                equal = True
+                for k in range(size):
+                    if data[last - size + k] != endings[place + k]:
+                        equal = False
+                        break
+                if equal:
+                    out[line] = True
+                    break
+            place += size
+    return out
 
 
 @nb.njit(cache=True, inline="always")
