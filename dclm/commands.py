@@ -172,8 +172,8 @@ def train(
     model: Annotated[str, typer.Option("--out", help="Where the model goes.")],
     seed: Annotated[int | None, typer.Option(help="One of the recipe's seeds.")] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Processor threads of one process; default: a share.")
-    ] = None,
+        int, typer.Option(min=1, help="Processor threads of one process; other sums round apart.")
+    ] = 1,
     cluster: Annotated[
         str | None,
         typer.Option(help="Train with Ray: `local` or an address; all nodes must see --out."),
@@ -202,7 +202,7 @@ def train(
         packed=_absolute(packed),
         seed=chosen.seeds[0] if seed is None else seed,
         out=_absolute(model),
-        num_threads=threads or (1 if cluster else _share_of_cores()),
+        num_threads=threads,
     )
     run = partial(stages.run_training, wandb=wandb)
     if cluster is not None:
@@ -239,11 +239,6 @@ def export(
 def _absolute(place: str) -> str:
     """A path that means the same in another process; URIs stay as they are."""
     return place if "://" in place else str(Path(place).absolute())
-
-
-def _share_of_cores() -> int:
-    """Threads of one process when a launcher starts several on this machine."""
-    return max(1, CORES // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _progress(recipe: Recipe) -> Callable[[int, int, float, float], None] | None:

@@ -19,7 +19,6 @@ from pipelines.commands import main
 from pipelines.records import ModelRecord, PackedRecord, parse_record
 
 ROOT = Path(__file__).parents[2]
-ONE = ("--threads", "1")  # a setting of the whole process: later tests share it
 
 
 @pytest.fixture(scope="module")
@@ -84,16 +83,16 @@ def test_a_model_is_packed_planned_trained_and_exported(capsys, words, tmp_path:
     assert code == 0
     assert orjson.loads(text)["passes"] == pytest.approx(80 / sequences)
     model = tmp_path / "model"
-    code, text, error = call(capsys, "train", *named, "--out", model, *ONE, "--seed", 1, "--json")
+    code, text, error = call(capsys, "train", *named, "--out", model, "--seed", 1, "--json")
     assert code == 0, error
     record = parse_record(orjson.dumps(orjson.loads(text)), source="output")
     assert isinstance(record, ModelRecord)
     assert record.work.seed == 1
     assert len(orjson.loads((model / "chain.json").read_bytes())) == 2, "data set, packing"
-    code, text, _ = call(capsys, "train", *named, "--out", model, *ONE, "--seed", 1, "--json")
+    code, text, _ = call(capsys, "train", *named, "--out", model, "--seed", 1, "--json")
     assert code == 0
     assert orjson.loads(text)["id"] == record.id, "trained before"
-    code, _, error = call(capsys, "train", *named, "--out", model, *ONE, "--seed", 0)
+    code, _, error = call(capsys, "train", *named, "--out", model, "--seed", 0)
     assert (code, "is of other work" in error) == (3, True)
     code, text, _ = call(capsys, "export", model, "--to", "hf", "--out", tmp_path / "hf")
     assert code == 0
@@ -128,7 +127,7 @@ def test_shards_without_a_record_are_registered_and_trained_on(
     assert code == 0, error
     assert text.startswith("packed ")
     model = tmp_path / "model"
-    code, _, error = call(capsys, "train", *named, "--packed", out, "--out", model, *ONE)
+    code, _, error = call(capsys, "train", *named, "--packed", out, "--out", model)
     assert code == 0, error
     assert len(read_metrics(model / "metrics.jsonl")) == num_steps(recipe)
     code, _, error = call(capsys, "register-shards", out, *named)
