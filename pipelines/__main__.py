@@ -287,9 +287,10 @@ def assets_list(json: Json = False) -> None:
 
 
 @asset_app.command("fetch")
-def assets_fetch(name: Annotated[str, typer.Argument(help="An asset's name.")]) -> None:
-    """Get an asset into the user's cache and verify it."""
-    out(str(asset_files.fetch(name)))
+def assets_fetch(names: Annotated[list[str], typer.Argument(help="Names of assets.")]) -> None:
+    """Get assets into the user's cache and verify them."""
+    for name in names:
+        out(str(asset_files.fetch(name)))
 
 
 @asset_app.command("verify")

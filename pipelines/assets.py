@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import yaml
@@ -97,6 +98,10 @@ class Assets:
                     f"expected {known.sha256}; remove it and run: pipelines assets fetch {name}"
                 )
             return cached
+        for origin in known.origins if known is not None else ():
+            shipped = _member_of_installed(origin)
+            if shipped is not None and known and known.sha256 in (None, sha256_file(shipped)):
+                return shipped
         raise AssetError(f"the asset {name!r} is missing; {self._how_to_get(name, known)}")
 
     def _how_to_get(self, name: str, known: Asset | None) -> str:
@@ -140,6 +145,17 @@ def fetch(name: str) -> Path:
             return target
     tried = "; ".join(failures) or "the catalogue names no origin"
     raise AssetError(f"cannot fetch {name!r}: {tried}; put the file into --assets DIR by hand")
+
+
+def _member_of_installed(origin: Origin) -> Path | None:
+    """The file where the origin's package is installed in this environment."""
+    if origin.client != "pip":
+        return None
+    try:
+        path = Path(str(distribution(origin.package).locate_file(origin.member)))
+    except PackageNotFoundError:
+        return None
+    return path if path.is_file() else None
 
 
 def _member_of_wheel(origin: Origin, folder: Path) -> Path:

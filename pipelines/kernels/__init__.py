@@ -13,6 +13,7 @@ MODULES = (
     "bloom",
     "buffers",
     "components",
+    "fasttext",
     "hashing",
     "lines",
     "minhash",

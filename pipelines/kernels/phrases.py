@@ -35,11 +35,15 @@ class Phrases:
     first: npt.NDArray[np.int32]
     short: npt.NDArray[np.bool_]
     fold: bool
+    whole: bool
     everywhere: bool
 
 
-def prepare(phrases: Sequence[str], *, ignore_case: bool) -> Phrases:
-    """The phrases in the form that `candidates` takes."""
+def prepare(phrases: Sequence[str], *, ignore_case: bool, whole: bool = False) -> Phrases:
+    """The phrases in the form that `candidates` takes.
+
+    With `whole`, a phrase inside a longer word of ASCII letters, digits and _ does not count.
+    """
     everywhere = False
     needles: list[bytes] = []
     folding = [*FOLD_TO_ASCII] if ignore_case else []
@@ -63,7 +67,7 @@ def prepare(phrases: Sequence[str], *, ignore_case: bool) -> Phrases:
     np.cumsum(size[:-1], out=start[1:])
     data = np.frombuffer(b"".join(long) or b"\0", dtype=np.uint8)
     table = np.cumsum(first).astype(np.int32)
-    return Phrases(data, start, size, table, short, ignore_case, everywhere)
+    return Phrases(data, start, size, table, short, ignore_case, whole, everywhere)
 
 
 def candidates(texts: pa.Array, phrases: Phrases) -> npt.NDArray[np.bool_]:
@@ -72,9 +76,15 @@ def candidates(texts: pa.Array, phrases: Phrases) -> npt.NDArray[np.bool_]:
         return np.ones(len(texts), dtype=np.bool_)
     data, offsets = buffers_of(texts)
     return _candidates(
-        data, offsets, phrases.data, phrases.start, phrases.size, phrases.first, phrases.short,
-        phrases.fold,
-    )  # fmt: skip
+        *(data, offsets, phrases.data, phrases.start, phrases.size, phrases.first, phrases.short),
+        *(phrases.fold, phrases.whole),
+    )
+
+
+@nb.njit(cache=True, inline="always")
+def _in_word(byte: int) -> bool:
+    """Whether a byte is an ASCII letter or digit, or _."""
+    return 97 <= byte <= 122 or 65 <= byte <= 90 or 48 <= byte <= 57 or byte == 95
 
 
 @nb.njit(cache=True, nogil=True)
@@ -87,6 +97,7 @@ def _candidates(
     first: npt.NDArray[np.int32],
     short: npt.NDArray[np.bool_],
     fold: bool,
+    whole: bool,
 ) -> npt.NDArray[np.bool_]:
     rows = len(offsets) - 1
     out = np.zeros(rows, np.bool_)
@@ -117,6 +128,12 @@ def _candidates(
                             if folded[data[place + k]] != needles[start[needle] + k]:
                                 equal = False
                                 break
+                        if equal and whole:
+                            first_byte, last_byte = byte, needles[start[needle] + length - 1]
+                            if place > offsets[row]:
+                                equal = not (_in_word(first_byte) and _in_word(data[place - 1]))
+                            if equal and place + length < end:
+                                equal = not (_in_word(last_byte) and _in_word(data[place + length]))
                         if equal:
                             out[row] = True
                             break
@@ -144,4 +161,29 @@ def _dotted(data: Bytes, offsets: Offsets) -> npt.NDArray[np.bool_]:
                     out[row, 0] = True
                 elif 48 <= after <= 57 and 48 <= before <= 57:
                     out[row, 1] = True
+    return out
+
+
+def phone_like(texts: pa.Array) -> npt.NDArray[np.bool_]:
+    """Whether each text has three digits, one of - . and space, and four digits."""
+    return _phone_like(*buffers_of(texts))
+
+
+@nb.njit(cache=True, nogil=True)
+def _phone_like(data: Bytes, offsets: Offsets) -> npt.NDArray[np.bool_]:
+    rows = len(offsets) - 1
+    out = np.zeros(rows, np.bool_)
+    for row in range(rows):
+        run = 0  # digits just before
+        before = 0  # digits before the separator just before this run
+        for place in range(offsets[row], offsets[row + 1]):
+            byte = data[place]
+            if 48 <= byte <= 57:
+                run += 1
+                if run >= 4 and before >= 3:
+                    out[row] = True
+                    break
+            else:
+                before = run if byte == 45 or byte == 46 or byte == 32 else 0
+                run = 0
     return out

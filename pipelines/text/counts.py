@@ -26,8 +26,8 @@ from pipelines.text.units import (
     SentenceKind,
     UnitKind,
     WordKind,
+    count_sentences,
     sentence_splitter,
-    split_sentences,
     split_units,
     split_words,
 )
@@ -103,9 +103,12 @@ class Length(_CountsWords, Filter, name="length"):
         if self.unit == "word":
             return self.num_words(batch)
         if self.unit == "sentence":
-            return count(
-                batch, lambda text: split_sentences(text, self.sentences, language=self.language)
-            )
+            enough = self.min_units if self.max_units is None else None
+            sizes = [
+                count_sentences(text, self.sentences, language=self.language, enough=enough)
+                for text in batch.text.to_pylist()
+            ]
+            return np.array(sizes, dtype=np.int64)
         separator = SEPARATORS[self.unit]
         return count(batch, lambda text: split_units(text, separator, skip_empty=self.skip_empty))
 

@@ -7,13 +7,14 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field, PrivateAttr
 
 from pipelines.batch import Batch
 from pipelines.operators import AssetFolder, Filter, Modifier, because, choose
 from pipelines.schema import EXTRA, STRING
 from pipelines.text import fields
-from pipelines.text.quality import load_fasttext
+from pipelines.text.quality import ENGINE, Engine, load_engine, load_fasttext
 from pipelines.text.units import SentenceKind, sentence_splitter, split_sentences
 
 
@@ -30,6 +31,7 @@ class LanguageId(Modifier, name="language_id"):
     newlines: Literal["space", "delete"] = Field(
         "space", description="what newlines become; DCLM deletes them, which glues words together"
     )
+    engine: Engine = Field("library", description=ENGINE)
     reference: ClassVar[str | None] = "detect_lang_whole_page_enricher"
     _model: Any = PrivateAttr(None)
 
@@ -40,9 +42,27 @@ class LanguageId(Modifier, name="language_id"):
         return (self.model,)
 
     def load(self, assets: AssetFolder) -> None:
-        self._model = load_fasttext(assets.path(self.model))
+        self._model = load_engine(self.engine, assets.path(self.model))
 
     def modify(self, batch: Batch) -> Mapping[str, pa.Array]:
+        return self._compiled(batch) if self.engine == "compiled" else self._by_library(batch)
+
+    def _compiled(self, batch: Batch) -> Mapping[str, pa.Array]:
+        texts = batch.text
+        if self.max_characters is not None:
+            texts = pc.utf8_slice_codeunits(texts, 0, self.max_characters)
+        separators = "spaces" if self.newlines == "space" else "delete_newlines"
+        labels, probabilities, alnum = self._model.top(texts, separators=separators)
+        known = pa.array(alnum & (labels >= 0))
+        names = pa.array([n.removeprefix("__label__") for n in self._model.labels], type=STRING)
+        languages = names.take(pa.array(np.maximum(labels, 0)))
+        values = pa.array(np.minimum(probabilities, 1.0).astype(np.float64))
+        return {
+            "language": pc.if_else(known, languages, pa.scalar(None, STRING)),
+            "language_probability": pc.if_else(known, values, pa.scalar(None, pa.float64())),
+        }
+
+    def _by_library(self, batch: Batch) -> Mapping[str, pa.Array]:
         languages: list[str | None] = []
         probabilities: list[float | None] = []
         between = " " if self.newlines == "space" else ""

@@ -56,17 +56,24 @@ class Pattern:
             raise ValueError(f"{source!r} is no regular expression: {error}") from None
 
         self._prefixes = tuple(e if literal else _literal_prefix(e) for e in entries)
+        self._entries = tuple(entries)
         self._ignore_case = ignore_case
         self._prepared: Any = None
 
-    def candidates(self, texts: pa.Array, *, lowered: bool = False) -> npt.NDArray[np.bool_]:
+    def candidates(
+        self, texts: pa.Array, *, lowered: bool = False, whole: bool = False
+    ) -> npt.NDArray[np.bool_]:
         """Texts in which the expression may occur: those with a literal beginning of it.
 
-        `lowered` says that the expression is sought in the lower case of the texts.
+        `lowered` says that the expression is sought in the lower case of the texts, `whole` that
+        it stands between word boundaries (of use only to plain phrases).
         """
         if self._prepared is None:
             ignore = self._ignore_case or lowered
-            self._prepared = kernels.phrases.prepare(self._prefixes, ignore_case=ignore)
+            plain = self._prefixes == self._entries
+            self._prepared = kernels.phrases.prepare(
+                self._prefixes, ignore_case=ignore, whole=whole and plain
+            )
         return kernels.phrases.candidates(texts, self._prepared)  # type: ignore[no-any-return]
 
     def found(self, text: str) -> bool:

@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
@@ -29,9 +27,10 @@ _EMAIL = re.compile(
     r"[A-Za-z0-9])?\b"
 )
 _PHONE = re.compile(
-    r"(?<![\w.,/-])(?:\+\d{1,3}[-. ]?)?(?:\(\d{3}\)[-. ]?|\d{3}[-. ])\d{3}[-. ]\d{4}(?![\w-])"
+    r"(?<![\w.,/-])(?:\+[0-9]{1,3}[-. ]?)?(?:\([0-9]{3}\)[-. ]?|[0-9]{3}[-. ])"
+    r"[0-9]{3}[-. ][0-9]{4}(?![\w-])"
 )
-_IP = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)")
+_IP = re.compile(r"(?<![\w.])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![\w]|\.[0-9])")
 
 
 class MaskPersonalData(Modifier, name="mask_personal_data"):
@@ -49,20 +48,31 @@ class MaskPersonalData(Modifier, name="mask_personal_data"):
 
     def modify(self, batch: Batch) -> Counted:
         counts = {"emails": 0, "phones": 0, "ips": 0}
+        texts = batch.text
+        candidates = kernels.phrases.candidates
 
-        def rewrite(text: str) -> str:
-            if self.email and "@" in text:
-                text, found = _EMAIL.subn(lambda _: self.email, text)
-                counts["emails"] += found
-            if self.phone:
-                text, found = _PHONE.subn(lambda _: self.phone, text)
-                counts["phones"] += found
-            if self.ip:
-                text, found = _masked_ips(text, self.ip)
-                counts["ips"] += found
+        def emails(text: str) -> str:
+            text, found = _EMAIL.subn(lambda _: self.email, text)
+            counts["emails"] += found
             return text
 
-        return Counted({TEXT: rewritten(batch.text, _candidates(batch.text), rewrite)}, counts)
+        def phones(text: str) -> str:
+            text, found = _PHONE.subn(lambda _: self.phone, text)
+            counts["phones"] += found
+            return text
+
+        def ips(text: str) -> str:
+            text, found = _masked_ips(text, self.ip)
+            counts["ips"] += found
+            return text
+
+        if self.email:
+            texts = rewritten(texts, candidates(texts, _at_sign()), emails)
+        if self.phone:
+            texts = rewritten(texts, kernels.phrases.phone_like(texts), phones)
+        if self.ip:
+            texts = rewritten(texts, kernels.phrases.dotted(texts)[1], ips)
+        return Counted({TEXT: texts}, counts)
 
 
 def _masked_ips(text: str, placeholder: str) -> tuple[str, int]:
@@ -81,13 +91,5 @@ def _masked_ips(text: str, placeholder: str) -> tuple[str, int]:
 
 
 @cache
-def _hints() -> Any:
-    digits = "0123456789"
-    triples = [f"{d}{mark}" for d in digits for mark in ("-", ". ", ") ", ")-", ")")]
-    pairs = [f"{a}{mark}{b}" for a in digits for mark in ". " for b in digits]
-    return kernels.phrases.prepare(["@", *triples, *pairs], ignore_case=False)
-
-
-def _candidates(texts: pa.Array) -> npt.NDArray[np.bool_]:
-    """Texts with an @, or a digit before a separator."""
-    return kernels.phrases.candidates(texts, _hints())  # type: ignore[no-any-return]
+def _at_sign() -> Any:
+    return kernels.phrases.prepare(["@"], ignore_case=False)

