@@ -36,7 +36,7 @@ ROOT = Path(__file__).parent.parent
 BUILD = ROOT / "build" / "bench"
 SHARED = ROOT.parent / "shared"
 NOT_TIMED = ("url_from_metadata", "url_substrings", "language_id", "language", "language_scores")
-NOT_TIMED += ("language_from_scores", "value_counts", "unit_dedup", "rename_field", "token_count")
+NOT_TIMED += ("language_from_scores", "value_counts", "exact_dedup", "rename_field", "token_count")
 
 Row = dict[str, Any]
 

@@ -471,7 +471,7 @@ def _our_step(step: JSON, where: str) -> list[JSON]:
     aggregate = given.pop("_aggregate", None) or {}
     name = str(step["func"])
     if name == "exact_dedup":
-        found: list[JSON] = [{"unit_dedup": _exact_dedup(given, unit="document", where=where)}]
+        found: list[JSON] = [{"exact_dedup": _exact_dedup(given, unit="document", where=where)}]
     elif "." in name:
         found = [{_participant(name): given}]
     else:
@@ -545,9 +545,9 @@ def _exact_dedup(given: Mapping[str, Any], *, unit: str, where: str) -> Paramete
     if given.get("selection_key") is not None:
         if given.get("selection_normalize") != "hash_text":
             raise PipelineError(f"{where}: selection_normalize: only hash_text is supported")
-        parameters["prefer"] = given["selection_key"]
-    if given.get("selection_reverse"):
-        parameters["prefer_largest"] = True
+        largest = bool(given.get("selection_reverse"))
+        keep = "max" if largest else "min"
+        parameters |= {"keep_by": given["selection_key"], "keep_order": "md5", "keep": keep}
     return parameters
 
 
@@ -565,11 +565,11 @@ def _fold_lines(steps: Sequence[JSON], where: str) -> tuple[list[JSON], int] | N
             return None
         if step.get("func") == "join_lines_modifier":
             joined = step.get("delimiter", "\n")
-            last = next((s for s in reversed(found) if s["unit_dedup"]["unit"] == "line"), None)  # type: ignore[index, call-overload]
+            last = next((s for s in reversed(found) if s["exact_dedup"]["unit"] == "line"), None)  # type: ignore[index, call-overload]
             if joined != delimiter:
                 if last is None:
                     return None
-                last["unit_dedup"]["joined_by"] = joined  # type: ignore[index, call-overload]
+                last["exact_dedup"]["joined_by"] = joined  # type: ignore[index, call-overload]
             return found, number + 1
         if step.get("func") != "exact_dedup":
             return None
@@ -578,5 +578,5 @@ def _fold_lines(steps: Sequence[JSON], where: str) -> tuple[list[JSON], int] | N
         parameters = _exact_dedup(given, unit="line" if lines else "document", where=where)
         if lines:
             parameters["delimiter"] = delimiter
-        found.append({"unit_dedup": parameters})
+        found.append({"exact_dedup": parameters})
     return None

@@ -12,23 +12,25 @@ import numpy as np
 from pydantic import Field
 
 from pipelines.batch import Batch
+from pipelines.duplicates import Removed
 from pipelines.operators import Fold, choose
 from pipelines.plan import Held, Plan, held_rows, held_schema, loaded
 from pipelines.records import Frozen
 from pipelines.rejections import Rejections
-from pipelines.stats import Tally
+from pipelines.stats import Tally, add_counts
 from pipelines.storage import Done, Store, attempt_name, commit, find_done, open_store
 from pipelines.writers import TableWriter, write_table
 
 
 class FoldTask(Frozen):
-    """One group: shard numbers in order, and where each one's rows are."""
+    """One group: neighbouring shards in order, their names, and where each one's rows are."""
 
     plan: Plan
     step: int
     key: str
     group: int
     shards: tuple[int, ...]
+    names: tuple[str, ...]
     held: tuple[Held, ...] = Field(default=())
 
 
@@ -52,15 +54,23 @@ def run_fold(task: FoldTask) -> Done:
     rejections = Rejections()
     state = operator.start()
     files = []
+    removed: dict[str, int] = {}
     for shard, held in zip(task.shards, task.held, strict=True):
-        state, file = _one_shard(task, store, shard, held, operator, state, tally, rejections)
+        lost = Removed(task.names[shard - task.shards[0]])
+        state, file = _one_shard(task, store, shard, held, operator, state, tally, rejections, lost)
         files.append(file)
+        removed = add_counts(removed, lost.by_source)
     roles = {f"table/{shard}": number for number, shard in enumerate(task.shards)}
     if rejections.rows:
         name = attempt_name(f"rejected/fold{step.number}-{task.group:05d}", ".parquet")
         roles["rejected"] = len(files)
         files.append(write_table(store, name, rejections.table()))
-    stats = {"roles": roles, "steps": [tally.freeze().model_dump()]}
+    stats = {
+        "roles": roles,
+        "steps": [tally.freeze().model_dump()],
+        "removed": removed,
+        "state": dict(operator.describe(state)),
+    }
     return commit(store, Done(key=task.key, files=tuple(files), stats=stats))
 
 
@@ -73,6 +83,7 @@ def _one_shard(
     state: Any,
     tally: Tally,
     rejections: Rejections,
+    removed: Removed,
 ) -> tuple[Any, Any]:
     """Carry the state over one shard; returns the next state and the shard's stored table."""
     table: TableWriter | None = None
@@ -82,7 +93,7 @@ def _one_shard(
         for batch in (empty, *held_rows(held, store, task.plan, shard)):
             tally.rows_in += batch.num_rows
             state, columns = operator.step(state, batch)
-            batch = batch.write(columns)
+            before, batch = batch, batch.write(columns)
             if batch.text.null_count:
                 gone = batch.text.is_null().to_numpy(zero_copy_only=False)
                 reasons = choose([(gone, operator.reasons[0])])
@@ -90,6 +101,7 @@ def _one_shard(
                 tally.because(operator.reasons[0], len(words))
                 rejections.add(batch, gone, words, tally)
                 batch = batch.keep(~gone)
+            removed.count(before, batch)
             tally.rows_out += batch.num_rows
             if table is None:
                 table = TableWriter(store, name, "parquet", batch.table.schema)

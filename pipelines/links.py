@@ -1,69 +1,81 @@
 """Groups of linked rows: rows that share any key are joined, and one of each group stays.
 
 One task per part of the key files writes the links it sees (every row of a group of equal keys to
-the group's first). One task then joins all links into groups in memory, up to `MAX_LINKS`.
+the group's first). Where the operator asks for it, links are checked (`pipelines.verify`). One task
+joins up to `MAX_LINKS` links in memory; more are joined by parts (`pipelines.stars`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from pipelines import kernels
+from pipelines import kernels, stars, verify
+from pipelines.duplicates import (
+    DUPLICATES,
+    Duplicates,
+    Groups,
+    groups_of_sizes,
+    merge_groups,
+    write_duplicates,
+)
 from pipelines.executors import MapTasks
-from pipelines.operators import PipelineError
+from pipelines.indexed import ALL, read_parts, write_by
 from pipelines.partitions import (
     GroupTask,
     Verdict,
-    grouped_keys,
-    read_indexed,
+    read_groups,
+    verdict_of,
     write_dropped,
-    write_indexed,
 )
+from pipelines.plan import Held, Plan
 from pipelines.records import Frozen, digest
+from pipelines.schema import ROW_BITS
 from pipelines.storage import Done, Store, attempt_name, commit, find_done, open_store
 
-LINK_SCHEMA = pa.schema(
-    [
-        ("row", pa.int64()),
-        ("rank", pa.float64()),
-        ("first", pa.int64()),
-        ("first_rank", pa.float64()),
-    ]
-)
 MAX_LINKS = 50_000_000
 """Links that one process joins; a link takes at most about 250 bytes at the peak, so 12 GB."""
 
 
 class JoinTask(Frozen):
-    """Join the links of all parts."""
+    """Join links: all of them, or those of one part that hold whole groups."""
 
     uri: str
+    step: int
     key: str
+    part: int
+    rank: str
     files: tuple[str, ...]
 
 
 def run_links(task: GroupTask) -> Done:
-    """Write the links of one part: each row of a group of equal keys, and the group's first."""
+    """Write the links of one part, each once: a row, and the first row of a group it is in.
+
+    Two files of the same links: by the shard of the row, and by the shard of the first.
+    """
     store = open_store(task.uri)
     standing = find_done(store, task.key)
     if standing is not None:
         return standing
-    rank, row, _, same = grouped_keys(store, task.files, task.part)
-    leader = np.maximum.accumulate(np.where(same, 0, np.arange(len(same))))[same]
-    row, rank, first, first_rank = row[same], rank[same], row[leader], rank[leader]
+    found = read_groups(store, task)
+    lead = found.leader[found.same]
+    row, rank = found.row[found.same], found.rank[found.same]
+    first, first_rank = found.row[lead], found.rank[lead]
     order = np.lexsort((first, row))
     fresh = np.ones(len(order), dtype=bool)
     fresh[1:] = (np.diff(row[order]) != 0) | (np.diff(first[order]) != 0)
     order = order[fresh & (row[order] != first[order])]
-    columns = [pa.array(values[order]) for values in (row, rank, first, first_rank)]
-    batch = pa.record_batch(columns, schema=LINK_SCHEMA)
-    name = attempt_name(f"work/links-{task.part:04d}", ".arrow")
-    file = write_indexed(store, name, {0: batch}, schema=LINK_SCHEMA)
-    return commit(store, Done(key=task.key, files=(file,), counts={"links": len(order)}))
+    links = [values[order] for values in (row, rank, first, first_rank)]
+    schema = stars.link_schema(task.rank)
+    files = tuple(
+        write_by(store, attempt_name(f"work/{stem}-{task.part:04d}", ".parts"), schema, by, links)
+        for stem, by in (("links", links[0] >> ROW_BITS), ("firsts", links[2] >> ROW_BITS))
+    )
+    counts = {"links": len(order), "keys": len(found.row)}
+    return commit(store, Done(key=task.key, files=files, counts=counts))
 
 
 def run_join(task: JoinTask) -> Done:
@@ -72,75 +84,105 @@ def run_join(task: JoinTask) -> Done:
     standing = find_done(store, task.key)
     if standing is not None:
         return standing
-    batches = [batch for name in task.files if (batch := read_indexed(store, name, 0)) is not None]
-    table = pa.Table.from_batches(batches, schema=LINK_SCHEMA)
-    row, rank, first, first_rank = (table.column(name).to_numpy() for name in LINK_SCHEMA.names)
-    gone, group_sizes = _losers(row, rank, first, first_rank)
-    name = attempt_name("work/verdict-linked", ".arrow")
-    file = write_dropped(store, name, gone, np.zeros(len(gone), dtype=np.int64))
-    counts = {
-        "units": int(group_sizes.sum()),
-        "groups_of_duplicates": len(group_sizes),
-        "largest_group": int(group_sizes.max(initial=0)),
-        "dropped_units": len(gone),
-    }
-    return commit(store, Done(key=task.key, files=(file,), counts=counts))
+    schema = stars.link_schema(task.rank)
+    row, rank, first, first_rank = read_parts(store, task.files, task.part, schema)
+    gone, groups = losers(row, rank, first, first_rank)
+    name = attempt_name(f"work/verdict-linked-{task.part + 1:04d}", ".parts")
+    files = (
+        write_dropped(store, name, gone),
+        write_duplicates(store, f"{DUPLICATES}/{task.step:03d}-{task.part + 1:04d}", gone),
+    )
+    return commit(store, Done(key=task.key, files=files, stats=groups.model_dump()))
 
 
-def _losers(
+def losers(
     row: npt.NDArray[np.int64],
-    rank: npt.NDArray[np.float64],
+    rank: npt.NDArray[Any],
     first: npt.NDArray[np.int64],
-    first_rank: npt.NDArray[np.float64],
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Rows that go, and the size of each group."""
-    both = np.concatenate([row, first])
-    rows, where, inverse = np.unique(both, return_index=True, return_inverse=True)
+    first_rank: npt.NDArray[Any],
+) -> tuple[Duplicates, Groups]:
+    """Rows that go with the row that stays for them, and the groups of linked rows."""
+    rows, where, inverse = np.unique(
+        np.concatenate([row, first]), return_index=True, return_inverse=True
+    )
     ranks = np.concatenate([rank, first_rank])[where]
-    if not len(rows):
-        return rows, np.zeros(0, dtype=np.int64)
     group = kernels.components.connected(len(rows), inverse[: len(row)], inverse[len(row) :])
     order = np.lexsort((rows, ranks, group))
     begins = np.flatnonzero(np.diff(group[order], prepend=-1))
+    sizes = np.diff(np.append(begins, len(rows)))
+    best = rows[order[begins]]
     stays = np.zeros(len(rows), dtype=bool)
-    stays[order[begins]] = True
-    return rows[~stays], np.diff(np.append(begins, len(rows)))
+    stays[begins] = True
+    gone, kept = rows[order[~stays]], np.repeat(best, sizes)[~stays]
+    nothing = np.zeros(len(gone), dtype=np.int64)
+    groups = groups_of_sizes(sizes, best, np.zeros(len(best), np.int64), compared=0)
+    return Duplicates(gone, nothing, kept, nothing), groups
 
 
 def find_linked(
     store: Store,
     *,
+    plan: Plan,
+    step: int,
     state: str,
     files: Sequence[str],
-    num_partitions: int,
+    held: Sequence[Held],
+    rank: str,
+    compared: int,
     map_tasks: MapTasks,
-) -> Verdict:
-    """Link the rows of equal keys part by part, then join the links.
-
-    Raises PipelineError where there are more links than one process joins.
-    """
+) -> tuple[Verdict, Groups]:
+    """Link the rows of equal keys part by part, check the links if asked to, then join them."""
+    operator = plan.pipeline().steps[step].operator
     tasks = [
         GroupTask(
             uri=store.uri,
-            key=f"links-{part:04d}-{digest([state, num_partitions])[:16]}",
+            step=step,
+            key=f"links{step}-{part:04d}-{digest([state, plan.num_partitions])[:16]}",
             part=part,
+            rank=rank,
             files=tuple(files),
         )
-        for part in range(num_partitions)
+        for part in range(plan.num_partitions)
     ]
     done = map_tasks(run_links, tasks)
     links = sum(one.counts["links"] for one in done)
-    if links > MAX_LINKS:
-        raise PipelineError(
-            f"{links} links between near-duplicates are more than the {MAX_LINKS} that one process "
-            "joins: put exact_dedup before this step, or use fewer bands or more rows per band "
-            "(joining the groups by partitions is planned, not there yet)"
+    names = [one.files[0].name for one in done]
+    if operator.min_similarity() is not None:  # type: ignore[attr-defined]
+        checked = verify.check_links(
+            store,
+            plan=plan,
+            step=step,
+            state=state,
+            links=names,
+            firsts=[one.files[1].name for one in done],
+            rank=rank,
+            held=held,
+            map_tasks=map_tasks,
         )
-    join = JoinTask(
-        uri=store.uri,
-        key=f"join-{digest([state])[:16]}",
-        files=tuple(one.files[0].name for one in done),
-    )
-    [joined] = map_tasks(run_join, [join])
-    file = joined.files[0]
-    return Verdict(hash=digest([file.sha256]), dropped=(file.name,))
+        links = sum(one.counts["links"] for one in checked)
+        names = [one.files[0].name for one in checked]
+    parts: Sequence[int] = [ALL]
+    if links > MAX_LINKS:
+        parts, names = stars.join_by_parts(
+            store,
+            state=state,
+            step=step,
+            files=names,
+            rank=rank,
+            num_partitions=-(-2 * links // MAX_LINKS),
+            map_tasks=map_tasks,
+        )
+    joins = [
+        JoinTask(
+            uri=store.uri,
+            step=step,
+            key=f"join{step}-{part + 1:04d}-{digest([state, len(parts)])[:16]}",
+            part=part,
+            rank=rank,
+            files=tuple(names),
+        )
+        for part in parts
+    ]
+    joined = map_tasks(run_join, joins)
+    groups = merge_groups([one.stats for one in joined])
+    return verdict_of(joined), groups.model_copy(update={"units": compared})

@@ -53,11 +53,11 @@ BUILTIN = (
     "pipelines.text.rewrites",
     "pipelines.text.stackexchange",
     "pipelines.text.substrings",
-    "pipelines.text.unit_dedup",
     "pipelines.text.urls",
     "pipelines.dedup.exact",
     "pipelines.dedup.minhash",
     "pipelines.dedup.ngram_bloom",
+    "pipelines.dedup.substring",
     "pipelines.selection",
 )
 """Modules whose import registers the operators that come with the platform."""
@@ -218,7 +218,8 @@ class Keys:
     position: npt.NDArray[np.int64]
     unit: npt.NDArray[np.int64]
     key: npt.NDArray[np.uint64]  # shape (units, 2)
-    rank: npt.NDArray[np.float64]
+    rank: npt.NDArray[Any]  # numbers or fixed-width bytes; uint8 zeros where all are alike
+    route: npt.NDArray[np.uint64] | None = None  # equal for equal keys; keys alike go together
 
 
 class Dedup(Operator):
@@ -233,7 +234,23 @@ class Dedup(Operator):
     reasons: ClassVar[tuple[str, ...]] = ("duplicate",)
 
     def keys(self, batch: Batch) -> Keys:
+        """The keys of a batch, in the order of rows and units."""
         raise NotImplementedError
+
+    def min_similarity(self) -> float | None:
+        """Linked only: links stay if the Jaccard similarity of the rows' `shingles` is as high."""
+        return None
+
+    def shingles(self, batch: Batch) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
+        """Each row's different shingles as sorted hashes, and where each row's begin, and the end.
+
+        Shapes (shingles,) and (rows + 1,).
+        """
+        raise NotImplementedError
+
+    def excerpt(self, value: str, unit: int) -> str:
+        """What unit `unit` of a document with this text is, for people to read."""
+        return value
 
     def apply(self, batch: Batch, dropped: Sequence[npt.NDArray[np.int64]]) -> Mapping[str, Any]:
         """What the batch becomes when these unit numbers (one array per row) are dropped.
@@ -242,6 +259,54 @@ class Dedup(Operator):
         """
         gone = np.array([len(units) > 0 for units in dropped], dtype=bool)
         return {"reject": because(gone, self.reasons[0])}
+
+
+class SpanDedup(Dedup):
+    """Finds runs of units (words, bytes) that stand more than once in the pool.
+
+    `keys` gives anchors: in any two equal windows the same units are anchored. Where an anchor's
+    key stands more than once, the platform asks for all windows around it, groups those, and has
+    every pair compared by `quotes` before it is dropped. A unit of the verdict is a span of bytes,
+    begin << 32 | end.
+    """
+
+    def window_units(self) -> int:
+        """Units in a window, the shortest span that goes."""
+        raise NotImplementedError
+
+    def keep_first(self) -> bool:
+        """Whether the first of equal windows stays; else all go."""
+        return True
+
+    def windows(self, batch: Batch, anchors: Sequence[npt.NDArray[np.int64]]) -> Keys:
+        """Keys of the windows that these anchors (places per row) stand for.
+
+        `unit` is the window's first unit, `route` the key of its anchor.
+        """
+        raise NotImplementedError
+
+    def quotes(
+        self,
+        batch: Batch,
+        row: npt.NDArray[np.int64],
+        begin: npt.NDArray[np.int64],
+        end: npt.NDArray[np.int64],
+    ) -> pa.Array:
+        """Units begin .. end of rows (positions in the batch) as large_binary.
+
+        Equal exactly where all units are equal; one byte 255 ends each word, or the byte units.
+        """
+        raise NotImplementedError
+
+    def places(
+        self,
+        batch: Batch,
+        row: npt.NDArray[np.int64],
+        begin: npt.NDArray[np.int64],
+        end: npt.NDArray[np.int64],
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The bytes of each row that go when these units go: first, and behind the last."""
+        raise NotImplementedError
 
 
 class Fold(Operator):
@@ -260,6 +325,10 @@ class Fold(Operator):
     def step(self, state: Any, batch: Batch) -> tuple[Any, Mapping[str, pa.Array]]:
         """The next state, and the columns that change; a text that becomes null goes."""
         raise NotImplementedError
+
+    def describe(self, state: Any) -> Mapping[str, JSON]:
+        """What the report says of the state at the end of a group."""
+        return {}
 
 
 GLOBAL_KINDS = ("select", "dedup", "fold")

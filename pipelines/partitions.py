@@ -9,32 +9,33 @@ shard's or one part's keys, and the number of parts does not change what comes o
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 import pyarrow as pa
 
+from pipelines import kernels
+from pipelines.duplicates import (
+    DUPLICATES,
+    Duplicates,
+    Groups,
+    groups_of_sizes,
+    merge_groups,
+    write_duplicates,
+)
 from pipelines.executors import MapTasks
+from pipelines.indexed import PartsWriter, read_parts, write_by
 from pipelines.operators import Keys, Select
-from pipelines.records import Frozen, digest
+from pipelines.records import File, Frozen, digest
 from pipelines.schema import ROW_BITS
 from pipelines.storage import Done, Store, attempt_name, commit, find_done, open_store
 
-KEY_SCHEMA = pa.schema(
-    [
-        ("high", pa.uint64()),
-        ("low", pa.uint64()),
-        ("rank", pa.float64()),
-        ("row", pa.int64()),
-        ("unit", pa.int64()),
-    ]
-)
 VERDICT_SCHEMA = pa.schema([("row", pa.int64()), ("unit", pa.int64())])
+FLUSH_KEYS = 1 << 20
 RADIX_BITS = 16
 NO_CUT = -1  # a threshold below every score: all stay
 
@@ -47,6 +48,7 @@ class Verdict(Frozen):
     threshold: int | None = None  # order-preserving bits of the score at the cut (Select)
     keep_ties: bool = False
     budgets: tuple[int, ...] = ()  # per shard: weight of tied rows that may stay
+    examples: tuple[tuple[int, int], ...] = ()  # row and unit whose text the report shows
 
     def cut(self, shard: int) -> Cut:
         assert self.threshold is not None, "this verdict is not a cut"
@@ -58,120 +60,160 @@ class Verdict(Frozen):
 
 
 class KeyWriter:
-    """Collects the keys of one shard and writes them as P parts of one file."""
+    """Writes the keys of one shard, part by part; at most `FLUSH_KEYS` are held at a time."""
 
-    def __init__(self, num_partitions: int) -> None:
+    def __init__(self, store: Store, name: str, num_partitions: int) -> None:
         self.num_partitions = num_partitions
-        self._parts: list[tuple[npt.NDArray[Any], ...]] = []
+        self.rank = "uint8"  # the numpy type of the ranks
+        self._store, self._name = store, name
+        self._writer: PartsWriter | None = None
+        self._held: list[tuple[npt.NDArray[Any], ...]] = []
+        self._num_held = 0
 
     def add(self, keys: Keys, rows: npt.NDArray[np.int64]) -> None:
+        """Take the keys of one batch, whose rows have these identities."""
         if keys.key.ndim != 2 or keys.key.shape[1] != 2 or keys.key.dtype != np.uint64:
             raise ValueError(
                 f"keys must be (units, 2) uint64, got {keys.key.dtype}{keys.key.shape}"
             )
-        self._parts.append(
-            (keys.key[:, 0], keys.key[:, 1], keys.rank, rows[keys.position], keys.unit)
-        )
+        route = keys.key[:, 0] if keys.route is None else keys.route
+        columns = (keys.key[:, 0], keys.key[:, 1], keys.rank, rows[keys.position], keys.unit, route)
+        if self._writer is None:
+            self._open(keys.rank.dtype)
+        self._held.append(columns)
+        self._num_held += len(route)
+        if self._num_held >= FLUSH_KEYS:
+            self._flush()
 
-    def write(self, store: Store, name: str) -> Any:
-        columns = [
-            np.concatenate([part[i] for part in self._parts])
-            if self._parts
-            else np.zeros(0, dtype=KEY_SCHEMA.field(i).type.to_pandas_dtype())
-            for i in range(5)
+    def _open(self, rank: np.dtype[Any]) -> None:
+        self.rank = rank.str if rank.kind == "S" else rank.name
+        self._writer = PartsWriter(self._store, self._name, key_schema(rank))
+
+    def _flush(self) -> None:
+        assert self._writer is not None
+        *columns, route = (
+            np.concatenate([held[i] for held in self._held]) for i in range(len(self._held[0]))
+        )
+        where, begins = kernels.grouping.split(route, self.num_partitions)
+        for part, (begin, end) in enumerate(pairwise(begins.tolist())):
+            here = where[begin:end]
+            self._writer.add(part, [column[here] for column in columns])
+        self._held, self._num_held = [], 0
+
+    def close(self) -> File:
+        """Finish the file."""
+        if self._writer is None:
+            self._open(np.dtype(np.uint8))
+        assert self._writer is not None
+        with self._writer:
+            if self._held:
+                self._flush()
+        return self._writer.file()
+
+    def abandon(self) -> None:
+        """Leave nothing behind."""
+        if self._writer is not None:
+            self._writer.__exit__(RuntimeError, RuntimeError("abandoned"), None)
+
+
+def key_schema(rank: np.dtype[Any]) -> pa.Schema:
+    """The columns of key files. A rank is a number, or bytes that sort as the ranks do."""
+    type_ = pa.binary(rank.itemsize) if rank.kind == "S" else pa.from_numpy_dtype(rank)
+    return pa.schema(
+        [
+            ("high", pa.uint64()),
+            ("low", pa.uint64()),
+            ("rank", type_),
+            ("row", pa.int64()),
+            ("unit", pa.int32()),
         ]
-        part_of = (columns[0] % np.uint64(self.num_partitions)).astype(np.int64)
-        parts = {}
-        for part in range(self.num_partitions):
-            here = np.flatnonzero(part_of == part)
-            parts[part] = pa.record_batch(
-                [pa.array(column[here]) for column in columns], schema=KEY_SCHEMA
-            )
-        return write_indexed(store, name, parts, schema=KEY_SCHEMA)
+    )
 
 
 class GroupTask(Frozen):
-    """Group the keys of one part over all shards."""
+    """Group the keys of one part over all shards. `rank` is the type of the ranks."""
 
     uri: str
+    step: int
     key: str
     part: int
+    rank: str
     files: tuple[str, ...]
 
 
-def run_group(task: GroupTask) -> Done:
-    """Write which units of this part go: all of each group of equal keys but the first.
+@dataclass(frozen=True)
+class GroupedKeys:
+    """Keys of one part, equal ones side by side, the one that stays in front of each group."""
 
-    First is the lowest rank, then the lowest row, then the lowest unit.
+    row: npt.NDArray[np.int64]
+    unit: npt.NDArray[np.int32]
+    rank: npt.NDArray[Any]
+    same: npt.NDArray[np.bool_]  # has the key of the one before
+
+    @property
+    def begins(self) -> npt.NDArray[np.int64]:
+        return np.flatnonzero(~self.same)
+
+    @property
+    def sizes(self) -> npt.NDArray[np.int64]:
+        return np.diff(np.append(self.begins, len(self.same)))
+
+    @property
+    def leader(self) -> npt.NDArray[np.int64]:
+        """For each key, the place of the first of its group."""
+        return np.maximum.accumulate(np.where(self.same, 0, np.arange(len(self.same))))
+
+
+def read_groups(store: Store, task: GroupTask) -> GroupedKeys:
+    """The keys of one part from all shards. In a group the lowest rank, then row, then unit leads.
+
+    Shards write their keys in the order of rows and units, and the files are in shard order.
     """
+    schema = key_schema(np.dtype(task.rank))
+    high, low, rank, row, unit = read_parts(store, task.files, task.part, schema)
+    order = kernels.grouping.order(high, low)
+    high, low, rank = high[order], low[order], rank[order]
+    same = np.zeros(len(order), dtype=bool)
+    same[1:] = (high[1:] == high[:-1]) & (low[1:] == low[:-1])
+    del high, low
+    if rank.dtype != np.uint8:
+        ranked = np.lexsort((rank, np.cumsum(~same)))
+        order, rank = order[ranked], rank[ranked]
+    return GroupedKeys(row[order], unit[order], rank, same)
+
+
+def run_group(task: GroupTask) -> Done:
+    """Write which units of this part go: all of each group of equal keys but the first."""
     store = open_store(task.uri)
     standing = find_done(store, task.key)
     if standing is not None:
         return standing
-    _, row, unit, same = grouped_keys(store, task.files, task.part)
-    dropped_rows, dropped_units = row[same], unit[same]
-    name = attempt_name(f"work/verdict-{task.part:04d}", ".arrow")
-    file = write_dropped(store, name, dropped_rows, dropped_units)
-    sizes = np.diff(np.append(np.flatnonzero(~same), len(same))) if len(same) else np.zeros(0, int)
-    counts = {
-        "units": len(row),
-        "groups_of_duplicates": int((sizes > 1).sum()),
-        "largest_group": int(sizes.max(initial=0)),
-        "dropped_units": len(dropped_rows),
-    }
-    return commit(store, Done(key=task.key, files=(file,), counts=counts))
+    found = read_groups(store, task)
+    lead = found.leader[found.same]
+    gone = Duplicates(
+        found.row[found.same], found.unit[found.same], found.row[lead], found.unit[lead]
+    )
+    files = (
+        write_dropped(store, attempt_name(f"work/verdict-{task.part:04d}", ".parts"), gone),
+        write_duplicates(store, f"{DUPLICATES}/{task.step:03d}-{task.part:04d}", gone),
+    )
+    begins, sizes = found.begins, found.sizes
+    groups = groups_of_sizes(sizes, found.row[begins], found.unit[begins], compared=len(found.row))
+    return commit(store, Done(key=task.key, files=files, stats=groups.model_dump()))
 
 
-def grouped_keys(
-    store: Store, files: Sequence[str], part: int
-) -> tuple[
-    npt.NDArray[np.float64],
-    npt.NDArray[np.int64],
-    npt.NDArray[np.int64],
-    npt.NDArray[np.bool_],
-]:
-    """Rank, row and unit of one part's keys from all shards, those of equal keys side by side.
-
-    Inside a group the lowest rank, then row, then unit stands first. The last array says which
-    have the key of the one before.
-    """
-    batches = [batch for name in files if (batch := read_indexed(store, name, part)) is not None]
-    table = pa.Table.from_batches(batches, schema=KEY_SCHEMA)
-    high, low, rank, row, unit = (table.column(name).to_numpy() for name in KEY_SCHEMA.names)
-    order = np.lexsort((unit, row, rank, low, high))
-    high, low = high[order], low[order]
-    same = np.zeros(len(order), dtype=bool)
-    same[1:] = (high[1:] == high[:-1]) & (low[1:] == low[:-1])
-    return rank[order], row[order], unit[order], same
-
-
-def write_dropped(
-    store: Store, name: str, rows: npt.NDArray[np.int64], units: npt.NDArray[np.int64]
-) -> Any:
+def write_dropped(store: Store, name: str, gone: Duplicates) -> File:
     """A file of the units that go, one part per shard."""
-    order = np.lexsort((units, rows))
-    rows, units = rows[order], units[order]
-    shards = rows >> ROW_BITS
-    borders = [*np.flatnonzero(np.diff(shards, prepend=-1)).tolist(), len(shards)]
-    parts = {
-        int(shards[start]): pa.record_batch(
-            [pa.array(rows[start:stop]), pa.array(units[start:stop])],
-            schema=VERDICT_SCHEMA,
-        )
-        for start, stop in pairwise(borders)
-    }
-    return write_indexed(store, name, parts, schema=VERDICT_SCHEMA)
+    order = np.lexsort((gone.unit, gone.row))
+    rows, units = gone.row[order], gone.unit[order].astype(np.int64)
+    return write_by(store, name, VERDICT_SCHEMA, rows >> ROW_BITS, [rows, units])
 
 
 def read_verdict(
     store: Store, verdict: Verdict, shard: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Rows and units of one shard that go, sorted by row."""
-    batches = [
-        batch for name in verdict.dropped if (batch := read_indexed(store, name, shard)) is not None
-    ]
-    table = pa.Table.from_batches(batches, schema=VERDICT_SCHEMA)
-    rows, units = table.column("row").to_numpy(), table.column("unit").to_numpy()
+    rows, units = read_parts(store, verdict.dropped, shard, VERDICT_SCHEMA)
     order = np.lexsort((units, rows))
     return rows[order], units[order]
 
@@ -179,52 +221,33 @@ def read_verdict(
 def find_duplicates(
     store: Store,
     *,
+    step: int,
     state: str,
     files: Sequence[str],
+    rank: str,
     num_partitions: int,
     map_tasks: MapTasks,
-) -> Verdict:
-    """Group all keys, one task per part."""
+) -> tuple[Verdict, Groups]:
+    """Group all keys, one task per part; returns what goes, and the groups that were found."""
     tasks = [
         GroupTask(
             uri=store.uri,
-            key=f"group-{part:04d}-{digest([state, num_partitions])[:16]}",
+            step=step,
+            key=f"group{step}-{part:04d}-{digest([state, num_partitions])[:16]}",
             part=part,
+            rank=rank,
             files=tuple(files),
         )
         for part in range(num_partitions)
     ]
     done = map_tasks(run_group, tasks)
+    return verdict_of(done), merge_groups([one.stats for one in done])
+
+
+def verdict_of(done: Sequence[Done]) -> Verdict:
+    """The verdict that stands in the first file of each of these commits."""
     names = tuple(one.files[0].name for one in done)
     return Verdict(hash=digest([one.files[0].sha256 for one in done]), dropped=names)
-
-
-# ---- files of several parts
-
-
-def write_indexed(
-    store: Store, name: str, parts: Mapping[int, pa.RecordBatch], *, schema: pa.Schema
-) -> Any:
-    """An Arrow file of one batch per part; its metadata says which part each batch is."""
-    index = orjson.dumps(sorted(parts)).decode()
-    buffer = io.BytesIO()
-    with pa.ipc.new_file(buffer, schema.with_metadata({"parts": index})) as writer:
-        for part in sorted(parts):
-            writer.write_batch(parts[part])
-    with store.create(name) as out:
-        out.write(buffer.getbuffer())
-    return out.file(num_rows=sum(batch.num_rows for batch in parts.values()))
-
-
-def read_indexed(store: Store, name: str, part: int) -> pa.RecordBatch | None:
-    """One part of a file that `write_indexed` made; only its bytes are read."""
-    with store.open(name) as file:
-        reader = pa.ipc.open_file(file)
-        parts = orjson.loads(reader.schema.metadata[b"parts"])
-        if part not in parts:
-            return None
-        batch = reader.get_batch(parts.index(part))
-        return batch.replace_schema_metadata(None)
 
 
 # ---- Select

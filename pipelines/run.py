@@ -8,7 +8,7 @@ last. A folder belongs to one run; other work is refused rather than mixed in.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,11 @@ import orjson
 from pydantic import Field
 
 from pipelines.chain import RECORD, write_chain
+from pipelines.duplicates import DUPLICATES, FilterState, Groups, Report, write_report
 from pipelines.executors import MapTasks, map_here
 from pipelines.fold import FoldTask, groups_of, run_fold
 from pipelines.links import find_linked
-from pipelines.operators import Dedup, Fold, PipelineError, Select
+from pipelines.operators import Dedup, Fold, PipelineError, Select, SpanDedup
 from pipelines.partitions import Verdict, find_cut, find_duplicates
 from pipelines.pipeline import Pipeline, Step
 from pipelines.plan import Held, Plan, ShardTask
@@ -41,6 +42,7 @@ from pipelines.records import (
     parse_record,
 )
 from pipelines.shard import role, run_shard, steps_of
+from pipelines.spans import find_spans
 from pipelines.stats import RunStats, StepStats, add_counts, merge
 from pipelines.storage import Done, done_name, open_store, write_bytes
 
@@ -48,7 +50,7 @@ RUN = "run.json"
 STATS = "stats.json"
 EVENTS = "events.jsonl"
 PARTITION_BYTES = 256 << 20
-FOLDERS = ("data", "work", "rejected", "quarantine")
+FOLDERS = ("data", "work", "rejected", "quarantine", DUPLICATES)
 
 
 class RunFailed(RuntimeError):
@@ -165,6 +167,9 @@ class _Run:
         self.cpu_seconds = 0.0
         self.seconds: dict[str, float] = {}
         self.verdicts: dict[str, JSON] = {}
+        self.groups: dict[int, Groups] = {}  # by the number of the step
+        self.filters: dict[int, tuple[FilterState, ...]] = {}
+        self.removed: dict[int, dict[str, int]] = {}
 
     def run(self) -> Result:
         standing = self._standing()
@@ -245,6 +250,8 @@ class _Run:
             title = f"{self.pipeline.name}: pass {current.number + 1} of {len(passes)}"
             done = self._map(title, run_shard, tasks, unit="shards")
             stats += [steps_of(one) for one in done]
+            if current.number:
+                self._note_removed(passes[current.number - 1].end, done)
             held = [self._held_after(before, one) for before, one in zip(held, done, strict=True)]
             if current.end is not None:
                 verdict, scores, held = self._global(current.end, state, done, held, stats)
@@ -272,16 +279,10 @@ class _Run:
             held = self._fold(step, operator, state, held, stats)
             return None, nothing, held
         if isinstance(operator, Dedup):
-            files = [_named(one, "keys") for one in done]
-            find = find_linked if operator.linked else find_duplicates
-            verdict = find(
-                self.store,
-                state=digest(state),
-                files=files,
-                num_partitions=self.plan.num_partitions,
-                map_tasks=self.map_tasks,
-            )
-            return verdict, nothing, held
+            verdict, groups = self._duplicates(step, operator, state, done, held)
+            self.groups[step.number] = groups
+            examples = tuple((group.row, group.unit) for group in groups.largest)
+            return verdict.model_copy(update={"examples": examples}), nothing, held
         assert isinstance(operator, Select)
         scores = [_named(one, "scores") for one in done]
         try:
@@ -297,6 +298,57 @@ class _Run:
             raise PipelineError(f"{self.pipeline.name}: {step.label}: {error}") from None
         self.verdicts[str(step.number)] = {"threshold_bits": str(verdict.threshold)}
         return verdict, list(scores), held
+
+    def _duplicates(
+        self, step: Step, operator: Dedup, state: JSON, done: Sequence[Done], held: list[Held]
+    ) -> tuple[Verdict, Groups]:
+        given: dict[str, Any] = {
+            "step": step.number,
+            "state": digest(state),
+            "files": [_named(one, "keys") for one in done],
+            "map_tasks": self.map_tasks,
+        }
+        if isinstance(operator, SpanDedup):
+            return find_spans(self.store, plan=self.plan, held=held, **given)
+        filled = [one for one in done if done_file(one, "keys").num_rows]
+        rank = filled[0].stats["rank"] if filled else "uint8"
+        given["files"] = [_named(one, "keys") for one in filled]
+        if operator.linked:
+            compared = sum(one.stats["steps"][-1]["rows_out"] for one in done)
+            return find_linked(
+                self.store, plan=self.plan, held=held, rank=rank, compared=compared, **given
+            )
+        parts = self.plan.num_partitions
+        return find_duplicates(self.store, rank=rank, num_partitions=parts, **given)
+
+    def _note_removed(self, end: Step | None, done: Sequence[Done]) -> None:
+        """What the pass behind a deduplication counted for its report."""
+        if end is None or end.number not in self.groups:
+            return
+        groups = self.groups[end.number]
+        texts = {(row, unit): text for one in done for row, unit, text in one.stats["examples"]}
+        largest = tuple(
+            group.model_copy(update={"example": texts.get((group.row, group.unit))})
+            for group in groups.largest
+        )
+        self.groups[end.number] = groups.model_copy(update={"largest": largest})
+        self.removed[end.number] = _added(one.stats["removed"] for one in done)
+
+    def _write_reports(self, stats: RunStats) -> None:
+        """What each deduplication found, beside the pairs of duplicates."""
+        for number in sorted(self.removed):
+            counts = stats.step(number)
+            report = Report(
+                step=number + 1,
+                operator=counts.name,
+                kind=counts.kind,
+                rows_in=counts.rows_in,
+                rejected=counts.rejected,
+                removed_bytes=self.removed[number],
+                groups=self.groups.get(number),
+                filters=self.filters.get(number, ()),
+            )
+            write_report(self.store, report)
 
     def _fold(
         self,
@@ -314,12 +366,19 @@ class _Run:
                 key=f"f{step.number}-{number:05d}-{digest([state, len(groups)])[:16]}",
                 group=number,
                 shards=shards,
+                names=tuple(self.pool.shards[shard].name for shard in shards),
                 held=tuple(held[shard] for shard in shards),
             )
             for number, shards in enumerate(groups)
         ]
         done = self._map(f"{self.pipeline.name}: {step.name}", run_fold, tasks, unit="groups")
         stats += [steps_of(one) for one in done]
+        self.removed[step.number] = _added(one.stats["removed"] for one in done)
+        self.filters[step.number] = tuple(
+            FilterState(group=number + 1, **one.stats["state"])
+            for number, one in enumerate(done)
+            if one.stats["state"]
+        )
         return [
             Held(work=True, name=_named(one, f"table/{shard}"))
             for one, shards in zip(done, groups, strict=True)
@@ -363,6 +422,7 @@ class _Run:
 
     def _finish(self, stats: RunStats, done: Sequence[Done]) -> Result:
         stats.check()
+        self._write_reports(stats)
         outputs = tuple(done_file(one, "table") for one in done)
         sums: dict[str, int] = {}
         for one in done:
@@ -442,6 +502,13 @@ class _Run:
         lines = b"".join(orjson.dumps(event) + b"\n" for event in self.events)
         write_bytes(self.store, EVENTS, known + lines)
         self.events.clear()
+
+
+def _added(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for part in parts:
+        total = add_counts(total, part)
+    return total
 
 
 def _named(done: Done, name: str) -> str:

@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.batch import Batch, text_bytes
+from pipelines.duplicates import EXAMPLE_CHARACTERS, Removed
 from pipelines.operators import Counted, Dedup, Operator, Select, choose
-from pipelines.partitions import KeyWriter, read_verdict
+from pipelines.partitions import KeyWriter, Verdict, read_verdict
 from pipelines.pipeline import Pass, Step
 from pipelines.plan import ShardTask, held_rows, held_schema, load_array, loaded
 from pipelines.readers import BadRow, ShardError, read_shard
@@ -66,6 +67,8 @@ class _ShardRun:
         self.bad: list[dict[str, JSON]] = []
         self.next_part = 0
         self.sums: dict[str, int] = {}
+        self.removed = Removed(task.name)
+        self.examples: list[tuple[int, int, str]] = []
 
     def run(self) -> Done:
         started = time.process_time()
@@ -78,7 +81,10 @@ class _ShardRun:
         kept: list[npt.NDArray[np.int64]] = []
         scores: list[npt.NDArray[np.float64]] = []
         weights: list[npt.NDArray[np.int64]] = []
-        keys = KeyWriter(task.plan.num_partitions) if _is(end, Dedup) else None
+        keys: KeyWriter | None = None
+        if _is(end, Dedup):
+            name = attempt_name(f"work/{stem}-keys", ".parts")
+            keys = KeyWriter(store, name, task.plan.num_partitions)
         try:
             for batch in self._batches():
                 if task.last:
@@ -101,6 +107,8 @@ class _ShardRun:
         except BaseException:
             if table is not None:
                 table.abandon()
+            if keys is not None:
+                keys.abandon()
             raise
         files: list[File] = []
         roles: dict[str, int] = {}
@@ -126,7 +134,7 @@ class _ShardRun:
             else:
                 amount = len(values)
         if keys is not None:
-            keep("keys", keys.write(store, attempt_name(f"work/{stem}-keys", ".arrow")))
+            keep("keys", keys.close())
         if self.rejections.rows:
             name = attempt_name(f"rejected/{stem}", ".parquet")
             keep("rejected", write_table(store, name, self.rejections.table()))
@@ -143,6 +151,9 @@ class _ShardRun:
                 "roles": roles,
                 "amount": amount,
                 "sums": self.sums,
+                "removed": self.removed.by_source,
+                "examples": self.examples,
+                "rank": None if keys is None else keys.rank,
                 "steps": [step.model_dump() for step in self._stats()],
             },
             timings={str(t.number): round(t.seconds, 4) for t in [*self._before(), *self.tallies]},
@@ -277,13 +288,24 @@ class _ShardRun:
             start = np.searchsorted(rows, batch.rows, side="left")
             stop = np.searchsorted(rows, batch.rows, side="right")
             dropped = [units[a:b] for a, b in zip(start, stop, strict=True)]
+            self._take_examples(operator, verdict, batch)
             outcome = dict(operator.apply(batch, dropped))
             reject = outcome.pop("reject", None)
-            if outcome:
-                batch = batch.write(outcome)
-            return batch if reject is None else self._reject(batch, reject, tally)
+            after = batch.write(outcome) if outcome else batch
+            after = after if reject is None else self._reject(after, reject, tally)
+            self.removed.count(batch, after)
+            return after
 
         return deduplicate
+
+    def _take_examples(self, operator: Dedup, verdict: Verdict, batch: Batch) -> None:
+        """The text of units that stand for the largest groups, for the report."""
+        for row, unit in verdict.examples:
+            position = int(np.searchsorted(batch.rows, row))
+            if position < batch.num_rows and batch.rows[position] == row:
+                value = batch.column(operator.reads()[0])[position].as_py()
+                text = operator.excerpt(str(value), unit)[:EXAMPLE_CHARACTERS]
+                self.examples.append((row, unit, text))
 
     # ---- steps
 

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from pipelines import kernels
 from pipelines.batch import Batch
+from pipelines.dedup.ranks import Keep, ranks
 from pipelines.operators import Dedup, Keys
 from pipelines.schema import TEXT
 
@@ -27,6 +28,7 @@ class MinhashDedup(Dedup, name="minhash_dedup"):
     (Broder 1997; Leskovec, Rajaraman, Ullman, Mining of Massive Datasets, section 3.4)
     """
 
+    version: ClassVar[int] = 2
     linked: ClassVar[bool] = True
     reasons: ClassVar[tuple[str, ...]] = ("near_duplicate",)
 
@@ -38,10 +40,18 @@ class MinhashDedup(Dedup, name="minhash_dedup"):
     )
     ngram: int = Field(5, ge=1, description="units per n-gram")
     lowercase: bool = Field(False, description="compare lower-cased texts")
-    keep_by: str | None = Field(
-        None, description="a numeric column: who stays in a group (ties and none: the first row)"
+    verify: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="check each link: it stays if the true Jaccard similarity is this or more",
     )
-    keep: Literal["max", "min"] = Field("max", description="which value of `keep_by` stays")
+    keep_by: str | None = Field(
+        None,
+        description="a column of numbers, times or short strings: who stays in a group (ties and "
+        "none: the first row)",
+    )
+    keep: Keep = Field("max", description="which value of `keep_by` stays")
     seed: int = Field(1, ge=0, lt=1 << 32, description="of the hash functions")
 
     @model_validator(mode="after")
@@ -72,7 +82,7 @@ class MinhashDedup(Dedup, name="minhash_dedup"):
             position=np.repeat(there, bands),
             unit=np.tile(np.arange(bands, dtype=np.int64), len(there)),
             key=keys.reshape(-1, 2),
-            rank=np.repeat(self._rank(batch)[there], bands),
+            rank=np.repeat(ranks(batch, self.keep_by, self.keep)[there], bands),
         )
 
     def _units(
@@ -88,12 +98,12 @@ class MinhashDedup(Dedup, name="minhash_dedup"):
         words = getattr(kernels.words, self.units)(texts)
         return words.hash, words.begin, words.end
 
-    def _rank(self, batch: Batch) -> npt.NDArray[np.float64]:
-        if self.keep_by is None:
-            return np.zeros(batch.num_rows)
-        column = batch.column(self.keep_by)
-        if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-            raise ValueError(f"keep_by needs a numeric column; {self.keep_by!r} is {column.type}")
-        values = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
-        ranks = -values if self.keep == "max" else values.copy()
-        return np.where(np.isnan(ranks), np.inf, ranks)
+    def min_similarity(self) -> float | None:
+        return self.verify
+
+    def shingles(self, batch: Batch) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
+        hashes, begin, end = self._units(batch.text)
+        found: tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]] = kernels.minhash.shingles(
+            hashes, begin, end, ngram=self.ngram
+        )
+        return found

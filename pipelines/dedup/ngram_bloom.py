@@ -110,6 +110,18 @@ class NgramBloomDedup(Fold, name="ngram_bloom_dedup"):
             raise ValueError(self._full(state))
         return state, sieve.columns
 
+    def describe(self, state: State) -> Mapping[str, Any]:
+        filled, rate = kernels.bloom.filling(state.filter)
+        return {
+            "rows": state.rows,
+            "expected_ngrams": state.filter.capacity,
+            "inserted_ngrams": state.filter.inserted,
+            "filter_bytes": state.filter.bits.nbytes,
+            "num_hashes": state.filter.num_hashes,
+            "filled_fraction": round(filled, 6),
+            "false_positive_rate": float(f"{rate:.4g}"),
+        }
+
     def _full(self, state: State) -> str:
         rate = state.filter.inserted / max(state.text_bytes, 1)
         wanted = int(rate * (1 << 30)) + 1

@@ -14,11 +14,12 @@ MODULES = (
     "buffers",
     "components",
     "fasttext",
-    "hashing",
+    "grouping",
     "lines",
     "minhash",
     "phrases",
     "repetition",
+    "spans",
     "stats",
     "words",
 )

@@ -96,6 +96,11 @@ def new_filter(ngrams: int, rate: float) -> Filter:
     return Filter(np.zeros(blocks * BLOCK_WORDS, np.uint64), num_hashes, ngrams)
 
 
+def filling(filter_: Filter) -> tuple[float, float]:
+    """The share of bits that are set, and the chance that an unknown n-gram is taken for known."""
+    return _filling(filter_.bits, filter_.num_hashes)
+
+
 def sift(
     filter_: Filter,
     words: Words,
@@ -176,6 +181,21 @@ def _insert(key: np.uint64, bits: Hashes, num_hashes: int) -> int:
         if bits[place] != old:
             new = 1
     return new
+
+
+@nb.njit(cache=True, nogil=True)
+def _filling(bits: Hashes, num_hashes: int) -> tuple[float, float]:
+    total, chance = 0, 0.0
+    for block in range(0, len(bits), BLOCK_WORDS):
+        here = 0
+        for word in range(block, block + BLOCK_WORDS):
+            value = bits[word]
+            while value:
+                value &= value - _ONE
+                here += 1
+        total += here
+        chance += (here / BLOCK_BITS) ** num_hashes
+    return total / (len(bits) * 64), chance / (len(bits) // BLOCK_WORDS)
 
 
 @nb.njit(cache=True, nogil=True)

@@ -48,6 +48,26 @@ def band_keys(signed: Signatures, bands: int, rows: int) -> Hashes:
     return _band_keys(signed, bands, rows)
 
 
+def shingles(hashes: Hashes, begin: Ints, end: Ints, *, ngram: int) -> tuple[Hashes, Ints]:
+    """Each row's different n-grams as sorted 64-bit hashes, and where each row's begin (and end).
+
+    A row of fewer than `ngram` units has one, a row of none has none.
+    """
+    return _shingles(hashes, begin, end, ngram)
+
+
+def jaccard(
+    left: Hashes,
+    left_borders: Ints,
+    left_at: Ints,
+    right: Hashes,
+    right_borders: Ints,
+    right_at: Ints,
+) -> npt.NDArray[np.float64]:
+    """The Jaccard similarity of pairs of sorted sets; of two empty sets it is 1."""
+    return _jaccard(left, left_borders, left_at, right, right_borders, right_at)
+
+
 @nb.njit(cache=True)
 def _mixed(value: np.uint64) -> np.uint64:
     return final(value * _PRIME + _HIGH)
@@ -108,3 +128,60 @@ def _band_keys(signed: Signatures, bands: int, rows: int) -> Hashes:
                 low = final((low ^ np.uint64(signed[text, k])) * _LOW + _HIGH)
             keys[text, band, 0], keys[text, band, 1] = high, low
     return keys
+
+
+@nb.njit(cache=True, nogil=True)
+def _shingles(hashes: Hashes, begin: Ints, end: Ints, ngram: int) -> tuple[Hashes, Ints]:
+    total = 0
+    for row in range(len(begin)):
+        total += max(min(end[row] - begin[row], 1), end[row] - begin[row] - ngram + 1)
+    flat, borders = np.empty(total, np.uint64), np.zeros(len(begin) + 1, np.int64)
+    count = 0
+    for row in range(len(begin)):
+        units = end[row] - begin[row]
+        width = min(units, ngram)
+        power = np.uint64(1)
+        for _ in range(width):
+            power = power * _PRIME
+        state = np.uint64(0)
+        first = count
+        for i in range(units):
+            state = state * _PRIME + final(hashes[begin[row] + i])
+            if i >= width:
+                state = state - final(hashes[begin[row] + i - width]) * power
+            if i >= width - 1:
+                flat[count] = final(state + np.uint64(width))
+                count += 1
+        here = np.sort(flat[first:count])
+        count = first
+        for i in range(len(here)):
+            if i == 0 or here[i] != here[i - 1]:
+                flat[count] = here[i]
+                count += 1
+        borders[row + 1] = count
+    return flat[:count], borders
+
+
+@nb.njit(cache=True, nogil=True)
+def _jaccard(
+    left: Hashes,
+    left_borders: Ints,
+    left_at: Ints,
+    right: Hashes,
+    right_borders: Ints,
+    right_at: Ints,
+) -> npt.NDArray[np.float64]:
+    similar = np.ones(len(left_at))
+    for pair in range(len(left_at)):
+        i, i_end = left_borders[left_at[pair]], left_borders[left_at[pair] + 1]
+        j, j_end = right_borders[right_at[pair]], right_borders[right_at[pair] + 1]
+        sizes = i_end - i + j_end - j
+        common = 0
+        while i < i_end and j < j_end:
+            one, other = left[i], right[j]
+            common += one == other
+            i += one <= other
+            j += other <= one
+        if sizes:
+            similar[pair] = common / (sizes - common)
+    return similar

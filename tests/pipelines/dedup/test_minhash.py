@@ -14,9 +14,10 @@ from pipelines import kernels, links
 from pipelines.batch import Batch
 from pipelines.dedup.minhash import MinhashDedup
 from pipelines.executors import ProcessMap, map_here
-from pipelines.operators import Keys, PipelineError
+from pipelines.operators import Keys
 from pipelines.partitions import KeyWriter, read_verdict
 from pipelines.pipeline import Pipeline
+from pipelines.plan import Plan
 from pipelines.pool import open_pool
 from pipelines.run import run
 from pipelines.schema import STRING
@@ -136,24 +137,22 @@ def test_one_and_two_workers_write_the_same_bytes(tmp_path: Path) -> None:
     assert one.record.counts["rows_out"] == 60
 
 
-def test_more_links_than_one_process_joins_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(links, "MAX_LINKS", 3)
-    with pytest.raises(PipelineError, match="links between near-duplicates are more than the 3"):
-        Pipeline.from_steps(["minhash_dedup"]).apply(pa.table({"text": ["a b c d e f"] * 9}))
-
-
 def test_bad_parameters_are_named() -> None:
     with pytest.raises(ValueError, match="give bands and rows together"):
         MinhashDedup.model_validate({"bands": 3})
     operator = MinhashDedup.model_validate({"keep_by": "name"})
-    with pytest.raises(ValueError, match="keep_by needs a numeric column; 'name' is large_string"):
-        operator.keys(batch_of(["a b"], name=pa.array(["x"], STRING)))
+    with pytest.raises(ValueError, match="strings of at most 31 bytes, and 'name' holds one of 32"):
+        operator.keys(batch_of(["a b"], name=pa.array(["x" * 32], STRING)))
+    with pytest.raises(ValueError, match="'name' holds list"):
+        operator.keys(batch_of(["a b"], name=pa.array([[1]])))
 
 
 @pytest.mark.parametrize("num_partitions", [1, 2, 7])
+@pytest.mark.parametrize("max_links", [links.MAX_LINKS, 40])
 def test_groups_are_those_of_a_plain_search_whatever_the_parts(
-    tmp_path: Path, num_partitions: int
+    tmp_path: Path, num_partitions: int, max_links: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(links, "MAX_LINKS", max_links)  # 40: joined in many parts
     rng = np.random.default_rng(4)
     rows = np.arange(300) % 3 << 32 | np.arange(300)
     keys = rng.integers(0, 150, (300, 2)).astype(np.uint64)  # two bands, few values each
@@ -162,17 +161,35 @@ def test_groups_are_those_of_a_plain_search_whatever_the_parts(
     names = []
     for shard in range(3):
         here = np.flatnonzero(rows >> 32 == shard)
-        writer = KeyWriter(num_partitions)
+        writer = KeyWriter(store, f"work/keys-{shard}.parts", num_partitions)
         for band in range(2):
             key = np.stack([keys[here, band] * np.uint64(2) + np.uint64(band)] * 2, axis=1)
             unit = np.full(len(here), band)
             writer.add(Keys(np.arange(len(here)), unit, key, rank[here]), rows[here])
-        names.append(writer.write(store, f"work/keys-{shard}.arrow").name)
-    verdict = links.find_linked(
-        store, state="s", files=names, num_partitions=num_partitions, map_tasks=map_here
+        names.append(writer.close().name)
+    plan = Plan(
+        name="x",
+        steps=({"minhash_dedup": {}},),
+        input_uri="",
+        output_uri=store.uri,
+        num_partitions=num_partitions,
+    )
+    verdict, groups = links.find_linked(
+        store,
+        plan=plan,
+        step=0,
+        state="s",
+        files=names,
+        held=[],
+        rank="float64",
+        compared=300,
+        map_tasks=map_here,
     )
     gone = [read_verdict(store, verdict, shard)[0] for shard in range(3)]
-    assert sorted(np.concatenate(gone).tolist()) == losers_by_search(rows, keys, rank)
+    wanted = losers_by_search(rows, keys, rank)
+    assert sorted(np.concatenate(gone).tolist()) == wanted
+    assert groups.dropped == len(wanted)
+    assert groups.largest[0].size > 40
 
 
 def losers_by_search(rows: Any, keys: Any, rank: Any) -> list[int]:

@@ -51,8 +51,16 @@ def test_steps_become_operators_and_a_line_dedup_becomes_one_step(tmp_path: Path
         "steps": [
             "url_from_metadata",
             {"length": {"unit": "character"}},
-            {"unit_dedup": {"column": "url", "unit": "document", "normalize": "url"}},
-            {"unit_dedup": {"prefer": "url"}},
+            {"exact_dedup": {"column": "url", "normalize": "url"}},
+            {
+                "exact_dedup": {
+                    "unit": "line",
+                    "normalize": "strip_lowercase",
+                    "keep_by": "url",
+                    "keep": "min",
+                    "keep_order": "md5",
+                }
+            },
             {"threshold": {"by": "score", "min_score": 0.5}},
             {"value_counts": {"by": "score"}},
         ],
