@@ -10,7 +10,7 @@ import typer
 import yaml
 
 from pipelines import assets as asset_files
-from pipelines import contract, report
+from pipelines import contract, duplicate_groups, report, sizing
 from pipelines.assets import Assets
 from pipelines.chain import RECORD
 from pipelines.commands import (
@@ -131,13 +131,23 @@ def with_size_of(pipeline: Pipeline, run_uri: str) -> Pipeline:
 
 
 @app.command()
-def explain(config: Config, json: Json = False) -> None:
+def explain(
+    config: Config,
+    input: Annotated[
+        str | None, typer.Option(help="A pool, for the size that Bloom filters need on it.")
+    ] = None,
+    assets: AssetFolders = None,
+    json: Json = False,
+) -> None:
     """Print the passes of a pipeline: what each step reads, writes and is set to."""
-    pipeline = Pipeline.load(config)
+    pipeline = Pipeline.load(config, assets=_assets(assets))
+    found = [] if input is None else sizing.estimates(pipeline, open_pool(input))
     if json:
-        show_json(report.plan_json(pipeline))
-    else:
-        out(report.plan_text(pipeline))
+        show_json({**report.plan_json(pipeline), "bloom_filters": found})
+        return
+    out(report.plan_text(pipeline))
+    if found:
+        out("\n" + sizing.estimates_text(found))
 
 
 @app.command("import")
@@ -243,6 +253,36 @@ def why(
             for one in found
         ]
         out(table(rows, header=("row", "fate", "step", "operator", "reason", "url")))
+
+
+@app.command()
+def duplicates(
+    uri: Annotated[str, typer.Argument(metavar="RUN", help="A finished run's folder or prefix.")],
+    document: Annotated[
+        str | None, typer.Argument(help="Show its groups: a URL, a row's id, or SHARD:NUMBER.")
+    ] = None,
+    most: Annotated[int, typer.Option(help="Members to show of a group.", min=2)] = 10,
+    json: Json = False,
+) -> None:
+    """Report what deduplication removed, or show a document's duplicates side by side."""
+    store = open_store(uri)
+    report.status(store)  # refuses a folder that holds no run
+    if document is None:
+        reports = duplicate_groups.reports(store)
+        if json:
+            show_json(reports)
+        elif not reports:
+            fail(f"{uri} has no report of duplicates: no deduplication, or not finished", 3)
+        else:
+            out("\n\n".join(duplicate_groups.report_text(one) for one in reports))
+        return
+    groups = duplicate_groups.groups_of(store, document, most=most)
+    if json:
+        show_json(groups)
+    elif not groups:
+        fail(f"{document!r} is in no group of duplicates of {uri}", 3)
+    else:
+        out("\n\n".join(duplicate_groups.group_text(group) for group in groups))
 
 
 @app.command()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -53,12 +54,16 @@ def map_here(
 
 
 class ProcessMap:
-    """Runs tasks in `workers` processes of this machine, which are started when first needed."""
+    """Runs tasks in `workers` processes of this machine.
+
+    They are started when first needed, and stay for the calls that follow.
+    """
 
     def __init__(self, workers: int) -> None:
         if workers < 1:
             raise ValueError(f"workers = {workers}: expected at least 1")
         self.workers = workers
+        self._pool: ProcessPoolExecutor | None = None
 
     def __call__(
         self,
@@ -69,19 +74,24 @@ class ProcessMap:
     ) -> list[R]:
         if self.workers == 1 or len(items) < 2:
             return map_here(function, items, on_result=on_result)
-        context = multiprocessing.get_context("spawn")
         results: list[Any] = [None] * len(items)
-        workers = min(self.workers, len(items))
-        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread)
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(
+                self.workers, mp_context=context, initializer=_one_thread
+            )
+            weakref.finalize(self, self._pool.shutdown, wait=False)
         try:
-            self._run(pool, function, items, results, on_result)
-        except BrokenProcessPool:
-            raise WorkerLost(
-                "a worker process died (killed, or out of memory); finished work is kept: run the "
-                "same command again, with fewer --workers if memory was short"
-            ) from None
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            self._run(self._pool, function, items, results, on_result)
+        except BaseException as error:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+            if isinstance(error, BrokenProcessPool):
+                raise WorkerLost(
+                    "a worker process died (killed, or out of memory); finished work is kept: run "
+                    "the same command again, with fewer --workers if memory was short"
+                ) from None
+            raise
         return results
 
     def _run(

@@ -5,20 +5,21 @@ One task is one group, and a group is the unit of restart: its state is never st
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
 from pydantic import Field
 
-from pipelines.batch import Batch
+from pipelines.batch import Batch, text_bytes
 from pipelines.duplicates import Removed
 from pipelines.operators import Fold, choose
 from pipelines.plan import Held, Plan, held_rows, held_schema, loaded
 from pipelines.records import Frozen
 from pipelines.rejections import Rejections
 from pipelines.stats import Tally, add_counts
-from pipelines.storage import Done, Store, attempt_name, commit, find_done, open_store
+from pipelines.storage import Done, Store, attempt_name
+from pipelines.tasks import once
 from pipelines.writers import TableWriter, write_table
 
 
@@ -33,6 +34,10 @@ class FoldTask(Frozen):
     names: tuple[str, ...]
     held: tuple[Held, ...] = Field(default=())
 
+    @property
+    def uri(self) -> str:
+        return self.plan.output_uri
+
 
 def groups_of(num_shards: int, groups: int) -> list[tuple[int, ...]]:
     """Shards cut into `groups` runs of neighbours, sizes as even as can be; none is empty."""
@@ -40,12 +45,9 @@ def groups_of(num_shards: int, groups: int) -> list[tuple[int, ...]]:
     return [tuple(range(a, b)) for a, b in pairwise(bounds.tolist())]
 
 
-def run_fold(task: FoldTask) -> Done:
+@once
+def run_fold(task: FoldTask, store: Store) -> Done:
     """Run one group and commit the tables of all its shards together."""
-    store = open_store(task.plan.output_uri)
-    standing = find_done(store, task.key)
-    if standing is not None:
-        return standing
     pipeline = task.plan.pipeline()
     step = pipeline.steps[task.step]
     operator = loaded(step, pipeline.assets)
@@ -71,7 +73,7 @@ def run_fold(task: FoldTask) -> Done:
         "removed": removed,
         "state": dict(operator.describe(state)),
     }
-    return commit(store, Done(key=task.key, files=tuple(files), stats=stats))
+    return Done(key=task.key, files=tuple(files), stats=stats)
 
 
 def _one_shard(
@@ -90,8 +92,9 @@ def _one_shard(
     name = attempt_name(f"work/fold{task.step}-{shard:05d}", ".parquet")
     empty = Batch(held_schema(held, store, task.plan).empty_table())
     try:
-        for batch in (empty, *held_rows(held, store, task.plan, shard)):
+        for batch in chain([empty], held_rows(held, store, task.plan, shard)):
             tally.rows_in += batch.num_rows
+            tally.bytes_in += text_bytes(batch.text)
             state, columns = operator.step(state, batch)
             before, batch = batch, batch.write(columns)
             if batch.text.null_count:
@@ -103,6 +106,7 @@ def _one_shard(
                 batch = batch.keep(~gone)
             removed.count(before, batch)
             tally.rows_out += batch.num_rows
+            tally.bytes_out += text_bytes(batch.text)
             if table is None:
                 table = TableWriter(store, name, "parquet", batch.table.schema)
             table.write(batch.table)

@@ -34,7 +34,8 @@ from pipelines.partitions import (
 from pipelines.plan import Held, Plan
 from pipelines.records import Frozen, digest
 from pipelines.schema import ROW_BITS
-from pipelines.storage import Done, Store, attempt_name, commit, find_done, open_store
+from pipelines.storage import Done, Store, attempt_name
+from pipelines.tasks import once
 
 MAX_LINKS = 50_000_000
 """Links that one process joins; a link takes at most about 250 bytes at the peak, so 12 GB."""
@@ -51,15 +52,12 @@ class JoinTask(Frozen):
     files: tuple[str, ...]
 
 
-def run_links(task: GroupTask) -> Done:
+@once
+def run_links(task: GroupTask, store: Store) -> Done:
     """Write the links of one part, each once: a row, and the first row of a group it is in.
 
     Two files of the same links: by the shard of the row, and by the shard of the first.
     """
-    store = open_store(task.uri)
-    standing = find_done(store, task.key)
-    if standing is not None:
-        return standing
     found = read_groups(store, task)
     lead = found.leader[found.same]
     row, rank = found.row[found.same], found.rank[found.same]
@@ -75,15 +73,12 @@ def run_links(task: GroupTask) -> Done:
         for stem, by in (("links", links[0] >> ROW_BITS), ("firsts", links[2] >> ROW_BITS))
     )
     counts = {"links": len(order), "keys": len(found.row)}
-    return commit(store, Done(key=task.key, files=files, counts=counts))
+    return Done(key=task.key, files=files, counts=counts)
 
 
-def run_join(task: JoinTask) -> Done:
+@once
+def run_join(task: JoinTask, store: Store) -> Done:
     """Write which rows go: all of each group of linked rows but the lowest rank, then row."""
-    store = open_store(task.uri)
-    standing = find_done(store, task.key)
-    if standing is not None:
-        return standing
     schema = stars.link_schema(task.rank)
     row, rank, first, first_rank = read_parts(store, task.files, task.part, schema)
     gone, groups = losers(row, rank, first, first_rank)
@@ -92,7 +87,7 @@ def run_join(task: JoinTask) -> Done:
         write_dropped(store, name, gone),
         write_duplicates(store, f"{DUPLICATES}/{task.step:03d}-{task.part + 1:04d}", gone),
     )
-    return commit(store, Done(key=task.key, files=files, stats=groups.model_dump()))
+    return Done(key=task.key, files=files, stats=groups.model_dump())
 
 
 def losers(

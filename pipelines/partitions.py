@@ -32,7 +32,8 @@ from pipelines.indexed import PartsWriter, read_parts, write_by
 from pipelines.operators import Keys, Select
 from pipelines.records import File, Frozen, digest
 from pipelines.schema import ROW_BITS
-from pipelines.storage import Done, Store, attempt_name, commit, find_done, open_store
+from pipelines.storage import Done, Store, attempt_name, open_store
+from pipelines.tasks import once
 
 VERDICT_SCHEMA = pa.schema([("row", pa.int64()), ("unit", pa.int64())])
 FLUSH_KEYS = 1 << 20
@@ -182,12 +183,9 @@ def read_groups(store: Store, task: GroupTask) -> GroupedKeys:
     return GroupedKeys(row[order], unit[order], rank, same)
 
 
-def run_group(task: GroupTask) -> Done:
+@once
+def run_group(task: GroupTask, store: Store) -> Done:
     """Write which units of this part go: all of each group of equal keys but the first."""
-    store = open_store(task.uri)
-    standing = find_done(store, task.key)
-    if standing is not None:
-        return standing
     found = read_groups(store, task)
     lead = found.leader[found.same]
     gone = Duplicates(
@@ -199,7 +197,7 @@ def run_group(task: GroupTask) -> Done:
     )
     begins, sizes = found.begins, found.sizes
     groups = groups_of_sizes(sizes, found.row[begins], found.unit[begins], compared=len(found.row))
-    return commit(store, Done(key=task.key, files=files, stats=groups.model_dump()))
+    return Done(key=task.key, files=files, stats=groups.model_dump())
 
 
 def write_dropped(store: Store, name: str, gone: Duplicates) -> File:

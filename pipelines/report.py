@@ -123,7 +123,8 @@ def plan_json(pipeline: Pipeline) -> JSON:
 
 
 def _given(operator: Operator) -> str:
-    values = operator.model_dump(mode="json")
+    """The parameters that are not at their defaults."""
+    values = operator.model_dump(mode="json", exclude_defaults=True)
     text = ", ".join(f"{name}={_short_value(value)}" for name, value in values.items())
     return text or "-"
 

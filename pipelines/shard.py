@@ -82,6 +82,7 @@ class _ShardRun:
         scores: list[npt.NDArray[np.float64]] = []
         weights: list[npt.NDArray[np.int64]] = []
         keys: KeyWriter | None = None
+        end_seconds = 0.0
         if _is(end, Dedup):
             name = attempt_name(f"work/{stem}-keys", ".parts")
             keys = KeyWriter(store, name, task.plan.num_partitions)
@@ -97,6 +98,7 @@ class _ShardRun:
                     table.write(batch.table)
                 else:
                     kept.append(batch.rows)
+                preparing = time.process_time()
                 if end is not None and isinstance(end.operator, Select):
                     scores.append(self._scores(end, batch))
                     weights.append(end.operator.weight(batch))
@@ -104,6 +106,7 @@ class _ShardRun:
                     operator = loaded(end, self.pipeline.assets)
                     assert isinstance(operator, Dedup)
                     keys.add(operator.keys(batch), batch.rows)
+                end_seconds += time.process_time() - preparing
         except BaseException:
             if table is not None:
                 table.abandon()
@@ -144,6 +147,9 @@ class _ShardRun:
                 for row in self.bad:
                     writer.write(orjson.dumps(row) + b"\n")
             keep("quarantine", writer.file(num_rows=len(self.bad)))
+        timings = {t.number: t.seconds for t in [*self._before(), *self.tallies]}
+        if end is not None:
+            timings[end.number] = end_seconds
         done = Done(
             key=task.key,
             files=tuple(files),
@@ -156,7 +162,7 @@ class _ShardRun:
                 "rank": None if keys is None else keys.rank,
                 "steps": [step.model_dump() for step in self._stats()],
             },
-            timings={str(t.number): round(t.seconds, 4) for t in [*self._before(), *self.tallies]},
+            timings={str(number): round(value, 4) for number, value in timings.items()},
             seconds=round(time.process_time() - started, 3),
             host=socket.gethostname(),
         )

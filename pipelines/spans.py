@@ -48,7 +48,8 @@ from pipelines.partitions import (
 from pipelines.plan import Held, Plan, held_rows, loaded
 from pipelines.records import File, Frozen, digest
 from pipelines.schema import ROW_BITS
-from pipelines.storage import Done, Store, attempt_name, commit, find_done, open_store
+from pipelines.storage import Done, Store, attempt_name
+from pipelines.tasks import once
 
 PART_KEYS = 4_000_000
 CHUNK_UNITS = 4_000_000  # units whose text is compared at a time
@@ -92,6 +93,10 @@ class SpanTask(Frozen):
     files: tuple[str, ...]
     quotes: tuple[str, ...] = ()
     num_partitions: int = 1
+
+    @property
+    def uri(self) -> str:
+        return self.plan.output_uri
 
     def operator(self) -> SpanDedup:
         pipeline = self.plan.pipeline()
@@ -184,25 +189,19 @@ def _names(done: Sequence[Done], number: int = 0) -> list[str]:
     return [one.files[number].name for one in done if one.files[number].num_rows]
 
 
-def run_anchors(task: GroupTask) -> Done:
+@once
+def run_anchors(task: GroupTask, store: Store) -> Done:
     """Anchors of one part whose key stands more than once, for their shards."""
-    store = open_store(task.uri)
-    standing = find_done(store, task.key)
-    if standing is not None:
-        return standing
     found = read_groups(store, task)
     many = np.repeat(found.sizes > 1, found.sizes)
     row, unit = found.row[many], found.unit[many].astype(np.int64)
     file = _by_shard(store, f"work/anchors-{task.part:04d}", VERDICT_SCHEMA, row, [row, unit])
-    return commit(store, Done(key=task.key, files=(file,), counts={"anchors": len(row)}))
+    return Done(key=task.key, files=(file,), counts={"anchors": len(row)})
 
 
-def run_windows(task: SpanTask) -> Done:
+@once
+def run_windows(task: SpanTask, store: Store) -> Done:
     """The windows of one shard's anchors, for the parts of their anchors."""
-    store = open_store(task.plan.output_uri)
-    standing = find_done(store, task.key)
-    if standing is not None:
-        return standing
     row, unit = _sorted(read_parts(store, task.files, task.shard, VERDICT_SCHEMA))
     name = attempt_name(f"work/windows-{task.shard:05d}", ".parts")
     writer = KeyWriter(store, name, task.num_partitions)
@@ -216,19 +215,16 @@ def run_windows(task: SpanTask) -> Done:
     except BaseException:
         writer.abandon()
         raise
-    return commit(store, Done(key=task.key, files=(writer.close(),)))
+    return Done(key=task.key, files=(writer.close(),))
 
 
-def run_repeats(task: RepeatTask) -> Done:
+@once
+def run_repeats(task: RepeatTask, store: Store) -> Done:
     """Windows of one part that repeat another one, joined into runs, for their shards.
 
     The other is the first of the equal windows; a window that begins inside the first one of its
     own document is no repeat. Where all go, the other is the last, if only that is clear of it.
     """
-    store = open_store(task.uri)
-    standing = find_done(store, task.key)
-    if standing is not None:
-        return standing
     found = read_groups(store, task)
     row, unit = found.row, found.unit.astype(np.int64)
     other = found.leader
@@ -242,7 +238,7 @@ def run_repeats(task: RepeatTask) -> Done:
         [row[here], unit[here], np.ones(len(here), np.int64), row[other][here], unit[other][here]]
     )
     file = _by_shard(store, f"work/runs-{task.part:04d}", RUNS, runs[0], runs)
-    return commit(store, Done(key=task.key, files=(file,)))
+    return Done(key=task.key, files=(file,))
 
 
 def _joined(runs: Sequence[Ints]) -> list[Ints]:
@@ -261,12 +257,9 @@ def _joined(runs: Sequence[Ints]) -> list[Ints]:
     return [row[heads], begin[heads], sums, other[heads], other_begin[heads]]
 
 
-def run_requests(task: SpanTask) -> Done:
+@once
+def run_requests(task: SpanTask, store: Store) -> Done:
     """The runs of one shard, and for each shard the spans that they repeat, each once."""
-    store = open_store(task.plan.output_uri)
-    standing = find_done(store, task.key)
-    if standing is not None:
-        return standing
     runs = _joined(read_parts(store, task.files, task.shard, RUNS))
     _, _, windows, other, other_begin = runs
     end = other_begin + windows + task.operator().window_units() - 1
@@ -276,15 +269,12 @@ def run_requests(task: SpanTask) -> Done:
         own.add(0, runs)
     stem = f"work/requests-{task.shard:05d}"
     requests = _by_shard(store, stem, REQUESTS, columns[0], columns)
-    return commit(store, Done(key=task.key, files=(own.file(), requests)))
+    return Done(key=task.key, files=(own.file(), requests))
 
 
-def run_quotes(task: SpanTask) -> Done:
+@once
+def run_quotes(task: SpanTask, store: Store) -> Done:
     """The text of one shard's spans that others ask for, for the shards that asked."""
-    store = open_store(task.plan.output_uri)
-    standing = find_done(store, task.key)
-    if standing is not None:
-        return standing
     row, begin, end, asked = _sorted(read_parts(store, task.files, task.shard, REQUESTS))
     operator = task.operator()
     name = attempt_name(f"work/quotes-{task.shard:05d}", ".parts")
@@ -301,19 +291,16 @@ def run_quotes(task: SpanTask) -> Done:
                     shards.tolist(), pairwise([*borders.tolist(), len(order)]), strict=True
                 ):
                     out.add(shard, [*(values[a:b] for values in columns), text.slice(a, b - a)])
-    return commit(store, Done(key=task.key, files=(out.file(),)))
+    return Done(key=task.key, files=(out.file(),))
 
 
-def run_compare(task: SpanTask) -> Done:
+@once
+def run_compare(task: SpanTask, store: Store) -> Done:
     """Compare the runs of one shard with what they repeat; what is equal goes.
 
     Files: the verdict, and pairs of spans by the shard of the other. A run that differs (two texts
     of one hash) is cut down to the windows that are equal.
     """
-    store = open_store(task.plan.output_uri)
-    standing = find_done(store, task.key)
-    if standing is not None:
-        return standing
     operator = task.operator()
     window = operator.window_units()
     row, begin, windows, other, other_begin = read_parts(store, task.files, 0, RUNS)
@@ -353,21 +340,18 @@ def run_compare(task: SpanTask) -> Done:
     columns = [np.concatenate([p[i] for p in pairs]) if pairs else row[:0] for i in range(4)]
     file = _by_shard(store, f"work/pairs-{task.shard:05d}", PAIRS, columns[2], columns)
     counts = {"spans": out.num_rows, "refused_windows": refused}
-    return commit(store, Done(key=task.key, files=(out.file(), file), counts=counts))
+    return Done(key=task.key, files=(out.file(), file), counts=counts)
 
 
-def run_groups(task: SpanTask) -> Done:
+@once
+def run_groups(task: SpanTask, store: Store) -> Done:
     """The groups of equal spans whose first stands in this shard."""
-    store = open_store(task.plan.output_uri)
-    standing = find_done(store, task.key)
-    if standing is not None:
-        return standing
     row, span, other, other_span = read_parts(store, task.files, task.shard, PAIRS)
     gone = Duplicates(row, span, other, other_span)
     file = write_duplicates(store, f"{DUPLICATES}/{task.step:03d}-{task.shard:05d}", gone)
     firsts, sizes = np.unique(np.stack([other, other_span], axis=1), axis=0, return_counts=True)
     groups = groups_of_sizes(sizes + 1, firsts[:, 0], firsts[:, 1], compared=0)
-    return commit(store, Done(key=task.key, files=(file,), stats=groups.model_dump()))
+    return Done(key=task.key, files=(file,), stats=groups.model_dump())
 
 
 # ---- helpers

@@ -20,7 +20,8 @@ from pipelines import kernels
 from pipelines.executors import MapTasks
 from pipelines.indexed import ALL, PartsWriter, read_parts
 from pipelines.records import File, Frozen, digest
-from pipelines.storage import Done, Store, attempt_name, commit, find_done, open_store
+from pipelines.storage import Done, Store, attempt_name
+from pipelines.tasks import once
 
 MAX_ROUNDS = 200
 Ints = npt.NDArray[np.int64]
@@ -30,6 +31,7 @@ class StarTask(Frozen):
     """One step over the links of one part: first of all `scatter`, then `large` and `small`."""
 
     uri: str
+    step: int
     key: str
     kind: Literal["scatter", "large", "small"]
     part: int
@@ -74,6 +76,7 @@ def join_by_parts(
         tasks = [
             StarTask(
                 uri=store.uri,
+                step=step,
                 key=f"stars{step}-{number:03d}{kind}-{part:04d}-"
                 f"{digest([state, num_partitions])[:16]}",
                 kind=kind,
@@ -101,19 +104,16 @@ def join_by_parts(
     raise AssertionError(f"groups are not joined after {MAX_ROUNDS} rounds")
 
 
-def run_star(task: StarTask) -> Done:
+@once
+def run_star(task: StarTask, store: Store) -> Done:
     """One step over one part, written for the step after it."""
-    store = open_store(task.uri)
-    standing = find_done(store, task.key)
-    if standing is not None:
-        return standing
     schema = link_schema(task.rank)
     part = ALL if task.kind == "scatter" else task.part
     row, rank, other, other_rank = _once(*read_parts(store, task.files, part, schema))
     stem = f"work/stars-{task.kind}-{task.part:04d}"
     if task.kind == "scatter":
         both = _both_ways(row, rank, other, other_rank)
-        return commit(store, Done(key=task.key, files=(_write(store, stem, both, task),)))
+        return Done(key=task.key, files=(_write(store, stem, both, task),))
     begins = np.flatnonzero(np.diff(row, prepend=-1))
     sizes = np.diff(np.append(begins, len(row)))
     least, least_rank = other[begins], other_rank[begins]  # others are sorted inside a row
@@ -131,7 +131,7 @@ def run_star(task: StarTask) -> Done:
             _write(store, stem, made, task),
             _write(store, f"{stem}-groups", whole, task),
         )
-        return commit(store, Done(key=task.key, files=files, stats=stats))
+        return Done(key=task.key, files=files, stats=stats)
     far = other != star  # links to lesser rows, of which the least is the star
     made = (
         np.concatenate([other[far], row[begins]]),
@@ -139,7 +139,7 @@ def run_star(task: StarTask) -> Done:
         np.concatenate([star[far], least]),
         np.concatenate([star_rank[far], least_rank]),
     )
-    return commit(store, Done(key=task.key, files=(_write(store, stem, _both_ways(*made), task),)))
+    return Done(key=task.key, files=(_write(store, stem, _both_ways(*made), task),))
 
 
 def _once(row: Ints, rank: Any, other: Ints, other_rank: Any) -> tuple[Ints, Any, Ints, Any]:

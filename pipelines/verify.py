@@ -23,7 +23,8 @@ from pipelines.plan import Held, Plan, held_rows, loaded
 from pipelines.records import Frozen, digest
 from pipelines.schema import ROW_BITS
 from pipelines.stars import link_schema
-from pipelines.storage import Done, Store, attempt_name, commit, find_done, open_store
+from pipelines.storage import Done, Store, attempt_name
+from pipelines.tasks import once
 
 SHINGLES = pa.schema([("row", pa.int64()), ("shingles", pa.large_binary())])
 Ints = npt.NDArray[np.int64]
@@ -40,6 +41,10 @@ class CheckTask(Frozen):
     links: tuple[str, ...]
     shingles: tuple[str, ...] = ()
     rank: str
+
+    @property
+    def uri(self) -> str:
+        return self.plan.output_uri
 
 
 def check_links(
@@ -76,12 +81,9 @@ def check_links(
     return map_tasks(run_compare, tasks("compared", links, names))
 
 
-def run_send(task: CheckTask) -> Done:
+@once
+def run_send(task: CheckTask, store: Store) -> Done:
     """Write the shingles of rows that others are linked to, by the shard of those others."""
-    store = open_store(task.plan.output_uri)
-    standing = find_done(store, task.key)
-    if standing is not None:
-        return standing
     row, _, first, _ = read_parts(store, task.links, task.shard, link_schema(task.rank))
     wanted = np.unique(np.stack([first, row >> ROW_BITS], axis=1), axis=0)  # first, for shard
     name = attempt_name(f"work/shingles-{task.shard:05d}", ".parts")
@@ -96,15 +98,12 @@ def run_send(task: CheckTask) -> Done:
                 places = np.searchsorted(batch.rows, rows)
                 out.add(shard, [rows, sets.take(pa.array(places))])
     file = out.file()
-    return commit(store, Done(key=task.key, files=(file,), counts={"rows": file.num_rows or 0}))
+    return Done(key=task.key, files=(file,), counts={"rows": file.num_rows or 0})
 
 
-def run_compare(task: CheckTask) -> Done:
+@once
+def run_compare(task: CheckTask, store: Store) -> Done:
     """Write the links of this shard's rows whose similarity is high enough."""
-    store = open_store(task.plan.output_uri)
-    standing = find_done(store, task.key)
-    if standing is not None:
-        return standing
     least = _operator(task).min_similarity()
     assert least is not None
     links = read_parts(store, task.links, task.shard, link_schema(task.rank))
@@ -131,7 +130,7 @@ def run_compare(task: CheckTask) -> Done:
     ) as out:
         out.add(0, [values[order] for values in links])
     counts = {"links": len(order), "refused": int((~similar).sum())}
-    return commit(store, Done(key=task.key, files=(out.file(),), counts=counts))
+    return Done(key=task.key, files=(out.file(),), counts=counts)
 
 
 def _operator(task: CheckTask) -> Dedup:

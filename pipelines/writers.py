@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -82,15 +83,22 @@ class TableWriter:
             self._flush()
             (self._parquet if self._kind == "parquet" else self._stream).close()
         except BaseException as error:
-            self._writer.__exit__(type(error), error, error.__traceback__)
+            self._give_up(error)
             raise
         self._writer.__exit__(None, None, None)
         return self._writer.file(num_rows=self.num_rows)
 
     def abandon(self) -> None:
         """Leave nothing behind."""
-        error = RuntimeError("abandoned")
-        self._writer.__exit__(RuntimeError, error, None)
+        self._give_up(RuntimeError("abandoned"))
+
+    def _give_up(self, error: BaseException) -> None:
+        if self._kind == "parquet":
+            self._parquet.is_open = False  # or it would write its footer when it is collected
+        else:
+            with suppress(OSError):  # the disk may be full
+                self._stream.close()
+        self._writer.__exit__(type(error), error, None)
 
 
 def write_table(store: Store, name: str, table: pa.Table, *, kind: str = "parquet") -> File:
