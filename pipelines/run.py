@@ -314,7 +314,7 @@ class _Run:
         rank = filled[0].stats["rank"] if filled else "uint8"
         given["files"] = [_named(one, "keys") for one in filled]
         if operator.linked:
-            compared = sum(one.stats["steps"][-1]["rows_out"] for one in done)
+            compared = sum(_rows_left(one) for one in done)
             return find_linked(
                 self.store, plan=self.plan, held=held, rank=rank, compared=compared, **given
             )
@@ -520,6 +520,12 @@ def _named(done: Done, name: str) -> str:
 def done_file(done: Done, name: str) -> File:
     """The stored file that a shard wrote in a role."""
     return done.files[done.stats["roles"][name]]
+
+
+def _rows_left(done: Done) -> int:
+    """How many rows a pass over one shard handed on, as a table or as their numbers."""
+    file = done_file(done, "table" if "table" in done.stats["roles"] else "rows")
+    return file.num_rows or 0
 
 
 def read_summary(uri: str) -> RunSummary:

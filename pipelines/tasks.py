@@ -44,4 +44,5 @@ def once(work: Callable[[T, Store], Done]) -> Callable[[T], Done]:
         }
         return commit(store, done.model_copy(update=measured))
 
+    del run.__wrapped__  # type: ignore[attr-defined] # or Ray would ask for what `work` takes
     return run

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import orjson
 import pytest
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -27,21 +29,32 @@ STEPS: list[Any] = [
     {"line_words": {"min_words": 2}},
     {"word_count": {"min_words": 4}},
     "exact_dedup",
+    {"repository_parts": {"max_files": 2, "drop_text": False}},
+    {"minhash_dedup": {"units": "characters", "verify": 0.3}},
+    {"ngram_bloom_dedup": {"expected_ngrams": 10_000, "groups": 3, "min_ngram": 3, "max_ngram": 3}},
+    {"substring_dedup": {"length": 3, "units": "whitespace"}},
+    {"exact_dedup": {"unit": "line"}},
     {"hash_sample": {"fraction": 0.8}},
 ]
 
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import orjson
-
     folder = tmp_path_factory.mktemp("pool") / "in"
     folder.mkdir()
+    rng = np.random.default_rng(6)
     for shard in range(12):
-        lines = [
-            {"text": f"document {(shard + n) % 40} of the pool says\nx\nhello to you", "n": n}
-            for n in range(50)
-        ]
+        lines = []
+        for n in range(50):
+            some = " ".join(f"w{word}" for word in rng.integers(0, 900, 12))
+            text = f"document {(shard + n) % 40} of the pool\nx\n{some}\nhello to number {n % 9}"
+            lines.append({"text": text, "files": [{"text": "f"}] * (1 + (n % 20 == 0) * 2)})
+            if n % 10 == 1:
+                lines.append(lines[-1])
+            if n % 7 == 0:
+                lines.append({"text": text.replace("hello", "hallo"), "files": []})
+        lines.append({"text": " ".join(f"v{word}" for word in range(shard, shard + 30))})
+        lines[-1]["files"] = []
         data = b"".join(orjson.dumps(line) + b"\n" for line in lines)
         (folder / f"{shard:03d}.jsonl").write_bytes(data)
     return folder
@@ -49,7 +62,10 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def here(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
-    return curate(pool, tmp_path_factory.mktemp("here") / "out")
+    result = curate(pool, tmp_path_factory.mktemp("here") / "out")
+    for step in result.summary.stats.steps:  # each kind of step has something to do
+        assert step.rejected or step.split or step.bytes_in != step.bytes_out or step.number < 2
+    return result
 
 
 def curate(pool: Path, out: Path, **options: Any) -> Result:
