@@ -19,6 +19,7 @@ from dclm import pool as pools
 from dclm import tokenizer
 from pipelines.batch import Batch
 from pipelines.executors import map_here
+from pipelines.operators import choose
 from pipelines.pool import Pool
 from pipelines.records import sha256_bytes
 from pipelines.storage import open_store
@@ -34,7 +35,7 @@ def english(pool: Pool, language: LanguageId) -> Iterator[str]:
     for shard in pool.shards:
         with store.open(shard.name) as file:
             batch = Batch(pq.read_table(file, columns=["text"]))
-        reasons = rule.reject(batch.write(dict(language.modify(batch))))
+        reasons = choose(rule.cases(batch.write(dict(language.modify(batch)))))
         for text, reason in zip(batch.text.to_pylist(), reasons.to_pylist(), strict=True):
             if reason is None:
                 yield text

@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.batch import Batch
-from pipelines.chain import read_chain
 from pipelines.commands import table
 from pipelines.duplicates import DUPLICATES, Report
 from pipelines.fates import fates
@@ -21,11 +20,11 @@ from pipelines.operators import Counted, Dedup, Modifier
 from pipelines.pipeline import Step
 from pipelines.plan import loaded
 from pipelines.progress import short
-from pipelines.readers import read_shard
-from pipelines.records import Frozen, PoolRecord, RecordError
+from pipelines.records import Frozen
 from pipelines.run import RUN, RunFile
-from pipelines.schema import ROW, TEXT, URL, number_of, shard_of
-from pipelines.storage import Store, open_store
+from pipelines.schema import TEXT, URL, number_of, shard_of
+from pipelines.storage import Store
+from pipelines.trace import pool_rows
 
 MAX_COMPARED_WORDS = 600
 
@@ -106,8 +105,7 @@ def _with_texts(
     wanted: list[int],
     most: int,
 ) -> list[DuplicateGroup]:
-    run = RunFile.model_validate(orjson.loads(store.read_bytes(RUN)))
-    pipeline = run.plan.pipeline()
+    pipeline = RunFile.model_validate(orjson.loads(store.read_bytes(RUN))).plan.pipeline()
     groups = []
     for (number, kept_row, kept_unit), others in found.items():
         step = pipeline.steps[number]
@@ -115,7 +113,7 @@ def _with_texts(
         rest = [other for other in sorted(others) if other[0] not in wanted]
         shown = [(kept_row, kept_unit), *[*first, *rest][: most - 1]]
         note = _untold(pipeline.steps[:number])
-        texts = {} if note else _texts(store, run, pipeline.steps[:number], [r for r, _ in shown])
+        texts = {} if note else _texts(store, pipeline.steps[:number], [r for r, _ in shown])
         operator = step.operator
         assert isinstance(operator, Dedup)
         members = []
@@ -155,38 +153,20 @@ def _untold(before: Sequence[Step]) -> str | None:
     return None
 
 
-def _texts(store: Store, run: RunFile, before: Sequence[Step], rows: list[int]) -> dict[int, Batch]:
+def _texts(store: Store, steps: Sequence[Step], rows: list[int]) -> dict[int, Batch]:
     """One row each as the pool has it, behind the modifiers of the steps before."""
-    chain = read_chain(store)
-    pool = next(record for record in chain if isinstance(record, PoolRecord))
-    source = open_store(run.plan.input_uri)
-    found: dict[int, Batch] = {}
-    for shard in sorted({shard_of(row) for row in rows}):
-        name = pool.outputs[shard].name
-        if not source.exists(name):
-            raise RecordError(
-                f"the pool of this run is not at {run.plan.input_uri} any more (no {name}), so its "
-                "documents cannot be shown; see duplicates/*.parquet for rows, or put it back"
-            )
-        here = pa.array([row for row in rows if shard_of(row) == shard])
-        for chunk in read_shard(source, name, shard=shard):
-            match = chunk.table.filter(pc.is_in(chunk.table[ROW], here))
-            for number in range(match.num_rows):
-                batch = Batch(match.slice(number, 1))
-                found[int(batch.rows[0])] = _modified(batch, run, before)
+    plan, found = pool_rows(store, rows)
+    assets = plan.pipeline().assets
+    for row, batch in found.items():
+        for step in steps:
+            if isinstance(step.operator, Modifier):
+                operator = loaded(step, assets)
+                assert isinstance(operator, Modifier)
+                columns = operator.modify(batch)
+                batch = batch.write(columns.value if isinstance(columns, Counted) else columns)
+                batch = batch.drop(operator.drops())
+        found[row] = batch
     return found
-
-
-def _modified(batch: Batch, run: RunFile, before: Sequence[Step]) -> Batch:
-    assets = run.plan.pipeline().assets
-    for step in before:
-        if isinstance(step.operator, Modifier):
-            operator = loaded(step, assets)
-            assert isinstance(operator, Modifier)
-            columns = operator.modify(batch)
-            batch = batch.write(columns.value if isinstance(columns, Counted) else columns)
-            batch = batch.drop(operator.drops())
-    return batch
 
 
 # ---- for people

@@ -22,7 +22,7 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -130,14 +130,31 @@ class Counted:
     counts: Mapping[str, int] = field(default_factory=dict)
 
 
+class Case(NamedTuple):
+    """One rule of a filter: which rows it drops, the reason, what it measured, the limit."""
+
+    gone: npt.NDArray[np.bool_]
+    reason: str
+    value: npt.NDArray[Any] | None = None  # per row; where it was not measured, NaN
+    limit: float | None = None
+
+
 class Filter(Operator):
-    """Drops rows, and says why."""
+    """Drops rows, and says why. It has either `cases`, rules in order, or a `reject` of its own."""
 
     kind: ClassVar[str] = "filter"
 
+    def cases(self, batch: Batch) -> Sequence[Case]:
+        """Its rules; a row goes for the first that holds. Values and limits are shown to people."""
+        raise NotImplementedError
+
     def reject(self, batch: Batch) -> pa.Array | Counted:
         """A reason (one of `reasons`) for each row that goes, null for each that stays."""
-        raise NotImplementedError
+        return choose(self.cases(batch))
+
+    def passage(self, batch: Batch, reason: str) -> str | None:
+        """The part of a rejected document (a batch of one row) that caused it, if there is one."""
+        return None
 
 
 class Modifier(Operator):
@@ -339,13 +356,13 @@ def because(gone: npt.NDArray[np.bool_], reason: str) -> pa.Array:
     return choose([(gone, reason)])
 
 
-def choose(cases: Sequence[tuple[npt.NDArray[np.bool_], str]]) -> pa.Array:
+def choose(cases: Sequence[tuple[npt.NDArray[np.bool_], str] | Case]) -> pa.Array:
     """The reason of the first case that holds for each row, null where none does."""
     codes = np.full(len(cases[0][0]), -1, dtype=np.int8)
     for number in range(len(cases) - 1, -1, -1):
         codes[cases[number][0]] = number
     indices = pa.array(codes, mask=codes < 0)
-    return pa.DictionaryArray.from_arrays(indices, pa.array([reason for _, reason in cases]))
+    return pa.DictionaryArray.from_arrays(indices, pa.array([case[1] for case in cases]))
 
 
 def each(

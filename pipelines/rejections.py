@@ -9,6 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.batch import Batch
+from pipelines.evidence import Evidence, evidence_of
+from pipelines.operators import Filter
 from pipelines.schema import ROW, STRING, TEXT, URL
 from pipelines.stats import Tally
 
@@ -26,11 +28,19 @@ class Rejections:
     reasons: list[str] = field(default_factory=list)
     urls: list[str | None] = field(default_factory=list)
     texts: list[str | None] = field(default_factory=list)
+    evidence: dict[int, Evidence] = field(default_factory=dict)  # by place in the lists
     _seen: dict[tuple[int, str], int] = field(default_factory=dict)
 
     def add(
-        self, batch: Batch, gone: npt.NDArray[np.bool_], reasons: list[str], step: Tally
+        self,
+        batch: Batch,
+        gone: npt.NDArray[np.bool_],
+        reasons: list[str],
+        step: Tally,
+        *,
+        filter_: Filter | None = None,
     ) -> None:
+        """Remember the rows that go. `filter_` tells of the first few what it measured in them."""
         indices = np.flatnonzero(gone)
         if not len(indices):
             return
@@ -45,6 +55,9 @@ class Rejections:
             if seen < SAMPLES_PER_REASON and texts is not None:
                 value = texts[position].as_py()
                 sample = None if value is None else value[:SAMPLE_CHARACTERS]
+            if seen < SAMPLES_PER_REASON and filter_ is not None:
+                one = batch.slice(int(indices[position]), 1)
+                self.evidence[len(self.rows)] = evidence_of(filter_, one, reason)
             self.add_row(row, step, reason, urls[position], sample)
 
     def add_row(
@@ -58,6 +71,8 @@ class Rejections:
         self.texts.append(text)
 
     def table(self) -> pa.Table:
+        nothing = Evidence()
+        evidence = [self.evidence.get(place, nothing) for place in range(len(self.rows))]
         return pa.table(
             {
                 ROW: pa.array(self.rows, type=pa.int64()),
@@ -66,5 +81,8 @@ class Rejections:
                 "reason": pa.array(self.reasons, type=STRING),
                 URL: pa.array(self.urls, type=STRING),
                 TEXT: pa.array(self.texts, type=STRING),
+                "value": pa.array([e.value for e in evidence], type=pa.float64()),
+                "limit": pa.array([e.limit for e in evidence], type=pa.float64()),
+                "passage": pa.array([e.passage for e in evidence], type=STRING),
             }
         )

@@ -20,7 +20,8 @@ import pyarrow.compute as pc
 
 from pipelines.batch import Batch, text_bytes
 from pipelines.duplicates import EXAMPLE_CHARACTERS, Removed
-from pipelines.operators import Counted, Dedup, Operator, Select, choose
+from pipelines.evidence import has_cases
+from pipelines.operators import Counted, Dedup, Filter, Operator, Select, choose
 from pipelines.partitions import KeyWriter, Verdict, read_verdict
 from pipelines.pipeline import Pass, Step
 from pipelines.plan import ShardTask, held_rows, held_schema, load_array, loaded
@@ -364,10 +365,14 @@ class _ShardRun:
     def _one(self, step: Step, operator: Operator, tally: Tally, batch: Batch) -> Batch:
         """Apply one row-wise operator. Counts only when it succeeds."""
         if operator.kind == "filter":
-            reasons, counts = _counted(operator.reject(batch))  # type: ignore[attr-defined]
+            assert isinstance(operator, Filter)
+            cases = operator.cases(batch) if has_cases(operator) else ()
+            reasons, counts = _counted(choose(cases) if cases else operator.reject(batch))
             self._check_reasons(step, operator, reasons, batch)
             tally.count(counts)
-            return self._reject(batch, reasons, tally)
+            for case in cases:
+                tally.measure(case)
+            return self._reject(batch, reasons, tally, filter_=operator)
         if operator.kind == "modifier":
             columns, counts = _counted(operator.modify(batch))  # type: ignore[attr-defined]
             self._check_columns(step, operator, columns)
@@ -405,7 +410,9 @@ class _ShardRun:
         table = table.add_column(0, ROW, pa.array(rows))
         return Batch(table.append_column(PARENT, pa.array(parents)))
 
-    def _reject(self, batch: Batch, reasons: pa.Array, tally: Tally) -> Batch:
+    def _reject(
+        self, batch: Batch, reasons: pa.Array, tally: Tally, *, filter_: Filter | None = None
+    ) -> Batch:
         """Drop the rows that have a reason; count and remember them."""
         if reasons.null_count == len(reasons):
             return batch
@@ -413,7 +420,7 @@ class _ShardRun:
         words = reasons.filter(pa.array(gone)).to_pylist()
         for word in sorted(set(words)):
             tally.because(word, words.count(word))
-        self.rejections.add(batch, gone, words, tally)
+        self.rejections.add(batch, gone, words, tally, filter_=filter_)
         return batch.keep(~gone)
 
     def _check_reasons(self, step: Step, operator: Operator, reasons: Any, batch: Batch) -> None:

@@ -6,12 +6,55 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from pipelines.records import Frozen
 
+if TYPE_CHECKING:
+    from pipelines.operators import Case
+
+SHARE_BINS, LOG_BINS = 50, 4
 READ = -1  # the number of the step that stands for reading the pool
+
+
+class Histogram(Frozen):
+    """What a rule measured in all rows it saw, counted by bins, with its limit.
+
+    Bins are 1/50 wide for shares (limits up to 1), else a quarter of a power of two of 1 + value.
+    """
+
+    limit: float | None = None
+    bins: dict[str, int] = Field(default_factory=dict)
+
+    def plus(self, other: Histogram) -> Histogram:
+        limit = self.limit if self.limit is not None else other.limit
+        return Histogram(limit=limit, bins=add_counts(self.bins, other.bins))
+
+    @property
+    def is_share(self) -> bool:
+        return self.limit is None or self.limit <= 1
+
+    def edges(self, number: int) -> tuple[float, float]:
+        """The values between which a bin lies."""
+        if self.is_share:
+            return number / SHARE_BINS, (number + 1) / SHARE_BINS
+        return 2 ** (number / LOG_BINS) - 1, 2 ** ((number + 1) / LOG_BINS) - 1
+
+
+def histogram_of(values: npt.NDArray[Any], limit: float) -> dict[int, int]:
+    """Counts by bin; NaN and infinity are left out, and so is what is below zero."""
+    values = np.asarray(values, dtype=np.float64)
+    values = values[np.isfinite(values) & (values >= 0)]
+    if limit <= 1:
+        places = np.minimum(values * SHARE_BINS, 2 * SHARE_BINS).astype(np.int64)
+    else:
+        places = (LOG_BINS * np.log2(1 + values)).astype(np.int64)
+    counts = np.bincount(places)
+    return {int(place): int(counts[place]) for place in np.flatnonzero(counts)}
 
 
 class StepStats(Frozen):
@@ -28,6 +71,7 @@ class StepStats(Frozen):
     errors: int = 0
     reasons: dict[str, int] = Field(default_factory=dict)
     counters: dict[str, int] = Field(default_factory=dict)
+    histograms: dict[str, Histogram] = Field(default_factory=dict)  # by reason
 
     def plus(self, other: StepStats) -> StepStats:
         assert (self.number, self.name) == (other.number, other.name)
@@ -43,6 +87,12 @@ class StepStats(Frozen):
             errors=self.errors + other.errors,
             reasons=add_counts(self.reasons, other.reasons),
             counters=add_counts(self.counters, other.counters),
+            histograms={
+                name: self.histograms.get(name, Histogram()).plus(
+                    other.histograms.get(name, Histogram())
+                )
+                for name in sorted(self.histograms.keys() | other.histograms.keys())
+            },
         )
 
     @property
@@ -107,6 +157,8 @@ class Tally:
         self.split = self.errors = 0
         self.reasons: dict[str, int] = {}
         self.counters: dict[str, int] = {}
+        self.histograms: dict[str, dict[int, int]] = {}
+        self.limits: dict[str, float] = {}
         self.seconds = 0.0
 
     def because(self, reason: str, number: int) -> None:
@@ -115,6 +167,15 @@ class Tally:
 
     def count(self, counts: Mapping[str, int]) -> None:
         self.counters = add_counts(self.counters, counts)
+
+    def measure(self, case: Case) -> None:
+        """Add what a rule measured to its histogram."""
+        if case.value is None or case.limit is None:
+            return
+        bins = self.histograms.setdefault(case.reason, {})
+        self.limits[case.reason] = float(case.limit)
+        for place, number in histogram_of(case.value, case.limit).items():
+            bins[place] = bins.get(place, 0) + number
 
     def freeze(self) -> StepStats:
         return StepStats(
@@ -129,4 +190,10 @@ class Tally:
             errors=self.errors,
             reasons=dict(sorted(self.reasons.items())),
             counters=self.counters,
+            histograms={
+                name: Histogram(
+                    limit=self.limits[name], bins={str(n): bins[n] for n in sorted(bins)}
+                )
+                for name, bins in sorted(self.histograms.items())
+            },
         )

@@ -53,11 +53,12 @@ class Sieve:
 class NgramBloomDedup(Fold, name="ngram_bloom_dedup"):
     """Remove paragraphs or documents whose n-grams were seen before, by a Bloom filter (BFF).
 
-    Words are UAX #29 segments other than white space. A unit with `max_ngram` words or more is
-    compared by all its n-grams of `max_ngram` words, a shorter one of at least `min_ngram` words as
-    one n-gram, a still shorter one stays. A unit goes when more than `threshold` of its n-grams are
-    known; else they become known. Shards of a group are read in order with one filter; groups do
-    not see each other. Rows left without text go. (Li et al. 2024, DataComp-LM)
+    Words are UAX #29 segments other than white space, or what lies between it. A unit with
+    `max_ngram` words or more is compared by all its n-grams of `max_ngram` words, a shorter one of
+    at least `min_ngram` words as one n-gram, a still shorter one stays. A unit goes when more than
+    `threshold` of its n-grams are known; else they become known. Shards of a group are read in
+    order with one filter; groups do not see each other. Rows left without text go. (Li et al. 2024,
+    DataComp-LM)
     """
 
     reasons: ClassVar[tuple[str, ...]] = ("nothing_left",)
@@ -76,6 +77,10 @@ class NgramBloomDedup(Fold, name="ngram_bloom_dedup"):
         description="different n-grams that one group of shards holds at most; more is an error",
     )
     false_positive_rate: float = Field(0.01, gt=0, lt=1, description="at `expected_ngrams`")
+    units: Literal["uax29", "whitespace"] = Field(
+        "uax29",
+        description="UAX #29 words and punctuation (the reference), or words between white space",
+    )
     min_ngram: int = Field(13, ge=1, description="words below which a unit always stays")
     max_ngram: int = Field(13, ge=1, description="words per n-gram")
     threshold: float = Field(0.8, ge=0, le=1, description="share of known n-grams that may stay")
@@ -137,7 +142,8 @@ class NgramBloomDedup(Fold, name="ngram_bloom_dedup"):
         """Ask the filter about each text in order; the state's filter changes."""
         if self.mode == "exact":
             return self._exact(state, texts)
-        words = kernels.words.uax29_tokens(texts)
+        kind = kernels.words.uax29_tokens if self.units == "uax29" else kernels.words.whitespace
+        words = kind(texts)
         data, offsets = kernels.buffers.buffers_of(texts)
         sifted = kernels.bloom.sift(
             state.filter,

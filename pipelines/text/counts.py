@@ -5,7 +5,7 @@ The units are those of `pipelines.text.units`. DCLM counts fastText's words by d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from pipelines import kernels
 from pipelines.batch import Batch
 from pipelines.kernels.columns import FASTTEXT_WORDS, WORDS
-from pipelines.operators import Filter, Modifier, Operator, choose
+from pipelines.operators import Case, Filter, Modifier, Operator
 from pipelines.text import fields
 from pipelines.text.heuristics import figures
 from pipelines.text.patterns import Pattern
@@ -90,12 +90,12 @@ class Length(_CountsWords, Filter, name="length"):
         if self.unit == "sentence":
             sentence_splitter(self.sentences, self.language)  # fail before the run, not in it
 
-    def reject(self, batch: Batch) -> pa.Array:
+    def cases(self, batch: Batch) -> Sequence[Case]:
         size = self._sizes(batch)
-        too_long = np.zeros(len(size), dtype=bool)
+        cases = [Case(size < self.min_units, "too_short", size, self.min_units)]
         if self.max_units is not None:
-            too_long = size > self.max_units
-        return choose([(size < self.min_units, "too_short"), (too_long, "too_long")])
+            cases.append(Case(size > self.max_units, "too_long", size, self.max_units))
+        return cases
 
     def _sizes(self, batch: Batch) -> Counts:
         if self.unit == "character":
@@ -170,7 +170,7 @@ class WordsRemoved(_CountsWords, Filter, name="words_removed"):
     def optional_reads(self) -> tuple[str, ...]:
         return (self.before,) if self.now is None else (self.before, self.now)
 
-    def reject(self, batch: Batch) -> pa.Array:
+    def cases(self, batch: Batch) -> Sequence[Case]:
         before = np.array(fields.needed(batch, self.before, why=self.name), dtype=np.float64)
         now = self.num_words(batch).astype(np.float64)
         if self.now is not None:
@@ -181,12 +181,11 @@ class WordsRemoved(_CountsWords, Filter, name="words_removed"):
             )
         none = before == 0
         lost = (before - now) / np.where(none, 1.0, before)
-        return choose(
-            [
-                (none, "had_no_words"),
-                (lost > self.max_fraction, "too_many_words_removed"),
-            ]
-        )
+        gone = lost > self.max_fraction
+        return [
+            Case(none, "had_no_words"),
+            Case(gone, "too_many_words_removed", lost, self.max_fraction),
+        ]
 
 
 class LineCharacters(Filter, name="line_characters"):
@@ -201,15 +200,16 @@ class LineCharacters(Filter, name="line_characters"):
     reasons: ClassVar[tuple[str, ...]] = ("empty", "lines_too_long")
     reference: ClassVar[str | None] = "line_length_filter"
 
-    def reject(self, batch: Batch) -> pa.Array:
+    def cases(self, batch: Batch) -> Sequence[Case]:
         sizes = [[len(line) for line in text.splitlines()] for text in batch.text.to_pylist()]
         empty = np.array([not lines for lines in sizes], dtype=bool)
         if self.measure == "longest":
             measured = [float(max(lines, default=0)) for lines in sizes]
         else:
             measured = [sum(lines) / len(lines) if lines else 0.0 for lines in sizes]
-        long = np.array(measured, dtype=np.float64) > self.max_characters
-        return choose([(empty, "empty"), (long, "lines_too_long")])
+        value = np.array(measured, dtype=np.float64)
+        most = self.max_characters
+        return [Case(empty, "empty"), Case(value > most, "lines_too_long", value, most)]
 
 
 class AlphanumericCharacters(Filter, name="alphanumeric_characters"):
@@ -222,15 +222,14 @@ class AlphanumericCharacters(Filter, name="alphanumeric_characters"):
     reasons: ClassVar[tuple[str, ...]] = ("empty", "too_few_alphanumeric_characters")
     reference: ClassVar[str | None] = "alphanumeric_char_ratio_filter"
 
-    def reject(self, batch: Batch) -> pa.Array:
+    def cases(self, batch: Batch) -> Sequence[Case]:
         texts = batch.text.to_pylist()
         empty = np.array([not text for text in texts], dtype=bool)
-        few = [
-            sum(map(str.isalnum, text)) / max(len(text), 1) < self.min_fraction for text in texts
-        ]
-        return choose(
-            [(empty, "empty"), (np.array(few, dtype=bool), "too_few_alphanumeric_characters")]
+        share = np.array(
+            [sum(map(str.isalnum, text)) / max(len(text), 1) for text in texts], dtype=np.float64
         )
+        few, least = share < self.min_fraction, self.min_fraction
+        return [Case(empty, "empty"), Case(few, "too_few_alphanumeric_characters", share, least)]
 
 
 class LettersPerToken(Filter, name="letters_per_token"):
@@ -260,12 +259,14 @@ class LettersPerToken(Filter, name="letters_per_token"):
 
         self._tokenizer = Tokenizer.from_file(str(assets.path(self.tokenizer)))  # type: ignore[attr-defined]
 
-    def reject(self, batch: Batch) -> pa.Array:
+    def cases(self, batch: Batch) -> Sequence[Case]:
         texts = batch.text.to_pylist()
         encoded = self._tokenizer.encode_batch_fast(texts)  # type: ignore[attr-defined]
         empty = np.array([not text for text in texts], dtype=bool)
-        few = [
-            sum(map(str.isalpha, text)) < self.min_ratio * len(one.ids)
-            for text, one in zip(texts, encoded, strict=True)
+        letters = np.array([sum(map(str.isalpha, text)) for text in texts], dtype=np.int64)
+        tokens = np.array([len(one.ids) for one in encoded], dtype=np.int64)
+        few, ratio = letters < self.min_ratio * tokens, letters / np.maximum(tokens, 1)
+        return [
+            Case(empty, "empty"),
+            Case(few, "too_few_letters_per_token", ratio, self.min_ratio),
         ]
-        return choose([(empty, "empty"), (np.array(few, dtype=bool), "too_few_letters_per_token")])

@@ -7,10 +7,11 @@ text are measured in one pass (`pipelines.kernels.stats`), by whichever rule ask
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import pyarrow as pa
 from pydantic import Field
 
 from pipelines import kernels
@@ -29,7 +30,7 @@ from pipelines.kernels.columns import (
     WORDS,
     WORDS_WITH_LETTER,
 )
-from pipelines.operators import Filter, because, choose
+from pipelines.operators import Case, Filter
 
 if TYPE_CHECKING:
     from pipelines.kernels.repetition import Units
@@ -44,14 +45,12 @@ class WordCount(Filter, name="word_count"):
     reasons: ClassVar[tuple[str, ...]] = ("too_few_words", "too_many_words")
     reference: ClassVar[str | None] = "page_length_filter"
 
-    def reject(self, batch: Batch) -> pa.Array:
+    def cases(self, batch: Batch) -> Sequence[Case]:
         count = figures(batch)[WORDS]
-        return choose(
-            [
-                (count < self.min_words, "too_few_words"),
-                (count > self.max_words, "too_many_words"),
-            ]
-        )
+        return [
+            Case(count < self.min_words, "too_few_words", count, self.min_words),
+            Case(count > self.max_words, "too_many_words", count, self.max_words),
+        ]
 
 
 class MeanWordLength(Filter, name="mean_word_length"):
@@ -65,17 +64,16 @@ class MeanWordLength(Filter, name="mean_word_length"):
     reasons: ClassVar[tuple[str, ...]] = ("words_too_short", "words_too_long")
     reference: ClassVar[str | None] = "word_length_filter"
 
-    def reject(self, batch: Batch) -> pa.Array:
+    def cases(self, batch: Batch) -> Sequence[Case]:
         measured = figures(batch)
         words = measured[WORDS]
         mean = np.where(words > 0, measured[WORD_CHARACTERS] / np.maximum(words, 1), -1.0)
         most = np.inf if self.max_length is None else self.max_length
-        return choose(
-            [
-                ((mean < self.min_length) | (mean < 0), "words_too_short"),
-                (mean > most, "words_too_long"),
-            ]
-        )
+        short = (mean < self.min_length) | (mean < 0)
+        return [
+            Case(short, "words_too_short", mean, self.min_length),
+            Case(mean > most, "words_too_long", mean, self.max_length),
+        ]
 
 
 class SymbolRatio(Filter, name="symbol_ratio"):
@@ -88,12 +86,12 @@ class SymbolRatio(Filter, name="symbol_ratio"):
     reasons: ClassVar[tuple[str, ...]] = ("too_many_symbols",)
     reference: ClassVar[str | None] = "symbol_ratio_filter"
 
-    def reject(self, batch: Batch) -> pa.Array:
+    def cases(self, batch: Batch) -> Sequence[Case]:
         measured = figures(batch)
         symbols = sum(measured[column] for column in (HASHES, DOTS, SPACED_DOTS, ELLIPSES))
         words = measured[WORDS]
         ratio = np.where(words > 0, symbols / np.maximum(words, 1), np.inf)
-        return because(ratio > self.max_ratio, "too_many_symbols")
+        return [Case(ratio > self.max_ratio, "too_many_symbols", ratio, self.max_ratio)]
 
 
 class BulletLines(Filter, name="bullet_lines"):
@@ -106,10 +104,10 @@ class BulletLines(Filter, name="bullet_lines"):
     reasons: ClassVar[tuple[str, ...]] = ("too_many_bullet_lines",)
     reference: ClassVar[str | None] = "bullet_count_filter"
 
-    def reject(self, batch: Batch) -> pa.Array:
-        measured = figures(batch)
-        gone = measured[BULLETS] > self.max_fraction * measured[LINES]
-        return because(gone, "too_many_bullet_lines")
+    def cases(self, batch: Batch) -> Sequence[Case]:
+        bullets, lines = (figures(batch)[column] for column in (BULLETS, LINES))
+        gone, share = bullets > self.max_fraction * lines, bullets / np.maximum(lines, 1)
+        return [Case(gone, "too_many_bullet_lines", share, self.max_fraction)]
 
 
 class EllipsisLines(Filter, name="ellipsis_lines"):
@@ -119,10 +117,10 @@ class EllipsisLines(Filter, name="ellipsis_lines"):
     reasons: ClassVar[tuple[str, ...]] = ("too_many_ellipsis_lines",)
     reference: ClassVar[str | None] = "ellipsis_count_filter"
 
-    def reject(self, batch: Batch) -> pa.Array:
-        measured = figures(batch)
-        gone = measured[ELLIPSIS_ENDS] > self.max_fraction * measured[LINES]
-        return because(gone, "too_many_ellipsis_lines")
+    def cases(self, batch: Batch) -> Sequence[Case]:
+        ends, lines = (figures(batch)[column] for column in (ELLIPSIS_ENDS, LINES))
+        gone, share = ends > self.max_fraction * lines, ends / np.maximum(lines, 1)
+        return [Case(gone, "too_many_ellipsis_lines", share, self.max_fraction)]
 
 
 class AlphabeticWords(Filter, name="alphabetic_words"):
@@ -134,12 +132,12 @@ class AlphabeticWords(Filter, name="alphabetic_words"):
     reasons: ClassVar[tuple[str, ...]] = ("too_few_alphabetic_words",)
     reference: ClassVar[str | None] = "alphabetic_word_ratio_filter"
 
-    def reject(self, batch: Batch) -> pa.Array:
+    def cases(self, batch: Batch) -> Sequence[Case]:
         measured = figures(batch)
         words = measured[WORDS]
         other = (words - measured[WORDS_WITH_LETTER]) / np.maximum(words, 1)
         gone = (other > self.max_other_fraction) | (words == 0)
-        return because(gone, "too_few_alphabetic_words")
+        return [Case(gone, "too_few_alphabetic_words", other, self.max_other_fraction)]
 
 
 class StopWords(Filter, name="stop_words"):
@@ -153,9 +151,10 @@ class StopWords(Filter, name="stop_words"):
     reasons: ClassVar[tuple[str, ...]] = ("too_few_stop_words",)
     reference: ClassVar[str | None] = "stop_word_filter"
 
-    def reject(self, batch: Batch) -> pa.Array:
+    def cases(self, batch: Batch) -> Sequence[Case]:
         counts = figures(batch)[DISTINCT_STOPS if self.distinct else STOPS]
-        return because(counts < self.min_stop_words, "too_few_stop_words")
+        few = counts < self.min_stop_words
+        return [Case(few, "too_few_stop_words", counts, self.min_stop_words)]
 
 
 class RepeatedLines(Filter, name="repeated_lines"):
@@ -170,16 +169,28 @@ class RepeatedLines(Filter, name="repeated_lines"):
     )
     reasons: ClassVar[tuple[str, ...]] = ("repeated_lines", "repeated_line_characters")
 
-    def reject(self, batch: Batch) -> pa.Array:
+    def cases(self, batch: Batch) -> Sequence[Case]:
         units = line_repetition(batch)
         by_lines = units.fraction(characters=False, every_copy=False)
         by_characters = units.fraction(characters=True, every_copy=False)
-        return choose(
-            [
-                (by_lines > self.max_line_fraction, "repeated_lines"),
-                (by_characters > self.max_character_fraction, "repeated_line_characters"),
-            ]
-        )
+        lines, characters = self.max_line_fraction, self.max_character_fraction
+        return [
+            Case(by_lines > lines, "repeated_lines", by_lines, lines),
+            Case(by_characters > characters, "repeated_line_characters", by_characters, characters),
+        ]
+
+    def passage(self, batch: Batch, reason: str) -> str | None:
+        return most_repeated(line.strip() for line in batch.text[0].as_py().split("\n"))
+
+
+def most_repeated(units: Iterable[str]) -> str | None:
+    """The unit that takes most characters by its copies, and how often it stands; for people."""
+    counts = Counter(unit for unit in units if unit)
+    repeated = [(len(unit) * (n - 1), unit, n) for unit, n in counts.items() if n > 1]
+    if not repeated:
+        return None
+    _, unit, number = max(repeated)
+    return f"{number} times: {unit}"
 
 
 def figures(batch: Batch) -> Stats:

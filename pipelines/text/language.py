@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from pydantic import Field, PrivateAttr
 
 from pipelines.batch import Batch
-from pipelines.operators import AssetFolder, Filter, Modifier, because, choose
+from pipelines.operators import AssetFolder, Case, Filter, Modifier, because
 from pipelines.schema import EXTRA, STRING
 from pipelines.text import fields
 from pipelines.text.quality import ENGINE, Engine, load_engine, load_fasttext
@@ -92,19 +92,23 @@ class Language(Filter, name="language"):
     def reads(self) -> tuple[str, ...]:
         return ("language", "language_probability")
 
-    def reject(self, batch: Batch) -> pa.Array:
+    def cases(self, batch: Batch) -> Sequence[Case]:
         language = batch.column("language")
         missing = language.is_null().to_numpy(zero_copy_only=False)
         other = np.array([value not in self.keep for value in language.to_pylist()], dtype=bool)
-        probability = batch.column("language_probability").fill_null(0.0)
-        unsure = probability.to_numpy(zero_copy_only=False) < self.min_probability
-        return choose(
-            [
-                (missing, "no_language"),
-                (other, "other_language"),
-                (unsure, "uncertain_language"),
-            ]
-        )
+        column = batch.column("language_probability").fill_null(0.0)
+        probability = column.to_numpy(zero_copy_only=False)
+        unsure = probability < self.min_probability
+        return [
+            Case(missing, "no_language"),
+            Case(other, "other_language"),
+            Case(unsure, "uncertain_language", probability, self.min_probability),
+        ]
+
+    def passage(self, batch: Batch, reason: str) -> str | None:
+        if reason != "other_language":
+            return None
+        return f"language: {batch.column('language')[0].as_py()}"
 
 
 PUNCTUATION = frozenset(" !\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")

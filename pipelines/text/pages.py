@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -11,7 +11,7 @@ import xxhash
 from pydantic import Field
 
 from pipelines.batch import Batch
-from pipelines.operators import Filter, Modifier, because, choose
+from pipelines.operators import Case, Filter, Modifier, because
 from pipelines.schema import EXTRA, ROW, STRING, TEXT, URL
 from pipelines.text import fields
 
@@ -133,7 +133,7 @@ class Threshold(Filter, name="threshold"):
     def optional_reads(self) -> tuple[str, ...]:
         return (self.by,)
 
-    def reject(self, batch: Batch) -> pa.Array:
+    def cases(self, batch: Batch) -> Sequence[Case]:
         values = fields.values_of(batch, self.by)
         if self.missing == "error":
             values = fields.needed(batch, self.by, why=self.name)
@@ -145,10 +145,11 @@ class Threshold(Filter, name="threshold"):
         none = np.isnan(scores)
         if none.any() and self.missing == "error":
             raise ValueError(f"a row's {self.by!r} is null or NaN; set missing: reject to drop it")
-        low = np.zeros(len(scores), dtype=bool)
-        high = low
+        cases = [Case(none, "no_score")]
         if self.min_score is not None:
             low = scores < self.min_score
+            cases.append(Case(low, "score_too_low", scores, self.min_score))
         if self.max_score is not None:
             high = scores > self.max_score
-        return choose([(none, "no_score"), (low, "score_too_low"), (high, "score_too_high")])
+            cases.append(Case(high, "score_too_high", scores, self.max_score))
+        return cases

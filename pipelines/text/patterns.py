@@ -80,6 +80,14 @@ class Pattern:
         """Whether the expression occurs. TimeoutError when that takes too long to say."""
         return self._compiled.search(text, **self._timeout) is not None
 
+    def shown(self, text: str, *, around: int = 60) -> str | None:
+        """The first match with what stands around it, for people; None where there is none."""
+        match = self._compiled.search(text, **self._timeout)
+        if match is None:
+            return None
+        begin, end = max(0, match.start() - around), match.end() + around
+        return f"{'...' if begin else ''}{text[begin:end]}{'...' if end < len(text) else ''}"
+
     def all(self, text: str) -> list[str]:
         """The matched strings, from left to right, without overlaps."""
         return [match.group(0) for match in self._matches(text)]

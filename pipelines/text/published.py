@@ -7,17 +7,18 @@ put them together.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
-import pyarrow as pa
+import numpy.typing as npt
 from pydantic import Field
 
 from pipelines import kernels
 from pipelines.batch import Batch
 from pipelines.kernels.columns import CHARACTERS, LINE_WORDS
 from pipelines.kernels.columns import WORDS as DOCUMENT_WORDS
-from pipelines.operators import Filter, choose
+from pipelines.operators import Case, Filter
 from pipelines.text.heuristics import figures
 
 TERMINAL = (
@@ -55,7 +56,7 @@ class FineWebQuality(Filter, name="fineweb_quality"):
         "too_many_line_breaks",
     )
 
-    def reject(self, batch: Batch) -> pa.Array:
+    def cases(self, batch: Batch) -> Sequence[Case]:
         kernel = kernels.lines
         lines = batch.view(kernel.measured)
         filled = lines[LINE_WORDS] > 0
@@ -67,13 +68,21 @@ class FineWebQuality(Filter, name="fineweb_quality"):
         units = batch.view(kernels.repetition.lines)
         repeated = units.fraction(characters=True, every_copy=False)
         cases = [
-            (count == 0, "no_lines"),
-            (finished < self.min_terminal_fraction, "too_few_finished_lines"),
-            (short_share > self.max_short_fraction, "too_many_short_lines"),
-            (repeated > self.max_repeated_fraction, "too_many_repeated_characters"),
+            Case(count == 0, "no_lines"),
+            _least(finished, self.min_terminal_fraction, "too_few_finished_lines"),
+            _most(short_share, self.max_short_fraction, "too_many_short_lines"),
+            _most(repeated, self.max_repeated_fraction, "too_many_repeated_characters"),
         ]
         if self.max_breaks_per_word is not None:
             words = np.maximum(figures(batch)[DOCUMENT_WORDS], 1)
             breaks = (lines.end - lines.begin - 1) / words
-            cases.append((breaks > self.max_breaks_per_word, "too_many_line_breaks"))
-        return choose(cases)
+            cases.append(_most(breaks, self.max_breaks_per_word, "too_many_line_breaks"))
+        return cases
+
+
+def _least(value: npt.NDArray[Any], limit: float, reason: str) -> Case:
+    return Case(value < limit, reason, value, limit)
+
+
+def _most(value: npt.NDArray[Any], limit: float, reason: str) -> Case:
+    return Case(value > limit, reason, value, limit)

@@ -15,13 +15,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import pyarrow as pa
+import numpy.typing as npt
 from pydantic import Field
 
 from pipelines import kernels
 from pipelines.batch import Batch
-from pipelines.operators import Filter, choose, each
+from pipelines.operators import Case, Filter, each
 from pipelines.schema import STRING
+from pipelines.text.heuristics import most_repeated
 from pipelines.text.units import split_units, split_words
 
 RuleWords = Literal["uax29", "whitespace"]
@@ -74,6 +75,11 @@ def ngram_fraction(words: Sequence[str], size: int, covered: Covered, *, every_c
     return sum(len(word) for word, mark in zip(words, marked, strict=True) if mark) / total
 
 
+def _grams(text: str, kind: RuleWords, size: int) -> list[str]:
+    words = split_words(text, kind, skip_punctuation=kind == "uax29")
+    return [" ".join(words[place : place + size]) for place in range(len(words) - size + 1)]
+
+
 class Repetition(Filter, name="repetition"):
     """Reject documents with too many repeated lines, paragraphs or word n-grams.
 
@@ -102,7 +108,7 @@ class Repetition(Filter, name="repetition"):
             if self.covered is None and not 2 <= size <= 10:
                 raise ValueError(f"say which {size}-grams count: covered: most_common or all")
 
-    def reject(self, batch: Batch) -> pa.Array:
+    def cases(self, batch: Batch) -> Sequence[Case]:
         texts = batch.text
         if self.ignore_case:
             texts = each(texts, str.lower, type=STRING)
@@ -115,14 +121,24 @@ class Repetition(Filter, name="repetition"):
             codes = kernels.repetition.first_ngram_failure(
                 words, *limits, every_copy=self.every_copy
             )
-            repeated = codes == 0
+            repeated, share = codes == 0, None
         else:
             kernel = kernels.repetition
             units = (kernel.lines if self.unit == "line" else kernel.paragraphs)(texts)
             empty = units.count == 0
             share = units.fraction(characters=self.characters, every_copy=self.every_copy)
             repeated = share > self.max_fraction
-        return choose([(empty, "no_units"), (repeated, "repeated")])
+        return [
+            Case(empty, "no_units"),
+            Case(repeated, "repeated", share, self.max_fraction),
+        ]
+
+    def passage(self, batch: Batch, reason: str) -> str | None:
+        text = batch.text[0].as_py()
+        text = text.lower() if self.ignore_case else text
+        if isinstance(self.unit, int):
+            return most_repeated(_grams(text, self.words, self.unit))
+        return most_repeated(split_units(text, "\n" if self.unit == "line" else "\n\n"))
 
 
 class GopherRepetition(Filter, name="gopher_repetition"):
@@ -147,27 +163,54 @@ class GopherRepetition(Filter, name="gopher_repetition"):
     )
     reference: ClassVar[str | None] = "massive_web_repetition_filters"
 
-    def reject(self, batch: Batch) -> pa.Array:
+    def cases(self, batch: Batch) -> Sequence[Case]:
         lines = batch.view(kernels.repetition.lines)
         units = {"line": lines}
         if self.paragraphs:
             units["paragraph"] = batch.view(kernels.repetition.paragraphs)
-        cases = [(lines.count == 0, "no_units")]
+        cases = [Case(lines.count == 0, "no_units")]
         for characters, limit in ((False, 0.30), (True, 0.20)):
             for name, found in units.items():
                 reason = f"repeated_{name}_characters" if characters else f"repeated_{name}s"
                 share = found.fraction(characters=characters, every_copy=self.every_copy)
-                cases.append((share > limit, reason))
-        gone = np.logical_or.reduce([case for case, _ in cases])
+                cases.append(Case(share > limit, reason, share, limit))
+        gone = np.logical_or.reduce([case.gone for case in cases])
         codes = np.full(batch.num_rows, -1, dtype=np.int8)
         if not gone.all():  # words are looked at only where lines were well
             words = batch.view(WORD_VIEWS[self.words]()).take(np.flatnonzero(~gone))
             codes[~gone] = kernels.repetition.first_ngram_failure(
                 words, TOP_NGRAMS, DUPLICATE_NGRAMS, every_copy=self.every_copy
             )
-        names = [*(f"top_{n}gram" for n in TOP_NGRAMS)]
-        names += [f"repeated_{n}grams" for n in DUPLICATE_NGRAMS]
-        return choose([*cases, *((codes == n, name) for n, name in enumerate(names))])
+        named = [(f"top_{n}gram", limit) for n, limit in TOP_NGRAMS.items()]
+        named += [(f"repeated_{n}grams", limit) for n, limit in DUPLICATE_NGRAMS.items()]
+        for code, (reason, limit) in enumerate(named):
+            failed = codes == code
+            value = self._shares(batch, failed, code) if batch.num_rows == 1 else None
+            cases.append(Case(failed, reason, value, limit))
+        return cases
+
+    def _shares(
+        self, batch: Batch, failed: npt.NDArray[np.bool_], code: int
+    ) -> npt.NDArray[np.float64]:
+        """The share of characters of one document that broke a rule on n-grams, for people."""
+        if not failed[0]:
+            return np.array([np.nan])
+        size = [*TOP_NGRAMS, *DUPLICATE_NGRAMS][code]
+        covered: Covered = "most_common" if code < len(TOP_NGRAMS) else "all"
+        words = self._words(batch.text[0].as_py())
+        return np.array([ngram_fraction(words, size, covered, every_copy=self.every_copy)])
+
+    def _words(self, text: str) -> list[str]:
+        return split_words(text, self.words, skip_punctuation=self.words == "uax29")
+
+    def passage(self, batch: Batch, reason: str) -> str | None:
+        text = batch.text[0].as_py()
+        if "line" in reason:
+            return most_repeated(split_units(text, "\n"))
+        if "paragraph" in reason:
+            return most_repeated(split_units(text, "\n\n"))
+        digits = "".join(filter(str.isdigit, reason))
+        return most_repeated(_grams(text, self.words, int(digits))) if digits else None
 
     def first_failure(self, text: str) -> str | None:
         """The plain statement: the reason of the first rule that a text breaks."""
@@ -181,7 +224,7 @@ class GopherRepetition(Filter, name="gopher_repetition"):
                 share = unit_fraction(found, characters=characters, every_copy=self.every_copy)
                 if share > limit:
                     return f"repeated_{name}_characters" if characters else f"repeated_{name}s"
-        words = split_words(text, self.words, skip_punctuation=self.words == "uax29")
+        words = self._words(text)
         for size, limit in TOP_NGRAMS.items():
             if ngram_fraction(words, size, "most_common", every_copy=self.every_copy) > limit:
                 return f"top_{size}gram"

@@ -81,3 +81,7 @@ class Substrings(PhraseList, Filter, name="substrings"):
         for place, text in zip(places, batch.text.take(pa.array(places)).to_pylist(), strict=True):
             gone[place] = pattern.found(text if self.case_sensitive else text.lower())
         return because(gone, "contains_phrase")
+
+    def passage(self, batch: Batch, reason: str) -> str | None:
+        text = batch.text[0].as_py()
+        return self._made.shown(text if self.case_sensitive else text.lower())  # type: ignore[no-any-return]

@@ -34,6 +34,9 @@ class UrlWords(Filter, name="url_words"):
         ]
         return because(np.array(gone, dtype=bool), "word_in_url")
 
+    def passage(self, batch: Batch, reason: str) -> str | None:
+        return batch.column(URL)[0].as_py()  # type: ignore[no-any-return]
+
 
 class Domains(Filter, name="domains"):
     """Reject documents from these hosts and the hosts below them."""
@@ -52,6 +55,9 @@ class Domains(Filter, name="domains"):
             for url in batch.column(URL).to_pylist()
         ]
         return because(np.array(gone, dtype=bool), "blocked_domain")
+
+    def passage(self, batch: Batch, reason: str) -> str | None:
+        return batch.column(URL)[0].as_py()  # type: ignore[no-any-return]
 
 
 def _hosts_above(url: str) -> list[str]:
@@ -106,3 +112,6 @@ class UrlSubstrings(PhraseList, Filter, name="url_substrings"):
             else:
                 gone[position] = len(set(self._made.all(url))) >= self.min_phrases
         return because(gone, "blocked_domain" if self.hosts else "words_in_url")
+
+    def passage(self, batch: Batch, reason: str) -> str | None:
+        return batch.column(URL)[0].as_py()  # type: ignore[no-any-return]
