@@ -28,7 +28,10 @@ import zstandard
 ROOT = Path(__file__).parent.parent
 BUILD = ROOT / "build" / "bench"
 WORK = BUILD / "dedup"
-PEERS = ("rensa==0.5.0", "datatrove==0.10.1", "xxhash", "regex", "tokenizers", "nltk", "spacy", "orjson", "zstandard")
+PEERS = (
+    *("rensa==0.5.0", "datatrove==0.10.1", "xxhash==3.5.0", "regex", "tokenizers", "nltk"),
+    *("spacy", "orjson", "zstandard"),
+)
 NGRAM = 5
 BANDS = ((0.9, 1.0), (0.8, 0.9), (0.7, 0.8), (0.5, 0.7), (0.1, 0.5))
 PAIRS = 400  # of each band

@@ -8,12 +8,13 @@ views, writing a column drops the views of that column.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipelines import kernels
 from pipelines.schema import ROW, TEXT
 
 MAX_BATCH_ROWS = 1000
@@ -30,6 +31,14 @@ V = TypeVar("V")
 ViewFunction = Callable[[pa.Array], V]
 
 
+class Amount(NamedTuple):
+    """How much there is. Words are runs of bytes between ASCII white space."""
+
+    rows: int
+    bytes: int
+    words: int
+
+
 class Batch:
     """Rows of a table with their views. Never changed: `keep` and `write` return new ones."""
 
@@ -37,6 +46,7 @@ class Batch:
         self, table: pa.Table, *, views: Mapping[tuple[object, str], View] | None = None
     ) -> None:
         self.table = table
+        self._amount: Amount | None = None
         self._views: dict[tuple[object, str], View] = dict(views or {})
 
     @property
@@ -51,6 +61,17 @@ class Batch:
     @property
     def text(self) -> pa.Array:
         return self.column(TEXT)
+
+    def amount(self) -> Amount:
+        """Rows, and the bytes and words of their texts (0 without a text), counted once."""
+        if self._amount is None:
+            chunks = self.table.column(TEXT).chunks if self.has(TEXT) else []
+            self._amount = Amount(
+                self.num_rows,
+                sum(text_bytes(chunk) for chunk in chunks),
+                sum(kernels.counting.words(chunk) for chunk in chunks),
+            )
+        return self._amount
 
     def has(self, name: str) -> bool:
         return name in self.table.column_names
@@ -94,7 +115,9 @@ class Batch:
             else:
                 table = table.append_column(name, values)
         views = {key: view for key, view in self._views.items() if key[1] not in columns}
-        return Batch(table, views=views)
+        after = Batch(table, views=views)
+        after._amount = None if TEXT in columns else self._amount
+        return after
 
     def drop(self, names: tuple[str, ...]) -> Batch:
         """The batch without these columns."""

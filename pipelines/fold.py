@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from pipelines.batch import Batch, text_bytes
+from pipelines.batch import Batch
 from pipelines.duplicates import Removed
 from pipelines.operators import Fold, choose
 from pipelines.plan import Held, Plan, held_rows, held_schema, loaded
@@ -93,8 +93,7 @@ def _one_shard(
     empty = Batch(held_schema(held, store, task.plan).empty_table())
     try:
         for batch in chain([empty], held_rows(held, store, task.plan, shard)):
-            tally.rows_in += batch.num_rows
-            tally.bytes_in += text_bytes(batch.text)
+            tally.enter(batch.amount())
             state, columns = operator.step(state, batch)
             before, batch = batch, batch.write(columns)
             if batch.text.null_count:
@@ -105,8 +104,7 @@ def _one_shard(
                 rejections.add(batch, gone, words, tally)
                 batch = batch.keep(~gone)
             removed.count(before, batch)
-            tally.rows_out += batch.num_rows
-            tally.bytes_out += text_bytes(batch.text)
+            tally.leave(batch.amount())
             if table is None:
                 table = TableWriter(store, name, "parquet", batch.table.schema)
             table.write(batch.table)

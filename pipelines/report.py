@@ -151,13 +151,24 @@ def funnel_text(summary: RunSummary) -> str:
                 row["operator"],
                 row["rows_in"],
                 row["rows_out"],
+                short(row["words_out"]),
                 short(row["bytes_out"]) + "B",
                 round(seconds, 2),
                 rate,
                 reasons,
             )
         )
-    header = ("step", "operator", "rows in", "rows out", "text out", "cpu s", "rate", "reasons")
+    header = (
+        "step",
+        "operator",
+        "rows in",
+        "rows out",
+        "words out",
+        "text out",
+        "cpu s",
+        "rate",
+        "reasons",
+    )
     return table(rows, header=header)
 
 

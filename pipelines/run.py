@@ -544,6 +544,8 @@ def funnel(summary: RunSummary) -> list[Mapping[str, JSON]]:
             "rows_out": step.rows_out,
             "bytes_in": step.bytes_in,
             "bytes_out": step.bytes_out,
+            "words_in": step.words_in,
+            "words_out": step.words_out,
             "split": step.split,
             "errors": step.errors,
             "reasons": step.reasons,

@@ -18,7 +18,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.batch import Batch, text_bytes
+from pipelines.batch import Batch
 from pipelines.duplicates import EXAMPLE_CHARACTERS, Removed
 from pipelines.evidence import has_cases
 from pipelines.operators import Counted, Dedup, Filter, Operator, Select, choose
@@ -209,30 +209,27 @@ class _ShardRun:
             tally = self.verdict_tally
             assert tally is not None
             started = time.process_time()
-            tally.rows_in += batch.num_rows
-            tally.bytes_in += _bytes(batch)
+            tally.enter(batch.amount())
             batch = decide(batch)
-            tally.rows_out += batch.num_rows
-            tally.bytes_out += _bytes(batch)
+            tally.leave(batch.amount())
             tally.seconds += time.process_time() - started
             yield batch
 
     def _first_rows(self) -> Iterator[Batch]:
         """Rows of an input shard; broken records and documents without text leave here."""
         for chunk in self._chunks():
-            self.read.rows_in += len(chunk.bad) + len(chunk.refused) + chunk.table.num_rows
+            self.read.rows_in += len(chunk.bad) + len(chunk.refused)
             for bad in chunk.bad:
                 self._bad_record(bad)
             for refused in chunk.refused:
                 self.read.because(refused.reason, 1)
                 self.rejections.add_row(refused.row, self.read, refused.reason, refused.url, None)
             batch = Batch(chunk.table)
-            self.read.bytes_in += _bytes(batch)
+            self.read.enter(batch.amount())
             if batch.has(TEXT) and batch.text.null_count:
                 gone = batch.text.is_null().to_numpy(zero_copy_only=False)
                 batch = self._reject(batch, choose([(gone, "no_text")]), self.read)
-            self.read.rows_out += batch.num_rows
-            self.read.bytes_out += _bytes(batch)
+            self.read.leave(batch.amount())
             yield batch
 
     def _chunks(self) -> Iterator[Any]:
@@ -319,11 +316,9 @@ class _ShardRun:
     def _through_steps(self, batch: Batch) -> Batch:
         for step, tally in zip(self.current.steps, self.tallies, strict=True):
             started = time.process_time()
-            tally.rows_in += batch.num_rows
-            tally.bytes_in += _bytes(batch)
+            tally.enter(batch.amount())
             batch = self._through(step, tally, batch)
-            tally.rows_out += batch.num_rows
-            tally.bytes_out += _bytes(batch)
+            tally.leave(batch.amount())
             tally.seconds += time.process_time() - started
         return batch
 
@@ -466,12 +461,6 @@ def _is(step: Step | None, kind: type) -> bool:
 
 def _counted(result: Any) -> tuple[Any, Mapping[str, int]]:
     return (result.value, result.counts) if isinstance(result, Counted) else (result, {})
-
-
-def _bytes(batch: Batch) -> int:
-    if not batch.has(TEXT):
-        return 0
-    return sum(text_bytes(chunk) for chunk in batch.table.column(TEXT).chunks)
 
 
 def _sums(batch: Batch) -> dict[str, int]:

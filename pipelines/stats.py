@@ -15,6 +15,7 @@ from pydantic import Field
 from pipelines.records import Frozen
 
 if TYPE_CHECKING:
+    from pipelines.batch import Amount
     from pipelines.operators import Case
 
 SHARE_BINS, LOG_BINS = 50, 4
@@ -67,6 +68,8 @@ class StepStats(Frozen):
     rows_out: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    words_in: int = 0
+    words_out: int = 0
     split: int = 0
     errors: int = 0
     reasons: dict[str, int] = Field(default_factory=dict)
@@ -83,6 +86,8 @@ class StepStats(Frozen):
             rows_out=self.rows_out + other.rows_out,
             bytes_in=self.bytes_in + other.bytes_in,
             bytes_out=self.bytes_out + other.bytes_out,
+            words_in=self.words_in + other.words_in,
+            words_out=self.words_out + other.words_out,
             split=self.split + other.split,
             errors=self.errors + other.errors,
             reasons=add_counts(self.reasons, other.reasons),
@@ -154,12 +159,25 @@ class Tally:
     def __init__(self, number: int, name: str, kind: str) -> None:
         self.number, self.name, self.kind = number, name, kind
         self.rows_in = self.rows_out = self.bytes_in = self.bytes_out = 0
+        self.words_in = self.words_out = 0
         self.split = self.errors = 0
         self.reasons: dict[str, int] = {}
         self.counters: dict[str, int] = {}
         self.histograms: dict[str, dict[int, int]] = {}
         self.limits: dict[str, float] = {}
         self.seconds = 0.0
+
+    def enter(self, amount: Amount) -> None:
+        """Count what comes in."""
+        self.rows_in += amount.rows
+        self.bytes_in += amount.bytes
+        self.words_in += amount.words
+
+    def leave(self, amount: Amount) -> None:
+        """Count what goes on."""
+        self.rows_out += amount.rows
+        self.bytes_out += amount.bytes
+        self.words_out += amount.words
 
     def because(self, reason: str, number: int) -> None:
         if number:
@@ -186,6 +204,8 @@ class Tally:
             rows_out=self.rows_out,
             bytes_in=self.bytes_in,
             bytes_out=self.bytes_out,
+            words_in=self.words_in,
+            words_out=self.words_out,
             split=self.split,
             errors=self.errors,
             reasons=dict(sorted(self.reasons.items())),

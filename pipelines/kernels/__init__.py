@@ -13,6 +13,7 @@ MODULES = (
     "bloom",
     "buffers",
     "components",
+    "counting",
     "fasttext",
     "grouping",
     "lines",
