@@ -471,12 +471,18 @@ def plot(growth: list[dict[str, Any]], path: Path) -> None:
         here = [one for one in growth if one["work"] == work]
         sizes = [one["megabytes"] for one in here]
         for axis, key in zip(axes, ("seconds", "peak_mb"), strict=True):
-            axis.loglog(sizes, [one[key] for one in here], marker="o", label=label)
+            axis.plot(sizes, [one[key] for one in here], marker="o", label=label)
     for axis, title in zip(axes, ("CPU-seconds", "peak memory, MB"), strict=True):
+        axis.set_xscale("log")
+        axis.set_xticks(sizes, [f"{size:.0f}" for size in sizes])
+        axis.minorticks_off()
         axis.set_xlabel("MB of text")
         axis.set_title(title, fontsize=10)
         axis.grid(True, which="major", alpha=0.3)
     axes[0].legend(fontsize=8)
+    axes[0].set_yscale("log")
+    axes[0].set_yticks([0.1, 1, 10], ["0.1", "1", "10"])
+    axes[1].set_ylim(bottom=0)
     figure.tight_layout()
     figure.savefig(path)
 

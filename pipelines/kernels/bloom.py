@@ -218,6 +218,17 @@ def _known(hashes: Hashes, bits: Hashes, num_hashes: int) -> npt.NDArray[np.bool
 
 
 @nb.njit(cache=True)
+def _fetch(keys: Hashes, count: int, bits: Hashes) -> None:
+    """Read a word of each key's block: loads that wait for no other go to memory side by side."""
+    blocks = np.uint64(len(bits) // BLOCK_WORDS)
+    seen = np.uint64(0)
+    for i in range(count):
+        seen |= bits[np.int64(((keys[i] >> _32) * blocks) >> _32) * BLOCK_WORDS]
+    if seen == np.uint64(0):  # so that the reads are not left out as useless
+        keys[0] = keys[0]
+
+
+@nb.njit(cache=True)
 def _ask(
     mixed: Hashes,
     begin: int,
@@ -245,6 +256,7 @@ def _ask(
             state = state - mixed[begin + i - width] * power
         if i >= width - 1:
             keys[i - width + 1] = final(state + np.uint64(width))
+    _fetch(keys, count, bits)
     contained = 0
     for i in range(count):
         known[i] = _contains(keys[i], bits, num_hashes)

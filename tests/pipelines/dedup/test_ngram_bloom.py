@@ -176,13 +176,14 @@ def test_one_and_two_workers_write_the_same_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["document", "paragraph", "old_both"])
 @pytest.mark.parametrize(("low", "high"), [(1, 2), (2, 3), (4, 4)])
-def test_agrees_with_a_plain_set_of_n_grams(mode: str, low: int, high: int) -> None:
+@pytest.mark.parametrize("units", ["uax29", "whitespace"])
+def test_agrees_with_a_plain_set_of_n_grams(mode: str, low: int, high: int, units: str) -> None:
     rng = np.random.default_rng(high)
     texts = []
     for _ in range(300):
         lines = [" ".join(rng.choice(list("abcdefgh"), rng.integers(0, 9))) for _ in range(4)]
         texts.append("\n".join(lines[: rng.integers(0, 5)]))
-    dedup = operator(mode=mode, min_ngram=low, max_ngram=high, threshold=0.6)
+    dedup = operator(mode=mode, min_ngram=low, max_ngram=high, threshold=0.6, units=units)
     known: set[tuple[str, ...]] = set()
     wanted = [plain(text, mode, low, high, known) for text in texts]
     assert kept(dedup, *texts) == wanted
