@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import BinaryIO, Literal
 
 import numpy as np
@@ -30,6 +30,7 @@ from dclm import tokenizer
 from dclm.chance import draws, permutation
 from dclm.openlm_data import ManifestRow, read_manifest, write_manifest, write_tar
 from dclm.recipe import Recipe, TokenizerSpec
+from pipelines import mix
 from pipelines.executors import MapTasks
 from pipelines.readers import ShardError
 from pipelines.records import (
@@ -138,7 +139,8 @@ def pack(
     source, target = open_store(dataset), open_store(out)
     parent = _dataset_record(source)
     encoder = tokenizer.load(recipe.tokenizer)
-    total_bytes = sum(file.num_bytes for file in parent.outputs)
+    sizes = {file.name: _num_bytes(source, file) for file in parent.outputs}
+    total_bytes = sum(sizes.values())
     work = PackedWork(
         tokenizer=encoder.ref,
         sequence_length=recipe.model.seq_len,
@@ -169,7 +171,7 @@ def pack(
     if (finished := _finished(target, plan)) is not None:
         return finished
 
-    groups = _groups(parent.outputs, 1 if mode == "reference" else unit_bytes)
+    groups = _groups(parent.outputs, sizes, 1 if mode == "reference" else unit_bytes)
     units = map_tasks(
         _pack_unit, [_Unit(plan=plan, index=i, files=files) for i, files in enumerate(groups)]
     )
@@ -301,16 +303,26 @@ def _finished(store: Store, plan: _Plan) -> PackedRecord | None:
     )
 
 
-def _groups(files: tuple[File, ...], unit_bytes: int) -> list[tuple[File, ...]]:
+def _num_bytes(store: Store, file: File) -> int:
+    """Bytes that are read for a file: of a shard of a mixture, those that it takes."""
+    if not file.name.endswith(mix.SUFFIX):
+        return file.num_bytes
+    where = f"{store.uri}/{file.name}"
+    return mix.read_mix_shard(store.read_bytes(file.name), where=where).num_bytes
+
+
+def _groups(
+    files: tuple[File, ...], sizes: Mapping[str, int], unit_bytes: int
+) -> list[tuple[File, ...]]:
     """Consecutive files, as many as fit into `unit_bytes`, at least one."""
     groups: list[list[File]] = []
     size = 0
     for file in files:
-        if not groups or size + file.num_bytes > unit_bytes:
+        if not groups or size + sizes[file.name] > unit_bytes:
             groups.append([])
             size = 0
         groups[-1].append(file)
-        size += file.num_bytes
+        size += sizes[file.name]
     return [tuple(group) for group in groups]
 
 
@@ -400,6 +412,14 @@ def _texts(store: Store, file: File, where: str) -> Iterator[pa.Array]:
             f"{where} is not the file that the data set's record names: it has {len(data)} bytes, "
             f"expected {file.num_bytes}, and another sha256; copy or curate the data set again"
         )
+    if file.name.endswith(mix.SUFFIX):
+        try:
+            for mixed in mix.mixed_tables(mix.read_mix_shard(data, where=where)):
+                for batch in mixed.to_batches(max_chunksize=ENCODE_ROWS):
+                    yield batch.column("text")
+        except (ValueError, FileNotFoundError) as error:
+            raise ShardError(f"{where}: {error}") from None
+        return
     try:
         table = pq.ParquetFile(io.BytesIO(data))
         if "text" not in table.schema_arrow.names:

@@ -8,28 +8,24 @@ item is the fraction of its n-grams that occur anywhere in the data set.
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from evals.metrics import score_of
 from evals.reports import Run
 from evals.suite import Suite
 from evals.tasks import kind_of, load_task, read_data
+from pipelines import kernels
 from pipelines.records import Frozen
+from pipelines.text.contamination import NGRAM, ItemGrams, word_hashes
 
-NGRAM = 13
-MIN_WORDS = 8
 FOUND_FRACTION = 0.5
 
 ITEMS = pa.schema([("task", pa.string()), ("item", pa.int64()), ("text", pa.string())])
-
-_WORD = re.compile(r"[^\W_]+")
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
 def items_table(suite: Suite, data: Path, *, secret: bool = False) -> pa.Table:
@@ -62,46 +58,27 @@ class TaskOverlap(Frozen):
 
 
 class Overlap:
-    """Counts which items of a table occur in texts that are shown to it one by one."""
+    """Counts which items of a table occur in texts that are shown to it."""
 
     def __init__(self, items: pa.Table, *, ngram: int = NGRAM) -> None:
         self.items = items
-        self.ngram = ngram
-        self._by_length: dict[int, np.ndarray] = {}
-        self._grams: list[tuple[int, np.ndarray]] = []
-        sizes: dict[int, list[np.ndarray]] = {}
-        for text in items["text"].to_pylist():
-            hashes = word_hashes(text)
-            size = min(ngram, len(hashes))
-            grams = _ngrams(hashes, size) if size >= min(MIN_WORDS, ngram) else _ngrams(hashes, 0)
-            self._grams.append((size, grams))
-            sizes.setdefault(size, []).append(grams)
-        for size, arrays in sizes.items():
-            wanted = np.unique(np.concatenate(arrays))
-            if len(wanted):
-                self._by_length[size] = wanted
-        self._seen = {size: np.zeros(len(w), dtype=bool) for size, w in self._by_length.items()}
+        self._grams = ItemGrams(items, ngram=ngram)
+        self._seen = np.zeros(len(self._grams.known.gram), dtype=bool)
 
     def add(self, texts: Iterable[str | None]) -> None:
         """Look through more texts."""
-        for text in texts:
-            if not text:
-                continue
-            hashes = word_hashes(text)
-            for size, wanted in self._by_length.items():
-                grams = _ngrams(hashes, size)
-                places = np.searchsorted(wanted, grams)
-                places[places == len(wanted)] = 0
-                self._seen[size][places[wanted[places] == grams]] = True
+        array = pa.array(texts, pa.large_string())
+        _, numbers = kernels.ngrams.found(self._grams.known, *word_hashes(array))
+        self._seen[numbers] = True
 
-    def fractions(self) -> np.ndarray:
-        """Per item the fraction of its n-grams that were seen; NaN where it is too short."""
-        found = np.full(len(self._grams), np.nan)
-        for index, (size, grams) in enumerate(self._grams):
-            if len(grams):
-                places = np.searchsorted(self._by_length[size], grams)
-                found[index] = self._seen[size][places].mean()
-        return found
+    def fractions(self) -> npt.NDArray[np.float64]:
+        """Per item the fraction of its different n-grams that were seen; NaN: too short to tell."""
+        grams = self._grams
+        count = np.bincount(grams.item, minlength=self.items.num_rows)
+        seen = np.bincount(
+            grams.item, weights=self._seen[grams.number], minlength=self.items.num_rows
+        )
+        return np.where(count > 0, seen / np.maximum(count, 1), np.nan)
 
     def report(self, run: Run | None = None) -> list[TaskOverlap]:
         """Per task what was found, and with a run the score over the items that were not."""
@@ -138,37 +115,3 @@ def _scores(run: Run, name: str, found: set[int]) -> tuple[float, float | None]:
     if not keep.any():
         return whole, None
     return whole, score_of(kind.tally(task, log.filter(pa.array(keep))))
-
-
-def word_hashes(text: str) -> np.ndarray:
-    """A 64-bit number for every word, (words,) uint64; equal words have equal numbers."""
-    words: Sequence[str] = _WORD.findall(unicodedata.normalize("NFC", text).lower())
-    return np.fromiter((_word_hash(word) for word in words), dtype=np.uint64, count=len(words))
-
-
-_KNOWN: dict[str, int] = {}
-
-
-def _word_hash(word: str) -> int:
-    known = _KNOWN.get(word)
-    if known is None:
-        if len(_KNOWN) > 1_000_000:
-            _KNOWN.clear()
-        # FNV-1a over the UTF-8 bytes (Fowler, Noll, Vo); hash() differs between processes
-        known = 0xCBF29CE484222325
-        for byte in word.encode():
-            known = ((known ^ byte) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
-        _KNOWN[word] = known
-    return known
-
-
-def _ngrams(hashes: np.ndarray, size: int) -> np.ndarray:
-    """One number for every `size` neighbouring words; empty when there are too few."""
-    count = len(hashes) - size + 1
-    if size == 0 or count < 1:
-        return np.empty(0, dtype=np.uint64)
-    mixed = np.zeros(count, dtype=np.uint64)
-    for place in range(size):
-        mixed = (mixed ^ hashes[place : place + count]) * _MULTIPLIER
-        mixed ^= mixed >> np.uint64(29)
-    return mixed

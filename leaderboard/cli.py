@@ -293,7 +293,44 @@ def _add_stages(app: typer.Typer, name: str) -> None:
         else:
             out(f"submission {entry.record.id} in {entry.folder}: all rules hold")
 
-    del pool, run, curate, register, pack, train, evaluate, submit  # typer holds them
+    @app.command("ablate")
+    def ablate(
+        pipeline: Annotated[str, typer.Argument(help="A .yaml file or a baseline.")],
+        scale: Scale,
+        drop_each: Annotated[
+            bool, typer.Option("--drop-each", help="Take out every step in turn.")
+        ] = False,
+        drop: Annotated[
+            list[int] | None, typer.Option(help="Take out this step (from 1); may be repeated.")
+        ] = None,
+        repeat: Annotated[int, typer.Option(min=1, help="Train this many of the seeds.")] = 1,
+        workspace: Workspace = RUNS,
+        workers: Processes = CORES,
+        cluster: Cluster = None,
+        json: Json = False,
+    ) -> None:
+        """Play the round without each step in turn: what is a step worth?"""
+        from leaderboard import ablate as ablation
+        from leaderboard import round as stages
+
+        if drop_each == bool(drop):
+            raise RuleError("say which steps: either --drop-each, or --drop N")
+        current = stages.open_round(
+            name, scale, workspace=workspace, map_tasks=executor(workers, cluster=cluster)
+        )
+        whole = stages.find_pipeline(current, pipeline)
+        found = ablation.ablate(
+            current,
+            whole,
+            steps=ablation.chosen_steps(whole, drop),
+            seeds=list(current.recipe.seeds)[:repeat],
+        )
+        if json:
+            show_json(found)
+        else:
+            out(ablation.ablation_text(found))
+
+    del pool, run, curate, register, pack, train, evaluate, submit, ablate  # typer holds them
 
 
 def show_record(folder: str, *, json: bool) -> None:

@@ -30,6 +30,7 @@ from leaderboard import rules
 from leaderboard.rules import Benchmark, RuleError, Scale
 from leaderboard.submission import Entry
 from leaderboard.submission import submit as submit_scores
+from pipelines import report_html
 from pipelines.chain import RECORD, read_chain, write_chain
 from pipelines.executors import MapTasks
 from pipelines.operators import PipelineError
@@ -129,6 +130,7 @@ def curate(current: Round, pipeline: Pipeline, *, quarantine: bool = False) -> C
         map_tasks=current.map_tasks,
         quarantine=quarantine,
     )
+    report_html.write(open_store(f"{home}/dataset"), result)
     _say_curated(pipeline.name, result)
     return Curated(method=pipeline.name, home=home, record=result.record)
 
@@ -390,8 +392,9 @@ def submit(
     track: str,
     method: str | None = None,
     team: str = "",
+    folder: str = "submissions",
 ) -> Entry:
-    """Submit a method with its seeds into the workspace."""
+    """Submit a method with its seeds into a folder of the workspace."""
     trained = [Trained(method=curated.method, home=curated.home, seed=seed) for seed in seeds]
     return submit_scores(
         current.benchmark,
@@ -399,7 +402,7 @@ def submit(
         track=track,
         method=method or curated.method,
         scores=[one.scores(current) for one in trained],
-        out=Path(current.workspace) / "submissions",
+        out=Path(current.workspace) / folder,
         team=team,
     )
 

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Annotated
 
 import orjson
+import pyarrow as pa
 import typer
 import yaml
 
 from pipelines import assets as asset_files
-from pipelines import contract, duplicate_groups, report, sizing
+from pipelines import contract, duplicate_groups, forecast, report, report_html, sizing
 from pipelines.assets import Assets
+from pipelines.batch import Batch
 from pipelines.chain import RECORD
 from pipelines.commands import (
     AssetFolders,
@@ -38,8 +40,11 @@ from pipelines.operators import (
 from pipelines.pipeline import Pipeline
 from pipelines.pool import open_pool
 from pipelines.progress import say
-from pipelines.run import FOLDERS, Result, run
+from pipelines.readers import format_of, jsonl_schema, read_shard
+from pipelines.run import FOLDERS, Result, finished, run
 from pipelines.storage import open_store, unreferenced
+from pipelines.trace import row_by_url, trace
+from pipelines.trace_text import trace_text
 
 app = typer.Typer(
     help="Filter and deduplicate pools of documents.",
@@ -74,12 +79,26 @@ def run_command(
     same_size_as: Annotated[
         str | None, typer.Option(help="Run whose size a hash_sample takes.")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Predict survivors, bytes and time from a sample.")
+    ] = False,
+    sample: Annotated[
+        str, typer.Option(help="How much of the pool a dry run reads: 0.1% or 0.001.")
+    ] = "1%",
     json: Json = False,
 ) -> None:
     """Run a pipeline over a pool; run it again to go on where it stopped."""
     pipeline = Pipeline.load(config, assets=_assets(assets))
     if same_size_as is not None:
         pipeline = with_size_of(pipeline, same_size_as)
+    if dry_run:
+        found = forecast.forecast(pipeline, open_pool(input), fraction=_share(sample))
+        forecast.write_forecast(open_store(out_uri), found)
+        if json:
+            show_json(found)
+        else:
+            out(forecast.forecast_text(found, workers))
+        return
     result = run(
         pipeline,
         open_pool(input),
@@ -88,7 +107,16 @@ def run_command(
         quarantine=quarantine,
         format=format,
     )
+    report_html.write(open_store(out_uri), result)
     show_result(result, out_uri, as_json=json)
+
+
+def _share(text: str) -> float:
+    """0.001 of `0.1%` or `0.001`."""
+    try:
+        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        raise PipelineError(f"--sample {text!r}: expected a share, as 0.1% or 0.001") from None
 
 
 def show_result(result: Result, uri: str, *, as_json: bool) -> None:
@@ -102,7 +130,7 @@ def show_result(result: Result, uri: str, *, as_json: bool) -> None:
     counts = result.record.counts
     out(
         f"\ndataset {result.record.id}: {counts['rows_out']:,} of {counts['rows_in']:,} rows, "
-        f"{counts['text_bytes']:,} bytes of text, in {uri}"
+        f"{counts['text_bytes']:,} bytes of text, in {uri} (see {report_html.REPORT} there)"
     )
     if counts["errors"]:
         say(f"{counts['errors']:,} rows were set aside: see {uri}/quarantine")
@@ -235,6 +263,18 @@ def status(
         out(report.status_text(state))
 
 
+@app.command("report")
+def report_command(
+    uri: Annotated[str, typer.Argument(metavar="RUN", help="A finished run's folder or prefix.")],
+) -> None:
+    """Print a finished run's funnel, and write its report.html again."""
+    store = open_store(uri)
+    report.status(store)  # refuses a folder that holds no run
+    result = finished(store)
+    report_html.write(store, result)
+    show_result(result, uri, as_json=False)
+
+
 @app.command()
 def why(
     uri: Annotated[str, typer.Argument(metavar="RUN", help="A finished run's folder or prefix.")],
@@ -249,10 +289,56 @@ def why(
         fail(f"no row of {uri} has the URL or id {document!r}", 3)
     else:
         rows = [
-            (f"{one.shard}:{one.number}", one.fate, one.step, one.operator, one.reason, one.url)
+            (
+                f"{one.shard}:{one.number}",
+                one.fate,
+                one.step,
+                one.operator,
+                one.reason,
+                "-" if one.evidence is None else one.evidence.told(),
+                one.url,
+            )
             for one in found
         ]
-        out(table(rows, header=("row", "fate", "step", "operator", "reason", "url")))
+        out(table(rows, header=("row", "fate", "step", "operator", "reason", "measured", "url")))
+
+
+@app.command("try")
+def try_command(
+    config: Config,
+    text: Annotated[
+        Path | None, typer.Option(help="A text file, or a shard: its first row.")
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="A document's URL in --input.")] = None,
+    input: Annotated[str | None, typer.Option(help="Pool: where --url is looked for.")] = None,
+    assets: AssetFolders = None,
+    json: Json = False,
+) -> None:
+    """Show what each step does to one document: what it measures, changes and decides."""
+    pipeline = Pipeline.load(config, assets=_assets(assets))
+    traces = trace(pipeline.steps, _document(text, url, input), pipeline.assets)
+    if json:
+        show_json(traces)
+    else:
+        out(trace_text(traces, len(pipeline.steps)))
+
+
+def _document(text: Path | None, url: str | None, pool_uri: str | None) -> Batch:
+    if (text is None) == (url is None):
+        raise PipelineError("give a document: either --text FILE, or --url URL with --input POOL")
+    if text is not None and format_of(text.name):
+        chunk = next(read_shard(open_store(str(text.parent)), text.name, shard=0))
+        return Batch(chunk.table.slice(0, 1))
+    if text is not None:
+        row = {"row": 0, "text": text.read_text(encoding="utf-8")}
+        return Batch(pa.Table.from_pylist([row], schema=jsonl_schema()))
+    if pool_uri is None:
+        raise PipelineError("--url needs --input POOL, where it is looked for")
+    pool = open_pool(pool_uri)
+    found = row_by_url(open_store(pool.uri), [shard.name for shard in pool.shards], str(url))
+    if found is None:
+        raise PipelineError(f"no document of {pool_uri} has the URL {url}")
+    return found
 
 
 @app.command()

@@ -9,9 +9,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.chain import read_chain
-from pipelines.records import Frozen
+from pipelines.evidence import Evidence
+from pipelines.records import Frozen, RecordError
 from pipelines.schema import PARENT, ROW, URL, number_of, shard_of
 from pipelines.storage import Store
+from pipelines.trace import pool_rows, trace
 
 
 class Fate(Frozen):
@@ -25,6 +27,7 @@ class Fate(Frozen):
     step: int | None = None
     operator: str | None = None
     reason: str | None = None
+    evidence: Evidence | None = None
 
 
 def fates(store: Store, wanted: str) -> list[Fate]:
@@ -36,7 +39,28 @@ def fates(store: Store, wanted: str) -> list[Fate]:
     row = _row_of(wanted)
     found = [*_rejected(store, wanted, row), *_kept(store, wanted, row)]
     found += _set_aside(store, wanted, row)
+    found = [_with_evidence(store, fate) for fate in found]
     return sorted(found, key=lambda fate: (fate.row, fate.fate))
+
+
+def _with_evidence(store: Store, fate: Fate) -> Fate:
+    """What the filter measured: from the few that the run noted, else from the pool again.
+
+    Unknown where the pool has gone, or an earlier step looked at the whole pool or made the row.
+    """
+    if fate.fate != "rejected" or fate.evidence is not None or not fate.step:
+        return fate
+    try:
+        plan, rows = pool_rows(store, [fate.row])
+    except RecordError:
+        return fate
+    pipeline = plan.pipeline()
+    if fate.row not in rows or pipeline.steps[fate.step - 1].operator.kind != "filter":
+        return fate
+    traced = trace(pipeline.steps[: fate.step], rows[fate.row], pipeline.assets)
+    if (traced[-1].step, traced[-1].reason) != (fate.step, fate.reason):
+        return fate
+    return fate.model_copy(update={"evidence": traced[-1].evidence})
 
 
 def _row_of(wanted: str) -> int | None:
@@ -51,7 +75,9 @@ def _row_of(wanted: str) -> int | None:
 def _rejected(store: Store, wanted: str, row: int | None) -> Iterator[Fate]:
     for entry in store.list("rejected/"):
         with store.open(entry.name) as file:
-            table = pq.read_table(file, columns=[ROW, "step", "operator", "reason", URL])
+            told = ["value", "limit", "passage"]
+            names = [ROW, "step", "operator", "reason", URL, *told]
+            table = pq.read_table(file, columns=names)
         match = pc.equal(table[URL], wanted) if row is None else pc.equal(table[ROW], row)
         for found in table.filter(match).to_pylist():
             yield Fate(
@@ -63,6 +89,9 @@ def _rejected(store: Store, wanted: str, row: int | None) -> Iterator[Fate]:
                 step=found["step"] + 1,
                 operator=found["operator"],
                 reason=found["reason"],
+                evidence=Evidence(**{name: found[name] for name in told})
+                if any(found[name] is not None for name in told)
+                else None,
             )
 
 

@@ -39,6 +39,7 @@ PARTICIPANT = "participant_"  # how modules made of a participant's file begin
 BUILTIN = (
     "pipelines.text.aggregates",
     "pipelines.text.code",
+    "pipelines.text.contamination",
     "pipelines.text.counts",
     "pipelines.text.heuristics",
     "pipelines.text.language",

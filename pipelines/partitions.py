@@ -258,6 +258,14 @@ def ordered_bits(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.uint64]:
     return np.where(negative, ~bits, bits | np.uint64(1 << 63))
 
 
+def score_of(bits: int) -> float:
+    """The score whose ordered bits these are."""
+    number = np.uint64(bits)
+    top = np.uint64(1 << 63)
+    value = number ^ top if number & top else ~number
+    return float(np.array([value], np.uint64).view(np.float64)[0])
+
+
 @dataclass
 class Cut:
     """The cut of a Select inside one shard, applied batch after batch in order."""

@@ -208,6 +208,13 @@ class Pipeline:
         steps[number] = Step(number, steps[number].name, operator)
         return Pipeline(self.name, tuple(steps), self.modules, self.description, self.assets)
 
+    def without(self, number: int) -> Pipeline:
+        """The pipeline without step `number`, under a name that says so."""
+        left = [step for step in self.steps if step.number != number]
+        steps = tuple(Step(place, step.name, step.operator) for place, step in enumerate(left))
+        name = f"{self.name}-without-{number + 1}-{self.steps[number].name}"
+        return Pipeline(name, steps, self.modules, self.description, self.assets)
+
     def passes(self) -> tuple[Pass, ...]:
         """The plan: each global step ends a pass, and so does a splitter. At least one pass."""
         planned: list[Pass] = []

@@ -36,6 +36,7 @@ SUFFIXES = {
     ".warc.gz": "warc",
     ".wet": "warc",
     ".wet.gz": "warc",
+    ".mix.json": "mix",
 }
 MAX_LINE_BYTES = 256 << 20  # a longer line is set aside: its parse would need several GB
 
@@ -114,6 +115,8 @@ def read_shard(store: Store, name: str, *, shard: int, keep_rows: bool = False) 
         if format_ == "parquet":
             where = f"{store.uri}/{name}"
             yield from _read_parquet(file, shard=shard, where=where, keep_rows=keep_rows)
+        elif format_ == "mix":
+            yield from _read_mix(file.read(), shard=shard, where=f"{store.uri}/{name}")
         elif format_ == "warc":
             yield from _read_warc(file, shard=shard, where=f"{store.uri}/{name}")
         else:
@@ -284,6 +287,21 @@ def _read_parquet(file: BinaryIO, *, shard: int, where: str, keep_rows: bool) ->
         yield Chunk(empty if keep_rows else _numbered(empty, np.zeros(0, dtype=np.int64)))
 
 
+def _read_mix(data: bytes, *, shard: int, where: str) -> Iterator[Chunk]:
+    """The rows that a shard of a mixture takes from its source."""
+    from pipelines.mix import mixed_tables, read_mix_shard
+
+    number = 0
+    try:
+        for table in mixed_tables(read_mix_shard(data, where=where)):
+            rows = np.arange(number, number + table.num_rows, dtype=np.int64) + row_of(shard, 0)
+            number += table.num_rows
+            for slice_ in cut(_numbered(normal_table(table), rows)):
+                yield Chunk(slice_)
+    except (ValueError, FileNotFoundError) as error:
+        raise ShardError(f"{where}: {error}") from None
+
+
 def _numbered(table: pa.Table, rows: npt.NDArray[np.int64]) -> pa.Table:
     """The table with `row` as its first column."""
     if ROW in table.column_names:
@@ -317,6 +335,10 @@ def _nested_to_extra(table: pa.Table, nested: list[str]) -> pa.Table:
 
 def schema_of(store: Store, name: str) -> pa.Schema:
     """The columns of a shard, without reading its rows where the format allows it."""
+    if format_of(name) == "mix":
+        chunk = next(_read_mix(store.read_bytes(name), shard=0, where=f"{store.uri}/{name}"), None)
+        if chunk is not None:
+            return chunk.table.schema
     if format_of(name) == "parquet":
         with store.open(name) as file:
             try:

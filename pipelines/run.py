@@ -44,7 +44,7 @@ from pipelines.records import (
 from pipelines.shard import role, run_shard, steps_of
 from pipelines.spans import find_spans
 from pipelines.stats import RunStats, StepStats, add_counts, merge
-from pipelines.storage import Done, done_name, open_store, write_bytes
+from pipelines.storage import Done, Store, done_name, open_store, write_bytes
 
 RUN = "run.json"
 STATS = "stats.json"
@@ -188,14 +188,13 @@ class _Run:
     def _standing(self) -> Result | None:
         if not self.store.exists(RECORD):
             return None
-        where = f"{self.store.uri}/{RECORD}"
-        record = parse_record(self.store.read_bytes(RECORD), source=where)
-        if not isinstance(record, DatasetRecord) or record.key != self.key:
+        result = finished(self.store)
+        if result.record.key != self.key:
             raise RunFailed(
-                f"{self.store.uri} holds another finished run ({record.kind} {record.key}); "
+                f"{self.store.uri} holds another finished run ({result.record.key}); "
                 "choose another --out"
             )
-        return Result(record, read_summary(self.store.uri), skipped=True)
+        return result
 
     def _claim(self) -> None:
         """Make the folder this run's, or find that it already is."""
@@ -526,6 +525,17 @@ def _rows_left(done: Done) -> int:
     """How many rows a pass over one shard handed on, as a table or as their numbers."""
     file = done_file(done, "table" if "table" in done.stats["roles"] else "rows")
     return file.num_rows or 0
+
+
+def finished(store: Store) -> Result:
+    """A finished run as its folder tells it. RunFailed when there is none."""
+    where = f"{store.uri}/{RECORD}"
+    if not store.exists(RECORD):
+        raise RunFailed(f"{store.uri} holds no finished run: there is no {RECORD} in it")
+    record = parse_record(store.read_bytes(RECORD), source=where)
+    if not isinstance(record, DatasetRecord):
+        raise RunFailed(f"{where} is a {record.kind} record, expected a dataset: another --out?")
+    return Result(record, read_summary(store.uri), skipped=True)
 
 
 def read_summary(uri: str) -> RunSummary:

@@ -21,8 +21,8 @@ import pyarrow.compute as pc
 from pipelines.batch import Batch
 from pipelines.duplicates import EXAMPLE_CHARACTERS, Removed
 from pipelines.evidence import has_cases
-from pipelines.operators import Counted, Dedup, Filter, Operator, Select, choose
-from pipelines.partitions import KeyWriter, Verdict, read_verdict
+from pipelines.operators import Case, Counted, Dedup, Filter, Operator, Select, choose
+from pipelines.partitions import NO_CUT, KeyWriter, Verdict, read_verdict, score_of
 from pipelines.pipeline import Pass, Step
 from pipelines.plan import ShardTask, held_rows, held_schema, load_array, loaded
 from pipelines.readers import BadRow, ShardError, read_shard
@@ -281,7 +281,12 @@ class _ShardRun:
                 missing = np.isnan(part)
                 stays = cut.keep(part, operator.weight(batch))
                 below, no_score = operator.reasons
-                cases = [(missing, no_score), (~stays & ~missing, below)]
+                limit = None if cut.threshold == NO_CUT else score_of(cut.threshold)
+                cases = [
+                    Case(missing, no_score),
+                    Case(~stays & ~missing, below, part, limit),
+                ]
+                tally.measure(cases[1])
                 return self._reject(batch, choose(cases), tally)
 
             return select

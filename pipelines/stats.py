@@ -25,7 +25,8 @@ READ = -1  # the number of the step that stands for reading the pool
 class Histogram(Frozen):
     """What a rule measured in all rows it saw, counted by bins, with its limit.
 
-    Bins are 1/50 wide for shares (limits up to 1), else a quarter of a power of two of 1 + value.
+    Bins are 1/50 wide for shares (limits from 0 to 1), else a quarter of a power of two of
+    1 + |value|, negative values in negative bins.
     """
 
     limit: float | None = None
@@ -37,25 +38,28 @@ class Histogram(Frozen):
 
     @property
     def is_share(self) -> bool:
-        return self.limit is None or self.limit <= 1
+        return self.limit is None or 0 <= self.limit <= 1
 
     def edges(self, number: int) -> tuple[float, float]:
         """The values between which a bin lies."""
         if self.is_share:
             return number / SHARE_BINS, (number + 1) / SHARE_BINS
+        if number < 0:
+            return 1 - 2 ** (-number / LOG_BINS), 1 - 2 ** ((-number - 1) / LOG_BINS)
         return 2 ** (number / LOG_BINS) - 1, 2 ** ((number + 1) / LOG_BINS) - 1
 
 
 def histogram_of(values: npt.NDArray[Any], limit: float) -> dict[int, int]:
-    """Counts by bin; NaN and infinity are left out, and so is what is below zero."""
+    """Counts by bin (see Histogram); NaN and infinity are left out."""
     values = np.asarray(values, dtype=np.float64)
-    values = values[np.isfinite(values) & (values >= 0)]
-    if limit <= 1:
-        places = np.minimum(values * SHARE_BINS, 2 * SHARE_BINS).astype(np.int64)
+    values = values[np.isfinite(values)]
+    if 0 <= limit <= 1:
+        places = np.floor(np.clip(values, -1, 2) * SHARE_BINS)
     else:
-        places = (LOG_BINS * np.log2(1 + values)).astype(np.int64)
-    counts = np.bincount(places)
-    return {int(place): int(counts[place]) for place in np.flatnonzero(counts)}
+        places = np.floor(LOG_BINS * np.log2(1 + np.abs(values)))
+        places = np.where(values < 0, -1 - places, places)
+    numbers, counts = np.unique(places.astype(np.int64), return_counts=True)
+    return dict(zip(numbers.tolist(), counts.tolist(), strict=True))
 
 
 class StepStats(Frozen):

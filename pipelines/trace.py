@@ -18,7 +18,15 @@ from pipelines.assets import Assets
 from pipelines.batch import Batch
 from pipelines.chain import read_chain
 from pipelines.evidence import Evidence, evidence_of
-from pipelines.operators import GLOBAL_KINDS, Counted, Filter, Modifier, Splitter, choose
+from pipelines.operators import (
+    GLOBAL_KINDS,
+    Counted,
+    Filter,
+    Modifier,
+    PipelineError,
+    Splitter,
+    choose,
+)
 from pipelines.pipeline import Step
 from pipelines.plan import Plan, loaded
 from pipelines.readers import read_shard
@@ -46,7 +54,10 @@ def trace(steps: Sequence[Step], batch: Batch, assets: Assets) -> list[StepTrace
     """Each step on a document (a batch of one row), until one drops it or makes several of it."""
     traces: list[StepTrace] = []
     for step in steps:
-        one, batch_after = _step(step, batch, assets)
+        try:
+            one, batch_after = _step(step, batch, assets)
+        except ValueError as error:
+            raise PipelineError(f"{step.label} fails on this document: {error}") from error
         traces.append(one)
         if batch_after is None:
             break

@@ -18,6 +18,7 @@ MODULES = (
     "grouping",
     "lines",
     "minhash",
+    "ngrams",
     "phrases",
     "repetition",
     "spans",

@@ -135,7 +135,8 @@ class AlphabeticWords(Filter, name="alphabetic_words"):
     def cases(self, batch: Batch) -> Sequence[Case]:
         measured = figures(batch)
         words = measured[WORDS]
-        other = (words - measured[WORDS_WITH_LETTER]) / np.maximum(words, 1)
+        other = np.full(len(words), np.nan)  # of no words there is no share
+        np.divide(words - measured[WORDS_WITH_LETTER], words, out=other, where=words > 0)
         gone = (other > self.max_other_fraction) | (words == 0)
         return [Case(gone, "too_few_alphabetic_words", other, self.max_other_fraction)]
 

@@ -4,8 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from evals.decontamination import ITEMS, Overlap, items_table, word_hashes
+from evals.decontamination import ITEMS, Overlap, items_table
 from evals.suite import Aggregate, Suite
+from pipelines.text.contamination import word_hashes
 from tests.evals.helpers import make_task, write_rows
 
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
@@ -63,7 +64,9 @@ def test_the_report_counts_by_task():
 
 
 def test_equal_words_have_equal_hashes_and_others_do_not():
-    hashes = word_hashes("Tea tea, coffee!")
+    hashes, borders = word_hashes(pa.array(["Tea tea, coffee!", None, "TEA"]))
+    assert borders.tolist() == [0, 3, 3, 4]
+    assert hashes[3] == hashes[0]
     assert hashes[0] == hashes[1] != hashes[2]
 
 

@@ -10,6 +10,7 @@ import orjson
 import pytest
 import yaml
 
+from leaderboard import ablate as ablation
 from leaderboard import round as stages
 from leaderboard import rules
 from leaderboard.export import export_site
@@ -17,6 +18,7 @@ from leaderboard.ranking import board
 from leaderboard.rules import RuleError, UnknownName
 from leaderboard.submission import Entry, check, read_entries, read_entry
 from pipelines.executors import map_here
+from pipelines.operators import PipelineError
 from pipelines.records import RecordError
 
 SEEDS = (124, 125)
@@ -200,3 +202,37 @@ def test_the_evals_command_loads_a_model_by_the_benchmark_that_trained_it(worksp
     [folder] = workspace.glob("mini-mini/prose-*/model-recipe-124")
     model = load_model(str(folder), trust_remote_code=False, device="cpu", exact=True)
     assert model.vocab_size == 2048
+
+
+def test_each_step_taken_out_in_turn(workspace: Path) -> None:
+    current = stages.open_round("mini", "mini", workspace=str(workspace), map_tasks=map_here)
+    pipeline = stages.find_pipeline(current, str(workspace / "prose.yaml"))
+    steps = ablation.chosen_steps(pipeline, None)
+    before = len(read_entries(workspace / "submissions"))
+    found = ablation.ablate(current, pipeline, steps=steps, seeds=SEEDS)
+    idle, useful = found.steps
+    assert (idle.operator, useful.operator) == ("url_words", "stop_words")
+    assert idle.effect is not None
+    assert idle.effect.value == 0  # it drops nothing: the same data set, the same model
+    assert idle.rows == found.rows
+    assert useful.effect is not None
+    assert useful.effect.value > 0
+    assert useful.rows is not None
+    assert useful.rows > found.rows
+    assert len(read_entries(workspace / "submissions")) == before
+    shown = ablation.ablation_text(found)
+    assert "stop_words" in shown
+    assert f"{useful.effect.value:+.4f}" in shown
+
+
+def test_a_step_that_others_need_cannot_be_taken_out(workspace: Path) -> None:
+    current = stages.open_round("mini", "mini", workspace=str(workspace), map_tasks=map_here)
+    steps = ["count_words", {"threshold": {"by": "word_count", "min_score": 1}}]
+    file = workspace / "needs.yaml"
+    file.write_text(yaml.safe_dump({"name": "needs", "steps": steps}))
+    pipeline = stages.find_pipeline(current, str(file))
+    [found] = ablation.ablate(current, pipeline, steps=[0], seeds=SEEDS[:1]).steps
+    assert found.effect is None
+    assert "word_count" in str(found.needed)
+    with pytest.raises(PipelineError, match="has steps 1 to 2"):
+        ablation.chosen_steps(pipeline, [3])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines import contract
@@ -12,10 +14,12 @@ from pipelines.assets import AssetError, Assets
 from pipelines.operators import Fold, Operator, build, registry
 
 NEEDED: dict[str, dict[str, Any]] = {
+    "decontaminate": {"items": "items.parquet", "ngram": 2},
     "domains": {"hosts": ["example.com"]},
     "hash_sample": {"fraction": 0.5},
     "language_from_scores": {"keep": ["en"], "field": "scores"},
     "letters_per_token": {"tokenizer": "tiny-bpe.json"},
+    "mark_contamination": {"items": "items.parquet", "ngram": 2},
     "quality_score": {"model": "tiny-quality.bin"},
     "select": {"by": "quality", "fraction": 0.5, "missing": "drop"},
     "substring_lines": {"phrases": ["cat", "one"]},
@@ -42,6 +46,8 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Assets:
     train_classifier(good, other, recipe=recipe, out=folder / "tiny-quality.bin")
     (folder / "lid.176.ftz").write_bytes((folder / "tiny-quality.bin").read_bytes())
     (folder / "iana_tlds.txt").write_text("com\norg\n")
+    items = {"task": ["a"], "item": [0], "text": ["one two three four five six seven eight"]}
+    pq.write_table(pa.table(items), folder / "items.parquet")
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
@@ -67,7 +73,6 @@ def test_keeps_every_promise(name: str, assets: Assets) -> None:
 def test_the_checks_catch_a_careless_operator() -> None:
     import random
 
-    import pyarrow as pa
     from pydantic import Field
 
     from pipelines.batch import Batch
