@@ -45,6 +45,7 @@ from pipelines.run import FOLDERS, Result, finished, run
 from pipelines.storage import open_store, unreferenced
 from pipelines.trace import row_by_url, trace
 from pipelines.trace_text import trace_text
+from pipelines.warmup import warm_up
 
 app = typer.Typer(
     help="Filter and deduplicate pools of documents.",
@@ -248,6 +249,17 @@ def check(
         out(f"{file}: {', '.join(classes)} keep all promises")
     if problems:
         fail(f"{file} breaks {len(problems)} promises", 3)
+
+
+@app.command()
+def warmup(assets: AssetFolders = None, json: Json = False) -> None:
+    """Compile all kernels now; once per kind of processor, before many workers start."""
+    warmed = warm_up(_assets(assets))
+    if json:
+        show_json(warmed)
+        return
+    out(f"{len(warmed.operators)} operators ran in {warmed.seconds} s; their kernels are compiled")
+    out(f"{len(warmed.left_out)} need parameters, columns or assets (--json says which)")
 
 
 @app.command()

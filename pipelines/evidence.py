@@ -11,6 +11,7 @@ from pipelines.operators import Case, Filter
 from pipelines.records import Frozen
 
 MAX_PASSAGE = 300
+MAX_TEXT_BYTES = 1 << 20
 
 
 class Evidence(Frozen):
@@ -33,11 +34,19 @@ class Evidence(Frozen):
 
 
 def evidence_of(operator: Filter, batch: Batch, reason: str) -> Evidence:
-    """What a filter says of one rejected row (a batch of one)."""
+    """What a filter says of one rejected row (a batch of one).
+
+    Of a text above `MAX_TEXT_BYTES` only what its rules measured: a passage would take too long.
+    """
     case = _case(operator, batch, reason)
-    passage = operator.passage(batch, reason)
+    value = None if case is None or case.value is None else _finite(case.value[0])
+    passage = None
+    if batch.amount().bytes <= MAX_TEXT_BYTES:
+        passage = operator.passage(batch, reason)
+        if value is None:
+            value = operator.measured(batch, reason)
     return Evidence(
-        value=None if case is None or case.value is None else _finite(case.value[0]),
+        value=value,
         limit=None if case is None else case.limit,
         passage=None if passage is None else passage[:MAX_PASSAGE],
     )

@@ -157,6 +157,10 @@ class Filter(Operator):
         """The part of a rejected document (a batch of one row) that caused it, if there is one."""
         return None
 
+    def measured(self, batch: Batch, reason: str) -> float | None:
+        """What the rule of `reason` measured in a rejected document, where `cases` does not say."""
+        return None
+
 
 class Modifier(Operator):
     """Sets columns. A text that becomes null was emptied out: the row goes, with a reason."""

@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from pipelines import kernels
@@ -184,21 +183,16 @@ class GopherRepetition(Filter, name="gopher_repetition"):
         named = [(f"top_{n}gram", limit) for n, limit in TOP_NGRAMS.items()]
         named += [(f"repeated_{n}grams", limit) for n, limit in DUPLICATE_NGRAMS.items()]
         for code, (reason, limit) in enumerate(named):
-            failed = codes == code
-            value = self._shares(batch, failed, code) if batch.num_rows == 1 else None
-            cases.append(Case(failed, reason, value, limit))
+            cases.append(Case(codes == code, reason, None, limit))
         return cases
 
-    def _shares(
-        self, batch: Batch, failed: npt.NDArray[np.bool_], code: int
-    ) -> npt.NDArray[np.float64]:
-        """The share of characters of one document that broke a rule on n-grams, for people."""
-        if not failed[0]:
-            return np.array([np.nan])
-        size = [*TOP_NGRAMS, *DUPLICATE_NGRAMS][code]
-        covered: Covered = "most_common" if code < len(TOP_NGRAMS) else "all"
+    def measured(self, batch: Batch, reason: str) -> float | None:
+        digits = "".join(filter(str.isdigit, reason))
+        if not digits:
+            return None
+        covered: Covered = "most_common" if reason.startswith("top") else "all"
         words = self._words(batch.text[0].as_py())
-        return np.array([ngram_fraction(words, size, covered, every_copy=self.every_copy)])
+        return ngram_fraction(words, int(digits), covered, every_copy=self.every_copy)
 
     def _words(self, text: str) -> list[str]:
         return split_words(text, self.words, skip_punctuation=self.words == "uax29")

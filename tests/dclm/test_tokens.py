@@ -21,6 +21,7 @@ from dclm import tokenizer
 from dclm.sequences import Sequences
 from dclm.tokens import pack, register
 from dclm.train import train
+from pipelines import mix
 from pipelines.executors import ProcessMap, map_here
 from pipelines.readers import ShardError
 from pipelines.records import PackedRecord, RecordError, parse_record
@@ -87,6 +88,20 @@ def test_documents_stay_whole_between_ends_of_text(words, tmp_path: Path) -> Non
     found = documents_in(ids_of(tmp_path / "p"), recipe.tokenizer.pad)
     assert len(found) > 10
     assert found.keys() <= known
+
+
+def test_a_mixture_packs_each_source_as_often_as_it_says(words, tmp_path: Path) -> None:
+    recipe, dataset = words
+    plain = pack(str(dataset), recipe=recipe, out=str(tmp_path / "plain"), map_tasks=map_here)
+    sources = (mix.Source(dataset=str(dataset), name="a", repeat=2.5),)
+    mixed = mix.mix(mix.Mixture(sources=sources), name="m", out=str(tmp_path / "m"))
+    packed = pack(str(tmp_path / "m"), recipe=recipe, out=str(tmp_path / "p"), map_tasks=map_here)
+    assert packed.parents["dataset"] == mixed.id
+    assert packed.counts["documents"] == pytest.approx(2.5 * 400, abs=40)
+    assert packed.counts["tokens"] == pytest.approx(2.5 * plain.counts["tokens"], rel=0.1)
+    two = ProcessMap(2)
+    again = pack(str(tmp_path / "m"), recipe=recipe, out=str(tmp_path / "q"), map_tasks=two)
+    assert again.id == packed.id
 
 
 @pytest.mark.parametrize("layout", ["npy", "open_lm"])

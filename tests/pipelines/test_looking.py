@@ -319,3 +319,15 @@ def test_a_dry_run_writes_its_forecast_and_the_report_holds_it(tmp_path: Path, p
     assert call().returncode == 0
     assert "Predicted and found" in (tmp_path / "out" / "report.html").read_text()
     assert "expected a share" in call("--dry-run", "--sample", "a lot").stderr
+
+
+# ---- warming up
+
+
+def test_warming_up_compiles_what_runs_use() -> None:
+    from pipelines.warmup import warm_up
+
+    warmed = warm_up(Assets())
+    for name in ("gopher_repetition", "substrings", "minhash_dedup", "substring_dedup"):
+        assert name in warmed.operators
+    assert "words_removed" in warmed.left_out
