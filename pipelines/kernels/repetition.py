@@ -106,6 +106,62 @@ def _table_size(count: int) -> int:
     return size
 
 
+@nb.njit(cache=True, inline="always")
+def _space_at(
+    data: Bytes, place: int, index: npt.NDArray[np.uint16], blocks: npt.NDArray[np.uint16]
+) -> bool:
+    """Whether the character that begins at a byte place is white space (str.isspace)."""
+    byte = data[place]
+    if byte < 0x80:
+        return byte == 32 or (9 <= byte <= 13) or (28 <= byte <= 31)
+    return (_flags_at(data, place, _width(byte), index, blocks) & SPACE) != 0
+
+
+@nb.njit(cache=True)
+def _stripped(
+    data: Bytes,
+    first: int,
+    last: int,
+    index: npt.NDArray[np.uint16],
+    blocks: npt.NDArray[np.uint16],
+) -> tuple[int, int]:
+    """The bytes first .. last without white space at both ends."""
+    while first < last and _space_at(data, first, index, blocks):
+        first += 1 if data[first] < 0x80 else _width(data[first])
+    while last > first:
+        place = last - 1
+        while data[place] & 0xC0 == 0x80:
+            place -= 1
+        if not _space_at(data, place, index, blocks):
+            break
+        last = place
+    return first, last
+
+
+@nb.njit(cache=True)
+def _hash_range(data: Bytes, first: int, last: int) -> tuple[np.uint64, int]:
+    """A hash of some bytes, eight at a time, and how many characters begin in them."""
+    state = HASH_SEED ^ np.uint64(last - first)
+    here = data[first:last]
+    whole = len(here) // 8
+    for block in range(whole):
+        word = np.uint64(0)
+        for k in range(8):
+            word |= np.uint64(here[block * 8 + k]) << np.uint64(8 * k)
+        state = (state ^ word) * MULTIPLIER
+        state ^= state >> _32
+    for k in range(whole * 8, len(here)):
+        state = mix(state, here[k])
+    characters = np.int64(0)
+    for begin in range(0, len(here), 255):
+        part = here[begin : begin + 255]
+        starts = np.uint8(0)  # of one part, so that the loop is one of vectors of bytes
+        for k in range(len(part)):
+            starts += np.uint8((part[k] & 0xC0) != 0x80)
+        characters += np.int64(starts)
+    return state, characters
+
+
 @nb.njit(cache=True, nogil=True)
 def _units(
     data: Bytes,
@@ -125,26 +181,14 @@ def _units(
         units = np.int64(0)
         while place <= end:
             # One unit: place .. stop, and where the next begins.
-            state, last_state = HASH_SEED, HASH_SEED
-            chars, last_chars = np.int64(0), np.int64(0)
-            while place < end:
-                byte = data[place]
-                if byte == 10 and (newlines == 1 or (place + 1 < end and data[place + 1] == 10)):
-                    break
-                if byte < 0x80:
-                    width = np.int64(1)
-                    space = byte == 32 or (9 <= byte <= 13) or (28 <= byte <= 31)
-                else:
-                    width = _width(byte)
-                    space = (_flags_at(data, place, width, index, blocks) & SPACE) != 0
-                if chars > 0 or not space:
-                    state = mix(state, byte)
-                    for k in range(place + 1, place + width):
-                        state = mix(state, data[k])
-                    chars += 1
-                    if not space:
-                        last_state, last_chars = state, chars
-                place += width
+            stop = place
+            while stop < end and not (
+                data[stop] == 10 and (newlines == 1 or (stop + 1 < end and data[stop + 1] == 10))
+            ):
+                stop += 1
+            first, last = _stripped(data, place, stop, index, blocks)
+            last_state, last_chars = _hash_range(data, first, last)
+            place = stop
             place += newlines if place < end else 1
             if last_chars > 0:
                 if units == capacity:
@@ -204,7 +248,9 @@ def _ngram_failures(
     grams = np.empty(most, np.uint64)
     before = np.zeros(most + 1, np.int64)
     counts = np.empty(most, np.int32)
-    repeated = np.zeros(most, np.bool_)
+    first_at = np.empty(most, np.int64)  # the place of the first equal n-gram
+    again = np.zeros(most + 1, np.bool_)  # an n-gram of the size before that occurs again
+    some = np.empty(most, np.int64)  # places whose n-grams may be repeated
     table = np.empty(_table_size(most), np.int64)
     for row in range(rows):
         words = end[row] - begin[row]
@@ -212,60 +258,75 @@ def _ngram_failures(
         for k in range(words):
             before[k + 1] = before[k] + lengths[first + k]
         total = before[words]
-        mask = _table_size(words) - 1
         grown = np.int64(0)  # how many words the hashes in `grams` hold
-        unrepeated = words + 1
+        known = np.int64(0)  # the size that `again` tells of; 0: of none
+        num_some = np.int64(0)
         for rule in range(len(sizes)):
             size = sizes[rule]
             num = words - size + 1
-            if num < 2 or size >= unrepeated:
+            if num < 2:
                 continue
-            if grown == 0 or grown > size:
+            if grown == 0 or grown > size:  # begin anew
                 for k in range(words):
                     grams[k] = hashes[first + k]
-                grown = np.int64(1)
-            while grown < size:
-                for k in range(words - grown):
-                    state = (grams[k] ^ (grams[k] >> _29)) * MULTIPLIER
-                    grams[k] = state ^ hashes[first + k + grown]
-                grown += 1
+                    some[k] = k
+                grown, known, num_some = np.int64(1), np.int64(0), words
+            # An n-gram is repeated only if both shorter ones at its ends are.
+            kept = np.int64(0)
+            for i in range(num_some):
+                k = some[i]
+                if k < num and (known == 0 or (again[k] and again[k + size - known])):
+                    some[kept] = k
+                    kept += 1
+            num_some = kept
+            if known > 0:
+                for k in range(words):
+                    again[k] = False
+            for i in range(num_some):
+                k = some[i]
+                state = grams[k]
+                for word in range(grown, size):
+                    state = ((state ^ (state >> _29)) * MULTIPLIER) ^ hashes[first + k + word]
+                grams[k] = state
+            grown, known = size, size
+            if num_some < 2:
+                num_some = 0
+                continue
             most_common = rule < num_most_common
+            mask = _table_size(num_some) - 1
             table[: mask + 1] = -1
             top, longest = np.int64(1), np.int64(0)
-            any_repeated = False
-            for k in range(num):
+            for i in range(num_some):
+                k = some[i]
+                again[k] = False
                 slot = _find(table, grams, grams[k], mask)
                 if table[slot] < 0:
                     table[slot] = k
                     counts[k] = 1
-                    repeated[k] = False
+                    first_at[k] = k
                     continue
                 place = table[slot]
+                first_at[k] = place
                 counts[place] += 1
-                any_repeated = True
+                again[place] = again[k] = True
                 if most_common:
                     chars = before[k + size] - before[k]
                     if counts[place] > top:
                         top, longest = np.int64(counts[place]), chars
                     elif counts[place] == top:
                         longest = max(longest, chars)
-                else:
-                    repeated[k] = True
-                    if every_copy:
-                        repeated[place] = True
-            if not any_repeated:
-                unrepeated = size  # then no longer n-gram is repeated either
-                continue
             if most_common:
+                if top < 2:
+                    continue
                 covered = longest * (top if every_copy else top - 1)
             else:
                 covered = np.int64(0)
                 until = np.int64(0)
-                for k in range(words):
-                    if k < num and repeated[k]:
+                for i in range(num_some):
+                    k = some[i]
+                    if again[k] and (every_copy or first_at[k] != k):
+                        covered += before[k + size] - before[max(k, until)]
                         until = k + size
-                    if k < until:
-                        covered += before[k + 1] - before[k]
             if covered / total > limits[rule]:
                 out[row] = rule
                 break
