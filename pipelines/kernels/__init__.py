@@ -12,6 +12,7 @@ from types import ModuleType
 MODULES = (
     "bloom",
     "buffers",
+    "candidates",
     "components",
     "counting",
     "fasttext",

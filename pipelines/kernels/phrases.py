@@ -72,10 +72,15 @@ def prepare(phrases: Sequence[str], *, ignore_case: bool, whole: bool = False) -
 
 def candidates(texts: pa.Array, phrases: Phrases) -> npt.NDArray[np.bool_]:
     """Whether each text can contain one of the phrases."""
+    return places(texts, phrases) >= 0
+
+
+def places(texts: pa.Array, phrases: Phrases) -> Ints:
+    """The first byte of each text at which a phrase can stand (0: anywhere), -1 where none can."""
     if phrases.everywhere:
-        return np.ones(len(texts), dtype=np.bool_)
+        return np.zeros(len(texts), dtype=np.int64)
     data, offsets = buffers_of(texts)
-    return _candidates(
+    return _places(
         *(data, offsets, phrases.data, phrases.start, phrases.size, phrases.first, phrases.short),
         *(phrases.fold, phrases.whole),
     )
@@ -88,7 +93,7 @@ def _in_word(byte: int) -> bool:
 
 
 @nb.njit(cache=True, nogil=True)
-def _candidates(
+def _places(
     data: Bytes,
     offsets: Offsets,
     needles: Bytes,
@@ -98,9 +103,9 @@ def _candidates(
     short: npt.NDArray[np.bool_],
     fold: bool,
     whole: bool,
-) -> npt.NDArray[np.bool_]:
+) -> Ints:
     rows = len(offsets) - 1
-    out = np.zeros(rows, np.bool_)
+    out = np.full(rows, -1, np.int64)
     folded = np.empty(256, np.uint8)
     for byte in range(256):
         folded[byte] = byte + 32 if fold and 65 <= byte <= 90 else byte
@@ -116,8 +121,11 @@ def _candidates(
                 place += 1
                 continue
             if short[byte]:
-                out[row] = True
+                out[row] = place - offsets[row]
                 break
+            if whole and place > offsets[row] and _in_word(byte) and _in_word(data[place - 1]):
+                place += 1
+                continue
             if place + 1 < end:
                 key = np.int64(byte) << 8 | np.int64(folded[data[place + 1]])
                 for needle in range(first[key], first[key + 1]):
@@ -129,15 +137,13 @@ def _candidates(
                                 equal = False
                                 break
                         if equal and whole:
-                            first_byte, last_byte = byte, needles[start[needle] + length - 1]
-                            if place > offsets[row]:
-                                equal = not (_in_word(first_byte) and _in_word(data[place - 1]))
-                            if equal and place + length < end:
+                            last_byte = needles[start[needle] + length - 1]
+                            if place + length < end:
                                 equal = not (_in_word(last_byte) and _in_word(data[place + length]))
                         if equal:
-                            out[row] = True
+                            out[row] = place - offsets[row]
                             break
-                if out[row]:
+                if out[row] >= 0:
                     break
             place += 1
     return out

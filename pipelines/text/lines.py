@@ -136,6 +136,11 @@ class LongWordLines(LineModifier, name="long_word_lines"):
         )
         return max(map(len, words), default=0) <= self.max_characters
 
+    def candidates(self, texts: pa.Array) -> npt.NDArray[np.bool_]:
+        if self.words != "whitespace":
+            return super().candidates(texts)
+        return kernels.candidates.longest_runs(texts) > self.max_characters  # type: ignore[no-any-return]
+
 
 class UppercaseLines(LineModifier, name="uppercase_lines"):
     """Drop lines that are mostly upper case; empty lines stay. (Penedo et al. 2023, G.2)"""
@@ -250,6 +255,12 @@ class RepeatedLinesWithin(LineModifier, name="drop_repeated_lines"):
                 kept.append(unit)
                 seen.add(key)
         return separator.join(kept)
+
+    def candidates(self, texts: pa.Array) -> npt.NDArray[np.bool_]:
+        newlines = 1 if self.unit == "line" else 2
+        return kernels.candidates.may_repeat(  # type: ignore[no-any-return]
+            texts, newlines=newlines, blank=not self.normalize
+        )
 
 
 class SubstringLines(PhraseList, LineModifier, name="substring_lines"):

@@ -18,6 +18,7 @@ import regex
 from pipelines import kernels
 
 SECONDS_PER_DOCUMENT = 5.0
+AROUND = 200  # bytes that are looked at first, on both sides of where a phrase may stand
 _PLAIN = re.compile(r"[^.^$*+?{}\[\]\\|()]*")
 _REPEATS = re.compile(r"[*+?]|\{\d*,?\d*\}")
 
@@ -57,6 +58,7 @@ class Pattern:
 
         self._prefixes = tuple(e if literal else _literal_prefix(e) for e in entries)
         self._entries = tuple(entries)
+        self._literal = literal
         self._ignore_case = ignore_case
         self._prepared: Any = None
 
@@ -75,6 +77,41 @@ class Pattern:
                 self._prefixes, ignore_case=ignore, whole=whole and plain
             )
         return kernels.phrases.candidates(texts, self._prepared)  # type: ignore[no-any-return]
+
+    def occurs(
+        self, texts: pa.Array, *, lowered: bool = False, whole: bool = False
+    ) -> npt.NDArray[np.bool_]:
+        """Whether the expression occurs in each text (`lowered`: in its lower case).
+
+        TimeoutError when that takes too long to say.
+        """
+        maybe = self.candidates(texts, lowered=lowered, whole=whole)
+        out = np.zeros(len(texts), dtype=np.bool_)
+        if not maybe.any():
+            return out
+        where = np.flatnonzero(maybe)
+        some = texts.take(pa.array(where))
+        places = kernels.phrases.places(some, self._prepared).tolist()
+        for row, place, text in zip(where.tolist(), places, some.to_pylist(), strict=True):
+            if self._literal and self._near(text, place, lowered):
+                out[row] = True
+            else:
+                out[row] = self.found(text.lower() if lowered else text)
+        return out
+
+    def _near(self, text: str, place: int, lowered: bool) -> bool:
+        """Whether it surely occurs at a byte, seen from a few characters on both sides.
+
+        A match that touches the edge of what is seen proves nothing: a word may go on there.
+        """
+        data = text.encode("utf-8")
+        begin, end = max(0, place - AROUND), place + AROUND
+        seen = data[begin:end].decode("utf-8", "ignore")
+        match = self._compiled.search(seen.lower() if lowered else seen, **self._timeout)
+        if match is None:
+            return False
+        inside = begin == 0 or match.start() > 0
+        return inside and (end >= len(data) or match.end() < len(match.string))
 
     def found(self, text: str) -> bool:
         """Whether the expression occurs. TimeoutError when that takes too long to say."""

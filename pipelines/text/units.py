@@ -81,12 +81,39 @@ def count_sentences(text: str, kind: SentenceKind, *, language: str, enough: int
     """The number of sentences; `enough` when there are that many or more, without reading on."""
     if enough is None or kind == "blingfire":
         return len(split_sentences(text, kind, language=language))
+    if _sure_breaks(text, language, enough - 1) >= enough - 1 and enough > 1:
+        return enough
     found = 0
     for start, stop in _punkt(language).span_tokenize(text):
         found += not text[start:stop].isspace() and start < stop
         if found >= enough:
             break
     return found
+
+
+_SURE = re.compile(r"(?:^|(?<=[ \n]))([^\W\d_]{2,})([.?!])[ \n]+(?=[^\W_])")
+
+
+def _sure_breaks(text: str, language: str, enough: int) -> int:
+    """Places, up to `enough`, at which Punkt breaks whatever stands around.
+
+    A word of two letters or more behind a blank, a mark, blanks, a letter or digit: behind
+    ? and ! always, behind a full stop unless the word is an abbreviation or begins a collocation
+    (Punkt's other rules are on abbreviations, initials, numbers and ellipses only).
+    """
+    never = _unsure_words(language)
+    found = 0
+    for match in _SURE.finditer(text):
+        found += match.group(2) != "." or match.group(1).lower() not in never
+        if found >= enough:
+            break
+    return found
+
+
+@cache
+def _unsure_words(language: str) -> frozenset[str]:
+    parameters = _punkt(language)._params
+    return frozenset(parameters.abbrev_types) | {first for first, _ in parameters.collocations}
 
 
 @cache

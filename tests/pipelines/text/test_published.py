@@ -6,10 +6,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipelines.batch import Batch
 from pipelines.operators import Counted
 from pipelines.schema import STRING
+from pipelines.text import units
 from pipelines.text.pii import MaskPersonalData
 from pipelines.text.published import FineWebQuality
 from pipelines.text.repetition import GopherRepetition
@@ -74,3 +77,24 @@ def test_personal_data_is_masked(text: str, masked: str | None) -> None:
     assert result.value["text"].to_pylist() == [masked]
     found = sum(masked.count(mark) for mark in ("<E>", "<P>", "<I>"))
     assert sum(result.counts.values()) == found
+
+
+SENTENCES = st.lists(
+    st.sampled_from(
+        [
+            *("Dr", "etc", "vs", "Fig", "No", "a", "B", "word", "Words", "im", "U.S", "e.g", "10"),
+            *(".", ". ", "! ", "? ", "... ", ".\n", '." ', ".) ", "?! ", " ", "\n", "\u00a0", ", "),
+            *("Über", "née", "3.5", "-", "--", "(", '"', "x-y", "end"),
+        ]
+    ),
+    max_size=40,
+).map("".join)
+
+
+@settings(deadline=None, max_examples=600)
+@given(text=SENTENCES, enough=st.integers(1, 5))
+def test_enough_sentences_are_those_that_punkt_counts(text: str, enough: int) -> None:
+    whole = len(units.split_sentences(text, "punkt"))
+    found = units.count_sentences(text, "punkt", language="english", enough=enough)
+    assert (found >= enough) == (whole >= enough)
+    assert found == whole or found >= enough

@@ -1,0 +1,65 @@
+"""What is no candidate is not changed by the full rule: on texts that try to look otherwise."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines import kernels
+from pipelines.schema import STRING
+from pipelines.text.lines import LongWordLines, RepeatedLinesWithin
+from pipelines.text.patterns import Pattern
+
+PIECES = st.sampled_from(
+    [
+        *("a", "A", "k", "\u212a", "i", "I", "\u0130", "\u0131", "s", "\u017f", "\u00df", "\u1e9e"),
+        *("\u00e9", "\u00c9", "e\u0301", "\u65e5", "\u00a0", "\u3000", " ", "\t", "\x1c", "\x85"),
+        *("\n", "\n", "\n\n", "word", "Word", "WORD ", "."),
+    ]
+)
+TEXTS = st.lists(PIECES, max_size=30).map("".join)
+
+
+@pytest.mark.parametrize("unit", ["line", "paragraph"])
+@pytest.mark.parametrize("normalize", [True, False])
+@settings(deadline=None, max_examples=400)
+@given(text=TEXTS)
+def test_texts_that_lose_a_line_are_candidates(unit: str, normalize: bool, text: str) -> None:
+    rule = RepeatedLinesWithin.model_validate({"unit": unit, "normalize": normalize})
+    [maybe] = rule.candidates(pa.array([text], STRING)).tolist()
+    assert maybe or rule.rewrite(text) == text
+
+
+@settings(deadline=None, max_examples=400)
+@given(text=TEXTS)
+def test_texts_with_a_long_word_are_candidates(text: str) -> None:
+    rule = LongWordLines(max_characters=3)
+    [maybe] = rule.candidates(pa.array([text], STRING)).tolist()
+    assert maybe or rule.rewrite(text) == text
+
+
+def test_candidates_are_few() -> None:
+    texts = pa.array(
+        ["one line\nanother line\n\n\nthird", "one line\nONE LINE ", "x" * 1001], STRING
+    )
+    assert kernels.candidates.may_repeat(texts, newlines=1, blank=False).tolist() == [0, 1, 0]
+    assert kernels.candidates.longest_runs(texts).tolist() == [7, 4, 1001]
+
+
+@settings(deadline=None, max_examples=400)
+@given(
+    text=TEXTS,
+    phrases=st.lists(st.sampled_from(["a", "word", "k i", "s.", "wordword", "\u00e9"]), min_size=1),
+    whole=st.booleans(),
+    pad=st.integers(0, 400),
+)
+def test_a_phrase_occurs_where_the_expression_finds_it(
+    text: str, phrases: list[str], whole: bool, pad: int
+) -> None:
+    border = r"\b" if whole else ""
+    pattern = Pattern(phrases, literal=True, before=border, after=border)
+    long = "y" * pad + text + "y" * pad
+    found = pattern.occurs(pa.array([text, long], STRING), lowered=True, whole=whole)
+    assert found.tolist() == [pattern.found(text.lower()), pattern.found(long.lower())]
