@@ -15,6 +15,7 @@ import gzip
 import json
 import os
 import platform
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+import plain_text
 import pyarrow as pa
 
 from pipelines import kernels
@@ -36,7 +38,14 @@ ROOT = Path(__file__).parent.parent
 BUILD = ROOT / "build" / "bench"
 SHARED = ROOT.parent / "shared"
 NOT_TIMED = ("url_from_metadata", "url_substrings", "language_id", "language", "language_scores")
-NOT_TIMED += ("language_from_scores", "value_counts", "exact_dedup", "rename_field", "token_count")
+NOT_TIMED += (
+    "mask_personal_data",
+    "language_from_scores",
+    "value_counts",
+    "exact_dedup",
+    "rename_field",
+    "token_count",
+)
 
 Row = dict[str, Any]
 
@@ -119,20 +128,62 @@ def measure(texts: Sequence[str], assets: Assets, few: int) -> list[Row]:
         except (AssetError, ValueError) as error:
             rows.append(row(f"{name}: not measured: {error}"[:120], None, at_least))
             continue
-        run(arrays[0])
+        rows += peers_of(name, run, some)
         seconds = min(timed(lambda run=run: [run(array) for array in arrays]) for _ in range(2))  # type: ignore[misc]
         rows.append(row(f"{name}, rules on text", size / seconds, at_least))
     rows += fasttext_rows(texts, arrays, assets)
     return rows
 
 
-def chain(pipeline: Pipeline) -> Callable[[pa.Array], None]:
-    """The row-wise rules on text of a pipeline, rows dropped as they go."""
+def peers_of(name: str, run: Callable[[pa.Array], list[str]], some: Sequence[str]) -> list[Row]:
+    """The same rules elsewhere, over some of the pages, and ours over the same ones."""
+    array = pa.array(some, type=STRING)
+    run(array)
+    seconds = min(timed(lambda: run(array)) for _ in range(5))
+    ours = megabytes(some) / seconds
+    if name == "dclm_baseline_refinedweb":
+        peer, told = plain_peer(some, run)
+        return [row(f"{name}, some pages", ours, "30x", peer, told)]
+    if name == "fineweb":
+        peer, told = datatrove_peer(some)
+        return [row(f"{name}, some pages", ours, "100x", peer, told)]
+    return []
+
+
+def plain_peer(some: Sequence[str], run: Any) -> tuple[float | None, str]:
+    """The plain oracle with uniseg; SystemExit when it keeps other texts than we do."""
+    try:
+        plain_text.use_uniseg()
+    except ImportError:
+        return None, "uniseg is not installed"
+    made: list[str | None] = []
+    seconds = timed(lambda: made.extend(plain_text.survivor(run.steps, text) for text in some))
+    if [text for text in made if text is not None] != run(pa.array(some, type=STRING)):
+        raise SystemExit("the plain oracle keeps other texts than the compiled chain")
+    return megabytes(some) / seconds, "plain Python with uniseg, the same survivors"
+
+
+def datatrove_peer(some: Sequence[str]) -> tuple[float | None, str]:
+    """datatrove's filters, in the environment of bench_dedup.py."""
+    from bench_dedup import peer_python
+
+    file = BUILD / "peer-texts.json"
+    file.write_text(json.dumps(list(some)))
+    command = [str(peer_python()), str(Path(__file__).with_name("peers_text.py")), str(file)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        return None, f"datatrove failed: {done.stderr.splitlines()[-1]}"
+    found = json.loads(done.stdout.splitlines()[-1])
+    return found["bytes"] / 1e6 / found["seconds"], "datatrove, Gopher + C4 + FineWeb"
+
+
+def chain(pipeline: Pipeline) -> Any:
+    """The row-wise rules on text of a pipeline, rows dropped as they go; returns what is left."""
     steps: list[Operator] = [s.operator for s in pipeline.steps if s.name not in NOT_TIMED]
     for step in steps:
         step.load(pipeline.assets)
 
-    def run(array: pa.Array) -> None:
+    def run(array: pa.Array) -> list[str]:
         batch = Batch(pa.table({"text": array}))
         for step in steps:
             if step.kind == "filter":
@@ -143,7 +194,9 @@ def chain(pipeline: Pipeline) -> Callable[[pa.Array], None]:
                 batch = batch.write(value_of(step.modify(batch)))  # type: ignore[attr-defined]
                 if batch.text.null_count:
                     batch = batch.keep(batch.text.is_valid().to_numpy(zero_copy_only=False))
+        return batch.text.to_pylist()  # type: ignore[no-any-return]
 
+    run.steps = steps  # type: ignore[attr-defined]
     return run
 
 
