@@ -69,8 +69,13 @@ def assets(scale: str, *, workspace: str) -> Assets:
 
 
 def eval_data(scale: str, *, workspace: str) -> str:
-    """The folder with the evaluation data that comes with a pool."""
-    return str(folder(scale, workspace=workspace) / "eval")
+    """The folder with the evaluation data of a scale.
+
+    The tiny pool brings its own; the tasks of all other scales lie together (`evals fetch`).
+    """
+    if scale == "tiny":
+        return str(folder(scale, workspace=workspace) / "eval")
+    return str(Path(workspace) / "eval")
 
 
 def positives(*, workspace: str) -> Path:

@@ -60,6 +60,9 @@ BUILTIN = (
     "pipelines.dedup.ngram_bloom",
     "pipelines.dedup.substring",
     "pipelines.selection",
+    "pipelines.image_text.captions",
+    "pipelines.image_text.clusters",
+    "pipelines.image_text.pictures",
 )
 """Modules whose import registers the operators that come with the platform."""
 

@@ -21,6 +21,8 @@ from dclm.recipe import (
     recipe_names,
     sequences_per_checkpoint,
 )
+from evals.suite import load_suite
+from leaderboard import rules
 
 OPENLM = "dclm-eval/openlm"
 
@@ -143,3 +145,12 @@ def test_impossible_recipe_is_refused(change: dict, message: str) -> None:
     values = load_recipe("400m-1x").model_dump() | change
     with pytest.raises(ValidationError, match=message):
         Recipe.model_validate(values)
+
+
+def test_every_recipe_has_a_scale_and_every_scale_a_suite() -> None:
+    book = rules.load_benchmark("dclm")
+    assert {scale.recipe for scale in book.scales} == set(recipe_names())
+    for scale in book.scales:
+        assert scale.ranked == load_recipe(scale.recipe).ranked
+        suite = load_suite(rules.folder("dclm") / "suites" / f"{scale.suite}.yaml")
+        assert suite.version == scale.suite_version

@@ -1,0 +1,185 @@
+"""The tables of a CommonPool: parquet files of pairs, and .npz files of features beside them.
+
+A parquet file `NAME.parquet` has a row per pair; `NAME.npz` has arrays (rows, dim) in the same
+order: b32_img, b32_txt, l14_img, l14_txt. Only the columns that are asked for are read, and the
+features row by row, so a file of any size takes little memory. (Gadre et al. 2023; the published
+layout)
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.batch import Batch
+from pipelines.operators import PipelineError
+from pipelines.readers import ShardError, normal_table
+from pipelines.schema import ROW
+from pipelines.storage import Store
+
+UID = "uid"
+FEATURES = ("b32_img", "b32_txt", "l14_img", "l14_txt")
+DAMAGED = (pa.ArrowException, OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
+"""What the libraries raise for bytes that are no parquet or .npz file, or only nearly so."""
+BATCH_ROWS = 64 << 10
+FEATURE_BATCH_ROWS = 8 << 10  # 12 MB of 768 numbers of 16 bits
+
+
+def table_columns(store: Store, name: str) -> list[str]:
+    """The columns of a parquet file. ShardError when it is none."""
+    with store.open(name) as file:
+        try:
+            return list(pq.read_schema(file).names)
+        except DAMAGED as error:
+            raise ShardError(f"{store.uri}/{name} is not a parquet file: {error}") from None
+
+
+def check_columns(store: Store, name: str, wanted: Sequence[str]) -> None:
+    """PipelineError when a column that a step reads is in neither the table nor the features."""
+    there = table_columns(store, name)
+    for column in wanted:
+        if column not in there and column not in FEATURES and column != ROW:
+            raise PipelineError(
+                f"{store.uri}/{name} has no column {column!r}, which the pipeline reads; it has "
+                f"{', '.join(there)}"
+            )
+
+
+def read_table(store: Store, name: str, columns: Sequence[str]) -> Iterator[Batch]:
+    """Batches with these columns and `row`, the place in the file. At least one.
+
+    ShardError names a file that is damaged, or features that are missing or of other length.
+    """
+    where = f"{store.uri}/{name}"
+    features = [column for column in columns if column in FEATURES]
+    plain = [column for column in columns if column not in features and column != ROW]
+    with store.open(name) as file:
+        try:
+            parquet = pq.ParquetFile(file)
+            rows = parquet.metadata.num_rows
+        except DAMAGED as error:
+            raise ShardError(f"{where} is not a parquet file: {error}") from None
+        readers = [_Features(store, name, key, rows) for key in features]
+        size = FEATURE_BATCH_ROWS if features else BATCH_ROWS
+        first = 0
+        try:
+            for part in _tables(parquet, plain, size, where):
+                table = part.add_column(
+                    0, ROW, pa.array(np.arange(first, first + part.num_rows, dtype=np.int64))
+                )
+                for reader in readers:
+                    table = table.append_column(reader.key, reader.take(part.num_rows))
+                first += part.num_rows
+                yield Batch(table)
+        finally:
+            for reader in readers:
+                reader.close()
+        if first == 0:
+            empty = {ROW: pa.array([], pa.int64())}
+            fields = {name: parquet.schema_arrow.field(name).type for name in plain}
+            lists = {reader.key: reader.type for reader in readers}
+            empty |= {n: pa.array([], t) for n, t in {**fields, **lists}.items()}
+            yield Batch(normal_table(pa.table(empty)))
+
+
+def _tables(
+    parquet: pq.ParquetFile, columns: Sequence[str], size: int, where: str
+) -> Iterator[pa.Table]:
+    if not columns:
+        left = parquet.metadata.num_rows
+        while left:
+            yield pa.table({"": pa.nulls(min(size, left))})
+            left -= min(size, left)
+        return
+    batches = parquet.iter_batches(batch_size=size, columns=list(columns))
+    number = 0
+    while True:
+        try:
+            batch = next(batches, None)
+            if batch is None:
+                return
+            table = pa.Table.from_batches([batch])
+            table.validate(full=True)
+        except DAMAGED as error:
+            raise ShardError(f"{where}: rows from {number} on are damaged: {error}") from None
+        number += table.num_rows
+        yield normal_table(table)
+
+
+@dataclass
+class _Member:
+    """An open array of an .npz file, at its next row."""
+
+    archive: zipfile.ZipFile
+    file: IO[bytes]
+    dtype: np.dtype[Any]
+    dim: int
+
+
+class _Features:
+    """One array of the .npz beside a parquet file, read from front to back."""
+
+    def __init__(self, store: Store, table: str, key: str, rows: int) -> None:
+        self.key = key
+        name = table.removesuffix(".parquet") + ".npz"
+        self._where = f"{store.uri}/{name}, array {key}"
+        if not store.exists(name):
+            raise ShardError(
+                f"{store.uri}/{name} is missing: a step reads {key!r}; fetch the features too"
+            )
+        self._file = store.open(name)
+        try:
+            self._member = self._open(rows)
+        except DAMAGED as error:
+            self._file.close()
+            raise ShardError(f"{self._where}: {error}") from None
+        except KeyError:
+            self._file.close()
+            raise ShardError(f"{self._where}: there is no such array in the file") from None
+
+    @property
+    def type(self) -> pa.DataType:
+        return pa.list_(pa.from_numpy_dtype(self._member.dtype), self._member.dim)
+
+    def _open(self, rows: int) -> _Member:
+        archive = zipfile.ZipFile(self._file)
+        file = archive.open(f"{self.key}.npy")
+        version = np.lib.format.read_magic(file)
+        read = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }.get(version)
+        if read is None:
+            raise ValueError(f"npy format {version} is not read here")
+        shape, fortran, dtype = read(file)
+        if len(shape) != 2 or fortran or dtype.kind != "f":
+            raise ValueError(f"expected numbers of shape (rows, dim), found {dtype} {shape}")
+        if shape[0] != rows:
+            raise ValueError(f"{shape[0]} rows, but the table beside it has {rows}")
+        return _Member(archive, file, dtype, int(shape[1]))
+
+    def take(self, rows: int) -> pa.Array:
+        """The next rows as an array of fixed-size lists."""
+        member = self._member
+        size = rows * member.dim * member.dtype.itemsize
+        try:
+            data = member.file.read(size)
+        except DAMAGED as error:
+            raise ShardError(f"{self._where}: damaged: {error}") from None
+        if len(data) != size:
+            raise ShardError(f"{self._where}: the file ends early")
+        flat: npt.NDArray[Any] = np.frombuffer(data, member.dtype)
+        return pa.FixedSizeListArray.from_arrays(pa.array(flat), member.dim)
+
+    def close(self) -> None:
+        self._member.file.close()
+        self._member.archive.close()
+        self._file.close()
