@@ -8,7 +8,6 @@ not grow with the pool. Any number of workers writes the same bytes.
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from datacomp.metadata import UID, check_columns, read_table
+from datacomp.subset import npy_header
 from pipelines import kernels
 from pipelines.batch import Amount, Batch
 from pipelines.chain import RECORD, write_chain
@@ -387,7 +387,7 @@ def _finish(
 ) -> Result:
     total = sum(one.files[0].num_rows or 0 for one in parts)
     with store.create(SUBSET_FILE) as out:
-        out.write(_npy_header(total))
+        out.write(npy_header(total))
         for one in parts:
             with store.open(one.files[0].name) as file:
                 while data := file.read(8 << 20):
@@ -413,15 +413,6 @@ def _finish(
         for entry in list(store.list(f"{folder}/")):
             store.remove(entry.name)
     return Result(record, summary, skipped=False)
-
-
-def _npy_header(total: int) -> bytes:
-    """What numpy.save writes before `total` records."""
-    header = io.BytesIO()
-    empty = np.empty(0, kernels.uids.SUBSET)
-    told = np.lib.format.header_data_from_array_1_0(empty) | {"shape": (total,)}
-    np.lib.format.write_array_header_1_0(header, told)
-    return header.getvalue()
 
 
 def _named(done: Done, role: str) -> str | None:

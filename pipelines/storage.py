@@ -74,6 +74,13 @@ class Store(Protocol):
         """Delete the object; no error when it is already gone."""
         ...
 
+    def move(self, name: str, new: str) -> None:
+        """Give an object another name. Done again after a crash, it changes nothing.
+
+        FileNotFoundError when there is neither.
+        """
+        ...
+
     def unfinished(self) -> Iterator[Entry]:
         """What writers that were killed left half-written."""
         ...
@@ -228,6 +235,17 @@ class LocalStore:
 
     def remove(self, name: str) -> None:
         self._path(name).unlink(missing_ok=True)
+
+    def move(self, name: str, new: str) -> None:
+        source, target = self._path(name), self._path(new)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.replace(source, target)
+        except FileNotFoundError:
+            if not target.is_file():
+                raise FileNotFoundError(f"there is no file {source}") from None
+            return
+        _sync_folder(target.parent)
 
     def unfinished(self) -> Iterator[Entry]:
         for path in sorted(self.root.rglob(f"{_PART}*")):

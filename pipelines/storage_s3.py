@@ -139,6 +139,15 @@ class S3Store:
     def remove(self, name: str) -> None:
         self._call("delete_object", name, Key=self._key(name))
 
+    def move(self, name: str, new: str) -> None:
+        if not self.exists(name):
+            if not self.exists(new):
+                raise FileNotFoundError(f"there is no object {self.uri}/{name}")
+            return
+        source = {"Bucket": self.bucket, "Key": self._key(name)}
+        self._call("copy_object", new, Key=self._key(new), CopySource=source)
+        self.remove(name)
+
     def unfinished(self) -> Iterator[Entry]:
         for upload in self._uploads():
             cut = len(self.prefix) + 1 if self.prefix else 0

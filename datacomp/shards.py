@@ -1,0 +1,427 @@
+"""The resharder: the samples of a list of uids, copied from a pool's tars into training shards.
+
+Each sample comes as often as its uid stands in the list, as `UID-0`, `UID-1`, ... one after the
+other, its members in the order of their extensions and with their bytes untouched. Input shards
+are cut into groups of neighbours; a group's output depends on nothing else, so one process, many,
+or a cluster write the same bytes. In the end all output shards are numbered through in the order of
+the groups. (Gadre et al. 2023; the layout of the reference's resharder, which training reads)
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from datacomp.subset import Subset, check_sorted, load_subset, sha256_of, write_subset
+from datacomp.tars import END, Member, TarError, header, padding, samples
+from pipelines.executors import MapTasks
+from pipelines.plan import load_array
+from pipelines.progress import step as progress_step
+from pipelines.readers import ShardError
+from pipelines.records import File, Frozen, digest
+from pipelines.storage import (
+    Done,
+    Store,
+    attempt_name,
+    done_name,
+    find_done,
+    open_store,
+    write_bytes,
+)
+from pipelines.tasks import once
+from pipelines.writers import write_array
+
+META, SAMPLE_IDS, SHARDS = "meta.json", "sample_ids.npy", "shards.json"
+SHARD_SIZE = 10_000
+GROUP_SHARDS = 64
+
+
+class PackError(ValueError):
+    """A packing that cannot be done; the message says what to change."""
+
+
+class GroupTask(Frozen):
+    """Neighbouring input shards, and where their samples go."""
+
+    uri: str
+    key: str
+    group: int
+    input_uri: str
+    shards: tuple[str, ...]
+    subset: str
+    shard_size: int
+    quarantine: bool
+    dry_run: bool
+    step: int = 0
+
+
+class Packed(Frozen):
+    """What a packing did. `missing`: different uids of the list that no sample has."""
+
+    processed_count: int
+    output_count: int
+    output_shard_count: int
+    missing: int
+    skipped: dict[str, int]
+    shards: tuple[File, ...]
+
+
+def pack(
+    input_uri: str,
+    subset: str,
+    *,
+    out: str,
+    map_tasks: MapTasks,
+    shards: Sequence[str] | None = None,
+    shard_size: int = SHARD_SIZE,
+    group_shards: int = GROUP_SHARDS,
+    output_format: str = "{:08d}.tar",
+    stats_format: str = "{:08d}_stats.json",
+    overwrite: bool = False,
+    quarantine: bool = False,
+    dry_run: bool = False,
+) -> Packed:
+    """Copy the samples of `subset` (a sorted .npy or raw file of `u8,u8`) from tars to new ones.
+
+    `shards` names some of the tars; all are taken otherwise, whatever their numbers. `out` gets the
+    tars, a stats file each, `meta.json`, `sample_ids.npy` and `shards.json` with hashes; it must be
+    empty, unless it holds this very packing unfinished, or `overwrite` says to empty it first. With
+    `quarantine`, the good samples of a damaged tar are taken and the fault is counted.
+
+    SubsetError for a list that is unsorted or of another type, PackError for a full folder;
+    TarError names a damaged tar.
+    """
+    source, store = open_store(input_uri), open_store(out)
+    names = _tars(source) if shards is None else list(shards)
+    ids = load_subset(subset)
+    check_sorted(ids, subset)
+    work = digest([source.uri, names, sha256_of(ids), shard_size, group_shards, quarantine])
+    if not dry_run:
+        standing = _claim(store, work, overwrite=overwrite)
+        if standing is not None:
+            return standing
+    groups = [names[a:b] for a, b in pairwise([*range(0, len(names), group_shards), len(names)])]
+    tasks = [
+        GroupTask(
+            uri=store.uri,
+            key=f"pack-{number:05d}-{work[:16]}",
+            group=number,
+            input_uri=source.uri,
+            shards=tuple(group),
+            subset=subset,
+            shard_size=shard_size,
+            quarantine=quarantine,
+            dry_run=dry_run,
+        )
+        for number, group in enumerate(groups)
+    ]
+    done = _map(tasks, store, map_tasks, dry_run=dry_run)
+    missing = _missing(store, ids, done)
+    packed = _named(store, done, output_format, stats_format, dry_run=dry_run)
+    skipped: dict[str, int] = {}
+    for one in done:
+        for reason, number in one.stats["skipped"].items():
+            skipped[reason] = skipped.get(reason, 0) + number
+    result = Packed(
+        processed_count=sum(one.counts["processed"] for one in done),
+        output_count=sum(one.counts["output"] for one in done),
+        output_shard_count=len(packed),
+        missing=missing,
+        skipped=skipped,
+        shards=packed,
+    )
+    if not dry_run:
+        _finish(store, result, ids, done, names)
+    return result
+
+
+def _tars(store: Store) -> list[str]:
+    names = [entry.name for entry in store.list() if entry.name.endswith(".tar")]
+    if not names:
+        raise PackError(f"there are no .tar files below {store.uri}")
+    return names
+
+
+def _claim(store: Store, work: str, *, overwrite: bool) -> Packed | None:
+    """Make the folder that of this work; what it gave when it is finished."""
+    marker = f"work-{work[:16]}.json"
+    if store.exists(marker):
+        if store.exists(META):
+            return Packed.model_validate(orjson.loads(store.read_bytes(SHARDS)))
+        return None
+    there = list(store.list())
+    if there and not overwrite:
+        raise PackError(
+            f"{store.uri} is not empty (it has {there[0].name}); choose another --out, or give "
+            "--overwrite to empty it"
+        )
+    for entry in there:
+        store.remove(entry.name)
+    write_bytes(store, marker, b"{}")
+    return None
+
+
+def _map(
+    tasks: Sequence[GroupTask], store: Store, map_tasks: MapTasks, *, dry_run: bool
+) -> list[Done]:
+    run = run_dry if dry_run else run_group
+    found = {} if dry_run else {task.key: find_done(store, task.key) for task in tasks}
+    missing = [task for task in tasks if found.get(task.key) is None]
+    with progress_step("pack", total=len(tasks), unit="groups") as bar:
+        bar.advance(len(tasks) - len(missing))
+        fresh = map_tasks(run, missing, on_result=lambda *_: bar.advance())
+    made: dict[str, Done] = {task.key: one for task, one in zip(missing, fresh, strict=True)}
+    return [made.get(task.key) or _there(found[task.key]) for task in tasks]
+
+
+def _there(done: Done | None) -> Done:
+    assert done is not None
+    return done
+
+
+# ---- one group
+
+
+@once
+def run_group(task: GroupTask, store: Store) -> Done:
+    """Copy the samples of one group of input shards."""
+    return _group(task, store)
+
+
+def run_dry(task: GroupTask) -> Done:
+    """Count what would be copied."""
+    return _group(task, None)
+
+
+def _group(task: GroupTask, store: Store | None) -> Done:
+    output = None if store is None else _Output(store, task)
+    ids = load_subset(task.subset)
+    source = open_store(task.input_uri)
+    processed, copied = 0, 0
+    skipped: dict[str, int] = {}
+    found: list[npt.NDArray[np.int64]] = []
+    try:
+        for name in task.shards:
+            with _Bytes(source, name) as data:
+                where = f"{source.uri}/{name}"
+                entries, uids = _read(data, where, task.quarantine, skipped)
+                first, count = _look_up(ids, uids)
+                processed += len(entries)
+                copied += int(count.sum())
+                found.append(first[count > 0])
+                if output is not None:
+                    for place in np.flatnonzero(count).tolist():
+                        uid = b"%016x%016x" % uids[place]
+                        output.add(data, entries[place], uid, int(count[place]))
+    except BaseException:
+        if output is not None:
+            output.abandon()
+        raise
+    files = () if output is None else output.close()
+    places = np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
+    told: dict[str, Any] = {"skipped": dict(sorted(skipped.items()))}
+    if store is None:
+        told["found"] = places
+    else:
+        name = attempt_name(f"work/{task.group:05d}-found", ".npy")
+        files = (*files, write_array(store, name, places))
+    counts = {"processed": processed, "output": copied}
+    return Done(key=task.key, files=files, counts=counts, stats=told)
+
+
+def _read(
+    data: memoryview, where: str, quarantine: bool, skipped: dict[str, int]
+) -> tuple[list[list[Member]], list[tuple[int, int]]]:
+    """The samples of a tar that have a uid, and the uids."""
+    entries: list[list[Member]] = []
+    uids: list[tuple[int, int]] = []
+    try:
+        for sample in samples(data, where):
+            uid = _uid(data, sample)
+            if isinstance(uid, str):
+                skipped[uid] = skipped.get(uid, 0) + 1
+                continue
+            entries.append(sample)
+            uids.append(uid)
+    except TarError:
+        if not quarantine:
+            raise
+        skipped["damaged_tar"] = skipped.get("damaged_tar", 0) + 1
+    return entries, uids
+
+
+def _uid(data: memoryview, sample: Sequence[Member]) -> tuple[int, int] | str:
+    """The uid of a sample as two numbers, or why it has none."""
+    for member in sample:
+        if member.extension == "json":
+            try:
+                uid = orjson.loads(data[member.start : member.start + member.size])["uid"]
+            except (orjson.JSONDecodeError, KeyError, TypeError):
+                return "json_without_uid"
+            if not isinstance(uid, str) or len(uid) > 32:
+                return "no_uid"
+            try:
+                number = int(uid, 16)
+            except ValueError:
+                return "no_uid"
+            return number >> 64, number & 0xFFFF_FFFF_FFFF_FFFF
+    return "no_json"
+
+
+def _look_up(
+    ids: Subset, uids: Sequence[tuple[int, int]]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Where each uid stands in the sorted list, and how often."""
+    wanted = np.array(uids, dtype=np.uint64).reshape(-1, 2)
+    high, low = wanted[:, 0], wanted[:, 1]
+    first = np.searchsorted(ids["f0"], high, side="left")
+    last = np.searchsorted(ids["f0"], high, side="right")
+    begin, count = first.copy(), np.zeros(len(high), np.int64)
+    for place in np.flatnonzero(last > first).tolist():
+        tails = ids["f1"][first[place] : last[place]]
+        a = np.searchsorted(tails, low[place], side="left")
+        b = np.searchsorted(tails, low[place], side="right")
+        begin[place], count[place] = first[place] + a, b - a
+    return begin, count
+
+
+class _Bytes:
+    """The bytes of a file: mapped where it is local, else read whole."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store, self._name = store, name
+        self._open: list[Any] = []
+
+    def __enter__(self) -> memoryview:
+        path = self._store.local_path(self._name)
+        if path is None:
+            return memoryview(self._store.read_bytes(self._name))
+        try:
+            if path.stat().st_size == 0:
+                return memoryview(b"")
+            with path.open("rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except FileNotFoundError:
+            raise ShardError(f"there is no tar {path}") from None
+        view = memoryview(mapped)
+        self._open = [view, mapped]
+        return view
+
+    def __exit__(self, *_: object) -> None:
+        if self._open:
+            view, mapped = self._open
+            view.release()
+            try:
+                mapped.close()
+            except BufferError:  # an array over it is collected a moment later
+                return
+
+
+class _Output:
+    """Output tars of one group, `shard_size` samples each."""
+
+    def __init__(self, store: Store, task: GroupTask) -> None:
+        self._store, self._task = store, task
+        self._writer: Any = None
+        self._samples = 0
+        self._files: list[File] = []
+
+    def add(self, data: memoryview, sample: Sequence[Member], uid: bytes, copies: int) -> None:
+        ordered = sorted(sample, key=lambda member: member.extension)
+        for copy in range(copies):
+            if self._writer is None:
+                stem = f"work/{self._task.group:05d}-{len(self._files):05d}"
+                self._writer = self._store.create(attempt_name(stem, ".tar"))
+                self._writer.__enter__()
+            for member in ordered:
+                name = b"%b-%d.%b" % (uid, copy, member.extension.encode("ascii"))
+                self._writer.write(header(name, member.size))
+                self._writer.write(data[member.start : member.start + member.size])
+                self._writer.write(padding(member.size))
+            self._samples += 1
+            if self._samples == self._task.shard_size:
+                self._end()
+
+    def _end(self) -> None:
+        writer, self._writer = self._writer, None
+        writer.write(END)
+        writer.__exit__(None, None, None)
+        self._files.append(writer.file(num_rows=self._samples))
+        self._samples = 0
+
+    def close(self) -> tuple[File, ...]:
+        if self._writer is not None:
+            self._end()
+        return tuple(self._files)
+
+    def abandon(self) -> None:
+        if self._writer is not None:
+            self._writer.__exit__(RuntimeError, RuntimeError("abandoned"), None)
+
+
+# ---- the end
+
+
+def _missing(store: Store, ids: Subset, done: Sequence[Done]) -> int:
+    """Different uids of the list that stood in no tar."""
+    seen = np.zeros(len(ids), dtype=bool)
+    for one in done:
+        there = one.stats.get("found")
+        seen[load_array(store, one.files[-1].name) if there is None else there] = True
+    first = np.ones(len(ids), dtype=bool)
+    first[1:] = ids[1:] != ids[:-1]
+    return int((first & ~seen).sum())
+
+
+def _named(
+    store: Store,
+    done: Sequence[Done],
+    output_format: str,
+    stats_format: str,
+    *,
+    dry_run: bool,
+) -> tuple[File, ...]:
+    """Number the output shards through, in the order of the groups."""
+    named = []
+    files = [] if dry_run else [file for one in done for file in one.files[:-1]]
+    for number, file in enumerate(files):
+        name = output_format.format(number)
+        store.move(file.name, name)
+        stats = orjson.dumps({"successes": file.num_rows})
+        write_bytes(store, stats_format.format(number), stats)
+        named.append(file.model_copy(update={"name": name}))
+    return tuple(named)
+
+
+def _finish(
+    store: Store, result: Packed, ids: Subset, done: Sequence[Done], names: Sequence[str]
+) -> None:
+    write_subset(store, SAMPLE_IDS, ids)
+    write_bytes(store, SHARDS, result.model_dump_json(indent=2).encode())
+    meta = {
+        **result.model_dump(exclude={"shards"}),
+        "input_shards": len(names),
+        "subset_sha256": sha256_of(ids),
+        "subset_size": len(ids),
+    }
+    for one in done:
+        store.remove(one.files[-1].name)
+    write_bytes(store, META, orjson.dumps(meta, option=orjson.OPT_INDENT_2))
+    for one in done:
+        store.remove(done_name(one.key))
+
+
+def iter_samples(uri: str) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Key and members of every sample of a folder of tars, for tests and small uses."""
+    store = open_store(uri)
+    for name in _tars(store):
+        data = memoryview(store.read_bytes(name))
+        for sample in samples(data, f"{store.uri}/{name}"):
+            content = {m.extension: bytes(data[m.start : m.start + m.size]) for m in sample}
+            yield sample[0].key.decode(), content

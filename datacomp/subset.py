@@ -1,0 +1,86 @@
+"""Lists of uids, as the reference writes them: sorted records of two numbers, .npy or raw."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.kernels.uids import SUBSET
+from pipelines.records import File
+from pipelines.storage import Store, open_store
+
+Subset = npt.NDArray[Any]
+COPY_ROWS = 1 << 20
+
+
+class SubsetError(ValueError):
+    """A file that is no list of uids, or not a sorted one."""
+
+
+def load_subset(uri: str) -> Subset:
+    """The records of a subset file; a local one is mapped. SubsetError says what is wrong."""
+    folder, _, name = uri.rpartition("/")
+    store = open_store(folder or ".")
+    path = store.local_path(name)
+    try:
+        if not uri.endswith(".npy"):
+            if path is not None and path.is_file() and path.stat().st_size:
+                ids: Subset = np.memmap(path, dtype=SUBSET, mode="r")
+            else:
+                ids = np.frombuffer(store.read_bytes(name), dtype=SUBSET)
+        elif path is not None:
+            ids = np.load(path, mmap_mode="r", allow_pickle=False)
+        else:
+            ids = np.load(io.BytesIO(store.read_bytes(name)), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise SubsetError(f"{uri} is no list of uids: {error}") from None
+    if ids.dtype != SUBSET or ids.ndim != 1:
+        raise SubsetError(
+            f"{uri} holds {ids.dtype} of shape {ids.shape}, expected records of u8,u8, as "
+            "`datacomp curate` writes them"
+        )
+    return ids
+
+
+def check_sorted(ids: Subset, uri: str) -> None:
+    """SubsetError for a list whose records do not ascend; equal ones are allowed."""
+    for begin in range(0, len(ids), COPY_ROWS):
+        part = ids[max(0, begin - 1) : begin + COPY_ROWS]
+        high, low = part["f0"], part["f1"]
+        wrong = (high[1:] < high[:-1]) | ((high[1:] == high[:-1]) & (low[1:] < low[:-1]))
+        if wrong.any():
+            place = max(0, begin - 1) + int(np.flatnonzero(wrong)[0]) + 1
+            raise SubsetError(
+                f"{uri} is not sorted: record {place} is less than the one before; sort it with "
+                "np.sort, or make it by `datacomp curate`"
+            )
+
+
+def sha256_of(ids: Subset) -> str:
+    """The hash of the records, without a header: equal for .npy and raw files."""
+    found = hashlib.sha256()
+    for begin in range(0, len(ids), COPY_ROWS):
+        found.update(np.ascontiguousarray(ids[begin : begin + COPY_ROWS]).view(np.uint8))
+    return found.hexdigest()
+
+
+def write_subset(store: Store, name: str, ids: Subset) -> File:
+    """Write a list as .npy, piece by piece."""
+    with store.create(name) as out:
+        out.write(npy_header(len(ids)))
+        for begin in range(0, len(ids), COPY_ROWS):
+            part = np.ascontiguousarray(ids[begin : begin + COPY_ROWS])
+            out.write(memoryview(part.view(np.uint8)))
+    return out.file(num_rows=len(ids))
+
+
+def npy_header(total: int) -> bytes:
+    """What numpy.save writes before `total` records."""
+    header = io.BytesIO()
+    told = np.lib.format.header_data_from_array_1_0(np.empty(0, SUBSET)) | {"shape": (total,)}
+    np.lib.format.write_array_header_1_0(header, told)
+    return header.getvalue()

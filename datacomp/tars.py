@@ -1,0 +1,214 @@
+"""WebDataset tars read by their headers and written again, members' bytes untouched.
+
+A sample is a run of members whose names are equal up to the first dot of the last part. Only plain
+files count; anything else in a tar is a fault that names the tar and the member.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numba as nb
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.readers import ShardError
+
+BLOCK = 512
+MAX_MEMBERS = 4_000_000  # in one tar; more is a fault
+_EXTENSION = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file in a tar: where its bytes are, what follows the key in its name, its time."""
+
+    key: bytes
+    extension: str
+    start: int
+    size: int
+
+
+class TarError(ShardError):
+    """A tar that is damaged, or holds what a sample cannot have."""
+
+
+def samples(data: memoryview, where: str) -> Iterator[list[Member]]:
+    """The samples of a tar in memory, in order.
+
+    TarError, after the samples that are whole, for a tar that breaks off or is damaged, and for
+    members that are links or devices, lead out of the folder, or have no extension.
+    """
+    sample: list[Member] = []
+    for member in members(data, where):
+        if sample and member.key != sample[0].key:
+            yield sample
+            sample = []
+        if any(member.extension == other.extension for other in sample):
+            raise TarError(f"{where}: two members {_shown(member)} of one sample")
+        sample.append(member)
+    if sample:
+        yield sample
+
+
+def members(data: memoryview, where: str) -> Iterator[Member]:
+    """The plain files of a tar in memory, in order."""
+    array = np.frombuffer(data, dtype=np.uint8)
+    headers, sizes, end, fault = _walk(array, MAX_MEMBERS)
+    if fault == _EXTENDED:
+        yield from _by_library(data, where)
+        return
+    for place, size in zip(headers.tolist(), sizes.tolist(), strict=True):
+        name = _name(data, place)
+        yield _member(name, place + BLOCK, size, where)
+    if fault:
+        raise TarError(f"{where}: at byte {end}: {_FAULTS[int(fault)]}")
+
+
+def _name(data: memoryview, place: int) -> bytes:
+    name = bytes(data[place : place + 100]).split(b"\0", 1)[0]
+    prefix = bytes(data[place + 345 : place + 500]).split(b"\0", 1)[0]
+    if prefix and bytes(data[place + 257 : place + 262]) == b"ustar":
+        return prefix + b"/" + name
+    return name
+
+
+def _member(name: bytes, start: int, size: int, where: str) -> Member:
+    parts = name.split(b"/")
+    if name.startswith(b"/") or b".." in parts:
+        raise TarError(f"{where}: the member {name!r} leads out of its folder")
+    leaf, dot, extension = parts[-1].partition(b".")
+    if not dot or not extension or not leaf or not _EXTENSION.issuperset(extension):
+        raise TarError(f"{where}: the member {name!r} has no key and extension, as 0001.jpg")
+    key = b"/".join([*parts[:-1], leaf])
+    return Member(key, extension.decode("ascii"), start, size)
+
+
+def _by_library(data: memoryview, where: str) -> Iterator[Member]:
+    """The same for tars with long names or other extensions, which the library knows."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
+            for number, info in enumerate(archive):
+                if number >= MAX_MEMBERS:
+                    raise TarError(f"{where}: more than {MAX_MEMBERS} members")
+                if info.isdir():
+                    continue
+                if not info.isreg():
+                    raise TarError(f"{where}: {info.name!r} is no plain file")
+                if info.offset_data + info.size > len(data):
+                    raise TarError(f"{where}: the file ends inside {info.name!r}")
+                name = info.name.encode("utf-8", "surrogateescape")
+                yield _member(name, info.offset_data, info.size, where)
+    except (tarfile.TarError, ValueError, EOFError, OverflowError) as error:
+        if isinstance(error, TarError):
+            raise
+        raise TarError(f"{where}: {error}") from None
+
+
+def _shown(member: Member) -> str:
+    return f"{member.key.decode('utf-8', 'replace')}.{member.extension}"
+
+
+_OK, _CUT, _CHECKSUM, _SIZE, _KIND, _MANY, _EXTENDED = range(7)
+_FAULTS = {
+    _CUT: "the file breaks off",
+    _CHECKSUM: "a header whose checksum is wrong",
+    _SIZE: "a header whose size is no octal number",
+    _KIND: "a member that is no plain file (a link or a device)",
+    _MANY: f"more than {MAX_MEMBERS} members",
+}
+
+
+@nb.njit(cache=True, nogil=True)
+def _walk(
+    data: npt.NDArray[np.uint8], most: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int, int]:
+    """Places of the headers of plain files, their sizes, where reading stopped, and why."""
+    places = [np.int64(0) for _ in range(0)]
+    sizes = [np.int64(0) for _ in range(0)]
+    place, fault = np.int64(0), 0
+    length = len(data)
+    while True:
+        if place + 512 > length:
+            fault = 1  # without the block of zeros at the end, nobody knows what is missing
+            break
+        blank = True
+        total = np.int64(0)
+        for k in range(512):
+            byte = data[place + k]
+            if byte:
+                blank = False
+            total += 32 if 148 <= k < 156 else np.int64(byte)
+        if blank:
+            break
+        told, digits = np.int64(0), 0
+        for k in range(148, 156):
+            byte = data[place + k]
+            if 48 <= byte <= 55:
+                told, digits = told * 8 + (byte - 48), digits + 1
+            elif digits or byte not in (0, 32):
+                break
+        if digits == 0 or told != total:
+            fault = 2
+            break
+        kind = data[place + 156]
+        if kind in (76, 75, 120, 103, 83):  # L K x g S: extensions
+            fault = 6
+            break
+        size, digits = np.int64(0), 0
+        for k in range(124, 136):
+            byte = data[place + k]
+            if 48 <= byte <= 55:
+                size, digits = size * 8 + (byte - 48), digits + 1
+            elif digits or byte not in (0, 32):
+                break
+        if digits == 0:
+            fault = 3
+            break
+        if kind != 48 and kind != 0 and kind != 53:
+            fault = 4
+            break
+        if place + 512 + size > length:
+            fault = 1
+            break
+        if kind != 53:  # folders hold nothing
+            if len(places) >= most:
+                fault = 5
+                break
+            places.append(place)
+            sizes.append(size)
+        place += 512 + (size + 511) // 512 * 512
+    return np.array(places, dtype=np.int64), np.array(sizes, dtype=np.int64), place, fault
+
+
+def header(name: bytes, size: int) -> bytes:
+    """A ustar header of a plain file: mode 444, owner 0, time 0. ValueError for a long name."""
+    if len(name) > 100:
+        raise ValueError(f"a name of {len(name)} bytes does not fit into a tar header")
+    fields = b"".join(
+        (
+            name.ljust(100, b"\0"),
+            b"0000444\0",
+            b"0000000\0",
+            b"0000000\0",
+            b"%011o\0" % size,
+            b"00000000000\0",
+            b"        ",
+            b"0",
+            b"\0" * 100,
+            b"ustar\00000",
+        )
+    )
+    return (fields[:148] + b"%06o\0 " % sum(fields) + fields[156:]).ljust(BLOCK, b"\0")
+
+
+PADDING = [b"\0" * (-size % BLOCK) for size in range(BLOCK)]
+END = b"\0" * (2 * BLOCK)
+
+
+def padding(size: int) -> bytes:
+    """The zeros behind a member of this size."""
+    return PADDING[size % BLOCK]
