@@ -11,14 +11,21 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numba as nb
 import numpy as np
-import numpy.typing as npt
 
+from pipelines import kernels
 from pipelines.readers import ShardError
 
 BLOCK = 512
 MAX_MEMBERS = 4_000_000  # in one tar; more is a fault
+FAULTS = {
+    1: "the file breaks off",
+    2: "a header whose checksum is wrong",
+    3: "a header whose size is no octal number",
+    4: "a member that is no plain file (a link or a device)",
+    5: f"more than {MAX_MEMBERS} members",
+}
+"""By the code that `pipelines.kernels.tars.walk` answers."""
 _EXTENSION = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
@@ -57,15 +64,15 @@ def samples(data: memoryview, where: str) -> Iterator[list[Member]]:
 def members(data: memoryview, where: str) -> Iterator[Member]:
     """The plain files of a tar in memory, in order."""
     array = np.frombuffer(data, dtype=np.uint8)
-    headers, sizes, end, fault = _walk(array, MAX_MEMBERS)
-    if fault == _EXTENDED:
+    headers, sizes, end, fault = kernels.tars.walk(array, MAX_MEMBERS)
+    if fault == kernels.tars.EXTENDED:
         yield from _by_library(data, where)
         return
     for place, size in zip(headers.tolist(), sizes.tolist(), strict=True):
         name = _name(data, place)
         yield _member(name, place + BLOCK, size, where)
     if fault:
-        raise TarError(f"{where}: at byte {end}: {_FAULTS[int(fault)]}")
+        raise TarError(f"{where}: at byte {end}: {FAULTS[int(fault)]}")
 
 
 def _name(data: memoryview, place: int) -> bytes:
@@ -110,78 +117,6 @@ def _by_library(data: memoryview, where: str) -> Iterator[Member]:
 
 def _shown(member: Member) -> str:
     return f"{member.key.decode('utf-8', 'replace')}.{member.extension}"
-
-
-_OK, _CUT, _CHECKSUM, _SIZE, _KIND, _MANY, _EXTENDED = range(7)
-_FAULTS = {
-    _CUT: "the file breaks off",
-    _CHECKSUM: "a header whose checksum is wrong",
-    _SIZE: "a header whose size is no octal number",
-    _KIND: "a member that is no plain file (a link or a device)",
-    _MANY: f"more than {MAX_MEMBERS} members",
-}
-
-
-@nb.njit(cache=True, nogil=True)
-def _walk(
-    data: npt.NDArray[np.uint8], most: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int, int]:
-    """Places of the headers of plain files, their sizes, where reading stopped, and why."""
-    places = [np.int64(0) for _ in range(0)]
-    sizes = [np.int64(0) for _ in range(0)]
-    place, fault = np.int64(0), 0
-    length = len(data)
-    while True:
-        if place + 512 > length:
-            fault = 1  # without the block of zeros at the end, nobody knows what is missing
-            break
-        blank = True
-        total = np.int64(0)
-        for k in range(512):
-            byte = data[place + k]
-            if byte:
-                blank = False
-            total += 32 if 148 <= k < 156 else np.int64(byte)
-        if blank:
-            break
-        told, digits = np.int64(0), 0
-        for k in range(148, 156):
-            byte = data[place + k]
-            if 48 <= byte <= 55:
-                told, digits = told * 8 + (byte - 48), digits + 1
-            elif digits or byte not in (0, 32):
-                break
-        if digits == 0 or told != total:
-            fault = 2
-            break
-        kind = data[place + 156]
-        if kind in (76, 75, 120, 103, 83):  # L K x g S: extensions
-            fault = 6
-            break
-        size, digits = np.int64(0), 0
-        for k in range(124, 136):
-            byte = data[place + k]
-            if 48 <= byte <= 55:
-                size, digits = size * 8 + (byte - 48), digits + 1
-            elif digits or byte not in (0, 32):
-                break
-        if digits == 0:
-            fault = 3
-            break
-        if kind != 48 and kind != 0 and kind != 53:
-            fault = 4
-            break
-        if place + 512 + size > length:
-            fault = 1
-            break
-        if kind != 53:  # folders hold nothing
-            if len(places) >= most:
-                fault = 5
-                break
-            places.append(place)
-            sizes.append(size)
-        place += 512 + (size + 511) // 512 * 512
-    return np.array(places, dtype=np.int64), np.array(sizes, dtype=np.int64), place, fault
 
 
 def header(name: bytes, size: int) -> bytes:

@@ -24,6 +24,7 @@ MODULES = (
     "repetition",
     "spans",
     "stats",
+    "tars",
     "uids",
     "words",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,11 +15,13 @@ from pipelines.assets import AssetError, Assets
 from pipelines.operators import Fold, Operator, build, registry
 
 NEEDED: dict[str, dict[str, Any]] = {
+    "clip_score": {"min_score": 0.2},
     "decontaminate": {"items": "items.parquet", "ngram": 2},
     "domains": {"hosts": ["example.com"]},
     "hash_sample": {"fraction": 0.5},
     "language_from_scores": {"keep": ["en"], "field": "scores"},
     "letters_per_token": {"tokenizer": "tiny-bpe.json"},
+    "near_targets": {"centroids": "centroids.npy", "targets": "centroids.npy"},
     "mark_contamination": {"items": "items.parquet", "ngram": 2},
     "quality_score": {"model": "tiny-quality.bin"},
     "select": {"by": "quality", "fraction": 0.5, "missing": "drop"},
@@ -48,6 +51,7 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Assets:
     (folder / "iana_tlds.txt").write_text("com\norg\n")
     items = {"task": ["a"], "item": [0], "text": ["one two three four five six seven eight"]}
     pq.write_table(pa.table(items), folder / "items.parquet")
+    np.save(folder / "centroids.npy", np.eye(4, dtype=np.float32))
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
