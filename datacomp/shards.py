@@ -40,6 +40,7 @@ from pipelines.writers import write_array
 META, SAMPLE_IDS, SHARDS = "meta.json", "sample_ids.npy", "shards.json"
 SHARD_SIZE = 10_000
 GROUP_SHARDS = 64
+WRITE_BYTES = 1 << 20
 
 
 class PackError(ValueError):
@@ -219,6 +220,7 @@ def _group(task: GroupTask, store: Store | None) -> Done:
                     for place in np.flatnonzero(count).tolist():
                         uid = b"%016x%016x" % uids[place]
                         output.add(data, entries[place], uid, int(count[place]))
+                    output.flush()  # what is held lies in this tar
     except BaseException:
         if output is not None:
             output.abandon()
@@ -329,6 +331,8 @@ class _Output:
     def __init__(self, store: Store, task: GroupTask) -> None:
         self._store, self._task = store, task
         self._writer: Any = None
+        self._held: list[bytes | memoryview] = []
+        self._held_bytes = 0
         self._samples = 0
         self._files: list[File] = []
 
@@ -341,14 +345,24 @@ class _Output:
                 self._writer.__enter__()
             for member in ordered:
                 name = b"%b-%d.%b" % (uid, copy, member.extension.encode("ascii"))
-                self._writer.write(header(name, member.size))
-                self._writer.write(data[member.start : member.start + member.size])
-                self._writer.write(padding(member.size))
+                end = member.start + member.size
+                self._held += (header(name, member.size), data[member.start : end])
+                self._held.append(padding(member.size))
+                self._held_bytes += member.size
+            if self._held_bytes >= WRITE_BYTES:
+                self.flush()
             self._samples += 1
             if self._samples == self._task.shard_size:
                 self._end()
 
+    def flush(self) -> None:
+        """Write what is held: few large pieces cost less than many small ones."""
+        if self._held:
+            self._writer.write(b"".join(self._held))
+        self._held, self._held_bytes = [], 0
+
     def _end(self) -> None:
+        self.flush()
         writer, self._writer = self._writer, None
         writer.write(END)
         writer.__exit__(None, None, None)
