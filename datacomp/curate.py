@@ -30,7 +30,7 @@ from pipelines.pipeline import Pass, Pipeline
 from pipelines.plan import Plan, load_array, loaded
 from pipelines.pool import Pool
 from pipelines.progress import step as progress_step
-from pipelines.records import DatasetRecord, Frozen, digest, made_by, now
+from pipelines.records import DatasetRecord, File, Frozen, digest, made_by, now
 from pipelines.run import STATS, Result, RunFailed, RunSummary, dataset_work, finished
 from pipelines.schema import ROW
 from pipelines.stats import READ, RunStats, StepStats, Tally, merge
@@ -220,7 +220,8 @@ def run_pass(task: CurateTask, store: Store) -> Done:
         else:
             high, low, _ = kernels.uids.parse(batch.column(UID))
             uids.append((high, low))
-    files, roles = [], {}
+    files: list[File] = []
+    roles: dict[str, int] = {}
     stem = f"work/{task.number}-{task.shard:06d}"
     if end is not None:
         for role, parts in (("rows", rows), ("scores", scores)):
@@ -367,7 +368,7 @@ def run_sort(task: SortTask, store: Store) -> Done:
     records = np.empty(len(order), kernels.uids.SUBSET)
     records["f0"], records["f1"] = high[order], low[order]
     with store.create(attempt_name(f"work/sorted-{task.part:05d}", ".bin")) as out:
-        out.write(memoryview(records.view(np.uint8)))
+        out.write(records.view(np.uint8).data)
     return Done(key=task.key, files=(out.file(num_rows=len(order)),))
 
 

@@ -64,7 +64,7 @@ def sha256_of(ids: Subset) -> str:
     """The hash of the records, without a header: equal for .npy and raw files."""
     found = hashlib.sha256()
     for begin in range(0, len(ids), COPY_ROWS):
-        found.update(np.ascontiguousarray(ids[begin : begin + COPY_ROWS]).view(np.uint8))
+        found.update(np.ascontiguousarray(ids[begin : begin + COPY_ROWS]).view(np.uint8).data)
     return found.hexdigest()
 
 
@@ -74,7 +74,7 @@ def write_subset(store: Store, name: str, ids: Subset) -> File:
         out.write(npy_header(len(ids)))
         for begin in range(0, len(ids), COPY_ROWS):
             part = np.ascontiguousarray(ids[begin : begin + COPY_ROWS])
-            out.write(memoryview(part.view(np.uint8)))
+            out.write(part.view(np.uint8).data)
     return out.file(num_rows=len(ids))
 
 
