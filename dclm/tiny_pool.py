@@ -26,7 +26,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from dclm.tiny_pages import Page, Row, ngrams, pages, rows, shares_text
-from dclm.tiny_sources import DEFAULT, Fetched, Progress, Source, fetch, load_sources, members
+from dclm.tiny_sources import DEFAULT, Source, load_sources
+from pipelines.packages import Fetched, Progress, fetch, members
 
 __all__ = [
     "DEFAULT",
@@ -142,13 +143,13 @@ def build(
     (out / "warc").mkdir(parents=True, exist_ok=True)
     counts = {source.name: [0, 0] for source in sources}  # kept, dropped
 
-    def files(item: Fetched) -> list[tuple[str, bytes]]:
+    def files(item: Fetched[Source]) -> list[tuple[str, bytes]]:
         if progress is not None:
             progress(f"read {item.source.name}", fetched.index(item), len(fetched))
         assert item.path is not None, "missing sources have been taken out"
         return members(item.path, source=item.source)
 
-    def with_role(role: str) -> list[Fetched]:
+    def with_role(role: str) -> list[Fetched[Source]]:
         return [item for item in fetched if item.source.role == role and item.path is not None]
 
     heldout: list[tuple[Source, Row]] = []
@@ -219,7 +220,7 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def _why(fetched: list[Fetched], role: str) -> str:
+def _why(fetched: list[Fetched[Source]], role: str) -> str:
     mine = [item for item in fetched if item.source.role == role]
     if not mine:
         return "none is listed"
@@ -228,7 +229,7 @@ def _why(fetched: list[Fetched], role: str) -> str:
     )
 
 
-def _report(item: Fetched, num_pages: int, num_dropped: int) -> SourceReport:
+def _report(item: Fetched[Source], num_pages: int, num_dropped: int) -> SourceReport:
     source = item.source
     return SourceReport(
         name=source.name,

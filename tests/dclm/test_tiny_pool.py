@@ -16,7 +16,7 @@ import yaml
 
 from dclm.tiny_pages import ngrams, pages, rows, shares_text
 from dclm.tiny_pool import DEFAULT, Source, TinyPool, build, fetch, load_sources
-from dclm.tiny_sources import members
+from pipelines.packages import members
 from pipelines.warc import ExtractOptions, documents
 
 PROSE = (
