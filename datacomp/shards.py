@@ -9,7 +9,6 @@ the groups. (Gadre et al. 2023; the layout of the reference's resharder, which t
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
@@ -19,11 +18,9 @@ import numpy.typing as npt
 import orjson
 
 from datacomp.subset import Subset, check_sorted, load_subset, sha256_of, write_subset
-from datacomp.tars import END, Member, TarError, header, padding, samples
 from pipelines.executors import MapTasks
 from pipelines.plan import load_array
 from pipelines.progress import step as progress_step
-from pipelines.readers import ShardError
 from pipelines.records import File, Frozen, digest
 from pipelines.storage import (
     Done,
@@ -34,6 +31,7 @@ from pipelines.storage import (
     open_store,
     write_bytes,
 )
+from pipelines.tars import END, Member, TarError, header, padding, samples, tar_bytes
 from pipelines.tasks import once
 from pipelines.writers import write_array
 
@@ -209,7 +207,7 @@ def _group(task: GroupTask, store: Store | None) -> Done:
     found: list[npt.NDArray[np.int64]] = []
     try:
         for name in task.shards:
-            with _Bytes(source, name) as data:
+            with tar_bytes(source, name) as data:
                 where = f"{source.uri}/{name}"
                 entries, uids = _read(data, where, task.quarantine, skipped)
                 first, count = _look_up(ids, uids)
@@ -291,38 +289,6 @@ def _look_up(
         b = np.searchsorted(tails, low[place], side="right")
         begin[place], count[place] = first[place] + a, b - a
     return begin, count
-
-
-class _Bytes:
-    """The bytes of a file: mapped where it is local, else read whole."""
-
-    def __init__(self, store: Store, name: str) -> None:
-        self._store, self._name = store, name
-        self._open: list[Any] = []
-
-    def __enter__(self) -> memoryview:
-        path = self._store.local_path(self._name)
-        if path is None:
-            return memoryview(self._store.read_bytes(self._name))
-        try:
-            if path.stat().st_size == 0:
-                return memoryview(b"")
-            with path.open("rb") as file:
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except FileNotFoundError:
-            raise ShardError(f"there is no tar {path}") from None
-        view = memoryview(mapped)
-        self._open = [view, mapped]
-        return view
-
-    def __exit__(self, *_: object) -> None:
-        if self._open:
-            view, mapped = self._open
-            view.release()
-            try:
-                mapped.close()
-            except BufferError:  # an array over it is collected a moment later
-                return
 
 
 class _Output:

@@ -112,6 +112,8 @@ def aggregate_draws(
     """An aggregate on each resample of the items, from the draws of its tasks."""
     if wanted.how == "task":
         return draws[tasks[0].name]
+    if wanted.how == "mean":
+        return np.asarray(np.mean([draws[task.name] for task in tasks], axis=0))
     parts = [centered(draws[task.name], baseline(task, wanted.baselines)) for task in tasks]
     return np.asarray(np.mean(parts, axis=0))
 
@@ -125,11 +127,19 @@ def _one(
     if wanted.how == "task":
         only = scores[tasks[0].name]
         return Score.model_validate(only.model_dump(include=set(Score.model_fields)))
-    guesses = {task.name: baseline(task, wanted.baselines) for task in tasks}
+    names = [task.name for task in tasks]
+    if wanted.how == "mean":
+        metric, parts = "mean score", [scores[name].value for name in names]
+    else:
+        metric = "centered accuracy"
+        guesses = [baseline(task, wanted.baselines) for task in tasks]
+        parts = [
+            centered(scores[name].value, guess) for name, guess in zip(names, guesses, strict=True)
+        ]
     return Score(
-        metric="centered accuracy",
-        value=float(np.mean([centered(scores[n].value, guess) for n, guess in guesses.items()])),
+        metric=metric,
+        value=float(np.mean(parts)),
         stderr=standard_error(aggregate_draws(wanted, tasks, draws)),
-        num_items=sum(scores[name].num_items for name in guesses),
+        num_items=sum(scores[name].num_items for name in names),
         higher_is_better=wanted.higher_is_better,
     )

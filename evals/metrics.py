@@ -51,10 +51,12 @@ def generation_is_right(cleaned: str, labels: Iterable[str]) -> bool:
 
 
 def score_of(tally: Tally) -> float:
-    """The mean over groups of sum(numerator) / sum(denominator)."""
-    numerator = np.bincount(tally.group, weights=tally.numerator)
-    denominator = np.bincount(tally.group, weights=tally.denominator)
-    return float(np.mean(numerator / denominator))
+    """The mean over groups of sum(numerator) / sum(denominator), or the worst of them."""
+    _, group = np.unique(tally.group, return_inverse=True)
+    numerator = np.bincount(group, weights=tally.numerator)
+    denominator = np.bincount(group, weights=tally.denominator)
+    ratios = numerator / denominator
+    return float(ratios.min() if tally.worst else np.mean(ratios))
 
 
 def bootstrap(tally: Tally, *, seed: int, num_draws: int = NUM_DRAWS) -> np.ndarray:
@@ -63,8 +65,8 @@ def bootstrap(tally: Tally, *, seed: int, num_draws: int = NUM_DRAWS) -> np.ndar
     Items are drawn with replacement within their group, as many as the group has. Two tasks over
     the same items with the same seed draw the same items, so that their errors stay correlated.
     """
-    total = np.zeros(num_draws)
     groups = np.unique(tally.group)
+    total = np.full(num_draws, np.inf) if tally.worst else np.zeros(num_draws)
     for group in groups:
         members = np.flatnonzero(tally.group == group)
         numerator, denominator = tally.numerator[members], tally.denominator[members]
@@ -74,8 +76,12 @@ def bootstrap(tally: Tally, *, seed: int, num_draws: int = NUM_DRAWS) -> np.ndar
             size = (min(at_once, num_draws - start), len(members))
             drawn = rng.integers(0, len(members), size=size, dtype=np.uint32)
             ratio = numerator[drawn].sum(axis=1) / denominator[drawn].sum(axis=1)
-            total[start : start + len(ratio)] += ratio
-    return total / len(groups)
+            part = total[start : start + len(ratio)]
+            if tally.worst:
+                np.minimum(part, ratio, out=part)
+            else:
+                part += ratio
+    return total if tally.worst else total / len(groups)
 
 
 def standard_error(draws: np.ndarray) -> float:

@@ -8,7 +8,7 @@ the loss of every continuation token, never a sum or a mean: what the losses mea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -106,3 +106,29 @@ def as_encoder(tokenizer: Any) -> Encoder:
         f"cannot tokenise with a {type(tokenizer).__name__}: expected a tokenizers.Tokenizer or "
         "an object with tokenise(texts) -> lists of ids"
     )
+
+
+class PictureError(ValueError):
+    """A picture that does not decode: its place among those that were handed over, and why."""
+
+    def __init__(self, position: int, reason: str) -> None:
+        super().__init__(f"picture {position}: {reason}")
+        self.position, self.reason = position, reason
+
+
+@runtime_checkable
+class ImageTextModel(Hashable, Protocol):
+    """A model with one space for pictures and texts.
+
+    `id` and `settings` as of a language model. Features are float32, (number, dim), as the towers
+    give them: nothing is normalised here.
+    """
+
+    id: str
+    settings: dict[str, Any]
+
+    def encode_images(self, pictures: Iterable[bytes]) -> Floats:
+        """Features of encoded pictures (JPEG, PNG, WebP), in order. PictureError for a bad one."""
+        ...
+
+    def encode_texts(self, texts: Sequence[str]) -> Floats: ...

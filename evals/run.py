@@ -20,7 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evals.aggregate import aggregate_suite
+from evals.datacomp_json import Metrics, write_results
 from evals.metrics import bootstrap, score_of, standard_error
+from evals.models import ModelError
 from evals.suite import Suite, load_suite
 from evals.tasks import DataError, EvalError, Task, TaskData, kind_of, read_data
 from pipelines.records import (
@@ -44,6 +46,7 @@ from pipelines.storage import (
     open_store,
     write_bytes,
 )
+from pipelines.writers import write_array
 
 CHUNK_ROWS = 256
 RECORD = "record.json"
@@ -83,8 +86,7 @@ class _Data(NamedTuple):
 
     @classmethod
     def of(cls, data: TaskData) -> _Data:
-        duplicated = sum(len(set(item.options)) < len(item.options) for item in data.items)
-        return cls(len(data.items), duplicated, data.sha256, data.verified)
+        return cls(data.num_rows, data.num_duplicated, data.sha256, data.verified)
 
 
 def run(
@@ -105,10 +107,10 @@ def run(
     """
     started, clock = now(), time.perf_counter()
     suite = load_suite(suite) if isinstance(suite, str) else suite
-    folder = Path(data)
+    folder = str(data)
     tasks = suite.load_tasks()
     _check_length(model, suite)
-    loaded = [_Data.of(read_data(task, folder)) for task in tasks]
+    loaded = _read_all(tasks, folder)
     work = _work(suite, tasks, loaded, model)
     parents = {"model": model.id}
     key = ScoresRecord.key_of(work=work, parents=parents)
@@ -122,13 +124,19 @@ def run(
         for chunk in _chunks(task, one, digest([key, ref.model_dump(mode="json")]))
     ]
     ask = partial(run_chunk, model=model, folder=folder, out=str(out), window=suite.window)
-    done = list(map_tasks(ask, chunks) if map_tasks else map(ask, chunks))
+    done = _all_done(list(map_tasks(ask, chunks) if map_tasks else map(ask, chunks)))
     files = [file for one in done for file in one.files]
     scores, draws = [], {}
+    measured: dict[str, Metrics] = {}
     for task in tasks:
         log = read_log(store, [f.name for f in files if f.name.startswith(f"logs/{task.name}/")])
         score, draws[task.name] = score_task(task, log)
         scores.append(score)
+        metrics = getattr(kind_of(task.kind), "metrics", None)
+        if metrics is not None:
+            measured[task.name] = metrics(task, log)
+    if measured:
+        files.append(write_results(store, tasks, measured))
     seconds = time.perf_counter() - clock
     record = ScoresRecord.seal(
         work=work,
@@ -198,23 +206,68 @@ def _standing(store: Store, key: str) -> ScoresRecord | None:
 
 def _chunks(task: Task, data: _Data, key: str) -> list[Chunk]:
     starts = range(0, data.num_rows, CHUNK_ROWS)
-    spans = [(start, min(start + CHUNK_ROWS, data.num_rows)) for start in starts]
+    if getattr(kind_of(task.kind), "whole", False):
+        spans = [(0, data.num_rows)]
+    else:
+        spans = [(start, min(start + CHUNK_ROWS, data.num_rows)) for start in starts]
     return [Chunk(task, data.sha256, *span, key=digest([key, *span])) for span in spans]
 
 
 @lru_cache(maxsize=4)
-def _load(task: Task, folder: Path, sha256: str) -> TaskData:
+def _load(task: Task, folder: str, sha256: str) -> TaskData:
     """The data that the run was started with, read once in a process for its many chunks."""
     data = read_data(task, folder)
     if data.sha256 != sha256:
         raise DataError(
-            f"task {task.name}: {folder / task.file} changed while the run was going; start again"
+            f"task {task.name}: {folder}/{task.file} changed while the run was going; start again"
         )
     return data
 
 
-def run_chunk(chunk: Chunk, *, model: Any, folder: Path, out: str, window: int) -> Done:
+@dataclass(frozen=True)
+class Failed:
+    """A chunk that could not be asked. The others go on; what they find is kept."""
+
+    task: str
+    error: Exception
+
+
+def _all_done(results: Sequence[Done | Failed]) -> list[Done]:
+    """The commits, if all chunks have one. Otherwise one error that names every failed task."""
+    failed = {one.task: one for one in results if isinstance(one, Failed)}
+    if not failed:
+        return [one for one in results if isinstance(one, Done)]
+    if len(failed) == 1:
+        raise next(iter(failed.values())).error
+    told = "\n".join(f"  {one.error}" for one in failed.values())
+    raise DataError(
+        f"{len(failed)} tasks could not be measured; the others are kept, so that running this "
+        f"again does only these:\n{told}"
+    )
+
+
+def _read_all(tasks: Sequence[Task], folder: str) -> list[_Data]:
+    """What is known of all data. One DataError for everything that is wrong with it."""
+    found, faults = [], []
+    for task in tasks:
+        try:
+            found.append(_Data.of(read_data(task, folder)))
+        except DataError as error:
+            faults.append(str(error))
+    if faults:
+        raise DataError("\n".join(faults))
+    return found
+
+
+def run_chunk(chunk: Chunk, *, model: Any, folder: str, out: str, window: int) -> Done | Failed:
     """Ask the questions of one chunk and commit their log, unless that was done before."""
+    try:
+        return _run_chunk(chunk, model=model, folder=folder, out=out, window=window)
+    except (DataError, ModelError) as error:
+        return Failed(chunk.task.name, error)
+
+
+def _run_chunk(chunk: Chunk, *, model: Any, folder: str, out: str, window: int) -> Done:
     store = open_store(out)
     standing = find_done(store, chunk.key)
     if standing is not None:
@@ -222,12 +275,16 @@ def run_chunk(chunk: Chunk, *, model: Any, folder: Path, out: str, window: int) 
     clock = time.perf_counter()
     data = _load(chunk.task, folder, chunk.sha256)
     rows = range(chunk.start, chunk.stop)
-    log = kind_of(chunk.task.kind).answer(chunk.task, data, rows, model, window=window)
+    answer = kind_of(chunk.task.kind).answer(chunk.task, data, rows, model, window=window)
+    log, features = answer if isinstance(answer, tuple) else (answer, {})
     with store.create(attempt_name(chunk.stem, ".parquet")) as writer:
         pq.write_table(log, as_file(writer), compression="zstd")
     seconds = round(time.perf_counter() - clock, 3)
-    file = writer.file(num_rows=log.num_rows)
-    return commit(store, Done(key=chunk.key, files=(file,), seconds=seconds))
+    files = [writer.file(num_rows=log.num_rows)]
+    for name, array in features.items():
+        stem = f"features/{chunk.task.name}/{name}"
+        files.append(write_array(store, attempt_name(stem, ".npy"), array.astype(np.float16)))
+    return commit(store, Done(key=chunk.key, files=tuple(files), seconds=seconds))
 
 
 def read_log(store: Store, names: Sequence[str]) -> pa.Table:

@@ -22,8 +22,8 @@ class Aggregate(Frozen):
     """One figure over several tasks of a suite: the named ones, a group, a category, or all."""
 
     name: str
-    how: Literal["task", "centered_mean"] = Field(
-        description="the score of the one task, or the mean of centered accuracies"
+    how: Literal["task", "centered_mean", "mean"] = Field(
+        description="the score of the one task, the mean of centered accuracies, or of scores"
     )
     tasks: tuple[str, ...] = Field((), description="tasks by name")
     group: str | None = Field(None, description="tasks of the suite that belong to this group")

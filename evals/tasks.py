@@ -35,6 +35,10 @@ KINDS = {
     "generation": "evals.language",
     "perplexity": "evals.perplexity",
     "token_loss": "evals.token_loss",
+    "image_classification": "evals.zeroshot",
+    "image_retrieval": "evals.zeroshot",
+    "image_association": "evals.zeroshot",
+    "image_attributes": "evals.zeroshot",
 }
 
 VERSIONS = ("v1", "v2")
@@ -93,6 +97,16 @@ class Task(Frozen):
     random_baseline: Baselines
     groups: tuple[str, ...] = Field((), description="aggregates that this task belongs to")
 
+    key: str = Field("", description="pictures: the dataset's key in DataComp's results")
+    title: str = Field("", description="pictures: the dataset's name in DataComp's results")
+    classes: int | None = Field(None, description="pictures: how many classes there are")
+    metadata: tuple[str, ...] = Field((), description="pictures: what a picture's numbers are")
+    group_by: tuple[str, ...] = Field((), description="pictures: the numbers that make groups")
+    other_group: int | None = Field(
+        None, description="pictures: the group of the remainder; the worst is told without it too"
+    )
+    ranks: bool = Field(True, description="pictures: whether the metric is the dataset's main one")
+
     mask_left: int | None = Field(
         None, description="an id up to whose last occurrence nothing is scored; it is taken out"
     )
@@ -138,11 +152,15 @@ class Item:
 
 @dataclass(frozen=True)
 class Tally:
-    """What the items of a task add up to: the score is the mean over groups of sum(n) / sum(d)."""
+    """What the items of a task add up to.
+
+    The score is the mean over groups of sum(n) / sum(d), or with `worst` the lowest of them.
+    """
 
     numerator: np.ndarray[Any, np.dtype[np.float64]]
     denominator: np.ndarray[Any, np.dtype[np.float64]]
     group: np.ndarray[Any, np.dtype[np.int64]]
+    worst: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,9 +171,22 @@ class TaskData:
     sha256: str
     verified: bool
 
+    @property
+    def num_rows(self) -> int:
+        return len(self.items)
+
+    @property
+    def num_duplicated(self) -> int:
+        """Questions that offer the same option twice."""
+        return sum(len(set(item.options)) < len(item.options) for item in self.items)
+
 
 class Kind(Protocol):
-    """How tasks of one kind are read, asked and scored."""
+    """How tasks of one kind are read, asked and scored.
+
+    A kind whose data is no file of rows has `read(task, folder)` besides; one whose questions are
+    asked all at once has `whole = True`; one with more than one metric has `metrics(task, log)`.
+    """
 
     def item(self, row: Mapping[str, Any], index: int, task: Task) -> Item:
         """The item of one JSON row. DataError when the row is not of this kind."""
@@ -209,13 +240,21 @@ def task_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def read_data(task: Task, folder: Path) -> TaskData:
+def read_data(task: Task, folder: Path | str) -> TaskData:
     """Read and check the data of one task.
 
     Raises DataError when the file is missing, has another number of rows than the task says, or
     holds a malformed row. A file that is well formed but not the recorded bytes is read and marked
     `verified=False`: its scores cannot rank.
     """
+    reader = getattr(kind_of(task.kind), "read", None)
+    if reader is not None:
+        data: TaskData = reader(task, str(folder))
+        return data
+    return _read_rows(task, Path(folder))
+
+
+def _read_rows(task: Task, folder: Path) -> TaskData:
     items: list[Item] = []
     checksums = []
     for name in task.files():
@@ -347,7 +386,7 @@ class Finding(Frozen):
     message: str
 
 
-def check_data(task: Task, folder: Path) -> list[Finding]:
+def check_data(task: Task, folder: Path | str) -> list[Finding]:
     """What is wrong or odd with the data of one task; empty when nothing is."""
     try:
         data = read_data(task, folder)

@@ -108,7 +108,7 @@ def _copy_log(store: Store, scores: ScoresRecord, task: str, place: LocalStore, 
     """One task's log as one file (a scores folder may hold it in parts)."""
     if place.exists(name):
         return
-    parts = [file.name for file in scores.outputs if Path(file.name).parent.name == task]
+    parts = [file.name for file in scores.outputs if file.name.startswith(f"logs/{task}/")]
     if len(parts) == 1:
         with store.open(parts[0]) as source, place.create(name) as target:
             copy_into(source, target)

@@ -31,6 +31,8 @@ EVALS_MAY_TAKE = (
     "pipelines.executors",
     "pipelines.readers",
     "pipelines.pool",
+    "pipelines.tars",
+    "pipelines.writers",
 )
 
 THIRD_PARTY = {

@@ -15,10 +15,10 @@ import pytest
 
 from datacomp.shards import PackError, iter_samples, pack
 from datacomp.subset import SubsetError, load_subset
-from datacomp.tars import TarError, header, members, samples
 from pipelines.executors import ProcessMap, map_here
 from pipelines.kernels.uids import SUBSET
 from pipelines.storage import open_store
+from pipelines.tars import TarError, header, members, samples
 
 INPUTS = ("00000000.tar", "00000001.tar", "00000002.tar", "00000005.tar")  # those with stats
 
@@ -415,7 +415,7 @@ def test_mutated_tars_are_refused_or_read_and_counts_add_up(tmp_path: Path) -> N
 
 
 def test_more_members_than_any_shard_has_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from datacomp import tars
+    from pipelines import tars
 
     monkeypatch.setattr(tars, "MAX_MEMBERS", 10)
     data = tar_of(*[(info(f"{n}.txt"), b"") for n in range(11)])

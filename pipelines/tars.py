@@ -7,14 +7,18 @@ files count; anything else in a tar is a fault that names the tar and the member
 from __future__ import annotations
 
 import io
+import mmap
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from pipelines import kernels
 from pipelines.readers import ShardError
+from pipelines.storage import Store
 
 BLOCK = 512
 MAX_MEMBERS = 4_000_000  # in one tar; more is a fault
@@ -41,6 +45,30 @@ class Member:
 
 class TarError(ShardError):
     """A tar that is damaged, or holds what a sample cannot have."""
+
+
+@contextmanager
+def tar_bytes(store: Store, name: str) -> Iterator[memoryview]:
+    """The bytes of a tar: mapped where it is local, else read whole. ShardError for none."""
+    path = store.local_path(name)
+    try:
+        if path is None:
+            data: Any = store.read_bytes(name)
+        elif path.stat().st_size == 0:
+            data = b""
+        else:
+            with path.open("rb") as file:
+                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError:
+        raise ShardError(f"there is no tar {name} in {store.uri}") from None
+    view = memoryview(data)
+    try:
+        yield view
+    finally:
+        with suppress(BufferError):  # an array over it is collected a moment later
+            view.release()
+            if isinstance(data, mmap.mmap):
+                data.close()
 
 
 def samples(data: memoryview, where: str) -> Iterator[list[Member]]:

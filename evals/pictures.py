@@ -1,0 +1,387 @@
+"""Pictures with labels, captions or associations, in the published WebDataset layout.
+
+    <data>/<folder of the task>/
+        classnames.txt  zeroshot_classification_templates.txt  dataset_type.txt
+        test/nshards.txt  test/0.tar  test/1.tar ...
+
+A sample has a picture (webp, png, jpg or jpeg) and its label (`cls`), its captions (`txt`, one per
+line) or, for associations, a `json` with cue, candidates and associations and the candidates'
+pictures as `0.jpg`, `1.jpg`, ...; numbers that make groups are a row in `npy`. Class names and
+templates travel with the data. Retrieval and association sets may also be parquet files as the hub
+has them: columns image and caption, or cue, candidates, associations and candidates_images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from evals.tasks import DataError, Task, TaskData
+from pipelines.storage import Store, open_store
+from pipelines.tars import Member, TarError, samples, tar_bytes
+
+PICTURES = ("webp", "png", "jpg", "jpeg")
+CLASSES, TEMPLATES = "classnames.txt", "zeroshot_classification_templates.txt"
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A cue, and which of its candidates it is associated with. (Bitton et al. 2022, WinoGAViL)"""
+
+    cue: str
+    candidates: tuple[str, ...]
+    associated: tuple[bool, ...]
+    pictures: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One tar, and where its pictures are: (start, bytes) each; or one parquet file, with none."""
+
+    name: str
+    places: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class PictureData(TaskData):
+    """The checked pictures of a task: what they are, not their bytes; `pictures` reads those.
+
+    `gold` (pictures,) is -1 where there is no label; `metadata` (pictures, numbers). `classes` and
+    `templates` are by objective, which is "" where there is only one.
+    """
+
+    uri: str
+    shards: tuple[Shard, ...]
+    keys: tuple[str, ...]
+    gold: Ints
+    metadata: Ints
+    classes: dict[str, tuple[str, ...]]
+    templates: dict[str, tuple[str, ...]]
+    captions: tuple[tuple[str, ...], ...]
+    instances: tuple[Instance, ...]
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.instances) or len(self.keys)
+
+    @property
+    def num_duplicated(self) -> int:
+        return 0
+
+    def pictures(self) -> Iterator[bytes]:
+        """The encoded pictures in order, read shard by shard."""
+        store = open_store(self.uri)
+        for shard in self.shards:
+            if shard.name.endswith(".parquet"):
+                yield from _parquet_pictures(store, shard.name)
+                continue
+            with tar_bytes(store, shard.name) as data:
+                for start, size in shard.places:
+                    yield bytes(data[start : start + size])
+
+    def empty_classes(self) -> list[str]:
+        """Classes that no picture has."""
+        if list(self.classes) != [""] or not len(self.gold):
+            return []
+        there = np.bincount(self.gold, minlength=len(self.classes[""]))
+        return [name for name, n in zip(self.classes[""], there.tolist(), strict=True) if not n]
+
+
+def picture_folder(task: Task, folder: str) -> str:
+    """Where the data of a task lies below the data folder."""
+    return f"{folder.rstrip('/')}/{task.file}"
+
+
+@lru_cache(maxsize=64)
+def read_pictures(task: Task, folder: str) -> PictureData:
+    """Read and check everything about a task's pictures but the pictures themselves.
+
+    DataError names what is missing or malformed: the file, the member, the value.
+    """
+    uri = picture_folder(task, folder)
+    store = open_store(uri)
+    reader = _Reader(task, store)
+    if store.exists("test/nshards.txt"):
+        reader.read_tars(reader.number("test/nshards.txt"))
+    else:
+        names = [e.name for e in store.list() if e.name.endswith(".parquet")]
+        if not names:
+            hint = f" {task.source}" if task.source else ""
+            raise DataError(
+                f"task {task.name}: there is no dataset in {uri} (test/nshards.txt is missing)."
+                f"{hint} Put it there, or choose another folder with --data"
+            )
+        reader.read_parquet(names)
+    return reader.finish(uri)
+
+
+class _Reader:
+    """Collects a dataset file by file."""
+
+    def __init__(self, task: Task, store: Store) -> None:
+        self.task, self.store = task, store
+        self.sha256 = hashlib.sha256()
+        self.shards: list[Shard] = []
+        self.keys: list[str] = []
+        self.gold: list[int] = []
+        self.metadata: list[Ints] = []
+        self.captions: list[tuple[str, ...]] = []
+        self.instances: list[Instance] = []
+        self.num_pictures = 0
+        labelled = task.kind in ("image_classification", "image_attributes")
+        self.classes = self.lists(CLASSES) if labelled else {}
+        self.templates = self.lists(TEMPLATES) if labelled else {}
+
+    def fault(self, what: str) -> DataError:
+        return DataError(f"task {self.task.name}: {self.store.uri}/{what}; get the dataset again")
+
+    def lines(self, name: str) -> list[str]:
+        try:
+            data = self.store.read_bytes(name)
+        except FileNotFoundError:
+            raise self.fault(f"{name} is missing") from None
+        self.sha256.update(hashlib.sha256(data).digest())
+        try:
+            return [line.strip() for line in data.decode("utf-8").splitlines()]
+        except UnicodeDecodeError as error:
+            raise self.fault(f"{name} is not UTF-8 ({error})") from None
+
+    def number(self, name: str) -> int:
+        lines = self.lines(name)
+        if len(lines) != 1 or not lines[0].isdigit():
+            raise self.fault(f"{name}: expected one number, found {lines[:2]}")
+        return int(lines[0])
+
+    def lists(self, name: str) -> dict[str, tuple[str, ...]]:
+        """The lines of a file; of attributes, by the objective before the colon."""
+        lines = self.lines(name)
+        for number, line in enumerate(lines, start=1):
+            if not line:
+                raise self.fault(f"{name}: line {number} is empty")
+        if self.task.kind != "image_attributes":
+            if name == CLASSES and self.task.classes not in (None, len(lines)):
+                raise self.fault(
+                    f"{name} has {len(lines)} classes, the task has {self.task.classes}"
+                )
+            return {"": tuple(lines)}
+        found: dict[str, list[str]] = {}
+        for number, line in enumerate(lines, start=1):
+            objective, colon, value = line.partition(":")
+            if not colon or not value:
+                raise self.fault(f"{name}: line {number} is {line!r}, expected objective:value")
+            found.setdefault(objective, []).append(value)
+        return {objective: tuple(values) for objective, values in found.items()}
+
+    # ---- tars
+
+    def read_tars(self, count: int) -> None:
+        for number in range(count):
+            name = f"test/{number}.tar"
+            places: list[tuple[int, int]] = []
+            try:
+                with tar_bytes(self.store, name) as data:
+                    self.sha256.update(hashlib.sha256(data).digest())
+                    for sample in samples(data, f"{self.store.uri}/{name}"):
+                        self.sample(sample, data, name, places)
+            except (TarError, ValueError) as error:
+                if isinstance(error, DataError):
+                    raise
+                raise DataError(f"task {self.task.name}: {error}; get the dataset again") from None
+            self.shards.append(Shard(name, tuple(places)))
+
+    def sample(
+        self,
+        sample: Sequence[Member],
+        data: memoryview,
+        shard: str,
+        places: list[tuple[int, int]],
+    ) -> None:
+        def read(member: Member) -> bytes:
+            return bytes(data[member.start : member.start + member.size])
+
+        members = {member.extension.lower(): member for member in sample}
+        key = sample[0].key.decode("utf-8", "replace")
+        where = f"{shard}, sample {key}"
+        if self.task.kind == "image_association":
+            self.association(members, read, key, where, places)
+            return
+        found = [members[extension] for extension in PICTURES if extension in members]
+        if len(found) != 1:
+            raise self.fault(f"{where}: {len(found)} pictures, expected one of {PICTURES}")
+        places.append((found[0].start, found[0].size))
+        self.num_pictures += 1
+        self.keys.append(key)
+        if self.task.kind == "image_retrieval":
+            self.caption(read(self.member(members, "txt", where)), where)
+            return
+        if self.task.kind == "image_classification":
+            self.label(read(self.member(members, "cls", where)), where)
+        if self.task.metadata:
+            self.numbers(read(self.member(members, "npy", where)), where)
+
+    def member(self, members: dict[str, Member], extension: str, where: str) -> Member:
+        if extension not in members:
+            raise self.fault(f"{where} has no .{extension}")
+        return members[extension]
+
+    def label(self, value: bytes, where: str) -> None:
+        try:
+            label = int(value)
+        except ValueError:
+            raise self.fault(f"{where}: the label is {value[:20]!r}, no number") from None
+        if not 0 <= label < len(self.classes[""]):
+            raise self.fault(
+                f"{where}: the label {label} is out of range; {CLASSES} has "
+                f"{len(self.classes[''])} classes"
+            )
+        self.gold.append(label)
+
+    def numbers(self, value: bytes, where: str) -> None:
+        try:
+            row = np.load(io.BytesIO(value), allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            raise self.fault(f"{where}: .npy cannot be read ({error})") from None
+        if row.shape != (len(self.task.metadata),) or row.dtype.kind not in "iuf":
+            raise self.fault(
+                f"{where}: .npy is {row.dtype} {row.shape}, expected the "
+                f"{len(self.task.metadata)} numbers {', '.join(self.task.metadata)}"
+            )
+        self.metadata.append(row.astype(np.int64))
+
+    def caption(self, value: bytes, where: str) -> None:
+        lines = tuple(line for line in value.decode("utf-8", "replace").splitlines() if line)
+        if not lines:
+            raise self.fault(f"{where} has no caption")
+        self.captions.append(lines)
+
+    def association(
+        self, members: dict[str, Member], read: Any, key: str, where: str, places: Any
+    ) -> None:
+        told = orjson.loads(read(self.member(members, "json", where)))
+        missing = [k for k in ("cue", "candidates", "associations") if k not in told]
+        if missing:
+            raise self.fault(f"{where}: the json has no {', '.join(missing)}")
+        names = [
+            next((f"{n}.{e}" for e in PICTURES if f"{n}.{e}" in members), None)
+            for n in range(len(told["candidates"]))
+        ]
+        if None in names:
+            raise self.fault(f"{where}: no picture of candidate {names.index(None)}")
+        for name in names:
+            places.append((members[str(name)].start, members[str(name)].size))
+        self.instance(told["cue"], told["candidates"], told["associations"], where)
+        self.keys += [f"{key}.{n}" for n in range(len(names))]
+
+    def instance(
+        self, cue: str, candidates: list[str], associations: list[str], where: str
+    ) -> None:
+        if not associations or not set(associations) <= set(candidates):
+            raise self.fault(f"{where}: the associations {associations} are not all candidates")
+        first = self.num_pictures
+        self.num_pictures += len(candidates)
+        self.instances.append(
+            Instance(
+                cue=cue,
+                candidates=tuple(candidates),
+                associated=tuple(one in associations for one in candidates),
+                pictures=tuple(range(first, self.num_pictures)),
+            )
+        )
+
+    # ---- parquet
+
+    def read_parquet(self, names: Sequence[str]) -> None:
+        if self.task.kind not in ("image_retrieval", "image_association"):
+            raise self.fault("test/nshards.txt is missing")
+        for name in names:
+            with self.store.open(name) as file:
+                self.sha256.update(hashlib.sha256(file.read()).digest())
+                file.seek(0)
+                try:
+                    self.rows(pq.ParquetFile(file), name)
+                except (pa.ArrowException, KeyError) as error:
+                    raise self.fault(f"{name}: {error}") from None
+            self.shards.append(Shard(name))
+
+    def rows(self, file: pq.ParquetFile, name: str) -> None:
+        association = self.task.kind == "image_association"
+        columns = ["cue", "candidates", "associations"] if association else ["caption"]
+        missing = [c for c in columns if c not in file.schema_arrow.names]
+        if missing:
+            raise self.fault(f"{name} has no column {', '.join(missing)}")
+        row = 0
+        for batch in file.iter_batches(batch_size=512, columns=columns):
+            for one in batch.to_pylist():
+                where = f"{name}, row {row}"
+                if association:
+                    self.instance(one["cue"], one["candidates"], one["associations"], where)
+                    self.keys += [f"{row}.{n}" for n in range(len(one["candidates"]))]
+                else:
+                    captions = one["caption"]
+                    listed = captions if isinstance(captions, list) else [captions]
+                    self.caption("\n".join(listed).encode(), where)
+                    self.num_pictures += 1
+                    self.keys.append(f"{row}")
+                row += 1
+
+    # ---- the end
+
+    def finish(self, uri: str) -> PictureData:
+        if not self.num_pictures:
+            raise self.fault("test holds no pictures")
+        if self.task.kind == "image_attributes" and set(self.classes) != set(self.templates):
+            raise self.fault(
+                f"{CLASSES} has the objectives {sorted(self.classes)}, {TEMPLATES} "
+                f"{sorted(self.templates)}"
+            )
+        rows = len(self.instances) or len(self.keys)
+        sha256 = self.sha256.hexdigest()
+        return PictureData(
+            items=(),
+            sha256=sha256,
+            verified=self.verified(rows, sha256),
+            uri=uri,
+            shards=tuple(self.shards),
+            keys=tuple(self.keys),
+            gold=np.array(self.gold, dtype=np.int64),
+            metadata=np.array(self.metadata, dtype=np.int64).reshape(
+                -1 if self.metadata else 0, len(self.task.metadata)
+            ),
+            classes=self.classes,
+            templates=self.templates,
+            captions=tuple(self.captions),
+            instances=tuple(self.instances),
+        )
+
+    def verified(self, rows: int, sha256: str) -> bool:
+        """Whether the data is what the task says: its checksum, or where none is known its size."""
+        if self.task.sha256 is not None:
+            return sha256 == self.task.sha256
+        if self.task.built:
+            if not self.store.exists("built.json"):
+                return False
+            told = orjson.loads(self.store.read_bytes("built.json"))
+            return bool(told.get("sha256") == sha256)
+        return rows == self.task.rows
+
+
+def _parquet_pictures(store: Store, name: str) -> Iterator[bytes]:
+    with store.open(name) as file:
+        parquet = pq.ParquetFile(file)
+        several = "candidates_images" in parquet.schema_arrow.names
+        column = "candidates_images" if several else "image"
+        for batch in parquet.iter_batches(batch_size=64, columns=[column]):
+            for value in batch.column(0).to_pylist():
+                for one in value if several else [value]:
+                    yield one["bytes"]
