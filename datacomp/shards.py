@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from datacomp.errors import PackError
 from datacomp.subset import Subset, check_sorted, load_subset, sha256_of, write_subset
 from pipelines.executors import MapTasks
 from pipelines.plan import load_array
@@ -39,10 +40,6 @@ META, SAMPLE_IDS, SHARDS = "meta.json", "sample_ids.npy", "shards.json"
 SHARD_SIZE = 10_000
 GROUP_SHARDS = 64
 WRITE_BYTES = 1 << 20
-
-
-class PackError(ValueError):
-    """A packing that cannot be done; the message says what to change."""
 
 
 class GroupTask(Frozen):

@@ -9,16 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from datacomp.errors import SubsetError
 from pipelines.kernels.uids import SUBSET
 from pipelines.records import File
 from pipelines.storage import Store, open_store
 
 Subset = npt.NDArray[Any]
 COPY_ROWS = 1 << 20
-
-
-class SubsetError(ValueError):
-    """A file that is no list of uids, or not a sorted one."""
 
 
 def load_subset(uri: str) -> Subset:

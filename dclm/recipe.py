@@ -229,13 +229,16 @@ def budget_faults(packed: PackedRecord, model: ModelRecord, recipe: Recipe) -> l
         "mode": (work.mode, "lossless"),
         "sequence length": (work.sequence_length, recipe.model.seq_len),
         "data seed": (work.seed, recipe.data_seed),
-        "tokenizer": (work.tokenizer.name, recipe.tokenizer.name),
+        "tokenizer": (work.tokenizer and work.tokenizer.name, recipe.tokenizer.name),
         "pad id": (work.parameters.get("pad"), recipe.tokenizer.pad),
         "end of text": (work.parameters.get("end_of_text"), recipe.tokenizer.end_of_text),
         "vocabulary": (work.parameters.get("vocab_size"), recipe.model.vocab_size),
     }
     if recipe.tokenizer.sha256 is not None:
-        wanted["tokenizer's sha256"] = (work.tokenizer.sha256, recipe.tokenizer.sha256)
+        wanted["tokenizer's sha256"] = (
+            work.tokenizer and work.tokenizer.sha256,
+            recipe.tokenizer.sha256,
+        )
     for name, (found, expected) in wanted.items():
         if found != expected:
             faults.append(f"packed with {name} {found!r}; the recipe has {expected!r}")

@@ -178,7 +178,7 @@ def _packed_record(store: Store) -> PackedRecord:
 
 def _check_recipe(record: PackedRecord, recipe: Recipe, uri: str) -> None:
     found = {
-        "tokenizer": record.work.tokenizer.name,
+        "tokenizer": record.work.tokenizer and record.work.tokenizer.name,
         "sequence length": record.work.sequence_length,
         "vocabulary": record.work.parameters.get("vocab_size"),
         "data seed": record.work.seed,

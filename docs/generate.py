@@ -69,7 +69,6 @@ def _cell(text: str) -> str:
 
 def commands_page() -> str:
     """Every command with its options."""
-    from datacomp.__main__ import app as datacomp
     from evals.__main__ import app as evals
     from leaderboard.__main__ import app as leaderboard
     from leaderboard.cli import command_line
@@ -82,7 +81,7 @@ def commands_page() -> str:
     ]
     apps = {
         "dclm": command_line("dclm"),
-        "datacomp": datacomp,
+        "datacomp": command_line("datacomp"),
         "pipelines": pipelines,
         "evals": evals,
         "leaderboard": leaderboard,

@@ -187,7 +187,9 @@ def _row(entry: Entry) -> Row:
             higher_is_better=aggregate.higher_is_better,
         ),
         behind_leader=None,
-        budget=Budget(unit=benchmark.budget_unit, seen=int(model.results["tokens_seen"])),
+        budget=Budget(
+            unit=benchmark.budget_unit, seen=int(model.results[f"{benchmark.budget_unit}_seen"])
+        ),
         dataset=Size(size=packed.counts[benchmark.size_count], unit=benchmark.size_unit),
         kept_fraction=dataset.counts["rows_out"] / rows_in if rows_in else None,
         seeds=tuple(

@@ -120,10 +120,12 @@ def curate(current: Round, pipeline: Pipeline, *, quarantine: bool = False) -> C
         current.scale.name, workspace=current.workspace, map_tasks=current.map_tasks
     )
     pipeline = sized(current, pipeline)
-    work = dataset_work(pipeline, quarantine=quarantine, format="parquet")
+    form = current.benchmark.dataset_format
+    work = dataset_work(pipeline, quarantine=quarantine, format=form)
     key = DatasetRecord.key_of(work=work, parents={"pool": pool.record.id})
     home = f"{current.home}/{pipeline.name}-{key[:8]}"
-    result = run(
+    curate_pool = getattr(current.package, "curate", run)
+    result: Result = curate_pool(
         pipeline,
         pool,
         out=f"{home}/dataset",
@@ -179,7 +181,9 @@ def pack_folder(current: Round, dataset: str, out: str, method: str) -> str:
             dataset, current.recipe, out=out, map_tasks=current.map_tasks
         )
         write_chain(open_store(out), read_chain(open_store(dataset)))
-        say(f"{method}: packed {record.counts.get('tokens', 0):,} tokens (packed {record.id[:8]})")
+        size = record.counts.get(current.benchmark.size_count, 0)
+        unit = current.benchmark.size_unit
+        say(f"{method}: packed {size:,} {unit} (packed {record.id[:8]})")
     else:
         say(f"{method}: packed before")
     return out
@@ -271,12 +275,17 @@ def train(
 
 
 def check_seeds(current: Round, seeds: Sequence[int]) -> None:
-    """RuleError for a seed that the recipe does not allow."""
-    allowed = tuple(current.recipe.seeds)
+    """RuleError for a seed that the recipe of a round does not allow."""
+    check_seeds_of(current.recipe, seeds)
+
+
+def check_seeds_of(recipe: Any, seeds: Sequence[int]) -> None:
+    """RuleError for a seed that a recipe does not allow."""
+    allowed = tuple(recipe.seeds)
     for seed in seeds:
         if seed not in allowed:
             raise RuleError(
-                f"seed {seed} is not allowed at scale {current.scale.name}; allowed: "
+                f"seed {seed} is not allowed at scale {recipe.scale}; allowed: "
                 f"{', '.join(map(str, allowed))}"
             )
 

@@ -62,6 +62,9 @@ class Benchmark(Frozen):
     modality: Literal["text", "image_text", "image"]
     description: str
     budget_unit: str = Field(description="what training budgets count: tokens or samples")
+    dataset_format: Literal["parquet", "uids"] = Field(
+        "parquet", description="what curation writes: tables, or a list of uids"
+    )
     size_unit: str = Field(description="what a dataset's size on the board counts")
     size_count: str = Field(description="the count of the packed record that holds that size")
     tracks: tuple[Track, ...]

@@ -333,16 +333,18 @@ class AssetRecord(Record):
 
 
 class PackedWork(Frozen):
-    tokenizer: AssetRef
-    sequence_length: int
-    seed: int
+    """How a dataset was packed. Pictures with captions have no tokenizer, length or seed here."""
+
+    tokenizer: AssetRef | None = None
+    sequence_length: int | None = None
+    seed: int | None = None
     mode: str
     layout: str
     parameters: dict[str, JSON] = Field(default_factory=dict)
 
 
 class PackedRecord(Record):
-    """Fixed-length training data. Parent: `dataset`."""
+    """Training data: sequences of one length, or shards of samples. Parent: `dataset`."""
 
     kind: Literal["packed"] = "packed"
     work: PackedWork

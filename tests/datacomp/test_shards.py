@@ -13,8 +13,9 @@ import numpy as np
 import orjson
 import pytest
 
-from datacomp.shards import PackError, iter_samples, pack
-from datacomp.subset import SubsetError, load_subset
+from datacomp.errors import PackError, SubsetError
+from datacomp.shards import iter_samples, pack
+from datacomp.subset import load_subset
 from pipelines.executors import ProcessMap, map_here
 from pipelines.kernels.uids import SUBSET
 from pipelines.storage import open_store

@@ -1,0 +1,242 @@
+"""open_clip's training loop, called with chance, number of steps and messages in hand.
+
+The loop is `open_clip_train.main.main` as installed. What is put in its place while it runs:
+
+- every part of the training seeds all generators from (seed, part, process), and loader processes
+  start anew with it: a part that is done again gives the same batches;
+- the loader ends after exactly the recipe's steps, whatever the number of its processes, and the
+  number of parts that a batch is computed in;
+- metrics are taken as numbers where it would write them to TensorBoard;
+- on processors, and under Ray, the process group is made in a way that those have.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import open_clip
+import open_clip_train.data as clip_data
+import open_clip_train.main as clip_main
+import orjson
+import torch
+import torch.distributed as dist
+import webdataset
+
+from datacomp.errors import TrainError
+from datacomp.recipe import MODELS, Recipe, num_steps, steps_per_part
+from pipelines.progress import short
+
+METRICS, SKIPPED, LOG = "metrics.jsonl", "skipped.jsonl", "log.txt"
+MAX_SKIPPED = 0.1  # of the samples read: more is no accident, but a broken pool
+LINE_SECONDS = 60.0  # between two lines of progress
+
+
+def run(
+    argv: list[str],
+    folder: Path,
+    recipe: Recipe,
+    *,
+    seed: int,
+    rank: int,
+    parts: int,
+    num_threads: int,
+    progress: Callable[[str], None] | None = None,
+) -> None:
+    """Run the loop with its arguments; TrainError when it refuses, or the loss is no number."""
+    open_clip.add_model_config(MODELS)
+    if not torch.cuda.is_available():
+        torch.set_num_threads(num_threads)
+    state = _Chance(seed, rank)
+    messages = _Messages(folder, quiet=rank > 0)
+    metrics = partial(_Metrics, folder, recipe, progress)
+    batches = steps_per_part(recipe) * parts
+    replaced: list[tuple[Any, str, Any]] = [
+        (clip_data, "pytorch_worker_seed", state.worker_seed),
+        (webdataset, "shuffle", partial(webdataset.shuffle, rng=state.shuffle)),
+        (webdataset, "WebLoader", _loader_without_memory),
+        (clip_main, "get_data", partial(_get_data, clip_main.get_data, state, batches)),
+        (clip_main, "setup_logging", lambda *_: None),
+        (clip_main, "tensorboard", SimpleNamespace(SummaryWriter=lambda _: metrics())),
+    ]
+    if not torch.cuda.is_available():
+        on_processors = partial(_on_processors, torch.nn.parallel.DistributedDataParallel)
+        replaced.append((torch.nn.parallel, "DistributedDataParallel", on_processors))
+    if dist.is_initialized():  # by Ray
+        replaced.append((dist, "init_process_group", lambda **_: None))
+    with ExitStack() as stack:
+        for place, name, value in replaced:
+            stack.enter_context(mock.patch.object(place, name, value))
+        stack.enter_context(_listening(messages))
+        told = clip_main.main(argv)
+    if told not in (None, 0):
+        raise TrainError(f"{folder}: open_clip refused to train ({told}); see {LOG}")
+
+
+class _Chance:
+    """Where all randomness of one process comes from."""
+
+    def __init__(self, seed: int, rank: int) -> None:
+        self.seed, self.rank = seed, rank
+        self.shuffle = random.Random()  # of the buffer of samples
+
+    def mixed(self, part: int) -> int:
+        """A number of this seed, part and process alone."""
+        return (self.seed * 1_000_003 + part) * 65_537 + self.rank
+
+    def start(self, part: int) -> None:
+        """Begin a part: what comes after depends on nothing that came before."""
+        number = self.mixed(part)
+        torch.manual_seed(number)
+        random.seed(number)
+        self.shuffle.seed(number)
+        np.random.seed(number % 2**32)
+
+    def worker_seed(self, increment: int = 0) -> int:
+        """Of a loader process its own, which torch derives; without them, the training's."""
+        info = torch.utils.data.get_worker_info()
+        base = self.mixed(0) if info is None else info.seed
+        return base + increment * (1 if info is None else max(1, info.num_workers))
+
+
+class _Part:
+    """A loader that begins each part of the training from its number, and ends after its steps."""
+
+    def __init__(self, loader: Any, part: Any, state: _Chance, num_batches: int) -> None:
+        self._loader, self._part, self._state = loader, part, state
+        self.num_batches = num_batches
+        self.num_samples = loader.num_samples
+
+    def __iter__(self) -> Iterator[Any]:
+        self._state.start(self._part.get_value())
+        return islice(iter(self._loader), self.num_batches)
+
+
+def _get_data(
+    given: Callable[..., Any], state: _Chance, batches: int, *told: Any, **named: Any
+) -> Any:
+    found = given(*told, **named)
+    info = found["train"]
+    info.dataloader = _Part(info.dataloader, info.shared_epoch, state, batches)
+    return found
+
+
+def _loader_without_memory(*told: Any, **named: Any) -> Any:
+    """Loader processes that start anew with each part; batches go over to a GPU side by side."""
+    named["persistent_workers"] = False
+    named["pin_memory"] = torch.cuda.is_available()
+    return _WebLoader(*told, **named)
+
+
+_WebLoader = webdataset.WebLoader
+
+
+def _on_processors(given: Any, model: Any, device_ids: Any = None, **named: Any) -> Any:
+    """Data parallelism without devices."""
+    return given(model, **named)
+
+
+# ---- what it says
+
+
+class _Metrics:
+    """Takes the loop's numbers, a line of JSON for each step that it tells of."""
+
+    def __init__(
+        self, folder: Path, recipe: Recipe, progress: Callable[[str], None] | None
+    ) -> None:
+        self._path, self._recipe, self._progress = folder / METRICS, recipe, progress
+        self._row: dict[str, float] = {}
+        self._seconds = -LINE_SECONDS
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        self._row[name.removeprefix("train/")] = float(value)
+        if name == "train/loss":  # the last one of a step
+            self._write(step)
+            self._row = {}
+
+    def _write(self, step: int) -> None:
+        row = self._row
+        line = {
+            "step": step,
+            "samples": (step + 1) * self._recipe.global_batch_size,
+            "loss": row["loss"],
+            "logit_scale": row["scale"],
+            "learning_rate": row["lr"],
+            "samples_per_second": row["samples_per_second"],
+            "data_seconds": row["data_time"],
+            "batch_seconds": row["batch_time"],
+        }
+        if not math.isfinite(row["loss"]):
+            raise TrainError(
+                f"{self._path.parent}: the loss is {row['loss']} at step {step}; look at "
+                f"{METRICS}, remove the folder and try another seed, or report the recipe"
+            )
+        with self._path.open("ab") as file:
+            file.write(orjson.dumps(line) + b"\n")
+        if self._progress is not None:
+            self._tell(line)
+
+    def _tell(self, line: dict[str, Any]) -> None:
+        import time
+
+        total = num_steps(self._recipe)
+        last = line["step"] + 1 == total
+        if time.monotonic() - self._seconds < LINE_SECONDS and not last:
+            return
+        self._seconds = time.monotonic()
+        assert self._progress is not None
+        self._progress(progress_line(line, total=total, batch=self._recipe.global_batch_size))
+
+
+def progress_line(line: dict[str, Any], *, total: int, batch: int) -> str:
+    """One line for a person: step, loss, logit scale, speed, share that waits for data, ETA."""
+    left = int((total - line["step"] - 1) * batch / max(line["samples_per_second"], 1e-9))
+    hours, seconds = divmod(left, 3600)
+    eta = f"{hours}h{seconds // 60:02d}m" if hours else f"{seconds // 60}m{seconds % 60:02d}s"
+    waits = line["data_seconds"] / max(line["batch_seconds"], 1e-9)
+    return (
+        f"step {line['step'] + 1:,}/{total:,}  loss {line['loss']:.3f}  "
+        f"scale {line['logit_scale']:.1f}  {short(line['samples_per_second'])} samples/s  "
+        f"waits for data {waits:.0%}  ETA {eta}"
+    )
+
+
+class _Messages(logging.Handler):
+    """Writes what open_clip says to a file, and what it leaves out to another."""
+
+    def __init__(self, folder: Path, *, quiet: bool) -> None:
+        super().__init__(logging.INFO)
+        self._log, self._skipped, self._quiet = folder / LOG, folder / SKIPPED, quiet
+
+    def emit(self, record: logging.LogRecord) -> None:
+        said = record.getMessage()
+        if said.startswith("Handling webdataset error"):
+            with self._skipped.open("ab") as file:  # loader processes write here too
+                file.write(orjson.dumps({"error": said}) + b"\n")
+        elif not self._quiet:
+            with self._log.open("ab") as file:
+                file.write(said.encode("utf-8", "replace") + b"\n")
+
+
+@contextmanager
+def _listening(handler: logging.Handler) -> Iterator[None]:
+    level = logging.root.level
+    logging.root.setLevel(logging.INFO)
+    logging.root.addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.root.removeHandler(handler)
+        logging.root.setLevel(level)
+        handler.close()

@@ -1,0 +1,177 @@
+"""The recipe of a scale: every hyperparameter of a CLIP training, frozen. Imports no torch.
+
+Gadre et al. 2023, tables 1 and 8: batch, learning rate, warmup, samples seen and model by scale;
+what they leave unsaid is open_clip's default and is written down here too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from datacomp.errors import BatchError
+from pipelines.records import Frozen, ModelRecord, PackedRecord
+
+RECIPES = Path(__file__).parent / "recipes"
+MODELS = Path(__file__).parent / "models"
+
+
+class Recipe(Frozen):
+    """All of what a training is given, beside its data and its seed."""
+
+    scale: str
+    ranked: bool = True
+    model: str = Field(description="a model configuration of open_clip, or of `datacomp/models`")
+    samples: int = Field(gt=0, description="samples seen, repeats counted")
+    global_batch_size: int = Field(gt=0, description="samples of one step, over all GPUs")
+    learning_rate: float = Field(gt=0)
+    warmup_steps: int = Field(ge=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = 1e-6
+    weight_decay: float = Field(0.2, description="on matrices only")
+    precision: Literal["amp", "amp_bf16", "fp32"] = "amp"
+    num_checkpoints: int = Field(
+        5, ge=1, description="parts of the training; one can resume after each"
+    )
+    loader_workers: int = Field(
+        4, ge=0, description="loader processes of each GPU, to whose number steps are rounded up"
+    )
+    resampled: Literal[True] = Field(True, description="shards are drawn with replacement")
+    shard_size: int = Field(10_000, ge=1, description="samples of a packed shard")
+    log_every: int = Field(100, ge=1, description="steps between two lines of metrics")
+    seeds: tuple[int, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.samples // self.num_checkpoints < self.global_batch_size:
+            raise ValueError("a part of the training has less than one batch")
+        return self
+
+
+def samples_per_part(recipe: Recipe) -> int:
+    """Samples between two checkpoints, as the reference rounds: down."""
+    return recipe.samples // recipe.num_checkpoints
+
+
+def steps_per_part(recipe: Recipe) -> int:
+    """Steps between two checkpoints: open_clip rounds batches up, for every loader process."""
+    workers = max(1, recipe.loader_workers)
+    batches = -(-samples_per_part(recipe) // recipe.global_batch_size)
+    return -(-batches // workers) * workers
+
+
+def num_steps(recipe: Recipe) -> int:
+    """Optimizer steps of the whole training."""
+    return steps_per_part(recipe) * recipe.num_checkpoints
+
+
+def samples_seen(recipe: Recipe) -> int:
+    """Samples of all steps: a little over the budget, by the rounding."""
+    return num_steps(recipe) * recipe.global_batch_size
+
+
+def accumulation(recipe: Recipe, *, num_gpus: int, fitting: int | None = None) -> int:
+    """Parts in which each GPU computes its share of the batch; `fitting`: samples that it can hold.
+
+    The batch stays what the recipe says. BatchError names the numbers of GPUs that would work.
+    """
+    if recipe.global_batch_size % num_gpus:
+        near = [
+            gpus
+            for gpus in range(max(1, num_gpus // 2), 2 * num_gpus + 1)
+            if recipe.global_batch_size % gpus == 0
+        ]
+        raise BatchError(
+            f"{num_gpus} GPUs cannot share the batch of {recipe.global_batch_size} that scale "
+            f"{recipe.scale} has; numbers near it that can: {', '.join(map(str, near))}"
+        )
+    share = recipe.global_batch_size // num_gpus
+    for parts in range(1, share + 1):
+        if share % parts == 0 and (fitting is None or share // parts <= fitting):
+            return parts
+    raise BatchError(f"not even one sample fits a GPU: --max-batch {fitting}")
+
+
+def process_of(environment: Mapping[str, str] | None = None) -> tuple[int, int]:
+    """This process's number and how many there are, as torchrun, Ray or Slurm tells them."""
+    told = os.environ if environment is None else environment
+    for number, count in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
+        if count in told:
+            return int(told.get(number, "0")), int(told[count])
+    return 0, 1
+
+
+def arguments(
+    recipe: Recipe, *, seed: int, num_gpus: int, parts: int, loader_workers: int | None = None
+) -> list[str]:
+    """The arguments of `open_clip_train.main`: all but the number of loaders the recipe fixes."""
+    named: dict[str, object] = {
+        "model": recipe.model,
+        "dataset-type": "webdataset",
+        "train-num-samples": steps_per_part(recipe) * recipe.global_batch_size,
+        "epochs": recipe.num_checkpoints,
+        "batch-size": recipe.global_batch_size // num_gpus // parts,
+        "accum-freq": parts,
+        "lr": recipe.learning_rate,
+        "warmup": recipe.warmup_steps,
+        "beta1": recipe.betas[0],
+        "beta2": recipe.betas[1],
+        "eps": recipe.eps,
+        "wd": recipe.weight_decay,
+        "precision": recipe.precision,
+        "workers": recipe.loader_workers if loader_workers is None else loader_workers,
+        "seed": seed,
+        "report-to": "tensorboard",
+        "save-frequency": 0,
+        "log-every-n-steps": recipe.log_every,
+    }
+    flags = ["dataset-resampled", "local-loss", "gather-with-grad", "save-most-recent"]
+    if num_gpus > 1 and parts == 1:
+        flags.append("ddp-static-graph")
+    told = [part for name, value in named.items() for part in (f"--{name}", str(value))]
+    return [*told, *(f"--{flag}" for flag in flags)]
+
+
+@cache
+def load_recipe(name: str) -> Recipe:
+    """A recipe by the name of its scale, or from a YAML file. ValueError says what is wrong."""
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        path = RECIPES / f"{name}.yaml"
+        if not path.is_file():
+            known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
+            raise ValueError(f"there is no recipe {name!r}; give a .yaml file or one of: {known}")
+    try:
+        return Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{path}: {where}: {first['msg']}") from None
+
+
+def training_faults(packed: PackedRecord, model: ModelRecord, recipe: Recipe) -> list[str]:
+    """What a judge finds wrong with a packing and a training, in words."""
+    faults = []
+    if packed.work.layout != "webdataset" or packed.work.mode not in ("reshard", "registered"):
+        faults.append(
+            f"packed {packed.id} is {packed.work.layout}/{packed.work.mode}, expected shards made "
+            "by `datacomp pack` or registered"
+        )
+    if packed.work.parameters.get("shard_size") != recipe.shard_size:
+        faults.append(
+            f"packed {packed.id} has shards of {packed.work.parameters.get('shard_size')} samples, "
+            f"expected {recipe.shard_size}"
+        )
+    seen = (model.results or {}).get("samples_seen")
+    if seen != samples_seen(recipe):
+        faults.append(
+            f"model {model.id} saw {seen} samples, expected {samples_seen(recipe)} at scale "
+            f"{recipe.scale}"
+        )
+    return faults

@@ -1,0 +1,108 @@
+"""The stages of DataComp that the leaderboard's round calls; the entry point of this benchmark.
+
+Each function imports its module when it is called, so that `--help` and reading the rules load
+neither torch nor open_clip.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import typer
+
+    from datacomp.recipe import Recipe
+    from pipelines.assets import Assets
+    from pipelines.executors import MapTasks
+    from pipelines.pipeline import Pipeline
+    from pipelines.pool import Pool
+    from pipelines.records import ModelRecord, PackedRecord
+    from pipelines.run import Result
+
+
+def open_pool(scale: str, *, workspace: str, map_tasks: MapTasks) -> Pool:
+    """The pool of a scale, fetched or built below `workspace` when it is not there yet."""
+    from datacomp import pool  # type: ignore[attr-defined]
+
+    return pool.open_scale(scale, workspace=workspace, map_tasks=map_tasks)
+
+
+def assets(scale: str, *, workspace: str) -> Assets:
+    """Where the pipelines of a scale find the files they need."""
+    from datacomp import pool  # type: ignore[attr-defined]
+
+    return pool.assets(scale, workspace=workspace)
+
+
+def eval_data(scale: str, *, workspace: str) -> str:
+    """The folder with the evaluation data of a scale."""
+    from datacomp import pool  # type: ignore[attr-defined]
+
+    return pool.eval_data(scale, workspace=workspace)
+
+
+def curate(
+    pipeline: Pipeline, pool: Pool, *, out: str, map_tasks: MapTasks, quarantine: bool = False
+) -> Result:
+    """Run a pipeline over the pool's tables, to a sorted list of uids."""
+    from datacomp import curate as curation
+
+    return curation.curate(pipeline, pool, out=out, map_tasks=map_tasks, quarantine=quarantine)
+
+
+def recipe(name: str) -> Recipe:
+    """The frozen recipe of a scale, or an experimental one from a YAML file."""
+    from datacomp.recipe import load_recipe
+
+    return load_recipe(name)
+
+
+def num_steps(recipe: Recipe) -> int:
+    """Optimizer steps of one training."""
+    from datacomp.recipe import num_steps as steps
+
+    return steps(recipe)
+
+
+def budget(recipe: Recipe) -> int:
+    """Samples of one training, repeats counted."""
+    from datacomp.recipe import samples_seen
+
+    return samples_seen(recipe)
+
+
+def pack(
+    dataset: str, recipe: Recipe, *, out: str, map_tasks: MapTasks, **options: Any
+) -> PackedRecord:
+    """Copy the samples of a dataset's list from the pool's tars into training shards."""
+    from datacomp import packing
+
+    return packing.pack_dataset(dataset, recipe=recipe, out=out, map_tasks=map_tasks, **options)
+
+
+def train(packed: str, recipe: Recipe, *, seed: int, out: str, **options: Any) -> ModelRecord:
+    """Train one model under the recipe."""
+    from datacomp import train as training
+
+    return training.train(packed, recipe=recipe, seed=seed, out=out, **options)
+
+
+def load(model: str, **options: Any) -> Any:
+    """A trained model behind the protocol of evals for pictures and texts."""
+    from datacomp import scoring
+
+    return scoring.load(model, **options)
+
+
+def check_training(packed: PackedRecord, model: ModelRecord, recipe: Recipe) -> list[str]:
+    """The broken rules of packing and training, for the judge."""
+    from datacomp.recipe import training_faults
+
+    return training_faults(packed, model, recipe)
+
+
+def commands() -> typer.Typer:
+    """This benchmark's own commands, and its own forms of stages."""
+    from datacomp.commands import app
+
+    return app

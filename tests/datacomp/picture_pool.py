@@ -1,0 +1,82 @@
+"""A small pool of drawn pictures with true captions, in CommonPool's layout: tables and tars."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image, ImageDraw
+
+COLOURS = {
+    "red": (220, 30, 30),
+    "green": (30, 180, 60),
+    "blue": (40, 60, 220),
+    "yellow": (235, 215, 40),
+}
+SHAPES = ("circle", "square", "triangle")
+
+
+def draw(number: int, *, side: int = 48) -> tuple[bytes, str]:
+    """A picture as PNG and what it shows; equal numbers draw equal bytes."""
+    rng = np.random.default_rng(number)
+    colour = list(COLOURS)[int(rng.integers(len(COLOURS)))]
+    shape = SHAPES[int(rng.integers(len(SHAPES)))]
+    picture = Image.new("RGB", (side, side), tuple(rng.integers(200, 256, 3).tolist()))
+    pen = ImageDraw.Draw(picture)
+    x, y = (int(v) for v in rng.integers(2, side // 3, 2))
+    size = int(rng.integers(side // 2, side - max(x, y)))
+    box = (x, y, x + size, y + size)
+    if shape == "circle":
+        pen.ellipse(box, fill=COLOURS[colour])
+    elif shape == "square":
+        pen.rectangle(box, fill=COLOURS[colour])
+    else:
+        pen.polygon([(x, y + size), (x + size, y + size), (x + size // 2, y)], fill=COLOURS[colour])
+    out = io.BytesIO()
+    picture.save(out, "PNG")
+    return out.getvalue(), f"a {colour} {shape}"
+
+
+def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
+
+
+def write_pictures(folder: Path, *, tars: int = 2, per_tar: int = 60, broken: int = 0) -> list[str]:
+    """Tables in `metadata`, tars in `shards`; the first `broken` pictures do not decode."""
+    (folder / "metadata").mkdir(parents=True)
+    (folder / "shards").mkdir()
+    uids = []
+    for number in range(tars):
+        rows = []
+        with tarfile.open(folder / "shards" / f"{number:08d}.tar", "w") as tar:
+            for index in range(per_tar):
+                place = number * per_tar + index
+                picture, caption = draw(place)
+                uid = hashlib.sha256(f"{place}".encode()).hexdigest()[:32]
+                uids.append(uid)
+                key = f"{number:05d}{index:04d}"
+                add_member(tar, f"{key}.png", b"no picture" if place < broken else picture)
+                add_member(tar, f"{key}.txt", caption.encode())
+                add_member(tar, f"{key}.json", orjson.dumps({"uid": uid, "caption": caption}))
+                rows.append(
+                    {
+                        "uid": uid,
+                        "url": f"https://example.org/{place}",
+                        "text": caption,
+                        "original_width": 48,
+                        "original_height": 48,
+                        "clip_b32_similarity_score": 0.1,
+                        "clip_l14_similarity_score": place / (tars * per_tar),
+                    }
+                )
+        table = pa.Table.from_pylist(rows)
+        pq.write_table(table, folder / "metadata" / f"{number:08d}.parquet")
+    return uids
