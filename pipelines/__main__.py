@@ -12,6 +12,7 @@ import yaml
 
 from pipelines import assets as asset_files
 from pipelines import contract, duplicate_groups, forecast, report, report_html, sizing
+from pipelines import status as run_status
 from pipelines.assets import Assets
 from pipelines.batch import Batch
 from pipelines.chain import RECORD
@@ -41,7 +42,7 @@ from pipelines.pipeline import Pipeline
 from pipelines.pool import open_pool
 from pipelines.progress import say
 from pipelines.readers import format_of, jsonl_schema, read_shard
-from pipelines.run import FOLDERS, Result, finished, run
+from pipelines.run import FOLDERS, Result, finished, read_run, retry, run
 from pipelines.storage import open_store, unreferenced
 from pipelines.trace import row_by_url, trace
 from pipelines.trace_text import trace_text
@@ -56,6 +57,10 @@ app = typer.Typer(
 asset_app = typer.Typer(help="Files that operators need.", no_args_is_help=True)
 app.add_typer(asset_app, name="assets")
 
+Cluster = Annotated[str | None, typer.Option(help="Run on Ray: `local` or an address.")]
+MaxFailedShards = Annotated[
+    int, typer.Option(min=0, help="Shards that may fail while the others go on.")
+]
 Config = Annotated[Path, typer.Argument(help="A pipeline's YAML file.")]
 
 
@@ -70,10 +75,11 @@ def run_command(
     out_uri: Annotated[str, typer.Option("--out", help="Where the run's folder goes.")],
     assets: AssetFolders = None,
     workers: Workers = 1,
-    cluster: Annotated[str | None, typer.Option(help="Run on Ray: `local` or an address.")] = None,
+    cluster: Cluster = None,
     quarantine: Annotated[
         bool, typer.Option("--quarantine", help="Set bad rows aside instead of stopping.")
     ] = False,
+    max_failed_shards: MaxFailedShards = 0,
     format: Annotated[
         str, typer.Option(help="Output: parquet, jsonl.zst or jsonl.gz.")
     ] = "parquet",
@@ -107,6 +113,7 @@ def run_command(
         map_tasks=executor(workers, cluster=cluster),
         quarantine=quarantine,
         format=format,
+        max_failed_shards=max_failed_shards,
     )
     report_html.write(open_store(out_uri), result)
     show_result(result, out_uri, as_json=json)
@@ -267,12 +274,39 @@ def status(
     uri: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder or prefix.")],
     json: Json = False,
 ) -> None:
-    """Show how far a run is."""
-    state = report.status(open_store(uri))
+    """Show how far a run is: from any machine that sees its folder or bucket, while it goes."""
+    state = run_status.status(open_store(uri))
     if json:
         show_json(state)
     else:
-        out(report.status_text(state))
+        out(run_status.status_text(state))
+
+
+@app.command("retry")
+def retry_command(
+    uri: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder or prefix.")],
+    assets: AssetFolders = None,
+    workers: Workers = 1,
+    cluster: Cluster = None,
+    max_failed_shards: MaxFailedShards = 0,
+    exclude_failed: Annotated[
+        bool,
+        typer.Option(
+            "--exclude-failed", help="Leave failed shards out; the record names them."
+        ),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Go on with a run: redo what failed or is missing, and nothing else. Needs only its folder."""
+    result = retry(
+        uri,
+        assets=_assets(assets) if assets else None,
+        map_tasks=executor(workers, cluster=cluster),
+        max_failed_shards=max_failed_shards,
+        exclude_failed=exclude_failed,
+    )
+    report_html.write(open_store(uri), result)
+    show_result(result, uri, as_json=json)
 
 
 @app.command("report")
@@ -281,7 +315,7 @@ def report_command(
 ) -> None:
     """Print a finished run's funnel, and write its report.html again."""
     store = open_store(uri)
-    report.status(store)  # refuses a folder that holds no run
+    read_run(store)  # refuses a folder that holds no run
     result = finished(store)
     report_html.write(store, result)
     show_result(result, uri, as_json=False)
@@ -364,7 +398,7 @@ def duplicates(
 ) -> None:
     """Report what deduplication removed, or show a document's duplicates side by side."""
     store = open_store(uri)
-    report.status(store)  # refuses a folder that holds no run
+    read_run(store)  # refuses a folder that holds no run
     if document is None:
         reports = duplicate_groups.reports(store)
         if json:
@@ -390,7 +424,8 @@ def clean(
 ) -> None:
     """Remove what killed attempts left: files that no commit names. Not while the run goes."""
     store = open_store(uri)
-    report.status(store)  # refuses a folder that holds no run
+    read_run(store)  # refuses a folder that holds no run
+    run_status.refuse_while_running(store, what="cleaning")
     left = unreferenced(store, folders=FOLDERS)
     for entry in left:
         store.remove(entry.name)

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
 from ray.exceptions import RayError, RayTaskError, WorkerCrashedError
+from ray.util.metrics import Gauge
 
-from pipelines.executors import OnResult, WorkerLost
+from pipelines.executors import OnError, OnResult, WorkerLost
+from pipelines.progress import say
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -47,6 +49,7 @@ class RayMap:
         self.num_cpus = num_cpus
         self.num_gpus = num_gpus
         self.memory_bytes = memory_bytes
+        self._gauges: dict[str, Gauge] = {}
 
     def connect(self) -> None:
         """Connect to the cluster, or start one on this machine."""
@@ -66,7 +69,9 @@ class RayMap:
             options["address"] = self.address
             del options["include_dashboard"]
             self._knock()
-        ray.init(**options)
+        context = ray.init(**options)
+        if context.dashboard_url:
+            say(f"Ray dashboard: http://{context.dashboard_url}")
 
     def _knock(self) -> None:
         """Ray tries an address for minutes; see at once whether anybody answers there."""
@@ -87,6 +92,7 @@ class RayMap:
         items: Sequence[T],
         *,
         on_result: OnResult | None = None,
+        on_error: OnError | None = None,
     ) -> list[R]:
         self.connect()
         run = ray.remote(
@@ -110,12 +116,36 @@ class RayMap:
                 ready, _ = ray.wait(list(waiting), num_returns=1)
                 for reference in ready:
                     index = waiting.pop(reference)
-                    results[index] = _result(reference)
+                    try:
+                        results[index] = _result(reference)
+                    except Exception as error:
+                        if on_error is None:
+                            raise
+                        results[index] = on_error(index, error)
                     if on_result:
                         on_result(index, results[index])
         finally:
             for reference in waiting:
                 ray.cancel(reference)
+
+    def num_nodes(self) -> int:
+        """How many machines of the cluster are alive."""
+        self.connect()
+        return sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
+
+    def publish(self, run: str, figures: Mapping[str, float]) -> None:
+        """Set gauges `curation_<name>` with the tag `run`; Ray's exporter serves them.
+
+        Prometheus sees them as `ray_curation_<name>` at the ports that Ray tells it.
+        """
+        for name, value in figures.items():
+            if name not in self._gauges:
+                self._gauges[name] = Gauge(
+                    f"curation_{name}",
+                    description=f"{name.replace('_', ' ')} of the stage at work",
+                    tag_keys=("run",),
+                )
+            self._gauges[name].set(value, tags={"run": run})
 
     def _in_flight(self) -> int:
         cpus = ray.cluster_resources().get("CPU", 1.0)  # type: ignore[no-untyped-call]

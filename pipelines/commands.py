@@ -22,6 +22,7 @@ from pipelines.records import JSON, RecordError
 from pipelines.run import RunFailed
 from pipelines.shard import OperatorFailed
 from pipelines.storage import DeterminismError, StorageError
+from pipelines.watch import ShardsFailed
 
 FAILED, USAGE, BAD_DATA = 1, 2, 3
 
@@ -32,6 +33,7 @@ EXIT_CODES: dict[type[BaseException], int] = {
     RecordError: BAD_DATA,
     OperatorFailed: FAILED,
     RunFailed: FAILED,
+    ShardsFailed: FAILED,
     WorkerLost: FAILED,
     StorageError: FAILED,
     DeterminismError: FAILED,

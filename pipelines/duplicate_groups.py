@@ -21,7 +21,7 @@ from pipelines.pipeline import Step
 from pipelines.plan import loaded
 from pipelines.progress import short
 from pipelines.records import Frozen
-from pipelines.run import RUN, RunFile
+from pipelines.run import read_run
 from pipelines.schema import TEXT, URL, number_of, shard_of
 from pipelines.storage import Store
 from pipelines.trace import pool_rows
@@ -105,7 +105,7 @@ def _with_texts(
     wanted: list[int],
     most: int,
 ) -> list[DuplicateGroup]:
-    pipeline = RunFile.model_validate(orjson.loads(store.read_bytes(RUN))).plan.pipeline()
+    pipeline = read_run(store).of_pipeline().pipeline()
     groups = []
     for (number, kept_row, kept_unit), others in found.items():
         step = pipeline.steps[number]

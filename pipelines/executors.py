@@ -10,14 +10,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 T = TypeVar("T")
 R = TypeVar("R")
 OnResult = Callable[[int, Any], None]
+OnError = Callable[[int, Exception], Any]
 
 
 class WorkerLost(RuntimeError):
@@ -28,7 +29,9 @@ class MapTasks(Protocol):
     """Runs `function` over `items`; results in the order of the items.
 
     `on_result(index, result)` is called in the calling process as each result arrives; an
-    exception from it, or from the function, stops the rest and is raised.
+    exception from it, or from the function, stops the rest and is raised. Where `on_error` is
+    given, `on_error(index, error)` says what the result of a failed item is, or raises and so stops
+    the rest.
     """
 
     def __call__(
@@ -37,16 +40,39 @@ class MapTasks(Protocol):
         items: Sequence[T],
         *,
         on_result: OnResult | None = None,
+        on_error: OnError | None = None,
     ) -> list[R]: ...
 
 
+@runtime_checkable
+class Cluster(Protocol):
+    """What an executor on several machines can tell, and be told, beside running tasks."""
+
+    def num_nodes(self) -> int:
+        """How many machines are at work."""
+        ...
+
+    def publish(self, run: str, figures: Mapping[str, float]) -> None:
+        """Give the figures of a run to the cluster's monitoring."""
+        ...
+
+
 def map_here(
-    function: Callable[[T], R], items: Sequence[T], *, on_result: OnResult | None = None
+    function: Callable[[T], R],
+    items: Sequence[T],
+    *,
+    on_result: OnResult | None = None,
+    on_error: OnError | None = None,
 ) -> list[R]:
     """Run everything in this process, in order."""
     results = []
     for index, item in enumerate(items):
-        result = function(item)
+        try:
+            result = function(item)
+        except Exception as error:
+            if on_error is None:
+                raise
+            result = on_error(index, error)
         results.append(result)
         if on_result:
             on_result(index, result)
@@ -71,9 +97,10 @@ class ProcessMap:
         items: Sequence[T],
         *,
         on_result: OnResult | None = None,
+        on_error: OnError | None = None,
     ) -> list[R]:
         if self.workers == 1 or len(items) < 2:
-            return map_here(function, items, on_result=on_result)
+            return map_here(function, items, on_result=on_result, on_error=on_error)
         results: list[Any] = [None] * len(items)
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
@@ -82,7 +109,7 @@ class ProcessMap:
             )
             weakref.finalize(self, self._pool.shutdown, wait=False)
         try:
-            self._run(self._pool, function, items, results, on_result)
+            self._run(self._pool, function, items, results, on_result, on_error)
         except BaseException as error:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
@@ -101,6 +128,7 @@ class ProcessMap:
         items: Sequence[Any],
         results: list[Any],
         on_result: OnResult | None,
+        on_error: OnError | None,
     ) -> None:
         waiting: dict[Future[Any], int] = {}
         upcoming = iter(enumerate(items))
@@ -116,7 +144,14 @@ class ProcessMap:
             finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
             for future in finished:
                 index = waiting.pop(future)
-                results[index] = future.result()
+                try:
+                    results[index] = future.result()
+                except BrokenProcessPool:
+                    raise  # every item that was under way is lost: none of them is to blame
+                except Exception as error:
+                    if on_error is None:
+                        raise
+                    results[index] = on_error(index, error)
                 if on_result:
                     on_result(index, results[index])
             submit_next()

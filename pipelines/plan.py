@@ -23,7 +23,7 @@ from pipelines.batch import Batch
 from pipelines.operators import Operator
 from pipelines.partitions import Verdict
 from pipelines.pipeline import Pipeline, Step
-from pipelines.readers import read_shard, schema_of
+from pipelines.readers import ShardError, read_shard, schema_of
 from pipelines.records import JSON, Frozen, Module, canonical_json
 from pipelines.storage import Store, open_store
 
@@ -40,9 +40,14 @@ class Plan(Frozen):
     quarantine: bool = False
     format: str = "parquet"
     num_partitions: int = 1
+    like: str | None = None  # an input shard that shows which columns the others have
 
-    def pipeline(self) -> Pipeline:
-        """The pipeline, built once per process."""
+    def pipeline(self, *, assets: Assets | None = None) -> Pipeline:
+        """The pipeline, built once per process; another one with other `assets`."""
+        if assets is not None:
+            return Pipeline.from_steps(
+                self.steps, name=self.name, modules=self.modules, assets=assets
+            )
         return _pipeline(canonical_json(self.model_dump(mode="json")))
 
 
@@ -88,23 +93,36 @@ class ShardTask(Frozen):
     held: Held
     scores: str | None = None
     verdict: Verdict | None = None
+    excluded: bool = False  # the shard failed, and the run goes on without it
 
 
 def held_rows(held: Held, store: Store, plan: Plan, shard: int) -> Iterator[Batch]:
     """The rows of a shard as an earlier pass left them, in batches."""
     source = store if held.work else open_store(plan.input_uri)
     wanted = None if held.rows is None else load_array(store, held.rows)
-    for chunk in read_shard(source, held.name, shard=shard, keep_rows=held.work):
-        batch = Batch(chunk.table)
-        if wanted is not None:
-            batch = batch.keep(np.isin(batch.rows, wanted, assume_unique=True))
-        if batch.num_rows:
-            yield batch
+    try:
+        for chunk in read_shard(source, held.name, shard=shard, keep_rows=held.work):
+            batch = Batch(chunk.table)
+            if wanted is not None:
+                batch = batch.keep(np.isin(batch.rows, wanted, assume_unique=True))
+            if batch.num_rows:
+                yield batch
+    except ShardError:
+        if held.work or not plan.quarantine:
+            raise  # else the first pass set the rest of the shard aside, at this very place
 
 
 def held_schema(held: Held, store: Store, plan: Plan) -> pa.Schema:
-    """The columns of those rows."""
-    return schema_of(store if held.work else open_store(plan.input_uri), held.name)
+    """The columns of those rows; of an input shard that cannot be read, those of the others."""
+    if held.work:
+        return schema_of(store, held.name)
+    source = open_store(plan.input_uri)
+    try:
+        return schema_of(source, held.name)
+    except ShardError:
+        if plan.like is None:
+            raise
+        return schema_of(source, plan.like)
 
 
 def load_array(store: Store, name: str) -> npt.NDArray[Any]:

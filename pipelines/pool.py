@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from pipelines.chain import RECORD
-from pipelines.readers import schema_of, shards_of
+from pipelines.readers import ShardError, schema_of, shards_of
 from pipelines.records import (
     DatasetRecord,
     File,
@@ -47,7 +47,20 @@ class Pool:
         return sum(shard.num_bytes for shard in self.shards)
 
     def schema(self) -> pa.Schema:
-        return schema_of(open_store(self.uri), self.shards[0].name)
+        """The columns of the shards, as the first that can be read shows them."""
+        return schema_of(open_store(self.uri), self.example())
+
+    def example(self) -> str:
+        """The first shard whose columns can be read. ShardError of the first when none can."""
+        first: ShardError | None = None
+        for shard in self.shards:
+            try:
+                schema_of(open_store(self.uri), shard.name)
+            except ShardError as error:
+                first = first or error
+            else:
+                return shard.name
+        raise first or ShardError(f"{self.uri} has no shards")
 
 
 def open_pool(uri: str) -> Pool:

@@ -52,6 +52,7 @@ class BadRow:
     row: int
     error: str
     raw: bytes
+    num_rows: int = 1  # more where only a whole group of rows can be told to be damaged
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a person reads about pipelines and runs: the plan, the operators, the funnel, the state."""
+"""What a person reads about pipelines and runs: the plan, the operators, the funnel."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ import inspect
 from collections.abc import Iterable, Sequence
 
 import orjson
-from pydantic import Field
 from pydantic_core import PydanticUndefined
 
-from pipelines.chain import RECORD
 from pipelines.commands import table
 from pipelines.operators import Operator
 from pipelines.pipeline import Pipeline
 from pipelines.progress import short
-from pipelines.records import JSON, Frozen
-from pipelines.run import RUN, RunFailed, RunFile, RunSummary, funnel
-from pipelines.storage import Store, all_done
+from pipelines.records import JSON
+from pipelines.run import RunSummary, funnel
 
 
 def operator_line(operator: type[Operator]) -> tuple[str, str, str]:
@@ -170,72 +167,6 @@ def funnel_text(summary: RunSummary) -> str:
         "reasons",
     )
     return table(rows, header=header)
-
-
-class Status(Frozen):
-    """How far a run is, from its folder alone."""
-
-    uri: str
-    pipeline: str
-    state: str
-    num_shards: int
-    passes: dict[str, int] = Field(default_factory=dict)
-    num_passes: int
-    quarantined: int = 0
-    cpu_seconds: float = 0.0
-    record_id: str | None = None
-
-
-def status(store: Store) -> Status:
-    """Read the state of a run. RunFailed when the folder holds none."""
-    if not store.exists(RUN):
-        raise RunFailed(f"{store.uri} holds no run: there is no {RUN} in it")
-    run = RunFile.model_validate(orjson.loads(store.read_bytes(RUN)))
-    passes: dict[str, int] = {}
-    quarantined = 0
-    seconds = 0.0
-    for done in all_done(store):
-        stage = done.key.split("-")[0]
-        passes[stage] = passes.get(stage, 0) + 1
-        seconds += done.seconds
-        if isinstance(done.stats, dict):
-            quarantined += sum(step["errors"] for step in done.stats.get("steps", ()))
-    record_id = None
-    if store.exists(RECORD):
-        record_id = orjson.loads(store.read_bytes(RECORD))["id"]
-    return Status(
-        uri=store.uri,
-        pipeline=run.pipeline,
-        state="done" if record_id else "not finished",
-        num_shards=run.num_shards,
-        num_passes=run.num_passes,
-        passes=dict(sorted(passes.items())),
-        quarantined=quarantined,
-        cpu_seconds=round(seconds, 2),
-        record_id=record_id,
-    )
-
-
-def status_text(state: Status) -> str:
-    lines = [f"{state.pipeline} in {state.uri}: {state.state}"]
-    for stage, number in state.passes.items():
-        lines.append(f"  {_stage(stage)}: {number:,} of {_of(stage, state)} done")
-    lines.append(f"  set aside: {state.quarantined:,} rows; {state.cpu_seconds:,} CPU seconds")
-    if state.record_id:
-        lines.append(f"  dataset {state.record_id}")
-    return "\n".join(lines)
-
-
-def _stage(stage: str) -> str:
-    if stage.startswith("p"):
-        return f"pass {int(stage[1:]) + 1}"
-    if stage.startswith("f"):
-        return f"groups of step {int(stage[1:]) + 1}"
-    return stage
-
-
-def _of(stage: str, state: Status) -> str:
-    return f"{state.num_shards:,} shards" if stage.startswith("p") else "its parts"
 
 
 def problems_text(rows: Iterable[Sequence[str]]) -> str:

@@ -8,25 +8,25 @@ last. A folder belongs to one run; other work is refused rather than mixed in.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 from pydantic import Field
 
+from pipelines.assets import Assets
 from pipelines.chain import RECORD, write_chain
 from pipelines.duplicates import DUPLICATES, FilterState, Groups, Report, write_report
-from pipelines.executors import MapTasks, map_here
+from pipelines.executors import MapTasks, WorkerLost, map_here
 from pipelines.fold import FoldTask, groups_of, run_fold
 from pipelines.links import find_linked
 from pipelines.operators import Dedup, Fold, PipelineError, Select, SpanDedup
 from pipelines.partitions import Verdict, find_cut, find_duplicates
 from pipelines.pipeline import Pipeline, Step
 from pipelines.plan import Held, Plan, ShardTask
-from pipelines.pool import Pool
-from pipelines.progress import Step as ProgressStep
-from pipelines.progress import step as progress_step
+from pipelines.pool import Pool, open_pool
+from pipelines.readers import ShardError
 from pipelines.records import (
     JSON,
     AssetRecord,
@@ -41,15 +41,17 @@ from pipelines.records import (
     now,
     parse_record,
 )
-from pipelines.shard import role, run_shard, steps_of
+from pipelines.shard import OperatorFailed, role, run_shard, steps_of
 from pipelines.spans import find_spans
 from pipelines.stats import RunStats, StepStats, add_counts, merge
-from pipelines.storage import Done, Store, done_name, open_store, write_bytes
+from pipelines.storage import Done, StorageError, Store, all_done, open_store, write_bytes
+from pipelines.watch import Watch, failures, forget_failures
 
 RUN = "run.json"
 STATS = "stats.json"
-EVENTS = "events.jsonl"
 PARTITION_BYTES = 256 << 20
+MENDABLE = (OperatorFailed, ShardError, WorkerLost, StorageError, MemoryError)
+"""What one shard may fail of while the others go on."""
 FOLDERS = ("data", "work", "rejected", "quarantine", DUPLICATES)
 
 
@@ -66,7 +68,15 @@ class RunFile(Frozen):
     num_shards: int
     num_passes: int
     started: str
-    plan: Plan
+    plan: Plan | None = None  # absent for work that is no pipeline, as extraction
+    external: bool = False
+    excluded: tuple[str, ...] = ()  # shards that are left out, because they failed
+
+    def of_pipeline(self) -> Plan:
+        """The plan. RunFailed when the work is no pipeline."""
+        if self.plan is None:
+            raise RunFailed(f"{self.pipeline} is no pipeline's run")
+        return self.plan
 
 
 class StageTime(Frozen):
@@ -102,23 +112,83 @@ def run(
     quarantine: bool = False,
     format: str = "parquet",
     external: bool = False,
+    max_failed_shards: int = 0,
+    exclude_failed: bool = False,
 ) -> Result:
     """Run `pipeline` over `pool` into the folder or bucket prefix `out`.
 
     Returns at once when the same work is already there. Raises PipelineError, AssetError or
     ShardError for bad input, RunFailed when `out` holds other work. `external` marks data that was
     curated elsewhere.
+
+    When a shard fails, the run stops; with `max_failed_shards` up to that many may fail in a pass
+    and all others are done before ShardsFailed is raised. Running again does only what is missing.
+    `exclude_failed` leaves the shards out that failed before; the record names them.
     """
     pipeline.check_ready()
     pipeline.check_columns(pool.schema())
-    work = dataset_work(pipeline, quarantine=quarantine, format=format, external=external)
-    return _Run(pipeline, pool, out, map_tasks, work).run()
+    store = open_store(out)
+    excluded = _failed_shards(store) if exclude_failed else ()
+    work = dataset_work(
+        pipeline, quarantine=quarantine, format=format, external=external, excluded=excluded
+    )
+    return _Run(pipeline, pool, store, map_tasks, work, max_failed_shards).run()
+
+
+def retry(
+    uri: str,
+    *,
+    assets: Assets | None = None,
+    map_tasks: MapTasks = map_here,
+    max_failed_shards: int = 0,
+    exclude_failed: bool = False,
+) -> Result:
+    """Go on with the run in a folder: what is done stays, what failed or is missing is done.
+
+    Needs nothing but the folder, which holds the pipeline and names the pool; so another person, on
+    another machine, may do it. `assets` are needed where they lie elsewhere there.
+    """
+    store = open_store(uri)
+    known = read_run(store)
+    if known.plan is None:
+        raise RunFailed(f"{store.uri} is no pipeline's run: give the command that began it again")
+    plan = known.plan
+    return run(
+        plan.pipeline(assets=assets),
+        open_pool(plan.input_uri),
+        out=uri,
+        map_tasks=map_tasks,
+        quarantine=plan.quarantine,
+        format=plan.format,
+        external=known.external,
+        max_failed_shards=max_failed_shards,
+        exclude_failed=exclude_failed or bool(known.excluded),
+    )
+
+
+def read_run(store: Store) -> RunFile:
+    """What a folder's run is. RunFailed when it holds none."""
+    if not store.exists(RUN):
+        raise RunFailed(f"{store.uri} holds no run: there is no {RUN} in it")
+    return RunFile.model_validate(orjson.loads(store.read_bytes(RUN)))
+
+
+def _failed_shards(store: Store) -> tuple[str, ...]:
+    """The shards to leave out: those left out before, and those that failed since."""
+    before = read_run(store).excluded if store.exists(RUN) else ()
+    return tuple(sorted({*before, *(one.name for one in failures(store))}))
 
 
 def dataset_work(
-    pipeline: Pipeline, *, quarantine: bool, format: str, external: bool = False
+    pipeline: Pipeline,
+    *,
+    quarantine: bool,
+    format: str,
+    external: bool = False,
+    excluded: Sequence[str] = (),
 ) -> DatasetWork:
     """What a dataset record says was asked for; fails early on a missing asset."""
+    without: dict[str, JSON] = {"excluded": list(excluded)} if excluded else {}
     names = sorted({name for step in pipeline.steps for name in step.operator.assets()})
     return DatasetWork(
         pipeline=pipeline.spec(),
@@ -126,7 +196,7 @@ def dataset_work(
         assets=tuple(_asset_ref(pipeline, name) for name in names),
         external=external,
         quarantine=quarantine,
-        output={"format": format},
+        output={"format": format, **without},
     )
 
 
@@ -139,13 +209,15 @@ class _Run:
         self,
         pipeline: Pipeline,
         pool: Pool,
-        out: str,
+        store: Store,
         map_tasks: MapTasks,
         work: DatasetWork,
+        max_failed_shards: int,
     ) -> None:
         self.pipeline, self.pool, self.map_tasks = pipeline, pool, map_tasks
-        self.store = open_store(out)
+        self.store = store
         self.work = work
+        self.excluded: tuple[str, ...] = tuple(work.output.get("excluded", ()))
         self.parents = {"pool": pool.record.id}
         self.key = DatasetRecord.key_of(work=self.work, parents=self.parents)
         self.plan = Plan(
@@ -154,8 +226,9 @@ class _Run:
                 {step.name: step.operator.model_dump(mode="json")} for step in pipeline.steps
             ),
             modules=dict(pipeline.modules),
-            asset_folders=tuple(str(folder) for folder in pipeline.assets.folders),
-            input_uri=pool.uri,
+            asset_folders=tuple(str(folder.absolute()) for folder in pipeline.assets.folders),
+            input_uri=open_store(pool.uri).uri,
+            like=pool.example(),
             output_uri=self.store.uri,
             quarantine=work.quarantine,
             format=work.output["format"],
@@ -163,9 +236,14 @@ class _Run:
         )
         self.started = now()
         self.clock = time.monotonic()
-        self.events: list[JSON] = []
-        self.cpu_seconds = 0.0
-        self.seconds: dict[str, float] = {}
+        self.watch = Watch(
+            self.store,
+            name=pipeline.name,
+            key=self.key,
+            map_tasks=map_tasks,
+            failures_allowed=max_failed_shards,
+            mendable=MENDABLE,
+        )
         self.verdicts: dict[str, JSON] = {}
         self.groups: dict[int, Groups] = {}  # by the number of the step
         self.filters: dict[int, tuple[FilterState, ...]] = {}
@@ -177,13 +255,10 @@ class _Run:
             self._forget_work(standing)
             return standing
         self._claim()
-        self._event("started", key=self.key, pipeline=self.pipeline.name)
-        try:
-            return self._passes()
-        except BaseException as error:
-            self._event("stopped", error=f"{type(error).__name__}: {error}")
-            self._write_events()
-            raise
+        with self.watch:
+            result = self._passes()
+        self._forget_work(result)
+        return result
 
     def _standing(self) -> Result | None:
         if not self.store.exists(RECORD):
@@ -206,21 +281,35 @@ class _Run:
             num_passes=len(self.pipeline.passes()),
             started=self.started,
             plan=self.plan,
+            external=self.work.external,
+            excluded=self.excluded,
         )
         if self.store.put_if_absent(RUN, file.model_dump_json(indent=2).encode()):
             return
-        known = RunFile.model_validate(orjson.loads(self.store.read_bytes(RUN)))
-        if known.key != self.key:
+        known = read_run(self.store)
+        if self.excluded and known.key == self._key_with(known.excluded):
+            write_bytes(self.store, RUN, file.model_dump_json(indent=2).encode())
+        elif known.key != self.key:
             raise RunFailed(
                 f"{self.store.uri} holds the unfinished run of {known.pipeline!r} (key "
                 f"{known.key}, this one has {self.key}): the pipeline, its assets or the pool "
                 "changed; choose another --out, or remove that folder"
             )
 
+    def _key_with(self, excluded: tuple[str, ...]) -> str:
+        """The key of the same run with other shards left out."""
+        output = {name: value for name, value in self.work.output.items() if name != "excluded"}
+        if excluded:
+            output["excluded"] = list(excluded)
+        work = self.work.model_copy(update={"output": output})
+        return DatasetRecord.key_of(work=work, parents=self.parents)
+
     def _passes(self) -> Result:
         stats: list[Sequence[StepStats]] = []
         held = [Held(name=shard.name) for shard in self.pool.shards]
         state: JSON = [self.pool.record.id, self.work.quarantine]
+        names = [shard.name for shard in self.pool.shards]
+        sizes = [float(shard.num_bytes) for shard in self.pool.shards]
         scores: list[str | None] = [None] * len(held)
         verdict: Verdict | None = None
         done: list[Done] = []
@@ -239,7 +328,9 @@ class _Run:
                     shard=shard,
                     name=self.pool.shards[shard].name,
                     key=f"p{current.number}-{shard:05d}-"
-                    f"{digest([state, self.pool.shards[shard].sha256])[:16]}",
+                    f"{digest([state, self.pool.shards[shard].sha256])[:16]}"
+                    f"{'-left-out' if names[shard] in self.excluded else ''}",
+                    excluded=names[shard] in self.excluded,
                     held=held[shard],
                     scores=scores[shard],
                     verdict=verdict,
@@ -247,12 +338,16 @@ class _Run:
                 for shard in range(len(held))
             ]
             title = f"{self.pipeline.name}: pass {current.number + 1} of {len(passes)}"
-            done = self._map(title, run_shard, tasks, unit="shards")
+            done = self.watch.stage(
+                title, run_shard, tasks, unit="shards", names=names, weights=sizes
+            )
             stats += [steps_of(one) for one in done]
             if current.number:
                 self._note_removed(passes[current.number - 1].end, done)
             held = [self._held_after(before, one) for before, one in zip(held, done, strict=True)]
             if current.end is not None:
+                if self.excluded:
+                    state = [state, list(self.excluded)]
                 verdict, scores, held = self._global(current.end, state, done, held, stats)
                 state = [digest(state), verdict.hash if verdict else None]
         return self._finish(merge(stats), done)
@@ -291,7 +386,7 @@ class _Run:
                 scores=scores,
                 weights=[role(one, "weights") for one in done],
                 amount=sum(one.stats["amount"] for one in done),
-                map_tasks=self.map_tasks,
+                map_tasks=self.watch.named(self._title(step)),
             )
         except ValueError as error:
             raise PipelineError(f"{self.pipeline.name}: {step.label}: {error}") from None
@@ -305,7 +400,7 @@ class _Run:
             "step": step.number,
             "state": digest(state),
             "files": [_named(one, "keys") for one in done],
-            "map_tasks": self.map_tasks,
+            "map_tasks": self.watch.named(self._title(step)),
         }
         if isinstance(operator, SpanDedup):
             return find_spans(self.store, plan=self.plan, held=held, **given)
@@ -370,7 +465,7 @@ class _Run:
             )
             for number, shards in enumerate(groups)
         ]
-        done = self._map(f"{self.pipeline.name}: {step.name}", run_fold, tasks, unit="groups")
+        done = self.watch.stage(self._title(step), run_fold, tasks, unit="groups")
         stats += [steps_of(one) for one in done]
         self.removed[step.number] = _added(one.stats["removed"] for one in done)
         self.filters[step.number] = tuple(
@@ -384,40 +479,8 @@ class _Run:
             for shard in shards
         ]
 
-    def _map(
-        self, title: str, function: Callable[[Any], Done], tasks: Sequence[Any], *, unit: str
-    ) -> list[Done]:
-        """Run what is not done yet; returns all commits in order."""
-        self._event("stage", title=title, tasks=len(tasks))
-        with progress_step(title, total=len(tasks), unit=unit) as bar:
-            found = self._already([task.key for task in tasks])
-            missing = [task for task in tasks if task.key not in found]
-            if found:
-                bar.note(f"({len(found)} were done before)")
-                bar.advance(len(found))
-            fresh = self.map_tasks(
-                function, missing, on_result=lambda _, done: self._count(bar, done)
-            )
-        for task, done in zip(missing, fresh, strict=True):
-            found[task.key] = done
-        return [found[task.key] for task in tasks]
-
-    def _already(self, keys: Sequence[str]) -> dict[str, Done]:
-        names = {done_name(key): key for key in keys}
-        prefix = done_name(keys[0])[: -len(".json")].split("-")[0] if keys else ""
-        found = {}
-        for entry in self.store.list(prefix):
-            if entry.name in names:
-                done = Done.model_validate(orjson.loads(self.store.read_bytes(entry.name)))
-                found[names[entry.name]] = done
-        return found
-
-    def _count(self, bar: ProgressStep, done: Done) -> None:
-        bar.advance()
-        self.cpu_seconds += done.seconds
-        for number, seconds in done.timings.items():
-            self.seconds[number] = round(self.seconds.get(number, 0.0) + seconds, 4)
-        self._event("done", key=done.key, seconds=done.seconds, host=done.host)
+    def _title(self, step: Step) -> str:
+        return f"{self.pipeline.name}: {step.name}"
 
     def _finish(self, stats: RunStats, done: Sequence[Done]) -> Result:
         stats.check()
@@ -446,24 +509,21 @@ class _Run:
             made_by=made_by(
                 self.started,
                 locations={"pool": self.pool.uri, "out": self.store.uri},
-                figures={"cpu_seconds": round(self.cpu_seconds, 3)},
+                figures={"cpu_seconds": round(self.watch.cpu_seconds, 3)},
             ),
         )
         summary = RunSummary(
             stats=stats,
-            seconds=self.seconds,
-            cpu_seconds=round(self.cpu_seconds, 3),
+            seconds=self.watch.seconds,
+            cpu_seconds=round(self.watch.cpu_seconds, 3),
             wall_seconds=round(time.monotonic() - self.clock, 3),
             verdicts=self.verdicts,
         )
-        self._event("finished", id=record.id)
-        self._write_events()
         write_bytes(self.store, STATS, summary.model_dump_json(indent=2).encode())
         write_chain(self.store, [self.pool.record, *self._asset_records()])
         write_bytes(self.store, RECORD, record.to_json())
-        result = Result(record, summary, skipped=False)
-        self._forget_work(result)
-        return result
+        self.watch.event("finished", id=record.id)
+        return Result(record, summary, skipped=False)
 
     def _asset_records(self) -> list[AssetRecord]:
         """How the assets were made, of those that have a record beside them."""
@@ -484,23 +544,14 @@ class _Run:
     def _forget_work(self, result: Result) -> None:
         """Remove what only lay between passes, and what killed attempts left."""
         kept = {file.name for file in result.record.outputs}
-        for done in [entry.name for entry in self.store.list("done/")]:
-            commit = Done.model_validate(orjson.loads(self.store.read_bytes(done)))
+        for commit in all_done(self.store):
             kept |= {f.name for f in commit.files if not f.name.startswith("work/")}
         for folder in FOLDERS:
             for entry in list(self.store.list(f"{folder}/")):
                 if entry.name not in kept:
                     self.store.remove(entry.name)
         self.store.discard_unfinished()
-
-    def _event(self, what: str, **fields: JSON) -> None:
-        self.events.append({"time": now(), "event": what, **fields})
-
-    def _write_events(self) -> None:
-        known = self.store.read_bytes(EVENTS) if self.store.exists(EVENTS) else b""
-        lines = b"".join(orjson.dumps(event) + b"\n" for event in self.events)
-        write_bytes(self.store, EVENTS, known + lines)
-        self.events.clear()
+        forget_failures(self.store)
 
 
 def _added(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:

@@ -75,7 +75,9 @@ class _ShardRun:
         started = time.process_time()
         task, store, end = self.task, self.store, self.current.end
         stem = f"{task.number}-{task.shard:05d}"
-        writes_table = task.last or self.current.writes_columns or self._verdict_writes()
+        writes_table = (
+            task.last or task.excluded or self.current.writes_columns or self._verdict_writes()
+        )
         table: TableWriter | None = None
         folder = "data" if task.last else "work"
         kind = task.plan.format if task.last else "parquet"
@@ -217,8 +219,10 @@ class _ShardRun:
 
     def _first_rows(self) -> Iterator[Batch]:
         """Rows of an input shard; broken records and documents without text leave here."""
+        if self.task.excluded:
+            return
         for chunk in self._chunks():
-            self.read.rows_in += len(chunk.bad) + len(chunk.refused)
+            self.read.rows_in += sum(bad.num_rows for bad in chunk.bad) + len(chunk.refused)
             for bad in chunk.bad:
                 self._bad_record(bad)
             for refused in chunk.refused:
@@ -237,7 +241,14 @@ class _ShardRun:
         chunks = iter(read_shard(store, self.task.held.name, shard=self.task.shard))
         while True:
             started = time.process_time()
-            chunk = next(chunks, None)
+            try:
+                chunk = next(chunks, None)
+            except ShardError as error:  # the file as a whole, or all that is left of it
+                if not self.task.plan.quarantine:
+                    raise
+                self.read.rows_in += 1
+                self._bad_record(BadRow(row_of(self.task.shard, 0), str(error), b""))
+                return
             self.read.seconds += time.process_time() - started
             if chunk is None:
                 return
@@ -249,8 +260,9 @@ class _ShardRun:
                 f"{self.task.plan.input_uri}/{self.task.name}, record {number_of(bad.row) + 1}: "
                 f"{bad.error}; repair the shard, or run with --quarantine to set such records aside"
             )
-        self.read.errors += 1
-        self._quarantine(bad.row, "read", bad.error, **_raw(bad.raw))
+        self.read.errors += bad.num_rows
+        rows: dict[str, JSON] = {} if bad.num_rows == 1 else {"num_rows": bad.num_rows}
+        self._quarantine(bad.row, "read", bad.error, **rows, **_raw(bad.raw))
 
     def _quarantine(self, row: int, step: str, error: str, **content: JSON) -> None:
         self.bad.append(

@@ -13,7 +13,8 @@ import hashlib
 import io
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -23,9 +24,10 @@ from urllib.parse import urlsplit
 import orjson
 from pydantic import Field, ValidationError
 
-from pipelines.records import JSON, File, Frozen, canonical_json
+from pipelines.records import JSON, File, Frozen, canonical_json, now
 
 DONE = "done"
+READERS = 8  # threads that read small files
 
 
 class StorageError(OSError):
@@ -374,7 +376,8 @@ def as_file(writer: Writer) -> IO[bytes]:
 class Done(Frozen):
     """The commit of one piece of work: what it wrote, what it counted.
 
-    `timings`, `seconds` and `host` describe the attempt that won, outside the comparison.
+    `timings`, `seconds`, `host` and `at` (when) describe the attempt that won, outside the
+    comparison.
     """
 
     key: str
@@ -384,6 +387,7 @@ class Done(Frozen):
     timings: dict[str, float] = Field(default_factory=dict)
     seconds: float = 0.0
     host: str = ""
+    at: str = Field(default_factory=now)
 
     def content(self) -> JSON:
         return {
@@ -403,6 +407,23 @@ def find_done(store: Store, key: str) -> Done | None:
     if not store.exists(done_name(key)):
         return None
     return read_done(store, done_name(key))
+
+
+def find_done_many(store: Store, keys: Sequence[str]) -> dict[str, Done]:
+    """The commits of these pieces of work that are there, by key; one listing, not one look each.
+
+    Fast when the keys share what stands before their first `-`, as those of one step do.
+    """
+    wanted = {done_name(key): key for key in keys}
+    found = {}
+    for prefix in sorted({done_name(key)[: -len(".json")].split("-")[0] for key in keys}):
+        names = [entry.name for entry in store.list(prefix) if entry.name in wanted]
+        with ThreadPoolExecutor(READERS) as readers:
+            for name, done in zip(
+                names, readers.map(lambda one: read_done(store, one), names), strict=True
+            ):
+                found[wanted[name]] = done
+    return found
 
 
 def read_done(store: Store, name: str) -> Done:
@@ -439,8 +460,9 @@ def commit(store: Store, done: Done) -> Done:
 
 def all_done(store: Store) -> Iterator[Done]:
     """Every commit below the store, by name."""
-    for entry in store.list(f"{DONE}/"):
-        yield read_done(store, entry.name)
+    names = [entry.name for entry in store.list(f"{DONE}/")]
+    with ThreadPoolExecutor(READERS) as readers:
+        yield from readers.map(lambda name: read_done(store, name), names)
 
 
 def unreferenced(store: Store, *, folders: tuple[str, ...]) -> list[Entry]:

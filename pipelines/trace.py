@@ -31,7 +31,7 @@ from pipelines.pipeline import Step
 from pipelines.plan import Plan, loaded
 from pipelines.readers import read_shard
 from pipelines.records import JSON, Frozen, PoolRecord, RecordError
-from pipelines.run import RUN, RunFile
+from pipelines.run import read_run
 from pipelines.schema import EXTRA, ROW, TEXT, URL, shard_of
 from pipelines.storage import Store, open_store
 
@@ -112,15 +112,15 @@ def pool_rows(store: Store, rows: Sequence[int]) -> tuple[Plan, dict[int, Batch]
 
     RecordError when the pool is not where it was.
     """
-    run = RunFile.model_validate(orjson.loads(store.read_bytes(RUN)))
+    plan = read_run(store).of_pipeline()
     pool = next(record for record in read_chain(store) if isinstance(record, PoolRecord))
-    source = open_store(run.plan.input_uri)
+    source = open_store(plan.input_uri)
     found: dict[int, Batch] = {}
     for shard in sorted({shard_of(row) for row in rows}):
         name = pool.outputs[shard].name
         if not source.exists(name):
             raise RecordError(
-                f"the pool of this run is not at {run.plan.input_uri} any more (no {name}), so its "
+                f"the pool of this run is not at {plan.input_uri} any more (no {name}), so its "
                 "documents cannot be shown; put it back"
             )
         here = pa.array([row for row in rows if shard_of(row) == shard])
@@ -129,7 +129,7 @@ def pool_rows(store: Store, rows: Sequence[int]) -> tuple[Plan, dict[int, Batch]
             for number in range(match.num_rows):
                 batch = Batch(match.slice(number, 1))
                 found[int(batch.rows[0])] = batch
-    return run.plan, found
+    return plan, found
 
 
 def row_by_url(store: Store, names: Sequence[str], url: str) -> Batch | None:

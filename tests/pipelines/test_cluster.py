@@ -17,7 +17,8 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 ray = pytest.importorskip("ray")
 
 from pipelines.cluster import RayMap, as_dataset  # noqa: E402
-from pipelines.executors import WorkerLost  # noqa: E402
+from pipelines.executors import ProcessMap, WorkerLost  # noqa: E402
+from pipelines.operators import registry  # noqa: E402
 from pipelines.pipeline import Pipeline  # noqa: E402
 from pipelines.pool import open_pool  # noqa: E402
 from pipelines.readers import ShardError  # noqa: E402
@@ -73,6 +74,12 @@ def curate(pool: Path, out: Path, **options: Any) -> Result:
     return run(pipeline, open_pool(str(pool)), out=str(out), **options)
 
 
+def _fails_at_two(number: int) -> int:
+    if number == 2:
+        raise ShardError("broken on purpose")
+    return number
+
+
 @pytest.fixture
 def nodes() -> Iterator[Any]:
     """A head and two worker nodes on this machine."""
@@ -89,6 +96,19 @@ def nodes() -> Iterator[Any]:
     cluster.shutdown()
 
 
+def test_the_pipeline_has_every_kind_of_step_and_every_dedup() -> None:
+    names = {step if isinstance(step, str) else next(iter(step)) for step in STEPS}
+    known = {name: operator.kind for name, operator in registry().items()}
+    assert {known[name] for name in names} == set(known.values())
+    assert {name for name, kind in known.items() if kind in ("dedup", "fold")} <= names
+
+
+def test_four_processes_write_the_same_bytes(pool: Path, here: Result, tmp_path: Path) -> None:
+    there = curate(pool, tmp_path / "out", map_tasks=ProcessMap(4))
+    assert there.record.id == here.record.id
+    assert there.summary.stats == here.summary.stats
+
+
 def test_ray_on_this_machine_writes_the_same_bytes(
     pool: Path, here: Result, tmp_path: Path
 ) -> None:
@@ -100,6 +120,15 @@ def test_ray_on_this_machine_writes_the_same_bytes(
         assert rows == here.record.counts["rows_out"]
         with pytest.raises(ShardError, match="broken on purpose"):
             RayMap("local")(_fails, [1, 2])
+        errors: list[tuple[int, str]] = []
+
+        def on_error(index: int, error: Exception) -> str:
+            errors.append((index, str(error)))
+            return "instead"
+
+        found = RayMap("local")(_fails_at_two, [1, 2, 3], on_error=on_error)
+        assert found == [1, "instead", 3]
+        assert errors == [(1, "broken on purpose")]
     finally:
         ray.shutdown()
 
