@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from leaderboard import rules
+from leaderboard.bundle import open_bundle
 from leaderboard.cli import _show_board
-from leaderboard.submission import check as check_submission
-from leaderboard.submission import read_entry
+from leaderboard.validate import Checked, check_bundle
 from pipelines.commands import BAD_DATA, Json, fail, main, out, show_json
+from pipelines.records import JSON
 
 app = typer.Typer(
     help="What counts, who is ahead, and the page that shows it.",
@@ -31,17 +31,22 @@ def board(submissions: Submissions, json: Json = False) -> None:
 
 @app.command()
 def check(
-    submission: Annotated[Path, typer.Argument(help="A submission's folder.")], json: Json = False
+    bundle: Annotated[Path, typer.Argument(help="A bundle (.zip) or a submission's folder.")],
+    json: Json = False,
 ) -> None:
-    """Check a submission against every rule, offline."""
-    entry = read_entry(submission)
-    faults = check_submission(entry.record, rules.load_benchmark(entry.record.work.benchmark))
+    """Check a bundle against every rule, offline, exactly as the service will."""
+    opened = open_bundle(bundle)
+    checked = check_bundle(opened)
+    faults = [str(fault) for fault in checked.faults]
     if json:
-        show_json({"submission": entry.record.id, "faults": faults})
-    elif not faults:
-        out(f"submission {entry.record.id}: all rules hold")
+        found = {"submission": opened.record.id, "faults": checked.faults, "row": row_of(checked)}
+        show_json(found)
+    elif checked.measured is not None:
+        out(f"submission {opened.record.id}: all rules hold")
+        headline = checked.measured.row.headline
+        out(f"{headline.metric} {headline.value:.4f}, computed again from the questions")
     if faults:
-        fail("; ".join(faults), BAD_DATA)
+        fail("\n".join([f"{len(faults)} rules are broken", *faults]), BAD_DATA)
 
 
 @app.command()
@@ -54,6 +59,11 @@ def export(
 
     page = export_site(submissions, folder)
     out(str(page))
+
+
+def row_of(checked: Checked) -> JSON:
+    """The row of a check, or None."""
+    return checked.measured.row.model_dump(mode="json") if checked.measured else None
 
 
 def entry() -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from leaderboard import round as stages
+from leaderboard.lineage import seeds_of
 from leaderboard.ranking import Difference, difference, suite_for
-from leaderboard.submission import Entry, seeds_of
+from leaderboard.submission import Entry
 from pipelines.commands import table
 from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline

@@ -98,7 +98,7 @@ def board_table(rows: Sequence[Row]) -> tuple[list[str], list[list[object]]]:
                 f"{row.headline.value:.4f} {_metric(row)}",
                 f"{row.headline.stderr:.4f}",
                 behind(row),
-                f"{short(row.dataset.size)} {row.dataset.unit}",
+                f"{short(row.dataset.size or 0)} {row.dataset.unit}",
                 len(row.seeds),
             ]
         )
@@ -162,9 +162,9 @@ def groups_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def point_of(row: Row) -> Point:
     return Point(
         label=row.method,
-        size=row.dataset.size,
+        size=row.dataset.size or 0,
         value=row.headline.value,
-        error=1.96 * row.headline.stderr,
+        error=1.96 * (row.headline.stderr or 0.0),
         rank=row.rank,
     )
 

@@ -1,24 +1,38 @@
-"""A submission: the whole chain of records behind a claim, with the per-question logs, checked.
+"""Make a submission: gather the chain behind folders of scores, check it, write it down.
 
-A submission is a folder: `submission.json` (the Submission record with its chain) and
-`questions/<seed>/<task>.parquet`. The same `check` runs when it is made and when it is read.
+A submission is a folder (and, packed, a bundle; see `leaderboard.bundle` for its files). It is
+checked by `leaderboard.validate` before it is written, by the same code that the service runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from leaderboard import rules
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from leaderboard import uids as uid_lists
+from leaderboard.bundle import (
+    MANIFEST,
+    UIDS,
+    Bundle,
+    Place,
+    manifest_of,
+    open_bundle,
+    opened,
+    write_zip,
+)
+from leaderboard.bundle import RECORD as FILE
+from leaderboard.faults import BundleError
+from leaderboard.lineage import chain_of, seeds_of
 from leaderboard.rules import Benchmark, RuleError
+from leaderboard.validate import Checked, check, check_bundle
 from pipelines.chain import read_chain
 from pipelines.records import (
-    DatasetRecord,
     ModelRecord,
-    PackedRecord,
-    PoolRecord,
     Record,
     ScoresRecord,
     Submission,
@@ -27,15 +41,7 @@ from pipelines.records import (
     now,
     parse_record,
 )
-from pipelines.storage import LocalStore, Store, copy_into, open_store, write_bytes
-
-FILE = "submission.json"
-PARENT_OF = {
-    "dataset": {"pool": "pool"},
-    "packed": {"dataset": "dataset"},
-    "model": {"packed": "packed"},
-    "scores": {"model": "model"},
-}
+from pipelines.storage import LocalStore, Store, open_store, write_bytes
 
 
 @dataclass(frozen=True)
@@ -45,9 +51,10 @@ class Entry:
     record: Submission
     folder: Path
 
-    def questions(self, seed: int, task: str) -> Path:
-        """The log of one task of the model trained with this seed."""
-        return self.folder / "questions" / str(seed) / f"{task}.parquet"
+    @property
+    def bundle(self) -> Bundle:
+        """Its files, to be checked or read."""
+        return open_bundle(self.folder)
 
 
 def submit(
@@ -60,10 +67,14 @@ def submit(
     out: Path,
     team: str = "",
     url: str = "",
+    dataset: Place = Place(),
+    checkpoints: Mapping[int, Place] | None = None,
+    uids: str | None = None,
 ) -> Entry:
     """Gather the chain behind folders of scores, check it, and write the submission below `out`.
 
-    RuleError lists every broken rule. Submitting the same again gives the same submission.
+    `uids` is the address of the dataset's list of uids, where it is one. BundleError lists every
+    broken rule; then nothing is left in `out`. Submitting the same again gives the same submission.
     """
     chain: dict[str, Record] = {}
     parents = {}
@@ -91,32 +102,53 @@ def submit(
     record = record.model_copy(update={"chain": tuple(chain.values())})
     faults = check(record, benchmark)
     if faults:
-        raise RuleError(f"{method} cannot be submitted: " + "; ".join(faults))
-    folder_ = out / record.id
-    place = LocalStore(folder_)
-    for seed, (store, last) in stores.items():
-        for file in last.outputs:
-            task = Path(file.name).parent.name
-            name = f"questions/{seed}/{task}.parquet"
-            _copy_log(store, last, task, place, name)
-    if not place.exists(FILE):
-        write_bytes(place, FILE, record.to_json())
-    return read_entry(folder_)
+        raise BundleError(faults, what=method)
+    files = {FILE: record.to_json()} | _logs(stores)
+    told = None
+    if uids is not None:
+        ids = uid_lists.open_uids(uids)
+        told = uid_lists.describe(ids)
+        sample = pa.BufferOutputStream()
+        pq.write_table(uid_lists.choose(ids, told.sha256), sample, compression="zstd")
+        files[UIDS] = sample.getvalue().to_pybytes()
+    manifest = manifest_of(
+        record,
+        files.items(),
+        dataset=dataset,
+        checkpoints={str(seed): place for seed, place in (checkpoints or {}).items()},
+        uids=told,
+    )
+    files[MANIFEST] = orjson.dumps(manifest.model_dump(mode="json"), option=orjson.OPT_INDENT_2)
+    return _written(record, files, out, method)
 
 
-def _copy_log(store: Store, scores: ScoresRecord, task: str, place: LocalStore, name: str) -> None:
-    """One task's log as one file (a scores folder may hold it in parts)."""
-    if place.exists(name):
-        return
-    parts = [file.name for file in scores.outputs if file.name.startswith(f"logs/{task}/")]
-    if len(parts) == 1:
-        with store.open(parts[0]) as source, place.create(name) as target:
-            copy_into(source, target)
-        return
-    from evals.run import read_log
-    from pipelines.writers import write_table
+def _logs(stores: Mapping[int, tuple[Store, ScoresRecord]]) -> dict[str, bytes]:
+    """The logs as they were written, under the names they have in a bundle."""
+    files = {}
+    for seed, (store, scores) in stores.items():
+        for task in scores.work.tasks:
+            prefix = f"logs/{task.name}/"
+            names = sorted(file.name for file in scores.outputs if file.name.startswith(prefix))
+            for number, name in enumerate(names):
+                files[f"questions/{seed}/{task.name}/{number:06d}.parquet"] = store.read_bytes(name)
+    return files
 
-    write_table(place, name, read_log(store, parts))
+
+def _written(record: Submission, files: Mapping[str, bytes], out: Path, method: str) -> Entry:
+    """Check what will be written, then write it: submission.json last, so that it says `whole`."""
+    sizes = {name: len(data) for name, data in files.items()}
+    checked = check_bundle(opened(str(out / record.id), sizes, files.__getitem__))
+    if checked.faults:
+        raise BundleError(checked.faults, what=method)
+    place = LocalStore(out / record.id)
+    for name in sorted(files, key=lambda name: name == FILE):
+        write_bytes(place, name, files[name])
+    return Entry(record, out / record.id)
+
+
+def pack(entry: Entry, path: Path | None = None) -> Path:
+    """The submission as one zip, by default beside its folder."""
+    return write_zip(entry.folder, path or entry.folder.with_suffix(".zip"))
 
 
 def read_entry(folder: Path) -> Entry:
@@ -133,121 +165,16 @@ def read_entries(folder: Path) -> list[Entry]:
     return [read_entry(path.parent) for path in sorted(folder.glob(f"*/{FILE}"))]
 
 
-# ---- the rules
-
-
-def chain_of(record: Submission) -> dict[str, list[Any]]:
-    """The records of a submission by kind."""
-    kinds: dict[str, list[Any]] = {}
-    for one in record.chain:
-        kinds.setdefault(one.kind, []).append(one)
-    return kinds
-
-
-def check(record: Submission, benchmark: Benchmark) -> list[str]:
-    """Every broken rule: what was found and what was expected. Empty when all hold."""
-    faults = list(_names(record, benchmark))
-    if faults:
-        return faults
-    faults = list(_links(record))
-    if faults:
-        return faults
-    return [*_stages(record, benchmark), *_scores(record, benchmark)]
-
-
-def _names(record: Submission, benchmark: Benchmark) -> Iterator[str]:
-    work = record.work
-    if work.benchmark != benchmark.name:
-        yield f"benchmark is {work.benchmark!r}, expected {benchmark.name!r}"
-        return
-    if work.benchmark_version != benchmark.version:
-        yield f"benchmark version is {work.benchmark_version}, expected {benchmark.version}"
-    for find, name in ((benchmark.scale, work.scale), (benchmark.track, work.track)):
-        try:
-            find(name)
-        except RuleError as error:
-            yield str(error)
-    if not work.method.strip():
-        yield "the method has no name"
-
-
-def _links(record: Submission) -> Iterator[str]:
-    """Each record's parents are there and of the right kind; there is one line up to one pool."""
-    known = {one.id: one for one in record.chain}
-    kinds = chain_of(record)
-    for kind in ("pool", "dataset", "packed"):
-        if len(kinds.get(kind, [])) != 1:
-            yield f"the chain holds {len(kinds.get(kind, []))} {kind} records, expected 1"
-    for role, id_ in record.parents.items():
-        if id_ not in known or known[id_].kind != "scores":
-            yield f"{role} names {id_}, which is no scores record of the chain"
-    if not record.parents:
-        yield "it names no scores"
-    for one in record.chain:
-        if one.status != "done":
-            yield f"the {one.kind} record {one.id} is of a failed run: {one.error}"
-        for role, kind in PARENT_OF.get(one.kind, {}).items():
-            parent = known.get(one.parents.get(role, ""))
-            if parent is None or parent.kind != kind:
-                yield (
-                    f"the {one.kind} record {one.id} names the {role} {one.parents.get(role)}, "
-                    "which is not in the chain"
-                )
-
-
-def _stages(record: Submission, benchmark: Benchmark) -> Iterator[str]:
-    work = record.work
-    scale = benchmark.scale(work.scale)
-    kinds = chain_of(record)
-    pool: PoolRecord = kinds["pool"][0]
-    dataset: DatasetRecord = kinds["dataset"][0]
-    packed: PackedRecord = kinds["packed"][0]
-    if work.track == "filtering" and "any" not in scale.pools and pool.id not in scale.pools:
-        yield f"pool {pool.id} is not accepted at scale {scale.name}; accepted: {scale.pools}"
-    if work.track == "filtering" and dataset.work.external:
-        yield "the dataset was made elsewhere; the filtering track needs one curated from the pool"
-    package = rules.load_package(benchmark.name)
-    recipe = package.recipe(scale.recipe)
-    expected = recipe.model_dump(mode="json")
-    seeds = [model.work.seed for model in kinds.get("model", [])]
-    if len(set(seeds)) != len(seeds):
-        yield f"a seed stands twice: {sorted(seeds)}"
-    for model in kinds.get("model", []):
-        if (model.work.benchmark, model.work.scale) != (benchmark.name, scale.name):
-            yield (
-                f"model {model.id} was trained for {model.work.benchmark} {model.work.scale}, "
-                f"expected {benchmark.name} {scale.name}"
-            )
-        elif model.work.recipe != expected:
-            changed = [key for key in expected if model.work.recipe.get(key) != expected[key]]
-            yield (
-                f"model {model.id} was trained under another recipe than scale {scale.name} has: "
-                f"{', '.join(changed) or 'unknown fields'} differ"
-            )
-        elif model.work.seed not in recipe.seeds:
-            yield f"seed {model.work.seed} is not allowed; allowed: {recipe.seeds}"
-        else:
-            yield from package.check_training(packed, model, recipe)
-
-
-def _scores(record: Submission, benchmark: Benchmark) -> Iterator[str]:
-    scale = benchmark.scale(record.work.scale)
-    for scores in chain_of(record).get("scores", []):
-        found = (scores.work.benchmark, scores.work.suite, scores.work.suite_version)
-        wanted = (benchmark.name, scale.suite, scale.suite_version)
-        if found != wanted:
-            yield f"scores {scores.id} are of suite {' '.join(found)}, expected {' '.join(wanted)}"
-        for task in scores.work.tasks:
-            if not task.verified:
-                yield f"task {task.name}: its data is unverified, so its score cannot rank"
-
-
-def seeds_of(record: Submission) -> dict[int, ScoresRecord]:
-    """The scores by training seed, in order of the seeds."""
-    known = {one.id: one for one in record.chain}
-    found = {}
-    for scores in chain_of(record).get("scores", []):
-        model = known[scores.parents["model"]]
-        assert isinstance(model, ModelRecord)
-        found[model.work.seed] = scores
-    return dict(sorted(found.items()))
+__all__ = [
+    "FILE",
+    "Checked",
+    "Entry",
+    "chain_of",
+    "check",
+    "check_bundle",
+    "pack",
+    "read_entries",
+    "read_entry",
+    "seeds_of",
+    "submit",
+]

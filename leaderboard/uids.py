@@ -1,0 +1,101 @@
+"""A list of uids that is too long to send: its length, its hash, and 10,000 chosen by hash.
+
+A uid has 128 bits, stored as two unsigned numbers of 64 (`f0`, `f1`), sorted, as DataComp's lists
+are. Which uids are chosen depends on the list's own hash, so nobody can prepare a list for them; a
+judge who has the pool looks the chosen ones up in it, and one who has the whole list checks all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import Field
+
+from pipelines.records import Frozen
+from pipelines.storage import open_store
+
+RECORDS = np.dtype([("f0", "<u8"), ("f1", "<u8")])
+SAMPLE = 10_000
+AT_ONCE = 1 << 20
+SCHEMA = pa.schema([("high", pa.uint64()), ("low", pa.uint64())])
+
+Uids = npt.NDArray[Any]
+
+
+class UidList(Frozen):
+    """What a submission says of its list of uids."""
+
+    count: int = Field(ge=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="of the records, without a header")
+
+
+def open_uids(uri: str) -> Uids:
+    """The records of a list (.npy or raw); a local one is mapped. ValueError for anything else."""
+    folder, _, name = uri.rpartition("/")
+    store = open_store(folder or ".")
+    path = store.local_path(name)
+    if path is not None and not path.is_file():
+        raise FileNotFoundError(f"there is no list of uids {uri}")
+    if name.endswith(".npy") and path is not None:
+        ids: Uids = np.load(path, mmap_mode="r", allow_pickle=False)
+    elif name.endswith(".npy"):
+        with store.open(name) as file:
+            ids = np.lib.format.read_array(file, allow_pickle=False)
+    elif path is not None:
+        ids = np.memmap(path, dtype=RECORDS, mode="r")
+    else:
+        ids = np.frombuffer(store.read_bytes(name), dtype=RECORDS)
+    if ids.dtype != RECORDS or ids.ndim != 1:
+        raise ValueError(f"{uri} holds {ids.dtype}, expected pairs of 64-bit numbers (u8,u8)")
+    return ids
+
+
+def describe(ids: Uids) -> UidList:
+    """The length and hash of a list. ValueError for one that is not sorted."""
+    found = hashlib.sha256()
+    for start in range(0, len(ids), AT_ONCE):
+        part = ids[max(0, start - 1) : start + AT_ONCE]
+        wrong = descends(part)
+        if wrong.any():
+            place = max(0, start - 1) + int(np.flatnonzero(wrong)[0]) + 1
+            raise ValueError(f"uid {place} of the list is less than the one before: sort the list")
+        found.update(np.ascontiguousarray(ids[start : start + AT_ONCE]).view(np.uint8).data)
+    return UidList(count=len(ids), sha256=found.hexdigest())
+
+
+def descends(ids: Uids) -> npt.NDArray[np.bool_]:
+    """Where a record is less than the one before it."""
+    high, low = ids["f0"], ids["f1"]
+    same = high[1:] == high[:-1]
+    return np.asarray((high[1:] < high[:-1]) | (same & (low[1:] < low[:-1])))
+
+
+def choose(ids: Uids, sha256: str, number: int = SAMPLE) -> pa.Table:
+    """The `number` records whose hash with the list's is smallest, sorted: (high, low)."""
+    kept = np.empty(0, RECORDS)
+    order = np.empty(0, np.uint64)
+    for start in range(0, len(ids), AT_ONCE):
+        part = np.asarray(ids[start : start + AT_ONCE])
+        kept = np.concatenate([kept, part])
+        order = np.concatenate([order, _hash(part, sha256)])
+        if len(kept) > number:
+            first = np.argpartition(order, number)[:number]
+            kept, order = kept[first], order[first]
+    kept = np.sort(kept)
+    return pa.table([pa.array(kept["f0"]), pa.array(kept["f1"])], schema=SCHEMA)
+
+
+def _hash(ids: Uids, sha256: str) -> npt.NDArray[np.uint64]:
+    """Two rounds of the finaliser of splitmix64 over both halves and the list's hash."""
+    seed = np.uint64(int(sha256[:16], 16))
+    value = np.ascontiguousarray(ids["f0"]) ^ seed
+    for half in (np.ascontiguousarray(ids["f1"]), np.uint64(0)):
+        value = value ^ half
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            value = (value ^ (value >> np.uint64(shift))) * np.uint64(factor)
+        value = value ^ (value >> np.uint64(31))
+    return value
