@@ -273,9 +273,25 @@ def _add_stages(app: typer.Typer, name: str) -> None:
         track: Annotated[str, typer.Option(help="What you touched.")] = "filtering",
         team: Annotated[str, typer.Option(help="Your team's name.")] = "",
         url: Annotated[str, typer.Option(help="A write-up.")] = "",
+        dataset_at: Annotated[
+            str, typer.Option(help="Where others find the dataset (https, s3, hf, gs).")
+        ] = "",
+        checkpoint_at: Annotated[
+            list[str] | None, typer.Option(help="SEED=ADDRESS of a checkpoint; may be repeated.")
+        ] = None,
+        uids: Annotated[
+            str | None, typer.Option(help="The dataset's list of uids, where it is one (.npy).")
+        ] = None,
         json: Json = False,
     ) -> None:
-        """Check the whole chain behind scores and write a submission."""
+        """Check the whole chain behind scores and write a bundle to submit.
+
+        The bundle (a zip beside the submission's folder) holds records, scores and questions, and
+        is checked by the rules that the service applies. Making it again changes nothing.
+        """
+        from leaderboard.bundle import Place
+        from leaderboard.submission import pack as pack_bundle
+        from leaderboard.submission import places
         from leaderboard.submission import submit as submit_entry
 
         entry = submit_entry(
@@ -287,11 +303,16 @@ def _add_stages(app: typer.Typer, name: str) -> None:
             out=Path(submissions),
             team=team,
             url=url,
+            dataset=Place(location=dataset_at),
+            checkpoints=places(checkpoint_at or []),
+            uids=uids,
         )
+        bundle = pack_bundle(entry)
         if json:
             show_json(entry.record)
         else:
             out(f"submission {entry.record.id} in {entry.folder}: all rules hold")
+            out(f"bundle {bundle} ({bundle.stat().st_size:,} bytes)")
 
     @app.command("ablate")
     def ablate(

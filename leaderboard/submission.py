@@ -6,7 +6,7 @@ checked by `leaderboard.validate` before it is written, by the same code that th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,11 +115,36 @@ def submit(
         record,
         files.items(),
         dataset=dataset,
-        checkpoints={str(seed): place for seed, place in (checkpoints or {}).items()},
+        checkpoints={
+            str(seed): _with_hash(place, seed, chain.values())
+            for seed, place in (checkpoints or {}).items()
+        },
         uids=told,
     )
     files[MANIFEST] = orjson.dumps(manifest.model_dump(mode="json"), option=orjson.OPT_INDENT_2)
     return _written(record, files, out, method)
+
+
+def _with_hash(place: Place, seed: int, chain: Iterable[Record]) -> Place:
+    """The place of a checkpoint with the hash and size that the model's record says it has."""
+    model = next(
+        (one for one in chain if isinstance(one, ModelRecord) and one.work.seed == seed), None
+    )
+    if model is None:
+        raise RuleError(f"there is no model of seed {seed}; its checkpoint cannot be named")
+    largest = max(model.outputs, key=lambda file: file.num_bytes)
+    return place.model_copy(update={"sha256": largest.sha256, "num_bytes": largest.num_bytes})
+
+
+def places(told: Sequence[str]) -> dict[int, Place]:
+    """Checkpoints by seed, from texts like `124=https://example.org/model.safetensors`."""
+    found = {}
+    for one in told:
+        seed, equals, location = one.partition("=")
+        if not equals or not seed.isdigit():
+            raise RuleError(f"{one!r} is no place of a checkpoint; write SEED=ADDRESS")
+        found[int(seed)] = Place(location=location)
+    return found
 
 
 def _logs(stores: Mapping[int, tuple[Store, ScoresRecord]]) -> dict[str, bytes]:

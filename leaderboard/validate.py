@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from evals.aggregate import aggregate_suite
 from evals.run import score_task
 from evals.suite import Suite, load_suite
-from evals.tasks import DataError, EvalError, load_task
+from evals.tasks import DataError, EvalError, Task, load_task
 from leaderboard import rules, uids
 from leaderboard.bundle import MANIFEST, RECORD, UIDS, Bundle
 from leaderboard.faults import BundleError, Fault, Words, fault
@@ -40,6 +40,7 @@ from pipelines.records import (
 
 TOLERANCE = 1e-9  # of a score computed again from the same numbers in the same order
 MAX_ROWS = 5_000_000  # questions in one file
+COUNTED = ("multiple_choice", "schema", "language_modeling", "generation")
 CHOICES = ("multiple_choice", "schema", "image_classification")
 MAX_TEXT = {"method": 120, "team": 120, "url": 500}
 UNREAD = ("contexts", "options", "shots", "losses", "generated", "top5", "generation")
@@ -425,7 +426,7 @@ def _recomputed(
             continue
         try:
             log = read_log(bundle, seed, told.task)
-            faults += _answers(name, load_task(told.task).kind, log)
+            faults += _answers(name, load_task(told.task), log)
             score, draws[told.task] = score_task(load_task(told.task), log)
         except BundleError as error:
             faults += error.faults
@@ -445,10 +446,12 @@ def _recomputed(
     return faults, tasks, draws
 
 
-def _answers(name: str, kind: str, log: pa.Table) -> Iterator[Fault]:
-    """`correct` says what `predicted` and `gold` say; no question stands twice."""
+def _answers(name: str, task: Task, log: pa.Table) -> Iterator[Fault]:
+    """Every question once; `correct` says what `predicted` and `gold` say."""
     columns = set(log.column_names)
-    if kind in CHOICES and {"predicted", "gold", "correct"} <= columns:
+    if task.kind in COUNTED and task.rows is not None and log.num_rows != task.rows:
+        yield fault(name, "rows", log.num_rows, task.rows, f"the questions of {task.name}")
+    if task.kind in CHOICES and {"predicted", "gold", "correct"} <= columns:
         right = pc.equal(log["predicted"], log["gold"])
         wrong = pc.sum(pc.invert(pc.equal(right, log["correct"]))).as_py() or 0
         if wrong or right.null_count:
