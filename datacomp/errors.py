@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 
+class PoolError(ValueError):
+    """A pool that cannot be had; the message says what to do."""
+
+
 class SubsetError(ValueError):
     """A file that is no list of uids, or not a sorted one."""
 

@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 def open_pool(scale: str, *, workspace: str, map_tasks: MapTasks) -> Pool:
     """The pool of a scale, fetched or built below `workspace` when it is not there yet."""
-    from datacomp import pool  # type: ignore[attr-defined]
+    from datacomp import pool
 
     return pool.open_scale(scale, workspace=workspace, map_tasks=map_tasks)
 
 
 def assets(scale: str, *, workspace: str) -> Assets:
     """Where the pipelines of a scale find the files they need."""
-    from datacomp import pool  # type: ignore[attr-defined]
+    from datacomp import pool
 
     return pool.assets(scale, workspace=workspace)
 
 
 def eval_data(scale: str, *, workspace: str) -> str:
     """The folder with the evaluation data of a scale."""
-    from datacomp import pool  # type: ignore[attr-defined]
+    from datacomp import pool
 
     return pool.eval_data(scale, workspace=workspace)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -135,7 +136,8 @@ class ProcessMap:
 
         def submit_next() -> None:
             for index, item in upcoming:
-                waiting[pool.submit(function, item)] = index
+                packed = pickle.dumps((function, item))  # what cannot travel is told here
+                waiting[pool.submit(_call, packed)] = index
                 if len(waiting) >= 2 * self.workers:
                     return
 
@@ -155,6 +157,11 @@ class ProcessMap:
                 if on_result:
                     on_result(index, results[index])
             submit_next()
+
+
+def _call(packed: bytes) -> Any:
+    function, item = pickle.loads(packed)
+    return function(item)
 
 
 def _one_thread() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -444,3 +445,10 @@ def test_apply_tells_what_became_of_each_row() -> None:
         {"row": 3, "step": -1, "operator": "read", "reason": "no_text"},
     ]
     assert applied.errors.num_rows == 0
+
+
+def test_work_that_cannot_travel_is_told_at_once_and_the_workers_go_on():
+    workers = ProcessMap(2)
+    with pytest.raises((AttributeError, pickle.PicklingError, TypeError)):
+        workers(abs, [1, lambda: 2, 3])
+    assert workers(abs, [-1, -2, -3]) == [1, 2, 3]

@@ -1,0 +1,109 @@
+"""A shard of pictures as img2dataset writes it: a tar of samples, and what became of every row.
+
+    00000000.tar           KEY.jpg, KEY.json, KEY.txt of each picture; KEY is the shard's number in
+                           8 digits and the row's in 4
+    00000000.parquet       a row for each row of the table, with its status
+    00000000_stats.json    counts; `successes` is what the resharder reads
+
+(rom1504/img2dataset, format webdataset; the published pools have this layout)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from pipelines.records import Frozen
+from pipelines.tars import END, header, padding
+
+SUCCESS = "success"
+FIELDS = (
+    "uid",
+    "caption",
+    "url",
+    "key",
+    "status",
+    "error_message",
+    "width",
+    "height",
+    "original_width",
+    "original_height",
+    "exif",
+    "sha256",
+)
+SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in FIELDS[:6]),
+        *((name, pa.int32()) for name in FIELDS[6:10]),
+        ("exif", pa.string()),
+        ("sha256", pa.string()),
+    ]
+)
+MAX_ROWS = 10_000  # of a shard: a key has four digits for the row
+
+
+class Row(Frozen):
+    """What became of one row of the table. The sizes are of the picture as stored and as found."""
+
+    uid: str
+    caption: str | None
+    url: str | None
+    key: str
+    status: str
+    error_message: str | None = None
+    width: int | None = None
+    height: int | None = None
+    original_width: int | None = None
+    original_height: int | None = None
+    exif: str | None = None
+    sha256: str | None = None
+
+    def to_json(self) -> bytes:
+        return orjson.dumps(self.model_dump(), option=orjson.OPT_INDENT_2)
+
+
+def key_of(shard: int, number: int) -> str:
+    """The key of row `number` of a shard."""
+    assert 0 <= number < MAX_ROWS
+    return f"{shard:08d}{number:04d}"
+
+
+def shard_name(shard: int) -> str:
+    return f"{shard:08d}"
+
+
+def sample(row: Row, picture: bytes, *, extension: str = "jpg") -> bytes:
+    """The members of one sample, ready for a tar."""
+    parts = []
+    caption = (row.caption or "").encode("utf-8", "replace")
+    for suffix, data in ((extension, picture), ("json", row.to_json()), ("txt", caption)):
+        name = f"{row.key}.{suffix}".encode()
+        parts += [header(name, len(data)), data, padding(len(data))]
+    return b"".join(parts)
+
+
+def end() -> bytes:
+    """What closes a tar."""
+    return END
+
+
+def table_of(rows: Sequence[Row]) -> pa.Table:
+    """The rows as the parquet file beside the tar holds them."""
+    columns = {name: [getattr(row, name) for row in rows] for name in FIELDS}
+    return pa.table(columns, schema=SCHEMA)
+
+
+def stats_of(rows: Sequence[Row], **more: Any) -> bytes:
+    """The stats file beside the tar: how many rows, how many pictures, every other status."""
+    status: Counter[str] = Counter(row.status for row in rows)
+    told = {
+        "count": len(rows),
+        "successes": status[SUCCESS],
+        "status_dict": dict(sorted(status.items())),
+        **more,
+    }
+    return orjson.dumps(told, option=orjson.OPT_INDENT_2)
