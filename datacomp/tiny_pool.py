@@ -338,6 +338,6 @@ def _write_set(
             parts += [header(name, len(data)), data, padding(len(data))]
     files = [write_bytes(store, f"{folder}/test/0.tar", b"".join((*parts, END)))]
     files.append(write_bytes(store, f"{folder}/test/nshards.txt", b"1\n"))
-    for name, lines in lists.items():
-        files.append(write_bytes(store, f"{folder}/{name}", "\n".join(lines).encode() + b"\n"))
+    for listed, lines in lists.items():
+        files.append(write_bytes(store, f"{folder}/{listed}", "\n".join(lines).encode() + b"\n"))
     return files
