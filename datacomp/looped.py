@@ -231,12 +231,13 @@ class _Messages(logging.Handler):
 
 @contextmanager
 def _listening(handler: logging.Handler) -> Iterator[None]:
-    level = logging.root.level
+    """Send what is logged to the handler alone: what a person should see is told by progress."""
+    level, handlers = logging.root.level, logging.root.handlers
     logging.root.setLevel(logging.INFO)
-    logging.root.addHandler(handler)
+    logging.root.handlers = [handler]
     try:
         yield
     finally:
-        logging.root.removeHandler(handler)
+        logging.root.handlers = handlers
         logging.root.setLevel(level)
         handler.close()

