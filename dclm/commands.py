@@ -131,6 +131,108 @@ def pack(
     show_record(packed, json=json)
 
 
+@app.command("extract")
+def extract(
+    input: Annotated[str, typer.Option(help="Folder or s3:// prefix of WARC or WET files.")],
+    out_uri: Annotated[str, typer.Option("--out", help="Where the documents go.")],
+    name: Annotated[str | None, typer.Option(help="The pool's name; default: of --out.")] = None,
+    extractor: Annotated[
+        Literal["resiliparse_main", "resiliparse_all", "trafilatura"],
+        typer.Option(help="Main content, all visible text, or trafilatura (a package of its own)."),
+    ] = "resiliparse_main",
+    encoding: Annotated[
+        Literal["detect", "utf8_only"],
+        typer.Option(help="Find out each page's encoding, or reject all that is not UTF-8."),
+    ] = "detect",
+    all_statuses: Annotated[
+        bool, typer.Option("--all-statuses", help="Keep pages of every HTTP status, not only 200.")
+    ] = False,
+    all_types: Annotated[
+        bool, typer.Option("--all-types", help="Keep every content type, not only HTML.")
+    ] = False,
+    reference: Annotated[
+        bool,
+        typer.Option(
+            "--reference",
+            help="DCLM-Pool's choices: UTF-8 only, every status and type, bodies as stored, empty "
+            "pages kept.",
+        ),
+    ] = False,
+    format: Annotated[
+        Literal["parquet", "jsonl.gz", "jsonl.zst"],
+        typer.Option(help="JSON lines are DCLM's pages: text, metadata, warcinfo."),
+    ] = "parquet",
+    files: Annotated[
+        str | None, typer.Option(help="A file with the names to take, one a line.")
+    ] = None,
+    take: Annotated[int | None, typer.Option(min=1, help="Take a sample of so many.")] = None,
+    tokens: Annotated[
+        float | None, typer.Option(help="Take a sample with about so many tokens of text.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the sample; DCLM-Pool was drawn with 42.")] = 42,
+    exclude: Annotated[
+        str | None, typer.Option(help="Sample no file whose name has this expression.")
+    ] = None,
+    workers: Processes = CORES,
+    cluster: Cluster = None,
+    quarantine: Annotated[
+        bool, typer.Option("--quarantine", help="Take what comes before a broken place in a file.")
+    ] = False,
+    max_failed_shards: Annotated[
+        int, typer.Option(min=0, help="Files that may fail while the others go on.")
+    ] = 0,
+    json: Json = False,
+) -> None:
+    """Turn WARC or WET files into documents; run it again to go on where it stopped."""
+    from dclm import extract as extracting
+    from pipelines.storage import open_store
+    from pipelines.warc import ExtractOptions
+
+    options = ExtractOptions.reference() if reference else ExtractOptions(encoding=encoding)
+    options = options.model_copy(
+        update={
+            "extractor": extractor,
+            **({"keep_statuses": None} if all_statuses else {}),
+            **({"content_types": None} if all_types else {}),
+        }
+    )
+    names = None if files is None else extracting.read_list(files)
+    parameters: dict[str, object] = {}
+    if tokens is not None:
+        take = extracting.warcs_for(tokens)
+    if take is not None:
+        known = names or [entry.name for entry in extracting.warcs_below(open_store(input))]
+        names = extracting.select_warcs(known, take, seed=seed, exclude=exclude)
+        parameters = {"take": take, "seed": seed, "exclude": exclude}
+    record = extracting.extract_all(
+        input,
+        out=out_uri,
+        name=name or out_uri.rstrip("/").rpartition("/")[2],
+        names=names,
+        options=options,
+        format=format,
+        quarantine=quarantine,
+        map_tasks=executor(workers, cluster=cluster),
+        max_failed_shards=max_failed_shards,
+        parameters=parameters,
+    )
+    if json:
+        show_json(record)
+        return
+    rows = [
+        (what.removeprefix("rejected/"), number)
+        for what, number in sorted(record.counts.items(), key=lambda item: -item[1])
+        if what.startswith("rejected/")
+    ]
+    if rows:
+        out(table(rows, header=("rejected because", "pages")) + "\n")
+    counts = record.counts
+    out(
+        f"pool {record.id}: {counts['documents']:,} documents of {counts['pages']:,} pages, "
+        f"{counts['text_bytes']:,} bytes of text, in {out_uri}"
+    )
+
+
 @app.command("register-shards")
 def register_shards(
     folder: Annotated[str, typer.Argument(help="manifest.jsonl and the tars it names.")],

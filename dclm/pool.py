@@ -9,10 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import orjson
-import pyarrow as pa
-from pydantic import Field
 
 from dclm.errors import PoolError
+from dclm.extract import ExtractTask, extract
 from dclm.tiny_pool import LID, TinyPool, build
 from evals.heldout import build_tiny_tasks
 from pipelines.assets import Assets, cache_folder
@@ -22,7 +21,6 @@ from pipelines.pool import Pool
 from pipelines.pool import open_pool as open_tables
 from pipelines.progress import step
 from pipelines.records import (
-    Frozen,
     PoolRecord,
     PoolSource,
     PoolWork,
@@ -30,18 +28,12 @@ from pipelines.records import (
     made_by,
     now,
 )
-from pipelines.schema import STRING
-from pipelines.storage import Done, LocalStore, attempt_name, commit, find_done, open_store
+from pipelines.storage import LocalStore
 from pipelines.storage import write_bytes as put
-from pipelines.warc import ExtractOptions, documents
-from pipelines.writers import TableWriter
+from pipelines.warc import ExtractOptions
 
 ASSETS = Path(__file__).parent / "assets"
 EVAL_SEED = 20241123  # which held-out passages become questions; part of suite `tiny` version 1
-
-DOCUMENTS = pa.schema(
-    [("text", STRING), ("url", STRING), ("id", STRING), ("date", STRING), ("extra", STRING)]
-)
 
 
 def folder(scale: str, *, workspace: str) -> Path:
@@ -86,16 +78,6 @@ def positives(*, workspace: str) -> Path:
 # ---- the tiny pool
 
 
-class ExtractTask(Frozen):
-    """One WARC file to one shard of documents."""
-
-    warc: str
-    out: str
-    shard: int
-    key: str
-    options: ExtractOptions = Field(default_factory=ExtractOptions)
-
-
 def build_tiny(place: Path, *, map_tasks: MapTasks) -> PoolRecord:
     """Fetch, pack, extract and record the tiny pool; what is already done is kept."""
     started = now()
@@ -104,7 +86,8 @@ def build_tiny(place: Path, *, map_tasks: MapTasks) -> PoolRecord:
     options = ExtractOptions()
     tasks = [
         ExtractTask(
-            warc=str(sources / warc.name),
+            source=str(sources),
+            name=warc.name,
             out=str(place),
             shard=shard,
             key=f"x-{shard:05d}-{digest([warc.sha256, options.model_dump()])[:16]}",
@@ -120,7 +103,8 @@ def build_tiny(place: Path, *, map_tasks: MapTasks) -> PoolRecord:
     counts: dict[str, int] = {}
     for one in done:
         for name, number in one.counts.items():
-            counts[name] = counts.get(name, 0) + number
+            if name not in ("bytes", "text_bytes"):
+                counts[name] = counts.get(name, 0) + number
     record = PoolRecord.seal(
         work=PoolWork(
             name="dclm-tiny",
@@ -164,48 +148,6 @@ def _build_sources(out: Path) -> TinyPool:
         bar.note(f"{pages:,} pages, {len(built.warcs)} WARC files, {size:.1f} MB")
     report.write_bytes(orjson.dumps(built.model_dump(mode="json"), option=orjson.OPT_INDENT_2))
     return built
-
-
-def extract(task: ExtractTask) -> Done:
-    """Write the documents of one WARC file as a parquet shard, and commit it.
-
-    Counts: pages, documents, and rejected pages by reason.
-    """
-    store = open_store(task.out)
-    standing = find_done(store, task.key)
-    if standing is not None:
-        return standing
-    counts = {"pages": 0, "documents": 0}
-    writer = TableWriter(
-        store, attempt_name(f"data/{task.shard:05d}", ".parquet"), "parquet", DOCUMENTS
-    )
-    try:
-        rows: list[dict[str, str | None]] = []
-        with open(task.warc, "rb") as stream:
-            for page in documents(stream, options=task.options):
-                counts["pages"] += 1
-                if page.text is None:
-                    reason = f"rejected/{page.reason}"
-                    counts[reason] = counts.get(reason, 0) + 1
-                    continue
-                counts["documents"] += 1
-                rows.append(
-                    {
-                        "text": page.text,
-                        "url": page.url,
-                        "id": page.headers.get("WARC-Record-ID"),
-                        "date": page.headers.get("WARC-Date"),
-                        "extra": None,
-                    }
-                )
-                if len(rows) == 1000:
-                    writer.write(pa.Table.from_pylist(rows, schema=DOCUMENTS))
-                    rows = []
-        writer.write(pa.Table.from_pylist(rows, schema=DOCUMENTS))
-    except BaseException:
-        writer.abandon()
-        raise
-    return commit(store, Done(key=task.key, files=(writer.close(),), counts=counts))
 
 
 def lid_path(*, workspace: str) -> Path:

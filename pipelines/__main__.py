@@ -291,9 +291,7 @@ def retry_command(
     max_failed_shards: MaxFailedShards = 0,
     exclude_failed: Annotated[
         bool,
-        typer.Option(
-            "--exclude-failed", help="Leave failed shards out; the record names them."
-        ),
+        typer.Option("--exclude-failed", help="Leave failed shards out; the record names them."),
     ] = False,
     json: Json = False,
 ) -> None:

@@ -7,9 +7,7 @@ no text (another status, no HTML, ...) is a `Refused` row with the reason.
 
 from __future__ import annotations
 
-import gzip
 import io
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -19,9 +17,9 @@ import numpy.typing as npt
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
-import zstandard
 
 from pipelines.batch import MAX_BATCH_BYTES, MAX_BATCH_ROWS, cut
+from pipelines.inflate import Inflated
 from pipelines.schema import EXTRA, KNOWN, ROW, STRING, TEXT, is_nested, normal_type, row_of
 from pipelines.storage import Entry, Store
 
@@ -38,7 +36,7 @@ SUFFIXES = {
     ".wet.gz": "warc",
     ".mix.json": "mix",
 }
-MAX_LINE_BYTES = 256 << 20  # a longer line is set aside: its parse would need several GB
+MAX_LINE_BYTES = 128 << 20  # a longer line is set aside: its parse would need gigabytes
 
 
 class ShardError(ValueError):
@@ -124,17 +122,14 @@ def read_shard(store: Store, name: str, *, shard: int, keep_rows: bool = False) 
             yield from _read_jsonl(file, shard=shard, name=name)
 
 
-def decompressed(file: BinaryIO, name: str) -> BinaryIO:
-    """The bytes of a file after the compression that its suffix names."""
-    if name.endswith(".gz"):
-        return gzip.GzipFile(fileobj=file)  # type: ignore[return-value]
-    if name.endswith((".zst", ".zstd")):
-        reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-        return io.BufferedReader(reader, 1 << 20)  # type: ignore[return-value]
-    return file
-
-
-CUT_SHORT = (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError)
+def _inflated(file: BinaryIO, name: str) -> Inflated | None:
+    """The bytes of a file after the compression that its suffix names, None for a plain file."""
+    lower = name.lower()
+    if lower.endswith(".gz"):
+        return Inflated(file, kind="gzip")
+    if lower.endswith((".zst", ".zstd")):
+        return Inflated(file, kind="zstd")
+    return None
 
 
 def _read_jsonl(file: BinaryIO, *, shard: int, name: str) -> Iterator[Chunk]:
@@ -142,7 +137,7 @@ def _read_jsonl(file: BinaryIO, *, shard: int, name: str) -> Iterator[Chunk]:
     numbers: list[int] = []
     bad: list[BadRow] = []
     size = 0
-    for number, line, error in _lines(decompressed(file, name)):
+    for number, line, error in _lines(file, name):
         if error is not None:
             bad.append(BadRow(row_of(shard, number), error, line))
             continue
@@ -204,26 +199,25 @@ def _read_warc(file: BinaryIO, *, shard: int, where: str) -> Iterator[Chunk]:
         yield Chunk(_table_of(rows, numbers), tuple(bad), tuple(refused))
 
 
-def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes, str | None]]:
-    """Numbered lines; a line that is too long, or a broken end, comes with an error."""
+def _lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes, str | None]]:
+    """Numbered lines; one that is too long, and what follows a broken place, come with an error."""
+    inflated = _inflated(file, name)
+    lines: BinaryIO = file if inflated is None else io.BufferedReader(inflated, 1 << 18)  # type: ignore[assignment]
     number = 0
-    while True:
-        try:
-            line = file.readline(MAX_LINE_BYTES)
-            if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
-                head = line[:1000]
-                while line and not line.endswith(b"\n"):
-                    line = file.readline(1 << 20)
-                yield number, head, f"a line longer than {MAX_LINE_BYTES} bytes"
-                number += 1
-                continue
-        except CUT_SHORT as error:
-            yield number, b"", f"the file breaks off here: {error}"
+    while line := lines.readline(MAX_LINE_BYTES):
+        if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
+            head = line[:1000]
+            while line and not line.endswith(b"\n"):
+                line = lines.readline(1 << 20)
+            yield number, head, f"a line longer than {MAX_LINE_BYTES} bytes"
+        elif inflated is not None and inflated.fault and not line.endswith(b"\n"):
+            yield number, line, f"the file breaks off here: {inflated.fault}"
             return
-        if not line:
-            return
-        yield number, line, None
+        else:
+            yield number, line, None
         number += 1
+    if inflated is not None and inflated.fault:
+        yield number, b"", f"the file breaks off here: {inflated.fault}"
 
 
 def _parse(line: bytes) -> tuple[dict[str, Any], str | None]:

@@ -125,7 +125,7 @@ def status_text(state: Status) -> str:
         rows = [(one.name, one.at, one.error) for one in state.failed[:SHOWN]]
         lines += _indented(table(rows, header=("shard", "when", "error")))
     if state.record_id:
-        lines.append(f"  dataset {state.record_id}")
+        lines.append(f"  record {state.record_id}")
     elif state.state in ("silent", "stopped"):
         lines.append("  to go on: the same command again, or pipelines retry RUN")
     return "\n".join(lines)

@@ -14,13 +14,15 @@ import io
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 from fastwarc.stream_io import BrotliReader, ChunkedReader
 from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 from pydantic import BaseModel, ConfigDict, Field
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding, map_encoding_to_html5
+
+from pipelines.inflate import Inflated, Stream
 
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 
@@ -108,7 +110,7 @@ class RejectedError(Exception):
         self.detail = detail
 
 
-def documents(stream: BinaryIO, *, options: ExtractOptions) -> Iterator[Extracted]:
+def documents(stream: Stream, *, options: ExtractOptions) -> Iterator[Extracted]:
     """Yield one `Extracted` per page of a WARC or WET file, in file order.
 
     `stream` is a WARC file, plain or gzip. Where the file is cut or damaged, all records that end
@@ -116,14 +118,14 @@ def documents(stream: BinaryIO, *, options: ExtractOptions) -> Iterator[Extracte
     is no WARC at all, and ImportError when `trafilatura` is asked for and not installed.
     """
     extractor = _extractor(options.extractor)
-    inflated = _Inflated(stream)
+    source = _Bytes(stream)
     warcinfo: str | None = None
     held: Extracted | None = None  # a page waits until its gzip member is known to be whole
     held_position: int | None = None
     fault: str | None = None
     fault_position: int | None = None
 
-    records = iter(_records(inflated))
+    records = iter(_records(source))
     while True:
         try:
             record = next(records, None)
@@ -153,7 +155,7 @@ def documents(stream: BinaryIO, *, options: ExtractOptions) -> Iterator[Extracte
             warcinfo = block.decode("utf-8", errors="replace")
         if not wanted:
             continue
-        headers = record.headers.to_dict()
+        headers = dict(record.headers.items())  # to_dict has an order of its own in every process
         text, reason, detail = None, None, None
         try:
             if not is_page:
@@ -173,18 +175,18 @@ def documents(stream: BinaryIO, *, options: ExtractOptions) -> Iterator[Extracte
             url=headers.get("WARC-Target-URI"),
             headers=headers,
             warcinfo=warcinfo,
-            offset=inflated.compressed_offset(record.stream_pos),
+            offset=source.stored_offset(record.stream_pos),
         )
 
-    fault = inflated.fault or fault
-    if held is not None and not (inflated.fault and held_position == inflated.member_start):
+    fault = source.fault or fault
+    if held is not None and not (source.fault and held_position == source.member_start):
         yield held
     if fault is not None:
-        if inflated.fault:
-            offset = inflated.member_offset
+        if source.fault:
+            offset = source.member_offset
         else:
             last = fault_position if fault_position is not None else held_position or 0
-            offset = inflated.compressed_offset(last)
+            offset = source.stored_offset(last)
         yield Extracted(
             text=None,
             reason="broken_record",
@@ -208,7 +210,7 @@ def page(block: bytes, *, options: ExtractOptions) -> str:
     content_type = content_type.strip().lower()
     if options.content_types is not None and content_type not in ("", *options.content_types):
         raise RejectedError("not_html", content_type)
-    if options.decode_body:
+    if options.decode_body and ("transfer-encoding" in headers or "content-encoding" in headers):
         body = _decoded_body(headers, body, limit=options.max_body_bytes)
     charset = re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", parameters, re.IGNORECASE)
     return _decode(body, charset=charset.group(1) if charset else None, options=options)
@@ -331,58 +333,52 @@ def _read(record: WarcRecord, *, keep: bool) -> tuple[bytes, int]:
     return b"".join(parts), size
 
 
-def _records(inflated: "_Inflated") -> Iterator[WarcRecord]:
-    if inflated.is_empty:
+def _records(source: "_Bytes") -> Iterator[WarcRecord]:
+    if source.is_empty:
         return iter(())
     return iter(
         ArchiveIterator(
-            inflated, record_types=WarcRecordType.any_type, parse_http=False, stream_detect=False
+            source, record_types=WarcRecordType.any_type, parse_http=False, stream_detect=False
         )
     )
 
 
-class _Inflated(io.RawIOBase):
+class _Bytes(io.RawIOBase):
     """The plain bytes of a gzip or plain WARC file, read once from front to back.
 
     fastwarc reads a cut gzip file as if it just ended there, so members are inflated here: `fault`
     says what was wrong, `member_start` and `member_offset` where the last member begins, in plain
-    and in stored bytes. Memory stays at one buffer however far a member expands.
+    and in stored bytes.
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: Stream) -> None:
         super().__init__()
-        self._stream = stream
-        self._raw = stream.read(65536)
+        head = stream.read(5)
+        self.is_empty = not head
+        self._stream = _Behind(head, stream)
+        self._gzip = Inflated(self._stream, kind="gzip") if head[:1] == b"\x1f" else None
         self._position = 0
-        self._consumed = 0  # stored bytes handed to finished members
-        self._starts: list[tuple[int, int]] = [(0, 0)]  # members as (plain, stored) offsets
-        self._member: Any = None
-        self.fault: str | None = None
-        self.is_empty = not self._raw
-        self._is_gzip = self._raw[:1] == b"\x1f"
-        head = self._raw[:5]
-        if not self._is_gzip and not b"WARC/".startswith(head):
+        if self._gzip is None and not b"WARC/".startswith(head):
             raise ValueError(
                 f"not a WARC file: it begins with {head!r}, not with 'WARC/' or a gzip header; "
                 "give a .warc, .warc.gz or .wet.gz file"
             )
 
     @property
+    def fault(self) -> str | None:
+        return None if self._gzip is None else self._gzip.fault
+
+    @property
     def member_start(self) -> int:
-        return self._starts[-1][0]
+        return 0 if self._gzip is None else self._gzip.members[-1][0]
 
     @property
     def member_offset(self) -> int:
-        return self._starts[-1][1]
+        return 0 if self._gzip is None else self._gzip.members[-1][1]
 
-    def compressed_offset(self, position: int) -> int:
+    def stored_offset(self, position: int) -> int:
         """Where in the file the record at plain byte `position` begins."""
-        if not self._is_gzip:
-            return position
-        for plain, stored in reversed(self._starts):
-            if plain <= position:
-                return stored
-        raise AssertionError("positions are not negative")
+        return position if self._gzip is None else self._gzip.stored_offset(position)
 
     def readable(self) -> bool:
         return True
@@ -391,42 +387,20 @@ class _Inflated(io.RawIOBase):
         return self._position
 
     def read(self, size: int | None = -1) -> bytes:
-        data = self._read_gzip(size) if self._is_gzip else self._read_plain(size)
+        source: Any = self._stream if self._gzip is None else self._gzip
+        data = source.read(65536 if size is None or size < 0 else size)
         self._position += len(data)
-        return data
+        return bytes(data)
 
-    def _read_plain(self, size: int | None) -> bytes:
-        data = self._raw or self._stream.read(65536)
-        wanted = len(data) if size is None or size < 0 else size
-        self._raw = data[wanted:]
-        return data[:wanted]
 
-    def _read_gzip(self, size: int | None) -> bytes:
-        limit = 65536 if size is None or size < 0 else size
-        while self.fault is None:
-            if not self._raw:
-                self._raw = self._stream.read(65536)
-                if not self._raw:
-                    if self._member is not None:
-                        self.fault = "the file ends inside a gzip member"
-                    return b""
-            if self._member is None:
-                self._member = zlib.decompressobj(31)
-                if self._consumed:
-                    self._starts.append((self._position, self._consumed))
-                    del self._starts[:-4096]  # records are asked for soon after they are read
-            stored = len(self._raw)
-            try:
-                data = self._member.decompress(self._raw, limit)
-            except zlib.error as error:
-                self.fault = f"a gzip member is damaged: {error}"
-                return b""
-            rest = self._member.unused_data or self._member.unconsumed_tail
-            if self._member.eof:
-                rest = self._member.unused_data
-                self._member = None
-            self._consumed += stored - len(rest)
-            self._raw = rest
-            if data:
-                return bytes(data)
-        return b""
+class _Behind:
+    """A stream again with the bytes that were read from its front."""
+
+    def __init__(self, head: bytes, stream: Stream) -> None:
+        self._head, self._stream = head, stream
+
+    def read(self, size: int, /) -> bytes:
+        if self._head:
+            head, self._head = self._head[:size], self._head[size:]
+            return head
+        return self._stream.read(size)

@@ -71,6 +71,14 @@ def test_document_carries_text_url_headers_warcinfo_and_offset() -> None:
     ]
 
 
+def test_headers_keep_the_order_of_the_file() -> None:
+    """Text that is written from them must be the same bytes in every process."""
+    names = [f"X-{n}" for n in (3, 1, 4, 15, 9, 2, 6, 5)]
+    head = "WARC/1.0\r\nWARC-Type: conversion\r\n" + "".join(f"{n}: v\r\n" for n in names)
+    [found] = read(gzip.compress(f"{head}Content-Length: 4\r\n\r\ntext\r\n\r\n".encode()))
+    assert list(found.headers) == ["WARC-Type", *names, "Content-Length"]
+
+
 def test_warcinfo_is_the_last_one_before_the_page() -> None:
     parts = [
         record(http(html("no warcinfo yet"))),

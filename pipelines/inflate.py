@@ -1,0 +1,123 @@
+"""gzip and zstd files read once from front to back, however they end.
+
+Both formats are chains of members (zstd calls them frames). Everything that can be had before a cut
+or a damaged place comes out, and `fault` then says what was wrong: library readers drop it, or take
+a cut file for a whole one. Memory stays at one buffer, and a file that expands beyond all reason
+(a decompression bomb) stops.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Any, Protocol
+
+from isal import igzip_lib
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+READ_BYTES = 1 << 16
+FREE_BYTES = 256 << 20  # may come out of any file, however small
+MAX_EXPANSION = 200  # beyond that; pages and their text expand 3 to 20 times
+
+ERRORS: tuple[Any, ...] = (igzip_lib.IsalError, zstd.ZstdError, EOFError)
+
+
+class Stream(Protocol):
+    """What bytes are read from."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+class Inflated(io.RawIOBase):
+    """The plain bytes of a stored file of the given kind.
+
+    Reading ends (as at the end of a file) where the stored bytes cannot be followed; `fault` tells
+    why, and is None after a whole file. `members` holds where members begin, as plain and stored
+    offsets; `stored_offset` finds the member around a plain byte.
+    """
+
+    def __init__(self, stream: Stream, *, kind: str) -> None:
+        super().__init__()
+        self._stream = stream
+        self._kind = kind
+        self._member: Any = None
+        self._raw = b""
+        self._num_read = 0  # stored bytes
+        self._position = 0  # plain bytes
+        self.members: list[tuple[int, int]] = [(0, 0)]
+        self.fault: str | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def read(self, size: int | None = -1) -> bytes:
+        limit = READ_BYTES if size is None or size < 0 else size
+        while self.fault is None:
+            if self._member is None:
+                if not self._raw and not self._fill():
+                    return b""
+                self._begin()
+                feed = self._take()
+            elif not self._member.needs_input:
+                feed = b""
+            elif self._raw or self._fill():
+                feed = self._take()
+            else:
+                self.fault = f"the file ends inside a {self._kind} member"
+                return b""
+            try:
+                data = self._member.decompress(feed, limit)
+            except ERRORS as error:
+                self.fault = f"a {self._kind} member is damaged: {error}"
+                return b""
+            if self._member.eof:
+                self._raw = self._member.unused_data
+                self._member = None
+            self._position += len(data)
+            if self._position > FREE_BYTES and self._position > MAX_EXPANSION * self._num_read:
+                self.fault = (
+                    f"the file expands more than {MAX_EXPANSION} times (a decompression bomb?): "
+                    f"stopped after {self._position} bytes out of {self._num_read}"
+                )
+            if data:
+                return bytes(data)
+        return b""
+
+    def stored_offset(self, position: int) -> int:
+        """Where in the file the member begins that holds the plain byte `position`."""
+        for plain, stored in reversed(self.members):
+            if plain <= position:
+                return stored
+        raise AssertionError("positions are not negative")
+
+    def _begin(self) -> None:
+        if self._kind == "gzip":
+            self._member = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+        else:
+            self._member = zstd.ZstdDecompressor()
+        stored = self._num_read - len(self._raw)
+        if stored:
+            self.members.append((self._position, stored))
+            del self.members[:-4096]  # records are asked for soon after they are read
+
+    def _take(self) -> bytes:
+        feed, self._raw = self._raw, b""
+        return feed
+
+    def _fill(self) -> bool:
+        self._raw = self._stream.read(READ_BYTES)
+        self._num_read += len(self._raw)
+        return bool(self._raw)
