@@ -10,19 +10,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from pydantic import Field, ValidationError
 
 from datacomp.metadata import UID, check_columns, read_table
 from datacomp.subset import npy_header
 from pipelines import kernels
+from pipelines.assets import Assets
 from pipelines.batch import Amount, Batch
 from pipelines.chain import RECORD, write_chain
 from pipelines.evidence import has_cases
 from pipelines.executors import MapTasks
+from pipelines.image_text.scores import INDEX, PREFIX
 from pipelines.indexed import PartsWriter, read_parts
 from pipelines.operators import Counted, Filter, Modifier, PipelineError, Select, choose
 from pipelines.partitions import Verdict, find_cut
@@ -30,7 +34,7 @@ from pipelines.pipeline import Pass, Pipeline
 from pipelines.plan import Plan, load_array, loaded
 from pipelines.pool import Pool
 from pipelines.progress import step as progress_step
-from pipelines.records import DatasetRecord, File, Frozen, digest, made_by, now
+from pipelines.records import DatasetRecord, File, Frozen, digest, made_by, now, sha256_file
 from pipelines.run import STATS, Result, RunFailed, RunSummary, dataset_work, finished
 from pipelines.schema import ROW
 from pipelines.stats import READ, RunStats, StepStats, Tally, merge
@@ -45,6 +49,14 @@ WORK = ("work", "done")
 Ints = npt.NDArray[np.int64]
 
 
+class Index(Frozen):
+    """Where the scores of a pool are: the file of each table, by the table's sha256."""
+
+    id: str = Field(description="hash of what was asked for: tables, tars, scorer")
+    scorer: str
+    files: dict[str, File]
+
+
 class CurateTask(Frozen):
     """One pass over one table. `rows`: places still there; `scores`: of the Select before."""
 
@@ -53,6 +65,7 @@ class CurateTask(Frozen):
     last: bool
     shard: int
     name: str
+    sha256: str
     key: str
     num_buckets: int
     rows: str | None = None
@@ -122,6 +135,7 @@ def curate(
                 last=current.number == len(passes) - 1,
                 shard=number,
                 name=shard.name,
+                sha256=shard.sha256,
                 key=f"t{current.number}-{number:06d}-{digest([state, shard.sha256])[:16]}",
                 num_buckets=buckets,
                 rows=_named(done[number], "rows") if done else None,
@@ -165,6 +179,16 @@ def _check(pipeline: Pipeline, pool: Pool) -> None:
         wanted |= set(step.operator.reads()) - written
         written |= set(step.operator.writes())
     check_columns(open_store(pool.uri), pool.shards[0].name, sorted(wanted))
+    for column in wanted:
+        if column.startswith(PREFIX):
+            name = column.removeprefix(PREFIX)
+            index, folder = read_index(pipeline.assets, name)
+            lost = [shard.name for shard in pool.shards if shard.sha256 not in index.files]
+            if lost:
+                raise PipelineError(
+                    f"{pipeline.name}: the scores {name!r} in {folder} were made for another pool "
+                    f"(they have none for {lost[0]}); make them with: datacomp score --name {name}"
+                )
 
 
 def _cut(store: Store, current: Pass, done: Sequence[Done], map_tasks: MapTasks) -> Verdict:
@@ -246,7 +270,8 @@ def _entering(
     if decided is not None:
         keep = _decide(task, store, decided)
     first = task.number == 0
-    for batch in read_table(source, task.name, _columns(task)):
+    columns = _columns(task)
+    for batch in read_table(source, task.name, columns, scores=_scores(task, columns)):
         if first:
             read.enter(Amount(batch.num_rows, 0, 0))
             batch = _with_uids(task, batch, read)
@@ -271,6 +296,33 @@ def _columns(task: CurateTask) -> list[str]:
         written |= set(step.operator.writes())
     wanted.pop(ROW, None)
     return list(wanted)
+
+
+def _scores(task: CurateTask, columns: Sequence[str]) -> dict[str, Path]:
+    """Where the scores that this pass reads are, for this table."""
+    assets = task.plan.pipeline().assets
+    found = {}
+    for column in columns:
+        if column.startswith(PREFIX):
+            index, folder = read_index(assets, column.removeprefix(PREFIX))
+            file = index.files[task.sha256]
+            path = folder / file.name
+            if not path.is_file() or sha256_file(path) != file.sha256:
+                raise PipelineError(
+                    f"{path} is not the file that {folder}/{INDEX} names; copy the whole folder of "
+                    "scores, or run datacomp score again"
+                )
+            found[column] = path
+    return found
+
+
+def read_index(assets: Assets, name: str) -> tuple[Index, Path]:
+    """The index of scores of this name, and the folder that it lies in."""
+    path = assets.path(f"{name}/{INDEX}")
+    try:
+        return Index.model_validate_json(path.read_bytes()), path.parent
+    except ValidationError:
+        raise PipelineError(f"{path} is no index of scores; run datacomp score again") from None
 
 
 def _with_uids(task: CurateTask, batch: Batch, read: Tally) -> Batch:

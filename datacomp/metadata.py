@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.batch import Batch
+from pipelines.image_text.scores import PREFIX
 from pipelines.operators import PipelineError
 from pipelines.readers import ShardError, normal_table
 from pipelines.schema import ROW
@@ -46,28 +48,34 @@ def check_columns(store: Store, name: str, wanted: Sequence[str]) -> None:
     """PipelineError when a column that a step reads is in neither the table nor the features."""
     there = table_columns(store, name)
     for column in wanted:
-        if column not in there and column not in FEATURES and column != ROW:
+        beside = column in FEATURES or column.startswith(PREFIX)
+        if column not in there and not beside and column != ROW:
             raise PipelineError(
                 f"{store.uri}/{name} has no column {column!r}, which the pipeline reads; it has "
                 f"{', '.join(there)}"
             )
 
 
-def read_table(store: Store, name: str, columns: Sequence[str]) -> Iterator[Batch]:
+def read_table(
+    store: Store, name: str, columns: Sequence[str], *, scores: Mapping[str, Path] | None = None
+) -> Iterator[Batch]:
     """Batches with these columns and `row`, the place in the file. At least one.
 
-    ShardError names a file that is damaged, or features that are missing or of other length.
+    `scores` are files with a column for this very table, by what the column is called. ShardError
+    names a file that is damaged, or features or scores that are missing or of other length.
     """
     where = f"{store.uri}/{name}"
+    scores = scores or {}
     features = [column for column in columns if column in FEATURES]
-    plain = [column for column in columns if column not in features and column != ROW]
+    plain = [c for c in columns if c not in features and c not in scores and c != ROW]
     with store.open(name) as file:
         try:
             parquet = pq.ParquetFile(file)
             rows = parquet.metadata.num_rows
         except DAMAGED as error:
             raise ShardError(f"{where} is not a parquet file: {error}") from None
-        readers = [_Features(store, name, key, rows) for key in features]
+        readers: list[_Features | _Scores] = [_Features(store, name, key, rows) for key in features]
+        readers += [_Scores(key, scores[key], rows) for key in columns if key in scores]
         size = FEATURE_BATCH_ROWS if features else BATCH_ROWS
         first = 0
         try:
@@ -183,3 +191,35 @@ class _Features:
         self._member.file.close()
         self._member.archive.close()
         self._file.close()
+
+
+class _Scores:
+    """A column of scores beside a table, read from front to back."""
+
+    type = pa.float64()
+
+    def __init__(self, key: str, path: Path, rows: int) -> None:
+        self.key = key
+        try:
+            self._column = pq.read_table(path).column("score").combine_chunks()
+        except DAMAGED as error:
+            raise ShardError(
+                f"{path} holds no scores: {error}; run datacomp score again, or copy the whole "
+                "folder of scores"
+            ) from None
+        except KeyError:
+            raise ShardError(f"{path} has no column 'score'; run datacomp score again") from None
+        if len(self._column) != rows:
+            raise ShardError(
+                f"{path} has {len(self._column)} rows, but the table has {rows}; run datacomp "
+                "score for this pool"
+            )
+        self._at = 0
+
+    def take(self, rows: int) -> pa.Array:
+        """The next rows."""
+        self._at += rows
+        return self._column.slice(self._at - rows, rows)
+
+    def close(self) -> None:
+        """Nothing is held open."""

@@ -104,5 +104,7 @@ def check_training(packed: PackedRecord, model: ModelRecord, recipe: Recipe) -> 
 def commands() -> typer.Typer:
     """This benchmark's own commands, and its own forms of stages."""
     from datacomp.commands import app
+    from datacomp.pool_commands import app as pools
 
+    app.registered_commands += pools.registered_commands
     return app

@@ -70,6 +70,7 @@ def sample() -> pa.Table:
             "language_probability": pa.array([0.9, 0.7, None, 0.2, 1.0, 0.66, 0.65, None]),
             "num_tokens": pa.array([20, 18, 0, 1, 40, 9, 300, 1], type=pa.int64()),
             "quality": pa.array([0.5, 0.1, 0.1, 0.0, 1.0, 0.25, 0.75, 0.3]),
+            "scores/quality": pa.array([0.5, None, 0.1, 0.0, 1.0, 0.25, 0.75, 0.3]),
             "original_width": pa.array([200, 640, 199, 0, 1000, None, 300, 50], type=pa.int64()),
             "original_height": pa.array([200, 480, 600, 0, 300, 200, None, 50], type=pa.int64()),
             "clip_l14_similarity_score": pa.array([0.3, 0.2, None, 0.1, 0.25, -0.1, 0.4, 0.2]),

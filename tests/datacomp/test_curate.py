@@ -196,9 +196,9 @@ def test_only_columns_that_a_step_reads_are_read(
     asked: list[list[str]] = []
     plain = metadata.read_table
 
-    def watched(store: Any, name: str, columns: Any) -> Any:
+    def watched(store: Any, name: str, columns: Any, **options: Any) -> Any:
         asked.append(sorted(columns))
-        return plain(store, name, columns)
+        return plain(store, name, columns, **options)
 
     monkeypatch.setattr("datacomp.curate.read_table", watched)
     folder = write_tables(tmp_path / "in", tables=1)

@@ -23,6 +23,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "letters_per_token": {"tokenizer": "tiny-bpe.json"},
     "near_targets": {"centroids": "centroids.npy", "targets": "centroids.npy"},
     "mark_contamination": {"items": "items.parquet", "ngram": 2},
+    "scores": {"of": "quality"},
     "quality_score": {"model": "tiny-quality.bin"},
     "select": {"by": "quality", "fraction": 0.5, "missing": "drop"},
     "substring_lines": {"phrases": ["cat", "one"]},
