@@ -46,7 +46,7 @@ from pipelines.commands import (
 )
 from pipelines.executors import executor
 from pipelines.progress import say
-from pipelines.readers import read_shard, shards_of
+from pipelines.readers import read_whole, shards_of
 from pipelines.records import DatasetRecord, ModelRecord, ScoresRecord, parse_record
 from pipelines.storage import Store, open_store
 
@@ -312,8 +312,8 @@ def overlap_command(
     overlap = Overlap(items_table(loaded, data, secret=True), ngram=ngram)
     store = open_store(dataset)
     for number, name in enumerate(_shards(store)):
-        for chunk in read_shard(store, name, shard=number):
-            overlap.add(chunk.table["text"].to_pylist())
+        for rows in read_whole(store, name, shard=number):
+            overlap.add(rows["text"].to_pylist())
     found = overlap.report(finished)
     if json:
         show_json(found)

@@ -19,9 +19,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.batch import MAX_BATCH_BYTES, MAX_BATCH_ROWS, cut
-from pipelines.inflate import Inflated
-from pipelines.schema import EXTRA, KNOWN, ROW, STRING, TEXT, is_nested, normal_type, row_of
-from pipelines.storage import Entry, Store
+from pipelines.inflate import FREE_BYTES, MAX_EXPANSION, Inflated
+from pipelines.schema import (
+    EXTRA,
+    KNOWN,
+    ROW,
+    ROW_BITS,
+    STRING,
+    TEXT,
+    is_nested,
+    normal_type,
+    number_of,
+    row_of,
+)
+from pipelines.storage import Entry, StorageError, Store
 
 SUFFIXES = {
     ".jsonl": "jsonl",
@@ -122,6 +133,16 @@ def read_shard(store: Store, name: str, *, shard: int, keep_rows: bool = False) 
             yield from _read_jsonl(file, shard=shard, name=name)
 
 
+def read_whole(store: Store, name: str, *, shard: int) -> Iterator[pa.Table]:
+    """The rows of a shard that must have no broken record: ShardError names the first."""
+    for chunk in read_shard(store, name, shard=shard):
+        for bad in chunk.bad:
+            raise ShardError(
+                f"{store.uri}/{name}, record {number_of(bad.row) + 1}: {bad.error}; repair it"
+            )
+        yield chunk.table
+
+
 def _inflated(file: BinaryIO, name: str) -> Inflated | None:
     """The bytes of a file after the compression that its suffix names, None for a plain file."""
     lower = name.lower()
@@ -210,7 +231,7 @@ def _lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes, str | None]]
             while line and not line.endswith(b"\n"):
                 line = lines.readline(1 << 20)
             yield number, head, f"a line longer than {MAX_LINE_BYTES} bytes"
-        elif inflated is not None and inflated.fault and not line.endswith(b"\n"):
+        elif inflated is not None and inflated.fault and not _is_whole(line):
             yield number, line, f"the file breaks off here: {inflated.fault}"
             return
         else:
@@ -218,6 +239,11 @@ def _lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes, str | None]]
         number += 1
     if inflated is not None and inflated.fault:
         yield number, b"", f"the file breaks off here: {inflated.fault}"
+
+
+def _is_whole(line: bytes) -> bool:
+    """Whether the line ends, or is a record although its line end is missing."""
+    return line.endswith(b"\n") or (line.endswith(b"}") and _parse(line)[1] is None)
 
 
 def _parse(line: bytes) -> tuple[dict[str, Any], str | None]:
@@ -258,28 +284,69 @@ def jsonl_schema() -> pa.Schema:
     return pa.schema([(ROW, pa.int64()), *KNOWN.items()])
 
 
+UNREADABLE = (pa.ArrowException, OSError, ValueError, OverflowError)
+"""What pyarrow raises at damaged files. A StorageError among them is not the file's fault."""
+
+
 def _read_parquet(file: BinaryIO, *, shard: int, where: str, keep_rows: bool) -> Iterator[Chunk]:
+    """Row group by row group; of a damaged one, the rows that cannot be had are one BadRow."""
+    parquet = _parquet_file(file, where)
+    schema = normal_table(parquet.schema_arrow.empty_table()).schema
+    number = 0
+    for group in range(parquet.num_row_groups):
+        end = number + parquet.metadata.row_group(group).num_rows
+        try:
+            for table in _group_tables(parquet, group):
+                if table.schema != schema or number + table.num_rows > end:
+                    raise pa.ArrowInvalid("other columns or more rows than the file declares")
+                if not keep_rows:
+                    rows = np.arange(table.num_rows, dtype=np.int64) + row_of(shard, number)
+                    table = _numbered(table, rows)
+                number += table.num_rows
+                for slice_ in cut(table):
+                    yield Chunk(slice_)
+        except StorageError:
+            raise
+        except UNREADABLE as error:
+            if keep_rows:  # a table that we wrote
+                raise ShardError(f"{where}: row group {group} is damaged: {error}") from None
+            problem = f"rows {number} to {end - 1} (row group {group}) are damaged: {error}"
+            bad = BadRow(row_of(shard, number), problem, b"", num_rows=end - number)
+            none = _numbered(schema.empty_table(), np.zeros(0, dtype=np.int64))
+            yield Chunk(none, (bad,))
+        number = end
+    if number == 0:
+        empty = schema.empty_table()
+        yield Chunk(empty if keep_rows else _numbered(empty, np.zeros(0, dtype=np.int64)))
+
+
+def _group_tables(parquet: pq.ParquetFile, group: int) -> Iterator[pa.Table]:
+    """The rows of one row group, checked: text is UTF-8, which everything behind relies on."""
+    columns = [
+        parquet.metadata.row_group(group).column(n) for n in range(parquet.metadata.num_columns)
+    ]
+    plain = sum(column.total_uncompressed_size for column in columns)
+    stored = sum(column.total_compressed_size for column in columns)
+    if plain > FREE_BYTES and plain > MAX_EXPANSION * stored:
+        raise pa.ArrowInvalid(f"{stored} bytes expand to {plain} (a decompression bomb?)")
+    for batch in parquet.iter_batches(batch_size=16 * MAX_BATCH_ROWS, row_groups=[group]):
+        table = pa.Table.from_batches([batch])
+        table.validate(full=True)
+        yield normal_table(table)
+
+
+def _parquet_file(file: BinaryIO, where: str) -> pq.ParquetFile:
     try:
         parquet = pq.ParquetFile(file)
-    except (pa.ArrowInvalid, OSError) as error:
+        normal_table(parquet.schema_arrow.empty_table())
+    except StorageError:
+        raise
+    except UNREADABLE as error:
         raise ShardError(f"{where} is not a parquet file: {error}") from None
-    number = 0
-    for batch in parquet.iter_batches(batch_size=16 * MAX_BATCH_ROWS):
-        try:
-            table = pa.Table.from_batches([batch])
-            table.validate(full=True)  # UTF-8 too: what follows relies on it
-        except pa.ArrowInvalid as error:
-            raise ShardError(f"{where}: rows from {number} on are damaged: {error}") from None
-        table = normal_table(table)
-        if not keep_rows:
-            rows = np.arange(number, number + table.num_rows, dtype=np.int64) + row_of(shard, 0)
-            table = _numbered(table, rows)
-        number += table.num_rows
-        for slice_ in cut(table):
-            yield Chunk(slice_)
-    if number == 0:
-        empty = normal_table(parquet.schema_arrow.empty_table())
-        yield Chunk(empty if keep_rows else _numbered(empty, np.zeros(0, dtype=np.int64)))
+    groups = [parquet.metadata.row_group(n).num_rows for n in range(parquet.num_row_groups)]
+    if min(groups, default=0) < 0 or sum(groups) >= 1 << ROW_BITS:
+        raise ShardError(f"{where} is no sound parquet file: its row groups have {groups[:9]} rows")
+    return parquet
 
 
 def _read_mix(data: bytes, *, shard: int, where: str) -> Iterator[Chunk]:
@@ -336,10 +403,7 @@ def schema_of(store: Store, name: str) -> pa.Schema:
             return chunk.table.schema
     if format_of(name) == "parquet":
         with store.open(name) as file:
-            try:
-                schema = pq.read_schema(file)
-            except (pa.ArrowInvalid, OSError) as error:
-                raise ShardError(f"{store.uri}/{name} is not a parquet file: {error}") from None
+            schema = _parquet_file(file, f"{store.uri}/{name}").schema_arrow
         return _numbered(normal_table(schema.empty_table()), np.zeros(0, dtype=np.int64)).schema
     return jsonl_schema()
 

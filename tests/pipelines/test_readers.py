@@ -9,7 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from pipelines.readers import Chunk, ShardError, format_of, read_shard, shards_of, to_json_rows
+from pipelines.readers import (
+    Chunk,
+    ShardError,
+    format_of,
+    read_shard,
+    read_whole,
+    shards_of,
+    to_json_rows,
+)
 from pipelines.schema import row_of
 from pipelines.storage import LocalStore
 
@@ -113,11 +121,18 @@ def test_a_parquet_file_that_is_none_names_the_shard(tmp_path: Path) -> None:
         read(tmp_path, "a.parquet")
 
 
-def test_text_that_is_not_utf8_in_parquet_names_the_rows(tmp_path: Path) -> None:
-    hostile = pa.array([b"ok", b"\xff\xfe"], type=pa.binary()).view(pa.string())
-    pq.write_table(pa.table({"text": hostile}), tmp_path / "a.parquet")
-    with pytest.raises(ShardError, match=r"a\.parquet: rows from 0 on are damaged"):
-        read(tmp_path, "a.parquet")
+def test_text_that_is_not_utf8_in_parquet_is_set_aside_by_row_group(tmp_path: Path) -> None:
+    texts = [b"ok", b"\xff\xfe", b"more", b"of it"]
+    hostile = pa.array(texts, type=pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"text": hostile}), tmp_path / "a.parquet", row_group_size=2)
+    chunks = read(tmp_path, "a.parquet")
+    assert whole(chunks).column("text").to_pylist() == ["more", "of it"]
+    assert whole(chunks).column("row").to_pylist() == [2, 3]
+    [bad] = [bad for chunk in chunks for bad in chunk.bad]
+    assert (bad.row, bad.num_rows) == (0, 2)
+    assert "rows 0 to 1 (row group 0) are damaged" in bad.error
+    with pytest.raises(ShardError, match=r"a\.parquet, record 1: rows 0 to 1"):
+        list(read_whole(LocalStore(tmp_path), "a.parquet", shard=0))
 
 
 def test_empty_shards_have_no_rows(tmp_path: Path) -> None:
