@@ -6,6 +6,7 @@ The loop is `open_clip_train.main.main` as installed. What is put in its place w
   start anew with it: a part that is done again gives the same batches;
 - the loader ends after exactly the recipe's steps, whatever the number of its processes, and the
   number of parts that a batch is computed in;
+- texts run at their own length (`datacomp/texts.py`);
 - metrics are taken as numbers where it would write them to TensorBoard;
 - on processors, and under Ray, the process group is made in a way that those have.
 """
@@ -17,7 +18,7 @@ import math
 import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import partial, partialmethod
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,6 +36,7 @@ import webdataset
 
 from datacomp.errors import TrainError
 from datacomp.recipe import MODELS, Recipe, num_steps, steps_per_part
+from datacomp.texts import encode_text
 from pipelines.progress import short
 
 METRICS, SKIPPED, LOG = "metrics.jsonl", "skipped.jsonl", "log.txt"
@@ -69,6 +71,9 @@ def run(
         (clip_main, "setup_logging", lambda *_: None),
         (clip_main, "tensorboard", SimpleNamespace(SummaryWriter=lambda _: metrics())),
     ]
+    if "--torchcompile" not in argv:  # a graph of many lengths would be compiled many times
+        own = open_clip.CLIP.encode_text
+        replaced.append((open_clip.CLIP, "encode_text", partialmethod(_short_texts, own)))
     if not torch.cuda.is_available():
         on_processors = partial(_on_processors, torch.nn.parallel.DistributedDataParallel)
         replaced.append((torch.nn.parallel, "DistributedDataParallel", on_processors))
@@ -139,6 +144,10 @@ def _loader_without_memory(*told: Any, **named: Any) -> Any:
 
 
 _WebLoader = webdataset.WebLoader
+
+
+def _short_texts(model: Any, own: Any, text: Any, normalize: bool = False) -> Any:
+    return encode_text(own, model, text, normalize)
 
 
 def _on_processors(given: Any, model: Any, device_ids: Any = None, **named: Any) -> Any:

@@ -22,6 +22,8 @@ import orjson
 import torch
 from PIL import Image
 
+from datacomp.texts import encode_text
+from datacomp.train import CONFIG, WEIGHTS
 from evals.models import Floats, PictureError
 from evals.tasks import DataError
 from pipelines.chain import RECORD
@@ -99,10 +101,14 @@ class OpenClip:
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> Floats:
         found = []
+        order = np.argsort([len(text) for text in texts], kind="stable")  # alike in length
+        texts = [texts[place] for place in order.tolist()]
         for start in range(0, len(texts), TEXT_BATCH):
             tokens = self._tokenizer(list(texts[start : start + TEXT_BATCH])).to(self._device)
-            found.append(self._model.encode_text(tokens).float().cpu().numpy())
-        return np.concatenate(found)
+            features = encode_text(type(self._model).encode_text, self._model, tokens)
+            found.append(features.float().cpu().numpy())
+        sorted_features: Floats = np.concatenate(found)
+        return sorted_features[np.argsort(order, kind="stable")]
 
 
 def load(model: str, *, device: str | None = None, **_: Any) -> OpenClip:
@@ -110,7 +116,7 @@ def load(model: str, *, device: str | None = None, **_: Any) -> OpenClip:
 
     DataError when the folder holds no model, or weights that do not fit its configuration.
     """
-    if (Path(model) / RECORD).is_file():
+    if Path(model).is_dir():
         return load_folder(model, device=device)
     name, slash, tag = model.partition("/")
     if not slash:
@@ -123,20 +129,16 @@ def load(model: str, *, device: str | None = None, **_: Any) -> OpenClip:
 
 def load_folder(folder: str, *, device: str | None = None) -> OpenClip:
     """A model that `datacomp train` left in a folder."""
-    import open_clip
-
     path = Path(folder)
+    if not (path / RECORD).is_file():
+        raise DataError(f"{folder} has no {RECORD}: its training has not finished")
     record = parse_record((path / RECORD).read_bytes(), source=f"{folder}/{RECORD}")
     if not isinstance(record, ModelRecord) or record.work.benchmark != "datacomp":
         raise DataError(f"{folder} holds no CLIP model, but a {record.kind} record")
     for file in record.outputs:
         if sha256_file(path / file.name) != file.sha256:
             raise DataError(f"{folder}/{file.name} is not the file that its record names")
-    try:
-        made, _, transform = open_clip.create_model_and_transforms(f"local-dir:{path}")
-    except RuntimeError as error:
-        raise DataError(f"{folder}: the weights do not fit the configuration: {error}") from None
-    tokenizer = open_clip.get_tokenizer(f"local-dir:{path}")
+    made, transform, tokenizer = open_folder(path)
     chosen = _device(device)
     settings = {"device": chosen, "precision": "fp32", "image_size": made.visual.image_size}
     return OpenClip(
@@ -148,6 +150,28 @@ def load_folder(folder: str, *, device: str | None = None) -> OpenClip:
         device=chosen,
         reload=(_reload_folder, (folder, device)),
     )
+
+
+def open_folder(path: Path) -> tuple[Any, Any, Any]:
+    """Model, transform and tokenizer of a folder with weights and their configuration.
+
+    DataError for weights of another architecture: open_clip itself would stretch some of them.
+    """
+    import open_clip
+    from safetensors.torch import load_file
+
+    name = f"local-dir:{path}"
+    made, _, transform = open_clip.create_model_and_transforms(name, load_weights=False)
+    stored, wanted = load_file(path / WEIGHTS), made.state_dict()
+    for key in sorted({*stored, *wanted}):
+        shapes = [tuple(one[key].shape) if key in one else "nothing" for one in (stored, wanted)]
+        if shapes[0] != shapes[1]:
+            raise DataError(
+                f"{path}: the weights are of another architecture than {CONFIG} says: {key} is "
+                f"{shapes[0]}, expected {shapes[1]}"
+            )
+    made.load_state_dict(stored)
+    return made, transform, open_clip.get_tokenizer(name)
 
 
 def load_open_clip(
