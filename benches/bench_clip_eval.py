@@ -1,0 +1,344 @@
+"""CLIP evaluation against clip_benchmark, over the same folders; training against open_clip.
+
+    python benches/bench_clip_eval.py [--model ViT-B-32] [--pictures 64] [--one 256] [--datasets 37]
+
+On this machine's processors: one made-up dataset, then every dataset of DataComp's suite that
+clip_benchmark can measure (all but WinoGAViL and the two sets of attributes), 64 pictures each, in
+the published layout with the real numbers of classes. clip_benchmark runs as its command line does,
+the model loaded for every dataset; the table also shows both sides without loading. Every metric
+must be equal within 1e-6. It lives in an environment of its own.
+
+Times are CPU-seconds of the process. Where there is a GPU, training on synthetic data is measured
+against `open_clip_train.main` by hand with the same arguments, and against the goals of samples a
+second on an H100; without one these rows are null.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+BUILD = ROOT / "build" / "bench"
+PEER = "clip-benchmark==1.6.2"
+GOALS = {"ViT-B-32": (5500, 512), "ViT-B-16": (2800, 512), "ViT-L-14": (720, 96)}
+"""Samples a second on one H100 on synthetic data, and the batch of the measurement."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", default="ViT-B-32")
+    parser.add_argument("--pictures", type=int, default=64, help="of each dataset")
+    parser.add_argument("--one", type=int, default=256, help="pictures of the single dataset")
+    parser.add_argument("--datasets", type=int, default=37, help="the first so many")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if not arguments.inside:
+        again = [str(_peer_python()), __file__, "--inside", *sys.argv[1:]]
+        raise SystemExit(subprocess.run(again, env=_environment(arguments.threads)).returncode)
+    rows = [*evaluation(arguments), *training()]
+    report = {
+        "machine": f"{platform.machine()}, {arguments.threads} thread(s) of {os.cpu_count()}",
+        "date": time.strftime("%Y-%m-%d"),
+        "rows": rows,
+    }
+    BUILD.mkdir(parents=True, exist_ok=True)
+    (BUILD / "clip_eval.json").write_text(json.dumps(report, indent=2) + "\n")
+    print(f"{'work':58} {'ours':>9} {'peer':>9} {'ratio':>6}  unit, peer")
+    for row in rows:
+        shown = ["-" if row[k] is None else f"{row[k]:.2f}" for k in ("ours", "peer", "ratio")]
+        print(
+            f"{row['work']:58} {shown[0]:>9} {shown[1]:>9} {shown[2]:>6}  {row['unit']}, "
+            f"{row['peer_name']}{' - ' + row['reason'] if row.get('reason') else ''}"
+        )
+    short = [r["work"] for r in rows if r["ratio"] is not None and r["ratio"] < r["at_least"]]
+    if short:
+        raise SystemExit(f"below the goal: {'; '.join(short)}")
+
+
+def _peer_python() -> Path:
+    """The interpreter of an environment with the peer; it also sees what this one has."""
+    venv = BUILD / "venv-clip"
+    python = venv / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+        ours = next(p for p in reversed(sys.path) if (Path(p) / "open_clip").is_dir())
+        (next(venv.glob("lib/*/site-packages")) / "ours.pth").write_text(ours + "\n")
+    if subprocess.run([str(python), "-c", "import clip_benchmark"], capture_output=True).returncode:
+        # with numpy 2.4 and later clip_benchmark's accuracy is a TypeError
+        subprocess.run([str(python), "-m", "pip", "install", "-q", PEER, "numpy<2.4"], check=True)
+    return python
+
+
+def _environment(threads: int) -> dict[str, str]:
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    fixed = dict.fromkeys(names, str(threads))
+    return {**os.environ, **fixed, "PYTHONPATH": str(ROOT)}
+
+
+def cpu_seconds() -> float:
+    """Of this process and those it waited for."""
+    used = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+# ---- evaluation
+
+
+def evaluation(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    import open_clip
+    import torch
+
+    from evals.suite import load_suite
+    from evals.synthetic_pictures import write_synthetic_pictures
+
+    weights = BUILD / f"{arguments.model}.pt"
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    if not weights.exists():
+        torch.manual_seed(0)
+        torch.save(open_clip.create_model(arguments.model).state_dict(), weights)
+    tasks = load_suite("datacomp/full").load_tasks()
+    tasks = [t for t in tasks if t.kind in ("image_classification", "image_retrieval")]
+    many = tasks[: arguments.datasets]
+    one = [task for task in tasks if task.name == "cifar10"]
+    rows = []
+    for name, chosen, pictures, at_least in (
+        (f"one dataset of {arguments.one} pictures", one, arguments.one, (1.0, 1.0)),
+        (f"{len(many)} datasets of {arguments.pictures}", many, arguments.pictures, (3.0, 1.0)),
+    ):
+        data = BUILD / f"clip-data-{pictures}"
+        write_synthetic_pictures(chosen, data, seed=1, pictures=pictures)
+        mine, load, work = ours(arguments.model, weights, chosen, data)
+        theirs, peer_load, peer_work = peer(arguments.model, weights, chosen, data)
+        _check(mine, theirs)
+        total = pictures * len(chosen)
+        for what, a, b, goal in (
+            ("", load + work, peer_load + peer_work, at_least[0]),
+            (", without loading the model", work, peer_work, at_least[1]),
+        ):
+            rows.append(
+                {
+                    "work": f"{arguments.model}, {name}{what}",
+                    "ours": round(total / a, 3),
+                    "peer": round(total / b, 3),
+                    "unit": "pictures per CPU-second",
+                    "peer_name": PEER,
+                    "ratio": round(b / a, 3),
+                    "at_least": goal,
+                }
+            )
+    return rows
+
+
+Metrics = dict[str, dict[str, float | None]]
+
+
+def ours(model: str, weights: Path, tasks: list[Any], data: Path) -> tuple[Metrics, float, float]:
+    """Metrics by dataset; CPU-seconds of loading the model, and of the rest."""
+    from datacomp.scoring import load_open_clip
+    from evals.datacomp_json import read_results
+    from evals.run import run
+    from evals.suite import Suite
+
+    out = BUILD / "clip-scores"
+    shutil.rmtree(out, ignore_errors=True)
+    suite = Suite.model_validate(
+        {
+            "name": "bench",
+            "version": "1",
+            "benchmark": "datacomp",
+            "description": "What clip_benchmark can measure too.",
+            "tasks": [task.name for task in tasks],
+            "aggregates": [{"name": "mean", "how": "mean"}],
+            "headline": "mean",
+        }
+    )
+    before = cpu_seconds()
+    loaded = load_open_clip(model, pretrained=str(weights))
+    between = cpu_seconds()
+    run(loaded, suite=suite, data=data, out=out)
+    after = cpu_seconds()
+    by_key = read_results((out / "eval_results.jsonl").read_bytes(), source="results")
+    found = {task.name: by_key[task.key] for task in tasks}
+    return found, between - before, after - between
+
+
+def peer(model: str, weights: Path, tasks: list[Any], data: Path) -> tuple[Metrics, float, float]:
+    """The same by clip_benchmark's command, dataset after dataset."""
+    from unittest import mock
+
+    from clip_benchmark import cli
+
+    loading = 0.0
+    load_clip: Callable[..., Any] = cli.load_clip
+
+    def timed(**named: Any) -> Any:
+        nonlocal loading
+        start = cpu_seconds()
+        loaded = load_clip(**named)
+        loading += cpu_seconds() - start
+        return loaded
+
+    cli.load_clip = timed
+    found: Metrics = {}
+    before = cpu_seconds()
+    for task in tasks:
+        out = BUILD / f"peer-{task.name}.json"
+        retrieval = task.kind == "image_retrieval"
+        told = [
+            *("eval", "--dataset", "wds/x", "--dataset_root", str(data / task.file)),
+            *("--model", model, "--pretrained", str(weights), "--output", str(out), "--quiet"),
+            *("--task", "zeroshot_retrieval" if retrieval else "zeroshot_classification"),
+            *("--no_amp", "--num_workers", "0", "--batch_size", "64", "--recall_k", "1", "5", "10"),
+        ]
+        with mock.patch.object(sys, "argv", ["clip_benchmark", *told]):
+            _, args = cli.get_parser_args()
+        args.dataset, args.model, args.pretrained = "wds/x", model, str(weights)
+        args.train_split = "train"
+        with open(os.devnull, "w") as quiet:
+            stderr, sys.stderr = sys.stderr, quiet
+            try:
+                cli.run(args)
+            finally:
+                sys.stderr = stderr
+        found[task.name] = json.loads(out.read_text())["metrics"]
+    return found, loading, cpu_seconds() - before - loading
+
+
+def _check(mine: Metrics, theirs: Metrics) -> None:
+    """Every metric of theirs is ours within 1e-6; their NaN is our None."""
+    wrong = []
+    for task, metrics in theirs.items():
+        for name, value in metrics.items():
+            found = mine[task][name]
+            if value is None or value != value:
+                same = found is None
+            else:
+                same = found is not None and abs(found - value) <= 1e-6
+            if not same:
+                wrong.append(f"{task} {name}: {found} instead of {value}")
+    if wrong:
+        raise SystemExit("other results than clip_benchmark:\n" + "\n".join(wrong))
+    print(f"{sum(map(len, theirs.values()))} metrics of {len(theirs)} datasets are equal")
+
+
+# ---- training
+
+
+def training() -> list[dict[str, Any]]:
+    import torch
+
+    if torch.cuda.is_available():
+        return [row for model in GOALS for row in _train_rows(model)]
+    reason = "no GPU on this machine"
+    return [
+        {
+            "work": f"training {model}, synthetic data, one GPU",
+            "ours": None,
+            "peer": None,
+            "unit": "samples per second",
+            "peer_name": "open_clip by hand",
+            "ratio": None,
+            "at_least": 1.0,
+            "goal": goal,
+            "reason": reason,
+        }
+        for model, (goal, _) in GOALS.items()
+    ]
+
+
+def _train_rows(model: str) -> list[dict[str, Any]]:
+    """Our loop on synthetic data, plain and compiled, and open_clip's with the same arguments."""
+    goal, batch = GOALS[model]
+    rates = {
+        what: _rate(model, batch, flags)
+        for what, flags in (
+            ("ours", ["--ours"]),
+            ("compiled", ["--ours", "--torchcompile"]),
+            ("peer", []),
+        )
+    }
+    best = max(rates["ours"], rates["compiled"])
+    return [
+        {
+            "work": f"training {model}, synthetic data, one GPU",
+            "ours": best,
+            "peer": rates["peer"],
+            "unit": "samples per second",
+            "peer_name": "open_clip by hand",
+            "ratio": round(best / rates["peer"], 3),
+            "at_least": 1.0,
+            "goal": goal,
+            "reason": f"plain {rates['ours']:.0f}, compiled {rates['compiled']:.0f}, goal {goal}",
+        }
+    ]
+
+
+def _rate(model: str, batch: int, flags: list[str]) -> float:
+    """Samples a second, the median of the lines behind the first, in a process of its own."""
+    code = (
+        "import sys; from benches.bench_clip_eval import train_synthetic; "
+        f"train_synthetic({model!r}, {batch}, sys.argv[1:])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *flags], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    return float(done.stdout.strip().splitlines()[-1])
+
+
+def train_synthetic(model: str, batch: int, flags: list[str]) -> None:
+    """Sixty steps on synthetic pictures; prints samples a second."""
+    import statistics
+    import tempfile
+    from functools import partialmethod
+    from types import SimpleNamespace
+    from unittest import mock
+
+    import open_clip
+    from open_clip_train import main as clip_main
+
+    from datacomp import looped
+    from datacomp.recipe import arguments, load_recipe
+
+    scale = {"ViT-B-32": "medium", "ViT-B-16": "large", "ViT-L-14": "xlarge"}[model]
+    recipe = load_recipe(scale).model_copy(
+        update={"global_batch_size": batch, "samples": 60 * batch, "num_checkpoints": 1}
+    )
+    rates: list[float] = []
+    writer = SimpleNamespace(
+        add_scalar=lambda name, value, step: (
+            rates.append(value) if name == "train/samples_per_second" and step >= 20 else None
+        )
+    )
+    told = arguments(recipe, seed=0, num_gpus=1, parts=1)
+    told[told.index("webdataset")] = "synthetic"
+    told[told.index("--log-every-n-steps") + 1] = "5"
+    told.remove("--dataset-resampled")
+    told += ["--device", "cuda", *(flag for flag in flags if flag != "--ours")]
+    with tempfile.TemporaryDirectory() as folder:
+        told += ["--logs", folder, "--name", "bench"]
+        board = SimpleNamespace(SummaryWriter=lambda _: writer)
+        with mock.patch.object(clip_main, "tensorboard", board):
+            if "--ours" in flags and "--torchcompile" not in flags:
+                own = open_clip.CLIP.encode_text
+                short = partialmethod(looped._short_texts, own)
+                with mock.patch.object(open_clip.CLIP, "encode_text", short):
+                    clip_main.main(told)
+            else:
+                clip_main.main(told)
+    print(statistics.median(rates))
+
+
+if __name__ == "__main__":
+    main()
