@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import orjson
 import pyarrow as pa
@@ -20,7 +19,7 @@ import pyarrow as pa
 from pipelines.records import Frozen
 from pipelines.tars import END, header, padding
 
-SUCCESS = "success"
+SUCCESS, NO_DOWNLOAD, NO_PICTURE = "success", "failed_to_download", "failed_to_resize"
 FIELDS = (
     "uid",
     "caption",
@@ -97,13 +96,20 @@ def table_of(rows: Sequence[Row]) -> pa.Table:
     return pa.table(columns, schema=SCHEMA)
 
 
-def stats_of(rows: Sequence[Row], **more: Any) -> bytes:
-    """The stats file beside the tar: how many rows, how many pictures, every other status."""
-    status: Counter[str] = Counter(row.status for row in rows)
+def stats_of(rows: Sequence[Row]) -> bytes:
+    """The stats file beside the tar: rows, pictures, and failures by the word that begins them."""
+    status = Counter(row.status for row in rows)
+    words = Counter(SUCCESS if row.status == SUCCESS else reason_of(row) for row in rows)
     told = {
         "count": len(rows),
         "successes": status[SUCCESS],
-        "status_dict": dict(sorted(status.items())),
-        **more,
+        NO_DOWNLOAD: status[NO_DOWNLOAD],
+        NO_PICTURE: status[NO_PICTURE],
+        "status_dict": dict(sorted(words.items())),
     }
     return orjson.dumps(told, option=orjson.OPT_INDENT_2)
+
+
+def reason_of(row: Row) -> str:
+    """The word by which a failure is counted, as in `http_404` or `timeout: no answer in 10 s`."""
+    return (row.error_message or "unknown").partition(":")[0]
