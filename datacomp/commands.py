@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from datacomp.errors import BatchError, PackError, SubsetError, TrainError
-from leaderboard.cli import RUNS, RecipeFile, Workspace, show_record
+from datacomp.errors import BatchError, PackError, PlanError, SubsetError, TrainError
+from leaderboard.cli import CORES, RUNS, Processes, RecipeFile, Workspace, show_record
 from pipelines.commands import (
     BAD_DATA,
     EXIT_CODES,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pipelines.run import Result
 
 EXIT_CODES |= {SubsetError: BAD_DATA, PackError: USAGE, BatchError: USAGE, TrainError: FAILED}
+EXIT_CODES[PlanError] = USAGE
 BASELINES = Path(__file__).parent / "baselines"
 SHARD_SIZE, GROUP_SHARDS = 10_000, 64  # as of datacomp.shards, which is imported when it is needed
 
@@ -355,6 +356,32 @@ def train(
     show_record(model, json=json)
 
 
+@app.command("train-scorer")
+def train_scorer(
+    scale: Scale,
+    workspace: Workspace = RUNS,
+    workers: Processes = CORES,
+    json: Json = False,
+) -> None:
+    """Train a CLIP on the whole pool of the tiny scale, and score the pool's pairs with it."""
+    from leaderboard import round as stages
+
+    if scale != "tiny":
+        raise PipelineError(
+            f"--scale {scale}: a scorer is trained here for the tiny scale only; at larger scales "
+            "pools have CLIP scores, and `datacomp score` adds those of any model"
+        )
+    from datacomp import tiny_clip
+
+    current = stages.open_round("datacomp", scale, workspace=workspace, map_tasks=executor(workers))
+    record = tiny_clip.train_scorer(current)
+    if json:
+        show_json(record)
+        return
+    counts = record.counts
+    out(f"scores {record.id} ({tiny_clip.NAME}): {counts['scored']:,} of {counts['rows']:,} pairs")
+
+
 def _absolute(place: str) -> str:
     """A path that means the same in another process; URIs stay as they are."""
     return place if "://" in place else str(Path(place).absolute())
@@ -458,3 +485,65 @@ def aggregates_text(record: ScoresRecord) -> str:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
+
+
+# ---- plan
+
+
+@app.command("plan")
+def plan(
+    scale: Scale,
+    gpus: Annotated[int, typer.Option(min=1, help="How many GPUs.")],
+    gpu: Annotated[str, typer.Option(help="h100, h200, a100 or a100-40.")] = "h100",
+    data: Annotated[
+        str | None, typer.Option("--data", "--packed", help="Packed shards: how often seen?")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Samples a second of one GPU; default: the published.")
+    ] = None,
+    price: Annotated[float | None, typer.Option(help="Dollars of one GPU for an hour.")] = None,
+    recipe: RecipeFile = None,
+    json: Json = False,
+) -> None:
+    """Say before a training what it needs: memory, hours, cost, loaders; refuse the impossible."""
+    from datacomp import plan as planning
+    from datacomp.recipe import load_recipe
+
+    available = None
+    if data is not None:
+        from pipelines.chain import read_chain
+        from pipelines.storage import open_store
+
+        available = read_chain(open_store(data))[-1].counts["samples"]
+    made = planning.plan(
+        load_recipe(recipe or scale),
+        num_gpus=gpus,
+        gpu=gpu,
+        samples_available=available,
+        rate=rate,
+        dollars_per_hour=price,
+    )
+    if json:
+        show_json(made)
+        return
+    room = planning.GPUS[gpu].memory_bytes
+    rows = [
+        ("GPUs", f"{made.num_gpus} {made.gpu}"),
+        ("memory", f"{made.memory_bytes / 1e9:.1f} GB a GPU of {room / 1e9:.0f}"),
+        ("batch of a GPU", f"{made.samples_per_gpu:,} samples, {made.parts} times a step"),
+        ("checkpoint", f"{made.checkpoint_bytes / 1e9:.2f} GB, two for a moment"),
+        ("steps", f"{made.num_steps:,}"),
+        ("samples seen", f"{made.samples:,}"),
+        ("FLOPs of a sample", f"{made.flops_per_sample / 1e9:.1f} G"),
+        ("samples/s", f"{made.samples_per_second:,.0f}"),
+        ("hours", f"{made.hours:,.1f} ({made.gpu_hours:,.0f} GPU-hours, ${made.dollars:,.0f})"),
+        (
+            "loaders of a GPU",
+            f"{made.pictures_per_second:,.0f} pictures/s, {made.cores_per_gpu:.1f} cores",
+        ),
+    ]
+    if made.passes is not None:
+        rows.append(("passes over the data", f"{made.passes:.2f}"))
+    out(table(rows, header=(f"plan of {made.scale}", "")))
+    for warning in made.warnings:
+        say(f"note: {warning}")

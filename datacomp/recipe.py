@@ -16,7 +16,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from datacomp.errors import BatchError
-from pipelines.records import Frozen, ModelRecord, PackedRecord
+from pipelines.records import JSON, Frozen, ModelRecord, PackedRecord
 
 RECIPES = Path(__file__).parent / "recipes"
 MODELS = Path(__file__).parent / "models"
@@ -43,6 +43,9 @@ class Recipe(Frozen):
         4, ge=0, description="loader processes of each GPU, to whose number steps are rounded up"
     )
     resampled: Literal[True] = Field(True, description="shards are drawn with replacement")
+    augmentation: dict[str, JSON] = Field(
+        default_factory=dict, description="of pictures, where open_clip's default is not kept"
+    )
     shard_size: int = Field(10_000, ge=1, description="samples of a packed shard")
     log_every: int = Field(100, ge=1, description="steps between two lines of metrics")
     seeds: tuple[int, ...] = Field(min_length=1)
@@ -135,7 +138,15 @@ def arguments(
     if num_gpus > 1 and parts == 1:
         flags.append("ddp-static-graph")
     told = [part for name, value in named.items() for part in (f"--{name}", str(value))]
+    if recipe.augmentation:
+        changed = [f"{key}={_literal(value)}" for key, value in recipe.augmentation.items()]
+        told += ["--aug-cfg", *changed]
     return [*told, *(f"--{flag}" for flag in flags)]
+
+
+def _literal(value: JSON) -> str:
+    """As open_clip reads it: a Python literal, lists as tuples."""
+    return repr(tuple(value) if isinstance(value, list) else value)
 
 
 @cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import multiprocessing
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -161,7 +162,11 @@ def open_folder(path: Path) -> tuple[Any, Any, Any]:
     from safetensors.torch import load_file
 
     name = f"local-dir:{path}"
-    made, _, transform = open_clip.create_model_and_transforms(name, load_weights=False)
+    logging.disable(logging.WARNING)  # "model initialized randomly": it is about to get its weights
+    try:
+        made, _, transform = open_clip.create_model_and_transforms(name, load_weights=False)
+    finally:
+        logging.disable(logging.NOTSET)
     stored, wanted = load_file(path / WEIGHTS), made.state_dict()
     for key in sorted({*stored, *wanted}):
         shapes = [tuple(one[key].shape) if key in one else "nothing" for one in (stored, wanted)]

@@ -29,6 +29,7 @@ from PIL import Image
 from datacomp import tars
 from datacomp import tiny_pictures as tiny
 from datacomp.errors import PoolError
+from evals.pictures import vouch
 from pipelines.executors import MapTasks
 from pipelines.packages import Fetched, Progress, fetch
 from pipelines.records import File, Frozen
@@ -340,4 +341,4 @@ def _write_set(
     files.append(write_bytes(store, f"{folder}/test/nshards.txt", b"1\n"))
     for listed, lines in lists.items():
         files.append(write_bytes(store, f"{folder}/{listed}", "\n".join(lines).encode() + b"\n"))
-    return files
+    return [*files, vouch(store, folder)]

@@ -27,11 +27,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evals.tasks import DataError, Task, TaskData
-from pipelines.storage import Store, open_store
+from pipelines.records import File
+from pipelines.storage import Store, open_store, write_bytes
 from pipelines.tars import Member, TarError, samples, tar_bytes
 
 PICTURES = ("webp", "png", "jpg", "jpeg")
 CLASSES, TEMPLATES = "classnames.txt", "zeroshot_classification_templates.txt"
+BUILT = "built.json"
 Ints = npt.NDArray[np.int64]
 
 
@@ -125,6 +127,24 @@ def read_pictures(task: Task, folder: str) -> PictureData:
     else:
         reader.read_parquet(names)
     return reader.finish(uri)
+
+
+def vouch(store: Store, folder: str) -> File:
+    """Write `built.json` beside a dataset that was built here from a pool, with its checksum."""
+    sha256 = hashlib.sha256()
+
+    def add(name: str) -> bytes:
+        data = store.read_bytes(f"{folder}/{name}")
+        sha256.update(hashlib.sha256(data).digest())
+        return data
+
+    for name in (CLASSES, TEMPLATES):
+        if store.exists(f"{folder}/{name}"):
+            add(name)
+    for number in range(int(add("test/nshards.txt"))):
+        add(f"test/{number}.tar")
+    told = orjson.dumps({"sha256": sha256.hexdigest()})
+    return write_bytes(store, f"{folder}/{BUILT}", told)
 
 
 class _Reader:
@@ -372,9 +392,9 @@ class _Reader:
         if self.task.sha256 is not None:
             return sha256 == self.task.sha256
         if self.task.built:
-            if not self.store.exists("built.json"):
+            if not self.store.exists(BUILT):
                 return False
-            told = orjson.loads(self.store.read_bytes("built.json"))
+            told = orjson.loads(self.store.read_bytes(BUILT))
             return bool(told.get("sha256") == sha256)
         return rows == self.task.rows
 
