@@ -109,13 +109,13 @@ def _curate_pool(
     quarantine: bool,
 ) -> Result:
     from datacomp.curate import curate as curate_pool
+    from datacomp.pool import open_pairs
     from pipelines import report_html
-    from pipelines.pool import open_pool
     from pipelines.storage import open_store
 
     result = curate_pool(
         find(name, assets),
-        open_pool(pool),
+        open_pairs(pool),
         out=out_uri,
         map_tasks=map_tasks,
         quarantine=quarantine,
@@ -166,12 +166,12 @@ def kmeans(
 ) -> None:
     """Train the centroids of a pool's picture features, for the filter near_targets."""
     from datacomp import kmeans as centroids
-    from pipelines.pool import open_pool
+    from datacomp.pool import open_pairs
 
     if not 0 < sample <= 1:
         raise PipelineError(f"--sample {sample}: expected a share above 0 and up to 1")
     record = centroids.train_centroids(
-        open_pool(pool),
+        open_pairs(pool),
         file,
         features=features,
         clusters=clusters,

@@ -26,6 +26,7 @@ from datacomp.errors import PoolError
 from datacomp.fetching import Fetcher, FetchError, FetchOptions, open_fetcher
 from datacomp.metadata import DAMAGED, UID
 from datacomp.resize import PictureRefused, ResizeOptions, keep
+from datacomp.subset import uid_of
 from datacomp.tars import NO_DOWNLOAD, NO_PICTURE, SUCCESS, Row
 from pipelines.chain import RECORD
 from pipelines.executors import MapTasks
@@ -323,11 +324,11 @@ def read_rows(task: ShardTask) -> list[Wanted]:
         try:
             parquet = pq.ParquetFile(file)
             there = [name for name in COLUMNS if name in parquet.schema_arrow.names]
-            for name in ("url", "text", UID):
+            for name in ("url", "text"):
                 if name not in there:
                     raise PoolError(
-                        f"{where} has no column {name!r}; pictures are fetched by url, with text "
-                        "and uid"
+                        f"{where} has no column {name!r}; pictures are fetched by url, and keep "
+                        "their text"
                     )
             table = _slice(parquet, task.begin, task.rows, there)
             table.validate(full=True)
@@ -337,6 +338,9 @@ def read_rows(task: ShardTask) -> list[Wanted]:
             raise ShardError(f"{where} is damaged: {error}") from None
     columns = {COLUMNS[name]: table.column(name).to_pylist() for name in there}
     empty: list[Any] = [None] * table.num_rows
+    if UID not in there:  # a participant's own table
+        pairs = zip(columns["url"], columns["caption"], strict=True)
+        columns["uid"] = [uid_of(url, caption) for url, caption in pairs]
     given = [columns.get(name, empty) for name in ("uid", "url", "caption", "boxes", "sha256")]
     return [
         Wanted(tars.key_of(task.shard, number), *values)

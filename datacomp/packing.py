@@ -6,6 +6,8 @@ record says that nobody here has seen how they were made.
 
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 
 from datacomp import shards
@@ -17,6 +19,7 @@ from datacomp.subset import load_subset, sha256_of
 from pipelines.chain import RECORD, read_chain, write_chain
 from pipelines.executors import MapTasks
 from pipelines.records import (
+    AssetRecord,
     DatasetRecord,
     DatasetWork,
     File,
@@ -76,11 +79,23 @@ def pack_dataset(
             "uids_without_sample": packed.missing,
             **{f"skipped/{reason}": number for reason, number in packed.skipped.items()},
         },
+        results=_realised(place),
         made_by=made_by(started, locations={"tars": place, "dataset": source.uri}),
     )
     write_chain(store, read_chain(source))
     write_bytes(store, RECORD, sealed.to_json())
     return sealed
+
+
+def _realised(tars: str) -> dict[str, Any] | None:
+    """How much of the pool was still there when its pictures were fetched, by reason."""
+    store = open_store(tars)
+    if not store.exists(RECORD):
+        return None
+    record = parse_record(store.read_bytes(RECORD), source=f"{store.uri}/{RECORD}")
+    if not isinstance(record, AssetRecord):
+        return None
+    return {"pictures": {"record": record.id, "counts": record.counts}}
 
 
 def finished(store: Store, key: str) -> PackedRecord | None:

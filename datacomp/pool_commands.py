@@ -2,18 +2,215 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from datacomp.errors import PoolError
 from leaderboard.cli import CORES, RUNS, Cluster, Processes, Workspace
-from pipelines.commands import BAD_DATA, EXIT_CODES, Json, out, show_json
+from pipelines.commands import BAD_DATA, EXIT_CODES, Json, out, show_json, table
 from pipelines.executors import executor
+from pipelines.progress import say
+
+if TYPE_CHECKING:
+    from datacomp.download import DownloadOptions
+    from datacomp.hub import Estimate
+    from pipelines.pool import Pool
+    from pipelines.records import AssetRecord
 
 EXIT_CODES |= {PoolError: BAD_DATA}
 
 app = typer.Typer()
+
+
+Changed = Annotated[
+    Literal["drop", "keep"],
+    typer.Option(help="What becomes of a picture with another sha256 than the table says."),
+]
+Blur = Annotated[bool, typer.Option("--blur/--no-blur", help="Blur the faces that tables name.")]
+Connections = Annotated[int, typer.Option(min=1, help="Addresses fetched at once, a process.")]
+Timeout = Annotated[float, typer.Option(help="Seconds to wait for one address.")]
+Retries = Annotated[int, typer.Option(min=0, help="Further tries where that may help.")]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Try again only the rows that had failed.")
+]
+
+
+def _options(
+    changed: Literal["drop", "keep"], blur: bool, connections: int, timeout: float, retries: int
+) -> DownloadOptions:
+    from datacomp.download import DownloadOptions
+    from datacomp.fetching import FetchOptions
+    from datacomp.resize import ResizeOptions
+
+    return DownloadOptions(
+        fetch=FetchOptions(timeout_seconds=timeout, connections=connections, retries=retries),
+        resize=ResizeOptions(blur_faces=blur),
+        changed=changed,
+    )
+
+
+@app.command("pool")
+def pool(
+    scale: Annotated[str, typer.Option(help="tiny, small, medium, large, xlarge, or datacomp_1b.")],
+    workspace: Workspace = RUNS,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Default: pools/ of the workspace.")
+    ] = None,
+    source: Annotated[
+        str, typer.Option(help="hf, or a folder with a copy of the published tables.")
+    ] = "hf",
+    features: Annotated[
+        bool, typer.Option("--features", help="Fetch the .npz files of features too.")
+    ] = False,
+    metadata_only: Annotated[
+        bool, typer.Option("--metadata-only", help="Fetch the tables, and no pictures.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it will take; fetch nothing.")
+    ] = False,
+    retry_failed: RetryFailed = False,
+    changed: Changed = "drop",
+    blur: Blur = True,
+    connections: Connections = 512,
+    timeout: Timeout = 10.0,
+    retries: Retries = 2,
+    workers: Processes = CORES,
+    cluster: Cluster = None,
+    json: Json = False,
+) -> None:
+    """Fetch the pool of a scale: tables, features, pictures. Run again to go on.
+
+    Tables are verified by sha256, and so is every picture. Pictures come from public addresses
+    only; how many were still there, and why others were not, is in the record beside them.
+    """
+    from datacomp import hub
+    from datacomp import pool as pools
+    from datacomp.download import download
+
+    map_tasks = executor(workers, cluster=cluster)
+    if scale == "tiny":
+        show_pool(pools.open_scale(scale, workspace=workspace, map_tasks=map_tasks), json=json)
+        return
+    place = folder or pools.folder(scale, workspace=workspace)
+    given = hub.open_source(scale, source)
+    if dry_run:
+        told = hub.estimate(scale, given.listing(), workers=workers)
+        show_json(told) if json else out(estimate_text(told))
+        return
+    hub.fetch_metadata(scale, place, source=given, features=features, map_tasks=map_tasks)
+    opened = pools.open_pairs(str(place))
+    if metadata_only:
+        show_pool(opened, json=json)
+        return
+    record = download(
+        opened,
+        out=str(place / pools.SHARDS),
+        map_tasks=map_tasks,
+        options=_options(changed, blur, connections, timeout, retries),
+        retry_failed=retry_failed,
+    )
+    show_pictures(record, str(place / pools.SHARDS), json=json)
+
+
+def show_pool(opened: Pool, *, json: bool) -> None:
+    """Print what a pool is."""
+    if json:
+        show_json(opened.record)
+        return
+    counts = "".join(f", {name} {number:,}" for name, number in opened.record.counts.items())
+    out(f"pool {opened.record.id} in {opened.uri}: {len(opened.shards):,} tables{counts}")
+    for source in opened.record.work.sources:
+        if source.status != "pinned":
+            say(f"source {source.name} is {source.status}: this is another pool than others'")
+
+
+def estimate_text(told: Estimate) -> str:
+    """What fetching a pool takes, as lines."""
+    rows = [("tables", f"{told.tables:,} files, {told.table_bytes / 1e9:,.1f} GB")]
+    rows.append(("features (--features)", f"{told.feature_bytes / 1e9:,.1f} GB"))
+    if told.picture_bytes is not None:
+        rows.append(("pairs", f"{told.pairs:,}"))
+        rows.append(("pictures", f"about {told.picture_bytes / 1e12:,.2f} TB as tars"))
+        rows.append(("time for pictures", f"about {told.picture_hours:,} hours, 100/s a process"))
+    return table(rows, header=("what", "size"))
+
+
+def show_pictures(record: AssetRecord, place: str, *, json: bool) -> None:
+    """Print how much of a pool was there."""
+    if json:
+        show_json(record)
+        return
+    counts = dict(record.counts)
+    rows, there = counts.pop("rows"), counts.pop("success", 0)
+    out(f"pictures {record.id} in {place}: {there:,} of {rows:,} rows ({there / max(rows, 1):.1%})")
+    lost = [(name.removeprefix("failed/"), f"{number:,}") for name, number in counts.items()]
+    if lost:
+        out(table(lost, header=("why not", "rows")))
+        out("try those again with --retry-failed")
+
+
+@app.command("download")
+def download_tables(
+    tables: Annotated[str, typer.Option(help="Folder or prefix of parquet with url and text.")],
+    shards: Annotated[str, typer.Option("--out", help="Where the tars go.")],
+    retry_failed: RetryFailed = False,
+    changed: Changed = "drop",
+    blur: Blur = True,
+    connections: Connections = 512,
+    timeout: Timeout = 10.0,
+    retries: Retries = 2,
+    workers: Processes = CORES,
+    cluster: Cluster = None,
+    json: Json = False,
+) -> None:
+    """Fetch the pictures of tables of your own, for the track byod. Run again to go on."""
+    from datacomp import pool as pools
+    from datacomp.download import download
+
+    record = download(
+        pools.open_pairs(tables),
+        out=shards,
+        map_tasks=executor(workers, cluster=cluster),
+        options=_options(changed, blur, connections, timeout, retries),
+        retry_failed=retry_failed,
+    )
+    show_pictures(record, shards, json=json)
+
+
+@app.command("register")
+def register(
+    dataset: Annotated[str, typer.Option("--out", help="Where the dataset goes.")],
+    method: Annotated[str, typer.Option("--name", help="The dataset's name.")],
+    uids: Annotated[
+        str | None, typer.Option(help="A list of uids: .npy of u8,u8, or raw records.")
+    ] = None,
+    parquet: Annotated[
+        str | None, typer.Option(help="Or: folder or prefix of tables of your own.")
+    ] = None,
+    pool: Annotated[
+        str | None, typer.Option(help="With --uids: the pool that all of them must be in.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Bring data that was curated elsewhere; it is checked and recorded as external."""
+    from datacomp import pool as pools
+    from datacomp import registered
+
+    if (uids is None) == (parquet is None):
+        raise PoolError("say what is registered: either --uids, or --parquet")
+    if uids is not None:
+        known = pools.open_pairs(pool) if pool is not None else None
+        record = registered.register_uids(uids, out=dataset, name=method, pool=known)
+    else:
+        own = pools.open_pairs(str(parquet))
+        record = registered.register_tables(own, out=dataset, name=method)
+    if json:
+        show_json(record)
+    else:
+        pairs = record.counts["rows_out"]
+        out(f"dataset {record.id} (external): {pairs:,} pairs in {dataset}")
 
 
 @app.command("score")

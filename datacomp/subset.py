@@ -81,3 +81,8 @@ def npy_header(total: int) -> bytes:
     told = np.lib.format.header_data_from_array_1_0(np.empty(0, SUBSET)) | {"shape": (total,)}
     np.lib.format.write_array_header_1_0(header, told)
     return header.getvalue()
+
+
+def uid_of(url: str | None, text: str | None) -> str:
+    """The uid of a pair that has none: 32 digits of the sha256 of address, NUL, caption."""
+    return hashlib.sha256(f"{url or ''}\0{text or ''}".encode()).hexdigest()[:32]
