@@ -26,6 +26,7 @@ MAX_REDIRECTS = 5
 CHUNK_BYTES = 64 << 10
 LOOKUP_THREADS = 64
 HELD_BYTES = 1 << 30
+FIRST_WAIT_SECONDS = 0.25
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 NO_TRAINING = frozenset({"noai", "noimageai", "noindex", "noimageindex"})
@@ -193,6 +194,7 @@ class Fetcher:
                 tries += 1
                 if not error.again or tries > self.options.retries:
                     raise
+                await asyncio.sleep(FIRST_WAIT_SECONDS * 2 ** (tries - 1))
 
     async def _once(self, url: str) -> bytes:
         import aiohttp
