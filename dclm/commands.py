@@ -15,8 +15,28 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dclm.errors import CheckpointError, Interrupted, PlanError, PoolError, TrainingError
-from leaderboard.cli import CORES, Cluster, Processes, RecipeFile, show_record
-from pipelines.commands import BAD_DATA, EXIT_CODES, FAILED, USAGE, Json, out, show_json, table
+from leaderboard.cli import (
+    CORES,
+    RUNS,
+    Cluster,
+    Processes,
+    RecipeFile,
+    Workspace,
+    show_pool,
+    show_record,
+)
+from pipelines.commands import (
+    BAD_DATA,
+    EXIT_CODES,
+    FAILED,
+    USAGE,
+    AssetFolders,
+    Json,
+    asset_files,
+    out,
+    show_json,
+    table,
+)
 from pipelines.executors import executor
 from pipelines.operators import PipelineError
 from pipelines.progress import console, say
@@ -24,6 +44,7 @@ from pipelines.progress import console, say
 if TYPE_CHECKING:
     from dclm.plan import Plan
     from dclm.recipe import Recipe
+    from dclm.remote_pool import Cost
     from leaderboard.round import TrainTask
 
 EXIT_CODES |= {
@@ -129,6 +150,93 @@ def pack(
     )
     write_chain(open_store(packed), read_chain(open_store(dataset)))
     show_record(packed, json=json)
+
+
+@app.command("pool")
+def pool(
+    scale: Annotated[str, typer.Option(help="The scale, as in the rule book.")],
+    variant: Annotated[
+        Literal["raw", "extracted", "refinedweb"],
+        typer.Option(help="WARC files, extracted pages, or what DCLM's rules left of them."),
+    ] = "extracted",
+    source: Annotated[
+        Literal["https", "s3", "hf"],
+        typer.Option(help="https needs no account; hf has the 400m-1x and 1b-1x pools only."),
+    ] = "https",
+    workspace: Workspace = RUNS,
+    place: Annotated[
+        str | None, typer.Option("--out", help="Where it goes, local or s3://; default: workspace.")
+    ] = None,
+    assets: AssetFolders = None,
+    mirror: Annotated[
+        str | None,
+        typer.Option(help="Another place with the same keys: a folder, https://, s3://."),
+    ] = None,
+    mbit: Annotated[float, typer.Option(min=1, help="Your line, for the hours: Mbit/s.")] = 1000,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Fetch; without it only the cost is told.")
+    ] = False,
+    workers: Processes = CORES,
+    cluster: Cluster = None,
+    max_failed_shards: Annotated[
+        int, typer.Option(min=0, help="Files that may fail while the others go on.")
+    ] = 0,
+    json: Json = False,
+) -> None:
+    """Build the tiny pool; of larger ones tell files, bytes, hours and cost, then fetch (--yes)."""
+    from dclm import pool as pools
+    from dclm import remote_pool
+    from pipelines.chain import RECORD
+    from pipelines.pool import open_pool
+    from pipelines.storage import open_store
+
+    map_tasks = executor(workers, cluster=cluster)
+    if scale == "tiny":
+        opened = pools.open_scale(scale, workspace=workspace, map_tasks=map_tasks)
+        show_pool(opened, json=json)
+        return
+    wanted = remote_pool.find(scale, variant)
+    where = place or f"{workspace}/pools/{wanted.name}"
+    if open_store(where).exists(RECORD):
+        show_pool(open_pool(where), json=json)
+        return
+    root = remote_pool.root_of(wanted, source, mirror)
+    keys = remote_pool.keys_of(wanted, source, root, assets=asset_files(assets))
+    cost = remote_pool.cost_of(wanted, keys, root, mbit_per_second=mbit)
+    if not json:
+        out(_cost_text(cost, where))
+    if not yes:
+        if json:
+            show_json(cost)
+        else:
+            say("nothing was fetched; add --yes to fetch it")
+        return
+    remote_pool.fetch_all(
+        wanted,
+        keys,
+        root,
+        out=where,
+        map_tasks=map_tasks,
+        max_failed_shards=max_failed_shards,
+    )
+    show_pool(open_pool(where), json=json)
+
+
+def _cost_text(cost: Cost, where: str) -> str:
+    """What fetching a pool takes, for a person."""
+    about = f" (+-{2 * cost.bytes_stderr / 1e9:,.3g} GB)" if cost.bytes_stderr else ""
+    rows = [
+        ("from", cost.source),
+        ("to", where),
+        ("first file", cost.first_keys[0]),
+        ("files", f"{cost.num_files:,}"),
+        ("bytes", f"{cost.num_bytes / 1e9:,.4g} GB{about}"),
+        ("hours", f"{cost.hours:,.3g} at {cost.mbit_per_second:,.0f} Mbit/s"),
+        ("requests", f"${cost.request_dollars:,.2f} from a bucket; none over https"),
+        ("keeping it", f"${cost.storage_dollars_per_month:,.2f} a month in a bucket"),
+        ("prices", cost.prices),
+    ]
+    return table(rows, header=(cost.pool, ""))
 
 
 @app.command("extract")

@@ -47,8 +47,8 @@ def open_scale(scale: str, *, workspace: str, map_tasks: MapTasks) -> Pool:
     if not (place / RECORD).is_file():
         if scale != "tiny":
             raise PoolError(
-                f"there is no pool of scale {scale!r} in {place}; put its shards there, with the "
-                f"record that `dclm register` writes"
+                f"there is no pool of scale {scale!r} in {place}; get it with `dclm pool --scale "
+                f"{scale}`, or put its shards there, with the record that `dclm register` writes"
             )
         build_tiny(place, map_tasks=map_tasks)
     return open_tables(str(place))

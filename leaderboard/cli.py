@@ -16,6 +16,7 @@ from leaderboard import rules
 from leaderboard.rules import RuleError, UnknownName
 from pipelines.commands import BAD_DATA, EXIT_CODES, USAGE, Json, out, show_json, table
 from pipelines.executors import executor
+from pipelines.pool import Pool
 from pipelines.progress import say
 
 EXIT_CODES[RuleError] = BAD_DATA
@@ -55,6 +56,19 @@ def command_line(name: str) -> typer.Typer:
     return app
 
 
+def show_pool(opened: Pool, *, json: bool) -> None:
+    """Print what a pool holds, and which of its sources are not the pinned ones."""
+    if json:
+        show_json(opened.record)
+        return
+    counts = opened.record.counts
+    shown = ", ".join(f"{key} {value:,}" for key, value in counts.items())
+    out(f"pool {opened.record.id} in {opened.uri}: {shown}")
+    for source in opened.record.work.sources:
+        if source.status != "pinned":
+            say(f"source {source.name} is {source.status}: this is another pool than others'")
+
+
 def _add_stages(app: typer.Typer, name: str) -> None:
     @app.command("pool")
     def pool(
@@ -68,15 +82,7 @@ def _add_stages(app: typer.Typer, name: str) -> None:
         opened = rules.load_package(name).open_pool(
             scale, workspace=workspace, map_tasks=executor(workers, cluster=cluster)
         )
-        if json:
-            show_json(opened.record)
-            return
-        counts = opened.record.counts
-        shown = ", ".join(f"{key} {value:,}" for key, value in counts.items())
-        out(f"pool {opened.record.id} in {opened.uri}: {shown}")
-        for source in opened.record.work.sources:
-            if source.status != "pinned":
-                say(f"source {source.name} is {source.status}: this is another pool than others'")
+        show_pool(opened, json=json)
 
     @app.command("run")
     def run(

@@ -10,16 +10,16 @@ import pyarrow as pa
 import typer
 import yaml
 
-from pipelines import assets as asset_files
+from pipelines import assets as catalogue
 from pipelines import contract, duplicate_groups, forecast, report, report_html, sizing
 from pipelines import status as run_status
-from pipelines.assets import Assets
 from pipelines.batch import Batch
 from pipelines.chain import RECORD
 from pipelines.commands import (
     AssetFolders,
     Json,
     Workers,
+    asset_files,
     fail,
     main,
     out,
@@ -64,10 +64,6 @@ MaxFailedShards = Annotated[
 Config = Annotated[Path, typer.Argument(help="A pipeline's YAML file.")]
 
 
-def _assets(folders: list[str] | None) -> Assets:
-    return Assets(folders=tuple(Path(folder) for folder in folders or ()))
-
-
 @app.command("run")
 def run_command(
     config: Config,
@@ -95,7 +91,7 @@ def run_command(
     json: Json = False,
 ) -> None:
     """Run a pipeline over a pool; run it again to go on where it stopped."""
-    pipeline = Pipeline.load(config, assets=_assets(assets))
+    pipeline = Pipeline.load(config, assets=asset_files(assets))
     if same_size_as is not None:
         pipeline = with_size_of(pipeline, same_size_as)
     if dry_run:
@@ -176,7 +172,7 @@ def explain(
     json: Json = False,
 ) -> None:
     """Print the passes of a pipeline: what each step reads, writes and is set to."""
-    pipeline = Pipeline.load(config, assets=_assets(assets))
+    pipeline = Pipeline.load(config, assets=asset_files(assets))
     found = [] if input is None else sizing.estimates(pipeline, open_pool(input))
     if json:
         show_json({**report.plan_json(pipeline), "bloom_filters": found})
@@ -246,7 +242,7 @@ def check(
     problems = []
     for cls in classes.values():
         operator: Operator = build(cls, given, where=str(file))
-        operator.load(_assets(assets))
+        operator.load(asset_files(assets))
         problems += contract.check(operator)
     if json:
         show_json({"operators": list(classes), "problems": problems})
@@ -261,7 +257,7 @@ def check(
 @app.command()
 def warmup(assets: AssetFolders = None, json: Json = False) -> None:
     """Compile all kernels now; once per kind of processor, before many workers start."""
-    warmed = warm_up(_assets(assets))
+    warmed = warm_up(asset_files(assets))
     if json:
         show_json(warmed)
         return
@@ -298,7 +294,7 @@ def retry_command(
     """Go on with a run: redo what failed or is missing, and nothing else. Needs only its folder."""
     result = retry(
         uri,
-        assets=_assets(assets) if assets else None,
+        assets=asset_files(assets) if assets else None,
         map_tasks=executor(workers, cluster=cluster),
         max_failed_shards=max_failed_shards,
         exclude_failed=exclude_failed,
@@ -359,7 +355,7 @@ def try_command(
     json: Json = False,
 ) -> None:
     """Show what each step does to one document: what it measures, changes and decides."""
-    pipeline = Pipeline.load(config, assets=_assets(assets))
+    pipeline = Pipeline.load(config, assets=asset_files(assets))
     traces = trace(pipeline.steps, _document(text, url, input), pipeline.assets)
     if json:
         show_json(traces)
@@ -438,7 +434,7 @@ def clean(
 @asset_app.command("list")
 def assets_list(json: Json = False) -> None:
     """List the files that operators may need, and where they can be had."""
-    known = asset_files.catalogue().values()
+    known = catalogue.catalogue().values()
     if json:
         show_json(list(known))
         return
@@ -461,7 +457,7 @@ def assets_list(json: Json = False) -> None:
 def assets_fetch(names: Annotated[list[str], typer.Argument(help="Names of assets.")]) -> None:
     """Get assets into the user's cache and verify them."""
     for name in names:
-        out(str(asset_files.fetch(name)))
+        out(str(catalogue.fetch(name)))
 
 
 @asset_app.command("verify")
@@ -471,7 +467,7 @@ def assets_verify(
     json: Json = False,
 ) -> None:
     """Check that assets are there and are the files they should be."""
-    found = asset_files.verify(names or list(asset_files.catalogue()), assets=_assets(assets))
+    found = catalogue.verify(names or list(catalogue.catalogue()), assets=asset_files(assets))
     if json:
         show_json(found)
     else:

@@ -5,8 +5,10 @@ Exit codes: 0 done, 1 the run failed, 2 usage, 3 bad data or a broken rule.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import orjson
@@ -14,7 +16,7 @@ import typer
 from pydantic import BaseModel
 from rich.console import Console
 
-from pipelines.assets import AssetError
+from pipelines.assets import AssetError, Assets
 from pipelines.executors import WorkerLost
 from pipelines.operators import PipelineError
 from pipelines.readers import ShardError
@@ -49,16 +51,46 @@ AssetFolders = Annotated[
 ]
 
 
+def asset_files(folders: Sequence[str] | None) -> Assets:
+    """The assets of `--assets` folders."""
+    return Assets(folders=tuple(Path(folder) for folder in folders or ()))
+
+
 def main(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command line; a known error becomes one line on standard error and its exit code."""
+    if app.registered_callback is None:
+        app.callback(help=app.info.help)(_common)
     try:
-        app(args=arguments)  # prints usage errors itself, and always ends by SystemExit
+        app(
+            args=_endpoint_first(arguments)
+        )  # prints usage errors itself, and always ends by SystemExit
     except Exception as error:
         known = exit_code(error)
         if known is None:
             raise  # a mistake of ours: show where
         fail(str(error), known)
     raise AssertionError("a command line ends by SystemExit")
+
+
+def _common(
+    endpoint_url: Annotated[
+        str | None,
+        typer.Option(help="Another S3 server for s3:// names; may stand anywhere."),
+    ] = None,
+) -> None:
+    if endpoint_url is not None:
+        os.environ["AWS_ENDPOINT_URL"] = endpoint_url  # workers take it over
+
+
+def _endpoint_first(arguments: Sequence[str] | None) -> list[str]:
+    """The arguments with `--endpoint-url` before the command, where it is declared."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    for place, argument in enumerate(given):
+        if argument == "--endpoint-url" and place + 1 < len(given):
+            return [*given[place : place + 2], *given[:place], *given[place + 2 :]]
+        if argument.startswith("--endpoint-url="):
+            return [argument, *given[:place], *given[place + 1 :]]
+    return given
 
 
 def exit_code(error: BaseException) -> int | None:

@@ -90,6 +90,9 @@ def _sha256(store: Store, name: str) -> str:
     path = store.local_path(name)
     if path is not None:
         return sha256_file(path)
+    known = getattr(store, "sha256", None)  # a place that keeps checksums of its files
+    if known is not None and (said := known(name)):
+        return str(said)
     sha256 = hashlib.sha256()
     with store.open(name) as file:
         while block := file.read(1 << 20):

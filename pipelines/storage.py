@@ -322,7 +322,10 @@ def _sync_folder(folder: Path) -> None:
 
 
 def open_store(uri: str | Path) -> Store:
-    """The store behind a folder path, a `file://` URI or an `s3://bucket/prefix` URI."""
+    """The store behind a folder path or a URI.
+
+    `file://` and `s3://bucket/prefix`; `https://host/path` and `hf://datasets/owner/name` to read.
+    """
     if isinstance(uri, Path):
         return LocalStore(uri)
     parts = urlsplit(uri)
@@ -330,10 +333,17 @@ def open_store(uri: str | Path) -> Store:
         from pipelines.storage_s3 import S3Store
 
         return S3Store.from_uri(uri)
+    if parts.scheme in ("http", "https", "hf"):
+        from pipelines.storage_read import HfStore, HttpStore
+
+        return HfStore(uri) if parts.scheme == "hf" else HttpStore(uri)
     if parts.scheme == "file":
         return LocalStore(Path(parts.path))
     if parts.scheme and len(parts.scheme) > 1:
-        raise ValueError(f"cannot open {uri!r}: expected a folder, file:// or s3://bucket/prefix")
+        raise ValueError(
+            f"cannot open {uri!r}: expected a folder or s3://bucket/prefix, "
+            "or to read https:// or hf://datasets/owner/name"
+        )
     return LocalStore(Path(uri))
 
 
@@ -418,12 +428,17 @@ def find_done_many(store: Store, keys: Sequence[str]) -> dict[str, Done]:
     found = {}
     for prefix in sorted({done_name(key)[: -len(".json")].split("-")[0] for key in keys}):
         names = [entry.name for entry in store.list(prefix) if entry.name in wanted]
-        with ThreadPoolExecutor(READERS) as readers:
-            for name, done in zip(
-                names, readers.map(lambda one: read_done(store, one), names), strict=True
-            ):
-                found[wanted[name]] = done
+        for name, done in zip(names, _read_many(store, names), strict=True):
+            found[wanted[name]] = done
     return found
+
+
+def _read_many(store: Store, names: Sequence[str]) -> list[Done]:
+    """Commits by name; several at a time where each costs a request."""
+    if isinstance(store, LocalStore):
+        return [read_done(store, name) for name in names]
+    with ThreadPoolExecutor(READERS) as readers:
+        return list(readers.map(lambda name: read_done(store, name), names))
 
 
 def read_done(store: Store, name: str) -> Done:
@@ -460,9 +475,7 @@ def commit(store: Store, done: Done) -> Done:
 
 def all_done(store: Store) -> Iterator[Done]:
     """Every commit below the store, by name."""
-    names = [entry.name for entry in store.list(f"{DONE}/")]
-    with ThreadPoolExecutor(READERS) as readers:
-        yield from readers.map(lambda name: read_done(store, name), names)
+    yield from _read_many(store, [entry.name for entry in store.list(f"{DONE}/")])
 
 
 def unreferenced(store: Store, *, folders: tuple[str, ...]) -> list[Entry]:
