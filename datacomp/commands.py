@@ -212,6 +212,18 @@ def pack(
     ] = GROUP_SHARDS,
     workers: Workers = 1,
     cluster: Cluster = None,
+    blur_map: Annotated[
+        str | None, typer.Option(help="With --subset: which table has the faces of which tars.")
+    ] = None,
+    apply_blur: Annotated[
+        bool, typer.Option("--apply-blur", help="Blur the faces; pictures become WebP.")
+    ] = False,
+    inject_faces: Annotated[
+        bool, typer.Option("--inject-faces", help="Add face_bboxes to each sample's json.")
+    ] = False,
+    webp_quality: Annotated[
+        int, typer.Option(min=1, max=100, help="Of pictures that are blurred.")
+    ] = 100,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Empty the folder of other work first.")
     ] = False,
@@ -229,6 +241,7 @@ def pack(
     With --scale and --dataset the shards get a record, and can be trained on and submitted.
     """
     from datacomp import packing, shards
+    from datacomp.faces import FaceOptions
     from datacomp.recipe import load_recipe
 
     map_tasks = executor(workers, cluster=cluster)
@@ -244,9 +257,17 @@ def pack(
         return
     if subset is None or tars is None or dataset is not None:
         raise PackError("give either --scale with --dataset, or --input with --subset")
+    if (blur_map is None) == (apply_blur or inject_faces):
+        raise PackError("--blur-map goes with --apply-blur, with --inject-faces, or with both")
+    faces = None
+    if blur_map is not None:
+        faces = FaceOptions(
+            map=blur_map, apply=apply_blur, inject=inject_faces, quality=webp_quality
+        )
     done = shards.pack(
         tars,
         subset,
+        faces=faces,
         out=out_uri,
         map_tasks=map_tasks,
         shard_size=shard_size,

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import orjson
 
 from datacomp.errors import PackError
+from datacomp.faces import FaceOptions, Faces
 from datacomp.subset import Subset, check_sorted, load_subset, sha256_of, write_subset
 from pipelines.executors import MapTasks
 from pipelines.plan import load_array
@@ -40,6 +41,7 @@ META, SAMPLE_IDS, SHARDS = "meta.json", "sample_ids.npy", "shards.json"
 SHARD_SIZE = 10_000
 GROUP_SHARDS = 64
 WRITE_BYTES = 1 << 20
+Part = bytes | memoryview
 
 
 class GroupTask(Frozen):
@@ -54,6 +56,7 @@ class GroupTask(Frozen):
     shard_size: int
     quarantine: bool
     dry_run: bool
+    faces: FaceOptions | None = None
     step: int = 0
 
 
@@ -66,6 +69,7 @@ class Packed(Frozen):
     missing: int
     skipped: dict[str, int]
     shards: tuple[File, ...]
+    blur_count: int = 0
 
 
 def pack(
@@ -79,6 +83,7 @@ def pack(
     group_shards: int = GROUP_SHARDS,
     output_format: str = "{:08d}.tar",
     stats_format: str = "{:08d}_stats.json",
+    faces: FaceOptions | None = None,
     overwrite: bool = False,
     quarantine: bool = False,
     dry_run: bool = False,
@@ -88,7 +93,8 @@ def pack(
     `shards` names some of the tars; all are taken otherwise, whatever their numbers. `out` gets the
     tars, a stats file each, `meta.json`, `sample_ids.npy` and `shards.json` with hashes; it must be
     empty, unless it holds this very packing unfinished, or `overwrite` says to empty it first. With
-    `quarantine`, the good samples of a damaged tar are taken and the fault is counted.
+    `quarantine`, the good samples of a damaged tar are taken and the fault is counted. `faces` says
+    whether faces are blurred or named on the way.
 
     SubsetError for a list that is unsorted or of another type, PackError for a full folder;
     TarError names a damaged tar.
@@ -97,7 +103,8 @@ def pack(
     names = _tars(source) if shards is None else list(shards)
     ids = load_subset(subset)
     check_sorted(ids, subset)
-    work = digest([source.uri, names, sha256_of(ids), shard_size, group_shards, quarantine])
+    asked = [source.uri, names, sha256_of(ids), shard_size, group_shards, quarantine]
+    work = digest(asked if faces is None else [*asked, faces.model_dump()])
     if not dry_run:
         standing = _claim(store, work, overwrite=overwrite)
         if standing is not None:
@@ -114,6 +121,7 @@ def pack(
             shard_size=shard_size,
             quarantine=quarantine,
             dry_run=dry_run,
+            faces=faces,
         )
         for number, group in enumerate(groups)
     ]
@@ -131,6 +139,7 @@ def pack(
         missing=missing,
         skipped=skipped,
         shards=packed,
+        blur_count=sum(one.counts.get("blurred", 0) for one in done),
     )
     if not dry_run:
         _finish(store, result, ids, done, names)
@@ -199,7 +208,7 @@ def _group(task: GroupTask, store: Store | None) -> Done:
     output = None if store is None else _Output(store, task)
     ids = load_subset(task.subset)
     source = open_store(task.input_uri)
-    processed, copied = 0, 0
+    processed, copied, blurred = 0, 0, 0
     skipped: dict[str, int] = {}
     found: list[npt.NDArray[np.int64]] = []
     try:
@@ -212,9 +221,15 @@ def _group(task: GroupTask, store: Store | None) -> Done:
                 copied += int(count.sum())
                 found.append(first[count > 0])
                 if output is not None:
+                    faces = Faces(task.faces, name) if task.faces else None
                     for place in np.flatnonzero(count).tolist():
                         uid = b"%016x%016x" % uids[place]
-                        output.add(data, entries[place], uid, int(count[place]))
+                        parts = _parts(data, entries[place])
+                        if faces is not None:
+                            changed = {suffix: bytes(part) for suffix, part in parts}
+                            blurred += faces.change(uids[place], changed)
+                            parts = sorted(changed.items())
+                        output.add(parts, uid, int(count[place]))
                     output.flush()  # what is held lies in this tar
     except BaseException:
         if output is not None:
@@ -229,6 +244,8 @@ def _group(task: GroupTask, store: Store | None) -> Done:
         name = attempt_name(f"work/{task.group:05d}-found", ".npy")
         files = (*files, write_array(store, name, places))
     counts = {"processed": processed, "output": copied}
+    if task.faces is not None:
+        counts["blurred"] = blurred
     return Done(key=task.key, files=files, counts=counts, stats=told)
 
 
@@ -251,6 +268,12 @@ def _read(
             raise
         skipped["damaged_tar"] = skipped.get("damaged_tar", 0) + 1
     return entries, uids
+
+
+def _parts(data: memoryview, sample: Sequence[Member]) -> list[tuple[str, Part]]:
+    """The members of a sample by extension, in order."""
+    ordered = sorted(sample, key=lambda member: member.extension)
+    return [(m.extension, data[m.start : m.start + m.size]) for m in ordered]
 
 
 def _uid(data: memoryview, sample: Sequence[Member]) -> tuple[int, int] | str:
@@ -299,19 +322,17 @@ class _Output:
         self._samples = 0
         self._files: list[File] = []
 
-    def add(self, data: memoryview, sample: Sequence[Member], uid: bytes, copies: int) -> None:
-        ordered = sorted(sample, key=lambda member: member.extension)
+    def add(self, parts: Sequence[tuple[str, Part]], uid: bytes, copies: int) -> None:
         for copy in range(copies):
             if self._writer is None:
                 stem = f"work/{self._task.group:05d}-{len(self._files):05d}"
                 self._writer = self._store.create(attempt_name(stem, ".tar"))
                 self._writer.__enter__()
-            for member in ordered:
-                name = b"%b-%d.%b" % (uid, copy, member.extension.encode("ascii"))
-                end = member.start + member.size
-                self._held += (header(name, member.size), data[member.start : end])
-                self._held.append(padding(member.size))
-                self._held_bytes += member.size
+            for extension, part in parts:
+                name = b"%b-%d.%b" % (uid, copy, extension.encode("ascii"))
+                size = len(part)
+                self._held += (header(name, size), part, padding(size))
+                self._held_bytes += size
             if self._held_bytes >= WRITE_BYTES:
                 self.flush()
             self._samples += 1
