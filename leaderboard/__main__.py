@@ -1,16 +1,16 @@
-"""The `leaderboard` command: look at submissions, check them, show who is ahead."""
+"""The `leaderboard` command: look at submissions, check them, show who is ahead, serve it all."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from leaderboard.bundle import open_bundle
+from leaderboard.bundle import Limits, open_bundle
 from leaderboard.cli import _show_board
 from leaderboard.validate import Checked, check_bundle
-from pipelines.commands import BAD_DATA, Json, fail, main, out, show_json
+from pipelines.commands import BAD_DATA, Json, fail, main, out, show_json, table
 from pipelines.records import JSON
 
 app = typer.Typer(
@@ -19,8 +19,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+tokens = typer.Typer(help="Who may submit, review and administer.", no_args_is_help=True)
+imports = typer.Typer(help="Bring the field's published results.", no_args_is_help=True)
+app.add_typer(tokens, name="token")
+app.add_typer(imports, name="import")
 
 Submissions = Annotated[Path, typer.Option(help="Folder of submissions.")]
+Database = Annotated[
+    str,
+    typer.Option(
+        help="sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME.",
+        envvar="LEADERBOARD_DATABASE",
+    ),
+]
+Files = Annotated[
+    str | None,
+    typer.Option(help="Where bundles lie: a folder or s3://; default: beside the database."),
+]
+DATABASE = "sqlite:///leaderboard.db"
 
 
 @app.command()
@@ -46,19 +62,256 @@ def check(
         headline = checked.measured.row.headline
         out(f"{headline.metric} {headline.value:.4f}, computed again from the questions")
     if faults:
-        fail("\n".join([f"{len(faults)} rules are broken", *faults]), BAD_DATA)
+        count = "1 rule is broken" if len(faults) == 1 else f"{len(faults)} rules are broken"
+        fail("\n".join([count, *faults]), BAD_DATA)
 
 
 @app.command()
 def export(
     folder: Annotated[Path, typer.Argument(help="Where the pages go.")],
-    submissions: Submissions,
+    submissions: Annotated[Path | None, typer.Option(help="Folder of submissions.")] = None,
+    database: Annotated[str | None, typer.Option(help="A service's database instead.")] = None,
+    files: Files = None,
 ) -> None:
     """Write the board as a static site, with its data as JSON and CSV."""
-    from leaderboard.export import export_site
+    from leaderboard.export import export_service, export_site
 
-    page = export_site(submissions, folder)
+    if (submissions is None) == (database is None):
+        raise typer.BadParameter("name either --submissions or --database")
+    if submissions is not None:
+        page = export_site(submissions, folder)
+    else:
+        assert database is not None
+        service = open_service(database, files)
+        page = export_service(service, folder)
+        service.store.close()
     out(str(page))
+
+
+@app.command()
+def serve(
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    database: Database = DATABASE,
+    files: Files = None,
+    checks: Annotated[
+        int, typer.Option(min=0, help="Processes that check; 0 where others do.")
+    ] = 1,
+    max_upload: Annotated[int, typer.Option(min=1, help="Largest bundle in MiB.")] = 1024,
+    uploads_per_hour: Annotated[int, typer.Option(min=1, help="For one token.")] = 60,
+    behind_proxy: Annotated[
+        bool, typer.Option("--behind-proxy", help="Trust X-Forwarded-* of a proxy on this machine.")
+    ] = False,
+) -> None:
+    """Serve the board, its API and its pages; check what is submitted."""
+    from leaderboard.server import serve as run_server
+
+    out(f"http://{host}:{port}/")
+    run_server(
+        database=database,
+        files=files,
+        host=host,
+        port=port,
+        checks=checks,
+        limits=Limits(bundle_bytes=max_upload << 20),
+        uploads_per_hour=uploads_per_hour,
+        behind_proxy=behind_proxy,
+    )
+
+
+@app.command()
+def migrate(database: Database = DATABASE) -> None:
+    """Bring a database to the version of this program; make a backup first."""
+    from leaderboard.store import Store
+
+    store = Store(database)
+    out(f"{store.shown} has version {store.version()}")
+    store.close()
+
+
+@app.command()
+def review(
+    id: Annotated[str | None, typer.Argument(help="A submission; else those that wait.")] = None,
+    accept: Annotated[bool, typer.Option("--accept", help="Put it on the board.")] = False,
+    refuse: Annotated[bool, typer.Option("--refuse", help="Keep it off.")] = False,
+    why: Annotated[str, typer.Option(help="For the audit; the team reads it.")] = "",
+    who: Annotated[str, typer.Option(help="Your name, for the audit.")] = "maintainer",
+    database: Database = DATABASE,
+    json: Json = False,
+) -> None:
+    """List what waits for review, show one submission, accept or refuse it."""
+    from leaderboard.store import Store, shown
+
+    store = Store(database)
+    if id is None:
+        found = store.find(states=["needs_review"])
+        if json:
+            show_json(found)
+        elif not found:
+            out("nothing waits for review")
+        else:
+            lines = [(one.id, one.method, one.team, one.benchmark, one.scale) for one in found]
+            out(table(lines, header=("id", "method", "team", "benchmark", "scale")))
+        return
+    if accept and refuse:
+        raise typer.BadParameter("either --accept or --refuse")
+    held = store.get(id)
+    if accept or refuse:
+        held = store.move(id, "accepted" if accept else "refused", who=who, why=why)
+    if json:
+        show_json({"submission": held, "history": store.history(id)})
+        return
+    out(
+        f"{held.method} of {held.team}, {held.benchmark} {held.scale} {held.track}: "
+        f"{shown(held.state)}"
+    )
+    for fault in held.faults:
+        out(f"  {fault}")
+    for row in store.rows([id]):
+        stderr = "" if row.headline.stderr is None else f" ± {row.headline.stderr:.4f}"
+        out(f"  {row.headline.metric} {row.headline.value:.4f}{stderr}")
+    for change in store.history(id):
+        out(f"  {change.before or 'new'} -> {change.after}, {change.who}: {change.why}")
+
+
+@tokens.command("create")
+def token_create(
+    name: Annotated[str, typer.Argument(help="What the token is for.")],
+    scope: Annotated[list[str], typer.Option(help="submit, review or admin; may be repeated.")],
+    team: Annotated[str, typer.Option(help="The team that submits with it.")] = "",
+    days: Annotated[float, typer.Option(min=0.01, help="How long it is good.")] = 365.0,
+    database: Database = DATABASE,
+    json: Json = False,
+) -> None:
+    """Make a token. Its secret is printed this once and stored nowhere."""
+    from leaderboard.auth import create_token
+    from leaderboard.store import Store
+
+    token, secret = create_token(Store(database), name, scopes=scope, team=team, days=days)
+    if json:
+        show_json({"token": token, "secret": secret})
+    else:
+        out(secret)
+        out(f"token {token.id} may {', '.join(token.scopes)}; it is not shown again")
+
+
+@tokens.command("list")
+def token_list(database: Database = DATABASE, json: Json = False) -> None:
+    """All tokens, without their secrets."""
+    from leaderboard.auth import list_tokens
+    from leaderboard.store import Store
+
+    found = list_tokens(Store(database))
+    if json:
+        show_json(found)
+        return
+    lines = [
+        (one.id, one.name, one.team, " ".join(one.scopes), "revoked" if one.revoked else "good")
+        for one in found
+    ]
+    out(table(lines, header=("id", "name", "team", "scopes", "state")))
+
+
+@tokens.command("revoke")
+def token_revoke(
+    id: Annotated[str, typer.Argument(help="As `leaderboard token list` shows it.")],
+    database: Database = DATABASE,
+) -> None:
+    """Make a token worthless at once."""
+    from leaderboard.auth import revoke_token
+    from leaderboard.store import Store
+
+    revoke_token(Store(database), id)
+    out(f"token {id} is revoked")
+
+
+@imports.command("dclm")
+def import_dclm(
+    source: Annotated[
+        str, typer.Argument(help="A folder of exp_data, the model database (CSV), or its address.")
+    ],
+    database: Database = DATABASE,
+    json: Json = False,
+) -> None:
+    """Import DCLM's published evaluations; CORE and EXTENDED are computed in both versions."""
+    _import(source, database, "dclm", json=json)
+
+
+@imports.command("openclip")
+def import_openclip(
+    source: Annotated[str, typer.Argument(help="The results table (CSV), or its address.")],
+    database: Database = DATABASE,
+    json: Json = False,
+) -> None:
+    """Import open_clip's table of 38 datasets; the average is computed again and must agree."""
+    _import(source, database, "openclip", json=json)
+
+
+def _import(source: str, database: str, what: Literal["dclm", "openclip"], *, json: bool) -> None:
+    from leaderboard.history import read_history
+    from leaderboard.store import Store
+
+    rows = read_history(what, source)
+    store = Store(database)
+    why = f"imported from {source}"
+    new = sum(store.import_row(row, kind="imported", who="import", why=why) for row in rows)
+    boards = sorted({(row.benchmark, row.scale, row.track) for row in rows})
+    if json:
+        show_json({"rows": len(rows), "new": new, "boards": boards})
+    else:
+        out(f"{len(rows)} rows, {new} of them new, on {len(boards)} boards")
+
+
+@app.command()
+def recheck(
+    id: Annotated[str, typer.Argument(help="A submission.")],
+    pool: Annotated[
+        str | None, typer.Option(help="The pool's list of uids (.npy): checks the whole list.")
+    ] = None,
+    uids: Annotated[
+        str | None, typer.Option(help="The submission's list of uids; default: where it says.")
+    ] = None,
+    rerun: Annotated[bool, typer.Option("--rerun", help="Evaluate the checkpoint again.")] = False,
+    checkpoint: Annotated[
+        list[str] | None, typer.Option(help="SEED=FOLDER of a trained model; may be repeated.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Folder of evaluation data.")] = None,
+    who: Annotated[str, typer.Option(help="Your name, for the audit.")] = "maintainer",
+    database: Database = DATABASE,
+    files: Files = None,
+    json: Json = False,
+) -> None:
+    """Check a submission again: hashes, scores from the questions, its uids, its checkpoints."""
+    from leaderboard.recheck import recheck as run_recheck
+
+    service = open_service(database, files)
+    found = run_recheck(
+        service,
+        id,
+        pool=pool,
+        uids=uids,
+        rerun=rerun,
+        models=checkpoint or [],
+        data=data,
+        who=who,
+    )
+    if json:
+        show_json(found)
+    else:
+        for line in found.lines:
+            out(line)
+    if found.faults:
+        fail("; ".join(map(str, found.faults)), BAD_DATA)
+
+
+def open_service(database: str, files: str | None):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    """The service's parts, without its web server."""
+    from leaderboard.server import files_of
+    from leaderboard.service import Service
+    from leaderboard.store import Store
+    from pipelines.storage import open_store
+
+    return Service(Store(database), open_store(files or files_of(database)))
 
 
 def row_of(checked: Checked) -> JSON:

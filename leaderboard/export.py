@@ -1,25 +1,30 @@
-"""The board as a static site: pages, plots and the same data as JSON and CSV. No network is needed.
+"""The board as a static site: the service's pages as files, and the data as JSON and CSV.
 
-index.html  board.json  board.csv  submissions/<id>.html
+index.html  board.json  board.csv  static/
+boards/<benchmark>-<scale>-<track>[-<metric>|-plots].html and .json and .csv
+scales/<benchmark>.html  submissions/<id>.html  help/<topic>.html
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import orjson
-from jinja2 import Environment, PackageLoader, select_autoescape
 
-from leaderboard import rules
-from leaderboard.plots import Point, score_against_size
-from leaderboard.ranking import Row, board
-from leaderboard.submission import Entry, chain_of, read_entries
+from leaderboard.measured import Row
+from leaderboard.ranking import board, measure
+from leaderboard.submission import pack, read_entries
 from pipelines.progress import short
-from pipelines.storage import LocalStore, write_bytes
+from pipelines.storage import LocalStore, open_store, write_bytes
+
+if TYPE_CHECKING:
+    from leaderboard.service import Service
 
 CSV_COLUMNS = (
     "benchmark",
@@ -42,7 +47,8 @@ CSV_COLUMNS = (
     "budget_unit",
     "seeds",
 )
-STYLE = Path(__file__).parent / "static" / "style.css"
+MORE_COLUMNS = ("kind", "recheck", "params", "flops", "date", "behind_leader", "over_baseline")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def board_json(rows: Sequence[Row]) -> bytes:
@@ -52,11 +58,12 @@ def board_json(rows: Sequence[Row]) -> bytes:
 
 
 def board_csv(rows: Sequence[Row]) -> str:
-    """One line per row; one column per task after the common ones."""
+    """One line per row; after the common columns one per aggregate and one per task."""
     tasks = list(dict.fromkeys(task.task for row in rows for task in row.tasks))
+    figures = list(dict.fromkeys(name for row in rows for name in row.figures))
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*CSV_COLUMNS, *tasks])
+    writer.writerow([*CSV_COLUMNS, *tasks, *MORE_COLUMNS, *(f"figure:{name}" for name in figures)])
     for row in rows:
         values = {task.task: task.value for task in row.tasks}
         writer.writerow(
@@ -69,8 +76,8 @@ def board_csv(rows: Sequence[Row]) -> str:
                 row.suite_version,
                 row.rank,
                 row.tied_with_leader,
-                row.method,
-                row.team,
+                _text(row.method),
+                _text(row.team),
                 row.submission_id,
                 row.headline.metric,
                 row.headline.value,
@@ -80,23 +87,39 @@ def board_csv(rows: Sequence[Row]) -> str:
                 row.budget.seen,
                 row.budget.unit,
                 " ".join(str(seed.seed) for seed in row.seeds),
-                *[values.get(task) for task in tasks],
+                *(values.get(task) for task in tasks),
+                row.kind,
+                row.recheck,
+                row.params,
+                row.flops,
+                row.date,
+                row.behind_leader.value if row.behind_leader else None,
+                row.over_baseline.value if row.over_baseline else None,
+                *(row.figures[name].value if name in row.figures else None for name in figures),
             ]
         )
     return file.getvalue()
 
 
+def _text(value: str) -> str:
+    """A text that a spreadsheet does not take for a formula."""
+    return f"'{value}" if value.startswith(FORMULA) else value
+
+
 def board_table(rows: Sequence[Row]) -> tuple[list[str], list[list[object]]]:
     """The board for a terminal: header and cells."""
+    from leaderboard.views import behind, metric_name
+
     header = ["rank", "method", "score", "stderr", "behind the leader (95%)", "dataset", "seeds"]
     cells: list[list[object]] = []
     for row in rows:
+        stderr = row.headline.stderr
         cells.append(
             [
                 f"{row.rank}{' (tie)' if row.tied_with_leader else ''}",
                 row.method,
-                f"{row.headline.value:.4f} {_metric(row)}",
-                f"{row.headline.stderr:.4f}",
+                f"{row.headline.value:.4f} {metric_name(row)}",
+                "-" if stderr is None else f"{stderr:.4f}",
                 behind(row),
                 f"{short(row.dataset.size or 0)} {row.dataset.unit}",
                 len(row.seeds),
@@ -105,143 +128,92 @@ def board_table(rows: Sequence[Row]) -> tuple[list[str], list[list[object]]]:
     return header, cells
 
 
-def behind(row: Row) -> str:
-    """How far a row is behind the leader, with its interval."""
-    if row.behind_leader is None:
-        return "leads"
-    gap = row.behind_leader
-    return f"{gap.value:.4f} [{gap.low:.4f}, {gap.high:.4f}]"
+@contextmanager
+def service_of_folder(submissions: Path) -> Iterator[Service]:
+    """A service over a folder of submissions, for as long as the block runs."""
+    from leaderboard.service import Service
+    from leaderboard.store import Store
 
-
-def _metric(row: Row) -> str:
-    better = "higher" if row.headline.higher_is_better else "lower"
-    return f"{row.headline.metric.replace('_', ' ')} ({better} is better)"
+    with tempfile.TemporaryDirectory(prefix="leaderboard-") as folder:
+        store = Store(f"sqlite:///{folder}/board.db")
+        service = Service(store, open_store(f"{folder}/files"))
+        for entry in read_entries(submissions):
+            work = entry.record.work
+            name = f"bundles/{entry.record.id}.zip"
+            path = Path(folder) / "files" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pack(entry, path)
+            store.receive(
+                id=entry.record.id,
+                team=work.team,
+                token="",
+                benchmark=work.benchmark,
+                scale=work.scale,
+                track=work.track,
+                method=work.method,
+                bundle=name,
+                bundle_sha256="",
+                bundle_bytes=path.stat().st_size,
+            )
+            store.claim("export")
+            store.checked(entry.record.id, "export", (), measure(entry))
+            store.move(entry.record.id, "accepted", who="export")
+        try:
+            yield service
+        finally:
+            store.close()
 
 
 def export_site(submissions: Path, folder: Path) -> Path:
-    """Write the site below `folder`; returns the path of its first page."""
-    entries = read_entries(submissions)
-    rows = board(entries)
+    """Write the site of a folder of submissions; returns the path of its first page."""
+    with service_of_folder(submissions) as service:
+        return export_service(service, folder)
+
+
+def export_service(service: Service, folder: Path) -> Path:
+    """Write the site of a service's accepted rows below `folder`."""
+    from leaderboard import views
+    from leaderboard.comparison import across_scales
+    from leaderboard.help import topics
+    from leaderboard.library import MAX_LIMIT, View
+    from leaderboard.pages import front_text, submission_text
+    from leaderboard.views import FileLinks, file_name
+
     place = LocalStore(folder)
-    write_bytes(place, "board.json", board_json(rows))
-    write_bytes(place, "board.csv", board_csv(rows).encode())
-    write_bytes(place, "index.html", render("board.html", groups=groups_of(rows), home="").encode())
-    by_id = {row.submission_id: row for row in rows}
-    for entry in entries:
-        page = submission_page(entry, by_id[entry.record.id], rows)
-        write_bytes(place, f"submissions/{entry.record.id}.html", page.encode())
+    library = service.library
+    links = FileLinks(up="../")
+    write_bytes(place, "index.html", front_text(service, FileLinks()).encode())
+    for name in ("style.css", "board.js"):
+        write_bytes(place, f"static/{name}", (views.STATIC / name).read_bytes())
+    everything: list[Row] = []
+    for one in library.boards():
+        key = (one.benchmark, one.scale, one.track)
+        rows = library.rows(*key)
+        everything += rows
+        stem = f"boards/{file_name(*key)}"
+        write_bytes(place, f"{stem}.json", board_json(rows))
+        write_bytes(place, f"{stem}.csv", board_csv(rows).encode())
+        view = View(limit=MAX_LIMIT)
+        page = library.page(*key, view)
+        write_bytes(place, f"{stem}.html", views.board_page(page, view, links).encode())
+        write_bytes(place, f"{stem}-plots.html", views.plots_page(page, view, links).encode())
+        for metric in page.metrics:
+            chosen = view.model_copy(update={"metric": metric})
+            text = views.board_page(library.page(*key, chosen), chosen, links)
+            write_bytes(place, f"{stem}-{file_name(metric)}.html", text.encode())
+        for row in rows:
+            held = service.store.get(row.submission_id)
+            text = submission_text(service, held, links)
+            write_bytes(place, f"submissions/{row.submission_id}.html", text.encode())
+    for benchmark in {one.benchmark for one in library.boards()}:
+        text = views.scales_page(benchmark, across_scales(library, benchmark), links)
+        write_bytes(place, f"scales/{file_name(benchmark)}.html", text.encode())
+    for topic in ("", *topics()):
+        text = views.help_page(topic, links)
+        write_bytes(place, f"help/{topic or 'index'}.html", text.encode())
+    write_bytes(place, "board.json", board_json(everything))
+    write_bytes(place, "board.csv", board_csv(everything).encode())
     return folder / "index.html"
 
 
-def groups_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Rows that may be compared, with what their table and plot need."""
-    groups: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        key = (row.benchmark, row.scale, row.track, row.pool_id, row.suite_version)
-        groups.setdefault(key, []).append(row)
-    found = []
-    for members in groups.values():
-        first = members[0]
-        book = rules.load_benchmark(first.benchmark)
-        found.append(
-            {
-                "title": book.title,
-                "benchmark": first.benchmark,
-                "scale": book.scale(first.scale),
-                "track": book.track(first.track),
-                "rows": members,
-                "first": first,
-                "better": "higher" if first.headline.higher_is_better else "lower",
-                "plot": score_against_size([point_of(row) for row in members], axes=_axes(first)),
-                "verdict": verdict(members),
-            }
-        )
-    return found
-
-
-def point_of(row: Row) -> Point:
-    return Point(
-        label=row.method,
-        size=row.dataset.size or 0,
-        value=row.headline.value,
-        error=1.96 * (row.headline.stderr or 0.0),
-        rank=row.rank,
-    )
-
-
-def _axes(row: Row) -> tuple[str, str]:
-    return f"dataset, {row.dataset.unit}", _metric(row)
-
-
-def verdict(rows: Sequence[Row]) -> str:
-    """One sentence: who is ahead, and whether to believe it."""
-    leader = rows[0]
-    if len(rows) == 1:
-        return f"{leader.method} stands alone here; there is nothing to compare it with yet."
-    ties = [row.method for row in rows[1:] if row.tied_with_leader]
-    beaten = [row.method for row in rows[1:] if not row.tied_with_leader]
-    parts = []
-    if beaten:
-        parts.append(
-            f"{leader.method} beats {_and(beaten)}: the 95% interval of each difference is off zero"
-        )
-    if ties:
-        parts.append(
-            f"{leader.method} cannot be told from {_and(ties)}: the 95% interval of the "
-            "difference holds zero"
-        )
-    few = min(len(row.seeds) for row in rows)
-    note = "" if few > 1 else " With one seed, the variance between trainings is not in it."
-    return "; ".join(parts) + "." + note
-
-
-def _and(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def submission_page(entry: Entry, row: Row, rows: Sequence[Row]) -> str:
-    """Everything about one submission: chain, pipeline, funnel, tasks, how to do it again."""
-    kinds = chain_of(entry.record)
-    [dataset] = kinds["dataset"]
-    rivals = [
-        other
-        for other in rows
-        if (other.scale, other.track, other.pool_id) == (row.scale, row.track, row.pool_id)
-        and other.submission_id != row.submission_id
-    ]
-    return render(
-        "submission.html",
-        row=row,
-        rivals=rivals,
-        record=entry.record,
-        chain=entry.record.chain,
-        dataset=dataset,
-        steps=dataset.work.pipeline["steps"],
-        rejected=_rejected(dataset.counts),
-        modules=dataset.work.modules,
-        home="../",
-        better="higher" if row.headline.higher_is_better else "lower",
-        behind=behind(row),
-    )
-
-
-def _rejected(counts: dict[str, int]) -> dict[int, list[tuple[str, int]]]:
-    """Rejected rows by step number (from 1; 0 is reading) and reason."""
-    found: dict[int, list[tuple[str, int]]] = {}
-    for name, number in counts.items():
-        if name.startswith("rejected/"):
-            _, step, _, reason = name.split("/", 3)
-            found.setdefault(int(step), []).append((reason, number))
-    return found
-
-
-def render(template: str, **values: Any) -> str:
-    """A page from its template; all text in it is escaped."""
-    pages = Environment(
-        loader=PackageLoader("leaderboard"),
-        autoescape=select_autoescape(),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    pages.filters |= {"short": short, "behind": behind}
-    return pages.get_template(template).render(style=STYLE.read_text(encoding="utf-8"), **values)
+__all__ = ["board", "board_csv", "board_json", "board_table", "export_service", "export_site"]

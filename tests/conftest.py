@@ -16,6 +16,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 if TYPE_CHECKING:
+    from tests.postgres_server import PostgresServer
     from tests.s3_server import S3Server
 
 ROOT = Path(__file__).parent.parent
@@ -81,3 +82,26 @@ def bucket(s3_server: S3Server) -> str:
     name = f"test-{secrets.token_hex(6)}"
     s3_server.client().create_bucket(Bucket=name)
     return f"s3://{name}"
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A running PostgreSQL; the tests that need it are skipped where it cannot be had."""
+    from tests.postgres_server import PostgresServer, Unavailable
+
+    try:
+        server = PostgresServer()
+        server.start()
+    except Unavailable as error:
+        pytest.skip(str(error))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty database, once of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'board.db'}"
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    return server.database(f"test_{secrets.token_hex(6)}")

@@ -1,0 +1,240 @@
+"""What the words on the pages mean, from the rule books, the suites and the task files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from evals.suite import Suite, load_suite
+from evals.tasks import Task
+from leaderboard import rules
+from leaderboard.rules import Benchmark, RuleError
+from pipelines.records import Frozen
+
+
+class Section(Frozen):
+    """A heading, a text and a table, each optional."""
+
+    title: str
+    text: str = ""
+    header: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+
+
+class Topic(Frozen):
+    """One page of help."""
+
+    title: str
+    summary: str
+    sections: tuple[Section, ...]
+
+
+@cache
+def topics() -> dict[str, Topic]:
+    """All pages of help by name."""
+    found = {"reading": _reading(), "scores": _scores()}
+    for name in sorted(rules.packages()):
+        try:
+            book = rules.load_benchmark(name)
+        except (RuleError, OSError):
+            continue
+        found[name] = _benchmark(book)
+        found[f"{name}-tasks"] = _tasks(book)
+    return found
+
+
+def _reading() -> Topic:
+    return Topic(
+        title="How to read a board",
+        summary="Ranks, ties, intervals, baselines, badges.",
+        sections=(
+            Section(
+                title="What is compared",
+                text="Rows stand in one table only when benchmark, scale, track, pool, suite "
+                "version and evaluation data are the same. Model, training and evaluation are "
+                "held still, so a difference is about the data.",
+            ),
+            Section(
+                title="Errors and ties",
+                text="A score is the mean over training seeds. Its standard error holds two parts: "
+                "the variance between seeds, and the questions that happened to be asked, from "
+                "1,000 resamples of them. Two rows are a tie when the 95% interval of their "
+                "difference holds zero. All models answer the same questions, so the interval is "
+                "paired over questions, and over seeds where both have the same. With one seed the "
+                "variance between trainings is unknown and not in the interval.",
+            ),
+            Section(
+                title="Better than no_filter",
+                text="The difference to the best row whose method is named no_filter, which trains "
+                "on the same pool as it is. Positive is better, whichever way the score points.",
+            ),
+            Section(
+                title="Badges",
+                header=("badge", "meaning"),
+                rows=(
+                    (
+                        "recheck: sampled",
+                        "a maintainer computed all scores again",
+                    ),
+                    (
+                        "recheck: full",
+                        "a maintainer evaluated the checkpoint again, or checked the "
+                        "whole list of uids against the pool",
+                    ),
+                    ("checkpoint public", "the trained models can be downloaded"),
+                    ("dataset public", "the curated dataset can be downloaded"),
+                    ("imported", "a published result: figures only, not rechecked"),
+                    ("reference", "a figure printed in a paper or a README"),
+                ),
+            ),
+            Section(
+                title="The way of a submission",
+                text="received, then checking: the service computes every score again from the "
+                "questions and walks the chain of records back to the pool. Then needs review: a "
+                "maintainer looks. Then accepted or refused; a team may withdraw its own at any "
+                "time. Each change is kept, with who and why.",
+            ),
+        ),
+    )
+
+
+def _scores() -> Topic:
+    core = load_suite("dclm/core")
+    extended = load_suite("dclm/extended")
+    tasks = {task.name: task for task in [*core.load_tasks(), *extended.load_tasks()]}
+    changed = [
+        task for task in tasks.values() if task.random_baseline.v1 != task.random_baseline.v2
+    ]
+    return Topic(
+        title="Scores and their versions",
+        summary="Centered accuracy, CORE, EXTENDED, versions 1 and 2, bits per byte.",
+        sections=(
+            Section(
+                title="Centered accuracy",
+                text="(accuracy - guessing) / (1 - guessing): 0 is what guessing scores, 1 is "
+                "perfect, below 0 is worse than guessing. (Li et al. 2024)",
+            ),
+            Section(
+                title="CORE",
+                text=f"The mean centered accuracy over {_members(core, 'core')} tasks that tell "
+                "models apart with little noise.",
+            ),
+            Section(
+                title="EXTENDED",
+                text=f"The mean centered accuracy over {_members(extended, 'extended')} tasks.",
+            ),
+            Section(
+                title="Version 1 and version 2",
+                text="In September 2025 DCLM corrected what guessing scores on the tasks below. "
+                "The answers are the same; the aggregates are not, so a score always carries its "
+                "version, and the board shows the same entries under either.",
+                header=("task", "guessing, version 1", "guessing, version 2", "in CORE"),
+                rows=tuple(
+                    (
+                        task.name,
+                        f"{task.random_baseline.v1:g}",
+                        f"{task.random_baseline.v2:g}",
+                        "yes" if "core" in task.groups else "no",
+                    )
+                    for task in changed
+                ),
+            ),
+            Section(
+                title="Bits per byte",
+                text="How many bits a model needs for one byte of held-out text; lower is better. "
+                "It does not depend on the tokenizer.",
+            ),
+            Section(
+                title="Average",
+                text="DataComp: the plain mean over the 38 of 40 datasets that have a main metric.",
+            ),
+        ),
+    )
+
+
+def _members(suite: Suite, group: str) -> int:
+    return sum(group in task.groups for task in suite.load_tasks())
+
+
+def _benchmark(book: Benchmark) -> Topic:
+    return Topic(
+        title=book.title,
+        summary="Tracks, scales and what they fix.",
+        sections=(
+            Section(title="The question", text=book.description),
+            Section(
+                title="Tracks",
+                header=("track", "what may be touched"),
+                rows=tuple((track.name, track.description) for track in book.tracks),
+            ),
+            Section(
+                title="Scales",
+                text=f"Every model of a scale sees the same number of {book.budget_unit} under one "
+                "frozen recipe.",
+                header=("scale", "recipe", "suite", "ranked", "note"),
+                rows=tuple(
+                    (
+                        scale.name,
+                        scale.recipe,
+                        f"{scale.suite} {scale.suite_version}",
+                        "yes" if scale.ranked else "no",
+                        scale.note,
+                    )
+                    for scale in book.scales
+                ),
+            ),
+            *_suites(book),
+        ),
+    )
+
+
+def _suites(book: Benchmark) -> Iterator[Section]:
+    for path in _suite_files(book):
+        suite = load_suite(path)
+        yield Section(
+            title=f"Suite {suite.name}, version {suite.version}",
+            text=f"{suite.description} Tasks: {', '.join(suite.tasks)}.",
+            header=("figure", "how", "over"),
+            rows=tuple(
+                (
+                    one.name + (" (headline)" if one.name == suite.headline else ""),
+                    one.how.replace("_", " "),
+                    f"{len(suite.members(one))} tasks",
+                )
+                for one in suite.aggregates
+            ),
+        )
+
+
+def _suite_files(book: Benchmark) -> list[Path]:
+    return sorted((rules.folder(book.name) / "suites").glob("*.yaml"))
+
+
+def _tasks(book: Benchmark) -> Topic:
+    tasks: dict[str, Task] = {}
+    for path in _suite_files(book):
+        tasks |= {task.name: task for task in load_suite(path).load_tasks()}
+    by_category: dict[str, list[Task]] = {}
+    for task in tasks.values():
+        by_category.setdefault(task.category, []).append(task)
+    return Topic(
+        title=f"Tasks of {book.title}",
+        summary=f"What each of {len(tasks)} tasks asks.",
+        sections=tuple(
+            Section(
+                title=category[:1].upper() + category[1:],
+                header=("task", "what it asks", "metric", "shots", "guessing", "questions"),
+                rows=tuple(_task(task) for task in members),
+            )
+            for category, members in sorted(by_category.items())
+        ),
+    )
+
+
+def _task(task: Task) -> tuple[str, ...]:
+    first, second = task.random_baseline.v1, task.random_baseline.v2
+    guessing = f"{first:g}" if first == second else f"{first:g} / {second:g}"
+    metric = task.metric + ("" if task.higher_is_better else ", lower is better")
+    rows = f"{task.rows:,}" if task.rows else "as built"
+    return (task.name, task.description, metric, str(task.shots), guessing, rows)

@@ -1,0 +1,110 @@
+"""A PostgreSQL server of its own, on loopback, for the tests that are marked `postgres`."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+PROGRAMS = "/usr/lib/postgresql"
+
+
+class Unavailable(RuntimeError):
+    """PostgreSQL cannot be had here; the message says why."""
+
+
+def programs() -> Path:
+    """The folder of initdb and postgres, installed with apt when this is root on Debian."""
+    found = _installed()
+    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        run = ["apt-get", "install", "-y", "-qq", "postgresql"]
+        subprocess.run(run, capture_output=True, check=False, timeout=300)
+        found = _installed()
+    if found is None:
+        raise Unavailable("no PostgreSQL: apt-get install postgresql")
+    return found
+
+
+def _installed() -> Path | None:
+    known = sorted(Path(PROGRAMS).glob("*/bin/initdb"))
+    on_path = shutil.which("initdb")
+    return known[-1].parent if known else Path(on_path).parent if on_path else None
+
+
+class PostgresServer:
+    """Started and stopped by its process id; its files are removed."""
+
+    def __init__(self) -> None:
+        self.bin = programs()
+        self.folder = Path(tempfile.mkdtemp(prefix="postgres-"))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.owner: dict[str, int] = {}
+        if os.geteuid() == 0:  # the server refuses to run as root
+            try:
+                who = pwd.getpwnam("postgres")
+            except KeyError:
+                raise Unavailable("there is no user `postgres` to run the server as") from None
+            self.owner = {"user": who.pw_uid, "group": who.pw_gid}
+            os.chown(self.folder, who.pw_uid, who.pw_gid)
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/"
+
+    def start(self) -> None:
+        data = str(self.folder / "data")
+        init = [str(self.bin / "initdb"), "-D", data, "-U", "postgres", "--auth=trust", "--no-sync"]
+        init += ["-E", "UTF8"]
+        subprocess.run(init, check=True, capture_output=True, cwd="/", **self.owner)
+        self.process = subprocess.Popen(
+            [
+                str(self.bin / "postgres"),
+                "-D",
+                data,
+                "-h",
+                "127.0.0.1",
+                "-p",
+                str(self.port),
+                "-k",
+                str(self.folder),
+                "-c",
+                "max_connections=100",
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            **self.owner,
+        )
+        self._wait()
+
+    def _wait(self) -> None:
+        import psycopg
+
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            try:
+                psycopg.connect(f"{self.url}postgres").close()
+                return
+            except psycopg.OperationalError:
+                time.sleep(0.05)
+        raise Unavailable("PostgreSQL did not start")
+
+    def database(self, name: str) -> str:
+        """The address of a new, empty database."""
+        import psycopg
+
+        with psycopg.connect(f"{self.url}postgres", autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{name}"')
+        return f"{self.url}{name}"
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(timeout=30)
+        shutil.rmtree(self.folder, ignore_errors=True)
