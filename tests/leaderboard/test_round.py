@@ -20,6 +20,7 @@ from leaderboard.submission import Entry, check, read_entries, read_entry
 from pipelines.executors import map_here
 from pipelines.operators import PipelineError
 from pipelines.records import RecordError
+from tests.leaderboard.made_up import make_folder
 
 SEEDS = (124, 125)
 
@@ -186,14 +187,15 @@ def test_the_site_shows_what_the_board_says(workspace: Path, tmp_path: Path) -> 
     assert (page.parent / "board.csv").read_text().count("\n") == 3
 
 
-def test_submitted_text_is_escaped_on_the_page(entries: list[Entry]) -> None:
-    from leaderboard.export import groups_of, render
-
-    work = entries[0].record.work.model_copy(update={"method": "<script>alert(1)</script>"})
-    entry = Entry(entries[0].record.model_copy(update={"work": work}), entries[0].folder)
-    page = render("board.html", groups=groups_of(board([entry])), home="")
-    assert "<script>" not in page
-    assert "&lt;script&gt;" in page
+def test_submitted_text_is_escaped_on_the_page(tmp_path: Path) -> None:
+    script = "<script>alert(1)</script>"
+    make_folder(tmp_path / "submissions", method=script, team='"><img src=x onerror=alert(1)>')
+    page = export_site(tmp_path / "submissions", tmp_path / "site")
+    for path in [page, *page.parent.glob("*/*.html")]:
+        text = path.read_text()
+        assert "<script>alert" not in text, path
+        assert "<img" not in text, path
+    assert "&lt;script&gt;" in page.read_text()
 
 
 def test_the_evals_command_loads_a_model_by_the_benchmark_that_trained_it(workspace: Path) -> None:
