@@ -8,7 +8,7 @@ LABELS := $(wildcard ../shared/data/quality/majority_data.jsonl ../shared/data/q
 .PHONY: demo test venv test-fast check format docs soak bench clean help
 
 help:
-	@echo "make demo       a whole round at tiny scale: pool, three datasets, models, scores, the board"
+	@echo "make demo       both benchmarks at tiny scale: pools, datasets, models, scores, the board"
 	@echo "make test       every test that needs no GPU"
 	@echo "make test-fast  the quick tests, in under a minute"
 	@echo "make check      format, lint, types"
@@ -31,6 +31,9 @@ demo: venv
 	$(BIN)/dclm pool --scale tiny --workspace $(DEMO)
 	$(BIN)/dclm train-quality --scale tiny --workspace $(DEMO)
 	$(BIN)/dclm run --scale tiny --pipeline no_filter --pipeline random_same_size --pipeline tiny_baseline --workspace $(DEMO)
+	$(BIN)/datacomp pool --scale tiny --workspace $(DEMO)
+	$(BIN)/datacomp train-scorer --scale tiny --workspace $(DEMO)
+	$(BIN)/datacomp run --scale tiny --pipeline no_filter --pipeline random_same_size --pipeline tiny_baseline --workspace $(DEMO)
 	$(BIN)/leaderboard export $(DEMO)/board --submissions $(DEMO)/submissions
 
 test: venv

@@ -7,8 +7,9 @@ A benchmark's `__main__` calls `command_line(name)`; what only that benchmark ha
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +19,9 @@ from pipelines.commands import BAD_DATA, EXIT_CODES, USAGE, Json, out, show_json
 from pipelines.executors import executor
 from pipelines.pool import Pool
 from pipelines.progress import say
+
+if TYPE_CHECKING:
+    from leaderboard.ranking import Row
 
 EXIT_CODES[RuleError] = BAD_DATA
 EXIT_CODES[UnknownName] = USAGE
@@ -387,6 +391,28 @@ def _show_board(submissions: Path, *, json: bool, only: list[str] | None = None)
         return
     header, cells = board_table(rows)
     out(table(cells, header=header))
+    for sentence in verdicts(rows):
+        out(f"\n{sentence}")
+
+
+def verdicts(rows: Sequence[Row]) -> list[str]:
+    """For each group of rows that may be compared, whether its first one is shown to be ahead."""
+    told = []
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        key = (row.benchmark, row.scale, row.track, row.pool_id, row.suite_version)
+        groups.setdefault(key, []).append(row)
+    for group in groups.values():
+        leader, others = group[0], group[1:]
+        tied = [row.method for row in others if row.tied_with_leader]
+        if tied:
+            told.append(
+                f"{leader.method} has the best score, but is not shown to be ahead of "
+                f"{', '.join(tied)}: the interval of the difference holds zero."
+            )
+        elif others:
+            told.append(f"{leader.method} is ahead of all others: no interval holds zero.")
+    return told
 
 
 __all__ = [

@@ -1,0 +1,137 @@
+"""A whole round of DataComp over a small pool of drawn pictures, under a recipe of seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from datacomp import recipe as recipes
+from datacomp.recipe import load_recipe
+from evals.pictures import vouch
+from evals.suite import load_suite
+from evals.synthetic_pictures import write_synthetic_pictures
+from leaderboard import round as stages
+from leaderboard.cli import verdicts
+from leaderboard.ranking import board
+from leaderboard.rules import RuleError
+from leaderboard.submission import check, read_entries
+from pipelines.chain import RECORD
+from pipelines.executors import map_here
+from pipelines.pool import open_pool
+from pipelines.records import ModelRecord, PackedRecord
+from pipelines.storage import LocalStore
+from tests.datacomp.conftest import SMALL
+from tests.datacomp.picture_pool import write_pictures
+
+HALF = {"name": "half", "steps": [{"select": {"by": "clip_l14_similarity_score", "fraction": 0.5}}]}
+SAMPLE = {
+    "name": "sample",
+    "steps": [{"hash_sample": {"of": "rows", "column": "uid", "same_size_as": "no_filter"}}],
+}
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with a pool where the tiny one would be, and an installed recipe of seconds."""
+    folder = tmp_path_factory.mktemp("round")
+    pool = folder / "pools" / "datacomp-tiny"
+    write_pictures(pool)
+    record = open_pool(str(pool / "metadata")).record
+    files = [file.model_copy(update={"name": f"metadata/{file.name}"}) for file in record.outputs]
+    made = type(record).seal(
+        work=record.work, parents={}, outputs=files, counts={}, made_by=record.made_by
+    )
+    (pool / RECORD).write_bytes(made.to_json())
+    tasks = load_suite("datacomp/tiny").load_tasks()
+    write_synthetic_pictures(tasks, pool / "eval", seed=1, pictures=40)
+    for task in tasks:
+        vouch(LocalStore(pool / "eval"), task.file)
+    installed = folder / "recipes"
+    installed.mkdir()
+    (installed / "tiny.yaml").write_text(yaml.safe_dump(SMALL))
+    for pipeline in (HALF, SAMPLE):
+        (folder / f"{pipeline['name']}.yaml").write_text(yaml.safe_dump(pipeline))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _small_recipe(workspace: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(recipes, "RECIPES", workspace / "recipes")
+    load_recipe.cache_clear()
+    yield
+    load_recipe.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def played(workspace: Path) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recipes, "RECIPES", workspace / "recipes")
+        load_recipe.cache_clear()
+        current = stages.open_round(
+            "datacomp", "tiny", workspace=str(workspace), map_tasks=map_here
+        )
+        arms = []
+        for name in ("no_filter", str(workspace / "half.yaml"), str(workspace / "sample.yaml")):
+            curated = stages.curate(current, stages.find_pipeline(current, name))
+            arms.append((curated, stages.pack(current, curated)))
+        trained = stages.train(current, arms, seeds=[0], recipe="tiny")
+        stages.evaluate(current, trained)
+        for curated, _ in arms:
+            stages.submit(current, curated, seeds=[0], track="filtering")
+    return workspace
+
+
+def test_submissions_have_the_whole_chain_and_keep_every_rule(played: Path) -> None:
+    entries = read_entries(played / "submissions")
+    assert len(entries) == 3
+    benchmark = stages.rules.load_benchmark("datacomp")
+    for entry in entries:
+        kinds = [record.kind for record in entry.record.chain]
+        assert kinds[:3] == ["pool", "dataset", "packed"]
+        assert check(entry.record, benchmark) == []
+
+
+def test_the_board_counts_samples_and_tells_who_is_shown_to_be_ahead(played: Path) -> None:
+    rows = board(read_entries(played / "submissions"))
+    sizes = {row.method: row.dataset.size for row in rows}
+    assert sizes == {"no_filter": 120, "half": 60, "sample": 120}
+    assert {row.budget.seen for row in rows} == {12 * 32}
+    assert {row.dataset.unit for row in rows} == {"samples"}
+    assert [row.rank for row in rows] == [1, 2, 3]
+    [sentence] = verdicts(rows)
+    tied = [row.method for row in rows[1:] if row.tied_with_leader]
+    assert ("not shown to be ahead of" in sentence) == bool(tied)
+    untied = [row.model_copy(update={"tied_with_leader": False}) for row in rows]
+    assert verdicts(untied)[0].endswith("is ahead of all others: no interval holds zero.")
+
+
+def test_a_dataset_of_the_same_size_takes_it_from_the_other(played: Path) -> None:
+    found = sorted(path.name.split("-")[0] for path in (played / "datacomp-tiny").iterdir())
+    assert found == ["half", "no_filter", "sample"]
+
+
+def test_a_training_under_other_rules_cannot_be_submitted(played: Path) -> None:
+    entry = read_entries(played / "submissions")[0]
+    kinds = {record.kind: record for record in entry.record.chain}
+    packed, model, recipe = kinds["packed"], kinds["model"], load_recipe("tiny")
+    assert recipes.training_faults(packed, model, recipe) == []
+    short = ModelRecord.seal(
+        work=model.work,
+        parents=model.parents,
+        results={"samples_seen": 32, "loss": 1.0},
+        made_by=model.made_by,
+    )
+    assert "saw 32 samples, expected 384" in recipes.training_faults(packed, short, recipe)[0]
+    work = packed.work.model_copy(update={"parameters": {"shard_size": 7}, "layout": "npy"})
+    other = PackedRecord.seal(work=work, parents=packed.parents, made_by=packed.made_by)
+    faults = recipes.training_faults(other, model, recipe)
+    assert "npy/reshard, expected shards made by" in faults[0]
+    assert "has shards of 7 samples, expected 50" in faults[1]
+
+
+def test_an_unknown_seed_is_refused(played: Path) -> None:
+    current = stages.open_round("datacomp", "tiny", workspace=str(played), map_tasks=map_here)
+    with pytest.raises(RuleError, match=r"seed 9 is not allowed at scale tiny; allowed: 0, 1, 2"):
+        stages.check_seeds(current, [9])
