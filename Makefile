@@ -55,7 +55,8 @@ docs: venv
 	$(BIN)/python docs/generate.py
 
 soak: venv
-	$(BIN)/python tests/soak/claim.py --workspace build/soak $(foreach file,$(LABELS),--labels $(file))
+	$(BIN)/python tests/soak/claim.py --benchmark dclm --workspace build/soak $(foreach file,$(LABELS),--labels $(file))
+	$(BIN)/python tests/soak/claim.py --benchmark datacomp --workspace build/soak
 	$(BIN)/python -m pytest -m soak --timeout 7200 -s tests/soak tests/dclm/test_train.py
 
 bench: venv

@@ -1,9 +1,9 @@
-"""Does curation win? Three datasets, three seeds, one table: the claim of the tiny scale.
+"""Does curation win? Three datasets, three seeds, one table: the claim of a tiny scale.
 
-Trains every baseline of the tiny scale with the first three allowed seeds, compares the curated
-set with raw and with random_same_size by paired intervals, tests the quality classifier on labelled
-documents when `--labels` names some, and writes the result into docs/tiny-pool.md. Exits with 1
-when the claim does not hold.
+Trains every baseline of the tiny scale of a benchmark with the first three allowed seeds, compares
+the curated set with raw and with random_same_size by paired intervals, and writes the result into
+docs/tiny-pool.md. Exits with 1 when the claim does not hold. For text, `--labels` names labelled
+documents that the quality classifier is tested on.
 """
 
 from __future__ import annotations
@@ -12,27 +12,69 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from dclm.quality import LabelledAuc, labelled_auc, train_quality
 from leaderboard import round as stages
 from leaderboard.ranking import Row, board, difference
+from leaderboard.round import Round
 from leaderboard.submission import Entry
 from pipelines.executors import executor
 from pipelines.records import now
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "tiny-pool.md"
-HEADING = "## Does curation win?"
 CURATED, OTHERS = "tiny_baseline", ("no_filter", "random_same_size")
 SEEDS = 3
 
 
-def play(workspace: str, workers: int) -> dict[str, Entry]:
+@dataclass(frozen=True)
+class Claim:
+    """What differs between the benchmarks."""
+
+    heading: str
+    metric: str
+    unit: str
+    items: str
+    prepare: Callable[[Round], object]
+
+
+def _train_quality(current: Round) -> object:
+    from dclm.quality import train_quality
+
+    return train_quality(workspace=current.workspace, map_tasks=current.map_tasks)
+
+
+def _train_scorer(current: Round) -> object:
+    from datacomp.tiny_clip import train_scorer
+
+    return train_scorer(current)
+
+
+CLAIMS = {
+    "dclm": Claim(
+        heading="## Does curation win?",
+        metric="Bits per byte of held-out prose, lower is better.",
+        unit="bits per byte",
+        items="the held-out documents",
+        prepare=_train_quality,
+    ),
+    "datacomp": Claim(
+        heading="## Does curation of pictures win?",
+        metric="Mean recall at 1 of held-out drawings and captions, both ways, higher is better.",
+        unit="recall",
+        items="the held-out pictures and captions",
+        prepare=_train_scorer,
+    ),
+}
+
+
+def play(benchmark: str, workspace: str, workers: int) -> dict[str, Entry]:
     """The three methods through the whole round."""
     map_tasks = executor(workers)
-    train_quality(workspace=workspace, map_tasks=map_tasks)
-    current = stages.open_round("dclm", "tiny", workspace=workspace, map_tasks=map_tasks)
+    current = stages.open_round(benchmark, "tiny", workspace=workspace, map_tasks=map_tasks)
+    CLAIMS[benchmark].prepare(current)
     seeds = list(current.recipe.seeds)[:SEEDS]
     arms = []
     for name in (*OTHERS, CURATED):
@@ -46,16 +88,16 @@ def play(workspace: str, workers: int) -> dict[str, Entry]:
     }
 
 
-def report(entries: dict[str, Entry], auc: list[LabelledAuc]) -> tuple[str, bool]:
+def report(claim: Claim, entries: dict[str, Entry]) -> tuple[str, bool]:
     """The text for the page, and whether the claim holds."""
     rows: dict[str, Row] = {row.method: row for row in board(list(entries.values()))}
     lines = [
-        HEADING,
+        claim.heading,
         "",
-        f"Measured {now()[:10]} by `make soak`: {SEEDS} seeds, the same for every method. Bits per "
-        "byte of held-out prose, lower is better.",
+        f"Measured {now()[:10]} by `make soak`: {SEEDS} seeds, the same for every method. "
+        f"{claim.metric}",
         "",
-        "| method | tokens kept | bits per byte | standard error | seeds |",
+        f"| method | {rows[CURATED].dataset.unit} kept | {claim.unit} | standard error | seeds |",
         "| --- | --- | --- | --- | --- |",
     ]
     for name in (CURATED, *OTHERS):
@@ -67,7 +109,7 @@ def report(entries: dict[str, Entry], auc: list[LabelledAuc]) -> tuple[str, bool
         )
     lines += [
         "",
-        f"| {CURATED} against | better by (bits per byte) | paired 95% interval | |",
+        f"| {CURATED} against | better by ({claim.unit}) | paired 95% interval | |",
         "| --- | --- | --- | --- |",
     ]
     holds = True
@@ -79,42 +121,62 @@ def report(entries: dict[str, Entry], auc: list[LabelledAuc]) -> tuple[str, bool
         lines.append(f"| {name} | {gap.value:.4f} | [{gap.low:.4f}, {gap.high:.4f}] | {verdict} |")
     lines += [
         "",
-        "The interval is paired over seeds and over the held-out documents; its width holds the "
-        "variance of both.",
+        f"The interval is paired over seeds and over {claim.items}; its width holds the variance "
+        "of both.",
         "",
         "The claim holds: curated beats raw and beats a random part of the same size."
         if holds
         else "**The claim does not hold on this machine.**",
         "",
     ]
-    if auc:
-        lines += [
-            "The quality classifier on documents that people labelled good or bad (area under the "
-            "ROC curve), beside document length alone:",
-            "",
-            "| labels | documents | classifier | length alone |",
-            "| --- | --- | --- | --- |",
-        ]
-        lines += [
-            f"| {one.name} | {one.num_documents} | {one.classifier:.3f} | {one.length:.3f} |"
-            for one in auc
-        ]
-        lines.append("")
     return "\n".join(lines), holds
+
+
+def labels_table(files: list[Path], workspace: str) -> str:
+    """How well the quality classifier finds what people labelled good."""
+    from dclm.quality import labelled_auc
+
+    auc = [labelled_auc(path, workspace=workspace) for path in files]
+    lines = [
+        "The quality classifier on documents that people labelled good or bad (area under the "
+        "ROC curve), beside document length alone:",
+        "",
+        "| labels | documents | classifier | length alone |",
+        "| --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {one.name} | {one.num_documents} | {one.classifier:.3f} | {one.length:.3f} |"
+        for one in auc
+    ]
+    return "\n".join([*lines, ""])
+
+
+def write(heading: str, text: str) -> None:
+    """Put a section in the place of the one with its heading, or at the end."""
+    page = PAGE.read_text(encoding="utf-8")
+    begin = page.find(f"\n{heading}\n")
+    if begin < 0:
+        PAGE.write_text(f"{page.rstrip()}\n\n{text}", encoding="utf-8")
+        return
+    end = page.find("\n## ", begin + 1)
+    rest = "" if end < 0 else page[end:]
+    PAGE.write_text(f"{page[: begin + 1]}{text.rstrip()}\n{rest}", encoding="utf-8")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--benchmark", choices=sorted(CLAIMS), default="dclm")
     parser.add_argument("--workspace", default="build/soak")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--labels", type=Path, action="append", default=[])
     arguments = parser.parse_args()
     started = time.monotonic()
-    entries = play(arguments.workspace, arguments.workers)
-    auc = [labelled_auc(path, workspace=arguments.workspace) for path in arguments.labels]
-    text, holds = report(entries, auc)
-    page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(page[: page.index(HEADING)] + text, encoding="utf-8")
+    claim = CLAIMS[arguments.benchmark]
+    entries = play(arguments.benchmark, arguments.workspace, arguments.workers)
+    text, holds = report(claim, entries)
+    if arguments.labels:
+        text += "\n" + labels_table(arguments.labels, arguments.workspace)
+    write(claim.heading, text)
     sys.stdout.write(f"{text}\n{time.monotonic() - started:.0f} s; written to {PAGE.name}\n")
     return 0 if holds else 1
 
