@@ -226,7 +226,10 @@ def run_pass(task: CurateTask, store: Store) -> Done:
     rows: list[Ints] = []
     scores: list[npt.NDArray[np.float64]] = []
     uids: list[tuple[Any, Any]] = []
+    first = [read] if decided is None else [decided]
+    begun = time.process_time()
     for batch in _entering(task, store, read, decided):
+        begun = _took(first[0], begun)
         for step, tally in zip(current.steps, tallies, strict=True):
             operator = loaded(step, pipeline.assets)
             tally.enter(Amount(batch.num_rows, 0, 0))
@@ -236,6 +239,7 @@ def run_pass(task: CurateTask, store: Store) -> Done:
                 where = f"{step.label} on {task.plan.input_uri}/{task.name}"
                 raise PipelineError(f"{where}: {error}") from error
             tally.leave(Amount(batch.num_rows, 0, 0))
+            begun = _took(tally, begun)
         if end is not None:
             operator = loaded(end, pipeline.assets)
             assert isinstance(operator, Select)
@@ -244,6 +248,7 @@ def run_pass(task: CurateTask, store: Store) -> Done:
         else:
             high, low, _ = kernels.uids.parse(batch.column(UID))
             uids.append((high, low))
+        begun = _took(first[0], begun)
     files: list[File] = []
     roles: dict[str, int] = {}
     stem = f"work/{task.number}-{task.shard:06d}"
@@ -255,10 +260,23 @@ def run_pass(task: CurateTask, store: Store) -> Done:
     else:
         roles["uids"] = 0
         files.append(_write_uids(store, f"{stem}-uids", uids, task.num_buckets))
+    _took(first[0], begun)
     counts = {"rows": sum(map(len, rows)) if end is not None else sum(len(h) for h, _ in uids)}
-    told = [read] if task.number == 0 else [decided]
-    steps = [tally.freeze().model_dump() for tally in [*told, *tallies] if tally is not None]
-    return Done(key=task.key, files=tuple(files), counts=counts, stats={"r": roles, "steps": steps})
+    told = [*first, *tallies]
+    return Done(
+        key=task.key,
+        files=tuple(files),
+        counts=counts,
+        stats={"r": roles, "steps": [tally.freeze().model_dump() for tally in told]},
+        timings={str(tally.number): round(tally.seconds, 4) for tally in told},
+    )
+
+
+def _took(tally: Tally, begun: float) -> float:
+    """Count the CPU time since `begun` for a step; returns the time now."""
+    now_ = time.process_time()
+    tally.seconds += now_ - begun
+    return now_
 
 
 def _entering(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import orjson
 from pydantic_core import PydanticUndefined
@@ -133,40 +134,37 @@ def _short_value(value: JSON) -> str:
 
 def funnel_text(summary: RunSummary) -> str:
     """Rows and bytes in and out of each step, with reasons, as a table."""
-    rows = []
+    header, rows = funnel_cells(summary)
+    return table(rows, header=header)
+
+
+def funnel_cells(summary: RunSummary) -> tuple[list[str], list[list[Any]]]:
+    """The funnel as a table for people: header and rows. Pools of pairs count no text."""
+    has_text = any(step.bytes_in or step.bytes_out for step in summary.stats.steps)
+    text = ["words out", "text out"] if has_text else []
+    header = ["step", "operator", "rows in", "rows out", *text, "cpu s", "rate", "reasons"]
+    cells = []
     for row in funnel(summary):
         reasons = ", ".join(f"{name} {count:,}" for name, count in row["reasons"].items())
-        if row["errors"]:
-            reasons += f"{', ' if reasons else ''}set aside {row['errors']:,}"
-        if row["split"]:
-            reasons += f"{', ' if reasons else ''}split off {row['split']:,}"
+        for count, told in ((row["errors"], "set aside"), (row["split"], "split off")):
+            if count:
+                reasons += f"{', ' if reasons else ''}{told} {count:,}"
         seconds = row["seconds"]
-        rate = f"{short(row['bytes_in'] / 1e6 / seconds)} MB/s" if seconds > 0.01 else "-"
-        rows.append(
-            (
+        amount, unit = (row["bytes_in"] / 1e6, "MB") if has_text else (row["rows_in"], "rows")
+        size = [short(row["words_out"]), short(row["bytes_out"]) + "B"] if has_text else []
+        cells.append(
+            [
                 row["step"] or "-",
                 row["operator"],
                 row["rows_in"],
                 row["rows_out"],
-                short(row["words_out"]),
-                short(row["bytes_out"]) + "B",
+                *size,
                 round(seconds, 2),
-                rate,
+                f"{short(amount / seconds)} {unit}/s" if seconds > 0.01 else "-",
                 reasons,
-            )
+            ]
         )
-    header = (
-        "step",
-        "operator",
-        "rows in",
-        "rows out",
-        "words out",
-        "text out",
-        "cpu s",
-        "rate",
-        "reasons",
-    )
-    return table(rows, header=header)
+    return header, cells
 
 
 def problems_text(rows: Iterable[Sequence[str]]) -> str:

@@ -11,9 +11,9 @@ from html import escape
 import pyarrow.parquet as pq
 
 from pipelines.forecast import compare, read_forecast
-from pipelines.progress import short
 from pipelines.records import JSON, DatasetRecord
-from pipelines.run import Result, RunSummary, funnel
+from pipelines.report import funnel_cells
+from pipelines.run import Result, RunSummary
 from pipelines.stats import Histogram, StepStats
 from pipelines.storage import Store, write_bytes
 
@@ -99,25 +99,12 @@ def _funnel_picture(steps: Sequence[StepStats]) -> str:
 
 
 def _funnel_table(summary: RunSummary) -> str:
-    rows = []
-    for row in funnel(summary):
-        seconds = row["seconds"]
-        rate = f"{row['bytes_in'] / 1e6 / seconds:,.1f}" if seconds > 0.01 else "-"
-        reasons = ", ".join(f"{name} {count:,}" for name, count in row["reasons"].items())
-        if row["errors"]:
-            reasons += f" set aside {row['errors']:,}"
-        rows.append(
-            [
-                f"{row['step'] or ''} {row['operator']}",
-                *(f"{row[name]:,}" for name in ("rows_in", "rows_out", "words_out")),
-                f"{short(row['bytes_out'])}B",
-                f"{seconds:.2f}",
-                rate,
-                reasons,
-            ]
-        )
-    header = ("step", "rows in", "rows out", "words out", "text out", "CPU s", "MB/s", "reasons")
-    return _table(header, rows, kind=" last")
+    header, cells = funnel_cells(summary)
+    rows = [
+        [f"{step} {operator}", *(f"{cell:,}" if isinstance(cell, int) else cell for cell in rest)]
+        for step, operator, *rest in cells
+    ]
+    return _table(["step", *header[2:]], rows, kind=" last")
 
 
 def _table(header: Iterable[str], rows: Iterable[Sequence[str]], *, kind: str = "") -> str:

@@ -26,7 +26,10 @@ T = TypeVar("T", bound=Task)
 
 
 def once(work: Callable[[T, Store], Done]) -> Callable[[T], Done]:
-    """Commit what `work` returns, with the CPU seconds it took; do nothing when that stands."""
+    """Commit what `work` returns, with the CPU seconds it took; do nothing when that stands.
+
+    They count for the task's step, unless `work` says itself what each step took.
+    """
 
     @wraps(work)
     def run(task: T) -> Done:
@@ -39,7 +42,7 @@ def once(work: Callable[[T, Store], Done]) -> Callable[[T], Done]:
         seconds = round(time.process_time() - started, 4)
         measured = {
             "seconds": round(seconds, 3),
-            "timings": {str(task.step): seconds},
+            "timings": done.timings or {str(task.step): seconds},
             "host": socket.gethostname(),
         }
         return commit(store, done.model_copy(update=measured))
