@@ -1,0 +1,131 @@
+"""How many pictures a second open_clip's loader gives a core, and how many cores eight GPUs need.
+
+    python benches/bench_clip_loader.py [--pictures 2000] [--seconds 20]
+
+The shards hold JPEGs of the size that DataComp's downloader stores (longest side 512, quality 95)
+with captions; the loader is the one that `datacomp train` uses: tar, decode, random crop, bicubic
+resize to 224, normalise, tokenize, batch. It runs in the measuring process alone: seconds of its CPU
+are seconds of one core. Rows: one core, and how many feed eight H100s at each goal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import platform
+import tarfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+BUILD = Path(__file__).parent.parent / "build" / "bench"
+GOALS = {"ViT-B-32": 5500, "ViT-B-16": 2800, "ViT-L-14": 720}
+SIZES = ((512, 384), (512, 512), (384, 512), (512, 288), (341, 512))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--pictures", type=int, default=2000)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    arguments = parser.parse_args()
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"
+    shard = BUILD / f"loader-{arguments.pictures}.tar"
+    if not shard.exists():
+        write_shard(shard, arguments.pictures)
+    rate = measure(shard, arguments.seconds)
+    size = shard.stat().st_size / arguments.pictures / 1e3
+    rows: list[dict[str, Any]] = [
+        {
+            "work": f"loader, JPEGs of {size:.0f} kB to 224 pixels",
+            "ours": round(rate, 1),
+            "unit": "pictures per CPU-second",
+            "peer": None,
+            "peer_name": "-",
+            "ratio": None,
+            "at_least": None,
+            "reason": "the loader is open_clip's own",
+        }
+    ]
+    rows += [
+        {
+            "work": f"cores that feed 8 H100s at {goal} samples/s of {model} each",
+            "ours": round(8 * goal / rate, 1),
+            "unit": "cores",
+            "peer": None,
+            "peer_name": "-",
+            "ratio": None,
+            "at_least": None,
+            "reason": "from the row above",
+        }
+        for model, goal in GOALS.items()
+    ]
+    report = {"machine": platform.machine(), "date": time.strftime("%Y-%m-%d"), "rows": rows}
+    (BUILD / "clip_loader.json").write_text(json.dumps(report, indent=2) + "\n")
+    for row in rows:
+        print(f"{row['work']:62} {row['ours']:>9} {row['unit']}")
+
+
+def write_shard(path: Path, pictures: int) -> None:
+    """A tar of pictures with the detail of photographs: noise of many sizes, summed."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    with tarfile.open(path, "w") as tar:
+        for number in range(pictures):
+            width, height = SIZES[number % len(SIZES)]
+            total = np.zeros((height, width, 3))
+            for grain in (4, 8, 16, 32, 64, 128):
+                noise = rng.normal(0, grain, (height // grain + 2, width // grain + 2, 3))
+                small = Image.fromarray(np.clip(noise + 128, 0, 255).astype(np.uint8))
+                large = small.resize((width, height), Image.Resampling.BICUBIC)
+                total += np.asarray(large, np.float64) - 128
+            data = io.BytesIO()
+            shown = np.clip(total + 128, 0, 255).astype(np.uint8)
+            Image.fromarray(shown).save(data, "JPEG", quality=95)
+            caption = f"a photo of thing {number} beside a {number % 17} on a table, stock image"
+            for extension, content in (("jpg", data.getvalue()), ("txt", caption.encode())):
+                member = tarfile.TarInfo(f"{number:08d}.{extension}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+
+
+def measure(shard: Path, seconds: float) -> float:
+    """Pictures per CPU-second of this process."""
+    import open_clip
+    import torch
+    from open_clip.transform import AugmentationCfg, image_transform_v2
+    from open_clip_train.data import get_wds_dataset
+
+    torch.set_num_threads(1)
+    plain = open_clip.transform.PreprocessCfg()
+    transform = image_transform_v2(plain, is_train=True, aug_cfg=AugmentationCfg())
+    args = SimpleNamespace(
+        train_data=str(shard),
+        train_num_samples=10_000_000,
+        dataset_resampled=True,
+        train_data_upsampling_factors=None,
+        batch_size=64,
+        world_size=1,
+        workers=0,
+        seed=0,
+    )
+    tokenizer = open_clip.get_tokenizer("ViT-B-32")
+    info = get_wds_dataset(args, transform, is_train=True, tokenizer=tokenizer)
+    batches = iter(info.dataloader)
+    next(batches)  # the buffer that shuffles is filled
+    start, count, wall = time.process_time(), 0, time.monotonic()
+    while time.monotonic() - wall < seconds:
+        pictures, _ = next(batches)
+        count += len(pictures)
+    return count / (time.process_time() - start)
+
+
+if __name__ == "__main__":
+    main()
