@@ -4,8 +4,8 @@
 
 The shards hold JPEGs of the size that DataComp's downloader stores (longest side 512, quality 95)
 with captions; the loader is the one that `datacomp train` uses: tar, decode, random crop, bicubic
-resize to 224, normalise, tokenize, batch. It runs in the measuring process alone: seconds of its CPU
-are seconds of one core. Rows: one core, and how many feed eight H100s at each goal.
+resize to 224, normalise, tokenize, batch. It runs in the measuring process alone, so its seconds
+are those of one core. Rows: one core, and how many feed eight H100s at each goal.
 """
 
 from __future__ import annotations
