@@ -1,14 +1,17 @@
 #!/bin/bash
-# Train one DCLM model on Slurm. From the checkout, with the environment in .venv:
+# Train one model on Slurm. From the checkout, with the environment in .venv:
 #
 #   sbatch deploy/slurm-train.sh --scale 1b-1x --packed /shared/packed --out /shared/model
+#   sbatch deploy/slurm-train.sh datacomp --scale medium --data /shared/packed --out /shared/model
 #
-# All arguments go to `dclm train`. --out and --packed must be seen by all nodes (--packed may be on
-# S3). Say first what it needs: dclm plan --scale 1b-1x --gpus 16 --packed /shared/packed
+# All arguments go to `dclm train`, or behind the word `datacomp` to `datacomp train`. --out and
+# --packed must be seen by all nodes (--packed may be on S3). Say first what it needs:
+# dclm plan --scale 1b-1x --gpus 16 --packed /shared/packed
 #
 # The training is longer than the time limit? It is an array of jobs, one after the other: before
 # its time is over each writes a checkpoint, and the next goes on from there. When the model is
-# finished the rest end at once. The number of nodes may be changed between them.
+# finished the rest end at once. The number of nodes may be changed between them. (`datacomp train`
+# goes on from its last finished part, a fifth of the training: give a job the time for one.)
 
 #SBATCH --job-name=dclm-train
 #SBATCH --nodes=2
@@ -24,6 +27,12 @@
 set -euo pipefail
 source .venv/bin/activate
 
+benchmark=dclm
+if [[ ${1:-} == dclm || ${1:-} == datacomp ]]; then
+    benchmark=$1
+    shift
+fi
+
 # What torchrun would set. One process for each GPU, started by Slurm itself, so that its SIGTERM
 # arrives in the training, which has five minutes for a checkpoint.
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
@@ -34,4 +43,4 @@ OMP_NUM_THREADS=1
 export MASTER_ADDR MASTER_PORT WORLD_SIZE LOCAL_WORLD_SIZE OMP_NUM_THREADS
 
 srun --kill-on-bad-exit=1 bash -c \
-    'RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID exec dclm train "$@"' dclm-train "$@"
+    'RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID exec "$0" train "$@"' "$benchmark" "$@"

@@ -46,8 +46,8 @@ def picture_page(run: Run, task: str, *, data: str, limit: int = 24) -> str:
     EvalError when the dataset is not the one that was measured.
     """
     definition = load_task(task)
-    found = read_data(definition, data)
     ref = next((ref for ref in run.record.work.tasks if ref.name == task), None)
+    found = None if ref is None else read_data(definition, data)
     if ref is None or not isinstance(found, PictureData):
         known = ", ".join(one.name for one in run.record.work.tasks)
         raise EvalError(f"{run.store.uri} has no task over pictures {task!r}; it has {known}")

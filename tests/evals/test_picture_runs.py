@@ -16,6 +16,7 @@ from PIL import Image
 
 from evals.datacomp_json import aggregate_results, datacomp_tasks, read_results
 from evals.models import PictureError
+from evals.picture_report import confusion, picture_page
 from evals.pictures import read_pictures
 from evals.reports import open_run
 from evals.run import run
@@ -275,3 +276,50 @@ def test_a_suite_without_one_dataset_has_no_average(data: Path, tmp_path: Path) 
     with pytest.raises(DataError, match=r"task fmow: there is no dataset in .*wds_wilds-fmow_test"):
         run(FakeClip(), suite="datacomp/full", data=tmp_path / "data", out=tmp_path / "out")
     assert list(open_store(str(tmp_path / "out")).list()) == []
+
+
+# ---- what a person looks at
+
+
+def page(finished: tuple[ScoresRecord, Path], data: Path, task: str) -> str:
+    return picture_page(open_run(str(finished[1])), task, data=str(data), limit=5)
+
+
+def test_the_page_of_a_classification_shows_confusions_and_the_worst_mistakes(
+    finished: tuple[ScoresRecord, Path], data: Path
+) -> None:
+    shown = page(finished, data, "cifar10")
+    assert shown.count("<rect ") == 10 * 10
+    log = open_run(str(finished[1])).log("cifar10").to_pylist()
+    wrong = sorted((r for r in log if not r["correct"]), key=lambda r: r["margin"])
+    assert f"The worst of {len(wrong)} mistakes" in shown
+    keys = [row["key"] for row in wrong[:5]]
+    places = [shown.index(key) for key in keys]
+    assert places == sorted(places), "the worst first"
+    assert shown.count('<div class="card">') == 5
+    assert shown.count("data:image/png;base64,") == 5
+    assert "No picture has the class" in page(finished, data, "cars")
+
+
+def test_every_kind_of_task_has_a_page(finished: tuple[ScoresRecord, Path], data: Path) -> None:
+    assert "farthest from their picture" in page(finished, data, "flickr_1k")
+    assert "Cues with the least overlap" in page(finished, data, "winogavil")
+    assert "<h2>age</h2>" in page(finished, data, "fairface")
+    many = page(finished, data, "imagenet1k")  # too many classes for squares with names
+    assert "confusion of 1000 classes" in many
+    assert "<rect" not in many
+
+
+def test_names_are_escaped_and_other_data_is_refused(
+    finished: tuple[ScoresRecord, Path], data: Path, tmp_path: Path
+) -> None:
+    gold = np.array([0, 1])
+    shown = confusion(gold, gold, ["<script>alert(1)</script>", "b"])
+    assert "<script>" not in shown
+    shutil.copytree(data / "wds_cifar10_test", tmp_path / "wds_cifar10_test")
+    names = tmp_path / "wds_cifar10_test" / "classnames.txt"
+    names.write_text(names.read_text().replace("river", "brook"))
+    with pytest.raises(EvalError, match=r"the dataset of cifar10 in .* is not the one that was me"):
+        page(finished, tmp_path, "cifar10")
+    with pytest.raises(EvalError, match="has no task over pictures 'heldout_ending'"):
+        page(finished, data, "heldout_ending")
