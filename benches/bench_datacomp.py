@@ -39,6 +39,7 @@ ROOT = Path(__file__).parent.parent
 BUILD = ROOT / "build" / "bench"
 WORK = BUILD / "datacomp"
 WORDS = "a the of photo image red blue car dog house tree water sale shop vintage art black white"
+CAPTIONS = ROOT.parent / "shared" / "data" / "image_text" / "test_10000.parquet"
 L14 = "clip_l14_similarity_score"
 
 
@@ -100,6 +101,13 @@ def tables(rows: int) -> Path:
         flat = words[rng.integers(0, len(words), int(lengths.sum()))]
         ends = np.cumsum(lengths)
         texts = [" ".join(flat[end - n : end]) for end, n in zip(ends, lengths, strict=True)]
+        if CAPTIONS.is_file():  # real ones, and every third with a word that no other has
+            real = [text or "" for text in pq.read_table(CAPTIONS).column("TEXT").to_pylist()]
+            chosen = rng.integers(0, len(real), count).tolist()
+            texts = [
+                f"{real[one]} q{n:x}{number:x}s" if n % 3 == 0 else real[one]
+                for n, one in enumerate(chosen)
+            ]
         table = pa.table(
             {
                 "uid": [f"{a:016x}{b:016x}" for a, b in halves.tolist()],

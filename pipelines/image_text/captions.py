@@ -23,6 +23,9 @@ def captions(batch: Batch) -> pa.Array:
     return pc.fill_null(batch.column(TEXT), "")
 
 
+MAX_KNOWN = 1_000_000  # words that are remembered
+
+
 class CaptionSize(Filter, name="caption_size"):
     """Keep pairs whose caption has enough words and characters. (Gadre et al. 2023, basic filter)
 
@@ -112,7 +115,7 @@ class SynsetWords(Filter, name="synset_words"):
     reasons: ClassVar[tuple[str, ...]] = ("no_synset_word",)
     _wordnet: Any = PrivateAttr(None)
     _wanted: Any = PrivateAttr(None)
-    _known: dict[str, bool] = PrivateAttr(default_factory=dict)
+    _known: dict[bytes, bool] = PrivateAttr(default_factory=dict)
 
     def assets(self) -> tuple[str, ...]:
         return (self.synsets, *INDEX_FILES)
@@ -132,15 +135,17 @@ class SynsetWords(Filter, name="synset_words"):
     def _hits(self, words: Any) -> npt.NDArray[np.bool_]:
         """Whether each word names a wanted synset; each different word is looked up once."""
         different, first, inverse = np.unique(words.hash, return_index=True, return_inverse=True)
+        known, wordnet, wanted = self._known, self._wordnet, self._wanted
+        if len(known) > MAX_KNOWN:
+            known.clear()
+        data = words.data.tobytes()
         names = np.zeros(len(different), dtype=bool)
-        for place, word in enumerate(first.tolist()):
-            data = words.data[words.start[word] : words.stop[word]]
-            text = data.tobytes().decode("utf-8")
-            known = self._known.get(text)
-            if known is None:
-                known = self._wordnet.first_synset(text) in self._wanted
-                if len(self._known) > 1_000_000:
-                    self._known.clear()
-                self._known[text] = known
-            names[place] = known
+        starts, stops = words.start[first].tolist(), words.stop[first].tolist()
+        for place, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+            word = data[start:stop]
+            hit = known.get(word)
+            if hit is None:
+                hit = wordnet.first_synset(word.decode("utf-8")) in wanted
+                known[word] = hit
+            names[place] = hit
         return names[inverse]

@@ -6,6 +6,7 @@ hold lemmas with the offsets of their synsets, noun.exc and so on irregular form
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -25,12 +26,25 @@ SUFFIXES = {
 }
 
 
+RULES: dict[str, dict[str, tuple[tuple[str, str], ...]]] = {
+    part: {end: tuple(rule for rule in rules if rule[0][-1] == end) for end in "srdgnt"}
+    for part, rules in SUFFIXES.items()
+}
+RULES = {part: {end: some for end, some in rules.items() if some} for part, rules in RULES.items()}
+"""The same rules by the letter that a word must end with."""
+ENDS = frozenset(end for rules in RULES.values() for end in rules)
+
+
 class WordNet:
     """Offsets of the first synsets of words."""
 
     def __init__(self, files: Mapping[str, Path]) -> None:
         self._first = {part: dict(_index(files[f"index.{part}"])) for part in PARTS}
         self._irregular = {part: _exceptions(files[f"{part}.exc"]) for part in PARTS}
+        self._names = {part: self._first[part].keys() | self._irregular[part] for part in PARTS}
+        self._whole = frozenset().union(*self._names.values())
+        letters = "".join(sorted(set().union(*self._whole)))
+        self._spelt = re.compile(f"[{re.escape(letters)}]+").fullmatch
 
     def first_synset(self, word: str) -> int | None:
         """The offset of the first synset of a word's base forms, nouns before verbs before others.
@@ -38,31 +52,37 @@ class WordNet:
         None for a word that WordNet does not know.
         """
         word = word.lower()
+        if word not in self._whole and (word[-1:] not in ENDS or not self._spelt(word)):
+            return None  # most words of the web: no rule of morphology can make a lemma of it
         for part in PARTS:
+            if word[-1:] not in RULES[part] and word not in self._names[part]:
+                continue
             for form in self._base_forms(word, part):
                 return self._first[part][form]
         return None
 
     def _base_forms(self, word: str, part: str) -> list[str]:
         known = self._first[part]
-
-        def shortened(forms: Iterable[str]) -> list[str]:
-            return [
-                form[: -len(old)] + new
-                for form in forms
-                for old, new in SUFFIXES[part]
-                if form.endswith(old)
-            ]
-
         irregular = self._irregular[part].get(word)
         if irregular is not None:
             return [form for form in (word, *irregular) if form in known]
-        forms = shortened([word])
+        forms = _shortened([word], part)
         found = [form for form in (word, *forms) if form in known]
         while not found and forms:
-            forms = shortened(forms)
+            forms = _shortened(forms, part)
             found = [form for form in forms if form in known]
         return found
+
+
+def _shortened(forms: Iterable[str], part: str) -> list[str]:
+    """What the rules of a part of speech make of forms, in the order of the rules."""
+    rules = RULES[part]
+    return [
+        form[: -len(old)] + new
+        for form in forms
+        for old, new in rules.get(form[-1:], ())
+        if form.endswith(old)
+    ]
 
 
 def _index(path: Path) -> Iterable[tuple[str, int]]:
