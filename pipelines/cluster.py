@@ -64,6 +64,7 @@ class RayMap:
             "include_dashboard": False,
         }
         if self.address == "local":
+            options["address"] = "local"  # or Ray would join whatever runs on this machine
             options["object_store_memory"] = LOCAL_OBJECT_STORE_BYTES
         else:
             options["address"] = self.address

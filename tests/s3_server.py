@@ -87,6 +87,8 @@ class S3Server:
             f"-s3.port={s3}",
             f"-s3.config={config}",
             "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            "-master.telemetry=false",
         ]
         log = open(self.folder / "server.log", "ab")  # noqa: SIM115 - the server keeps it
         self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
