@@ -448,7 +448,8 @@ def evaluate(
         str | None, typer.Option(help="Use this scale's suite, and its evaluation data.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Folder of datasets in the published layout.")
+        str | None,
+        typer.Option(help="Folder or URI of datasets in the published layout, or `hub`."),
     ] = None,
     suite: Annotated[
         str | None, typer.Option(help="Another suite, as `datacomp/full` or a .yaml file.")

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -34,6 +35,7 @@ from pipelines.tars import Member, TarError, samples, tar_bytes
 PICTURES = ("webp", "png", "jpg", "jpeg")
 CLASSES, TEMPLATES = "classnames.txt", "zeroshot_classification_templates.txt"
 BUILT = "built.json"
+HUB = "hub"  # as a data folder: every dataset is read from its home on the Hugging Face hub
 Ints = npt.NDArray[np.int64]
 
 
@@ -101,8 +103,13 @@ class PictureData(TaskData):
 
 
 def picture_folder(task: Task, folder: str) -> str:
-    """Where the data of a task lies below the data folder."""
-    return f"{folder.rstrip('/')}/{task.file}"
+    """Where the data of a task lies below the data folder; for `hub`, its home on the hub."""
+    if folder != HUB:
+        return f"{folder.rstrip('/')}/{task.file}"
+    home = re.search(r"huggingface\.co/datasets/([\w.-]+/[\w.-]*\w)", task.source)
+    if home is None:
+        raise DataError(f"task {task.name} has no home on the hub. {task.source}")
+    return f"hf://datasets/{home[1]}"
 
 
 @lru_cache(maxsize=64)

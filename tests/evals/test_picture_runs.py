@@ -6,8 +6,11 @@ import hashlib
 import io
 import shutil
 import tarfile
+import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,7 @@ from PIL import Image
 from evals.datacomp_json import aggregate_results, datacomp_tasks, read_results
 from evals.models import PictureError
 from evals.picture_report import confusion, picture_page
-from evals.pictures import read_pictures
+from evals.pictures import picture_folder, read_pictures
 from evals.reports import open_run
 from evals.run import run
 from evals.suite import load_suite
@@ -170,6 +173,35 @@ def test_processes_side_by_side_measure_the_same(
         FakeClip(), suite="datacomp/full", data=data, out=tmp_path, map_tasks=ProcessMap(2)
     )
     assert record.id == finished[0].id
+
+
+def test_datasets_are_read_from_a_web_server(data: Path, tmp_path: Path, finished) -> None:
+    (tmp_path / "two.yaml").write_text(
+        "{name: two, version: '1', benchmark: datacomp, description: Two., headline: mean, "
+        "tasks: [cifar10, flickr_1k], aggregates: [{name: mean, how: mean}]}"
+    )
+    handler = partial(SimpleHTTPRequestHandler, directory=str(data))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        place = f"http://127.0.0.1:{server.server_address[1]}"
+        record = run(FakeClip(), suite=str(tmp_path / "two.yaml"), data=place, out=tmp_path / "out")
+        server.shutdown()
+        thread.join()
+    local = {score.task: score.value for score in finished[0].results.tasks}
+    assert {s.task: s.value for s in record.results.tasks} == {
+        name: local[name] for name in ("cifar10", "flickr_1k")
+    }
+
+
+def test_every_dataset_of_the_suite_has_a_home_on_the_hub() -> None:
+    homes = {task.name: picture_folder(task, "hub") for task in datacomp_tasks().values()}
+    assert homes["cifar10"] == "hf://datasets/djghosh/wds_cifar10_test"
+    assert homes["flickr_1k"] == "hf://datasets/nlphuji/flickr_1k_test_image_text_retrieval"
+    assert homes["winogavil"] == "hf://datasets/nlphuji/winogavil"
+    assert len(set(homes.values())) == 40
+    with pytest.raises(DataError, match="emoji_groups has no home on the hub"):
+        picture_folder(load_task("emoji_groups"), "hub")
 
 
 # ---- faults
