@@ -8,9 +8,9 @@ the published layout with the real numbers of classes. clip_benchmark runs as it
 the model loaded for every dataset; the table also shows both sides without loading. Every metric
 must be equal within 1e-6. It lives in an environment of its own.
 
-Times are CPU-seconds of the process, on a GPU seconds. Where there is one, training on synthetic data is measured
-against `open_clip_train.main` by hand with the same arguments, and against the goals of samples a
-second on an H100; without one these rows are null.
+Times are CPU-seconds of the process, on a GPU seconds. Where there is one, training on synthetic
+data is measured against `open_clip_train.main` by hand with the same arguments, and against the
+goals of samples a second on an H100; without one these rows are null.
 """
 
 from __future__ import annotations

@@ -316,7 +316,7 @@ def loss_curve(rows: list[dict[str, Any]], path: Path) -> None:
     """Loss and logit scale over the samples seen, as SVG."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4))
+    figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     samples = [row["samples"] for row in rows]
     axes.plot(samples, [row["loss"] for row in rows], color="#1f5f99", label="loss")
@@ -326,6 +326,5 @@ def loss_curve(rows: list[dict[str, Any]], path: Path) -> None:
     scale = [row["logit_scale"] for row in rows]
     other.plot(samples, scale, color="#b35900", linestyle="--", label="logit scale")
     other.set_ylabel("logit scale")
-    figure.legend(loc="upper center", ncols=2, frameon=False)
-    figure.tight_layout()
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
     figure.savefig(path, metadata={"Date": None})
