@@ -6,6 +6,7 @@ model was made with.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import io
 import logging
@@ -23,6 +24,7 @@ import orjson
 import torch
 from PIL import Image
 
+from datacomp.recipe import MODELS
 from datacomp.texts import encode_text
 from datacomp.train import CONFIG, WEIGHTS
 from evals.models import Floats, PictureError
@@ -185,6 +187,17 @@ def load_open_clip(
     """A model of open_clip by name; without `pretrained`, random weights of a seed (for tests)."""
     import open_clip
 
+    open_clip.add_model_config(MODELS)
+    if name not in open_clip.list_models():
+        near = difflib.get_close_matches(name, open_clip.list_models(), n=3)
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise DataError(f"open_clip has no model {name!r}{hint}")
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if pretrained and not Path(pretrained).is_file() and pretrained not in tags:
+        raise DataError(
+            f"open_clip has no weights {pretrained!r} of {name}; it has "
+            f"{', '.join(tags) or 'none'}, or give a file"
+        )
     torch.manual_seed(seed)
     made, _, transform = open_clip.create_model_and_transforms(name, pretrained=pretrained)
     chosen = _device(device)

@@ -79,6 +79,11 @@ def train(
     """
     started = now()
     source, place = open_store(packed), LocalStore(Path(out))
+    if not source.exists(RECORD) and source.exists("meta.json"):
+        raise TrainError(
+            f"{packed} has no {RECORD}: its shards were made elsewhere; run first: datacomp "
+            f"register-shards {packed} --scale {recipe.scale}"
+        )
     record = read_chain(source)[-1]
     if not isinstance(record, PackedRecord):
         raise RecordError(f"{packed} holds a {record.kind} record; expected packed shards")

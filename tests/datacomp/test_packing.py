@@ -10,7 +10,7 @@ import pytest
 
 from datacomp.commands import find
 from datacomp.curate import curate
-from datacomp.errors import PackError
+from datacomp.errors import PackError, TrainError
 from datacomp.packing import pack_dataset, register_shards
 from datacomp.recipe import Recipe
 from datacomp.shards import iter_samples
@@ -90,6 +90,8 @@ def test_shards_of_another_resharder_are_registered_and_trained_on(
     shutil.copytree(packed_pictures / "packed", folder)
     for name in ("record.json", "chain.json"):
         (folder / name).unlink()
+    with pytest.raises(TrainError, match="run first: datacomp register-shards"):
+        train(str(folder), recipe=small_recipe, seed=0, out=str(tmp_path / "model"))
     record = register_shards(str(folder), recipe=small_recipe)
     assert record.counts == {"samples": 120, "shards": 3}
     chain = read_chain(open_store(str(folder)))

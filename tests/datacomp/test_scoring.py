@@ -121,3 +121,10 @@ def test_a_folder_of_something_else_is_refused(packed_pictures: Path, tmp_path: 
         load(str(tmp_path / "nothing").replace("/", "-"))
     with pytest.raises(DataError, match="holds no CLIP model, but a packed record"):
         load(str(packed_pictures / "packed"))
+
+
+def test_models_and_weights_that_open_clip_does_not_have_are_named() -> None:
+    with pytest.raises(DataError, match=r"has no model 'ViT-B32'; did you mean ViT-B-32"):
+        load("ViT-B32/openai")
+    with pytest.raises(DataError, match=r"no weights 'nope' of ViT-B-32; it has openai, laion400m"):
+        load("ViT-B-32/nope")
