@@ -89,11 +89,11 @@ def _keep_checking(
     """Run one check process, and another when it ends."""
     code = (
         "from leaderboard.service import check_forever; from leaderboard.bundle import Limits; "
-        "import sys, os; check_forever(sys.argv[1], sys.argv[2], "
+        "import sys; check_forever(sys.argv[1], sys.argv[2], "
         "limits=Limits.model_validate_json(sys.argv[3]), lease_seconds=float(sys.argv[4]), "
-        "parent=os.getppid())"
+        "parent=int(sys.argv[5]))"
     )
-    told = [database, files, limits.model_dump_json(), str(lease_seconds)]
+    told = [database, files, limits.model_dump_json(), str(lease_seconds), str(os.getpid())]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     while not stop.is_set():
         process = subprocess.Popen([sys.executable, "-c", code, *told], env=environment)

@@ -50,7 +50,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "withdrawn": ("received",),
 }
 ATTEMPTS = 3
-LEASE_SECONDS = 600.0
+LEASE_SECONDS = 60.0  # a check renews it while it runs
 DEFAULT = "sqlite:///leaderboard.db"
 
 

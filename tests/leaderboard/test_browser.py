@@ -1,0 +1,240 @@
+"""The service in a real browser: what a participant, a maintainer and a viewer do with it."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from leaderboard.auth import create_token
+from leaderboard.service import Service
+from leaderboard.store import Store
+from pipelines.storage import open_store
+from tests import browser as tools
+from tests.leaderboard.made_up import make_zip
+
+pytestmark = pytest.mark.browser
+ROOT = Path(__file__).parent.parent.parent
+BOARD = "/boards/dclm/tiny/filtering"
+SERIOUS = ("serious", "critical")
+
+
+@dataclass
+class Site:
+    address: str
+    submit: str
+    review: str
+    new: Path
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A running service with three accepted submissions, two tokens, and a bundle to send."""
+    folder = tmp_path_factory.mktemp("site")
+    database = f"sqlite:///{folder / 'board.db'}"
+    store = Store(database)
+    service = Service(store, open_store(folder / "files"))
+    team, submit = create_token(store, "ci", scopes=["submit"], team="a team")
+    review = create_token(store, "maintainer", scopes=["review"])[1]
+    for n, (name, skill) in enumerate({"no_filter": 0.4, "good": 0.6, "better": 0.7}.items()):
+        held, _ = service.receive(make_zip(folder, method=name, skill=skill, chance=n), team)
+        service.check_next("check")
+        store.move(held.id, "accepted", who="maintainer")
+    new = make_zip(folder, method="brand new", skill=0.9, chance=9, seeds=(124, 125))
+    store.close()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "leaderboard", "serve", "--port", str(port)]
+    command += ["--database", database, "--files", str(folder / "files")]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}"
+    until = time.monotonic() + 60
+    while True:
+        try:
+            urllib.request.urlopen(f"{address}/healthz", timeout=5).close()
+            break
+        except OSError:
+            assert time.monotonic() < until, "the service did not start"
+            time.sleep(0.05)
+    yield Site(address, submit, review, new)
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    try:
+        program = tools.chromium()
+    except tools.Unavailable as error:
+        pytest.skip(str(error))
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=program, args=list(tools.SWITCHES))
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def context(chromium: Browser, site: Site) -> Iterator[BrowserContext]:
+    """A fresh browser; at its end: nothing on the console, nothing asked of another host."""
+    opened = chromium.new_context(base_url=site.address, viewport={"width": 1280, "height": 900})
+    console: list[str] = []
+    asked: list[str] = []
+    opened.on("console", lambda message: console.append(message.text))
+    opened.on("weberror", lambda error: console.append(str(error.error)))
+    opened.on("request", lambda request: asked.append(request.url))
+    yield opened
+    opened.close()
+    assert console == []
+    assert [url for url in asked if not url.startswith((site.address, "data:"))] == []
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Page:
+    return context.new_page()
+
+
+def methods(page: Page) -> list[str]:
+    return page.locator("table.board tbody th a").all_inner_texts()
+
+
+def test_a_bundle_is_sent_reviewed_and_ranked(context: BrowserContext, site: Site) -> None:
+    page = context.new_page()
+    page.goto("/submit")
+    page.get_by_role("link", name="Log in with a token").click()
+    page.get_by_label("Token").fill(site.submit)
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_label("Bundle").set_input_files(site.new)
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("brand new")
+    until = time.monotonic() + 30
+    while page.get_by_text("needs review", exact=True).count() == 0:
+        assert time.monotonic() < until, page.content()
+        time.sleep(0.2)
+        page.reload()
+    address = page.url
+    page.goto("/submit")
+    page.get_by_role("button", name="Log out").click()
+    page.goto("/review")
+    page.get_by_label("Token").fill(site.review)
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("link", name="brand new").click()
+    assert page.url == address
+    page.get_by_label("Why").fill("all is well")
+    page.get_by_role("button", name="Accept").click()
+    page.goto(BOARD)
+    assert methods(page)[0] == "brand new"
+    page.get_by_role("link", name="brand new").click()
+    expect(page.get_by_text("Rank 1")).to_be_visible()
+    expect(page.get_by_text("all is well")).to_be_visible()
+
+
+def test_a_board_is_filtered_sorted_and_toggled(page: Page) -> None:
+    page.goto(f"{BOARD}?kind=submission")
+    everything = methods(page)
+    assert {"better", "good", "no_filter"} <= set(everything)
+    page.get_by_role("link", name="Method", exact=True).click()
+    assert methods(page) == sorted(everything)
+    assert "sort=method" in page.url
+    page.get_by_role("link", name="Method", exact=True).click()
+    assert methods(page) == sorted(everything, reverse=True)
+    page.get_by_label("Method or team").fill("GOOD")
+    page.get_by_role("button", name="Show").click()
+    assert methods(page) == ["good"]
+    page.get_by_label("Method or team").fill("")
+    page.get_by_role("button", name="Show").click()
+    page.get_by_role("link", name="cloze").click()
+    expect(page.locator("nav.toggle strong")).to_have_text("cloze")
+    assert set(methods(page)) == set(everything)
+    page.get_by_label("Rechecked").select_option("full")  # shown at once, by the script
+    expect(page.get_by_text("No rows fit.")).to_be_visible()
+
+
+def test_rows_are_compared_and_a_question_is_opened(page: Page) -> None:
+    page.goto(BOARD)
+    for name in ("better", "good"):
+        page.get_by_role("checkbox", name=f"compare {name}").check()
+    page.get_by_role("button", name="Compare").click()
+    expect(page.get_by_role("heading", name="Compare")).to_be_visible()
+    assert page.locator("tbody tr").count() == 5  # two figures, three tasks
+    page.get_by_role("link", name="better", exact=True).click()
+    page.get_by_role("link", name="heldout_ending").click()
+    page.get_by_role("link", name="Show only wrong answers").click()
+    shown = page.locator("td.wrong").count()
+    assert shown > 0
+    assert page.locator("td.right").count() == 0
+
+
+def test_a_view_is_exported(page: Page, site: Site) -> None:
+    page.goto(f"{BOARD}?q=good")
+    address = page.get_by_role("link", name="CSV").get_attribute("href")
+    told = page.request.get(f"{site.address}{address}")
+    lines = told.text().splitlines()
+    assert len(lines) == 2
+    assert ",good," in lines[1]
+
+
+def test_pages_fit_a_phone(chromium: Browser, site: Site) -> None:
+    phone = chromium.new_context(base_url=site.address, viewport={"width": 360, "height": 740})
+    page = phone.new_page()
+    for path in ("/", BOARD, f"{BOARD}/plots", "/scales/dclm", "/help/scores", "/submit"):
+        page.goto(path)
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= 360, (path, wide)
+    phone.close()
+
+
+def test_everything_works_without_scripts_and_by_keyboard(chromium: Browser, site: Site) -> None:
+    plain = chromium.new_context(base_url=site.address, java_script_enabled=False)
+    page = plain.new_page()
+    page.goto(BOARD)
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    box = page.get_by_label("Method or team")
+    box.focus()
+    page.keyboard.type("better")
+    page.keyboard.press("Enter")
+    expect(page.locator("table.board tbody tr")).to_have_count(1)
+    assert re.search(r"q=better", page.url)
+    plain.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(chromium: Browser, site: Site, scheme: str) -> None:
+    try:
+        code = tools.axe(ROOT / "build" / "node")
+    except tools.Unavailable as error:
+        pytest.skip(str(error))
+    context = chromium.new_context(base_url=site.address, color_scheme=scheme, bypass_csp=True)
+    page = context.new_page()
+    page.goto(BOARD)
+    link = page.get_by_role("link", name="better", exact=True).get_attribute("href")
+    other = page.get_by_role("link", name="good", exact=True).get_attribute("href")
+    assert link is not None
+    assert other is not None
+    ids = [address.rsplit("/", 1)[1] for address in (link, other)]
+    paths = ["/", BOARD, f"{BOARD}/plots", "/scales/dclm", "/help", "/help/dclm-tasks", "/login"]
+    paths += ["/submit", link, f"{link}?rival={ids[1]}", f"{link}/tasks/heldout_ending"]
+    paths += [f"/compare?id={ids[0]}&id={ids[1]}"]
+    found = []
+    for path in paths:
+        page.goto(path)
+        page.evaluate(code)
+        told = page.evaluate("axe.run(document)")
+        found += [
+            f"{path}: {one['id']}: {one['nodes'][0]['html'][:120]}"
+            for one in told["violations"]
+            if one["impact"] in SERIOUS
+        ]
+    context.close()
+    assert found == []
