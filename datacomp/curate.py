@@ -43,7 +43,8 @@ from pipelines.tasks import once
 from pipelines.writers import write_array
 
 SUBSET_FILE = "subset.npy"
-BUCKET_BYTES = 256 << 20
+BUCKET_BYTES = 256 << 20  # of tables, whose uids are sorted together
+MAX_BUCKETS = 1024  # every part is read from every table: more of them are too many reads
 PARTS = pa.schema([("high", pa.uint64()), ("low", pa.uint64())])
 WORK = ("work", "done")
 Ints = npt.NDArray[np.int64]
@@ -121,7 +122,7 @@ def curate(
         output_uri=store.uri,
         quarantine=quarantine,
     )
-    buckets = max(1, -(-pool.num_bytes // BUCKET_BYTES))
+    buckets = min(MAX_BUCKETS, max(1, -(-pool.num_bytes // BUCKET_BYTES)))
     stats: list[list[StepStats]] = []
     seconds: dict[str, float] = {}
     state = digest([key, buckets])

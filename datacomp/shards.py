@@ -41,6 +41,7 @@ META, SAMPLE_IDS, SHARDS = "meta.json", "sample_ids.npy", "shards.json"
 SHARD_SIZE = 10_000
 GROUP_SHARDS = 64
 WRITE_BYTES = 1 << 20
+NUMBERED = 32  # output shards that one task numbers
 Part = bytes | memoryview
 
 
@@ -127,7 +128,9 @@ def pack(
     ]
     done = _map(tasks, store, map_tasks, dry_run=dry_run)
     missing = _missing(store, ids, done)
-    packed = _named(store, done, output_format, stats_format, dry_run=dry_run)
+    packed: tuple[File, ...] = ()
+    if not dry_run:
+        packed = _number(store, done, output_format, stats_format, map_tasks)
     skipped: dict[str, int] = {}
     for one in done:
         for reason, number in one.stats["skipped"].items():
@@ -377,24 +380,48 @@ def _missing(store: Store, ids: Subset, done: Sequence[Done]) -> int:
     return int((first & ~seen).sum())
 
 
-def _named(
-    store: Store,
-    done: Sequence[Done],
-    output_format: str,
-    stats_format: str,
-    *,
-    dry_run: bool,
-) -> tuple[File, ...]:
-    """Number the output shards through, in the order of the groups."""
+class NumberTask(Frozen):
+    """Output shards, and the names that they and their stats files get."""
+
+    uri: str
+    files: tuple[File, ...]
+    names: tuple[str, ...]
+    stats: tuple[str, ...]
+
+
+def run_number(task: NumberTask) -> tuple[File, ...]:
+    """Give shards their names. Done again after a crash, it changes nothing."""
+    store = open_store(task.uri)
     named = []
-    files = [] if dry_run else [file for one in done for file in one.files[:-1]]
-    for number, file in enumerate(files):
-        name = output_format.format(number)
+    for file, name, stats in zip(task.files, task.names, task.stats, strict=True):
         store.move(file.name, name)
-        stats = orjson.dumps({"successes": file.num_rows})
-        write_bytes(store, stats_format.format(number), stats)
+        write_bytes(store, stats, orjson.dumps({"successes": file.num_rows}))
         named.append(file.model_copy(update={"name": name}))
     return tuple(named)
+
+
+def _number(
+    store: Store, done: Sequence[Done], output_format: str, stats_format: str, map_tasks: MapTasks
+) -> tuple[File, ...]:
+    """Number the output shards through, in the order of the groups.
+
+    On a bucket a new name is a copy, so this too is shared among the workers.
+    """
+    files = [file for one in done for file in one.files[:-1]]
+    tasks = [
+        NumberTask(
+            uri=store.uri,
+            files=tuple(files[first : first + NUMBERED]),
+            names=tuple(output_format.format(n) for n in _places(first, files)),
+            stats=tuple(stats_format.format(n) for n in _places(first, files)),
+        )
+        for first in range(0, len(files), NUMBERED)
+    ]
+    return tuple(file for some in map_tasks(run_number, tasks) for file in some)
+
+
+def _places(first: int, files: Sequence[File]) -> range:
+    return range(first, min(first + NUMBERED, len(files)))
 
 
 def _finish(

@@ -38,6 +38,7 @@ from pipelines.tasks import once
 VERDICT_SCHEMA = pa.schema([("row", pa.int64()), ("unit", pa.int64())])
 FLUSH_KEYS = 1 << 20
 RADIX_BITS = 16
+MAX_COUNTS = 512  # tasks of one level: each sends half a megabyte to the driver
 NO_CUT = -1  # a threshold below every score: all stay
 
 
@@ -294,20 +295,32 @@ class Cut:
 
 
 class CountTask(Frozen):
-    """Weights of one shard's scores by the next bits, among those that begin with `prefix`."""
+    """Weights of some shards' scores by the next bits, among those that begin with `prefix`."""
 
     uri: str
-    scores: str
-    weights: str | None
+    scores: tuple[str, ...]
+    weights: tuple[str | None, ...]
     level: int
     prefix: int
 
 
 def run_count(task: CountTask) -> npt.NDArray[np.int64]:
-    """Counts of shape (65536,); at level 4 the weight of scores equal to `prefix`, shape (1,)."""
+    """Counts over the shards, shape (65536,); at level 4 for each shard the weight at `prefix`."""
     store = open_store(task.uri)
-    scores = _load(store, task.scores)
-    weights = None if task.weights is None else _load(store, task.weights)
+    found = [
+        _count_shard(store, task, scores, weights)
+        for scores, weights in zip(task.scores, task.weights, strict=True)
+    ]
+    if task.level == 64 // RADIX_BITS:
+        return np.concatenate(found)
+    return np.sum(found, axis=0, dtype=np.int64)
+
+
+def _count_shard(
+    store: Store, task: CountTask, scores_name: str, weights_name: str | None
+) -> npt.NDArray[np.int64]:
+    scores = _load(store, scores_name)
+    weights = None if weights_name is None else _load(store, weights_name)
     there = ~np.isnan(scores)
     bits = ordered_bits(scores[there])
     if weights is not None:
@@ -366,9 +379,9 @@ def find_cut(
     left = target - above
     budgets = []
     tasks = _tasks(uri, scores, weights, 64 // RADIX_BITS, prefix)
-    for tied in map_tasks(run_count, tasks):
+    for tied in np.concatenate(map_tasks(run_count, tasks)).tolist():
         budgets.append(max(left, 0))
-        left -= int(tied[0])
+        left -= tied
     return _verdict(threshold=prefix, keep_ties=False, budgets=tuple(budgets))
 
 
@@ -380,9 +393,16 @@ def _verdict(*, threshold: int, keep_ties: bool, budgets: tuple[int, ...]) -> Ve
 def _tasks(
     uri: str, scores: Sequence[str], weights: Sequence[str | None], level: int, prefix: int
 ) -> list[CountTask]:
+    size = -(-len(scores) // MAX_COUNTS)
     return [
-        CountTask(uri=uri, scores=name, weights=weight, level=level, prefix=prefix)
-        for name, weight in zip(scores, weights, strict=True)
+        CountTask(
+            uri=uri,
+            scores=tuple(scores[first : first + size]),
+            weights=tuple(weights[first : first + size]),
+            level=level,
+            prefix=prefix,
+        )
+        for first in range(0, len(scores), size)
     ]
 
 

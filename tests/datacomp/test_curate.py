@@ -350,3 +350,25 @@ def test_baselines_are_pipelines() -> None:
         assert pipeline.name == file.stem
         published += "Gadre et al. 2023" in pipeline.description
     assert published == 7
+
+
+@pytest.mark.parametrize("ties", ["row", "keep", "reference"])
+def test_tables_that_are_counted_together_have_the_same_cut(
+    ties: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_tables(tmp_path / "in", tables=5, rows=60)
+    for path in folder.glob("*.parquet"):  # many rows of one score
+        table = pq.read_table(path)
+        scores = np.round(table.column("clip_l14_similarity_score").to_numpy(), 1)
+        place = table.schema.get_field_index("clip_l14_similarity_score")
+        table = table.set_column(place, "clip_l14_similarity_score", pa.array(scores))
+        pq.write_table(table, path)
+    by = {"by": "clip_l14_similarity_score", "fraction": 0.37, "ties": ties, "missing": "drop"}
+    lists = []
+    for name, most in (("one", 1000), ("two", 2), ("all", 1)):
+        monkeypatch.setattr("pipelines.partitions.MAX_COUNTS", most)
+        pipeline = Pipeline.from_steps([{"select": by}])
+        out = tmp_path / name
+        curate(pipeline, open_pool(str(folder)), out=str(out), map_tasks=map_here)
+        lists.append((out / "subset.npy").read_bytes())
+    assert lists[0] == lists[1] == lists[2]
