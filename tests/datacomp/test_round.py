@@ -25,6 +25,7 @@ from pipelines.storage import LocalStore
 from tests.datacomp.conftest import SMALL
 from tests.datacomp.picture_pool import write_pictures
 
+pytestmark = pytest.mark.slow
 HALF = {"name": "half", "steps": [{"select": {"by": "clip_l14_similarity_score", "fraction": 0.5}}]}
 SAMPLE = {
     "name": "sample",

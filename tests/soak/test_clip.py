@@ -1,0 +1,46 @@
+"""CLIP beside its peers: clip_benchmark's figures, and a compiled model's losses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datacomp.recipe import Recipe
+from datacomp.train import read_metrics, train
+from pipelines.storage import LocalStore
+from tests.datacomp.conftest import packed_pictures, recipe_file, small_recipe  # noqa: F401
+
+pytestmark = [pytest.mark.soak]
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_metric_equals_that_of_clip_benchmark() -> None:
+    """The bench ends with an error where a metric differs by 1e-6; it measures besides."""
+    bench = ROOT / "benches" / "bench_clip_eval.py"
+    told = ["--datasets", "12", "--pictures", "24", "--one", "32"]
+    done = subprocess.run([sys.executable, str(bench), *told], capture_output=True, text=True)
+    assert "metrics of 12 datasets are equal" in done.stdout, done.stdout + done.stderr
+
+
+def test_a_compiled_model_has_the_same_losses(
+    packed_pictures: Path,  # noqa: F811
+    small_recipe: Recipe,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    recipe = small_recipe.model_copy(update={"samples": 4 * 32, "num_checkpoints": 1})
+    found = []
+    for compiled in (False, True):
+        out = tmp_path / str(compiled)
+        train(
+            str(packed_pictures / "packed"),
+            recipe=recipe,
+            seed=0,
+            out=str(out),
+            compiled=compiled,
+        )
+        found.append([row["loss"] for row in read_metrics(LocalStore(out))])
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
