@@ -23,7 +23,6 @@ from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import open_clip
@@ -81,11 +80,22 @@ def run(
         replaced.append((dist, "init_process_group", lambda **_: None))
     with ExitStack() as stack:
         for place, name, value in replaced:
-            stack.enter_context(mock.patch.object(place, name, value))
+            stack.enter_context(_replaced(place, name, value))
         stack.enter_context(_listening(messages))
         told = clip_main.main(argv)
     if told not in (None, 0):
         raise TrainError(f"{folder}: open_clip refused to train ({told}); see {LOG}")
+
+
+@contextmanager
+def _replaced(place: Any, name: str, value: Any) -> Iterator[None]:
+    """Another value of an attribute, while the loop runs."""
+    before = getattr(place, name)
+    setattr(place, name, value)
+    try:
+        yield
+    finally:
+        setattr(place, name, before)
 
 
 class _Chance:
