@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +17,8 @@ from pipelines.batch import Batch
 from pipelines.operators import AssetFolder, Filter, because
 
 CHUNK_BYTES = 64 << 20  # of inner products that are held at a time
+DEVICE_BYTES = 4 << 30  # the same on a GPU
+ROUGH = 2.0**-8 + 2.0**-12  # of a product in bfloat16, with what the sum of 32 bits adds
 
 
 class NearTargets(Filter, name="near_targets"):
@@ -30,6 +34,7 @@ class NearTargets(Filter, name="near_targets"):
     reasons: ClassVar[tuple[str, ...]] = ("far_from_targets",)
     _centroids: Any = PrivateAttr(None)
     _kept: Any = PrivateAttr(None)
+    _nearest: Any = PrivateAttr(None)
 
     def reads(self) -> tuple[str, ...]:
         return (self.features,)
@@ -45,8 +50,9 @@ class NearTargets(Filter, name="near_targets"):
                 f"{self.targets} has features of {targets.shape[1]} numbers, {self.centroids} of "
                 f"{self._centroids.shape[1]}: they must come from one model"
             )
+        self._nearest = on_device("cuda", self._centroids) if has_gpu() else None
         self._kept = np.zeros(len(self._centroids), dtype=bool)
-        self._kept[nearest(targets, self._centroids)] = True
+        self._kept[self._assign(targets)] = True
 
     def reject(self, batch: Batch) -> pa.Array:
         features = features_of(batch.column(self.features), self.features)
@@ -55,7 +61,12 @@ class NearTargets(Filter, name="near_targets"):
                 f"{self.features!r} has {features.shape[1]} numbers a picture, the centroids have "
                 f"{self._centroids.shape[1]}"
             )
-        return because(~self._kept[nearest(features, self._centroids)], self.reasons[0])
+        return because(~self._kept[self._assign(features)], self.reasons[0])
+
+    def _assign(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+        if self._nearest is not None and len(features):
+            return self._nearest(features)  # type: ignore[no-any-return]
+        return nearest(features, self._centroids)
 
 
 def read_features(path: Path) -> npt.NDArray[np.float32]:
@@ -93,3 +104,62 @@ def nearest(
         np.matmul(part, centroids.T, out=out)
         found[begin : begin + len(part)] = out.argmax(axis=1)
     return found
+
+
+# ---- on a GPU
+
+
+def has_gpu() -> bool:
+    """Whether torch is here and has a GPU; torch is not even looked for on a machine without."""
+    if not Path("/dev/nvidiactl").exists() or importlib.util.find_spec("torch") is None:
+        return False
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def on_device(
+    device: str, centroids: npt.NDArray[np.float32]
+) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.int64]]:
+    """`nearest` on a device of torch: products in bfloat16, and what they leave open in 64 bits.
+
+    A product in bfloat16, summed and kept in 32 bits, is off by at most 2^-8 |x| |c|. Whatever lies
+    within twice that of a row's greatest product may be the nearest centroid; those, few, are
+    compared exactly. So the answer is that of exact arithmetic, the first of equal ones.
+    """
+    import torch
+
+    exact = torch.from_numpy(centroids).to(device)
+    rough = exact.to(torch.bfloat16).T.contiguous()
+    longest = float(exact.double().norm(dim=1).max())
+    size = max(1, DEVICE_BYTES // (4 * len(centroids)))
+
+    def assign(part: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+        rows = torch.from_numpy(np.ascontiguousarray(part)).to(device)
+        products = _products(rows.to(torch.bfloat16), rough)
+        margin = 2 * ROUGH * longest * rows.double().norm(dim=1)
+        least = products.amax(dim=1) - margin.float() * (1 + 2**-20)
+        row, column = (products >= least[:, None]).nonzero(as_tuple=True)
+        score = torch.einsum("ij,ij->i", rows[row].double(), exact[column].double())
+        best = torch.full((len(rows),), -torch.inf, dtype=torch.float64, device=device)
+        best.scatter_reduce_(0, row, score, "amax")
+        first = torch.full((len(rows),), len(exact), dtype=torch.int64, device=device)
+        tied = score == best[row]
+        first.scatter_reduce_(0, row[tied], column[tied], "amin")
+        return first.cpu().numpy()  # type: ignore[no-any-return]
+
+    def over(features: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+        return np.concatenate(
+            [assign(features[at : at + size]) for at in range(0, len(features), size)]
+        )
+
+    return over
+
+
+def _products(rows: Any, centroids: Any) -> Any:
+    """Inner products of bfloat16 rows and columns, shape (rows, clusters), in 32 bits."""
+    import torch
+
+    if rows.is_cuda:
+        return torch.mm(rows, centroids, out_dtype=torch.float32)
+    return rows.float() @ centroids.float()  # the same rounding of what goes in, for tests
