@@ -263,6 +263,24 @@ def _import(source: str, database: str, what: Literal["dclm", "openclip"], *, js
 
 
 @app.command()
+def findings(
+    folder: Annotated[Path, typer.Argument(help="Where the page and its plots go.")],
+    published: Annotated[
+        Path | None, typer.Option(help="DCLM's model database: looks at its own CORE.")
+    ] = None,
+    database: Database = DATABASE,
+) -> None:
+    """Write what the imported results say: do scales agree, which tasks carry the signal."""
+    from leaderboard.findings import write_findings
+    from leaderboard.library import Library
+    from leaderboard.store import Store
+
+    store = Store(database)
+    out(str(write_findings(Library(store), folder, published=published)))
+    store.close()
+
+
+@app.command()
 def recheck(
     id: Annotated[str, typer.Argument(help="A submission.")],
     pool: Annotated[

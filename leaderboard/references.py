@@ -226,7 +226,7 @@ def published_row(
             "pool_name": f"{pool} figures, not a pool of this board",
             "suite": suite,
             "suite_version": suite_version,
-            "method": method if len(method) <= 120 else f"{method[:117]}...",
+            "method": method if len(method) <= 120 else f"{method[:110]}~{digest(method)[:8]}",
             "team": team,
             "submission_id": id_,
             "dataset_id": "",
