@@ -432,6 +432,23 @@ def synthetic_command(
             out(f"wrote {path}: made up, only for trying things out")
 
 
+@app.command("names")
+def names_command(
+    folder: Annotated[Path, typer.Argument(help="A folder with datasets of pictures.")],
+    task: Annotated[list[str], typer.Option(help="The task; may be repeated.")],
+    json: Json = False,
+) -> None:
+    """Write class names and templates that datasets lack, from installed packages."""
+    from evals.class_names import write_names
+
+    written = [path for name in task for path in write_names(load_task(name), folder)]
+    if json:
+        show_json({"files": [str(path) for path in written]})
+        return
+    for path in written:
+        out(f"wrote {path}")
+
+
 def entry() -> None:
     """The console script."""
     main(app)

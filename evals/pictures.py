@@ -178,7 +178,8 @@ class _Reader:
         try:
             data = self.store.read_bytes(name)
         except FileNotFoundError:
-            raise self.fault(f"{name} is missing") from None
+            hint = ", or try `evals names`" if name in (CLASSES, TEMPLATES) else ""
+            raise self.fault(f"{name} is missing{hint}") from None
         self.sha256.update(hashlib.sha256(data).digest())
         try:
             return [line.strip() for line in data.decode("utf-8").splitlines()]

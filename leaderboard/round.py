@@ -319,7 +319,9 @@ def _watch(bar: ProgressStep, folders: Sequence[Path], unit: str, stop: threadin
         running = [row for row in rows if row.get("step", 0) > 0][-2:]
         losses = " ".join(f"{row['loss']:.3f}" for row in running)
         rate = sum(row.get(f"{unit}_per_second", 0.0) for row in running)
-        bar.at(sum(row["step"] + 1 for row in rows), extra=f"{short(rate)} {unit}/s loss {losses}")
+        scales = " ".join(f"{row['logit_scale']:.1f}" for row in running if "logit_scale" in row)
+        extra = f"{short(rate)} {unit}/s loss {losses}" + (f" scale {scales}" if scales else "")
+        bar.at(sum(row["step"] + 1 for row in rows), extra=extra)
 
 
 def _last_metrics(folder: Path) -> dict[str, Any] | None:
