@@ -372,3 +372,27 @@ def test_tables_that_are_counted_together_have_the_same_cut(
         curate(pipeline, open_pool(str(folder)), out=str(out), map_tasks=map_here)
         lists.append((out / "subset.npy").read_bytes())
     assert lists[0] == lists[1] == lists[2]
+
+
+def test_captions_with_nul_pass_and_captions_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    folder = write_tables(tmp_path / "in", tables=1, rows=3)
+    path = next(folder.glob("*.parquet"))
+    whole = pq.read_table(path)
+    place = whole.schema.get_field_index("text")
+    pipeline = Pipeline.from_steps([{"caption_size": {"min_words": 2, "min_characters": 3}}])
+    for name, raw, kept in (
+        ("nul", [b"two\x00words here", b"\x00", b"\x00 \x00"], 2),
+        ("surrogate", [b"a lone \xed\xa0\x80 half", b"b", b"c"], None),
+        ("cut", [b"cut off \xe2\x82", b"b", b"c"], None),
+    ):
+        offsets = np.cumsum([0, *map(len, raw)]).astype(np.int32)
+        buffers = [None, pa.py_buffer(offsets.tobytes()), pa.py_buffer(b"".join(raw))]
+        column = pa.Array.from_buffers(pa.string(), 3, buffers)
+        pq.write_table(whole.set_column(place, "text", column), path)
+        out = str(tmp_path / name)
+        if kept is None:
+            with pytest.raises(ShardError, match="damaged"):
+                curate(pipeline, open_pool(str(folder)), out=out, map_tasks=map_here)
+        else:
+            done = curate(pipeline, open_pool(str(folder)), out=out, map_tasks=map_here)
+            assert done.record.counts["rows_out"] == kept
