@@ -28,7 +28,7 @@ from datacomp.metadata import DAMAGED, UID
 from datacomp.resize import PictureRefused, ResizeOptions, keep
 from datacomp.subset import uid_of
 from datacomp.tars import NO_DOWNLOAD, NO_PICTURE, SUCCESS, Row
-from pipelines.chain import RECORD
+from pipelines.chain import RECORD, standing
 from pipelines.executors import MapTasks
 from pipelines.pool import Pool
 from pipelines.progress import short
@@ -42,7 +42,6 @@ from pipelines.records import (
     digest,
     made_by,
     now,
-    parse_record,
     sha256_bytes,
 )
 from pipelines.storage import (
@@ -114,12 +113,17 @@ def download(
     )
     parents = {"pool": pool.record.id}
     key = AssetRecord.key_of(work=work, parents=parents)
-    standing = _standing(store, key)
-    if standing is not None and not retry_failed:
-        return standing
-    tasks = plan(pool, store, key, options, retry=retry_failed)
-    if retry_failed and standing is None:
+    before = standing(
+        store,
+        key=key,
+        kind=AssetRecord,
+        other="pictures of another pool, or fetched with other options",
+    )
+    if before is not None and not retry_failed:
+        return before
+    if retry_failed and before is None:
         raise PoolError(f"{store.uri} is not finished; fetch it first without --retry-failed")
+    tasks = plan(pool, store, key, options, retry=retry_failed)
     files: dict[int, tuple[File, ...]] = {}
     counts: Counter[str] = Counter()
     with progress_step(
@@ -144,18 +148,6 @@ def download(
     write_bytes(store, RECORD, record.to_json())
     for one in done:
         store.remove(done_name(one.key))
-    return record
-
-
-def _standing(store: Store, key: str) -> AssetRecord | None:
-    if not store.exists(RECORD):
-        return None
-    record = parse_record(store.read_bytes(RECORD), source=f"{store.uri}/{RECORD}")
-    if not isinstance(record, AssetRecord) or record.key != key:
-        raise PoolError(
-            f"{store.uri} holds pictures of another pool, or fetched with other options; choose "
-            "another place"
-        )
     return record
 
 

@@ -16,7 +16,7 @@ from datacomp.errors import PackError
 from datacomp.recipe import Recipe
 from datacomp.shards import META, SAMPLE_IDS
 from datacomp.subset import load_subset, sha256_of
-from pipelines.chain import RECORD, read_chain, write_chain
+from pipelines.chain import RECORD, read_chain, standing, write_chain
 from pipelines.executors import MapTasks
 from pipelines.records import (
     AssetRecord,
@@ -59,9 +59,10 @@ def pack_dataset(
         parameters={"shard_size": recipe.shard_size, "group_shards": shards.GROUP_SHARDS},
     )
     parents = {"dataset": record.id}
-    standing = finished(store, PackedRecord.key_of(work=work, parents=parents))
-    if standing is not None:
-        return standing
+    key = PackedRecord.key_of(work=work, parents=parents)
+    before = standing(store, key=key, kind=PackedRecord, other="another packing")
+    if before is not None:
+        return before
     place = tars or find_tars(record)
     packed = shards.pack(place, subset, out=out, map_tasks=map_tasks, shard_size=recipe.shard_size)
     if not packed.output_count:
@@ -96,17 +97,6 @@ def _realised(tars: str) -> dict[str, Any] | None:
     if not isinstance(record, AssetRecord):
         return None
     return {"pictures": {"record": record.id, "counts": record.counts}}
-
-
-def finished(store: Store, key: str) -> PackedRecord | None:
-    """The record of this very packing, if it is there; another one's is refused."""
-    if not store.exists(RECORD):
-        return None
-    record = parse_record(store.read_bytes(RECORD), source=f"{store.uri}/{RECORD}")
-    if record.key != key:
-        raise RecordError(f"{store.uri} holds another packing; choose another --out")
-    assert isinstance(record, PackedRecord)
-    return record
 
 
 def _check_file(store: Store, file: File, name: str) -> None:

@@ -24,7 +24,7 @@ from datacomp.curate import Index, bucket_of
 from datacomp.errors import PoolError
 from datacomp.metadata import UID, read_table
 from pipelines import kernels
-from pipelines.chain import RECORD
+from pipelines.chain import RECORD, standing
 from pipelines.executors import MapTasks
 from pipelines.image_text.scores import INDEX
 from pipelines.indexed import read_part, read_parts, write_by
@@ -39,7 +39,6 @@ from pipelines.records import (
     digest,
     made_by,
     now,
-    parse_record,
 )
 from pipelines.storage import Done, Store, attempt_name, done_name, open_store, write_bytes
 from pipelines.tars import Member, samples, tar_bytes
@@ -163,9 +162,11 @@ def score(
     )
     parents = {"pool": pool.record.id}
     key = AssetRecord.key_of(work=work, parents=parents)
-    standing = _standing(store, key)
-    if standing is not None:
-        return standing
+    done_before = standing(
+        store, key=key, kind=AssetRecord, other="other scores (another scorer, pool or tars)"
+    )
+    if done_before is not None:
+        return done_before
     buckets = max(1, -(-pool.num_bytes // (BUCKET_ROWS * 64)))
     place: dict[str, Any] = {"uri": store.uri, "buckets": buckets}
     scored = _map(
@@ -245,18 +246,6 @@ def score(
     for one in [*scored, *keyed, *joined, *columns]:
         store.remove(done_name(one.key))
     write_bytes(store, RECORD, record.to_json())
-    return record
-
-
-def _standing(store: Store, key: str) -> AssetRecord | None:
-    if not store.exists(RECORD):
-        return None
-    record = parse_record(store.read_bytes(RECORD), source=f"{store.uri}/{RECORD}")
-    if record.key != key:
-        raise PoolError(
-            f"{store.uri} holds other scores (another scorer, pool or tars); choose another --name"
-        )
-    assert isinstance(record, AssetRecord)
     return record
 
 

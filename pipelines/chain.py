@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import orjson
 
@@ -11,6 +12,7 @@ from pipelines.storage import Store, write_bytes
 
 RECORD = "record.json"
 CHAIN = "chain.json"
+R = TypeVar("R", bound=Record)
 
 
 def write_chain(store: Store, records: Sequence[Record]) -> None:
@@ -34,3 +36,16 @@ def read_chain(store: Store) -> list[Record]:
     where = f"{store.uri}/{RECORD}"
     records.append(parse_record(store.read_bytes(RECORD), source=where))
     return records
+
+
+def standing(store: Store, *, key: str, kind: type[R], other: str) -> R | None:
+    """The record of this very work, where it was done before; None where nothing is.
+
+    RecordError for other work in the folder; `other` says what that may be.
+    """
+    if not store.exists(RECORD):
+        return None
+    record = parse_record(store.read_bytes(RECORD), source=f"{store.uri}/{RECORD}")
+    if not isinstance(record, kind) or record.key != key:
+        raise RecordError(f"{store.uri} holds {other}; choose another place")
+    return record

@@ -24,6 +24,7 @@ from pipelines.assets import Assets
 from pipelines.executors import ProcessMap, map_here
 from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline
+from pipelines.records import RecordError
 
 SAMPLES = 6
 
@@ -164,7 +165,7 @@ def test_other_scores_in_the_folder_are_refused(pool, tmp_path):
     run(pool, tmp_path / "out")
     assert run(pool, tmp_path / "out").counts["scored"] == 6  # the same again is done already
     write_tar(pool / "shards" / "00000001.tar", [4, 1, 2, 3])
-    with pytest.raises(PoolError, match="holds other scores"):
+    with pytest.raises(RecordError, match="holds other scores"):
         run(pool, tmp_path / "out")
 
 
