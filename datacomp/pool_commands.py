@@ -243,6 +243,7 @@ def score(
     """Give every pair of a pool a score, for steps to select by; run again to go on."""
     from datacomp import pool as pools
     from datacomp import score as scoring
+    from datacomp.scorers import ScorerSpec, scorer_id
 
     if (scale is None) == (pool is None):
         raise PoolError("say which pool: either --scale, or --pool")
@@ -255,12 +256,12 @@ def score(
     else:
         opened = pools.open_pairs(str(pool))
         place = tars or f"{str(pool).rstrip('/')}/{pools.SHARDS}"
-    spec = scoring.ScorerSpec(kind=kind, model=model, device=device)
+    spec = ScorerSpec(kind=kind, model=model, device=device)
     record = scoring.score(
         opened,
         place,
         scorer=spec,
-        scorer_id=scoring.scorer_id(spec),
+        scorer_id=scorer_id(spec),
         name=name,
         out=folder or f"{workspace}/assets/{name}",
         map_tasks=map_tasks,

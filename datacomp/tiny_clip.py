@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from datacomp import pool as pools
 from datacomp import score as scoring
+from datacomp.scorers import ScorerSpec, scorer_id
 from leaderboard import round as stages
 from leaderboard.round import Round
 from pipelines.records import AssetRecord
@@ -32,12 +33,12 @@ def train_scorer(current: Round) -> AssetRecord:
     pool = pools.open_scale(
         current.scale.name, workspace=current.workspace, map_tasks=current.map_tasks
     )
-    spec = scoring.ScorerSpec(kind="clip", model=trained.model(current))
+    spec = ScorerSpec(kind="clip", model=trained.model(current))
     return scoring.score(
         pool,
         pools.pictures(current.scale.name, workspace=current.workspace),
         scorer=spec,
-        scorer_id=scoring.scorer_id(spec),
+        scorer_id=scorer_id(spec),
         name=NAME,
         out=f"{current.workspace}/assets/{NAME}",
         map_tasks=current.map_tasks,

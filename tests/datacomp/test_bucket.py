@@ -21,6 +21,7 @@ from datacomp.curate import curate  # noqa: E402
 from datacomp.download import DownloadOptions, download  # noqa: E402
 from datacomp.fetching import FetchOptions  # noqa: E402
 from datacomp.pool import open_pairs  # noqa: E402
+from datacomp.scorers import ScorerSpec, scorer_id  # noqa: E402
 from datacomp.shards import pack  # noqa: E402
 from pipelines.cluster import RayMap  # noqa: E402
 from pipelines.executors import map_here  # noqa: E402
@@ -99,12 +100,12 @@ def play(pool: str, out: str, site: str, map_tasks: Any) -> dict[str, str]:
     tables = curate(
         Pipeline.from_steps(STEPS, name="s"), opened, out=f"{out}/dataset", map_tasks=map_tasks
     )
-    spec = scoring.ScorerSpec(kind="phash")
+    spec = ScorerSpec(kind="phash")
     scores = scoring.score(
         opened,
         f"{pool}/shards",
         scorer=spec,
-        scorer_id=scoring.scorer_id(spec),
+        scorer_id=scorer_id(spec),
         name="hashes",
         out=f"{out}/hashes",
         map_tasks=map_tasks,

@@ -18,7 +18,8 @@ from datacomp import score as scoring
 from datacomp.curate import curate
 from datacomp.errors import PoolError
 from datacomp.pool import open_pairs
-from datacomp.score import ScorerSpec, phash, score
+from datacomp.score import score
+from datacomp.scorers import ScorerSpec, phash, scorer_id
 from datacomp.subset import load_subset
 from pipelines.assets import Assets
 from pipelines.executors import ProcessMap, map_here
@@ -74,7 +75,7 @@ def run(pool: Path, out: Path, *, map_tasks=map_here, **options):
         open_pairs(str(pool)),
         str(pool / "shards"),
         scorer=spec,
-        scorer_id=scoring.scorer_id(spec),
+        scorer_id=scorer_id(spec),
         name="hashes",
         out=str(out),
         map_tasks=map_tasks,
