@@ -61,6 +61,7 @@ soak: venv
 
 bench: venv
 	$(BIN)/python benches/run_all.py
+	$(BIN)/python benches/tables.py
 
 clean:
 	rm -rf build

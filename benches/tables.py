@@ -1,0 +1,105 @@
+"""The last table of every bench, as docs/performance.md.
+
+    python benches/tables.py [FILE.json ...]
+
+Takes build/bench/*.json unless files are named. A section of the page that has no new file stays as
+it is, with its date.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "performance.md"
+TITLES = {
+    "cluster": "Ray and S3",
+    "clip_eval": "Evaluating CLIP, and training it",
+    "clip_loader": "The loader of pictures",
+    "datacomp": "Curating image-text pools",
+    "dedup": "Deduplication",
+    "download": "Fetching pictures",
+    "eval": "Evaluating language models",
+    "extract": "WARC to documents",
+    "leaderboard": "The leaderboard",
+    "text": "Curating text",
+    "train": "Training language models",
+}
+HEAD = """# Performance
+
+The last table of each bench, measured side by side with a peer on the same input in the same run.
+`make bench` measures all of them again (peers go into environments of their own), and
+`python benches/tables.py` writes this page. Rates are per CPU-second unless they say otherwise, on
+a shared machine with two cores: read ratios, not absolute figures. A figure that could not be
+measured is a dash with its reason.
+"""
+
+
+def main() -> None:
+    named = [Path(name) for name in sys.argv[1:]]
+    files = named or sorted((ROOT / "build" / "bench").glob("*.json"))
+    sections = read_page()
+    for file in files:
+        report = json.loads(file.read_text())
+        if file.stem in TITLES and report.get("rows"):
+            sections[file.stem] = section(file.stem, report)
+    body = "\n".join(sections[name] for name in sorted(sections, key=lambda name: TITLES[name]))
+    PAGE.write_text(f"{HEAD}\n{body}")
+
+
+def read_page() -> dict[str, str]:
+    """The sections that are there, by the name of their bench."""
+    if not PAGE.is_file():
+        return {}
+    found = {}
+    for part in re.split(r"^(?=## )", PAGE.read_text(), flags=re.M)[1:]:
+        title = part.partition("\n")[0].removeprefix("## ").strip()
+        name = next((name for name, known in TITLES.items() if known == title), None)
+        if name is not None:
+            found[name] = part.rstrip() + "\n"
+    return found
+
+
+def section(name: str, report: dict[str, Any]) -> str:
+    lines = [
+        f"## {TITLES[name]}",
+        "",
+        f"`benches/bench_{name}.py`, {report.get('date', 'undated')}, {report.get('machine', '')}.",
+        "",
+        "| work | ours | peer | ratio | at least | unit |",
+        "| --- | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for row in report["rows"]:
+        peer = row.get("peer", row.get("plain"))
+        told = f" ({row['peer_name']})" if row.get("peer_name", "-") != "-" else ""
+        ratio = row.get("ratio")
+        if ratio is None and row.get("ours") is not None and peer:
+            ratio = row["ours"] / peer
+        unit = row.get("unit", "")
+        reason = f"; {row['reason']}" if row.get("reason") else ""
+        shown = "-" if peer is None else f"{number(peer)}{told}"
+        least = number(row.get("at_least"))
+        lines.append(
+            f"| {row['work']} | {number(row.get('ours'))} | {shown} | {number(ratio)} | {least} | "
+            f"{unit}{reason} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def number(value: Any) -> str:
+    """A figure as people read it: three digits that count, thousands apart."""
+    if value is None:
+        return "-"
+    if not isinstance(value, int | float):
+        return str(value)
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    main()
