@@ -130,6 +130,29 @@ def migrate(database: Database = DATABASE) -> None:
 
 
 @app.command()
+def backup(
+    folder: Annotated[Path, typer.Argument(help="Where the copy goes.")],
+    bundles: Annotated[
+        bool, typer.Option("--bundles", help="Only the bundles; the database has its own tools.")
+    ] = False,
+    database: Database = DATABASE,
+    files: Files = None,
+) -> None:
+    """Copy a service that runs, so that it can be started from the copy."""
+    from leaderboard.backup import backup as run_backup
+    from leaderboard.backup import copy_bundles
+    from pipelines.storage import open_store
+
+    service = open_service(database, files)
+    if bundles:
+        number = copy_bundles(service.store, service.files, open_store(folder / "board-files"))
+    else:
+        number = run_backup(service, folder)
+    service.store.close()
+    out(f"{number:,} bundles in {folder}")
+
+
+@app.command()
 def review(
     id: Annotated[str | None, typer.Argument(help="A submission; else those that wait.")] = None,
     accept: Annotated[bool, typer.Option("--accept", help="Put it on the board.")] = False,

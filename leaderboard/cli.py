@@ -292,6 +292,10 @@ def _add_stages(app: typer.Typer, name: str) -> None:
         uids: Annotated[
             str | None, typer.Option(help="The dataset's list of uids, where it is one (.npy).")
         ] = None,
+        to: Annotated[
+            str | None,
+            typer.Option(help="A service to send it to; the token is in LEADERBOARD_TOKEN."),
+        ] = None,
         json: Json = False,
     ) -> None:
         """Check the whole chain behind scores and write a bundle to submit.
@@ -323,6 +327,24 @@ def _add_stages(app: typer.Typer, name: str) -> None:
         else:
             out(f"submission {entry.record.id} in {entry.folder}: all rules hold")
             out(f"bundle {bundle} ({bundle.stat().st_size:,} bytes)")
+        if to is not None:
+            from leaderboard.client import send
+
+            told = send(bundle, to)
+            out(f"{to.rstrip('/')}{told['page']}: {told['state'].replace('_', ' ')}")
+            for fault in told["faults"]:
+                out(f"  {fault['file']}: {fault['field']}: found {fault['found']}")
+
+    @app.command("publish")
+    def publish(
+        dataset: Annotated[str, typer.Argument(help="A dataset's folder.")],
+        to: Annotated[str, typer.Option(help="A folder, s3://BUCKET/PREFIX or hf://OWNER/NAME.")],
+        url: Annotated[str, typer.Option(help="A write-up.")] = "",
+    ) -> None:
+        """Put a dataset where others can build on it, with its card, record and licences."""
+        from leaderboard.publish import publish as publish_dataset
+
+        out(publish_dataset(dataset, to, benchmark=name, url=url))
 
     @app.command("ablate")
     def ablate(
@@ -361,7 +383,18 @@ def _add_stages(app: typer.Typer, name: str) -> None:
         else:
             out(ablation.ablation_text(found))
 
-    del pool, run, curate, register, pack, train, evaluate, submit, ablate  # typer holds them
+    del (
+        pool,
+        run,
+        curate,
+        register,
+        pack,
+        train,
+        evaluate,
+        submit,
+        publish,
+        ablate,
+    )  # typer holds them
 
 
 def show_record(folder: str, *, json: bool) -> None:

@@ -1,0 +1,63 @@
+"""Send a bundle to a service, and wait until it says what it thinks of it."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+
+from leaderboard.rules import RuleError
+
+TOKEN = "LEADERBOARD_TOKEN"
+OVER = ("needs_review", "accepted", "refused", "withdrawn")
+
+
+class ServiceError(RuleError):
+    """The service refused, or could not be reached; the message is what it said."""
+
+
+def send(bundle: Path, address: str, *, wait_seconds: float = 600.0, pause: float = 1.0) -> Any:
+    """Send a bundle with the token in LEADERBOARD_TOKEN; returns its status once it is checked.
+
+    Sending twice is one submission, so after a broken connection it is simply sent again.
+    ServiceError says what the service said.
+    """
+    token = os.environ.get(TOKEN)
+    if not token:
+        raise ServiceError(f"put the token that the maintainers gave you into {TOKEN}")
+    with open(bundle, "rb") as file:
+        told = _ask(address, "POST", "/api/v1/submissions", token, file, bundle.stat().st_size)
+    until = time.monotonic() + wait_seconds
+    while told["state"] not in OVER and time.monotonic() < until:
+        time.sleep(pause)
+        told = _ask(address, "GET", f"/api/v1/submissions/{told['id']}", token)
+    return told
+
+
+def _ask(
+    address: str, method: str, path: str, token: str, body: Any = None, length: int = 0
+) -> Any:
+    parts = urlsplit(address)
+    kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+    if parts.scheme not in kinds or not parts.hostname:
+        raise ServiceError(f"{address!r} is no address of a service; write https://HOST")
+    connection = kinds[parts.scheme](parts.hostname, parts.port, timeout=120)
+    headers = {"Authorization": f"Bearer {token}"}
+    if body is not None:
+        headers |= {"Content-Type": "application/zip", "Content-Length": str(length)}
+    try:
+        connection.request(method, parts.path.rstrip("/") + path, body, headers)
+        answer = connection.getresponse()
+        told = orjson.loads(answer.read())
+    except (OSError, http.client.HTTPException, orjson.JSONDecodeError) as error:
+        raise ServiceError(f"{address} did not answer as the service does: {error}") from None
+    finally:
+        connection.close()
+    if answer.status >= 400:
+        raise ServiceError(f"{address} refused it ({answer.status}): {told.get('error')}")
+    return told
