@@ -2,8 +2,8 @@
 
 The loop is `open_clip_train.main.main` as installed. What is put in its place while it runs:
 
-- every part of the training seeds all generators from (seed, part, process), and loader processes
-  start anew with it: a part that is done again gives the same batches;
+- every piece of the training seeds all generators from (seed, piece, process), and loader processes
+  start anew with it: a piece that is done again gives the same batches;
 - the loader ends after exactly the recipe's steps, whatever the number of its processes, and the
   number of parts that a batch is computed in;
 - texts run at their own length (`datacomp/texts.py`);
@@ -34,7 +34,7 @@ import torch.distributed as dist
 import webdataset
 
 from datacomp.errors import TrainError
-from datacomp.recipe import MODELS, Recipe, num_steps, steps_per_part
+from datacomp.recipe import MODELS, Recipe, num_steps, steps_per_piece
 from datacomp.texts import encode_text
 from pipelines.progress import short
 
@@ -61,7 +61,7 @@ def run(
     state = _Chance(seed, rank)
     messages = _Messages(folder, quiet=rank > 0)
     metrics = partial(_Metrics, folder, recipe, progress)
-    batches = steps_per_part(recipe) * parts
+    batches = steps_per_piece(recipe) * parts
     replaced: list[tuple[Any, str, Any]] = [
         (clip_data, "pytorch_worker_seed", state.worker_seed),
         (webdataset, "shuffle", partial(webdataset.shuffle, rng=state.shuffle)),
@@ -105,13 +105,13 @@ class _Chance:
         self.seed, self.rank = seed, rank
         self.shuffle = random.Random()  # of the buffer of samples
 
-    def mixed(self, part: int) -> int:
-        """A number of this seed, part and process alone."""
-        return (self.seed * 1_000_003 + part) * 65_537 + self.rank
+    def mixed(self, piece: int) -> int:
+        """A number of this seed, piece and process alone."""
+        return (self.seed * 1_000_003 + piece) * 65_537 + self.rank
 
-    def start(self, part: int) -> None:
-        """Begin a part: what comes after depends on nothing that came before."""
-        number = self.mixed(part)
+    def start(self, piece: int) -> None:
+        """Begin a piece: what comes after depends on nothing that came before."""
+        number = self.mixed(piece)
         torch.manual_seed(number)
         random.seed(number)
         self.shuffle.seed(number)
@@ -124,16 +124,16 @@ class _Chance:
         return base + increment * (1 if info is None else max(1, info.num_workers))
 
 
-class _Part:
-    """A loader that begins each part of the training from its number, and ends after its steps."""
+class _Piece:
+    """A loader that begins each piece of the training from its number, and ends after its steps."""
 
-    def __init__(self, loader: Any, part: Any, state: _Chance, num_batches: int) -> None:
-        self._loader, self._part, self._state = loader, part, state
+    def __init__(self, loader: Any, piece: Any, state: _Chance, num_batches: int) -> None:
+        self._loader, self._piece, self._state = loader, piece, state
         self.num_batches = num_batches
         self.num_samples = loader.num_samples
 
     def __iter__(self) -> Iterator[Any]:
-        self._state.start(self._part.get_value())
+        self._state.start(self._piece.get_value())
         return islice(iter(self._loader), self.num_batches)
 
 
@@ -142,12 +142,12 @@ def _get_data(
 ) -> Any:
     found = given(*told, **named)
     info = found["train"]
-    info.dataloader = _Part(info.dataloader, info.shared_epoch, state, batches)
+    info.dataloader = _Piece(info.dataloader, info.shared_epoch, state, batches)
     return found
 
 
 def _loader_without_memory(*told: Any, **named: Any) -> Any:
-    """Loader processes that start anew with each part; batches go over to a GPU side by side."""
+    """Loader processes that start anew with each piece; batches go over to a GPU side by side."""
     named["persistent_workers"] = False
     named["pin_memory"] = torch.cuda.is_available()
     return _WebLoader(*told, **named)

@@ -37,7 +37,10 @@ class Recipe(Frozen):
     weight_decay: float = Field(0.2, description="on matrices only")
     precision: Literal["amp", "amp_bf16", "fp32"] = "amp"
     num_checkpoints: int = Field(
-        5, ge=1, description="parts of the training; one can resume after each"
+        5, ge=1, description="parts of the training, to which the reference rounds"
+    )
+    resume_points: int = Field(
+        1, ge=1, description="pieces of a part; a training can go on behind each"
     )
     loader_workers: int = Field(
         4, ge=0, description="loader processes of each GPU, to whose number steps are rounded up"
@@ -54,6 +57,10 @@ class Recipe(Frozen):
     def _fits(self) -> Self:
         if self.samples // self.num_checkpoints < self.global_batch_size:
             raise ValueError("a part of the training has less than one batch")
+        if steps_per_part(self) % self.resume_points:
+            raise ValueError(
+                f"a part has {steps_per_part(self)} steps, not in {self.resume_points} equal pieces"
+            )
         return self
 
 
@@ -67,6 +74,11 @@ def steps_per_part(recipe: Recipe) -> int:
     workers = max(1, recipe.loader_workers)
     batches = -(-samples_per_part(recipe) // recipe.global_batch_size)
     return -(-batches // workers) * workers
+
+
+def steps_per_piece(recipe: Recipe) -> int:
+    """Steps between two points that a training can go on from."""
+    return steps_per_part(recipe) // recipe.resume_points
 
 
 def num_steps(recipe: Recipe) -> int:
@@ -117,8 +129,8 @@ def arguments(
     named: dict[str, object] = {
         "model": recipe.model,
         "dataset-type": "webdataset",
-        "train-num-samples": steps_per_part(recipe) * recipe.global_batch_size,
-        "epochs": recipe.num_checkpoints,
+        "train-num-samples": steps_per_piece(recipe) * recipe.global_batch_size,
+        "epochs": recipe.num_checkpoints * recipe.resume_points,
         "batch-size": recipe.global_batch_size // num_gpus // parts,
         "accum-freq": parts,
         "lr": recipe.learning_rate,

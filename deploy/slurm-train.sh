@@ -11,7 +11,7 @@
 # The training is longer than the time limit? It is an array of jobs, one after the other: before
 # its time is over each writes a checkpoint, and the next goes on from there. When the model is
 # finished the rest end at once. The number of nodes may be changed between them. (`datacomp train`
-# goes on from its last finished part, a fifth of the training: give a job the time for one.)
+# goes on behind its last finished twentieth: give a job the time for one.)
 
 #SBATCH --job-name=dclm-train
 #SBATCH --nodes=2

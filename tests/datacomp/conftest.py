@@ -19,6 +19,7 @@ SMALL = {
     "warmup_steps": 2,
     "precision": "fp32",
     "num_checkpoints": 3,
+    "resume_points": 2,
     "loader_workers": 0,
     "shard_size": 50,
     "log_every": 1,
@@ -28,7 +29,7 @@ SMALL = {
 
 @pytest.fixture(scope="session")
 def small_recipe() -> Recipe:
-    """Three parts of four steps of 32 samples."""
+    """Three parts of four steps of 32 samples, in two pieces each."""
     return Recipe.model_validate(SMALL)
 
 

@@ -96,7 +96,7 @@ def test_shards_of_another_resharder_are_registered_and_trained_on(
     assert record.counts == {"samples": 120, "shards": 3}
     chain = read_chain(open_store(str(folder)))
     assert chain[1].work.external
-    short = small_recipe.model_copy(update={"samples": 32, "num_checkpoints": 1})
+    short = small_recipe.model_copy(update={"samples": 64, "num_checkpoints": 1})
     train(str(folder), recipe=short, seed=0, out=str(tmp_path / "model"))
     with pytest.raises(PackError, match=r"has a record\.json already"):
         register_shards(str(folder), recipe=small_recipe)

@@ -15,6 +15,7 @@ from datacomp.recipe import (
     num_steps,
     process_of,
     samples_seen,
+    steps_per_piece,
 )
 
 # Gadre et al. 2023, tables 1 and 8: model, samples seen, batch, learning rate, warmup, beta2.
@@ -76,10 +77,19 @@ def test_arguments_keep_the_batch_for_any_number_of_gpus() -> None:
             if name[:2] == "--" and place + 1 < len(told)
         }
         assert int(value["--batch-size"]) * int(value["--accum-freq"]) * gpus == 4096
-        assert int(value["--train-num-samples"]) == 628 * 4096
+        assert int(value["--train-num-samples"]) * int(value["--epochs"]) == 5 * 628 * 4096
+        assert int(value["--epochs"]) == 20, "five parts, four points to go on from in each"
         assert value["--seed"] == "3"
         assert "--dataset-resampled" in told
         assert "--grad-checkpointing" not in told
+
+
+def test_a_part_is_cut_into_equal_pieces_or_refused() -> None:
+    small = load_recipe("small")
+    assert steps_per_piece(small) == 157
+    told = small.model_dump() | {"resume_points": 3}
+    with pytest.raises(ValueError, match="a part has 628 steps, not in 3 equal pieces"):
+        type(small).model_validate(told)
 
 
 def test_open_clip_knows_every_argument() -> None:
