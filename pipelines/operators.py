@@ -40,6 +40,7 @@ BUILTIN = (
     "pipelines.text.aggregates",
     "pipelines.text.code",
     "pipelines.text.contamination",
+    "pipelines.text.attributes",
     "pipelines.text.counts",
     "pipelines.text.heuristics",
     "pipelines.text.language",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from pipelines import dolma
 from pipelines.chain import RECORD
 from pipelines.readers import ShardError, schema_of, shards_of
 from pipelines.records import (
@@ -18,6 +19,7 @@ from pipelines.records import (
     PoolSource,
     PoolWork,
     RecordError,
+    digest,
     made_by,
     now,
     parse_record,
@@ -78,12 +80,21 @@ def open_pool(uri: str) -> Pool:
         if isinstance(record, DatasetRecord):
             record = _pool_of_files(record.work.pipeline["name"], shards, parent=record.id)
         return Pool(uri, record, shards)
+    dolma.forget()
     entries = shards_of(store)
     shards = tuple(
-        InputShard(name=e.name, num_bytes=e.num_bytes, sha256=_sha256(store, e.name))
+        InputShard(name=e.name, num_bytes=e.num_bytes, sha256=_with_attributes(store, e.name))
         for e in entries
     )
     return Pool(uri, _pool_of_files(uri.rstrip("/").rpartition("/")[2], shards), shards)
+
+
+def _with_attributes(store: Store, name: str) -> str:
+    """What a shard's content is known by: its bytes, and those of Dolma's attributes beside it."""
+    beside = dolma.attribute_files(store, name)
+    if not beside:
+        return _sha256(store, name)
+    return digest([_sha256(store, name), [[one, _sha256(store, one)] for one in beside]])
 
 
 def _sha256(store: Store, name: str) -> str:

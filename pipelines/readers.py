@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.batch import MAX_BATCH_BYTES, MAX_BATCH_ROWS, cut
+from pipelines.dolma import Attributes, documents_only
 from pipelines.inflate import FREE_BYTES, MAX_EXPANSION, Inflated
 from pipelines.schema import (
     EXTRA,
@@ -94,13 +95,16 @@ def format_of(name: str) -> str | None:
 def shards_of(store: Store) -> list[Entry]:
     """The shards below a store, sorted by name: the order that shard numbers count.
 
-    Hidden files, and files of no known format, are left out. ShardError when none is left.
+    Hidden files, files of no known format, and Dolma's attribute files are left out. ShardError
+    when none is left.
     """
-    shards = [
-        entry
-        for entry in store.list()
-        if format_of(entry.name) and not any(p.startswith(".") for p in entry.name.split("/"))
-    ]
+    shards = documents_only(
+        [
+            entry
+            for entry in store.list()
+            if format_of(entry.name) and not any(p.startswith(".") for p in entry.name.split("/"))
+        ]
+    )
     if not shards:
         raise ShardError(
             f"there are no shards below {store.uri}; expected files ending in {', '.join(SUFFIXES)}"
@@ -130,7 +134,8 @@ def read_shard(store: Store, name: str, *, shard: int, keep_rows: bool = False) 
         elif format_ == "warc":
             yield from _read_warc(file, shard=shard, where=f"{store.uri}/{name}")
         else:
-            yield from _read_jsonl(file, shard=shard, name=name)
+            with Attributes(store, name) as attributes:
+                yield from _read_jsonl(file, shard=shard, name=name, attributes=attributes)
 
 
 def read_whole(store: Store, name: str, *, shard: int) -> Iterator[pa.Table]:
@@ -153,18 +158,21 @@ def _inflated(file: BinaryIO, name: str) -> Inflated | None:
     return None
 
 
-def _read_jsonl(file: BinaryIO, *, shard: int, name: str) -> Iterator[Chunk]:
+def _read_jsonl(
+    file: BinaryIO, *, shard: int, name: str, attributes: Attributes
+) -> Iterator[Chunk]:
     rows: list[dict[str, Any]] = []
     numbers: list[int] = []
     bad: list[BadRow] = []
     size = 0
-    for number, line, error in _lines(file, name):
+    for number, line, error in numbered_lines(file, name):
         if error is not None:
             bad.append(BadRow(row_of(shard, number), error, line))
             continue
         if not line.strip():
             continue
         value, problem = _parse(line)
+        problem = problem or attributes.add(value)
         if problem is not None:
             bad.append(BadRow(row_of(shard, number), problem, line))
             continue
@@ -220,7 +228,7 @@ def _read_warc(file: BinaryIO, *, shard: int, where: str) -> Iterator[Chunk]:
         yield Chunk(_table_of(rows, numbers), tuple(bad), tuple(refused))
 
 
-def _lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes, str | None]]:
+def numbered_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes, str | None]]:
     """Numbered lines; one that is too long, and what follows a broken place, come with an error."""
     inflated = _inflated(file, name)
     lines: BinaryIO = file if inflated is None else io.BufferedReader(inflated, 1 << 18)  # type: ignore[assignment]

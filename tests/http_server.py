@@ -31,8 +31,12 @@ class WebServer:
 
             def _answer(self, *, body: bool) -> None:
                 served.requests.append((self.command, self.path, self.headers.get("Range")))
-                path = served.folder / unquote(self.path).lstrip("/")
-                if not path.is_file():
+                path = served.respond(self.path)
+                if isinstance(path, tuple):
+                    status, data, headers = path
+                    self._send(status, data, body=body, headers=headers)
+                    return
+                if path is None or not path.is_file():
                     self._send(404, b"", body=body)
                     return
                 fault = served.faults.pop(0) if body and served.faults else None
@@ -45,15 +49,25 @@ class WebServer:
                 status = 200
                 if asked:
                     data, status = data[int(asked[1]) : int(asked[2]) + 1], 206
-                self._send(status, data, body=body, etag=etag, cut=fault == "cut")
+                size = path.stat().st_size
+                headers = {"ETag": etag, "X-Repo-Commit": "0" * 40}
+                if asked:
+                    headers["Content-Range"] = f"bytes {asked[1]}-{asked[2]}/{size}"
+                self._send(status, data, body=body, headers=headers, cut=fault == "cut")
 
             def _send(
-                self, status: int, data: bytes, *, body: bool, etag: str = "", cut: bool = False
+                self,
+                status: int,
+                data: bytes,
+                *,
+                body: bool,
+                headers: dict[str, str] | None = None,
+                cut: bool = False,
             ) -> None:
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(data)))
-                if etag:
-                    self.send_header("ETag", etag)
+                for name, value in (headers or {}).items():
+                    self.send_header(name, value)
                 self.end_headers()
                 if body:
                     self.wfile.write(data[: len(data) // 2] if cut else data)
@@ -66,6 +80,10 @@ class WebServer:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
+
+    def respond(self, path: str) -> tuple[int, bytes, dict[str, str]] | Path | None:
+        """The file behind a path, or status, body and headers."""
+        return self.folder / unquote(path).lstrip("/")
 
     @property
     def url(self) -> str:

@@ -81,7 +81,7 @@ class S3Server:
             f"-master.port={master}",
             "-master.volumeSizeLimitMB=256",
             f"-volume.port={volume}",
-            "-volume.max=50",
+            "-volume.max=1000",
             f"-filer.port={filer}",
             "-s3",
             f"-s3.port={s3}",

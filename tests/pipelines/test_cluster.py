@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +157,37 @@ def test_three_nodes_write_the_same_bytes_though_one_is_lost(
     loser.join()
     assert there.record.id == here.record.id
     assert there.summary.stats == here.summary.stats
+
+
+def test_progress_is_served_to_prometheus_by_ray_s_exporter(pool: Path, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ray.init(
+        address="local",
+        num_cpus=1,
+        include_dashboard=False,
+        object_store_memory=100 << 20,
+        logging_level="ERROR",
+        log_to_driver=False,
+        _metrics_export_port=port,
+    )
+    try:
+        curate(pool, tmp_path / "out", map_tasks=RayMap("local"))
+        deadline = time.monotonic() + 60
+        found: dict[str, float] = {}
+        while "ray_curation_tasks_done" not in found and time.monotonic() < deadline:
+            time.sleep(0.5)
+            with suppress(OSError):
+                page = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read()
+                for line in page.decode().splitlines():
+                    if line.startswith("ray_curation_") and 'run="small"' in line:
+                        found[line.partition("{")[0]] = float(line.rpartition(" ")[2])
+        assert found["ray_curation_tasks_done"] == 12
+        assert found["ray_curation_tasks_failed"] == 0
+        assert found["ray_curation_cpu_seconds"] > 0
+    finally:
+        ray.shutdown()
 
 
 def test_an_address_where_nothing_is_says_what_to_do() -> None:

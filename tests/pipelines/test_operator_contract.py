@@ -15,6 +15,7 @@ from pipelines.assets import AssetError, Assets
 from pipelines.operators import Fold, Operator, build, registry
 
 NEEDED: dict[str, dict[str, Any]] = {
+    "attribute_score": {"attribute": "q__q__score"},
     "clip_score": {"min_score": 0.2},
     "decontaminate": {"items": "items.parquet", "ngram": 2},
     "domains": {"hosts": ["example.com"]},

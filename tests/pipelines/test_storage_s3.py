@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,12 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines import storage_s3
 from pipelines.pipeline import Pipeline
 from pipelines.pool import open_pool
-from pipelines.run import run
+from pipelines.run import RunFailed, run
+from pipelines.status import refuse_while_running, status, status_text
 from pipelines.storage import (
     DeterminismError,
     Done,
+    StorageError,
     attempt_name,
     commit,
     open_store,
@@ -25,6 +32,7 @@ from pipelines.storage import (
 from pipelines.storage_s3 import PART_BYTES
 
 pytestmark = pytest.mark.s3
+ROOT = Path(__file__).parent.parent.parent
 
 
 def test_small_and_large_objects_read_back(bucket: str) -> None:
@@ -120,6 +128,75 @@ def test_missing_objects_and_missing_buckets_are_named(bucket: str) -> None:
         open_store(bucket).read_bytes("nothing")
     with pytest.raises(ValueError, match="names no bucket"):
         open_store("s3:///x")
+
+
+SLOW = """
+import sys, time
+from pipelines.operators import Filter, because
+from pipelines import storage_s3
+from pipelines.pipeline import Pipeline
+from pipelines.pool import open_pool
+from pipelines.run import RunFailed, run
+from pipelines.status import refuse_while_running, status, status_text
+
+
+class Slow(Filter, name="slow_for_a_test"):
+    \"\"\"Keep everything, slowly.\"\"\"
+
+    def reject(self, batch):
+        time.sleep(0.5)
+        return because([False] * batch.num_rows, "never")
+
+
+uri = sys.argv[1]
+run(Pipeline.from_steps(["slow_for_a_test"], name="slow"), open_pool(uri + "/in"), out=uri + "/out")
+"""
+
+
+def test_status_is_told_from_elsewhere_while_the_run_goes(bucket: str) -> None:
+    source = open_store(f"{bucket}/in")
+    for shard in range(8):
+        write_bytes(source, f"{shard}.jsonl", b'{"text": "one document"}\n' * 10)
+    store = open_store(f"{bucket}/out")
+    process = subprocess.Popen([sys.executable, "-c", SLOW, bucket], cwd=ROOT)
+    try:
+        deadline = time.monotonic() + 60
+        while not list(store.list("done/")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        state = status(store)
+        assert state.state == "running"
+        assert 1 <= state.passes["p0"] < 8
+        assert state.progress is not None
+        assert (state.progress.stage, state.progress.tasks) == ("slow: pass 1 of 1", 8)
+        assert "now: slow: pass 1 of 1" in status_text(state)
+        with pytest.raises(RunFailed, match="is being worked on by"):
+            refuse_while_running(store, what="cleaning")
+    finally:
+        assert process.wait(timeout=60) == 0
+    done = status(store)
+    assert (done.state, done.passes) == ("done", {"p0": 8})
+
+
+def test_a_server_that_is_away_for_a_moment_is_waited_for(s3_server: Any, bucket: str) -> None:
+    store = open_store(f"{bucket}/run")
+    write_bytes(store, "a", b"before")
+    s3_server.kill()
+    restart = threading.Timer(2.0, s3_server.start)
+    restart.start()
+    assert store.read_bytes("a") == b"before"
+    assert store.put_if_absent("b", b"after")
+    restart.join()
+
+
+def test_an_address_that_never_answered_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage_s3, "FIRST_PATIENCE_SECONDS", 1.0)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    started = time.monotonic()
+    with pytest.raises(StorageError, match=r"of s3://some/place/a failed.*check credentials"):
+        open_store("s3://some/place").read_bytes("a")
+    assert time.monotonic() - started < 10
 
 
 def test_a_run_on_s3_writes_the_same_bytes_as_on_disk(bucket: str, tmp_path: Path) -> None:
