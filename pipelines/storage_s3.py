@@ -28,6 +28,7 @@ from botocore.exceptions import (
     ReadTimeoutError,
     ResponseStreamingError,
 )
+from botocore.exceptions import ConnectionError as EndpointError
 from urllib3.exceptions import ProtocolError
 
 from pipelines.storage import Entry, StorageError, Writer
@@ -43,7 +44,7 @@ PATIENCE_SECONDS = 300.0  # with one that did
 LONGEST_PAUSE_SECONDS = 10.0
 PASSING = (
     HTTPClientError,
-    ConnectionError,
+    EndpointError,
     IncompleteReadError,
     ReadTimeoutError,
     ResponseStreamingError,

@@ -183,9 +183,11 @@ def test_a_server_that_is_away_for_a_moment_is_waited_for(s3_server: Any, bucket
     s3_server.kill()
     restart = threading.Timer(2.0, s3_server.start)
     restart.start()
-    assert store.read_bytes("a") == b"before"
-    assert store.put_if_absent("b", b"after")
-    restart.join()
+    try:
+        assert store.read_bytes("a") == b"before"
+        assert store.put_if_absent("b", b"after")
+    finally:
+        restart.join()
 
 
 def test_an_address_that_never_answered_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
