@@ -5,7 +5,7 @@ DEMO := build/demo
 WORDNET := $(foreach part,noun verb adj adv,index.$(part) $(part).exc)
 LABELS := $(wildcard ../shared/data/quality/majority_data.jsonl ../shared/data/quality/agreement_data.jsonl)
 
-.PHONY: demo test venv test-fast check format docs soak bench clean help
+.PHONY: cluster-local demo test venv test-fast check format docs soak bench clean help
 
 help:
 	@echo "make demo       both benchmarks at tiny scale: pools, datasets, models, scores, the board"
@@ -15,6 +15,7 @@ help:
 	@echo "make docs       write the generated pages again"
 	@echo "make bench      measure against peers (installs them into an environment of their own)"
 	@echo "make soak       long runs: many seeds, many kills"
+	@echo "make cluster-local  a Ray head and two workers on this machine, until Ctrl-C"
 	@echo "make clean      remove build/ (the downloads in the user's cache stay)"
 
 venv: .venv/.installed
@@ -50,6 +51,9 @@ check: venv
 format: venv
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+cluster-local: venv
+	$(BIN)/python deploy/local_cluster.py
 
 docs: venv
 	$(BIN)/python docs/generate.py
