@@ -12,12 +12,16 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, TypeVar, cast
+from typing import Any, BinaryIO, NoReturn, Protocol, TypeVar, cast
 from urllib.parse import quote, urlsplit
+
+import urllib3
+from urllib3.exceptions import HTTPError
 
 from pipelines.storage import Entry, StorageError, Writer
 
-READ_BYTES = 8 << 20
+READ_BYTES = 8 << 20  # of one request for a part
+STREAM_BYTES = 1 << 20  # taken at once from a long answer
 TRIES = 8
 LONGEST_PAUSE_SECONDS = 20.0
 PASSING = (429, 500, 502, 503, 504)
@@ -64,9 +68,15 @@ class HttpStore(_ReadOnly):
         return f"{self.uri}/{quote(name)}"
 
     def _ask(self, method: str, name: str, **headers: str) -> tuple[dict[str, str], bytes]:
-        """Headers and body; FileNotFoundError for 404, StorageError for what does not pass."""
-        import urllib3
+        """Headers and body."""
+        answer = self._answer(method, name, headers)
+        return {key.lower(): value for key, value in answer.headers.items()}, answer.data
 
+    def _answer(self, method: str, name: str, headers: dict[str, str], *, body: bool = True) -> Any:
+        """An answer of 200 or 206, its body read unless `body` is not set.
+
+        FileNotFoundError for 404, StorageError for what does not pass.
+        """
         url = self._url(name)
         problem = ""
         for attempt in range(TRIES):
@@ -74,12 +84,13 @@ class HttpStore(_ReadOnly):
                 pause = min(0.25 * 2**attempt, LONGEST_PAUSE_SECONDS)
                 time.sleep(pause * random.uniform(0.5, 1.5))
             try:
-                answer = _connections().request(method, url, headers=headers)
-            except urllib3.exceptions.HTTPError as error:
+                answer = _connections().request(method, url, headers=headers, preload_content=body)
+            except HTTPError as error:
                 problem = str(error)
                 continue
             if answer.status in (200, 206):
-                return {key.lower(): value for key, value in answer.headers.items()}, answer.data
+                return answer
+            answer.close()
             if answer.status == 404:
                 raise FileNotFoundError(f"there is no file {url}")
             problem = f"the server answers {answer.status} {answer.reason}"
@@ -103,8 +114,17 @@ class HttpStore(_ReadOnly):
                 data = data[start:stop]
             return data
 
-        size = int(headers["content-length"])
-        return cast("BinaryIO", io.BufferedReader(Ranges(fetch, size), READ_BYTES))
+        def stream(start: int) -> Body:
+            answer = self._answer("GET", name, {"Range": f"bytes={start}-", **match}, body=False)
+            skipped = start if answer.status == 200 else 0  # a server without ranges
+            while skipped > 0 and (data := answer.read(min(skipped, STREAM_BYTES))):
+                skipped -= len(data)
+            return cast("Body", answer)
+
+        ranges = Ranges(
+            int(headers["content-length"]), fetch=fetch, stream=stream, passing=(HTTPError,)
+        )
+        return cast("BinaryIO", io.BufferedReader(ranges, READ_BYTES))
 
     def entry(self, name: str) -> Entry:
         """Name and size of one file."""
@@ -134,20 +154,42 @@ _pool: Any = None
 def _connections() -> Any:
     global _pool
     if _pool is None:
-        import urllib3
-
         timeout = urllib3.Timeout(connect=10, read=60)
         _pool = urllib3.PoolManager(maxsize=32, retries=False, timeout=timeout)
     return _pool
 
 
-class Ranges(io.RawIOBase):
-    """A seekable file of known size whose parts are fetched by `fetch(start, stop)`."""
+class Body(Protocol):
+    """The answer to a request, read from its begin."""
 
-    def __init__(self, fetch: Callable[[int, int], bytes], size: int) -> None:
+    def read(self, size: int, /) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+class Ranges(io.RawIOBase):
+    """A seekable file of known size behind requests.
+
+    Reading from front to back takes one long answer, `stream(start)`, taken up again where it
+    breaks off (an error of `passing`, or an early end). A read elsewhere fetches just its part by
+    `fetch(start, stop)`.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        fetch: Callable[[int, int], bytes],
+        stream: Callable[[int], Body],
+        passing: tuple[type[Exception], ...],
+    ) -> None:
         super().__init__()
-        self._fetch, self._size = fetch, size
+        self._size, self._fetch, self._stream = size, fetch, stream
+        self._passing = passing
         self._position = 0
+        self._last_stop = 0
+        self._body: Body | None = None
+        self._body_at = 0
 
     def readable(self) -> bool:
         return True
@@ -165,13 +207,45 @@ class Ranges(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
-        stop = min(self._position + len(view), self._size)
-        if stop <= self._position:
+        start, stop = self._position, min(self._position + len(view), self._size)
+        if stop <= start:
             return 0
-        data = self._fetch(self._position, stop)
+        if start == self._last_stop:
+            data = self._read_on(start, min(stop - start, STREAM_BYTES))
+        else:
+            data = self._fetch(start, stop)
         view[: len(data)] = data
-        self._position += len(data)
+        self._position = self._last_stop = start + len(data)
         return len(data)
+
+    def _read_on(self, start: int, size: int) -> bytes:
+        """At least one byte from `start` on."""
+        problem = "the answer ends early"
+        for attempt in range(TRIES):
+            if attempt:
+                time.sleep(min(0.1 * 2**attempt, LONGEST_PAUSE_SECONDS) * random.uniform(0.5, 1.5))
+            if self._body is None or self._body_at != start:
+                self._drop()
+                self._body, self._body_at = self._stream(start), start
+            try:
+                data = self._body.read(size)
+            except self._passing as error:
+                problem = str(error)
+                data = b""
+            if data:
+                self._body_at += len(data)
+                return data
+            self._drop()
+        raise StorageError(f"an answer broke off {TRIES} times at byte {start}: {problem}")
+
+    def _drop(self) -> None:
+        if self._body is not None:
+            self._body.close()
+            self._body = None
+
+    def close(self) -> None:
+        self._drop()
+        super().close()
 
 
 class HfStore(_ReadOnly):

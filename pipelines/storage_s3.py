@@ -32,7 +32,7 @@ from botocore.exceptions import ConnectionError as EndpointError
 from urllib3.exceptions import ProtocolError
 
 from pipelines.storage import Entry, StorageError, Writer
-from pipelines.storage_read import Ranges
+from pipelines.storage_read import Body, Ranges
 
 PART_BYTES = 16 << 20  # of a multipart upload; 10,000 parts allow objects of 160 GB
 READ_BYTES = 8 << 20  # fetched by one ranged read, at least
@@ -166,7 +166,14 @@ class S3Store:
         def fetch(start: int, stop: int) -> bytes:
             return self._get(name, Range=f"bytes={start}-{stop - 1}")
 
-        return cast("BinaryIO", io.BufferedReader(Ranges(fetch, size), READ_BYTES))
+        def stream(start: int) -> Body:
+            answer = self._call(
+                "get_object", name, Key=self._key(name), Range=f"bytes={start}-{size - 1}"
+            )
+            return cast("Body", answer["Body"])
+
+        ranges = Ranges(size, fetch=fetch, stream=stream, passing=PASSING)
+        return cast("BinaryIO", io.BufferedReader(ranges, READ_BYTES))
 
     def etag(self, name: str) -> str | None:
         """The server's mark of the bytes: their md5, unless they were uploaded in parts."""
