@@ -19,12 +19,12 @@ from evals.run import run as run_suite
 from leaderboard import rules
 from leaderboard.bundle import MANIFEST, UIDS
 from leaderboard.faults import Fault, Words, fault
-from leaderboard.lineage import seeds_of
+from leaderboard.lineage import chain_of, seeds_of
 from leaderboard.measured import Row
 from leaderboard.rules import RuleError
 from leaderboard.service import Service
 from leaderboard.store import Held
-from leaderboard.uids import AT_ONCE, Uids, describe, open_uids
+from leaderboard.uids import AT_ONCE, Uids, describe, npy_sha256, open_uids
 from leaderboard.validate import check_bundle, official_suite, read_parquet
 from pipelines.records import Frozen
 
@@ -124,6 +124,10 @@ def _whole_list(
             )
         ]
     lines.append(f"all {found.count:,} uids have the hash that was submitted")
+    [dataset] = chain_of(bundle.record)["dataset"]
+    stored = [file.sha256 for file in dataset.outputs if file.name.endswith(".npy")]
+    if stored and stored != [npy_sha256(ids)]:
+        return [fault("dataset", "sha256", npy_sha256(ids), stored[0], "the record's own file")]
     sample = read_parquet(bundle, UIDS, columns=None)
     chosen = np.empty(sample.num_rows, ids.dtype)
     chosen["f0"], chosen["f1"] = sample["high"].to_numpy(), sample["low"].to_numpy()

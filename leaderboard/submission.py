@@ -32,6 +32,7 @@ from leaderboard.rules import Benchmark, RuleError
 from leaderboard.validate import Checked, check, check_bundle
 from pipelines.chain import read_chain
 from pipelines.records import (
+    DatasetRecord,
     ModelRecord,
     Record,
     ScoresRecord,
@@ -105,6 +106,8 @@ def submit(
         raise BundleError(faults, what=method)
     files = {FILE: record.to_json()} | _logs(stores)
     told = None
+    if uids is None and benchmark.dataset_format == "uids":
+        uids = _list_of(chain.values())
     if uids is not None:
         ids = uid_lists.open_uids(uids)
         told = uid_lists.describe(ids)
@@ -123,6 +126,19 @@ def submit(
     )
     files[MANIFEST] = orjson.dumps(manifest.model_dump(mode="json"), option=orjson.OPT_INDENT_2)
     return _written(record, files, out, method)
+
+
+def _list_of(chain: Iterable[Record]) -> str:
+    """Where the dataset's list of uids was written. RuleError when it is not there any more."""
+    dataset = next(one for one in chain if isinstance(one, DatasetRecord))
+    names = [file.name for file in dataset.outputs if file.name.endswith(".npy")]
+    place = dataset.made_by.locations.get("out", "")
+    if len(names) != 1 or not open_store(place or ".").exists(names[0]):
+        raise RuleError(
+            f"the list of uids of dataset {dataset.id} is not in {place or 'a known place'}; name "
+            "it with --uids"
+        )
+    return f"{place.rstrip('/')}/{names[0]}"
 
 
 def _with_hash(place: Place, seed: int, chain: Iterable[Record]) -> Place:

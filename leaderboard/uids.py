@@ -8,6 +8,7 @@ judge who has the pool looks the chosen ones up in it, and one who has the whole
 from __future__ import annotations
 
 import hashlib
+import io
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,17 @@ def describe(ids: Uids) -> UidList:
             raise ValueError(f"uid {place} of the list is less than the one before: sort the list")
         found.update(np.ascontiguousarray(ids[start : start + AT_ONCE]).view(np.uint8).data)
     return UidList(count=len(ids), sha256=found.hexdigest())
+
+
+def npy_sha256(ids: Uids) -> str:
+    """The sha256 of the list as numpy saves it: a header, then the records."""
+    header = io.BytesIO()
+    told = np.lib.format.header_data_from_array_1_0(np.empty(0, RECORDS)) | {"shape": ids.shape}
+    np.lib.format.write_array_header_1_0(header, told)
+    found = hashlib.sha256(header.getvalue())
+    for start in range(0, len(ids), AT_ONCE):
+        found.update(np.ascontiguousarray(ids[start : start + AT_ONCE]).view(np.uint8).data)
+    return found.hexdigest()
 
 
 def descends(ids: Uids) -> npt.NDArray[np.bool_]:

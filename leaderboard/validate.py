@@ -282,7 +282,7 @@ def check_bundle(bundle: Bundle, benchmark: Benchmark | None = None) -> Checked:
         return Checked(
             (fault(RECORD, "work.benchmark", Words(str(error)), list(rules.packages())),), None
         )
-    faults = check(bundle.record, book) or list(_uid_list(bundle))
+    faults = check(bundle.record, book) or list(_uid_list(bundle, book))
     if faults:
         return Checked(tuple(faults), None)
     by_seed, draws = {}, {}
@@ -332,8 +332,11 @@ def _manifest(bundle: Bundle) -> Iterator[Fault]:
 PUBLIC = ("https://", "http://", "s3://", "hf://", "gs://")
 
 
-def _uid_list(bundle: Bundle) -> Iterator[Fault]:
+def _uid_list(bundle: Bundle, benchmark: Benchmark) -> Iterator[Fault]:
     told = bundle.manifest.uids
+    if told is None and benchmark.dataset_format == "uids":
+        hint = "submit with --uids LIST"
+        yield fault(MANIFEST, "uids", Words("nothing"), Words("the dataset's list of uids"), hint)
     if (told is None) != (UIDS not in bundle.sizes):
         yield fault(MANIFEST, "uids", Words("one of description and sample"), Words("both or none"))
         return

@@ -153,15 +153,7 @@ def test_another_team_s_name_is_refused(running: Running, bundles: dict[str, Pat
     assert "work.team: found 'a team', expected 'other team'" in told.json()["error"]
 
 
-def test_a_body_over_the_limit_is_refused_while_it_is_read(small: Running) -> None:
-    sent = 0
-
-    def body() -> Iterator[bytes]:
-        nonlocal sent
-        for _ in range(2048):  # 2 GB, if anybody read it
-            sent += 1 << 20
-            yield b"\0" * (1 << 20)
-
+def test_a_body_over_the_limit_is_refused(small: Running) -> None:
     told = small.client.post(
         "/api/v1/submissions",
         content=b"\0" * 300_000,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ def command(*arguments: str) -> str:
     return run.stdout
 
 
-@contextmanager
+@contextlib.contextmanager
 def serving(folder: Path) -> Iterator[Server]:
     server = Server(folder)
     try:
@@ -125,6 +126,32 @@ def test_a_check_that_is_killed_is_started_again(tmp_path: Path) -> None:
         assert upload(server.port, secret, make_zip(tmp_path / "made"))[0] == 201
         assert settled(tmp_path)["needs_review"] == 1
     store.close()
+
+
+def test_two_gigabytes_are_refused_after_the_first_megabyte(tmp_path: Path) -> None:
+    """Chunked, so that nothing says beforehand how long it will be."""
+    store = Store(f"sqlite:///{tmp_path / 'board.db'}")
+    _, secret = create_token(store, "ci", scopes=["submit"], team="a team")
+    store.close()
+    sent = 0
+
+    def body() -> Iterator[bytes]:
+        nonlocal sent
+        while sent < 2 << 30:
+            sent += 1 << 16
+            yield b"\0" * (1 << 16)
+
+    server = Server(tmp_path, "--max-upload", "1", checks=0)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    headers = {"Authorization": f"Bearer {secret}", "Transfer-Encoding": "chunked"}
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        connection.request("POST", "/api/v1/submissions", body(), headers, encode_chunked=True)
+        assert connection.getresponse().status == 413
+    connection.close()
+    assert sent < 64 << 20
+    assert server.get("/healthz")[0] == 200
+    assert list((tmp_path / "files" / "incoming").iterdir()) == []
+    server.stop()
 
 
 def test_a_backup_of_a_running_service_is_a_service(tmp_path: Path) -> None:

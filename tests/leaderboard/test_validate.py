@@ -259,6 +259,13 @@ def test_a_uid_list_is_told_by_count_hash_and_a_sample(tmp_path: Path) -> None:
     assert chosen <= {(int(high), int(low)) for high, low in records.tolist()}
 
 
+def test_the_hash_of_the_file_is_that_of_what_numpy_saves(tmp_path: Path) -> None:
+    records = ids(1000)
+    np.save(tmp_path / "list.npy", records)
+    written = hashlib.sha256((tmp_path / "list.npy").read_bytes()).hexdigest()
+    assert uids.npy_sha256(records) == written
+
+
 def test_the_sample_depends_on_the_list_and_not_on_how_it_is_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
