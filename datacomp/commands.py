@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from datacomp.errors import BatchError, PackError, PlanError, SubsetError, TrainError
-from leaderboard.cli import CORES, RUNS, Processes, RecipeFile, Workspace, show_record
+from leaderboard.cli import (
+    CORES,
+    RUNS,
+    Cluster,
+    Processes,
+    RecipeFile,
+    Workspace,
+    absolute,
+    show_record,
+    train_together,
+)
 from pipelines.commands import (
     BAD_DATA,
     EXIT_CODES,
@@ -31,7 +41,6 @@ from pipelines.operators import PipelineError
 from pipelines.progress import console, say, step
 
 if TYPE_CHECKING:
-    from leaderboard.round import TrainTask
     from pipelines.pipeline import Pipeline
     from pipelines.records import ScoresRecord
     from pipelines.run import Result
@@ -43,7 +52,6 @@ SHARD_SIZE, GROUP_SHARDS = 10_000, 64  # as of datacomp.shards, which is importe
 
 app = typer.Typer()
 
-Cluster = Annotated[str | None, typer.Option(help="Run on Ray: `local` or an address.")]
 Scale = Annotated[str, typer.Option(help="The scale, as in the rule book.")]
 
 
@@ -351,10 +359,10 @@ def train(
     stages.check_seeds_of(chosen, [first])
     task = stages.TrainTask(
         benchmark="datacomp",
-        recipe=_absolute(recipe) if recipe else scale,
-        packed=_absolute(data),
+        recipe=absolute(recipe) if recipe else scale,
+        packed=absolute(data),
         seed=first,
-        out=_absolute(model),
+        out=absolute(model),
         num_threads=threads,
     )
     run = partial(
@@ -363,10 +371,8 @@ def train(
     if cluster is not None:
         if (gpus is None) == (processes is None):
             raise BatchError("--cluster needs either --gpus N or --processes N")
-        together = partial(
-            _train_on_cluster, run=run, address=cluster, gpus=gpus, processes=processes
-        )
-        stages.train_one(task, run=together)
+        number = gpus or processes or 1
+        train_together(task, run, address=cluster, num_processes=number, use_gpu=gpus is not None)
     elif gpus or processes:
         raise BatchError("--gpus and --processes are for --cluster; on one machine use torchrun")
     elif process_of()[0] > 0:
@@ -403,36 +409,9 @@ def train_scorer(
     out(f"scores {record.id} ({tiny_clip.NAME}): {counts['scored']:,} of {counts['rows']:,} pairs")
 
 
-def _absolute(place: str) -> str:
-    """A path that means the same in another process; URIs stay as they are."""
-    return place if "://" in place else str(Path(place).absolute())
-
-
 def _progress() -> Callable[[str], None] | None:
     """Lines for a log file; on a terminal there is a bar instead."""
     return None if console.is_terminal else say
-
-
-def _train_on_cluster(
-    task: TrainTask,
-    *,
-    run: Callable[[TrainTask], str],
-    address: str,
-    gpus: int | None,
-    processes: int | None,
-) -> str:
-    from pipelines.cluster_train import run_together
-
-    run_together(
-        run,
-        task,
-        address=address,
-        num_processes=gpus or processes or 1,
-        use_gpu=gpus is not None,
-        num_cpus=task.num_threads,
-        folder=task.out,
-    )
-    return task.out
 
 
 # ---- evaluate

@@ -22,8 +22,10 @@ from leaderboard.cli import (
     Processes,
     RecipeFile,
     Workspace,
+    absolute,
     show_pool,
     show_record,
+    train_together,
 )
 from pipelines.commands import (
     BAD_DATA,
@@ -45,7 +47,6 @@ if TYPE_CHECKING:
     from dclm.plan import Plan
     from dclm.recipe import Recipe
     from dclm.remote_pool import Cost
-    from leaderboard.round import TrainTask
 
 EXIT_CODES |= {
     PlanError: USAGE,
@@ -430,15 +431,18 @@ def train(
     chosen = load_recipe(recipe or scale)
     task = stages.TrainTask(
         benchmark="dclm",
-        recipe=_absolute(recipe) if recipe else scale,
-        packed=_absolute(packed),
+        recipe=absolute(recipe) if recipe else scale,
+        packed=absolute(packed),
         seed=chosen.seeds[0] if seed is None else seed,
-        out=_absolute(model),
+        out=absolute(model),
         num_threads=threads,
     )
     run = partial(stages.run_training, wandb=wandb)
     if cluster is not None:
-        _train_on_cluster(task, run, cluster, gpus=gpus, processes=processes)
+        if (gpus is None) == (processes is None):
+            raise PlanError("--cluster needs either --gpus N or --processes N")
+        number = gpus or processes or 1
+        train_together(task, run, address=cluster, num_processes=number, use_gpu=gpus is not None)
     elif gpus or processes:
         raise PlanError("--gpus and --processes are for --cluster; on one machine use torchrun")
     elif int(os.environ.get("RANK", "0")) > 0:
@@ -468,11 +472,6 @@ def export(
         out(f"{model} for {to} in {folder}: {', '.join(names)}")
 
 
-def _absolute(place: str) -> str:
-    """A path that means the same in another process; URIs stay as they are."""
-    return place if "://" in place else str(Path(place).absolute())
-
-
 def _progress(recipe: Recipe) -> Callable[[int, int, float, float], None] | None:
     """Lines for a log file; on a terminal there is a bar instead."""
     if console.is_terminal:
@@ -491,35 +490,6 @@ def _progress(recipe: Recipe) -> Callable[[int, int, float, float], None] | None
         say(progress_line(recipe, step, total, loss, tokens_per_second, peak_flops=peak))
 
     return progress
-
-
-def _train_on_cluster(
-    task: TrainTask,
-    run: Callable[[TrainTask], str],
-    address: str,
-    *,
-    gpus: int | None,
-    processes: int | None,
-) -> None:
-    from leaderboard import round as stages
-    from pipelines.cluster_train import run_together
-
-    if (gpus is None) == (processes is None):
-        raise PlanError("--cluster needs either --gpus N or --processes N")
-
-    def together(one: TrainTask) -> str:
-        run_together(
-            run,
-            one,
-            address=address,
-            num_processes=gpus or processes or 1,
-            use_gpu=gpus is not None,
-            num_cpus=one.num_threads,
-            folder=one.out,
-        )
-        return one.out
-
-    stages.train_one(task, run=together)
 
 
 def _plan_text(made: Plan, memory_bytes: float) -> str:

@@ -7,7 +7,7 @@ A benchmark's `__main__` calls `command_line(name)`; what only that benchmark ha
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +22,7 @@ from pipelines.progress import say
 
 if TYPE_CHECKING:
     from leaderboard.ranking import Row
+    from leaderboard.round import TrainTask
 
 EXIT_CODES[RuleError] = BAD_DATA
 EXIT_CODES[UnknownName] = USAGE
@@ -448,11 +449,45 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
     return told
 
 
+def absolute(place: str) -> str:
+    """A path that means the same in another process; URIs stay as they are."""
+    return place if "://" in place else str(Path(place).absolute())
+
+
+def train_together(
+    task: TrainTask,
+    run: Callable[[TrainTask], str],
+    *,
+    address: str,
+    num_processes: int,
+    use_gpu: bool,
+) -> None:
+    """Train one model in several processes of a Ray cluster, with a bar."""
+    from leaderboard import round as stages
+    from pipelines.cluster_train import run_together
+
+    def together(one: TrainTask) -> str:
+        run_together(
+            run,
+            one,
+            address=address,
+            num_processes=num_processes,
+            use_gpu=use_gpu,
+            num_cpus=one.num_threads,
+            folder=one.out,
+        )
+        return one.out
+
+    stages.train_one(task, run=together)
+
+
 __all__ = [
     "CORES",
     "Cluster",
     "Processes",
     "RecipeFile",
+    "absolute",
     "command_line",
     "show_record",
+    "train_together",
 ]
