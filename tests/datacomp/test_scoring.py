@@ -128,3 +128,15 @@ def test_models_and_weights_that_open_clip_does_not_have_are_named() -> None:
         load("ViT-B32/openai")
     with pytest.raises(DataError, match=r"no weights 'nope' of ViT-B-32; it has openai, laion400m"):
         load("ViT-B-32/nope")
+
+
+def test_a_missing_package_is_told_with_the_extra_that_brings_it(monkeypatch, tmp_path) -> None:
+    from datacomp import stages
+    from datacomp.errors import TrainError
+
+    def load(model: str) -> None:
+        raise ModuleNotFoundError("No module named 'open_clip'", name="open_clip")
+
+    monkeypatch.setattr("datacomp.scoring.load", load)
+    with pytest.raises(TrainError, match=r"open_clip is not installed; .* pip install -e"):
+        stages.load(str(tmp_path))
