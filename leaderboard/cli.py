@@ -430,23 +430,14 @@ def _show_board(submissions: Path, *, json: bool, only: list[str] | None = None)
 
 
 def verdicts(rows: Sequence[Row]) -> list[str]:
-    """For each group of rows that may be compared, whether its first one is shown to be ahead."""
-    told = []
+    """For each group of rows that may be compared, who is ahead, and whether to believe it."""
+    from leaderboard.views import verdict
+
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         key = (row.benchmark, row.scale, row.track, row.pool_id, row.suite_version)
         groups.setdefault(key, []).append(row)
-    for group in groups.values():
-        leader, others = group[0], group[1:]
-        tied = [row.method for row in others if row.tied_with_leader]
-        if tied:
-            told.append(
-                f"{leader.method} has the best score, but is not shown to be ahead of "
-                f"{', '.join(tied)}: the interval of the difference holds zero."
-            )
-        elif others:
-            told.append(f"{leader.method} is ahead of all others: no interval holds zero.")
-    return told
+    return [verdict(group) for group in groups.values()]
 
 
 def absolute(place: str) -> str:
