@@ -7,7 +7,7 @@ to share between threads.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import RLock
 from typing import Literal
@@ -126,7 +126,8 @@ class Library:
             metric = view.metric or (metrics[0] if metrics else "")
             rows = self._ranked(copy, chosen.key, metric) if chosen else []
             revision = copy.revision
-        kept = [row for row in rows if _fits(row, view)]
+        filtered = view.q or view.recheck or view.kind or view.since or view.until
+        kept = [row for row in rows if _fits(row, view)] if filtered else rows
         kept = sorted_rows(kept, view.sort, view.order)
         return Page(
             benchmark=benchmark,
@@ -259,6 +260,8 @@ def _fits(row: Row, view: View) -> bool:
 
 def sorted_rows(rows: Sequence[Row], sort: str, order: str) -> list[Row]:
     """Rows by one column; rows without a value come last, ties in order of rank."""
+    if sort == "rank" and order != "down":
+        return list(rows)
     higher = bool(rows) and rows[0].headline.higher_is_better
     up = {"rank": True, "method": True, "team": True, "score": not higher, "stderr": True}
     up["behind"] = True
@@ -272,24 +275,26 @@ def sorted_rows(rows: Sequence[Row], sort: str, order: str) -> list[Row]:
 
 def column(row: Row, name: str) -> float | str | None:
     """The value of a column, or of a task, by which rows are sorted."""
-    values: Mapping[str, float | str | None] = {
-        "rank": row.rank,
-        "method": row.method.casefold(),
-        "team": row.team.casefold(),
-        "score": row.headline.value,
-        "stderr": row.headline.stderr,
-        "behind": row.behind_leader.value if row.behind_leader else 0.0,
-        "baseline": row.over_baseline.value if row.over_baseline else None,
-        "size": row.dataset.size,
-        "kept": row.kept_fraction,
-        "params": row.params,
-        "compute": row.flops,
-        "seeds": len(row.seeds),
-        "date": row.date or None,
-    }
-    if name in values:
-        return values[name]
+    if name in VALUES:
+        return VALUES[name](row)
     return next((task.value for task in row.tasks if task.task == name), None)
+
+
+VALUES: Mapping[str, Callable[[Row], float | str | None]] = {
+    "rank": lambda row: row.rank,
+    "method": lambda row: row.method.casefold(),
+    "team": lambda row: row.team.casefold(),
+    "score": lambda row: row.headline.value,
+    "stderr": lambda row: row.headline.stderr,
+    "behind": lambda row: row.behind_leader.value if row.behind_leader else 0.0,
+    "baseline": lambda row: row.over_baseline.value if row.over_baseline else None,
+    "size": lambda row: row.dataset.size,
+    "kept": lambda row: row.kept_fraction,
+    "params": lambda row: row.params,
+    "compute": lambda row: row.flops,
+    "seeds": lambda row: len(row.seeds),
+    "date": lambda row: row.date or None,
+}
 
 
 __all__ = ["Group", "Library", "Page", "View", "group_of", "key_of"]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from evals.aggregate import aggregate
 from leaderboard.app import COOKIE, Rates, create_app
 from leaderboard.auth import Rate, create_token, open_session
 from leaderboard.bundle import Limits
@@ -226,6 +227,26 @@ def test_versions_of_a_score_rank_the_same_entries(
         assert told["rows"][0]["method"] == best
         assert len(told["rows"]) == 3
     assert running.client.get(board, params={"metric": "nothing"}).status_code == 404
+
+
+def test_core_ranks_the_same_entries_in_version_1_and_2(local: Running, tmp_path: Path) -> None:
+    """Two whole bundles of CORE: 23 tasks with as many questions as they have."""
+    ids = [
+        local.accept(make_zip(tmp_path, scale="400m-1x", method=f"m{n}", skill=skill, chance=n))
+        for n, skill in enumerate((0.5, 0.6))
+    ]
+    board = "/api/v1/boards/dclm/400m-1x/filtering"
+    for version in ("v2", "v1"):
+        page = local.client.get(board, params={"metric": f"core_{version}"}).json()
+        assert page["metrics"] == ["core_v2", "core_v1", "mmlu"]
+        assert [row["submission_id"] for row in page["rows"]] == ids[::-1]
+        for row in page["rows"]:
+            icl = {task["task"]: task["value"] for task in row["tasks"]}
+            expected = aggregate(icl, version).core  # of the single tasks, by another function
+            assert row["headline"]["value"] == pytest.approx(expected)
+        assert page["rows"][1]["behind_leader"]["low"] > 0
+        html = local.client.get("/boards/dclm/400m-1x/filtering", params={"metric": "core_v1"})
+        assert '<strong aria-current="true">core v1</strong>' in html.text
 
 
 def test_questions_compare_and_bundle_are_public_once_accepted(
