@@ -106,7 +106,6 @@ def serve(
     """Serve the board, its API and its pages; check what is submitted."""
     from leaderboard.server import serve as run_server
 
-    out(f"http://{host}:{port}/")
     run_server(
         database=database,
         files=files,

@@ -10,7 +10,6 @@ import asyncio
 import hashlib
 import os
 import tempfile
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -183,6 +182,24 @@ class BodyLimit:
             await answer(scope, receive, send)
 
 
+class SafeHeaders:
+    """Puts the headers that keep a browser safe on every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self.headers = {name.encode(): value.encode() for name, value in HEADERS.items()}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                there = {name for name, _ in message["headers"]}
+                more = [(n, value) for n, value in self.headers.items() if n not in there]
+                message["headers"] = [*message["headers"], *more]
+            await send(message)
+
+        await self.app(scope, receive, with_headers if scope["type"] == "http" else send)
+
+
 def problem(status: int, text: str, faults: tuple[Fault, ...] = ()) -> Response:
     """An error as JSON."""
     told = Problem(error=text, faults=faults).model_dump(mode="json")
@@ -215,14 +232,7 @@ def create_app(service: Service, *, rates: Rates | None = None, pages: bool = Tr
     app.state.rates = rates or Rates.usual()
     app.add_middleware(BodyLimit, upload_bytes=service.limits.bundle_bytes + SMALL_BODY)
 
-    @app.middleware("http")
-    async def headers(
-        request: Request, call_next: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
-        response = await call_next(request)
-        for name, value in HEADERS.items():
-            response.headers.setdefault(name, value)
-        return response
+    app.add_middleware(SafeHeaders)
 
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _bad_request)

@@ -65,8 +65,10 @@ def _table(source: str) -> list[dict[str, str]]:
             data = answer.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
             raise DataError(f"{source} is longer than {MAX_BYTES:,} bytes; get it by hand")
-    else:
+    elif Path(source).is_file():
         data = Path(source).read_bytes()
+    else:
+        raise FileNotFoundError(f"there is no {source}; name a file, an address, or `official`")
     try:
         lines = list(csv.DictReader(io.StringIO(data.decode())))
     except (UnicodeDecodeError, csv.Error) as error:

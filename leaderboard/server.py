@@ -17,6 +17,7 @@ from leaderboard.app import Rates, create_app
 from leaderboard.bundle import Limits
 from leaderboard.service import Service
 from leaderboard.store import DEFAULT, LEASE_SECONDS, Store
+from pipelines.commands import out
 from pipelines.storage import open_store
 
 log = logging.getLogger("leaderboard")
@@ -56,6 +57,7 @@ def serve(
     ]
     for keeper in keepers:
         keeper.start()
+    out(f"http://{host}:{port}/")
     try:
         uvicorn.run(
             app,
