@@ -263,14 +263,14 @@ async def _bad_request(request: Request, error: Exception) -> Response:
 # ---- who asks
 
 
-def service_of(request: Request) -> Service:
+async def service_of(request: Request) -> Service:
     found: Service = request.app.state.service
     return found
 
 
 def caller(request: Request) -> Caller:
     """Who asks, by bearer token or by the page's cookie. 401 for a token that is not known."""
-    service, rates = service_of(request), request.app.state.rates
+    service, rates = request.app.state.service, request.app.state.rates
     told = request.headers.get("authorization", "")
     if told:
         kind, _, secret = told.partition(" ")
@@ -604,10 +604,18 @@ def _moved(service: Service, id: str, after: Any, token: Token, why: str) -> Hel
         raise HTTPException(409, str(error)) from None
 
 
-def tagged(request: Request, body: bytes, media_type: str) -> Response:
+def tag_of(body: bytes) -> str:
+    """The ETag of a body."""
+    return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+
+
+def tagged(request: Request, body: bytes, media_type: str, *, tag: str = "") -> Response:
     """A body with its ETag; 304 when the caller has it."""
-    tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    tag = tag or tag_of(body)
     headers = {"etag": tag, "cache-control": "no-cache"}
     if tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     return Response(body, media_type=media_type, headers=headers)
+
+
+__all__ = ["create_app"]

@@ -6,6 +6,8 @@ to share between threads.
 
 from __future__ import annotations
 
+import math
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +42,7 @@ SORTS = (
 )
 Order = Literal["up", "down"]
 MAX_LIMIT = 1000
+FRESH = 0.02
 
 
 class View(Frozen):
@@ -102,13 +105,26 @@ class Library:
         self._most = most_boards
         self._copies: OrderedDict[tuple[str, str, str], _Copy] = OrderedDict()
         self._lock = RLock()
+        self._asked = -math.inf
+        self._changes = 0
+        self._revision = 0
 
     def revision(self) -> int:
-        return self.store.revision()
+        """The board's revision, at most `FRESH` seconds old; what this process changed is seen."""
+        now = time.monotonic()
+        if now > self._asked + FRESH or self._changes != self.store.changes:
+            self._asked, self._changes = now, self.store.changes
+            self._revision = self.store.revision()
+        return self._revision
 
     def boards(self) -> list[Board]:
         """The boards that have rows: scales in the order of the rule book, then the others."""
         return sorted(self.store.boards(), key=_order_of)
+
+    def warm(self) -> None:
+        """Read and rank every board, so that the first reader need not wait."""
+        for board in self.boards():
+            self.page(board.benchmark, board.scale, board.track, View())
 
     def page(self, benchmark: str, scale: str, track: str, view: View) -> Page:
         """The rows of a view. KeyError names a group or metric that is not there."""

@@ -82,7 +82,7 @@ class Figure(Frozen):
 
     @property
     def value(self) -> float:
-        return float(np.mean(self.values))
+        return sum(self.values) / len(self.values)
 
     @property
     def stderr(self) -> float | None:

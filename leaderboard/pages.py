@@ -8,7 +8,6 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from threading import Lock
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Form, Query, Request, Response
@@ -29,6 +28,7 @@ from leaderboard.app import (
     key_checked,
     problem,
     seen,
+    tag_of,
     tagged,
     take,
 )
@@ -47,40 +47,55 @@ LOGIN = "/login?next="
 
 
 class Kept:
-    """Finished pages by address, until the board changes."""
+    """Finished pages with their tags by address, until the board changes.
+
+    Used from the event loop alone; a page is made once, in a thread, whoever waits for it.
+    """
 
     def __init__(self, most: int = 512) -> None:
         self.most = most
         self.revision = -1
-        self.pages: OrderedDict[str, bytes] = OrderedDict()
-        self.lock = Lock()
+        self.pages: OrderedDict[str, tuple[bytes, str]] = OrderedDict()
+        self.made: dict[str, asyncio.Task[tuple[bytes, str]]] = {}
 
-    def get(self, revision: int, address: str, make: Callable[[], str]) -> bytes:
-        with self.lock:
-            if revision != self.revision:
-                self.pages.clear()
-                self.revision = revision
-            if (found := self.pages.get(address)) is not None:
-                self.pages.move_to_end(address)
-                return found
-        made = make().encode()
-        with self.lock:
-            if revision == self.revision:
-                self.pages[address] = made
-                while len(self.pages) > self.most:
-                    self.pages.popitem(last=False)
-        return made
+    async def get(self, revision: int, address: str, make: Callable[[], str]) -> tuple[bytes, str]:
+        if revision != self.revision:
+            self.pages.clear()
+            self.made.clear()
+            self.revision = revision
+        if (found := self.pages.get(address)) is not None:
+            self.pages.move_to_end(address)
+            return found
+        task = self.made.get(address)
+        if task is None:
+            task = asyncio.create_task(asyncio.to_thread(_tagged, make))
+            self.made[address] = task
+        try:
+            found = await asyncio.shield(task)
+        finally:
+            if task.done() and self.made.get(address) is task:
+                del self.made[address]
+        if revision == self.revision:
+            self.pages[address] = found
+            while len(self.pages) > self.most:
+                self.pages.popitem(last=False)
+        return found
 
 
-def public(request: Request, service: Service, make: Callable[[], str]) -> Response:
+def _tagged(make: Callable[[], str]) -> tuple[bytes, str]:
+    body = make().encode()
+    return body, tag_of(body)
+
+
+async def public(request: Request, service: Service, make: Callable[[], str]) -> Response:
     """A page that is the same for everybody, kept until the board changes."""
     kept: Kept = request.app.state.kept
     address = f"{request.url.path}?{request.url.query}"
     try:
-        body = kept.get(service.library.revision(), address, make)
+        body, tag = await kept.get(service.library.revision(), address, make)
     except KeyError as error:
         raise HTTPException(404, str(error.args[0])) from None
-    return tagged(request, body, HTML)
+    return tagged(request, body, HTML, tag=tag)
 
 
 def private(text: str, status: int = 200) -> Response:
@@ -94,11 +109,11 @@ def add_pages(app: FastAPI) -> None:
     show = {"include_in_schema": False, "response_class": HTMLResponse}
 
     @app.get("/", **show)  # type: ignore[arg-type]
-    def front(request: Request, service: Serves) -> Response:
-        return public(request, service, lambda: front_text(service, LINKS))
+    async def front(request: Request, service: Serves) -> Response:
+        return await public(request, service, lambda: front_text(service, LINKS))
 
     @app.get("/boards/{benchmark}/{scale}/{track}", **show)  # type: ignore[arg-type]
-    def board(
+    async def board(
         benchmark: Name,
         scale: Name,
         track: Name,
@@ -110,10 +125,10 @@ def add_pages(app: FastAPI) -> None:
             page = service.library.page(benchmark, scale, track, view)
             return views.board_page(page, view, LINKS)
 
-        return public(request, service, make)
+        return await public(request, service, make)
 
     @app.get("/boards/{benchmark}/{scale}/{track}/plots", **show)  # type: ignore[arg-type]
-    def plots(
+    async def plots(
         benchmark: Name,
         scale: Name,
         track: Name,
@@ -126,10 +141,10 @@ def add_pages(app: FastAPI) -> None:
             page = service.library.page(benchmark, scale, track, wide)
             return views.plots_page(page, view, LINKS)
 
-        return public(request, service, make)
+        return await public(request, service, make)
 
     @app.get("/scales/{benchmark}", **show)  # type: ignore[arg-type]
-    def scales(
+    async def scales(
         benchmark: Name,
         request: Request,
         service: Serves,
@@ -140,18 +155,18 @@ def add_pages(app: FastAPI) -> None:
             told = across_scales(service.library, benchmark, track=track, metric=metric)
             return views.scales_page(benchmark, told, LINKS)
 
-        return public(request, service, make)
+        return await public(request, service, make)
 
     @app.get("/help", **show)  # type: ignore[arg-type]
-    def help_index(request: Request, service: Serves) -> Response:
-        return public(request, service, lambda: views.help_page("", LINKS))
+    async def help_index(request: Request, service: Serves) -> Response:
+        return await public(request, service, lambda: views.help_page("", LINKS))
 
     @app.get("/help/{topic}", **show)  # type: ignore[arg-type]
-    def help_topic(topic: Name, request: Request, service: Serves) -> Response:
-        return public(request, service, lambda: views.help_page(topic, LINKS))
+    async def help_topic(topic: Name, request: Request, service: Serves) -> Response:
+        return await public(request, service, lambda: views.help_page(topic, LINKS))
 
     @app.get("/compare", **show)  # type: ignore[arg-type]
-    def compare(
+    async def compare(
         request: Request,
         service: Serves,
         id: Annotated[list[Id], Query(max_length=4)] = [],  # noqa: B006
@@ -166,21 +181,26 @@ def add_pages(app: FastAPI) -> None:
             found: Any = compare_tasks(service, rows) if len(rows) > 1 else []
             return views.compare_page(rows, found, [], LINKS)
 
-        return public(request, service, make)
+        return await public(request, service, make)
 
     @app.get("/submissions/{id}", **show)  # type: ignore[arg-type]
-    def submission(
+    async def submission(
         id: Id,
         request: Request,
         service: Serves,
         asks: Asks,
         rival: Annotated[str, Query(max_length=32)] = "",
     ) -> Response:
-        held = seen(service, asks, id)
+        held = await asyncio.to_thread(seen, service, asks, id)
         if held.state == "accepted" and asks.token is None:
-            return public(request, service, lambda: submission_text(service, held, LINKS, rival))
+            return await public(
+                request, service, lambda: submission_text(service, held, LINKS, rival)
+            )
         may = _may(asks, held)
-        return private(submission_text(service, held, LINKS, rival, inside=True, may=may))
+        text = await asyncio.to_thread(
+            submission_text, service, held, LINKS, rival, inside=True, may=may
+        )
+        return private(text)
 
     @app.get("/submissions/{id}/tasks/{task}", **show)  # type: ignore[arg-type]
     def questions(

@@ -57,6 +57,7 @@ def serve(
     ]
     for keeper in keepers:
         keeper.start()
+    Thread(target=service.library.warm, daemon=True).start()
     out(f"http://{host}:{port}/")
     try:
         uvicorn.run(

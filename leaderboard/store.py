@@ -107,6 +107,7 @@ class Store:
         self.url = url
         self.engine = _engine(url)
         self.writer = self.engine.execution_options(immediate=True)
+        self.changes = 0  # of the board, by this process
         if migrate:
             self.migrate()
         self._check_version()
@@ -247,6 +248,7 @@ class Store:
             connection.execute(delete(t.rows).where(t.rows.c.id == row.submission_id))
             connection.execute(insert(t.rows).values(**_stored(row, now)))
             _bump(connection)
+        self.changes += 1
         return before is None
 
     # ---- checks
@@ -341,6 +343,7 @@ class Store:
             _note(connection, id, who, before.state, after, why)
             if "accepted" in (before.state, after):
                 _bump(connection)
+        self.changes += 1
         return self.get(id)
 
     def rechecked(
@@ -361,6 +364,7 @@ class Store:
             )
             _note(connection, id, who, held.state, held.state, f"recheck: {level}; {why}")
             _bump(connection)
+        self.changes += 1
 
     # ---- looking
 
