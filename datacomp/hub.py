@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +33,7 @@ from pipelines.records import (
     parse_record,
     sha256_file,
 )
-from pipelines.storage import LocalStore, write_bytes
+from pipelines.storage import Done, Store, commit, copy_into, find_done, open_store, write_bytes
 
 METADATA = "metadata"
 REPOSITORIES = {
@@ -132,7 +133,7 @@ class Source(Frozen):
             return
         from huggingface_hub import hf_hub_download
 
-        folder = part.parent / ".hub"
+        folder = part.parent / f".hub-{file.name}"  # what was fetched of it stays for the next try
         try:
             fetched = hf_hub_download(
                 str(self.repository),
@@ -156,11 +157,16 @@ def _unreachable(source: Source, error: Exception) -> str:
 
 
 class FileTask(Frozen):
-    """One file to be there, whole."""
+    """One file to be there, whole. `place` is the pool's folder or prefix."""
 
     source: Source
     file: Listed
-    folder: str
+    place: str
+
+    @property
+    def key(self) -> str:
+        """What the commit on a bucket is called."""
+        return f"m-{digest([self.source.shown, self.file.model_dump()])[:24]}"
 
 
 def open_source(scale: str, given: str) -> Source:
@@ -173,24 +179,23 @@ def open_source(scale: str, given: str) -> Source:
 
 
 def fetch_metadata(
-    scale: str, place: Path, *, source: Source, features: bool, map_tasks: MapTasks
+    scale: str, place: str, *, source: Source, features: bool, map_tasks: MapTasks
 ) -> PoolRecord:
-    """Fetch the tables of a pool into `metadata/`, and its features where they are wanted.
+    """Fetch the tables of a pool into `metadata/` below a folder or a bucket's prefix.
+
+    Its features come too where they are wanted.
 
     Files that are there and whole are not fetched again. The record names the tables only, so the
     same pool has the same id with features and without.
     """
     started = now()
     listing = [file for file in source.listing() if features or file.name.endswith(".parquet")]
-    folder = place / METADATA
-    folder.mkdir(parents=True, exist_ok=True)
-    tasks = [FileTask(source=source, file=file, folder=str(folder)) for file in listing]
+    tasks = [FileTask(source=source, file=file, place=place) for file in listing]
     total = sum(file.num_bytes for file in listing)
     with progress_step("fetch tables", total=total, unit="bytes") as bar:
         files = map_tasks(
             fetch_file, tasks, on_result=lambda n, _: bar.advance(listing[n].num_bytes)
         )
-    shutil.rmtree(folder / ".hub", ignore_errors=True)
     tables = [file for file in files if file.name.endswith(".parquet")]
     record = PoolRecord.seal(
         work=PoolWork(
@@ -207,9 +212,9 @@ def fetch_metadata(
         ),
         parents={},
         outputs=tables,
-        made_by=made_by(started, locations={"source": source.shown, "out": str(place)}),
+        made_by=made_by(started, locations={"source": source.shown, "out": place}),
     )
-    store = LocalStore(place)
+    store = open_store(place)
     if store.exists(RECORD):
         standing = parse_record(store.read_bytes(RECORD), source=f"{place}/{RECORD}")
         if standing.id != record.id:
@@ -222,14 +227,44 @@ def fetch_metadata(
 
 
 def fetch_file(task: FileTask) -> File:
-    """One file in its place, verified. PoolError when its bytes are not those of the listing."""
-    wanted = task.file
-    path = Path(task.folder) / wanted.name
-    if path.is_file() and path.stat().st_size == wanted.num_bytes:
+    """One file in its place, verified. PoolError when its bytes are not those of the listing.
+
+    On a disk a file that is there is hashed again; on a bucket the commit of it is looked for, and
+    its size.
+    """
+    store = open_store(task.place)
+    name = f"{METADATA}/{task.file.name}"
+    path = store.local_path(name)
+    if path is None:
+        return _to_bucket(task, store, name)
+    if path.is_file() and path.stat().st_size == task.file.num_bytes:
         sha256 = sha256_file(path)
-        if wanted.sha256 in (None, sha256):
-            return _named(wanted, sha256)
-    part = path.with_name(f".{wanted.name}.part")
+        if task.file.sha256 in (None, sha256):
+            return _named(task.file, sha256)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    file = _fetch_to(task, part)
+    os.replace(part, path)
+    shutil.rmtree(path.parent / f".hub-{path.name}", ignore_errors=True)
+    return file
+
+
+def _to_bucket(task: FileTask, store: Store, name: str) -> File:
+    sizes = {entry.name: entry.num_bytes for entry in store.list(name)}
+    there = find_done(store, task.key)
+    if there is not None and sizes.get(name) == task.file.num_bytes:
+        return there.files[0]
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder) / task.file.name
+        file = _fetch_to(task, part)
+        with part.open("rb") as source, store.create(name) as target:
+            copy_into(source, target, chunk_bytes=8 << 20)
+    return commit(store, Done(key=task.key, files=(file,))).files[0]
+
+
+def _fetch_to(task: FileTask, part: Path) -> File:
+    """Fetch a file to `part` and verify it."""
+    wanted = task.file
     task.source.fetch(wanted, part)
     size, sha256 = part.stat().st_size, sha256_file(part)
     if size != wanted.num_bytes or wanted.sha256 not in (None, sha256):
@@ -238,7 +273,6 @@ def fetch_file(task: FileTask) -> File:
             f"{wanted.path} of {task.source.shown} came with {size:,} bytes and sha256 {sha256}, "
             f"expected {wanted.num_bytes:,} and {wanted.sha256}; run the same command again"
         )
-    os.replace(part, path)
     return _named(wanted, sha256)
 
 

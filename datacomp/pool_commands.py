@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -56,7 +55,7 @@ def pool(
     scale: Annotated[str, typer.Option(help="tiny, small, medium, large, xlarge, or datacomp_1b.")],
     workspace: Workspace = RUNS,
     folder: Annotated[
-        Path | None, typer.Option("--out", help="Default: pools/ of the workspace.")
+        str | None, typer.Option("--out", help="A folder or s3://; default: in the workspace.")
     ] = None,
     source: Annotated[
         str, typer.Option(help="hf, or a folder with a copy of the published tables.")
@@ -93,25 +92,25 @@ def pool(
     if scale == "tiny":
         show_pool(pools.open_scale(scale, workspace=workspace, map_tasks=map_tasks), json=json)
         return
-    place = folder or pools.folder(scale, workspace=workspace)
+    place = (folder or str(pools.folder(scale, workspace=workspace))).rstrip("/")
     given = hub.open_source(scale, source)
     if dry_run:
         told = hub.estimate(scale, given.listing(), workers=workers)
         show_json(told) if json else out(estimate_text(told))
         return
     hub.fetch_metadata(scale, place, source=given, features=features, map_tasks=map_tasks)
-    opened = pools.open_pairs(str(place))
+    opened = pools.open_pairs(place)
     if metadata_only:
         show_pool(opened, json=json)
         return
     record = download(
         opened,
-        out=str(place / pools.SHARDS),
+        out=f"{place}/{pools.SHARDS}",
         map_tasks=map_tasks,
         options=_options(changed, blur, connections, timeout, retries),
         retry_failed=retry_failed,
     )
-    show_pictures(record, str(place / pools.SHARDS), json=json)
+    show_pictures(record, f"{place}/{pools.SHARDS}", json=json)
 
 
 def show_pool(opened: Pool, *, json: bool) -> None:
