@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any, TypeVar
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -26,6 +27,8 @@ R = TypeVar("R")
 
 RETRIES = 5  # of a task whose worker or node was lost; errors of the task itself are not retried
 IN_FLIGHT_PER_CPU = 2
+ENDED_AT_ONCE = 16  # a look waits for this part of what is in flight, or for LOOK_SECONDS
+LOOK_SECONDS = 1.0
 LOCAL_OBJECT_STORE_BYTES = 256 << 20  # results are small: names, checksums, counts
 KNOCK_SECONDS = 10
 FORWARDED = ("AWS_", "OMP_NUM_THREADS", "XDG_CACHE_HOME")
@@ -108,13 +111,14 @@ class RayMap:
         upcoming = iter(enumerate(items))
         try:
             while True:
-                for index, item in upcoming:
+                wanted = self._in_flight() - len(waiting)
+                for index, item in islice(upcoming, max(wanted, 0)):
                     waiting[run.remote(item)] = index
-                    if len(waiting) >= self._in_flight():
-                        break
                 if not waiting:
                     return results
-                ready, _ = ray.wait(list(waiting), num_returns=1)
+                # Asking for one at a time would look through all that wait for each that ends.
+                some = max(1, len(waiting) // ENDED_AT_ONCE)
+                ready, _ = ray.wait(list(waiting), num_returns=some, timeout=LOOK_SECONDS)
                 for reference in ready:
                     index = waiting.pop(reference)
                     try:
