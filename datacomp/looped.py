@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -50,6 +51,7 @@ def run(
     *,
     seed: int,
     rank: int,
+    world: int,
     parts: int,
     num_threads: int,
     progress: Callable[[str], None] | None = None,
@@ -81,6 +83,7 @@ def run(
     with ExitStack() as stack:
         for place, name, value in replaced:
             stack.enter_context(_replaced(place, name, value))
+        stack.enter_context(_told(rank, world))
         stack.enter_context(_listening(messages))
         told = clip_main.main(argv)
     if told not in (None, 0):
@@ -96,6 +99,23 @@ def _replaced(place: Any, name: str, value: Any) -> Iterator[None]:
         yield
     finally:
         setattr(place, name, before)
+
+
+@contextmanager
+def _told(rank: int, world: int) -> Iterator[None]:
+    """Say how many processes there are: to open_clip a Slurm job's script is all of its tasks."""
+    local = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
+    told = {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": local}
+    before = {name: os.environ.get(name) for name in told}
+    os.environ.update(told)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 class _Chance:

@@ -114,11 +114,15 @@ def accumulation(recipe: Recipe, *, num_gpus: int, fitting: int | None = None) -
 
 
 def process_of(environment: Mapping[str, str] | None = None) -> tuple[int, int]:
-    """This process's number and how many there are, as torchrun, Ray or Slurm tells them."""
+    """This process's number and how many there are, as torchrun, Ray or srun tells them.
+
+    A Slurm job's own script, and a shell that `salloc` gave, are one process each.
+    """
     told = os.environ if environment is None else environment
-    for number, count in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
-        if count in told:
-            return int(told.get(number, "0")), int(told[count])
+    if "WORLD_SIZE" in told:
+        return int(told.get("RANK", "0")), int(told["WORLD_SIZE"])
+    if "SLURM_STEP_ID" in told and "SLURM_NTASKS" in told:
+        return int(told.get("SLURM_PROCID", "0")), int(told["SLURM_NTASKS"])
     return 0, 1
 
 

@@ -96,6 +96,11 @@ def train(
     if standing is not None:
         return standing
     rank, world = process_of()
+    if world > 1 and "MASTER_ADDR" not in os.environ:
+        raise TrainError(
+            f"{world} processes were started, but MASTER_ADDR does not say where they meet; start "
+            "them with torchrun, or with deploy/slurm-train.sh"
+        )
     parts = accumulation(recipe, num_gpus=world, fitting=max_batch)
     shards = _shards(source, record)
     place.root.mkdir(parents=True, exist_ok=True)
@@ -121,6 +126,7 @@ def train(
         recipe,
         seed=seed,
         rank=rank,
+        world=world,
         parts=parts,
         num_threads=num_threads,
         progress=progress,

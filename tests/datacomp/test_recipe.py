@@ -109,7 +109,8 @@ def test_open_clip_knows_every_argument() -> None:
     [
         ({}, (0, 1)),
         ({"RANK": "3", "WORLD_SIZE": "8"}, (3, 8)),
-        ({"SLURM_PROCID": "5", "SLURM_NTASKS": "16"}, (5, 16)),
+        ({"SLURM_PROCID": "5", "SLURM_NTASKS": "16", "SLURM_STEP_ID": "0"}, (5, 16)),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "16"}, (0, 1)),
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "RANK": "1", "WORLD_SIZE": "2"}, (1, 2)),
     ],
 )

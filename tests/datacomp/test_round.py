@@ -135,3 +135,22 @@ def test_an_unknown_seed_is_refused(played: Path) -> None:
     current = stages.open_round("datacomp", "tiny", workspace=str(played), map_tasks=map_here)
     with pytest.raises(RuleError, match=r"seed 9 is not allowed at scale tiny; allowed: 0, 1, 2"):
         stages.check_seeds(current, [9])
+
+
+def test_the_scorer_is_the_raw_model_and_its_scores_select(played: Path) -> None:
+    from datacomp import tiny_clip
+
+    current = stages.open_round("datacomp", "tiny", workspace=str(played), map_tasks=map_here)
+    record = tiny_clip.train_scorer(current)
+    assert record.counts["scored"] == record.counts["rows"] == 120
+    best = {
+        "name": "best",
+        "steps": [
+            {"scores": {"of": "tiny_clip", "column": "s"}},
+            {"select": {"by": "s", "fraction": 0.25, "missing": "drop"}},
+        ],
+    }
+    (played / "best.yaml").write_text(yaml.safe_dump(best))
+    made = stages.curate(current, stages.find_pipeline(current, str(played / "best.yaml")))
+    assert made.record.counts["rows_out"] == 30
+    assert [asset.name for asset in made.record.work.assets] == ["tiny_clip/index.json"]

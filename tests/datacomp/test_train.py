@@ -176,6 +176,9 @@ def test_gpus_that_cannot_share_the_batch_are_refused_before_anything(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setenv("RANK", "0")
+    with pytest.raises(TrainError, match="3 processes were started, but MASTER_ADDR does not say"):
+        run(packed_pictures, small_recipe, tmp_path / "x")
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
     with pytest.raises(BatchError, match=r"3 GPUs cannot share the batch of 32 .*: 1, 2, 4"):
         run(packed_pictures, small_recipe, tmp_path / "x")
     assert not (tmp_path / "x").exists()
