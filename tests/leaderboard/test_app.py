@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -328,8 +329,17 @@ def routes(running: Running) -> set[tuple[str, str]]:
     return found
 
 
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database, to be copied: quicker than to make one for every cell of the matrix."""
+    path = tmp_path_factory.mktemp("migrated") / "x.db"
+    Store(f"sqlite:///{path}").close()
+    return path
+
+
 @pytest.fixture
-def local(tmp_path: Path) -> Iterator[Running]:
+def local(migrated: Path, tmp_path: Path) -> Iterator[Running]:
+    shutil.copy(migrated, tmp_path / "x.db")
     yield from run(f"sqlite:///{tmp_path / 'x.db'}", tmp_path)
 
 
