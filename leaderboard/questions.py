@@ -40,7 +40,9 @@ def page_of(
     limit: int = 50,
     offset: int = 0,
 ) -> QuestionPage:
-    """A page of questions. KeyError for a task or seed that is not there."""
+    """A page of questions. KeyError for a task or seed that is not there, or before the check."""
+    if not service.store.rows([held.id]):  # nobody has looked into its files yet
+        raise KeyError(f"submission {held.id} has not passed its check; it shows no questions")
     bundle = service.bundle(held)
     by_seed = seeds_of(bundle.record)
     chosen = next(iter(by_seed)) if seed is None else seed

@@ -210,7 +210,9 @@ class Store:
                 .where(t.submissions.c.id == id, t.submissions.c.state == before.state)
                 .values(**values)
             )
-            if changed.rowcount:
+            if changed.rowcount:  # what was computed was of the bundle before
+                connection.execute(delete(t.rows).where(t.rows.c.id == id))
+                connection.execute(delete(t.draws).where(t.draws.c.id == id))
                 _note(connection, id, f"token {token}", before.state, "received", "sent again")
         return self.get(id), False
 

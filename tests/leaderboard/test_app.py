@@ -274,6 +274,24 @@ def test_questions_compare_and_bundle_are_public_once_accepted(
     assert "Only wrong answers are shown" in page.text
 
 
+def test_files_that_no_check_has_seen_are_not_opened(
+    running: Running, bundles: dict[str, Path]
+) -> None:
+    id_ = running.accept(bundles["good"])
+    asked = f"/api/v1/submissions/{id_}/questions/heldout_ending"
+    team = running.headers("team")
+    assert running.client.get(asked, headers=team).status_code == 200
+    withdraw = f"/api/v1/submissions/{id_}/withdraw"
+    running.client.post(withdraw, json={"why": "again"}, headers=team)
+    running.send(bundles["good"])  # other bytes could be behind the same id by now
+    told = running.client.get(asked, headers=team)
+    assert told.status_code == 404
+    assert "has not passed its check" in told.json()["error"]
+    assert running.client.get(f"/api/v1/submissions/{id_}/row", headers=team).status_code == 404
+    running.service.check_next("check")
+    assert running.client.get(asked, headers=team).status_code == 200
+
+
 # ---- who may do what
 
 NOBODY, TEAM, OTHER, REVIEWER, ADMIN = "nobody", "team", "other", "reviewer", "admin"
