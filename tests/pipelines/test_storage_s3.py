@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines import storage_s3
+from pipelines.executors import ProcessMap
 from pipelines.pipeline import Pipeline
 from pipelines.pool import open_pool
 from pipelines.run import RunFailed, run
@@ -218,3 +220,44 @@ def test_a_run_on_s3_writes_the_same_bytes_as_on_disk(bucket: str, tmp_path: Pat
     remote = run(pipeline, open_pool(f"{bucket}/in"), out=f"{bucket}/out")
     assert remote.record.id == local.record.id
     assert run(pipeline, open_pool(f"{bucket}/in"), out=f"{bucket}/out").skipped
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_run_on_s3_opens_as_a_ray_dataset(bucket: str) -> None:
+    ray = pytest.importorskip("ray")
+    from pipelines.cluster import as_dataset
+
+    source = open_store(f"{bucket}/in")
+    for shard in range(2):
+        rows = b"".join(b'{"text": "document %d of %d"}\n' % (n, shard) for n in range(5))
+        write_bytes(source, f"{shard}.jsonl", rows)
+    pipeline = Pipeline.from_steps(["exact_dedup"])
+    run(pipeline, open_pool(f"{bucket}/in"), out=f"{bucket}/parquet")
+    run(pipeline, open_pool(f"{bucket}/in"), out=f"{bucket}/lines", format="jsonl.zst")
+    try:
+        for out in ("parquet", "lines"):
+            rows = as_dataset(f"{bucket}/{out}").take_all()
+            texts = [row["text"] for row in rows]
+            assert sorted(texts) == sorted(f"document {n} of {s}" for s in (0, 1) for n in range(5))
+    finally:
+        ray.shutdown()
+
+
+def test_extraction_from_a_bucket_to_a_bucket_is_that_of_folders(
+    bucket: str, tmp_path: Path
+) -> None:
+    from dclm.extract import extract_all
+
+    (tmp_path / "in").mkdir()
+    source = open_store(f"{bucket}/in")
+    for number in range(3):
+        block = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<p>page %d of prose" % number
+        head = b"WARC/1.0\r\nWARC-Type: response\r\nContent-Length: %d\r\n\r\n" % len(block)
+        data = gzip.compress(head + block + b"\r\n\r\n", mtime=0)
+        (tmp_path / "in" / f"{number}.warc.gz").write_bytes(data)
+        write_bytes(source, f"{number}.warc.gz", data)
+    here = extract_all(str(tmp_path / "in"), out=str(tmp_path / "out"), name="pool")
+    there = extract_all(f"{bucket}/in", out=f"{bucket}/out", name="pool", map_tasks=ProcessMap(2))
+    assert here.counts["documents"] == 3
+    assert there.id == here.id
