@@ -19,7 +19,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError, WorkerCrashedError
 from ray.util.metrics import Gauge
 
-from pipelines.executors import OnError, OnResult, WorkerLost
+from pipelines.executors import Needs, OnError, OnResult, WorkerLost
 from pipelines.progress import say
 
 T = TypeVar("T")
@@ -99,6 +99,7 @@ class RayMap:
         on_error: OnError | None = None,
     ) -> list[R]:
         self.connect()
+        self._check_room()
         run = ray.remote(
             num_cpus=self.num_cpus,
             num_gpus=self.num_gpus,
@@ -133,6 +134,15 @@ class RayMap:
             for reference in waiting:
                 ray.cancel(reference)
 
+    def with_needs(self, needs: Needs) -> RayMap:
+        """The same cluster for tasks that take this of a node."""
+        return RayMap(
+            self.address,
+            num_cpus=max(self.num_cpus, needs.num_cpus),
+            num_gpus=max(self.num_gpus, needs.num_gpus),
+            memory_bytes=max(self.memory_bytes or 0, needs.memory_bytes) or None,
+        )
+
     def num_nodes(self) -> int:
         """How many machines of the cluster are alive."""
         self.connect()
@@ -151,6 +161,19 @@ class RayMap:
                     tag_keys=("run",),
                 )
             self._gauges[name].set(value, tags={"run": run})
+
+    def _check_room(self) -> None:
+        """Refuse a task that fits no node, where none can be added: it would wait for ever."""
+        if self.address != "local":
+            return
+        there = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        for name, wanted in (("GPU", self.num_gpus), ("memory", self.memory_bytes or 0)):
+            if wanted > there.get(name, 0):
+                raise WorkerLost(
+                    f"a task takes {wanted:,.0f} of {name}, and this machine has "
+                    f"{there.get(name, 0):,.0f}; use a cluster that has it (--cluster ADDRESS), or "
+                    "--workers, where nothing is reserved"
+                )
 
     def _in_flight(self) -> int:
         cpus = ray.cluster_resources().get("CPU", 1.0)  # type: ignore[no-untyped-call]

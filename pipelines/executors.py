@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 T = TypeVar("T")
@@ -24,6 +25,23 @@ OnError = Callable[[int, Exception], Any]
 
 class WorkerLost(RuntimeError):
     """A worker process died (killed, or out of memory)."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What one task takes of a machine; a cluster places tasks by it."""
+
+    num_cpus: float = 1
+    num_gpus: float = 0
+    memory_bytes: int = 0
+
+    def with_(self, other: Needs) -> Needs:
+        """What a task takes that does both, one after the other."""
+        return Needs(
+            max(self.num_cpus, other.num_cpus),
+            max(self.num_gpus, other.num_gpus),
+            max(self.memory_bytes, other.memory_bytes),
+        )
 
 
 class MapTasks(Protocol):
@@ -48,6 +66,10 @@ class MapTasks(Protocol):
 @runtime_checkable
 class Cluster(Protocol):
     """What an executor on several machines can tell, and be told, beside running tasks."""
+
+    def with_needs(self, needs: Needs) -> MapTasks:
+        """The executor for tasks that take this of a machine."""
+        ...
 
     def num_nodes(self) -> int:
         """How many machines are at work."""

@@ -123,6 +123,14 @@ class Operator(BaseModel):
     def load(self, assets: AssetFolder) -> None:
         """Build heavy state, once per worker. Keep it in a private attribute."""
 
+    def needs(self) -> Mapping[str, float]:
+        """What a task that runs it takes beyond one processor: `num_gpus`, `memory_bytes`.
+
+        A cluster places tasks by it: those of a model on a GPU, those of a large filter where there
+        is room.
+        """
+        return {}
+
 
 def _origin(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"

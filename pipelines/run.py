@@ -18,7 +18,7 @@ from pydantic import Field
 from pipelines.assets import Assets
 from pipelines.chain import RECORD, write_chain
 from pipelines.duplicates import DUPLICATES, FilterState, Groups, Report, write_report
-from pipelines.executors import MapTasks, WorkerLost, map_here
+from pipelines.executors import Cluster, MapTasks, Needs, WorkerLost, map_here
 from pipelines.fold import FoldTask, groups_of, run_fold
 from pipelines.links import find_linked
 from pipelines.operators import Dedup, Fold, PipelineError, Select, SpanDedup
@@ -339,7 +339,13 @@ class _Run:
             ]
             title = f"{self.pipeline.name}: pass {current.number + 1} of {len(passes)}"
             done = self.watch.stage(
-                title, run_shard, tasks, unit="shards", names=names, weights=sizes
+                title,
+                run_shard,
+                tasks,
+                unit="shards",
+                names=names,
+                weights=sizes,
+                needs=self._needs(steps),
             )
             stats += [steps_of(one) for one in done]
             if current.number:
@@ -465,7 +471,9 @@ class _Run:
             )
             for number, shards in enumerate(groups)
         ]
-        done = self.watch.stage(self._title(step), run_fold, tasks, unit="groups")
+        done = self.watch.stage(
+            self._title(step), run_fold, tasks, unit="groups", needs=self._needs([step])
+        )
         stats += [steps_of(one) for one in done]
         self.removed[step.number] = _added(one.stats["removed"] for one in done)
         self.filters[step.number] = tuple(
@@ -478,6 +486,17 @@ class _Run:
             for one, shards in zip(done, groups, strict=True)
             for shard in shards
         ]
+
+    def _needs(self, steps: Sequence[Step]) -> Needs | None:
+        """What a task of these steps takes of a machine, where there is a choice of machines."""
+        if not isinstance(self.map_tasks, Cluster):
+            return None
+        needs = Needs()
+        for step in steps:
+            known = step.operator.needs()
+            gpus, memory = known.get("num_gpus", 0.0), int(known.get("memory_bytes", 0))
+            needs = needs.with_(Needs(num_gpus=gpus, memory_bytes=memory))
+        return needs
 
     def _title(self, step: Step) -> str:
         return f"{self.pipeline.name}: {step.name}"

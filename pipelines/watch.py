@@ -20,7 +20,7 @@ from typing import Any
 import orjson
 from pydantic import Field, ValidationError
 
-from pipelines.executors import Cluster, MapTasks, OnResult
+from pipelines.executors import Cluster, MapTasks, Needs, OnResult
 from pipelines.progress import step as progress_step
 from pipelines.records import JSON, Frozen, now
 from pipelines.storage import Done, StorageError, Store, find_done_many, write_bytes
@@ -179,10 +179,12 @@ class Watch:
         unit: str,
         names: Sequence[str] | None = None,
         weights: Sequence[float] | None = None,
+        needs: Needs | None = None,
     ) -> list[Done]:
         """Run the tasks that are not done yet; all commits, in the order of the tasks.
 
-        `names` say what a task is about, `weights` how long each takes beside the others. Raises
+        `names` say what a task is about, `weights` how long each takes beside the others, `needs`
+        what it takes of a machine, where there is a choice. Raises
         ShardsFailed when some failed and were allowed to; all others are done then.
         """
         found = find_done_many(self.store, [task.key for task in tasks])
@@ -222,9 +224,10 @@ class Watch:
                 return failure
 
             options: dict[str, Any] = {"on_error": failed} if self.failures_allowed else {}
-            fresh = self.map_tasks(
-                function, [tasks[n] for n in missing], on_result=arrived, **options
-            )
+            map_tasks = self.map_tasks
+            if needs is not None and isinstance(map_tasks, Cluster):
+                map_tasks = map_tasks.with_needs(needs)
+            fresh = map_tasks(function, [tasks[n] for n in missing], on_result=arrived, **options)
         if failures:
             raise ShardsFailed(_told(failures, len(tasks), self.store.uri))
         for number, done in zip(missing, fresh, strict=True):

@@ -19,6 +19,7 @@ from pipelines.batch import Batch
 from pipelines.operators import Fold
 from pipelines.schema import STRING, TEXT
 
+TASK_BYTES = 1 << 30  # of a task beside its filter
 CONTAINED_BEFORE = "bff_contained_ngram_count_before_dedupe"
 CONTAINED = "bff_contained_ngram_count"
 SPANS = "bff_duplicate_spans"
@@ -102,6 +103,12 @@ class NgramBloomDedup(Fold, name="ngram_bloom_dedup"):
         elif self.mode == "old_both":
             columns[CONTAINED_BEFORE] = pa.int64()
         return columns
+
+    def needs(self) -> Mapping[str, float]:
+        """Room for the filter of a group, beside what every task takes."""
+        bloom = kernels.bloom
+        blocks, _ = bloom.size(self.expected_ngrams, self.false_positive_rate)
+        return {"memory_bytes": blocks * bloom.BLOCK_WORDS * 8 + TASK_BYTES}
 
     def start(self) -> State:
         bloom = kernels.bloom

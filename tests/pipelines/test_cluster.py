@@ -20,7 +20,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 ray = pytest.importorskip("ray")
 
 from pipelines.cluster import RayMap, as_dataset  # noqa: E402
-from pipelines.executors import ProcessMap, WorkerLost  # noqa: E402
+from pipelines.executors import Needs, ProcessMap, WorkerLost  # noqa: E402
 from pipelines.operators import registry  # noqa: E402
 from pipelines.pipeline import Pipeline  # noqa: E402
 from pipelines.pool import open_pool  # noqa: E402
@@ -75,6 +75,28 @@ def here(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
 def curate(pool: Path, out: Path, **options: Any) -> Result:
     pipeline = Pipeline.from_steps(STEPS, name="small")
     return run(pipeline, open_pool(str(pool)), out=str(out), **options)
+
+
+def test_tasks_are_placed_by_what_their_steps_take(pool: Path, tmp_path: Path) -> None:
+    """A task that fits nowhere would wait for ever; on one machine it is refused."""
+    try:
+        cluster = RayMap("local")
+        large = cluster.with_needs(Needs(memory_bytes=1 << 50))
+        with pytest.raises(WorkerLost, match=r"a task takes .* of memory, and this machine has"):
+            large(_fails_at_two, [1])
+        with pytest.raises(WorkerLost, match=r"a task takes 1 of GPU, and this machine has 0"):
+            cluster.with_needs(Needs(num_gpus=1))(_fails_at_two, [1])
+        assert cluster.with_needs(Needs(memory_bytes=1 << 20))(_memory_given, [1]) == [1 << 20]
+        pipeline = Pipeline.from_steps([{"ngram_bloom_dedup": {"expected_ngrams": 10**11}}])
+        assert pipeline.steps[0].operator.needs()["memory_bytes"] > 100 << 30
+        with pytest.raises(WorkerLost, match="of memory, and this machine has"):
+            run(pipeline, open_pool(str(pool)), out=str(tmp_path / "out"), map_tasks=cluster)
+    finally:
+        ray.shutdown()
+
+
+def _memory_given(_: int) -> int:
+    return int(ray.get_runtime_context().get_assigned_resources()["memory"])
 
 
 def _fails_at_two(number: int) -> int:
