@@ -166,8 +166,7 @@ def verdict(rows: Sequence[Row]) -> str:
         )
     if unknown:
         parts.append(
-            f"it is not known whether {leader.method} beats {_and(unknown)}: their errors "
-            "are not published"
+            f"{leader.method} may or may not beat {_and(unknown)}: their errors are not published"
         )
     few = min(len(row.seeds) for row in rows)
     note = "" if few > 1 else " With one seed, the variance between trainings is not in it."
