@@ -22,6 +22,7 @@ from pipelines.watch import BEAT_SECONDS, Failure, Progress, failures, read_prog
 
 SILENT_SECONDS = 12 * BEAT_SECONDS  # without a word after which the driver is taken for dead
 SHOWN = 5
+ERROR_CHARACTERS = 120  # shown of an error; --json has all of it
 
 State = Literal["done", "running", "silent", "stopped", "not started"]
 MEANING = {
@@ -122,7 +123,7 @@ def status_text(state: Status) -> str:
         lines.append(f"  left out: {len(state.excluded):,} shards: {_few(state.excluded)}")
     if state.failed:
         lines.append(f"  failed: {len(state.failed):,} shards; redo them: pipelines retry RUN")
-        rows = [(one.name, one.at, one.error) for one in state.failed[:SHOWN]]
+        rows = [(one.name, one.at, _short(one.error)) for one in state.failed[:SHOWN]]
         lines += _indented(table(rows, header=("shard", "when", "error")))
     if state.record_id:
         lines.append(f"  record {state.record_id}")
@@ -135,7 +136,8 @@ def _progress_lines(state: Status, progress: Progress) -> list[str]:
     lines = []
     if state.state != "done":
         lines.append(
-            f"  now: {progress.stage}, {progress.done:,} of {progress.tasks:,}; "
+            f"  {'now' if state.state == 'running' else 'last'}: {progress.stage}, "
+            f"{progress.done:,} of {progress.tasks:,}; "
             f"{short(round(progress.rows_per_second, 1))} rows/s, "
             f"{short(progress.bytes_per_second)}B/s of text"
             + (f", ends about {state.ends}" if state.ends else "")
@@ -143,7 +145,7 @@ def _progress_lines(state: Status, progress: Progress) -> list[str]:
     hours = progress.node_seconds / 3600
     lines.append(
         f"  set aside: {progress.quarantined:,} rows; {progress.cpu_seconds:,.1f} CPU seconds, "
-        f"{hours:.3g} node-hours on {progress.nodes} nodes"
+        f"{hours:.3g} node-hours ({progress.nodes} node{'s' * (progress.nodes != 1)} now)"
     )
     lines.append(f"  last word of {progress.driver}: {progress.updated}")
     if progress.worst and state.state != "done":
@@ -151,6 +153,10 @@ def _progress_lines(state: Status, progress: Progress) -> list[str]:
         lines.append("  slowest:")
         lines += _indented(table(rows, header=("shard", "cpu s", "set aside", "host")))
     return lines
+
+
+def _short(error: str) -> str:
+    return error if len(error) <= ERROR_CHARACTERS else f"{error[:ERROR_CHARACTERS]}..."
 
 
 def _indented(text: str) -> list[str]:

@@ -23,7 +23,7 @@ from pipelines.pipeline import Pipeline
 from pipelines.pool import open_pool
 from pipelines.run import run
 from pipelines.status import status
-from pipelines.storage import LocalStore, StorageError, all_done, open_store
+from pipelines.storage import LocalStore, StorageError, all_done, open_store, write_bytes
 from pipelines.watch import ShardsFailed
 from tests.http_server import WebServer
 
@@ -94,6 +94,22 @@ def test_fetching_outlives_faults_and_a_second_run_fetches_nothing(
         Pipeline.from_steps(steps), open_pool(str(tmp_path / "pool")), out=str(tmp_path / "out")
     )
     assert curated.record.counts["rows_out"] == 400
+
+
+@pytest.mark.s3
+def test_from_a_bucket_into_a_bucket_it_is_the_same_pool(
+    server: WebServer, assets: Assets, bucket: str, tmp_path: Path
+) -> None:
+    keys = keys_of(SMALL, "s3", f"{bucket}/copy", assets=assets)
+    source = open_store(f"{bucket}/copy")
+    for key in keys:
+        write_bytes(source, key, (server.folder / key).read_bytes())
+    cost = cost_of(SMALL, keys, f"{bucket}/copy")
+    assert cost.num_bytes == sum((server.folder / key).stat().st_size for key in keys)
+    there = fetch_all(SMALL, keys, f"{bucket}/copy", out=f"{bucket}/pool")
+    here = fetch_all(SMALL, keys, server.url, out=str(tmp_path / "pool"))
+    assert there.id == here.id
+    assert len(open_pool(f"{bucket}/pool").shards) == 4
 
 
 def test_a_damaged_published_file_is_noticed_and_does_not_stop_the_others(
