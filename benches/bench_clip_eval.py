@@ -43,13 +43,17 @@ def main() -> None:
     parser.add_argument("--one", type=int, default=256, help="pictures of the single dataset")
     parser.add_argument("--every", type=int, default=1, help="take every so many of the datasets")
     parser.add_argument("--again", action="store_true", help="forget what the peer took before")
+    parser.add_argument("--check", action="store_true", help="only compare the metrics")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if not arguments.inside:
         again = [str(_peer_python()), __file__, "--inside", *sys.argv[1:]]
         raise SystemExit(subprocess.run(again, env=_environment(arguments.threads)).returncode)
-    rows = [*evaluation(arguments), *training()]
+    rows = evaluation(arguments)
+    if arguments.check:
+        return
+    rows += training()
     report = {
         "machine": f"{platform.machine()}, {arguments.threads} thread(s) of {os.cpu_count()}",
         "date": time.strftime("%Y-%m-%d"),
