@@ -126,7 +126,7 @@ def build_tiny(place: Path, *, map_tasks: MapTasks) -> PoolRecord:
             },
         ),
         parents={},
-        outputs=[file for one in done for file in one.files],
+        outputs=[one.files[0] for one in done],  # the documents; rejected pages lie beside
         counts=counts,
         made_by=made_by(started, locations={"out": str(place)}),
     )

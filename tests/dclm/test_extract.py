@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +167,37 @@ def test_a_listed_file_that_is_not_there_is_named(warcs: Path, tmp_path: Path) -
         extract(warcs, tmp_path / "out", names=["CC-0.warc.gz", "nothing.warc.gz"])
     record = extract(warcs, tmp_path / "out", names=["CC-2.warc.gz"])
     assert [source.name for source in record.work.sources] == ["CC-2.warc.gz"]
+
+
+def test_the_tables_of_the_tiny_pool_are_its_documents(
+    warcs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rejected pages lie beside them, and are no shard that a pipeline would read."""
+    from types import SimpleNamespace
+
+    from dclm import pool
+
+    place = tmp_path / "pool"
+    shutil.copytree(warcs, place / "sources")
+    (place / "sources" / "CC-1.warc.gz").unlink()  # the one that breaks off
+    files = sorted(path for path in (place / "sources").rglob("*.gz"))
+    built = SimpleNamespace(
+        warcs=[
+            SimpleNamespace(
+                name=str(path.relative_to(place / "sources")),
+                sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+                num_pages=1,
+            )
+            for path in files
+        ],
+        heldout=SimpleNamespace(name="heldout.jsonl.gz"),
+        sources=(),
+        identity="a few pages",
+    )
+    monkeypatch.setattr(pool, "_build_sources", lambda _: built)
+    monkeypatch.setattr(pool, "build_tiny_tasks", lambda *_, **__: None)
+    record = pool.build_tiny(place, map_tasks=map_here)
+    assert any(name.startswith("rejected/") for name in record.counts)
+    assert list((place / "rejected").iterdir())
+    assert {file.name.split("/")[0] for file in record.outputs} == {"data"}
+    assert "text" in open_pool(str(place)).schema().names
