@@ -413,6 +413,7 @@ def submission_page(
         dataset=dataset,
         funnel=funnel(dataset) if dataset is not None else [],
         pipeline=pipeline_yaml(dataset.work.pipeline) if dataset is not None else "",
+        pictures=still_there(record) if record is not None else "",
         tasks=task_bars(row, rival) if row is not None else [],
         rivals=[one for one in rivals if row is None or one.submission_id != row.submission_id],
         rival=rival,
@@ -425,6 +426,25 @@ def submission_page(
         message=message,
         title=benchmark_title(held.benchmark),
     )
+
+
+def still_there(record: Submission) -> str:
+    """How many of the pool's pictures were there when they were fetched, and why others were not.
+
+    Links rot, so two participants train on different parts of one pool. Empty where it is not told.
+    """
+    packed = chain_of(record)["packed"][0]
+    told = packed.results.get("pictures") if isinstance(packed.results, dict) else None
+    counts = told.get("counts") if isinstance(told, dict) else None
+    if not isinstance(counts, dict) or not counts.get("rows"):
+        return ""
+    rows, there = int(counts["rows"]), int(counts.get("success", 0))
+    lost = sorted(
+        ((int(n), name.removeprefix("failed/")) for name, n in counts.items() if "/" in name),
+        reverse=True,
+    )
+    why = "".join(f", {name} {number:,}" for number, name in lost)
+    return f"{there:,} of the pool's {rows:,} pictures were there ({there / rows:.1%}){why}."
 
 
 def funnel(dataset: Any) -> list[dict[str, Any]]:
@@ -516,9 +536,10 @@ def reproduce(record: Submission, held: Held) -> str:
             f"git checkout {revision}" + ("   # with local changes" * bool(dataset.made_by.dirty))
         )
     name = file_name(work.method) or "pipeline"
+    given = "--uids LIST.npy" if dataset.work.output.get("format") == "uids" else "--input DATASET"
     if dataset.work.external:
         lines += [
-            f"{work.benchmark} register --input DATASET --out dataset --name '{name}'",
+            f"{work.benchmark} register {given} --out dataset --name '{name}'",
             f"{work.benchmark} pack --scale {work.scale} --dataset dataset --out packed",
             f"{work.benchmark} train --scale {work.scale} --packed packed --out model",
             f"{work.benchmark} evaluate --scale {work.scale} --model model --out scores",
