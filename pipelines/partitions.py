@@ -364,6 +364,10 @@ def find_cut(
     above, prefix = 0, 0
     for level in range(64 // RADIX_BITS):
         counts = _count(uri, scores, weights, level, prefix, map_tasks)
+        if level == 0 and amount and weights[0] is None and not counts.any():
+            raise ValueError(
+                f"none of the {amount:,} rows has a score; is the column filled in this pool?"
+            )
         sums = above + np.cumsum(counts[::-1])
         over = np.flatnonzero(sums >= target if reach else sums > target)
         if not len(over):

@@ -396,3 +396,15 @@ def test_captions_with_nul_pass_and_captions_that_are_no_text_are_refused(tmp_pa
         else:
             done = curate(pipeline, open_pool(str(folder)), out=out, map_tasks=map_here)
             assert done.record.counts["rows_out"] == kept
+
+
+def test_a_selection_by_a_column_that_is_empty_is_refused(tmp_path: Path) -> None:
+    folder = write_tables(tmp_path / "in", tables=2, rows=5)
+    for path in folder.glob("*.parquet"):
+        table = pq.read_table(path)
+        place = table.schema.get_field_index("clip_l14_similarity_score")
+        empty = pa.nulls(table.num_rows, pa.float64())
+        pq.write_table(table.set_column(place, "clip_l14_similarity_score", empty), path)
+    pipeline = Pipeline.from_steps([share("l14", 0.3)])
+    with pytest.raises(PipelineError, match="none of the 10 rows has a score"):
+        curate(pipeline, open_pool(str(folder)), out=str(tmp_path / "out"), map_tasks=map_here)
