@@ -8,6 +8,7 @@ asked again with growing pauses when a server does not answer.
 from __future__ import annotations
 
 import io
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -263,7 +264,7 @@ class HfStore(_ReadOnly):
     def _hub(self) -> Any:
         from huggingface_hub import HfFileSystem
 
-        return HfFileSystem()
+        return HfFileSystem(endpoint=os.environ.get("HF_ENDPOINT"))  # as it is now, not at import
 
     def _said(self, name: str, request: Callable[[], T]) -> T:
         try:

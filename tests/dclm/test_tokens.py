@@ -30,10 +30,11 @@ DOCUMENTS = data_sets.sentences(400, seed=3)
 
 
 def files_below(folder: Path) -> dict[str, bytes]:
+    """What a packing stored, without when it was made: its record, and the times of its commits."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "record.json"
+        if path.is_file() and path.name != "record.json" and path.parent.name != "done"
     }
 
 

@@ -119,7 +119,13 @@ def test_every_task_file_is_valid():
 
 
 def test_every_suite_is_valid():
-    for name, size in (("tiny", 3), ("light", 2), ("medium", 12), ("core", 23), ("extended", 53)):
+    for name, size in (
+        ("dclm/tiny", 3),
+        ("light", 2),
+        ("medium", 12),
+        ("core", 23),
+        ("extended", 53),
+    ):
         suite = load_suite(name)
         assert len(suite.tasks) == size
         assert suite.headline in {aggregate.name for aggregate in suite.aggregates}

@@ -151,7 +151,6 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     (folder / "owner" / "web" / "README.md").write_text("about it")
     server = HubServer(folder)
     monkeypatch.setenv("HF_ENDPOINT", server.url)
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
     from huggingface_hub import HfFileSystem
 
     HfFileSystem.clear_instance_cache()
