@@ -117,7 +117,7 @@ def download(
         store,
         key=key,
         kind=AssetRecord,
-        other="pictures of another pool, or fetched with other options",
+        other="another pool, or other options",
     )
     if before is not None and not retry_failed:
         return before

@@ -60,7 +60,7 @@ def pack_dataset(
     )
     parents = {"dataset": record.id}
     key = PackedRecord.key_of(work=work, parents=parents)
-    before = standing(store, key=key, kind=PackedRecord, other="another packing")
+    before = standing(store, key=key, kind=PackedRecord, other="another dataset or recipe")
     if before is not None:
         return before
     place = tars or find_tars(record)

@@ -132,9 +132,7 @@ def score(
     )
     parents = {"pool": pool.record.id}
     key = AssetRecord.key_of(work=work, parents=parents)
-    done_before = standing(
-        store, key=key, kind=AssetRecord, other="other scores (another scorer, pool or tars)"
-    )
+    done_before = standing(store, key=key, kind=AssetRecord, other="another scorer, pool or tars")
     if done_before is not None:
         return done_before
     buckets = max(1, -(-pool.num_bytes // (BUCKET_ROWS * 64)))

@@ -36,7 +36,7 @@ from datacomp.recipe import (
     samples_seen,
 )
 from evals.pictures import PICTURES
-from pipelines.chain import RECORD, read_chain
+from pipelines.chain import RECORD, read_chain, standing
 from pipelines.records import (
     File,
     ModelRecord,
@@ -45,7 +45,6 @@ from pipelines.records import (
     RecordError,
     made_by,
     now,
-    parse_record,
     sha256_file,
 )
 from pipelines.storage import LocalStore, Store, open_store, write_bytes
@@ -92,9 +91,9 @@ def train(
     )
     parents = {"packed": record.id}
     key = ModelRecord.key_of(work=work, parents=parents)
-    standing = _finished(place, key)
-    if standing is not None:
-        return standing
+    before = _finished(place, key)
+    if before is not None:
+        return before
     rank, world = process_of()
     if world > 1 and "MASTER_ADDR" not in os.environ:
         raise TrainError(
@@ -165,15 +164,8 @@ def train(
 
 
 def _finished(place: LocalStore, key: str) -> ModelRecord | None:
-    if not place.exists(RECORD):
-        return None
-    record = parse_record(place.read_bytes(RECORD), source=f"{place.uri}/{RECORD}")
-    if record.key != key:
-        raise RecordError(
-            f"{place.uri} holds another model (other shards, recipe or seed); choose another --out"
-        )
-    assert isinstance(record, ModelRecord)
-    return record
+    other = "other shards, another recipe or seed"
+    return standing(place, key=key, kind=ModelRecord, other=other)
 
 
 def _claim(marker: Path, key: str) -> None:

@@ -31,6 +31,7 @@ from dclm.chance import draws, permutation
 from dclm.openlm_data import ManifestRow, read_manifest, write_manifest, write_tar
 from dclm.recipe import Recipe, TokenizerSpec
 from pipelines import mix
+from pipelines.chain import standing
 from pipelines.executors import MapTasks
 from pipelines.readers import ShardError
 from pipelines.records import (
@@ -168,8 +169,11 @@ def pack(
         layout=layout,
         num_shards=max(1, -(-total_bytes // unit_bytes)),
     )
-    if (finished := _finished(target, plan)) is not None:
-        return finished
+    before = standing(
+        target, key=plan.key, kind=PackedRecord, other="another data set, recipe or layout"
+    )
+    if before is not None:
+        return before
 
     groups = _groups(parent.outputs, sizes, 1 if mode == "reference" else unit_bytes)
     units = map_tasks(
@@ -288,19 +292,6 @@ def _dataset_record(store: Store) -> DatasetRecord:
     if record.status != "done":
         raise RecordError(f"{where} is of a run that failed: {record.error}; finish it first")
     return record
-
-
-def _finished(store: Store, plan: _Plan) -> PackedRecord | None:
-    """The record of this very work if it is there; RecordError if `out` holds other work."""
-    if not store.exists(RECORD):
-        return None
-    where = f"{store.uri}/{RECORD}"
-    record = parse_record(store.read_bytes(RECORD), source=where)
-    if isinstance(record, PackedRecord) and record.key == plan.key:
-        return record
-    raise RecordError(
-        f"{where} is of other work (another data set, recipe or layout); choose an empty --out"
-    )
 
 
 def _num_bytes(store: Store, file: File) -> int:

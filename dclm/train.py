@@ -37,14 +37,13 @@ from dclm.parallel import agree, build, fast_attention, mean_over_processes, pro
 from dclm.plan import micro_batch as fitting_micro_batch
 from dclm.recipe import RESHARD_PARAMS, Recipe, lr, num_steps
 from dclm.sequences import Sequences
+from pipelines.chain import standing
 from pipelines.records import (
     File,
     ModelRecord,
     ModelWork,
-    RecordError,
     made_by,
     now,
-    parse_record,
     sha256_file,
 )
 from pipelines.storage import LocalStore, open_store, write_bytes
@@ -441,15 +440,8 @@ def _tokens(recipe: Recipe, steps: int) -> int:
 
 def _finished(store: LocalStore, key: str) -> ModelRecord | None:
     """The record of this very training if it is there; RecordError for another one's."""
-    if not store.exists(RECORD):
-        return None
-    where = f"{store.uri}/{RECORD}"
-    record = parse_record(store.read_bytes(RECORD), source=where)
-    if isinstance(record, ModelRecord) and record.key == key:
-        return record
-    raise RecordError(
-        f"{where} is of other work (another recipe, seed or packed data); choose an empty --out"
-    )
+    other = "another recipe, seed or packed data"
+    return standing(store, key=key, kind=ModelRecord, other=other)
 
 
 def _finished_or_fail(store: LocalStore, key: str) -> ModelRecord:

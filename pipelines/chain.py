@@ -41,11 +41,12 @@ def read_chain(store: Store) -> list[Record]:
 def standing(store: Store, *, key: str, kind: type[R], other: str) -> R | None:
     """The record of this very work, where it was done before; None where nothing is.
 
-    RecordError for other work in the folder; `other` says what that may be.
+    RecordError for other work in the folder; `other` says what may differ.
     """
     if not store.exists(RECORD):
         return None
-    record = parse_record(store.read_bytes(RECORD), source=f"{store.uri}/{RECORD}")
+    where = f"{store.uri}/{RECORD}"
+    record = parse_record(store.read_bytes(RECORD), source=where)
     if not isinstance(record, kind) or record.key != key:
-        raise RecordError(f"{store.uri} holds {other}; choose another place")
+        raise RecordError(f"{where} is of other work ({other}); choose an empty --out")
     return record

@@ -239,7 +239,7 @@ def test_any_number_of_processes_writes_the_same_bytes(tables, tmp_path, site):
 
 def test_a_folder_with_other_pictures_is_refused(tables, tmp_path, site):
     run(tables, tmp_path / "out", site)
-    with pytest.raises(RecordError, match="fetched with other options"):
+    with pytest.raises(RecordError, match="another pool"):
         run(tables, tmp_path / "out", site, changed="keep")
 
 

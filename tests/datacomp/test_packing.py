@@ -46,7 +46,7 @@ def test_packing_again_gives_the_same_record(
     assert pack(packed_pictures, small_recipe, packed_pictures / "packed").id == first.id
     assert pack(packed_pictures, small_recipe, tmp_path / "p").id == first.id
     other = small_recipe.model_copy(update={"shard_size": 30})
-    with pytest.raises(RecordError, match="holds another packing"):
+    with pytest.raises(RecordError, match="another dataset"):
         pack(packed_pictures, other, tmp_path / "p")
 
 

@@ -166,7 +166,7 @@ def test_other_scores_in_the_folder_are_refused(pool, tmp_path):
     run(pool, tmp_path / "out")
     assert run(pool, tmp_path / "out").counts["scored"] == 6  # the same again is done already
     write_tar(pool / "shards" / "00000001.tar", [4, 1, 2, 3])
-    with pytest.raises(RecordError, match="holds other scores"):
+    with pytest.raises(RecordError, match="another scorer"):
         run(pool, tmp_path / "out")
 
 
