@@ -55,7 +55,7 @@ from pipelines.storage import (
     open_store,
     write_bytes,
 )
-from pipelines.tars import Member, samples, tar_bytes
+from pipelines.tars import END, Member, samples, tar_bytes
 from pipelines.writers import write_table
 
 ROWS = 10_000
@@ -392,7 +392,7 @@ def _write(
             else:
                 data = before[row.key]
             out.write(tars.sample(row, data))
-        out.write(tars.end())
+        out.write(END)
     pictures = sum(row.status == SUCCESS for row in rows)
     return (
         out.file(num_rows=pictures),

@@ -15,7 +15,7 @@ import pyarrow as pa
 from datacomp.curate import SUBSET_FILE
 from datacomp.errors import SubsetError
 from datacomp.metadata import UID, check_columns, read_table, table_columns
-from datacomp.subset import load_subset, sha256_of, uid_of, write_subset
+from datacomp.subset import load_subset, look_up, sha256_of, uid_of, write_subset
 from pipelines import kernels
 from pipelines.chain import RECORD, write_chain
 from pipelines.pool import Pool
@@ -95,18 +95,15 @@ def _uids(
 def _missing(ids: Subset, pool: Pool) -> Subset:
     """Those of the sorted uids that no table of the pool has."""
     seen = np.zeros(len(ids), dtype=bool)
+    leading = np.ascontiguousarray(ids["f0"])
     store = open_store(pool.uri)
     with progress_step("look for uids", total=len(pool.shards), unit="tables") as bar:
         for shard in pool.shards:
             for batch in read_table(store, shard.name, [UID]):
                 high, low, bad = kernels.uids.parse(batch.column(UID))
-                wanted = np.empty(int((~bad).sum()), kernels.uids.SUBSET)
-                wanted["f0"], wanted["f1"] = high[~bad], low[~bad]
-                left = np.searchsorted(ids["f0"], wanted["f0"], side="left")
-                right = np.searchsorted(ids["f0"], wanted["f0"], side="right")
-                for n in np.flatnonzero(right > left).tolist():
-                    part = slice(int(left[n]), int(right[n]))
-                    seen[part] |= ids["f1"][part] == wanted["f1"][n]
+                first, count = look_up(ids, high[~bad], low[~bad], leading=leading)
+                for place in np.flatnonzero(count).tolist():
+                    seen[first[place] : first[place] + count[place]] = True
             bar.advance()
     return ids[~seen]
 

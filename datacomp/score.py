@@ -21,6 +21,7 @@ from datacomp.curate import Index, bucket_of
 from datacomp.errors import PoolError
 from datacomp.metadata import UID, read_table
 from datacomp.scorers import Floats, PictureFault, ScorerSpec, loaded
+from datacomp.subset import look_up
 from pipelines import kernels
 from pipelines.chain import RECORD, standing
 from pipelines.executors import MapTasks
@@ -382,15 +383,8 @@ def _find(
     known: npt.NDArray[Any], high: npt.NDArray[np.uint64], low: npt.NDArray[np.uint64]
 ) -> npt.NDArray[np.int64]:
     """The first place of each uid among sorted ones, -1 where it is not."""
-    first = np.searchsorted(known["f0"], high, side="left")
-    last = np.searchsorted(known["f0"], high, side="right")
-    place = np.where(last > first, first, -1).astype(np.int64)
-    for n in np.flatnonzero(last - first > 1).tolist():  # uids that share their first 16 digits
-        inside = np.searchsorted(known["f1"][first[n] : last[n]], low[n], side="left")
-        place[n] = first[n] + min(int(inside), int(last[n] - first[n]) - 1)
-    hit = place >= 0
-    hit[hit] = known["f1"][place[hit]] == low[hit]
-    return np.where(hit, place, -1)
+    first, count = look_up(known, high, low)
+    return np.where(count > 0, first, -1)
 
 
 @once

@@ -19,7 +19,7 @@ import orjson
 
 from datacomp.errors import PackError
 from datacomp.faces import FaceOptions, Faces
-from datacomp.subset import Subset, check_sorted, load_subset, sha256_of, write_subset
+from datacomp.subset import Subset, check_sorted, load_subset, look_up, sha256_of, write_subset
 from pipelines.executors import MapTasks
 from pipelines.plan import load_array
 from pipelines.progress import step as progress_step
@@ -210,6 +210,7 @@ def run_dry(task: GroupTask) -> Done:
 def _group(task: GroupTask, store: Store | None) -> Done:
     output = None if store is None else _Output(store, task)
     ids = load_subset(task.subset)
+    leading = np.ascontiguousarray(ids["f0"])  # or every search would copy it out
     source = open_store(task.input_uri)
     processed, copied, blurred = 0, 0, 0
     skipped: dict[str, int] = {}
@@ -219,7 +220,8 @@ def _group(task: GroupTask, store: Store | None) -> Done:
             with tar_bytes(source, name) as data:
                 where = f"{source.uri}/{name}"
                 entries, uids = _read(data, where, task.quarantine, skipped)
-                first, count = _look_up(ids, uids)
+                wanted = np.array(uids, dtype=np.uint64).reshape(-1, 2)
+                first, count = look_up(ids, wanted[:, 0], wanted[:, 1], leading=leading)
                 processed += len(entries)
                 copied += int(count.sum())
                 found.append(first[count > 0])
@@ -295,23 +297,6 @@ def _uid(data: memoryview, sample: Sequence[Member]) -> tuple[int, int] | str:
                 return "no_uid"
             return number >> 64, number & 0xFFFF_FFFF_FFFF_FFFF
     return "no_json"
-
-
-def _look_up(
-    ids: Subset, uids: Sequence[tuple[int, int]]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Where each uid stands in the sorted list, and how often."""
-    wanted = np.array(uids, dtype=np.uint64).reshape(-1, 2)
-    high, low = wanted[:, 0], wanted[:, 1]
-    first = np.searchsorted(ids["f0"], high, side="left")
-    last = np.searchsorted(ids["f0"], high, side="right")
-    begin, count = first.copy(), np.zeros(len(high), np.int64)
-    for place in np.flatnonzero(last > first).tolist():
-        tails = ids["f1"][first[place] : last[place]]
-        a = np.searchsorted(tails, low[place], side="left")
-        b = np.searchsorted(tails, low[place], side="right")
-        begin[place], count[place] = first[place] + a, b - a
-    return begin, count
 
 
 class _Output:

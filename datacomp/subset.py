@@ -15,6 +15,7 @@ from pipelines.records import File
 from pipelines.storage import Store, open_store
 
 Subset = npt.NDArray[Any]
+Halves = npt.NDArray[np.uint64]
 COPY_ROWS = 1 << 20
 
 
@@ -73,6 +74,27 @@ def write_subset(store: Store, name: str, ids: Subset) -> File:
             part = np.ascontiguousarray(ids[begin : begin + COPY_ROWS])
             out.write(part.view(np.uint8).data)
     return out.file(num_rows=len(ids))
+
+
+def look_up(
+    ids: Subset, high: Halves, low: Halves, *, leading: Halves | None = None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Where each uid stands first in a sorted list, and how often; where it is not, 0 times.
+
+    `leading` is the list's column f0 as an array of its own, for who looks into one list often.
+    """
+    heads = ids["f0"] if leading is None else leading
+    first = np.searchsorted(heads, high, side="left").astype(np.int64)
+    last = np.searchsorted(heads, high, side="right")
+    count = np.zeros(len(high), np.int64)
+    alone = np.flatnonzero(last - first == 1)
+    count[alone] = ids["f1"][first[alone]] == low[alone]
+    for place in np.flatnonzero(last - first > 1).tolist():  # repeats, and equal first halves
+        tails = ids["f1"][first[place] : last[place]]
+        begin = int(np.searchsorted(tails, low[place], side="left"))
+        count[place] = int(np.searchsorted(tails, low[place], side="right")) - begin
+        first[place] += begin
+    return first, count
 
 
 def npy_header(total: int) -> bytes:

@@ -17,7 +17,7 @@ import orjson
 import pyarrow as pa
 
 from pipelines.records import Frozen
-from pipelines.tars import END, header, padding
+from pipelines.tars import member
 
 SUCCESS, NO_DOWNLOAD, NO_PICTURE = "success", "failed_to_download", "failed_to_resize"
 FIELDS = (
@@ -80,14 +80,8 @@ def sample(row: Row, picture: bytes, *, extension: str = "jpg") -> bytes:
     parts = []
     caption = (row.caption or "").encode("utf-8", "replace")
     for suffix, data in ((extension, picture), ("json", row.to_json()), ("txt", caption)):
-        name = f"{row.key}.{suffix}".encode()
-        parts += [header(name, len(data)), data, padding(len(data))]
+        parts.append(member(f"{row.key}.{suffix}".encode(), data))
     return b"".join(parts)
-
-
-def end() -> bytes:
-    """What closes a tar."""
-    return END
 
 
 def table_of(rows: Sequence[Row]) -> pa.Table:

@@ -34,7 +34,7 @@ from pipelines.executors import MapTasks
 from pipelines.packages import Fetched, Progress, fetch
 from pipelines.records import File, Frozen
 from pipelines.storage import LocalStore, write_bytes
-from pipelines.tars import END, header, padding
+from pipelines.tars import END, member
 from pipelines.writers import write_table
 
 NUM_SHARDS = 8
@@ -335,8 +335,7 @@ def _write_set(
     parts = []
     for number, row in enumerate(rows):
         for extension, data in sorted(row.items()):
-            name = f"s{number:07d}.{extension}".encode()
-            parts += [header(name, len(data)), data, padding(len(data))]
+            parts.append(member(f"s{number:07d}.{extension}".encode(), data))
     files = [write_bytes(store, f"{folder}/test/0.tar", b"".join((*parts, END)))]
     files.append(write_bytes(store, f"{folder}/test/nshards.txt", b"1\n"))
     for listed, lines in lists.items():

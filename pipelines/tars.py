@@ -175,3 +175,8 @@ END = b"\0" * (2 * BLOCK)
 def padding(size: int) -> bytes:
     """The zeros behind a member of this size."""
     return PADDING[size % BLOCK]
+
+
+def member(name: bytes, data: bytes) -> bytes:
+    """A plain file as it stands in a tar: header, bytes, zeros up to the next block."""
+    return b"".join((header(name, len(data)), data, padding(len(data))))
