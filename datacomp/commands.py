@@ -22,7 +22,7 @@ from leaderboard.cli import (
     Workspace,
     absolute,
     show_record,
-    train_together,
+    train_where,
 )
 from pipelines.commands import (
     BAD_DATA,
@@ -368,19 +368,17 @@ def train(
     run = partial(
         stages.run_training, max_batch=max_batch, loader_workers=loader_workers, compiled=compiled
     )
-    if cluster is not None:
-        if (gpus is None) == (processes is None):
-            raise BatchError("--cluster needs either --gpus N or --processes N")
-        number = gpus or processes or 1
-        train_together(task, run, address=cluster, num_processes=number, use_gpu=gpus is not None)
-    elif gpus or processes:
-        raise BatchError("--gpus and --processes are for --cluster; on one machine use torchrun")
-    elif process_of()[0] > 0:
-        run(task)
-        return
-    else:
-        stages.train_one(task, run=partial(run, progress=_progress()))
-    show_record(model, json=json)
+    told = train_where(
+        task,
+        run,
+        cluster=cluster,
+        gpus=gpus,
+        processes=processes,
+        rank=process_of()[0],
+        progress=_progress(),
+    )
+    if told:
+        show_record(model, json=json)
 
 
 @app.command("train-scorer")

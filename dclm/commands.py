@@ -25,7 +25,7 @@ from leaderboard.cli import (
     absolute,
     show_pool,
     show_record,
-    train_together,
+    train_where,
 )
 from pipelines.commands import (
     BAD_DATA,
@@ -438,19 +438,17 @@ def train(
         num_threads=threads,
     )
     run = partial(stages.run_training, wandb=wandb)
-    if cluster is not None:
-        if (gpus is None) == (processes is None):
-            raise PlanError("--cluster needs either --gpus N or --processes N")
-        number = gpus or processes or 1
-        train_together(task, run, address=cluster, num_processes=number, use_gpu=gpus is not None)
-    elif gpus or processes:
-        raise PlanError("--gpus and --processes are for --cluster; on one machine use torchrun")
-    elif int(os.environ.get("RANK", "0")) > 0:
-        run(task)
-        return
-    else:
-        stages.train_one(task, run=partial(run, progress=_progress(chosen)))
-    show_record(model, json=json)
+    told = train_where(
+        task,
+        run,
+        cluster=cluster,
+        gpus=gpus,
+        processes=processes,
+        rank=int(os.environ.get("RANK", "0")),
+        progress=_progress(chosen),
+    )
+    if told:
+        show_record(model, json=json)
 
 
 @app.command("export")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ from leaderboard import rules
 from leaderboard.rules import RuleError, UnknownName
 from pipelines.commands import BAD_DATA, EXIT_CODES, USAGE, Json, out, show_json, table
 from pipelines.executors import executor
+from pipelines.operators import PipelineError
 from pipelines.pool import Pool
 from pipelines.progress import say
 
@@ -445,31 +447,67 @@ def absolute(place: str) -> str:
     return place if "://" in place else str(Path(place).absolute())
 
 
-def train_together(
+def train_where(
     task: TrainTask,
-    run: Callable[[TrainTask], str],
+    run: Callable[..., str],
     *,
+    cluster: str | None,
+    gpus: int | None,
+    processes: int | None,
+    rank: int,
+    progress: Callable[..., None] | None,
+) -> bool:
+    """Train one model on a Ray cluster or in this process; whether this process is to tell of it.
+
+    `rank` is this process's place among those that torchrun or Slurm started: only the first has a
+    bar, or the lines of `progress`. PipelineError for options that do not go together.
+    """
+    from leaderboard import round as stages
+
+    if cluster is not None:
+        if (gpus is None) == (processes is None):
+            raise PipelineError("--cluster needs either --gpus N or --processes N")
+        stages.train_one(
+            task,
+            run=partial(
+                _train_together,
+                run=run,
+                address=cluster,
+                num_processes=gpus or processes or 1,
+                use_gpu=gpus is not None,
+            ),
+        )
+    elif gpus or processes:
+        raise PipelineError("--gpus and --processes are for --cluster; on one machine use torchrun")
+    elif rank > 0:
+        run(task)
+        return False
+    else:
+        stages.train_one(task, run=partial(run, progress=progress))
+    return True
+
+
+def _train_together(
+    task: TrainTask,
+    *,
+    run: Callable[..., str],
     address: str,
     num_processes: int,
     use_gpu: bool,
-) -> None:
-    """Train one model in several processes of a Ray cluster, with a bar."""
-    from leaderboard import round as stages
+) -> str:
+    """Train one model in several processes of a Ray cluster."""
     from pipelines.cluster_train import run_together
 
-    def together(one: TrainTask) -> str:
-        run_together(
-            run,
-            one,
-            address=address,
-            num_processes=num_processes,
-            use_gpu=use_gpu,
-            num_cpus=one.num_threads,
-            folder=one.out,
-        )
-        return one.out
-
-    stages.train_one(task, run=together)
+    run_together(
+        run,
+        task,
+        address=address,
+        num_processes=num_processes,
+        use_gpu=use_gpu,
+        num_cpus=task.num_threads,
+        folder=task.out,
+    )
+    return task.out
 
 
 __all__ = [
@@ -480,5 +518,5 @@ __all__ = [
     "absolute",
     "command_line",
     "show_record",
-    "train_together",
+    "train_where",
 ]
