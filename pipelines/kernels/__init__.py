@@ -21,6 +21,7 @@ MODULES = (
     "minhash",
     "ngrams",
     "phrases",
+    "projected",
     "repetition",
     "spans",
     "stats",

@@ -8,8 +8,10 @@ sums.
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numba as nb
 import numpy as np
@@ -61,8 +63,12 @@ class Model:
 
 
 class _Reader:
-    def __init__(self, data: bytes, where: Path) -> None:
-        self.data, self.place, self.where = data, 0, where
+    def __init__(self, where: Path) -> None:
+        self.place, self.where = 0, where
+        with where.open("rb") as file:
+            # Mapped, not read: workers of one machine share the pages of a table of 800 MB.
+            empty = where.stat().st_size == 0
+            self.data: Any = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def array(self, dtype: str, count: int) -> npt.NDArray[np.generic]:
         size = np.dtype(dtype).itemsize * count
@@ -111,7 +117,7 @@ class _Reader:
 
 def read(path: Path) -> Model:
     """A model from its file. ValueError for a file that is no supervised fastText model."""
-    reader = _Reader(path.read_bytes(), path)
+    reader = _Reader(path)
     if len(reader.data) < 8 or reader.number("<i4") != MAGIC:
         raise ValueError(f"{path} is not a fastText model (other first bytes)")
     version = reader.number("<i4")

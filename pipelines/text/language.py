@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, PrivateAttr
 
+from pipelines import kernels
 from pipelines.batch import Batch
 from pipelines.operators import AssetFolder, Case, Filter, Modifier, because
 from pipelines.schema import EXTRA, STRING
@@ -129,6 +130,7 @@ class LanguageScores(Modifier, name="language_scores"):
     newlines: Literal["space", "delete"] = Field("space", description="what newlines become")
     seed: int = Field(0, ge=0, description="langdetect draws at random: another seed, other draws")
     overwrite: bool = Field(False, description="replace a field of this name; else it is an error")
+    engine: Engine = Field("library", description=ENGINE, exclude_if=lambda e: e == "library")
     reference: ClassVar[str | None] = "detect_lang_whole_page_enricher"
     _predict: Any = PrivateAttr(None)
 
@@ -147,12 +149,16 @@ class LanguageScores(Modifier, name="language_scores"):
     def load(self, assets: AssetFolder) -> None:
         if self.model == "langdetect":
             self._predict = langdetect_scores(self.seed)
+        elif self.engine == "compiled":
+            self._predict = kernels.fasttext.read(assets.path(self.weights))
         else:
             self._predict = fasttext_top(load_fasttext(assets.path(self.weights)))
 
     def modify(self, batch: Batch) -> Mapping[str, pa.Array]:
         fields.absent(batch, self.field, overwrite=self.overwrite)
         entries: list[dict[str, Any]] = []
+        if self.model == "fasttext" and self.engine == "compiled":
+            return {EXTRA: fields.with_entries(batch, self._compiled(batch.text))}
         for text in batch.text.to_pylist():
             if PUNCTUATION.issuperset(text):
                 entries.append({self.field: {}})
@@ -161,6 +167,18 @@ class LanguageScores(Modifier, name="language_scores"):
                 text = text.replace("\n", "" if self.newlines == "delete" else " ")
             entries.append({self.field: self._predict(text)})
         return {EXTRA: fields.with_entries(batch, entries)}
+
+    def _compiled(self, texts: pa.Array) -> list[dict[str, Any]]:
+        separators = "spaces" if self.newlines == "space" else "delete_newlines"
+        labels, probabilities, alnum = self._predict.top(texts, separators=separators)
+        names = [label.removeprefix("__label__") for label in self._predict.labels]
+        entries: list[dict[str, Any]] = []
+        for row, (label, has_alnum) in enumerate(zip(labels.tolist(), alnum.tolist(), strict=True)):
+            # Only a text without a letter or digit can be punctuation alone.
+            empty = label < 0 or (not has_alnum and PUNCTUATION.issuperset(texts[row].as_py()))
+            found = {} if empty else {names[label]: float(probabilities[row])}
+            entries.append({self.field: found})
+        return entries
 
 
 def fasttext_top(model: Any) -> Any:

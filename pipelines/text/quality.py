@@ -7,13 +7,13 @@ reference of good text from random documents of the pool; its probability is the
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, SerializerFunctionWrapHandler, model_serializer
 
 from pipelines import kernels
 from pipelines.batch import Batch
@@ -22,7 +22,16 @@ from pipelines.records import Frozen
 from pipelines.text import fields
 
 Engine = Literal["library", "compiled"]
+Whitespace = Literal["squeeze", "lines"]
+WHITESPACE = "squeeze white space to single spaces, or (as DCLM) only join lines"
 ENGINE = "the fastText library, or the platform's own inference: faster, within 1e-5 of it"
+
+NEAR = 2e-5
+"""Scores this near to a threshold come from the library, so that every document lands on its side.
+The largest difference seen is 2e-7: the library's own float32 sums, in another order."""
+
+DCLM_THRESHOLD = 0.018112  # DCLM-Baseline's cut of fasttext_oh_eli5 (Li et al. 2024, appendix)
+EXACT_NEAR = "compiled engine: the library decides within 2e-5 of these thresholds"
 
 GOOD = "__label__hq"
 OTHER = "__label__cc"
@@ -37,13 +46,20 @@ class QualityScore(Modifier, name="quality_score"):
     model: str = Field(description="asset: a fastText classifier")
     column: str = Field("quality", description="column to write")
     negative: str = Field(OTHER, description="the label of documents that are not good")
-    whitespace: Literal["squeeze", "lines"] = Field(
-        "squeeze", description="squeeze white space to single spaces, or (as DCLM) only join lines"
-    )
+    whitespace: Whitespace = Field("squeeze", description=WHITESPACE)
     overwrite: bool = Field(True, description="replace a field of this name; else it is an error")
     engine: Engine = Field("library", description=ENGINE)
+    exact_near: tuple[float, ...] = Field((0.5, DCLM_THRESHOLD), description=EXACT_NEAR)
     reference: ClassVar[str | None] = "classify_fasttext_hq_prob_enricher"
     _model: Any = PrivateAttr(None)
+
+    @model_serializer(mode="wrap")
+    def _without_idle_fields(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The library's records have no thresholds: nothing in them depends on any."""
+        found: dict[str, Any] = dump(self)
+        if self.engine == "library":
+            found.pop("exact_near", None)
+        return found
 
     def writes(self) -> Mapping[str, pa.DataType]:
         return {self.column: pa.float64()}
@@ -52,33 +68,127 @@ class QualityScore(Modifier, name="quality_score"):
         return (self.model,)
 
     def load(self, assets: AssetFolder) -> None:
-        self._model = load_engine(self.engine, assets.path(self.model))
+        path = assets.path(self.model)
+        if self.engine == "library":
+            self._model = load_fasttext(path)
+        else:
+            self._model = Classifiers((path,), negative=self.negative, exact_near=self.exact_near)
 
     def modify(self, batch: Batch) -> Mapping[str, pa.Array]:
         fields.absent(batch, self.column, overwrite=self.overwrite)
-        return {
-            self.column: self._compiled(batch)
-            if self.engine == "compiled"
-            else self._by_library(batch)
-        }
-
-    def _compiled(self, batch: Batch) -> pa.Array:
-        lines = self.whitespace == "lines"
-        texts = kernels.lines.stripped(batch.text) if lines else batch.text
-        labels, found, _ = self._model.top(texts, separators="lines" if lines else "unicode")
-        probabilities = np.minimum(found, 1.0).astype(np.float64)
-        good = np.array([label != self.negative for label in self._model.labels])
-        scores = np.where(good[np.maximum(labels, 0)], probabilities, 1.0 - probabilities)
-        return pa.array(scores, mask=labels < 0)
+        if self.engine == "compiled":
+            return {self.column: self._model.scores(batch.text, self.whitespace)[0]}
+        return {self.column: self._by_library(batch)}
 
     def _by_library(self, batch: Batch) -> pa.Array:
-        flat = one_line if self.whitespace == "squeeze" else joined_lines
-        scores = []
-        for text in batch.text.to_pylist():
-            [(probability, label)] = self._model.predict(flat(text) + "\n", 1, 0.0, "strict")
-            probability = min(probability, 1.0)
-            scores.append(1.0 - probability if label == self.negative else probability)
+        flat = FLAT[self.whitespace]
+        scores = [
+            library_score(self._model, flat(text), self.negative) for text in batch.text.to_pylist()
+        ]
         return pa.array(scores, type=pa.float64())
+
+
+class QualityScores(Modifier, name="quality_scores"):
+    """Add the probabilities of several fastText classifiers, which read each text once together.
+
+    Classifiers of equal n-grams and buckets share one table, so that four cost little more than
+    one. A score is what `quality_score` with the compiled engine gives.
+    """
+
+    models: dict[str, str] = Field(
+        min_length=1, description="column to write: asset, a fastText classifier"
+    )
+    negative: str = Field(OTHER, description="the label of documents that are not good")
+    whitespace: Whitespace = Field("squeeze", description=WHITESPACE)
+    overwrite: bool = Field(True, description="replace fields of these names; else it is an error")
+    exact_near: tuple[float, ...] = Field((0.5, DCLM_THRESHOLD), description=EXACT_NEAR)
+    _models: Any = PrivateAttr(None)
+
+    def writes(self) -> Mapping[str, pa.DataType]:
+        return {column: pa.float64() for column in self.models}
+
+    def assets(self) -> tuple[str, ...]:
+        return tuple(self.models.values())
+
+    def load(self, assets: AssetFolder) -> None:
+        paths = tuple(assets.path(model) for model in self.models.values())
+        self._models = Classifiers(paths, negative=self.negative, exact_near=self.exact_near)
+
+    def modify(self, batch: Batch) -> Mapping[str, pa.Array]:
+        for column in self.models:
+            fields.absent(batch, column, overwrite=self.overwrite)
+        scores = self._models.scores(batch.text, self.whitespace)
+        return dict(zip(self.models, scores, strict=True))
+
+
+class Classifiers:
+    """Compiled classifiers; the library is loaded when a score first needs it.
+
+    Models that can be projected and have equal n-grams are read together, in groups.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], *, negative: str, exact_near: Sequence[float]
+    ) -> None:
+        self.paths, self.negative, self.exact_near = tuple(paths), negative, tuple(exact_near)
+        self._library: dict[int, Any] = {}
+        self._alone: dict[int, Any] = {}
+        groups: list[tuple[list[int], list[Any]]] = []
+        self._good = []
+        for number, path in enumerate(self.paths):
+            model = kernels.fasttext.read(path)
+            self._good.append(np.array([label != negative for label in model.labels]))
+            if not kernels.projected.can_project(model):
+                self._alone[number] = model
+                continue
+            for numbers, models in groups:
+                if kernels.projected.same_features(models[0], model):
+                    numbers.append(number)
+                    models.append(model)
+                    break
+            else:
+                groups.append(([number], [model]))
+        self._groups = [(numbers, kernels.projected.project(models)) for numbers, models in groups]
+
+    def scores(self, texts: pa.Array, whitespace: Whitespace) -> list[pa.Array]:
+        """The scores of each classifier, in the order of the paths; null for a text without any
+        feature."""
+        lines = whitespace == "lines"
+        flat = kernels.lines.stripped(texts) if lines else texts
+        separators = "lines" if lines else "unicode"
+        answers: dict[int, tuple[Any, Any]] = {}
+        for numbers, projected in self._groups:
+            found = projected.top(flat, separators=separators)
+            answers |= dict(zip(numbers, found, strict=True))
+        for number, model in self._alone.items():
+            labels, probabilities, _ = model.top(flat, separators=separators)
+            answers[number] = labels, np.minimum(probabilities, 1.0).astype(np.float64)
+        return [
+            self._exact(number, texts, whitespace, *answers[number])
+            for number in range(len(self.paths))
+        ]
+
+    def _exact(
+        self, number: int, texts: pa.Array, whitespace: Whitespace, labels: Any, probabilities: Any
+    ) -> pa.Array:
+        good = self._good[number][np.maximum(labels, 0)]
+        scores = np.where(good, probabilities, 1.0 - probabilities)
+        near = np.zeros(len(scores), dtype=bool)
+        for threshold in self.exact_near:
+            near |= np.abs(scores - threshold) <= NEAR
+        for row in np.flatnonzero(near & (labels >= 0)).tolist():
+            if number not in self._library:
+                self._library[number] = load_fasttext(self.paths[number])
+            text = FLAT[whitespace](texts[row].as_py())
+            scores[row] = library_score(self._library[number], text, self.negative)
+        return pa.array(scores, mask=labels < 0)
+
+
+def library_score(model: Any, line: str, negative: str) -> float:
+    """The probability of the labels that count as good, by the library."""
+    [(probability, label)] = model.predict(line + "\n", 1, 0.0, "strict")
+    probability = min(probability, 1.0)
+    return 1.0 - probability if label == negative else probability
 
 
 def one_line(text: str) -> str:
@@ -89,6 +199,9 @@ def one_line(text: str) -> str:
 def joined_lines(text: str) -> str:
     """The text as DCLM's classifier reads it: its lines (of every kind) with spaces between."""
     return " ".join(text.strip().splitlines())
+
+
+FLAT: Mapping[Whitespace, Callable[[str], str]] = {"squeeze": one_line, "lines": joined_lines}
 
 
 def load_engine(engine: Engine, path: Path) -> Any:

@@ -26,6 +26,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "mark_contamination": {"items": "items.parquet", "ngram": 2},
     "scores": {"of": "quality"},
     "quality_score": {"model": "tiny-quality.bin"},
+    "quality_scores": {"models": {"first": "tiny-quality.bin", "second": "tiny-quality.bin"}},
     "select": {"by": "quality", "fraction": 0.5, "missing": "drop"},
     "substring_lines": {"phrases": ["cat", "one"]},
     "substrings": {"phrases": ["cat", "one"]},

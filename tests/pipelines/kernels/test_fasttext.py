@@ -110,6 +110,26 @@ def test_the_language_model_answers_as_the_library_on_real_pages(data: Path) -> 
     check(path, texts, "spaces", FLATTEN["spaces"])
 
 
+@pytest.mark.parametrize("newlines", ["space", "delete"])
+def test_language_scores_are_equal_by_both_engines(model: Path, newlines: str) -> None:
+    from pipelines.batch import Batch
+    from pipelines.text.language import LanguageScores
+
+    texts = [*hostile_texts(200), "!?", "...\n", "\u3002", "-\u00a0-"]
+    batch = Batch(pa.table({"text": pa.array(texts, type=STRING)}))
+    assets = Assets(folders=(model.parent,))
+    answers = []
+    for engine in ("library", "compiled"):
+        given = {"weights": model.name, "newlines": newlines, "engine": engine}
+        operator = LanguageScores.model_validate(given)
+        operator.load(assets)
+        answers.append([orjson.loads(e) for e in operator.modify(batch)["extra"].to_pylist()])
+    for text, by_library, compiled in zip(texts, *answers, strict=True):
+        assert compiled.keys() == by_library.keys() == {"language_scores"}
+        scores = by_library["language_scores"]
+        assert compiled["language_scores"] == pytest.approx(scores, abs=1e-4), repr(text)
+
+
 def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.bin"
     path.write_bytes(b"not a model at all")
