@@ -32,11 +32,11 @@ import pyarrow.parquet as pq
 import ray
 from ray.cluster_utils import Cluster
 
-from pipelines.cluster import RayMap
+from pipelines.engine.run import run
+from pipelines.execution.ray_executor import RayMap
+from pipelines.formats.pool import open_pool
 from pipelines.pipeline import Pipeline
-from pipelines.pool import open_pool
-from pipelines.run import run
-from pipelines.storage import open_store
+from pipelines.storage.base import open_store
 
 ROOT = Path(__file__).parent.parent
 BUILD = ROOT / "build" / "bench"

@@ -28,12 +28,12 @@ import pyarrow.parquet as pq
 from datacomp.curate import curate
 from datacomp.shards import pack
 from pipelines import kernels
-from pipelines.assets import Assets
-from pipelines.executors import map_here
+from pipelines.assets.catalogue import Assets
+from pipelines.execution.executors import map_here
+from pipelines.execution.progress import quiet
+from pipelines.formats.pool import open_pool
 from pipelines.image_text.clusters import has_gpu, nearest, on_device
 from pipelines.pipeline import Pipeline
-from pipelines.pool import open_pool
-from pipelines.progress import quiet
 
 ROOT = Path(__file__).parent.parent
 BUILD = ROOT / "build" / "bench"
@@ -196,7 +196,7 @@ def plain_clip(uri: str, rows: int) -> None:
 def plain_basic(uri: str, rows: int) -> None:
     import fasttext
 
-    from pipelines.assets import Assets
+    from pipelines.assets.catalogue import Assets
 
     model = fasttext.load_model(str(Assets().path("lid.176.ftz"))).f
     names = ["uid", "text", "original_width", "original_height"]

@@ -255,10 +255,10 @@ def bloom(folder: Path, units: str = "whitespace") -> dict[str, Any]:
 
 def whole(folder: Path, step: Any) -> dict[str, Any]:
     """A run over the whole corpus: reading, the step, writing."""
+    from pipelines.engine.run import run
+    from pipelines.execution.progress import quiet
+    from pipelines.formats.pool import open_pool
     from pipelines.pipeline import Pipeline
-    from pipelines.pool import open_pool
-    from pipelines.progress import quiet
-    from pipelines.run import run
 
     warm = folder / "warm"
     if not warm.exists():
@@ -316,10 +316,10 @@ def exact(folder: Path, keys: int = 10_000_000) -> dict[str, Any]:
     """Keys with a tenth of duplicates: grouped by us (write, read, verdict) and by pyarrow."""
     import pyarrow as pa
 
-    from pipelines.executors import map_here
+    from pipelines.execution.executors import map_here
+    from pipelines.global_steps.group_keys import KeyWriter, find_duplicates
     from pipelines.operators import Keys
-    from pipelines.partitions import KeyWriter, find_duplicates
-    from pipelines.storage import open_store
+    from pipelines.storage.base import open_store
 
     rng = np.random.default_rng(0)
     number = rng.integers(0, keys * 5, keys).astype(np.uint64)

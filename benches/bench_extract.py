@@ -28,7 +28,7 @@ from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding
 
 from dclm.extract import ExtractTask, extract
-from pipelines.warc import ExtractOptions, html_to_text
+from pipelines.formats.warc import ExtractOptions, html_to_text
 
 ROOT = Path(__file__).parent.parent
 BUILD = ROOT / "build" / "bench"

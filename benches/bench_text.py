@@ -27,7 +27,7 @@ import plain_text
 import pyarrow as pa
 
 from pipelines import kernels
-from pipelines.assets import AssetError, Assets
+from pipelines.assets.catalogue import AssetError, Assets
 from pipelines.batch import Batch, cut
 from pipelines.operators import Counted, Operator
 from pipelines.pipeline import Pipeline

@@ -48,7 +48,7 @@ from dclm.recipe import Recipe, load_recipe, lr, num_steps  # noqa: E402
 from dclm.sequences import Sequences  # noqa: E402
 from dclm.tokens import pack  # noqa: E402
 from dclm.train import train  # noqa: E402
-from pipelines.executors import map_here  # noqa: E402
+from pipelines.execution.executors import map_here  # noqa: E402
 from pipelines.records import (  # noqa: E402
     DatasetRecord,
     DatasetWork,
@@ -57,7 +57,7 @@ from pipelines.records import (  # noqa: E402
     now,
     sha256_file,
 )
-from pipelines.storage import open_store, write_bytes  # noqa: E402
+from pipelines.storage.base import open_store, write_bytes  # noqa: E402
 
 GOALS = {"400m-1x": 0.37, "1b-1x": 0.46, "3b-1x": 0.46, "7b-1x": 0.51}
 ACCUMULATION = 4  # micro-batches in a timed step

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from leaderboard.cli import command_line
-from pipelines.commands import main
+from pipelines.console import main
 
 
 def entry() -> None:

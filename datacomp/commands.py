@@ -24,7 +24,7 @@ from leaderboard.cli import (
     show_record,
     train_where,
 )
-from pipelines.commands import (
+from pipelines.console import (
     BAD_DATA,
     EXIT_CODES,
     FAILED,
@@ -36,14 +36,14 @@ from pipelines.commands import (
     show_json,
     table,
 )
-from pipelines.executors import executor
+from pipelines.execution.executors import executor
+from pipelines.execution.progress import console, say, step
 from pipelines.operators import PipelineError
-from pipelines.progress import console, say, step
 
 if TYPE_CHECKING:
+    from pipelines.engine.run import Result
     from pipelines.pipeline import Pipeline
     from pipelines.records import ScoresRecord
-    from pipelines.run import Result
 
 EXIT_CODES |= {SubsetError: BAD_DATA, PackError: USAGE, BatchError: USAGE, TrainError: FAILED}
 EXIT_CODES[PlanError] = USAGE
@@ -93,7 +93,7 @@ def curate(
     map_tasks = executor(workers, cluster=cluster)
     if scale is not None:
         from leaderboard import round as stages
-        from pipelines.run import read_summary
+        from pipelines.engine.run import read_summary
 
         current = stages.open_round("datacomp", scale, workspace=workspace, map_tasks=map_tasks)
         made = stages.curate(current, stages.find_pipeline(current, name), quarantine=quarantine)
@@ -118,8 +118,8 @@ def _curate_pool(
 ) -> Result:
     from datacomp.curate import curate as curate_pool
     from datacomp.pool import open_pairs
-    from pipelines import report_html
-    from pipelines.storage import open_store
+    from pipelines.reports import run_page
+    from pipelines.storage.base import open_store
 
     result = curate_pool(
         find(name, assets),
@@ -128,25 +128,25 @@ def _curate_pool(
         map_tasks=map_tasks,
         quarantine=quarantine,
     )
-    report_html.write(open_store(out_uri), result)
+    run_page.write(open_store(out_uri), result)
     return result
 
 
 def _show_curated(folder: str, record: Any, summary: Any, *, json: bool) -> None:
     from datacomp.curate import SUBSET_FILE
-    from pipelines import report
+    from pipelines.reports import funnel
 
     if json:
         show_json({"folder": folder, "record": record, "summary": summary})
         return
-    out(report.funnel_text(summary))
+    out(funnel.funnel_text(summary))
     kept, read = record.counts["rows_out"], record.counts["rows_in"]
     out(f"\ndataset {record.id}: {kept:,} of {read:,} pairs, in {folder}/{SUBSET_FILE}")
 
 
 def find(name: str, assets: list[str] | None = None) -> Pipeline:
     """A pipeline by file, or a baseline by name. PipelineError lists the baselines there are."""
-    from pipelines.assets import Assets
+    from pipelines.assets.catalogue import Assets
     from pipelines.pipeline import Pipeline
 
     folders = Assets(folders=tuple(Path(folder) for folder in assets or ()))
@@ -445,8 +445,8 @@ def evaluate(
     from datacomp import stages as own
     from evals.run import run as run_suite
     from leaderboard import round as stages
-    from pipelines.chain import RECORD, read_chain, write_chain
-    from pipelines.storage import open_store
+    from pipelines.storage.base import open_store
+    from pipelines.storage.chain import RECORD, read_chain, write_chain
 
     if scale is None and (suite is None or data is None):
         raise PipelineError("give --scale, or --suite with --data")
@@ -510,8 +510,8 @@ def plan(
 
     available = None
     if data is not None:
-        from pipelines.chain import read_chain
-        from pipelines.storage import open_store
+        from pipelines.storage.base import open_store
+        from pipelines.storage.chain import read_chain
 
         available = read_chain(open_store(data))[-1].counts["samples"]
     made = planning.plan(

@@ -21,26 +21,26 @@ from pydantic import Field, ValidationError
 from datacomp.metadata import UID, check_columns, read_table
 from datacomp.subset import npy_header
 from pipelines import kernels
-from pipelines.assets import Assets
+from pipelines.assets.catalogue import Assets
 from pipelines.batch import Amount, Batch
-from pipelines.chain import RECORD, write_chain
-from pipelines.evidence import has_cases
-from pipelines.executors import MapTasks
+from pipelines.engine.evidence import has_cases
+from pipelines.engine.run import STATS, Result, RunFailed, RunSummary, dataset_work, finished
+from pipelines.execution.executors import MapTasks
+from pipelines.execution.once import once
+from pipelines.execution.progress import step as progress_step
+from pipelines.formats.pool import Pool
+from pipelines.formats.writers import write_array
+from pipelines.global_steps.group_keys import Verdict, find_cut
 from pipelines.image_text.scores import INDEX, PREFIX
-from pipelines.indexed import PartsWriter, read_parts
+from pipelines.job import Plan, load_array, loaded
 from pipelines.operators import Counted, Filter, Modifier, PipelineError, Select, choose
-from pipelines.partitions import Verdict, find_cut
 from pipelines.pipeline import Pass, Pipeline
-from pipelines.plan import Plan, load_array, loaded
-from pipelines.pool import Pool
-from pipelines.progress import step as progress_step
 from pipelines.records import DatasetRecord, File, Frozen, digest, made_by, now, sha256_file
-from pipelines.run import STATS, Result, RunFailed, RunSummary, dataset_work, finished
 from pipelines.schema import ROW
 from pipelines.stats import READ, RunStats, StepStats, Tally, merge
-from pipelines.storage import Done, Store, attempt_name, find_done, open_store, write_bytes
-from pipelines.tasks import once
-from pipelines.writers import write_array
+from pipelines.storage.base import Done, Store, attempt_name, find_done, open_store, write_bytes
+from pipelines.storage.chain import RECORD, write_chain
+from pipelines.storage.part_files import PartsWriter, read_parts
 
 SUBSET_FILE = "subset.npy"
 BUCKET_BYTES = 256 << 20  # of tables, whose uids are sorted together

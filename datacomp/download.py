@@ -28,12 +28,13 @@ from datacomp.metadata import DAMAGED, UID
 from datacomp.resize import PictureRefused, ResizeOptions, keep
 from datacomp.subset import uid_of
 from datacomp.tars import NO_DOWNLOAD, NO_PICTURE, SUCCESS, Row
-from pipelines.chain import RECORD, standing
-from pipelines.executors import MapTasks
-from pipelines.pool import Pool
-from pipelines.progress import short
-from pipelines.progress import step as progress_step
-from pipelines.readers import ShardError
+from pipelines.execution.executors import MapTasks
+from pipelines.execution.progress import short
+from pipelines.execution.progress import step as progress_step
+from pipelines.formats.pool import Pool
+from pipelines.formats.readers import ShardError
+from pipelines.formats.tars import END, Member, samples, tar_bytes
+from pipelines.formats.writers import write_table
 from pipelines.records import (
     AssetRecord,
     AssetWork,
@@ -44,7 +45,7 @@ from pipelines.records import (
     now,
     sha256_bytes,
 )
-from pipelines.storage import (
+from pipelines.storage.base import (
     DeterminismError,
     Done,
     Store,
@@ -55,8 +56,7 @@ from pipelines.storage import (
     open_store,
     write_bytes,
 )
-from pipelines.tars import END, Member, samples, tar_bytes
-from pipelines.writers import write_table
+from pipelines.storage.chain import RECORD, standing
 
 ROWS = 10_000
 DECODERS = 2  # threads of one process that decode

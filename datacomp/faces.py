@@ -27,7 +27,7 @@ from datacomp.resize import blur, on_white
 from pipelines import kernels
 from pipelines.records import Frozen
 from pipelines.schema import STRING
-from pipelines.storage import open_store
+from pipelines.storage.base import open_store
 
 BOXES = "face_bboxes"
 PICTURE = "jpg"

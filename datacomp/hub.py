@@ -18,9 +18,8 @@ from pathlib import Path
 from pydantic import Field
 
 from datacomp.errors import PoolError
-from pipelines.chain import RECORD
-from pipelines.executors import MapTasks
-from pipelines.progress import step as progress_step
+from pipelines.execution.executors import MapTasks
+from pipelines.execution.progress import step as progress_step
 from pipelines.records import (
     File,
     Frozen,
@@ -33,7 +32,16 @@ from pipelines.records import (
     parse_record,
     sha256_file,
 )
-from pipelines.storage import Done, Store, commit, copy_into, find_done, open_store, write_bytes
+from pipelines.storage.base import (
+    Done,
+    Store,
+    commit,
+    copy_into,
+    find_done,
+    open_store,
+    write_bytes,
+)
+from pipelines.storage.chain import RECORD
 
 METADATA = "metadata"
 REPOSITORIES = {

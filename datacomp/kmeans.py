@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from datacomp.metadata import read_table
 from pipelines import kernels
+from pipelines.execution.progress import step as progress_step
+from pipelines.formats.pool import Pool
 from pipelines.image_text.clusters import features_of
-from pipelines.pool import Pool
-from pipelines.progress import step as progress_step
 from pipelines.records import AssetRecord, AssetWork, File, made_by, now, sha256_file
-from pipelines.storage import LocalStore, open_store, write_bytes
+from pipelines.storage.base import LocalStore, open_store, write_bytes
 
 Floats = npt.NDArray[np.float32]
 CHUNK_BYTES = 64 << 20

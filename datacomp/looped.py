@@ -37,7 +37,7 @@ import webdataset
 from datacomp.errors import TrainError
 from datacomp.recipe import MODELS, Recipe, num_steps, steps_per_piece
 from datacomp.texts import encode_text
-from pipelines.progress import short
+from pipelines.execution.progress import short
 
 METRICS, SKIPPED, LOG = "metrics.jsonl", "skipped.jsonl", "log.txt"
 MAX_SKIPPED = 0.1  # of the samples read: more is no accident, but a broken pool

@@ -21,11 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.batch import Batch
+from pipelines.formats.readers import ShardError, normal_table
 from pipelines.image_text.scores import PREFIX
 from pipelines.operators import PipelineError
-from pipelines.readers import ShardError, normal_table
 from pipelines.schema import ROW
-from pipelines.storage import Store
+from pipelines.storage.base import Store
 
 UID = "uid"
 FEATURES = ("b32_img", "b32_txt", "l14_img", "l14_txt")

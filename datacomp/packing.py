@@ -16,8 +16,7 @@ from datacomp.errors import PackError
 from datacomp.recipe import Recipe
 from datacomp.shards import META, SAMPLE_IDS
 from datacomp.subset import load_subset, sha256_of
-from pipelines.chain import RECORD, read_chain, standing, write_chain
-from pipelines.executors import MapTasks
+from pipelines.execution.executors import MapTasks
 from pipelines.records import (
     AssetRecord,
     DatasetRecord,
@@ -33,7 +32,8 @@ from pipelines.records import (
     parse_record,
     sha256_file,
 )
-from pipelines.storage import Store, open_store, write_bytes
+from pipelines.storage.base import Store, open_store, write_bytes
+from pipelines.storage.chain import RECORD, read_chain, standing, write_chain
 
 SHARDS_FOLDER = "shards"  # of a pool, beside its tables
 

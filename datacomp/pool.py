@@ -10,15 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from datacomp.errors import PoolError
-from pipelines.assets import Assets, cache_folder
-from pipelines.chain import RECORD
-from pipelines.executors import MapTasks
-from pipelines.pool import Pool
-from pipelines.pool import open_pool as open_tables
-from pipelines.progress import step
+from pipelines.assets.catalogue import Assets, cache_folder
+from pipelines.execution.executors import MapTasks
+from pipelines.execution.progress import step
+from pipelines.formats.pool import Pool
+from pipelines.formats.pool import open_pool as open_tables
 from pipelines.records import PoolRecord, PoolSource, PoolWork, digest, made_by, now
-from pipelines.storage import LocalStore, open_store
-from pipelines.storage import write_bytes as put
+from pipelines.storage.base import LocalStore, open_store
+from pipelines.storage.base import write_bytes as put
+from pipelines.storage.chain import RECORD
 
 SCALES = ("tiny", "small", "medium", "large", "xlarge", "datacomp_1b")
 METADATA, SHARDS = "metadata", "shards"

@@ -8,14 +8,14 @@ import typer
 
 from datacomp.errors import PoolError
 from leaderboard.cli import CORES, RUNS, Cluster, Processes, Workspace
-from pipelines.commands import BAD_DATA, EXIT_CODES, Json, out, show_json, table
-from pipelines.executors import executor
-from pipelines.progress import say
+from pipelines.console import BAD_DATA, EXIT_CODES, Json, out, show_json, table
+from pipelines.execution.executors import executor
+from pipelines.execution.progress import say
 
 if TYPE_CHECKING:
     from datacomp.download import DownloadOptions
     from datacomp.hub import Estimate
-    from pipelines.pool import Pool
+    from pipelines.formats.pool import Pool
     from pipelines.records import AssetRecord
 
 EXIT_CODES |= {PoolError: BAD_DATA}

@@ -17,11 +17,11 @@ from datacomp.errors import SubsetError
 from datacomp.metadata import UID, check_columns, read_table, table_columns
 from datacomp.subset import load_subset, look_up, sha256_of, uid_of, write_subset
 from pipelines import kernels
-from pipelines.chain import RECORD, write_chain
-from pipelines.pool import Pool
-from pipelines.progress import step as progress_step
+from pipelines.execution.progress import step as progress_step
+from pipelines.formats.pool import Pool
 from pipelines.records import DatasetRecord, DatasetWork, PoolRecord, PoolWork, made_by, now
-from pipelines.storage import Store, open_store, write_bytes
+from pipelines.storage.base import Store, open_store, write_bytes
+from pipelines.storage.chain import RECORD, write_chain
 
 Subset = npt.NDArray[np.void]
 

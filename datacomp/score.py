@@ -23,12 +23,13 @@ from datacomp.metadata import UID, read_table
 from datacomp.scorers import Floats, PictureFault, ScorerSpec, loaded
 from datacomp.subset import look_up
 from pipelines import kernels
-from pipelines.chain import RECORD, standing
-from pipelines.executors import MapTasks
+from pipelines.execution.executors import MapTasks
+from pipelines.execution.once import once
+from pipelines.execution.progress import step as progress_step
+from pipelines.formats.pool import InputShard, Pool
+from pipelines.formats.tars import Member, samples, tar_bytes
+from pipelines.formats.writers import write_table
 from pipelines.image_text.scores import INDEX
-from pipelines.indexed import read_part, read_parts, write_by
-from pipelines.pool import InputShard, Pool
-from pipelines.progress import step as progress_step
 from pipelines.records import (
     AssetRecord,
     AssetRef,
@@ -39,10 +40,9 @@ from pipelines.records import (
     made_by,
     now,
 )
-from pipelines.storage import Done, Store, attempt_name, done_name, open_store, write_bytes
-from pipelines.tars import Member, samples, tar_bytes
-from pipelines.tasks import once
-from pipelines.writers import write_table
+from pipelines.storage.base import Done, Store, attempt_name, done_name, open_store, write_bytes
+from pipelines.storage.chain import RECORD, standing
+from pipelines.storage.part_files import read_part, read_parts, write_by
 
 PICTURE = ("jpg", "jpeg", "png", "webp")
 CHUNK = 512  # pairs that a scorer sees at once

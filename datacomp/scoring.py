@@ -29,8 +29,8 @@ from datacomp.texts import encode_text
 from datacomp.train import CONFIG, WEIGHTS
 from evals.models import Floats, PictureError
 from evals.tasks import DataError
-from pipelines.chain import RECORD
 from pipelines.records import ModelRecord, parse_record, sha256_file
+from pipelines.storage.chain import RECORD
 
 Image.MAX_IMAGE_PIXELS = 256_000_000  # a larger picture is refused, before it is decoded
 BATCH, TEXT_BATCH, AHEAD = 64, 256, 3

@@ -20,11 +20,14 @@ import orjson
 from datacomp.errors import PackError
 from datacomp.faces import FaceOptions, Faces
 from datacomp.subset import Subset, check_sorted, load_subset, look_up, sha256_of, write_subset
-from pipelines.executors import MapTasks
-from pipelines.plan import load_array
-from pipelines.progress import step as progress_step
+from pipelines.execution.executors import MapTasks
+from pipelines.execution.once import once
+from pipelines.execution.progress import step as progress_step
+from pipelines.formats.tars import END, Member, TarError, header, padding, samples, tar_bytes
+from pipelines.formats.writers import write_array
+from pipelines.job import load_array
 from pipelines.records import File, Frozen, digest
-from pipelines.storage import (
+from pipelines.storage.base import (
     Done,
     Store,
     attempt_name,
@@ -33,9 +36,6 @@ from pipelines.storage import (
     open_store,
     write_bytes,
 )
-from pipelines.tars import END, Member, TarError, header, padding, samples, tar_bytes
-from pipelines.tasks import once
-from pipelines.writers import write_array
 
 META, SAMPLE_IDS, SHARDS = "meta.json", "sample_ids.npy", "shards.json"
 SHARD_SIZE = 10_000

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     import typer
 
     from datacomp.recipe import Recipe
-    from pipelines.assets import Assets
-    from pipelines.executors import MapTasks
+    from pipelines.assets.catalogue import Assets
+    from pipelines.engine.run import Result
+    from pipelines.execution.executors import MapTasks
+    from pipelines.formats.pool import Pool
     from pipelines.pipeline import Pipeline
-    from pipelines.pool import Pool
     from pipelines.records import ModelRecord, PackedRecord
-    from pipelines.run import Result
 
 
 def open_pool(scale: str, *, workspace: str, map_tasks: MapTasks) -> Pool:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from datacomp.errors import SubsetError
 from pipelines.kernels.uids import SUBSET
 from pipelines.records import File
-from pipelines.storage import Store, open_store
+from pipelines.storage.base import Store, open_store
 
 Subset = npt.NDArray[Any]
 Halves = npt.NDArray[np.uint64]

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 import orjson
 import pyarrow as pa
 
+from pipelines.formats.tars import member
 from pipelines.records import Frozen
-from pipelines.tars import member
 
 SUCCESS, NO_DOWNLOAD, NO_PICTURE = "success", "failed_to_download", "failed_to_resize"
 FIELDS = (

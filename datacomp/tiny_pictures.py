@@ -23,7 +23,7 @@ from PIL import Image
 from pydantic import Field, ValidationError
 
 from datacomp.errors import PoolError
-from pipelines.packages import Package, members
+from pipelines.assets.packages import Package, members
 from pipelines.records import Frozen
 
 DEFAULT = Path(__file__).with_name("tiny_pool.yaml")

@@ -30,12 +30,12 @@ from datacomp import tars
 from datacomp import tiny_pictures as tiny
 from datacomp.errors import PoolError
 from evals.pictures import vouch
-from pipelines.executors import MapTasks
-from pipelines.packages import Fetched, Progress, fetch
+from pipelines.assets.packages import Fetched, Progress, fetch
+from pipelines.execution.executors import MapTasks
+from pipelines.formats.tars import END, member
+from pipelines.formats.writers import write_table
 from pipelines.records import File, Frozen
-from pipelines.storage import LocalStore, write_bytes
-from pipelines.tars import END, member
-from pipelines.writers import write_table
+from pipelines.storage.base import LocalStore, write_bytes
 
 NUM_SHARDS = 8
 DIGITS_PER_CLASS = 100

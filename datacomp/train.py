@@ -36,7 +36,7 @@ from datacomp.recipe import (
     samples_seen,
 )
 from evals.pictures import PICTURES
-from pipelines.chain import RECORD, read_chain, standing
+from pipelines.formats.tars import samples, tar_bytes
 from pipelines.records import (
     File,
     ModelRecord,
@@ -47,8 +47,8 @@ from pipelines.records import (
     now,
     sha256_file,
 )
-from pipelines.storage import LocalStore, Store, open_store, write_bytes
-from pipelines.tars import samples, tar_bytes
+from pipelines.storage.base import LocalStore, Store, open_store, write_bytes
+from pipelines.storage.chain import RECORD, read_chain, standing
 
 WEIGHTS, CONFIG = "model.safetensors", "open_clip_config.json"
 METRICS, SKIPPED = "metrics.jsonl", "skipped.jsonl"

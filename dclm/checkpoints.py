@@ -28,7 +28,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.optim import Optimizer
 
 from dclm.errors import CheckpointError
-from pipelines.storage import StorageError
+from pipelines.storage.base import StorageError
 
 STEP = "step-"
 

@@ -27,7 +27,7 @@ from leaderboard.cli import (
     show_record,
     train_where,
 )
-from pipelines.commands import (
+from pipelines.console import (
     BAD_DATA,
     EXIT_CODES,
     FAILED,
@@ -39,9 +39,9 @@ from pipelines.commands import (
     show_json,
     table,
 )
-from pipelines.executors import executor
+from pipelines.execution.executors import executor
+from pipelines.execution.progress import console, say
 from pipelines.operators import PipelineError
-from pipelines.progress import console, say
 
 if TYPE_CHECKING:
     from dclm.plan import Plan
@@ -73,7 +73,7 @@ def mix_command(
     json: Json = False,
 ) -> None:
     """Mix datasets by repeat factors or shares of a token target; no text is copied."""
-    from pipelines import mix
+    from pipelines.formats import mix
 
     record = mix.mix(mix.load_mixture(config), name=name or config.stem, out=out_uri)
     if json:
@@ -138,8 +138,8 @@ def pack(
     """Turn a dataset into the training data of a scale's recipe."""
     from dclm import tokens
     from dclm.recipe import load_recipe
-    from pipelines.chain import read_chain, write_chain
-    from pipelines.storage import open_store
+    from pipelines.storage.base import open_store
+    from pipelines.storage.chain import read_chain, write_chain
 
     tokens.pack(
         dataset,
@@ -187,9 +187,9 @@ def pool(
     """Build the tiny pool; of larger ones tell files, bytes, hours and cost, then fetch (--yes)."""
     from dclm import pool as pools
     from dclm import remote_pool
-    from pipelines.chain import RECORD
-    from pipelines.pool import open_pool
-    from pipelines.storage import open_store
+    from pipelines.formats.pool import open_pool
+    from pipelines.storage.base import open_store
+    from pipelines.storage.chain import RECORD
 
     map_tasks = executor(workers, cluster=cluster)
     if scale == "tiny":
@@ -294,8 +294,8 @@ def extract(
 ) -> None:
     """Turn WARC or WET files into documents; run it again to go on where it stopped."""
     from dclm import extract as extracting
-    from pipelines.storage import open_store
-    from pipelines.warc import ExtractOptions
+    from pipelines.formats.warc import ExtractOptions
+    from pipelines.storage.base import open_store
 
     options = ExtractOptions.reference() if reference else ExtractOptions(encoding=encoding)
     options = options.model_copy(

@@ -20,9 +20,13 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from dclm.errors import PoolError
-from pipelines.chain import RECORD
-from pipelines.executors import MapTasks, map_here
-from pipelines.readers import ShardError, format_of
+from pipelines.engine.run import MENDABLE, RUN, RunFailed, RunFile, read_run
+from pipelines.execution.executors import MapTasks, map_here
+from pipelines.execution.monitor import Watch
+from pipelines.execution.once import once
+from pipelines.formats.readers import ShardError, format_of
+from pipelines.formats.warc import Extracted, ExtractOptions, documents
+from pipelines.formats.writers import TableWriter, suffix_of, write_table
 from pipelines.records import (
     JSON,
     File,
@@ -35,9 +39,8 @@ from pipelines.records import (
     now,
     parse_record,
 )
-from pipelines.run import MENDABLE, RUN, RunFailed, RunFile, read_run
 from pipelines.schema import STRING
-from pipelines.storage import (
+from pipelines.storage.base import (
     Done,
     Entry,
     Store,
@@ -46,10 +49,7 @@ from pipelines.storage import (
     split_uri,
     write_bytes,
 )
-from pipelines.tasks import once
-from pipelines.warc import Extracted, ExtractOptions, documents
-from pipelines.watch import Watch
-from pipelines.writers import TableWriter, suffix_of, write_table
+from pipelines.storage.chain import RECORD
 
 Format = Literal["parquet", "jsonl.gz", "jsonl.zst"]
 

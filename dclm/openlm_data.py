@@ -19,7 +19,7 @@ import orjson
 from numpy.typing import NDArray
 
 from pipelines.records import Frozen
-from pipelines.storage import Writer, as_file
+from pipelines.storage.base import Writer, as_file
 
 
 class ManifestRow(Frozen):

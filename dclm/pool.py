@@ -14,12 +14,12 @@ from dclm.errors import PoolError
 from dclm.extract import ExtractTask, extract
 from dclm.tiny_pool import LID, TinyPool, build
 from evals.heldout import build_tiny_tasks
-from pipelines.assets import Assets, cache_folder
-from pipelines.chain import RECORD
-from pipelines.executors import MapTasks
-from pipelines.pool import Pool
-from pipelines.pool import open_pool as open_tables
-from pipelines.progress import step
+from pipelines.assets.catalogue import Assets, cache_folder
+from pipelines.execution.executors import MapTasks
+from pipelines.execution.progress import step
+from pipelines.formats.pool import Pool
+from pipelines.formats.pool import open_pool as open_tables
+from pipelines.formats.warc import ExtractOptions
 from pipelines.records import (
     PoolRecord,
     PoolSource,
@@ -28,9 +28,9 @@ from pipelines.records import (
     made_by,
     now,
 )
-from pipelines.storage import LocalStore
-from pipelines.storage import write_bytes as put
-from pipelines.warc import ExtractOptions
+from pipelines.storage.base import LocalStore
+from pipelines.storage.base import write_bytes as put
+from pipelines.storage.chain import RECORD
 
 ASSETS = Path(__file__).parent / "assets"
 EVAL_SEED = 20241123  # which held-out passages become questions; part of suite `tiny` version 1

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import xxhash
 
 from dclm import pool as pools
-from pipelines.executors import MapTasks
-from pipelines.pool import Pool
+from pipelines.execution.executors import MapTasks
+from pipelines.formats.pool import Pool
 from pipelines.records import (
     AssetRecord,
     AssetRef,
@@ -29,7 +29,7 @@ from pipelines.records import (
     parse_record,
     sha256_file,
 )
-from pipelines.storage import LocalStore, open_store, write_bytes
+from pipelines.storage.base import LocalStore, open_store, write_bytes
 from pipelines.text.language import LanguageId
 from pipelines.text.quality import (
     OTHER,

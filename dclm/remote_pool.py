@@ -22,16 +22,16 @@ import yaml
 from pydantic import Field, TypeAdapter
 
 from dclm.errors import PoolError
-from pipelines.assets import AssetError, Assets
-from pipelines.chain import RECORD
-from pipelines.executors import MapTasks, map_here
-from pipelines.inflate import Inflated
-from pipelines.readers import ShardError
+from pipelines.assets.catalogue import AssetError, Assets
+from pipelines.engine.run import MENDABLE, RUN, RunFailed, RunFile, read_run
+from pipelines.execution.executors import MapTasks, map_here
+from pipelines.execution.monitor import Watch
+from pipelines.execution.once import once
+from pipelines.formats.inflate import Inflated
+from pipelines.formats.readers import ShardError
 from pipelines.records import Frozen, PoolRecord, PoolSource, PoolWork, digest, made_by, now
-from pipelines.run import MENDABLE, RUN, RunFailed, RunFile, read_run
-from pipelines.storage import Done, Store, attempt_name, open_store, write_bytes
-from pipelines.tasks import once
-from pipelines.watch import Watch
+from pipelines.storage.base import Done, Store, attempt_name, open_store, write_bytes
+from pipelines.storage.chain import RECORD
 
 Variant = Literal["raw", "extracted", "refinedweb"]
 Source = Literal["s3", "https", "hf"]

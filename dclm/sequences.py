@@ -14,13 +14,13 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from dclm.chance import permutation
 from dclm.openlm_data import ManifestRow, read_manifest, read_tar
 from dclm.recipe import Recipe
 from dclm.tokens import MANIFEST, RECORD
-from pipelines.readers import ShardError
+from pipelines.formats.readers import ShardError
+from pipelines.kernels.splitmix import permutation
 from pipelines.records import PackedRecord, RecordError, parse_record, sha256_bytes, sha256_file
-from pipelines.storage import Store, open_store
+from pipelines.storage.base import Store, open_store
 
 Ids = NDArray[np.unsignedinteger]
 

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     import typer
 
     from dclm.recipe import Recipe
-    from pipelines.assets import Assets
-    from pipelines.executors import MapTasks
-    from pipelines.pool import Pool
+    from pipelines.assets.catalogue import Assets
+    from pipelines.execution.executors import MapTasks
+    from pipelines.formats.pool import Pool
     from pipelines.records import ModelRecord, PackedRecord
 
 

@@ -15,7 +15,7 @@ from email.message import Message
 from typing import NamedTuple
 
 from dclm.tiny_sources import Source
-from pipelines.warc import ExtractOptions, RejectedError, html_to_text, page
+from pipelines.formats.warc import ExtractOptions, RejectedError, html_to_text, page
 
 NGRAM_WORDS = 13  # the n-gram length of GPT-3's overlap study (Brown et al. 2020, appendix C)
 

@@ -3,7 +3,7 @@
 `build` writes, from the sources in `tiny_pool.yaml`:
 
 - `warc/tiny-00000.warc.gz` ...: the pool, eight WARC files of equal page counts, every one a mix of
-  all sources, to be read as Common Crawl is read (`pipelines.warc`);
+  all sources, to be read as Common Crawl is read (`pipelines.formats.warc`);
 - `heldout.jsonl.gz`: prose that models are evaluated on, rows {id, source, text, licence};
 - `positives.jsonl.gz`: prose that trains the quality classifier, same rows;
 - `lid.176.ftz`: fastText's language identification model.
@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dclm.tiny_pages import Page, Row, ngrams, pages, rows, shares_text
 from dclm.tiny_sources import DEFAULT, Source, load_sources
-from pipelines.packages import Fetched, Progress, fetch, members
+from pipelines.assets.packages import Fetched, Progress, fetch, members
 
 __all__ = [
     "DEFAULT",

@@ -1,6 +1,6 @@
 """The packages behind the tiny pool: what they are, and what in them is for what.
 
-`tiny_pool.yaml` lists the sources; `pipelines.packages` fetches and reads them.
+`tiny_pool.yaml` lists the sources; `pipelines.assets.packages` fetches and reads them.
 """
 
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from pipelines.packages import Package
+from pipelines.assets.packages import Package
 
 DEFAULT = Path(__file__).with_name("tiny_pool.yaml")
 

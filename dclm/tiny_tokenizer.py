@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 from dclm import pool as pools
 from dclm import tokenizer
 from pipelines.batch import Batch
-from pipelines.executors import map_here
+from pipelines.execution.executors import map_here
+from pipelines.formats.pool import Pool
 from pipelines.operators import choose
-from pipelines.pool import Pool
 from pipelines.records import sha256_bytes
-from pipelines.storage import open_store
+from pipelines.storage.base import open_store
 from pipelines.text.language import Language, LanguageId
 
 VOCAB_SIZE = 2047  # one id less than the model's embedding has rows: the last one is the pad

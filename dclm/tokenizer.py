@@ -26,7 +26,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from dclm.recipe import TokenizerSpec
-from pipelines.assets import AssetError, Assets, cache_folder
+from pipelines.assets.catalogue import AssetError, Assets, cache_folder
 from pipelines.records import JSON, AssetRef
 
 log = logging.getLogger(__name__)

@@ -27,13 +27,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dclm import tokenizer
-from dclm.chance import draws, permutation
 from dclm.openlm_data import ManifestRow, read_manifest, write_manifest, write_tar
 from dclm.recipe import Recipe, TokenizerSpec
-from pipelines import mix
-from pipelines.chain import standing
-from pipelines.executors import MapTasks
-from pipelines.readers import ShardError
+from pipelines.execution.executors import MapTasks
+from pipelines.formats import mix
+from pipelines.formats.readers import ShardError
+from pipelines.kernels.splitmix import draws, permutation
 from pipelines.records import (
     DatasetRecord,
     File,
@@ -47,7 +46,7 @@ from pipelines.records import (
     parse_record,
     sha256_bytes,
 )
-from pipelines.storage import (
+from pipelines.storage.base import (
     Done,
     Store,
     attempt_name,
@@ -57,6 +56,7 @@ from pipelines.storage import (
     open_store,
     write_bytes,
 )
+from pipelines.storage.chain import standing
 
 Mode = Literal["lossless", "reference"]
 Layout = Literal["npy", "open_lm"]

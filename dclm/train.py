@@ -37,7 +37,6 @@ from dclm.parallel import agree, build, fast_attention, mean_over_processes, pro
 from dclm.plan import micro_batch as fitting_micro_batch
 from dclm.recipe import RESHARD_PARAMS, Recipe, lr, num_steps
 from dclm.sequences import Sequences
-from pipelines.chain import standing
 from pipelines.records import (
     File,
     ModelRecord,
@@ -46,7 +45,8 @@ from pipelines.records import (
     now,
     sha256_file,
 )
-from pipelines.storage import LocalStore, open_store, write_bytes
+from pipelines.storage.base import LocalStore, open_store, write_bytes
+from pipelines.storage.chain import standing
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ import typer
 
 from evals.catalogue import tasks_markdown
 from pipelines.operators import Operator, registry
-from pipelines.report import parameter_rows
+from pipelines.reports.funnel import parameter_rows
 
 DOCS = Path(__file__).parent
 NOTE = "<!-- Written by docs/generate.py: run `make docs` after a change. -->\n\n"

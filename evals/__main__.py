@@ -32,7 +32,7 @@ from evals.tasks import (
     read_data,
     task_names,
 )
-from pipelines.commands import (
+from pipelines.console import (
     BAD_DATA,
     EXIT_CODES,
     FAILED,
@@ -44,11 +44,11 @@ from pipelines.commands import (
     show_json,
     table,
 )
-from pipelines.executors import executor
-from pipelines.progress import say
-from pipelines.readers import read_whole, shards_of
+from pipelines.execution.executors import executor
+from pipelines.execution.progress import say
+from pipelines.formats.readers import read_whole, shards_of
 from pipelines.records import DatasetRecord, ModelRecord, ScoresRecord, parse_record
-from pipelines.storage import Store, open_store
+from pipelines.storage.base import Store, open_store
 
 EXIT_CODES.update({DataError: BAD_DATA, ModelError: FAILED, EvalError: USAGE})
 

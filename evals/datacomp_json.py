@@ -15,7 +15,7 @@ import orjson
 
 from evals.tasks import DataError, EvalError, Task, load_task, task_names
 from pipelines.records import File
-from pipelines.storage import Store, write_bytes
+from pipelines.storage.base import Store, write_bytes
 
 RESULTS = "eval_results.jsonl"
 COLUMNS = {

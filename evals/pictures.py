@@ -28,9 +28,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evals.tasks import DataError, Task, TaskData
+from pipelines.formats.tars import Member, TarError, samples, tar_bytes
 from pipelines.records import File
-from pipelines.storage import Store, open_store, write_bytes
-from pipelines.tars import Member, TarError, samples, tar_bytes
+from pipelines.storage.base import Store, open_store, write_bytes
 
 PICTURES = ("webp", "png", "jpg", "jpeg")
 CLASSES, TEMPLATES = "classnames.txt", "zeroshot_classification_templates.txt"

@@ -25,6 +25,7 @@ from evals.metrics import bootstrap, score_of, standard_error
 from evals.models import ModelError
 from evals.suite import Suite, load_suite
 from evals.tasks import DataError, EvalError, Task, TaskData, kind_of, read_data
+from pipelines.formats.writers import write_array
 from pipelines.records import (
     ScoresRecord,
     ScoresResults,
@@ -36,7 +37,7 @@ from pipelines.records import (
     now,
     parse_record,
 )
-from pipelines.storage import (
+from pipelines.storage.base import (
     Done,
     Store,
     as_file,
@@ -46,7 +47,6 @@ from pipelines.storage import (
     open_store,
     write_bytes,
 )
-from pipelines.writers import write_array
 
 CHUNK_ROWS = 256
 RECORD = "record.json"

@@ -10,7 +10,7 @@ import typer
 from leaderboard.bundle import Limits, open_bundle
 from leaderboard.cli import _show_board
 from leaderboard.validate import Checked, check_bundle
-from pipelines.commands import BAD_DATA, Json, fail, main, out, show_json, table
+from pipelines.console import BAD_DATA, Json, fail, main, out, show_json, table
 from pipelines.records import JSON
 
 app = typer.Typer(
@@ -140,7 +140,7 @@ def backup(
     """Copy a service that runs, so that it can be started from the copy."""
     from leaderboard.backup import backup as run_backup
     from leaderboard.backup import copy_bundles
-    from pipelines.storage import open_store
+    from pipelines.storage.base import open_store
 
     service = open_service(database, files)
     if bundles:
@@ -349,7 +349,7 @@ def open_service(database: str, files: str | None):  # type: ignore[no-untyped-d
     from leaderboard.server import files_of
     from leaderboard.service import Service
     from leaderboard.store import Store
-    from pipelines.storage import open_store
+    from pipelines.storage.base import open_store
 
     return Service(Store(database), open_store(files or files_of(database)))
 

@@ -12,12 +12,12 @@ from leaderboard import round as stages
 from leaderboard.lineage import seeds_of
 from leaderboard.ranking import Difference, difference, suite_for
 from leaderboard.submission import Entry
-from pipelines.commands import table
+from pipelines.console import table
+from pipelines.engine.shard import OperatorFailed
+from pipelines.execution.progress import say
 from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline
-from pipelines.progress import say
 from pipelines.records import Frozen
-from pipelines.shard import OperatorFailed
 
 
 class Ablated(Frozen):

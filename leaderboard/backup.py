@@ -11,8 +11,8 @@ from pathlib import Path
 
 from leaderboard.service import Service
 from leaderboard.store import Store, StoreError
-from pipelines.storage import Store as Files
-from pipelines.storage import copy_into, open_store
+from pipelines.storage.base import Store as Files
+from pipelines.storage.base import copy_into, open_store
 
 PAGE = 1000  # submissions read at once
 

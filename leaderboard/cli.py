@@ -16,11 +16,11 @@ import typer
 
 from leaderboard import rules
 from leaderboard.rules import RuleError, UnknownName
-from pipelines.commands import BAD_DATA, EXIT_CODES, USAGE, Json, out, show_json, table
-from pipelines.executors import executor
+from pipelines.console import BAD_DATA, EXIT_CODES, USAGE, Json, out, show_json, table
+from pipelines.execution.executors import executor
+from pipelines.execution.progress import say
+from pipelines.formats.pool import Pool
 from pipelines.operators import PipelineError
-from pipelines.pool import Pool
-from pipelines.progress import say
 
 if TYPE_CHECKING:
     from leaderboard.ranking import Row
@@ -154,8 +154,8 @@ def _add_stages(app: typer.Typer, name: str) -> None:
     ) -> None:
         """Run a pipeline over the pool of a scale."""
         from leaderboard import round as stages
-        from pipelines.report import funnel_text
-        from pipelines.run import read_summary
+        from pipelines.engine.run import read_summary
+        from pipelines.reports.funnel import funnel_text
 
         current = stages.open_round(
             name, scale, workspace=workspace, map_tasks=executor(workers, cluster=cluster)
@@ -181,9 +181,9 @@ def _add_stages(app: typer.Typer, name: str) -> None:
         json: Json = False,
     ) -> None:
         """Bring data that was curated elsewhere; it is checked and recorded as external."""
+        from pipelines.engine.run import run as run_pipeline
+        from pipelines.formats.pool import open_pool
         from pipelines.pipeline import Pipeline
-        from pipelines.pool import open_pool
-        from pipelines.run import run as run_pipeline
 
         result = run_pipeline(
             Pipeline.from_steps([], name=method),
@@ -402,8 +402,8 @@ def _add_stages(app: typer.Typer, name: str) -> None:
 
 def show_record(folder: str, *, json: bool) -> None:
     """Print the record that a stage left in a folder."""
-    from pipelines.chain import read_chain
-    from pipelines.storage import open_store
+    from pipelines.storage.base import open_store
+    from pipelines.storage.chain import read_chain
 
     record = read_chain(open_store(folder))[-1]
     if json:
@@ -496,7 +496,7 @@ def _train_together(
     use_gpu: bool,
 ) -> str:
     """Train one model in several processes of a Ray cluster."""
-    from pipelines.cluster_train import run_together
+    from pipelines.execution.ray_train import run_together
 
     run_together(
         run,

@@ -20,8 +20,8 @@ import orjson
 from leaderboard.measured import Row
 from leaderboard.ranking import board, measure
 from leaderboard.submission import pack, read_entries
-from pipelines.progress import short
-from pipelines.storage import LocalStore, open_store, write_bytes
+from pipelines.execution.progress import short
+from pipelines.storage.base import LocalStore, open_store, write_bytes
 
 if TYPE_CHECKING:
     from leaderboard.service import Service

@@ -21,8 +21,8 @@ from leaderboard.measured import Row
 from leaderboard.plots import lines
 from leaderboard.ranking import kendall, kendall_interval
 from leaderboard.views import STATIC
-from pipelines.commands import table
-from pipelines.storage import LocalStore, write_bytes
+from pipelines.console import table
+from pipelines.storage.base import LocalStore, write_bytes
 
 VERSIONS: tuple[Version, Version] = ("v1", "v2")
 ENOUGH = 20  # runs that a figure about tasks rests on, at least

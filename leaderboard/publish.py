@@ -19,10 +19,10 @@ from typing import Any
 
 from leaderboard.rules import RuleError
 from leaderboard.views import funnel, pipeline_yaml
-from pipelines.chain import CHAIN, RECORD, read_chain
-from pipelines.progress import step
+from pipelines.execution.progress import step
 from pipelines.records import DatasetRecord, File, PoolRecord
-from pipelines.storage import Store, open_store, write_bytes
+from pipelines.storage.base import Store, open_store, write_bytes
+from pipelines.storage.chain import CHAIN, RECORD, read_chain
 
 CARD, STATS = "README.md", "stats.json"
 CHUNK = 1 << 20

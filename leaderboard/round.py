@@ -30,22 +30,22 @@ from leaderboard import rules
 from leaderboard.rules import Benchmark, RuleError, Scale
 from leaderboard.submission import Entry
 from leaderboard.submission import submit as submit_scores
-from pipelines import report_html
-from pipelines.chain import RECORD, read_chain, write_chain
-from pipelines.executors import MapTasks
+from pipelines.engine.run import Result, dataset_work, run
+from pipelines.execution.executors import MapTasks
+from pipelines.execution.progress import Step as ProgressStep
+from pipelines.execution.progress import say, short, step
 from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline
-from pipelines.progress import Step as ProgressStep
-from pipelines.progress import say, short, step
 from pipelines.records import (
     DatasetRecord,
     Frozen,
     PackedRecord,
     digest,
 )
-from pipelines.run import Result, dataset_work, run
+from pipelines.reports import run_page
 from pipelines.selection import HashSample
-from pipelines.storage import open_store
+from pipelines.storage.base import open_store
+from pipelines.storage.chain import RECORD, read_chain, write_chain
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def curate(current: Round, pipeline: Pipeline, *, quarantine: bool = False) -> C
         map_tasks=current.map_tasks,
         quarantine=quarantine,
     )
-    report_html.write(open_store(f"{home}/dataset"), result)
+    run_page.write(open_store(f"{home}/dataset"), result)
     _say_curated(pipeline.name, result)
     return Curated(method=pipeline.name, home=home, record=result.record)
 

@@ -17,8 +17,8 @@ from leaderboard.app import Rates, create_app
 from leaderboard.bundle import Limits
 from leaderboard.service import Service
 from leaderboard.store import DEFAULT, LEASE_SECONDS, Store
-from pipelines.commands import out
-from pipelines.storage import open_store
+from pipelines.console import out
+from pipelines.storage.base import open_store
 
 log = logging.getLogger("leaderboard")
 PAUSE = 1.0  # seconds before a check process that ended is started again

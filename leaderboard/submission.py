@@ -30,7 +30,6 @@ from leaderboard.faults import BundleError
 from leaderboard.lineage import chain_of, seeds_of
 from leaderboard.rules import Benchmark, RuleError
 from leaderboard.validate import Checked, check, check_bundle
-from pipelines.chain import read_chain
 from pipelines.records import (
     DatasetRecord,
     ModelRecord,
@@ -42,7 +41,8 @@ from pipelines.records import (
     now,
     parse_record,
 )
-from pipelines.storage import LocalStore, Store, open_store, write_bytes
+from pipelines.storage.base import LocalStore, Store, open_store, write_bytes
+from pipelines.storage.chain import read_chain
 
 
 @dataclass(frozen=True)

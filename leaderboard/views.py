@@ -25,7 +25,7 @@ from leaderboard.plots import Point, bars, history, scatter
 from leaderboard.questions import QuestionPage
 from leaderboard.rules import RuleError
 from leaderboard.store import Board, Change, Held, shown
-from pipelines.progress import short
+from pipelines.execution.progress import short
 from pipelines.records import Submission
 
 STATIC = Path(__file__).parent / "static"

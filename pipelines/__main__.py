@@ -10,12 +10,10 @@ import pyarrow as pa
 import typer
 import yaml
 
-from pipelines import assets as catalogue
-from pipelines import contract, duplicate_groups, forecast, report, report_html, sizing
-from pipelines import status as run_status
+from pipelines import contract
+from pipelines.assets import catalogue
 from pipelines.batch import Batch
-from pipelines.chain import RECORD
-from pipelines.commands import (
+from pipelines.console import (
     AssetFolders,
     Json,
     Workers,
@@ -26,8 +24,12 @@ from pipelines.commands import (
     show_json,
     table,
 )
-from pipelines.executors import executor
-from pipelines.fates import fates
+from pipelines.engine.run import FOLDERS, Result, finished, read_run, retry, run
+from pipelines.engine.warmup import warm_up
+from pipelines.execution.executors import executor
+from pipelines.execution.progress import say
+from pipelines.formats.pool import open_pool
+from pipelines.formats.readers import format_of, jsonl_schema, read_shard
 from pipelines.operators import (
     Operator,
     PipelineError,
@@ -39,14 +41,13 @@ from pipelines.operators import (
     registry,
 )
 from pipelines.pipeline import Pipeline
-from pipelines.pool import open_pool
-from pipelines.progress import say
-from pipelines.readers import format_of, jsonl_schema, read_shard
-from pipelines.run import FOLDERS, Result, finished, read_run, retry, run
-from pipelines.storage import open_store, unreferenced
-from pipelines.trace import row_by_url, trace
-from pipelines.trace_text import trace_text
-from pipelines.warmup import warm_up
+from pipelines.reports import duplicate_groups, filter_size, forecast, funnel, run_page
+from pipelines.reports import status as run_status
+from pipelines.reports.trace_text import trace_text
+from pipelines.reports.try_document import row_by_url, trace
+from pipelines.reports.why import fates
+from pipelines.storage.base import open_store, unreferenced
+from pipelines.storage.chain import RECORD
 
 app = typer.Typer(
     help="Filter and deduplicate pools of documents.",
@@ -111,7 +112,7 @@ def run_command(
         format=format,
         max_failed_shards=max_failed_shards,
     )
-    report_html.write(open_store(out_uri), result)
+    run_page.write(open_store(out_uri), result)
     show_result(result, out_uri, as_json=json)
 
 
@@ -130,11 +131,11 @@ def show_result(result: Result, uri: str, *, as_json: bool) -> None:
         return
     if result.skipped:
         say(f"{uri}: this run is already done")
-    out(report.funnel_text(result.summary))
+    out(funnel.funnel_text(result.summary))
     counts = result.record.counts
     out(
         f"\ndataset {result.record.id}: {counts['rows_out']:,} of {counts['rows_in']:,} rows, "
-        f"{counts['text_bytes']:,} bytes of text, in {uri} (see {report_html.REPORT} there)"
+        f"{counts['text_bytes']:,} bytes of text, in {uri} (see {run_page.REPORT} there)"
     )
     if counts["errors"]:
         say(f"{counts['errors']:,} rows were set aside: see {uri}/quarantine")
@@ -173,13 +174,13 @@ def explain(
 ) -> None:
     """Print the passes of a pipeline: what each step reads, writes and is set to."""
     pipeline = Pipeline.load(config, assets=asset_files(assets))
-    found = [] if input is None else sizing.estimates(pipeline, open_pool(input))
+    found = [] if input is None else filter_size.estimates(pipeline, open_pool(input))
     if json:
-        show_json({**report.plan_json(pipeline), "bloom_filters": found})
+        show_json({**funnel.plan_json(pipeline), "bloom_filters": found})
         return
-    out(report.plan_text(pipeline))
+    out(funnel.plan_text(pipeline))
     if found:
-        out("\n" + sizing.estimates_text(found))
+        out("\n" + filter_size.estimates_text(found))
 
 
 @app.command("import")
@@ -214,11 +215,11 @@ def ops(
             raise PipelineError(f"unknown operator {name!r}{did_you_mean(name, known)}")
         known = {name: known[name]}
     if json:
-        show_json([report.operator_json(operator) for operator in known.values()])
+        show_json([funnel.operator_json(operator) for operator in known.values()])
     elif name is not None or source is not None:
-        out("\n".join(report.operator_page(operator) for operator in known.values()))
+        out("\n".join(funnel.operator_page(operator) for operator in known.values()))
     else:
-        rows = sorted(report.operator_line(operator) for operator in known.values())
+        rows = sorted(funnel.operator_line(operator) for operator in known.values())
         out(table(rows, header=("kind", "name", "what it does")))
 
 
@@ -247,7 +248,7 @@ def check(
     if json:
         show_json({"operators": list(classes), "problems": problems})
     elif problems:
-        out(report.problems_text([(p.operator, p.promise, p.found) for p in problems]))
+        out(funnel.problems_text([(p.operator, p.promise, p.found) for p in problems]))
     else:
         out(f"{file}: {', '.join(classes)} keep all promises")
     if problems:
@@ -299,7 +300,7 @@ def retry_command(
         max_failed_shards=max_failed_shards,
         exclude_failed=exclude_failed,
     )
-    report_html.write(open_store(uri), result)
+    run_page.write(open_store(uri), result)
     show_result(result, uri, as_json=json)
 
 
@@ -311,7 +312,7 @@ def report_command(
     store = open_store(uri)
     read_run(store)  # refuses a folder that holds no run
     result = finished(store)
-    report_html.write(store, result)
+    run_page.write(store, result)
     show_result(result, uri, as_json=False)
 
 

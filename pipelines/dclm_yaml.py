@@ -19,7 +19,7 @@ from typing import Any
 
 from pipelines.operators import PipelineError, did_you_mean
 from pipelines.records import JSON
-from pipelines.text.code import EXTENSIONS
+from pipelines.text.source_code import EXTENSIONS
 
 Parameters = dict[str, Any]
 Adapt = Callable[[Parameters], Parameters]

@@ -38,7 +38,7 @@ PARTICIPANT = "participant_"  # how modules made of a participant's file begin
 
 BUILTIN = (
     "pipelines.text.aggregates",
-    "pipelines.text.code",
+    "pipelines.text.source_code",
     "pipelines.text.contamination",
     "pipelines.text.attributes",
     "pipelines.text.counts",

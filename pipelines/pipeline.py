@@ -21,7 +21,7 @@ import yaml
 from pydantic import Field
 
 from pipelines import dclm_yaml
-from pipelines.assets import Assets
+from pipelines.assets.catalogue import Assets
 from pipelines.operators import (
     GLOBAL_KINDS,
     Operator,
@@ -36,7 +36,7 @@ from pipelines.records import JSON, Frozen, Module
 from pipelines.schema import EXTRA, ROW
 
 if TYPE_CHECKING:
-    from pipelines.apply import Applied
+    from pipelines.engine.apply import Applied
 
 FIELDS = ("name", "description", "steps")
 
@@ -263,7 +263,7 @@ class Pipeline:
 
     def apply(self, table: pa.Table, *, quarantine: bool = True) -> Applied:
         """Run the pipeline over a table in memory, as one shard. For tests and notebooks."""
-        from pipelines.apply import apply
+        from pipelines.engine.apply import apply
 
         return apply(self, table, quarantine=quarantine)
 

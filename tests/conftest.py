@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.postgres_server import PostgresServer
     from tests.s3_server import S3Server
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

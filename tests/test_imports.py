@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 ROOMS = ("dclm", "datacomp", "ambient", "leaderboard", "evals", "pipelines")
 
 MAY_IMPORT = {
@@ -24,15 +24,15 @@ MAY_IMPORT = {
 
 EVALS_MAY_TAKE = (
     "pipelines.records",
-    "pipelines.storage",
+    "pipelines.storage.base",
     "pipelines.pipeline",
-    "pipelines.commands",
-    "pipelines.progress",
-    "pipelines.executors",
-    "pipelines.readers",
-    "pipelines.pool",
-    "pipelines.tars",
-    "pipelines.writers",
+    "pipelines.console",
+    "pipelines.execution.progress",
+    "pipelines.execution.executors",
+    "pipelines.formats.readers",
+    "pipelines.formats.pool",
+    "pipelines.formats.tars",
+    "pipelines.formats.writers",
 )
 
 THIRD_PARTY = {

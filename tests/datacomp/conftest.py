@@ -46,8 +46,8 @@ def packed_pictures(tmp_path_factory: pytest.TempPathFactory, small_recipe: Reci
     from datacomp.commands import find
     from datacomp.curate import curate
     from datacomp.packing import pack_dataset
-    from pipelines.executors import map_here
-    from pipelines.pool import open_pool
+    from pipelines.execution.executors import map_here
+    from pipelines.formats.pool import open_pool
 
     folder = tmp_path_factory.mktemp("pictures")
     write_pictures(folder / "pool", broken=2)

@@ -23,10 +23,10 @@ from datacomp.fetching import FetchOptions  # noqa: E402
 from datacomp.pool import open_pairs  # noqa: E402
 from datacomp.scorers import ScorerSpec, scorer_id  # noqa: E402
 from datacomp.shards import pack  # noqa: E402
-from pipelines.cluster import RayMap  # noqa: E402
-from pipelines.executors import map_here  # noqa: E402
+from pipelines.execution.executors import map_here  # noqa: E402
+from pipelines.execution.ray_executor import RayMap  # noqa: E402
 from pipelines.pipeline import Pipeline  # noqa: E402
-from pipelines.storage import open_store, write_bytes  # noqa: E402
+from pipelines.storage.base import open_store, write_bytes  # noqa: E402
 from tests.datacomp.picture_pool import draw, write_pictures  # noqa: E402
 
 pytestmark = [pytest.mark.ray, pytest.mark.s3, pytest.mark.slow]

@@ -13,8 +13,8 @@ ray = pytest.importorskip("ray")
 
 from datacomp.train import read_metrics  # noqa: E402
 from leaderboard.cli import command_line  # noqa: E402
-from pipelines.commands import main  # noqa: E402
-from pipelines.storage import LocalStore  # noqa: E402
+from pipelines.console import main  # noqa: E402
+from pipelines.storage.base import LocalStore  # noqa: E402
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

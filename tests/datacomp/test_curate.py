@@ -15,12 +15,12 @@ import pytest
 from datacomp import metadata
 from datacomp.curate import bucket_of, curate
 from pipelines import kernels
-from pipelines.assets import AssetError, Assets
-from pipelines.executors import ProcessMap, map_here
+from pipelines.assets.catalogue import AssetError, Assets
+from pipelines.execution.executors import ProcessMap, map_here
+from pipelines.formats.pool import open_pool
+from pipelines.formats.readers import ShardError
 from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline
-from pipelines.pool import open_pool
-from pipelines.readers import ShardError
 from pipelines.schema import STRING
 
 BASELINES = Path(__file__).parents[2] / "datacomp" / "baselines"
@@ -366,7 +366,7 @@ def test_tables_that_are_counted_together_have_the_same_cut(
     by = {"by": "clip_l14_similarity_score", "fraction": 0.37, "ties": ties, "missing": "drop"}
     lists = []
     for name, most in (("one", 1000), ("two", 2), ("all", 1)):
-        monkeypatch.setattr("pipelines.partitions.MAX_COUNTS", most)
+        monkeypatch.setattr("pipelines.global_steps.group_keys.MAX_COUNTS", most)
         pipeline = Pipeline.from_steps([{"select": by}])
         out = tmp_path / name
         curate(pipeline, open_pool(str(folder)), out=str(out), map_tasks=map_here)

@@ -22,8 +22,8 @@ from datacomp.errors import PoolError
 from datacomp.fetching import FetchOptions
 from datacomp.pool import open_pairs
 from datacomp.shards import iter_samples, pack
-from pipelines.executors import ProcessMap, map_here
-from pipelines.readers import ShardError
+from pipelines.execution.executors import ProcessMap, map_here
+from pipelines.formats.readers import ShardError
 from pipelines.records import RecordError
 
 pytest.importorskip("aiohttp")

@@ -16,7 +16,7 @@ from PIL import Image
 from datacomp.errors import PackError
 from datacomp.faces import FaceOptions
 from datacomp.shards import iter_samples, pack
-from pipelines.executors import ProcessMap, map_here
+from pipelines.execution.executors import ProcessMap, map_here
 
 BOX = [0.25, 0.25, 0.75, 0.75]
 FACES = {0: [BOX], 1: [], 2: None, 3: [BOX, [0.0, 0.0, 0.1, 0.1]]}

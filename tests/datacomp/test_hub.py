@@ -18,7 +18,7 @@ import pytest
 from datacomp.errors import PoolError
 from datacomp.hub import Source, estimate, fetch_metadata, open_source
 from datacomp.pool import open_pairs
-from pipelines.executors import map_here
+from pipelines.execution.executors import map_here
 
 COMMIT = "c" * 40
 

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from datacomp.kmeans import assign, kmeans, train_centroids
+from pipelines.formats.pool import Pool, open_pool
 from pipelines.image_text.clusters import nearest
-from pipelines.pool import Pool, open_pool
 from pipelines.records import AssetRecord, parse_record
 
 

@@ -15,11 +15,11 @@ from datacomp.packing import pack_dataset, register_shards
 from datacomp.recipe import Recipe
 from datacomp.shards import iter_samples
 from datacomp.train import train
-from pipelines.chain import read_chain
-from pipelines.executors import map_here
-from pipelines.pool import open_pool
+from pipelines.execution.executors import map_here
+from pipelines.formats.pool import open_pool
 from pipelines.records import RecordError
-from pipelines.storage import open_store
+from pipelines.storage.base import open_store
+from pipelines.storage.chain import read_chain
 from tests.datacomp.picture_pool import write_pictures
 
 

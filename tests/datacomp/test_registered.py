@@ -13,9 +13,9 @@ from datacomp.errors import SubsetError
 from datacomp.pool import open_pairs
 from datacomp.registered import register_tables, register_uids
 from datacomp.subset import load_subset, uid_of
-from pipelines.chain import read_chain
 from pipelines.operators import PipelineError
-from pipelines.storage import open_store
+from pipelines.storage.base import open_store
+from pipelines.storage.chain import read_chain
 
 UIDS = [(0, 5), (0, 7), (1, 1), (1, 9), (9, 0)]
 

@@ -17,11 +17,11 @@ from leaderboard.cli import verdicts
 from leaderboard.ranking import board
 from leaderboard.rules import RuleError
 from leaderboard.submission import check, read_entries
-from pipelines.chain import RECORD
-from pipelines.executors import map_here
-from pipelines.pool import open_pool
+from pipelines.execution.executors import map_here
+from pipelines.formats.pool import open_pool
 from pipelines.records import ModelRecord, PackedRecord
-from pipelines.storage import LocalStore
+from pipelines.storage.base import LocalStore
+from pipelines.storage.chain import RECORD
 from tests.datacomp.conftest import SMALL
 from tests.datacomp.picture_pool import write_pictures
 

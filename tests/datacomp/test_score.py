@@ -21,8 +21,8 @@ from datacomp.pool import open_pairs
 from datacomp.score import score
 from datacomp.scorers import ScorerSpec, phash, scorer_id
 from datacomp.subset import load_subset
-from pipelines.assets import Assets
-from pipelines.executors import ProcessMap, map_here
+from pipelines.assets.catalogue import Assets
+from pipelines.execution.executors import ProcessMap, map_here
 from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline
 from pipelines.records import RecordError

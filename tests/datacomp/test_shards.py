@@ -16,10 +16,10 @@ import pytest
 from datacomp.errors import PackError, SubsetError
 from datacomp.shards import GroupTask, iter_samples, pack
 from datacomp.subset import load_subset
-from pipelines.executors import ProcessMap, map_here
+from pipelines.execution.executors import ProcessMap, map_here
+from pipelines.formats.tars import TarError, header, members, samples
 from pipelines.kernels.uids import SUBSET
-from pipelines.storage import open_store
-from pipelines.tars import TarError, header, members, samples
+from pipelines.storage.base import open_store
 
 INPUTS = ("00000000.tar", "00000001.tar", "00000002.tar", "00000005.tar")  # those with stats
 
@@ -246,7 +246,7 @@ def test_a_crash_while_shards_are_numbered_is_mended(
     pool: tuple[str, list[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, _, subset = pool
-    from pipelines.storage import LocalStore
+    from pipelines.storage.base import LocalStore
 
     plain = LocalStore.move
     moved = 0
@@ -416,7 +416,7 @@ def test_mutated_tars_are_refused_or_read_and_counts_add_up(tmp_path: Path) -> N
 
 
 def test_more_members_than_any_shard_has_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipelines import tars
+    from pipelines.formats import tars
 
     monkeypatch.setattr(tars, "MAX_MEMBERS", 10)
     data = tar_of(*[(info(f"{n}.txt"), b"") for n in range(11)])

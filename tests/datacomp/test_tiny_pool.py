@@ -19,7 +19,7 @@ from datacomp import pool, tiny_pool
 from datacomp import tiny_pictures as tiny
 from datacomp.errors import PoolError
 from datacomp.shards import iter_samples
-from pipelines.executors import ProcessMap, map_here
+from pipelines.execution.executors import ProcessMap, map_here
 
 pytest.importorskip("resvg_py")
 SQUARE = '<path fill="#{colour}" d="M{at} {at}h9v9h-9z"/>'

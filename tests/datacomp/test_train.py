@@ -19,7 +19,7 @@ from datacomp.errors import BatchError, TrainError
 from datacomp.recipe import Recipe
 from datacomp.train import METRICS, WEIGHTS, read_metrics, train
 from pipelines.records import ModelRecord, RecordError, parse_record
-from pipelines.storage import LocalStore
+from pipelines.storage.base import LocalStore
 
 ROOT = Path(__file__).parents[2]
 
@@ -200,8 +200,8 @@ def test_shards_without_a_picture_that_decodes_are_refused(
     from datacomp.commands import find
     from datacomp.curate import curate
     from datacomp.packing import pack_dataset
-    from pipelines.executors import map_here
-    from pipelines.pool import open_pool
+    from pipelines.execution.executors import map_here
+    from pipelines.formats.pool import open_pool
     from tests.datacomp.picture_pool import write_pictures
 
     write_pictures(tmp_path / "pool", tars=1, per_tar=40, broken=40)

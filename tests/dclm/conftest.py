@@ -30,7 +30,7 @@ def packed_words(tmp_path_factory: pytest.TempPathFactory):
     import data_sets
 
     from dclm.tokens import pack
-    from pipelines.executors import map_here
+    from pipelines.execution.executors import map_here
 
     folder = tmp_path_factory.mktemp("words")
     recipe = data_sets.recipe(folder)

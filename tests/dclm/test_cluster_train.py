@@ -18,9 +18,9 @@ ray = pytest.importorskip("ray")
 from dclm.metrics import read_metrics  # noqa: E402
 from dclm.train import train  # noqa: E402
 from leaderboard.cli import command_line  # noqa: E402
-from pipelines.cluster_train import run_together  # noqa: E402
-from pipelines.commands import main  # noqa: E402
-from pipelines.executors import WorkerLost  # noqa: E402
+from pipelines.console import main  # noqa: E402
+from pipelines.execution.executors import WorkerLost  # noqa: E402
+from pipelines.execution.ray_train import run_together  # noqa: E402
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -15,7 +15,7 @@ import yaml
 from dclm.metrics import read_metrics
 from dclm.recipe import Recipe, num_steps
 from leaderboard.cli import command_line
-from pipelines.commands import main
+from pipelines.console import main
 from pipelines.records import ModelRecord, PackedRecord, parse_record
 
 ROOT = Path(__file__).parents[2]

@@ -15,16 +15,16 @@ import zstandard
 
 from dclm.errors import PoolError
 from dclm.extract import extract_all, read_list, select_warcs, warcs_for
-from pipelines.executors import ProcessMap, map_here
+from pipelines.engine.run import RunFailed, run
+from pipelines.execution.executors import ProcessMap, map_here
+from pipelines.execution.monitor import ShardsFailed
+from pipelines.formats.pool import open_pool
+from pipelines.formats.readers import ShardError
+from pipelines.formats.warc import ExtractOptions
 from pipelines.pipeline import Pipeline
-from pipelines.pool import open_pool
-from pipelines.readers import ShardError
 from pipelines.records import PoolRecord
-from pipelines.run import RunFailed, run
-from pipelines.status import status
-from pipelines.storage import LocalStore, all_done
-from pipelines.warc import ExtractOptions
-from pipelines.watch import ShardsFailed
+from pipelines.reports.status import status
+from pipelines.storage.base import LocalStore, all_done
 
 PROSE = "A page of prose that is long enough to be taken for the content of its page. " * 4
 

@@ -19,7 +19,7 @@ from dclm.openlm_data import (
     write_manifest,
     write_tar,
 )
-from pipelines.storage import open_store
+from pipelines.storage.base import open_store
 
 
 @pytest.mark.parity

@@ -17,24 +17,24 @@ from dclm import remote_pool
 from dclm.errors import PoolError
 from dclm.remote_pool import RemotePool, cost_of, fetch_all, find, keys_of, root_of
 from leaderboard.rules import load_benchmark
-from pipelines import storage_read
-from pipelines.assets import AssetError, Assets
+from pipelines.assets.catalogue import AssetError, Assets
+from pipelines.engine.run import run
+from pipelines.execution.monitor import ShardsFailed
+from pipelines.formats.pool import open_pool
 from pipelines.pipeline import Pipeline
-from pipelines.pool import open_pool
-from pipelines.run import run
-from pipelines.status import status
-from pipelines.storage import LocalStore, StorageError, all_done, open_store, write_bytes
-from pipelines.watch import ShardsFailed
+from pipelines.reports.status import status
+from pipelines.storage import read_only
+from pipelines.storage.base import LocalStore, StorageError, all_done, open_store, write_bytes
 from tests.http_server import WebServer
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 PREFIX = "contrib/datacomp/DCLM-pool/jsonl/crawl=CC-MAIN-2021-10"
 SMALL = RemotePool(scale="400m-1x", variant="extracted", list="small.txt", num_files=4)
 
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
-    monkeypatch.setattr(storage_read, "LONGEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(read_only, "LONGEST_PAUSE_SECONDS", 0.01)
     folder = tmp_path / "bucket"
     for number in range(4):
         rows = [{"text": f"page {n} of file {number} " * 50, "metadata": {}} for n in range(100)]
@@ -172,7 +172,7 @@ def test_where_a_pool_comes_from() -> None:
 def test_an_address_that_does_not_answer_or_forbids_is_an_error_with_its_name(
     server: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage_read, "TRIES", 2)
+    monkeypatch.setattr(read_only, "TRIES", 2)
     store = open_store("http://127.0.0.1:1/x")
     with pytest.raises(StorageError, match=r"cannot read http://127\.0\.0\.1:1/x/a"):
         store.read_bytes("a")

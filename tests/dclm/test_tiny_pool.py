@@ -16,8 +16,8 @@ import yaml
 
 from dclm.tiny_pages import ngrams, pages, rows, shares_text
 from dclm.tiny_pool import DEFAULT, Source, TinyPool, build, fetch, load_sources
-from pipelines.packages import members
-from pipelines.warc import ExtractOptions, documents
+from pipelines.assets.packages import members
+from pipelines.formats.warc import ExtractOptions, documents
 
 PROSE = (
     "The old harbour lies behind the church, and every evening the boats come home together. "

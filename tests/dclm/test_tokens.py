@@ -21,9 +21,9 @@ from dclm import tokenizer
 from dclm.sequences import Sequences
 from dclm.tokens import pack, register
 from dclm.train import train
-from pipelines import mix
-from pipelines.executors import ProcessMap, map_here
-from pipelines.readers import ShardError
+from pipelines.execution.executors import ProcessMap, map_here
+from pipelines.formats import mix
+from pipelines.formats.readers import ShardError
 from pipelines.records import PackedRecord, RecordError, parse_record
 
 DOCUMENTS = data_sets.sentences(400, seed=3)

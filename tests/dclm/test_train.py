@@ -25,10 +25,10 @@ from dclm.model import OpenLM, load_state_dict
 from dclm.recipe import ModelConfig, Recipe, lr, num_steps
 from dclm.sequences import Sequences
 from dclm.train import train
-from pipelines.executors import map_here
-from pipelines.readers import ShardError
+from pipelines.execution.executors import map_here
+from pipelines.formats.readers import ShardError
 from pipelines.records import ModelRecord, RecordError, parse_record
-from pipelines.storage import StorageError
+from pipelines.storage.base import StorageError
 
 ROOT = Path(__file__).parents[2]
 
@@ -423,7 +423,7 @@ def test_edited_manifest_is_refused(spoiled, tmp_path: Path) -> None:
 def repack(packed: Path, sequences: np.ndarray, num_sequences: int | None = None) -> None:
     """Replace the only shard, and make manifest and record agree with it, or lie about its size."""
     from dclm.openlm_data import ManifestRow, write_manifest
-    from pipelines.storage import open_store, write_bytes
+    from pipelines.storage.base import open_store, write_bytes
 
     np.save(packed / "data" / "00000000.npy", sequences)
     store = open_store(packed)

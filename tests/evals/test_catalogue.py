@@ -7,7 +7,7 @@ from evals.catalogue import tasks_markdown
 from evals.suite import INSTALLED
 from evals.tasks import task_names
 
-DOCS = Path(__file__).parent.parent.parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def test_the_page_of_tasks_is_current():

@@ -14,10 +14,10 @@ import pytest
 from evals.__main__ import app
 from evals.aggregate import dclm_tasks
 from evals.heldout import build_tiny_tasks
-from pipelines.commands import main
+from pipelines.console import main
 from tests.evals.helpers import make_task, write_rows
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 NOUNS = ["river", "teacher", "engine", "garden", "letter", "window", "captain", "village"]
 VERBS = ["follows", "remembers", "describes", "repairs", "crosses", "watches", "carries"]
 

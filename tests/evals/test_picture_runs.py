@@ -26,9 +26,9 @@ from evals.run import run
 from evals.suite import load_suite
 from evals.synthetic_pictures import write_synthetic_pictures
 from evals.tasks import DataError, EvalError, check_data, load_task
-from pipelines.executors import ProcessMap
+from pipelines.execution.executors import ProcessMap
 from pipelines.records import ScoresRecord
-from pipelines.storage import open_store
+from pipelines.storage.base import open_store
 
 DIM = 16
 

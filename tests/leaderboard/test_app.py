@@ -18,7 +18,7 @@ from leaderboard.auth import Rate, create_token, open_session
 from leaderboard.bundle import Limits
 from leaderboard.service import Service
 from leaderboard.store import Store
-from pipelines.storage import open_store
+from pipelines.storage.base import open_store
 from tests.leaderboard.made_up import make_zip
 
 ZIP = {"content-type": "application/zip"}

@@ -19,12 +19,12 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from leaderboard.auth import create_token
 from leaderboard.service import Service
 from leaderboard.store import Store
-from pipelines.storage import open_store
+from pipelines.storage.base import open_store
 from tests import browser as tools
 from tests.leaderboard.made_up import make_zip
 
 pytestmark = pytest.mark.browser
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 BOARD = "/boards/dclm/tiny/filtering"
 SERIOUS = ("serious", "critical")
 

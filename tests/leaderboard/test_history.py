@@ -219,7 +219,7 @@ def test_the_findings_are_written_from_the_imports(history: Path, tmp_path: Path
     published = history / "DCLM_model_database.csv"
     page = write_findings(Library(store), tmp_path / "docs", published=published)
     text = page.read_text()
-    committed = Path(__file__).parent.parent.parent / "docs" / "findings.md"
+    committed = Path(__file__).parents[2] / "docs" / "findings.md"
     assert text == committed.read_text(), "run `leaderboard findings docs`"
     for name in ("dclm-scales.svg", "datacomp-scales.svg"):
         assert (tmp_path / "docs" / "findings" / name).read_text().startswith("<svg xmlns")

@@ -19,12 +19,12 @@ from leaderboard.publish import publish
 from leaderboard.rules import RuleError
 from leaderboard.service import Service
 from leaderboard.store import Store
-from pipelines.chain import read_chain
-from pipelines.executors import map_here
+from pipelines.engine.run import run
+from pipelines.execution.executors import map_here
+from pipelines.formats.pool import open_pool
 from pipelines.pipeline import Pipeline
-from pipelines.pool import open_pool
-from pipelines.run import run
-from pipelines.storage import open_store
+from pipelines.storage.base import open_store
+from pipelines.storage.chain import read_chain
 from tests.leaderboard.made_up import make_zip
 
 

@@ -19,7 +19,7 @@ from leaderboard.rules import RuleError
 from leaderboard.service import Service
 from leaderboard.store import Store
 from leaderboard.submission import pack
-from pipelines.storage import open_store
+from pipelines.storage.base import open_store
 from tests.leaderboard.made_up import make_folder, make_zip
 from tests.leaderboard.test_round import play
 

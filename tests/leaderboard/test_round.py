@@ -17,7 +17,7 @@ from leaderboard.export import export_site
 from leaderboard.ranking import board
 from leaderboard.rules import RuleError, UnknownName
 from leaderboard.submission import Entry, check, read_entries, read_entry
-from pipelines.executors import map_here
+from pipelines.execution.executors import map_here
 from pipelines.operators import PipelineError
 from pipelines.records import RecordError
 from tests.leaderboard.made_up import make_folder

@@ -16,7 +16,7 @@ from leaderboard.app import Rates, create_app
 from leaderboard.auth import Rate, create_token
 from leaderboard.service import Service
 from leaderboard.store import Store
-from pipelines.storage import open_store
+from pipelines.storage.base import open_store
 from tests.leaderboard.made_up import make_zip
 
 SCRIPT = '"><script>alert(1)</script><img src=x onerror=alert(2)>'

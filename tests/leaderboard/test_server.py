@@ -21,13 +21,13 @@ from leaderboard.auth import create_token
 from leaderboard.bundle import open_bundle
 from leaderboard.service import Service
 from leaderboard.store import Store
-from pipelines.storage import open_store
+from pipelines.storage.base import open_store
 from tests.leaderboard.made_up import make_zip
 
 if TYPE_CHECKING:
     from tests.postgres_server import PostgresServer
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def command(*arguments: str) -> str:

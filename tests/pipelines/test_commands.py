@@ -9,7 +9,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 
 MINE = '''
 import numpy as np

@@ -11,15 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.executors import MapTasks, ProcessMap, map_here
+from pipelines.engine.run import Result, RunFailed, retry, run
+from pipelines.engine.shard import OperatorFailed
+from pipelines.execution.executors import MapTasks, ProcessMap, map_here
+from pipelines.execution.monitor import ShardsFailed, failures, read_progress
+from pipelines.formats.pool import open_pool
 from pipelines.pipeline import Pipeline
-from pipelines.pool import open_pool
 from pipelines.records import now
-from pipelines.run import Result, RunFailed, retry, run
-from pipelines.shard import OperatorFailed
-from pipelines.status import refuse_while_running, status, status_text
-from pipelines.storage import LocalStore, all_done, unreferenced
-from pipelines.watch import ShardsFailed, failures, read_progress
+from pipelines.reports.status import refuse_while_running, status, status_text
+from pipelines.storage.base import LocalStore, all_done, unreferenced
 
 FAILING = '''
 import os

@@ -15,20 +15,20 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from pipelines import forecast as forecasting
-from pipelines import report_html
-from pipelines.assets import Assets
+from pipelines.assets.catalogue import Assets
 from pipelines.batch import Batch
-from pipelines.fates import fates
+from pipelines.engine.run import Result, run
+from pipelines.formats.pool import Pool, open_pool
 from pipelines.operators import PipelineError, registry
 from pipelines.pipeline import Pipeline
-from pipelines.pool import Pool, open_pool
-from pipelines.run import Result, run
+from pipelines.reports import forecast as forecasting
+from pipelines.reports import run_page
+from pipelines.reports.trace_text import diff, trace_text
+from pipelines.reports.try_document import trace
+from pipelines.reports.why import fates
 from pipelines.schema import STRING
 from pipelines.stats import Histogram, histogram_of
-from pipelines.storage import open_store
-from pipelines.trace import trace
-from pipelines.trace_text import diff, trace_text
+from pipelines.storage.base import open_store
 
 STEPS: list[Any] = [
     {"word_count": {"min_words": 5}},
@@ -127,7 +127,7 @@ def test_the_try_command(tmp_path: Path, pool: Pool) -> None:
 
 def test_every_rule_with_a_limit_agrees_with_its_verdict() -> None:
     """A row goes for the first rule that holds, and the value lies beyond the limit."""
-    from pipelines.evidence import has_cases
+    from pipelines.engine.evidence import has_cases
 
     rng = np.random.default_rng(3)
     pieces = ["the cat", "...", "- item", "x" * 60, "Ünï", "7", "#", "of and that", "\n", "\n\n"]
@@ -243,7 +243,7 @@ class _Checked(HTMLParser):
 def test_the_report_shows_funnel_samples_and_histograms(done: tuple[str, Result]) -> None:
     out, result = done
     store = open_store(out)
-    report_html.write(store, result)
+    run_page.write(store, result)
     page = (Path(out) / "report.html").read_text()
     checked = _Checked()
     checked.feed(page.replace("<!doctype html>", "").replace("</rect>", ""))
@@ -252,7 +252,7 @@ def test_the_report_shows_funnel_samples_and_histograms(done: tuple[str, Result]
     assert "8 times: the same line again" in checked.text  # its passage
     assert re.search(r"measured [234] \(limit 5\)", checked.text)
     assert page.count("<svg") >= 4
-    assert report_html.report_html(store, result.record, result.summary) == page
+    assert run_page.report_html(store, result.record, result.summary) == page
 
 
 def test_texts_in_the_report_are_escaped(tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_texts_in_the_report_are_escaped(tmp_path: Path) -> None:
     steps = [{"word_count": {"min_words": 5}}]
     out = str(tmp_path / "out")
     result = run(Pipeline.from_steps(steps), open_pool(str(tmp_path / "in")), out=out)
-    report_html.write(open_store(out), result)
+    run_page.write(open_store(out), result)
     page = (tmp_path / "out" / "report.html").read_text()
     assert "<script>" not in page
     assert "&lt;script&gt;alert(1)" in page
@@ -327,7 +327,7 @@ def test_a_dry_run_writes_its_forecast_and_the_report_holds_it(tmp_path: Path, p
 
 
 def test_warming_up_compiles_what_runs_use() -> None:
-    from pipelines.warmup import warm_up
+    from pipelines.engine.warmup import warm_up
 
     warmed = warm_up(Assets())
     for name in ("gopher_repetition", "substrings", "minhash_dedup", "substring_dedup"):

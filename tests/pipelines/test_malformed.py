@@ -22,15 +22,15 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from pipelines.engine.run import run
+from pipelines.formats.pool import open_pool
+from pipelines.formats.readers import Chunk, ShardError, read_shard
+from pipelines.formats.warc import Extracted, ExtractOptions, documents
 from pipelines.pipeline import Pipeline
-from pipelines.pool import open_pool
-from pipelines.readers import Chunk, ShardError, read_shard
-from pipelines.run import run
 from pipelines.schema import number_of
-from pipelines.storage import LocalStore
-from pipelines.warc import Extracted, ExtractOptions, documents
+from pipelines.storage.base import LocalStore
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 MUTATIONS = 200
 Mutation = Callable[[bytes, random.Random], bytes]
 

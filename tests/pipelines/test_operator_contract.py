@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines import contract
-from pipelines.assets import AssetError, Assets
+from pipelines.assets.catalogue import AssetError, Assets
 from pipelines.operators import Fold, Operator, build, registry
 
 NEEDED: dict[str, dict[str, Any]] = {

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.engine.run import Result, run
+from pipelines.formats.pool import open_pool
+from pipelines.formats.readers import read_shard
 from pipelines.pipeline import Pipeline
-from pipelines.pool import open_pool
-from pipelines.readers import read_shard
-from pipelines.run import Result, run
-from pipelines.storage import LocalStore, StorageError, open_store
+from pipelines.storage.base import LocalStore, StorageError, open_store
 from tests.hub_server import HubServer
 
 TEXTS = [f"document {n} of some words" for n in range(6)]

@@ -20,10 +20,10 @@ from leaderboard import round as stages
 from leaderboard.ranking import Row, board, difference
 from leaderboard.round import Round
 from leaderboard.submission import Entry
-from pipelines.executors import executor
+from pipelines.execution.executors import executor
 from pipelines.records import now
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "tiny-pool.md"
 CURATED, OTHERS = "tiny_baseline", ("no_filter", "random_same_size")
 SEEDS = 3

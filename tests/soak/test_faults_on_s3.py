@@ -29,9 +29,9 @@ import pytest
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 ray = pytest.importorskip("ray")
 
+from pipelines.engine.run import FOLDERS  # noqa: E402
 from pipelines.records import parse_record  # noqa: E402
-from pipelines.run import FOLDERS  # noqa: E402
-from pipelines.storage import Store, all_done, open_store, unreferenced, write_bytes  # noqa: E402
+from pipelines.storage.base import Store, all_done, open_store, unreferenced, write_bytes  # noqa: E402
 from tests.s3_server import S3Server  # noqa: E402
 from tests.soak.flaky import Relay, command_of, descendants  # noqa: E402
 

@@ -10,18 +10,19 @@ import orjson
 import pyarrow as pa
 import pytest
 
-from pipelines import kernels, links
+from pipelines import kernels
 from pipelines.batch import Batch
 from pipelines.dedup.minhash import MinhashDedup
-from pipelines.executors import ProcessMap, map_here
+from pipelines.engine.run import run
+from pipelines.execution.executors import ProcessMap, map_here
+from pipelines.formats.pool import open_pool
+from pipelines.global_steps import near_duplicates
+from pipelines.global_steps.group_keys import KeyWriter, read_verdict
+from pipelines.job import Plan
 from pipelines.operators import Keys
-from pipelines.partitions import KeyWriter, read_verdict
 from pipelines.pipeline import Pipeline
-from pipelines.plan import Plan
-from pipelines.pool import open_pool
-from pipelines.run import run
 from pipelines.schema import STRING
-from pipelines.storage import open_store
+from pipelines.storage.base import open_store
 
 WORDS = 204  # 200 shingles of 5 words
 PAIRS = 400
@@ -148,11 +149,11 @@ def test_bad_parameters_are_named() -> None:
 
 
 @pytest.mark.parametrize("num_partitions", [1, 2, 7])
-@pytest.mark.parametrize("max_links", [links.MAX_LINKS, 40])
+@pytest.mark.parametrize("max_links", [near_duplicates.MAX_LINKS, 40])
 def test_groups_are_those_of_a_plain_search_whatever_the_parts(
     tmp_path: Path, num_partitions: int, max_links: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(links, "MAX_LINKS", max_links)  # 40: joined in many parts
+    monkeypatch.setattr(near_duplicates, "MAX_LINKS", max_links)  # 40: joined in many parts
     rng = np.random.default_rng(4)
     rows = np.arange(300) % 3 << 32 | np.arange(300)
     keys = rng.integers(0, 150, (300, 2)).astype(np.uint64)  # two bands, few values each
@@ -174,7 +175,7 @@ def test_groups_are_those_of_a_plain_search_whatever_the_parts(
         output_uri=store.uri,
         num_partitions=num_partitions,
     )
-    verdict, groups = links.find_linked(
+    verdict, groups = near_duplicates.find_linked(
         store,
         plan=plan,
         step=0,

@@ -13,10 +13,10 @@ import pytest
 
 from pipelines import kernels
 from pipelines.dedup.ngram_bloom import CONTAINED, CONTAINED_BEFORE, EXACT, SPANS, NgramBloomDedup
-from pipelines.executors import ProcessMap
+from pipelines.engine.run import run
+from pipelines.execution.executors import ProcessMap
+from pipelines.formats.pool import open_pool
 from pipelines.pipeline import Pipeline
-from pipelines.pool import open_pool
-from pipelines.run import run
 from pipelines.schema import STRING, TEXT
 
 SENTENCE = "The quick brown fox jumps over the lazy dog while the band plays on and on tonight."

@@ -10,12 +10,13 @@ import orjson
 import pyarrow as pa
 import pytest
 
-from pipelines import kernels, spans
+from pipelines import kernels
 from pipelines.dedup.substring import SubstringDedup
+from pipelines.engine.run import run
+from pipelines.formats.pool import open_pool
+from pipelines.global_steps import repeated_spans
 from pipelines.pipeline import Pipeline
-from pipelines.pool import open_pool
-from pipelines.run import run
-from pipelines.storage import open_store
+from pipelines.storage.base import open_store
 
 
 def curate(steps: list[Any], *shards: list[str], folder: Path) -> tuple[list[str | None], Any]:
@@ -119,8 +120,8 @@ def test_agrees_with_a_search_over_all_windows(units: str, k: int, keep: str) ->
 
 
 def test_agrees_on_shards_with_small_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spans, "PART_KEYS", 500)
-    monkeypatch.setattr(spans, "CHUNK_UNITS", 40)
+    monkeypatch.setattr(repeated_spans, "PART_KEYS", 500)
+    monkeypatch.setattr(repeated_spans, "CHUNK_UNITS", 40)
     texts = pool(np.random.default_rng(3), 300, "abcdefghijklmnop")
     steps = [{"substring_dedup": {"units": "whitespace", "length": 6}}]
     shards = [texts[:120], [], texts[120:130], texts[130:]]

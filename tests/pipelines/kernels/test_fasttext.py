@@ -12,7 +12,7 @@ import orjson
 import pyarrow as pa
 import pytest
 
-from pipelines.assets import AssetError, Assets
+from pipelines.assets.catalogue import AssetError, Assets
 from pipelines.kernels import fasttext as kernel
 from pipelines.schema import STRING
 from pipelines.text.quality import joined_lines, one_line

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.assets import Assets
+from pipelines.assets.catalogue import Assets
 from pipelines.pipeline import Pipeline
 from pipelines.schema import STRING
 from pipelines.text.contamination import ItemGrams, read_items, word_hashes

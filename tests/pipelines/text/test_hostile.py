@@ -17,12 +17,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines import contract
+from pipelines.engine.run import run
+from pipelines.engine.shard import OperatorFailed
+from pipelines.formats.pool import open_pool
 from pipelines.operators import Operator, PipelineError, registry
 from pipelines.pipeline import Pipeline
-from pipelines.pool import open_pool
-from pipelines.run import run
 from pipelines.schema import STRING
-from pipelines.shard import OperatorFailed
 from pipelines.text import patterns
 
 ROOT = Path(__file__).parents[3]

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.assets import Assets
+from pipelines.assets.catalogue import Assets
 from pipelines.batch import Batch
 from pipelines.operators import Modifier, build, registry
 from pipelines.schema import STRING

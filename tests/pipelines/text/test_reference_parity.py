@@ -19,7 +19,7 @@ import orjson
 import pyarrow as pa
 import pytest
 
-from pipelines.assets import AssetError
+from pipelines.assets.catalogue import AssetError
 from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline
 from pipelines.text import aggregates, normalize, units

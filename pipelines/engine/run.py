@@ -1,0 +1,641 @@
+"""A pipeline over a pool: passes, verdicts, and the DatasetRecord at the end.
+
+`run` may be stopped at any moment and started again, by any number of workers: every piece of work
+has a key made of what it depends on, finished pieces are found by it, and the record is written
+last. A folder belongs to one run; other work is refused rather than mixed in.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from pydantic import Field
+
+from pipelines.assets.catalogue import Assets
+from pipelines.engine.fold import FoldTask, groups_of, run_fold
+from pipelines.engine.shard import OperatorFailed, role, run_shard, steps_of
+from pipelines.execution.executors import Cluster, MapTasks, Needs, WorkerLost, map_here
+from pipelines.execution.monitor import Watch, failures, forget_failures
+from pipelines.formats.pool import Pool, open_pool
+from pipelines.formats.readers import ShardError
+from pipelines.global_steps.duplicate_record import (
+    DUPLICATES,
+    FilterState,
+    Groups,
+    Report,
+    write_report,
+)
+from pipelines.global_steps.group_keys import Verdict, find_cut, find_duplicates
+from pipelines.global_steps.near_duplicates import find_linked
+from pipelines.global_steps.repeated_spans import find_spans
+from pipelines.job import Held, Plan, ShardTask
+from pipelines.operators import Dedup, Fold, PipelineError, Select, SpanDedup
+from pipelines.pipeline import Pipeline, Step
+from pipelines.records import (
+    JSON,
+    AssetRecord,
+    AssetRef,
+    DatasetRecord,
+    DatasetWork,
+    File,
+    Frozen,
+    RecordError,
+    digest,
+    made_by,
+    now,
+    parse_record,
+)
+from pipelines.stats import RunStats, StepStats, add_counts, merge
+from pipelines.storage.base import Done, StorageError, Store, all_done, open_store, write_bytes
+from pipelines.storage.chain import RECORD, write_chain
+
+RUN = "run.json"
+STATS = "stats.json"
+PARTITION_BYTES = 256 << 20
+MENDABLE = (OperatorFailed, ShardError, WorkerLost, StorageError, MemoryError)
+"""What one shard may fail of while the others go on."""
+FOLDERS = ("data", "work", "rejected", "quarantine", DUPLICATES)
+
+
+class RunFailed(RuntimeError):
+    """A run that stopped. What was finished is kept."""
+
+
+class RunFile(Frozen):
+    """What a run's folder is for, written before the first shard (`pipelines status` reads it)."""
+
+    key: str
+    pipeline: str
+    input_uri: str
+    num_shards: int
+    num_passes: int
+    started: str
+    plan: Plan | None = None  # absent for work that is no pipeline, as extraction
+    external: bool = False
+    excluded: tuple[str, ...] = ()  # shards that are left out, because they failed
+
+    def of_pipeline(self) -> Plan:
+        """The plan. RunFailed when the work is no pipeline."""
+        if self.plan is None:
+            raise RunFailed(f"{self.pipeline} is no pipeline's run")
+        return self.plan
+
+
+class StageTime(Frozen):
+    step: int
+    seconds: float
+
+
+class RunSummary(Frozen):
+    """stats.json: the counts of a run, which any executor must get alike, and its times."""
+
+    stats: RunStats
+    seconds: dict[str, float] = Field(default_factory=dict)
+    cpu_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    verdicts: dict[str, JSON] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run."""
+
+    record: DatasetRecord
+    summary: RunSummary
+    skipped: bool  # it was already there
+
+
+def run(
+    pipeline: Pipeline,
+    pool: Pool,
+    *,
+    out: str,
+    map_tasks: MapTasks = map_here,
+    quarantine: bool = False,
+    format: str = "parquet",
+    external: bool = False,
+    max_failed_shards: int = 0,
+    exclude_failed: bool = False,
+) -> Result:
+    """Run `pipeline` over `pool` into the folder or bucket prefix `out`.
+
+    Returns at once when the same work is already there. Raises PipelineError, AssetError or
+    ShardError for bad input, RunFailed when `out` holds other work. `external` marks data that was
+    curated elsewhere.
+
+    When a shard fails, the run stops; with `max_failed_shards` up to that many may fail in a pass
+    and all others are done before ShardsFailed is raised. Running again does only what is missing.
+    `exclude_failed` leaves the shards out that failed before; the record names them.
+    """
+    pipeline.check_ready()
+    pipeline.check_columns(pool.schema())
+    store = open_store(out)
+    excluded = _failed_shards(store) if exclude_failed else ()
+    work = dataset_work(
+        pipeline, quarantine=quarantine, format=format, external=external, excluded=excluded
+    )
+    return _Run(pipeline, pool, store, map_tasks, work, max_failed_shards).run()
+
+
+def retry(
+    uri: str,
+    *,
+    assets: Assets | None = None,
+    map_tasks: MapTasks = map_here,
+    max_failed_shards: int = 0,
+    exclude_failed: bool = False,
+) -> Result:
+    """Go on with the run in a folder: what is done stays, what failed or is missing is done.
+
+    Needs nothing but the folder, which holds the pipeline and names the pool; so another person, on
+    another machine, may do it. `assets` are needed where they lie elsewhere there.
+    """
+    store = open_store(uri)
+    known = read_run(store)
+    if known.plan is None:
+        raise RunFailed(f"{store.uri} is no pipeline's run: give the command that began it again")
+    plan = known.plan
+    return run(
+        plan.pipeline(assets=assets),
+        open_pool(plan.input_uri),
+        out=uri,
+        map_tasks=map_tasks,
+        quarantine=plan.quarantine,
+        format=plan.format,
+        external=known.external,
+        max_failed_shards=max_failed_shards,
+        exclude_failed=exclude_failed or bool(known.excluded),
+    )
+
+
+def read_run(store: Store) -> RunFile:
+    """What a folder's run is. RunFailed when it holds none."""
+    if not store.exists(RUN):
+        raise RunFailed(f"{store.uri} holds no run: there is no {RUN} in it")
+    return RunFile.model_validate(orjson.loads(store.read_bytes(RUN)))
+
+
+def _failed_shards(store: Store) -> tuple[str, ...]:
+    """The shards to leave out: those left out before, and those that failed since."""
+    before = read_run(store).excluded if store.exists(RUN) else ()
+    return tuple(sorted({*before, *(one.name for one in failures(store))}))
+
+
+def dataset_work(
+    pipeline: Pipeline,
+    *,
+    quarantine: bool,
+    format: str,
+    external: bool = False,
+    excluded: Sequence[str] = (),
+) -> DatasetWork:
+    """What a dataset record says was asked for; fails early on a missing asset."""
+    without: dict[str, JSON] = {"excluded": list(excluded)} if excluded else {}
+    names = sorted({name for step in pipeline.steps for name in step.operator.assets()})
+    return DatasetWork(
+        pipeline=pipeline.spec(),
+        modules=tuple(pipeline.modules[name] for name in sorted(pipeline.modules)),
+        assets=tuple(_asset_ref(pipeline, name) for name in names),
+        external=external,
+        quarantine=quarantine,
+        output={"format": format, **without},
+    )
+
+
+def _asset_ref(pipeline: Pipeline, name: str) -> AssetRef:
+    return pipeline.assets.ref(name)
+
+
+class _Run:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        pool: Pool,
+        store: Store,
+        map_tasks: MapTasks,
+        work: DatasetWork,
+        max_failed_shards: int,
+    ) -> None:
+        self.pipeline, self.pool, self.map_tasks = pipeline, pool, map_tasks
+        self.store = store
+        self.work = work
+        self.excluded: tuple[str, ...] = tuple(work.output.get("excluded", ()))
+        self.parents = {"pool": pool.record.id}
+        self.key = DatasetRecord.key_of(work=self.work, parents=self.parents)
+        self.plan = Plan(
+            name=pipeline.name,
+            steps=tuple(
+                {step.name: step.operator.model_dump(mode="json")} for step in pipeline.steps
+            ),
+            modules=dict(pipeline.modules),
+            asset_folders=tuple(str(folder.absolute()) for folder in pipeline.assets.folders),
+            input_uri=open_store(pool.uri).uri,
+            like=pool.example(),
+            output_uri=self.store.uri,
+            quarantine=work.quarantine,
+            format=work.output["format"],
+            num_partitions=1 + pool.num_bytes // PARTITION_BYTES,
+        )
+        self.started = now()
+        self.clock = time.monotonic()
+        self.watch = Watch(
+            self.store,
+            name=pipeline.name,
+            key=self.key,
+            map_tasks=map_tasks,
+            failures_allowed=max_failed_shards,
+            mendable=MENDABLE,
+        )
+        self.verdicts: dict[str, JSON] = {}
+        self.groups: dict[int, Groups] = {}  # by the number of the step
+        self.filters: dict[int, tuple[FilterState, ...]] = {}
+        self.removed: dict[int, dict[str, int]] = {}
+
+    def run(self) -> Result:
+        standing = self._standing()
+        if standing is not None:
+            self._forget_work(standing)
+            return standing
+        self._claim()
+        with self.watch:
+            result = self._passes()
+        self._forget_work(result)
+        return result
+
+    def _standing(self) -> Result | None:
+        if not self.store.exists(RECORD):
+            return None
+        result = finished(self.store)
+        if result.record.key != self.key:
+            raise RunFailed(
+                f"{self.store.uri} holds another finished run ({result.record.key}); "
+                "choose another --out"
+            )
+        return result
+
+    def _claim(self) -> None:
+        """Make the folder this run's, or find that it already is."""
+        file = RunFile(
+            key=self.key,
+            pipeline=self.pipeline.name,
+            input_uri=self.pool.uri,
+            num_shards=len(self.pool.shards),
+            num_passes=len(self.pipeline.passes()),
+            started=self.started,
+            plan=self.plan,
+            external=self.work.external,
+            excluded=self.excluded,
+        )
+        if self.store.put_if_absent(RUN, file.model_dump_json(indent=2).encode()):
+            return
+        known = read_run(self.store)
+        if self.excluded and known.key == self._key_with(known.excluded):
+            write_bytes(self.store, RUN, file.model_dump_json(indent=2).encode())
+        elif known.key != self.key:
+            raise RunFailed(
+                f"{self.store.uri} holds the unfinished run of {known.pipeline!r} (key "
+                f"{known.key}, this one has {self.key}): the pipeline, its assets or the pool "
+                "changed; choose another --out, or remove that folder"
+            )
+
+    def _key_with(self, excluded: tuple[str, ...]) -> str:
+        """The key of the same run with other shards left out."""
+        output = {name: value for name, value in self.work.output.items() if name != "excluded"}
+        if excluded:
+            output["excluded"] = list(excluded)
+        work = self.work.model_copy(update={"output": output})
+        return DatasetRecord.key_of(work=work, parents=self.parents)
+
+    def _passes(self) -> Result:
+        stats: list[Sequence[StepStats]] = []
+        held = [Held(name=shard.name) for shard in self.pool.shards]
+        state: JSON = [self.pool.record.id, self.work.quarantine]
+        names = [shard.name for shard in self.pool.shards]
+        sizes = [float(shard.num_bytes) for shard in self.pool.shards]
+        scores: list[str | None] = [None] * len(held)
+        verdict: Verdict | None = None
+        done: list[Done] = []
+        passes = self.pipeline.passes()
+        for current in passes:
+            last = current is passes[-1]
+            steps = [*current.steps, *([current.end] if current.end else [])]
+            state = [digest(state), [step.spec() for step in steps]]
+            if last:
+                state.append(self.work.output)
+            tasks = [
+                ShardTask(
+                    plan=self.plan,
+                    number=current.number,
+                    last=last,
+                    shard=shard,
+                    name=self.pool.shards[shard].name,
+                    key=f"p{current.number}-{shard:05d}-"
+                    f"{digest([state, self.pool.shards[shard].sha256])[:16]}"
+                    f"{'-left-out' if names[shard] in self.excluded else ''}",
+                    excluded=names[shard] in self.excluded,
+                    held=held[shard],
+                    scores=scores[shard],
+                    verdict=verdict,
+                )
+                for shard in range(len(held))
+            ]
+            title = f"{self.pipeline.name}: pass {current.number + 1} of {len(passes)}"
+            done = self.watch.stage(
+                title,
+                run_shard,
+                tasks,
+                unit="shards",
+                names=names,
+                weights=sizes,
+                needs=self._needs(steps),
+            )
+            stats += [steps_of(one) for one in done]
+            if current.number:
+                self._note_removed(passes[current.number - 1].end, done)
+            held = [self._held_after(before, one) for before, one in zip(held, done, strict=True)]
+            if current.end is not None:
+                if self.excluded:
+                    state = [state, list(self.excluded)]
+                verdict, scores, held = self._global(current.end, state, done, held, stats)
+                state = [digest(state), verdict.hash if verdict else None]
+        return self._finish(merge(stats), done)
+
+    def _held_after(self, before: Held, done: Done) -> Held:
+        table = role(done, "table")
+        if table is not None:
+            return Held(work=True, name=table)
+        return before.model_copy(update={"rows": role(done, "rows")})
+
+    def _global(
+        self,
+        step: Step,
+        state: JSON,
+        done: Sequence[Done],
+        held: list[Held],
+        stats: list[Sequence[StepStats]],
+    ) -> tuple[Verdict | None, list[str | None], list[Held]]:
+        """What a global step decided, or for a fold, the tables it wrote."""
+        operator = step.operator
+        nothing: list[str | None] = [None] * len(held)
+        if isinstance(operator, Fold):
+            held = self._fold(step, operator, state, held, stats)
+            return None, nothing, held
+        if isinstance(operator, Dedup):
+            verdict, groups = self._duplicates(step, operator, state, done, held)
+            self.groups[step.number] = groups
+            examples = tuple((group.row, group.unit) for group in groups.largest)
+            return verdict.model_copy(update={"examples": examples}), nothing, held
+        assert isinstance(operator, Select)
+        scores = [_named(one, "scores") for one in done]
+        try:
+            verdict = find_cut(
+                operator,
+                uri=self.store.uri,
+                scores=scores,
+                weights=[role(one, "weights") for one in done],
+                amount=sum(one.stats["amount"] for one in done),
+                map_tasks=self.watch.named(self._title(step)),
+            )
+        except ValueError as error:
+            raise PipelineError(f"{self.pipeline.name}: {step.label}: {error}") from None
+        self.verdicts[str(step.number)] = {"threshold_bits": str(verdict.threshold)}
+        return verdict, list(scores), held
+
+    def _duplicates(
+        self, step: Step, operator: Dedup, state: JSON, done: Sequence[Done], held: list[Held]
+    ) -> tuple[Verdict, Groups]:
+        given: dict[str, Any] = {
+            "step": step.number,
+            "state": digest(state),
+            "files": [_named(one, "keys") for one in done],
+            "map_tasks": self.watch.named(self._title(step)),
+        }
+        if isinstance(operator, SpanDedup):
+            return find_spans(self.store, plan=self.plan, held=held, **given)
+        filled = [one for one in done if done_file(one, "keys").num_rows]
+        rank = filled[0].stats["rank"] if filled else "uint8"
+        given["files"] = [_named(one, "keys") for one in filled]
+        if operator.linked:
+            compared = sum(_rows_left(one) for one in done)
+            return find_linked(
+                self.store, plan=self.plan, held=held, rank=rank, compared=compared, **given
+            )
+        parts = self.plan.num_partitions
+        return find_duplicates(self.store, rank=rank, num_partitions=parts, **given)
+
+    def _note_removed(self, end: Step | None, done: Sequence[Done]) -> None:
+        """What the pass behind a deduplication counted for its report."""
+        if end is None or end.number not in self.groups:
+            return
+        groups = self.groups[end.number]
+        texts = {(row, unit): text for one in done for row, unit, text in one.stats["examples"]}
+        largest = tuple(
+            group.model_copy(update={"example": texts.get((group.row, group.unit))})
+            for group in groups.largest
+        )
+        self.groups[end.number] = groups.model_copy(update={"largest": largest})
+        self.removed[end.number] = _added(one.stats["removed"] for one in done)
+
+    def _write_reports(self, stats: RunStats) -> None:
+        """What each deduplication found, beside the pairs of duplicates."""
+        for number in sorted(self.removed):
+            counts = stats.step(number)
+            report = Report(
+                step=number + 1,
+                operator=counts.name,
+                kind=counts.kind,
+                rows_in=counts.rows_in,
+                rejected=counts.rejected,
+                removed_bytes=self.removed[number],
+                groups=self.groups.get(number),
+                filters=self.filters.get(number, ()),
+            )
+            write_report(self.store, report)
+
+    def _fold(
+        self,
+        step: Step,
+        operator: Fold,
+        state: JSON,
+        held: list[Held],
+        stats: list[Sequence[StepStats]],
+    ) -> list[Held]:
+        groups = groups_of(len(held), operator.groups)
+        tasks = [
+            FoldTask(
+                plan=self.plan,
+                step=step.number,
+                key=f"f{step.number}-{number:05d}-{digest([state, len(groups)])[:16]}",
+                group=number,
+                shards=shards,
+                names=tuple(self.pool.shards[shard].name for shard in shards),
+                held=tuple(held[shard] for shard in shards),
+            )
+            for number, shards in enumerate(groups)
+        ]
+        done = self.watch.stage(
+            self._title(step), run_fold, tasks, unit="groups", needs=self._needs([step])
+        )
+        stats += [steps_of(one) for one in done]
+        self.removed[step.number] = _added(one.stats["removed"] for one in done)
+        self.filters[step.number] = tuple(
+            FilterState(group=number + 1, **one.stats["state"])
+            for number, one in enumerate(done)
+            if one.stats["state"]
+        )
+        return [
+            Held(work=True, name=_named(one, f"table/{shard}"))
+            for one, shards in zip(done, groups, strict=True)
+            for shard in shards
+        ]
+
+    def _needs(self, steps: Sequence[Step]) -> Needs | None:
+        """What a task of these steps takes of a machine, where there is a choice of machines."""
+        if not isinstance(self.map_tasks, Cluster):
+            return None
+        needs = Needs()
+        for step in steps:
+            known = step.operator.needs()
+            gpus, memory = known.get("num_gpus", 0.0), int(known.get("memory_bytes", 0))
+            needs = needs.with_(Needs(num_gpus=gpus, memory_bytes=memory))
+        return needs
+
+    def _title(self, step: Step) -> str:
+        return f"{self.pipeline.name}: {step.name}"
+
+    def _finish(self, stats: RunStats, done: Sequence[Done]) -> Result:
+        stats.check()
+        self._write_reports(stats)
+        outputs = tuple(done_file(one, "table") for one in done)
+        sums: dict[str, int] = {}
+        for one in done:
+            sums = add_counts(sums, one.stats["sums"])
+        counts = {
+            "rows_in": stats.rows_in,
+            "rows_out": stats.rows_out,
+            "errors": stats.errors,
+            "text_bytes": stats.steps[-1].bytes_out,
+            **sums,
+            **{
+                f"rejected/{step.number + 1}/{step.name}/{reason}": number
+                for step in stats.steps
+                for reason, number in step.reasons.items()
+            },
+        }
+        record = DatasetRecord.seal(
+            work=self.work,
+            parents=self.parents,
+            outputs=outputs,
+            counts=counts,
+            made_by=made_by(
+                self.started,
+                locations={"pool": self.pool.uri, "out": self.store.uri},
+                figures={"cpu_seconds": round(self.watch.cpu_seconds, 3)},
+            ),
+        )
+        summary = RunSummary(
+            stats=stats,
+            seconds=self.watch.seconds,
+            cpu_seconds=round(self.watch.cpu_seconds, 3),
+            wall_seconds=round(time.monotonic() - self.clock, 3),
+            verdicts=self.verdicts,
+        )
+        write_bytes(self.store, STATS, summary.model_dump_json(indent=2).encode())
+        write_chain(self.store, [self.pool.record, *self._asset_records()])
+        write_bytes(self.store, RECORD, record.to_json())
+        self.watch.event("finished", id=record.id)
+        return Result(record, summary, skipped=False)
+
+    def _asset_records(self) -> list[AssetRecord]:
+        """How the assets were made, of those that have a record beside them."""
+        records = []
+        for asset in self.work.assets:
+            path = self.pipeline.assets.path(asset.name)
+            beside = path.with_name(f"{path.name}.record.json")
+            if beside.is_file():
+                record = parse_record(beside.read_bytes(), source=str(beside))
+                if [file.sha256 for file in record.outputs] != [asset.sha256]:
+                    raise RecordError(
+                        f"{beside} is not the record of {path}: make the asset again, or remove "
+                        "the record"
+                    )
+                records.append(record)
+        return records
+
+    def _forget_work(self, result: Result) -> None:
+        """Remove what only lay between passes, and what killed attempts left."""
+        kept = {file.name for file in result.record.outputs}
+        for commit in all_done(self.store):
+            kept |= {f.name for f in commit.files if not f.name.startswith("work/")}
+        for folder in FOLDERS:
+            for entry in list(self.store.list(f"{folder}/")):
+                if entry.name not in kept:
+                    self.store.remove(entry.name)
+        self.store.discard_unfinished()
+        forget_failures(self.store)
+
+
+def _added(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for part in parts:
+        total = add_counts(total, part)
+    return total
+
+
+def _named(done: Done, name: str) -> str:
+    found = role(done, name)
+    assert found is not None, f"{done.key} wrote no {name}"
+    return found
+
+
+def done_file(done: Done, name: str) -> File:
+    """The stored file that a shard wrote in a role."""
+    return done.files[done.stats["roles"][name]]
+
+
+def _rows_left(done: Done) -> int:
+    """How many rows a pass over one shard handed on, as a table or as their numbers."""
+    file = done_file(done, "table" if "table" in done.stats["roles"] else "rows")
+    return file.num_rows or 0
+
+
+def finished(store: Store) -> Result:
+    """A finished run as its folder tells it. RunFailed when there is none."""
+    where = f"{store.uri}/{RECORD}"
+    if not store.exists(RECORD):
+        raise RunFailed(f"{store.uri} holds no finished run: there is no {RECORD} in it")
+    record = parse_record(store.read_bytes(RECORD), source=where)
+    if not isinstance(record, DatasetRecord):
+        raise RunFailed(f"{where} is a {record.kind} record, expected a dataset: another --out?")
+    return Result(record, read_summary(store.uri), skipped=True)
+
+
+def read_summary(uri: str) -> RunSummary:
+    """The statistics of a finished run."""
+    return RunSummary.model_validate(orjson.loads(open_store(uri).read_bytes(STATS)))
+
+
+def funnel(summary: RunSummary) -> list[Mapping[str, JSON]]:
+    """One row per step: rows and bytes in and out, reasons, seconds."""
+    return [
+        {
+            "step": step.number + 1,
+            "operator": step.name,
+            "kind": step.kind,
+            "rows_in": step.rows_in,
+            "rows_out": step.rows_out,
+            "bytes_in": step.bytes_in,
+            "bytes_out": step.bytes_out,
+            "words_in": step.words_in,
+            "words_out": step.words_out,
+            "split": step.split,
+            "errors": step.errors,
+            "reasons": step.reasons,
+            "seconds": summary.seconds.get(str(step.number), 0.0),
+        }
+        for step in summary.stats.steps
+    ]

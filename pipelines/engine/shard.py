@@ -1,0 +1,515 @@
+"""One pass over one shard: read, drop what the last global step decided, run the steps, write.
+
+`run_shard` is what executors run. It knows the plan, its input and its key, and commits everything
+it wrote with one done file; a second run of the same task changes nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.batch import Batch
+from pipelines.engine.evidence import has_cases
+from pipelines.engine.rejections import Rejections
+from pipelines.formats.readers import BadRow, ShardError, read_shard
+from pipelines.formats.writers import TableWriter, suffix_of, write_array, write_table
+from pipelines.global_steps.duplicate_record import EXAMPLE_CHARACTERS, Removed
+from pipelines.global_steps.group_keys import NO_CUT, KeyWriter, Verdict, read_verdict, score_of
+from pipelines.job import ShardTask, held_rows, held_schema, load_array, loaded
+from pipelines.operators import Case, Counted, Dedup, Filter, Operator, Select, choose
+from pipelines.pipeline import Pass, Step
+from pipelines.records import JSON, File
+from pipelines.schema import PARENT, ROW, TEXT, number_of, row_of
+from pipelines.stats import READ, StepStats, Tally, add_counts
+from pipelines.storage.base import Done, Store, attempt_name, commit, find_done, open_store
+
+
+class OperatorFailed(RuntimeError):
+    """An operator raised on a row; the message names operator, shard and row."""
+
+
+def run_shard(task: ShardTask) -> Done:
+    """Run one pass over one shard and commit it; returns the commit that stands."""
+    store = open_store(task.plan.output_uri)
+    standing = find_done(store, task.key)
+    if standing is not None:
+        return standing
+    return _ShardRun(task, store).run()
+
+
+class _ShardRun:
+    """The state of one pass over one shard."""
+
+    def __init__(self, task: ShardTask, store: Store) -> None:
+        self.task = task
+        self.store = store
+        self.pipeline = task.plan.pipeline()
+        passes = self.pipeline.passes()
+        self.current: Pass = passes[task.number]
+        self.before = passes[task.number - 1].end if task.number else None
+        self.tallies = [Tally(s.number, s.name, s.operator.kind) for s in self.current.steps]
+        self.read = Tally(READ, "read", "reader")
+        self.verdict_tally = (
+            Tally(self.before.number, self.before.name, self.before.operator.kind)
+            if self.before is not None and self.before.operator.kind != "fold"
+            else None
+        )
+        self.rejections = Rejections()
+        self.bad: list[dict[str, JSON]] = []
+        self.next_part = 0
+        self.sums: dict[str, int] = {}
+        self.removed = Removed(task.name)
+        self.examples: list[tuple[int, int, str]] = []
+
+    def run(self) -> Done:
+        started = time.process_time()
+        task, store, end = self.task, self.store, self.current.end
+        stem = f"{task.number}-{task.shard:05d}"
+        writes_table = (
+            task.last or task.excluded or self.current.writes_columns or self._verdict_writes()
+        )
+        table: TableWriter | None = None
+        folder = "data" if task.last else "work"
+        kind = task.plan.format if task.last else "parquet"
+        kept: list[npt.NDArray[np.int64]] = []
+        scores: list[npt.NDArray[np.float64]] = []
+        weights: list[npt.NDArray[np.int64]] = []
+        keys: KeyWriter | None = None
+        end_seconds = 0.0
+        if _is(end, Dedup):
+            name = attempt_name(f"work/{stem}-keys", ".parts")
+            keys = KeyWriter(store, name, task.plan.num_partitions)
+        try:
+            for batch in self._batches():
+                if task.last:
+                    self.sums = add_counts(self.sums, _sums(batch))
+                if writes_table:
+                    if table is None:
+                        name = f"{task.shard:05d}" if task.last else stem
+                        name = attempt_name(f"{folder}/{name}", suffix_of(kind))
+                        table = TableWriter(store, name, kind, batch.table.schema)
+                    table.write(batch.table)
+                else:
+                    kept.append(batch.rows)
+                preparing = time.process_time()
+                if end is not None and isinstance(end.operator, Select):
+                    scores.append(self._scores(end, batch))
+                    weights.append(end.operator.weight(batch))
+                if end is not None and keys is not None:
+                    operator = loaded(end, self.pipeline.assets)
+                    assert isinstance(operator, Dedup)
+                    keys.add(operator.keys(batch), batch.rows)
+                end_seconds += time.process_time() - preparing
+        except BaseException:
+            if table is not None:
+                table.abandon()
+            if keys is not None:
+                keys.abandon()
+            raise
+        files: list[File] = []
+        roles: dict[str, int] = {}
+        amount = 0
+
+        def keep(role: str, file: File) -> None:
+            roles[role] = len(files)
+            files.append(file)
+
+        if table is not None:
+            keep("table", table.close())
+        else:
+            rows = np.concatenate(kept) if kept else np.zeros(0, dtype=np.int64)
+            keep("rows", write_array(store, attempt_name(f"work/{stem}-rows", ".npy"), rows))
+        if end is not None and isinstance(end.operator, Select):
+            values = np.concatenate(scores) if scores else np.zeros(0)
+            keep("scores", write_array(store, attempt_name(f"work/{stem}-scores", ".npy"), values))
+            if end.operator.of != "rows":
+                sizes = np.concatenate(weights) if weights else np.zeros(0, dtype=np.int64)
+                name = attempt_name(f"work/{stem}-weights", ".npy")
+                keep("weights", write_array(store, name, sizes))
+                amount = int(sizes.sum())
+            else:
+                amount = len(values)
+        if keys is not None:
+            keep("keys", keys.close())
+        if self.rejections.rows:
+            name = attempt_name(f"rejected/{stem}", ".parquet")
+            keep("rejected", write_table(store, name, self.rejections.table()))
+        if self.bad:
+            name = attempt_name(f"quarantine/{stem}", ".jsonl")
+            with store.create(name) as writer:
+                for row in self.bad:
+                    writer.write(orjson.dumps(row) + b"\n")
+            keep("quarantine", writer.file(num_rows=len(self.bad)))
+        timings = {t.number: t.seconds for t in [*self._before(), *self.tallies]}
+        if end is not None:
+            timings[end.number] = end_seconds
+        done = Done(
+            key=task.key,
+            files=tuple(files),
+            stats={
+                "roles": roles,
+                "amount": amount,
+                "sums": self.sums,
+                "removed": self.removed.by_source,
+                "examples": self.examples,
+                "rank": None if keys is None else keys.rank,
+                "steps": [step.model_dump() for step in self._stats()],
+            },
+            timings={str(number): round(value, 4) for number, value in timings.items()},
+            seconds=round(time.process_time() - started, 3),
+            host=socket.gethostname(),
+        )
+        return commit(store, done)
+
+    def _before(self) -> list[Tally]:
+        if self.task.number == 0:
+            return [self.read]
+        return [] if self.verdict_tally is None else [self.verdict_tally]
+
+    def _stats(self) -> list[StepStats]:
+        return [tally.freeze() for tally in [*self._before(), *self.tallies]]
+
+    def _verdict_writes(self) -> bool:
+        """Whether applying the verdict of the step before may change columns."""
+        return self.before is not None and bool(self.before.operator.writes())
+
+    # ---- rows in
+
+    def _batches(self) -> Iterator[Batch]:
+        """Batches after all steps of this pass. At least one, so that the schema is known."""
+        any_batch = False
+        for batch in self._entering():
+            any_batch = True
+            yield self._through_steps(batch)
+        if not any_batch:
+            yield self._through_steps(Batch(self._empty()))
+
+    def _empty(self) -> pa.Table:
+        return held_schema(self.task.held, self.store, self.task.plan).empty_table()
+
+    def _entering(self) -> Iterator[Batch]:
+        """The rows that this pass starts with, the verdict of the step before applied."""
+        if self.task.number == 0:
+            yield from self._first_rows()
+            return
+        if self.verdict_tally is None:  # behind a splitter or a fold: nothing left to decide
+            yield from self._held_rows()
+            return
+        assert self.before is not None
+        decide = self._decider(self.before)
+        for batch in self._held_rows():
+            tally = self.verdict_tally
+            assert tally is not None
+            started = time.process_time()
+            tally.enter(batch.amount())
+            batch = decide(batch)
+            tally.leave(batch.amount())
+            tally.seconds += time.process_time() - started
+            yield batch
+
+    def _first_rows(self) -> Iterator[Batch]:
+        """Rows of an input shard; broken records and documents without text leave here."""
+        if self.task.excluded:
+            return
+        for chunk in self._chunks():
+            self.read.rows_in += sum(bad.num_rows for bad in chunk.bad) + len(chunk.refused)
+            for bad in chunk.bad:
+                self._bad_record(bad)
+            for refused in chunk.refused:
+                self.read.because(refused.reason, 1)
+                self.rejections.add_row(refused.row, self.read, refused.reason, refused.url, None)
+            batch = Batch(chunk.table)
+            self.read.enter(batch.amount())
+            if batch.has(TEXT) and batch.text.null_count:
+                gone = batch.text.is_null().to_numpy(zero_copy_only=False)
+                batch = self._reject(batch, choose([(gone, "no_text")]), self.read)
+            self.read.leave(batch.amount())
+            yield batch
+
+    def _chunks(self) -> Iterator[Any]:
+        store = open_store(self.task.plan.input_uri)
+        chunks = iter(read_shard(store, self.task.held.name, shard=self.task.shard))
+        while True:
+            started = time.process_time()
+            try:
+                chunk = next(chunks, None)
+            except ShardError as error:  # the file as a whole, or all that is left of it
+                if not self.task.plan.quarantine:
+                    raise
+                self.read.rows_in += 1
+                self._bad_record(BadRow(row_of(self.task.shard, 0), str(error), b""))
+                return
+            self.read.seconds += time.process_time() - started
+            if chunk is None:
+                return
+            yield chunk
+
+    def _bad_record(self, bad: BadRow) -> None:
+        if not self.task.plan.quarantine:
+            raise ShardError(
+                f"{self.task.plan.input_uri}/{self.task.name}, record {number_of(bad.row) + 1}: "
+                f"{bad.error}; repair the shard, or run with --quarantine to set such records aside"
+            )
+        self.read.errors += bad.num_rows
+        rows: dict[str, JSON] = {} if bad.num_rows == 1 else {"num_rows": bad.num_rows}
+        self._quarantine(bad.row, "read", bad.error, **rows, **_raw(bad.raw))
+
+    def _quarantine(self, row: int, step: str, error: str, **content: JSON) -> None:
+        self.bad.append(
+            {"shard": self.task.name, "row": row, "step": step, "error": error, **content}
+        )
+
+    def _held_rows(self) -> Iterator[Batch]:
+        """Rows as the pass before left them."""
+        return held_rows(self.task.held, self.store, self.task.plan, self.task.shard)
+
+    def _decider(self, step: Step) -> Any:
+        """A function that applies the global verdict to one batch after another, in order."""
+        verdict = self.task.verdict
+        assert verdict is not None, "a pass behind a global step needs its verdict"
+        operator = step.operator
+        tally = self.verdict_tally
+        assert tally is not None
+        if isinstance(operator, Select):
+            assert self.task.scores is not None
+            scores = load_array(self.store, self.task.scores)
+            cut = verdict.cut(self.task.shard)
+            position = 0
+
+            def select(batch: Batch) -> Batch:
+                nonlocal position
+                part = scores[position : position + batch.num_rows]
+                position += batch.num_rows
+                missing = np.isnan(part)
+                stays = cut.keep(part, operator.weight(batch))
+                below, no_score = operator.reasons
+                limit = None if cut.threshold == NO_CUT else score_of(cut.threshold)
+                cases = [
+                    Case(missing, no_score),
+                    Case(~stays & ~missing, below, part, limit),
+                ]
+                tally.measure(cases[1])
+                return self._reject(batch, choose(cases), tally)
+
+            return select
+        assert isinstance(operator, Dedup)
+        rows, units = read_verdict(self.store, verdict, self.task.shard)
+
+        def deduplicate(batch: Batch) -> Batch:
+            start = np.searchsorted(rows, batch.rows, side="left")
+            stop = np.searchsorted(rows, batch.rows, side="right")
+            dropped = [units[a:b] for a, b in zip(start, stop, strict=True)]
+            self._take_examples(operator, verdict, batch)
+            outcome = dict(operator.apply(batch, dropped))
+            reject = outcome.pop("reject", None)
+            after = batch.write(outcome) if outcome else batch
+            after = after if reject is None else self._reject(after, reject, tally)
+            self.removed.count(batch, after)
+            return after
+
+        return deduplicate
+
+    def _take_examples(self, operator: Dedup, verdict: Verdict, batch: Batch) -> None:
+        """The text of units that stand for the largest groups, for the report."""
+        for row, unit in verdict.examples:
+            position = int(np.searchsorted(batch.rows, row))
+            if position < batch.num_rows and batch.rows[position] == row:
+                value = batch.column(operator.reads()[0])[position].as_py()
+                text = operator.excerpt(str(value), unit)[:EXAMPLE_CHARACTERS]
+                self.examples.append((row, unit, text))
+
+    # ---- steps
+
+    def _through_steps(self, batch: Batch) -> Batch:
+        for step, tally in zip(self.current.steps, self.tallies, strict=True):
+            started = time.process_time()
+            tally.enter(batch.amount())
+            batch = self._through(step, tally, batch)
+            tally.leave(batch.amount())
+            tally.seconds += time.process_time() - started
+        return batch
+
+    def _through(self, step: Step, tally: Tally, batch: Batch) -> Batch:
+        """One step over one batch; when it raises, the batch is halved until the row is alone."""
+        operator = loaded(step, self.pipeline.assets)
+        try:
+            return self._one(step, operator, tally, batch)
+        except (OperatorFailed, AssertionError):
+            raise
+        except Exception as error:
+            if batch.num_rows <= 1:
+                return self._failed(step, tally, batch, error)
+        middle = batch.num_rows // 2
+        halves = [
+            self._through(step, tally, half)
+            for half in (batch.slice(0, middle), batch.slice(middle, batch.num_rows - middle))
+        ]
+        return Batch(pa.concat_tables([half.table for half in halves]))
+
+    def _failed(self, step: Step, tally: Tally, batch: Batch, error: Exception) -> Batch:
+        problem = f"{type(error).__name__}: {error}"
+        where = f"{step.label} on shard {self.task.name}"
+        if batch.num_rows == 0:
+            raise OperatorFailed(f"{where}: fails on an empty batch: {problem}") from error
+        row = int(batch.rows[0])
+        if not self.task.plan.quarantine:
+            raise OperatorFailed(
+                f"{where}, row {number_of(row)} (id {row}): {problem}; repair the operator, or run "
+                "with --quarantine to set such rows aside"
+            ) from error
+        tally.errors += 1
+        content = {name: batch.column(name)[0].as_py() for name in batch.table.column_names}
+        content.pop(ROW)
+        self._quarantine(row, step.name, problem, content=_jsonable(content))
+        # The rows that stay need this step's columns: run it on no rows to learn them.
+        return self._one(step, loaded(step, self.pipeline.assets), tally, batch.slice(0, 0))
+
+    def _one(self, step: Step, operator: Operator, tally: Tally, batch: Batch) -> Batch:
+        """Apply one row-wise operator. Counts only when it succeeds."""
+        if operator.kind == "filter":
+            assert isinstance(operator, Filter)
+            cases = operator.cases(batch) if has_cases(operator) else ()
+            reasons, counts = _counted(choose(cases) if cases else operator.reject(batch))
+            self._check_reasons(step, operator, reasons, batch)
+            tally.count(counts)
+            for case in cases:
+                tally.measure(case)
+            return self._reject(batch, reasons, tally, filter_=operator)
+        if operator.kind == "modifier":
+            columns, counts = _counted(operator.modify(batch))  # type: ignore[attr-defined]
+            self._check_columns(step, operator, columns)
+            tally.count(counts)
+            return self._modified(operator, tally, batch, columns)
+        assert operator.kind == "splitter", operator.kind
+        parts, parent = operator.split(batch)  # type: ignore[attr-defined]
+        return self._split(tally, batch, parts, np.asarray(parent, dtype=np.int64))
+
+    def _modified(
+        self, operator: Operator, tally: Tally, batch: Batch, columns: Mapping[str, pa.Array]
+    ) -> Batch:
+        batch = batch.write(columns)
+        if operator.drops():
+            batch = batch.drop(operator.drops())
+        if TEXT in columns and batch.text.null_count:
+            gone = batch.text.is_null().to_numpy(zero_copy_only=False)
+            batch = self._reject(batch, choose([(gone, operator.reasons[0])]), tally)
+        return batch
+
+    def _split(
+        self, tally: Tally, batch: Batch, parts: pa.Table, parent: npt.NDArray[np.int64]
+    ) -> Batch:
+        if len(parent) != parts.num_rows or (len(parent) and (np.diff(parent) < 0).any()):
+            raise ValueError("split must return one parent per part, in the order of the parents")
+        has_parts = np.zeros(batch.num_rows, dtype=bool)
+        has_parts[parent] = True
+        self._reject(batch, choose([(~has_parts, "no_parts")]), tally)
+        tally.split += parts.num_rows - int(has_parts.sum())
+        first = row_of(self.task.shard, self.next_part)
+        self.next_part += parts.num_rows
+        rows = np.arange(first, first + parts.num_rows, dtype=np.int64)
+        parents = batch.rows[parent]
+        table = parts.drop_columns([n for n in (ROW, PARENT) if n in parts.column_names])
+        table = table.add_column(0, ROW, pa.array(rows))
+        return Batch(table.append_column(PARENT, pa.array(parents)))
+
+    def _reject(
+        self, batch: Batch, reasons: pa.Array, tally: Tally, *, filter_: Filter | None = None
+    ) -> Batch:
+        """Drop the rows that have a reason; count and remember them."""
+        if reasons.null_count == len(reasons):
+            return batch
+        gone = reasons.is_valid().to_numpy(zero_copy_only=False)
+        words = reasons.filter(pa.array(gone)).to_pylist()
+        for word in sorted(set(words)):
+            tally.because(word, words.count(word))
+        self.rejections.add(batch, gone, words, tally, filter_=filter_)
+        return batch.keep(~gone)
+
+    def _check_reasons(self, step: Step, operator: Operator, reasons: Any, batch: Batch) -> None:
+        if len(reasons) != batch.num_rows:
+            raise ValueError(f"reject returned {len(reasons)} values for {batch.num_rows} rows")
+        unknown = set(reasons.drop_null().unique().to_pylist()) - set(operator.reasons)
+        if unknown:
+            raise ValueError(
+                f"reject gave the reasons {sorted(map(str, unknown))}, but {step.name} declares "
+                f"only {list(operator.reasons)}"
+            )
+
+    def _check_columns(self, step: Step, operator: Operator, columns: Any) -> None:
+        declared = dict(operator.writes())
+        for name, values in columns.items():
+            if name not in declared:
+                raise ValueError(
+                    f"modify wrote the column {name!r}, but {step.name} declares "
+                    f"{sorted(declared)} in writes()"
+                )
+            if values.type != declared[name]:
+                raise ValueError(
+                    f"modify wrote {name!r} as {values.type}, declared as {declared[name]}"
+                )
+
+    def _scores(self, step: Step, batch: Batch) -> npt.NDArray[np.float64]:
+        operator = loaded(step, self.pipeline.assets)
+        assert isinstance(operator, Select)
+        scores = np.asarray(operator.score(batch), dtype=np.float64)
+        missing = np.isnan(scores)
+        if missing.any() and operator.missing == "error":
+            row = int(batch.rows[int(np.flatnonzero(missing)[0])])
+            raise OperatorFailed(
+                f"{step.label} on shard {self.task.name}, row {number_of(row)}: no score (null or "
+                "NaN); set missing: drop to let such rows go, counted as no_score"
+            )
+        return scores
+
+
+def _is(step: Step | None, kind: type) -> bool:
+    return step is not None and isinstance(step.operator, kind)
+
+
+def _counted(result: Any) -> tuple[Any, Mapping[str, int]]:
+    return (result.value, result.counts) if isinstance(result, Counted) else (result, {})
+
+
+def _sums(batch: Batch) -> dict[str, int]:
+    """Totals of the integer columns named num_*, for the record."""
+    return {
+        field.name: int(pc.sum(batch.table.column(field.name)).as_py() or 0)
+        for field in batch.table.schema
+        if field.name.startswith("num_") and pa.types.is_integer(field.type)
+    }
+
+
+def _raw(data: bytes) -> dict[str, JSON]:
+    """Bytes as JSON can hold them, so that nothing of a broken record is lost."""
+    try:
+        return {"raw": data.decode("utf-8")}
+    except UnicodeDecodeError:
+        return {"raw_base64": base64.b64encode(data).decode("ascii")}
+
+
+def _jsonable(content: Mapping[str, Any]) -> dict[str, JSON]:
+    return {
+        name: value if isinstance(value, str | int | float | bool | None) else repr(value)
+        for name, value in content.items()
+    }
+
+
+def steps_of(done: Done) -> Sequence[StepStats]:
+    """The statistics that a shard's commit holds."""
+    return [StepStats.model_validate(step) for step in done.stats["steps"]]
+
+
+def role(done: Done, name: str) -> str | None:
+    """The name of the file that a shard wrote in this role, or None."""
+    index = done.stats["roles"].get(name)
+    return None if index is None else done.files[index].name

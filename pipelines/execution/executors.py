@@ -1,0 +1,201 @@
+"""One function, `map_tasks`, that runs independent pieces of work here or in several processes.
+
+What runs is a module-level function over picklable items; results come back in the order of the
+items. Work decides for itself whether it is already done (see `storage.commit`), so an executor
+needs no memory: start it again with any number of workers and only what is missing runs.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+T = TypeVar("T")
+R = TypeVar("R")
+OnResult = Callable[[int, Any], None]
+OnError = Callable[[int, Exception], Any]
+
+
+class WorkerLost(RuntimeError):
+    """A worker process died (killed, or out of memory)."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What one task takes of a machine; a cluster places tasks by it."""
+
+    num_cpus: float = 1
+    num_gpus: float = 0
+    memory_bytes: int = 0
+
+    def with_(self, other: Needs) -> Needs:
+        """What a task takes that does both, one after the other."""
+        return Needs(
+            max(self.num_cpus, other.num_cpus),
+            max(self.num_gpus, other.num_gpus),
+            max(self.memory_bytes, other.memory_bytes),
+        )
+
+
+class MapTasks(Protocol):
+    """Runs `function` over `items`; results in the order of the items.
+
+    `on_result(index, result)` is called in the calling process as each result arrives; an
+    exception from it, or from the function, stops the rest and is raised. Where `on_error` is
+    given, `on_error(index, error)` says what the result of a failed item is, or raises and so stops
+    the rest.
+    """
+
+    def __call__(
+        self,
+        function: Callable[[T], R],
+        items: Sequence[T],
+        *,
+        on_result: OnResult | None = None,
+        on_error: OnError | None = None,
+    ) -> list[R]: ...
+
+
+@runtime_checkable
+class Cluster(Protocol):
+    """What an executor on several machines can tell, and be told, beside running tasks."""
+
+    def with_needs(self, needs: Needs) -> MapTasks:
+        """The executor for tasks that take this of a machine."""
+        ...
+
+    def num_nodes(self) -> int:
+        """How many machines are at work."""
+        ...
+
+    def publish(self, run: str, figures: Mapping[str, float]) -> None:
+        """Give the figures of a run to the cluster's monitoring."""
+        ...
+
+
+def map_here(
+    function: Callable[[T], R],
+    items: Sequence[T],
+    *,
+    on_result: OnResult | None = None,
+    on_error: OnError | None = None,
+) -> list[R]:
+    """Run everything in this process, in order."""
+    results = []
+    for index, item in enumerate(items):
+        try:
+            result = function(item)
+        except Exception as error:
+            if on_error is None:
+                raise
+            result = on_error(index, error)
+        results.append(result)
+        if on_result:
+            on_result(index, result)
+    return results
+
+
+class ProcessMap:
+    """Runs tasks in `workers` processes of this machine.
+
+    They are started when first needed, and stay for the calls that follow.
+    """
+
+    def __init__(self, workers: int) -> None:
+        if workers < 1:
+            raise ValueError(f"workers = {workers}: expected at least 1")
+        self.workers = workers
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __call__(
+        self,
+        function: Callable[[T], R],
+        items: Sequence[T],
+        *,
+        on_result: OnResult | None = None,
+        on_error: OnError | None = None,
+    ) -> list[R]:
+        if self.workers == 1 or len(items) < 2:
+            return map_here(function, items, on_result=on_result, on_error=on_error)
+        results: list[Any] = [None] * len(items)
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(
+                self.workers, mp_context=context, initializer=_one_thread
+            )
+            weakref.finalize(self, self._pool.shutdown, wait=False)
+        try:
+            self._run(self._pool, function, items, results, on_result, on_error)
+        except BaseException as error:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+            if isinstance(error, BrokenProcessPool):
+                raise WorkerLost(
+                    "a worker process died (killed, or out of memory); finished work is kept: run "
+                    "the same command again, with fewer --workers if memory was short"
+                ) from None
+            raise
+        return results
+
+    def _run(
+        self,
+        pool: ProcessPoolExecutor,
+        function: Callable[[Any], Any],
+        items: Sequence[Any],
+        results: list[Any],
+        on_result: OnResult | None,
+        on_error: OnError | None,
+    ) -> None:
+        waiting: dict[Future[Any], int] = {}
+        upcoming = iter(enumerate(items))
+
+        def submit_next() -> None:
+            for index, item in upcoming:
+                packed = pickle.dumps((function, item))  # what cannot travel is told here
+                waiting[pool.submit(_call, packed)] = index
+                if len(waiting) >= 2 * self.workers:
+                    return
+
+        submit_next()
+        while waiting:
+            finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in finished:
+                index = waiting.pop(future)
+                try:
+                    results[index] = future.result()
+                except BrokenProcessPool:
+                    raise  # every item that was under way is lost: none of them is to blame
+                except Exception as error:
+                    if on_error is None:
+                        raise
+                    results[index] = on_error(index, error)
+                if on_result:
+                    on_result(index, results[index])
+            submit_next()
+
+
+def _call(packed: bytes) -> Any:
+    function, item = pickle.loads(packed)
+    return function(item)
+
+
+def _one_thread() -> None:
+    """Workers share the machine: libraries in them use one thread each."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+
+
+def executor(workers: int = 1, *, cluster: str | None = None) -> MapTasks:
+    """The `map_tasks` for this many local processes, or for a Ray cluster."""
+    if cluster is not None:
+        from pipelines.execution.ray_executor import RayMap
+
+        return RayMap(cluster)
+    return map_here if workers == 1 else ProcessMap(workers)

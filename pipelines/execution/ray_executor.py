@@ -1,0 +1,221 @@
+"""The same `map_tasks` on Ray: one task per item, retried when its worker or node is lost.
+
+This is the only module that imports ray. Tasks hold everything they need and commit what they
+write, so a task that runs twice does no harm. No more than a few tasks per processor are in flight,
+so a run of a million shards does not fill Ray's memory; autoscaling is left to Ray.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray
+from ray.exceptions import RayError, RayTaskError, WorkerCrashedError
+from ray.util.metrics import Gauge
+
+from pipelines.execution.executors import Needs, OnError, OnResult, WorkerLost
+from pipelines.execution.progress import say
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+RETRIES = 5  # of a task whose worker or node was lost; errors of the task itself are not retried
+IN_FLIGHT_PER_CPU = 2
+ENDED_AT_ONCE = 16  # a look waits for this part of what is in flight, or for LOOK_SECONDS
+LOOK_SECONDS = 1.0
+LOCAL_OBJECT_STORE_BYTES = 256 << 20  # results are small: names, checksums, counts
+KNOCK_SECONDS = 10
+FORWARDED = ("AWS_", "OMP_NUM_THREADS", "XDG_CACHE_HOME")
+
+
+class RayMap:
+    """Runs tasks on a Ray cluster: `local` starts one here, else the address of a running one.
+
+    `num_gpus` and `memory_bytes` are what one task is given.
+    """
+
+    def __init__(
+        self,
+        address: str = "local",
+        *,
+        num_cpus: float = 1,
+        num_gpus: float = 0,
+        memory_bytes: int | None = None,
+    ) -> None:
+        self.address = address
+        self.num_cpus = num_cpus
+        self.num_gpus = num_gpus
+        self.memory_bytes = memory_bytes
+        self._gauges: dict[str, Gauge] = {}
+
+    def connect(self) -> None:
+        """Connect to the cluster, or start one on this machine."""
+        if ray.is_initialized():
+            return
+        variables = {k: v for k, v in os.environ.items() if k.startswith(FORWARDED)}
+        variables.setdefault("OMP_NUM_THREADS", "1")
+        options: dict[str, Any] = {
+            "runtime_env": {"env_vars": variables},
+            "log_to_driver": False,
+            "logging_level": "ERROR",
+            "include_dashboard": False,
+        }
+        if self.address == "local":
+            options["address"] = "local"  # or Ray would join whatever runs on this machine
+            options["object_store_memory"] = LOCAL_OBJECT_STORE_BYTES
+        else:
+            options["address"] = self.address
+            del options["include_dashboard"]
+            self._knock()
+        context = ray.init(**options)
+        if context.dashboard_url:
+            say(f"Ray dashboard: http://{context.dashboard_url}")
+
+    def _knock(self) -> None:
+        """Ray tries an address for minutes; see at once whether anybody answers there."""
+        host, _, port = self.address.removeprefix("ray://").rpartition(":")
+        if not port.isdigit():
+            return  # `auto`: Ray looks for a cluster by itself
+        try:
+            socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
+        except OSError as error:
+            raise WorkerLost(
+                f"there is no Ray cluster at {self.address!r} ({error}); start one with "
+                "`ray start --head`, or use --cluster local"
+            ) from None
+
+    def __call__(
+        self,
+        function: Callable[[T], R],
+        items: Sequence[T],
+        *,
+        on_result: OnResult | None = None,
+        on_error: OnError | None = None,
+    ) -> list[R]:
+        self.connect()
+        self._check_room()
+        run = ray.remote(
+            num_cpus=self.num_cpus,
+            num_gpus=self.num_gpus,
+            memory=self.memory_bytes or 0,
+            max_retries=RETRIES,
+            retry_exceptions=False,
+        )(function)
+        results: list[Any] = [None] * len(items)
+        waiting: dict[Any, int] = {}
+        upcoming = iter(enumerate(items))
+        try:
+            while True:
+                wanted = self._in_flight() - len(waiting)
+                for index, item in islice(upcoming, max(wanted, 0)):
+                    waiting[run.remote(item)] = index
+                if not waiting:
+                    return results
+                # Asking for one at a time would look through all that wait for each that ends.
+                some = max(1, len(waiting) // ENDED_AT_ONCE)
+                ready, _ = ray.wait(list(waiting), num_returns=some, timeout=LOOK_SECONDS)
+                for reference in ready:
+                    index = waiting.pop(reference)
+                    try:
+                        results[index] = _result(reference)
+                    except Exception as error:
+                        if on_error is None:
+                            raise
+                        results[index] = on_error(index, error)
+                    if on_result:
+                        on_result(index, results[index])
+        finally:
+            for reference in waiting:
+                ray.cancel(reference)
+
+    def with_needs(self, needs: Needs) -> RayMap:
+        """The same cluster for tasks that take this of a node."""
+        return RayMap(
+            self.address,
+            num_cpus=max(self.num_cpus, needs.num_cpus),
+            num_gpus=max(self.num_gpus, needs.num_gpus),
+            memory_bytes=max(self.memory_bytes or 0, needs.memory_bytes) or None,
+        )
+
+    def num_nodes(self) -> int:
+        """How many machines of the cluster are alive."""
+        self.connect()
+        return sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
+
+    def publish(self, run: str, figures: Mapping[str, float]) -> None:
+        """Set gauges `curation_<name>` with the tag `run`; Ray's exporter serves them.
+
+        Prometheus sees them as `ray_curation_<name>` at the ports that Ray tells it.
+        """
+        for name, value in figures.items():
+            if name not in self._gauges:
+                self._gauges[name] = Gauge(
+                    f"curation_{name}",
+                    description=f"{name.replace('_', ' ')} of the stage at work",
+                    tag_keys=("run",),
+                )
+            self._gauges[name].set(value, tags={"run": run})
+
+    def _check_room(self) -> None:
+        """Refuse a task that fits no node, where none can be added: it would wait for ever."""
+        if self.address != "local":
+            return
+        there = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        for name, wanted in (("GPU", self.num_gpus), ("memory", self.memory_bytes or 0)):
+            if wanted > there.get(name, 0):
+                raise WorkerLost(
+                    f"a task takes {wanted:,.0f} of {name}, and this machine has "
+                    f"{there.get(name, 0):,.0f}; use a cluster that has it (--cluster ADDRESS), or "
+                    "--workers, where nothing is reserved"
+                )
+
+    def _in_flight(self) -> int:
+        cpus = ray.cluster_resources().get("CPU", 1.0)  # type: ignore[no-untyped-call]
+        return max(2, int(IN_FLIGHT_PER_CPU * cpus / max(self.num_cpus, 0.1)))
+
+
+def _result(reference: Any) -> Any:
+    """A task's result; its own error as it was raised, or WorkerLost after all retries."""
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        raise error.cause from None
+    except (WorkerCrashedError, RayError) as error:
+        raise WorkerLost(
+            f"a task was lost {RETRIES + 1} times ({type(error).__name__}: {error}); finished work "
+            "is kept: run the same command again, with more memory per worker if it was short"
+        ) from None
+
+
+def as_dataset(run_uri: str) -> Any:
+    """A finished run as a `ray.data.Dataset` of the shards that its record names, in order."""
+    import fsspec.implementations.http  # noqa: F401 - ray's threads would race to import it
+    import ray.data
+
+    from pipelines.records import parse_record
+    from pipelines.storage.base import open_store
+    from pipelines.storage.chain import RECORD
+
+    store = open_store(run_uri)
+    record = parse_record(store.read_bytes(RECORD), source=f"{store.uri}/{RECORD}")
+    RayMap().connect()
+    names = [file.name for file in record.outputs]
+    if all(name.endswith(".parquet") for name in names):
+        return ray.data.read_parquet([f"{store.uri}/{name}" for name in names])
+    shards = [{"uri": store.uri, "name": name, "shard": n} for n, name in enumerate(names)]
+    return ray.data.from_items(shards).flat_map(_rows_of)
+
+
+def _rows_of(shard: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a shard that Ray itself does not read, as JSON lines in zstd."""
+    from pipelines.formats.readers import read_whole
+    from pipelines.storage.base import open_store
+
+    tables = read_whole(open_store(shard["uri"]), shard["name"], shard=shard["shard"])
+    return [row for table in tables for row in table.to_pylist()]

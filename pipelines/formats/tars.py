@@ -1,0 +1,182 @@
+"""WebDataset tars read by their headers and written again, members' bytes untouched.
+
+A sample is a run of members whose names are equal up to the first dot of the last part. Only plain
+files count; anything else in a tar is a fault that names the tar and the member.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipelines import kernels
+from pipelines.formats.readers import ShardError
+from pipelines.storage.base import Store
+
+BLOCK = 512
+MAX_MEMBERS = 4_000_000  # in one tar; more is a fault
+FAULTS = {
+    1: "the file breaks off",
+    2: "a header whose checksum is wrong",
+    3: "a header whose size is no octal number",
+    4: "a member that is no plain file (a link or a device)",
+    5: f"more than {MAX_MEMBERS} members",
+}
+"""By the code that `pipelines.kernels.tars.walk` answers."""
+_EXTENSION = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file in a tar: where its bytes are, what follows the key in its name, its time."""
+
+    key: bytes
+    extension: str
+    start: int
+    size: int
+
+
+class TarError(ShardError):
+    """A tar that is damaged, or holds what a sample cannot have."""
+
+
+@contextmanager
+def tar_bytes(store: Store, name: str) -> Iterator[memoryview]:
+    """The bytes of a tar: mapped where it is local, else read whole. ShardError for none."""
+    path = store.local_path(name)
+    try:
+        if path is None:
+            data: Any = store.read_bytes(name)
+        elif path.stat().st_size == 0:
+            data = b""
+        else:
+            with path.open("rb") as file:
+                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError:
+        raise ShardError(f"there is no tar {name} in {store.uri}") from None
+    view = memoryview(data)
+    try:
+        yield view
+    finally:
+        with suppress(BufferError):  # an array over it is collected a moment later
+            view.release()
+            if isinstance(data, mmap.mmap):
+                data.close()
+
+
+def samples(data: memoryview, where: str) -> Iterator[list[Member]]:
+    """The samples of a tar in memory, in order.
+
+    TarError, after the samples that are whole, for a tar that breaks off or is damaged, and for
+    members that are links or devices, lead out of the folder, or have no extension.
+    """
+    sample: list[Member] = []
+    for member in members(data, where):
+        if sample and member.key != sample[0].key:
+            yield sample
+            sample = []
+        if any(member.extension == other.extension for other in sample):
+            raise TarError(f"{where}: two members {_shown(member)} of one sample")
+        sample.append(member)
+    if sample:
+        yield sample
+
+
+def members(data: memoryview, where: str) -> Iterator[Member]:
+    """The plain files of a tar in memory, in order."""
+    array = np.frombuffer(data, dtype=np.uint8)
+    headers, sizes, end, fault = kernels.tars.walk(array, MAX_MEMBERS)
+    if fault == kernels.tars.EXTENDED:
+        yield from _by_library(data, where)
+        return
+    for place, size in zip(headers.tolist(), sizes.tolist(), strict=True):
+        name = _name(data, place)
+        yield _member(name, place + BLOCK, size, where)
+    if fault:
+        raise TarError(f"{where}: at byte {end}: {FAULTS[int(fault)]}")
+
+
+def _name(data: memoryview, place: int) -> bytes:
+    name = bytes(data[place : place + 100]).split(b"\0", 1)[0]
+    prefix = bytes(data[place + 345 : place + 500]).split(b"\0", 1)[0]
+    if prefix and bytes(data[place + 257 : place + 262]) == b"ustar":
+        return prefix + b"/" + name
+    return name
+
+
+def _member(name: bytes, start: int, size: int, where: str) -> Member:
+    parts = name.split(b"/")
+    if name.startswith(b"/") or b".." in parts:
+        raise TarError(f"{where}: the member {name!r} leads out of its folder")
+    leaf, dot, extension = parts[-1].partition(b".")
+    if not dot or not extension or not leaf or not _EXTENSION.issuperset(extension):
+        raise TarError(f"{where}: the member {name!r} has no key and extension, as 0001.jpg")
+    key = b"/".join([*parts[:-1], leaf])
+    return Member(key, extension.decode("ascii"), start, size)
+
+
+def _by_library(data: memoryview, where: str) -> Iterator[Member]:
+    """The same for tars with long names or other extensions, which the library knows."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
+            for number, info in enumerate(archive):
+                if number >= MAX_MEMBERS:
+                    raise TarError(f"{where}: more than {MAX_MEMBERS} members")
+                if info.isdir():
+                    continue
+                if not info.isreg():
+                    raise TarError(f"{where}: {info.name!r} is no plain file")
+                if info.offset_data + info.size > len(data):
+                    raise TarError(f"{where}: the file ends inside {info.name!r}")
+                name = info.name.encode("utf-8", "surrogateescape")
+                yield _member(name, info.offset_data, info.size, where)
+    except (tarfile.TarError, ValueError, EOFError, OverflowError) as error:
+        if isinstance(error, TarError):
+            raise
+        raise TarError(f"{where}: {error}") from None
+
+
+def _shown(member: Member) -> str:
+    return f"{member.key.decode('utf-8', 'replace')}.{member.extension}"
+
+
+def header(name: bytes, size: int) -> bytes:
+    """A ustar header of a plain file: mode 444, owner 0, time 0. ValueError for a long name."""
+    if len(name) > 100:
+        raise ValueError(f"a name of {len(name)} bytes does not fit into a tar header")
+    fields = b"".join(
+        (
+            name.ljust(100, b"\0"),
+            b"0000444\0",
+            b"0000000\0",
+            b"0000000\0",
+            b"%011o\0" % size,
+            b"00000000000\0",
+            b"        ",
+            b"0",
+            b"\0" * 100,
+            b"ustar\00000",
+        )
+    )
+    return (fields[:148] + b"%06o\0 " % sum(fields) + fields[156:]).ljust(BLOCK, b"\0")
+
+
+PADDING = [b"\0" * (-size % BLOCK) for size in range(BLOCK)]
+END = b"\0" * (2 * BLOCK)
+
+
+def padding(size: int) -> bytes:
+    """The zeros behind a member of this size."""
+    return PADDING[size % BLOCK]
+
+
+def member(name: bytes, data: bytes) -> bytes:
+    """A plain file as it stands in a tar: header, bytes, zeros up to the next block."""
+    return b"".join((header(name, len(data)), data, padding(len(data))))

@@ -1,0 +1,177 @@
+"""Joining links into groups when they are too many for one process.
+
+Large-star and small-star steps in turn (Kiveris et al. 2014, Connected Components in MapReduce and
+Beyond): a large-star links each greater neighbour of a row to the least row near it, a small-star
+does so for the lesser ones. Both keep what is connected; when a round changes nothing, every group
+is a star around its least row. A task holds the links of the rows of one part, so the bound is one
+part's links, or all rows of the largest group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipelines import kernels
+from pipelines.execution.executors import MapTasks
+from pipelines.execution.once import once
+from pipelines.records import File, Frozen, digest
+from pipelines.storage.base import Done, Store, attempt_name
+from pipelines.storage.part_files import ALL, PartsWriter, read_parts
+
+MAX_ROUNDS = 200
+Ints = npt.NDArray[np.int64]
+
+
+class StarTask(Frozen):
+    """One step over the links of one part: first of all `scatter`, then `large` and `small`."""
+
+    uri: str
+    step: int
+    key: str
+    kind: Literal["scatter", "large", "small"]
+    part: int
+    rank: str
+    num_partitions: int
+    files: tuple[str, ...]
+
+
+def rank_type(rank: str) -> pa.DataType:
+    """The Arrow type of ranks of this numpy type."""
+    type_ = np.dtype(rank)
+    return pa.binary(type_.itemsize) if type_.kind == "S" else pa.from_numpy_dtype(type_)
+
+
+def link_schema(rank: str) -> pa.Schema:
+    """Two linked rows with their ranks. The file's part is that of `row`."""
+    type_ = rank_type(rank)
+    return pa.schema(
+        [("row", pa.int64()), ("rank", type_), ("other", pa.int64()), ("other_rank", type_)]
+    )
+
+
+def join_by_parts(
+    store: Store,
+    *,
+    state: str,
+    step: int,
+    files: Sequence[str],
+    rank: str,
+    num_partitions: int,
+    map_tasks: MapTasks,
+) -> tuple[range, list[str]]:
+    """Turn links into stars, in `num_partitions` parts; returns the parts and their files.
+
+    In the end a part holds whole groups: the links of each row to the least row of its group.
+    """
+
+    def run(
+        kind: Literal["scatter", "large", "small"], number: int, names: list[str]
+    ) -> list[Done]:
+        parts = range(len(names)) if kind == "scatter" else range(num_partitions)
+        tasks = [
+            StarTask(
+                uri=store.uri,
+                step=step,
+                key=f"stars{step}-{number:03d}{kind}-{part:04d}-"
+                f"{digest([state, num_partitions])[:16]}",
+                kind=kind,
+                part=part,
+                rank=rank,
+                num_partitions=num_partitions,
+                files=(names[part],) if kind == "scatter" else tuple(names),
+            )
+            for part in parts
+        ]
+        return map_tasks(run_star, tasks)
+
+    def names_of(done: Sequence[Done]) -> list[str]:
+        return [one.files[0].name for one in done]
+
+    names = names_of(run("scatter", 0, list(files)))
+    before = ""
+    for number in range(1, MAX_ROUNDS):
+        large = run("large", number, names)
+        now = digest([one.stats for one in large])  # of what the step was given
+        if now == before:
+            return range(num_partitions), [one.files[1].name for one in large]
+        before = now
+        names = names_of(run("small", number, names_of(large)))
+    raise AssertionError(f"groups are not joined after {MAX_ROUNDS} rounds")
+
+
+@once
+def run_star(task: StarTask, store: Store) -> Done:
+    """One step over one part, written for the step after it."""
+    schema = link_schema(task.rank)
+    part = ALL if task.kind == "scatter" else task.part
+    row, rank, other, other_rank = _once(*read_parts(store, task.files, part, schema))
+    stem = f"work/stars-{task.kind}-{task.part:04d}"
+    if task.kind == "scatter":
+        both = _both_ways(row, rank, other, other_rank)
+        return Done(key=task.key, files=(_write(store, stem, both, task),))
+    begins = np.flatnonzero(np.diff(row, prepend=-1))
+    sizes = np.diff(np.append(begins, len(row)))
+    least, least_rank = other[begins], other_rank[begins]  # others are sorted inside a row
+    own = row[begins] < least
+    least = np.where(own, row[begins], least)
+    least_rank = np.where(own, rank[begins], least_rank)
+    star, star_rank = np.repeat(least, sizes), np.repeat(least_rank, sizes)
+    if task.kind == "large":
+        greater = other > row
+        made = (other[greater], other_rank[greater], star[greater], star_rank[greater])
+        lesser = ~greater  # each link once: from its greater row
+        stats = {"links": int(lesser.sum()), "sum": _sum(row[lesser], other[lesser])}
+        whole = (row[greater], rank[greater], other[greater], other_rank[greater])
+        files = (
+            _write(store, stem, made, task),
+            _write(store, f"{stem}-groups", whole, task),
+        )
+        return Done(key=task.key, files=files, stats=stats)
+    far = other != star  # links to lesser rows, of which the least is the star
+    made = (
+        np.concatenate([other[far], row[begins]]),
+        np.concatenate([other_rank[far], rank[begins]]),
+        np.concatenate([star[far], least]),
+        np.concatenate([star_rank[far], least_rank]),
+    )
+    return Done(key=task.key, files=(_write(store, stem, _both_ways(*made), task),))
+
+
+def _once(row: Ints, rank: Any, other: Ints, other_rank: Any) -> tuple[Ints, Any, Ints, Any]:
+    """The links sorted by row, then other, each once."""
+    order = np.lexsort((other, row))
+    row, other = row[order], other[order]
+    fresh = np.ones(len(order), dtype=bool)
+    fresh[1:] = (np.diff(row) != 0) | (np.diff(other) != 0)
+    return row[fresh], rank[order][fresh], other[fresh], other_rank[order][fresh]
+
+
+def _both_ways(row: Ints, rank: Any, other: Ints, other_rank: Any) -> tuple[Ints, Any, Ints, Any]:
+    return (
+        np.concatenate([row, other]),
+        np.concatenate([rank, other_rank]),
+        np.concatenate([other, row]),
+        np.concatenate([other_rank, rank]),
+    )
+
+
+def _sum(row: Ints, other: Ints) -> str:
+    """A sum over links, the same in any order."""
+    mixed = kernels.grouping.mixed(row.view(np.uint64), other.view(np.uint64))
+    return str(int(mixed.sum(dtype=np.uint64)))
+
+
+def _write(store: Store, stem: str, links: tuple[Any, ...], task: StarTask) -> File:
+    route = kernels.grouping.mixed(links[0].view(np.uint64), np.zeros(len(links[0]), np.uint64))
+    where, begins = kernels.grouping.split(route, task.num_partitions)
+    name = attempt_name(stem, ".parts")
+    with PartsWriter(store, name, link_schema(task.rank)) as out:
+        for part in range(task.num_partitions):
+            here = where[begins[part] : begins[part + 1]]
+            out.add(part, [values[here] for values in links])
+    return out.file()

@@ -1,0 +1,184 @@
+"""Groups of linked rows: rows that share any key are joined, and one of each group stays.
+
+One task per part of the key files writes the links it sees (every row of a group of equal keys to
+the group's first). Where the operator asks for it, links are checked (`jaccard`). One task joins up
+to `MAX_LINKS` links in memory; more are joined by parts (`connected_components`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines import kernels
+from pipelines.execution.executors import MapTasks
+from pipelines.execution.once import once
+from pipelines.global_steps import connected_components, jaccard
+from pipelines.global_steps.duplicate_record import (
+    DUPLICATES,
+    Duplicates,
+    Groups,
+    groups_of_sizes,
+    merge_groups,
+    write_duplicates,
+)
+from pipelines.global_steps.group_keys import (
+    GroupTask,
+    Verdict,
+    read_groups,
+    verdict_of,
+    write_dropped,
+)
+from pipelines.job import Held, Plan
+from pipelines.records import Frozen, digest
+from pipelines.schema import ROW_BITS
+from pipelines.storage.base import Done, Store, attempt_name
+from pipelines.storage.part_files import ALL, read_parts, write_by
+
+MAX_LINKS = 50_000_000
+"""Links that one process joins; a link takes at most about 250 bytes at the peak, so 12 GB."""
+
+
+class JoinTask(Frozen):
+    """Join links: all of them, or those of one part that hold whole groups."""
+
+    uri: str
+    step: int
+    key: str
+    part: int
+    rank: str
+    files: tuple[str, ...]
+
+
+@once
+def run_links(task: GroupTask, store: Store) -> Done:
+    """Write the links of one part, each once: a row, and the first row of a group it is in.
+
+    Two files of the same links: by the shard of the row, and by the shard of the first.
+    """
+    found = read_groups(store, task)
+    lead = found.leader[found.same]
+    row, rank = found.row[found.same], found.rank[found.same]
+    first, first_rank = found.row[lead], found.rank[lead]
+    order = np.lexsort((first, row))
+    fresh = np.ones(len(order), dtype=bool)
+    fresh[1:] = (np.diff(row[order]) != 0) | (np.diff(first[order]) != 0)
+    order = order[fresh & (row[order] != first[order])]
+    links = [values[order] for values in (row, rank, first, first_rank)]
+    schema = connected_components.link_schema(task.rank)
+    files = tuple(
+        write_by(store, attempt_name(f"work/{stem}-{task.part:04d}", ".parts"), schema, by, links)
+        for stem, by in (("links", links[0] >> ROW_BITS), ("firsts", links[2] >> ROW_BITS))
+    )
+    counts = {"links": len(order), "keys": len(found.row)}
+    return Done(key=task.key, files=files, counts=counts)
+
+
+@once
+def run_join(task: JoinTask, store: Store) -> Done:
+    """Write which rows go: all of each group of linked rows but the lowest rank, then row."""
+    schema = connected_components.link_schema(task.rank)
+    row, rank, first, first_rank = read_parts(store, task.files, task.part, schema)
+    gone, groups = losers(row, rank, first, first_rank)
+    name = attempt_name(f"work/verdict-linked-{task.part + 1:04d}", ".parts")
+    files = (
+        write_dropped(store, name, gone),
+        write_duplicates(store, f"{DUPLICATES}/{task.step:03d}-{task.part + 1:04d}", gone),
+    )
+    return Done(key=task.key, files=files, stats=groups.model_dump())
+
+
+def losers(
+    row: npt.NDArray[np.int64],
+    rank: npt.NDArray[Any],
+    first: npt.NDArray[np.int64],
+    first_rank: npt.NDArray[Any],
+) -> tuple[Duplicates, Groups]:
+    """Rows that go with the row that stays for them, and the groups of linked rows."""
+    rows, where, inverse = np.unique(
+        np.concatenate([row, first]), return_index=True, return_inverse=True
+    )
+    ranks = np.concatenate([rank, first_rank])[where]
+    group = kernels.components.connected(len(rows), inverse[: len(row)], inverse[len(row) :])
+    order = np.lexsort((rows, ranks, group))
+    begins = np.flatnonzero(np.diff(group[order], prepend=-1))
+    sizes = np.diff(np.append(begins, len(rows)))
+    best = rows[order[begins]]
+    stays = np.zeros(len(rows), dtype=bool)
+    stays[begins] = True
+    gone, kept = rows[order[~stays]], np.repeat(best, sizes)[~stays]
+    nothing = np.zeros(len(gone), dtype=np.int64)
+    groups = groups_of_sizes(sizes, best, np.zeros(len(best), np.int64), compared=0)
+    return Duplicates(gone, nothing, kept, nothing), groups
+
+
+def find_linked(
+    store: Store,
+    *,
+    plan: Plan,
+    step: int,
+    state: str,
+    files: Sequence[str],
+    held: Sequence[Held],
+    rank: str,
+    compared: int,
+    map_tasks: MapTasks,
+) -> tuple[Verdict, Groups]:
+    """Link the rows of equal keys part by part, check the links if asked to, then join them."""
+    operator = plan.pipeline().steps[step].operator
+    tasks = [
+        GroupTask(
+            uri=store.uri,
+            step=step,
+            key=f"links{step}-{part:04d}-{digest([state, plan.num_partitions])[:16]}",
+            part=part,
+            rank=rank,
+            files=tuple(files),
+        )
+        for part in range(plan.num_partitions)
+    ]
+    done = map_tasks(run_links, tasks)
+    links = sum(one.counts["links"] for one in done)
+    names = [one.files[0].name for one in done]
+    if operator.min_similarity() is not None:  # type: ignore[attr-defined]
+        checked = jaccard.check_links(
+            store,
+            plan=plan,
+            step=step,
+            state=state,
+            links=names,
+            firsts=[one.files[1].name for one in done],
+            rank=rank,
+            held=held,
+            map_tasks=map_tasks,
+        )
+        links = sum(one.counts["links"] for one in checked)
+        names = [one.files[0].name for one in checked]
+    parts: Sequence[int] = [ALL]
+    if links > MAX_LINKS:
+        parts, names = connected_components.join_by_parts(
+            store,
+            state=state,
+            step=step,
+            files=names,
+            rank=rank,
+            num_partitions=-(-2 * links // MAX_LINKS),
+            map_tasks=map_tasks,
+        )
+    joins = [
+        JoinTask(
+            uri=store.uri,
+            step=step,
+            key=f"join{step}-{part + 1:04d}-{digest([state, len(parts)])[:16]}",
+            part=part,
+            rank=rank,
+            files=tuple(names),
+        )
+        for part in parts
+    ]
+    joined = map_tasks(run_join, joins)
+    groups = merge_groups([one.stats for one in joined])
+    return verdict_of(joined), groups.model_copy(update={"units": compared})

@@ -1,0 +1,241 @@
+"""What a run will keep and take, told from a sample of its pool, with error bars.
+
+The row-wise steps run over the first rows of shards that lie evenly over the pool. Every figure is
+a ratio to the bytes of pool file that the sample took, times those of the whole pool; its error
+comes from how the ratio differs between pieces (Cochran 1977, Sampling Techniques, 6.3), 95 %.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+from pydantic import Field
+
+from pipelines.batch import MAX_BATCH_ROWS
+from pipelines.console import table
+from pipelines.engine.run import RunSummary
+from pipelines.execution.progress import short
+from pipelines.formats.pool import Pool
+from pipelines.formats.sample import pieces
+from pipelines.operators import GLOBAL_KINDS, Select
+from pipelines.pipeline import Pipeline, Step
+from pipelines.records import Frozen
+from pipelines.schema import ROW
+from pipelines.storage.base import Store, write_bytes
+
+Floats = npt.NDArray[np.float64]
+FORECAST = "forecast.json"
+MAX_SHARDS = 16
+FEW_PIECES = 4
+# Student's t at 97.5 % by degrees of freedom 1 to 15
+STUDENT = (
+    12.71,
+    4.30,
+    3.18,
+    2.78,
+    2.57,
+    2.45,
+    2.36,
+    2.31,
+    2.26,
+    2.23,
+    2.20,
+    2.18,
+    2.16,
+    2.14,
+    2.13,
+)
+
+
+class Bar(Frozen):
+    """An estimate with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Forecast(Frozen):
+    """What a run is expected to give. `steps`: rows behind each step, by its number from 0."""
+
+    pool_bytes: int
+    sample_bytes: float  # of pool file
+    sample_rows: int
+    pieces: int
+    rows_in: Bar
+    rows_out: Bar
+    text_bytes: Bar
+    cpu_seconds: Bar
+    steps: dict[str, Bar] = Field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class _Unit(Frozen):
+    """What one piece gave."""
+
+    file_bytes: float
+    rows_in: int
+    rows_out: int
+    text_bytes: int
+    cpu_seconds: float
+    steps: dict[int, int]
+
+
+def forecast(pipeline: Pipeline, pool: Pool, *, fraction: float) -> Forecast:
+    """Run the row-wise steps over a sample of the pool. ValueError where no such sample is."""
+    if not 0 < fraction <= 1:
+        raise ValueError(f"--sample {fraction}: expected a share above 0 and up to 1 (or 100%)")
+    units, notes = list(_units(pipeline, pool, fraction)), list(_notes(pipeline))
+    if not units:
+        raise ValueError(f"the sample of {pool.uri} holds no document with a text")
+    if len(units) < 2:
+        notes.append("the sample is a single piece, so nothing can be said about its error")
+    files = np.array([unit.file_bytes for unit in units])
+    kept, most = _selected(pipeline)
+
+    def bar(values: Sequence[float], *, factor: float = 1.0, cap: float | None = None) -> Bar:
+        return _ratio(np.array(values, dtype=np.float64), files, pool.num_bytes, factor, cap)
+
+    return Forecast(
+        pool_bytes=pool.num_bytes,
+        sample_bytes=float(files.sum()),
+        sample_rows=sum(unit.rows_in for unit in units),
+        pieces=len(units),
+        rows_in=bar([unit.rows_in for unit in units]),
+        rows_out=bar([unit.rows_out for unit in units], factor=kept, cap=most),
+        text_bytes=bar([unit.text_bytes for unit in units], factor=kept),
+        cpu_seconds=bar([unit.cpu_seconds for unit in units]),
+        steps={
+            str(number): bar([unit.steps[number] for unit in units]) for number in units[0].steps
+        },
+        notes=tuple(notes),
+    )
+
+
+def _units(pipeline: Pipeline, pool: Pool, fraction: float) -> Iterator[_Unit]:
+    """Pieces of different shards; of few shards, slices of their rows instead."""
+    row_wise = [step for step in pipeline.steps if step.operator.kind not in GLOBAL_KINDS]
+    numbers = [step.number for step in row_wise]
+    steps = tuple(Step(n, step.name, step.operator) for n, step in enumerate(row_wise))
+    plain = Pipeline(pipeline.name, steps, pipeline.modules, assets=pipeline.assets)
+    many = min(MAX_SHARDS, len(pool.shards))
+    started = time.process_time()
+    for piece in pieces(pool, shards=many, fraction=fraction):
+        reading = (time.process_time() - started) / piece.table.num_rows
+        size = piece.table.num_rows
+        if many < FEW_PIECES:
+            size = min(MAX_BATCH_ROWS, -(-size // FEW_PIECES))
+        for begin in range(0, piece.table.num_rows, size):
+            rows = piece.table.slice(begin, size)
+            yield _unit(plain, numbers, rows, piece.file_bytes / piece.table.num_rows, reading)
+        started = time.process_time()
+
+
+def _unit(
+    plain: Pipeline, numbers: Sequence[int], rows: pa.Table, file_bytes: float, reading: float
+) -> _Unit:
+    started = time.process_time()
+    applied = plain.apply(rows.drop_columns([ROW]))
+    seconds = time.process_time() - started
+    stats = applied.stats.steps
+    return _Unit(
+        file_bytes=file_bytes * rows.num_rows,
+        rows_in=rows.num_rows,
+        rows_out=stats[-1].rows_out,
+        text_bytes=stats[-1].bytes_out,
+        cpu_seconds=seconds + reading * rows.num_rows,
+        steps={number: step.rows_out for number, step in zip(numbers, stats[1:], strict=True)},
+    )
+
+
+def _ratio(values: Floats, files: Floats, whole: int, factor: float, cap: float | None) -> Bar:
+    number = len(values)
+    ratio = values.sum() / files.sum()
+    estimate = ratio * whole * factor
+    error = 0.0
+    if number > 1:
+        spread = ((values - ratio * files) ** 2).sum() * number / (number - 1)
+        student = STUDENT[number - 2] if number - 2 < len(STUDENT) else 1.96
+        unseen = max(0.0, 1 - files.sum() / whole)  # nothing is left to guess in a whole pool
+        error = student * float(np.sqrt(spread * unseen)) / files.sum() * whole * factor
+    low, high = max(0.0, estimate - error), estimate + error
+    if cap is not None:
+        estimate, low, high = min(estimate, cap), min(low, cap), min(high, cap)
+    return Bar(value=float(estimate), low=float(low), high=float(high))
+
+
+def _selected(pipeline: Pipeline) -> tuple[float, float | None]:
+    """The share that selections keep, and the most rows that any lets through."""
+    share, most = 1.0, None
+    for step in pipeline.steps:
+        operator = step.operator
+        if isinstance(operator, Select) and operator.fraction is not None:
+            share *= operator.fraction
+        elif isinstance(operator, Select) and operator.total is not None and operator.of == "rows":
+            most = operator.total if most is None else min(most, operator.total)
+    return share, most
+
+
+def _notes(pipeline: Pipeline) -> Iterator[str]:
+    for step in pipeline.steps:
+        kind = step.operator.kind
+        if kind in ("dedup", "fold"):
+            yield f"{step.label} is left out: what it removes and takes depends on the whole pool"
+        elif kind == "splitter":
+            yield f"{step.label} makes rows of rows: those behind it count its parts"
+
+
+# ---- where it is kept
+
+
+def write_forecast(store: Store, forecast: Forecast) -> None:
+    write_bytes(store, FORECAST, forecast.model_dump_json(indent=2).encode())
+
+
+def read_forecast(store: Store) -> Forecast | None:
+    """The forecast that was made for this run's folder, if any."""
+    if not store.exists(FORECAST):
+        return None
+    return Forecast.model_validate(orjson.loads(store.read_bytes(FORECAST)))
+
+
+def compare(forecast: Forecast, summary: RunSummary) -> Iterator[tuple[str, Bar, float]]:
+    """What was predicted beside what came, of the figures that both know."""
+    steps = summary.stats.steps
+    yield "rows in", forecast.rows_in, summary.stats.rows_in
+    for step in steps[1:]:
+        if str(step.number) not in forecast.steps:
+            break  # behind a step over the whole pool, rows were not predicted
+        name = f"rows behind step {step.number + 1} ({step.name})"
+        yield name, forecast.steps[str(step.number)], step.rows_out
+    yield "rows out", forecast.rows_out, summary.stats.rows_out
+    yield "bytes of text out", forecast.text_bytes, steps[-1].bytes_out
+    yield "CPU seconds", forecast.cpu_seconds, summary.cpu_seconds
+
+
+def forecast_text(found: Forecast, workers: int) -> str:
+    """The forecast as a table."""
+    rows = [
+        (name, short(bar.value), short(bar.low), short(bar.high))
+        for name, bar in (
+            ("rows in", found.rows_in),
+            ("rows out", found.rows_out),
+            ("bytes of text out", found.text_bytes),
+            ("CPU seconds", found.cpu_seconds),
+        )
+    ]
+    share = found.sample_bytes / max(found.pool_bytes, 1)
+    lines = [
+        f"from {found.sample_rows:,} rows, {share:.2%} of the pool's bytes, in "
+        f"{found.pieces} pieces; intervals hold 95 %:",
+        "",
+        table(rows, header=("what", "predicted", "from", "to")),
+        "",
+        f"about {found.cpu_seconds.value / workers:,.0f} s with {workers} workers",
+    ]
+    return "\n".join([*lines, *found.notes])

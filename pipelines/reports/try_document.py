@@ -1,0 +1,143 @@
+"""One document through a pipeline: what each step saw, measured, changed and decided.
+
+Global steps (dedup, select, fold) look at the whole pool, so they decide nothing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
+
+from pipelines.assets.catalogue import Assets
+from pipelines.batch import Batch
+from pipelines.engine.evidence import Evidence, evidence_of
+from pipelines.engine.run import read_run
+from pipelines.formats.readers import read_shard
+from pipelines.job import Plan, loaded
+from pipelines.operators import (
+    GLOBAL_KINDS,
+    Counted,
+    Filter,
+    Modifier,
+    PipelineError,
+    Splitter,
+    choose,
+)
+from pipelines.pipeline import Step
+from pipelines.records import JSON, Frozen, PoolRecord, RecordError
+from pipelines.schema import EXTRA, ROW, TEXT, URL, shard_of
+from pipelines.storage.base import Store, open_store
+from pipelines.storage.chain import read_chain
+
+
+class StepTrace(Frozen):
+    """What one step (counted from 1) made of a document."""
+
+    step: int
+    operator: str
+    kind: str
+    outcome: str  # kept, rejected, changed, split, or "looks at the whole pool"
+    reason: str | None = None
+    evidence: Evidence | None = None
+    columns: dict[str, JSON] = Field(default_factory=dict)  # that were set, but for the text
+    before: str | None = None  # the text, where the step changed it
+    after: str | None = None
+
+
+def trace(steps: Sequence[Step], batch: Batch, assets: Assets) -> list[StepTrace]:
+    """Each step on a document (a batch of one row), until one drops it or makes several of it."""
+    traces: list[StepTrace] = []
+    for step in steps:
+        try:
+            one, batch_after = _step(step, batch, assets)
+        except ValueError as error:
+            raise PipelineError(f"{step.label} fails on this document: {error}") from error
+        traces.append(one)
+        if batch_after is None:
+            break
+        batch = batch_after
+    return traces
+
+
+def _step(step: Step, batch: Batch, assets: Assets) -> tuple[StepTrace, Batch | None]:
+    operator = step.operator
+    told: dict[str, Any] = {
+        "step": step.number + 1,
+        "operator": step.name,
+        "kind": operator.kind,
+    }
+    if operator.kind in GLOBAL_KINDS:
+        return StepTrace(**told, outcome="looks at the whole pool"), batch
+    operator = loaded(step, assets)
+    if isinstance(operator, Filter):
+        found = operator.reject(batch)
+        [reason] = (found.value if isinstance(found, Counted) else found).to_pylist()
+        if reason is None:
+            return StepTrace(**told, outcome="kept"), batch
+        evidence = evidence_of(operator, batch, reason)
+        return StepTrace(**told, outcome="rejected", reason=reason, evidence=evidence), None
+    if isinstance(operator, Splitter):
+        parts, _ = operator.split(batch)
+        outcome = f"split into {parts.num_rows}"
+        return StepTrace(**told, outcome=outcome), None
+    assert isinstance(operator, Modifier)
+    result = operator.modify(batch)
+    columns = result.value if isinstance(result, Counted) else result
+    before = batch.text[0].as_py() if batch.has(TEXT) else None
+    batch = batch.write(columns).drop(operator.drops())
+    shown = {name: values[0].as_py() for name, values in columns.items() if name != TEXT}
+    if EXTRA in shown:
+        shown[EXTRA] = orjson.loads(shown[EXTRA]) if shown[EXTRA] else None
+    told["columns"] = shown
+    after = batch.text[0].as_py() if batch.has(TEXT) else None
+    if TEXT in columns and after is None:
+        emptied = choose([(np.array([True]), operator.reasons[0])])[0].as_py()
+        return StepTrace(**told, outcome="rejected", reason=emptied, before=before), None
+    if after == before:
+        return StepTrace(**told, outcome="changed" if shown else "kept"), batch
+    return StepTrace(**told, outcome="changed", before=before, after=after), batch
+
+
+# ---- rows of the pool of a run
+
+
+def pool_rows(store: Store, rows: Sequence[int]) -> tuple[Plan, dict[int, Batch]]:
+    """The plan of a run, and rows of its pool by their identity, one batch each.
+
+    RecordError when the pool is not where it was.
+    """
+    plan = read_run(store).of_pipeline()
+    pool = next(record for record in read_chain(store) if isinstance(record, PoolRecord))
+    source = open_store(plan.input_uri)
+    found: dict[int, Batch] = {}
+    for shard in sorted({shard_of(row) for row in rows}):
+        name = pool.outputs[shard].name
+        if not source.exists(name):
+            raise RecordError(
+                f"the pool of this run is not at {plan.input_uri} any more (no {name}), so its "
+                "documents cannot be shown; put it back"
+            )
+        here = pa.array([row for row in rows if shard_of(row) == shard])
+        for chunk in read_shard(source, name, shard=shard):
+            match = chunk.table.filter(pc.is_in(chunk.table[ROW], here))
+            for number in range(match.num_rows):
+                batch = Batch(match.slice(number, 1))
+                found[int(batch.rows[0])] = batch
+    return plan, found
+
+
+def row_by_url(store: Store, names: Sequence[str], url: str) -> Batch | None:
+    """The first row of these shards with this URL."""
+    for shard, name in enumerate(names):
+        for chunk in read_shard(store, name, shard=shard):
+            if URL in chunk.table.column_names:
+                match = chunk.table.filter(pc.equal(chunk.table[URL], url))
+                if match.num_rows:
+                    return Batch(match.slice(0, 1))
+    return None

@@ -1,0 +1,139 @@
+"""What became of one document of a run: kept, rejected with step and reason, or set aside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import orjson
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipelines.engine.evidence import Evidence
+from pipelines.records import Frozen, RecordError
+from pipelines.reports.try_document import pool_rows, trace
+from pipelines.schema import PARENT, ROW, URL, number_of, shard_of
+from pipelines.storage.base import Store
+from pipelines.storage.chain import read_chain
+
+
+class Fate(Frozen):
+    """Where a row ended. `step` counts from 1; 0 is reading; None for rows that were kept."""
+
+    row: int
+    shard: int
+    number: int
+    url: str | None
+    fate: str  # kept, rejected or set aside
+    step: int | None = None
+    operator: str | None = None
+    reason: str | None = None
+    evidence: Evidence | None = None
+
+
+def fates(store: Store, wanted: str) -> list[Fate]:
+    """All rows with this URL, or the row with this identity (a number, or SHARD:NUMBER).
+
+    Looks into the files of a finished run only: data, rejected, quarantine. Rows that a splitter
+    made are found by their parent too.
+    """
+    row = _row_of(wanted)
+    found = [*_rejected(store, wanted, row), *_kept(store, wanted, row)]
+    found += _set_aside(store, wanted, row)
+    found = [_with_evidence(store, fate) for fate in found]
+    return sorted(found, key=lambda fate: (fate.row, fate.fate))
+
+
+def _with_evidence(store: Store, fate: Fate) -> Fate:
+    """What the filter measured: from the few that the run noted, else from the pool again.
+
+    Unknown where the pool has gone, or an earlier step looked at the whole pool or made the row.
+    """
+    if fate.fate != "rejected" or fate.evidence is not None or not fate.step:
+        return fate
+    try:
+        plan, rows = pool_rows(store, [fate.row])
+    except RecordError:
+        return fate
+    pipeline = plan.pipeline()
+    if fate.row not in rows or pipeline.steps[fate.step - 1].operator.kind != "filter":
+        return fate
+    traced = trace(pipeline.steps[: fate.step], rows[fate.row], pipeline.assets)
+    if (traced[-1].step, traced[-1].reason) != (fate.step, fate.reason):
+        return fate
+    return fate.model_copy(update={"evidence": traced[-1].evidence})
+
+
+def _row_of(wanted: str) -> int | None:
+    if wanted.isdigit():
+        return int(wanted)
+    shard, colon, number = wanted.partition(":")
+    if colon and shard.isdigit() and number.isdigit():
+        return int(shard) << 32 | int(number)
+    return None
+
+
+def _rejected(store: Store, wanted: str, row: int | None) -> Iterator[Fate]:
+    for entry in store.list("rejected/"):
+        with store.open(entry.name) as file:
+            told = ["value", "limit", "passage"]
+            names = [ROW, "step", "operator", "reason", URL, *told]
+            table = pq.read_table(file, columns=names)
+        match = pc.equal(table[URL], wanted) if row is None else pc.equal(table[ROW], row)
+        for found in table.filter(match).to_pylist():
+            yield Fate(
+                row=found[ROW],
+                shard=shard_of(found[ROW]),
+                number=number_of(found[ROW]),
+                url=found[URL],
+                fate="rejected",
+                step=found["step"] + 1,
+                operator=found["operator"],
+                reason=found["reason"],
+                evidence=Evidence(**{name: found[name] for name in told})
+                if any(found[name] is not None for name in told)
+                else None,
+            )
+
+
+def _kept(store: Store, wanted: str, row: int | None) -> Iterator[Fate]:
+    for file_ in read_chain(store)[-1].outputs:
+        if not file_.name.endswith(".parquet"):
+            continue
+        with store.open(file_.name) as file:
+            parquet = pq.ParquetFile(file)
+            names = [n for n in (ROW, URL, PARENT) if n in parquet.schema_arrow.names]
+            table = parquet.read(columns=names)
+        if row is not None:
+            match = pc.equal(table[ROW], row)
+            if PARENT in names:
+                match = pc.or_(match, pc.equal(table[PARENT], row))
+        elif URL in names:
+            match = pc.equal(table[URL], wanted)
+        else:
+            continue
+        for found in table.filter(match).to_pylist():
+            where = found.get(PARENT, found[ROW])
+            yield Fate(
+                row=found[ROW],
+                shard=shard_of(where),
+                number=number_of(where),
+                url=found.get(URL),
+                fate="kept",
+            )
+
+
+def _set_aside(store: Store, wanted: str, row: int | None) -> Iterator[Fate]:
+    for entry in store.list("quarantine/"):
+        for line in store.read_bytes(entry.name).splitlines():
+            found = orjson.loads(line)
+            url = found.get("content", {}).get(URL)
+            if found["row"] == row or (row is None and url == wanted):
+                yield Fate(
+                    row=found["row"],
+                    shard=shard_of(found["row"]),
+                    number=number_of(found["row"]),
+                    url=url,
+                    fate="set aside",
+                    operator=found["step"],
+                    reason=found["error"],
+                )

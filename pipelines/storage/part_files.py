@@ -1,0 +1,174 @@
+"""Files of many parts: record batches one after the other, and at the end where each part is.
+
+A shuffle between tasks is one such file per writer; every reader takes its own part of each by two
+or three range reads, and a writer holds one batch at a time, whatever the number of parts.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby, pairwise
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+
+from pipelines.records import File
+from pipelines.storage.base import LocalStore, StorageError, Store
+
+ALL = -1  # in place of a part's number: every part
+_TAIL = struct.Struct("<Q")  # bytes of the index, the last thing in the file
+READERS = 16  # threads
+_FIRST_READ = 64 << 10
+
+
+class PartsWriter:
+    """Writes batches of one schema, each for a part. Used with `with`; `file` afterwards."""
+
+    def __init__(self, store: Store, name: str, schema: pa.Schema) -> None:
+        self.schema = schema
+        self.num_rows = 0
+        self._writer = store.create(name)
+        self._index: list[tuple[int, int, int]] = []  # part, first byte, bytes
+
+    def add(self, part: int, columns: Sequence[Any]) -> None:
+        """Append rows to a part; an empty batch leaves no trace."""
+        arrays = [
+            arrow_of(column, field.type) for column, field in zip(columns, self.schema, strict=True)
+        ]
+        if not len(arrays[0]):
+            return
+        data = pa.record_batch(arrays, schema=self.schema).serialize()
+        self._index.append((part, self._writer.tell(), data.size))
+        self._writer.write(memoryview(data))
+        self.num_rows += len(arrays[0])
+
+    def file(self) -> File:
+        return self._writer.file(num_rows=self.num_rows)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            index = orjson.dumps(self._index)
+            self._writer.write(index + _TAIL.pack(len(index)))
+        self._writer.__exit__(kind, error, trace)
+
+
+def write_by(
+    store: Store,
+    name: str,
+    schema: pa.Schema,
+    parts: npt.NDArray[np.int64],
+    columns: Sequence[npt.NDArray[Any]],
+) -> File:
+    """A file of these columns, each row in the part of its number; inside a part in order."""
+    order = np.argsort(parts, kind="stable")
+    numbers, begins = np.unique(parts[order], return_index=True)
+    with PartsWriter(store, name, schema) as out:
+        borders = pairwise([*begins.tolist(), len(order)])
+        for part, (begin, end) in zip(numbers.tolist(), borders, strict=True):
+            out.add(part, [values[order[begin:end]] for values in columns])
+    return out.file()
+
+
+def read_part(store: Store, name: str, part: int, schema: pa.Schema) -> list[pa.RecordBatch]:
+    """The batches of one part, in the order they were written; only their bytes are read."""
+    with store.open(name) as buffered:
+        file = getattr(buffered, "raw", buffered)  # a buffer would fetch megabytes around a part
+        size = file.seek(0, 2)
+        tail = _exactly(file, max(0, size - _FIRST_READ), size)
+        (length,) = _TAIL.unpack(tail[-_TAIL.size :])
+        if length + _TAIL.size > len(tail):
+            tail = _exactly(file, size - _TAIL.size - length, size)
+        index = orjson.loads(tail[-_TAIL.size - length : -_TAIL.size])
+        batches = []
+        for start, stop, sizes in _ranges((at, size) for p, at, size in index if part in (p, ALL)):
+            data = pa.py_buffer(_exactly(file, start, stop))
+            place = 0
+            for one in sizes:
+                batches.append(pa.ipc.read_record_batch(data.slice(place, one), schema))
+                place += one
+        return batches
+
+
+def read_parts(
+    store: Store, names: Iterable[str], part: int, schema: pa.Schema
+) -> list[npt.NDArray[Any]]:
+    """The columns of one part of several files, one after the other, as numpy arrays.
+
+    Where each file costs requests, several are asked for at a time: a part may be a few hundred
+    bytes of each of 100,000 files.
+    """
+    names = list(names)
+
+    def read(name: str) -> list[pa.RecordBatch]:
+        return read_part(store, name, part, schema)
+
+    if isinstance(store, LocalStore):
+        batches = [batch for name in names for batch in read(name)]
+    else:
+        with ThreadPoolExecutor(READERS) as readers:
+            batches = [batch for some in readers.map(read, names) for batch in some]
+    table = pa.Table.from_batches(batches, schema=schema)
+    return [numpy_of(table.column(number)) for number in range(len(schema))]
+
+
+def _exactly(file: Any, start: int, stop: int) -> bytes:
+    """The bytes from `start` to `stop`, no others."""
+    file.seek(start)
+    parts = []
+    while start < stop:
+        data = file.read(stop - start)
+        if not data:
+            raise StorageError(f"a file of parts ends at byte {start}, expected {stop}")
+        parts.append(data)
+        start += len(data)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _ranges(places: Iterable[tuple[int, int]]) -> Iterable[tuple[int, int, list[int]]]:
+    """Neighbouring byte ranges as one: begin, end, and the sizes inside."""
+    numbered: list[tuple[int, int, int]] = []
+    run, stop = -1, -1
+    for at, size in places:
+        run += at != stop
+        stop = at + size
+        numbered.append((run, at, size))
+    for _, members in groupby(numbered, key=lambda one: one[0]):
+        ranges = list(members)
+        yield ranges[0][1], ranges[-1][1] + ranges[-1][2], [size for _, _, size in ranges]
+
+
+def arrow_of(values: Any, type_: pa.DataType) -> pa.Array:
+    """A numpy array (fixed-width bytes too) or an Arrow array as an Arrow array of this type."""
+    if isinstance(values, pa.Array):
+        return values
+    if pa.types.is_fixed_size_binary(type_):
+        flat = np.ascontiguousarray(values)
+        return pa.Array.from_buffers(type_, len(flat), [None, pa.py_buffer(flat.view(np.uint8))])
+    return pa.array(values, type=type_)
+
+
+def numpy_of(column: pa.ChunkedArray) -> npt.NDArray[Any]:
+    """The reverse of `arrow_of`; binary columns of any width as objects."""
+    if not pa.types.is_fixed_size_binary(column.type):
+        return column.to_numpy()  # type: ignore[no-any-return]
+    width = column.type.byte_width
+    parts = [
+        np.frombuffer(chunk.buffers()[1], f"S{width}")[chunk.offset : chunk.offset + len(chunk)]
+        for chunk in column.chunks
+        if len(chunk)
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0, f"S{width}")

@@ -1,0 +1,149 @@
+"""Mixtures: how often each row comes, whatever cuts the work, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import yaml
+
+from pipelines.engine.run import run
+from pipelines.execution.executors import ProcessMap
+from pipelines.formats import mix
+from pipelines.formats.pool import open_pool
+from pipelines.formats.readers import ShardError
+from pipelines.pipeline import Pipeline
+from pipelines.records import DatasetRecord, RecordError
+
+
+def dataset(folder: Path, word: str, rows: int) -> str:
+    source = folder / f"pool-{word}"
+    source.mkdir(parents=True)
+    for shard in range(2):
+        lines = [orjson.dumps({"text": f"{word} {shard} {n}"}) for n in range(rows // 2)]
+        (source / f"{shard}.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    out = folder / word
+    run(Pipeline.from_steps([], name=word), open_pool(str(source)), out=str(out))
+    return str(out)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("sources")
+    return {word: dataset(folder, word, rows) for word, rows in (("web", 2000), ("code", 400))}
+
+
+def mixture(folder: Path, **content: Any) -> mix.Mixture:
+    file = folder / "mixture.yaml"
+    file.write_text(yaml.safe_dump(content))
+    return mix.load_mixture(file)
+
+
+def rows_of(uri: str, out: Path, **options: Any) -> tuple[list[tuple[str, str]], str]:
+    """All rows of a mixture by reading it as a pool, and the id of that run."""
+    import pyarrow.parquet as pq
+
+    result = run(Pipeline.from_steps([], name="all"), open_pool(uri), out=str(out), **options)
+    tables = [pq.read_table(out / file.name) for file in result.record.outputs]
+    pairs = [
+        pair
+        for table in tables
+        for pair in zip(table["source"].to_pylist(), table["text"].to_pylist(), strict=True)
+    ]
+    return pairs, result.record.id
+
+
+def test_rows_come_as_often_as_their_source_says(sources: dict[str, str], tmp_path: Path) -> None:
+    given = [
+        {"dataset": sources["web"], "name": "web", "repeat": 0.25},
+        {"dataset": sources["code"], "name": "code", "repeat": 2.5},
+    ]
+    record = mix.mix(mixture(tmp_path, sources=given), name="m", out=str(tmp_path / "m"))
+    rows, _ = rows_of(str(tmp_path / "m"), tmp_path / "out")
+    web = [text for name, text in rows if name == "web"]
+    code = [text for name, text in rows if name == "code"]
+    assert all(text.startswith("web ") for text in web)
+    assert len(web) == len(set(web))
+    assert abs(len(web) - 500) < 4 * (2000 * 0.25 * 0.75) ** 0.5
+    times = [code.count(text) for text in set(code)]
+    assert set(times) == {2, 3}
+    assert abs(times.count(3) - 200) < 4 * 10
+    assert abs(record.counts["rows_out"] - len(rows)) < 60
+    # no text was copied
+    assert sum(p.stat().st_size for p in (tmp_path / "m").rglob("*.mix.json")) < 10_000
+
+
+def test_the_choice_depends_on_seed_and_rows_alone(sources: dict[str, str], tmp_path: Path) -> None:
+    given = [{"dataset": sources["web"], "name": "web", "repeat": 0.3}]
+    for seed in (0, 1):
+        one = mixture(tmp_path, sources=given, seed=seed)
+        mix.mix(one, name="m", out=str(tmp_path / f"m{seed}"))
+    first, first_id = rows_of(str(tmp_path / "m0"), tmp_path / "a")
+    again, again_id = rows_of(str(tmp_path / "m0"), tmp_path / "b", map_tasks=ProcessMap(2))
+    other, _ = rows_of(str(tmp_path / "m1"), tmp_path / "c")
+    assert (first, first_id) == (again, again_id)
+    overlap = len(set(first) & set(other)) / len(first)
+    assert 0.2 < overlap < 0.4  # two independent thirds
+
+
+def test_shares_of_a_token_target(sources: dict[str, str], tmp_path: Path) -> None:
+    given = [
+        {"dataset": sources["web"], "name": "web", "share": 0.75},
+        {"dataset": sources["code"], "name": "code", "share": 0.25},
+    ]
+    content = {"sources": given, "total_tokens": 6000, "bytes_per_token": 4.0}
+    record = mix.mix(mixture(tmp_path, **content), name="m", out=str(tmp_path / "m"))
+    repeats = {one["name"]: one["repeat"] for one in mix.plan_rows(record)}
+    sizes = {}
+    for name, uri in sources.items():
+        sizes[name] = orjson.loads((Path(uri) / "record.json").read_bytes())["counts"]["text_bytes"]
+    assert repeats["web"] == pytest.approx(0.75 * 6000 * 4 / sizes["web"], rel=1e-4)
+    assert repeats["code"] == pytest.approx(0.25 * 6000 * 4 / sizes["code"], rel=1e-4)
+    with pytest.raises(ValueError, match=r"'web' would be repeated .* more than max_repeat"):
+        mix.mix(mixture(tmp_path, **content | {"total_tokens": 10**6}), name="m", out="never")
+
+
+def test_the_record_names_every_source(sources: dict[str, str], tmp_path: Path) -> None:
+    given = [{"dataset": uri, "name": name, "repeat": 1} for name, uri in sources.items()]
+    record = mix.mix(mixture(tmp_path, sources=given), name="m", out=str(tmp_path / "m"))
+    assert isinstance(record, DatasetRecord)
+    ids = {orjson.loads((Path(uri) / "record.json").read_bytes())["id"] for uri in sources.values()}
+    assert {one["record"] for one in mix.plan_rows(record)} == ids
+    chain = orjson.loads((tmp_path / "m" / "sources" / "web.json").read_bytes())
+    assert [one["kind"] for one in chain] == ["pool", "dataset"]
+    again = mix.mix(mixture(tmp_path, sources=given), name="m", out=str(tmp_path / "again"))
+    assert again.id == record.id
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"sources": []}, "at least 1 item"),
+        ({"sources": [{"dataset": "x", "name": "a"}]}, "give repeat or share"),
+        ({"sources": [{"dataset": "x", "name": "a", "share": 0.5}]}, "total_tokens is missing"),
+        ({"sources": [{"dataset": "x", "name": "a", "repeat": 0}]}, "greater than 0"),
+        ({"sources": [{"dataset": "x", "name": "a", "repeat": 1}] * 2}, "two sources have one"),
+        ({"sauces": []}, "sauces"),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path: Path, content: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        mixture(tmp_path, **content)
+
+
+def test_a_source_that_is_gone_or_changed_is_named(tmp_path: Path) -> None:
+    uri = dataset(tmp_path, "web", 20)
+    one = mixture(tmp_path, sources=[{"dataset": uri, "name": "web", "repeat": 1}])
+    mix.mix(one, name="m", out=str(tmp_path / "m"))
+    [file, *_] = sorted((Path(uri) / "data").iterdir())
+    file.write_bytes(b"other")
+    with pytest.raises(ShardError, match=r"is not the file that was mixed"):
+        rows_of(str(tmp_path / "m"), tmp_path / "out")
+    file.unlink()
+    with pytest.raises(ShardError, match=file.name):
+        rows_of(str(tmp_path / "m"), tmp_path / "out2")
+    empty = mixture(tmp_path, sources=[{"dataset": str(tmp_path), "name": "x", "repeat": 1}])
+    with pytest.raises(RecordError, match="a source is the folder of a finished dataset"):
+        mix.mix(empty, name="m", out=str(tmp_path / "never"))
