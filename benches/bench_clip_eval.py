@@ -170,7 +170,7 @@ Metrics = dict[str, dict[str, float | None]]
 
 def ours(model: str, weights: Path, tasks: list[Any], data: Path) -> tuple[Metrics, float, float]:
     """Metrics by dataset; CPU-seconds of loading the model, and of the rest."""
-    from datacomp.scoring import load_open_clip
+    from datacomp.eval_model import load_open_clip
     from evals.datacomp_json import read_results
     from evals.run import run
     from evals.suite import Suite
@@ -352,8 +352,8 @@ def train_steps(model: str, batch: int, flags: list[str]) -> None:
     from open_clip_train import main as clip_main
 
     from benches.bench_clip_loader import write_shard
-    from datacomp import looped
     from datacomp.recipe import arguments, load_recipe
+    from datacomp.training import open_clip_loop
 
     on_cpu = "--cpu" in flags
     scale = {"ViT-B-32": "medium", "ViT-B-16": "large", "ViT-L-14": "xlarge"}[model]
@@ -384,7 +384,7 @@ def train_steps(model: str, batch: int, flags: list[str]) -> None:
         told += ["--device", "cuda"]
     told += [flag for flag in flags if flag == "--torchcompile"]
     own = open_clip.CLIP.encode_text
-    short = partialmethod(looped._short_texts, own)
+    short = partialmethod(open_clip_loop._short_texts, own)
     ours = "--ours" in flags and "--torchcompile" not in flags
     board = SimpleNamespace(SummaryWriter=lambda _: SimpleNamespace(add_scalar=add_scalar))
     with (

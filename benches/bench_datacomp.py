@@ -25,14 +25,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datacomp.curate import curate
-from datacomp.shards import pack
+from datacomp.curation.curate import curate
 from pipelines import kernels
 from pipelines.assets.catalogue import Assets
 from pipelines.execution.executors import map_here
 from pipelines.execution.progress import quiet
 from pipelines.formats.pool import open_pool
 from pipelines.image_text.clusters import has_gpu, nearest, on_device
+from pipelines.images.reshard import pack
 from pipelines.pipeline import Pipeline
 
 ROOT = Path(__file__).parent.parent

@@ -116,8 +116,8 @@ def _curate_pool(
     *,
     quarantine: bool,
 ) -> Result:
-    from datacomp.curate import curate as curate_pool
-    from datacomp.pool import open_pairs
+    from datacomp.curation.curate import curate as curate_pool
+    from datacomp.pool.pool import open_pairs
     from pipelines.reports import run_page
     from pipelines.storage.base import open_store
 
@@ -133,7 +133,7 @@ def _curate_pool(
 
 
 def _show_curated(folder: str, record: Any, summary: Any, *, json: bool) -> None:
-    from datacomp.curate import SUBSET_FILE
+    from datacomp.curation.curate import SUBSET_FILE
     from pipelines.reports import funnel
 
     if json:
@@ -173,8 +173,8 @@ def kmeans(
     json: Json = False,
 ) -> None:
     """Train the centroids of a pool's picture features, for the filter near_targets."""
-    from datacomp import kmeans as centroids
-    from datacomp.pool import open_pairs
+    from datacomp.curation import kmeans as centroids
+    from datacomp.pool.pool import open_pairs
 
     if not 0 < sample <= 1:
         raise PipelineError(f"--sample {sample}: expected a share above 0 and up to 1")
@@ -248,13 +248,14 @@ def pack(
 
     With --scale and --dataset the shards get a record, and can be trained on and submitted.
     """
-    from datacomp import packing, shards
-    from datacomp.faces import FaceOptions
+    from datacomp.packing import pack
     from datacomp.recipe import load_recipe
+    from pipelines.images import reshard
+    from pipelines.images.faces import FaceOptions
 
     map_tasks = executor(workers, cluster=cluster)
     if scale is not None and dataset is not None and subset is None:
-        packing.pack_dataset(
+        pack.pack_dataset(
             dataset,
             recipe=load_recipe(recipe or scale),
             out=out_uri,
@@ -272,7 +273,7 @@ def pack(
         faces = FaceOptions(
             map=blur_map, apply=apply_blur, inject=inject_faces, quality=webp_quality
         )
-    done = shards.pack(
+    done = reshard.pack(
         tars,
         subset,
         faces=faces,
@@ -305,10 +306,10 @@ def register_shards(
     json: Json = False,
 ) -> None:
     """Let shards that another resharder made be trained on; they count for track byod only."""
-    from datacomp import packing
+    from datacomp.packing import pack
     from datacomp.recipe import load_recipe
 
-    packing.register_shards(folder, recipe=load_recipe(recipe or scale))
+    pack.register_shards(folder, recipe=load_recipe(recipe or scale))
     show_record(folder, json=json)
 
 
@@ -396,7 +397,7 @@ def train_scorer(
             f"--scale {scale}: a scorer is trained here for the tiny scale only; at larger scales "
             "pools have CLIP scores, and `datacomp score` adds those of any model"
         )
-    from datacomp import tiny_clip
+    from datacomp.curation import tiny_clip
 
     current = stages.open_round("datacomp", scale, workspace=workspace, map_tasks=executor(workers))
     record = tiny_clip.train_scorer(current)
@@ -442,7 +443,7 @@ def evaluate(
 
     Writes predictions of every picture, features, and `eval_results.jsonl` as the reference does.
     """
-    from datacomp import stages as own
+    from datacomp import benchmark as own
     from evals.run import run as run_suite
     from leaderboard import round as stages
     from pipelines.storage.base import open_store

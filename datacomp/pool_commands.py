@@ -13,9 +13,9 @@ from pipelines.execution.executors import executor
 from pipelines.execution.progress import say
 
 if TYPE_CHECKING:
-    from datacomp.download import DownloadOptions
-    from datacomp.hub import Estimate
+    from datacomp.pool.hub import Estimate
     from pipelines.formats.pool import Pool
+    from pipelines.images.download import DownloadOptions
     from pipelines.records import AssetRecord
 
 EXIT_CODES |= {PoolError: BAD_DATA}
@@ -39,9 +39,9 @@ RetryFailed = Annotated[
 def _options(
     changed: Literal["drop", "keep"], blur: bool, connections: int, timeout: float, retries: int
 ) -> DownloadOptions:
-    from datacomp.download import DownloadOptions
-    from datacomp.fetching import FetchOptions
-    from datacomp.resize import ResizeOptions
+    from pipelines.images.download import DownloadOptions
+    from pipelines.images.fetch import FetchOptions
+    from pipelines.images.resize import ResizeOptions
 
     return DownloadOptions(
         fetch=FetchOptions(timeout_seconds=timeout, connections=connections, retries=retries),
@@ -84,9 +84,9 @@ def pool(
     Tables are verified by sha256, and so is every picture. Pictures come from public addresses
     only; how many were still there, and why others were not, is in the record beside them.
     """
-    from datacomp import hub
-    from datacomp import pool as pools
-    from datacomp.download import download
+    from datacomp.pool import hub
+    from datacomp.pool import pool as pools
+    from pipelines.images.download import download
 
     map_tasks = executor(workers, cluster=cluster)
     if scale == "tiny":
@@ -165,8 +165,8 @@ def download_tables(
     json: Json = False,
 ) -> None:
     """Fetch the pictures of tables of your own, for the track byod. Run again to go on."""
-    from datacomp import pool as pools
-    from datacomp.download import download
+    from datacomp.pool import pool as pools
+    from pipelines.images.download import download
 
     record = download(
         pools.open_pairs(tables),
@@ -194,8 +194,8 @@ def register(
     json: Json = False,
 ) -> None:
     """Bring data that was curated elsewhere; it is checked and recorded as external."""
-    from datacomp import pool as pools
-    from datacomp import registered
+    from datacomp.pool import pool as pools
+    from datacomp.pool import registered
 
     if (uids is None) == (parquet is None):
         raise PoolError("say what is registered: either --uids, or --parquet")
@@ -240,9 +240,9 @@ def score(
     json: Json = False,
 ) -> None:
     """Give every pair of a pool a score, for steps to select by; run again to go on."""
-    from datacomp import pool as pools
-    from datacomp import score as scoring
-    from datacomp.scorers import ScorerSpec, scorer_id
+    from datacomp.curation import score as scoring
+    from datacomp.curation.scorers import ScorerSpec, scorer_id
+    from datacomp.pool import pool as pools
 
     if (scale is None) == (pool is None):
         raise PoolError("say which pool: either --scale, or --pool")

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from datacomp.recipe import Recipe
-from tests.datacomp.picture_pool import write_pictures
+from tests.datacomp.image_pool import write_pictures
 
 SMALL = {
     "scale": "tiny",
@@ -44,8 +44,8 @@ def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def packed_pictures(tmp_path_factory: pytest.TempPathFactory, small_recipe: Recipe) -> Path:
     """A pool of drawn pictures, curated by no_filter and packed; the folder has `pool` too."""
     from datacomp.commands import find
-    from datacomp.curate import curate
-    from datacomp.packing import pack_dataset
+    from datacomp.curation.curate import curate
+    from datacomp.packing.pack import pack_dataset
     from pipelines.execution.executors import map_here
     from pipelines.formats.pool import open_pool
 

@@ -16,18 +16,18 @@ import pytest
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 ray = pytest.importorskip("ray")
 
-from datacomp import score as scoring  # noqa: E402
-from datacomp.curate import curate  # noqa: E402
-from datacomp.download import DownloadOptions, download  # noqa: E402
-from datacomp.fetching import FetchOptions  # noqa: E402
-from datacomp.pool import open_pairs  # noqa: E402
-from datacomp.scorers import ScorerSpec, scorer_id  # noqa: E402
-from datacomp.shards import pack  # noqa: E402
+from datacomp.curation import score as scoring  # noqa: E402
+from datacomp.curation.curate import curate  # noqa: E402
+from datacomp.curation.scorers import ScorerSpec, scorer_id  # noqa: E402
+from datacomp.pool.pool import open_pairs  # noqa: E402
 from pipelines.execution.executors import map_here  # noqa: E402
 from pipelines.execution.ray_executor import RayMap  # noqa: E402
+from pipelines.images.download import DownloadOptions, download  # noqa: E402
+from pipelines.images.fetch import FetchOptions  # noqa: E402
+from pipelines.images.reshard import pack  # noqa: E402
 from pipelines.pipeline import Pipeline  # noqa: E402
 from pipelines.storage.base import open_store, write_bytes  # noqa: E402
-from tests.datacomp.picture_pool import draw, write_pictures  # noqa: E402
+from tests.datacomp.image_pool import draw, write_pictures  # noqa: E402
 
 pytestmark = [pytest.mark.ray, pytest.mark.s3, pytest.mark.slow]
 STEPS: list[Any] = [

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from tests.datacomp.test_curate import write_tables
-from tests.datacomp.test_shards import write_pool, write_subset
+from tests.datacomp.curation.test_curate import write_tables
+from tests.pipelines.images.test_reshard import write_pool, write_subset
 
 
 def call(*arguments: str) -> subprocess.CompletedProcess[str]:

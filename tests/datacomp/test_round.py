@@ -23,7 +23,7 @@ from pipelines.records import ModelRecord, PackedRecord
 from pipelines.storage.base import LocalStore
 from pipelines.storage.chain import RECORD
 from tests.datacomp.conftest import SMALL
-from tests.datacomp.picture_pool import write_pictures
+from tests.datacomp.image_pool import write_pictures
 
 pytestmark = pytest.mark.slow
 HALF = {"name": "half", "steps": [{"select": {"by": "clip_l14_similarity_score", "fraction": 0.5}}]}
@@ -138,7 +138,7 @@ def test_an_unknown_seed_is_refused(played: Path) -> None:
 
 
 def test_the_scorer_is_the_raw_model_and_its_scores_select(played: Path) -> None:
-    from datacomp import tiny_clip
+    from datacomp.curation import tiny_clip
 
     current = stages.open_round("datacomp", "tiny", workspace=str(played), map_tasks=map_here)
     record = tiny_clip.train_scorer(current)

@@ -47,7 +47,7 @@ def _train_quality(current: Round) -> object:
 
 
 def _train_scorer(current: Round) -> object:
-    from datacomp.tiny_clip import train_scorer
+    from datacomp.curation.tiny_clip import train_scorer
 
     return train_scorer(current)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from datacomp.recipe import Recipe
-from datacomp.train import read_metrics, train
+from datacomp.training.train import read_metrics, train
 from pipelines.storage.base import LocalStore
 from tests.datacomp.conftest import packed_pictures, recipe_file, small_recipe  # noqa: F401
 

@@ -1,0 +1,156 @@
+"""Centroids of a pool's picture features, for `near_targets`: Lloyd's k-means under L2.
+
+As the reference trains them: random different rows to begin with, a fixed number of rounds, no
+subsampling per cluster; a cluster that is left empty takes a part of a large one. (Gadre et al.
+2023; Johnson et al. 2019, faiss, for what becomes of empty clusters.)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines import kernels
+from pipelines.execution.progress import step as progress_step
+from pipelines.formats.pool import Pool
+from pipelines.image_text.clusters import features_of
+from pipelines.images.pairs import read_table
+from pipelines.records import AssetRecord, AssetWork, File, made_by, now, sha256_file
+from pipelines.storage.base import LocalStore, open_store, write_bytes
+
+Floats = npt.NDArray[np.float32]
+CHUNK_BYTES = 64 << 20
+SPLIT = 1 / 1024  # how far the two halves of a cluster that is split move apart
+
+
+def train_centroids(
+    pool: Pool,
+    out: Path,
+    *,
+    features: str = "l14_img",
+    clusters: int = 100_000,
+    rounds: int = 20,
+    sample: float = 1.0,
+    seed: int = 0,
+) -> AssetRecord:
+    """Write centroids (clusters, dim) float32 as .npy, with the record of the asset beside.
+
+    `sample` is the share of rows that is used, by a hash of seed and row; the features of the
+    sample are held in memory. ValueError where there are fewer rows than clusters.
+    """
+    started = now()
+    rows = sample_features(pool, features, sample=sample, seed=seed)
+    if len(rows) < clusters:
+        raise ValueError(
+            f"{pool.uri} gives {len(rows)} rows of {features} at a sample of {sample}, fewer than "
+            f"{clusters} clusters: take a larger sample, or fewer clusters"
+        )
+    centroids, spread = kmeans(rows, clusters, rounds=rounds, seed=seed)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("wb") as file:
+        np.save(file, centroids, allow_pickle=False)
+    record = AssetRecord.seal(
+        work=AssetWork(
+            name=out.name,
+            licence="derived from the pool",
+            inputs=(),
+            parameters={
+                "features": features,
+                "clusters": clusters,
+                "rounds": rounds,
+                "sample": sample,
+                "seed": seed,
+            },
+        ),
+        parents={"pool": pool.record.id},
+        outputs=[File(name=out.name, sha256=sha256_file(out), num_bytes=out.stat().st_size)],
+        counts={"rows": len(rows)},
+        made_by=made_by(started, figures={"mean_squared_distance": spread[-1]}),
+    )
+    write_bytes(LocalStore(out.parent), f"{out.name}.record.json", record.to_json())
+    return record
+
+
+def sample_features(pool: Pool, features: str, *, sample: float, seed: int) -> Floats:
+    """The features of the rows whose hash is below `sample`, in pool order."""
+    store = open_store(pool.uri)
+    parts: list[Floats] = []
+    with progress_step("read features", total=len(pool.shards), unit="tables") as bar:
+        for number, shard in enumerate(pool.shards):
+            for batch in read_table(store, shard.name, [features]):
+                values = features_of(batch.column(features), features)
+                if sample < 1 and len(values):
+                    chance = _chance(batch.rows + (number << 32), seed)
+                    values = values[chance < sample]
+                if len(values):
+                    parts.append(values)
+            bar.advance()
+    return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
+
+
+def _chance(rows: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.float64]:
+    keys = rows.astype(np.uint64)
+    mixed = kernels.grouping.mixed(keys, np.full(len(keys), seed, np.uint64))
+    return (mixed >> np.uint64(11)).astype(np.float64) / float(1 << 53)
+
+
+def kmeans(rows: Floats, clusters: int, *, rounds: int, seed: int) -> tuple[Floats, list[float]]:
+    """Centroids, and the mean squared distance before each round."""
+    rng = np.random.default_rng(seed)
+    centroids = rows[np.sort(rng.choice(len(rows), clusters, replace=False))].copy()
+    squares = float(np.einsum("ij,ij->", rows, rows, dtype=np.float64)) / len(rows)
+    spread = []
+    with progress_step("k-means", total=rounds, unit="rounds") as bar:
+        for _ in range(rounds):
+            nearest, gain = assign(rows, centroids)
+            spread.append(squares - 2 * gain)
+            centroids = _means(rows, nearest, centroids, rng)
+            bar.advance()
+            bar.note(f"mean squared distance {spread[-1]:.5g}")
+    return centroids, spread
+
+
+def assign(rows: Floats, centroids: Floats) -> tuple[npt.NDArray[np.int64], float]:
+    """The nearest centroid of each row, and the mean of x.c - |c|^2 / 2 over the rows."""
+    half = 0.5 * np.einsum("ij,ij->i", centroids, centroids)
+    size = max(1, CHUNK_BYTES // (4 * len(centroids)))
+    nearest = np.empty(len(rows), np.int64)
+    total = 0.0
+    for begin in range(0, len(rows), size):
+        part = rows[begin : begin + size]
+        products = part @ centroids.T
+        products -= half
+        found = products.argmax(axis=1)
+        nearest[begin : begin + len(part)] = found
+        total += float(products[np.arange(len(part)), found].sum(dtype=np.float64))
+    return nearest, total / len(rows)
+
+
+def _means(
+    rows: Floats,
+    nearest: npt.NDArray[np.int64],
+    centroids: Floats,
+    rng: np.random.Generator,
+) -> Floats:
+    """The means of the clusters; an empty one becomes half of a large one."""
+    counts = np.bincount(nearest, minlength=len(centroids))
+    order = np.argsort(nearest, kind="stable")
+    filled = np.flatnonzero(counts)
+    begins = np.concatenate([[0], np.cumsum(counts[filled])[:-1]])
+    sums = np.add.reduceat(rows[order], begins, axis=0)
+    made = centroids.copy()
+    made[filled] = sums / counts[filled, None]
+    sizes = counts.astype(np.float64)
+    for empty in np.flatnonzero(counts == 0).tolist():
+        share = np.maximum(sizes - 1, 0)
+        if not share.sum():
+            break  # every cluster is one row
+        large = int(rng.choice(len(share), p=share / share.sum()))
+        apart = np.where(np.arange(made.shape[1]) % 2 == 0, 1 + SPLIT, 1 - SPLIT)
+        made[empty] = made[large] * apart
+        made[large] = made[large] * (2 - apart)
+        sizes[empty] = sizes[large] / 2
+        sizes[large] -= sizes[empty]
+    return made.astype(np.float32)

@@ -1,0 +1,402 @@
+"""Scores of a pool's pictures: CLIP similarity by any model, or perceptual hashes, a column a name.
+
+Pictures lie in tars, rows in tables, and only uids join them: every tar gives (uid, score), every
+table (uid, row), both in parts by leading bits of the uid; each part is joined on its own and sent
+to the tables; each table writes its column. Nothing grows with the pool, and any number of workers
+writes the same bytes. A folder of scores has `index.json` (which column belongs to which table, by
+its hash), one parquet file a table, and `record.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+
+from datacomp.curation.curate import Index, bucket_of
+from datacomp.curation.scorers import Floats, PictureFault, ScorerSpec, loaded
+from datacomp.errors import PoolError
+from pipelines import kernels
+from pipelines.execution.executors import MapTasks
+from pipelines.execution.once import once
+from pipelines.execution.progress import step as progress_step
+from pipelines.formats.pool import InputShard, Pool
+from pipelines.formats.tars import Member, samples, tar_bytes
+from pipelines.formats.uid_lists import look_up
+from pipelines.formats.writers import write_table
+from pipelines.image_text.scores import INDEX
+from pipelines.images.pairs import UID, read_table
+from pipelines.records import (
+    AssetRecord,
+    AssetRef,
+    AssetWork,
+    File,
+    Frozen,
+    digest,
+    made_by,
+    now,
+)
+from pipelines.storage.base import Done, Store, attempt_name, done_name, open_store, write_bytes
+from pipelines.storage.chain import RECORD, standing
+from pipelines.storage.part_files import read_part, read_parts, write_by
+
+PICTURE = ("jpg", "jpeg", "png", "webp")
+CHUNK = 512  # pairs that a scorer sees at once
+BUCKET_ROWS = 4 << 20
+SCORED = pa.schema([("high", pa.uint64()), ("low", pa.uint64()), ("score", pa.float64())])
+KEYED = pa.schema([("high", pa.uint64()), ("low", pa.uint64()), ("row", pa.int64())])
+FOUND = pa.schema([("row", pa.int64()), ("score", pa.float64())])
+
+
+class TarTask(Frozen):
+    """Score the pairs of one tar."""
+
+    uri: str
+    key: str
+    tars: str
+    tar: str
+    scorer: ScorerSpec
+    buckets: int
+    quarantine: bool
+    step: int = 0
+
+
+class TableTask(Frozen):
+    """Tell which rows of one table have which uid."""
+
+    uri: str
+    key: str
+    tables: str
+    table: str
+    buckets: int
+    step: int = 1
+
+
+class JoinTask(Frozen):
+    """Bring scores to rows, for the uids of one part."""
+
+    uri: str
+    key: str
+    bucket: int
+    scored: tuple[str, ...]
+    keyed: tuple[str, ...]
+    step: int = 2
+
+
+class ColumnTask(Frozen):
+    """Write the column of one table."""
+
+    uri: str
+    key: str
+    number: int
+    name: str
+    rows: int
+    found: tuple[str, ...]
+    step: int = 3
+
+
+def score(
+    pool: Pool,
+    tars: str,
+    *,
+    scorer: ScorerSpec,
+    scorer_id: str,
+    name: str,
+    out: str,
+    map_tasks: MapTasks,
+    quarantine: bool = False,
+) -> AssetRecord:
+    """Score every pair that has a picture; write a column for each table of the pool.
+
+    `scorer_id` says which weights; it is in the record, and with it in every dataset that the
+    scores select. Rows whose picture is in no tar stay without a score. PoolError names a tar, a
+    sample and what is wrong with its picture; with `quarantine` it stays without a score, counted.
+    """
+    started = now()
+    store, source = open_store(out), open_store(tars)
+    names = [entry.name for entry in source.list() if entry.name.endswith(".tar")]
+    sizes = {entry.name: entry.num_bytes for entry in source.list()}
+    if not names:
+        raise PoolError(f"there are no tars of pictures below {source.uri}; name them with --tars")
+    work = AssetWork(
+        name=name,
+        licence="derived from the pool",
+        inputs=(AssetRef(name=scorer.kind, sha256=scorer_id),),
+        parameters={
+            "tars": digest([[one, sizes[one]] for one in names]),
+            "quarantine": quarantine,
+        },
+    )
+    parents = {"pool": pool.record.id}
+    key = AssetRecord.key_of(work=work, parents=parents)
+    done_before = standing(store, key=key, kind=AssetRecord, other="another scorer, pool or tars")
+    if done_before is not None:
+        return done_before
+    buckets = max(1, -(-pool.num_bytes // (BUCKET_ROWS * 64)))
+    place: dict[str, Any] = {"uri": store.uri, "buckets": buckets}
+    scored = _map(
+        f"score {name}",
+        run_tar,
+        [
+            TarTask(
+                **place,
+                key=f"s0-{number:06d}-{key[:16]}",
+                tars=source.uri,
+                tar=one,
+                scorer=scorer,
+                quarantine=quarantine,
+            )
+            for number, one in enumerate(names)
+        ],
+        map_tasks,
+    )
+    keyed = _map(
+        "read uids",
+        run_table,
+        [
+            TableTask(**place, key=f"s1-{n:06d}-{key[:16]}", tables=pool.uri, table=shard.name)
+            for n, shard in enumerate(pool.shards)
+        ],
+        map_tasks,
+    )
+    joined = _map(
+        "join",
+        run_join,
+        [
+            JoinTask(
+                uri=store.uri,
+                key=f"s2-{bucket:06d}-{key[:16]}",
+                bucket=bucket,
+                scored=tuple(one.files[0].name for one in scored),
+                keyed=tuple(one.files[0].name for one in keyed),
+            )
+            for bucket in range(buckets)
+        ],
+        map_tasks,
+    )
+    columns = _map(
+        "write scores",
+        run_column,
+        [
+            ColumnTask(
+                uri=store.uri,
+                key=f"s3-{n:06d}-{key[:16]}",
+                number=n,
+                name=_column_file(shard),
+                rows=one.counts["rows"],
+                found=tuple(done.files[0].name for done in joined),
+            )
+            for n, (shard, one) in enumerate(zip(pool.shards, keyed, strict=True))
+        ],
+        map_tasks,
+    )
+    named = [_settle(store, one.files[0], s) for one, s in zip(columns, pool.shards, strict=True)]
+    index = Index(
+        id=key,
+        scorer=scorer_id,
+        files={shard.sha256: file for shard, file in zip(pool.shards, named, strict=True)},
+    )
+    file = write_bytes(
+        store, INDEX, orjson.dumps(index.model_dump(mode="json"), option=orjson.OPT_INDENT_2)
+    )
+    record = AssetRecord.seal(
+        work=work,
+        parents=parents,
+        outputs=[file, *named],
+        counts=_totals([*scored, *columns]),
+        made_by=made_by(started, locations={"tars": source.uri, "pool": pool.uri}),
+    )
+    for one in [*scored, *keyed, *joined]:
+        store.remove(one.files[0].name)
+    for one in [*scored, *keyed, *joined, *columns]:
+        store.remove(done_name(one.key))
+    write_bytes(store, RECORD, record.to_json())
+    return record
+
+
+def _map(title: str, run: Any, tasks: Sequence[Any], map_tasks: MapTasks) -> list[Done]:
+    with progress_step(title, total=len(tasks), unit="files") as bar:
+        return map_tasks(run, tasks, on_result=lambda *_: bar.advance())
+
+
+def _totals(done: Sequence[Done]) -> dict[str, int]:
+    totals: dict[str, int] = {}
+    for one in done:
+        for name, number in one.counts.items():
+            totals[name] = totals.get(name, 0) + number
+    return dict(sorted(totals.items()))
+
+
+def _settle(store: Store, file: File, shard: InputShard) -> File:
+    """Give a column the name of its table, without the mark of the attempt that made it."""
+    name = f"{_column_file(shard)}.parquet"
+    store.move(file.name, name)
+    return file.model_copy(update={"name": name})
+
+
+def _column_file(shard: InputShard) -> str:
+    return shard.name.rpartition("/")[2].removesuffix(".parquet")
+
+
+# ---- tars
+
+
+@once
+def run_tar(task: TarTask, store: Store) -> Done:
+    """(uid, score) of every pair of a tar."""
+    scorer = loaded(task.scorer)
+    uids: list[str] = []
+    found: list[Floats] = []
+    counts = {"pairs": 0}
+    for chunk in _chunks(task):
+        counts["pairs"] += len(chunk)
+        chunk = [pair for pair in chunk if not _counted(pair.fault, counts)]
+        scores = np.full(len(chunk), np.nan)
+        left = list(range(len(chunk)))
+        while left:
+            try:
+                scores[left] = scorer(
+                    [chunk[n].picture for n in left], [chunk[n].caption for n in left]
+                )
+                break
+            except PictureFault as fault:
+                bad = chunk[left.pop(fault.place)]
+                if not task.quarantine:
+                    raise PoolError(
+                        f"{task.tars}/{task.tar}, sample {bad.key}: the picture does not decode: "
+                        f"{fault.reason}; repair it, or run with --quarantine to leave such "
+                        "pictures without a score"
+                    ) from None
+                counts["no_picture"] = counts.get("no_picture", 0) + 1
+        uids += [pair.uid for pair in chunk]
+        found.append(scores)
+    high, low, bad_uid = kernels.uids.parse(pa.array(uids, pa.large_string()))
+    score = np.concatenate(found) if found else np.zeros(0)
+    whole = ~(bad_uid | np.isnan(score))
+    counts["no_uid"] = int(bad_uid.sum())
+    columns: list[npt.NDArray[Any]] = [high[whole], low[whole], score[whole]]
+    parts = bucket_of(high[whole], task.buckets)
+    file = write_by(store, attempt_name(f"work/{task.key}", ".parts"), SCORED, parts, columns)
+    return Done(key=task.key, files=(file,), counts={k: v for k, v in counts.items() if v})
+
+
+class _Pair(Frozen):
+    key: str
+    uid: str
+    caption: str
+    picture: bytes
+    fault: str | None = None
+
+
+def _counted(fault: str | None, counts: dict[str, int]) -> bool:
+    if fault is not None:
+        counts[fault] = counts.get(fault, 0) + 1
+    return fault is not None
+
+
+def _chunks(task: TarTask) -> Iterator[list[_Pair]]:
+    source = open_store(task.tars)
+    with tar_bytes(source, task.tar) as data:
+        chunk = []
+        for sample in samples(data, f"{source.uri}/{task.tar}"):
+            chunk.append(_pair(data, sample))
+            if len(chunk) == CHUNK:
+                yield chunk
+                chunk = []
+        if chunk:
+            yield chunk
+
+
+def _pair(data: memoryview, sample: Sequence[Member]) -> _Pair:
+    """The parts of a sample that a scorer needs; `fault` says which it lacks."""
+    parts = {m.extension: bytes(data[m.start : m.start + m.size]) for m in sample}
+    key = sample[0].key.decode("utf-8", "replace")
+    picture = next((parts[suffix] for suffix in PICTURE if suffix in parts), None)
+    try:
+        uid = orjson.loads(parts["json"])[UID]
+    except (KeyError, TypeError, orjson.JSONDecodeError):
+        uid = None
+    fault = None
+    if picture is None:
+        fault = "no_picture"
+    elif not isinstance(uid, str):
+        fault = "no_uid"
+    caption = parts.get("txt", b"").decode("utf-8", "replace")
+    return _Pair(
+        key=key,
+        uid=uid if isinstance(uid, str) else "",
+        caption=caption,
+        picture=picture or b"",
+        fault=fault,
+    )
+
+
+# ---- tables
+
+
+@once
+def run_table(task: TableTask, store: Store) -> Done:
+    """(uid, row) of every row of a table that has a uid."""
+    highs, lows, rows = [], [], []
+    total = 0
+    for batch in read_table(open_store(task.tables), task.table, [UID]):
+        high, low, bad = kernels.uids.parse(batch.column(UID))
+        highs.append(high[~bad])
+        lows.append(low[~bad])
+        rows.append(batch.rows[~bad])
+        total += batch.num_rows
+    leading = np.concatenate(highs)
+    columns: list[npt.NDArray[Any]] = [leading, np.concatenate(lows), np.concatenate(rows)]
+    parts = bucket_of(leading, task.buckets)
+    file = write_by(store, attempt_name(f"work/{task.key}", ".parts"), KEYED, parts, columns)
+    return Done(key=task.key, files=(file,), counts={"rows": total})
+
+
+@once
+def run_join(task: JoinTask, store: Store) -> Done:
+    """(row, score) for the rows of each table whose uid has a score; the first tar's counts."""
+    high, low, scores = read_parts(store, task.scored, task.bucket, SCORED)
+    order = np.lexsort((np.arange(len(high)), low, high))
+    known = np.empty(len(order), kernels.uids.SUBSET)
+    known["f0"], known["f1"] = high[order], low[order]
+    tables, rows, values = [], [], []
+    for number, name in enumerate(task.keyed):
+        batches = read_part(store, name, task.bucket, KEYED)
+        table = pa.Table.from_batches(batches, schema=KEYED)
+        wanted_high, wanted_low, row = (table.column(n).to_numpy() for n in range(3))
+        place = _find(known, wanted_high, wanted_low)
+        there = place >= 0
+        tables.append(np.full(int(there.sum()), number, np.int64))
+        rows.append(row[there])
+        values.append(scores[order[place[there]]])
+    columns = [np.concatenate(rows), np.concatenate(values)]
+    parts = np.concatenate(tables)
+    file = write_by(store, attempt_name(f"work/{task.key}", ".parts"), FOUND, parts, columns)
+    return Done(key=task.key, files=(file,))
+
+
+def _find(
+    known: npt.NDArray[Any], high: npt.NDArray[np.uint64], low: npt.NDArray[np.uint64]
+) -> npt.NDArray[np.int64]:
+    """The first place of each uid among sorted ones, -1 where it is not."""
+    first, count = look_up(known, high, low)
+    return np.where(count > 0, first, -1)
+
+
+@once
+def run_column(task: ColumnTask, store: Store) -> Done:
+    """The scores of one table in the order of its rows, null where there is none."""
+    row, score = read_parts(store, task.found, task.number, FOUND)
+    values = np.full(task.rows, np.nan)
+    values[row] = score
+    missing = np.isnan(values)
+    column = pa.array(values, mask=missing)
+    file = write_table(
+        store, attempt_name(f"data/{task.name}", ".parquet"), pa.table({"score": column})
+    )
+    counts = {"rows": task.rows, "scored": int((~missing).sum())}
+    return Done(key=task.key, files=(file,), counts=counts)

@@ -1,0 +1,112 @@
+"""What gives a pair of picture and caption a number: CLIP similarity, or a perceptual hash."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from pipelines.records import Frozen, digest
+
+Floats = npt.NDArray[np.float64]
+
+
+class PictureFault(ValueError):
+    """A picture that does not decode: its place in the chunk, and why."""
+
+    def __init__(self, place: int, reason: str) -> None:
+        super().__init__(reason)
+        self.place, self.reason = place, reason
+
+
+class Scorer(Protocol):
+    """Gives each pair of a picture and a caption a number."""
+
+    def __call__(self, pictures: Sequence[bytes], captions: Sequence[str]) -> Floats:
+        """One number a pair. PictureFault for the first picture that does not decode."""
+        ...
+
+
+class ScorerSpec(Frozen):
+    """Which scorer, as it travels to workers: its kind, and the model that it needs."""
+
+    kind: Literal["clip", "phash"]
+    model: str = ""
+    device: str | None = None
+
+    def load(self) -> Scorer:
+        return clip_scorer(self.model, self.device) if self.kind == "clip" else phash
+
+
+@lru_cache(maxsize=2)
+def loaded(spec: ScorerSpec) -> Scorer:
+    return spec.load()
+
+
+def clip_scorer(model: str, device: str | None) -> Scorer:
+    """The cosine of a picture's and a caption's features, by a model of ours or of open_clip.
+
+    (Radford et al. 2021; the pool's own columns are the same figure of OpenAI's models.)
+    """
+    from datacomp.eval_model import load
+    from evals.models import PictureError
+
+    loaded = load(model, device=device)
+
+    def similarity(pictures: Sequence[bytes], captions: Sequence[str]) -> Floats:
+        try:
+            images = loaded.encode_images(pictures)
+        except PictureError as error:
+            raise PictureFault(error.position, error.reason) from None
+        texts = loaded.encode_texts(captions)
+        images = images / np.linalg.norm(images, axis=1, keepdims=True)
+        texts = texts / np.linalg.norm(texts, axis=1, keepdims=True)
+        return np.einsum("ij,ij->i", images, texts).astype(np.float64)
+
+    return similarity
+
+
+HASH_SIDE = 32
+
+
+def phash(pictures: Sequence[bytes], captions: Sequence[str]) -> Floats:
+    """Perceptual hashes of 48 bits, as whole numbers: alike pictures have equal or near ones.
+
+    The picture in grey at 32 x 32 pixels, its discrete cosine transform, of that the 7 x 7 lowest
+    frequencies without the mean; a bit says whether one is above their median. (Zauner 2010; 48 of
+    the usual 64 bits, so that a float64 column holds them exactly)
+    """
+    found = np.zeros(len(pictures))
+    for number, data in enumerate(pictures):
+        try:
+            with Image.open(io.BytesIO(data)) as picture:
+                grey = picture.convert("L").resize((HASH_SIDE, HASH_SIDE), Image.Resampling.BOX)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise PictureFault(number, str(error)) from None
+        low = (_DCT @ np.asarray(grey, np.float64) @ _DCT.T)[:7, :7].reshape(-1)[1:]
+        bits = low > np.median(low)
+        found[number] = int(np.packbits(bits, bitorder="big").tobytes().hex(), 16)
+    return found
+
+
+def _dct() -> Floats:
+    """The matrix of the type-II transform, (frequency, place)."""
+    place = np.arange(HASH_SIDE)
+    return np.cos(np.pi * (2 * place[None, :] + 1) * place[:, None] / (2 * HASH_SIDE))
+
+
+_DCT = _dct()
+
+
+def scorer_id(spec: ScorerSpec) -> str:
+    """What names a scorer in records: the id of its model, or the version of its method."""
+    if spec.kind == "phash":
+        return digest(["phash", 1])
+    from datacomp.eval_model import load
+
+    return str(load(spec.model, device=spec.device).id)

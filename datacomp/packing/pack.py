@@ -1,0 +1,185 @@
+"""A dataset's list of uids and its pool's tars to training shards with a PackedRecord.
+
+Shards that the reference's resharder made elsewhere are registered: they can be trained on, and the
+record says that nobody here has seen how they were made.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from datacomp.curation.curate import SUBSET_FILE
+from datacomp.errors import PackError
+from datacomp.recipe import Recipe
+from pipelines.execution.executors import MapTasks
+from pipelines.formats.uid_lists import load_subset, sha256_of
+from pipelines.images import reshard
+from pipelines.images.reshard import META, SAMPLE_IDS
+from pipelines.records import (
+    AssetRecord,
+    DatasetRecord,
+    DatasetWork,
+    File,
+    PackedRecord,
+    PackedWork,
+    PoolRecord,
+    PoolWork,
+    RecordError,
+    made_by,
+    now,
+    parse_record,
+    sha256_file,
+)
+from pipelines.storage.base import Store, open_store, write_bytes
+from pipelines.storage.chain import RECORD, read_chain, standing, write_chain
+
+SHARDS_FOLDER = "shards"  # of a pool, beside its tables
+
+
+def pack_dataset(
+    dataset: str, *, recipe: Recipe, out: str, map_tasks: MapTasks, tars: str | None = None
+) -> PackedRecord:
+    """Pack a curated dataset; returns its record, also when it was there before.
+
+    `tars` is where the pool's tars lie; by default in the folder `shards` of the pool that the
+    dataset was curated from. PackError when there are none, or when no uid of the list is in them.
+    """
+    started = now()
+    source, store = open_store(dataset), open_store(out)
+    record = read_chain(source)[-1]
+    if not isinstance(record, DatasetRecord) or record.work.output.get("format") != "uids":
+        raise RecordError(f"{dataset} holds no list of uids; make one with `datacomp curate`")
+    subset = f"{dataset.rstrip('/')}/{SUBSET_FILE}"
+    _check_file(source, record.outputs[0], SUBSET_FILE)
+    work = PackedWork(
+        mode="reshard",
+        layout="webdataset",
+        parameters={"shard_size": recipe.shard_size, "group_shards": reshard.GROUP_SHARDS},
+    )
+    parents = {"dataset": record.id}
+    key = PackedRecord.key_of(work=work, parents=parents)
+    before = standing(store, key=key, kind=PackedRecord, other="another dataset or recipe")
+    if before is not None:
+        return before
+    place = tars or find_tars(record)
+    packed = reshard.pack(place, subset, out=out, map_tasks=map_tasks, shard_size=recipe.shard_size)
+    if not packed.output_count:
+        raise PackError(
+            f"none of the {record.counts['rows_out']:,} uids of {dataset} is in the tars of {place}"
+            "; give the tars of its pool with --tars"
+        )
+    sealed = PackedRecord.seal(
+        work=work,
+        parents=parents,
+        outputs=packed.shards,
+        counts={
+            "samples": packed.output_count,
+            "shards": packed.output_shard_count,
+            "uids_without_sample": packed.missing,
+            **{f"skipped/{reason}": number for reason, number in packed.skipped.items()},
+        },
+        results=_realised(place),
+        made_by=made_by(started, locations={"tars": place, "dataset": source.uri}),
+    )
+    write_chain(store, read_chain(source))
+    write_bytes(store, RECORD, sealed.to_json())
+    return sealed
+
+
+def _realised(tars: str) -> dict[str, Any] | None:
+    """How much of the pool was still there when its pictures were fetched, by reason."""
+    store = open_store(tars)
+    if not store.exists(RECORD):
+        return None
+    record = parse_record(store.read_bytes(RECORD), source=f"{store.uri}/{RECORD}")
+    if not isinstance(record, AssetRecord):
+        return None
+    return {"pictures": {"record": record.id, "counts": record.counts}}
+
+
+def _check_file(store: Store, file: File, name: str) -> None:
+    path = store.local_path(name)
+    if path is not None and sha256_file(path) != file.sha256:
+        raise RecordError(f"{store.uri}/{name} is not the file that its record names; curate again")
+
+
+def find_tars(record: DatasetRecord) -> str:
+    """Where the tars of a dataset's pool lie: `shards` in or beside its tables, or among them."""
+    tables = record.made_by.locations.get("pool", "").rstrip("/")
+    beside = tables.rpartition("/")[0]
+    places = [f"{tables}/{SHARDS_FOLDER}", f"{beside}/{SHARDS_FOLDER}", tables]
+    for place in places:
+        if any(entry.name.endswith(".tar") for entry in open_store(place).list()):
+            return place
+    raise PackError(
+        f"the pool in {tables} has no tars (looked in {', '.join(places)}); fetch its pictures "
+        "with `datacomp pool`, or name their folder with --tars"
+    )
+
+
+# ---- shards that were made elsewhere
+
+
+def register_shards(folder: str, *, recipe: Recipe) -> PackedRecord:
+    """Write a record beside the shards of a resharder (meta.json, sample_ids.npy, NNNNNNNN.tar).
+
+    PackError names what is missing. Models trained on them cannot be submitted for the filtering
+    track: the dataset is external.
+    """
+    started = now()
+    store = open_store(folder)
+    for name in (META, SAMPLE_IDS):
+        if not store.exists(name):
+            raise PackError(f"{store.uri} has no {name}; give the folder that a resharder wrote")
+    if store.exists(RECORD):
+        raise PackError(f"{store.uri} has a {RECORD} already; train on it as it is")
+    meta = orjson.loads(store.read_bytes(META))
+    names = [entry.name for entry in store.list() if entry.name.endswith(".tar")]
+    if len(names) != meta["output_shard_count"]:
+        raise PackError(
+            f"{store.uri} has {len(names)} tars, {META} says {meta['output_shard_count']}; copy "
+            "the folder again"
+        )
+    ids = load_subset(f"{store.uri}/{SAMPLE_IDS}")
+    pool = PoolRecord.seal(
+        work=PoolWork(name="unknown", variant="external", sources=()),
+        parents={},
+        made_by=made_by(started),
+    )
+    dataset = DatasetRecord.seal(
+        work=DatasetWork(
+            pipeline={"name": "external", "steps": []},
+            external=True,
+            output={"format": "uids", "sha256": sha256_of(ids)},
+        ),
+        parents={"pool": pool.id},
+        counts={"rows_in": len(ids), "rows_out": len(ids), "errors": 0},
+        made_by=made_by(started),
+    )
+    sealed = PackedRecord.seal(
+        work=PackedWork(
+            mode="registered",
+            layout="webdataset",
+            parameters={"shard_size": recipe.shard_size},
+        ),
+        parents={"dataset": dataset.id},
+        outputs=[_file(store, name) for name in sorted(names)],
+        counts={"samples": int(meta["output_count"]), "shards": len(names)},
+        made_by=made_by(started, locations={"shards": store.uri}),
+    )
+    write_chain(store, [pool, dataset])
+    write_bytes(store, RECORD, sealed.to_json())
+    return sealed
+
+
+def _file(store: Store, name: str) -> File:
+    import hashlib
+
+    sha256, size = hashlib.sha256(), 0
+    with store.open(name) as file:
+        while block := file.read(8 << 20):
+            sha256.update(block)
+            size += len(block)
+    return File(name=name, sha256=sha256.hexdigest(), num_bytes=size)

@@ -1,0 +1,119 @@
+"""The pools of DataComp's scales: found or built, opened as tables of pairs.
+
+A pool's folder has `metadata/` (tables and features, what curation reads), `shards/` (pictures),
+`record.json`, and for the tiny one `eval/`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from datacomp.errors import PoolError
+from pipelines.assets.catalogue import Assets, cache_folder
+from pipelines.execution.executors import MapTasks
+from pipelines.execution.progress import step
+from pipelines.formats.pool import Pool
+from pipelines.formats.pool import open_pool as open_tables
+from pipelines.records import PoolRecord, PoolSource, PoolWork, digest, made_by, now
+from pipelines.storage.base import LocalStore, open_store
+from pipelines.storage.base import write_bytes as put
+from pipelines.storage.chain import RECORD
+
+SCALES = ("tiny", "small", "medium", "large", "xlarge", "datacomp_1b")
+METADATA, SHARDS = "metadata", "shards"
+
+
+def folder(scale: str, *, workspace: str) -> Path:
+    """Where the pool of a scale lies in a workspace."""
+    return Path(workspace) / "pools" / f"datacomp-{scale}"
+
+
+def pictures(scale: str, *, workspace: str) -> str:
+    """Where the pictures of a scale's pool lie, as tars."""
+    return str(folder(scale, workspace=workspace) / SHARDS)
+
+
+def open_scale(scale: str, *, workspace: str, map_tasks: MapTasks) -> Pool:
+    """The pool of a scale; the tiny one is built when it is not there."""
+    place = folder(scale, workspace=workspace)
+    if not (place / RECORD).is_file():
+        if scale != "tiny":
+            raise PoolError(
+                f"there is no pool of scale {scale!r} in {place}; fetch it with: datacomp pool "
+                f"--scale {scale} --workspace {workspace}"
+            )
+        build_tiny(place, map_tasks=map_tasks)
+    return open_pairs(str(place))
+
+
+def open_pairs(uri: str) -> Pool:
+    """The tables of a pool of pairs: those in `metadata/` where the folder is a whole pool.
+
+    A folder of tables alone, whoever made it, is a pool too. PoolError for one without tables.
+    """
+    store = open_store(uri)
+    if store.exists(RECORD):
+        pool = open_tables(uri)
+        tables = tuple(shard for shard in pool.shards if _is_table(shard.name))
+        if not tables:
+            raise PoolError(f"{uri} is no pool of pairs: its record names no parquet files")
+        return replace(pool, shards=tables)
+    if any(_is_table(entry.name) for entry in store.list(f"{METADATA}/")):
+        return open_tables(f"{uri.rstrip('/')}/{METADATA}")
+    return open_tables(uri)
+
+
+def _is_table(name: str) -> bool:
+    """Whether a pool's file is a table of pairs; those beside the tars tell of the download."""
+    return name.endswith(".parquet") and not name.startswith(f"{SHARDS}/")
+
+
+def assets(scale: str, *, workspace: str) -> Assets:
+    """Files for pipelines: what was made in this workspace, then the user's cache."""
+    return Assets(folders=(Path(workspace) / "assets",))
+
+
+def eval_data(scale: str, *, workspace: str) -> str:
+    """The folder with the evaluation data of a scale: the tiny pool brings its own."""
+    if scale == "tiny":
+        return str(folder(scale, workspace=workspace) / "eval")
+    return str(Path(workspace) / "eval")
+
+
+def build_tiny(place: Path, *, map_tasks: MapTasks) -> PoolRecord:
+    """Fetch, draw and record the tiny pool."""
+    from datacomp.pool import tiny_pool
+
+    started = now()
+    with step("fetch packages and draw pictures", unit="steps") as bar:
+        built, fetched = tiny_pool.build(
+            place,
+            cache=cache_folder() / "packages",
+            map_tasks=map_tasks,
+            progress=lambda title, at, total: bar.at(at, total, extra=title),
+        )
+        bar.note(f"{built.counts['pairs']:,} pairs in {tiny_pool.NUM_SHARDS} shards")
+    record = PoolRecord.seal(
+        work=PoolWork(
+            name="datacomp-tiny",
+            variant="pairs",
+            sources=tuple(
+                PoolSource(
+                    name=item.source.name,
+                    version=item.version or "",
+                    sha256=item.sha256 or "",
+                    licence=item.source.licence,
+                    status=item.status,
+                )
+                for item in fetched
+            ),
+            parameters={"eval": digest([file.content() for file in built.eval_files])},
+        ),
+        parents={},
+        outputs=built.files,
+        counts=built.counts,
+        made_by=made_by(started, locations={"out": str(place)}),
+    )
+    put(LocalStore(place), RECORD, record.to_json())
+    return record

@@ -1,0 +1,140 @@
+"""Data that was curated elsewhere: a list of uids, or a table of pairs, as a dataset with a record.
+
+Everything after it is the same: packing, training, evaluation. The record says `external`, so the
+filtering track does not take it; what can be checked is checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from datacomp.curation.curate import SUBSET_FILE
+from datacomp.errors import SubsetError
+from pipelines import kernels
+from pipelines.execution.progress import step as progress_step
+from pipelines.formats.pool import Pool
+from pipelines.formats.uid_lists import load_subset, look_up, sha256_of, uid_of, write_subset
+from pipelines.images.pairs import UID, check_columns, read_table, table_columns
+from pipelines.records import DatasetRecord, DatasetWork, PoolRecord, PoolWork, made_by, now
+from pipelines.storage.base import Store, open_store, write_bytes
+from pipelines.storage.chain import RECORD, write_chain
+
+Subset = npt.NDArray[np.void]
+
+
+def register_uids(file: str, *, out: str, name: str, pool: Pool | None = None) -> DatasetRecord:
+    """A list of uids (`u8,u8`, .npy or raw, sorted or not) as a dataset in `out`.
+
+    With `pool`, every uid must be in its tables. SubsetError says how many are not, and names one.
+    """
+    started = now()
+    ids = load_subset(file)
+    places = kernels.uids.order(ids["f0"], ids["f1"])
+    ids = ids[places]
+    counts = {"rows_in": len(ids), "rows_out": len(ids)}
+    if pool is not None:
+        lost = _missing(ids, pool)
+        if len(lost):
+            first = f"{int(lost[0]['f0']):016x}{int(lost[0]['f1']):016x}"
+            raise SubsetError(
+                f"{file}: {len(lost):,} of {len(ids):,} uids are not in the pool {pool.uri}, as "
+                f"{first}; register them without --pool for the track byod"
+            )
+    return _write(ids, out=out, name=name, started=started, counts=counts, pool=pool)
+
+
+def register_tables(pool: Pool, *, out: str, name: str) -> DatasetRecord:
+    """All pairs of a participant's own tables (columns url, text, and uid if they have some).
+
+    A row without a uid gets that of its address and caption. The tables' pictures are fetched by
+    `datacomp download`, with the same uids.
+    """
+    started = now()
+    store = open_store(pool.uri)
+    parts = []
+    with progress_step("read tables", total=len(pool.shards), unit="tables") as bar:
+        for shard in pool.shards:
+            check_columns(store, shard.name, ["url", "text"])
+            parts += list(_uids(store, shard.name))
+            bar.advance()
+    high = np.concatenate([one for one, _ in parts])
+    low = np.concatenate([one for _, one in parts])
+    places = kernels.uids.order(high, low)
+    ids = np.empty(len(places), kernels.uids.SUBSET)
+    ids["f0"], ids["f1"] = high[places], low[places]
+    counts = {"rows_in": len(ids), "rows_out": len(ids)}
+    return _write(ids, out=out, name=name, started=started, counts=counts, pool=pool)
+
+
+def _uids(
+    store: Store, name: str
+) -> Iterator[tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]]:
+    own = UID in table_columns(store, name)
+    for batch in read_table(store, name, [UID] if own else ["url", "text"]):
+        if own:
+            column = batch.column(UID)
+        else:
+            rows = zip(
+                batch.column("url").to_pylist(), batch.column("text").to_pylist(), strict=True
+            )
+            column = pa.array([uid_of(url, text) for url, text in rows], pa.large_string())
+        high, low, bad = kernels.uids.parse(column)
+        if bad.any():
+            place = int(np.flatnonzero(bad)[0])
+            raise SubsetError(
+                f"{store.uri}/{name}, row {int(batch.rows[place])}: the uid is "
+                f"{column[place].as_py()!r}, expected 32 lower-case hexadecimal digits"
+            )
+        yield high, low
+
+
+def _missing(ids: Subset, pool: Pool) -> Subset:
+    """Those of the sorted uids that no table of the pool has."""
+    seen = np.zeros(len(ids), dtype=bool)
+    leading = np.ascontiguousarray(ids["f0"])
+    store = open_store(pool.uri)
+    with progress_step("look for uids", total=len(pool.shards), unit="tables") as bar:
+        for shard in pool.shards:
+            for batch in read_table(store, shard.name, [UID]):
+                high, low, bad = kernels.uids.parse(batch.column(UID))
+                first, count = look_up(ids, high[~bad], low[~bad], leading=leading)
+                for place in np.flatnonzero(count).tolist():
+                    seen[first[place] : first[place] + count[place]] = True
+            bar.advance()
+    return ids[~seen]
+
+
+def _write(
+    ids: Subset, *, out: str, name: str, started: str, counts: dict[str, int], pool: Pool | None
+) -> DatasetRecord:
+    store = open_store(out)
+    if store.exists(RECORD):
+        raise SubsetError(f"{store.uri} holds a dataset already; choose another --out")
+    ancestor = pool.record if pool is not None else _unknown_pool(started)
+    file = write_subset(store, SUBSET_FILE, ids)
+    record = DatasetRecord.seal(
+        work=DatasetWork(
+            pipeline={"name": name, "steps": []},
+            external=True,
+            output={"format": "uids", "sha256": sha256_of(ids)},
+        ),
+        parents={"pool": ancestor.id},
+        outputs=[file],
+        counts={**counts, "errors": 0},
+        made_by=made_by(started, locations={"pool": pool.uri} if pool is not None else {}),
+    )
+    write_chain(store, [ancestor])
+    write_bytes(store, RECORD, record.to_json())
+    return record
+
+
+def _unknown_pool(started: str) -> PoolRecord:
+    return PoolRecord.seal(
+        work=PoolWork(name="unknown", variant="external", sources=()),
+        parents={},
+        made_by=made_by(started),
+    )

@@ -1,0 +1,333 @@
+"""Train CLIP under a recipe: open_clip's own model, loss and loop, with every argument frozen.
+
+`open_clip_train.main` does the training (`datacomp/training/open_clip_loop.py` holds its chance, its number of steps
+and its messages in hand). Around it stands what a benchmark needs: the shards come from a
+PackedRecord, metrics are written as they come, a picture that does not decode is counted by reason,
+and the weights end as safetensors beside a ModelRecord. One process, torchrun, Slurm and Ray Train
+call the same function; each process runs it. Killed at any moment, the same call goes on from the
+last finished part of the training, and ends with the same weights.
+
+A training folder: `metrics.jsonl`, `skipped.jsonl`, `log.txt`, `open_clip/` (the last checkpoint,
+while it runs), `model.safetensors`, `open_clip_config.json`, `loss.svg`, `record.json`.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import re
+import shutil
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from datacomp.errors import TrainError
+from datacomp.recipe import (
+    MODELS,
+    Recipe,
+    accumulation,
+    arguments,
+    num_steps,
+    process_of,
+    samples_seen,
+)
+from evals.pictures import PICTURES
+from pipelines.formats.tars import samples, tar_bytes
+from pipelines.records import (
+    File,
+    ModelRecord,
+    ModelWork,
+    PackedRecord,
+    RecordError,
+    made_by,
+    now,
+    sha256_file,
+)
+from pipelines.storage.base import LocalStore, Store, open_store, write_bytes
+from pipelines.storage.chain import RECORD, read_chain, standing
+
+WEIGHTS, CONFIG = "model.safetensors", "open_clip_config.json"
+METRICS, SKIPPED = "metrics.jsonl", "skipped.jsonl"
+RUN = "open_clip"  # open_clip's own folder, while the training runs
+TRIED = 64  # samples of the first shard that are opened before anything starts
+
+
+def train(
+    packed: str,
+    *,
+    recipe: Recipe,
+    seed: int,
+    out: str,
+    num_threads: int = 1,
+    device: str | None = None,
+    max_batch: int | None = None,
+    loader_workers: int | None = None,
+    compiled: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> ModelRecord:
+    """Train one model on packed shards; returns its record, also when it was there before.
+
+    `max_batch` is the largest batch that a GPU holds: the recipe's is then computed in parts, which
+    gives the same gradients (Gao et al. 2021). `loader_workers` and `compiled` change how fast it
+    goes, `progress` takes lines for a log. BatchError when the GPUs cannot share the batch;
+    TrainError when the loss is no number, or shards are not what their record says.
+    """
+    started = now()
+    source, place = open_store(packed), LocalStore(Path(out))
+    if not source.exists(RECORD) and source.exists("meta.json"):
+        raise TrainError(
+            f"{packed} has no {RECORD}: its shards were made elsewhere; run first: datacomp "
+            f"register-shards {packed} --scale {recipe.scale}"
+        )
+    record = read_chain(source)[-1]
+    if not isinstance(record, PackedRecord):
+        raise RecordError(f"{packed} holds a {record.kind} record; expected packed shards")
+    work = ModelWork(
+        benchmark="datacomp", scale=recipe.scale, recipe=recipe.model_dump(mode="json"), seed=seed
+    )
+    parents = {"packed": record.id}
+    key = ModelRecord.key_of(work=work, parents=parents)
+    before = _finished(place, key)
+    if before is not None:
+        return before
+    rank, world = process_of()
+    if world > 1 and "MASTER_ADDR" not in os.environ:
+        raise TrainError(
+            f"{world} processes were started, but MASTER_ADDR does not say where they meet; start "
+            "them with torchrun, or with deploy/slurm-train.sh"
+        )
+    parts = accumulation(recipe, num_gpus=world, fitting=max_batch)
+    shards = _shards(source, record)
+    place.root.mkdir(parents=True, exist_ok=True)
+    marker = place.root / "work.json"
+    if rank == 0:
+        _claim(marker, key)
+    resumed = (place.root / RUN / "run" / "checkpoints" / "epoch_latest.pt").is_file()
+    import torch
+
+    from datacomp.training import open_clip_loop
+
+    given = arguments(recipe, seed=seed, num_gpus=world, parts=parts, loader_workers=loader_workers)
+    argv = [
+        *given,
+        *("--train-data", "::".join(shards)),
+        *("--logs", str(place.root / RUN), "--name", "run", "--resume", "latest"),
+        *("--device", device or ("cuda" if torch.cuda.is_available() else "cpu")),
+        *(["--torchcompile"] if compiled else []),
+    ]
+    open_clip_loop.run(
+        argv,
+        place.root,
+        recipe,
+        seed=seed,
+        rank=rank,
+        world=world,
+        parts=parts,
+        num_threads=num_threads,
+        progress=progress,
+    )
+    if rank:
+        return _wait(place, key)
+    rows = read_metrics(place)
+    outputs = write_model(place, recipe)
+    sealed = ModelRecord.seal(
+        work=work,
+        parents=parents,
+        outputs=outputs,
+        counts={
+            "steps": num_steps(recipe),
+            "params": _num_params(place),
+            "samples_available": record.counts["samples"],
+        },
+        results={"samples_seen": samples_seen(recipe), "loss": rows[-1]["loss"]},
+        made_by=made_by(
+            started,
+            locations={"packed": source.uri},
+            figures={
+                "gpus": world,
+                "parts": parts,
+                "resumed": float(resumed),
+                **_rates(rows),
+                **{f"skipped/{reason}": number for reason, number in _skipped(place).items()},
+            },
+        ),
+    )
+    loss_curve(rows, place.root / "loss.svg")
+    shutil.rmtree(place.root / RUN)
+    write_bytes(place, RECORD, sealed.to_json())
+    _meet()
+    return sealed
+
+
+def _finished(place: LocalStore, key: str) -> ModelRecord | None:
+    other = "other shards, another recipe or seed"
+    return standing(place, key=key, kind=ModelRecord, other=other)
+
+
+def _claim(marker: Path, key: str) -> None:
+    if marker.is_file() and orjson.loads(marker.read_bytes())["key"] != key:
+        raise RecordError(
+            f"{marker.parent} holds another training, unfinished; remove it or choose another --out"
+        )
+    marker.write_bytes(orjson.dumps({"key": key}))
+
+
+def _shards(source: Store, record: PackedRecord) -> list[str]:
+    """Addresses of the shards, as webdataset opens them. TrainError when one was changed."""
+    sizes = {entry.name: entry.num_bytes for entry in source.list()}
+    names = []
+    for file in record.outputs:
+        if not file.name.endswith(".tar"):
+            continue
+        if sizes.get(file.name) != file.num_bytes:
+            raise TrainError(
+                f"{source.uri}/{file.name} has {sizes.get(file.name)} bytes, its record says "
+                f"{file.num_bytes}; pack again"
+            )
+        path = source.local_path(file.name)
+        names.append(str(path) if path else f"pipe:aws s3 cp {source.uri}/{file.name} -")
+    if not names:
+        raise TrainError(f"{source.uri} has no samples: nothing of the dataset was in the pool")
+    if any(mark in names[0] for mark in ("{", "}", "::")):
+        raise TrainError(f"{source.uri}: webdataset reads braces and :: in a name as several names")
+    _check_samples(source, next(f.name for f in record.outputs if f.name.endswith(".tar")))
+    return names
+
+
+def _check_samples(source: Store, name: str) -> None:
+    """TrainError when not one of the first samples has a picture that decodes, and a caption."""
+    from PIL import Image
+
+    faults: dict[str, int] = {}
+    with tar_bytes(source, name) as data:
+        for sample in islice(samples(data, f"{source.uri}/{name}"), TRIED):
+            members = {member.extension.lower(): member for member in sample}
+            found = next((members[one] for one in PICTURES if one in members), None)
+            if found is None or "txt" not in members:
+                fault = f"no {'picture' if found is None else 'txt'}"
+            else:
+                try:
+                    picture = bytes(data[found.start : found.start + found.size])
+                    Image.open(io.BytesIO(picture)).load()
+                except (OSError, ValueError, SyntaxError):
+                    fault = "a picture that does not decode"
+                else:
+                    return
+            faults[fault] = faults.get(fault, 0) + 1
+    told = ", ".join(f"{number}x {fault}" for fault, number in sorted(faults.items())[:3])
+    raise TrainError(
+        f"{source.uri}/{name}: none of its first {TRIED} samples can be trained on ({told}); "
+        "pack a dataset whose pictures were fetched"
+    )
+
+
+def _meet() -> None:
+    """Wait for the other processes, where there are any."""
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
+
+
+def _wait(place: LocalStore, key: str) -> ModelRecord:
+    """The record that the first process writes."""
+    _meet()
+    record = _finished(place, key)
+    if record is None:
+        raise TrainError(f"{place.uri}: the first process left no record; see its message")
+    return record
+
+
+def read_metrics(place: LocalStore) -> list[dict[str, Any]]:
+    """The lines of metrics by step, the last of each: a part that was repeated stands once."""
+    path = place.root / METRICS
+    if not path.is_file():
+        return []
+    rows: dict[int, dict[str, Any]] = {}
+    for line in path.read_bytes().splitlines():
+        if line.endswith(b"}"):  # one that was cut off by a kill is written again
+            row = orjson.loads(line)
+            rows[row["step"]] = row
+    return [rows[step] for step in sorted(rows)]
+
+
+def _skipped(place: LocalStore) -> dict[str, int]:
+    """Samples that the loader left out, by the name of the error; what was read twice counts so."""
+    path = place.root / SKIPPED
+    counts: dict[str, int] = {}
+    if path.is_file():
+        for line in path.read_bytes().splitlines():
+            if not line.endswith(b"}"):
+                continue
+            found = re.search(r"\((\w+)\(", orjson.loads(line)["error"])
+            name = found[1] if found else "error"
+            counts[name] = counts.get(name, 0) + 1
+    return dict(sorted(counts.items()))
+
+
+def _rates(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Medians over the lines: samples a second, and the share of the time that waits for data."""
+    rates = sorted(row["samples_per_second"] for row in rows)
+    waits = sorted(row["data_seconds"] / max(row["batch_seconds"], 1e-9) for row in rows)
+    return {
+        "samples_per_second": rates[len(rates) // 2],
+        "waiting_for_data": round(waits[len(waits) // 2], 4),
+    }
+
+
+# ---- what is left behind
+
+
+def write_model(place: LocalStore, recipe: Recipe) -> list[File]:
+    """The weights as safetensors, with the configuration that lets open_clip open the folder."""
+    import open_clip
+    import torch
+    from open_clip.factory import get_model_config
+    from safetensors.torch import save_file
+
+    open_clip.add_model_config(MODELS)
+    latest = place.root / RUN / "run" / "checkpoints" / "epoch_latest.pt"
+    state = torch.load(latest, map_location="cpu", weights_only=True)["state_dict"]
+    weights = {name.removeprefix("module."): value.contiguous() for name, value in state.items()}
+    part = place.root / f".part-{WEIGHTS}"
+    save_file(weights, part, metadata={"format": "pt"})
+    part.chmod(0o644)
+    os.replace(part, place.root / WEIGHTS)
+    path = place.root / WEIGHTS
+    file = File(name=WEIGHTS, sha256=sha256_file(path), num_bytes=path.stat().st_size)
+    told = {"model_cfg": get_model_config(recipe.model), "preprocess_cfg": {}}
+    config = orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    return [file, write_bytes(place, CONFIG, config)]
+
+
+def _num_params(place: LocalStore) -> int:
+    from safetensors import safe_open
+
+    with safe_open(place.root / WEIGHTS, framework="pt") as file:
+        return sum(
+            math.prod(file.get_slice(name).get_shape())
+            for name in file.keys()  # noqa: SIM118 - it is no mapping
+            if "running_" not in name and "num_batches" not in name
+        )
+
+
+def loss_curve(rows: list[dict[str, Any]], path: Path) -> None:
+    """Loss and logit scale over the samples seen, as SVG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    samples = [row["samples"] for row in rows]
+    axes.plot(samples, [row["loss"] for row in rows], color="#1f5f99", label="loss")
+    axes.set_xlabel("samples seen")
+    axes.set_ylabel("contrastive loss (nats)")
+    other = axes.twinx()
+    scale = [row["logit_scale"] for row in rows]
+    other.plot(samples, scale, color="#b35900", linestyle="--", label="logit scale")
+    other.set_ylabel("logit scale")
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    figure.savefig(path, metadata={"Date": None})

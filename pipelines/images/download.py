@@ -1,0 +1,401 @@
+"""The pictures of a table of pairs: fetched, checked, made smaller, and written as tars.
+
+Every 10,000 rows of a table become a shard in img2dataset's layout (`pipelines.images.image_tars`), whatever
+failed among them. A shard is the unit of restart; in it many addresses are fetched at once,
+pictures are decoded on threads, and samples stand in the order of the rows. In the end a record
+says how much of the pool was still there, by reason: it goes with every dataset that is packed from
+these tars.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import IO, Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from datacomp.errors import PoolError
+from pipelines.execution.executors import MapTasks
+from pipelines.execution.progress import short
+from pipelines.execution.progress import step as progress_step
+from pipelines.formats.pool import Pool
+from pipelines.formats.readers import ShardError
+from pipelines.formats.tars import END, Member, samples, tar_bytes
+from pipelines.formats.uid_lists import uid_of
+from pipelines.formats.writers import write_table
+from pipelines.images import image_tars
+from pipelines.images.fetch import Fetcher, FetchError, FetchOptions, open_fetcher
+from pipelines.images.image_tars import NO_DOWNLOAD, NO_PICTURE, SUCCESS, Row
+from pipelines.images.pairs import DAMAGED, UID
+from pipelines.images.resize import PictureRefused, ResizeOptions, keep
+from pipelines.records import (
+    AssetRecord,
+    AssetWork,
+    File,
+    Frozen,
+    digest,
+    made_by,
+    now,
+    sha256_bytes,
+)
+from pipelines.storage.base import (
+    DeterminismError,
+    Done,
+    Store,
+    attempt_name,
+    commit,
+    done_name,
+    find_done,
+    open_store,
+    write_bytes,
+)
+from pipelines.storage.chain import RECORD, standing
+
+ROWS = 10_000
+DECODERS = 2  # threads of one process that decode
+COLUMNS = {"url": "url", "text": "caption", UID: "uid", "face_bboxes": "boxes", "sha256": "sha256"}
+
+
+class DownloadOptions(Frozen):
+    """How pictures are fetched and kept. `changed`: what becomes of one with another sha256."""
+
+    fetch: FetchOptions = FetchOptions()
+    resize: ResizeOptions = ResizeOptions()
+    changed: Literal["drop", "keep"] = "drop"
+    rows_per_shard: int = ROWS
+
+    def content(self) -> dict[str, Any]:
+        """What of it decides which pictures there are; not how many are fetched at once."""
+        fetch = self.fetch.model_dump(mode="json", exclude={"connections", "allow"})
+        return self.model_dump(mode="json", exclude={"fetch"}) | {"fetch": fetch}
+
+
+class ShardTask(Frozen):
+    """Rows `begin` to `begin + rows` of one table, to one shard. `retry`: only what had failed."""
+
+    uri: str
+    key: str
+    shard: int
+    tables: str
+    table: str
+    begin: int
+    rows: int
+    options: DownloadOptions
+    retry: bool = False
+
+
+def download(
+    pool: Pool,
+    *,
+    out: str,
+    map_tasks: MapTasks,
+    options: DownloadOptions | None = None,
+    retry_failed: bool = False,
+) -> AssetRecord:
+    """Fetch the pictures of a pool's tables; returns the record of what was there.
+
+    Run again, it goes on with the shards that are missing; with `retry_failed`, rows that had
+    failed are tried again, and the shards that gain by it are replaced. PoolError for a folder that
+    holds the pictures of another pool, or fetched with other options.
+    """
+    started = now()
+    options = options or DownloadOptions()
+    store = open_store(out)
+    work = AssetWork(
+        name="pictures", licence="of each picture's owner", inputs=(), parameters=options.content()
+    )
+    parents = {"pool": pool.record.id}
+    key = AssetRecord.key_of(work=work, parents=parents)
+    before = standing(
+        store,
+        key=key,
+        kind=AssetRecord,
+        other="another pool, or other options",
+    )
+    if before is not None and not retry_failed:
+        return before
+    if retry_failed and before is None:
+        raise PoolError(f"{store.uri} is not finished; fetch it first without --retry-failed")
+    tasks = plan(pool, store, key, options, retry=retry_failed)
+    files: dict[int, tuple[File, ...]] = {}
+    counts: Counter[str] = Counter()
+    with progress_step(
+        "fetch pictures", total=sum(task.rows for task in tasks), unit="rows"
+    ) as bar:
+
+        def settle(index: int, done: Done) -> None:
+            files[index] = _settle(store, tasks[index].shard, done)
+            counts.update(done.counts)
+            there = counts[SUCCESS] / max(counts["rows"], 1)
+            bar.at(counts["rows"], extra=f"{there:.1%} there")
+
+        done = map_tasks(run_shard, tasks, on_result=settle)
+        bar.note(f"{short(counts[SUCCESS])} pictures")
+    record = AssetRecord.seal(
+        work=work,
+        parents=parents,
+        outputs=[file for index in range(len(tasks)) for file in files[index]],
+        counts=dict(sorted(counts.items())),
+        made_by=made_by(started, locations={"tables": pool.uri, "out": store.uri}),
+    )
+    write_bytes(store, RECORD, record.to_json())
+    for one in done:
+        store.remove(done_name(one.key))
+    return record
+
+
+def plan(
+    pool: Pool, store: Store, key: str, options: DownloadOptions, *, retry: bool = False
+) -> list[ShardTask]:
+    """The shards of a pool's tables in order, each of one table."""
+    source = open_store(pool.uri)
+    tasks: list[ShardTask] = []
+    for shard in pool.shards:
+        total = num_rows(source, shard.name)
+        for begin in range(0, total, options.rows_per_shard):
+            number = len(tasks)
+            mark = ""
+            if retry:
+                beside = f"{image_tars.shard_name(number)}.parquet"
+                mark = sha256_bytes(store.read_bytes(beside))
+            tasks.append(
+                ShardTask(
+                    uri=store.uri,
+                    key=f"d-{number:08d}-{digest([key, shard.sha256, begin, mark])[:16]}",
+                    shard=number,
+                    tables=pool.uri,
+                    table=shard.name,
+                    begin=begin,
+                    rows=min(options.rows_per_shard, total - begin),
+                    options=options,
+                    retry=retry,
+                )
+            )
+    return tasks
+
+
+def num_rows(store: Store, name: str) -> int:
+    """Rows of a parquet file, from its footer. ShardError when it is none."""
+    with store.open(name) as file:
+        try:
+            return int(pq.read_metadata(file).num_rows)
+        except DAMAGED as error:
+            raise ShardError(f"{store.uri}/{name} is not a parquet file: {error}") from None
+
+
+def _settle(store: Store, shard: int, done: Done) -> tuple[File, ...]:
+    """Give a shard's files the names that the resharder and img2dataset know."""
+    stem = image_tars.shard_name(shard)
+    named = []
+    for file, name in zip(
+        done.files, (f"{stem}.tar", f"{stem}.parquet", f"{stem}_stats.json"), strict=True
+    ):
+        store.move(file.name, name)
+        named.append(file.model_copy(update={"name": name}))
+    return tuple(named)
+
+
+# ---- one shard
+
+
+@dataclass
+class Wanted:
+    """A row of the table: what is fetched, and what it is checked against."""
+
+    key: str
+    uid: str | None
+    url: str | None
+    caption: str | None
+    boxes: list[list[float]] | None
+    sha256: str | None
+
+    def row(self, status: str, **more: Any) -> Row:
+        return Row(
+            uid=self.uid or "",
+            caption=self.caption,
+            url=self.url,
+            key=self.key,
+            status=status,
+            **more,
+        )
+
+    def failed(self, status: str, reason: str, told: str = "") -> Row:
+        message = reason if told in ("", reason) else f"{reason}: {told}"
+        return self.row(status, error_message=message)
+
+
+def run_shard(task: ShardTask) -> Done:
+    """Fetch one shard and commit it; where another attempt was first, that one counts."""
+    store = open_store(task.uri)
+    standing = find_done(store, task.key)
+    if standing is not None:
+        return standing
+    done = asyncio.run(_fetch_shard(task, store))
+    try:
+        return commit(store, done)
+    except DeterminismError:  # the net answered otherwise
+        first = find_done(store, task.key)
+        assert first is not None
+        for file in done.files:
+            store.remove(file.name)
+        return first
+
+
+async def _fetch_shard(task: ShardTask, store: Store) -> Done:
+    wanted = read_rows(task)
+    found: dict[str, Row] = {}
+    pictures: dict[str, bytes] = {}  # of an earlier download
+    if task.retry:
+        found, pictures = _before(task, store)
+    places: dict[str, tuple[int, int]] = {}
+    gate = asyncio.Semaphore(task.options.fetch.connections)
+    with tempfile.TemporaryFile() as spool, ThreadPoolExecutor(DECODERS) as decoders:
+        async with open_fetcher(task.options.fetch) as fetcher:
+
+            async def one(row: Wanted) -> None:
+                async with gate:
+                    found[row.key], data = await _fetch_row(row, task.options, fetcher, decoders)
+                if data:
+                    places[row.key] = (spool.seek(0, 2), len(data))
+                    spool.write(data)
+
+            await asyncio.gather(*(one(row) for row in wanted if row.key not in pictures))
+        rows = [found[row.key] for row in wanted]
+        files = _write(task, store, rows, spool, places, pictures)
+    counts = Counter({"rows": len(rows)})
+    for row in rows:
+        counts[SUCCESS if row.status == SUCCESS else f"failed/{image_tars.reason_of(row)}"] += 1
+    return Done(key=task.key, files=files, counts=dict(sorted(counts.items())))
+
+
+async def _fetch_row(
+    wanted: Wanted, options: DownloadOptions, fetcher: Fetcher, decoders: ThreadPoolExecutor
+) -> tuple[Row, bytes]:
+    """What became of one row, and its picture."""
+    if wanted.uid is None or len(wanted.uid) != 32:
+        return wanted.failed(NO_DOWNLOAD, "no_uid"), b""
+    if not wanted.url:
+        return wanted.failed(NO_DOWNLOAD, "bad_url", "there is none"), b""
+    try:
+        async with fetcher.body(wanted.url) as data:
+            sha256 = hashlib.sha256(data).hexdigest()
+            same = wanted.sha256 in (None, "", sha256)
+            if not same and options.changed == "drop":
+                return wanted.failed(NO_DOWNLOAD, "changed", "another sha256 than the table's"), b""
+            loop = asyncio.get_running_loop()
+            kept = await loop.run_in_executor(decoders, keep, data, wanted.boxes, options.resize)
+    except FetchError as error:
+        return wanted.failed(NO_DOWNLOAD, error.reason, str(error)), b""
+    except PictureRefused as error:
+        return wanted.failed(NO_PICTURE, error.reason, str(error)), b""
+    row = wanted.row(
+        SUCCESS,
+        error_message=None if same else "changed",
+        width=kept.width,
+        height=kept.height,
+        original_width=kept.original_width,
+        original_height=kept.original_height,
+        exif=kept.exif,
+        sha256=sha256,
+    )
+    return row, kept.data
+
+
+def read_rows(task: ShardTask) -> list[Wanted]:
+    """The rows of a shard. ShardError names a damaged table, PoolError a missing column."""
+    store = open_store(task.tables)
+    where = f"{store.uri}/{task.table}"
+    with store.open(task.table) as file:
+        try:
+            parquet = pq.ParquetFile(file)
+            there = [name for name in COLUMNS if name in parquet.schema_arrow.names]
+            for name in ("url", "text"):
+                if name not in there:
+                    raise PoolError(
+                        f"{where} has no column {name!r}; pictures are fetched by url, and keep "
+                        "their text"
+                    )
+            table = _slice(parquet, task.begin, task.rows, there)
+            table.validate(full=True)
+        except DAMAGED as error:
+            if isinstance(error, PoolError):
+                raise
+            raise ShardError(f"{where} is damaged: {error}") from None
+    columns = {COLUMNS[name]: table.column(name).to_pylist() for name in there}
+    empty: list[Any] = [None] * table.num_rows
+    if UID not in there:  # a participant's own table
+        pairs = zip(columns["url"], columns["caption"], strict=True)
+        columns["uid"] = [uid_of(url, caption) for url, caption in pairs]
+    given = [columns.get(name, empty) for name in ("uid", "url", "caption", "boxes", "sha256")]
+    return [
+        Wanted(image_tars.key_of(task.shard, number), *values)
+        for number, values in enumerate(zip(*given, strict=True))
+    ]
+
+
+def _slice(parquet: pq.ParquetFile, begin: int, rows: int, columns: Sequence[str]) -> pa.Table:
+    """Rows of a file, reading only the row groups that they lie in."""
+    groups: list[int] = []
+    first = start = 0
+    for number in range(parquet.metadata.num_row_groups):
+        size = parquet.metadata.row_group(number).num_rows
+        if first < begin + rows and first + size > begin:
+            if not groups:
+                start = first
+            groups.append(number)
+        first += size
+    return parquet.read_row_groups(groups, columns=list(columns)).slice(begin - start, rows)
+
+
+def _before(task: ShardTask, store: Store) -> tuple[dict[str, Row], dict[str, bytes]]:
+    """The rows that an earlier download of this shard has, and its pictures, by key."""
+    stem = image_tars.shard_name(task.shard)
+    with store.open(f"{stem}.parquet") as file:
+        rows = {row["key"]: Row.model_validate(row) for row in pq.read_table(file).to_pylist()}
+    pictures = {}
+    with tar_bytes(store, f"{stem}.tar") as data:
+        for sample in samples(data, f"{store.uri}/{stem}.tar"):
+            member = _picture(sample)
+            pictures[member.key.decode()] = bytes(data[member.start : member.start + member.size])
+    return rows, pictures
+
+
+def _picture(sample: Sequence[Member]) -> Member:
+    return next(member for member in sample if member.extension == "jpg")
+
+
+def _write(
+    task: ShardTask,
+    store: Store,
+    rows: Sequence[Row],
+    spool: IO[bytes],
+    places: dict[str, tuple[int, int]],
+    before: dict[str, bytes],
+) -> tuple[File, ...]:
+    """Tar, table and stats of a shard, under names of this attempt."""
+    stem = f"work/{image_tars.shard_name(task.shard)}"
+    with store.create(attempt_name(stem, ".tar")) as out:
+        for row in rows:
+            if row.status != SUCCESS:
+                continue
+            if row.key in places:
+                begin, size = places[row.key]
+                spool.seek(begin)
+                data = spool.read(size)
+            else:
+                data = before[row.key]
+            out.write(image_tars.sample(row, data))
+        out.write(END)
+    pictures = sum(row.status == SUCCESS for row in rows)
+    return (
+        out.file(num_rows=pictures),
+        write_table(store, attempt_name(stem, ".parquet"), image_tars.table_of(rows)),
+        write_bytes(store, attempt_name(stem, ".json"), image_tars.stats_of(rows)),
+    )

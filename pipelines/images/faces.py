@@ -1,0 +1,143 @@
+"""Faces of a pool's pictures at resharding: blurred there, or named in each sample's json.
+
+A map says which table has the boxes of which tars, as the reference's resharder reads it:
+
+    {"first": {"parquet": "metadata/a.parquet", "shards": ["shards/00000000.tar", ...]}, ...}
+
+Paths are taken from the folder of the map; tars are known by their names. Blurred pictures become
+WebP. (mlfoundations/datacomp, resharder: --blur-metadata-map, --apply-blur,
+--inject-blur-metadata; here a row that is missing is an error, and the quality is a number)
+"""
+
+from __future__ import annotations
+
+import io
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow.parquet as pq
+from PIL import Image
+from pydantic import Field, TypeAdapter, ValidationError
+
+from datacomp.errors import PackError
+from pipelines import kernels
+from pipelines.images.pairs import DAMAGED, UID
+from pipelines.images.resize import blur, on_white
+from pipelines.records import Frozen
+from pipelines.schema import STRING
+from pipelines.storage.base import open_store
+
+BOXES = "face_bboxes"
+PICTURE = "jpg"
+Boxes = list[list[float]]
+
+
+class FaceOptions(Frozen):
+    """What is done about faces: `map` is the address of the map."""
+
+    map: str
+    apply: bool = Field(False, description="blur them; the picture becomes WebP")
+    inject: bool = Field(False, description="add the boxes to the json as face_bboxes")
+    quality: int = Field(100, ge=1, le=100, description="of the WebP")
+
+
+class Entry(Frozen):
+    """One table of the map, and its tars."""
+
+    parquet: str
+    shards: tuple[str, ...]
+
+
+class Faces:
+    """The boxes of one tar's samples."""
+
+    def __init__(self, options: FaceOptions, tar: str) -> None:
+        self.options = options
+        place = table_of(options.map, tar)
+        self._where = place
+        self._boxes = _read(place)
+
+    def change(self, uid: tuple[int, int], members: dict[str, bytes]) -> bool:
+        """Blur and name the faces in the members of a sample; whether anything was blurred.
+
+        PackError when the table has no row for the sample, or its picture does not decode.
+        """
+        boxes = self._boxes.get(uid)
+        if boxes is None:
+            raise PackError(
+                f"{self._where} has no row for the uid {uid[0]:016x}{uid[1]:016x}; the map names "
+                "another table than this tar was made from"
+            )
+        if self.options.inject:
+            told = orjson.loads(members["json"]) | {BOXES: boxes}
+            members["json"] = orjson.dumps(told)
+        if not self.options.apply or not boxes or PICTURE not in members:
+            return False
+        members["webp"] = self._blurred(uid, members.pop(PICTURE), boxes)
+        return True
+
+    def _blurred(self, uid: tuple[int, int], data: bytes, boxes: Boxes) -> bytes:
+        out = io.BytesIO()
+        try:
+            with Image.open(io.BytesIO(data)) as opened:
+                picture = on_white(opened)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise PackError(
+                f"the picture of {uid[0]:016x}{uid[1]:016x} does not decode: {error}"
+            ) from None
+        blur(picture, boxes).save(out, "WEBP", quality=self.options.quality)
+        return out.getvalue()
+
+
+@lru_cache(maxsize=4)
+def _entries(address: str) -> dict[str, str]:
+    """The table of each tar, by the tar's name. PackError for a map of another form."""
+    folder, _, name = address.rpartition("/")
+    store = open_store(folder or ".")
+    try:
+        told = TypeAdapter(dict[str, Entry]).validate_json(store.read_bytes(name))
+    except FileNotFoundError:
+        raise PackError(f"there is no map of faces {address}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise PackError(f"{address}: {where}: {first['msg']}") from None
+    tables: dict[str, str] = {}
+    for entry in told.values():
+        place = entry.parquet
+        if "://" not in place and not place.startswith("/"):
+            place = f"{folder or '.'}/{place}"
+        for shard in entry.shards:
+            tar = shard.rpartition("/")[2]
+            if tables.setdefault(tar, place) != place:
+                raise PackError(f"{address} names two tables for the tar {tar}")
+    return tables
+
+
+def table_of(address: str, tar: str) -> str:
+    """The table that the map names for a tar."""
+    tables = _entries(address)
+    name = tar.rpartition("/")[2]
+    if name not in tables:
+        raise PackError(f"{address} names no table for the tar {name}")
+    return tables[name]
+
+
+@lru_cache(maxsize=2)
+def _read(place: str) -> dict[tuple[int, int], Boxes]:
+    """The boxes of every row of a table, by uid."""
+    folder, _, name = place.rpartition("/")
+    with open_store(folder or ".").open(name) as file:
+        try:
+            table = pq.read_table(file, columns=[UID, BOXES])
+        except DAMAGED as error:
+            raise PackError(f"{place} is no table with {UID} and {BOXES}: {error}") from None
+    uids: Any = table.column(UID).combine_chunks().cast(STRING)
+    high, low, bad = kernels.uids.parse(uids)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise PackError(f"{place}, row {row}: the uid is {uids[row].as_py()!r}")
+    boxes = [found or [] for found in table.column(BOXES).to_pylist()]
+    return dict(zip(zip(high.tolist(), low.tolist(), strict=True), boxes, strict=True))

@@ -1,0 +1,444 @@
+"""The resharder: the samples of a list of uids, copied from a pool's tars into training shards.
+
+Each sample comes as often as its uid stands in the list, as `UID-0`, `UID-1`, ... one after the
+other, its members in the order of their extensions and with their bytes untouched. Input shards
+are cut into groups of neighbours; a group's output depends on nothing else, so one process, many,
+or a cluster write the same bytes. In the end all output shards are numbered through in the order of
+the groups. (Gadre et al. 2023; the layout of the reference's resharder, which training reads)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from datacomp.errors import PackError
+from pipelines.execution.executors import MapTasks
+from pipelines.execution.once import once
+from pipelines.execution.progress import step as progress_step
+from pipelines.formats.tars import END, Member, TarError, header, padding, samples, tar_bytes
+from pipelines.formats.uid_lists import (
+    Subset,
+    check_sorted,
+    load_subset,
+    look_up,
+    sha256_of,
+    write_subset,
+)
+from pipelines.formats.writers import write_array
+from pipelines.images.faces import FaceOptions, Faces
+from pipelines.job import load_array
+from pipelines.records import File, Frozen, digest
+from pipelines.storage.base import (
+    Done,
+    Store,
+    attempt_name,
+    done_name,
+    find_done,
+    open_store,
+    write_bytes,
+)
+
+META, SAMPLE_IDS, SHARDS = "meta.json", "sample_ids.npy", "shards.json"
+SHARD_SIZE = 10_000
+GROUP_SHARDS = 64
+WRITE_BYTES = 1 << 20
+NUMBERED = 32  # output shards that one task numbers
+Part = bytes | memoryview
+
+
+class GroupTask(Frozen):
+    """Neighbouring input shards, and where their samples go."""
+
+    uri: str
+    key: str
+    group: int
+    input_uri: str
+    shards: tuple[str, ...]
+    subset: str
+    shard_size: int
+    quarantine: bool
+    dry_run: bool
+    faces: FaceOptions | None = None
+    step: int = 0
+
+
+class Packed(Frozen):
+    """What a packing did. `missing`: different uids of the list that no sample has."""
+
+    processed_count: int
+    output_count: int
+    output_shard_count: int
+    missing: int
+    skipped: dict[str, int]
+    shards: tuple[File, ...]
+    blur_count: int = 0
+
+
+def pack(
+    input_uri: str,
+    subset: str,
+    *,
+    out: str,
+    map_tasks: MapTasks,
+    shards: Sequence[str] | None = None,
+    shard_size: int = SHARD_SIZE,
+    group_shards: int = GROUP_SHARDS,
+    output_format: str = "{:08d}.tar",
+    stats_format: str = "{:08d}_stats.json",
+    faces: FaceOptions | None = None,
+    overwrite: bool = False,
+    quarantine: bool = False,
+    dry_run: bool = False,
+) -> Packed:
+    """Copy the samples of `subset` (a sorted .npy or raw file of `u8,u8`) from tars to new ones.
+
+    `shards` names some of the tars; all are taken otherwise, whatever their numbers. `out` gets the
+    tars, a stats file each, `meta.json`, `sample_ids.npy` and `shards.json` with hashes; it must be
+    empty, unless it holds this very packing unfinished, or `overwrite` says to empty it first. With
+    `quarantine`, the good samples of a damaged tar are taken and the fault is counted. `faces` says
+    whether faces are blurred or named on the way.
+
+    SubsetError for a list that is unsorted or of another type, PackError for a full folder;
+    TarError names a damaged tar.
+    """
+    source, store = open_store(input_uri), open_store(out)
+    names = _tars(source) if shards is None else list(shards)
+    ids = load_subset(subset)
+    check_sorted(ids, subset)
+    asked = [source.uri, names, sha256_of(ids), shard_size, group_shards, quarantine]
+    work = digest(asked if faces is None else [*asked, faces.model_dump()])
+    if not dry_run:
+        standing = _claim(store, work, overwrite=overwrite)
+        if standing is not None:
+            return standing
+    groups = [names[a:b] for a, b in pairwise([*range(0, len(names), group_shards), len(names)])]
+    tasks = [
+        GroupTask(
+            uri=store.uri,
+            key=f"pack-{number:05d}-{work[:16]}",
+            group=number,
+            input_uri=source.uri,
+            shards=tuple(group),
+            subset=subset,
+            shard_size=shard_size,
+            quarantine=quarantine,
+            dry_run=dry_run,
+            faces=faces,
+        )
+        for number, group in enumerate(groups)
+    ]
+    done = _map(tasks, store, map_tasks, dry_run=dry_run)
+    missing = _missing(store, ids, done)
+    packed: tuple[File, ...] = ()
+    if not dry_run:
+        packed = _number(store, done, output_format, stats_format, map_tasks)
+    skipped: dict[str, int] = {}
+    for one in done:
+        for reason, number in one.stats["skipped"].items():
+            skipped[reason] = skipped.get(reason, 0) + number
+    result = Packed(
+        processed_count=sum(one.counts["processed"] for one in done),
+        output_count=sum(one.counts["output"] for one in done),
+        output_shard_count=len(packed),
+        missing=missing,
+        skipped=skipped,
+        shards=packed,
+        blur_count=sum(one.counts.get("blurred", 0) for one in done),
+    )
+    if not dry_run:
+        _finish(store, result, ids, done, names)
+    return result
+
+
+def _tars(store: Store) -> list[str]:
+    names = [entry.name for entry in store.list() if entry.name.endswith(".tar")]
+    if not names:
+        raise PackError(f"there are no .tar files below {store.uri}")
+    return names
+
+
+def _claim(store: Store, work: str, *, overwrite: bool) -> Packed | None:
+    """Make the folder that of this work; what it gave when it is finished."""
+    marker = f"work-{work[:16]}.json"
+    if store.exists(marker):
+        if store.exists(META):
+            return Packed.model_validate(orjson.loads(store.read_bytes(SHARDS)))
+        return None
+    there = list(store.list())
+    if there and not overwrite:
+        raise PackError(
+            f"{store.uri} is not empty (it has {there[0].name}); choose another --out, or give "
+            "--overwrite to empty it"
+        )
+    for entry in there:
+        store.remove(entry.name)
+    write_bytes(store, marker, b"{}")
+    return None
+
+
+def _map(
+    tasks: Sequence[GroupTask], store: Store, map_tasks: MapTasks, *, dry_run: bool
+) -> list[Done]:
+    run = run_dry if dry_run else run_group
+    found = {} if dry_run else {task.key: find_done(store, task.key) for task in tasks}
+    missing = [task for task in tasks if found.get(task.key) is None]
+    with progress_step("pack", total=len(tasks), unit="groups") as bar:
+        bar.advance(len(tasks) - len(missing))
+        fresh = map_tasks(run, missing, on_result=lambda *_: bar.advance())
+    made: dict[str, Done] = {task.key: one for task, one in zip(missing, fresh, strict=True)}
+    return [made.get(task.key) or _there(found[task.key]) for task in tasks]
+
+
+def _there(done: Done | None) -> Done:
+    assert done is not None
+    return done
+
+
+# ---- one group
+
+
+@once
+def run_group(task: GroupTask, store: Store) -> Done:
+    """Copy the samples of one group of input shards."""
+    return _group(task, store)
+
+
+def run_dry(task: GroupTask) -> Done:
+    """Count what would be copied."""
+    return _group(task, None)
+
+
+def _group(task: GroupTask, store: Store | None) -> Done:
+    output = None if store is None else _Output(store, task)
+    ids = load_subset(task.subset)
+    leading = np.ascontiguousarray(ids["f0"])  # or every search would copy it out
+    source = open_store(task.input_uri)
+    processed, copied, blurred = 0, 0, 0
+    skipped: dict[str, int] = {}
+    found: list[npt.NDArray[np.int64]] = []
+    try:
+        for name in task.shards:
+            with tar_bytes(source, name) as data:
+                where = f"{source.uri}/{name}"
+                entries, uids = _read(data, where, task.quarantine, skipped)
+                wanted = np.array(uids, dtype=np.uint64).reshape(-1, 2)
+                first, count = look_up(ids, wanted[:, 0], wanted[:, 1], leading=leading)
+                processed += len(entries)
+                copied += int(count.sum())
+                found.append(first[count > 0])
+                if output is not None:
+                    faces = Faces(task.faces, name) if task.faces else None
+                    for place in np.flatnonzero(count).tolist():
+                        uid = b"%016x%016x" % uids[place]
+                        parts = _parts(data, entries[place])
+                        if faces is not None:
+                            changed = {suffix: bytes(part) for suffix, part in parts}
+                            blurred += faces.change(uids[place], changed)
+                            parts = sorted(changed.items())
+                        output.add(parts, uid, int(count[place]))
+                    output.flush()  # what is held lies in this tar
+    except BaseException:
+        if output is not None:
+            output.abandon()
+        raise
+    files = () if output is None else output.close()
+    places = np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
+    told: dict[str, Any] = {"skipped": dict(sorted(skipped.items()))}
+    if store is None:
+        told["found"] = places
+    else:
+        name = attempt_name(f"work/{task.group:05d}-found", ".npy")
+        files = (*files, write_array(store, name, places))
+    counts = {"processed": processed, "output": copied}
+    if task.faces is not None:
+        counts["blurred"] = blurred
+    return Done(key=task.key, files=files, counts=counts, stats=told)
+
+
+def _read(
+    data: memoryview, where: str, quarantine: bool, skipped: dict[str, int]
+) -> tuple[list[list[Member]], list[tuple[int, int]]]:
+    """The samples of a tar that have a uid, and the uids."""
+    entries: list[list[Member]] = []
+    uids: list[tuple[int, int]] = []
+    try:
+        for sample in samples(data, where):
+            uid = _uid(data, sample)
+            if isinstance(uid, str):
+                skipped[uid] = skipped.get(uid, 0) + 1
+                continue
+            entries.append(sample)
+            uids.append(uid)
+    except TarError:
+        if not quarantine:
+            raise
+        skipped["damaged_tar"] = skipped.get("damaged_tar", 0) + 1
+    return entries, uids
+
+
+def _parts(data: memoryview, sample: Sequence[Member]) -> list[tuple[str, Part]]:
+    """The members of a sample by extension, in order."""
+    ordered = sorted(sample, key=lambda member: member.extension)
+    return [(m.extension, data[m.start : m.start + m.size]) for m in ordered]
+
+
+def _uid(data: memoryview, sample: Sequence[Member]) -> tuple[int, int] | str:
+    """The uid of a sample as two numbers, or why it has none."""
+    for member in sample:
+        if member.extension == "json":
+            try:
+                uid = orjson.loads(data[member.start : member.start + member.size])["uid"]
+            except (orjson.JSONDecodeError, KeyError, TypeError):
+                return "json_without_uid"
+            if not isinstance(uid, str) or len(uid) > 32:
+                return "no_uid"
+            try:
+                number = int(uid, 16)
+            except ValueError:
+                return "no_uid"
+            return number >> 64, number & 0xFFFF_FFFF_FFFF_FFFF
+    return "no_json"
+
+
+class _Output:
+    """Output tars of one group, `shard_size` samples each."""
+
+    def __init__(self, store: Store, task: GroupTask) -> None:
+        self._store, self._task = store, task
+        self._writer: Any = None
+        self._held: list[bytes | memoryview] = []
+        self._held_bytes = 0
+        self._samples = 0
+        self._files: list[File] = []
+
+    def add(self, parts: Sequence[tuple[str, Part]], uid: bytes, copies: int) -> None:
+        for copy in range(copies):
+            if self._writer is None:
+                stem = f"work/{self._task.group:05d}-{len(self._files):05d}"
+                self._writer = self._store.create(attempt_name(stem, ".tar"))
+                self._writer.__enter__()
+            for extension, part in parts:
+                name = b"%b-%d.%b" % (uid, copy, extension.encode("ascii"))
+                size = len(part)
+                self._held += (header(name, size), part, padding(size))
+                self._held_bytes += size
+            if self._held_bytes >= WRITE_BYTES:
+                self.flush()
+            self._samples += 1
+            if self._samples == self._task.shard_size:
+                self._end()
+
+    def flush(self) -> None:
+        """Write what is held: few large pieces cost less than many small ones."""
+        if self._held:
+            self._writer.write(b"".join(self._held))
+        self._held, self._held_bytes = [], 0
+
+    def _end(self) -> None:
+        self.flush()
+        writer, self._writer = self._writer, None
+        writer.write(END)
+        writer.__exit__(None, None, None)
+        self._files.append(writer.file(num_rows=self._samples))
+        self._samples = 0
+
+    def close(self) -> tuple[File, ...]:
+        if self._writer is not None:
+            self._end()
+        return tuple(self._files)
+
+    def abandon(self) -> None:
+        if self._writer is not None:
+            self._writer.__exit__(RuntimeError, RuntimeError("abandoned"), None)
+
+
+# ---- the end
+
+
+def _missing(store: Store, ids: Subset, done: Sequence[Done]) -> int:
+    """Different uids of the list that stood in no tar."""
+    seen = np.zeros(len(ids), dtype=bool)
+    for one in done:
+        there = one.stats.get("found")
+        seen[load_array(store, one.files[-1].name) if there is None else there] = True
+    first = np.ones(len(ids), dtype=bool)
+    first[1:] = ids[1:] != ids[:-1]
+    return int((first & ~seen).sum())
+
+
+class NumberTask(Frozen):
+    """Output shards, and the names that they and their stats files get."""
+
+    uri: str
+    files: tuple[File, ...]
+    names: tuple[str, ...]
+    stats: tuple[str, ...]
+
+
+def run_number(task: NumberTask) -> tuple[File, ...]:
+    """Give shards their names. Done again after a crash, it changes nothing."""
+    store = open_store(task.uri)
+    named = []
+    for file, name, stats in zip(task.files, task.names, task.stats, strict=True):
+        store.move(file.name, name)
+        write_bytes(store, stats, orjson.dumps({"successes": file.num_rows}))
+        named.append(file.model_copy(update={"name": name}))
+    return tuple(named)
+
+
+def _number(
+    store: Store, done: Sequence[Done], output_format: str, stats_format: str, map_tasks: MapTasks
+) -> tuple[File, ...]:
+    """Number the output shards through, in the order of the groups.
+
+    On a bucket a new name is a copy, so this too is shared among the workers.
+    """
+    files = [file for one in done for file in one.files[:-1]]
+    tasks = [
+        NumberTask(
+            uri=store.uri,
+            files=tuple(files[first : first + NUMBERED]),
+            names=tuple(output_format.format(n) for n in _places(first, files)),
+            stats=tuple(stats_format.format(n) for n in _places(first, files)),
+        )
+        for first in range(0, len(files), NUMBERED)
+    ]
+    return tuple(file for some in map_tasks(run_number, tasks) for file in some)
+
+
+def _places(first: int, files: Sequence[File]) -> range:
+    return range(first, min(first + NUMBERED, len(files)))
+
+
+def _finish(
+    store: Store, result: Packed, ids: Subset, done: Sequence[Done], names: Sequence[str]
+) -> None:
+    write_subset(store, SAMPLE_IDS, ids)
+    write_bytes(store, SHARDS, result.model_dump_json(indent=2).encode())
+    meta = {
+        **result.model_dump(exclude={"shards"}),
+        "input_shards": len(names),
+        "subset_sha256": sha256_of(ids),
+        "subset_size": len(ids),
+    }
+    for one in done:
+        store.remove(one.files[-1].name)
+    write_bytes(store, META, orjson.dumps(meta, option=orjson.OPT_INDENT_2))
+    for one in done:
+        store.remove(done_name(one.key))
+
+
+def iter_samples(uri: str) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Key and members of every sample of a folder of tars, for tests and small uses."""
+    store = open_store(uri)
+    for name in _tars(store):
+        data = memoryview(store.read_bytes(name))
+        for sample in samples(data, f"{store.uri}/{name}"):
+            content = {m.extension: bytes(data[m.start : m.start + m.size]) for m in sample}
+            yield sample[0].key.decode(), content

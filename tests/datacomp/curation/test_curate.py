@@ -1,0 +1,410 @@
+"""Lists of uids: equal to the reference's, for any number of workers, and refused input."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from datacomp.curation.curate import bucket_of, curate
+from pipelines import kernels
+from pipelines.assets.catalogue import AssetError, Assets
+from pipelines.execution.executors import ProcessMap, map_here
+from pipelines.formats.pool import open_pool
+from pipelines.formats.readers import ShardError
+from pipelines.images import pairs
+from pipelines.operators import PipelineError
+from pipelines.pipeline import Pipeline
+from pipelines.schema import STRING
+
+BASELINES = Path(__file__).parents[3] / "datacomp" / "baselines"
+ENGLISH = {"caption_language": {"keep": ["en"], "model": "column", "column": "fasttext_ftz"}}
+NEAR = {"near_targets": {"centroids": "centroids.npy", "targets": "target_embeddings.npy"}}
+TOKENS = {"caption_size": {"min_words": 2, "min_characters": 6, "words": "fasttext"}}
+
+
+def share(arch: str, fraction: float) -> dict[str, Any]:
+    by = f"clip_{arch}_similarity_score"
+    return {"select": {"by": by, "fraction": fraction, "ties": "reference", "missing": "drop"}}
+
+
+CASES: dict[str, list[Any]] = {
+    "no_filter": [],
+    "basic_filter": [ENGLISH, {"caption_size": {}}, {"picture_size": {}}],
+    "clip_l14_f30": [share("l14", 0.3)],
+    "clip_l14_f01": [share("l14", 0.01)],
+    "clip_b32_f30": [share("b32", 0.3)],
+    "clip_b32_t25": [{"clip_score": {"arch": "b32", "min_score": 0.25}}],
+    "clip_b32_t28": [{"clip_score": {"arch": "b32", "min_score": 0.28}}],
+    "clip_l14_t0243": [{"clip_score": {"arch": "l14", "min_score": 0.243}}],
+    "laion2b": [
+        {"clip_score": {"arch": "b32", "min_score": 0.28}},
+        {"caption_language": {"keep": ["en"], "model": "column", "column": "gcld3"}},
+    ],
+    "text_based": [ENGLISH, "synset_words"],
+    "image_based": [ENGLISH, TOKENS, NEAR],
+    "image_based_x_l14_f30": [share("l14", 0.3), ENGLISH, TOKENS, NEAR],
+    "image_based_x_b32_t25": [
+        {"clip_score": {"arch": "b32", "min_score": 0.25}},
+        ENGLISH,
+        TOKENS,
+        NEAR,
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def recorded(fixtures: Path) -> Path:
+    return fixtures / "datacomp" / "filters"
+
+
+@pytest.fixture(scope="module")
+def labelled(recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recorded pool with the labels that the reference's language models gave."""
+    folder = tmp_path_factory.mktemp("pool") / "metadata"
+    folder.mkdir()
+    facts = pq.read_table(recorded / "row_facts.parquet")
+    for file in sorted((recorded / "metadata").iterdir()):
+        if file.suffix != ".parquet":
+            shutil.copy(file, folder / file.name)
+            continue
+        table = pq.read_table(file)
+        here = facts.filter(pa.compute.equal(facts["shard"], file.name))
+        for name in ("fasttext_ftz", "gcld3"):
+            table = table.append_column(name, here[name])
+        pq.write_table(table, folder / file.name)
+    return folder
+
+
+def needed(recorded: Path) -> Assets:
+    """The recorded centroids, and WordNet where it is installed."""
+    return Assets(folders=(recorded, Path("/usr/share/wordnet")))
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_lists_are_those_of_the_reference(
+    name: str, recorded: Path, labelled: Path, tmp_path: Path
+) -> None:
+    pipeline = Pipeline.from_steps(CASES[name], name=name, assets=needed(recorded))
+    try:
+        for step in pipeline.steps:
+            step.operator.load(pipeline.assets)
+    except AssetError as error:
+        pytest.skip(str(error))
+    pool = open_pool(str(labelled))
+    out = tmp_path / "out"
+    result = curate(pipeline, pool, out=str(out), map_tasks=map_here)
+    expected = recorded / "expected" / f"{name}.npy"
+    assert (out / "subset.npy").read_bytes() == expected.read_bytes()
+    assert result.record.counts["rows_out"] == len(np.load(expected))
+
+
+@pytest.mark.parity
+def test_the_compiled_language_model_gives_the_reference_labels(
+    recorded: Path, tmp_path: Path
+) -> None:
+    facts = pq.read_table(recorded / "row_facts.parquet")
+    wanted = sorted(facts.filter(pa.compute.equal(facts["fasttext_ftz"], "en"))["uid"].to_pylist())
+    pipeline = Pipeline.from_steps(["caption_language"], assets=needed(recorded))
+    try:
+        pipeline.steps[0].operator.load(pipeline.assets)
+    except AssetError as error:
+        pytest.skip(str(error))
+    pool = open_pool(str(recorded / "metadata"))
+    curate(pipeline, pool, out=str(tmp_path / "out"), map_tasks=map_here)
+    assert strings(np.load(tmp_path / "out" / "subset.npy")) == wanted
+
+
+def strings(subset: npt.NDArray[Any]) -> list[str]:
+    return [f"{high:016x}{low:016x}" for high, low in subset.tolist()]
+
+
+# ---- pools made here
+
+
+def write_tables(
+    folder: Path, *, tables: int = 3, rows: int = 500, features: int = 8, **changes: Any
+) -> Path:
+    """Seeded tables with features; `changes` replaces columns of the first one."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(1)
+    for number in range(tables):
+        uids = [f"{a:016x}{b:016x}" for a, b in rng.integers(0, 1 << 62, (rows, 2)).tolist()]
+        uids[1] = uids[0]
+        columns: dict[str, Any] = {
+            "uid": uids,
+            "text": [f"a photo of thing {n}" for n in range(rows)],
+            "original_width": rng.integers(50, 900, rows),
+            "original_height": rng.integers(50, 900, rows),
+            "clip_l14_similarity_score": rng.random(rows),
+        }
+        if number == 0:
+            columns |= changes
+        pq.write_table(pa.table(columns), folder / f"{number:02d}.parquet")
+        arrays = rng.standard_normal((rows, features)).astype(np.float16)
+        np.savez(folder / f"{number:02d}.npz", l14_img=arrays)
+    return folder
+
+
+def uids_of(folder: Path) -> list[str]:
+    tables = [pq.read_table(file) for file in sorted(folder.glob("*.parquet"))]
+    return sorted(uid for table in tables for uid in table["uid"].to_pylist())
+
+
+@pytest.mark.parametrize("buckets", [1, 7])
+def test_any_number_of_workers_and_parts_writes_the_same_bytes(
+    tmp_path: Path, buckets: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datacomp.curation import curate as module
+
+    folder = write_tables(tmp_path / "in")
+    pool = open_pool(str(folder))
+    steps = [{"picture_size": {}}, share("l14", 0.5)]
+    pipeline = Pipeline.from_steps(steps, name="p")
+    one = curate(pipeline, pool, out=str(tmp_path / "one"), map_tasks=map_here)
+    monkeypatch.setattr(module, "BUCKET_BYTES", pool.num_bytes // buckets)
+    two = curate(pipeline, pool, out=str(tmp_path / "two"), map_tasks=ProcessMap(2))
+    assert one.record.id == two.record.id
+    assert one.summary.stats == two.summary.stats
+    written = (tmp_path / "one" / "subset.npy").read_bytes()
+    assert written == (tmp_path / "two" / "subset.npy").read_bytes()
+    assert not list((tmp_path / "two").glob("work/*"))
+    again = curate(pipeline, pool, out=str(tmp_path / "two"), map_tasks=map_here)
+    assert again.skipped
+
+
+def test_no_step_keeps_every_uid_as_often_as_it_stands(tmp_path: Path) -> None:
+    folder = write_tables(tmp_path / "in")
+    out = tmp_path / "out"
+    curate(Pipeline.from_steps([]), open_pool(str(folder)), out=str(out), map_tasks=map_here)
+    subset = np.load(out / "subset.npy")
+    assert subset.dtype == kernels.uids.SUBSET
+    assert strings(subset) == uids_of(folder)
+    assert len(set(strings(subset))) == len(subset) - 3
+
+
+def test_only_columns_that_a_step_reads_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+    plain = pairs.read_table
+
+    def watched(store: Any, name: str, columns: Any, **options: Any) -> Any:
+        asked.append(sorted(columns))
+        return plain(store, name, columns, **options)
+
+    monkeypatch.setattr("datacomp.curation.curate.read_table", watched)
+    folder = write_tables(tmp_path / "in", tables=1)
+    steps = [share("l14", 0.5), {"picture_size": {}}]
+    out = str(tmp_path / "out")
+    curate(Pipeline.from_steps(steps), open_pool(str(folder)), out=out, map_tasks=map_here)
+    scores = ["clip_l14_similarity_score", "uid"]
+    assert asked == [scores, ["original_height", "original_width", "uid"]]
+
+
+def test_a_threshold_is_compared_in_the_precision_of_the_column(tmp_path: Path) -> None:
+    for number, type_ in enumerate((np.float32, np.float64)):
+        scores = np.full(500, 0.28, dtype=type_)
+        folder = write_tables(tmp_path / f"in{number}", tables=1, clip_l14_similarity_score=scores)
+        steps = [{"clip_score": {"arch": "l14", "min_score": 0.28}}]
+        out = str(tmp_path / f"out{number}")
+        pool = open_pool(str(folder))
+        result = curate(Pipeline.from_steps(steps), pool, out=out, map_tasks=map_here)
+        assert result.record.counts["rows_out"] == 500
+
+
+def test_scores_that_are_missing_go_and_are_counted(tmp_path: Path) -> None:
+    scores = np.linspace(0, 1, 500)
+    scores[::10] = np.nan
+    folder = write_tables(tmp_path / "in", tables=1, clip_l14_similarity_score=scores)
+    steps = [{"clip_score": {"arch": "l14", "min_score": 0.5}}]
+    out = str(tmp_path / "out")
+    pool = open_pool(str(folder))
+    stats = curate(Pipeline.from_steps(steps), pool, out=out, map_tasks=map_here).summary.stats
+    assert stats.step(0).reasons["no_score"] == 50
+    assert stats.rows_out + stats.step(0).rejected == 500
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize(
+    "uid", ["", "abc", "A" * 32, "g" * 32, "0" * 33, None, "\u0660" * 32, "0" * 31 + "\n"]
+)
+def test_what_is_no_uid_is_refused_or_counted(tmp_path: Path, uid: str | None) -> None:
+    uids: list[str | None] = [f"{n:032x}" for n in range(500)]
+    uids[7] = uid
+    folder = write_tables(tmp_path / "in", tables=1, uid=pa.array(uids, STRING))
+    pipeline, pool = Pipeline.from_steps([]), open_pool(str(folder))
+    with pytest.raises(PipelineError, match=r"row 7: the uid is .*, expected 32 lower-case"):
+        curate(pipeline, pool, out=str(tmp_path / "a"), map_tasks=map_here)
+    done = curate(pipeline, pool, out=str(tmp_path / "b"), map_tasks=map_here, quarantine=True)
+    assert done.record.counts == {"rows_in": 500, "rows_out": 499, "errors": 1}
+
+
+def test_missing_columns_and_features_are_named(tmp_path: Path) -> None:
+    folder = write_tables(tmp_path / "in", tables=1)
+    pool = open_pool(str(folder))
+    with pytest.raises(PipelineError, match="no column 'clip_b32_similarity_score'"):
+        curate(
+            Pipeline.from_steps([{"clip_score": {"arch": "b32", "min_score": 0}}]),
+            pool,
+            out=str(tmp_path / "a"),
+            map_tasks=map_here,
+        )
+    near = {"near_targets": {"centroids": "c.npy", "targets": "c.npy"}}
+    np.save(tmp_path / "c.npy", np.eye(8, dtype=np.float32))
+    pipeline = Pipeline.from_steps([near], assets=Assets(folders=(tmp_path,)))
+
+    def refused(match: str) -> None:
+        with pytest.raises((ShardError, PipelineError), match=match):
+            curate(pipeline, pool, out=str(tmp_path / "b"), map_tasks=map_here)
+
+    npz = folder / "00.npz"
+    whole = npz.read_bytes()
+    np.savez(npz, l14_img=np.zeros((499, 8), np.float16))
+    refused("499 rows, but the table beside it has 500")
+    np.savez(npz, b32_img=np.zeros((500, 8), np.float16))
+    refused("there is no such array")
+    np.savez(npz, l14_img=np.zeros((500, 9), np.float16))
+    refused("has 9 numbers a picture, the centroids have 8")
+    npz.write_bytes(whole[: len(whole) // 2])
+    refused("00.npz")
+    npz.unlink()
+    refused("is missing: a step reads 'l14_img'")
+
+
+def test_steps_over_the_whole_pool_other_than_selections_are_refused(tmp_path: Path) -> None:
+    folder = write_tables(tmp_path / "in", tables=1)
+    with pytest.raises(PipelineError, match=r"exact_dedup.* is a dedup"):
+        curate(
+            Pipeline.from_steps(["exact_dedup"]),
+            open_pool(str(folder)),
+            out=str(tmp_path / "out"),
+            map_tasks=map_here,
+        )
+
+
+def test_damaged_tables_and_features_never_pass(tmp_path: Path) -> None:
+    """Seeded mutations: an error that names the file, or the result of a table that still reads."""
+    folder = write_tables(tmp_path / "in", tables=1, rows=200)
+    np.save(tmp_path / "c.npy", np.eye(8, dtype=np.float32))
+    near = {"near_targets": {"centroids": "c.npy", "targets": "c.npy"}}
+    steps = [{"picture_size": {}}, near]
+    pipeline = Pipeline.from_steps(steps, assets=Assets(folders=(tmp_path,)))
+    rng = np.random.default_rng(0)
+    originals = {name: (folder / name).read_bytes() for name in ("00.parquet", "00.npz")}
+    outcomes = {"refused": 0, "read": 0}
+    for attempt in range(400):
+        name = ("00.parquet", "00.npz")[attempt % 2]
+        data = bytearray(originals[name])
+        if rng.random() < 0.3:
+            data = data[: rng.integers(0, len(data))]
+        for place in rng.integers(0, max(len(data), 1), rng.integers(1, 6)).tolist():
+            if data:
+                data[place % len(data)] = int(rng.integers(0, 256))
+        for other, content in originals.items():
+            (folder / other).write_bytes(content)
+        (folder / name).write_bytes(bytes(data))
+        out = tmp_path / f"out{attempt}"
+        try:
+            pool = open_pool(str(folder))
+            done = curate(pipeline, pool, out=str(out), map_tasks=map_here, quarantine=True)
+        except (ShardError, PipelineError) as error:
+            outcomes["refused"] += str(folder) in str(error) or "00." in str(error)
+            continue
+        done.summary.stats.check()
+        outcomes["read"] += 1
+    assert sum(outcomes.values()) == 400
+    assert outcomes["refused"] > 100
+
+
+# ---- order
+
+
+def test_uids_sort_as_their_digits_do() -> None:
+    rng = np.random.default_rng(5)
+    high = rng.integers(0, 50, 4000).astype(np.uint64) << np.uint64(58)
+    low = rng.integers(0, 1 << 63, 4000).astype(np.uint64)
+    low[::3] = low[0]
+    order = kernels.uids.order(high, low)
+    made = list(zip(high[order].tolist(), low[order].tolist(), strict=True))
+    assert made == sorted(zip(high.tolist(), low.tolist(), strict=True))
+    for buckets in (1, 2, 7, 1000):
+        parts = bucket_of(high[order], buckets)
+        assert (np.diff(parts) >= 0).all()
+        assert parts.max() < buckets
+
+
+def test_baselines_are_pipelines() -> None:
+    published = 0
+    for file in BASELINES.glob("*.yaml"):
+        pipeline = Pipeline.load(file)
+        assert pipeline.name == file.stem
+        published += "Gadre et al. 2023" in pipeline.description
+    assert published == 7
+
+
+@pytest.mark.parametrize("ties", ["row", "keep", "reference"])
+def test_tables_that_are_counted_together_have_the_same_cut(
+    ties: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_tables(tmp_path / "in", tables=5, rows=60)
+    for path in folder.glob("*.parquet"):  # many rows of one score
+        table = pq.read_table(path)
+        scores = np.round(table.column("clip_l14_similarity_score").to_numpy(), 1)
+        place = table.schema.get_field_index("clip_l14_similarity_score")
+        table = table.set_column(place, "clip_l14_similarity_score", pa.array(scores))
+        pq.write_table(table, path)
+    by = {"by": "clip_l14_similarity_score", "fraction": 0.37, "ties": ties, "missing": "drop"}
+    lists = []
+    for name, most in (("one", 1000), ("two", 2), ("all", 1)):
+        monkeypatch.setattr("pipelines.global_steps.group_keys.MAX_COUNTS", most)
+        pipeline = Pipeline.from_steps([{"select": by}])
+        out = tmp_path / name
+        curate(pipeline, open_pool(str(folder)), out=str(out), map_tasks=map_here)
+        lists.append((out / "subset.npy").read_bytes())
+    assert lists[0] == lists[1] == lists[2]
+
+
+def test_captions_with_nul_pass_and_captions_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    folder = write_tables(tmp_path / "in", tables=1, rows=3)
+    path = next(folder.glob("*.parquet"))
+    whole = pq.read_table(path)
+    place = whole.schema.get_field_index("text")
+    pipeline = Pipeline.from_steps([{"caption_size": {"min_words": 2, "min_characters": 3}}])
+    for name, raw, kept in (
+        ("nul", [b"two\x00words here", b"\x00", b"\x00 \x00"], 2),
+        ("surrogate", [b"a lone \xed\xa0\x80 half", b"b", b"c"], None),
+        ("cut", [b"cut off \xe2\x82", b"b", b"c"], None),
+    ):
+        offsets = np.cumsum([0, *map(len, raw)]).astype(np.int32)
+        buffers = [None, pa.py_buffer(offsets.tobytes()), pa.py_buffer(b"".join(raw))]
+        column = pa.Array.from_buffers(pa.string(), 3, buffers)
+        pq.write_table(whole.set_column(place, "text", column), path)
+        out = str(tmp_path / name)
+        if kept is None:
+            with pytest.raises(ShardError, match="damaged"):
+                curate(pipeline, open_pool(str(folder)), out=out, map_tasks=map_here)
+        else:
+            done = curate(pipeline, open_pool(str(folder)), out=out, map_tasks=map_here)
+            assert done.record.counts["rows_out"] == kept
+
+
+def test_a_selection_by_a_column_that_is_empty_is_refused(tmp_path: Path) -> None:
+    folder = write_tables(tmp_path / "in", tables=2, rows=5)
+    for path in folder.glob("*.parquet"):
+        table = pq.read_table(path)
+        place = table.schema.get_field_index("clip_l14_similarity_score")
+        empty = pa.nulls(table.num_rows, pa.float64())
+        pq.write_table(table.set_column(place, "clip_l14_similarity_score", empty), path)
+    pipeline = Pipeline.from_steps([share("l14", 0.3)])
+    with pytest.raises(PipelineError, match="none of the 10 rows has a score"):
+        curate(pipeline, open_pool(str(folder)), out=str(tmp_path / "out"), map_tasks=map_here)

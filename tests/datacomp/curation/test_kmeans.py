@@ -1,0 +1,78 @@
+"""Centroids: found where they are planted, the same again, and what is refused."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from datacomp.curation.kmeans import assign, kmeans, train_centroids
+from pipelines.formats.pool import Pool, open_pool
+from pipelines.image_text.clusters import nearest
+from pipelines.records import AssetRecord, parse_record
+
+
+def planted(rows: int = 3000) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((6, 16)).astype(np.float32) * 5
+    points = centres[rng.integers(0, 6, rows)] + rng.standard_normal((rows, 16)) * 0.1
+    return points.astype(np.float32), centres
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Pool:
+    points, _ = planted()
+    folder = tmp_path / "pool"
+    folder.mkdir()
+    for number, part in enumerate(np.array_split(points, 3)):
+        pq.write_table(
+            pa.table({"uid": [f"{n:032x}" for n in range(len(part))]}), folder / f"{number}.parquet"
+        )
+        np.savez(folder / f"{number}.npz", l14_img=part.astype(np.float16))
+    return open_pool(str(folder))
+
+
+def test_planted_clusters_are_found() -> None:
+    points, centres = planted()
+    found, spread = kmeans(points, 24, rounds=20, seed=1)
+    distance = np.linalg.norm(found[:, None] - centres[None], axis=2)
+    assert (distance.min(axis=0) < 0.5).all()  # every centre has a centroid
+    assert spread[-1] < 0.2
+    assert all(later <= earlier + 1e-4 for earlier, later in pairwise(spread))
+
+
+def test_a_row_goes_to_the_nearest_centroid() -> None:
+    rng = np.random.default_rng(2)
+    rows = rng.standard_normal((500, 8)).astype(np.float32)
+    centroids = rng.standard_normal((30, 8)).astype(np.float32)
+    found, _ = assign(rows, centroids)
+    plain = ((rows[:, None] - centroids[None]) ** 2).sum(axis=2).argmin(axis=1)
+    assert (found == plain).all()
+    inner = (rows @ centroids.T).argmax(axis=1)
+    assert (nearest(rows, centroids) == inner).all()
+
+
+def test_empty_clusters_take_half_of_a_large_one() -> None:
+    rows = np.repeat(np.eye(4, dtype=np.float32), 50, axis=0)
+    found, _ = kmeans(rows, 8, rounds=5, seed=0)
+    assert len(np.unique(found, axis=0)) > 4
+    assert np.isfinite(found).all()
+
+
+def test_the_file_has_a_record_and_is_the_same_again(pool: Pool, tmp_path: Path) -> None:
+    one = train_centroids(pool, tmp_path / "a.npy", clusters=8, rounds=3, sample=0.5)
+    two = train_centroids(pool, tmp_path / "b" / "a.npy", clusters=8, rounds=3, sample=0.5)
+    assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b" / "a.npy").read_bytes()
+    assert one.id == two.id
+    assert 1300 < one.counts["rows"] < 1700
+    beside = (tmp_path / "a.npy.record.json").read_bytes()
+    assert isinstance(parse_record(beside, source="beside"), AssetRecord)
+
+
+def test_too_few_rows_are_refused(pool: Pool, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"3000 rows of l14_img .* fewer than 5000 clusters"):
+        train_centroids(pool, tmp_path / "a.npy", clusters=5000)

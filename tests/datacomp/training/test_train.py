@@ -1,0 +1,238 @@
+"""Training: open_clip's loop under a recipe, the same after a kill, the same batch in parts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+from safetensors.numpy import load_file
+
+from datacomp.errors import BatchError, TrainError
+from datacomp.recipe import Recipe
+from datacomp.training.train import METRICS, WEIGHTS, read_metrics, train
+from pipelines.records import ModelRecord, RecordError, parse_record
+from pipelines.storage.base import LocalStore
+
+ROOT = Path(__file__).parents[3]
+
+
+def run(packed: Path, recipe: Recipe, out: Path, **options) -> ModelRecord:
+    return train(str(packed / "packed"), recipe=recipe, seed=0, out=str(out), **options)
+
+
+@pytest.fixture(scope="module")
+def trained(
+    packed_pictures: Path, small_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    out = tmp_path_factory.mktemp("trained") / "model"
+    run(packed_pictures, small_recipe, out)
+    return out
+
+
+def read(folder: Path) -> ModelRecord:
+    return parse_record((folder / "record.json").read_bytes(), source="record")
+
+
+def test_a_training_leaves_a_record_weights_metrics_and_a_curve(trained: Path) -> None:
+    record = read(trained)
+    assert record.counts["steps"] == 12
+    assert record.results["samples_seen"] == 12 * 32
+    rows = read_metrics(LocalStore(trained))
+    assert [row["step"] for row in rows] == list(range(12))
+    assert [row["samples"] for row in rows] == [32 * n for n in range(1, 13)]
+    assert rows[0]["loss"] == pytest.approx(np.log(32), abs=0.3)  # chance among 32
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert rows[-1]["logit_scale"] == pytest.approx(1 / 0.07, rel=0.05)
+    assert rows[1]["learning_rate"] == pytest.approx(1e-3)  # warmup of two steps
+    left = {path.name for path in trained.iterdir()}
+    assert left >= {WEIGHTS, METRICS, "open_clip_config.json", "loss.svg", "log.txt"}
+    assert "open_clip" not in left
+    assert b"samples seen" in (trained / "loss.svg").read_bytes()
+    skipped = record.made_by.figures["skipped/UnidentifiedImageError"]
+    assert skipped > 0  # two pictures of the pool do not decode; they are told of, not hidden
+
+
+def test_open_clip_opens_the_folder(trained: Path) -> None:
+    import open_clip
+    import torch
+
+    model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{trained}")
+    stored = load_file(trained / WEIGHTS)
+    for name, value in model.state_dict().items():
+        np.testing.assert_array_equal(value.numpy(), stored[name])
+    tokens = open_clip.get_tokenizer(f"local-dir:{trained}")(["a red circle"])
+    assert model.encode_text(tokens).shape == (1, 64)
+    from PIL import Image
+
+    picture = transform(Image.new("RGB", (40, 30)))
+    assert picture.shape == (3, 32, 32)
+    assert torch.isfinite(model.encode_image(picture[None])).all()
+
+
+def test_the_same_again_gives_the_same_weights_and_id(
+    trained: Path, packed_pictures: Path, small_recipe: Recipe, tmp_path: Path
+) -> None:
+    again = run(packed_pictures, small_recipe, tmp_path / "again")
+    assert again.id == read(trained).id
+    other = train(
+        str(packed_pictures / "packed"), recipe=small_recipe, seed=1, out=str(tmp_path / "other")
+    )
+    assert other.outputs[0].sha256 != again.outputs[0].sha256
+
+
+@pytest.mark.slow
+def test_loaders_do_not_change_the_number_of_steps(
+    packed_pictures: Path, small_recipe: Recipe, tmp_path: Path
+) -> None:
+    record = run(packed_pictures, small_recipe, tmp_path / "three", loader_workers=3)
+    assert record.counts["steps"] == 12
+    again = run(packed_pictures, small_recipe, tmp_path / "again", loader_workers=3)
+    assert again.id == record.id
+
+
+def test_a_batch_in_parts_moves_the_weights_alike(
+    packed_pictures: Path, small_recipe: Recipe, tmp_path: Path
+) -> None:
+    """The same samples, the same contrast over all 32: the same steps, up to rounding."""
+    recipe = small_recipe.model_copy(update={"samples": 4 * 32, "num_checkpoints": 1})
+    one = run(packed_pictures, recipe, tmp_path / "one")
+    four = run(packed_pictures, recipe, tmp_path / "four", max_batch=8)
+    assert four.made_by.figures["parts"] == 4
+    assert four.counts["steps"] == one.counts["steps"]
+    losses = [
+        [row["loss"] for row in read_metrics(LocalStore(tmp_path / name))]
+        for name in ("one", "four")
+    ]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+
+
+COMMAND = [sys.executable, "-m", "datacomp", "train", "--scale", "tiny"]
+
+
+def command(packed: Path, recipe_file: Path, out: Path) -> list[str]:
+    named = ["--recipe", str(recipe_file), "--data", str(packed / "packed"), "--out", str(out)]
+    return [*COMMAND, *named]
+
+
+@pytest.mark.slow
+def test_killed_in_its_second_part_it_ends_with_the_same_model(
+    trained: Path, packed_pictures: Path, recipe_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "killed"
+    told = command(packed_pictures, recipe_file, out)
+    process = subprocess.Popen(told, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not any(row["step"] >= 5 for row in read_metrics(LocalStore(out))):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (out / "record.json").exists(), "it was killed before its end"
+    done = subprocess.run(told, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "ETA" in done.stderr
+    record = read(out)
+    assert record.made_by.figures["resumed"] == 1
+    assert record.id == read(trained).id
+
+
+@pytest.mark.slow
+def test_two_processes_of_torchrun_share_the_batch(
+    packed_pictures: Path, recipe_file: Path, tmp_path: Path
+) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    told = command(packed_pictures, recipe_file, tmp_path / "two")
+    done = subprocess.run(
+        [*torchrun, "--master-port", "0", "--rdzv-backend", "c10d", *told[1:]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("model ") == 1, "only the first process prints"
+    record = read(tmp_path / "two")
+    assert record.made_by.figures["gpus"] == 2
+    assert record.counts["steps"] == 12
+    rows = read_metrics(LocalStore(tmp_path / "two"))
+    assert rows[-1]["samples"] == 12 * 32
+    assert rows[-1]["loss"] < rows[0]["loss"]
+
+
+# ---- what is refused
+
+
+def test_gpus_that_cannot_share_the_batch_are_refused_before_anything(
+    packed_pictures: Path, small_recipe: Recipe, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(TrainError, match="3 processes were started, but MASTER_ADDR does not say"):
+        run(packed_pictures, small_recipe, tmp_path / "x")
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    with pytest.raises(BatchError, match=r"3 GPUs cannot share the batch of 32 .*: 1, 2, 4"):
+        run(packed_pictures, small_recipe, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_shards_that_changed_are_refused(
+    packed_pictures: Path, small_recipe: Recipe, tmp_path: Path
+) -> None:
+    shutil.copytree(packed_pictures, tmp_path / "copy")
+    shard = tmp_path / "copy" / "packed" / "00000001.tar"
+    shard.write_bytes(shard.read_bytes()[:-700])
+    with pytest.raises(TrainError, match=r"00000001\.tar has \d+ bytes, its record says \d+"):
+        run(tmp_path / "copy", small_recipe, tmp_path / "x")
+
+
+def test_shards_without_a_picture_that_decodes_are_refused(
+    small_recipe: Recipe, tmp_path: Path
+) -> None:
+    from datacomp.commands import find
+    from datacomp.curation.curate import curate
+    from datacomp.packing.pack import pack_dataset
+    from pipelines.execution.executors import map_here
+    from pipelines.formats.pool import open_pool
+    from tests.datacomp.image_pool import write_pictures
+
+    write_pictures(tmp_path / "pool", tars=1, per_tar=40, broken=40)
+    pool = open_pool(str(tmp_path / "pool" / "metadata"))
+    curate(find("no_filter"), pool, out=str(tmp_path / "d"), map_tasks=map_here)
+    pack_dataset(
+        str(tmp_path / "d"), recipe=small_recipe, out=str(tmp_path / "packed"), map_tasks=map_here
+    )
+    with pytest.raises(TrainError, match=r"none of its first 64 .*40x a picture that"):
+        run(tmp_path, small_recipe, tmp_path / "x")
+
+
+def test_a_folder_of_other_work_is_refused(
+    trained: Path, packed_pictures: Path, small_recipe: Recipe, tmp_path: Path
+) -> None:
+    with pytest.raises(RecordError, match="other shards"):
+        train(str(packed_pictures / "packed"), recipe=small_recipe, seed=2, out=str(trained))
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "work.json").write_bytes(orjson.dumps({"key": "other"}))
+    with pytest.raises(RecordError, match="holds another training, unfinished"):
+        run(packed_pictures, small_recipe, tmp_path / "half")
+    with pytest.raises(RecordError, match="dataset record; expected packed shards"):
+        train(
+            str(packed_pictures / "dataset"), recipe=small_recipe, seed=0, out=str(tmp_path / "y")
+        )
+
+
+def test_a_loss_that_is_no_number_stops_the_training(
+    packed_pictures: Path, small_recipe: Recipe, tmp_path: Path
+) -> None:
+    wild = small_recipe.model_copy(update={"learning_rate": 1e30, "warmup_steps": 0})
+    with pytest.raises(TrainError, match=r"the loss is nan at step \d+"):
+        run(packed_pictures, wild, tmp_path / "x")
+    assert not (tmp_path / "x" / "record.json").exists()

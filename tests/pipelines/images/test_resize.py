@@ -1,0 +1,127 @@
+"""A downloaded picture as the pool keeps it, and bytes that are none."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines.images.resize import PictureRefused, ResizeOptions, fitted, keep
+
+OPTIONS = ResizeOptions()
+
+
+def encoded(picture: Image.Image, format: str = "PNG", **options: object) -> bytes:
+    out = io.BytesIO()
+    picture.save(out, format, **options)
+    return out.getvalue()
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def opened(data: bytes) -> Image.Image:
+    picture = Image.open(io.BytesIO(data))
+    picture.load()
+    return picture
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted"),
+    [
+        ((512, 512), (512, 512)),
+        ((513, 100), (512, 100)),
+        ((1024, 512), (512, 256)),
+        ((100, 30), (100, 30)),
+        ((100_000, 1), (512, 1)),
+    ],
+)
+def test_only_what_is_bigger_gets_smaller(size: tuple[int, int], wanted: tuple[int, int]) -> None:
+    assert fitted(*size, 512) == wanted
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_every_format_becomes_a_jpeg_of_the_right_size(format: str) -> None:
+    kept = keep(encoded(Image.new("RGB", (1200, 600), "navy"), format), None, OPTIONS)
+    picture = opened(kept.data)
+    assert (picture.format, picture.size) == ("JPEG", (512, 256))
+    assert (kept.width, kept.height) == (512, 256)
+    assert (kept.original_width, kept.original_height) == (1200, 600)
+    assert np.abs(np.asarray(picture)[..., 2].astype(int) - 128).max() < 6
+
+
+def test_what_is_transparent_is_white() -> None:
+    kept = keep(encoded(Image.new("RGBA", (20, 20), (255, 0, 0, 0))), None, OPTIONS)
+    assert np.asarray(opened(kept.data)).min() > 250
+
+
+def test_a_face_is_blurred_and_the_rest_is_not() -> None:
+    picture = noise(200, 200)
+    plain = np.asarray(opened(keep(encoded(picture), None, OPTIONS).data)).astype(int)
+    boxes = [[0.4, 0.4, 0.6, 0.6]]
+    hidden = np.asarray(opened(keep(encoded(picture), boxes, OPTIONS).data)).astype(int)
+    assert hidden[90:110, 90:110].std() < 0.35 * plain[90:110, 90:110].std()
+    assert np.array_equal(hidden[:40], plain[:40])
+    shown = ResizeOptions(blur_faces=False)
+    assert np.array_equal(np.asarray(opened(keep(encoded(picture), boxes, shown).data)), plain)
+
+
+@pytest.mark.parametrize("boxes", [[], [[0.5, 0.5, 0.5, 0.5]], [[-1.0, -1.0, 2.0, 2.0]]])
+def test_boxes_without_extent_or_beyond_the_picture_do_no_harm(boxes: list[list[float]]) -> None:
+    assert opened(keep(encoded(noise(50, 40)), boxes, OPTIONS).data).size == (50, 40)
+
+
+def bomb(side: int) -> bytes:
+    """A PNG of side x side black pixels in few bytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
+
+    head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    rows = zlib.compress(bytes((side // 8 + 1) * side), 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def test_a_bomb_is_refused_before_it_is_decoded() -> None:
+    data = bomb(20_000)
+    assert len(data) < 100_000
+    with pytest.raises(PictureRefused) as error:
+        keep(data, None, OPTIONS)
+    assert error.value.reason == "too_many_pixels"
+
+
+@pytest.mark.parametrize("data", [b"", b"GIF89a", b"<svg/>", b"\xff\xd8\xff", b"x" * 10_000])
+def test_bytes_that_are_no_picture_are_refused(data: bytes) -> None:
+    with pytest.raises(PictureRefused) as error:
+        keep(data, None, OPTIONS)
+    assert error.value.reason == "not_a_picture"
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF"])
+def test_damaged_pictures_are_kept_or_refused_and_nothing_else(format: str) -> None:
+    good = encoded(noise(64, 48), format)
+    rng = np.random.default_rng(len(good))
+    kept = 0
+    reasons = set()
+    for _ in range(220):
+        data = bytearray(good)
+        if rng.random() < 0.3:
+            del data[int(rng.integers(len(data))) :]
+        for _ in range(int(rng.integers(0, 12))):
+            if data:
+                data[int(rng.integers(len(data)))] = int(rng.integers(256))
+        try:
+            opened(keep(bytes(data), None, OPTIONS).data)
+            kept += 1
+        except PictureRefused as error:
+            reasons.add(error.reason)
+    assert "not_a_picture" in reasons
+    assert reasons <= {"not_a_picture", "too_many_pixels"}
+    assert 0 < kept < 220
