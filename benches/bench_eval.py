@@ -100,9 +100,9 @@ def measure(
     import torch
     from tokenizers import Tokenizer
 
-    from dclm.model import OpenLM
+    from dclm.eval_model import OpenLMScorer
     from dclm.recipe import ModelConfig
-    from dclm.scoring import OpenLMScorer
+    from dclm.training.model import OpenLM
     from evals.language import Prompts
     from evals.tasks import kind_of, load_task, read_data
 

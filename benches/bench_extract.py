@@ -27,7 +27,7 @@ import zstandard
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding
 
-from dclm.extract import ExtractTask, extract
+from dclm.pool.extract import ExtractTask, extract
 from pipelines.formats.warc import ExtractOptions, html_to_text
 
 ROOT = Path(__file__).parent.parent

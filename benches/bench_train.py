@@ -40,14 +40,14 @@ from torch.distributed.fsdp import FSDPModule
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from dclm import tokenizer  # noqa: E402
-from dclm.model import OpenLM  # noqa: E402
-from dclm.parallel import build, fast_attention, processes  # noqa: E402
+from dclm.packing import tokenizer  # noqa: E402
+from dclm.packing.loader import Sequences  # noqa: E402
+from dclm.packing.pack import pack  # noqa: E402
 from dclm.plan import GPUS, micro_batch  # noqa: E402
 from dclm.recipe import Recipe, load_recipe, lr, num_steps  # noqa: E402
-from dclm.sequences import Sequences  # noqa: E402
-from dclm.tokens import pack  # noqa: E402
-from dclm.train import train  # noqa: E402
+from dclm.training.model import OpenLM  # noqa: E402
+from dclm.training.parallel import build, fast_attention, processes  # noqa: E402
+from dclm.training.train import train  # noqa: E402
 from pipelines.execution.executors import map_here  # noqa: E402
 from pipelines.records import (  # noqa: E402
     DatasetRecord,

@@ -45,8 +45,8 @@ from pipelines.operators import PipelineError
 
 if TYPE_CHECKING:
     from dclm.plan import Plan
+    from dclm.pool.remote_pool import Cost
     from dclm.recipe import Recipe
-    from dclm.remote_pool import Cost
 
 EXIT_CODES |= {
     PlanError: USAGE,
@@ -97,7 +97,7 @@ def train_quality(
     json: Json = False,
 ) -> None:
     """Train the quality classifier of the tiny scale; the result is an asset with a record."""
-    from dclm import quality
+    from dclm.curation import quality
 
     if scale != "tiny":
         raise PipelineError(
@@ -136,12 +136,12 @@ def pack(
     json: Json = False,
 ) -> None:
     """Turn a dataset into the training data of a scale's recipe."""
-    from dclm import tokens
+    from dclm.packing import pack
     from dclm.recipe import load_recipe
     from pipelines.storage.base import open_store
     from pipelines.storage.chain import read_chain, write_chain
 
-    tokens.pack(
+    pack.pack(
         dataset,
         recipe=load_recipe(recipe or scale),
         out=packed,
@@ -185,8 +185,8 @@ def pool(
     json: Json = False,
 ) -> None:
     """Build the tiny pool; of larger ones tell files, bytes, hours and cost, then fetch (--yes)."""
-    from dclm import pool as pools
-    from dclm import remote_pool
+    from dclm.pool import pool as pools
+    from dclm.pool import remote_pool
     from pipelines.formats.pool import open_pool
     from pipelines.storage.base import open_store
     from pipelines.storage.chain import RECORD
@@ -293,7 +293,7 @@ def extract(
     json: Json = False,
 ) -> None:
     """Turn WARC or WET files into documents; run it again to go on where it stopped."""
-    from dclm import extract as extracting
+    from dclm.pool import extract as extracting
     from pipelines.formats.warc import ExtractOptions
     from pipelines.storage.base import open_store
 
@@ -307,8 +307,8 @@ def extract(
     )
     names = None if files is None else extracting.read_list(files)
     parameters: dict[str, object] = {}
-    if tokens is not None:
-        take = extracting.warcs_for(tokens)
+    if pack is not None:
+        take = extracting.warcs_for(pack)
     if take is not None:
         known = names or [entry.name for entry in extracting.warcs_below(open_store(input))]
         names = extracting.select_warcs(known, take, seed=seed, exclude=exclude)
@@ -350,10 +350,10 @@ def register_shards(
     json: Json = False,
 ) -> None:
     """Let shards of open_lm's own tools be trained on; their models cannot be submitted."""
-    from dclm import tokens
+    from dclm.packing import pack
     from dclm.recipe import load_recipe
 
-    tokens.register(folder, recipe=load_recipe(recipe or scale))
+    pack.register(folder, recipe=load_recipe(recipe or scale))
     show_record(folder, json=json)
 
 
@@ -379,7 +379,7 @@ def plan(
     chosen = load_recipe(recipe or scale)
     sequences = None
     if packed is not None:
-        from dclm.sequences import Sequences
+        from dclm.packing.loader import Sequences
 
         sequences = Sequences(packed, recipe=chosen).num_sequences
     made = planning.plan(
@@ -461,7 +461,7 @@ def export(
     json: Json = False,
 ) -> None:
     """Write a trained model in another format."""
-    from dclm import export as exporting
+    from dclm.training import export as exporting
 
     names = exporting.export(model, to=to, out=folder)
     if json:
@@ -480,8 +480,8 @@ def _progress(recipe: Recipe) -> Callable[[int, int, float, float], None] | None
         nonlocal last
         if time.monotonic() - last < LINE_SECONDS:
             return
-        from dclm.parallel import peak_flops
         from dclm.plan import progress_line
+        from dclm.training.parallel import peak_flops
 
         last = time.monotonic()
         peak = peak_flops()

@@ -29,7 +29,7 @@ def packed_words(tmp_path_factory: pytest.TempPathFactory):
     """Recipe and folder of 1,000 packed documents; read them, do not change them."""
     import data_sets
 
-    from dclm.tokens import pack
+    from dclm.packing.pack import pack
     from pipelines.execution.executors import map_here
 
     folder = tmp_path_factory.mktemp("words")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dclm import tokenizer
+from dclm.packing import tokenizer
 from dclm.recipe import Recipe
 from pipelines.records import DatasetRecord, DatasetWork, File, made_by, now, sha256_file
 from pipelines.storage.base import open_store, write_bytes

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dclm.metrics import read_metrics
-from dclm.train import train
+from dclm.training.train import train
 
 
 class StoppedError(RuntimeError):

@@ -41,7 +41,7 @@ class Claim:
 
 
 def _train_quality(current: Round) -> object:
-    from dclm.quality import train_quality
+    from dclm.curation.quality import train_quality
 
     return train_quality(workspace=current.workspace, map_tasks=current.map_tasks)
 
@@ -134,7 +134,7 @@ def report(claim: Claim, entries: dict[str, Entry]) -> tuple[str, bool]:
 
 def labels_table(files: list[Path], workspace: str) -> str:
     """How well the quality classifier finds what people labelled good."""
-    from dclm.quality import labelled_auc
+    from dclm.curation.quality import labelled_auc
 
     auc = [labelled_auc(path, workspace=workspace) for path in files]
     lines = [

@@ -247,7 +247,7 @@ def test_a_run_on_s3_opens_as_a_ray_dataset(bucket: str) -> None:
 def test_extraction_from_a_bucket_to_a_bucket_is_that_of_folders(
     bucket: str, tmp_path: Path
 ) -> None:
-    from dclm.extract import extract_all
+    from dclm.pool.extract import extract_all
 
     (tmp_path / "in").mkdir()
     source = open_store(f"{bucket}/in")

@@ -22,8 +22,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dclm.model import OpenLM, load_state_dict
 from dclm.recipe import ModelConfig
+from dclm.training.model import OpenLM, load_state_dict
 
 Format = Literal["hf", "open_lm"]
 

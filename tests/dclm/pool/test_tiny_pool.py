@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dclm.tiny_pages import ngrams, pages, rows, shares_text
-from dclm.tiny_pool import DEFAULT, Source, TinyPool, build, fetch, load_sources
+from dclm.pool.tiny_pages import ngrams, pages, rows, shares_text
+from dclm.pool.tiny_pool import DEFAULT, Source, TinyPool, build, fetch, load_sources
 from pipelines.assets.packages import members
 from pipelines.formats.warc import ExtractOptions, documents
 
@@ -509,7 +509,7 @@ def test_evaluation_and_positives_need_no_debian() -> None:
 
 def test_documentation_lists_every_source() -> None:
     """docs/tiny-pool.md has a row with each source's package, version, licence and role."""
-    page = (Path(__file__).parents[2] / "docs/tiny-pool.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs/tiny-pool.md").read_text(encoding="utf-8")
     table = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in page.splitlines()]
     listed = [cells[:6] for cells in table if len(cells) == 7]
     for item in load_sources(DEFAULT):

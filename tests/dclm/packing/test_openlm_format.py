@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dclm.openlm_data import (
+from dclm.packing.openlm_format import (
     ManifestRow,
     read_manifest,
     read_tar,

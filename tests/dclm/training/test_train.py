@@ -21,16 +21,16 @@ from safetensors.torch import load_file
 
 from dclm.errors import CheckpointError, Interrupted, TrainingError
 from dclm.metrics import read_metrics
-from dclm.model import OpenLM, load_state_dict
+from dclm.packing.loader import Sequences
 from dclm.recipe import ModelConfig, Recipe, lr, num_steps
-from dclm.sequences import Sequences
-from dclm.train import train
+from dclm.training.model import OpenLM, load_state_dict
+from dclm.training.train import train
 from pipelines.execution.executors import map_here
 from pipelines.formats.readers import ShardError
 from pipelines.records import ModelRecord, RecordError, parse_record
 from pipelines.storage.base import StorageError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def trace(out: Path) -> list[tuple[int, float, float, float]]:
@@ -342,7 +342,7 @@ def test_kill_at_a_random_step_changes_nothing(tmp_path: Path, processes: int, s
         tmp_path, model=shape, tokens=steps * 4 * 32, global_batch_size=4, learning_rate=1e-3
     )
     assert recipe.model.num_params == pytest.approx(4_000_000, rel=0.15)
-    from dclm.tokens import pack
+    from dclm.packing.pack import pack
 
     dataset = data_sets.dataset(tmp_path / "dataset", data_sets.sentences(300, seed=5))
     packed = tmp_path / "packed"
@@ -422,7 +422,7 @@ def test_edited_manifest_is_refused(spoiled, tmp_path: Path) -> None:
 
 def repack(packed: Path, sequences: np.ndarray, num_sequences: int | None = None) -> None:
     """Replace the only shard, and make manifest and record agree with it, or lie about its size."""
-    from dclm.openlm_data import ManifestRow, write_manifest
+    from dclm.packing.openlm_format import ManifestRow, write_manifest
     from pipelines.storage.base import open_store, write_bytes
 
     np.save(packed / "data" / "00000000.npy", sequences)

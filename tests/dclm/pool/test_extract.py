@@ -14,7 +14,7 @@ import pytest
 import zstandard
 
 from dclm.errors import PoolError
-from dclm.extract import extract_all, read_list, select_warcs, warcs_for
+from dclm.pool.extract import extract_all, read_list, select_warcs, warcs_for
 from pipelines.engine.run import RunFailed, run
 from pipelines.execution.executors import ProcessMap, map_here
 from pipelines.execution.monitor import ShardsFailed
@@ -175,7 +175,7 @@ def test_the_tables_of_the_tiny_pool_are_its_documents(
     """Rejected pages lie beside them, and are no shard that a pipeline would read."""
     from types import SimpleNamespace
 
-    from dclm import pool
+    from dclm.pool import pool
 
     place = tmp_path / "pool"
     shutil.copytree(warcs, place / "sources")

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dclm import tokenizer
-from dclm.sequences import Sequences
-from dclm.tokens import pack, register
-from dclm.train import train
+from dclm.packing import tokenizer
+from dclm.packing.loader import Sequences
+from dclm.packing.pack import pack, register
+from dclm.training.train import train
 from pipelines.execution.executors import ProcessMap, map_here
 from pipelines.formats import mix
 from pipelines.formats.readers import ShardError

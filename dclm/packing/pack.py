@@ -26,8 +26,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dclm import tokenizer
-from dclm.openlm_data import ManifestRow, read_manifest, write_manifest, write_tar
+from dclm.packing import tokenizer
+from dclm.packing.openlm_format import ManifestRow, read_manifest, write_manifest, write_tar
 from dclm.recipe import Recipe, TokenizerSpec
 from pipelines.execution.executors import MapTasks
 from pipelines.formats import mix

@@ -15,7 +15,7 @@ import orjson
 import pyarrow.parquet as pq
 import xxhash
 
-from dclm import pool as pools
+from dclm.pool import pool as pools
 from pipelines.execution.executors import MapTasks
 from pipelines.formats.pool import Pool
 from pipelines.records import (

@@ -14,12 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dclm.export import export, read_model, read_open_lm
-from dclm.model import OpenLM, load_state_dict
 from dclm.recipe import ModelConfig
-from dclm.train import train
+from dclm.training.export import export, read_model, read_open_lm
+from dclm.training.model import OpenLM, load_state_dict
+from dclm.training.train import train
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_a_fresh_process_loads_the_export_with_transformers(trained: Path, tmp_p
     np.testing.assert_allclose(np.array(found["logits"]), logits.numpy(), atol=1e-4, rtol=0)
     np.testing.assert_allclose(np.array(found["left"]), logits.numpy(), atol=1e-4, rtol=0)
     assert found["generated"] == greedy[0].tolist()
-    from dclm.tokenizer import Tokenizer
+    from dclm.packing.tokenizer import Tokenizer
 
     encoder = Tokenizer((trained / "tokenizer.json").read_bytes(), name="x", source="x")
     assert [found["ids"]] == encoder.encode(["the time of all"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dclm.loss import head_loss
+from dclm.training.loss import head_loss
 
 IGNORE = 10
 

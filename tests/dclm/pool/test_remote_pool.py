@@ -13,9 +13,9 @@ import orjson
 import pytest
 import zstandard
 
-from dclm import remote_pool
 from dclm.errors import PoolError
-from dclm.remote_pool import RemotePool, cost_of, fetch_all, find, keys_of, root_of
+from dclm.pool import remote_pool
+from dclm.pool.remote_pool import RemotePool, cost_of, fetch_all, find, keys_of, root_of
 from leaderboard.rules import load_benchmark
 from pipelines.assets.catalogue import AssetError, Assets
 from pipelines.engine.run import run
@@ -27,7 +27,7 @@ from pipelines.storage import read_only
 from pipelines.storage.base import LocalStore, StorageError, all_done, open_store, write_bytes
 from tests.http_server import WebServer
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PREFIX = "contrib/datacomp/DCLM-pool/jsonl/crawl=CC-MAIN-2021-10"
 SMALL = RemotePool(scale="400m-1x", variant="extracted", list="small.txt", num_files=4)
 

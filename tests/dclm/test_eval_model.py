@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from dclm.model import OpenLM
+from dclm.eval_model import OpenLMScorer, load, load_openlm, reference_config
 from dclm.recipe import ModelConfig
-from dclm.scoring import OpenLMScorer, load, load_openlm, reference_config
+from dclm.training.model import OpenLM
 from evals.language import requests
 from evals.models import ModelError, Query
 from evals.tasks import kind_of, load_task, read_data

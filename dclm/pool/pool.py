@@ -11,8 +11,8 @@ from pathlib import Path
 import orjson
 
 from dclm.errors import PoolError
-from dclm.extract import ExtractTask, extract
-from dclm.tiny_pool import LID, TinyPool, build
+from dclm.pool.extract import ExtractTask, extract
+from dclm.pool.tiny_pool import LID, TinyPool, build
 from evals.heldout import build_tiny_tasks
 from pipelines.assets.catalogue import Assets, cache_folder
 from pipelines.execution.executors import MapTasks

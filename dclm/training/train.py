@@ -28,15 +28,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from dclm import tokenizer
-from dclm.checkpoints import Checkpoints
 from dclm.errors import Interrupted, PlanError, TrainingError
 from dclm.metrics import Metrics, Step, draw_loss, read_metrics
-from dclm.model import OpenLM
-from dclm.parallel import agree, build, fast_attention, mean_over_processes, processes
+from dclm.packing import tokenizer
+from dclm.packing.loader import Sequences
 from dclm.plan import micro_batch as fitting_micro_batch
 from dclm.recipe import RESHARD_PARAMS, Recipe, lr, num_steps
-from dclm.sequences import Sequences
+from dclm.training.checkpoints import Checkpoints
+from dclm.training.model import OpenLM
+from dclm.training.parallel import agree, build, fast_attention, mean_over_processes, processes
 from pipelines.records import (
     File,
     ModelRecord,

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dclm.model import OpenLM
 from dclm.recipe import ModelConfig
+from dclm.training.model import OpenLM
 
 try:
     from transformers import (

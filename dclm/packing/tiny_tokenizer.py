@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from dclm import pool as pools
-from dclm import tokenizer
+from dclm.packing import tokenizer
+from dclm.pool import pool as pools
 from pipelines.batch import Batch
 from pipelines.execution.executors import map_here
 from pipelines.formats.pool import Pool

@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dclm.loss import head_loss
 from dclm.recipe import ModelConfig
+from dclm.training.loss import head_loss
 
 
 class KeyValueCache:

@@ -14,7 +14,7 @@ from email.header import decode_header, make_header
 from email.message import Message
 from typing import NamedTuple
 
-from dclm.tiny_sources import Source
+from dclm.pool.tiny_sources import Source
 from pipelines.formats.warc import ExtractOptions, RejectedError, html_to_text, page
 
 NGRAM_WORDS = 13  # the n-gram length of GPT-3's overlap study (Brown et al. 2020, appendix C)

@@ -14,9 +14,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from dclm.openlm_data import ManifestRow, read_manifest, read_tar
+from dclm.packing.openlm_format import ManifestRow, read_manifest, read_tar
+from dclm.packing.pack import MANIFEST, RECORD
 from dclm.recipe import Recipe
-from dclm.tokens import MANIFEST, RECORD
 from pipelines.formats.readers import ShardError
 from pipelines.kernels.splitmix import permutation
 from pipelines.records import PackedRecord, RecordError, parse_record, sha256_bytes, sha256_file

@@ -21,8 +21,8 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from dclm.model import KeyValueCache, OpenLM, load_state_dict
 from dclm.recipe import ModelConfig
+from dclm.training.model import KeyValueCache, OpenLM, load_state_dict
 from evals.batching import length_batches, pad_right
 from evals.models import Ids, ModelError, Query, TokenizerFile, TokenScores
 from evals.tasks import EvalError

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 def open_pool(scale: str, *, workspace: str, map_tasks: MapTasks) -> Pool:
     """The pool of a scale, fetched or built below `workspace` when it is not there yet."""
-    from dclm import pool
+    from dclm.pool import pool
 
     return pool.open_scale(scale, workspace=workspace, map_tasks=map_tasks)
 
 
 def assets(scale: str, *, workspace: str) -> Assets:
     """Where the pipelines of a scale find the files they need."""
-    from dclm import pool
+    from dclm.pool import pool
 
     return pool.assets(scale, workspace=workspace)
 
@@ -55,28 +55,28 @@ def pack(
     dataset: str, recipe: Recipe, *, out: str, map_tasks: MapTasks, **options: Any
 ) -> PackedRecord:
     """Tokenize, shuffle and cut a dataset into training sequences."""
-    from dclm import tokens
+    from dclm.packing import pack
 
-    return tokens.pack(dataset, recipe=recipe, out=out, map_tasks=map_tasks, **options)
+    return pack.pack(dataset, recipe=recipe, out=out, map_tasks=map_tasks, **options)
 
 
 def train(packed: str, recipe: Recipe, *, seed: int, out: str, **options: Any) -> ModelRecord:
     """Train one model under the recipe."""
-    from dclm import train as training
+    from dclm.training import train as training
 
     return training.train(packed, recipe=recipe, seed=seed, out=out, **options)
 
 
 def load(model: str, **options: Any) -> Any:
     """A trained model behind the language-model protocol of evals; options as of scoring.load."""
-    from dclm import scoring
+    from dclm import eval_model
 
-    return scoring.load(model, **options)
+    return eval_model.load(model, **options)
 
 
 def eval_data(scale: str, *, workspace: str) -> str:
     """The folder with the evaluation data of a scale."""
-    from dclm import pool
+    from dclm.pool import pool
 
     return pool.eval_data(scale, workspace=workspace)
 

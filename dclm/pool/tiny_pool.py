@@ -25,8 +25,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dclm.tiny_pages import Page, Row, ngrams, pages, rows, shares_text
-from dclm.tiny_sources import DEFAULT, Source, load_sources
+from dclm.pool.tiny_pages import Page, Row, ngrams, pages, rows, shares_text
+from dclm.pool.tiny_sources import DEFAULT, Source, load_sources
 from pipelines.assets.packages import Fetched, Progress, fetch, members
 
 __all__ = [

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from dclm.model import KeyValueCache, OpenLM, load_state_dict
 from dclm.recipe import ModelConfig
+from dclm.training.model import KeyValueCache, OpenLM, load_state_dict
 
 SMALL = ModelConfig(vocab_size=64, dim=32, num_layers=2, num_heads=4, seq_len=32)
 

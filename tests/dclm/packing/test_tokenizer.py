@@ -11,9 +11,9 @@ import data_sets
 import pytest
 import tokenizers
 
-from dclm import tokenizer
+from dclm.packing import tokenizer
+from dclm.packing.tokenizer import Tokenizer
 from dclm.recipe import TokenizerSpec, load_recipe, recipe_names
-from dclm.tokenizer import Tokenizer
 
 
 def neox(fixtures: Path) -> Path:
