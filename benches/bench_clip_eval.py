@@ -113,8 +113,8 @@ def evaluation(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     import open_clip
     import torch
 
+    from evals.images.synthetic import write_synthetic_pictures
     from evals.suite import load_suite
-    from evals.synthetic_pictures import write_synthetic_pictures
 
     weights = BUILD / f"{arguments.model}.pt"
     weights.parent.mkdir(parents=True, exist_ok=True)
@@ -171,7 +171,7 @@ Metrics = dict[str, dict[str, float | None]]
 def ours(model: str, weights: Path, tasks: list[Any], data: Path) -> tuple[Metrics, float, float]:
     """Metrics by dataset; CPU-seconds of loading the model, and of the rest."""
     from datacomp.eval_model import load_open_clip
-    from evals.datacomp_json import read_results
+    from evals.images.datacomp_json import read_results
     from evals.run import run
     from evals.suite import Suite
 

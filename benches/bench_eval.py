@@ -103,8 +103,8 @@ def measure(
     from dclm.eval_model import OpenLMScorer
     from dclm.recipe import ModelConfig
     from dclm.training.model import OpenLM
-    from evals.language import Prompts
     from evals.tasks import kind_of, load_task, read_data
+    from evals.text.language import Prompts
 
     task = load_task("arc_easy")
     loaded = read_data(task, data)

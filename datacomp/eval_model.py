@@ -25,8 +25,8 @@ import torch
 from PIL import Image
 
 from datacomp.recipe import MODELS
-from datacomp.texts import encode_text
 from datacomp.training.train import CONFIG, WEIGHTS
+from evals.images.short_texts import encode_text
 from evals.models import Floats, PictureError
 from evals.tasks import DataError
 from pipelines.records import ModelRecord, parse_record, sha256_file

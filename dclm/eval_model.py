@@ -23,9 +23,9 @@ from torch import Tensor
 
 from dclm.recipe import ModelConfig
 from dclm.training.model import KeyValueCache, OpenLM, load_state_dict
-from evals.batching import length_batches, pad_right
 from evals.models import Ids, ModelError, Query, TokenizerFile, TokenScores
 from evals.tasks import EvalError
+from evals.text.batching import length_batches, pad_right
 from pipelines.records import ModelRecord, parse_record, sha256_file
 
 Precision = Literal["fp32", "bf16"]

@@ -12,16 +12,13 @@ import typer
 
 from evals.aggregate import aggregate
 from evals.catalogue import tasks_markdown
-from evals.convert import convert
-from evals.dclm_json import figures, figures_of_version, read_dclm, to_dclm
 from evals.decontamination import Overlap, items_table
 from evals.fetch import fetch
+from evals.images.synthetic import write_synthetic_pictures
 from evals.models import ModelError
 from evals.reports import Run, compare, describe, open_run, questions
 from evals.run import run
 from evals.suite import Suite, load_suite
-from evals.synthetic import write_synthetic
-from evals.synthetic_pictures import write_synthetic_pictures
 from evals.tasks import (
     DataError,
     EvalError,
@@ -32,6 +29,9 @@ from evals.tasks import (
     read_data,
     task_names,
 )
+from evals.text.convert import convert
+from evals.text.dclm_json import figures, figures_of_version, read_dclm, to_dclm
+from evals.text.synthetic import write_synthetic
 from pipelines.console import (
     BAD_DATA,
     EXIT_CODES,
@@ -106,7 +106,7 @@ def load_model(model: str, *, trust_remote_code: bool, **named: Any) -> Any:
     """The model behind its protocol: by the benchmark that trained it, or from Hugging Face."""
     record_file = Path(model) / "record.json"
     if not record_file.is_file():
-        from evals import huggingface
+        from evals.text import huggingface
 
         return huggingface.load(model, trust_remote_code=trust_remote_code, **named)
     record = parse_record(record_file.read_bytes(), source=str(record_file))
@@ -187,7 +187,7 @@ def show_command(
 def _write_page(
     finished: Run, task: str | None, page: Path, *, data: Path | None, limit: int
 ) -> None:
-    from evals.picture_report import picture_page
+    from evals.images.report import picture_page
 
     if task is None:
         raise EvalError("--page shows one task: name it after the folder")
@@ -439,7 +439,7 @@ def names_command(
     json: Json = False,
 ) -> None:
     """Write class names and templates that datasets lack, from installed packages."""
-    from evals.class_names import write_names
+    from evals.images.class_names import write_names
 
     written = [path for name in task for path in write_names(load_task(name), folder)]
     if json:

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from evals.convert import mmlu_row
 from evals.tasks import DataError, EvalError, Task
+from evals.text.convert import mmlu_row
 
 
 def hellaswag(row: Mapping[str, Any]) -> dict[str, Any]:

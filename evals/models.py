@@ -3,7 +3,7 @@
 A `Query` is one context and the continuations that may follow it. Handing them over together lets
 a model compute the context once and run the continuations on its key/value cache. A model returns
 the loss of every continuation token, never a sum or a mean: what the losses mean is decided in
-`evals.language`, in one place for all models.
+`evals.text.language`, in one place for all models.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evals.aggregate import aggregate_suite
-from evals.datacomp_json import Metrics, write_results
+from evals.images.datacomp_json import Metrics, write_results
 from evals.metrics import bootstrap, score_of, standard_error
 from evals.models import ModelError
 from evals.suite import Suite, load_suite

@@ -29,16 +29,16 @@ from pipelines.records import Frozen, canonical_json, digest
 FOLDER = Path(__file__).parent / "tasks"
 
 KINDS = {
-    "multiple_choice": "evals.language",
-    "schema": "evals.language",
-    "language_modeling": "evals.language",
-    "generation": "evals.language",
-    "perplexity": "evals.perplexity",
-    "token_loss": "evals.token_loss",
-    "image_classification": "evals.zeroshot",
-    "image_retrieval": "evals.zeroshot",
-    "image_association": "evals.zeroshot",
-    "image_attributes": "evals.zeroshot",
+    "multiple_choice": "evals.text.language",
+    "schema": "evals.text.language",
+    "language_modeling": "evals.text.language",
+    "generation": "evals.text.language",
+    "perplexity": "evals.text.perplexity",
+    "token_loss": "evals.text.token_loss",
+    "image_classification": "evals.images.zeroshot",
+    "image_retrieval": "evals.images.zeroshot",
+    "image_association": "evals.images.zeroshot",
+    "image_attributes": "evals.images.zeroshot",
 }
 
 VERSIONS = ("v1", "v2")

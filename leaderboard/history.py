@@ -19,9 +19,9 @@ from typing import Literal
 import orjson
 
 from evals.aggregate import Version, aggregate, baseline, dclm_tasks
-from evals.datacomp_json import COLUMNS, aggregate_results, datacomp_tasks
-from evals.dclm_json import read_dclm
+from evals.images.datacomp_json import COLUMNS, aggregate_results, datacomp_tasks
 from evals.tasks import DataError, EvalError, Task
+from evals.text.dclm_json import read_dclm
 from leaderboard.measured import Figure, Row, TaskValue
 from leaderboard.references import published_row
 

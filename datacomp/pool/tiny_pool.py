@@ -28,7 +28,7 @@ from PIL import Image
 
 from datacomp.errors import PoolError
 from datacomp.pool import tiny_images as tiny
-from evals.pictures import vouch
+from evals.images.image_tasks import vouch
 from pipelines.assets.packages import Fetched, Progress, fetch
 from pipelines.execution.executors import MapTasks
 from pipelines.formats.tars import END, member

@@ -6,7 +6,7 @@ The loop is `open_clip_train.main.main` as installed. What is put in its place w
   start anew with it: a piece that is done again gives the same batches;
 - the loader ends after exactly the recipe's steps, whatever the number of its processes, and the
   number of parts that a batch is computed in;
-- texts run at their own length (`datacomp/texts.py`);
+- texts run at their own length (`evals/images/short_texts.py`);
 - metrics are taken as numbers where it would write them to TensorBoard;
 - on processors, and under Ray, the process group is made in a way that those have.
 """
@@ -36,7 +36,7 @@ import webdataset
 
 from datacomp.errors import TrainError
 from datacomp.recipe import MODELS, Recipe, num_steps, steps_per_piece
-from datacomp.texts import encode_text
+from evals.images.short_texts import encode_text
 from pipelines.execution.progress import short
 
 METRICS, SKIPPED, LOG = "metrics.jsonl", "skipped.jsonl", "log.txt"

@@ -35,7 +35,7 @@ from datacomp.recipe import (
     process_of,
     samples_seen,
 )
-from evals.pictures import PICTURES
+from evals.images.image_tasks import PICTURES
 from pipelines.formats.tars import samples, tar_bytes
 from pipelines.records import (
     File,

@@ -13,7 +13,7 @@ import orjson
 from dclm.errors import PoolError
 from dclm.pool.extract import ExtractTask, extract
 from dclm.pool.tiny_pool import LID, TinyPool, build
-from evals.heldout import build_tiny_tasks
+from evals.text.heldout import build_tiny_tasks
 from pipelines.assets.catalogue import Assets, cache_folder
 from pipelines.execution.executors import MapTasks
 from pipelines.execution.progress import step

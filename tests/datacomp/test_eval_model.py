@@ -15,8 +15,8 @@ from PIL import Image
 
 from datacomp.eval_model import load, load_open_clip
 from datacomp.recipe import MODELS, Recipe
-from datacomp.texts import encode_text
 from datacomp.training.train import train
+from evals.images.short_texts import encode_text
 from evals.models import ImageTextModel, PictureError
 from evals.tasks import DataError
 from tests.datacomp.image_pool import draw

@@ -9,9 +9,9 @@ import yaml
 
 from datacomp import recipe as recipes
 from datacomp.recipe import load_recipe
-from evals.pictures import vouch
+from evals.images.image_tasks import vouch
+from evals.images.synthetic import write_synthetic_pictures
 from evals.suite import load_suite
-from evals.synthetic_pictures import write_synthetic_pictures
 from leaderboard import round as stages
 from leaderboard.cli import verdicts
 from leaderboard.ranking import board

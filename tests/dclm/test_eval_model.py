@@ -13,9 +13,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from dclm.eval_model import OpenLMScorer, load, load_openlm, reference_config
 from dclm.recipe import ModelConfig
 from dclm.training.model import OpenLM
-from evals.language import requests
 from evals.models import ModelError, Query
 from evals.tasks import kind_of, load_task, read_data
+from evals.text.language import requests
 from pipelines.records import ModelRecord, ModelWork, made_by, now
 from tests.evals.helpers import over_recorded
 

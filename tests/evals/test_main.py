@@ -13,7 +13,7 @@ import pytest
 
 from evals.__main__ import app
 from evals.aggregate import dclm_tasks
-from evals.heldout import build_tiny_tasks
+from evals.text.heldout import build_tiny_tasks
 from pipelines.console import main
 from tests.evals.helpers import make_task, write_rows
 

@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evals.datacomp_json import aggregate_results, datacomp_tasks, read_results
+from evals.images.datacomp_json import aggregate_results, datacomp_tasks, read_results
+from evals.images.image_tasks import picture_folder, read_pictures
+from evals.images.report import confusion, picture_page
+from evals.images.synthetic import write_synthetic_pictures
 from evals.models import PictureError
-from evals.picture_report import confusion, picture_page
-from evals.pictures import picture_folder, read_pictures
 from evals.reports import open_run
 from evals.run import run
 from evals.suite import load_suite
-from evals.synthetic_pictures import write_synthetic_pictures
 from evals.tasks import DataError, EvalError, check_data, load_task
 from pipelines.execution.executors import ProcessMap
 from pipelines.records import ScoresRecord

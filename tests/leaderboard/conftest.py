@@ -91,7 +91,7 @@ BAD = tuple("click buy cheap 999 offer now win $$$ free casino pills www best de
 
 def write_benchmark(folder: Path) -> None:
     from dclm.recipe import load_recipe
-    from evals.heldout import build_tiny_tasks
+    from evals.text.heldout import build_tiny_tasks
 
     package = folder / "minibench"
     (package / "pool").mkdir(parents=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evals.datacomp_json import datacomp_tasks
+from evals.images.datacomp_json import datacomp_tasks
 from evals.tasks import DataError, load_task
 from leaderboard.findings import published_core_baselines, task_signal, write_findings
 from leaderboard.history import AVERAGE, read_history

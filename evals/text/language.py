@@ -5,7 +5,7 @@
 Multiple choice and schema take the option with the lowest mean loss per token, the first one among
 equals. Language modelling is right when every answer token is the model's first choice.
 Generation is right when the normalised text starts with a normalised label. Prompts and rules are
-DCLM's; see `evals.prompts` and `evals.metrics`.
+DCLM's; see `evals.text.prompts` and `evals.metrics`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,6 @@ import pyarrow as pa
 
 from evals.metrics import best_option, clean_generation, generation_is_right, normalise_answer
 from evals.models import Encoder, Ids, LanguageModel, ModelError, Query, TokenScores, as_encoder
-from evals.prompts import (
-    PromptTokens,
-    answer_texts,
-    as_ids,
-    question_texts,
-    trim,
-)
 from evals.tasks import (
     DataError,
     Item,
@@ -43,6 +36,7 @@ from evals.tasks import (
     text_field,
     texts_field,
 )
+from evals.text.prompts import PromptTokens, answer_texts, as_ids, question_texts, trim
 
 WINDOW = 2048
 ANSWER_MARGIN = 10  # tokens a generation may run past the longest known chain of thought

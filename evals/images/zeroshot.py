@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from evals.images.image_tasks import PictureData, read_pictures
 from evals.models import ImageTextModel, ModelError, PictureError
-from evals.pictures import PictureData, read_pictures
 from evals.tasks import DataError, Item, Tally, Task, TaskData
 
 Floats = npt.NDArray[np.float32]

@@ -6,8 +6,8 @@ import orjson
 import pytest
 
 from evals.aggregate import dclm_tasks
-from evals.dclm_json import read_dclm, to_dclm
 from evals.tasks import EvalError
+from evals.text.dclm_json import read_dclm, to_dclm
 from pipelines.records import (
     Score,
     ScoresRecord,

@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from evals.pictures import CLASSES, TEMPLATES
+from evals.images.image_tasks import CLASSES, TEMPLATES
 from evals.tasks import DataError, Task
 
 IMAGENET = {"imagenet1k": "", "imagenet_sketch": "", "imagenetv2": "", "imagenet_a": "a"}

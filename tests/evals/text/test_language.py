@@ -7,9 +7,9 @@ import orjson
 import pytest
 from tokenizers import Tokenizer
 
-from evals.language import Request, requests
 from evals.models import ModelError, TokenScores
 from evals.tasks import DataError, kind_of, load_task, read_data
+from evals.text.language import Request, requests
 from tests.evals.helpers import FakeModel, make_task, over_recorded, write_rows
 
 

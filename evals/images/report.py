@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from evals.pictures import PictureData
+from evals.images.image_tasks import PictureData
 from evals.reports import Run
 from evals.tasks import EvalError, Task, kind_of, load_task, read_data
 

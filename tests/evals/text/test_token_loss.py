@@ -12,7 +12,7 @@ import pytest
 from evals.metrics import score_of
 from evals.models import TokenScores
 from evals.tasks import DataError, checksum_of, kind_of, read_data
-from evals.token_loss import mask_sequence
+from evals.text.token_loss import mask_sequence
 from tests.evals.helpers import FakeModel, make_task
 
 

@@ -11,11 +11,11 @@ import orjson
 import pyarrow as pa
 import pytest
 
-from evals.datacomp_json import aggregate_results, datacomp_tasks, read_results
+from evals.images.datacomp_json import aggregate_results, datacomp_tasks, read_results
+from evals.images.zeroshot import cue_prompt, jaccard, log_of_logits, ranks
 from evals.metrics import bootstrap, score_of
 from evals.suite import load_suite
 from evals.tasks import DataError, EvalError, Task, kind_of, load_task
-from evals.zeroshot import cue_prompt, jaccard, log_of_logits, ranks
 
 
 def recorded(fixtures: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], Path]:

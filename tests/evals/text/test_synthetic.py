@@ -10,8 +10,8 @@ import pytest
 
 from evals.run import run
 from evals.suite import load_suite
-from evals.synthetic import write_synthetic
 from evals.tasks import EvalError, check_data, load_task
+from evals.text.synthetic import write_synthetic
 from tests.evals.helpers import FakeModel, make_task
 
 

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evals.batching import length_batches, pad_right
 from evals.models import Ids, Query, TokenScores
 from evals.tasks import EvalError
+from evals.text.batching import length_batches, pad_right
 
 CPU_TOKENS = 2048
 GPU_TOKENS = 1 << 15

@@ -9,7 +9,7 @@ from evals.models import LanguageModel, Query
 transformers = pytest.importorskip("transformers")
 torch = pytest.importorskip("torch")
 
-from evals.huggingface import HuggingFaceLM, load  # noqa: E402
+from evals.text.huggingface import HuggingFaceLM, load  # noqa: E402
 
 
 def tokenizer():

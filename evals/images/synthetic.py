@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from evals.synthetic import WORDS
 from evals.tasks import EvalError, Task
+from evals.text.synthetic import WORDS
 
 SIDE = 64
 TEMPLATES = ("a photo of a {c}.", "a drawing of a {c}.")

@@ -6,8 +6,8 @@ import tarfile
 
 import pytest
 
-from evals.convert import convert
 from evals.tasks import DataError, load_task, read_data
+from evals.text.convert import convert
 
 SIX = "A man sits on a roof. he\n3\nskis.\nrips.\nholds.\nstarts.\n"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from evals.class_names import CLIP_BENCHMARK, class_names, templates, write_names
-from evals.datacomp_json import datacomp_tasks
+from evals.images.class_names import CLIP_BENCHMARK, class_names, templates, write_names
+from evals.images.datacomp_json import datacomp_tasks
 from evals.tasks import DataError, load_task
 
 pytest.importorskip("open_clip")

@@ -5,7 +5,8 @@ import re
 import orjson
 import pytest
 
-from evals.prompts import (
+from evals.tasks import Item
+from evals.text.prompts import (
     PromptTokens,
     answer_texts,
     draw_shots,
@@ -13,7 +14,6 @@ from evals.prompts import (
     shot_text,
     trim,
 )
-from evals.tasks import Item
 from tests.evals.helpers import make_task
 
 
