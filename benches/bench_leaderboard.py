@@ -38,10 +38,10 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from leaderboard.auth import create_token  # noqa: E402
-from leaderboard.bundle import open_bundle  # noqa: E402
-from leaderboard.service import Service  # noqa: E402
-from leaderboard.store import Held, Store  # noqa: E402
+from leaderboard.database.auth import create_token  # noqa: E402
+from leaderboard.database.store import Held, Store  # noqa: E402
+from leaderboard.service.service import Service  # noqa: E402
+from leaderboard.submissions.bundle import open_bundle  # noqa: E402
 from pipelines.storage.base import open_store  # noqa: E402
 from tests.leaderboard.made_up import make_zip  # noqa: E402
 

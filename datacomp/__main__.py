@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leaderboard.cli import command_line
+from leaderboard.rounds.commands import command_line
 from pipelines.console import main
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from datacomp.errors import BatchError, PackError, PlanError, SubsetError, TrainError
-from leaderboard.cli import (
+from leaderboard.rounds.commands import (
     CORES,
     RUNS,
     Cluster,
@@ -92,7 +92,7 @@ def curate(
         raise PipelineError("say which pool: either --scale, or --pool with --out")
     map_tasks = executor(workers, cluster=cluster)
     if scale is not None:
-        from leaderboard import round as stages
+        from leaderboard.rounds import round as stages
         from pipelines.engine.run import read_summary
 
         current = stages.open_round("datacomp", scale, workspace=workspace, map_tasks=map_tasks)
@@ -353,7 +353,7 @@ def train(
     On several GPUs of this machine: torchrun --standalone --nproc-per-node 8 -m datacomp train ...
     """
     from datacomp.recipe import load_recipe, process_of
-    from leaderboard import round as stages
+    from leaderboard.rounds import round as stages
 
     chosen = load_recipe(recipe or scale)
     first = chosen.seeds[0] if seed is None else seed
@@ -390,7 +390,7 @@ def train_scorer(
     json: Json = False,
 ) -> None:
     """Train a CLIP on the whole pool of the tiny scale, and score the pool's pairs with it."""
-    from leaderboard import round as stages
+    from leaderboard.rounds import round as stages
 
     if scale != "tiny":
         raise PipelineError(
@@ -445,7 +445,7 @@ def evaluate(
     """
     from datacomp import benchmark as own
     from evals.run import run as run_suite
-    from leaderboard import round as stages
+    from leaderboard.rounds import round as stages
     from pipelines.storage.base import open_store
     from pipelines.storage.chain import RECORD, read_chain, write_chain
 

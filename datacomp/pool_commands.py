@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from datacomp.errors import PoolError
-from leaderboard.cli import CORES, RUNS, Cluster, Processes, Workspace
+from leaderboard.rounds.commands import CORES, RUNS, Cluster, Processes, Workspace
 from pipelines.console import BAD_DATA, EXIT_CODES, Json, out, show_json, table
 from pipelines.execution.executors import executor
 from pipelines.execution.progress import say

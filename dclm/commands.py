@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dclm.errors import CheckpointError, Interrupted, PlanError, PoolError, TrainingError
-from leaderboard.cli import (
+from leaderboard.rounds.commands import (
     CORES,
     RUNS,
     Cluster,
@@ -307,8 +307,8 @@ def extract(
     )
     names = None if files is None else extracting.read_list(files)
     parameters: dict[str, object] = {}
-    if pack is not None:
-        take = extracting.warcs_for(pack)
+    if tokens is not None:
+        take = extracting.warcs_for(tokens)
     if take is not None:
         known = names or [entry.name for entry in extracting.warcs_below(open_store(input))]
         names = extracting.select_warcs(known, take, seed=seed, exclude=exclude)
@@ -426,7 +426,7 @@ def train(
     On several GPUs of this machine: torchrun --standalone --nproc-per-node 8 -m dclm train ...
     """
     from dclm.recipe import load_recipe
-    from leaderboard import round as stages
+    from leaderboard.rounds import round as stages
 
     chosen = load_recipe(recipe or scale)
     task = stages.TrainTask(

@@ -71,7 +71,7 @@ def commands_page() -> str:
     """Every command with its options."""
     from evals.__main__ import app as evals
     from leaderboard.__main__ import app as leaderboard
-    from leaderboard.cli import command_line
+    from leaderboard.rounds.commands import command_line
     from pipelines.__main__ import app as pipelines
 
     parts = [

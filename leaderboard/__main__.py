@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from leaderboard.bundle import Limits, open_bundle
-from leaderboard.cli import _show_board
-from leaderboard.validate import Checked, check_bundle
+from leaderboard.rounds.commands import _show_board
+from leaderboard.submissions.bundle import Limits, open_bundle
+from leaderboard.submissions.validate import Checked, check_bundle
 from pipelines.console import BAD_DATA, Json, fail, main, out, show_json, table
 from pipelines.records import JSON
 
@@ -74,7 +74,7 @@ def export(
     files: Files = None,
 ) -> None:
     """Write the board as a static site, with its data as JSON and CSV."""
-    from leaderboard.export import export_service, export_site
+    from leaderboard.web.static_site import export_service, export_site
 
     if (submissions is None) == (database is None):
         raise typer.BadParameter("name either --submissions or --database")
@@ -104,7 +104,7 @@ def serve(
     ] = False,
 ) -> None:
     """Serve the board, its API and its pages; check what is submitted."""
-    from leaderboard.server import serve as run_server
+    from leaderboard.web.server import serve as run_server
 
     run_server(
         database=database,
@@ -121,7 +121,7 @@ def serve(
 @app.command()
 def migrate(database: Database = DATABASE) -> None:
     """Bring a database to the version of this program; make a backup first."""
-    from leaderboard.store import Store
+    from leaderboard.database.store import Store
 
     store = Store(database)
     out(f"{store.shown} has version {store.version()}")
@@ -138,8 +138,8 @@ def backup(
     files: Files = None,
 ) -> None:
     """Copy a service that runs, so that it can be started from the copy."""
-    from leaderboard.backup import backup as run_backup
-    from leaderboard.backup import copy_bundles
+    from leaderboard.service.backup import backup as run_backup
+    from leaderboard.service.backup import copy_bundles
     from pipelines.storage.base import open_store
 
     service = open_service(database, files)
@@ -162,7 +162,7 @@ def review(
     json: Json = False,
 ) -> None:
     """List what waits for review, show one submission, accept or refuse it."""
-    from leaderboard.store import Store, shown
+    from leaderboard.database.store import Store, shown
 
     store = Store(database)
     if id is None:
@@ -206,8 +206,8 @@ def token_create(
     json: Json = False,
 ) -> None:
     """Make a token. Its secret is printed this once and stored nowhere."""
-    from leaderboard.auth import create_token
-    from leaderboard.store import Store
+    from leaderboard.database.auth import create_token
+    from leaderboard.database.store import Store
 
     token, secret = create_token(Store(database), name, scopes=scope, team=team, days=days)
     if json:
@@ -220,8 +220,8 @@ def token_create(
 @tokens.command("list")
 def token_list(database: Database = DATABASE, json: Json = False) -> None:
     """All tokens, without their secrets."""
-    from leaderboard.auth import list_tokens
-    from leaderboard.store import Store
+    from leaderboard.database.auth import list_tokens
+    from leaderboard.database.store import Store
 
     found = list_tokens(Store(database))
     if json:
@@ -240,8 +240,8 @@ def token_revoke(
     database: Database = DATABASE,
 ) -> None:
     """Make a token worthless at once."""
-    from leaderboard.auth import revoke_token
-    from leaderboard.store import Store
+    from leaderboard.database.auth import revoke_token
+    from leaderboard.database.store import Store
 
     revoke_token(Store(database), id)
     out(f"token {id} is revoked")
@@ -270,8 +270,8 @@ def import_openclip(
 
 
 def _import(source: str, database: str, what: Literal["dclm", "openclip"], *, json: bool) -> None:
-    from leaderboard.history import read_history
-    from leaderboard.store import Store
+    from leaderboard.database.store import Store
+    from leaderboard.published.history import read_history
 
     rows = read_history(what, source)
     store = Store(database)
@@ -293,9 +293,9 @@ def findings(
     database: Database = DATABASE,
 ) -> None:
     """Write what the imported results say: do scales agree, which tasks carry the signal."""
-    from leaderboard.findings import write_findings
-    from leaderboard.library import Library
-    from leaderboard.store import Store
+    from leaderboard.board.boards import Library
+    from leaderboard.database.store import Store
+    from leaderboard.published.findings import write_findings
 
     store = Store(database)
     out(str(write_findings(Library(store), folder, published=published)))
@@ -322,7 +322,7 @@ def recheck(
     json: Json = False,
 ) -> None:
     """Check a submission again: hashes, scores from the questions, its uids, its checkpoints."""
-    from leaderboard.recheck import recheck as run_recheck
+    from leaderboard.service.recheck import recheck as run_recheck
 
     service = open_service(database, files)
     found = run_recheck(
@@ -346,9 +346,9 @@ def recheck(
 
 def open_service(database: str, files: str | None):  # type: ignore[no-untyped-def]  # noqa: ANN201
     """The service's parts, without its web server."""
-    from leaderboard.server import files_of
-    from leaderboard.service import Service
-    from leaderboard.store import Store
+    from leaderboard.database.store import Store
+    from leaderboard.service.service import Service
+    from leaderboard.web.server import files_of
     from pipelines.storage.base import open_store
 
     return Service(Store(database), open_store(files or files_of(database)))

@@ -11,8 +11,8 @@ from __future__ import annotations
 from datacomp.curation import score as scoring
 from datacomp.curation.scorers import ScorerSpec, scorer_id
 from datacomp.pool import pool as pools
-from leaderboard import round as stages
-from leaderboard.round import Round
+from leaderboard.rounds import round as stages
+from leaderboard.rounds.round import Round
 from pipelines.records import AssetRecord
 
 NAME = "tiny_clip"  # as the step `scores` of tiny_baseline calls it

@@ -1,7 +1,7 @@
 """Train CLIP under a recipe: open_clip's own model, loss and loop, with every argument frozen.
 
-`open_clip_train.main` does the training (`datacomp/training/open_clip_loop.py` holds its chance, its number of steps
-and its messages in hand). Around it stands what a benchmark needs: the shards come from a
+`open_clip_train.main` does the training (`open_clip_loop` holds its seeds, its number of steps and
+its messages in hand). Around it stands what a benchmark needs: the shards come from a
 PackedRecord, metrics are written as they come, a picture that does not decode is counted by reason,
 and the weights end as safetensors beside a ModelRecord. One process, torchrun, Slurm and Ray Train
 call the same function; each process runs it. Killed at any moment, the same call goes on from the

@@ -31,7 +31,7 @@ from pipelines.records import JSON, AssetRef
 
 log = logging.getLogger(__name__)
 
-ASSETS = Path(__file__).parent / "assets"
+ASSETS = Path(__file__).parents[1] / "assets"
 END_OF_TEXT, PADDING = "<|endoftext|>", "<|padding|>"
 
 # Ids of the three placeholders for personal data that OLMo's copy of gpt-neox-20b adds.

@@ -32,7 +32,7 @@ from pipelines.storage.base import LocalStore
 from pipelines.storage.base import write_bytes as put
 from pipelines.storage.chain import RECORD
 
-ASSETS = Path(__file__).parent / "assets"
+ASSETS = Path(__file__).parents[1] / "assets"
 EVAL_SEED = 20241123  # which held-out passages become questions; part of suite `tiny` version 1
 
 

@@ -1,6 +1,6 @@
 """The pictures of a table of pairs: fetched, checked, made smaller, and written as tars.
 
-Every 10,000 rows of a table become a shard in img2dataset's layout (`pipelines.images.image_tars`), whatever
+Every 10,000 rows of a table become a shard in img2dataset's layout (`image_tars`), whatever
 failed among them. A shard is the unit of restart; in it many addresses are fetched at once,
 pictures are decoded on threads, and samples stand in the order of the rows. In the end a record
 says how much of the pool was still there, by reason: it goes with every dataset that is packed from

@@ -12,7 +12,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 ray = pytest.importorskip("ray")
 
 from datacomp.training.train import read_metrics  # noqa: E402
-from leaderboard.cli import command_line  # noqa: E402
+from leaderboard.rounds.commands import command_line  # noqa: E402
 from pipelines.console import main  # noqa: E402
 from pipelines.storage.base import LocalStore  # noqa: E402
 

@@ -12,11 +12,11 @@ from datacomp.recipe import load_recipe
 from evals.images.image_tasks import vouch
 from evals.images.synthetic import write_synthetic_pictures
 from evals.suite import load_suite
-from leaderboard import round as stages
-from leaderboard.cli import verdicts
-from leaderboard.ranking import board
+from leaderboard.board.ranking import board
+from leaderboard.rounds import round as stages
+from leaderboard.rounds.commands import verdicts
 from leaderboard.rules import RuleError
-from leaderboard.submission import check, read_entries
+from leaderboard.submissions.submission import check, read_entries
 from pipelines.execution.executors import map_here
 from pipelines.formats.pool import open_pool
 from pipelines.records import ModelRecord, PackedRecord

@@ -15,9 +15,9 @@ import yaml
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 ray = pytest.importorskip("ray")
 
-from dclm.metrics import read_metrics  # noqa: E402
 from dclm.training.train import train  # noqa: E402
-from leaderboard.cli import command_line  # noqa: E402
+from leaderboard.rounds.commands import command_line  # noqa: E402
+from leaderboard.rounds.train_log import read_metrics  # noqa: E402
 from pipelines.console import main  # noqa: E402
 from pipelines.execution.executors import WorkerLost  # noqa: E402
 from pipelines.execution.ray_train import run_together  # noqa: E402

@@ -12,9 +12,9 @@ import orjson
 import pytest
 import yaml
 
-from dclm.metrics import read_metrics
 from dclm.recipe import Recipe, num_steps
-from leaderboard.cli import command_line
+from leaderboard.rounds.commands import command_line
+from leaderboard.rounds.train_log import read_metrics
 from pipelines.console import main
 from pipelines.records import ModelRecord, PackedRecord, parse_record
 

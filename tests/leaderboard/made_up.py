@@ -22,8 +22,8 @@ from evals.run import score_task
 from evals.suite import Suite
 from evals.tasks import Task
 from leaderboard import rules
-from leaderboard.bundle import MANIFEST, RECORD, Place, manifest_of, write_zip
-from leaderboard.validate import official_suite
+from leaderboard.submissions.bundle import MANIFEST, RECORD, Place, manifest_of, write_zip
+from leaderboard.submissions.validate import official_suite
 from pipelines.records import (
     AssetRef,
     DatasetRecord,

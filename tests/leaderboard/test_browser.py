@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from leaderboard.auth import create_token
-from leaderboard.service import Service
-from leaderboard.store import Store
+from leaderboard.database.auth import create_token
+from leaderboard.database.store import Store
+from leaderboard.service.service import Service
 from pipelines.storage.base import open_store
 from tests import browser as tools
 from tests.leaderboard.made_up import make_zip

@@ -12,10 +12,10 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance
 from starlette.testclient import TestClient
 
-from leaderboard.app import Rates, create_app
-from leaderboard.auth import Rate, create_token
-from leaderboard.service import Service
-from leaderboard.store import Store
+from leaderboard.database.auth import Rate, create_token
+from leaderboard.database.store import Store
+from leaderboard.service.service import Service
+from leaderboard.web.app import Rates, create_app
 from pipelines.storage.base import open_store
 from tests.leaderboard.made_up import make_zip
 

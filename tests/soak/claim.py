@@ -16,10 +16,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from leaderboard import round as stages
-from leaderboard.ranking import Row, board, difference
-from leaderboard.round import Round
-from leaderboard.submission import Entry
+from leaderboard.board.ranking import Row, board, difference
+from leaderboard.rounds import round as stages
+from leaderboard.rounds.round import Round
+from leaderboard.submissions.submission import Entry
 from pipelines.execution.executors import executor
 from pipelines.records import now
 

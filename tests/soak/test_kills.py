@@ -17,7 +17,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from leaderboard.submission import read_entries
+from leaderboard.submissions.submission import read_entries
 
 pytestmark = pytest.mark.soak
 

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from pipelines.images import fetch
+from pipelines.images import fetch as fetching
 from pipelines.images.fetch import FetchError, FetchOptions, check_url, open_fetcher, refused
 
 pytest.importorskip("aiohttp")
@@ -180,7 +180,7 @@ def test_a_name_that_changes_its_address_is_connected_to_as_it_was_checked(
             for address in answers[len(asked) - 1]
         ]
 
-    monkeypatch.setattr(fetch, "look_up", look_up)
+    monkeypatch.setattr(fetching, "look_up", look_up)
     for _ in answers:
         with pytest.raises(FetchError) as error:
             fetch(f"http://rebinding.example:{inside.port}/", retries=0)
@@ -238,7 +238,7 @@ def test_a_server_that_is_silent_is_left_after_the_timeout() -> None:
 
 def test_bodies_that_are_held_wait_for_others_to_be_given_back() -> None:
     async def run() -> list[str]:
-        budget = fetch.Budget(10)
+        budget = fetching.Budget(10)
         told: list[str] = []
 
         async def second() -> None:

@@ -1,0 +1,316 @@
+"""The accepted rows in memory, ranked: what pages, exports and the API read.
+
+A copy is kept until the board's revision changes; then only rows that changed are read again. Safe
+to share between threads.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from threading import RLock
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from leaderboard import rules
+from leaderboard.board.ranking import group_of, rank
+from leaderboard.database.store import Board, Store
+from leaderboard.rules import RuleError
+from leaderboard.submissions.results import Row
+from pipelines.records import Frozen
+
+SORTS = (
+    "rank",
+    "method",
+    "team",
+    "score",
+    "stderr",
+    "behind",
+    "baseline",
+    "size",
+    "kept",
+    "params",
+    "compute",
+    "seeds",
+    "date",
+)
+Order = Literal["up", "down"]
+MAX_LIMIT = 1000
+FRESH = 0.02
+
+
+class View(Frozen):
+    """What of a board is shown: filters, order and page. Every view has a stable address."""
+
+    group: str = Field("", max_length=100, description="pool and suite; empty: the largest")
+    metric: str = Field("", max_length=100, description="an aggregate; empty: the headline")
+    q: str = Field("", max_length=200, description="part of a method's or team's name")
+    recheck: Literal["", "none", "sampled", "full"] = Field("", description="how it was rechecked")
+    kind: Literal["", "submission", "imported", "reference"] = ""
+    since: str = Field("", pattern=r"^(\d{4}-\d{2}-\d{2})?$", description="finished on or after")
+    until: str = Field("", pattern=r"^(\d{4}-\d{2}-\d{2})?$", description="finished on or before")
+    sort: str = Field("rank", max_length=100, description=f"{', '.join(SORTS)}, or a task's name")
+    order: Literal["", "up", "down"] = Field("", description="empty: the best first")
+    limit: int = Field(50, ge=1, le=MAX_LIMIT)
+    offset: int = Field(0, ge=0, le=10_000_000)
+
+
+class Group(Frozen):
+    """Rows that may be compared: one pool, one suite version, one set of evaluation data."""
+
+    key: str
+    pool_id: str
+    pool_name: str
+    suite: str
+    suite_version: str
+    number: int
+
+
+class Page(Frozen):
+    """One page of a view."""
+
+    benchmark: str
+    scale: str
+    track: str
+    groups: tuple[Group, ...]
+    group: Group | None
+    metrics: tuple[str, ...]
+    metric: str
+    total: int
+    rows: tuple[Row, ...]
+    revision: int
+
+
+@dataclass
+class _Copy:
+    revision: int = 0
+    changed: dict[str, float] = field(default_factory=dict)
+    rows: dict[str, Row] = field(default_factory=dict)
+    resamples: dict[str, dict[str, npt.NDArray[np.float32]]] = field(default_factory=dict)
+    groups: dict[str, list[Row]] = field(default_factory=dict)
+    ranked: dict[tuple[str, str], list[Row]] = field(default_factory=dict)
+
+
+class Library:
+    """Reads a store."""
+
+    def __init__(self, store: Store, *, most_boards: int = 64) -> None:
+        self.store = store
+        self._most = most_boards
+        self._copies: OrderedDict[tuple[str, str, str], _Copy] = OrderedDict()
+        self._lock = RLock()
+        self._asked = -math.inf
+        self._changes = 0
+        self._revision = 0
+
+    def revision(self) -> int:
+        """The board's revision, at most `FRESH` seconds old; what this process changed is seen."""
+        now = time.monotonic()
+        if now > self._asked + FRESH or self._changes != self.store.changes:
+            self._asked, self._changes = now, self.store.changes
+            self._revision = self.store.revision()
+        return self._revision
+
+    def boards(self) -> list[Board]:
+        """The boards that have rows: scales in the order of the rule book, then the others."""
+        return sorted(self.store.boards(), key=_order_of)
+
+    def warm(self) -> None:
+        """Read and rank every board, so that the first reader need not wait."""
+        for board in self.boards():
+            self.page(board.benchmark, board.scale, board.track, View())
+
+    def page(self, benchmark: str, scale: str, track: str, view: View) -> Page:
+        """The rows of a view. KeyError names a group or metric that is not there."""
+        with self._lock:
+            copy = self._copy(benchmark, scale, track)
+            groups = [_described(key, rows) for key, rows in copy.groups.items()]
+            groups.sort(key=lambda group: (-group.number, group.key))
+            chosen = next((one for one in groups if one.key == view.group), None)
+            if view.group and chosen is None:
+                raise KeyError(f"this board has no group {view.group!r}")
+            chosen = chosen or (groups[0] if groups else None)
+            metrics = _metrics(copy.groups[chosen.key]) if chosen else ()
+            if view.metric and view.metric not in metrics:
+                raise KeyError(f"no metric {view.metric!r}; there are {', '.join(metrics)}")
+            metric = view.metric or (metrics[0] if metrics else "")
+            rows = self._ranked(copy, chosen.key, metric) if chosen else []
+            revision = copy.revision
+        filtered = view.q or view.recheck or view.kind or view.since or view.until
+        kept = [row for row in rows if _fits(row, view)] if filtered else rows
+        kept = sorted_rows(kept, view.sort, view.order)
+        return Page(
+            benchmark=benchmark,
+            scale=scale,
+            track=track,
+            groups=tuple(groups),
+            group=chosen,
+            metrics=metrics,
+            metric=metric,
+            total=len(kept),
+            rows=tuple(kept[view.offset : view.offset + view.limit]),
+            revision=revision,
+        )
+
+    def rows(self, benchmark: str, scale: str, track: str) -> list[Row]:
+        """All rows of a board, each group ranked by its headline."""
+        with self._lock:
+            copy = self._copy(benchmark, scale, track)
+            return [
+                row
+                for key, members in copy.groups.items()
+                for row in self._ranked(copy, key, _metrics(members)[0])
+            ]
+
+    def row(self, id: str, metric: str = "") -> Row | None:
+        """One accepted row with its rank."""
+        held = self.store.rows([id])
+        if not held:
+            return None
+        found = held[0]
+        with self._lock:
+            copy = self._copy(found.benchmark, found.scale, found.track)
+            if id not in copy.rows:
+                return None
+            key = key_of(found)
+            wanted = metric if metric in found.figures else _metrics(copy.groups[key])[0]
+            ranked = self._ranked(copy, key, wanted)
+        return next((row for row in ranked if row.submission_id == id), found)
+
+    def resamples(self, row: Row, metric: str) -> npt.NDArray[np.float32] | None:
+        """An aggregate of one row on the resamples of its items."""
+        return self.store.resamples([row.submission_id], metric).get(row.submission_id)
+
+    def _copy(self, *board: str) -> _Copy:
+        benchmark, scale, track = board
+        key = (benchmark, scale, track)
+        copy = self._copies.pop(key, None) or _Copy()
+        revision = self.store.revision()
+        if copy.revision != revision:
+            self._renew(copy, key)
+            copy.revision = revision
+        self._copies[key] = copy
+        while len(self._copies) > self._most:
+            self._copies.popitem(last=False)
+        return copy
+
+    def _renew(self, copy: _Copy, board: tuple[str, str, str]) -> None:
+        now = self.store.accepted(*board)
+        if now == copy.changed:
+            return
+        stale = [id_ for id_, changed in now.items() if copy.changed.get(id_) != changed]
+        for row in self.store.rows(stale):
+            copy.rows[row.submission_id] = row
+        for values in copy.resamples.values():
+            for id_ in stale:
+                values.pop(id_, None)
+        copy.rows = {id_: copy.rows[id_] for id_ in now if id_ in copy.rows}
+        copy.changed = now
+        copy.ranked.clear()
+        copy.groups = {}
+        for id_ in sorted(copy.rows):
+            row = copy.rows[id_]
+            copy.groups.setdefault(key_of(row), []).append(row)
+
+    def _ranked(self, copy: _Copy, key: str, metric: str) -> list[Row]:
+        if (key, metric) not in copy.ranked:
+            members = copy.groups[key]
+            held = copy.resamples.setdefault(metric, {})
+            absent = [row.submission_id for row in members if row.submission_id not in held]
+            held |= self.store.resamples(absent, metric)
+            copy.ranked[key, metric] = rank(members, {metric: held}, metric=metric)
+        return copy.ranked[key, metric]
+
+
+def _order_of(board: Board) -> tuple[str, int, str, int, str]:
+    try:
+        book = rules.load_benchmark(board.benchmark)
+    except RuleError:
+        return (board.benchmark, 0, board.scale, 0, board.track)
+    scales, tracks = [one.name for one in book.scales], [one.name for one in book.tracks]
+    place = scales.index(board.scale) if board.scale in scales else len(scales)
+    track = tracks.index(board.track) if board.track in tracks else len(tracks)
+    return (board.benchmark, place, board.scale, track, board.track)
+
+
+def key_of(row: Row) -> str:
+    """The name of a row's group in addresses."""
+    return f"{row.pool_id[:12]}-{row.suite}-{row.suite_version}-{row.data_id[:6]}".rstrip("-")
+
+
+def _described(key: str, rows: Sequence[Row]) -> Group:
+    first = rows[0]
+    return Group(
+        key=key,
+        pool_id=first.pool_id,
+        pool_name=first.pool_name,
+        suite=first.suite,
+        suite_version=first.suite_version,
+        number=len(rows),
+    )
+
+
+def _metrics(rows: Sequence[Row]) -> tuple[str, ...]:
+    """The aggregates of a group, the headline first."""
+    head = rows[0].headline.metric
+    others = dict.fromkeys(name for row in rows[:50] for name in row.figures)
+    return (head, *(name for name in others if name != head))
+
+
+def _fits(row: Row, view: View) -> bool:
+    wanted = view.q.casefold()
+    return (
+        (not wanted or wanted in row.method.casefold() or wanted in row.team.casefold())
+        and (not view.recheck or row.recheck == view.recheck)
+        and (not view.kind or row.kind == view.kind)
+        and (not view.since or row.date >= view.since)
+        and (not view.until or row.date <= view.until)
+    )
+
+
+def sorted_rows(rows: Sequence[Row], sort: str, order: str) -> list[Row]:
+    """Rows by one column; rows without a value come last, ties in order of rank."""
+    if sort == "rank" and order != "down":
+        return list(rows)
+    higher = bool(rows) and rows[0].headline.higher_is_better
+    up = {"rank": True, "method": True, "team": True, "score": not higher, "stderr": True}
+    up["behind"] = True
+    ascending = up.get(sort, False) if not order else order == "up"
+    known = [(value, row) for row in rows if (value := column(row, sort)) is not None]
+    known.sort(key=lambda pair: pair[1].rank)
+    known.sort(key=lambda pair: pair[0], reverse=not ascending)  # type: ignore[arg-type,return-value]
+    held = {id(row) for _, row in known}
+    return [row for _, row in known] + [row for row in rows if id(row) not in held]
+
+
+def column(row: Row, name: str) -> float | str | None:
+    """The value of a column, or of a task, by which rows are sorted."""
+    if name in VALUES:
+        return VALUES[name](row)
+    return next((task.value for task in row.tasks if task.task == name), None)
+
+
+VALUES: Mapping[str, Callable[[Row], float | str | None]] = {
+    "rank": lambda row: row.rank,
+    "method": lambda row: row.method.casefold(),
+    "team": lambda row: row.team.casefold(),
+    "score": lambda row: row.headline.value,
+    "stderr": lambda row: row.headline.stderr,
+    "behind": lambda row: row.behind_leader.value if row.behind_leader else 0.0,
+    "baseline": lambda row: row.over_baseline.value if row.over_baseline else None,
+    "size": lambda row: row.dataset.size,
+    "kept": lambda row: row.kept_fraction,
+    "params": lambda row: row.params,
+    "compute": lambda row: row.flops,
+    "seeds": lambda row: len(row.seeds),
+    "date": lambda row: row.date or None,
+}
+
+
+__all__ = ["Group", "Library", "Page", "View", "group_of", "key_of"]

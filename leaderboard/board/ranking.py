@@ -1,0 +1,361 @@
+"""Who is ahead, and whether to believe it: ranks, ties, intervals.
+
+Rows are compared only within one benchmark, scale, track, pool, suite version and evaluation data.
+A row's score is the mean over its seeds; its standard error holds the variance between seeds and
+the variance of the items that were asked. Two rows tie when the paired 95% interval of their
+difference holds zero: paired over seeds, and over items, since all models were asked the same
+questions. Rows without questions (imported ones) are compared unpaired, where an error is known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache, lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from evals.run import score_task
+from evals.suite import Suite, load_suite
+from evals.tasks import load_task
+from leaderboard import rules
+from leaderboard.submissions.bundle import Bundle
+from leaderboard.submissions.chain import seeds_of
+from leaderboard.submissions.results import (
+    BASELINE,
+    Difference,
+    Figure,
+    Headline,
+    Measured,
+    Row,
+    SeedScore,
+    combined_error,
+    measured_of,
+)
+from leaderboard.submissions.submission import Entry
+from leaderboard.submissions.validate import read_log
+
+CONFIDENCE = 0.95
+Values = npt.NDArray[np.float32]
+Resamples = Mapping[str, Values]  # by submission: one aggregate, the mean over seeds
+
+# ---- rows of folders
+
+
+def board(entries: Sequence[Entry]) -> list[Row]:
+    """All submissions as rows, grouped by what may be compared, best first."""
+    measured = [measure(entry) for entry in entries]
+    return ranked([one.row for one in measured], resamples_of(measured))
+
+
+def measure(entry: Entry) -> Measured:
+    """The row of a submission's folder, computed from its questions; the rules are not checked."""
+    bundle = replace(entry.bundle, record=entry.record)
+    seeds = seeds_of(entry.record)
+    book = rules.load_benchmark(entry.record.work.benchmark)
+    draws = {
+        seed: {task.name: _draws_of(bundle, seed, task.name) for task in scores.work.tasks}
+        for seed, scores in seeds.items()
+    }
+    scores = {seed: one.results.tasks for seed, one in seeds.items()}
+    return measured_of(bundle, book, suite_for(entry), scores, draws)
+
+
+def _draws_of(bundle: Bundle, seed: int, task: str) -> npt.NDArray[np.float64]:
+    return score_task(load_task(task), read_log(bundle, seed, task))[1]
+
+
+def suite_for(entry: Entry) -> Suite:
+    """The suite that a submission's scores were made with, as its record embeds it."""
+    scores = next(iter(seeds_of(entry.record).values()))
+    embedded = scores.work.parameters.get("suite")
+    if embedded is not None:
+        return Suite.model_validate(embedded)
+    return load_suite(f"{scores.work.benchmark}/{scores.work.suite}")
+
+
+def resamples_of(measured: Sequence[Measured]) -> dict[str, Resamples]:
+    """The resamples by aggregate and submission."""
+    found: dict[str, dict[str, Values]] = {}
+    for one in measured:
+        for name, values in one.draws.items():
+            found.setdefault(name, {})[one.row.submission_id] = values
+    return dict(found)
+
+
+def difference(better: Entry, other: Entry) -> Difference:
+    """How far `other` is behind `better` on the headline, with a paired 95% interval."""
+    a, b = measure(better), measure(other)
+    metric = a.row.headline.metric
+    found = compare(a.row, b.row, metric, a.draws[metric], b.draws[metric])
+    assert found is not None
+    return found
+
+
+# ---- ranks
+
+
+def group_of(row: Row) -> tuple[str, ...]:
+    """What must be equal for two rows to be compared."""
+    return (
+        row.benchmark,
+        row.scale,
+        row.track,
+        row.pool_id,
+        row.suite,
+        row.suite_version,
+        row.data_id,
+    )
+
+
+def ranked(
+    rows: Sequence[Row], resamples: Mapping[str, Resamples], *, metric: str | None = None
+) -> list[Row]:
+    """Rows group by group, best first; by the headline of their suite or by another aggregate."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(group_of(row), []).append(row)
+    found = []
+    for key in sorted(groups):
+        found += rank(groups[key], resamples, metric=metric)
+    return found
+
+
+def rank(
+    rows: Sequence[Row], resamples: Mapping[str, Resamples], *, metric: str | None = None
+) -> list[Row]:
+    """Rows of one group, best first, each with its distance to the leader and to the baseline.
+
+    Rows that have no such aggregate are left out. The baseline is the best row whose method is
+    named `no_filter`.
+    """
+    name = metric or rows[0].headline.metric
+    rows = [by_metric(row, name) for row in rows if name in row.figures]
+    if not rows:
+        return []
+    sign = -1 if rows[0].headline.higher_is_better else 1
+    rows = sorted(rows, key=lambda row: (sign * row.headline.value, row.submission_id))
+    drawn = resamples.get(name, {})
+    leader = rows[0]
+    plain = next((row for row in rows if row.method == BASELINE), None)
+    behind = compare_all(leader, rows, name, drawn)
+    over = compare_all(plain, rows, name, drawn) if plain is not None else [None] * len(rows)
+    found = []
+    for place, (row, to_leader, to_plain) in enumerate(zip(rows, behind, over, strict=True)):
+        first = place == 0
+        changed = {
+            "rank": place + 1,
+            "behind_leader": None if first else to_leader,
+            "tied_with_leader": False if first else _holds_zero(to_leader),
+            "baseline": plain.submission_id if plain is not None else None,
+            "over_baseline": _reversed(to_plain) if row is not plain else None,
+        }
+        found.append(row.model_copy(update=changed))
+    return found
+
+
+def by_metric(row: Row, metric: str) -> Row:
+    """The row with another of its aggregates as its score."""
+    if metric == row.headline.metric:
+        return row
+    figure = row.figures[metric]
+    return row.model_copy(
+        update={
+            "headline": Headline(
+                metric=metric,
+                value=figure.value,
+                stderr=figure.stderr,
+                higher_is_better=figure.higher_is_better,
+            ),
+            "seeds": tuple(
+                SeedScore(seed=seed.seed, value=value)
+                for seed, value in zip(row.seeds, figure.values, strict=True)
+            ),
+        }
+    )
+
+
+def _holds_zero(found: Difference | None) -> bool | None:
+    return None if found is None else found.holds_zero
+
+
+def _reversed(found: Difference | None) -> Difference | None:
+    if found is None:
+        return None
+    return Difference(value=-found.value, low=-found.high, high=-found.low)
+
+
+# ---- differences
+
+
+def compare(
+    better: Row, other: Row, metric: str, a: Values | None, b: Values | None
+) -> Difference | None:
+    """How far `other` is behind `better`, with a 95% interval; None when an error is not known.
+
+    Seeds that both have are paired; without two of them, the seeds are taken as independent. Items
+    are paired where both have resamples, else taken as independent too, which is wider.
+    """
+    one, two = better.figures[metric], other.figures[metric]
+    item_variance: float | None = None
+    if a is not None and b is not None:
+        item_variance = float(np.var(a.astype(np.float64) - b, ddof=1))
+    return _difference(better, other, one, two, item_variance)
+
+
+def compare_all(
+    leader: Row, rows: Sequence[Row], metric: str, resamples: Resamples
+) -> list[Difference | None]:
+    """`compare` of every row with one of them, the resamples taken together."""
+    drawn = resamples.get(leader.submission_id)
+    variances: dict[str, float] = {}
+    if drawn is not None:
+        held = [row.submission_id for row in rows if row.submission_id in resamples]
+        for start in range(0, len(held), 2000):
+            part = held[start : start + 2000]
+            apart = np.stack([resamples[id_] for id_ in part]) - drawn
+            variances |= dict(zip(part, apart.var(axis=1, ddof=1).tolist(), strict=True))
+    first = leader.figures[metric]
+    return [
+        _difference(leader, row, first, row.figures[metric], variances.get(row.submission_id))
+        for row in rows
+    ]
+
+
+def _difference(
+    better: Row, other: Row, one: Figure, two: Figure, item_variance: float | None
+) -> Difference | None:
+    sign = 1.0 if one.higher_is_better else -1.0
+    if item_variance is None:
+        if one.item_error is None or two.item_error is None:
+            return None
+        item_variance = one.item_error**2 + two.item_error**2
+    a = {seed.seed: value for seed, value in zip(better.seeds, one.values, strict=True)}
+    b = {seed.seed: value for seed, value in zip(other.seeds, two.values, strict=True)}
+    value = sign * (one.value - two.value)
+    common = sorted(set(a) & set(b))
+    if len(common) >= 2 and len(common) == len(a) == len(b):
+        apart = [sign * (a[seed] - b[seed]) for seed in common]
+        seed_variance, freedom = _variance(apart) / len(apart), len(apart) - 1
+    else:
+        seed_variance, freedom = _unpaired(a, b)
+    low, high = interval(value, seed_variance, freedom, item_variance)
+    return Difference(value=value, low=low, high=high)
+
+
+def _variance(values: Sequence[float]) -> float:
+    mean = sum(values) / len(values)
+    return sum((value - mean) ** 2 for value in values) / (len(values) - 1)
+
+
+def _unpaired(a: Mapping[int, float], b: Mapping[int, float]) -> tuple[float, int]:
+    parts = [_variance(list(x.values())) / len(x) if len(x) > 1 else 0.0 for x in (a, b)]
+    return sum(parts), max(min(len(a), len(b)) - 1, 0)
+
+
+def interval(
+    value: float, seed_variance: float, freedom: int, item_variance: float
+) -> tuple[float, float]:
+    """A 95% interval around `value`. Student's t with Welch-Satterthwaite degrees of freedom.
+
+    The seed part rests on few runs, `freedom` of them free; the item part on many draws.
+    """
+    total = seed_variance + item_variance
+    if total == 0:
+        return value, value
+    if seed_variance == 0 or freedom < 1:
+        degrees = math.inf
+    else:
+        degrees = total**2 / (seed_variance**2 / freedom)
+    reach = two_sided(degrees) * math.sqrt(total)
+    return value - reach, value + reach
+
+
+KNOTS = tuple(float(x) for x in np.geomspace(1.0, 1e5, 161))
+
+
+def two_sided(degrees: float) -> float:
+    """The 97.5% point of Student's t: between exact points, linear in the logarithms.
+
+    The error is below 2e-4 of the value; beyond 100,000 degrees of freedom it is the normal's.
+    """
+    if degrees >= KNOTS[-1]:
+        return student_quantile(0.5 + CONFIDENCE / 2, 1e9)
+    place = math.log(max(degrees, 1.0)) / math.log(KNOTS[-1]) * (len(KNOTS) - 1)
+    left = min(int(place), len(KNOTS) - 2)
+    low, high = (math.log(_knot(number)) for number in (left, left + 1))
+    return math.exp(low + (place - left) * (high - low))
+
+
+@cache
+def _knot(number: int) -> float:
+    return student_quantile(0.5 + CONFIDENCE / 2, KNOTS[number])
+
+
+@lru_cache(maxsize=4096)
+def student_quantile(probability: float, degrees: float) -> float:
+    """The quantile of Student's t, by bisection on its distribution (Abramowitz, Stegun 26.7)."""
+    low, high = 0.0, 1e3
+    for _ in range(60):
+        middle = (low + high) / 2
+        if _student_cdf(middle, degrees) < probability:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _student_cdf(t: float, degrees: float) -> float:
+    if degrees > 1e6:
+        return 0.5 * (1 + math.erf(t / math.sqrt(2)))
+    angle = np.linspace(0.0, math.atan(t / math.sqrt(degrees)), 2001)
+    density = np.cos(angle) ** (degrees - 1)
+    area = float(np.trapezoid(density, angle))
+    scale = math.exp(math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2))
+    return 0.5 + area * scale / math.sqrt(math.pi)
+
+
+# ---- agreement between orders
+
+
+def kendall(a: Sequence[float], b: Sequence[float]) -> float:
+    """Kendall's tau-b of two orders of the same things; nan when one of them is all ties."""
+    x, y = np.asarray(a, float), np.asarray(b, float)
+    upper = np.triu_indices(len(x), 1)
+    dx = np.sign(x[:, None] - x[None, :])[upper]
+    dy = np.sign(y[:, None] - y[None, :])[upper]
+    scale = math.sqrt(float((dx != 0).sum()) * float((dy != 0).sum()))
+    return float((dx * dy).sum()) / scale if scale else math.nan
+
+
+def kendall_interval(
+    a: Sequence[float], b: Sequence[float], *, draws: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """A 95% interval of `kendall` by resampling the things that are ordered."""
+    x, y = np.asarray(a, float), np.asarray(b, float)
+    rng: Any = np.random.default_rng(seed)
+    found = []
+    for _ in range(draws):
+        chosen = rng.integers(0, len(x), len(x))
+        tau = kendall(x[chosen], y[chosen])
+        if not math.isnan(tau):
+            found.append(tau)
+    low, high = np.quantile(found, [0.025, 0.975]) if found else (math.nan, math.nan)
+    return float(low), float(high)
+
+
+__all__ = [
+    "Difference",
+    "Row",
+    "board",
+    "combined_error",
+    "compare",
+    "difference",
+    "kendall",
+    "measure",
+    "rank",
+    "ranked",
+]

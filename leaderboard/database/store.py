@@ -1,0 +1,579 @@
+"""Submissions in SQL: their states, the audit, the leases of checks. SQLite or PostgreSQL.
+
+    received -> checking -> needs_review -> accepted
+                    \\-> refused <---/--------/
+    any of them -> withdrawn; refused or withdrawn -> received, when it is sent again
+
+Every change of a state and its line in the audit are one transaction. A check holds a lease; when
+it dies, its lease ends and another takes the submission over, at most `ATTEMPTS` times.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import (
+    Connection,
+    Engine,
+    create_engine,
+    delete,
+    event,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
+
+from leaderboard.database import tables as t
+from leaderboard.submissions.faults import Fault, Words, fault
+from leaderboard.submissions.results import Measured, Row
+from pipelines.records import Frozen
+
+State = Literal["received", "checking", "needs_review", "accepted", "refused", "withdrawn"]
+ALLOWED: dict[str, tuple[str, ...]] = {
+    "received": ("checking", "withdrawn"),
+    "checking": ("checking", "needs_review", "refused", "withdrawn"),
+    "needs_review": ("accepted", "refused", "withdrawn"),
+    "accepted": ("refused", "withdrawn"),
+    "refused": ("received", "withdrawn"),
+    "withdrawn": ("received",),
+}
+ATTEMPTS = 3
+LEASE_SECONDS = 60.0  # a check renews it while it runs
+DEFAULT = "sqlite:///leaderboard.db"
+
+
+class StoreError(ValueError):
+    """A change that the states do not allow, or a database that cannot be used."""
+
+
+class Held(Frozen):
+    """One submission as the service knows it."""
+
+    id: str
+    kind: Literal["submission", "imported", "reference"]
+    team: str
+    token: str
+    benchmark: str
+    scale: str
+    track: str
+    method: str
+    state: State
+    received: float
+    changed: float
+    bundle: str
+    bundle_sha256: str
+    bundle_bytes: int
+    attempts: int
+    faults: tuple[Fault, ...]
+
+
+class Change(Frozen):
+    """One line of the audit."""
+
+    submission: str
+    at: float
+    who: str
+    before: str
+    after: str
+    why: str
+
+
+class Board(Frozen):
+    """One benchmark, scale and track that has accepted rows."""
+
+    benchmark: str
+    scale: str
+    track: str
+    number: int
+    changed: float
+
+
+class Store:
+    """The database of the service. Safe to share between threads; processes open their own."""
+
+    def __init__(self, url: str = DEFAULT, *, migrate: bool = True) -> None:
+        self.url = url
+        self.engine = _engine(url)
+        self.writer = self.engine.execution_options(immediate=True)
+        self.changes = 0  # of the board, by this process
+        if migrate:
+            self.migrate()
+        self._check_version()
+
+    # ---- migrations
+
+    def migrate(self) -> None:
+        """Bring the tables to this version. Safe to run from many processes at once."""
+        try:
+            with self.writer.begin() as connection:
+                if self.engine.dialect.name == "postgresql":
+                    connection.exec_driver_sql("SELECT pg_advisory_xact_lock(427001)")
+                if self.version(connection) == latest_version():
+                    return
+                config = _config()
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+        except OperationalError as error:
+            raise StoreError(f"the database {self.shown} cannot be used: {error.orig}") from None
+
+    def version(self, connection: Connection | None = None) -> str | None:
+        """The version of the tables; None before the first migration."""
+        if connection is not None:
+            return MigrationContext.configure(connection).get_current_revision()
+        with self.engine.connect() as own:
+            return MigrationContext.configure(own).get_current_revision()
+
+    def _check_version(self) -> None:
+        found, wanted = self.version(), latest_version()
+        if found != wanted:
+            raise StoreError(
+                f"the database {self.shown} has version {found}, this program needs {wanted}; run "
+                "`leaderboard migrate` (make a backup first), or a newer program"
+            )
+
+    @property
+    def shown(self) -> str:
+        """The address without its password."""
+        return self.engine.url.render_as_string(hide_password=True)
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    # ---- coming in
+
+    def receive(
+        self,
+        *,
+        id: str,
+        team: str,
+        token: str,
+        benchmark: str,
+        scale: str,
+        track: str,
+        method: str,
+        bundle: str,
+        bundle_sha256: str,
+        bundle_bytes: int,
+    ) -> tuple[Held, bool]:
+        """Put a submission in line for its check; returns it, and whether it is a new one.
+
+        One that is here stays as it is, unless it was refused or withdrawn: then it is checked
+        again. StoreError when another team sent it.
+        """
+        now = time.time()
+        values: dict[str, Any] = {
+            "team": team,
+            "token": token,
+            "benchmark": benchmark,
+            "scale": scale,
+            "track": track,
+            "method": method,
+            "state": "received",
+            "received": now,
+            "changed": now,
+            "bundle": bundle,
+            "bundle_sha256": bundle_sha256,
+            "bundle_bytes": bundle_bytes,
+            "attempts": 0,
+            "lease_owner": "",
+            "lease_until": 0.0,
+            "faults": "[]",
+        }
+        try:
+            with self.writer.begin() as connection:
+                connection.execute(insert(t.submissions).values(id=id, kind="submission", **values))
+                _note(connection, id, f"token {token}", "", "received", f"sent by {team}")
+            return self.get(id), True
+        except IntegrityError:
+            pass  # it is here already
+        with self.writer.begin() as connection:
+            before = _row(connection, id)
+            assert before is not None
+            if before.team != team:
+                raise StoreError(f"submission {id} was sent by another team")
+            if before.state not in ("refused", "withdrawn"):
+                return before, False
+            changed = connection.execute(
+                update(t.submissions)
+                .where(t.submissions.c.id == id, t.submissions.c.state == before.state)
+                .values(**values)
+            )
+            if changed.rowcount:  # what was computed was of the bundle before
+                connection.execute(delete(t.rows).where(t.rows.c.id == id))
+                connection.execute(delete(t.draws).where(t.draws.c.id == id))
+                _note(connection, id, f"token {token}", before.state, "received", "sent again")
+        return self.get(id), False
+
+    def import_row(
+        self, row: Row, *, kind: Literal["imported", "reference"], who: str, why: str
+    ) -> bool:
+        """Put a row on the board that has no bundle; True when it is new. The same is one row."""
+        now = time.time()
+        with self.writer.begin() as connection:
+            before = _row(connection, row.submission_id)
+            if before is None:
+                connection.execute(
+                    insert(t.submissions).values(
+                        id=row.submission_id,
+                        kind=kind,
+                        team=row.team,
+                        token="",
+                        benchmark=row.benchmark,
+                        scale=row.scale,
+                        track=row.track,
+                        method=row.method,
+                        state="accepted",
+                        received=now,
+                        changed=now,
+                        bundle="",
+                        bundle_sha256="",
+                        bundle_bytes=0,
+                        attempts=0,
+                        lease_owner="",
+                        lease_until=0.0,
+                        faults="[]",
+                    )
+                )
+                _note(connection, row.submission_id, who, "", "accepted", why)
+            connection.execute(delete(t.rows).where(t.rows.c.id == row.submission_id))
+            connection.execute(insert(t.rows).values(**_stored(row, now)))
+            _bump(connection)
+        self.changes += 1
+        return before is None
+
+    # ---- checks
+
+    def claim(self, owner: str, *, lease_seconds: float = LEASE_SECONDS) -> Held | None:
+        """Take the oldest submission that waits for a check, or whose check died; None if none.
+
+        One whose check died `ATTEMPTS` times is refused instead.
+        """
+        while True:
+            now = time.time()
+            s = t.submissions.c
+            waiting = (s.state == "received") | ((s.state == "checking") & (s.lease_until < now))
+            with self.writer.begin() as connection:
+                query = select(s.id).where(waiting).order_by(s.received).limit(1)
+                found = connection.execute(query.with_for_update(skip_locked=True)).scalar()
+                if found is None:
+                    return None
+                held = _row(connection, found)
+                assert held is not None
+                if held.attempts >= ATTEMPTS:
+                    _died_too_often(connection, held)
+                    continue
+                connection.execute(
+                    update(t.submissions)
+                    .where(s.id == found)
+                    .values(
+                        state="checking",
+                        changed=now,
+                        attempts=s.attempts + 1,
+                        lease_owner=owner,
+                        lease_until=now + lease_seconds,
+                    )
+                )
+                why = "" if held.state == "received" else "the check before did not end"
+                _note(connection, found, owner, held.state, "checking", why)
+                return _row(connection, found)
+
+    def renew(self, id: str, owner: str, *, lease_seconds: float = LEASE_SECONDS) -> bool:
+        """Lengthen a lease; False when somebody else holds it by now."""
+        s = t.submissions.c
+        with self.writer.begin() as connection:
+            changed = connection.execute(
+                update(t.submissions)
+                .where(s.id == id, s.state == "checking", s.lease_owner == owner)
+                .values(lease_until=time.time() + lease_seconds)
+            )
+            return changed.rowcount == 1
+
+    def checked(
+        self, id: str, owner: str, faults: Sequence[Fault], measured: Measured | None
+    ) -> bool:
+        """Write down what a check found; False, and nothing is written, without its lease."""
+        after = "refused" if faults else "needs_review"
+        now = time.time()
+        s = t.submissions.c
+        told = orjson.dumps([one.model_dump() for one in faults]).decode()
+        with self.writer.begin() as connection:
+            changed = connection.execute(
+                update(t.submissions)
+                .where(s.id == id, s.state == "checking", s.lease_owner == owner)
+                .values(state=after, changed=now, faults=told, lease_owner="", lease_until=0.0)
+            )
+            if changed.rowcount != 1:
+                return False
+            if measured is not None:
+                _store_measured(connection, measured, now)
+            why = f"{len(faults)} rules are broken" if faults else "all rules hold"
+            _note(connection, id, owner, "checking", after, why)
+            return True
+
+    # ---- decisions
+
+    def move(self, id: str, after: State, *, who: str, why: str = "") -> Held:
+        """Accept, refuse or withdraw. StoreError when that cannot be done from its state."""
+        with self.writer.begin() as connection:
+            before = _row(connection, id)
+            if before is None:
+                raise StoreError(f"there is no submission {id}")
+            if after not in ALLOWED[before.state] or after in ("checking", "needs_review"):
+                raise StoreError(
+                    f"submission {id} is {shown(before.state)}; it cannot be {shown(after)} now"
+                )
+            s = t.submissions.c
+            changed = connection.execute(
+                update(t.submissions)
+                .where(s.id == id, s.state == before.state)
+                .values(state=after, changed=time.time(), lease_owner="", lease_until=0.0)
+            )
+            if changed.rowcount != 1:
+                raise StoreError(f"submission {id} was changed by somebody else just now")
+            _note(connection, id, who, before.state, after, why)
+            if "accepted" in (before.state, after):
+                _bump(connection)
+        self.changes += 1
+        return self.get(id)
+
+    def rechecked(
+        self, id: str, level: Literal["none", "sampled", "full"], *, who: str, why: str
+    ) -> None:
+        """Record that a maintainer checked a submission again."""
+        now = time.time()
+        with self.writer.begin() as connection:
+            held = _row(connection, id)
+            told = connection.execute(select(t.rows.c.row).where(t.rows.c.id == id)).scalar()
+            if held is None or told is None:
+                raise StoreError(f"there is no checked submission {id}")
+            row = orjson.loads(told) | {"recheck": level}
+            connection.execute(
+                update(t.rows)
+                .where(t.rows.c.id == id)
+                .values(row=orjson.dumps(row).decode(), changed=now)
+            )
+            _note(connection, id, who, held.state, held.state, f"recheck: {level}; {why}")
+            _bump(connection)
+        self.changes += 1
+
+    # ---- looking
+
+    def get(self, id: str) -> Held:
+        """One submission. StoreError when there is none."""
+        with self.engine.connect() as connection:
+            found = _row(connection, id)
+        if found is None:
+            raise StoreError(f"there is no submission {id}")
+        return found
+
+    def find(
+        self,
+        *,
+        states: Iterable[str] = (),
+        team: str | None = None,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> list[Held]:
+        """Submissions, the newest first."""
+        query = select(t.submissions).order_by(t.submissions.c.received.desc(), t.submissions.c.id)
+        if chosen := list(states):
+            query = query.where(t.submissions.c.state.in_(chosen))
+        if team is not None:
+            query = query.where(t.submissions.c.team == team)
+        with self.engine.connect() as connection:
+            found = connection.execute(query.limit(limit).offset(offset)).mappings().all()
+        return [_held(one) for one in found]
+
+    def place_in_line(self, held: Held) -> int:
+        """How many submissions are checked before this one."""
+        s = t.submissions.c
+        query = select(func.count()).where(s.state == "received", s.received < held.received)
+        with self.engine.connect() as connection:
+            return int(connection.execute(query).scalar() or 0)
+
+    def counts(self) -> dict[str, int]:
+        """How many submissions are in each state."""
+        query = select(t.submissions.c.state, func.count()).group_by(t.submissions.c.state)
+        with self.engine.connect() as connection:
+            return {line[0]: line[1] for line in connection.execute(query)}
+
+    def history(self, id: str) -> list[Change]:
+        """The audit of one submission, the oldest first."""
+        query = select(t.audit).where(t.audit.c.submission == id).order_by(t.audit.c.id)
+        with self.engine.connect() as connection:
+            lines = connection.execute(query).mappings().all()
+        return [Change(**{name: line[name] for name in Change.model_fields}) for line in lines]
+
+    def revision(self) -> int:
+        """A number that changes whenever the board does."""
+        with self.engine.connect() as connection:
+            return int(connection.execute(select(t.revisions.c.number)).scalar() or 0)
+
+    def boards(self) -> list[Board]:
+        """What has accepted rows, by name."""
+        s = t.submissions.c
+        keys = (s.benchmark, s.scale, s.track)
+        query = (
+            select(*keys, func.count().label("number"), func.max(s.changed).label("changed"))
+            .where(s.state == "accepted")
+            .group_by(*keys)
+            .order_by(*keys)
+        )
+        with self.engine.connect() as connection:
+            return [Board(**one) for one in connection.execute(query).mappings()]
+
+    def accepted(self, benchmark: str, scale: str, track: str) -> dict[str, float]:
+        """When the row of each accepted submission of a board last changed, by id."""
+        s = t.submissions.c
+        query = (
+            select(s.id, t.rows.c.changed)
+            .join(t.rows, t.rows.c.id == s.id)
+            .where(
+                s.benchmark == benchmark,
+                s.scale == scale,
+                s.track == track,
+                s.state == "accepted",
+            )
+        )
+        with self.engine.connect() as connection:
+            return {line[0]: line[1] for line in connection.execute(query)}
+
+    def rows(self, ids: Sequence[str]) -> list[Row]:
+        """The rows of these submissions."""
+        found = []
+        with self.engine.connect() as connection:
+            for start in range(0, len(ids), 500):
+                query = select(t.rows.c.row).where(t.rows.c.id.in_(ids[start : start + 500]))
+                found += [
+                    Row.model_validate_json(told) for told in connection.execute(query).scalars()
+                ]
+        return found
+
+    def resamples(self, ids: Sequence[str], metric: str) -> dict[str, npt.NDArray[np.float32]]:
+        """An aggregate on the resamples of these submissions' items, where they have questions."""
+        found: dict[str, npt.NDArray[np.float32]] = {}
+        d = t.draws.c
+        with self.engine.connect() as connection:
+            for start in range(0, len(ids), 500):
+                query = select(d.id, d.resamples).where(
+                    d.metric == metric, d.id.in_(ids[start : start + 500])
+                )
+                for id_, data in connection.execute(query):
+                    found[id_] = np.frombuffer(data, "<f4")
+        return found
+
+
+def shown(state: str) -> str:
+    """A state as a person reads it."""
+    return state.replace("_", " ")
+
+
+# ---- inside
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parents[1] / "migrations"))
+    return config
+
+
+def latest_version() -> str | None:
+    """The version of the tables that this program needs."""
+    return ScriptDirectory.from_config(_config()).get_current_head()
+
+
+def _engine(url: str) -> Engine:
+    if url.startswith("postgresql://"):
+        url = url.replace("postgresql://", "postgresql+psycopg://", 1)
+    try:
+        if not url.startswith("sqlite"):
+            return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=30)
+        engine = create_engine(url, connect_args={"timeout": 60, "check_same_thread": False})
+    except (SQLAlchemyError, ValueError, ImportError) as error:
+        raise StoreError(
+            f"{url!r} is no address of a database ({error}); write sqlite:///FILE or "
+            "postgresql://USER:PASSWORD@HOST/NAME"
+        ) from None
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: Any, _: object) -> None:
+        connection.isolation_level = None  # transactions begin where `_begin` says
+        for line in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {line}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # Who means to write takes the lock at once: two readers that both want to write deadlock.
+        write = connection.get_execution_options().get("immediate")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine
+
+
+def _row(connection: Connection, id: str) -> Held | None:
+    query = select(t.submissions).where(t.submissions.c.id == id)
+    found = connection.execute(query).mappings().one_or_none()
+    return None if found is None else _held(found)
+
+
+def _held(line: Mapping[Any, Any]) -> Held:
+    values = {name: line[name] for name in Held.model_fields}
+    values["faults"] = tuple(Fault(**one) for one in orjson.loads(line["faults"]))
+    return Held(**values)
+
+
+def _note(connection: Connection, id: str, who: str, before: str, after: str, why: str) -> None:
+    connection.execute(
+        insert(t.audit).values(
+            submission=id, at=time.time(), who=who[:200], before=before, after=after, why=why[:4000]
+        )
+    )
+
+
+def _bump(connection: Connection) -> None:
+    connection.execute(update(t.revisions).values(number=t.revisions.c.number + 1))
+
+
+def _died_too_often(connection: Connection, held: Held) -> None:
+    found = Words(f"a check that ended {held.attempts} times without a result")
+    told = fault(held.id, "", found, Words("one that ends"), "ask the maintainers")
+    connection.execute(
+        update(t.submissions)
+        .where(t.submissions.c.id == held.id)
+        .values(
+            state="refused",
+            changed=time.time(),
+            faults=orjson.dumps([told.model_dump()]).decode(),
+            lease_owner="",
+            lease_until=0.0,
+        )
+    )
+    _note(connection, held.id, "service", held.state, "refused", str(told))
+
+
+def _stored(row: Row, now: float) -> dict[str, Any]:
+    return {"id": row.submission_id, "changed": now, "row": row.model_dump_json()}
+
+
+def _store_measured(connection: Connection, measured: Measured, now: float) -> None:
+    id_ = measured.row.submission_id
+    connection.execute(delete(t.rows).where(t.rows.c.id == id_))
+    connection.execute(delete(t.draws).where(t.draws.c.id == id_))
+    connection.execute(insert(t.rows).values(**_stored(measured.row, now)))
+    lines = [
+        {"id": id_, "metric": metric, "resamples": values.astype("<f4").tobytes()}
+        for metric, values in measured.draws.items()
+    ]
+    connection.execute(insert(t.draws), lines)

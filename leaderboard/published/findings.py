@@ -1,0 +1,388 @@
+"""What the published results say: does a small run tell what a large one would, which tasks can be
+trusted, how far a new version of a score reorders. Written as a page, with the service's own plots.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from evals.aggregate import Version, aggregate, baseline, dclm_tasks
+from leaderboard.board.boards import MAX_LIMIT, Library, View
+from leaderboard.board.plots import lines
+from leaderboard.board.ranking import kendall, kendall_interval
+from leaderboard.service.comparison import agreements
+from leaderboard.submissions.results import Row
+from leaderboard.web.views import STATIC
+from pipelines.console import table
+from pipelines.storage.base import LocalStore, write_bytes
+
+VERSIONS: tuple[Version, Version] = ("v1", "v2")
+ENOUGH = 20  # runs that a figure about tasks rests on, at least
+PAGE, FOLDER = "findings.md", "findings"
+COLOURS = {
+    "var(--ink)": "#1b1f24",
+    "var(--soft)": "#57606a",
+    "var(--line)": "#d0d7de",
+    "var(--lead)": "#0b5cad",
+}
+
+
+def write_findings(library: Library, folder: Path, *, published: Path | None = None) -> Path:
+    """Write `findings.md` and its plots below `folder`; returns the page.
+
+    `published` is DCLM's model database as a file, to look at its own column of CORE.
+    """
+    place = LocalStore(folder)
+    parts = [_head(library)]
+    for benchmark, metric in (("datacomp", "average"), ("dclm", "core_v2")):
+        parts.append(_scales(library, benchmark, metric, place))
+    parts.append(_tasks(library))
+    parts.append(_versions(library))
+    if published is not None:
+        parts.append(_published(published))
+    text = "\n".join(parts).rstrip() + "\n"
+    write_bytes(place, PAGE, text.encode())
+    return folder / PAGE
+
+
+def imported(library: Library, benchmark: str, scale: str, track: str = "filtering") -> list[Row]:
+    """The imported rows of a board, in its largest group."""
+    page = library.page(benchmark, scale, track, View(limit=MAX_LIMIT, kind="imported"))
+    return list(page.rows)
+
+
+def _head(library: Library) -> str:
+    boards = library.boards()
+    number = sum(one.number for one in boards)
+    return f"""# Findings
+
+Written by `leaderboard findings` from the published results that `leaderboard import dclm` and
+`leaderboard import openclip` bring: {number} rows on {len(boards)} boards, figures of other
+people's models. Nothing here was trained by this project. Intervals of Kendall's tau are from 1,000
+resamples of the methods; they hold the choice of methods, not the variance between trainings, which
+these tables do not publish.
+"""
+
+
+# ---- scales
+
+
+def by_scale(
+    library: Library, benchmark: str, metric: str
+) -> tuple[list[str], list[tuple[str, list[float | None]]]]:
+    """The best value of every method at each ranked scale that has imported rows."""
+    scales = [
+        one.scale
+        for one in library.boards()
+        if one.benchmark == benchmark and one.track == "filtering"
+    ]
+    found: dict[str, dict[str, float]] = {}
+    for scale in scales:
+        for row in imported(library, benchmark, scale):
+            if metric in row.figures:
+                held = found.setdefault(row.method, {})
+                held[scale] = max(held.get(scale, -math.inf), row.figures[metric].value)
+    several = {name: values for name, values in found.items() if len(values) > 1}
+    used = [scale for scale in scales if any(scale in values for values in several.values())]
+    return used, [(name, [v.get(scale) for scale in used]) for name, v in sorted(several.items())]
+
+
+def _scales(library: Library, benchmark: str, metric: str, place: LocalStore) -> str:
+    scales, methods = by_scale(library, benchmark, metric)
+    if len(scales) < 2:
+        return ""
+    most = sorted(methods, key=lambda item: -sum(value is not None for value in item[1]))[:12]
+    name = f"{FOLDER}/{benchmark}-scales.svg"
+    title = f"{metric} across scales of {benchmark}"
+    _save(place, name, lines(most, steps=scales, axis=metric.replace("_", " "), title=title))
+    told = agreements(scales, methods)
+    rows = [
+        (
+            f"{one.a}, {one.b}",
+            one.number,
+            _number(one.tau),
+            "too few" if one.low is None else f"{one.low:.2f} to {_number(one.high)}",
+        )
+        for one in told
+    ]
+    best = _best(scales, methods)
+    return f"""## Does a small scale predict a large one? {benchmark}
+
+{metric}, best run of each method that stands at two scales or more.
+
+```
+{table(rows, header=("scales", "methods", "tau", "95% interval"))}
+```
+
+{best}
+
+![{title}]({name})
+"""
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _best(scales: Sequence[str], methods: Sequence[tuple[str, Sequence[float | None]]]) -> str:
+    """Where the winner of a scale stands at the next larger ones."""
+    told = []
+    for i, j in combinations(range(len(scales)), 2):
+        both = [(name, v[i], v[j]) for name, v in methods if v[i] is not None and v[j] is not None]
+        if len(both) < 3:
+            continue
+        winner = max(both, key=lambda one: one[1] or -math.inf)
+        place = 1 + sum((one[2] or 0) > (winner[2] or 0) for one in both)
+        name = winner[0] if len(winner[0]) <= 60 else f"{winner[0][:57]}..."
+        told.append(
+            f"- the best of {len(both)} at {scales[i]} (`{name}`) is number {place} at {scales[j]}"
+        )
+    return "\n".join(told)
+
+
+# ---- tasks
+
+
+@dataclass(frozen=True)
+class TaskSignal:
+    """How much of a task's variance between runs is not chance, and what it says of the rest."""
+
+    name: str
+    mean: float
+    spread: float
+    noise: float | None
+    signal: float | None
+    tau: float
+
+
+def task_signal(
+    name: str,
+    values: npt.NDArray[np.float64],
+    rest: npt.NDArray[np.float64],
+    items: int | None,
+) -> TaskSignal:
+    """`items` None where the metric is no share of questions: then its chance is not known."""
+    spread = float(values.std(ddof=1))
+    chance = float(np.mean(values * (1 - values))) / items if items else None
+    return TaskSignal(
+        name=name,
+        mean=float(values.mean()),
+        spread=spread,
+        noise=None if chance is None else math.sqrt(chance),
+        signal=None if chance is None or not spread else max(0.0, 1 - chance / spread**2),
+        tau=kendall(values.tolist(), rest.tolist()),
+    )
+
+
+def task_signals(rows: Sequence[Row]) -> list[TaskSignal]:
+    """Every task over these runs, beside the mean of all other tasks, all centered."""
+    names = [task.task for task in rows[0].tasks]
+    held = [{task.task: task for task in row.tasks} for row in rows]
+    shared = [name for name in names if sum(name in one for one in held) == len(rows)]
+    values = {name: np.array([one[name].value for one in held]) for name in shared}
+    centered = {}
+    for name in shared:
+        guess = held[0][name].random_baseline or 0.0
+        centered[name] = (values[name] - guess) / (1 - guess)
+    whole = np.sum([centered[name] for name in shared], axis=0)
+    found = []
+    for name in shared:
+        rest = (whole - centered[name]) / max(len(shared) - 1, 1)
+        task = held[0][name]
+        items = task.num_items if task.stderr is not None else None
+        found.append(task_signal(name, values[name], rest, items))
+    return found
+
+
+def _tasks(library: Library) -> str:
+    parts = ["## Which tasks carry the signal, and which the noise?\n"]
+    dclm = [row for row in imported(library, "dclm", "1b-1x") if _has_core(row)]
+    clip = [
+        row
+        for scale in ("small", "medium", "large", "xlarge")
+        for row in imported(library, "datacomp", scale)
+    ]
+    clip += imported(library, "datacomp", "open", "models")
+    for title, rows in (
+        ("DCLM at 1b-1x: one size and budget, other data (and a few other settings)", dclm),
+        ("CLIP, all models of open_clip's table: other data, sizes and budgets", clip),
+    ):
+        if len(rows) < ENOUGH:
+            continue
+        signals = sorted(task_signals(rows), key=lambda one: -one.tau)
+        lines_ = [
+            (
+                one.name,
+                f"{one.mean:.3f}",
+                f"{one.spread:.3f}",
+                "-" if one.noise is None else f"{one.noise:.3f}",
+                "-" if one.signal is None else f"{100 * one.signal:.0f}%",
+                f"{one.tau:.2f}",
+            )
+            for one in signals
+        ]
+        header = ("task", "mean", "spread", "chance", "signal", "tau with the rest")
+        low = [one.name for one in signals if one.signal is not None and one.signal < 0.5]
+        parts.append(
+            f"""### {title}: {len(rows)} runs
+
+`spread` is the standard deviation between runs; `chance` what the number of questions alone would
+give, were they drawn anew for each run (all runs answer the same ones, so it is an upper bound);
+`signal` the part of the variance that is more than that, a lower bound; `tau` the agreement of the
+task's order with the mean of all other tasks.
+
+```
+{table(lines_, header=header)}
+```
+
+Less than half of the variance is signal in: {", ".join(low) or "none"}.
+"""
+        )
+    return "\n".join(parts)
+
+
+def _has_core(row: Row) -> bool:
+    return "core_v2" in row.figures and len(row.tasks) >= 40
+
+
+# ---- versions
+
+
+def _versions(library: Library) -> str:
+    rows = []
+    moved = []
+    for scale in ("400m-1x", "1b-1x", "7b-1x", "7b-2x"):
+        runs = [
+            row
+            for row in imported(library, "dclm", scale)
+            if {"core_v1", "core_v2"} <= set(row.figures)
+        ]
+        if len(runs) < 3:
+            continue
+        one = [row.figures["core_v1"].value for row in runs]
+        two = [row.figures["core_v2"].value for row in runs]
+        low, high = kendall_interval(one, two)
+        places = _places(one), _places(two)
+        apart = [abs(a - b) for a, b in zip(*places, strict=True)]
+        pairs = list(combinations(range(len(runs)), 2))
+        turned = sum((one[i] - one[j]) * (two[i] - two[j]) < 0 for i, j in pairs)
+        rows.append(
+            (
+                scale,
+                len(runs),
+                f"{kendall(one, two):.3f}",
+                f"{low:.3f} to {high:.3f}",
+                f"{100 * turned / len(pairs):.1f}%",
+                max(apart),
+                f"{np.mean(np.array(one) - np.array(two)):.4f}",
+            )
+        )
+        best = [min(range(len(runs)), key=lambda i: order[i]) for order in places]
+        if best[0] != best[1]:
+            moved.append(
+                f"At {scale} the best run changes: {runs[best[0]].method} under version 1, "
+                f"{runs[best[1]].method} under version 2."
+            )
+    header = ("scale", "runs", "tau", "95% interval", "pairs turned", "largest move", "v1 - v2")
+    return f"""## How far do CORE v1 and v2 reorder runs?
+
+Both computed from the same answers. `pairs turned` is the part of all pairs of runs whose order is
+another; `largest move` in places.
+
+```
+{table(rows, header=header)}
+```
+
+{" ".join(moved) or "The best run is the same in both versions at every scale."}
+"""
+
+
+def _places(values: Sequence[float]) -> list[int]:
+    order = sorted(range(len(values)), key=lambda i: -values[i])
+    found = [0] * len(values)
+    for place, i in enumerate(order, start=1):
+        found[i] = place
+    return found
+
+
+def published_core_baselines(
+    told: Sequence[float], scores: Mapping[str, npt.NDArray[np.float64]]
+) -> dict[str, float]:
+    """The random baselines behind published values of CORE, by least squares.
+
+    CORE is linear in the accuracies, with slope 1 / (1 - baseline) / n for each of n tasks.
+    """
+    names = list(scores)
+    matrix = np.column_stack([*(scores[name] for name in names), np.ones(len(told))])
+    slopes = np.linalg.lstsq(matrix, np.asarray(told), rcond=None)[0][:-1] * len(names)
+    return {name: float(1 - 1 / slope) for name, slope in zip(names, slopes, strict=True)}
+
+
+def _published(path: Path) -> str:
+    """Which baselines the model database's own column `Core` was made with."""
+    tasks = {name: task for name, task in dclm_tasks().items() if "core" in task.groups}
+    agree, told, scores = 0, [], []
+    with open(path, encoding="utf-8", newline="") as file:
+        for line in csv.DictReader(file):
+            icl = {name: float(line[name]) for name in tasks if line.get(name)}
+            if not line.get("Core") or len(icl) < len(tasks):
+                continue
+            found = aggregate(icl, "v1").core
+            if found is not None and abs(found - float(line["Core"])) < 1e-6:
+                agree += 1
+            else:
+                told.append(float(line["Core"]))
+                scores.append([icl[name] for name in tasks])
+    if len(told) <= 2 * len(tasks):
+        return ""
+    table_of = np.array(scores)
+    solved = published_core_baselines(
+        told, {name: table_of[:, place] for place, name in enumerate(tasks)}
+    )
+    other = []
+    for name, value in solved.items():
+        v1, v2 = (baseline(tasks[name], version) for version in VERSIONS)
+        if abs(value - v1) > 1e-4:
+            other.append((name, f"{value:.4f}", f"{v1:g}", f"{v2:g}"))
+    return f"""## A third version of CORE in the published table
+
+The model database has a column `Core` of its own. Of {agree + len(told)} values {agree} are CORE
+v1; the other {len(told)} are neither v1 nor v2. CORE is linear in the accuracies, so the baselines
+behind them can be solved for: they differ from v1 in {len(other)} tasks.
+
+```
+{table(other, header=("task", "solved baseline", "version 1", "version 2"))}
+```
+
+Ranking by that column mixes two scores. The board computes both versions from the tasks instead.
+"""
+
+
+# ---- plots as files
+
+
+def _save(place: LocalStore, name: str, svg: str) -> None:
+    """An SVG that stands alone: the style sheet inside it, its colours fixed."""
+    rules = [
+        line
+        for line in (STATIC / "style.css").read_text(encoding="utf-8").splitlines()
+        if line.startswith((".plot", ".s0"))
+    ]
+    style = "\n".join(rules)
+    for variable, colour in COLOURS.items():
+        style = style.replace(variable, colour)
+    style = style.replace(".plot text", "text", 1)
+    svg = svg.encode().decode()  # a plain text: what is put into markup would be escaped
+    opening = svg.index(">") + 1
+    head = svg[:opening].replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" width="640" ')
+    white = '<rect width="100%" height="100%" fill="#fff"/>'
+    whole = f"{head}<style>{style}</style>{white}{svg[opening:]}\n"
+    write_bytes(place, name, whole.encode())

@@ -1,0 +1,133 @@
+"""What each step of a pipeline is worth: the round without it, beside the round with all.
+
+The effect of a step is the score with it minus the score without it, signed so that more is better,
+with the paired interval of the board (over seeds and over items).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from leaderboard.board.ranking import Difference, difference, suite_for
+from leaderboard.rounds import round as stages
+from leaderboard.submissions.chain import seeds_of
+from leaderboard.submissions.submission import Entry
+from pipelines.console import table
+from pipelines.engine.shard import OperatorFailed
+from pipelines.execution.progress import say
+from pipelines.operators import PipelineError
+from pipelines.pipeline import Pipeline
+from pipelines.records import Frozen
+
+
+class Ablated(Frozen):
+    """One step (counted from 1) taken out; None where the pipeline cannot do without it."""
+
+    step: int
+    operator: str
+    rows: int | None = None
+    score: float | None = None
+    effect: Difference | None = None
+    needed: str | None = None  # why it cannot be taken out
+
+
+class Ablation(Frozen):
+    """A pipeline with all its steps, and without each."""
+
+    pipeline: str
+    metric: str
+    rows: int
+    score: float
+    seeds: tuple[int, ...]
+    steps: tuple[Ablated, ...]
+
+
+def ablate(
+    current: stages.Round, pipeline: Pipeline, *, steps: Sequence[int], seeds: Sequence[int]
+) -> Ablation:
+    """Rounds without each of these steps (counted from 0), trained side by side.
+
+    The rounds are kept beside the board's submissions, in `ablations`, and not on the board.
+    """
+    arms: list[tuple[int | None, stages.Curated]] = [(None, stages.curate(current, pipeline))]
+    needed: dict[int, str] = {}
+    for number in steps:
+        without = pipeline.without(number)
+        try:
+            arms.append((number, stages.curate(current, without)))
+        except (PipelineError, OperatorFailed) as error:  # with it, they all ran
+            needed[number] = str(error)
+            say(f"{pipeline.steps[number].label} cannot be taken out: {error}")
+    packed = [(curated, stages.pack(current, curated)) for _, curated in arms]
+    trained = stages.train(current, packed, seeds=seeds, recipe=current.scale.recipe)
+    stages.evaluate(current, trained)
+    entries = [
+        stages.submit(current, curated, seeds=seeds, track="filtering", folder="ablations")
+        for _, curated in arms
+    ]
+    whole = entries[0]
+    metric = suite_for(whole).headline
+    by_step = {
+        number: (curated, entry)
+        for (number, curated), entry in zip(arms, entries, strict=True)
+        if number is not None
+    }
+    found = []
+    for number in steps:
+        told = {"step": number + 1, "operator": pipeline.steps[number].name}
+        if number in needed:
+            found.append(Ablated(**told, needed=needed[number]))
+            continue
+        curated, entry = by_step[number]
+        found.append(
+            Ablated(
+                **told,
+                rows=curated.record.counts["rows_out"],
+                score=_score(entry, metric),
+                effect=difference(whole, entry),
+            )
+        )
+    return Ablation(
+        pipeline=pipeline.name,
+        metric=metric,
+        rows=arms[0][1].record.counts["rows_out"],
+        score=_score(whole, metric),
+        seeds=tuple(seeds),
+        steps=tuple(found),
+    )
+
+
+def _score(entry: Entry, metric: str) -> float:
+    values = [scores.results.aggregates[metric].value for scores in seeds_of(entry.record).values()]
+    return sum(values) / len(values)
+
+
+def ablation_text(found: Ablation) -> str:
+    """The ablation as a table; a star where the interval does not hold zero."""
+    rows: list[tuple[object, ...]] = [("-", "all steps", found.rows, round(found.score, 4), "", "")]
+    for one in found.steps:
+        if one.effect is None:
+            rows.append((one.step, one.operator, None, None, "", f"needed: {one.needed}"))
+            continue
+        assert one.score is not None
+        star = "" if one.effect.holds_zero else "*"
+        interval = f"[{one.effect.low:+.4f}, {one.effect.high:+.4f}]"
+        shown = f"{one.effect.value:+.4f}{star}"
+        rows.append((one.step, one.operator, one.rows, round(one.score, 4), shown, interval))
+    header = ("without", "operator", "rows", found.metric, "the step adds", "95%")
+    seeds = ", ".join(map(str, found.seeds))
+    note = "one seed: the interval holds no variance between trainings" * (len(found.seeds) == 1)
+    lines = [f"{found.pipeline}, seeds {seeds}", "", table(rows, header=header)]
+    return "\n".join([*lines, *([note] if note else [])])
+
+
+def chosen_steps(pipeline: Pipeline, drop: Sequence[int] | None) -> list[int]:
+    """Steps counted from 0, of numbers counted from 1; all when none is given."""
+    if not drop:
+        return list(range(len(pipeline.steps)))
+    wrong = [number for number in drop if not 1 <= number <= len(pipeline.steps)]
+    if wrong:
+        raise PipelineError(
+            f"--drop {wrong[0]}: {pipeline.name} has steps 1 to {len(pipeline.steps)}"
+        )
+    return [number - 1 for number in dict.fromkeys(drop)]

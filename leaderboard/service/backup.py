@@ -1,0 +1,63 @@
+"""A copy of a service that can be started elsewhere: the database, then the bundles it names.
+
+The order matters: a bundle is on disk before the database names it, so a copy of the database never
+names a bundle that is not there yet.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from leaderboard.database.store import Store, StoreError
+from leaderboard.service.service import Service
+from pipelines.storage.base import Store as Files
+from pipelines.storage.base import copy_into, open_store
+
+PAGE = 1000  # submissions read at once
+
+
+def backup(service: Service, folder: Path) -> int:
+    """Copy an SQLite database and its bundles below `folder`, while the service runs.
+
+    Returns the number of bundles. Bundles that are there already are kept, so that a backup into
+    the same folder copies what is new. StoreError for PostgreSQL, which has pg_dump.
+    """
+    engine = service.store.engine
+    if engine.dialect.name != "sqlite":
+        raise StoreError(
+            "back up PostgreSQL with its own tools: `pg_dump --format=custom NAME > board.dump`, "
+            "and then the bundles: `leaderboard backup FOLDER --bundles`"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = folder / "board.db"
+    part = folder / "board.db.part"
+    part.unlink(missing_ok=True)
+    source = sqlite3.connect(str(engine.url.database))
+    target = sqlite3.connect(part)
+    with source, target:
+        source.backup(target)
+    source.close()
+    target.close()
+    part.replace(whole)
+    copied = Store(f"sqlite:///{whole}", migrate=False)
+    try:
+        return copy_bundles(copied, service.files, open_store(folder / "board-files"))
+    finally:
+        copied.close()
+
+
+def copy_bundles(store: Store, source: Files, target: Files) -> int:
+    """Copy every bundle that a database names; returns how many there are."""
+    number, offset = 0, 0
+    while found := store.find(limit=PAGE, offset=offset):
+        offset += len(found)
+        for held in found:
+            if not held.bundle:
+                continue
+            number += 1
+            if target.exists(held.bundle):
+                continue
+            with source.open(held.bundle) as data, target.create(held.bundle) as out:
+                copy_into(data, out)
+    return number

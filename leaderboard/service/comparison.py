@@ -1,0 +1,247 @@
+"""Rows beside each other: task by task, and scale by scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from evals.run import score_task
+from evals.tasks import load_task
+from leaderboard import rules
+from leaderboard.board.boards import MAX_LIMIT, Library, View
+from leaderboard.board.plots import Point, lines, scatter
+from leaderboard.board.ranking import by_metric, compare, interval, kendall, kendall_interval
+from leaderboard.rules import RuleError
+from leaderboard.service.service import Service
+from leaderboard.submissions.chain import seeds_of
+from leaderboard.submissions.results import Difference, Figure, Row, TaskValue
+from leaderboard.submissions.validate import read_log
+from pipelines.records import Frozen
+
+SHOWN = 12  # lines of the plot across scales
+FEW = 3  # methods below which an interval says nothing
+
+Draws = npt.NDArray[np.float32]
+
+
+class Cell(Frozen):
+    """A value, and how much better it is than the first submission's."""
+
+    value: float | None
+    apart: Difference | None = None
+
+
+class Line(Frozen):
+    """One figure of several submissions."""
+
+    name: str
+    whole: bool
+    unpaired: bool
+    cells: tuple[Cell, ...]
+
+
+def compare_tasks(service: Service, rows: Sequence[Row]) -> list[Line]:
+    """Every figure and every task of two to four rows, each with its distance to the first."""
+    paired = [task_draws(service, row.submission_id) for row in rows]
+    unpaired = any(not one for one in paired)
+    found = []
+    for name in rows[0].figures:
+        if all(name in row.figures for row in rows):
+            draws = [service.library.resamples(row, name) for row in rows]
+            cells = [Cell(value=rows[0].figures[name].value)]
+            for row, values in zip(rows[1:], draws[1:], strict=True):
+                apart = compare(rows[0], row, name, draws[0], values)
+                cells.append(Cell(value=row.figures[name].value, apart=_better(apart)))
+            found.append(Line(name=name, whole=True, unpaired=unpaired, cells=tuple(cells)))
+    first = {task.task: task for task in rows[0].tasks}
+    others = [{task.task: task for task in row.tasks} for row in rows[1:]]
+    for name, task in first.items():
+        cells = [Cell(value=task.value)]
+        for other, drawn in zip(others, paired[1:], strict=True):
+            two = other.get(name)
+            apart = _task(task, two, paired[0].get(name), drawn.get(name))
+            cells.append(Cell(value=two.value if two else None, apart=apart))
+        found.append(Line(name=name, whole=False, unpaired=unpaired, cells=tuple(cells)))
+    return found
+
+
+def _better(behind: Difference | None) -> Difference | None:
+    if behind is None:
+        return None
+    return Difference(value=-behind.value, low=-behind.high, high=-behind.low)
+
+
+def _task(
+    one: TaskValue, two: TaskValue | None, a: Draws | None, b: Draws | None
+) -> Difference | None:
+    """How much better `two` is; paired over questions, where both have them. Seeds are left out."""
+    if two is None:
+        return None
+    if a is not None and b is not None:
+        variance = float(np.var(b.astype(np.float64) - a, ddof=1))
+    elif one.stderr is not None and two.stderr is not None:
+        variance = one.stderr**2 + two.stderr**2
+    else:
+        return None
+    sign = 1.0 if one.higher_is_better else -1.0
+    value = sign * (two.value - one.value)
+    low, high = interval(value, 0.0, 0, variance)
+    return Difference(value=value, low=low, high=high)
+
+
+def task_draws(service: Service, id: str) -> Mapping[str, Draws]:
+    """Each task on the resamples of its questions, the mean over seeds; empty without questions."""
+    held = service.store.get(id)
+    if not held.bundle:
+        return {}
+    return _drawn(_Key(service, held.id, held.bundle_sha256))
+
+
+class _Key:
+    """What the resamples depend on, with the service that reads them."""
+
+    def __init__(self, service: Service, id: str, sha256: str) -> None:
+        self.service = service
+        self.id = id
+        self.sha256 = sha256
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.sha256))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and (self.id, self.sha256) == (other.id, other.sha256)
+
+
+@lru_cache(maxsize=64)
+def _drawn(key: _Key) -> Mapping[str, Draws]:
+    bundle = key.service.bundle(key.service.store.get(key.id))
+    found: dict[str, list[npt.NDArray[np.float64]]] = {}
+    for seed, scores in seeds_of(bundle.record).items():
+        for task in scores.work.tasks:
+            draws = score_task(load_task(task.name), read_log(bundle, seed, task.name))[1]
+            found.setdefault(task.name, []).append(draws)
+    return {name: np.mean(values, axis=0).astype(np.float32) for name, values in found.items()}
+
+
+# ---- scales
+
+
+class Agreement(Frozen):
+    """How far the orders at two scales agree."""
+
+    a: str
+    b: str
+    number: int
+    tau: float | None
+    low: float | None
+    high: float | None
+
+
+def across_scales(library: Library, benchmark: str, *, track: str = "", metric: str = "") -> Any:
+    """The methods of a benchmark that stand at several scales, for the page and its plot.
+
+    At each scale the largest group of comparable rows counts, and of a method its best row.
+    """
+    boards = [one for one in library.boards() if one.benchmark == benchmark]
+    tracks = sorted({one.track for one in boards}, key=lambda t: (t != "filtering", t))
+    chosen = track or (tracks[0] if tracks else "")
+    order = _scale_order(benchmark)
+    scales = sorted(
+        (one.scale for one in boards if one.track == chosen),
+        key=lambda name: (order.get(name, 1000), name),
+    )
+    by_method: dict[str, dict[str, Figure]] = {}
+    name = metric
+    costly: list[Row] = []
+    for scale in scales:
+        page = library.page(benchmark, scale, chosen, View(limit=MAX_LIMIT))
+        for row in page.rows:
+            name = name or row.headline.metric
+            if name in row.figures:
+                by_method.setdefault(row.method, {}).setdefault(scale, row.figures[name])
+    for board in boards:
+        page = library.page(benchmark, board.scale, board.track, View(limit=MAX_LIMIT))
+        costly += [by_metric(row, name) for row in page.rows if row.flops and name in row.figures]
+    several = {m: found for m, found in by_method.items() if len(found) > 1}
+    higher = next((f.higher_is_better for v in several.values() for f in v.values()), True)
+    ranked = sorted(
+        several.items(),
+        key=lambda item: (
+            -len(item[1]),
+            (-1 if higher else 1) * next(iter(item[1].values())).value,
+        ),
+    )
+    methods = [
+        (method, [found[scale].value if scale in found else None for scale in scales])
+        for method, found in ranked
+    ]
+    shown = methods[:SHOWN]
+    title = f"{name.replace('_', ' ')} across scales"
+    return {
+        "track": chosen,
+        "tracks": tracks,
+        "metric": name,
+        "scales": scales,
+        "methods": methods,
+        "shown": len(shown),
+        "plot": lines(shown, steps=scales, axis=name.replace("_", " "), title=title),
+        "agreement": agreements(scales, methods),
+        "compute": _compute(costly, name),
+        "costly": sorted(costly, key=lambda row: (row.flops or 0.0, row.method)),
+    }
+
+
+def _compute(rows: Sequence[Row], name: str) -> str:
+    """Score against training compute over all scales, with the Pareto front."""
+    if len(rows) < 2:
+        return ""
+    sign = -1 if rows[0].headline.higher_is_better else 1
+    best = sorted(rows, key=lambda row: sign * row.headline.value)
+    points = [
+        Point(label=row.method, size=row.flops or 1, value=row.headline.value, error=0, rank=rank)
+        for rank, row in enumerate(best, start=1)
+    ]
+    axes = ("training, FLOPs", name.replace("_", " "))
+    return scatter(points, axes=axes, higher_is_better=rows[0].headline.higher_is_better)
+
+
+def agreements(
+    scales: Sequence[str], methods: Sequence[tuple[str, Sequence[float | None]]]
+) -> list[Agreement]:
+    """Kendall's tau-b for every two scales that share methods."""
+    found = []
+    for i, j in combinations(range(len(scales)), 2):
+        pairs = [(v[i], v[j]) for _, v in methods if v[i] is not None and v[j] is not None]
+        if len(pairs) < 2:
+            continue
+        a, b = [x for x, _ in pairs if x is not None], [y for _, y in pairs if y is not None]
+        tau = kendall(a, b)
+        low, high = kendall_interval(a, b) if len(pairs) > FEW else (math.nan, math.nan)
+        found.append(
+            Agreement(
+                a=scales[i],
+                b=scales[j],
+                number=len(pairs),
+                tau=_known(tau),
+                low=_known(low),
+                high=_known(high),
+            )
+        )
+    return found
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _scale_order(benchmark: str) -> dict[str, int]:
+    try:
+        return {one.name: n for n, one in enumerate(rules.load_benchmark(benchmark).scales)}
+    except RuleError:
+        return {}

@@ -1,0 +1,202 @@
+"""Check a submission again, after it was accepted or before: what a maintainer runs by hand.
+
+Always: the bundle's hash, every rule, every score from the questions. With a pool: the whole list
+of uids, merged with the pool's. With a rerun: the checkpoints are evaluated again, and the scores
+must agree within the stated error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import tempfile
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from evals.run import run as run_suite
+from leaderboard import rules
+from leaderboard.database.store import Held
+from leaderboard.rules import RuleError
+from leaderboard.service.service import Service
+from leaderboard.submissions.bundle import MANIFEST, UIDS
+from leaderboard.submissions.chain import chain_of, seeds_of
+from leaderboard.submissions.faults import Fault, Words, fault
+from leaderboard.submissions.results import Row
+from leaderboard.submissions.uids import AT_ONCE, Uids, describe, npy_sha256, open_uids
+from leaderboard.submissions.validate import check_bundle, official_suite, read_parquet
+from pipelines.records import Frozen
+
+AGREE = 3.0  # standard errors of the difference within which two evaluations agree
+
+
+class Rechecked(Frozen):
+    """What was done, in sentences, and what was wrong."""
+
+    id: str
+    level: Literal["none", "sampled", "full"]
+    lines: tuple[str, ...]
+    faults: tuple[Fault, ...]
+
+
+def recheck(
+    service: Service,
+    id: str,
+    *,
+    pool: str | None = None,
+    uids: str | None = None,
+    rerun: bool = False,
+    models: Sequence[str] = (),
+    data: str | None = None,
+    who: str = "maintainer",
+) -> Rechecked:
+    """Check a submission again and record how far. A fault records nothing but its line.
+
+    RuleError when something that was asked for is not given: a place of uids, models, data.
+    """
+    held = service.store.get(id)
+    if not held.bundle:
+        raise RuleError(f"submission {id} is {held.kind}: there is no bundle to check")
+    lines: list[str] = []
+    faults = list(_bytes(service, held, lines))
+    level: Literal["none", "sampled", "full"] = "none"
+    if not faults:
+        bundle = service.bundle(held)
+        checked = check_bundle(bundle)
+        faults += checked.faults
+        if checked.measured is not None:
+            stored = service.store.rows([id])
+            again = checked.measured.row
+            if any(_differ(row, again) for row in stored):
+                other = Words("other figures on the board")
+                faults.append(fault(id, "figures", other, Words("those computed again")))
+            lines.append("every score computed again from the questions")
+            level = "sampled"
+    if not faults and pool is not None:
+        faults += _whole_list(service, held, pool, uids, lines)
+        level = "none" if faults else "full"
+    if not faults and rerun:
+        faults += _rerun(service, held, models, data, lines)
+        level = "none" if faults else "full"
+    why = "; ".join(map(str, faults)) if faults else "; ".join(lines)
+    service.store.rechecked(id, "none" if faults else level, who=who, why=why)
+    return Rechecked(
+        id=id, level="none" if faults else level, lines=tuple(lines), faults=tuple(faults)
+    )
+
+
+def _differ(stored: Row, again: Row) -> bool:
+    return any(stored.figures[name].values != one.values for name, one in again.figures.items())
+
+
+def _bytes(service: Service, held: Held, lines: list[str]) -> list[Fault]:
+    with open(service.local(held), "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != held.bundle_sha256:
+        return [fault(held.bundle, "sha256", found, held.bundle_sha256)]
+    lines.append(f"the bundle is the one that was sent ({found[:16]})")
+    return []
+
+
+# ---- uids
+
+
+def _whole_list(
+    service: Service, held: Held, pool: str, uids: str | None, lines: list[str]
+) -> list[Fault]:
+    bundle = service.bundle(held)
+    told = bundle.manifest.uids
+    if told is None:
+        raise RuleError(f"submission {held.id} has no list of uids; --pool is for those that have")
+    place = uids or bundle.manifest.dataset.location
+    if not place:
+        raise RuleError("the list of uids is not public; name it with --uids")
+    ids = open_uids(place)
+    found = describe(ids)
+    if found != told:
+        return [
+            fault(
+                MANIFEST,
+                "uids",
+                f"{found.count} uids, {found.sha256}",
+                f"{told.count} uids, {told.sha256}",
+            )
+        ]
+    lines.append(f"all {found.count:,} uids have the hash that was submitted")
+    [dataset] = chain_of(bundle.record)["dataset"]
+    stored = [file.sha256 for file in dataset.outputs if file.name.endswith(".npy")]
+    if stored and stored != [npy_sha256(ids)]:
+        return [fault("dataset", "sha256", npy_sha256(ids), stored[0], "the record's own file")]
+    sample = read_parquet(bundle, UIDS, columns=None)
+    chosen = np.empty(sample.num_rows, ids.dtype)
+    chosen["f0"], chosen["f1"] = sample["high"].to_numpy(), sample["low"].to_numpy()
+    absent = not_in(chosen, ids)
+    if absent:
+        return [fault(UIDS, "uids", Words(f"{absent} that are not in the list"), 0)]
+    outside = not_in(ids, open_uids(pool))
+    if outside:
+        return [fault("dataset", "uids", Words(f"{outside} that are not in the pool"), 0)]
+    lines.append("every uid is in the pool")
+    return []
+
+
+def not_in(ids: Uids, pool: Uids) -> int:
+    """How many records of one sorted list are not in another: one walk through both, in pieces."""
+    absent, start = 0, 0
+    for begin in range(0, len(ids), AT_ONCE):
+        part = np.asarray(ids[begin : begin + AT_ONCE])
+        while len(part):
+            piece = np.asarray(pool[start : start + AT_ONCE])
+            if not len(piece):
+                absent += len(part)
+                break
+            top = piece[-1]
+            reach = int(np.searchsorted(part, top, side="right"))
+            here, part = part[:reach], part[reach:]
+            places = np.searchsorted(piece, here)
+            absent += int((piece[np.minimum(places, len(piece) - 1)] != here).sum())
+            if len(part):
+                start += len(piece)
+    return absent
+
+
+# ---- rerun
+
+
+def _rerun(
+    service: Service, held: Held, models: Sequence[str], data: str | None, lines: list[str]
+) -> list[Fault]:
+    bundle = service.bundle(held)
+    package = rules.load_package(held.benchmark)
+    suite = official_suite(rules.load_benchmark(held.benchmark), held.scale)
+    folders = dict(one.partition("=")[::2] for one in models)
+    faults: list[Fault] = []
+    for seed, scores in seeds_of(bundle.record).items():
+        folder = folders.get(str(seed))
+        if not folder:
+            raise RuleError(f"name the model of seed {seed}: --checkpoint {seed}=FOLDER")
+        if data is None:
+            raise RuleError("name the evaluation data: --data FOLDER")
+        model = package.load(folder)
+        if model.id != scores.parents["model"]:
+            faults.append(fault(folder, "model", model.id, scores.parents["model"]))
+            continue
+        with tempfile.TemporaryDirectory(prefix="recheck-") as out:
+            again = run_suite(model, suite=suite, data=data, out=out)
+        for name, told in scores.results.aggregates.items():
+            found = again.results.aggregates[name]
+            error = math.hypot(told.stderr or 0.0, found.stderr or 0.0)
+            apart = abs(found.value - told.value)
+            if apart > AGREE * error + 1e-12:
+                faults.append(
+                    fault(
+                        f"seed {seed}",
+                        name,
+                        found.value,
+                        told.value,
+                        f"{AGREE:g} standard errors are {AGREE * error:.4g}",
+                    )
+                )
+            lines.append(f"seed {seed}: {name} {found.value:.6f}, submitted {told.value:.6f}")
+    return faults

@@ -1,0 +1,181 @@
+"""What the service does with a submission, apart from HTTP: take it in, check it, read from it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import resource
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from threading import Event, Thread
+
+import pyarrow as pa
+
+from leaderboard.board.boards import Library
+from leaderboard.database.auth import Token
+from leaderboard.database.store import LEASE_SECONDS, Held, Store, StoreError
+from leaderboard.submissions.bundle import LIMITS, RECORD, Bundle, Limits, open_bundle
+from leaderboard.submissions.faults import BundleError, Fault, Words, fault
+from leaderboard.submissions.validate import check_bundle, read_log
+from pipelines.records import SubmissionWork
+from pipelines.storage.base import Store as Files
+from pipelines.storage.base import copy_into, open_store
+
+CHECK_BYTES = 8 << 30  # address space of one check
+COLUMNS = {"benchmark": 60, "scale": 60, "track": 60, "method": 120, "team": 120}
+MEMORY = "the check needed more memory than it may have"
+
+
+class NotAllowed(PermissionError):
+    """The token may not do this; the message says what it may."""
+
+
+@dataclass
+class Service:
+    """A store, the place of the bundles, and the limits."""
+
+    store: Store
+    files: Files
+    limits: Limits = LIMITS
+    library: Library = field(init=False)
+    scratch: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.library = Library(self.store)
+        home = self.files.local_path("incoming/x")
+        place = home.parent if home is not None else Path(tempfile.gettempdir())
+        place.mkdir(parents=True, exist_ok=True)
+        self.scratch = place
+
+    def receive(self, path: Path, token: Token) -> tuple[Held, bool]:
+        """Take in a bundle that was uploaded to `path`; returns it and whether it is a new one.
+
+        The bundle's bytes are durable before the database names them. BundleError when the bundle
+        cannot be read, NotAllowed when it is of another team.
+        """
+        bundle = open_bundle(path, limits=self.limits)
+        work = bundle.record.work
+        if work.team != token.team:
+            told = fault(RECORD, "work.team", work.team, token.team, "the team of your token")
+            raise NotAllowed(str(told))
+        faults = list(_columns(work))
+        if faults:
+            raise BundleError(faults)
+        with open(path, "rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        name = f"bundles/{bundle.record.id}-{sha256[:16]}.zip"
+        if not self.files.exists(name):
+            with open(path, "rb") as source, self.files.create(name) as target:
+                copy_into(source, target)
+        try:
+            return self.store.receive(
+                id=bundle.record.id,
+                team=token.team,
+                token=token.id,
+                benchmark=work.benchmark,
+                scale=work.scale,
+                track=work.track,
+                method=work.method,
+                bundle=name,
+                bundle_sha256=sha256,
+                bundle_bytes=path.stat().st_size,
+            )
+        except StoreError as error:
+            raise NotAllowed(str(error)) from None
+
+    def bundle(self, held: Held) -> Bundle:
+        """The bundle of a submission. FileNotFoundError for imported rows, which have none."""
+        if not held.bundle:
+            raise FileNotFoundError(f"{held.id} was imported; there is no bundle")
+        return _opened(self.local(held), held.bundle_sha256)
+
+    def local(self, held: Held) -> Path:
+        """A local file with the bundle; fetched once from a bucket."""
+        path = self.files.local_path(held.bundle)
+        if path is not None:
+            return path
+        kept = self.scratch / f"leaderboard-{held.bundle_sha256}.zip"
+        if not kept.exists():
+            whole = kept.with_suffix(f".{secrets.token_hex(4)}")
+            with open(whole, "wb") as target, self.files.open(held.bundle) as source:
+                while data := source.read(1 << 20):
+                    target.write(data)
+            whole.replace(kept)
+        return kept
+
+    def questions(self, held: Held, seed: int, task: str) -> pa.Table:
+        """The questions of one task, all columns."""
+        return read_log(self.bundle(held), seed, task, columns=None)
+
+    # ---- checks
+
+    def check_next(self, owner: str, *, lease_seconds: float = LEASE_SECONDS) -> Held | None:
+        """Check the submission that waits longest; None when none waits."""
+        held = self.store.claim(owner, lease_seconds=lease_seconds)
+        if held is None:
+            return None
+        done = Event()
+        beat = Thread(target=_keep, args=(self.store, held.id, owner, lease_seconds, done))
+        beat.daemon = True
+        beat.start()
+        try:
+            bundle = open_bundle(self.local(held), limits=self.limits)
+            checked = check_bundle(bundle)
+            faults, measured = checked.faults, checked.measured
+        except BundleError as error:
+            faults, measured = error.faults, None
+        except MemoryError:
+            faults, measured = (fault(held.id, "", Words(MEMORY), Words("less")),), None
+        finally:
+            done.set()
+        self.store.checked(held.id, owner, faults, measured)
+        return held
+
+
+def _columns(work: SubmissionWork) -> Iterator[Fault]:
+    """What the database could not hold; all other rules are for the check."""
+    for name, most in COLUMNS.items():
+        value: str = getattr(work, name)
+        if len(value) > most or "\0" in value:
+            expected = Words(f"at most {most} characters, none of them null")
+            yield fault(RECORD, f"work.{name}", value, expected)
+
+
+@lru_cache(maxsize=64)
+def _opened(path: Path, sha256: str) -> Bundle:
+    del sha256  # part of the key only
+    return open_bundle(path)
+
+
+def _keep(store: Store, id: str, owner: str, lease_seconds: float, done: Event) -> None:
+    """Renew the lease of a check that takes long, until it is done."""
+    while not done.wait(lease_seconds / 3):
+        if not store.renew(id, owner, lease_seconds=lease_seconds):
+            return
+
+
+def check_forever(
+    database: str,
+    files: str,
+    *,
+    limits: Limits = LIMITS,
+    lease_seconds: float = LEASE_SECONDS,
+    parent: int | None = None,
+    pause: float = 0.25,
+    until: Callable[[], bool] = lambda: False,
+) -> None:
+    """A process that checks what waits, with bounded memory, until its parent is gone."""
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (CHECK_BYTES, hard))
+    service = Service(Store(database, migrate=False), open_store(files), limits)
+    owner = f"check {os.uname().nodename}:{os.getpid()}:{secrets.token_hex(4)}"
+    while not until():
+        if parent is not None and os.getppid() != parent:
+            return
+        if service.check_next(owner, lease_seconds=lease_seconds) is None:
+            time.sleep(pause)

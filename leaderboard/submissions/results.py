@@ -1,0 +1,270 @@
+"""What is known of one submission by itself: the line it gets on the board, and its resamples.
+
+A row holds every aggregate of its suite for every seed, so that the same row can be ranked by any
+of them. Its place among others is the business of `leaderboard.board.ranking`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from evals.aggregate import aggregate_draws
+from evals.suite import Suite
+from leaderboard.rules import Benchmark
+from leaderboard.submissions.bundle import Bundle
+from leaderboard.submissions.chain import chain_of, seeds_of
+from pipelines.records import Frozen, ModelRecord, Submission, TaskScore, digest
+
+Draws = Mapping[str, npt.NDArray[Any]]
+BASELINE = "no_filter"
+
+
+class Headline(Frozen):
+    metric: str
+    value: float
+    stderr: float | None
+    higher_is_better: bool
+
+
+class Budget(Frozen):
+    unit: str
+    seen: int | None
+
+
+class Size(Frozen):
+    size: int | None
+    unit: str
+
+
+class SeedScore(Frozen):
+    seed: int
+    value: float
+
+
+class TaskValue(Frozen):
+    """A task's mean over seeds, with its standard error."""
+
+    task: str
+    category: str | None
+    metric: str
+    value: float
+    stderr: float | None
+    num_items: int | None
+    higher_is_better: bool
+    random_baseline: float | None
+
+
+class Difference(Frozen):
+    """Another row minus this one, where positive means that this row is better."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def holds_zero(self) -> bool:
+        return self.low <= 0 <= self.high
+
+
+class Figure(Frozen):
+    """One aggregate of a row: its value for each seed, and the error of its items."""
+
+    values: tuple[float, ...]
+    item_error: float | None = Field(description="None: not known, there are no questions")
+    higher_is_better: bool
+
+    @property
+    def value(self) -> float:
+        return sum(self.values) / len(self.values)
+
+    @property
+    def stderr(self) -> float | None:
+        if self.item_error is None:
+            return None
+        return combined_error(self.values, self.item_error)
+
+
+class Row(Frozen):
+    """One line of the board. Rank and what depends on it are set by `ranking.rank`."""
+
+    kind: Literal["submission", "imported", "reference"] = "submission"
+    benchmark: str
+    scale: str
+    track: str
+    pool_id: str
+    pool_name: str
+    pool_changed: tuple[str, ...] = Field((), description="sources that are not the pinned ones")
+    suite_version: str
+    suite: str
+    data_id: str = Field("", description="hash over the data of all tasks")
+    method: str
+    team: str
+    submission_id: str
+    dataset_id: str
+    rank: int = 0
+    tied_with_leader: bool | None = Field(False, description="None: not known")
+    headline: Headline
+    behind_leader: Difference | None = None
+    over_baseline: Difference | None = Field(None, description="positive: better than the baseline")
+    baseline: str | None = Field(None, description="the submission that it is compared with")
+    budget: Budget
+    dataset: Size
+    kept_fraction: float | None
+    params: int | None = None
+    flops: float | None = Field(None, description="of training; 6 per parameter and token")
+    seeds: tuple[SeedScore, ...]
+    tasks: tuple[TaskValue, ...]
+    aggregates: dict[str, float]
+    figures: dict[str, Figure]
+    url: str = ""
+    date: str = Field("", description="when it was finished, as 2026-11-23")
+    source: str = Field("", description="of imported and reference rows: where the figures are")
+    recheck: Literal["none", "sampled", "full"] = "none"
+    checkpoint_public: bool = False
+    dataset_public: bool = False
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A row with its resamples: of every aggregate, and of every task, each the mean over seeds."""
+
+    row: Row
+    draws: dict[str, npt.NDArray[np.float32]]
+    task_draws: dict[str, npt.NDArray[np.float32]]
+
+
+def combined_error(values: Sequence[float], item_error: float) -> float:
+    """Standard error of a mean over seeds: between seeds, and of the items all seeds share.
+
+    sqrt(s^2 / n + e^2): the items are the same for every seed, so more seeds do not shrink e.
+    With one seed the first part is unknown and left out.
+    """
+    seeds = float(np.var(values, ddof=1)) / len(values) if len(values) > 1 else 0.0
+    return math.sqrt(seeds + item_error**2)
+
+
+def measured_of(
+    bundle: Bundle,
+    benchmark: Benchmark,
+    suite: Suite,
+    scores: Mapping[int, Sequence[TaskScore]],
+    draws: Mapping[int, Draws],
+) -> Measured:
+    """The row of a bundle from the scores and resamples of its tasks, by seed."""
+    record = bundle.record
+    kinds = chain_of(record)
+    [pool], [dataset], [packed] = kinds["pool"], kinds["dataset"], kinds["packed"]
+    by_seed = seeds_of(record)
+    first = next(iter(by_seed.values()))
+    names = [task.name for task in first.work.tasks]
+    seeds = list(by_seed)
+    task_draws = {
+        name: np.mean([draws[seed][name] for seed in seeds], axis=0).astype(np.float32)
+        for name in names
+    }
+    aggregate: dict[str, npt.NDArray[np.float32]] = {}
+    figures = {}
+    for one in suite.aggregates:
+        members = suite.members(one)
+        drawn = [aggregate_draws(one, members, draws[seed]) for seed in seeds]
+        mean = np.mean(drawn, axis=0)
+        aggregate[one.name] = mean.astype(np.float32)
+        told = [scores_.results.aggregates[one.name] for scores_ in by_seed.values()]
+        figures[one.name] = Figure(
+            values=tuple(score.value for score in told),
+            item_error=float(mean.std(ddof=1)),
+            higher_is_better=told[0].higher_is_better,
+        )
+    model: ModelRecord = kinds["model"][0]
+    rows_in = dataset.counts.get("rows_in", 0)
+    params = model.counts.get("params")
+    seen = _seen(model, benchmark)
+    head = figures[suite.headline]
+    row = Row(
+        benchmark=benchmark.name,
+        scale=record.work.scale,
+        track=record.work.track,
+        pool_id=pool.id,
+        pool_name=pool.work.name,
+        pool_changed=tuple(
+            f"{source.name} ({source.status})"
+            for source in pool.work.sources
+            if source.status != "pinned"
+        ),
+        suite=first.work.suite,
+        suite_version=first.work.suite_version,
+        data_id=digest(sorted((task.name, task.data) for task in first.work.tasks)),
+        method=record.work.method,
+        team=record.work.team,
+        submission_id=record.id,
+        dataset_id=dataset.id,
+        headline=Headline(
+            metric=suite.headline,
+            value=head.value,
+            stderr=head.stderr,
+            higher_is_better=head.higher_is_better,
+        ),
+        budget=Budget(unit=benchmark.budget_unit, seen=seen),
+        dataset=Size(size=packed.counts[benchmark.size_count], unit=benchmark.size_unit),
+        kept_fraction=dataset.counts["rows_out"] / rows_in if rows_in else None,
+        params=params,
+        flops=_flops(model, benchmark, params, seen),
+        seeds=tuple(
+            SeedScore(seed=seed, value=value)
+            for seed, value in zip(seeds, head.values, strict=True)
+        ),
+        tasks=_tasks(scores, task_draws),
+        aggregates={name: figure.value for name, figure in figures.items()},
+        figures=figures,
+        url=record.work.url,
+        date=max(one.made_by.finished for one in by_seed.values())[:10],
+        checkpoint_public=_public_checkpoints(bundle, record),
+        dataset_public=bool(bundle.manifest.dataset.location),
+    )
+    return Measured(row, aggregate, task_draws)
+
+
+def _seen(model: ModelRecord, benchmark: Benchmark) -> int:
+    name = benchmark.budget_unit.replace(" ", "_")
+    return int(model.results[name if name.endswith("_seen") else f"{name}_seen"])
+
+
+def _flops(model: ModelRecord, benchmark: Benchmark, params: int | None, seen: int) -> float | None:
+    """What training cost: as the record says, or 6 N D for language models. (Kaplan et al. 2020)"""
+    if "flops" in model.results:
+        return float(model.results["flops"])
+    if benchmark.modality == "text" and params is not None:
+        return 6.0 * params * seen
+    return None
+
+
+def _public_checkpoints(bundle: Bundle, record: Submission) -> bool:
+    places = bundle.manifest.checkpoints
+    wanted = {role.removeprefix("scores/") for role in record.parents}
+    return all(seed in places and places[seed].location for seed in wanted)
+
+
+def _tasks(scores: Mapping[int, Sequence[TaskScore]], draws: Draws) -> tuple[TaskValue, ...]:
+    found = []
+    for number, task in enumerate(next(iter(scores.values()))):
+        values = [tasks[number].value for tasks in scores.values()]
+        found.append(
+            TaskValue(
+                task=task.task,
+                category=task.category,
+                metric=task.metric,
+                value=float(np.mean(values)),
+                stderr=combined_error(values, float(draws[task.task].std(ddof=1))),
+                num_items=task.num_items,
+                higher_is_better=task.higher_is_better,
+                random_baseline=task.random_baseline,
+            )
+        )
+    return tuple(found)

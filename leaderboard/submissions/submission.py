@@ -1,0 +1,221 @@
+"""Make a submission: gather the chain behind folders of scores, check it, write it down.
+
+A submission is a folder (and, packed, a bundle; see `bundle` for its files). It is checked by
+`validate` before it is written, by the same code that the service runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from leaderboard.rules import Benchmark, RuleError
+from leaderboard.submissions import uids as uid_lists
+from leaderboard.submissions.bundle import (
+    MANIFEST,
+    UIDS,
+    Bundle,
+    Place,
+    manifest_of,
+    open_bundle,
+    opened,
+    write_zip,
+)
+from leaderboard.submissions.bundle import RECORD as FILE
+from leaderboard.submissions.chain import chain_of, seeds_of
+from leaderboard.submissions.faults import BundleError
+from leaderboard.submissions.validate import Checked, check, check_bundle
+from pipelines.records import (
+    DatasetRecord,
+    ModelRecord,
+    Record,
+    ScoresRecord,
+    Submission,
+    SubmissionWork,
+    made_by,
+    now,
+    parse_record,
+)
+from pipelines.storage.base import LocalStore, Store, open_store, write_bytes
+from pipelines.storage.chain import read_chain
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A submission and the folder it lies in."""
+
+    record: Submission
+    folder: Path
+
+    @property
+    def bundle(self) -> Bundle:
+        """Its files, to be checked or read."""
+        return open_bundle(self.folder)
+
+
+def submit(
+    benchmark: Benchmark,
+    *,
+    scale: str,
+    track: str,
+    method: str,
+    scores: Sequence[str],
+    out: Path,
+    team: str = "",
+    url: str = "",
+    dataset: Place = Place(),
+    checkpoints: Mapping[int, Place] | None = None,
+    uids: str | None = None,
+) -> Entry:
+    """Gather the chain behind folders of scores, check it, and write the submission below `out`.
+
+    `uids` is the address of the dataset's list of uids, where it is one. BundleError lists every
+    broken rule; then nothing is left in `out`. Submitting the same again gives the same submission.
+    """
+    chain: dict[str, Record] = {}
+    parents = {}
+    stores: dict[int, tuple[Store, ScoresRecord]] = {}
+    for folder in scores:
+        store = open_store(folder)
+        records = read_chain(store)
+        last = records[-1]
+        if not isinstance(last, ScoresRecord):
+            raise RuleError(f"{folder} holds a {last.kind} record; expected scores")
+        chain |= {record.id: record for record in records}
+        model = next(record for record in records if isinstance(record, ModelRecord))
+        parents[f"scores/{model.work.seed}"] = last.id
+        stores[model.work.seed] = (store, last)
+    work = SubmissionWork(
+        benchmark=benchmark.name,
+        benchmark_version=benchmark.version,
+        scale=scale,
+        track=track,
+        method=method,
+        team=team,
+        url=url,
+    )
+    record = Submission.seal(work=work, parents=parents, made_by=made_by(now()))
+    record = record.model_copy(update={"chain": tuple(chain.values())})
+    faults = check(record, benchmark)
+    if faults:
+        raise BundleError(faults, what=method)
+    files = {FILE: record.to_json()} | _logs(stores)
+    told = None
+    if uids is None and benchmark.dataset_format == "uids":
+        uids = _list_of(chain.values())
+    if uids is not None:
+        ids = uid_lists.open_uids(uids)
+        told = uid_lists.describe(ids)
+        sample = pa.BufferOutputStream()
+        pq.write_table(uid_lists.choose(ids, told.sha256), sample, compression="zstd")
+        files[UIDS] = sample.getvalue().to_pybytes()
+    manifest = manifest_of(
+        record,
+        files.items(),
+        dataset=dataset,
+        checkpoints={
+            str(seed): _with_hash(place, seed, chain.values())
+            for seed, place in (checkpoints or {}).items()
+        },
+        uids=told,
+    )
+    files[MANIFEST] = orjson.dumps(manifest.model_dump(mode="json"), option=orjson.OPT_INDENT_2)
+    return _written(record, files, out, method)
+
+
+def _list_of(chain: Iterable[Record]) -> str:
+    """Where the dataset's list of uids was written. RuleError when it is not there any more."""
+    dataset = next(one for one in chain if isinstance(one, DatasetRecord))
+    names = [file.name for file in dataset.outputs if file.name.endswith(".npy")]
+    place = dataset.made_by.locations.get("out", "")
+    if len(names) != 1 or not open_store(place or ".").exists(names[0]):
+        raise RuleError(
+            f"the list of uids of dataset {dataset.id} is not in {place or 'a known place'}; name "
+            "it with --uids"
+        )
+    return f"{place.rstrip('/')}/{names[0]}"
+
+
+def _with_hash(place: Place, seed: int, chain: Iterable[Record]) -> Place:
+    """The place of a checkpoint with the hash and size that the model's record says it has."""
+    model = next(
+        (one for one in chain if isinstance(one, ModelRecord) and one.work.seed == seed), None
+    )
+    if model is None:
+        raise RuleError(f"there is no model of seed {seed}; its checkpoint cannot be named")
+    largest = max(model.outputs, key=lambda file: file.num_bytes)
+    return place.model_copy(update={"sha256": largest.sha256, "num_bytes": largest.num_bytes})
+
+
+def places(told: Sequence[str]) -> dict[int, Place]:
+    """Checkpoints by seed, from texts like `124=https://example.org/model.safetensors`."""
+    found = {}
+    for one in told:
+        seed, equals, location = one.partition("=")
+        if not equals or not seed.isdigit():
+            raise RuleError(f"{one!r} is no place of a checkpoint; write SEED=ADDRESS")
+        found[int(seed)] = Place(location=location)
+    return found
+
+
+def _logs(stores: Mapping[int, tuple[Store, ScoresRecord]]) -> dict[str, bytes]:
+    """The logs as they were written, under the names they have in a bundle."""
+    files = {}
+    for seed, (store, scores) in stores.items():
+        for task in scores.work.tasks:
+            prefix = f"logs/{task.name}/"
+            names = sorted(file.name for file in scores.outputs if file.name.startswith(prefix))
+            for number, name in enumerate(names):
+                files[f"questions/{seed}/{task.name}/{number:06d}.parquet"] = store.read_bytes(name)
+    return files
+
+
+def _written(record: Submission, files: Mapping[str, bytes], out: Path, method: str) -> Entry:
+    """Check what will be written, then write it: submission.json last, so that it says `whole`."""
+    sizes = {name: len(data) for name, data in files.items()}
+    checked = check_bundle(opened(str(out / record.id), sizes, files.__getitem__))
+    if checked.faults:
+        raise BundleError(checked.faults, what=method)
+    place = LocalStore(out / record.id)
+    for name in sorted(files, key=lambda name: name == FILE):
+        write_bytes(place, name, files[name])
+    return Entry(record, out / record.id)
+
+
+def pack(entry: Entry, path: Path | None = None) -> Path:
+    """The submission as one zip, by default beside its folder."""
+    return write_zip(entry.folder, path or entry.folder.with_suffix(".zip"))
+
+
+def read_entry(folder: Path) -> Entry:
+    """A submission's folder. RecordError when its file is missing, edited or of another kind."""
+    path = folder / FILE
+    record = parse_record(LocalStore(folder).read_bytes(FILE), source=str(path))
+    if not isinstance(record, Submission):
+        raise RuleError(f"{path} holds a {record.kind} record; expected a submission")
+    return Entry(record, folder)
+
+
+def read_entries(folder: Path) -> list[Entry]:
+    """Every submission below a folder, by id."""
+    return [read_entry(path.parent) for path in sorted(folder.glob(f"*/{FILE}"))]
+
+
+__all__ = [
+    "FILE",
+    "Checked",
+    "Entry",
+    "chain_of",
+    "check",
+    "check_bundle",
+    "pack",
+    "read_entries",
+    "read_entry",
+    "seeds_of",
+    "submit",
+]

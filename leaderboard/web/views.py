@@ -1,0 +1,589 @@
+"""The pages as text: pure functions from rows to HTML. The service and the static site use both.
+
+A `Links` says where things lie: at the service's addresses, or in files beside each other. Every
+text that somebody submitted is escaped by the templates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import yaml
+from jinja2 import Environment, PackageLoader, select_autoescape
+
+from leaderboard import rules
+from leaderboard.board.boards import Group, Page, View
+from leaderboard.board.plots import Point, bars, history, scatter
+from leaderboard.database.store import Board, Change, Held, shown
+from leaderboard.rules import RuleError
+from leaderboard.service.questions import QuestionPage
+from leaderboard.submissions.chain import chain_of
+from leaderboard.submissions.results import Difference, Row
+from leaderboard.web.help import topics
+from pipelines.execution.progress import short
+from pipelines.records import Submission
+
+STATIC = Path(__file__).parent / "static"
+MAX_PLOTTED = 200
+
+
+@dataclass(frozen=True)
+class Links:
+    """Addresses of the service."""
+
+    up: str = "/"  # what leads from a page to the front page
+    live: bool = True
+
+    def home(self) -> str:
+        return self.up
+
+    def static(self, name: str) -> str:
+        return f"{self.up}static/{name}"
+
+    def board(self, benchmark: str, scale: str, track: str, **query: object) -> str:
+        return f"/boards/{quote(benchmark)}/{quote(scale)}/{quote(track)}{asked(query)}"
+
+    def plots(self, benchmark: str, scale: str, track: str, **query: object) -> str:
+        return f"/boards/{quote(benchmark)}/{quote(scale)}/{quote(track)}/plots{asked(query)}"
+
+    def data(self, benchmark: str, scale: str, track: str, **query: object) -> str:
+        return f"/api/v1/boards/{quote(benchmark)}/{quote(scale)}/{quote(track)}{asked(query)}"
+
+    def scales(self, benchmark: str, **query: object) -> str:
+        return f"/scales/{quote(benchmark)}{asked(query)}"
+
+    def submission(self, id: str, **query: object) -> str:
+        return f"/submissions/{id}{asked(query)}"
+
+    def questions(self, id: str, task: str, **query: object) -> str:
+        return f"/submissions/{id}/tasks/{quote(task)}{asked(query)}"
+
+    def bundle(self, id: str) -> str:
+        return f"/api/v1/submissions/{id}/bundle"
+
+    def compare(self, *ids: str) -> str:
+        return f"/compare?{urlencode([('id', id_) for id_ in ids])}"
+
+    def help(self, topic: str = "") -> str:
+        return f"/help/{topic}" if topic else "/help"
+
+    def page(self, name: str) -> str:
+        return f"/{name}"
+
+
+@dataclass(frozen=True)
+class FileLinks(Links):
+    """Addresses between the files of a static site; what only a service can do has none."""
+
+    up: str = ""
+    live: bool = False
+
+    def home(self) -> str:
+        return f"{self.up}index.html"
+
+    def board(self, benchmark: str, scale: str, track: str, **query: object) -> str:
+        metric = query.get("metric") or ""
+        return f"{self.up}boards/{file_name(benchmark, scale, track, str(metric))}.html"
+
+    def plots(self, benchmark: str, scale: str, track: str, **query: object) -> str:
+        return f"{self.up}boards/{file_name(benchmark, scale, track, 'plots')}.html"
+
+    def data(self, benchmark: str, scale: str, track: str, **query: object) -> str:
+        return f"{self.up}boards/{file_name(benchmark, scale, track)}.{query.get('format', 'json')}"
+
+    def scales(self, benchmark: str, **query: object) -> str:
+        return f"{self.up}scales/{file_name(benchmark)}.html"
+
+    def submission(self, id: str, **query: object) -> str:
+        return f"{self.up}submissions/{id}.html"
+
+    def help(self, topic: str = "") -> str:
+        return f"{self.up}help/{topic or 'index'}.html"
+
+
+def file_name(*parts: str) -> str:
+    """A file's name of several names."""
+    kept = ["".join(c if c.isalnum() or c in "._" else "-" for c in part) for part in parts if part]
+    return "-".join(kept)
+
+
+def asked(query: Mapping[str, object]) -> str:
+    """A query of what is set: `?metric=core_v1`, or nothing."""
+    kept = {name: value for name, value in query.items() if value not in (None, "", 0, False)}
+    return f"?{urlencode(kept)}" if kept else ""
+
+
+# ---- how things read
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def spread(value: Difference | None) -> str:
+    """A difference with its interval."""
+    if value is None:
+        return "not known"
+    return f"{value.value:+.4f} [{value.low:+.4f}, {value.high:+.4f}]"
+
+
+def behind(row: Row) -> str:
+    """How far a row is behind the leader, with its interval."""
+    if row.rank == 1:
+        return "leads"
+    if row.behind_leader is None:
+        return "not known"
+    gap = row.behind_leader
+    return f"{gap.value:.4f} [{gap.low:.4f}, {gap.high:.4f}]"
+
+
+def words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def verdict(rows: Sequence[Row]) -> str:
+    """One sentence: who is ahead, and whether to believe it."""
+    leader = rows[0]
+    if len(rows) == 1:
+        return f"{leader.method} stands alone here; there is nothing to compare it with yet."
+    ties = [row.method for row in rows[1:] if row.tied_with_leader]
+    beaten = [row.method for row in rows[1:] if row.tied_with_leader is False]
+    unknown = [row.method for row in rows[1:] if row.tied_with_leader is None]
+    parts = []
+    if beaten:
+        parts.append(
+            f"{leader.method} beats {_and(beaten)}: the 95% interval of each difference is off zero"
+        )
+    if ties:
+        parts.append(
+            f"{leader.method} cannot be told from {_and(ties)}: the 95% interval of the "
+            "difference holds zero"
+        )
+    if unknown:
+        parts.append(
+            f"{leader.method} may or may not beat {_and(unknown)}: their errors are not published"
+        )
+    few = min(len(row.seeds) for row in rows)
+    note = "" if few > 1 else " With one seed, the variance between trainings is not in it."
+    return "; ".join(parts) + "." + note
+
+
+def _and(names: Sequence[str]) -> str:
+    if len(names) > 4:
+        return f"{names[0]}, {names[1]} and {len(names) - 2} others"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+@cache
+def _templates() -> Environment:
+    pages = Environment(
+        loader=PackageLoader("leaderboard.web"),
+        autoescape=select_autoescape(),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.filters |= {
+        "short": lambda value: "-" if value is None else short(value),
+        "behind": behind,
+        "number": number,
+        "spread": spread,
+        "words": words,
+        "state": shown,
+        "when": when,
+    }
+    return pages
+
+
+def when(seconds: float) -> str:
+    """A time as 2026-11-23 10:15 UTC."""
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def render(template: str, link: Links, **values: Any) -> str:
+    """A page from its template; all text in it is escaped."""
+    values.setdefault("asks", None)
+    return _templates().get_template(template).render(link=link, **values)
+
+
+# ---- boards
+
+
+def benchmark_title(name: str) -> str:
+    try:
+        return rules.load_benchmark(name).title
+    except RuleError:
+        return name
+
+
+def described(benchmark: str, scale: str, track: str) -> dict[str, str]:
+    """What the rule book says of a board; empty texts for what it does not know."""
+    told: dict[str, str] = {
+        "title": benchmark_title(benchmark),
+        "scale": "",
+        "track": "",
+        "budget": "",
+    }
+    try:
+        book = rules.load_benchmark(benchmark)
+    except RuleError:
+        return told
+    told["scale"] = next((one.note for one in book.scales if one.name == scale), "")
+    if scale not in [one.name for one in book.scales]:
+        told["scale"] = "Not a scale of the rule book: only published results stand here."
+    told["track"] = next((one.description for one in book.tracks if one.name == track), "")
+    return told
+
+
+def front_page(boards: Sequence[tuple[Board, Page]], link: Links) -> str:
+    """All boards, each with its best rows."""
+    by_benchmark: dict[str, list[dict[str, Any]]] = {}
+    for board, page in boards:
+        rows = page.rows
+        told: dict[str, Any] = {
+            "board": board,
+            "page": page,
+            "verdict": verdict(rows) if rows else "",
+        }
+        by_benchmark.setdefault(board.benchmark, []).append(told)
+    titles = {name: benchmark_title(name) for name in by_benchmark}
+    return render("index.html", link, benchmarks=by_benchmark, titles=titles)
+
+
+COLUMNS = (
+    ("rank", "Rank", True),
+    ("method", "Method", False),
+    ("score", "Score", True),
+    ("stderr", "± error", True),
+    ("behind", "Behind the leader (95%)", False),
+    ("baseline", "Better than no_filter (95%)", False),
+    ("size", "Dataset", True),
+    ("kept", "Rows kept", True),
+    ("compute", "FLOPs", True),
+    ("seeds", "Seeds", True),
+    ("date", "Date", False),
+)
+
+
+def board_page(page: Page, view: View, link: Links) -> str:
+    """One board: filters, rows, plot."""
+    place = (page.benchmark, page.scale, page.track)
+    rows = page.rows
+    query = view.model_dump(exclude_defaults=True)
+    plain = {
+        name: value for name, value in query.items() if name not in ("offset", "sort", "order")
+    }
+    headers = []
+    for name, title, right in COLUMNS:
+        turned = view.sort == name and _ascending(view, name, rows)
+        address = link.board(*place, **plain, sort=name, order="down" if turned else "up")
+        state = ("ascending" if turned else "descending") if view.sort == name else None
+        headers.append({"title": title, "right": right, "address": address, "sorted": state})
+    ranked = sorted(rows, key=lambda row: row.rank)
+    whole = not any((view.q, view.recheck, view.kind, view.since, view.until, view.offset))
+    return render(
+        "board.html",
+        link,
+        page=page,
+        view=view,
+        place=place,
+        about=described(*place),
+        headers=headers,
+        rows=rows,
+        first=rows[0] if rows else None,
+        verdict=verdict(ranked) if ranked and whole and view.sort == "rank" else "",
+        plot=size_plot(ranked) if ranked else "",
+        query=query,
+        plain=plain,
+        pages=_pages(page, view, link, place, query),
+    )
+
+
+def _ascending(view: View, name: str, rows: Sequence[Row]) -> bool:
+    if view.order:
+        return view.order == "up"
+    if name == "score":
+        return bool(rows) and not rows[0].headline.higher_is_better
+    return name in ("rank", "method", "team", "stderr", "behind")
+
+
+def _pages(
+    page: Page, view: View, link: Links, place: tuple[str, str, str], query: Mapping[str, Any]
+) -> dict[str, Any]:
+    before, after = view.offset - view.limit, view.offset + view.limit
+    rest = {name: value for name, value in query.items() if name != "offset"}
+    return {
+        "first": view.offset + 1,
+        "last": min(after, page.total),
+        "before": link.board(*place, **rest, offset=max(0, before)) if view.offset else "",
+        "after": link.board(*place, **rest, offset=after) if after < page.total else "",
+    }
+
+
+def metric_name(row: Row) -> str:
+    better = "higher" if row.headline.higher_is_better else "lower"
+    return f"{words(row.headline.metric)} ({better} is better)"
+
+
+def point_of(row: Row, size: float) -> Point:
+    return Point(
+        label=row.method,
+        size=size,
+        value=row.headline.value,
+        error=1.96 * row.headline.stderr if row.headline.stderr is not None else 0.0,
+        rank=row.rank,
+    )
+
+
+def size_plot(rows: Sequence[Row]) -> str:
+    """Score against dataset size, with the Pareto front; empty when no size is known."""
+    points = [point_of(row, row.dataset.size) for row in rows[:MAX_PLOTTED] if row.dataset.size]
+    if not points:
+        return ""
+    axes = (f"dataset, {rows[0].dataset.unit}", metric_name(rows[0]))
+    return scatter(points, axes=axes, higher_is_better=rows[0].headline.higher_is_better)
+
+
+def compute_plot(rows: Sequence[Row]) -> str:
+    """Score against training FLOPs, with the Pareto front."""
+    points = [point_of(row, row.flops) for row in rows[:MAX_PLOTTED] if row.flops]
+    if not points:
+        return ""
+    axes = ("training, FLOPs", metric_name(rows[0]))
+    return scatter(points, axes=axes, higher_is_better=rows[0].headline.higher_is_better)
+
+
+def plots_page(page: Page, view: View, link: Links) -> str:
+    """The plots of one board, each with its numbers underneath."""
+    rows = sorted(page.rows, key=lambda row: row.rank)
+    place = (page.benchmark, page.scale, page.track)
+    dated = sorted((row for row in rows if row.date), key=lambda row: (row.date, -row.rank))
+    return render(
+        "plots.html",
+        link,
+        page=page,
+        view=view,
+        place=place,
+        about=described(*place),
+        rows=rows,
+        size=size_plot(rows) if rows else "",
+        compute=compute_plot(rows) if rows else "",
+        history=history(
+            [(row.date, row.headline.value, row.method) for row in dated],
+            axis=metric_name(rows[0]),
+            higher_is_better=rows[0].headline.higher_is_better,
+        )
+        if dated
+        else "",
+        dated=dated,
+    )
+
+
+# ---- submissions
+
+
+def submission_page(
+    row: Row | None,
+    held: Held,
+    record: Submission | None,
+    rivals: Sequence[Row],
+    rival: Row | None,
+    link: Links,
+    *,
+    changes: Sequence[Change] = (),
+    before_it: int | None = None,
+    rank: bool = True,
+    may: Mapping[str, str] | None = None,
+    message: str = "",
+) -> str:
+    """Everything about one submission: chain, pipeline, funnel, tasks, how to do it again."""
+    dataset = chain_of(record)["dataset"][0] if record is not None else None
+    return render(
+        "submission.html",
+        link,
+        row=row,
+        held=held,
+        record=record,
+        dataset=dataset,
+        funnel=funnel(dataset) if dataset is not None else [],
+        pipeline=pipeline_yaml(dataset.work.pipeline) if dataset is not None else "",
+        pictures=still_there(record) if record is not None else "",
+        tasks=task_bars(row, rival) if row is not None else [],
+        rivals=[one for one in rivals if row is None or one.submission_id != row.submission_id],
+        rival=rival,
+        commands=reproduce(record, held) if record is not None else "",
+        changes=changes,
+        before_it=before_it,
+        ranked=rank,
+        faults=held.faults,
+        may=may or {},
+        message=message,
+        title=benchmark_title(held.benchmark),
+    )
+
+
+def still_there(record: Submission) -> str:
+    """How many of the pool's pictures were there when they were fetched, and why others were not.
+
+    Links rot, so two participants train on different parts of one pool. Empty where it is not told.
+    """
+    packed = chain_of(record)["packed"][0]
+    told = packed.results.get("pictures") if isinstance(packed.results, dict) else None
+    counts = told.get("counts") if isinstance(told, dict) else None
+    if not isinstance(counts, dict) or not counts.get("rows"):
+        return ""
+    rows, there = int(counts["rows"]), int(counts.get("success", 0))
+    lost = sorted(
+        ((int(n), name.removeprefix("failed/")) for name, n in counts.items() if "/" in name),
+        reverse=True,
+    )
+    why = "".join(f", {name} {number:,}" for number, name in lost)
+    return f"{there:,} of the pool's {rows:,} pictures were there ({there / rows:.1%}){why}."
+
+
+def funnel(dataset: Any) -> list[dict[str, Any]]:
+    """Rows in and out of every step, with the reasons; None where a step makes rows."""
+    counts: Mapping[str, int] = dataset.counts
+    by_step: dict[int, list[tuple[str, int]]] = {}
+    for name, lost in counts.items():
+        if name.startswith("rejected/"):
+            _, step, _, reason = name.split("/", 3)
+            by_step.setdefault(int(step), []).append((reason, lost))
+    steps = dataset.work.pipeline.get("steps", [])
+    left: int | None = counts.get("rows_in")
+    sure = left is not None and left - sum(
+        lost for reasons in by_step.values() for _, lost in reasons
+    ) - counts.get("errors", 0) == counts.get("rows_out")
+    found = []
+    for place in range(0 if 0 in by_step else 1, len(steps) + 1):
+        asked_for: Any = steps[place - 1] if place else "reading"
+        lost = sum(number_ for _, number_ in by_step.get(place, []))
+        after = left - lost if sure and left is not None else None
+        name, parameters = _named(asked_for)
+        found.append(
+            {
+                "step": place,
+                "operator": name,
+                "parameters": parameters,
+                "rows_in": left if sure else None,
+                "rows_out": after,
+                "reasons": by_step.get(place, []),
+            }
+        )
+        left = after
+    return found
+
+
+def _named(step: Any) -> tuple[str, Mapping[str, Any]]:
+    if isinstance(step, str):
+        return step, {}
+    if "operator" in step:
+        return str(step["operator"]), step.get("parameters", {})
+    [(name, parameters)] = step.items()
+    return str(name), parameters or {}
+
+
+def pipeline_yaml(pipeline: Mapping[str, Any]) -> str:
+    """The pipeline as a file that the commands read."""
+    steps: list[Any] = []
+    for step in pipeline.get("steps", []):
+        name, parameters = _named(step)
+        steps.append({name: dict(parameters)} if parameters else name)
+    rest = {name: value for name, value in pipeline.items() if name not in ("name", "steps")}
+    told = {"name": pipeline.get("name", "pipeline"), **rest, "steps": steps}
+    text: str = yaml.safe_dump(told, sort_keys=False, allow_unicode=True, width=100)
+    return text
+
+
+def task_bars(row: Row, rival: Row | None) -> list[dict[str, Any]]:
+    """Every task with a bar from guessing to perfect, and the rival's beside it."""
+    others = {task.task: task for task in rival.tasks} if rival is not None else {}
+    found = []
+    for task in row.tasks:
+        other = others.get(task.task)
+        found.append(
+            {
+                "task": task,
+                "other": other,
+                "bar": bars(
+                    task.value,
+                    other.value if other is not None else None,
+                    task.random_baseline,
+                    higher_is_better=task.higher_is_better,
+                    stderr=task.stderr,
+                ),
+            }
+        )
+    return found
+
+
+def reproduce(record: Submission, held: Held) -> str:
+    """The commands that make the submission again and check it."""
+    work = record.work
+    kinds = chain_of(record)
+    dataset = kinds["dataset"][0]
+    seeds = len(record.parents)
+    revision = dataset.made_by.revision
+    lines = []
+    if revision:
+        lines.append(
+            f"git checkout {revision}" + ("   # with local changes" * bool(dataset.made_by.dirty))
+        )
+    name = file_name(work.method) or "pipeline"
+    given = "--uids LIST.npy" if dataset.work.output.get("format") == "uids" else "--input DATASET"
+    if dataset.work.external:
+        lines += [
+            f"{work.benchmark} register {given} --out dataset --name '{name}'",
+            f"{work.benchmark} pack --scale {work.scale} --dataset dataset --out packed",
+            f"{work.benchmark} train --scale {work.scale} --packed packed --out model",
+            f"{work.benchmark} evaluate --scale {work.scale} --model model --out scores",
+        ]
+    else:
+        lines.append(
+            f"{work.benchmark} run --scale {work.scale} --pipeline {name}.yaml --repeat {seeds} "
+            f"--track {work.track} --workspace runs"
+        )
+    if held.bundle:
+        lines.append(f"leaderboard check {held.id}.zip   # the bundle, downloaded from this page")
+    return "\n".join(lines)
+
+
+def question_page(held: Held, row: Row | None, page: QuestionPage, wrong: bool, link: Links) -> str:
+    """Single questions of one task."""
+    return render("questions.html", link, held=held, row=row, page=page, wrong=wrong)
+
+
+def compare_page(
+    rows: Sequence[Row], found: Sequence[Mapping[str, Any]], choices: Sequence[Row], link: Links
+) -> str:
+    """Up to four submissions side by side."""
+    return render("compare.html", link, rows=rows, tasks=found, choices=choices)
+
+
+def scales_page(benchmark: str, told: Mapping[str, Any], link: Links) -> str:
+    """One line per method across scales, and how far the scales agree."""
+    title = benchmark_title(benchmark)
+    return render("scales.html", link, benchmark=benchmark, title=title, **told)
+
+
+def help_page(topic: str, link: Links) -> str:
+    """What the words on the pages mean. KeyError for an unknown topic."""
+    known = topics()
+    if topic and topic not in known:
+        raise KeyError(f"there is no help on {topic!r}")
+    chosen = known[topic] if topic else None
+    return render("help.html", link, topics=known, topic=chosen, name=topic)
+
+
+def form_page(name: str, link: Links, **values: Any) -> str:
+    """Log in, submit, review."""
+    return render(name, link, **values)
+
+
+__all__ = ["FileLinks", "Group", "Links", "board_page", "front_page", "help_page"]

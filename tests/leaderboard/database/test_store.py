@@ -1,0 +1,295 @@
+"""States, audit, leases and tokens, on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from leaderboard.board.boards import Library, View
+from leaderboard.database import auth, store, tables
+from leaderboard.database.store import Store, StoreError
+from leaderboard.submissions.bundle import open_bundle
+from leaderboard.submissions.faults import fault
+from leaderboard.submissions.results import Measured
+from leaderboard.submissions.validate import check_bundle
+from tests.leaderboard.made_up import make_folder
+
+FAULT = fault("submission.json", "work.scale", "huge", "tiny")
+
+
+@pytest.fixture
+def held(database: str) -> Iterator[Store]:
+    opened = Store(database)
+    yield opened
+    opened.close()
+
+
+def send(held: Store, number: int = 1, *, team: str = "a team") -> str:
+    id_ = f"{number:032x}"
+    held.receive(
+        id=id_,
+        team=team,
+        token="t",
+        benchmark="dclm",
+        scale="tiny",
+        track="filtering",
+        method="m",
+        bundle="b",
+        bundle_sha256="0" * 64,
+        bundle_bytes=1,
+    )
+    return id_
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> list[Measured]:
+    found = []
+    for chance, (method, skill) in enumerate((("no_filter", 0.4), ("good", 0.6), ("better", 0.62))):
+        place = tmp_path_factory.mktemp("m")
+        folder = make_folder(place, method=method, skill=skill, rows=200, chance=chance)
+        one = check_bundle(open_bundle(folder)).measured
+        assert one is not None
+        found.append(one)
+    return found
+
+
+def accept(held: Store, one: Measured) -> None:
+    id_ = one.row.submission_id
+    send(held, int(id_, 16))
+    assert held.claim("check") is not None
+    assert held.checked(id_, "check", (), one)
+    held.move(id_, "accepted", who="maintainer")
+
+
+def test_the_migrated_tables_are_those_that_the_code_names(held: Store) -> None:
+    with held.engine.connect() as connection:
+        context = MigrationContext.configure(connection)
+        assert compare_metadata(context, tables.metadata) == []
+
+
+def test_many_processes_may_migrate_at_once(database: str) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        stores = list(pool.map(Store, [database] * 4))
+    assert {one.version() for one in stores} == {store.latest_version()}
+    for one in stores:
+        one.close()
+
+
+def test_a_database_of_another_version_is_refused(held: Store, database: str) -> None:
+    with held.writer.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(StoreError, match="has version 9999, this program needs 0001"):
+        Store(database, migrate=False)
+
+
+def test_an_address_that_is_none_is_refused() -> None:
+    with pytest.raises(StoreError, match="is no address of a database"):
+        Store("leaderboard.db")
+
+
+def test_sending_twice_is_one_submission(held: Store) -> None:
+    id_ = send(held)
+    again, new = held.receive(**_fields(held, id_))
+    assert (again.id, new) == (id_, False)
+    assert [line.after for line in held.history(id_)] == ["received"]
+
+
+def _fields(held: Store, id_: str) -> dict[str, object]:
+    one = held.get(id_).model_dump()
+    names = "id team token benchmark scale track method bundle bundle_sha256 bundle_bytes"
+    return {name: one[name] for name in names.split()}
+
+
+def test_another_team_cannot_send_the_same(held: Store) -> None:
+    id_ = send(held)
+    with pytest.raises(StoreError, match="was sent by another team"):
+        held.receive(**(_fields(held, id_) | {"team": "thieves"}))
+
+
+def test_the_way_of_a_submission_is_in_the_audit(held: Store) -> None:
+    id_ = send(held)
+    claimed = held.claim("check 1")
+    assert claimed is not None
+    assert (claimed.id, claimed.state, claimed.attempts) == (id_, "checking", 1)
+    assert held.checked(id_, "check 1", (), None)
+    held.move(id_, "accepted", who="maintainer (token 12)", why="well done")
+    lines = [(line.before, line.after, line.who, line.why) for line in held.history(id_)]
+    assert lines == [
+        ("", "received", "token t", "sent by a team"),
+        ("received", "checking", "check 1", ""),
+        ("checking", "needs_review", "check 1", "all rules hold"),
+        ("needs_review", "accepted", "maintainer (token 12)", "well done"),
+    ]
+
+
+@pytest.mark.parametrize("statement", ["UPDATE audit SET who = 'me'", "DELETE FROM audit"])
+def test_the_audit_is_append_only(held: Store, statement: str) -> None:
+    id_ = send(held)
+    with pytest.raises(DBAPIError, match="append-only"), held.writer.begin() as connection:
+        connection.execute(text(statement))
+    assert len(held.history(id_)) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("received", "accepted"), ("received", "refused"), ("refused", "accepted")],
+)
+def test_states_are_not_skipped(held: Store, before: str, after: str) -> None:
+    id_ = send(held)
+    if before == "refused":
+        held.claim("c")
+        held.checked(id_, "c", (FAULT,), None)
+    with pytest.raises(StoreError, match=f"is {before}; it cannot be {after} now"):
+        held.move(id_, after, who="x")  # type: ignore[arg-type]
+
+
+def test_a_refused_one_says_why_and_may_be_sent_again(held: Store) -> None:
+    id_ = send(held)
+    held.claim("c")
+    held.checked(id_, "c", (FAULT,), None)
+    assert held.get(id_).faults == (FAULT,)
+    again, new = held.receive(**_fields(held, id_))
+    assert (again.state, again.faults, new) == ("received", (), False)
+
+
+def test_a_check_that_dies_is_taken_over(held: Store) -> None:
+    id_ = send(held)
+    assert held.claim("first") is not None
+    assert held.claim("second") is None
+    with held.writer.begin() as connection:  # as if its time had passed
+        connection.execute(text("UPDATE submissions SET lease_until = 1"))
+    taken = held.claim("second")
+    assert taken is not None
+    assert (taken.id, taken.attempts) == (id_, 2)
+    assert not held.checked(id_, "first", (FAULT,), None)  # it comes late
+    assert not held.renew(id_, "first")
+    assert held.checked(id_, "second", (), None)
+    assert held.get(id_).state == "needs_review"
+
+
+def test_a_check_that_always_dies_ends_as_refused(held: Store) -> None:
+    id_ = send(held)
+    for _ in range(store.ATTEMPTS):
+        assert held.claim("c", lease_seconds=-1) is not None
+    assert held.claim("c") is None
+    one = held.get(id_)
+    assert one.state == "refused"
+    assert "a check that ended 3 times without a result" in str(one.faults[0])
+
+
+def test_many_checks_take_each_submission_once(held: Store) -> None:
+    ids = [send(held, number) for number in range(40)]
+
+    def work(owner: str) -> list[str]:
+        found = []
+        while (one := held.claim(owner)) is not None:
+            found.append(one.id)
+        return found
+
+    with ThreadPoolExecutor(4) as pool:
+        taken = Counter(id_ for some in pool.map(work, "abcd") for id_ in some)
+    assert taken == Counter(ids)
+
+
+def test_only_accepted_rows_are_on_the_board(held: Store, measured: list[Measured]) -> None:
+    library = Library(held)
+    assert library.page("dclm", "tiny", "filtering", View()).rows == ()
+    accept(held, measured[0])
+    accept(held, measured[1])
+    page = library.page("dclm", "tiny", "filtering", View())
+    assert [row.method for row in page.rows] == ["good", "no_filter"]
+    held.move(measured[1].row.submission_id, "withdrawn", who="team")
+    page = library.page("dclm", "tiny", "filtering", View())
+    assert [(row.method, row.rank) for row in page.rows] == [("no_filter", 1)]
+    assert held.boards()[0].number == 1
+
+
+def test_ranks_ties_and_baselines_are_computed_from_the_resamples(
+    held: Store, measured: list[Measured]
+) -> None:
+    for one in measured:
+        accept(held, one)
+    rows = Library(held).page("dclm", "tiny", "filtering", View()).rows
+    assert [row.method for row in rows] == ["better", "good", "no_filter"]
+    tie, plain = rows[1], rows[2]
+    assert tie.behind_leader is not None
+    assert plain.behind_leader is not None
+    assert (tie.tied_with_leader, plain.tied_with_leader) == (True, False)
+    assert plain.over_baseline is None
+    assert tie.over_baseline is not None
+    assert tie.over_baseline.low > 0
+    assert tie.baseline == plain.submission_id
+    # by hand: the standard deviation of the difference of the resamples, times 1.96
+    a, b = measured[2].draws["bits_per_byte"], measured[1].draws["bits_per_byte"]
+    half = 1.96 * float((a.astype(float) - b).std(ddof=1))
+    assert tie.behind_leader.high - tie.behind_leader.value == pytest.approx(half, rel=1e-3)
+
+
+def test_a_view_filters_sorts_and_pages(held: Store, measured: list[Measured]) -> None:
+    for one in measured:
+        accept(held, one)
+    library = Library(held)
+
+    def names(**view: object) -> list[str]:
+        page = library.page("dclm", "tiny", "filtering", View.model_validate(view))
+        return [row.method for row in page.rows]
+
+    assert names(q="GOO") == ["good"]
+    assert names(sort="method") == ["better", "good", "no_filter"]
+    assert names(sort="method", order="down") == ["no_filter", "good", "better"]
+    assert names(limit=1, offset=1) == ["good"]
+    assert names(metric="cloze")[-1] == "no_filter"
+    assert names(since="2027-01-01") == []
+    assert names(sort="heldout_bits_per_byte", order="up") == ["better", "good", "no_filter"]
+    with pytest.raises(KeyError, match="no metric 'x'"):
+        names(metric="x")
+
+
+# ---- tokens
+
+
+def test_a_token_is_shown_once_and_stored_hashed(held: Store, tmp_path: Path) -> None:
+    token, secret = auth.create_token(held, "ci", scopes=["submit"], team="a team")
+    assert auth.find_token(held, secret) == token
+    with held.engine.connect() as connection:
+        stored = connection.execute(text("SELECT * FROM tokens")).one()
+    assert secret not in repr(stored)
+    assert secret.split("_", 2)[2] not in repr(stored)
+
+
+def test_a_token_can_be_revoked_and_expires(held: Store) -> None:
+    token, secret = auth.create_token(held, "ci", scopes=["review"])
+    session = auth.open_session(held, token)
+    assert auth.find_session(held, session) == token
+    auth.revoke_token(held, token.id)
+    assert auth.find_token(held, secret) is None
+    assert auth.find_session(held, session) is None
+    _, old = auth.create_token(held, "ci", scopes=["review"], days=-1)
+    assert auth.find_token(held, old) is None
+
+
+@pytest.mark.parametrize("secret", ["", "lb", "lb_x_y", "lb__", "x" * 1000, "lb_' OR 1=1_x"])
+def test_what_is_no_token_is_unknown(held: Store, secret: str) -> None:
+    assert auth.find_token(held, secret) is None
+
+
+def test_a_submit_token_belongs_to_a_team(held: Store) -> None:
+    with pytest.raises(StoreError, match="belongs to a team"):
+        auth.create_token(held, "ci", scopes=["submit"])
+    with pytest.raises(StoreError, match=r"unknown scopes \['root'\]"):
+        auth.create_token(held, "ci", scopes=["root"], team="a")
+
+
+def test_a_rate_says_how_long_to_wait() -> None:
+    rate = auth.Rate(2, 3600)
+    assert [rate.wait("a") for _ in range(2)] == [0, 0]
+    assert 1700 < rate.wait("a") <= 1800
+    assert rate.wait("b") == 0
