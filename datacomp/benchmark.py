@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from datacomp.errors import TrainError
+from pipelines.errors import TrainingError
 
 if TYPE_CHECKING:
     import typer
@@ -109,7 +109,7 @@ def _extra() -> Iterator[None]:
         package = (error.name or "").partition(".")[0]
         if package not in ("torch", "torchvision", "open_clip", "open_clip_train", "webdataset"):
             raise
-        raise TrainError(
+        raise TrainingError(
             f"the package {package} is not installed; CLIP models need the extra `image`: "
             "pip install -e '.[image]'"
         ) from None

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from datacomp.errors import BatchError, PackError, PlanError, SubsetError, TrainError
 from leaderboard.rounds.commands import (
     CORES,
     RUNS,
@@ -25,10 +24,6 @@ from leaderboard.rounds.commands import (
     train_where,
 )
 from pipelines.console import (
-    BAD_DATA,
-    EXIT_CODES,
-    FAILED,
-    USAGE,
     AssetFolders,
     Json,
     Workers,
@@ -36,6 +31,7 @@ from pipelines.console import (
     show_json,
     table,
 )
+from pipelines.errors import PackError
 from pipelines.execution.executors import executor
 from pipelines.execution.progress import console, say, step
 from pipelines.operators import PipelineError
@@ -45,8 +41,6 @@ if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
     from pipelines.records import ScoresRecord
 
-EXIT_CODES |= {SubsetError: BAD_DATA, PackError: USAGE, BatchError: USAGE, TrainError: FAILED}
-EXIT_CODES[PlanError] = USAGE
 BASELINES = Path(__file__).parent / "baselines"
 SHARD_SIZE, GROUP_SHARDS = 10_000, 64  # as of datacomp.shards, which is imported when it is needed
 

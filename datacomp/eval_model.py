@@ -28,7 +28,7 @@ from datacomp.recipe import MODELS
 from datacomp.training.train import CONFIG, WEIGHTS
 from evals.images.short_texts import encode_text
 from evals.models import Floats, PictureError
-from evals.tasks import DataError
+from pipelines.errors import DataError
 from pipelines.records import ModelRecord, parse_record, sha256_file
 from pipelines.storage.chain import RECORD
 

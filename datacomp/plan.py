@@ -14,8 +14,8 @@ from typing import Any
 import orjson
 from pydantic import Field
 
-from datacomp.errors import PlanError
 from datacomp.recipe import MODELS, Recipe, accumulation, num_steps, samples_seen
+from pipelines.errors import PlanError
 from pipelines.records import Frozen
 
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from datacomp.errors import PoolError
 from leaderboard.rounds.commands import CORES, RUNS, Cluster, Processes, Workspace
-from pipelines.console import BAD_DATA, EXIT_CODES, Json, out, show_json, table
+from pipelines.console import Json, out, show_json, table
+from pipelines.errors import PoolError
 from pipelines.execution.executors import executor
 from pipelines.execution.progress import say
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pipelines.images.download import DownloadOptions
     from pipelines.records import AssetRecord
 
-EXIT_CODES |= {PoolError: BAD_DATA}
 
 app = typer.Typer()
 

@@ -15,7 +15,7 @@ from typing import Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from datacomp.errors import BatchError
+from pipelines.errors import BatchError
 from pipelines.records import JSON, Frozen, ModelRecord, PackedRecord
 
 RECIPES = Path(__file__).parent / "recipes"

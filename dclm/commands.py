@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dclm.errors import CheckpointError, Interrupted, PlanError, PoolError, TrainingError
 from leaderboard.rounds.commands import (
     CORES,
     RUNS,
@@ -27,14 +26,10 @@ from leaderboard.rounds.commands import (
     show_record,
     train_where,
 )
+from pipelines.assets.catalogue import asset_files
 from pipelines.console import (
-    BAD_DATA,
-    EXIT_CODES,
-    FAILED,
-    USAGE,
     AssetFolders,
     Json,
-    asset_files,
     out,
     show_json,
     table,
@@ -47,14 +42,6 @@ if TYPE_CHECKING:
     from dclm.plan import Plan
     from dclm.pool.remote_pool import Cost
     from dclm.recipe import Recipe
-
-EXIT_CODES |= {
-    PlanError: USAGE,
-    PoolError: USAGE,
-    CheckpointError: BAD_DATA,
-    TrainingError: FAILED,
-    Interrupted: FAILED,
-}
 
 Scale = Annotated[str, typer.Option(help="The scale, whose recipe has the same name.")]
 

@@ -12,8 +12,8 @@ from itertools import pairwise
 
 from pydantic import Field
 
-from dclm.errors import PlanError
 from dclm.recipe import RESHARD_PARAMS, Recipe, flops, num_sequences, num_steps
+from pipelines.errors import PlanError
 from pipelines.records import Frozen
 
 

@@ -15,42 +15,20 @@ from evals.catalogue import tasks_markdown
 from evals.decontamination import Overlap, items_table
 from evals.fetch import fetch
 from evals.images.synthetic import write_synthetic_pictures
-from evals.models import ModelError
 from evals.reports import Run, compare, describe, open_run, questions
 from evals.run import run
 from evals.suite import Suite, load_suite
-from evals.tasks import (
-    DataError,
-    EvalError,
-    Item,
-    Task,
-    check_data,
-    load_task,
-    read_data,
-    task_names,
-)
+from evals.tasks import EvalError, Item, Task, check_data, load_task, read_data, task_names
 from evals.text.convert import convert
 from evals.text.dclm_json import figures, figures_of_version, read_dclm, to_dclm
 from evals.text.synthetic import write_synthetic
-from pipelines.console import (
-    BAD_DATA,
-    EXIT_CODES,
-    FAILED,
-    USAGE,
-    Json,
-    Workers,
-    main,
-    out,
-    show_json,
-    table,
-)
+from pipelines.console import Json, Workers, main, out, show_json, table
+from pipelines.errors import BAD_DATA, DataError
 from pipelines.execution.executors import executor
 from pipelines.execution.progress import say
 from pipelines.formats.readers import read_whole, shards_of
 from pipelines.records import DatasetRecord, ModelRecord, ScoresRecord, parse_record
 from pipelines.storage.base import Store, open_store
-
-EXIT_CODES.update({DataError: BAD_DATA, ModelError: FAILED, EvalError: USAGE})
 
 app = typer.Typer(
     help="Measure models with suites of tasks.",

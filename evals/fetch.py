@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from evals.tasks import DataError, EvalError, Task
+from evals.tasks import EvalError, Task
 from evals.text.convert import mmlu_row
+from pipelines.errors import DataError
 
 
 def hellaswag(row: Mapping[str, Any]) -> dict[str, Any]:

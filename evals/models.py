@@ -14,11 +14,13 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from pipelines.errors import FailedError
+
 Ids = np.ndarray[Any, np.dtype[np.int32]]
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
 
-class ModelError(RuntimeError):
+class ModelError(FailedError):
     """A model that answers with something that is not an answer."""
 
 

@@ -24,7 +24,8 @@ from evals.images.datacomp_json import Metrics, write_results
 from evals.metrics import bootstrap, score_of, standard_error
 from evals.models import ModelError
 from evals.suite import Suite, load_suite
-from evals.tasks import DataError, EvalError, Task, TaskData, kind_of, read_data
+from evals.tasks import EvalError, Task, TaskData, kind_of, read_data
+from pipelines.errors import DataError
 from pipelines.formats.writers import write_array
 from pipelines.records import (
     ScoresRecord,

@@ -24,6 +24,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from evals.archives import read_gpqa, tar_rows
+from pipelines.errors import DataError, UsageError
 from pipelines.records import Frozen, canonical_json, digest
 
 FOLDER = Path(__file__).parent / "tasks"
@@ -44,12 +45,8 @@ KINDS = {
 VERSIONS = ("v1", "v2")
 
 
-class EvalError(ValueError):
+class EvalError(UsageError):
     """A request that cannot be met: an unknown name, settings or runs that do not fit."""
-
-
-class DataError(ValueError):
-    """Data that is missing, malformed or not what its task says; the message says what to do."""
 
 
 class Baselines(Frozen):

@@ -10,7 +10,8 @@ import typer
 from leaderboard.rounds.commands import _show_board
 from leaderboard.submissions.bundle import Limits, open_bundle
 from leaderboard.submissions.validate import Checked, check_bundle
-from pipelines.console import BAD_DATA, Json, fail, main, out, show_json, table
+from pipelines.console import Json, fail, main, out, show_json, table
+from pipelines.errors import BAD_DATA
 from pipelines.records import JSON
 
 app = typer.Typer(

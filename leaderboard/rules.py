@@ -18,17 +18,10 @@ from typing import Literal
 import yaml
 from pydantic import Field, ValidationError
 
+from pipelines.errors import RuleError, UnknownName
 from pipelines.records import Frozen
 
 GROUP = "curation_bench.benchmarks"
-
-
-class RuleError(ValueError):
-    """A broken rule: the message says which, what was found and what was expected."""
-
-
-class UnknownName(RuleError):
-    """A benchmark, scale or track that the rules do not know."""
 
 
 class Scale(Frozen):

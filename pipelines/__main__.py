@@ -12,12 +12,12 @@ import yaml
 
 from pipelines import contract
 from pipelines.assets import catalogue
+from pipelines.assets.catalogue import asset_files
 from pipelines.batch import Batch
 from pipelines.console import (
     AssetFolders,
     Json,
     Workers,
-    asset_files,
     fail,
     main,
     out,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import orjson
@@ -16,44 +15,14 @@ import typer
 from pydantic import BaseModel
 from rich.console import Console
 
-from pipelines.assets.catalogue import AssetError, Assets
-from pipelines.engine.run import RunFailed
-from pipelines.engine.shard import OperatorFailed
-from pipelines.execution.executors import WorkerLost
-from pipelines.execution.monitor import ShardsFailed
-from pipelines.formats.readers import ShardError
-from pipelines.operators import PipelineError
-from pipelines.records import JSON, RecordError
-from pipelines.storage.base import DeterminismError, StorageError
+from pipelines.errors import BAD_DATA, USAGE, PlatformError
+from pipelines.records import JSON
 
-FAILED, USAGE, BAD_DATA = 1, 2, 3
-
-EXIT_CODES: dict[type[BaseException], int] = {
-    PipelineError: USAGE,
-    AssetError: USAGE,
-    ShardError: BAD_DATA,
-    RecordError: BAD_DATA,
-    OperatorFailed: FAILED,
-    RunFailed: FAILED,
-    ShardsFailed: FAILED,
-    WorkerLost: FAILED,
-    StorageError: FAILED,
-    DeterminismError: FAILED,
-    FileNotFoundError: USAGE,
-    ValueError: BAD_DATA,
-}
-"""Errors that a person can act on, by their exit code. Other rooms add their own."""
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
-Workers = Annotated[int, typer.Option(help="Processes on this machine.", min=1)]
 AssetFolders = Annotated[
     list[str] | None, typer.Option("--assets", help="A folder with assets; may be repeated.")
 ]
-
-
-def asset_files(folders: Sequence[str] | None) -> Assets:
-    """The assets of `--assets` folders."""
-    return Assets(folders=tuple(Path(folder) for folder in folders or ()))
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
+Workers = Annotated[int, typer.Option(help="Processes on this machine.", min=1)]
 
 
 def main(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:
@@ -94,10 +63,13 @@ def _endpoint_first(arguments: Sequence[str] | None) -> list[str]:
 
 
 def exit_code(error: BaseException) -> int | None:
-    """The exit code of a known error (or of its nearest known class), else None."""
-    for cls in type(error).__mro__:
-        if cls in EXIT_CODES:
-            return EXIT_CODES[cls]
+    """The exit code of an error that a person can act on, else None."""
+    if isinstance(error, PlatformError):
+        return error.exit_code
+    if isinstance(error, FileNotFoundError):
+        return USAGE
+    if isinstance(error, ValueError):
+        return BAD_DATA
     return None
 
 

@@ -30,6 +30,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipelines.batch import Batch
+from pipelines.errors import UsageError
 from pipelines.records import JSON, Module, sha256_bytes
 from pipelines.schema import STRING, TEXT
 
@@ -397,7 +398,7 @@ def _all_text(values: list[Any]) -> bool:
     return all(value is None or isinstance(value, str) for value in values)
 
 
-class PipelineError(ValueError):
+class PipelineError(UsageError):
     """A pipeline that cannot be built; the message names the step and what to do."""
 
 

@@ -25,10 +25,12 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from pipelines.errors import DataError
+
 JSON = Any  # a value that JSON can hold
 
 
-class RecordError(ValueError):
+class RecordError(DataError):
     """A record that cannot be read, does not fit its own hash, or breaks the chain."""
 
 

@@ -19,8 +19,8 @@ import pyarrow as pa
 
 from datacomp.curation.curate import Index, bucket_of
 from datacomp.curation.scorers import Floats, PictureFault, ScorerSpec, loaded
-from datacomp.errors import PoolError
 from pipelines import kernels
+from pipelines.errors import PoolError
 from pipelines.execution.executors import MapTasks
 from pipelines.execution.once import once
 from pipelines.execution.progress import step as progress_step

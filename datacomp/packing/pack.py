@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 
 from datacomp.curation.curate import SUBSET_FILE
-from datacomp.errors import PackError
 from datacomp.recipe import Recipe
+from pipelines.errors import PackError
 from pipelines.execution.executors import MapTasks
 from pipelines.formats.uid_lists import load_subset, sha256_of
 from pipelines.images import reshard

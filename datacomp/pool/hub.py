@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from datacomp.errors import PoolError
+from pipelines.errors import PoolError
 from pipelines.execution.executors import MapTasks
 from pipelines.execution.progress import step as progress_step
 from pipelines.records import (

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from datacomp.errors import PoolError
 from pipelines.assets.catalogue import Assets, cache_folder
+from pipelines.errors import PoolError
 from pipelines.execution.executors import MapTasks
 from pipelines.execution.progress import step
 from pipelines.formats.pool import Pool

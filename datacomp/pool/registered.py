@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from datacomp.curation.curate import SUBSET_FILE
-from datacomp.errors import SubsetError
 from pipelines import kernels
+from pipelines.errors import SubsetError
 from pipelines.execution.progress import step as progress_step
 from pipelines.formats.pool import Pool
 from pipelines.formats.uid_lists import load_subset, look_up, sha256_of, uid_of, write_subset

@@ -22,8 +22,8 @@ import yaml
 from PIL import Image
 from pydantic import Field, ValidationError
 
-from datacomp.errors import PoolError
 from pipelines.assets.packages import Package, members
+from pipelines.errors import PoolError
 from pipelines.records import Frozen
 
 DEFAULT = Path(__file__).with_name("tiny_pool.yaml")

@@ -26,10 +26,10 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
-from datacomp.errors import PoolError
 from datacomp.pool import tiny_images as tiny
 from evals.images.image_tasks import vouch
 from pipelines.assets.packages import Fetched, Progress, fetch
+from pipelines.errors import PoolError
 from pipelines.execution.executors import MapTasks
 from pipelines.formats.tars import END, member
 from pipelines.formats.writers import write_table

@@ -34,9 +34,9 @@ import torch
 import torch.distributed as dist
 import webdataset
 
-from datacomp.errors import TrainError
 from datacomp.recipe import MODELS, Recipe, num_steps, steps_per_piece
 from evals.images.short_texts import encode_text
+from pipelines.errors import TrainingError
 from pipelines.execution.progress import short
 
 METRICS, SKIPPED, LOG = "metrics.jsonl", "skipped.jsonl", "log.txt"
@@ -56,7 +56,7 @@ def run(
     num_threads: int,
     progress: Callable[[str], None] | None = None,
 ) -> None:
-    """Run the loop with its arguments; TrainError when it refuses, or the loss is no number."""
+    """Run the loop with its arguments; TrainingError when it refuses, or the loss is no number."""
     open_clip.add_model_config(MODELS)
     if not torch.cuda.is_available():
         torch.set_num_threads(num_threads)
@@ -87,7 +87,7 @@ def run(
         stack.enter_context(_listening(messages))
         told = clip_main.main(argv)
     if told not in (None, 0):
-        raise TrainError(f"{folder}: open_clip refused to train ({told}); see {LOG}")
+        raise TrainingError(f"{folder}: open_clip refused to train ({told}); see {LOG}")
 
 
 @contextmanager
@@ -217,7 +217,7 @@ class _Metrics:
             "batch_seconds": row["batch_time"],
         }
         if not math.isfinite(row["loss"]):
-            raise TrainError(
+            raise TrainingError(
                 f"{self._path.parent}: the loss is {row['loss']} at step {step}; look at "
                 f"{METRICS}, remove the folder and try another seed, or report the recipe"
             )

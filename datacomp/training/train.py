@@ -25,7 +25,6 @@ from typing import Any
 
 import orjson
 
-from datacomp.errors import TrainError
 from datacomp.recipe import (
     MODELS,
     Recipe,
@@ -36,6 +35,7 @@ from datacomp.recipe import (
     samples_seen,
 )
 from evals.images.image_tasks import PICTURES
+from pipelines.errors import TrainingError
 from pipelines.formats.tars import samples, tar_bytes
 from pipelines.records import (
     File,
@@ -74,12 +74,12 @@ def train(
     `max_batch` is the largest batch that a GPU holds: the recipe's is then computed in parts, which
     gives the same gradients (Gao et al. 2021). `loader_workers` and `compiled` change how fast it
     goes, `progress` takes lines for a log. BatchError when the GPUs cannot share the batch;
-    TrainError when the loss is no number, or shards are not what their record says.
+    TrainingError when the loss is no number, or shards are not what their record says.
     """
     started = now()
     source, place = open_store(packed), LocalStore(Path(out))
     if not source.exists(RECORD) and source.exists("meta.json"):
-        raise TrainError(
+        raise TrainingError(
             f"{packed} has no {RECORD}: its shards were made elsewhere; run first: datacomp "
             f"register-shards {packed} --scale {recipe.scale}"
         )
@@ -96,7 +96,7 @@ def train(
         return before
     rank, world = process_of()
     if world > 1 and "MASTER_ADDR" not in os.environ:
-        raise TrainError(
+        raise TrainingError(
             f"{world} processes were started, but MASTER_ADDR does not say where they meet; start "
             "them with torchrun, or with deploy/slurm-train.sh"
         )
@@ -177,29 +177,31 @@ def _claim(marker: Path, key: str) -> None:
 
 
 def _shards(source: Store, record: PackedRecord) -> list[str]:
-    """Addresses of the shards, as webdataset opens them. TrainError when one was changed."""
+    """Addresses of the shards, as webdataset opens them. TrainingError when one was changed."""
     sizes = {entry.name: entry.num_bytes for entry in source.list()}
     names = []
     for file in record.outputs:
         if not file.name.endswith(".tar"):
             continue
         if sizes.get(file.name) != file.num_bytes:
-            raise TrainError(
+            raise TrainingError(
                 f"{source.uri}/{file.name} has {sizes.get(file.name)} bytes, its record says "
                 f"{file.num_bytes}; pack again"
             )
         path = source.local_path(file.name)
         names.append(str(path) if path else f"pipe:aws s3 cp {source.uri}/{file.name} -")
     if not names:
-        raise TrainError(f"{source.uri} has no samples: nothing of the dataset was in the pool")
+        raise TrainingError(f"{source.uri} has no samples: nothing of the dataset was in the pool")
     if any(mark in names[0] for mark in ("{", "}", "::")):
-        raise TrainError(f"{source.uri}: webdataset reads braces and :: in a name as several names")
+        raise TrainingError(
+            f"{source.uri}: webdataset reads braces and :: in a name as several names"
+        )
     _check_samples(source, next(f.name for f in record.outputs if f.name.endswith(".tar")))
     return names
 
 
 def _check_samples(source: Store, name: str) -> None:
-    """TrainError when not one of the first samples has a picture that decodes, and a caption."""
+    """TrainingError when not one of the first samples has a picture that decodes, and a caption."""
     from PIL import Image
 
     faults: dict[str, int] = {}
@@ -219,7 +221,7 @@ def _check_samples(source: Store, name: str) -> None:
                     return
             faults[fault] = faults.get(fault, 0) + 1
     told = ", ".join(f"{number}x {fault}" for fault, number in sorted(faults.items())[:3])
-    raise TrainError(
+    raise TrainingError(
         f"{source.uri}/{name}: none of its first {TRIED} samples can be trained on ({told}); "
         "pack a dataset whose pictures were fetched"
     )
@@ -238,7 +240,7 @@ def _wait(place: LocalStore, key: str) -> ModelRecord:
     _meet()
     record = _finished(place, key)
     if record is None:
-        raise TrainError(f"{place.uri}: the first process left no record; see its message")
+        raise TrainingError(f"{place.uri}: the first process left no record; see its message")
     return record
 
 

@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from dclm.errors import PoolError
 from pipelines.engine.run import MENDABLE, RUN, RunFailed, RunFile, read_run
+from pipelines.errors import PoolError
 from pipelines.execution.executors import MapTasks, map_here
 from pipelines.execution.monitor import Watch
 from pipelines.execution.once import once

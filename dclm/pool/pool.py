@@ -10,11 +10,11 @@ from pathlib import Path
 
 import orjson
 
-from dclm.errors import PoolError
 from dclm.pool.extract import ExtractTask, extract
 from dclm.pool.tiny_pool import LID, TinyPool, build
 from evals.text.heldout import build_tiny_tasks
 from pipelines.assets.catalogue import Assets, cache_folder
+from pipelines.errors import PoolError
 from pipelines.execution.executors import MapTasks
 from pipelines.execution.progress import step
 from pipelines.formats.pool import Pool

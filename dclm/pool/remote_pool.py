@@ -21,9 +21,9 @@ from typing import Any, BinaryIO, Literal
 import yaml
 from pydantic import Field, TypeAdapter
 
-from dclm.errors import PoolError
 from pipelines.assets.catalogue import AssetError, Assets
 from pipelines.engine.run import MENDABLE, RUN, RunFailed, RunFile, read_run
+from pipelines.errors import PoolError
 from pipelines.execution.executors import MapTasks, map_here
 from pipelines.execution.monitor import Watch
 from pipelines.execution.once import once

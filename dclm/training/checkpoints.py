@@ -27,7 +27,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.optim import Optimizer
 
-from dclm.errors import CheckpointError
+from pipelines.errors import CheckpointError
 from pipelines.storage.base import StorageError
 
 STEP = "step-"

@@ -28,7 +28,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from dclm.errors import Interrupted, PlanError, TrainingError
 from dclm.packing import tokenizer
 from dclm.packing.loader import Sequences
 from dclm.plan import micro_batch as fitting_micro_batch
@@ -37,6 +36,7 @@ from dclm.training.checkpoints import Checkpoints
 from dclm.training.model import OpenLM
 from dclm.training.parallel import agree, build, fast_attention, mean_over_processes, processes
 from leaderboard.rounds.train_log import Metrics, Step, draw_loss, read_metrics
+from pipelines.errors import Interrupted, PlanError, TrainingError
 from pipelines.records import (
     File,
     ModelRecord,

@@ -16,7 +16,8 @@ from typing import Any
 import orjson
 
 from evals.images.image_tasks import CLASSES, TEMPLATES
-from evals.tasks import DataError, Task
+from evals.tasks import Task
+from pipelines.errors import DataError
 
 IMAGENET = {"imagenet1k": "", "imagenet_sketch": "", "imagenetv2": "", "imagenet_a": "a"}
 IMAGENET |= {"imagenet_r": "r"}

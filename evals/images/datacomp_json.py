@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import orjson
 
-from evals.tasks import DataError, EvalError, Task, load_task, task_names
+from evals.tasks import EvalError, Task, load_task, task_names
+from pipelines.errors import DataError
 from pipelines.records import File
 from pipelines.storage.base import Store, write_bytes
 

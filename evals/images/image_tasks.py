@@ -27,7 +27,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from evals.tasks import DataError, Task, TaskData
+from evals.tasks import Task, TaskData
+from pipelines.errors import DataError
 from pipelines.formats.tars import Member, TarError, samples, tar_bytes
 from pipelines.records import File
 from pipelines.storage.base import Store, open_store, write_bytes

@@ -21,7 +21,8 @@ import pyarrow as pa
 
 from evals.images.image_tasks import PictureData, read_pictures
 from evals.models import ImageTextModel, ModelError, PictureError
-from evals.tasks import DataError, Item, Tally, Task, TaskData
+from evals.tasks import Item, Tally, Task, TaskData
+from pipelines.errors import DataError
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]

@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from evals.tasks import DataError
+from pipelines.errors import DataError
 
 LETTERS = ("A", "B", "C", "D")
 LINES_PER_ITEM = 6

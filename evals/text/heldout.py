@@ -26,7 +26,7 @@ from pathlib import Path
 
 import orjson
 
-from evals.tasks import DataError
+from pipelines.errors import DataError
 from pipelines.records import JSON
 
 # Sized so that a model of a million parameters needs a few seconds on one core.

@@ -24,7 +24,6 @@ import pyarrow as pa
 from evals.metrics import best_option, clean_generation, generation_is_right, normalise_answer
 from evals.models import Encoder, Ids, LanguageModel, ModelError, Query, TokenScores, as_encoder
 from evals.tasks import (
-    DataError,
     Item,
     Kind,
     Tally,
@@ -37,6 +36,7 @@ from evals.tasks import (
     texts_field,
 )
 from evals.text.prompts import PromptTokens, answer_texts, as_ids, question_texts, trim
+from pipelines.errors import DataError
 
 WINDOW = 2048
 ANSWER_MARGIN = 10  # tokens a generation may run past the longest known chain of thought

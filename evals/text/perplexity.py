@@ -17,8 +17,9 @@ import numpy as np
 import pyarrow as pa
 
 from evals.models import LanguageModel, ModelError, Query
-from evals.tasks import DataError, Item, Kind, Tally, Task, TaskData, category_field, text_field
+from evals.tasks import Item, Kind, Tally, Task, TaskData, category_field, text_field
 from evals.text.prompts import as_ids
+from pipelines.errors import DataError
 
 LOG = pa.schema(
     [

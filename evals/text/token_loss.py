@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from evals.models import Ids, LanguageModel, ModelError, Query
-from evals.tasks import DataError, Item, Kind, Tally, Task, TaskData
+from evals.tasks import Item, Kind, Tally, Task, TaskData
 from evals.text.prompts import as_ids
+from pipelines.errors import DataError
 
 LOG = pa.schema([("row", pa.int64()), ("num_tokens", pa.int64()), ("nats", pa.float64())])
 

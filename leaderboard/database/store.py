@@ -38,6 +38,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 from leaderboard.database import tables as t
 from leaderboard.submissions.faults import Fault, Words, fault
 from leaderboard.submissions.results import Measured, Row
+from pipelines.errors import DataError
 from pipelines.records import Frozen
 
 State = Literal["received", "checking", "needs_review", "accepted", "refused", "withdrawn"]
@@ -54,7 +55,7 @@ LEASE_SECONDS = 60.0  # a check renews it while it runs
 DEFAULT = "sqlite:///leaderboard.db"
 
 
-class StoreError(ValueError):
+class StoreError(DataError):
     """A change that the states do not allow, or a database that cannot be used."""
 
 

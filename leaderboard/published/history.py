@@ -20,10 +20,11 @@ import orjson
 
 from evals.aggregate import Version, aggregate, baseline, dclm_tasks
 from evals.images.datacomp_json import COLUMNS, aggregate_results, datacomp_tasks
-from evals.tasks import DataError, EvalError, Task
+from evals.tasks import EvalError, Task
 from evals.text.dclm_json import read_dclm
 from leaderboard.published.references import published_row
 from leaderboard.submissions.results import Figure, Row, TaskValue
+from pipelines.errors import DataError
 
 OFFICIAL = {
     "dclm": "https://raw.githubusercontent.com/mlfoundations/dclm/main/assets/"

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from leaderboard.rules import RuleError
+from pipelines.errors import RuleError
 
 TOKEN = "LEADERBOARD_TOKEN"
 OVER = ("needs_review", "accepted", "refused", "withdrawn")

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from leaderboard import rules
-from leaderboard.rules import RuleError, UnknownName
-from pipelines.console import BAD_DATA, EXIT_CODES, USAGE, Json, out, show_json, table
+from pipelines.console import Json, out, show_json, table
+from pipelines.errors import RuleError
 from pipelines.execution.executors import executor
 from pipelines.execution.progress import say
 from pipelines.formats.pool import Pool
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from leaderboard.board.ranking import Row
     from leaderboard.rounds.round import TrainTask
 
-EXIT_CODES[RuleError] = BAD_DATA
-EXIT_CODES[UnknownName] = USAGE
 
 Scale = Annotated[str, typer.Option(help="The scale, as in the rule book.")]
 Workspace = Annotated[str, typer.Option(help="Folder of pools, datasets, models and submissions.")]

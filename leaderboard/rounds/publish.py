@@ -17,8 +17,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from leaderboard.rules import RuleError
 from leaderboard.web.views import funnel, pipeline_yaml
+from pipelines.errors import RuleError
 from pipelines.execution.progress import step
 from pipelines.records import DatasetRecord, File, PoolRecord
 from pipelines.storage.base import Store, open_store, write_bytes

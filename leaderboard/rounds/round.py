@@ -27,10 +27,11 @@ import orjson
 from evals.run import run as run_suite
 from evals.suite import load_suite
 from leaderboard import rules
-from leaderboard.rules import Benchmark, RuleError, Scale
+from leaderboard.rules import Benchmark, Scale
 from leaderboard.submissions.submission import Entry
 from leaderboard.submissions.submission import submit as submit_scores
 from pipelines.engine.run import Result, dataset_work, run
+from pipelines.errors import RuleError
 from pipelines.execution.executors import MapTasks
 from pipelines.execution.progress import Step as ProgressStep
 from pipelines.execution.progress import say, short, step

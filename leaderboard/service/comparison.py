@@ -17,11 +17,11 @@ from leaderboard import rules
 from leaderboard.board.boards import MAX_LIMIT, Library, View
 from leaderboard.board.plots import Point, lines, scatter
 from leaderboard.board.ranking import by_metric, compare, interval, kendall, kendall_interval
-from leaderboard.rules import RuleError
 from leaderboard.service.service import Service
 from leaderboard.submissions.chain import seeds_of
 from leaderboard.submissions.results import Difference, Figure, Row, TaskValue
 from leaderboard.submissions.validate import read_log
+from pipelines.errors import RuleError
 from pipelines.records import Frozen
 
 SHOWN = 12  # lines of the plot across scales

@@ -18,7 +18,6 @@ import numpy as np
 from evals.run import run as run_suite
 from leaderboard import rules
 from leaderboard.database.store import Held
-from leaderboard.rules import RuleError
 from leaderboard.service.service import Service
 from leaderboard.submissions.bundle import MANIFEST, UIDS
 from leaderboard.submissions.chain import chain_of, seeds_of
@@ -26,6 +25,7 @@ from leaderboard.submissions.faults import Fault, Words, fault
 from leaderboard.submissions.results import Row
 from leaderboard.submissions.uids import AT_ONCE, Uids, describe, npy_sha256, open_uids
 from leaderboard.submissions.validate import check_bundle, official_suite, read_parquet
+from pipelines.errors import RuleError
 from pipelines.records import Frozen
 
 AGREE = 3.0  # standard errors of the difference within which two evaluations agree

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from leaderboard.rules import RuleError
+from pipelines.errors import RuleError
 from pipelines.records import Frozen
 
 SHOWN = 300  # characters of a found value that a message repeats

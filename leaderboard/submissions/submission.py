@@ -14,7 +14,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from leaderboard.rules import Benchmark, RuleError
+from leaderboard.rules import Benchmark
 from leaderboard.submissions import uids as uid_lists
 from leaderboard.submissions.bundle import (
     MANIFEST,
@@ -30,6 +30,7 @@ from leaderboard.submissions.bundle import RECORD as FILE
 from leaderboard.submissions.chain import chain_of, seeds_of
 from leaderboard.submissions.faults import BundleError
 from leaderboard.submissions.validate import Checked, check, check_bundle
+from pipelines.errors import RuleError
 from pipelines.records import (
     DatasetRecord,
     ModelRecord,

@@ -22,14 +22,15 @@ import pyarrow.parquet as pq
 from evals.aggregate import aggregate_suite
 from evals.run import score_task
 from evals.suite import Suite, load_suite
-from evals.tasks import DataError, EvalError, Task, load_task
+from evals.tasks import EvalError, Task, load_task
 from leaderboard import rules
-from leaderboard.rules import Benchmark, RuleError
+from leaderboard.rules import Benchmark
 from leaderboard.submissions import uids
 from leaderboard.submissions.bundle import MANIFEST, RECORD, UIDS, Bundle
 from leaderboard.submissions.chain import PARENT_OF, chain_of, seeds_of
 from leaderboard.submissions.faults import BundleError, Fault, Words, fault
 from leaderboard.submissions.results import Measured, measured_of
+from pipelines.errors import DataError, RuleError
 from pipelines.records import (
     DatasetRecord,
     PackedRecord,

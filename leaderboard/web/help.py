@@ -9,7 +9,8 @@ from pathlib import Path
 from evals.suite import Suite, load_suite
 from evals.tasks import Task
 from leaderboard import rules
-from leaderboard.rules import Benchmark, RuleError
+from leaderboard.rules import Benchmark
+from pipelines.errors import RuleError
 from pipelines.records import Frozen
 
 

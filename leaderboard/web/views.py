@@ -20,11 +20,11 @@ from leaderboard import rules
 from leaderboard.board.boards import Group, Page, View
 from leaderboard.board.plots import Point, bars, history, scatter
 from leaderboard.database.store import Board, Change, Held, shown
-from leaderboard.rules import RuleError
 from leaderboard.service.questions import QuestionPage
 from leaderboard.submissions.chain import chain_of
 from leaderboard.submissions.results import Difference, Row
 from leaderboard.web.help import topics
+from pipelines.errors import RuleError
 from pipelines.execution.progress import short
 from pipelines.records import Submission
 

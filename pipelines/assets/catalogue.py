@@ -25,13 +25,14 @@ from pydantic import TypeAdapter
 
 from pipelines.assets import packages
 from pipelines.assets.packages import Package
+from pipelines.errors import UsageError
 from pipelines.operators import did_you_mean
 from pipelines.records import AssetRef, Frozen, sha256_file
 
 CATALOGUE = Path(__file__).parent / "assets.yaml"
 
 
-class AssetError(ValueError):
+class AssetError(UsageError):
     """An asset that is missing, or is not the file it should be."""
 
 
@@ -121,6 +122,11 @@ class Assets:
         if known.made_by:
             return f"make it with: {known.made_by}"
         return "put the file into a folder and give --assets DIR"
+
+
+def asset_files(folders: Sequence[str] | None) -> Assets:
+    """The assets of `--assets` folders."""
+    return Assets(folders=tuple(Path(folder) for folder in folders or ()))
 
 
 def fetch(name: str) -> Path:

@@ -18,6 +18,7 @@ from pydantic import Field
 from pipelines.assets.catalogue import Assets
 from pipelines.engine.fold import FoldTask, groups_of, run_fold
 from pipelines.engine.shard import OperatorFailed, role, run_shard, steps_of
+from pipelines.errors import FailedError
 from pipelines.execution.executors import Cluster, MapTasks, Needs, WorkerLost, map_here
 from pipelines.execution.monitor import Watch, failures, forget_failures
 from pipelines.formats.pool import Pool, open_pool
@@ -61,7 +62,7 @@ MENDABLE = (OperatorFailed, ShardError, WorkerLost, StorageError, MemoryError)
 FOLDERS = ("data", "work", "rejected", "quarantine", DUPLICATES)
 
 
-class RunFailed(RuntimeError):
+class RunFailed(FailedError):
     """A run that stopped. What was finished is kept."""
 
 

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from pipelines.batch import Batch
 from pipelines.engine.evidence import has_cases
 from pipelines.engine.rejections import Rejections
+from pipelines.errors import FailedError
 from pipelines.formats.readers import BadRow, ShardError, read_shard
 from pipelines.formats.writers import TableWriter, suffix_of, write_array, write_table
 from pipelines.global_steps.duplicate_record import EXAMPLE_CHARACTERS, Removed
@@ -34,7 +35,7 @@ from pipelines.stats import READ, StepStats, Tally, add_counts
 from pipelines.storage.base import Done, Store, attempt_name, commit, find_done, open_store
 
 
-class OperatorFailed(RuntimeError):
+class OperatorFailed(FailedError):
     """An operator raised on a row; the message names operator, shard and row."""
 
 

@@ -17,13 +17,15 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+from pipelines.errors import FailedError
+
 T = TypeVar("T")
 R = TypeVar("R")
 OnResult = Callable[[int, Any], None]
 OnError = Callable[[int, Exception], Any]
 
 
-class WorkerLost(RuntimeError):
+class WorkerLost(FailedError):
     """A worker process died (killed, or out of memory)."""
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import orjson
 from pydantic import Field, ValidationError
 
+from pipelines.errors import FailedError
 from pipelines.execution.executors import Cluster, MapTasks, Needs, OnResult
 from pipelines.execution.progress import step as progress_step
 from pipelines.records import JSON, Frozen, now
@@ -88,7 +89,7 @@ class Progress(Frozen):
         return self.num_bytes / self.seconds if self.seconds > 0 else 0.0
 
 
-class ShardsFailed(RuntimeError):
+class ShardsFailed(FailedError):
     """Some shards could not be done; all others of the stage are."""
 
 

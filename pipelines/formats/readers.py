@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.batch import MAX_BATCH_BYTES, MAX_BATCH_ROWS, cut
+from pipelines.errors import DataError
 from pipelines.formats.dolma import Attributes, documents_only
 from pipelines.formats.inflate import FREE_BYTES, MAX_EXPANSION, Inflated
 from pipelines.schema import (
@@ -51,7 +52,7 @@ SUFFIXES = {
 MAX_LINE_BYTES = 128 << 20  # a longer line is set aside: its parse would need gigabytes
 
 
-class ShardError(ValueError):
+class ShardError(DataError):
     """A shard that cannot be read; the message names the shard and what to do."""
 
 

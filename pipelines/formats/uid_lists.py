@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datacomp.errors import SubsetError
+from pipelines.errors import SubsetError
 from pipelines.kernels.uids import SUBSET
 from pipelines.records import File
 from pipelines.storage.base import Store, open_store

@@ -21,7 +21,7 @@ from typing import IO, Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datacomp.errors import PoolError
+from pipelines.errors import PoolError
 from pipelines.execution.executors import MapTasks
 from pipelines.execution.progress import short
 from pipelines.execution.progress import step as progress_step

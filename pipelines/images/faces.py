@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 from pydantic import Field, TypeAdapter, ValidationError
 
-from datacomp.errors import PackError
 from pipelines import kernels
+from pipelines.errors import PackError
 from pipelines.images.pairs import DAMAGED, UID
 from pipelines.images.resize import blur, on_white
 from pipelines.records import Frozen

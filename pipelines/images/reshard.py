@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from datacomp.errors import PackError
+from pipelines.errors import PackError
 from pipelines.execution.executors import MapTasks
 from pipelines.execution.once import once
 from pipelines.execution.progress import step as progress_step

@@ -24,17 +24,18 @@ from urllib.parse import urlsplit
 import orjson
 from pydantic import Field, ValidationError
 
+from pipelines.errors import FailedError
 from pipelines.records import JSON, File, Frozen, canonical_json, now
 
 DONE = "done"
 READERS = 8  # threads that read small files
 
 
-class StorageError(OSError):
+class StorageError(FailedError, OSError):
     """Bytes that could not be read or written; the message names the place and what to do."""
 
 
-class DeterminismError(RuntimeError):
+class DeterminismError(FailedError):
     """Two attempts at the same work produced different bytes."""
 
 

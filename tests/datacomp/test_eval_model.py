@@ -18,7 +18,7 @@ from datacomp.recipe import MODELS, Recipe
 from datacomp.training.train import train
 from evals.images.short_texts import encode_text
 from evals.models import ImageTextModel, PictureError
-from evals.tasks import DataError
+from pipelines.errors import DataError
 from tests.datacomp.image_pool import draw
 
 TEXTS = ["a red circle", "a", "a yellow triangle beside three blue squares and more", ""]
@@ -132,11 +132,11 @@ def test_models_and_weights_that_open_clip_does_not_have_are_named() -> None:
 
 def test_a_missing_package_is_told_with_the_extra_that_brings_it(monkeypatch, tmp_path) -> None:
     from datacomp import benchmark
-    from datacomp.errors import TrainError
+    from pipelines.errors import TrainingError
 
     def load(model: str) -> None:
         raise ModuleNotFoundError("No module named 'open_clip'", name="open_clip")
 
     monkeypatch.setattr("datacomp.eval_model.load", load)
-    with pytest.raises(TrainError, match=r"open_clip is not installed; .* pip install -e"):
+    with pytest.raises(TrainingError, match=r"open_clip is not installed; .* pip install -e"):
         benchmark.load(str(tmp_path))

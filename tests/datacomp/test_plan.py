@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from datacomp.errors import BatchError, PlanError
 from datacomp.plan import forward_flops, memory_per_gpu, model_config, num_params, plan
 from datacomp.recipe import load_recipe
+from pipelines.errors import BatchError, PlanError
 
 
 @pytest.mark.parametrize(

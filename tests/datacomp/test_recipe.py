@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from datacomp.errors import BatchError
 from datacomp.recipe import (
     accumulation,
     arguments,
@@ -17,6 +16,7 @@ from datacomp.recipe import (
     samples_seen,
     steps_per_piece,
 )
+from pipelines.errors import BatchError
 
 # Gadre et al. 2023, tables 1 and 8: model, samples seen, batch, learning rate, warmup, beta2.
 PAPER = {

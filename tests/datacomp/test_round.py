@@ -15,8 +15,8 @@ from evals.suite import load_suite
 from leaderboard.board.ranking import board
 from leaderboard.rounds import round as stages
 from leaderboard.rounds.commands import verdicts
-from leaderboard.rules import RuleError
 from leaderboard.submissions.submission import check, read_entries
+from pipelines.errors import RuleError
 from pipelines.execution.executors import map_here
 from pipelines.formats.pool import open_pool
 from pipelines.records import ModelRecord, PackedRecord

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from dclm.errors import PlanError
 from dclm.plan import (
     PUBLISHED,
     memory_per_gpu,
@@ -14,6 +13,7 @@ from dclm.plan import (
     published_mfu,
 )
 from dclm.recipe import load_recipe, recipe_names
+from pipelines.errors import PlanError
 
 
 def test_hours_are_flops_over_the_share_of_the_peak() -> None:

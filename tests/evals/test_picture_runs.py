@@ -25,7 +25,8 @@ from evals.models import PictureError
 from evals.reports import open_run
 from evals.run import run
 from evals.suite import load_suite
-from evals.tasks import DataError, EvalError, check_data, load_task
+from evals.tasks import EvalError, check_data, load_task
+from pipelines.errors import DataError
 from pipelines.execution.executors import ProcessMap
 from pipelines.records import ScoresRecord
 from pipelines.storage.base import open_store

@@ -7,7 +7,7 @@ import pytest
 from evals import run as running
 from evals.run import read_log, run
 from evals.suite import Aggregate, Suite
-from evals.tasks import DataError
+from pipelines.errors import DataError
 from pipelines.records import parse_record
 from pipelines.storage.base import open_store
 from tests.evals.helpers import FakeModel, make_task, write_rows

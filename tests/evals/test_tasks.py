@@ -7,13 +7,8 @@ import orjson
 import pytest
 
 from evals.suite import load_suite
-from evals.tasks import (
-    DataError,
-    check_data,
-    load_task,
-    read_data,
-    task_names,
-)
+from evals.tasks import check_data, load_task, read_data, task_names
+from pipelines.errors import DataError
 from tests.evals.helpers import make_task, write_rows
 
 GOOD = {"query": "q", "choices": ["a", "b"], "gold": 1}

@@ -10,10 +10,10 @@ import pytest
 
 from datacomp.commands import find
 from datacomp.curation.curate import curate
-from datacomp.errors import PackError, TrainError
 from datacomp.packing.pack import pack_dataset, register_shards
 from datacomp.recipe import Recipe
 from datacomp.training.train import train
+from pipelines.errors import PackError, TrainingError
 from pipelines.execution.executors import map_here
 from pipelines.formats.pool import open_pool
 from pipelines.images.reshard import iter_samples
@@ -90,7 +90,7 @@ def test_shards_of_another_resharder_are_registered_and_trained_on(
     shutil.copytree(packed_pictures / "packed", folder)
     for name in ("record.json", "chain.json"):
         (folder / name).unlink()
-    with pytest.raises(TrainError, match="run first: datacomp register-shards"):
+    with pytest.raises(TrainingError, match="run first: datacomp register-shards"):
         train(str(folder), recipe=small_recipe, seed=0, out=str(tmp_path / "model"))
     record = register_shards(str(folder), recipe=small_recipe)
     assert record.counts == {"samples": 120, "shards": 3}

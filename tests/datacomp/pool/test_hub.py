@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datacomp.errors import PoolError
 from datacomp.pool.hub import Source, estimate, fetch_metadata, open_source
 from datacomp.pool.pool import open_pairs
+from pipelines.errors import PoolError
 from pipelines.execution.executors import map_here
 
 COMMIT = "c" * 40

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datacomp.errors import SubsetError
 from datacomp.pool.pool import open_pairs
 from datacomp.pool.registered import register_tables, register_uids
+from pipelines.errors import SubsetError
 from pipelines.formats.uid_lists import load_subset, uid_of
 from pipelines.operators import PipelineError
 from pipelines.storage.base import open_store

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from datacomp.errors import PoolError
 from datacomp.pool import pool, tiny_pool
 from datacomp.pool import tiny_images as tiny
+from pipelines.errors import PoolError
 from pipelines.execution.executors import ProcessMap, map_here
 from pipelines.images.reshard import iter_samples
 

@@ -15,9 +15,9 @@ import orjson
 import pytest
 from safetensors.numpy import load_file
 
-from datacomp.errors import BatchError, TrainError
 from datacomp.recipe import Recipe
 from datacomp.training.train import METRICS, WEIGHTS, read_metrics, train
+from pipelines.errors import BatchError, TrainingError
 from pipelines.records import ModelRecord, RecordError, parse_record
 from pipelines.storage.base import LocalStore
 
@@ -176,7 +176,9 @@ def test_gpus_that_cannot_share_the_batch_are_refused_before_anything(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setenv("RANK", "0")
-    with pytest.raises(TrainError, match="3 processes were started, but MASTER_ADDR does not say"):
+    with pytest.raises(
+        TrainingError, match="3 processes were started, but MASTER_ADDR does not say"
+    ):
         run(packed_pictures, small_recipe, tmp_path / "x")
     monkeypatch.setenv("MASTER_ADDR", "localhost")
     with pytest.raises(BatchError, match=r"3 GPUs cannot share the batch of 32 .*: 1, 2, 4"):
@@ -190,7 +192,7 @@ def test_shards_that_changed_are_refused(
     shutil.copytree(packed_pictures, tmp_path / "copy")
     shard = tmp_path / "copy" / "packed" / "00000001.tar"
     shard.write_bytes(shard.read_bytes()[:-700])
-    with pytest.raises(TrainError, match=r"00000001\.tar has \d+ bytes, its record says \d+"):
+    with pytest.raises(TrainingError, match=r"00000001\.tar has \d+ bytes, its record says \d+"):
         run(tmp_path / "copy", small_recipe, tmp_path / "x")
 
 
@@ -210,7 +212,7 @@ def test_shards_without_a_picture_that_decodes_are_refused(
     pack_dataset(
         str(tmp_path / "d"), recipe=small_recipe, out=str(tmp_path / "packed"), map_tasks=map_here
     )
-    with pytest.raises(TrainError, match=r"none of its first 64 .*40x a picture that"):
+    with pytest.raises(TrainingError, match=r"none of its first 64 .*40x a picture that"):
         run(tmp_path, small_recipe, tmp_path / "x")
 
 
@@ -233,6 +235,6 @@ def test_a_loss_that_is_no_number_stops_the_training(
     packed_pictures: Path, small_recipe: Recipe, tmp_path: Path
 ) -> None:
     wild = small_recipe.model_copy(update={"learning_rate": 1e30, "warmup_steps": 0})
-    with pytest.raises(TrainError, match=r"the loss is nan at step \d+"):
+    with pytest.raises(TrainingError, match=r"the loss is nan at step \d+"):
         run(packed_pictures, wild, tmp_path / "x")
     assert not (tmp_path / "x" / "record.json").exists()

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from dclm.errors import PoolError
 from dclm.pool.extract import extract_all, read_list, select_warcs, warcs_for
 from pipelines.engine.run import RunFailed, run
+from pipelines.errors import PoolError
 from pipelines.execution.executors import ProcessMap, map_here
 from pipelines.execution.monitor import ShardsFailed
 from pipelines.formats.pool import open_pool

@@ -13,12 +13,12 @@ import orjson
 import pytest
 import zstandard
 
-from dclm.errors import PoolError
 from dclm.pool import remote_pool
 from dclm.pool.remote_pool import RemotePool, cost_of, fetch_all, find, keys_of, root_of
 from leaderboard.rules import load_benchmark
 from pipelines.assets.catalogue import AssetError, Assets
 from pipelines.engine.run import run
+from pipelines.errors import PoolError
 from pipelines.execution.monitor import ShardsFailed
 from pipelines.formats.pool import open_pool
 from pipelines.pipeline import Pipeline

@@ -19,12 +19,12 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from dclm.errors import CheckpointError, Interrupted, TrainingError
 from dclm.packing.loader import Sequences
 from dclm.recipe import ModelConfig, Recipe, lr, num_steps
 from dclm.training.model import OpenLM, load_state_dict
 from dclm.training.train import train
 from leaderboard.rounds.train_log import read_metrics
+from pipelines.errors import CheckpointError, Interrupted, TrainingError
 from pipelines.execution.executors import map_here
 from pipelines.formats.readers import ShardError
 from pipelines.records import ModelRecord, RecordError, parse_record

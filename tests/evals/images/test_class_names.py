@@ -9,7 +9,8 @@ import pytest
 
 from evals.images.class_names import CLIP_BENCHMARK, class_names, templates, write_names
 from evals.images.datacomp_json import datacomp_tasks
-from evals.tasks import DataError, load_task
+from evals.tasks import load_task
+from pipelines.errors import DataError
 
 pytest.importorskip("open_clip")
 

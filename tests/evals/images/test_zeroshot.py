@@ -15,7 +15,8 @@ from evals.images.datacomp_json import aggregate_results, datacomp_tasks, read_r
 from evals.images.zeroshot import cue_prompt, jaccard, log_of_logits, ranks
 from evals.metrics import bootstrap, score_of
 from evals.suite import load_suite
-from evals.tasks import DataError, EvalError, Task, kind_of, load_task
+from evals.tasks import EvalError, Task, kind_of, load_task
+from pipelines.errors import DataError
 
 
 def recorded(fixtures: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], Path]:

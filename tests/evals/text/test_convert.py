@@ -6,8 +6,9 @@ import tarfile
 
 import pytest
 
-from evals.tasks import DataError, load_task, read_data
+from evals.tasks import load_task, read_data
 from evals.text.convert import convert
+from pipelines.errors import DataError
 
 SIX = "A man sits on a roof. he\n3\nskis.\nrips.\nholds.\nstarts.\n"
 

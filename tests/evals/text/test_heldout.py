@@ -5,8 +5,9 @@ import gzip
 import orjson
 import pytest
 
-from evals.tasks import DataError, load_task, read_data
+from evals.tasks import load_task, read_data
 from evals.text.heldout import build_tiny_tasks
+from pipelines.errors import DataError
 
 TASKS = ("heldout_bits_per_byte", "heldout_next_sentence", "heldout_ending")
 NOUNS = ["river", "teacher", "engine", "garden", "letter", "window", "captain", "village"]

@@ -8,8 +8,9 @@ import pytest
 from tokenizers import Tokenizer
 
 from evals.models import ModelError, TokenScores
-from evals.tasks import DataError, kind_of, load_task, read_data
+from evals.tasks import kind_of, load_task, read_data
 from evals.text.language import Request, requests
+from pipelines.errors import DataError
 from tests.evals.helpers import FakeModel, make_task, over_recorded, write_rows
 
 

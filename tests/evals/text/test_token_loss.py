@@ -11,8 +11,9 @@ import pytest
 
 from evals.metrics import score_of
 from evals.models import TokenScores
-from evals.tasks import DataError, checksum_of, kind_of, read_data
+from evals.tasks import checksum_of, kind_of, read_data
 from evals.text.token_loss import mask_sequence
+from pipelines.errors import DataError
 from tests.evals.helpers import FakeModel, make_task
 
 

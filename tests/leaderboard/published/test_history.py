@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 
 from evals.images.datacomp_json import datacomp_tasks
-from evals.tasks import DataError, load_task
+from evals.tasks import load_task
 from leaderboard.board.boards import Library, View
 from leaderboard.board.ranking import kendall, kendall_interval
 from leaderboard.database.store import Store
 from leaderboard.published.findings import published_core_baselines, task_signal, write_findings
 from leaderboard.published.history import AVERAGE, read_history
 from leaderboard.published.references import DCLM, put_references
+from pipelines.errors import DataError
 
 COLUMNS = "Dataset,model,params,tokens,creation_date,copa,piqa"
 

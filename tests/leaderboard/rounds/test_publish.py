@@ -16,10 +16,10 @@ from leaderboard.database.store import Store
 from leaderboard.rounds import client
 from leaderboard.rounds.client import ServiceError
 from leaderboard.rounds.publish import publish
-from leaderboard.rules import RuleError
 from leaderboard.service.service import Service
 from leaderboard.web.app import create_app
 from pipelines.engine.run import run
+from pipelines.errors import RuleError
 from pipelines.execution.executors import map_here
 from pipelines.formats.pool import open_pool
 from pipelines.pipeline import Pipeline

@@ -14,9 +14,9 @@ from leaderboard import rules
 from leaderboard.board.ranking import board
 from leaderboard.rounds import ablate as ablation
 from leaderboard.rounds import round as stages
-from leaderboard.rules import RuleError, UnknownName
 from leaderboard.submissions.submission import Entry, check, read_entries, read_entry
 from leaderboard.web.static_site import export_site
+from pipelines.errors import RuleError, UnknownName
 from pipelines.execution.executors import map_here
 from pipelines.operators import PipelineError
 from pipelines.records import RecordError

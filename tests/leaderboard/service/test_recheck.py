@@ -13,12 +13,12 @@ import pytest
 
 from leaderboard.database.auth import create_token
 from leaderboard.database.store import Store
-from leaderboard.rules import RuleError
 from leaderboard.service.recheck import not_in, recheck
 from leaderboard.service.service import Service
 from leaderboard.submissions import uids
 from leaderboard.submissions.bundle import Place, write_zip
 from leaderboard.submissions.submission import pack
+from pipelines.errors import RuleError
 from pipelines.storage.base import open_store
 from tests.leaderboard.made_up import make_folder, make_zip
 from tests.leaderboard.rounds.test_round import play

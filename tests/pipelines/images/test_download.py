@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from datacomp.errors import PoolError
 from datacomp.pool.pool import open_pairs
+from pipelines.errors import PoolError
 from pipelines.execution.executors import ProcessMap, map_here
 from pipelines.formats.readers import ShardError
 from pipelines.images import download as downloading

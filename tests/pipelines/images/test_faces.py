@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from datacomp.errors import PackError
+from pipelines.errors import PackError
 from pipelines.execution.executors import ProcessMap, map_here
 from pipelines.images.faces import FaceOptions
 from pipelines.images.reshard import iter_samples, pack

@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 import pytest
 
-from datacomp.errors import PackError, SubsetError
+from pipelines.errors import PackError, SubsetError
 from pipelines.execution.executors import ProcessMap, map_here
 from pipelines.formats.tars import TarError, header, members, samples
 from pipelines.formats.uid_lists import load_subset
