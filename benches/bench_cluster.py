@@ -36,7 +36,7 @@ from pipelines.engine.run import run
 from pipelines.execution.ray_executor import RayMap
 from pipelines.formats.pool import open_pool
 from pipelines.pipeline import Pipeline
-from pipelines.storage.base import open_store
+from pipelines.storage.open import open_store
 
 ROOT = Path(__file__).parent.parent
 BUILD = ROOT / "build" / "bench"

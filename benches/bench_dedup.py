@@ -319,7 +319,7 @@ def exact(folder: Path, keys: int = 10_000_000) -> dict[str, Any]:
     from pipelines.execution.executors import map_here
     from pipelines.global_steps.group_keys import KeyWriter, find_duplicates
     from pipelines.operators import Keys
-    from pipelines.storage.base import open_store
+    from pipelines.storage.open import open_store
 
     rng = np.random.default_rng(0)
     number = rng.integers(0, keys * 5, keys).astype(np.uint64)

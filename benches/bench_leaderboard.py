@@ -42,7 +42,7 @@ from leaderboard.database.auth import create_token  # noqa: E402
 from leaderboard.database.store import Held, Store  # noqa: E402
 from leaderboard.service.service import Service  # noqa: E402
 from leaderboard.submissions.bundle import open_bundle  # noqa: E402
-from pipelines.storage.base import open_store  # noqa: E402
+from pipelines.storage.open import open_store  # noqa: E402
 from tests.leaderboard.made_up import make_zip  # noqa: E402
 
 BUILD = ROOT / "build" / "bench"

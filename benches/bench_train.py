@@ -57,7 +57,8 @@ from pipelines.records import (  # noqa: E402
     now,
     sha256_file,
 )
-from pipelines.storage.base import open_store, write_bytes  # noqa: E402
+from pipelines.storage.base import write_bytes  # noqa: E402
+from pipelines.storage.open import open_store  # noqa: E402
 
 GOALS = {"400m-1x": 0.37, "1b-1x": 0.46, "3b-1x": 0.46, "7b-1x": 0.51}
 ACCUMULATION = 4  # micro-batches in a timed step

@@ -32,7 +32,7 @@ from pipelines.console import (
     table,
 )
 from pipelines.errors import PackError
-from pipelines.execution.executors import executor
+from pipelines.execution.choose import executor
 from pipelines.execution.progress import console, say, step
 from pipelines.operators import PipelineError
 
@@ -87,9 +87,10 @@ def curate(
     map_tasks = executor(workers, cluster=cluster)
     if scale is not None:
         from leaderboard.rounds import round as stages
+        from leaderboard.rounds.workspace import open_round
         from pipelines.engine.run import read_summary
 
-        current = stages.open_round("datacomp", scale, workspace=workspace, map_tasks=map_tasks)
+        current = open_round("datacomp", scale, workspace=workspace, map_tasks=map_tasks)
         made = stages.curate(current, stages.find_pipeline(current, name), quarantine=quarantine)
         _show_curated(made.dataset, made.record, read_summary(made.dataset), json=json)
         return
@@ -113,7 +114,7 @@ def _curate_pool(
     from datacomp.curation.curate import curate as curate_pool
     from datacomp.pool.pool import open_pairs
     from pipelines.reports import run_page
-    from pipelines.storage.base import open_store
+    from pipelines.storage.open import open_store
 
     result = curate_pool(
         find(name, assets),
@@ -127,7 +128,7 @@ def _curate_pool(
 
 
 def _show_curated(folder: str, record: Any, summary: Any, *, json: bool) -> None:
-    from datacomp.curation.curate import SUBSET_FILE
+    from pipelines.formats.uid_subset import SUBSET_FILE
     from pipelines.reports import funnel
 
     if json:
@@ -347,12 +348,12 @@ def train(
     On several GPUs of this machine: torchrun --standalone --nproc-per-node 8 -m datacomp train ...
     """
     from datacomp.recipe import load_recipe, process_of
-    from leaderboard.rounds import round as stages
+    from leaderboard.rounds import training
 
     chosen = load_recipe(recipe or scale)
     first = chosen.seeds[0] if seed is None else seed
-    stages.check_seeds_of(chosen, [first])
-    task = stages.TrainTask(
+    training.check_seeds_of(chosen, [first])
+    task = training.TrainTask(
         benchmark="datacomp",
         recipe=absolute(recipe) if recipe else scale,
         packed=absolute(data),
@@ -361,7 +362,7 @@ def train(
         num_threads=threads,
     )
     run = partial(
-        stages.run_training, max_batch=max_batch, loader_workers=loader_workers, compiled=compiled
+        training.run_training, max_batch=max_batch, loader_workers=loader_workers, compiled=compiled
     )
     told = train_where(
         task,
@@ -384,7 +385,7 @@ def train_scorer(
     json: Json = False,
 ) -> None:
     """Train a CLIP on the whole pool of the tiny scale, and score the pool's pairs with it."""
-    from leaderboard.rounds import round as stages
+    from leaderboard.rounds.workspace import open_round
 
     if scale != "tiny":
         raise PipelineError(
@@ -393,7 +394,7 @@ def train_scorer(
         )
     from datacomp.curation import tiny_clip
 
-    current = stages.open_round("datacomp", scale, workspace=workspace, map_tasks=executor(workers))
+    current = open_round("datacomp", scale, workspace=workspace, map_tasks=executor(workers))
     record = tiny_clip.train_scorer(current)
     if json:
         show_json(record)
@@ -440,14 +441,15 @@ def evaluate(
     from datacomp import benchmark as own
     from evals.run import run as run_suite
     from leaderboard.rounds import round as stages
-    from pipelines.storage.base import open_store
+    from leaderboard.rounds.workspace import open_round
     from pipelines.storage.chain import RECORD, read_chain, write_chain
+    from pipelines.storage.open import open_store
 
     if scale is None and (suite is None or data is None):
         raise PipelineError("give --scale, or --suite with --data")
     map_tasks = executor(workers, cluster=cluster)
     if scale is not None:
-        current = stages.open_round("datacomp", scale, workspace=workspace, map_tasks=map_tasks)
+        current = open_round("datacomp", scale, workspace=workspace, map_tasks=map_tasks)
         suite = suite or stages.suite_name(current)
         data = data or own.eval_data(scale, workspace=workspace)
     with step("evaluate", unit="") as bar:
@@ -505,8 +507,8 @@ def plan(
 
     available = None
     if data is not None:
-        from pipelines.storage.base import open_store
         from pipelines.storage.chain import read_chain
+        from pipelines.storage.open import open_store
 
         available = read_chain(open_store(data))[-1].counts["samples"]
     made = planning.plan(

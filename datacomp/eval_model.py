@@ -6,112 +6,21 @@ model was made with.
 
 from __future__ import annotations
 
-import difflib
-import hashlib
-import io
 import logging
-import multiprocessing
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
-import torch
 from PIL import Image
 
-from datacomp.recipe import MODELS
 from datacomp.training.train import CONFIG, WEIGHTS
-from evals.images.short_texts import encode_text
-from evals.models import Floats, PictureError
+from evals.images.open_clip import OpenClip, _device, load_open_clip
 from pipelines.errors import DataError
 from pipelines.records import ModelRecord, parse_record, sha256_file
 from pipelines.storage.chain import RECORD
 
 Image.MAX_IMAGE_PIXELS = 256_000_000  # a larger picture is refused, before it is decoded
-BATCH, TEXT_BATCH, AHEAD = 64, 256, 3
-
-
-class OpenClip:
-    """An ImageTextModel over a model of open_clip. Equal models hash alike."""
-
-    def __init__(
-        self,
-        model: Any,
-        transform: Any,
-        tokenizer: Any,
-        *,
-        id: str,
-        settings: dict[str, Any],
-        device: str,
-        reload: tuple[Any, ...],
-    ) -> None:
-        self.id, self.settings = id, settings
-        self._model = model.to(device).eval()
-        self._transform, self._tokenizer, self._device = transform, tokenizer, device
-        self._threads = max(1, min(16, torch.get_num_threads(), os.cpu_count() or 1))
-        self._reload = reload
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return self._reload
-
-    def __hash__(self) -> int:
-        return hash(self.id)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, OpenClip) and other.id == self.id
-
-    @torch.inference_mode()
-    def encode_images(self, pictures: Iterable[bytes]) -> Floats:
-        found = [
-            self._model.encode_image(batch.to(self._device)).float().cpu().numpy()
-            for batch in self._batches(iter(pictures))
-        ]
-        if not found:
-            raise DataError("there are no pictures to encode")
-        return np.concatenate(found)
-
-    def _batches(self, pictures: Iterator[bytes]) -> Iterator[torch.Tensor]:
-        """Decoded batches, a few ahead of the one that is computed."""
-        waiting: list[Future[list[torch.Tensor]]] = []
-        with ThreadPoolExecutor(self._threads) as pool:
-            first = 0
-            while True:
-                while len(waiting) < self._threads + AHEAD:
-                    part = list(islice(pictures, BATCH))
-                    if not part:
-                        break
-                    waiting.append(pool.submit(self._decode, part, first))
-                    first += len(part)
-                if not waiting:
-                    return
-                yield torch.stack(waiting.pop(0).result())
-
-    def _decode(self, pictures: Sequence[bytes], first: int) -> list[torch.Tensor]:
-        found = []
-        for number, data in enumerate(pictures):
-            try:
-                with Image.open(io.BytesIO(data)) as picture:
-                    found.append(self._transform(picture))
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-                raise PictureError(first + number, str(error)) from None
-        return found
-
-    @torch.inference_mode()
-    def encode_texts(self, texts: Sequence[str]) -> Floats:
-        found = []
-        order = np.argsort([len(text) for text in texts], kind="stable")  # alike in length
-        texts = [texts[place] for place in order.tolist()]
-        for start in range(0, len(texts), TEXT_BATCH):
-            tokens = self._tokenizer(list(texts[start : start + TEXT_BATCH])).to(self._device)
-            features = encode_text(type(self._model).encode_text, self._model, tokens)
-            found.append(features.float().cpu().numpy())
-        sorted_features: Floats = np.concatenate(found)
-        return sorted_features[np.argsort(order, kind="stable")]
 
 
 def load(model: str, *, device: str | None = None, **_: Any) -> OpenClip:
@@ -181,61 +90,10 @@ def open_folder(path: Path) -> tuple[Any, Any, Any]:
     return made, transform, open_clip.get_tokenizer(name)
 
 
-def load_open_clip(
-    name: str, *, pretrained: str | None, device: str | None = None, seed: int = 0
-) -> OpenClip:
-    """A model of open_clip by name; without `pretrained`, random weights of a seed (for tests)."""
-    import open_clip
-
-    open_clip.add_model_config(MODELS)
-    if name not in open_clip.list_models():
-        near = difflib.get_close_matches(name, open_clip.list_models(), n=3)
-        hint = f"; did you mean {', '.join(near)}?" if near else ""
-        raise DataError(f"open_clip has no model {name!r}{hint}")
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    if pretrained and not Path(pretrained).is_file() and pretrained not in tags:
-        raise DataError(
-            f"open_clip has no weights {pretrained!r} of {name}; it has "
-            f"{', '.join(tags) or 'none'}, or give a file"
-        )
-    torch.manual_seed(seed)
-    made, _, transform = open_clip.create_model_and_transforms(name, pretrained=pretrained)
-    chosen = _device(device)
-    hashed = hashlib.sha256()
-    for key, value in sorted(made.state_dict().items()):
-        hashed.update(key.encode())
-        hashed.update(value.contiguous().numpy().tobytes())
-    settings = {"model": name, "pretrained": pretrained, "device": chosen, "precision": "fp32"}
-    return OpenClip(
-        made,
-        transform,
-        open_clip.get_tokenizer(name),
-        id=hashed.hexdigest()[:32],
-        settings=settings,
-        device=chosen,
-        reload=(_reload_open_clip, (name, pretrained, device, seed)),
-    )
-
-
 @lru_cache(maxsize=1)
 def _reload_folder(folder: str, device: str | None) -> OpenClip:
     """In a worker process: once, however many datasets it gets."""
     return load_folder(folder, device=device)
-
-
-@lru_cache(maxsize=1)
-def _reload_open_clip(name: str, pretrained: str | None, device: str | None, seed: int) -> OpenClip:
-    return load_open_clip(name, pretrained=pretrained, device=device, seed=seed)
-
-
-def _device(wanted: str | None) -> str:
-    """The device asked for; else a GPU, of several the worker process's own."""
-    if wanted is not None or not torch.cuda.is_available():
-        return wanted or "cpu"
-    worker = multiprocessing.current_process()._identity
-    if not worker:
-        return "cuda"
-    return f"cuda:{(worker[0] - 1) % torch.cuda.device_count()}"
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import typer
 from leaderboard.rounds.commands import CORES, RUNS, Cluster, Processes, Workspace
 from pipelines.console import Json, out, show_json, table
 from pipelines.errors import PoolError
-from pipelines.execution.executors import executor
+from pipelines.execution.choose import executor
 from pipelines.execution.progress import say
 
 if TYPE_CHECKING:

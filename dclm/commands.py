@@ -34,7 +34,7 @@ from pipelines.console import (
     show_json,
     table,
 )
-from pipelines.execution.executors import executor
+from pipelines.execution.choose import executor
 from pipelines.execution.progress import console, say
 from pipelines.operators import PipelineError
 
@@ -125,8 +125,8 @@ def pack(
     """Turn a dataset into the training data of a scale's recipe."""
     from dclm.packing import pack
     from dclm.recipe import load_recipe
-    from pipelines.storage.base import open_store
     from pipelines.storage.chain import read_chain, write_chain
+    from pipelines.storage.open import open_store
 
     pack.pack(
         dataset,
@@ -175,8 +175,8 @@ def pool(
     from dclm.pool import pool as pools
     from dclm.pool import remote_pool
     from pipelines.formats.pool import open_pool
-    from pipelines.storage.base import open_store
     from pipelines.storage.chain import RECORD
+    from pipelines.storage.open import open_store
 
     map_tasks = executor(workers, cluster=cluster)
     if scale == "tiny":
@@ -282,7 +282,7 @@ def extract(
     """Turn WARC or WET files into documents; run it again to go on where it stopped."""
     from dclm.pool import extract as extracting
     from pipelines.formats.warc import ExtractOptions
-    from pipelines.storage.base import open_store
+    from pipelines.storage.open import open_store
 
     options = ExtractOptions.reference() if reference else ExtractOptions(encoding=encoding)
     options = options.model_copy(
@@ -413,10 +413,10 @@ def train(
     On several GPUs of this machine: torchrun --standalone --nproc-per-node 8 -m dclm train ...
     """
     from dclm.recipe import load_recipe
-    from leaderboard.rounds import round as stages
+    from leaderboard.rounds import training
 
     chosen = load_recipe(recipe or scale)
-    task = stages.TrainTask(
+    task = training.TrainTask(
         benchmark="dclm",
         recipe=absolute(recipe) if recipe else scale,
         packed=absolute(packed),
@@ -424,7 +424,7 @@ def train(
         out=absolute(model),
         num_threads=threads,
     )
-    run = partial(stages.run_training, wandb=wandb)
+    run = partial(training.run_training, wandb=wandb)
     told = train_where(
         task,
         run,

@@ -14,7 +14,8 @@ from typing import Any
 import typer
 
 from evals.catalogue import tasks_markdown
-from pipelines.operators import Operator, registry
+from pipelines.operators import Operator
+from pipelines.registry import registry
 from pipelines.reports.funnel import parameter_rows
 
 DOCS = Path(__file__).parent

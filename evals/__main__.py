@@ -24,11 +24,12 @@ from evals.text.dclm_json import figures, figures_of_version, read_dclm, to_dclm
 from evals.text.synthetic import write_synthetic
 from pipelines.console import Json, Workers, main, out, show_json, table
 from pipelines.errors import BAD_DATA, DataError
-from pipelines.execution.executors import executor
+from pipelines.execution.choose import executor
 from pipelines.execution.progress import say
 from pipelines.formats.readers import read_whole, shards_of
 from pipelines.records import DatasetRecord, ModelRecord, ScoresRecord, parse_record
-from pipelines.storage.base import Store, open_store
+from pipelines.storage.base import Store
+from pipelines.storage.open import open_store
 
 app = typer.Typer(
     help="Measure models with suites of tasks.",

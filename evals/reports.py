@@ -12,7 +12,8 @@ from evals.metrics import bootstrap, score_of, standard_error
 from evals.run import RECORD, read_log, task_seed
 from evals.tasks import EvalError, Task, kind_of, load_task
 from pipelines.records import Frozen, RecordError, ScoresRecord, TaskScore, parse_record
-from pipelines.storage.base import Store, open_store
+from pipelines.storage.base import Store
+from pipelines.storage.open import open_store
 
 
 class Run:

@@ -38,16 +38,9 @@ from pipelines.records import (
     now,
     parse_record,
 )
-from pipelines.storage.base import (
-    Done,
-    Store,
-    as_file,
-    attempt_name,
-    commit,
-    find_done,
-    open_store,
-    write_bytes,
-)
+from pipelines.storage.base import Store, as_file, write_bytes
+from pipelines.storage.commits import Done, attempt_name, commit, find_done
+from pipelines.storage.open import open_store
 
 CHUNK_ROWS = 256
 RECORD = "record.json"

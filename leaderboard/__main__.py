@@ -141,7 +141,7 @@ def backup(
     """Copy a service that runs, so that it can be started from the copy."""
     from leaderboard.service.backup import backup as run_backup
     from leaderboard.service.backup import copy_bundles
-    from pipelines.storage.base import open_store
+    from pipelines.storage.open import open_store
 
     service = open_service(database, files)
     if bundles:
@@ -350,7 +350,7 @@ def open_service(database: str, files: str | None):  # type: ignore[no-untyped-d
     from leaderboard.database.store import Store
     from leaderboard.service.service import Service
     from leaderboard.web.server import files_of
-    from pipelines.storage.base import open_store
+    from pipelines.storage.open import open_store
 
     return Service(Store(database), open_store(files or files_of(database)))
 

@@ -7,10 +7,8 @@ imported only when a stage needs its code.
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
@@ -19,9 +17,8 @@ import yaml
 from pydantic import Field, ValidationError
 
 from pipelines.errors import RuleError, UnknownName
+from pipelines.installed import folder, packages
 from pipelines.records import Frozen
-
-GROUP = "curation_bench.benchmarks"
 
 
 class Scale(Frozen):
@@ -78,26 +75,6 @@ class Benchmark(Frozen):
                 return track
         names = [track.name for track in self.tracks]
         raise UnknownName(f"{self.name} has no track {name!r}; tracks are {', '.join(names)}")
-
-
-@cache
-def packages() -> dict[str, str]:
-    """The installed benchmarks: name to the module of their stages, inside their package."""
-    return {point.name: point.value for point in entry_points(group=GROUP)}
-
-
-def folder(name: str) -> Path:
-    """Where a benchmark's package lies, found without importing it."""
-    known = packages()
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise UnknownName(f"unknown benchmark {name!r}{hint}; installed: {', '.join(known)}")
-    package = known[name].split(".")[0]
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise RuleError(f"the package {package!r} of benchmark {name!r} is not installed")
-    return Path(next(iter(spec.submodule_search_locations)))
 
 
 @cache

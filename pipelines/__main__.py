@@ -26,28 +26,21 @@ from pipelines.console import (
 )
 from pipelines.engine.run import FOLDERS, Result, finished, read_run, retry, run
 from pipelines.engine.warmup import warm_up
-from pipelines.execution.executors import executor
+from pipelines.execution.choose import executor
 from pipelines.execution.progress import say
 from pipelines.formats.pool import open_pool
 from pipelines.formats.readers import format_of, jsonl_schema, read_shard
-from pipelines.operators import (
-    Operator,
-    PipelineError,
-    build,
-    did_you_mean,
-    load_module,
-    module_of,
-    operators_in,
-    registry,
-)
+from pipelines.operators import Operator, PipelineError
 from pipelines.pipeline import Pipeline
+from pipelines.registry import build, did_you_mean, load_module, module_of, operators_in, registry
 from pipelines.reports import duplicate_groups, filter_size, forecast, funnel, run_page
 from pipelines.reports import status as run_status
 from pipelines.reports.trace_text import trace_text
 from pipelines.reports.try_document import row_by_url, trace
 from pipelines.reports.why import fates
-from pipelines.storage.base import open_store, unreferenced
 from pipelines.storage.chain import RECORD
+from pipelines.storage.commits import unreferenced
+from pipelines.storage.open import open_store
 
 app = typer.Typer(
     help="Filter and deduplicate pools of documents.",

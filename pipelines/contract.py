@@ -23,9 +23,9 @@ from pipelines.operators import (
     PipelineError,
     Select,
     Splitter,
-    build,
 )
 from pipelines.records import Frozen
+from pipelines.registry import build
 from pipelines.schema import EXTRA, ROW, STRING, TEXT, URL
 
 TEXTS = (

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines.operators import PipelineError, did_you_mean
+from pipelines.operators import PipelineError
 from pipelines.records import JSON
+from pipelines.registry import did_you_mean
 from pipelines.text.source_code import EXTENSIONS
 
 Parameters = dict[str, Any]
@@ -483,7 +484,7 @@ def translated(name: str, given: Mapping[str, Any], *, where: str) -> JSON:
     """One mapper with its arguments as {operator: parameters}. PipelineError for unknown ones."""
     rule = RULES.get(name)
     if rule is None:
-        from pipelines.operators import registry
+        from pipelines.registry import registry
 
         if name in registry():
             return {name: dict(given)}

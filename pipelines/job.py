@@ -21,11 +21,12 @@ from pydantic import Field
 from pipelines.assets.catalogue import Assets
 from pipelines.batch import Batch
 from pipelines.formats.readers import ShardError, read_shard, schema_of
-from pipelines.global_steps.group_keys import Verdict
 from pipelines.operators import Operator
 from pipelines.pipeline import Pipeline, Step
 from pipelines.records import JSON, Frozen, Module, canonical_json
-from pipelines.storage.base import Store, open_store
+from pipelines.storage.base import Store
+from pipelines.storage.open import open_store
+from pipelines.verdict import Verdict
 
 
 class Plan(Frozen):

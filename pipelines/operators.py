@@ -14,11 +14,6 @@ no clock, no random source and no executor; chance is a hash of a seed and a col
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import linecache
-import sys
-import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,47 +22,15 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.batch import Batch
 from pipelines.errors import UsageError
-from pipelines.records import JSON, Module, sha256_bytes
+from pipelines.records import JSON
 from pipelines.schema import STRING, TEXT
 
 REGISTRY: dict[str, type[Operator]] = {}
 PARTICIPANT = "participant_"  # how modules made of a participant's file begin
-
-BUILTIN = (
-    "pipelines.text.aggregates",
-    "pipelines.text.source_code",
-    "pipelines.text.contamination",
-    "pipelines.text.attributes",
-    "pipelines.text.counts",
-    "pipelines.text.heuristics",
-    "pipelines.text.language",
-    "pipelines.text.latex",
-    "pipelines.text.lines",
-    "pipelines.text.pages",
-    "pipelines.text.perplexity",
-    "pipelines.text.pii",
-    "pipelines.text.published",
-    "pipelines.text.quality",
-    "pipelines.text.repetition",
-    "pipelines.text.rewrites",
-    "pipelines.text.stackexchange",
-    "pipelines.text.substrings",
-    "pipelines.text.urls",
-    "pipelines.dedup.exact",
-    "pipelines.dedup.minhash",
-    "pipelines.dedup.ngram_bloom",
-    "pipelines.dedup.substring",
-    "pipelines.selection",
-    "pipelines.image_text.captions",
-    "pipelines.image_text.clusters",
-    "pipelines.image_text.pictures",
-    "pipelines.image_text.scores",
-)
-"""Modules whose import registers the operators that come with the platform."""
 
 
 class AssetFolder(Protocol):
@@ -400,118 +363,3 @@ def _all_text(values: list[Any]) -> bool:
 
 class PipelineError(UsageError):
     """A pipeline that cannot be built; the message names the step and what to do."""
-
-
-def registry() -> dict[str, type[Operator]]:
-    """Every operator that comes with the platform, by name."""
-    for name in BUILTIN:
-        importlib.import_module(name)
-    return REGISTRY
-
-
-def module_of(path: Path) -> Module:
-    """A participant's Python file as a record embeds it."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise PipelineError(f"there is no file {path}, which the pipeline names") from None
-    except UnicodeDecodeError as error:
-        raise PipelineError(f"{path} is not UTF-8 text ({error})") from None
-    return Module(name=path.name, sha256=sha256_bytes(text.encode()), text=text)
-
-
-def load_module(module: Module) -> types.ModuleType:
-    """The Python module that a participant's embedded text defines; the same text, once."""
-    name = f"{PARTICIPANT}{module.sha256[:16]}_{Path(module.name).stem}"
-    if name in sys.modules:
-        return sys.modules[name]
-    loaded = types.ModuleType(name)
-    loaded.__file__ = module.name
-    linecache.cache[module.name] = (
-        len(module.text),
-        None,
-        module.text.splitlines(keepends=True),
-        module.name,
-    )
-    sys.modules[name] = loaded
-    try:
-        exec(compile(module.text, module.name, "exec"), loaded.__dict__)
-    except Exception as error:
-        del sys.modules[name]
-        raise PipelineError(
-            f"{module.name} cannot be imported: {type(error).__name__}: {error}"
-        ) from error
-    return loaded
-
-
-def operators_in(module: types.ModuleType) -> dict[str, type[Operator]]:
-    """The operators that a module defines, by class name."""
-    return {
-        name: value
-        for name, value in vars(module).items()
-        if isinstance(value, type)
-        and issubclass(value, Operator)
-        and value.__module__ == module.__name__
-    }
-
-
-def find_operator(name: str, modules: Mapping[str, Module]) -> type[Operator]:
-    """The class behind a step: a known operator, `file.py:Class` or `package.module:Class`.
-
-    A function in place of a class is a mapper of pages, as DCLM's participants write them.
-    """
-    if ":" not in name:
-        known = registry()
-        if name in known:
-            return known[name]
-        raise PipelineError(
-            f"unknown operator {name!r}{did_you_mean(name, known)}; see: pipelines ops"
-        )
-    where, _, class_name = name.rpartition(":")
-    if where.endswith(".py"):
-        if where not in modules:
-            raise PipelineError(f"{name!r}: the file {where} does not travel with the pipeline")
-        module = load_module(modules[where])
-    else:
-        try:
-            module = importlib.import_module(where)
-        except ModuleNotFoundError as error:
-            raise PipelineError(f"{name!r}: {error}; install it or name a file.py") from None
-    found = getattr(module, class_name, None)
-    if isinstance(found, types.FunctionType):
-        from pipelines.text.page_function import operator_of
-
-        return operator_of(found, name)
-    if not (isinstance(found, type) and issubclass(found, Operator)):
-        there = operators_in(module)
-        raise PipelineError(
-            f"{name!r}: {where} defines no operator class {class_name!r}"
-            f"{did_you_mean(class_name, there)}; it defines {', '.join(there) or 'none'}"
-        )
-    return found
-
-
-def did_you_mean(name: str, known: Mapping[str, object]) -> str:
-    """`; did you mean 'x'?` for the nearest known name, or nothing."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def build(cls: type[Operator], parameters: Mapping[str, JSON], *, where: str) -> Operator:
-    """The operator with these parameters. PipelineError names step, key and what is wrong."""
-    try:
-        return cls.model_validate(dict(parameters))
-    except ValidationError as error:
-        lines = []
-        for problem in error.errors():
-            key = ".".join(str(part) for part in problem["loc"])
-            if problem["type"] == "extra_forbidden":
-                hint = did_you_mean(key, cls.model_fields)
-                lines.append(f"unknown parameter {key!r}{hint}")
-            else:
-                message = problem["msg"].removeprefix("Value error, ")
-                shown = "" if not key else f"{key} = {problem.get('input')!r}: "
-                lines.append(f"{shown}{message}")
-        raise PipelineError(
-            f"{where}: {cls.name}: {'; '.join(lines)}; see: pipelines ops {cls.name}"
-        ) from None

@@ -22,17 +22,9 @@ from pydantic import Field
 
 from pipelines import dclm_yaml
 from pipelines.assets.catalogue import Assets
-from pipelines.operators import (
-    GLOBAL_KINDS,
-    Operator,
-    PipelineError,
-    Select,
-    build,
-    did_you_mean,
-    find_operator,
-    module_of,
-)
+from pipelines.operators import GLOBAL_KINDS, Operator, PipelineError, Select
 from pipelines.records import JSON, Frozen, Module
+from pipelines.registry import build, did_you_mean, find_operator, module_of
 from pipelines.schema import EXTRA, ROW
 
 if TYPE_CHECKING:

@@ -28,8 +28,17 @@ from pipelines.execution.once import once
 from pipelines.execution.progress import step as progress_step
 from pipelines.formats.pool import Pool
 from pipelines.formats.uid_lists import npy_header
+from pipelines.formats.uid_subset import (
+    BUCKET_BYTES,
+    MAX_BUCKETS,
+    SUBSET_FILE,
+    Ints,
+    SortTask,
+    _write_uids,
+    run_sort,
+)
 from pipelines.formats.writers import write_array
-from pipelines.global_steps.group_keys import Verdict, find_cut
+from pipelines.global_steps.exact_cut import find_cut
 from pipelines.image_text.scores import INDEX, PREFIX
 from pipelines.images.pairs import UID, check_columns, read_table
 from pipelines.job import Plan, load_array, loaded
@@ -38,16 +47,13 @@ from pipelines.pipeline import Pass, Pipeline
 from pipelines.records import DatasetRecord, File, Frozen, digest, made_by, now, sha256_file
 from pipelines.schema import ROW
 from pipelines.stats import READ, RunStats, StepStats, Tally, merge
-from pipelines.storage.base import Done, Store, attempt_name, find_done, open_store, write_bytes
+from pipelines.storage.base import Store, write_bytes
 from pipelines.storage.chain import RECORD, write_chain
-from pipelines.storage.part_files import PartsWriter, read_parts
+from pipelines.storage.commits import Done, attempt_name, find_done
+from pipelines.storage.open import open_store
+from pipelines.verdict import Verdict
 
-SUBSET_FILE = "subset.npy"
-BUCKET_BYTES = 256 << 20  # of tables, whose uids are sorted together
-MAX_BUCKETS = 1024  # every part is read from every table: more of them are too many reads
-PARTS = pa.schema([("high", pa.uint64()), ("low", pa.uint64())])
 WORK = ("work", "done")
-Ints = npt.NDArray[np.int64]
 
 
 class Index(Frozen):
@@ -80,16 +86,6 @@ class CurateTask(Frozen):
     @property
     def step(self) -> int:
         return self.number
-
-
-class SortTask(Frozen):
-    """Sort the uids of one part."""
-
-    uri: str
-    key: str
-    part: int
-    files: tuple[str, ...]
-    step: int = READ
 
 
 def curate(
@@ -406,41 +402,6 @@ def _through(operator: Any, batch: Batch, tally: Tally) -> Batch:
 def _counts(reasons: pa.Array) -> list[tuple[str, int]]:
     counted = reasons.drop_null().value_counts()
     return [(one["values"], one["counts"]) for one in counted.to_pylist()]
-
-
-def _write_uids(store: Store, stem: str, uids: Sequence[tuple[Any, Any]], buckets: int) -> Any:
-    """The uids of one table, in parts by their leading bits."""
-    high = np.concatenate([one for one, _ in uids])
-    low = np.concatenate([one for _, one in uids])
-    with PartsWriter(store, attempt_name(stem, ".parts"), PARTS) as out:
-        if buckets == 1:
-            out.add(0, [high, low])
-        else:
-            part = bucket_of(high, buckets)
-            places = np.argsort(part, kind="stable")
-            borders = np.searchsorted(part[places], np.arange(buckets + 1))
-            for number in range(buckets):
-                here = places[borders[number] : borders[number + 1]]
-                out.add(number, [high[here], low[here]])
-    return out.file()
-
-
-def bucket_of(high: npt.NDArray[np.uint64], buckets: int) -> Ints:
-    """The part of each uid: its leading 32 bits in `buckets` equal ranges, so parts are ordered."""
-    leading = (high >> np.uint64(32)).astype(np.uint64)
-    return ((leading * np.uint64(buckets)) >> np.uint64(32)).astype(np.int64)
-
-
-@once
-def run_sort(task: SortTask, store: Store) -> Done:
-    """The uids of one part from all tables, sorted, as records without a header."""
-    high, low = read_parts(store, task.files, task.part, PARTS)
-    order = kernels.uids.order(high, low)
-    records = np.empty(len(order), kernels.uids.SUBSET)
-    records["f0"], records["f1"] = high[order], low[order]
-    with store.create(attempt_name(f"work/sorted-{task.part:05d}", ".bin")) as out:
-        out.write(records.view(np.uint8).data)
-    return Done(key=task.key, files=(out.file(num_rows=len(order)),))
 
 
 # ---- the end

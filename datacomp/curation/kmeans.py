@@ -18,7 +18,9 @@ from pipelines.formats.pool import Pool
 from pipelines.image_text.clusters import features_of
 from pipelines.images.pairs import read_table
 from pipelines.records import AssetRecord, AssetWork, File, made_by, now, sha256_file
-from pipelines.storage.base import LocalStore, open_store, write_bytes
+from pipelines.storage.base import write_bytes
+from pipelines.storage.local import LocalStore
+from pipelines.storage.open import open_store
 
 Floats = npt.NDArray[np.float32]
 CHUNK_BYTES = 64 << 20

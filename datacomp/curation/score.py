@@ -17,7 +17,7 @@ import numpy.typing as npt
 import orjson
 import pyarrow as pa
 
-from datacomp.curation.curate import Index, bucket_of
+from datacomp.curation.curate import Index
 from datacomp.curation.scorers import Floats, PictureFault, ScorerSpec, loaded
 from pipelines import kernels
 from pipelines.errors import PoolError
@@ -27,6 +27,7 @@ from pipelines.execution.progress import step as progress_step
 from pipelines.formats.pool import InputShard, Pool
 from pipelines.formats.tars import Member, samples, tar_bytes
 from pipelines.formats.uid_lists import look_up
+from pipelines.formats.uid_subset import bucket_of
 from pipelines.formats.writers import write_table
 from pipelines.image_text.scores import INDEX
 from pipelines.images.pairs import UID, read_table
@@ -40,8 +41,10 @@ from pipelines.records import (
     made_by,
     now,
 )
-from pipelines.storage.base import Done, Store, attempt_name, done_name, open_store, write_bytes
+from pipelines.storage.base import Store, write_bytes
 from pipelines.storage.chain import RECORD, standing
+from pipelines.storage.commits import Done, attempt_name, done_name
+from pipelines.storage.open import open_store
 from pipelines.storage.part_files import read_part, read_parts, write_by
 
 PICTURE = ("jpg", "jpeg", "png", "webp")

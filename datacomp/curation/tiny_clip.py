@@ -12,7 +12,8 @@ from datacomp.curation import score as scoring
 from datacomp.curation.scorers import ScorerSpec, scorer_id
 from datacomp.pool import pool as pools
 from leaderboard.rounds import round as stages
-from leaderboard.rounds.round import Round
+from leaderboard.rounds import training
+from leaderboard.rounds.workspace import Round
 from pipelines.records import AssetRecord
 
 NAME = "tiny_clip"  # as the step `scores` of tiny_baseline calls it
@@ -27,7 +28,7 @@ def train_scorer(current: Round) -> AssetRecord:
     seed = current.recipe.seeds[0]
     curated = stages.curate(current, stages.find_pipeline(current, SOURCE))
     packed = stages.pack(current, curated)
-    [trained] = stages.train(
+    [trained] = training.train(
         current, [(curated, packed)], seeds=[seed], recipe=current.scale.recipe
     )
     pool = pools.open_scale(

@@ -10,11 +10,11 @@ from typing import Any
 
 import orjson
 
-from datacomp.curation.curate import SUBSET_FILE
 from datacomp.recipe import Recipe
 from pipelines.errors import PackError
 from pipelines.execution.executors import MapTasks
 from pipelines.formats.uid_lists import load_subset, sha256_of
+from pipelines.formats.uid_subset import SUBSET_FILE
 from pipelines.images import reshard
 from pipelines.images.reshard import META, SAMPLE_IDS
 from pipelines.records import (
@@ -32,8 +32,9 @@ from pipelines.records import (
     parse_record,
     sha256_file,
 )
-from pipelines.storage.base import Store, open_store, write_bytes
+from pipelines.storage.base import Store, write_bytes
 from pipelines.storage.chain import RECORD, read_chain, standing, write_chain
+from pipelines.storage.open import open_store
 
 SHARDS_FOLDER = "shards"  # of a pool, beside its tables
 

@@ -32,16 +32,10 @@ from pipelines.records import (
     parse_record,
     sha256_file,
 )
-from pipelines.storage.base import (
-    Done,
-    Store,
-    commit,
-    copy_into,
-    find_done,
-    open_store,
-    write_bytes,
-)
+from pipelines.storage.base import Store, copy_into, write_bytes
 from pipelines.storage.chain import RECORD
+from pipelines.storage.commits import Done, commit, find_done
+from pipelines.storage.open import open_store
 
 METADATA = "metadata"
 REPOSITORIES = {

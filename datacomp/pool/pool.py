@@ -16,9 +16,10 @@ from pipelines.execution.progress import step
 from pipelines.formats.pool import Pool
 from pipelines.formats.pool import open_pool as open_tables
 from pipelines.records import PoolRecord, PoolSource, PoolWork, digest, made_by, now
-from pipelines.storage.base import LocalStore, open_store
 from pipelines.storage.base import write_bytes as put
 from pipelines.storage.chain import RECORD
+from pipelines.storage.local import LocalStore
+from pipelines.storage.open import open_store
 
 SCALES = ("tiny", "small", "medium", "large", "xlarge", "datacomp_1b")
 METADATA, SHARDS = "metadata", "shards"

@@ -12,16 +12,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from datacomp.curation.curate import SUBSET_FILE
 from pipelines import kernels
 from pipelines.errors import SubsetError
 from pipelines.execution.progress import step as progress_step
 from pipelines.formats.pool import Pool
 from pipelines.formats.uid_lists import load_subset, look_up, sha256_of, uid_of, write_subset
+from pipelines.formats.uid_subset import SUBSET_FILE
 from pipelines.images.pairs import UID, check_columns, read_table, table_columns
 from pipelines.records import DatasetRecord, DatasetWork, PoolRecord, PoolWork, made_by, now
-from pipelines.storage.base import Store, open_store, write_bytes
+from pipelines.storage.base import Store, write_bytes
 from pipelines.storage.chain import RECORD, write_chain
+from pipelines.storage.open import open_store
 
 Subset = npt.NDArray[np.void]
 

@@ -35,7 +35,8 @@ from pipelines.formats.tars import END, member
 from pipelines.formats.writers import write_table
 from pipelines.images import image_tars
 from pipelines.records import File, Frozen
-from pipelines.storage.base import LocalStore, write_bytes
+from pipelines.storage.base import write_bytes
+from pipelines.storage.local import LocalStore
 
 NUM_SHARDS = 8
 DIGITS_PER_CLASS = 100

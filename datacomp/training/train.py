@@ -47,8 +47,10 @@ from pipelines.records import (
     now,
     sha256_file,
 )
-from pipelines.storage.base import LocalStore, Store, open_store, write_bytes
+from pipelines.storage.base import Store, write_bytes
 from pipelines.storage.chain import RECORD, read_chain, standing
+from pipelines.storage.local import LocalStore
+from pipelines.storage.open import open_store
 
 WEIGHTS, CONFIG = "model.safetensors", "open_clip_config.json"
 METRICS, SKIPPED = "metrics.jsonl", "skipped.jsonl"

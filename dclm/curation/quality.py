@@ -29,7 +29,9 @@ from pipelines.records import (
     parse_record,
     sha256_file,
 )
-from pipelines.storage.base import LocalStore, open_store, write_bytes
+from pipelines.storage.base import write_bytes
+from pipelines.storage.local import LocalStore
+from pipelines.storage.open import open_store
 from pipelines.text.language import LanguageId
 from pipelines.text.quality import (
     OTHER,

@@ -20,7 +20,8 @@ from dclm.recipe import Recipe
 from pipelines.formats.readers import ShardError
 from pipelines.kernels.splitmix import permutation
 from pipelines.records import PackedRecord, RecordError, parse_record, sha256_bytes, sha256_file
-from pipelines.storage.base import Store, open_store
+from pipelines.storage.base import Store
+from pipelines.storage.open import open_store
 
 Ids = NDArray[np.unsignedinteger]
 

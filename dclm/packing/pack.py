@@ -46,17 +46,10 @@ from pipelines.records import (
     parse_record,
     sha256_bytes,
 )
-from pipelines.storage.base import (
-    Done,
-    Store,
-    attempt_name,
-    commit,
-    done_name,
-    find_done,
-    open_store,
-    write_bytes,
-)
+from pipelines.storage.base import Store, write_bytes
 from pipelines.storage.chain import standing
+from pipelines.storage.commits import Done, attempt_name, commit, done_name, find_done
+from pipelines.storage.open import open_store
 
 Mode = Literal["lossless", "reference"]
 Layout = Literal["npy", "open_lm"]

@@ -22,7 +22,7 @@ from pipelines.execution.executors import map_here
 from pipelines.formats.pool import Pool
 from pipelines.operators import choose
 from pipelines.records import sha256_bytes
-from pipelines.storage.base import open_store
+from pipelines.storage.open import open_store
 from pipelines.text.language import Language, LanguageId
 
 VOCAB_SIZE = 2047  # one id less than the model's embedding has rows: the last one is the pad

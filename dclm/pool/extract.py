@@ -40,16 +40,10 @@ from pipelines.records import (
     parse_record,
 )
 from pipelines.schema import STRING
-from pipelines.storage.base import (
-    Done,
-    Entry,
-    Store,
-    attempt_name,
-    open_store,
-    split_uri,
-    write_bytes,
-)
+from pipelines.storage.base import Entry, Store, write_bytes
 from pipelines.storage.chain import RECORD
+from pipelines.storage.commits import Done, attempt_name
+from pipelines.storage.open import open_store, split_uri
 
 Format = Literal["parquet", "jsonl.gz", "jsonl.zst"]
 

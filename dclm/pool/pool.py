@@ -28,9 +28,9 @@ from pipelines.records import (
     made_by,
     now,
 )
-from pipelines.storage.base import LocalStore
 from pipelines.storage.base import write_bytes as put
 from pipelines.storage.chain import RECORD
+from pipelines.storage.local import LocalStore
 
 ASSETS = Path(__file__).parents[1] / "assets"
 EVAL_SEED = 20241123  # which held-out passages become questions; part of suite `tiny` version 1

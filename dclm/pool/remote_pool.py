@@ -30,8 +30,10 @@ from pipelines.execution.once import once
 from pipelines.formats.inflate import Inflated
 from pipelines.formats.readers import ShardError
 from pipelines.records import Frozen, PoolRecord, PoolSource, PoolWork, digest, made_by, now
-from pipelines.storage.base import Done, Store, attempt_name, open_store, write_bytes
+from pipelines.storage.base import Store, write_bytes
 from pipelines.storage.chain import RECORD
+from pipelines.storage.commits import Done, attempt_name
+from pipelines.storage.open import open_store
 
 Variant = Literal["raw", "extracted", "refinedweb"]
 Source = Literal["s3", "https", "hf"]

@@ -45,8 +45,10 @@ from pipelines.records import (
     now,
     sha256_file,
 )
-from pipelines.storage.base import LocalStore, open_store, write_bytes
+from pipelines.storage.base import write_bytes
 from pipelines.storage.chain import standing
+from pipelines.storage.local import LocalStore
+from pipelines.storage.open import open_store
 
 log = logging.getLogger(__name__)
 

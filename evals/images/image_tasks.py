@@ -31,7 +31,8 @@ from evals.tasks import Task, TaskData
 from pipelines.errors import DataError
 from pipelines.formats.tars import Member, TarError, samples, tar_bytes
 from pipelines.records import File
-from pipelines.storage.base import Store, open_store, write_bytes
+from pipelines.storage.base import Store, write_bytes
+from pipelines.storage.open import open_store
 
 PICTURES = ("webp", "png", "jpg", "jpeg")
 CLASSES, TEMPLATES = "classnames.txt", "zeroshot_classification_templates.txt"

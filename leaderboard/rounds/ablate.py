@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from leaderboard.board.ranking import Difference, difference, suite_for
 from leaderboard.rounds import round as stages
+from leaderboard.rounds import training
+from leaderboard.rounds.workspace import Curated, Round
 from leaderboard.submissions.chain import seeds_of
 from leaderboard.submissions.submission import Entry
 from pipelines.console import table
@@ -43,13 +45,13 @@ class Ablation(Frozen):
 
 
 def ablate(
-    current: stages.Round, pipeline: Pipeline, *, steps: Sequence[int], seeds: Sequence[int]
+    current: Round, pipeline: Pipeline, *, steps: Sequence[int], seeds: Sequence[int]
 ) -> Ablation:
     """Rounds without each of these steps (counted from 0), trained side by side.
 
     The rounds are kept beside the board's submissions, in `ablations`, and not on the board.
     """
-    arms: list[tuple[int | None, stages.Curated]] = [(None, stages.curate(current, pipeline))]
+    arms: list[tuple[int | None, Curated]] = [(None, stages.curate(current, pipeline))]
     needed: dict[int, str] = {}
     for number in steps:
         without = pipeline.without(number)
@@ -59,7 +61,7 @@ def ablate(
             needed[number] = str(error)
             say(f"{pipeline.steps[number].label} cannot be taken out: {error}")
     packed = [(curated, stages.pack(current, curated)) for _, curated in arms]
-    trained = stages.train(current, packed, seeds=seeds, recipe=current.scale.recipe)
+    trained = training.train(current, packed, seeds=seeds, recipe=current.scale.recipe)
     stages.evaluate(current, trained)
     entries = [
         stages.submit(current, curated, seeds=seeds, track="filtering", folder="ablations")

@@ -17,14 +17,14 @@ import typer
 from leaderboard import rules
 from pipelines.console import Json, out, show_json, table
 from pipelines.errors import RuleError
-from pipelines.execution.executors import executor
+from pipelines.execution.choose import executor
 from pipelines.execution.progress import say
 from pipelines.formats.pool import Pool
 from pipelines.operators import PipelineError
 
 if TYPE_CHECKING:
     from leaderboard.board.ranking import Row
-    from leaderboard.rounds.round import TrainTask
+    from leaderboard.rounds.training import TrainTask
 
 
 Scale = Annotated[str, typer.Option(help="The scale, as in the rule book.")]
@@ -110,8 +110,10 @@ def _add_stages(app: typer.Typer, name: str) -> None:
     ) -> None:
         """A whole round: curate, pack, train, evaluate, submit. Run again to go on."""
         from leaderboard.rounds import round as stages
+        from leaderboard.rounds import training
+        from leaderboard.rounds.workspace import open_round
 
-        current = stages.open_round(
+        current = open_round(
             name,
             scale,
             workspace=workspace,
@@ -127,7 +129,7 @@ def _add_stages(app: typer.Typer, name: str) -> None:
                 current, stages.find_pipeline(current, one), quarantine=quarantine
             )
             arms.append((curated, stages.pack(current, curated)))
-        trained = stages.train(current, arms, seeds=seeds, recipe=recipe or current.scale.recipe)
+        trained = training.train(current, arms, seeds=seeds, recipe=recipe or current.scale.recipe)
         stages.evaluate(current, trained)
         if not current.official:
             say("trained under an experimental recipe: evaluated, but not submitted")
@@ -152,10 +154,11 @@ def _add_stages(app: typer.Typer, name: str) -> None:
     ) -> None:
         """Run a pipeline over the pool of a scale."""
         from leaderboard.rounds import round as stages
+        from leaderboard.rounds.workspace import open_round
         from pipelines.engine.run import read_summary
         from pipelines.reports.funnel import funnel_text
 
-        current = stages.open_round(
+        current = open_round(
             name, scale, workspace=workspace, map_tasks=executor(workers, cluster=cluster)
         )
         curated = stages.curate(
@@ -209,8 +212,9 @@ def _add_stages(app: typer.Typer, name: str) -> None:
     ) -> None:
         """Turn a dataset into the training data of a scale's recipe."""
         from leaderboard.rounds import round as stages
+        from leaderboard.rounds.workspace import open_round
 
-        current = stages.open_round(
+        current = open_round(
             name,
             scale,
             workspace="",
@@ -231,12 +235,13 @@ def _add_stages(app: typer.Typer, name: str) -> None:
         json: Json = False,
     ) -> None:
         """Train one model under the frozen recipe of a scale."""
-        from leaderboard.rounds import round as stages
+        from leaderboard.rounds import training
+        from leaderboard.rounds.workspace import open_round
 
-        current = stages.open_round(name, scale, workspace="", map_tasks=executor(1), recipe=recipe)
+        current = open_round(name, scale, workspace="", map_tasks=executor(1), recipe=recipe)
         chosen = current.recipe.seeds[0] if seed is None else seed
-        stages.check_seeds(current, [chosen])
-        task = stages.TrainTask(
+        training.check_seeds(current, [chosen])
+        task = training.TrainTask(
             benchmark=name,
             recipe=recipe or current.scale.recipe,
             packed=packed,
@@ -244,7 +249,7 @@ def _add_stages(app: typer.Typer, name: str) -> None:
             out=model,
             num_threads=threads,
         )
-        stages.train_one(task)
+        training.train_one(task)
         show_record(model, json=json)
 
     @app.command("evaluate")
@@ -263,8 +268,9 @@ def _add_stages(app: typer.Typer, name: str) -> None:
     ) -> None:
         """Measure a model with the suite of a scale."""
         from leaderboard.rounds import round as stages
+        from leaderboard.rounds.workspace import open_round
 
-        current = stages.open_round(name, scale, workspace=workspace, map_tasks=executor(1))
+        current = open_round(name, scale, workspace=workspace, map_tasks=executor(1))
         task = stages.EvaluateTask(
             benchmark=name,
             model=model,
@@ -366,10 +372,11 @@ def _add_stages(app: typer.Typer, name: str) -> None:
         """Play the round without each step in turn: what is a step worth?"""
         from leaderboard.rounds import ablate as ablation
         from leaderboard.rounds import round as stages
+        from leaderboard.rounds.workspace import open_round
 
         if drop_each == bool(drop):
             raise RuleError("say which steps: either --drop-each, or --drop N")
-        current = stages.open_round(
+        current = open_round(
             name, scale, workspace=workspace, map_tasks=executor(workers, cluster=cluster)
         )
         whole = stages.find_pipeline(current, pipeline)
@@ -400,8 +407,8 @@ def _add_stages(app: typer.Typer, name: str) -> None:
 
 def show_record(folder: str, *, json: bool) -> None:
     """Print the record that a stage left in a folder."""
-    from pipelines.storage.base import open_store
     from pipelines.storage.chain import read_chain
+    from pipelines.storage.open import open_store
 
     record = read_chain(open_store(folder))[-1]
     if json:
@@ -412,9 +419,9 @@ def show_record(folder: str, *, json: bool) -> None:
 
 
 def _show_board(submissions: Path, *, json: bool, only: list[str] | None = None) -> None:
+    from leaderboard.board.formats import board_table
     from leaderboard.board.ranking import board
     from leaderboard.submissions.submission import read_entries
-    from leaderboard.web.static_site import board_table
 
     rows = board(read_entries(submissions))
     if only is not None:
@@ -431,7 +438,7 @@ def _show_board(submissions: Path, *, json: bool, only: list[str] | None = None)
 
 def verdicts(rows: Sequence[Row]) -> list[str]:
     """For each group of rows that may be compared, who is ahead, and whether to believe it."""
-    from leaderboard.web.views import verdict
+    from leaderboard.board.describe import verdict
 
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
@@ -460,12 +467,12 @@ def train_where(
     `rank` is this process's place among those that torchrun or Slurm started: only the first has a
     bar, or the lines of `progress`. PipelineError for options that do not go together.
     """
-    from leaderboard.rounds import round as stages
+    from leaderboard.rounds import training
 
     if cluster is not None:
         if (gpus is None) == (processes is None):
             raise PipelineError("--cluster needs either --gpus N or --processes N")
-        stages.train_one(
+        training.train_one(
             task,
             run=partial(
                 _train_together,
@@ -481,7 +488,7 @@ def train_where(
         run(task)
         return False
     else:
-        stages.train_one(task, run=partial(run, progress=progress))
+        training.train_one(task, run=partial(run, progress=progress))
     return True
 
 

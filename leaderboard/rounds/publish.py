@@ -17,12 +17,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from leaderboard.web.views import funnel, pipeline_yaml
+from leaderboard.board.describe import funnel, pipeline_yaml
 from pipelines.errors import RuleError
 from pipelines.execution.progress import step
 from pipelines.records import DatasetRecord, File, PoolRecord
-from pipelines.storage.base import Store, open_store, write_bytes
+from pipelines.storage.base import Store, write_bytes
 from pipelines.storage.chain import CHAIN, RECORD, read_chain
+from pipelines.storage.open import open_store
 
 CARD, STATS = "README.md", "stats.json"
 CHUNK = 1 << 20

@@ -15,91 +15,33 @@ was made before:
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import orjson
 
 from evals.run import run as run_suite
 from evals.suite import load_suite
 from leaderboard import rules
-from leaderboard.rules import Benchmark, Scale
+from leaderboard.rounds.training import Trained
+from leaderboard.rounds.workspace import Curated, Round, _there
 from leaderboard.submissions.submission import Entry
 from leaderboard.submissions.submission import submit as submit_scores
+from pipelines import installed
 from pipelines.engine.run import Result, dataset_work, run
 from pipelines.errors import RuleError
-from pipelines.execution.executors import MapTasks
-from pipelines.execution.progress import Step as ProgressStep
-from pipelines.execution.progress import say, short, step
+from pipelines.execution.progress import say, step
 from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline
 from pipelines.records import (
     DatasetRecord,
     Frozen,
     PackedRecord,
-    digest,
 )
 from pipelines.reports import run_page
 from pipelines.selection import HashSample
-from pipelines.storage.base import open_store
-from pipelines.storage.chain import RECORD, read_chain, write_chain
-
-
-@dataclass(frozen=True)
-class Round:
-    """One scale of one benchmark, worked in one workspace."""
-
-    benchmark: Benchmark
-    scale: Scale
-    workspace: str
-    map_tasks: MapTasks
-    recipe: Any  # the benchmark's own Recipe
-    official: bool  # whether the recipe is the rule book's
-
-    @property
-    def package(self) -> Any:
-        return rules.load_package(self.benchmark.name)
-
-    @property
-    def home(self) -> str:
-        return f"{self.workspace}/{self.benchmark.name}-{self.scale.name}"
-
-    @property
-    def recipe_name(self) -> str:
-        """`recipe`, or for an experimental one `recipe-<hash>`."""
-        if self.official:
-            return "recipe"
-        return f"recipe-{digest(self.recipe.model_dump(mode='json'))[:8]}"
-
-
-def open_round(
-    benchmark: str, scale: str, *, workspace: str, map_tasks: MapTasks, recipe: str | None = None
-) -> Round:
-    """Read the rules and the recipe of a scale. RuleError for an unknown one."""
-    book = rules.load_benchmark(benchmark)
-    rung = book.scale(scale)
-    package = rules.load_package(benchmark)
-    chosen = package.recipe(recipe or rung.recipe)
-    return Round(book, rung, workspace.rstrip("/"), map_tasks, chosen, recipe is None)
-
+from pipelines.storage.chain import read_chain, write_chain
+from pipelines.storage.open import open_store
 
 # ---- curate
-
-
-class Curated(Frozen):
-    """A curated dataset in its place."""
-
-    method: str
-    home: str
-    record: DatasetRecord
-
-    @property
-    def dataset(self) -> str:
-        return f"{self.home}/dataset"
 
 
 def find_pipeline(current: Round, name: str) -> Pipeline:
@@ -108,7 +50,7 @@ def find_pipeline(current: Round, name: str) -> Pipeline:
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         return Pipeline.load(path, assets=assets)
-    baselines = rules.folder(current.benchmark.name) / "baselines"
+    baselines = installed.folder(current.benchmark.name) / "baselines"
     if (baselines / f"{name}.yaml").is_file():
         return Pipeline.load(baselines / f"{name}.yaml", assets=assets)
     known = ", ".join(sorted(file.stem for file in baselines.glob("*.yaml")))
@@ -193,152 +135,6 @@ def pack_folder(current: Round, dataset: str, out: str, method: str) -> str:
 # ---- train
 
 
-class TrainTask(Frozen):
-    """One training run."""
-
-    benchmark: str
-    recipe: str
-    packed: str
-    seed: int
-    out: str
-    num_threads: int = 1
-
-
-class Trained(Frozen):
-    """A trained model in its place."""
-
-    method: str
-    home: str
-    seed: int
-
-    def model(self, current: Round) -> str:
-        return f"{self.home}/model-{current.recipe_name}-{self.seed}"
-
-    def scores(self, current: Round) -> str:
-        suite = f"{current.scale.suite}-{current.scale.suite_version}"
-        return f"{self.home}/scores-{current.recipe_name}-{self.seed}-{suite}"
-
-
-def run_training(task: TrainTask, **options: Any) -> str:
-    """Train one model (in a worker); returns its folder. `options` are the benchmark's own."""
-    package = rules.load_package(task.benchmark)
-    recipe = package.recipe(task.recipe)
-    package.train(
-        task.packed,
-        recipe,
-        seed=task.seed,
-        out=task.out,
-        num_threads=task.num_threads,
-        **options,
-    )
-    write_chain(open_store(task.out), read_chain(open_store(task.packed)))
-    return task.out
-
-
-def train_one(task: TrainTask, *, run: Callable[[TrainTask], str] = run_training) -> str:
-    """Train one model with a bar, in this process or wherever `run` starts it."""
-    if _there(task.out):
-        run_training(task)  # returns at once, or says that the folder holds other work
-        say(f"{task.out}: trained before")
-        return task.out
-    with _training_bar(f"train seed {task.seed}", [task]):
-        return run(task)
-
-
-def train(
-    current: Round, methods: Sequence[tuple[Curated, str]], *, seeds: Sequence[int], recipe: str
-) -> list[Trained]:
-    """Train every method with every seed, side by side. `methods` are (curated, packed folder)."""
-    check_seeds(current, seeds)
-    tasks, trained = [], []
-    for seed in seeds:
-        for curated, packed in methods:
-            one = Trained(method=curated.method, home=curated.home, seed=seed)
-            trained.append(one)
-            out = one.model(current)
-            if _there(out):
-                say(f"{curated.method}: seed {seed} trained before")
-                continue
-            tasks.append(
-                TrainTask(
-                    benchmark=current.benchmark.name,
-                    recipe=recipe,
-                    packed=packed,
-                    seed=seed,
-                    out=out,
-                )
-            )
-    if tasks:
-        names = ", ".join(dict.fromkeys(curated.method for curated, _ in methods))
-        with _training_bar(f"train {names}", tasks):
-            current.map_tasks(run_training, tasks)
-    return trained
-
-
-def check_seeds(current: Round, seeds: Sequence[int]) -> None:
-    """RuleError for a seed that the recipe of a round does not allow."""
-    check_seeds_of(current.recipe, seeds)
-
-
-def check_seeds_of(recipe: Any, seeds: Sequence[int]) -> None:
-    """RuleError for a seed that a recipe does not allow."""
-    allowed = tuple(recipe.seeds)
-    for seed in seeds:
-        if seed not in allowed:
-            raise RuleError(
-                f"seed {seed} is not allowed at scale {recipe.scale}; allowed: "
-                f"{', '.join(map(str, allowed))}"
-            )
-
-
-@contextmanager
-def _training_bar(title: str, tasks: Sequence[TrainTask]) -> Iterator[None]:
-    """A bar over the steps of all trainings, read from the metrics that they write."""
-    package = rules.load_package(tasks[0].benchmark)
-    unit = rules.load_benchmark(tasks[0].benchmark).budget_unit
-    recipe = package.recipe(tasks[0].recipe)
-    total = package.num_steps(recipe) * len(tasks)
-    folders = [Path(task.out) for task in tasks]
-    stop = threading.Event()
-    with step(title, total=total, unit="steps") as bar:
-        watcher = threading.Thread(target=_watch, args=(bar, folders, unit, stop), daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            watcher.join()
-        rate = package.budget(recipe) * len(tasks) / bar.seconds
-        bar.at(total)
-        bar.note(f"{len(tasks)} models, {short(rate)} {unit}/s")
-
-
-def _watch(bar: ProgressStep, folders: Sequence[Path], unit: str, stop: threading.Event) -> None:
-    """Follow the trainings until `stop`: steps done, losses and rates of those that run."""
-    while not stop.wait(0.5):
-        rows = [row for folder in folders if (row := _last_metrics(folder)) is not None]
-        running = [row for row in rows if row.get("step", 0) > 0][-2:]
-        losses = " ".join(f"{row['loss']:.3f}" for row in running)
-        rate = sum(row.get(f"{unit}_per_second", 0.0) for row in running)
-        scales = " ".join(f"{row['logit_scale']:.1f}" for row in running if "logit_scale" in row)
-        extra = f"{short(rate)} {unit}/s loss {losses}" + (f" scale {scales}" if scales else "")
-        bar.at(sum(row["step"] + 1 for row in rows), extra=extra)
-
-
-def _last_metrics(folder: Path) -> dict[str, Any] | None:
-    """The last whole line of a training's metrics, or None before there is one."""
-    path = folder / "metrics.jsonl"
-    if not path.is_file():
-        return None
-    with open(path, "rb") as file:
-        file.seek(max(0, path.stat().st_size - 4096))
-        lines = file.read().split(b"\n")
-    for line in reversed(lines[:-1]):  # what follows the last newline is still being written
-        if line.startswith(b"{") and line.endswith(b"}"):
-            return orjson.loads(line)  # type: ignore[no-any-return]
-    return None
-
-
 # ---- evaluate
 
 
@@ -362,7 +158,7 @@ def run_evaluation(task: EvaluateTask) -> str:
 
 def suite_name(current: Round) -> str:
     """The file of the suite that ranks at this scale. RuleError when it has another version."""
-    path = rules.folder(current.benchmark.name) / "suites" / f"{current.scale.suite}.yaml"
+    path = installed.folder(current.benchmark.name) / "suites" / f"{current.scale.suite}.yaml"
     suite = load_suite(path)
     if suite.version != current.scale.suite_version:
         raise RuleError(
@@ -417,9 +213,3 @@ def submit(
         out=Path(current.workspace) / folder,
         team=team,
     )
-
-
-def _there(folder: str) -> bool:
-    """Whether a stage's folder is finished, with its ancestors beside it."""
-    store = open_store(folder)
-    return store.exists(RECORD) and store.exists("chain.json")

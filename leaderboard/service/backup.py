@@ -12,7 +12,8 @@ from pathlib import Path
 from leaderboard.database.store import Store, StoreError
 from leaderboard.service.service import Service
 from pipelines.storage.base import Store as Files
-from pipelines.storage.base import copy_into, open_store
+from pipelines.storage.base import copy_into
+from pipelines.storage.open import open_store
 
 PAGE = 1000  # submissions read at once
 

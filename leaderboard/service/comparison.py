@@ -15,8 +15,9 @@ from evals.run import score_task
 from evals.tasks import load_task
 from leaderboard import rules
 from leaderboard.board.boards import MAX_LIMIT, Library, View
+from leaderboard.board.intervals import interval, kendall, kendall_interval
 from leaderboard.board.plots import Point, lines, scatter
-from leaderboard.board.ranking import by_metric, compare, interval, kendall, kendall_interval
+from leaderboard.board.ranking import by_metric, compare
 from leaderboard.service.service import Service
 from leaderboard.submissions.chain import seeds_of
 from leaderboard.submissions.results import Difference, Figure, Row, TaskValue

@@ -24,7 +24,8 @@ from leaderboard.submissions.faults import BundleError, Fault, Words, fault
 from leaderboard.submissions.validate import check_bundle, read_log
 from pipelines.records import SubmissionWork
 from pipelines.storage.base import Store as Files
-from pipelines.storage.base import copy_into, open_store
+from pipelines.storage.base import copy_into
+from pipelines.storage.open import open_store
 
 CHECK_BYTES = 8 << 30  # address space of one check
 COLUMNS = {"benchmark": 60, "scale": 60, "track": 60, "method": 120, "team": 120}

@@ -42,8 +42,10 @@ from pipelines.records import (
     now,
     parse_record,
 )
-from pipelines.storage.base import LocalStore, Store, open_store, write_bytes
+from pipelines.storage.base import Store, write_bytes
 from pipelines.storage.chain import read_chain
+from pipelines.storage.local import LocalStore
+from pipelines.storage.open import open_store
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from pipelines.records import Frozen
-from pipelines.storage.base import open_store
+from pipelines.storage.open import open_store
 
 RECORDS = np.dtype([("f0", "<u8"), ("f1", "<u8")])
 SAMPLE = 10_000

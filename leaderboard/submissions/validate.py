@@ -30,6 +30,7 @@ from leaderboard.submissions.bundle import MANIFEST, RECORD, UIDS, Bundle
 from leaderboard.submissions.chain import PARENT_OF, chain_of, seeds_of
 from leaderboard.submissions.faults import BundleError, Fault, Words, fault
 from leaderboard.submissions.results import Measured, measured_of
+from pipelines import installed
 from pipelines.errors import DataError, RuleError
 from pipelines.records import (
     DatasetRecord,
@@ -213,7 +214,7 @@ def _stages(record: Submission, benchmark: Benchmark) -> Iterator[Fault]:
 def official_suite(benchmark: Benchmark, scale: str) -> Suite:
     """The installed suite that ranks at a scale."""
     rung = benchmark.scale(scale)
-    return load_suite(rules.folder(benchmark.name) / "suites" / f"{rung.suite}.yaml")
+    return load_suite(installed.folder(benchmark.name) / "suites" / f"{rung.suite}.yaml")
 
 
 def _scores(record: Submission, benchmark: Benchmark) -> Iterator[Fault]:
@@ -282,7 +283,7 @@ def check_bundle(bundle: Bundle, benchmark: Benchmark | None = None) -> Checked:
         book = benchmark or rules.load_benchmark(bundle.record.work.benchmark)
     except RuleError as error:
         return Checked(
-            (fault(RECORD, "work.benchmark", Words(str(error)), list(rules.packages())),), None
+            (fault(RECORD, "work.benchmark", Words(str(error)), list(installed.packages())),), None
         )
     faults = check(bundle.record, book) or list(_uid_list(bundle, book))
     if faults:

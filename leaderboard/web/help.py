@@ -10,6 +10,7 @@ from evals.suite import Suite, load_suite
 from evals.tasks import Task
 from leaderboard import rules
 from leaderboard.rules import Benchmark
+from pipelines import installed
 from pipelines.errors import RuleError
 from pipelines.records import Frozen
 
@@ -35,7 +36,7 @@ class Topic(Frozen):
 def topics() -> dict[str, Topic]:
     """All pages of help by name."""
     found = {"reading": _reading(), "scores": _scores()}
-    for name in sorted(rules.packages()):
+    for name in sorted(installed.packages()):
         try:
             book = rules.load_benchmark(name)
         except (RuleError, OSError):
@@ -209,7 +210,7 @@ def _suites(book: Benchmark) -> Iterator[Section]:
 
 
 def _suite_files(book: Benchmark) -> list[Path]:
-    return sorted((rules.folder(book.name) / "suites").glob("*.yaml"))
+    return sorted((installed.folder(book.name) / "suites").glob("*.yaml"))
 
 
 def _tasks(book: Benchmark) -> Topic:

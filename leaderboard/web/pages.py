@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,9 +26,8 @@ from leaderboard.database.store import Held, StoreError
 from leaderboard.service.comparison import across_scales, compare_tasks
 from leaderboard.service.service import NotAllowed, Service
 from leaderboard.submissions.faults import BundleError
-from leaderboard.submissions.results import Row
 from leaderboard.web import views
-from leaderboard.web.app import (
+from leaderboard.web.access import (
     COOKIE,
     Asks,
     Caller,
@@ -41,72 +38,13 @@ from leaderboard.web.app import (
     key_checked,
     problem,
     seen,
-    tag_of,
-    tagged,
     take,
 )
+from leaderboard.web.answers import LINKS, Kept, private, public
+from leaderboard.web.texts import front_text, submission_text
 
-LINKS = views.Links()
-HTML = "text/html; charset=utf-8"
 ASSETS = {"style.css": "text/css; charset=utf-8", "board.js": "text/javascript; charset=utf-8"}
 LOGIN = "/login?next="
-
-
-class Kept:
-    """Finished pages with their tags by address, until the board changes.
-
-    Used from the event loop alone; a page is made once, in a thread, whoever waits for it.
-    """
-
-    def __init__(self, most: int = 512) -> None:
-        self.most = most
-        self.revision = -1
-        self.pages: OrderedDict[str, tuple[bytes, str]] = OrderedDict()
-        self.made: dict[str, asyncio.Task[tuple[bytes, str]]] = {}
-
-    async def get(self, revision: int, address: str, make: Callable[[], str]) -> tuple[bytes, str]:
-        if revision != self.revision:
-            self.pages.clear()
-            self.made.clear()
-            self.revision = revision
-        if (found := self.pages.get(address)) is not None:
-            self.pages.move_to_end(address)
-            return found
-        task = self.made.get(address)
-        if task is None:
-            task = asyncio.create_task(asyncio.to_thread(_tagged, make))
-            self.made[address] = task
-        try:
-            found = await asyncio.shield(task)
-        finally:
-            if task.done() and self.made.get(address) is task:
-                del self.made[address]
-        if revision == self.revision:
-            self.pages[address] = found
-            while len(self.pages) > self.most:
-                self.pages.popitem(last=False)
-        return found
-
-
-def _tagged(make: Callable[[], str]) -> tuple[bytes, str]:
-    body = make().encode()
-    return body, tag_of(body)
-
-
-async def public(request: Request, service: Service, make: Callable[[], str]) -> Response:
-    """A page that is the same for everybody, kept until the board changes."""
-    kept: Kept = request.app.state.kept
-    address = f"{request.url.path}?{request.url.query}"
-    try:
-        body, tag = await kept.get(service.library.revision(), address, make)
-    except KeyError as error:
-        raise HTTPException(404, str(error.args[0])) from None
-    return tagged(request, body, HTML, tag=tag)
-
-
-def private(text: str, status: int = 200) -> Response:
-    """A page for whoever is logged in."""
-    return HTMLResponse(text, status_code=status, headers={"cache-control": "no-store"})
 
 
 def add_pages(app: FastAPI) -> None:
@@ -409,67 +347,6 @@ def _submit_text(service: Service, asks: Caller, *, message: str = "", faults: A
 
 
 # ---- texts that the static site makes too
-
-
-def front_text(service: Service, link: views.Links) -> str:
-    """The front page."""
-    library = service.library
-    best = View(limit=5)
-    return views.front_page(
-        [
-            (one, library.page(one.benchmark, one.scale, one.track, best))
-            for one in library.boards()
-        ],
-        link,
-    )
-
-
-def submission_text(
-    service: Service,
-    held: Held,
-    link: views.Links,
-    rival: str = "",
-    *,
-    inside: bool = False,
-    may: dict[str, str] | None = None,
-) -> str:
-    """A submission's page; with `inside`, for its team and for reviewers."""
-    row: Row | None = None
-    rivals: list[Row] = []
-    ranked = held.state == "accepted"
-    if ranked:
-        row = service.library.row(held.id)
-    if row is None:
-        row = next(iter(service.store.rows([held.id])), None)
-    if row is not None:
-        key = (row.pool_id, row.suite, row.suite_version, row.data_id)
-        rivals = [
-            one
-            for one in service.library.rows(row.benchmark, row.scale, row.track)
-            if (one.pool_id, one.suite, one.suite_version, one.data_id) == key
-        ][:50]
-    other = next((one for one in rivals if one.submission_id == rival), None)
-    record = service.bundle(held).record if held.bundle and _readable(service, held) else None
-    return views.submission_page(
-        row,
-        held,
-        record,
-        rivals,
-        other,
-        link,
-        changes=service.store.history(held.id),
-        before_it=service.store.place_in_line(held) if held.state == "received" else None,
-        rank=ranked,
-        may=may if inside else None,
-    )
-
-
-def _readable(service: Service, held: Held) -> bool:
-    try:
-        service.bundle(held)
-    except BundleError:
-        return False
-    return True
 
 
 __all__ = ["add_pages", "problem"]

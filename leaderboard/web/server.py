@@ -16,9 +16,10 @@ import uvicorn
 from leaderboard.database.store import DEFAULT, LEASE_SECONDS, Store
 from leaderboard.service.service import Service
 from leaderboard.submissions.bundle import Limits
-from leaderboard.web.app import Rates, create_app
+from leaderboard.web.access import Rates
+from leaderboard.web.app import create_app
 from pipelines.console import out
-from pipelines.storage.base import open_store
+from pipelines.storage.open import open_store
 
 log = logging.getLogger("leaderboard")
 PAUSE = 1.0  # seconds before a check process that ended is started again

@@ -13,16 +13,26 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-import yaml
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from leaderboard import rules
 from leaderboard.board.boards import Group, Page, View
+from leaderboard.board.describe import (
+    behind,
+    funnel,
+    metric_name,
+    number,
+    pipeline_yaml,
+    spread,
+    still_there,
+    verdict,
+    words,
+)
 from leaderboard.board.plots import Point, bars, history, scatter
 from leaderboard.database.store import Board, Change, Held, shown
 from leaderboard.service.questions import QuestionPage
 from leaderboard.submissions.chain import chain_of
-from leaderboard.submissions.results import Difference, Row
+from leaderboard.submissions.results import Row
 from leaderboard.web.help import topics
 from pipelines.errors import RuleError
 from pipelines.execution.progress import short
@@ -119,64 +129,6 @@ def asked(query: Mapping[str, object]) -> str:
 
 
 # ---- how things read
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def spread(value: Difference | None) -> str:
-    """A difference with its interval."""
-    if value is None:
-        return "not known"
-    return f"{value.value:+.4f} [{value.low:+.4f}, {value.high:+.4f}]"
-
-
-def behind(row: Row) -> str:
-    """How far a row is behind the leader, with its interval."""
-    if row.rank == 1:
-        return "leads"
-    if row.behind_leader is None:
-        return "not known"
-    gap = row.behind_leader
-    return f"{gap.value:.4f} [{gap.low:.4f}, {gap.high:.4f}]"
-
-
-def words(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def verdict(rows: Sequence[Row]) -> str:
-    """One sentence: who is ahead, and whether to believe it."""
-    leader = rows[0]
-    if len(rows) == 1:
-        return f"{leader.method} stands alone here; there is nothing to compare it with yet."
-    ties = [row.method for row in rows[1:] if row.tied_with_leader]
-    beaten = [row.method for row in rows[1:] if row.tied_with_leader is False]
-    unknown = [row.method for row in rows[1:] if row.tied_with_leader is None]
-    parts = []
-    if beaten:
-        parts.append(
-            f"{leader.method} beats {_and(beaten)}: the 95% interval of each difference is off zero"
-        )
-    if ties:
-        parts.append(
-            f"{leader.method} cannot be told from {_and(ties)}: the 95% interval of the "
-            "difference holds zero"
-        )
-    if unknown:
-        parts.append(
-            f"{leader.method} may or may not beat {_and(unknown)}: their errors are not published"
-        )
-    few = min(len(row.seeds) for row in rows)
-    note = "" if few > 1 else " With one seed, the variance between trainings is not in it."
-    return "; ".join(parts) + "." + note
-
-
-def _and(names: Sequence[str]) -> str:
-    if len(names) > 4:
-        return f"{names[0]}, {names[1]} and {len(names) - 2} others"
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 @cache
@@ -326,11 +278,6 @@ def _pages(
     }
 
 
-def metric_name(row: Row) -> str:
-    better = "higher" if row.headline.higher_is_better else "lower"
-    return f"{words(row.headline.metric)} ({better} is better)"
-
-
 def point_of(row: Row, size: float) -> Point:
     return Point(
         label=row.method,
@@ -426,79 +373,6 @@ def submission_page(
         message=message,
         title=benchmark_title(held.benchmark),
     )
-
-
-def still_there(record: Submission) -> str:
-    """How many of the pool's pictures were there when they were fetched, and why others were not.
-
-    Links rot, so two participants train on different parts of one pool. Empty where it is not told.
-    """
-    packed = chain_of(record)["packed"][0]
-    told = packed.results.get("pictures") if isinstance(packed.results, dict) else None
-    counts = told.get("counts") if isinstance(told, dict) else None
-    if not isinstance(counts, dict) or not counts.get("rows"):
-        return ""
-    rows, there = int(counts["rows"]), int(counts.get("success", 0))
-    lost = sorted(
-        ((int(n), name.removeprefix("failed/")) for name, n in counts.items() if "/" in name),
-        reverse=True,
-    )
-    why = "".join(f", {name} {number:,}" for number, name in lost)
-    return f"{there:,} of the pool's {rows:,} pictures were there ({there / rows:.1%}){why}."
-
-
-def funnel(dataset: Any) -> list[dict[str, Any]]:
-    """Rows in and out of every step, with the reasons; None where a step makes rows."""
-    counts: Mapping[str, int] = dataset.counts
-    by_step: dict[int, list[tuple[str, int]]] = {}
-    for name, lost in counts.items():
-        if name.startswith("rejected/"):
-            _, step, _, reason = name.split("/", 3)
-            by_step.setdefault(int(step), []).append((reason, lost))
-    steps = dataset.work.pipeline.get("steps", [])
-    left: int | None = counts.get("rows_in")
-    sure = left is not None and left - sum(
-        lost for reasons in by_step.values() for _, lost in reasons
-    ) - counts.get("errors", 0) == counts.get("rows_out")
-    found = []
-    for place in range(0 if 0 in by_step else 1, len(steps) + 1):
-        asked_for: Any = steps[place - 1] if place else "reading"
-        lost = sum(number_ for _, number_ in by_step.get(place, []))
-        after = left - lost if sure and left is not None else None
-        name, parameters = _named(asked_for)
-        found.append(
-            {
-                "step": place,
-                "operator": name,
-                "parameters": parameters,
-                "rows_in": left if sure else None,
-                "rows_out": after,
-                "reasons": by_step.get(place, []),
-            }
-        )
-        left = after
-    return found
-
-
-def _named(step: Any) -> tuple[str, Mapping[str, Any]]:
-    if isinstance(step, str):
-        return step, {}
-    if "operator" in step:
-        return str(step["operator"]), step.get("parameters", {})
-    [(name, parameters)] = step.items()
-    return str(name), parameters or {}
-
-
-def pipeline_yaml(pipeline: Mapping[str, Any]) -> str:
-    """The pipeline as a file that the commands read."""
-    steps: list[Any] = []
-    for step in pipeline.get("steps", []):
-        name, parameters = _named(step)
-        steps.append({name: dict(parameters)} if parameters else name)
-    rest = {name: value for name, value in pipeline.items() if name not in ("name", "steps")}
-    told = {"name": pipeline.get("name", "pipeline"), **rest, "steps": steps}
-    text: str = yaml.safe_dump(told, sort_keys=False, allow_unicode=True, width=100)
-    return text
 
 
 def task_bars(row: Row, rival: Row | None) -> list[dict[str, Any]]:

@@ -18,7 +18,8 @@ from pipelines.formats.readers import normal_table
 from pipelines.pipeline import Pipeline
 from pipelines.schema import ROW, STRING
 from pipelines.stats import RunStats
-from pipelines.storage.base import Store, open_store
+from pipelines.storage.base import Store
+from pipelines.storage.open import open_store
 
 REJECTED = pa.schema(
     [("row", pa.int64()), ("step", pa.int32()), ("operator", STRING), ("reason", STRING)]

@@ -20,7 +20,8 @@ from pipelines.job import Held, Plan, held_rows, held_schema, loaded
 from pipelines.operators import Fold, choose
 from pipelines.records import Frozen
 from pipelines.stats import Tally, add_counts
-from pipelines.storage.base import Done, Store, attempt_name
+from pipelines.storage.base import Store
+from pipelines.storage.commits import Done, attempt_name
 
 
 class FoldTask(Frozen):

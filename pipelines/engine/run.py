@@ -30,7 +30,8 @@ from pipelines.global_steps.duplicate_record import (
     Report,
     write_report,
 )
-from pipelines.global_steps.group_keys import Verdict, find_cut, find_duplicates
+from pipelines.global_steps.exact_cut import find_cut
+from pipelines.global_steps.group_keys import find_duplicates
 from pipelines.global_steps.near_duplicates import find_linked
 from pipelines.global_steps.repeated_spans import find_spans
 from pipelines.job import Held, Plan, ShardTask
@@ -51,8 +52,11 @@ from pipelines.records import (
     parse_record,
 )
 from pipelines.stats import RunStats, StepStats, add_counts, merge
-from pipelines.storage.base import Done, StorageError, Store, all_done, open_store, write_bytes
+from pipelines.storage.base import StorageError, Store, write_bytes
 from pipelines.storage.chain import RECORD, write_chain
+from pipelines.storage.commits import Done, all_done
+from pipelines.storage.open import open_store
+from pipelines.verdict import Verdict
 
 RUN = "run.json"
 STATS = "stats.json"

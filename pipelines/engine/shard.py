@@ -25,14 +25,18 @@ from pipelines.errors import FailedError
 from pipelines.formats.readers import BadRow, ShardError, read_shard
 from pipelines.formats.writers import TableWriter, suffix_of, write_array, write_table
 from pipelines.global_steps.duplicate_record import EXAMPLE_CHARACTERS, Removed
-from pipelines.global_steps.group_keys import NO_CUT, KeyWriter, Verdict, read_verdict, score_of
+from pipelines.global_steps.exact_cut import score_of
+from pipelines.global_steps.group_keys import KeyWriter, read_verdict
 from pipelines.job import ShardTask, held_rows, held_schema, load_array, loaded
 from pipelines.operators import Case, Counted, Dedup, Filter, Operator, Select, choose
 from pipelines.pipeline import Pass, Step
 from pipelines.records import JSON, File
 from pipelines.schema import PARENT, ROW, TEXT, number_of, row_of
 from pipelines.stats import READ, StepStats, Tally, add_counts
-from pipelines.storage.base import Done, Store, attempt_name, commit, find_done, open_store
+from pipelines.storage.base import Store
+from pipelines.storage.commits import Done, attempt_name, commit, find_done
+from pipelines.storage.open import open_store
+from pipelines.verdict import NO_CUT, Verdict
 
 
 class OperatorFailed(FailedError):

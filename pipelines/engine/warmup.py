@@ -12,9 +12,10 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.assets.catalogue import AssetError, Assets
-from pipelines.operators import GLOBAL_KINDS, Filter, Modifier, Splitter, registry
+from pipelines.operators import GLOBAL_KINDS, Filter, Modifier, Splitter
 from pipelines.pipeline import Pipeline
 from pipelines.records import Frozen
+from pipelines.registry import registry
 
 TEXTS = ["A few words, twice.\nA few words, twice.\n\nÜber 3 * lines ...", "", "one two " * 40]
 WITH_PARAMETERS: tuple[Any, ...] = (

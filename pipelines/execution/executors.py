@@ -192,12 +192,3 @@ def _one_thread() -> None:
     """Workers share the machine: libraries in them use one thread each."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
-
-
-def executor(workers: int = 1, *, cluster: str | None = None) -> MapTasks:
-    """The `map_tasks` for this many local processes, or for a Ray cluster."""
-    if cluster is not None:
-        from pipelines.execution.ray_executor import RayMap
-
-        return RayMap(cluster)
-    return map_here if workers == 1 else ProcessMap(workers)

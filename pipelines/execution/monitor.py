@@ -24,7 +24,8 @@ from pipelines.errors import FailedError
 from pipelines.execution.executors import Cluster, MapTasks, Needs, OnResult
 from pipelines.execution.progress import step as progress_step
 from pipelines.records import JSON, Frozen, now
-from pipelines.storage.base import Done, StorageError, Store, find_done_many, write_bytes
+from pipelines.storage.base import StorageError, Store, write_bytes
+from pipelines.storage.commits import Done, find_done_many
 
 EVENTS = "events.jsonl"
 PROGRESS = "progress.json"

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Protocol, TypeVar
 
-from pipelines.storage.base import Done, Store, commit, find_done, open_store
+from pipelines.storage.base import Store
+from pipelines.storage.commits import Done, commit, find_done
+from pipelines.storage.open import open_store
 
 
 class Task(Protocol):

@@ -14,7 +14,8 @@ from typing import Any
 
 import orjson
 
-from pipelines.storage.base import Entry, Store, open_store
+from pipelines.storage.base import Entry, Store
+from pipelines.storage.open import open_store
 
 DOCUMENTS = "documents/"
 ATTRIBUTES = "attributes/"
@@ -55,7 +56,7 @@ class Attributes:
         self._stack = ExitStack()
 
     def __enter__(self) -> Attributes:
-        from pipelines.formats.readers import numbered_lines
+        from pipelines.formats.lines import numbered_lines
 
         for name in self._names:
             file = self._stack.enter_context(self._store.open(name))

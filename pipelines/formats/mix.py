@@ -43,8 +43,9 @@ from pipelines.records import (
     sha256_bytes,
 )
 from pipelines.schema import ROW
-from pipelines.storage.base import Store, open_store, write_bytes
+from pipelines.storage.base import Store, write_bytes
 from pipelines.storage.chain import RECORD, read_chain, write_chain
+from pipelines.storage.open import open_store
 
 SUFFIX = ".mix.json"
 SOURCE = "source"

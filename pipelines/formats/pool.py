@@ -24,8 +24,9 @@ from pipelines.records import (
     parse_record,
     sha256_file,
 )
-from pipelines.storage.base import Store, open_store
+from pipelines.storage.base import Store
 from pipelines.storage.chain import RECORD
+from pipelines.storage.open import open_store
 
 
 class InputShard(Frozen):

@@ -19,7 +19,8 @@ from pipelines.batch import text_bytes
 from pipelines.formats.pool import Pool
 from pipelines.formats.readers import format_of, read_shard
 from pipelines.schema import TEXT
-from pipelines.storage.base import Store, open_store
+from pipelines.storage.base import Store
+from pipelines.storage.open import open_store
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from pipelines.errors import SubsetError
 from pipelines.kernels.uids import SUBSET
 from pipelines.records import File
-from pipelines.storage.base import Store, open_store
+from pipelines.storage.base import Store
+from pipelines.storage.open import open_store
 
 Subset = npt.NDArray[Any]
 Halves = npt.NDArray[np.uint64]

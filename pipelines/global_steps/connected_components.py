@@ -20,7 +20,8 @@ from pipelines import kernels
 from pipelines.execution.executors import MapTasks
 from pipelines.execution.once import once
 from pipelines.records import File, Frozen, digest
-from pipelines.storage.base import Done, Store, attempt_name
+from pipelines.storage.base import Store
+from pipelines.storage.commits import Done, attempt_name
 from pipelines.storage.part_files import ALL, PartsWriter, read_parts
 
 MAX_ROUNDS = 200

@@ -23,7 +23,8 @@ from pipelines.formats.writers import write_table
 from pipelines.records import JSON, File, Frozen, digest
 from pipelines.schema import TEXT
 from pipelines.stats import add_counts
-from pipelines.storage.base import Done, Store, attempt_name, commit, find_done
+from pipelines.storage.base import Store
+from pipelines.storage.commits import Done, attempt_name, commit, find_done
 
 DUPLICATES = "duplicates"  # the folder in a run
 SOURCE = "source"

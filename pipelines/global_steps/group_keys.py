@@ -8,8 +8,7 @@ shard's or one part's keys, and the number of parts does not change what comes o
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -29,33 +28,16 @@ from pipelines.global_steps.duplicate_record import (
     merge_groups,
     write_duplicates,
 )
-from pipelines.operators import Keys, Select
+from pipelines.operators import Keys
 from pipelines.records import File, Frozen, digest
 from pipelines.schema import ROW_BITS
-from pipelines.storage.base import Done, Store, attempt_name, open_store
+from pipelines.storage.base import Store
+from pipelines.storage.commits import Done, attempt_name
 from pipelines.storage.part_files import PartsWriter, read_parts, write_by
+from pipelines.verdict import Verdict
 
 VERDICT_SCHEMA = pa.schema([("row", pa.int64()), ("unit", pa.int64())])
 FLUSH_KEYS = 1 << 20
-RADIX_BITS = 16
-MAX_COUNTS = 512  # tasks of one level: each sends half a megabyte to the driver
-NO_CUT = -1  # a threshold below every score: all stay
-
-
-class Verdict(Frozen):
-    """What a global step decided. `hash` changes whenever the decision does."""
-
-    hash: str
-    dropped: tuple[str, ...] = ()  # one file per part (Dedup)
-    threshold: int | None = None  # order-preserving bits of the score at the cut (Select)
-    keep_ties: bool = False
-    budgets: tuple[int, ...] = ()  # per shard: weight of tied rows that may stay
-    examples: tuple[tuple[int, int], ...] = ()  # row and unit whose text the report shows
-
-    def cut(self, shard: int) -> Cut:
-        assert self.threshold is not None, "this verdict is not a cut"
-        budget = None if self.keep_ties else self.budgets[shard] if self.budgets else 0
-        return Cut(self.threshold, budget)
 
 
 # ---- Dedup
@@ -250,180 +232,3 @@ def verdict_of(done: Sequence[Done]) -> Verdict:
 
 
 # ---- Select
-
-
-def ordered_bits(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.uint64]:
-    """Unsigned integers that sort as the floats do (-0.0 counts as 0.0)."""
-    bits = (scores + 0.0).view(np.uint64)
-    negative = (bits >> np.uint64(63)).astype(bool)
-    return np.where(negative, ~bits, bits | np.uint64(1 << 63))
-
-
-def score_of(bits: int) -> float:
-    """The score whose ordered bits these are."""
-    number = np.uint64(bits)
-    top = np.uint64(1 << 63)
-    value = number ^ top if number & top else ~number
-    return float(np.array([value], np.uint64).view(np.float64)[0])
-
-
-@dataclass
-class Cut:
-    """The cut of a Select inside one shard, applied batch after batch in order."""
-
-    threshold: int
-    budget: int | None  # weight of tied rows that may still stay; None: all of them
-    _spent: int = 0
-
-    def keep(
-        self, scores: npt.NDArray[np.float64], weights: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.bool_]:
-        missing = np.isnan(scores)
-        if self.threshold == NO_CUT:
-            return ~missing
-        bits = ordered_bits(np.where(missing, 0.0, scores))
-        threshold = np.uint64(self.threshold)
-        stays = bits > threshold
-        tied = (bits == threshold) & ~missing
-        if self.budget is None:
-            stays |= tied
-        else:
-            spent = self._spent + np.cumsum(np.where(tied, weights, 0))
-            stays |= tied & (spent <= self.budget)
-            self._spent = int(spent[-1]) if len(spent) else self._spent
-        return stays & ~missing
-
-
-class CountTask(Frozen):
-    """Weights of some shards' scores by the next bits, among those that begin with `prefix`."""
-
-    uri: str
-    scores: tuple[str, ...]
-    weights: tuple[str | None, ...]
-    level: int
-    prefix: int
-
-
-def run_count(task: CountTask) -> npt.NDArray[np.int64]:
-    """Counts over the shards, shape (65536,); at level 4 for each shard the weight at `prefix`."""
-    store = open_store(task.uri)
-    found = [
-        _count_shard(store, task, scores, weights)
-        for scores, weights in zip(task.scores, task.weights, strict=True)
-    ]
-    if task.level == 64 // RADIX_BITS:
-        return np.concatenate(found)
-    return np.sum(found, axis=0, dtype=np.int64)
-
-
-def _count_shard(
-    store: Store, task: CountTask, scores_name: str, weights_name: str | None
-) -> npt.NDArray[np.int64]:
-    scores = _load(store, scores_name)
-    weights = None if weights_name is None else _load(store, weights_name)
-    there = ~np.isnan(scores)
-    bits = ordered_bits(scores[there])
-    if weights is not None:
-        weights = weights[there]
-    known = RADIX_BITS * task.level
-    if known:
-        match = (bits >> np.uint64(64 - known)) == np.uint64(task.prefix)
-        bits = bits[match]
-        weights = None if weights is None else weights[match]
-    if task.level == 64 // RADIX_BITS:
-        total = len(bits) if weights is None else int(weights.sum())
-        return np.array([total], dtype=np.int64)
-    digits = (bits >> np.uint64(64 - known - RADIX_BITS)) & np.uint64((1 << RADIX_BITS) - 1)
-    length = 1 << RADIX_BITS
-    if weights is None:
-        return np.bincount(digits.astype(np.int64), minlength=length)
-    counts = np.zeros(length, dtype=np.int64)
-    np.add.at(counts, digits.astype(np.int64), weights)
-    return counts
-
-
-def find_cut(
-    operator: Select,
-    *,
-    uri: str,
-    scores: Sequence[str],
-    weights: Sequence[str | None],
-    amount: int,
-    map_tasks: MapTasks,
-) -> Verdict:
-    """The exact cut over all shards. `amount` is the whole pool in units of `of`, NaN rows too."""
-    target = operator.total
-    if target is None:
-        assert operator.fraction is not None
-        target = int(amount * operator.fraction)
-    if operator.ties == "reference" and target >= amount:
-        raise ValueError(
-            f"ties: reference has no row at index {target} of {amount}: use a smaller fraction"
-        )
-    reach = operator.ties == "keep"  # stop where the target is reached, not where it is passed
-    above, prefix = 0, 0
-    for level in range(64 // RADIX_BITS):
-        counts = _count(uri, scores, weights, level, prefix, map_tasks)
-        if level == 0 and amount and weights[0] is None and not counts.any():
-            raise ValueError(
-                f"none of the {amount:,} rows has a score; is the column filled in this pool?"
-            )
-        sums = above + np.cumsum(counts[::-1])
-        over = np.flatnonzero(sums >= target if reach else sums > target)
-        if not len(over):
-            assert level == 0, "a level must hold what the level above counted"
-            if operator.ties == "reference":  # the n-th score is NaN: nothing compares to it
-                return _verdict(threshold=(1 << 64) - 1, keep_ties=False, budgets=())
-            return _verdict(threshold=NO_CUT, keep_ties=True, budgets=())
-        digit = len(counts) - 1 - int(over[0])
-        above = int(sums[over[0]] - counts[digit])
-        prefix = prefix << RADIX_BITS | digit
-    if operator.ties in ("keep", "reference"):
-        return _verdict(threshold=prefix, keep_ties=True, budgets=())
-    left = target - above
-    budgets = []
-    tasks = _tasks(uri, scores, weights, 64 // RADIX_BITS, prefix)
-    for tied in np.concatenate(map_tasks(run_count, tasks)).tolist():
-        budgets.append(max(left, 0))
-        left -= tied
-    return _verdict(threshold=prefix, keep_ties=False, budgets=tuple(budgets))
-
-
-def _verdict(*, threshold: int, keep_ties: bool, budgets: tuple[int, ...]) -> Verdict:
-    hash_ = digest([str(threshold), keep_ties, list(budgets)])
-    return Verdict(hash=hash_, threshold=threshold, keep_ties=keep_ties, budgets=budgets)
-
-
-def _tasks(
-    uri: str, scores: Sequence[str], weights: Sequence[str | None], level: int, prefix: int
-) -> list[CountTask]:
-    size = -(-len(scores) // MAX_COUNTS)
-    return [
-        CountTask(
-            uri=uri,
-            scores=tuple(scores[first : first + size]),
-            weights=tuple(weights[first : first + size]),
-            level=level,
-            prefix=prefix,
-        )
-        for first in range(0, len(scores), size)
-    ]
-
-
-def _count(
-    uri: str,
-    scores: Sequence[str],
-    weights: Sequence[str | None],
-    level: int,
-    prefix: int,
-    map_tasks: MapTasks,
-) -> npt.NDArray[np.int64]:
-    counts: Iterable[npt.NDArray[np.int64]] = map_tasks(
-        run_count, _tasks(uri, scores, weights, level, prefix)
-    )
-    return np.sum(list(counts), axis=0, dtype=np.int64)
-
-
-def _load(store: Store, name: str) -> npt.NDArray[Any]:
-    with store.open(name) as file:
-        return np.load(io.BytesIO(file.read()), allow_pickle=False)

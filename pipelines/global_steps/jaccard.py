@@ -23,7 +23,8 @@ from pipelines.job import Held, Plan, held_rows, loaded
 from pipelines.operators import Dedup
 from pipelines.records import Frozen, digest
 from pipelines.schema import ROW_BITS
-from pipelines.storage.base import Done, Store, attempt_name
+from pipelines.storage.base import Store
+from pipelines.storage.commits import Done, attempt_name
 from pipelines.storage.part_files import PartsWriter, read_part, read_parts
 
 SHINGLES = pa.schema([("row", pa.int64()), ("shingles", pa.large_binary())])

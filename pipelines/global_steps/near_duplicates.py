@@ -25,18 +25,14 @@ from pipelines.global_steps.duplicate_record import (
     merge_groups,
     write_duplicates,
 )
-from pipelines.global_steps.group_keys import (
-    GroupTask,
-    Verdict,
-    read_groups,
-    verdict_of,
-    write_dropped,
-)
+from pipelines.global_steps.group_keys import GroupTask, read_groups, verdict_of, write_dropped
 from pipelines.job import Held, Plan
 from pipelines.records import Frozen, digest
 from pipelines.schema import ROW_BITS
-from pipelines.storage.base import Done, Store, attempt_name
+from pipelines.storage.base import Store
+from pipelines.storage.commits import Done, attempt_name
 from pipelines.storage.part_files import ALL, read_parts, write_by
+from pipelines.verdict import Verdict
 
 MAX_LINKS = 50_000_000
 """Links that one process joins; a link takes at most about 250 bytes at the peak, so 12 GB."""

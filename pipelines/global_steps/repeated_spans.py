@@ -40,7 +40,6 @@ from pipelines.global_steps.group_keys import (
     VERDICT_SCHEMA,
     GroupTask,
     KeyWriter,
-    Verdict,
     read_groups,
     verdict_of,
 )
@@ -48,8 +47,10 @@ from pipelines.job import Held, Plan, held_rows, loaded
 from pipelines.operators import SpanDedup
 from pipelines.records import File, Frozen, digest
 from pipelines.schema import ROW_BITS
-from pipelines.storage.base import Done, Store, attempt_name
+from pipelines.storage.base import Store
+from pipelines.storage.commits import Done, attempt_name
 from pipelines.storage.part_files import PartsWriter, read_part, read_parts, write_by
+from pipelines.verdict import Verdict
 
 PART_KEYS = 4_000_000
 CHUNK_UNITS = 4_000_000  # units whose text is compared at a time

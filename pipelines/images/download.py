@@ -45,18 +45,17 @@ from pipelines.records import (
     now,
     sha256_bytes,
 )
-from pipelines.storage.base import (
+from pipelines.storage.base import Store, write_bytes
+from pipelines.storage.chain import RECORD, standing
+from pipelines.storage.commits import (
     DeterminismError,
     Done,
-    Store,
     attempt_name,
     commit,
     done_name,
     find_done,
-    open_store,
-    write_bytes,
 )
-from pipelines.storage.chain import RECORD, standing
+from pipelines.storage.open import open_store
 
 ROWS = 10_000
 DECODERS = 2  # threads of one process that decode

@@ -27,7 +27,7 @@ from pipelines.images.pairs import DAMAGED, UID
 from pipelines.images.resize import blur, on_white
 from pipelines.records import Frozen
 from pipelines.schema import STRING
-from pipelines.storage.base import open_store
+from pipelines.storage.open import open_store
 
 BOXES = "face_bboxes"
 PICTURE = "jpg"

@@ -34,15 +34,9 @@ from pipelines.formats.writers import write_array
 from pipelines.images.faces import FaceOptions, Faces
 from pipelines.job import load_array
 from pipelines.records import File, Frozen, digest
-from pipelines.storage.base import (
-    Done,
-    Store,
-    attempt_name,
-    done_name,
-    find_done,
-    open_store,
-    write_bytes,
-)
+from pipelines.storage.base import Store, write_bytes
+from pipelines.storage.commits import Done, attempt_name, done_name, find_done
+from pipelines.storage.open import open_store
 
 META, SAMPLE_IDS, SHARDS = "meta.json", "sample_ids.npy", "shards.json"
 SHARD_SIZE = 10_000

@@ -32,8 +32,9 @@ from pipelines.operators import (
 from pipelines.pipeline import Step
 from pipelines.records import JSON, Frozen, PoolRecord, RecordError
 from pipelines.schema import EXTRA, ROW, TEXT, URL, shard_of
-from pipelines.storage.base import Store, open_store
+from pipelines.storage.base import Store
 from pipelines.storage.chain import read_chain
+from pipelines.storage.open import open_store
 
 
 class StepTrace(Frozen):

@@ -19,7 +19,8 @@ import orjson
 import pyarrow as pa
 
 from pipelines.records import File
-from pipelines.storage.base import LocalStore, StorageError, Store
+from pipelines.storage.base import StorageError, Store
+from pipelines.storage.local import LocalStore
 
 ALL = -1  # in place of a part's number: every part
 _TAIL = struct.Struct("<Q")  # bytes of the index, the last thing in the file

@@ -26,7 +26,8 @@ from pipelines.images.download import DownloadOptions, download  # noqa: E402
 from pipelines.images.fetch import FetchOptions  # noqa: E402
 from pipelines.images.reshard import pack  # noqa: E402
 from pipelines.pipeline import Pipeline  # noqa: E402
-from pipelines.storage.base import open_store, write_bytes  # noqa: E402
+from pipelines.storage.base import write_bytes  # noqa: E402
+from pipelines.storage.open import open_store  # noqa: E402
 from tests.datacomp.image_pool import draw, write_pictures  # noqa: E402
 
 pytestmark = [pytest.mark.ray, pytest.mark.s3, pytest.mark.slow]

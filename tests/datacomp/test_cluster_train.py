@@ -14,7 +14,7 @@ ray = pytest.importorskip("ray")
 from datacomp.training.train import read_metrics  # noqa: E402
 from leaderboard.rounds.commands import command_line  # noqa: E402
 from pipelines.console import main  # noqa: E402
-from pipelines.storage.base import LocalStore  # noqa: E402
+from pipelines.storage.local import LocalStore  # noqa: E402
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

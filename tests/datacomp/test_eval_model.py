@@ -13,9 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from datacomp.eval_model import load, load_open_clip
+from datacomp.eval_model import load
 from datacomp.recipe import MODELS, Recipe
 from datacomp.training.train import train
+from evals.images.open_clip import load_open_clip
 from evals.images.short_texts import encode_text
 from evals.models import ImageTextModel, PictureError
 from pipelines.errors import DataError

@@ -14,14 +14,16 @@ from evals.images.synthetic import write_synthetic_pictures
 from evals.suite import load_suite
 from leaderboard.board.ranking import board
 from leaderboard.rounds import round as stages
+from leaderboard.rounds import training
 from leaderboard.rounds.commands import verdicts
+from leaderboard.rounds.workspace import open_round
 from leaderboard.submissions.submission import check, read_entries
 from pipelines.errors import RuleError
 from pipelines.execution.executors import map_here
 from pipelines.formats.pool import open_pool
 from pipelines.records import ModelRecord, PackedRecord
-from pipelines.storage.base import LocalStore
 from pipelines.storage.chain import RECORD
+from pipelines.storage.local import LocalStore
 from tests.datacomp.conftest import SMALL
 from tests.datacomp.image_pool import write_pictures
 
@@ -70,14 +72,12 @@ def played(workspace: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recipes, "RECIPES", workspace / "recipes")
         load_recipe.cache_clear()
-        current = stages.open_round(
-            "datacomp", "tiny", workspace=str(workspace), map_tasks=map_here
-        )
+        current = open_round("datacomp", "tiny", workspace=str(workspace), map_tasks=map_here)
         arms = []
         for name in ("no_filter", str(workspace / "half.yaml"), str(workspace / "sample.yaml")):
             curated = stages.curate(current, stages.find_pipeline(current, name))
             arms.append((curated, stages.pack(current, curated)))
-        trained = stages.train(current, arms, seeds=[0], recipe="tiny")
+        trained = training.train(current, arms, seeds=[0], recipe="tiny")
         stages.evaluate(current, trained)
         for curated, _ in arms:
             stages.submit(current, curated, seeds=[0], track="filtering")
@@ -132,15 +132,15 @@ def test_a_training_under_other_rules_cannot_be_submitted(played: Path) -> None:
 
 
 def test_an_unknown_seed_is_refused(played: Path) -> None:
-    current = stages.open_round("datacomp", "tiny", workspace=str(played), map_tasks=map_here)
+    current = open_round("datacomp", "tiny", workspace=str(played), map_tasks=map_here)
     with pytest.raises(RuleError, match=r"seed 9 is not allowed at scale tiny; allowed: 0, 1, 2"):
-        stages.check_seeds(current, [9])
+        training.check_seeds(current, [9])
 
 
 def test_the_scorer_is_the_raw_model_and_its_scores_select(played: Path) -> None:
     from datacomp.curation import tiny_clip
 
-    current = stages.open_round("datacomp", "tiny", workspace=str(played), map_tasks=map_here)
+    current = open_round("datacomp", "tiny", workspace=str(played), map_tasks=map_here)
     record = tiny_clip.train_scorer(current)
     assert record.counts["scored"] == record.counts["rows"] == 120
     best = {

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from dclm.packing import tokenizer
 from dclm.recipe import Recipe
 from pipelines.records import DatasetRecord, DatasetWork, File, made_by, now, sha256_file
-from pipelines.storage.base import open_store, write_bytes
+from pipelines.storage.base import write_bytes
+from pipelines.storage.open import open_store
 
 TEXT = """the of and to in a is that for it as was with be by on not he his but at are this have
 from or had an they which one you were her all she there would their we him been has when who will

@@ -23,6 +23,7 @@ from dclm.recipe import (
 )
 from evals.suite import load_suite
 from leaderboard import rules
+from pipelines import installed
 
 OPENLM = "dclm-eval/openlm"
 
@@ -152,5 +153,5 @@ def test_every_recipe_has_a_scale_and_every_scale_a_suite() -> None:
     assert {scale.recipe for scale in book.scales} == set(recipe_names())
     for scale in book.scales:
         assert scale.ranked == load_recipe(scale.recipe).ranked
-        suite = load_suite(rules.folder("dclm") / "suites" / f"{scale.suite}.yaml")
+        suite = load_suite(installed.folder("dclm") / "suites" / f"{scale.suite}.yaml")
         assert suite.version == scale.suite_version

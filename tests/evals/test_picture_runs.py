@@ -29,7 +29,7 @@ from evals.tasks import EvalError, check_data, load_task
 from pipelines.errors import DataError
 from pipelines.execution.executors import ProcessMap
 from pipelines.records import ScoresRecord
-from pipelines.storage.base import open_store
+from pipelines.storage.open import open_store
 
 DIM = 16
 

@@ -9,7 +9,7 @@ from evals.run import read_log, run
 from evals.suite import Aggregate, Suite
 from pipelines.errors import DataError
 from pipelines.records import parse_record
-from pipelines.storage.base import open_store
+from pipelines.storage.open import open_store
 from tests.evals.helpers import FakeModel, make_task, write_rows
 
 SUITE = Suite(

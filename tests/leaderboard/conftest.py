@@ -162,11 +162,11 @@ def _varied(seed: int) -> str:
 @pytest.fixture(scope="session")
 def minibench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the installed test benchmark."""
-    from leaderboard import rules
+    from pipelines import installed
 
     folder = tmp_path_factory.mktemp("minibench")
     write_benchmark(folder)
     sys.path.insert(0, str(folder))
     importlib.invalidate_caches()
-    rules.packages.cache_clear()
+    installed.packages.cache_clear()
     return folder

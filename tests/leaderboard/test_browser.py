@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from leaderboard.database.auth import create_token
 from leaderboard.database.store import Store
 from leaderboard.service.service import Service
-from pipelines.storage.base import open_store
+from pipelines.storage.open import open_store
 from tests import browser as tools
 from tests.leaderboard.made_up import make_zip
 

@@ -15,8 +15,9 @@ from starlette.testclient import TestClient
 from leaderboard.database.auth import Rate, create_token
 from leaderboard.database.store import Store
 from leaderboard.service.service import Service
-from leaderboard.web.app import Rates, create_app
-from pipelines.storage.base import open_store
+from leaderboard.web.access import Rates
+from leaderboard.web.app import create_app
+from pipelines.storage.open import open_store
 from tests.leaderboard.made_up import make_zip
 
 SCRIPT = '"><script>alert(1)</script><img src=x onerror=alert(2)>'

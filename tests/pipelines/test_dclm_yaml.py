@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from pipelines import dclm_yaml
-from pipelines.operators import PipelineError, registry
+from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline
+from pipelines.registry import registry
 
 C4_PART = """
 - source: cc_april_2019

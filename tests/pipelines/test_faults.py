@@ -19,7 +19,8 @@ from pipelines.formats.pool import open_pool
 from pipelines.pipeline import Pipeline
 from pipelines.records import now
 from pipelines.reports.status import refuse_while_running, status, status_text
-from pipelines.storage.base import LocalStore, all_done, unreferenced
+from pipelines.storage.commits import all_done, unreferenced
+from pipelines.storage.local import LocalStore
 
 FAILING = '''
 import os

@@ -19,8 +19,9 @@ from pipelines.assets.catalogue import Assets
 from pipelines.batch import Batch
 from pipelines.engine.run import Result, run
 from pipelines.formats.pool import Pool, open_pool
-from pipelines.operators import PipelineError, registry
+from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline
+from pipelines.registry import registry
 from pipelines.reports import forecast as forecasting
 from pipelines.reports import run_page
 from pipelines.reports.trace_text import diff, trace_text
@@ -28,7 +29,7 @@ from pipelines.reports.try_document import trace
 from pipelines.reports.why import fates
 from pipelines.schema import STRING
 from pipelines.stats import Histogram, histogram_of
-from pipelines.storage.base import open_store
+from pipelines.storage.open import open_store
 
 STEPS: list[Any] = [
     {"word_count": {"min_words": 5}},

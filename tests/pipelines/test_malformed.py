@@ -28,7 +28,7 @@ from pipelines.formats.readers import Chunk, ShardError, read_shard
 from pipelines.formats.warc import Extracted, ExtractOptions, documents
 from pipelines.pipeline import Pipeline
 from pipelines.schema import number_of
-from pipelines.storage.base import LocalStore
+from pipelines.storage.local import LocalStore
 
 ROOT = Path(__file__).parents[2]
 MUTATIONS = 200

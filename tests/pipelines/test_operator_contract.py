@@ -12,7 +12,8 @@ import pytest
 
 from pipelines import contract
 from pipelines.assets.catalogue import AssetError, Assets
-from pipelines.operators import Fold, Operator, build, registry
+from pipelines.operators import Fold, Operator
+from pipelines.registry import build, registry
 
 NEEDED: dict[str, dict[str, Any]] = {
     "attribute_score": {"attribute": "q__q__score"},

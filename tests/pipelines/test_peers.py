@@ -16,7 +16,9 @@ from pipelines.engine.run import Result, run
 from pipelines.formats.pool import open_pool
 from pipelines.formats.readers import read_shard
 from pipelines.pipeline import Pipeline
-from pipelines.storage.base import LocalStore, StorageError, open_store
+from pipelines.storage.base import StorageError
+from pipelines.storage.local import LocalStore
+from pipelines.storage.open import open_store
 from tests.hub_server import HubServer
 
 TEXTS = [f"document {n} of some words" for n in range(6)]

@@ -18,9 +18,10 @@ from pathlib import Path
 
 from leaderboard.board.ranking import Row, board, difference
 from leaderboard.rounds import round as stages
-from leaderboard.rounds.round import Round
+from leaderboard.rounds import training
+from leaderboard.rounds.workspace import Round, open_round
 from leaderboard.submissions.submission import Entry
-from pipelines.execution.executors import executor
+from pipelines.execution.choose import executor
 from pipelines.records import now
 
 ROOT = Path(__file__).parents[2]
@@ -73,14 +74,14 @@ CLAIMS = {
 def play(benchmark: str, workspace: str, workers: int) -> dict[str, Entry]:
     """The three methods through the whole round."""
     map_tasks = executor(workers)
-    current = stages.open_round(benchmark, "tiny", workspace=workspace, map_tasks=map_tasks)
+    current = open_round(benchmark, "tiny", workspace=workspace, map_tasks=map_tasks)
     CLAIMS[benchmark].prepare(current)
     seeds = list(current.recipe.seeds)[:SEEDS]
     arms = []
     for name in (*OTHERS, CURATED):
         curated = stages.curate(current, stages.find_pipeline(current, name))
         arms.append((curated, stages.pack(current, curated)))
-    trained = stages.train(current, arms, seeds=seeds, recipe=current.scale.recipe)
+    trained = training.train(current, arms, seeds=seeds, recipe=current.scale.recipe)
     stages.evaluate(current, trained)
     return {
         curated.method: stages.submit(current, curated, seeds=seeds, track="filtering")

@@ -11,7 +11,7 @@ import pytest
 
 from datacomp.recipe import Recipe
 from datacomp.training.train import read_metrics, train
-from pipelines.storage.base import LocalStore
+from pipelines.storage.local import LocalStore
 from tests.datacomp.conftest import packed_pictures, recipe_file, small_recipe  # noqa: F401
 
 pytestmark = [pytest.mark.soak]

@@ -31,7 +31,9 @@ ray = pytest.importorskip("ray")
 
 from pipelines.engine.run import FOLDERS  # noqa: E402
 from pipelines.records import parse_record  # noqa: E402
-from pipelines.storage.base import Store, all_done, open_store, unreferenced, write_bytes  # noqa: E402
+from pipelines.storage.base import Store, write_bytes  # noqa: E402
+from pipelines.storage.commits import all_done, unreferenced  # noqa: E402
+from pipelines.storage.open import open_store  # noqa: E402
 from tests.s3_server import S3Server  # noqa: E402
 from tests.soak.flaky import Relay, command_of, descendants  # noqa: E402
 

@@ -12,12 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datacomp.curation.curate import bucket_of, curate
+from datacomp.curation.curate import curate
 from pipelines import kernels
 from pipelines.assets.catalogue import AssetError, Assets
 from pipelines.execution.executors import ProcessMap, map_here
 from pipelines.formats.pool import open_pool
 from pipelines.formats.readers import ShardError
+from pipelines.formats.uid_subset import bucket_of
 from pipelines.images import pairs
 from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline
@@ -366,7 +367,7 @@ def test_tables_that_are_counted_together_have_the_same_cut(
     by = {"by": "clip_l14_similarity_score", "fraction": 0.37, "ties": ties, "missing": "drop"}
     lists = []
     for name, most in (("one", 1000), ("two", 2), ("all", 1)):
-        monkeypatch.setattr("pipelines.global_steps.group_keys.MAX_COUNTS", most)
+        monkeypatch.setattr("pipelines.global_steps.exact_cut.MAX_COUNTS", most)
         pipeline = Pipeline.from_steps([{"select": by}])
         out = tmp_path / name
         curate(pipeline, open_pool(str(folder)), out=str(out), map_tasks=map_here)

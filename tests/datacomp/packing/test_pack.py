@@ -18,8 +18,8 @@ from pipelines.execution.executors import map_here
 from pipelines.formats.pool import open_pool
 from pipelines.images.reshard import iter_samples
 from pipelines.records import RecordError
-from pipelines.storage.base import open_store
 from pipelines.storage.chain import read_chain
+from pipelines.storage.open import open_store
 from tests.datacomp.image_pool import write_pictures
 
 

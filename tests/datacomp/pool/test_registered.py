@@ -14,8 +14,8 @@ from datacomp.pool.registered import register_tables, register_uids
 from pipelines.errors import SubsetError
 from pipelines.formats.uid_lists import load_subset, uid_of
 from pipelines.operators import PipelineError
-from pipelines.storage.base import open_store
 from pipelines.storage.chain import read_chain
+from pipelines.storage.open import open_store
 
 UIDS = [(0, 5), (0, 7), (1, 1), (1, 9), (9, 0)]
 

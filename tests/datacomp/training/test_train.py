@@ -19,7 +19,7 @@ from datacomp.recipe import Recipe
 from datacomp.training.train import METRICS, WEIGHTS, read_metrics, train
 from pipelines.errors import BatchError, TrainingError
 from pipelines.records import ModelRecord, RecordError, parse_record
-from pipelines.storage.base import LocalStore
+from pipelines.storage.local import LocalStore
 
 ROOT = Path(__file__).parents[3]
 

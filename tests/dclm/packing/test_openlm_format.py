@@ -19,7 +19,7 @@ from dclm.packing.openlm_format import (
     write_manifest,
     write_tar,
 )
-from pipelines.storage.base import open_store
+from pipelines.storage.open import open_store
 
 
 @pytest.mark.parity

@@ -24,7 +24,8 @@ from pipelines.formats.warc import ExtractOptions
 from pipelines.pipeline import Pipeline
 from pipelines.records import PoolRecord
 from pipelines.reports.status import status
-from pipelines.storage.base import LocalStore, all_done
+from pipelines.storage.commits import all_done
+from pipelines.storage.local import LocalStore
 
 PROSE = "A page of prose that is long enough to be taken for the content of its page. " * 4
 

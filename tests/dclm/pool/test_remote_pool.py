@@ -24,7 +24,10 @@ from pipelines.formats.pool import open_pool
 from pipelines.pipeline import Pipeline
 from pipelines.reports.status import status
 from pipelines.storage import read_only
-from pipelines.storage.base import LocalStore, StorageError, all_done, open_store, write_bytes
+from pipelines.storage.base import StorageError, write_bytes
+from pipelines.storage.commits import all_done
+from pipelines.storage.local import LocalStore
+from pipelines.storage.open import open_store
 from tests.http_server import WebServer
 
 ROOT = Path(__file__).parents[3]

@@ -423,7 +423,8 @@ def test_edited_manifest_is_refused(spoiled, tmp_path: Path) -> None:
 def repack(packed: Path, sequences: np.ndarray, num_sequences: int | None = None) -> None:
     """Replace the only shard, and make manifest and record agree with it, or lie about its size."""
     from dclm.packing.openlm_format import ManifestRow, write_manifest
-    from pipelines.storage.base import open_store, write_bytes
+    from pipelines.storage.base import write_bytes
+    from pipelines.storage.open import open_store
 
     np.save(packed / "data" / "00000000.npy", sequences)
     store = open_store(packed)

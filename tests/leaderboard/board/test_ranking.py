@@ -4,8 +4,9 @@ import math
 
 import pytest
 
+from leaderboard.board.intervals import interval, student_quantile
 from leaderboard.board.plots import ticks
-from leaderboard.board.ranking import Difference, combined_error, interval, student_quantile
+from leaderboard.board.ranking import Difference, combined_error
 
 
 @pytest.mark.parametrize(

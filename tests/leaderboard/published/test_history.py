@@ -16,7 +16,7 @@ import pytest
 from evals.images.datacomp_json import datacomp_tasks
 from evals.tasks import load_task
 from leaderboard.board.boards import Library, View
-from leaderboard.board.ranking import kendall, kendall_interval
+from leaderboard.board.intervals import kendall, kendall_interval
 from leaderboard.database.store import Store
 from leaderboard.published.findings import published_core_baselines, task_signal, write_findings
 from leaderboard.published.history import AVERAGE, read_history

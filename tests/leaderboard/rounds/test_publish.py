@@ -23,8 +23,8 @@ from pipelines.errors import RuleError
 from pipelines.execution.executors import map_here
 from pipelines.formats.pool import open_pool
 from pipelines.pipeline import Pipeline
-from pipelines.storage.base import open_store
 from pipelines.storage.chain import read_chain
+from pipelines.storage.open import open_store
 from tests.leaderboard.made_up import make_zip
 
 

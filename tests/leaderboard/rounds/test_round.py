@@ -14,6 +14,8 @@ from leaderboard import rules
 from leaderboard.board.ranking import board
 from leaderboard.rounds import ablate as ablation
 from leaderboard.rounds import round as stages
+from leaderboard.rounds import training
+from leaderboard.rounds.workspace import open_round
 from leaderboard.submissions.submission import Entry, check, read_entries, read_entry
 from leaderboard.web.static_site import export_site
 from pipelines.errors import RuleError, UnknownName
@@ -27,13 +29,13 @@ SEEDS = (124, 125)
 
 def play(workspace: Path, name: str, steps: list[Any], **options: Any) -> Entry:
     """One method through all stages."""
-    current = stages.open_round("mini", "mini", workspace=str(workspace), map_tasks=map_here)
+    current = open_round("mini", "mini", workspace=str(workspace), map_tasks=map_here)
     file = workspace / f"{name}.yaml"
     workspace.mkdir(exist_ok=True)
     file.write_text(yaml.safe_dump({"name": name, "steps": steps}))
     curated = stages.curate(current, stages.find_pipeline(current, str(file)))
     packed = stages.pack(current, curated)
-    trained = stages.train(current, [(curated, packed)], seeds=SEEDS, recipe="mini")
+    trained = training.train(current, [(curated, packed)], seeds=SEEDS, recipe="mini")
     stages.evaluate(current, trained)
     return stages.submit(current, curated, seeds=SEEDS, track="filtering", **options)
 
@@ -96,27 +98,27 @@ def test_an_experimental_recipe_cannot_be_submitted(
     recipe["learning_rate"] = 0.005
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump(recipe))
-    current = stages.open_round(
+    current = open_round(
         "mini", "mini", workspace=str(workspace), map_tasks=map_here, recipe=str(file)
     )
     assert not current.official
     curated = stages.curate(current, stages.find_pipeline(current, str(workspace / "prose.yaml")))
     packed = stages.pack(current, curated)
-    trained = stages.train(current, [(curated, packed)], seeds=SEEDS[:1], recipe=str(file))
+    trained = training.train(current, [(curated, packed)], seeds=SEEDS[:1], recipe=str(file))
     stages.evaluate(current, trained)
     with pytest.raises(RuleError, match=r"work\.recipe\.learning_rate: found 0\.005, expected"):
         stages.submit(current, curated, seeds=SEEDS[:1], track="filtering")
 
 
 def test_a_seed_that_the_recipe_does_not_allow_is_refused(workspace: Path) -> None:
-    current = stages.open_round("mini", "mini", workspace=str(workspace), map_tasks=map_here)
+    current = open_round("mini", "mini", workspace=str(workspace), map_tasks=map_here)
     with pytest.raises(RuleError, match="seed 7 is not allowed at scale mini; allowed: 124"):
-        stages.check_seeds(current, [7])
+        training.check_seeds(current, [7])
 
 
 def test_unknown_scales_and_tracks_are_named(workspace: Path, entries: list[Entry]) -> None:
     with pytest.raises(UnknownName, match="mini has no scale 'huge'; scales are mini"):
-        stages.open_round("mini", "huge", workspace=str(workspace), map_tasks=map_here)
+        open_round("mini", "huge", workspace=str(workspace), map_tasks=map_here)
     work = entries[0].record.work.model_copy(update={"track": "mixing"})
     changed = entries[0].record.model_copy(update={"work": work})
     assert list(map(str, check(changed, rules.load_benchmark("mini")))) == [
@@ -207,7 +209,7 @@ def test_the_evals_command_loads_a_model_by_the_benchmark_that_trained_it(worksp
 
 
 def test_each_step_taken_out_in_turn(workspace: Path) -> None:
-    current = stages.open_round("mini", "mini", workspace=str(workspace), map_tasks=map_here)
+    current = open_round("mini", "mini", workspace=str(workspace), map_tasks=map_here)
     pipeline = stages.find_pipeline(current, str(workspace / "prose.yaml"))
     steps = ablation.chosen_steps(pipeline, None)
     before = len(read_entries(workspace / "submissions"))
@@ -228,7 +230,7 @@ def test_each_step_taken_out_in_turn(workspace: Path) -> None:
 
 
 def test_a_step_that_others_need_cannot_be_taken_out(workspace: Path) -> None:
-    current = stages.open_round("mini", "mini", workspace=str(workspace), map_tasks=map_here)
+    current = open_round("mini", "mini", workspace=str(workspace), map_tasks=map_here)
     steps = ["count_words", {"threshold": {"by": "word_count", "min_score": 1}}]
     file = workspace / "needs.yaml"
     file.write_text(yaml.safe_dump({"name": "needs", "steps": steps}))

@@ -19,7 +19,7 @@ from leaderboard.submissions import uids
 from leaderboard.submissions.bundle import Place, write_zip
 from leaderboard.submissions.submission import pack
 from pipelines.errors import RuleError
-from pipelines.storage.base import open_store
+from pipelines.storage.open import open_store
 from tests.leaderboard.made_up import make_folder, make_zip
 from tests.leaderboard.rounds.test_round import play
 

@@ -17,8 +17,9 @@ from leaderboard.database.auth import Rate, create_token, open_session
 from leaderboard.database.store import Store
 from leaderboard.service.service import Service
 from leaderboard.submissions.bundle import Limits
-from leaderboard.web.app import COOKIE, Rates, create_app
-from pipelines.storage.base import open_store
+from leaderboard.web.access import COOKIE, Rates
+from leaderboard.web.app import create_app
+from pipelines.storage.open import open_store
 from tests.leaderboard.made_up import make_zip
 
 ZIP = {"content-type": "application/zip"}

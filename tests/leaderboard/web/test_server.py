@@ -21,7 +21,7 @@ from leaderboard.database.auth import create_token
 from leaderboard.database.store import Store
 from leaderboard.service.service import Service
 from leaderboard.submissions.bundle import open_bundle
-from pipelines.storage.base import open_store
+from pipelines.storage.open import open_store
 from tests.leaderboard.made_up import make_zip
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from leaderboard.web.views import still_there
+from leaderboard.board.describe import still_there
 from pipelines.records import PackedRecord, PackedWork, made_by, now
 
 

@@ -22,7 +22,7 @@ from pipelines.job import Plan
 from pipelines.operators import Keys
 from pipelines.pipeline import Pipeline
 from pipelines.schema import STRING
-from pipelines.storage.base import open_store
+from pipelines.storage.open import open_store
 
 WORDS = 204  # 200 shingles of 5 words
 PAIRS = 400

@@ -16,7 +16,7 @@ from pipelines.engine.run import run
 from pipelines.formats.pool import open_pool
 from pipelines.global_steps import repeated_spans
 from pipelines.pipeline import Pipeline
-from pipelines.storage.base import open_store
+from pipelines.storage.open import open_store
 
 
 def curate(steps: list[Any], *shards: list[str], folder: Path) -> tuple[list[str | None], Any]:

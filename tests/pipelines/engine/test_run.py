@@ -24,7 +24,8 @@ from pipelines.formats.pool import open_pool
 from pipelines.formats.readers import ShardError
 from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline
-from pipelines.storage.base import LocalStore, all_done, unreferenced
+from pipelines.storage.commits import all_done, unreferenced
+from pipelines.storage.local import LocalStore
 
 STEPS: list[Any] = [
     {"line_words": {"min_words": 2}},

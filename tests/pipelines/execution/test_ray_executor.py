@@ -21,11 +21,12 @@ ray = pytest.importorskip("ray")
 
 from pipelines.engine.run import Result, run  # noqa: E402
 from pipelines.execution.executors import Needs, ProcessMap, WorkerLost  # noqa: E402
-from pipelines.execution.ray_executor import RayMap, as_dataset  # noqa: E402
+from pipelines.execution.ray_executor import RayMap  # noqa: E402
 from pipelines.formats.pool import open_pool  # noqa: E402
+from pipelines.formats.ray_dataset import as_dataset  # noqa: E402
 from pipelines.formats.readers import ShardError  # noqa: E402
-from pipelines.operators import registry  # noqa: E402
 from pipelines.pipeline import Pipeline  # noqa: E402
+from pipelines.registry import registry  # noqa: E402
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

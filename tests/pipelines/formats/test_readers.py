@@ -19,7 +19,7 @@ from pipelines.formats.readers import (
     to_json_rows,
 )
 from pipelines.schema import row_of
-from pipelines.storage.base import LocalStore
+from pipelines.storage.local import LocalStore
 
 ROWS = [
     {"text": "one", "url": "http://a", "metadata": {"k": [1, 2]}, "score": 0.5},

@@ -19,7 +19,7 @@ from pipelines.formats.tars import TarError, header, members, samples
 from pipelines.formats.uid_lists import load_subset
 from pipelines.images.reshard import GroupTask, iter_samples, pack
 from pipelines.kernels.uids import SUBSET
-from pipelines.storage.base import open_store
+from pipelines.storage.open import open_store
 
 INPUTS = ("00000000.tar", "00000001.tar", "00000002.tar", "00000005.tar")  # those with stats
 
@@ -246,7 +246,7 @@ def test_a_crash_while_shards_are_numbered_is_mended(
     pool: tuple[str, list[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, _, subset = pool
-    from pipelines.storage.base import LocalStore
+    from pipelines.storage.local import LocalStore
 
     plain = LocalStore.move
     moved = 0

@@ -21,7 +21,7 @@ from pipelines.formats.sample import pieces
 from pipelines.pipeline import Pipeline
 from pipelines.reports import duplicate_groups
 from pipelines.reports.filter_size import estimates
-from pipelines.storage.base import open_store
+from pipelines.storage.open import open_store
 
 ALL: list[Any] = [
     {"exact_dedup": {"unit": "line"}},

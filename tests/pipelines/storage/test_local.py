@@ -5,19 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.storage.base import (
+from pipelines.storage.base import StorageError, write_bytes
+from pipelines.storage.commits import (
     DeterminismError,
     Done,
-    LocalStore,
-    StorageError,
     attempt_name,
     commit,
     find_done,
-    open_store,
-    split_uri,
     unreferenced,
-    write_bytes,
 )
+from pipelines.storage.local import LocalStore
+from pipelines.storage.open import open_store, split_uri
 
 
 @pytest.fixture
@@ -120,7 +118,7 @@ def test_a_full_disk_says_what_could_not_be_written(tmp_path: Path) -> None:
         pytest.skip("this system has no /dev/full")
     import errno
 
-    from pipelines.storage.base import _no_space_named
+    from pipelines.storage.local import _no_space_named
 
     with (
         pytest.raises(StorageError, match=r"cannot write .*: No space left.*free space") as caught,

@@ -21,16 +21,9 @@ from pipelines.formats.pool import open_pool
 from pipelines.pipeline import Pipeline
 from pipelines.reports.status import refuse_while_running, status, status_text
 from pipelines.storage import s3
-from pipelines.storage.base import (
-    DeterminismError,
-    Done,
-    StorageError,
-    attempt_name,
-    commit,
-    open_store,
-    unreferenced,
-    write_bytes,
-)
+from pipelines.storage.base import StorageError, write_bytes
+from pipelines.storage.commits import DeterminismError, Done, attempt_name, commit, unreferenced
+from pipelines.storage.open import open_store
 from pipelines.storage.s3 import PART_BYTES
 
 pytestmark = pytest.mark.s3
@@ -226,7 +219,7 @@ def test_a_run_on_s3_writes_the_same_bytes_as_on_disk(bucket: str, tmp_path: Pat
 @pytest.mark.slow
 def test_a_run_on_s3_opens_as_a_ray_dataset(bucket: str) -> None:
     ray = pytest.importorskip("ray")
-    from pipelines.execution.ray_executor import as_dataset
+    from pipelines.formats.ray_dataset import as_dataset
 
     source = open_store(f"{bucket}/in")
     for shard in range(2):

@@ -20,8 +20,9 @@ from pipelines import contract
 from pipelines.engine.run import run
 from pipelines.engine.shard import OperatorFailed
 from pipelines.formats.pool import open_pool
-from pipelines.operators import Operator, PipelineError, registry
+from pipelines.operators import Operator, PipelineError
 from pipelines.pipeline import Pipeline
+from pipelines.registry import registry
 from pipelines.schema import STRING
 from pipelines.text import patterns
 

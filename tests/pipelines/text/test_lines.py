@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from pipelines.assets.catalogue import Assets
 from pipelines.batch import Batch
-from pipelines.operators import Modifier, build, registry
+from pipelines.operators import Modifier
+from pipelines.registry import build, registry
 from pipelines.schema import STRING
 
 PIECES = [

@@ -1,0 +1,69 @@
+"""One scale of one benchmark in one workspace: where the stages put their folders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from leaderboard import rules
+from leaderboard.rules import Benchmark, Scale
+from pipelines.execution.executors import MapTasks
+from pipelines.records import DatasetRecord, Frozen, digest
+from pipelines.storage.chain import RECORD
+from pipelines.storage.open import open_store
+
+
+@dataclass(frozen=True)
+class Round:
+    """One scale of one benchmark, worked in one workspace."""
+
+    benchmark: Benchmark
+    scale: Scale
+    workspace: str
+    map_tasks: MapTasks
+    recipe: Any  # the benchmark's own Recipe
+    official: bool  # whether the recipe is the rule book's
+
+    @property
+    def package(self) -> Any:
+        return rules.load_package(self.benchmark.name)
+
+    @property
+    def home(self) -> str:
+        return f"{self.workspace}/{self.benchmark.name}-{self.scale.name}"
+
+    @property
+    def recipe_name(self) -> str:
+        """`recipe`, or for an experimental one `recipe-<hash>`."""
+        if self.official:
+            return "recipe"
+        return f"recipe-{digest(self.recipe.model_dump(mode='json'))[:8]}"
+
+
+def open_round(
+    benchmark: str, scale: str, *, workspace: str, map_tasks: MapTasks, recipe: str | None = None
+) -> Round:
+    """Read the rules and the recipe of a scale. RuleError for an unknown one."""
+    book = rules.load_benchmark(benchmark)
+    rung = book.scale(scale)
+    package = rules.load_package(benchmark)
+    chosen = package.recipe(recipe or rung.recipe)
+    return Round(book, rung, workspace.rstrip("/"), map_tasks, chosen, recipe is None)
+
+
+class Curated(Frozen):
+    """A curated dataset in its place."""
+
+    method: str
+    home: str
+    record: DatasetRecord
+
+    @property
+    def dataset(self) -> str:
+        return f"{self.home}/dataset"
+
+
+def _there(folder: str) -> bool:
+    """Whether a stage's folder is finished, with its ancestors beside it."""
+    store = open_store(folder)
+    return store.exists(RECORD) and store.exists("chain.json")

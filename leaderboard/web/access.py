@@ -1,0 +1,206 @@
+"""Who may ask: tokens, cookies, rate limits and uploads."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Depends, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import Field
+from starlette.exceptions import HTTPException
+
+from leaderboard.database.auth import Rate, Token, find_session, find_token, form_key
+from leaderboard.database.store import Held, StoreError
+from leaderboard.service.service import Service
+from leaderboard.submissions.faults import BundleError, Fault
+from pipelines.records import Frozen
+
+COOKIE = "leaderboard"
+
+
+SMALL_BODY = 64 << 10
+
+
+HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
+Id = Annotated[str, Field(pattern="^[0-9a-f]{32}$", description="of a submission")]
+
+
+Name = Annotated[str, Field(min_length=1, max_length=60)]
+
+
+class Problem(Frozen):
+    """An error."""
+
+    error: str
+    faults: tuple[Fault, ...] = ()
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks. `session` is set when it was the page's cookie that said so."""
+
+    token: Token | None
+    session: str = ""
+
+    def may(self, scope: str) -> bool:
+        return self.token is not None and self.token.may(scope)
+
+    def may_see(self, held: Held) -> bool:
+        """Accepted ones are public; others are seen by their team and by reviewers."""
+        if held.state == "accepted" or self.may("review"):
+            return True
+        return self.token is not None and self.may("submit") and self.token.team == held.team
+
+    def need(self, scope: str) -> Token:
+        """The token, if it has this scope."""
+        if self.token is None:
+            raise HTTPException(401, "send a token: `Authorization: Bearer ...`")
+        if not self.token.may(scope):
+            raise HTTPException(
+                403, f"this token may not {scope}; its scopes are {', '.join(self.token.scopes)}"
+            )
+        return self.token
+
+
+def problem(status: int, text: str, faults: tuple[Fault, ...] = ()) -> Response:
+    """An error as JSON."""
+    told = Problem(error=text, faults=faults).model_dump(mode="json")
+    return JSONResponse(told, status_code=status, headers=dict(HEADERS))
+
+
+@dataclass
+class Rates:
+    """How often what may be done in this process, by token or by address."""
+
+    uploads: Rate
+    failures: Rate
+
+    @classmethod
+    def usual(cls, uploads_per_hour: int = 60) -> Rates:
+        return cls(Rate(uploads_per_hour, 3600.0), Rate(30, 60.0))
+
+
+async def service_of(request: Request) -> Service:
+    found: Service = request.app.state.service
+    return found
+
+
+def caller(request: Request) -> Caller:
+    """Who asks, by bearer token or by the page's cookie. 401 for a token that is not known."""
+    service, rates = request.app.state.service, request.app.state.rates
+    told = request.headers.get("authorization", "")
+    if told:
+        kind, _, secret = told.partition(" ")
+        token = find_token(service.store, secret.strip()) if kind.lower() == "bearer" else None
+        if token is None:
+            failed(request, rates)
+            raise HTTPException(401, "this token is unknown, revoked or expired")
+        return Caller(token)
+    session = request.cookies.get(COOKIE, "")
+    if session:
+        return Caller(find_session(service.store, session), session)
+    return Caller(None)
+
+
+def failed(request: Request, rates: Rates) -> None:
+    """Count a failed login against the address. 429 when there were too many."""
+    wait = rates.failures.wait(request.client.host if request.client else "?")
+    if wait:
+        raise HTTPException(
+            429, "too many failed logins; wait a minute", {"retry-after": str(int(wait) + 1)}
+        )
+
+
+def key_checked(request: Request, asks: Caller, key: str) -> None:
+    """A form of the page carries its session's key, so that no other site can send it."""
+    if not asks.session or key != form_key(asks.session):
+        raise HTTPException(403, "the form is too old; load the page again")
+
+
+Asks = Annotated[Caller, Depends(caller)]
+
+
+Serves = Annotated[Service, Depends(service_of)]
+
+
+def seen(service: Service, asks: Caller, id: str) -> Held:
+    """A submission, if the caller may know of it. 404 otherwise, as for one that is not there."""
+    try:
+        held = service.store.get(id)
+    except StoreError as error:
+        raise HTTPException(404, str(error)) from None
+    if not asks.may_see(held):
+        raise HTTPException(404, f"there is no submission {id}")
+    return held
+
+
+async def save_upload(request: Request, folder: Path) -> Path:
+    """Write a request's body to a file while it comes in."""
+    number, name = tempfile.mkstemp(dir=folder, prefix="upload-", suffix=".zip")
+    path = Path(name)
+    try:
+        with os.fdopen(number, "wb") as target:
+            async for chunk in request.stream():
+                await asyncio.to_thread(target.write, chunk)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def take(request: Request, asks: Caller) -> Token:
+    """The token of somebody who may upload now. 401, 403 or 429 otherwise."""
+    token = asks.need("submit")
+    wait = request.app.state.rates.uploads.wait(token.id)
+    if wait:
+        raise HTTPException(
+            429,
+            f"this token has sent too many submissions; wait {int(wait) + 1} seconds",
+            {"retry-after": str(int(wait) + 1)},
+        )
+    return token
+
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem} for status in (400, 401, 403, 404, 413, 422, 429)
+}
+
+
+class Refused(HTTPException):
+    """A bundle that could not be taken in."""
+
+    def __init__(self, error: BundleError) -> None:
+        super().__init__(422, str(error))
+        self.faults = error.faults
+
+
+def tag_of(body: bytes) -> str:
+    """The ETag of a body."""
+    return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+
+
+def tagged(request: Request, body: bytes, media_type: str, *, tag: str = "") -> Response:
+    """A body with its ETag; 304 when the caller has it."""
+    tag = tag or tag_of(body)
+    headers = {"etag": tag, "cache-control": "no-cache"}
+    if tag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(body, media_type=media_type, headers=headers)

@@ -1,0 +1,14 @@
+"""The executor that a command line asks for."""
+
+from __future__ import annotations
+
+from pipelines.execution.executors import MapTasks, ProcessMap, map_here
+
+
+def executor(workers: int = 1, *, cluster: str | None = None) -> MapTasks:
+    """The `map_tasks` for this many local processes, or for a Ray cluster."""
+    if cluster is not None:
+        from pipelines.execution.ray_executor import RayMap
+
+        return RayMap(cluster)
+    return map_here if workers == 1 else ProcessMap(workers)

@@ -1,0 +1,162 @@
+"""A store on the local file system."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from pipelines.storage.base import Entry, StorageError, Writer
+
+
+class LocalStore:
+    """A folder. Objects appear by an atomic rename after their bytes are synced to disk."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.uri = str(self.root)
+
+    def _path(self, name: str) -> Path:
+        path = self.root / name
+        if not path.resolve().is_relative_to(self.root.resolve()):
+            raise StorageError(f"the name {name!r} leaves the folder {self.root}")
+        return path
+
+    def local_path(self, name: str) -> Path | None:
+        return self._path(name)
+
+    def read_bytes(self, name: str) -> bytes:
+        with self.open(name) as file:
+            return file.read()
+
+    def open(self, name: str) -> BinaryIO:
+        path = self._path(name)
+        try:
+            return open(path, "rb")
+        except FileNotFoundError:
+            raise FileNotFoundError(f"there is no file {path}") from None
+
+    def exists(self, name: str) -> bool:
+        return self._path(name).is_file()
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        top = self._path(prefix)
+        folder = top if prefix.endswith("/") or not prefix else top.parent
+        found = []
+        for base, _, names in os.walk(folder):
+            for leaf in names:
+                path = Path(base) / leaf
+                name = path.relative_to(self.root).as_posix()
+                if name.startswith(prefix) and not leaf.startswith(_PART):
+                    with suppress(FileNotFoundError):  # removed while the folder was being read
+                        found.append(Entry(name=name, num_bytes=path.stat().st_size))
+        yield from sorted(found, key=lambda entry: entry.name)
+
+    def create(self, name: str) -> Writer:
+        return Writer(name, _LocalSink(self._path(name)))
+
+    def put_if_absent(self, name: str, data: bytes) -> bool:
+        path = self._path(name)
+        temporary = _part_of(path)
+        with _no_space_named(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with open(temporary, "xb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.link(temporary, path)  # fails if the name exists: one winner
+            except FileExistsError:
+                return False
+            finally:
+                temporary.unlink(missing_ok=True)
+            _sync_folder(path.parent)
+        return True
+
+    def remove(self, name: str) -> None:
+        self._path(name).unlink(missing_ok=True)
+
+    def move(self, name: str, new: str) -> None:
+        source, target = self._path(name), self._path(new)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.replace(source, target)
+        except FileNotFoundError:
+            if not target.is_file():
+                raise FileNotFoundError(f"there is no file {source}") from None
+            return
+        _sync_folder(target.parent)
+
+    def unfinished(self) -> Iterator[Entry]:
+        for path in sorted(self.root.rglob(f"{_PART}*")):
+            name = path.relative_to(self.root).as_posix()
+            yield Entry(name=name, num_bytes=path.stat().st_size)
+
+    def discard_unfinished(self) -> None:
+        for entry in list(self.unfinished()):
+            self.remove(entry.name)
+
+
+_PART = ".part-"
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(f"{_PART}{secrets.token_hex(4)}-{path.name}")
+
+
+class _LocalSink:
+    """A file that is written under another name and renamed when it is whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.temporary = _part_of(path)
+        with _no_space_named(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = open(self.temporary, "xb")  # noqa: SIM115 - closed by finish or abandon
+
+    def write(self, data: bytes | memoryview) -> None:
+        with _no_space_named(self.path):
+            self.file.write(data)
+
+    def finish(self) -> None:
+        try:
+            with _no_space_named(self.path):
+                self.file.flush()
+                os.fsync(self.file.fileno())
+                self.file.close()
+                os.replace(self.temporary, self.path)
+                _sync_folder(self.path.parent)
+        except BaseException:
+            self.abandon()
+            raise
+
+    def abandon(self) -> None:
+        with suppress(OSError):  # closing flushes, which fails again on a full disk
+            self.file.close()
+        self.temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _no_space_named(path: Path) -> Iterator[None]:
+    """Turn an error of the disk into one that says what could not be written, and what to do."""
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise StorageError(
+            error.errno,
+            f"cannot write {path}: {error.strerror}; free space or choose another --out, "
+            "then run the same command again: finished work is kept",
+        ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
