@@ -6,11 +6,9 @@ neither torch nor open_clip.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pipelines.errors import TrainingError
+from datacomp.extra import image_extra
 
 if TYPE_CHECKING:
     import typer
@@ -88,31 +86,16 @@ def train(packed: str, recipe: Recipe, *, seed: int, out: str, **options: Any) -
     """Train one model under the recipe."""
     from datacomp.training import train as training
 
-    with _extra():
+    with image_extra():
         return training.train(packed, recipe=recipe, seed=seed, out=out, **options)
 
 
 def load(model: str, **options: Any) -> Any:
     """A trained model behind the protocol of evals for pictures and texts."""
-    with _extra():
+    with image_extra():
         from datacomp import eval_model
 
         return eval_model.load(model, **options)
-
-
-@contextmanager
-def _extra() -> Iterator[None]:
-    """Say which extra is missing, rather than which module."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in ("torch", "torchvision", "open_clip", "open_clip_train", "webdataset"):
-            raise
-        raise TrainingError(
-            f"the package {package} is not installed; CLIP models need the extra `image`: "
-            "pip install -e '.[image]'"
-        ) from None
 
 
 def check_training(packed: PackedRecord, model: ModelRecord, recipe: Recipe) -> list[str]:

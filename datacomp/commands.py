@@ -438,7 +438,8 @@ def evaluate(
 
     Writes predictions of every picture, features, and `eval_results.jsonl` as the reference does.
     """
-    from datacomp import benchmark as own
+    from datacomp.extra import image_extra
+    from datacomp.pool import pool
     from evals.run import run as run_suite
     from leaderboard.rounds import round as stages
     from leaderboard.rounds.workspace import open_round
@@ -451,10 +452,12 @@ def evaluate(
     if scale is not None:
         current = open_round("datacomp", scale, workspace=workspace, map_tasks=map_tasks)
         suite = suite or stages.suite_name(current)
-        data = data or own.eval_data(scale, workspace=workspace)
+        data = data or pool.eval_data(scale, workspace=workspace)
+    with image_extra():
+        from datacomp.eval_model import load
     with step("evaluate", unit="") as bar:
         record = run_suite(
-            own.load(model), suite=str(suite), data=str(data), out=scores, map_tasks=map_tasks
+            load(model), suite=str(suite), data=str(data), out=scores, map_tasks=map_tasks
         )
         bar.note(f"{record.counts['questions']:,} pictures and texts")
     source = open_store(model)

@@ -35,8 +35,7 @@ from pipelines.pipeline import Pipeline
 from pipelines.registry import build, did_you_mean, load_module, module_of, operators_in, registry
 from pipelines.reports import duplicate_groups, filter_size, forecast, funnel, run_page
 from pipelines.reports import status as run_status
-from pipelines.reports.trace_text import trace_text
-from pipelines.reports.try_document import row_by_url, trace
+from pipelines.reports.try_document import row_by_url, trace, trace_text
 from pipelines.reports.why import fates
 from pipelines.storage.chain import RECORD
 from pipelines.storage.commits import unreferenced

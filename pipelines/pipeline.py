@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import yaml
@@ -26,9 +26,6 @@ from pipelines.operators import GLOBAL_KINDS, Operator, PipelineError, Select
 from pipelines.records import JSON, Frozen, Module
 from pipelines.registry import build, did_you_mean, find_operator, module_of
 from pipelines.schema import EXTRA, ROW
-
-if TYPE_CHECKING:
-    from pipelines.engine.apply import Applied
 
 FIELDS = ("name", "description", "steps")
 
@@ -252,12 +249,6 @@ class Pipeline:
                     )
             there |= set(step.operator.writes())
             there -= set(step.operator.drops())
-
-    def apply(self, table: pa.Table, *, quarantine: bool = True) -> Applied:
-        """Run the pipeline over a table in memory, as one shard. For tests and notebooks."""
-        from pipelines.engine.apply import apply
-
-        return apply(self, table, quarantine=quarantine)
 
 
 def _step_spec(step: JSON, *, where: str) -> StepSpec:

@@ -11,7 +11,7 @@ from pathlib import Path
 import orjson
 
 from dclm.pool.extract import ExtractTask, extract
-from dclm.pool.tiny_pool import LID, TinyPool, build
+from dclm.pool.tiny_pool import TinyPool, build
 from evals.text.heldout import build_tiny_tasks
 from pipelines.assets.catalogue import Assets, cache_folder
 from pipelines.errors import PoolError
@@ -148,8 +148,3 @@ def _build_sources(out: Path) -> TinyPool:
         bar.note(f"{pages:,} pages, {len(built.warcs)} WARC files, {size:.1f} MB")
     report.write_bytes(orjson.dumps(built.model_dump(mode="json"), option=orjson.OPT_INDENT_2))
     return built
-
-
-def lid_path(*, workspace: str) -> Path:
-    """The language identification model that came with the tiny pool."""
-    return folder("tiny", workspace=workspace) / "sources" / LID

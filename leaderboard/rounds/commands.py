@@ -75,20 +75,6 @@ def show_pool(opened: Pool, *, json: bool) -> None:
 
 
 def _add_stages(app: typer.Typer, name: str) -> None:
-    @app.command("pool")
-    def pool(
-        scale: Scale,
-        workspace: Workspace = RUNS,
-        workers: Processes = CORES,
-        cluster: Cluster = None,
-        json: Json = False,
-    ) -> None:
-        """Fetch or build the pool of a scale and verify it."""
-        opened = rules.load_package(name).open_pool(
-            scale, workspace=workspace, map_tasks=executor(workers, cluster=cluster)
-        )
-        show_pool(opened, json=json)
-
     @app.command("run")
     def run(
         scale: Scale,
@@ -199,58 +185,6 @@ def _add_stages(app: typer.Typer, name: str) -> None:
         else:
             rows = result.record.counts["rows_out"]
             out(f"dataset {result.record.id} (external): {rows:,} rows in {dataset}")
-
-    @app.command("pack")
-    def pack(
-        scale: Scale,
-        dataset: Annotated[str, typer.Option(help="A dataset's folder.")],
-        packed: Annotated[str, typer.Option("--out", help="Where the packed data goes.")],
-        workers: Processes = CORES,
-        cluster: Cluster = None,
-        recipe: RecipeFile = None,
-        json: Json = False,
-    ) -> None:
-        """Turn a dataset into the training data of a scale's recipe."""
-        from leaderboard.rounds import round as stages
-        from leaderboard.rounds.workspace import open_round
-
-        current = open_round(
-            name,
-            scale,
-            workspace="",
-            map_tasks=executor(workers, cluster=cluster),
-            recipe=recipe,
-        )
-        stages.pack_folder(current, dataset, packed, "pack")
-        show_record(packed, json=json)
-
-    @app.command("train")
-    def train(
-        scale: Scale,
-        packed: Annotated[str, typer.Option(help="A folder of packed data.")],
-        model: Annotated[str, typer.Option("--out", help="Where the model goes.")],
-        seed: Annotated[int | None, typer.Option(help="One of the recipe's seeds.")] = None,
-        threads: Annotated[int, typer.Option(min=1, help="Processor threads.")] = CORES,
-        recipe: RecipeFile = None,
-        json: Json = False,
-    ) -> None:
-        """Train one model under the frozen recipe of a scale."""
-        from leaderboard.rounds import training
-        from leaderboard.rounds.workspace import open_round
-
-        current = open_round(name, scale, workspace="", map_tasks=executor(1), recipe=recipe)
-        chosen = current.recipe.seeds[0] if seed is None else seed
-        training.check_seeds(current, [chosen])
-        task = training.TrainTask(
-            benchmark=name,
-            recipe=recipe or current.scale.recipe,
-            packed=packed,
-            seed=chosen,
-            out=model,
-            num_threads=threads,
-        )
-        training.train_one(task)
-        show_record(model, json=json)
 
     @app.command("evaluate")
     def evaluate(
@@ -392,12 +326,9 @@ def _add_stages(app: typer.Typer, name: str) -> None:
             out(ablation.ablation_text(found))
 
     del (
-        pool,
         run,
         curate,
         register,
-        pack,
-        train,
         evaluate,
         submit,
         publish,

@@ -90,11 +90,6 @@ class RunFile(Frozen):
         return self.plan
 
 
-class StageTime(Frozen):
-    step: int
-    seconds: float
-
-
 class RunSummary(Frozen):
     """stats.json: the counts of a run, which any executor must get alike, and its times."""
 

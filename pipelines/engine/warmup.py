@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.assets.catalogue import AssetError, Assets
+from pipelines.engine.apply import apply
 from pipelines.operators import GLOBAL_KINDS, Filter, Modifier, Splitter
 from pipelines.pipeline import Pipeline
 from pipelines.records import Frozen
@@ -58,10 +59,10 @@ def warm_up(assets: Assets) -> Warmed:
             left_out[name] = str(error).splitlines()[0]
             continue
         assert isinstance(operator, Filter | Modifier | Splitter)
-        Pipeline.from_steps([name], assets=assets).apply(table, quarantine=True)
+        apply(Pipeline.from_steps([name], assets=assets), table, quarantine=True)
         ran.append(name)
     for step in WITH_PARAMETERS:
-        Pipeline.from_steps([step]).apply(table, quarantine=False)
+        apply(Pipeline.from_steps([step]), table, quarantine=False)
         name = step if isinstance(step, str) else next(iter(step))
         ran.append(name)
         left_out.pop(name, None)

@@ -8,6 +8,7 @@ from pipelines import kernels
 from pipelines.batch import text_bytes
 from pipelines.console import table
 from pipelines.dedup.ngram_bloom import NgramBloomDedup, State
+from pipelines.engine.apply import apply
 from pipelines.engine.fold import groups_of
 from pipelines.execution.progress import short
 from pipelines.formats.pool import Pool
@@ -117,7 +118,7 @@ def _estimate(pipeline: Pipeline, step: Step, operator: NgramBloomDedup, pool: P
 def _ngrams(piece: Piece, row_wise: Pipeline, operator: NgramBloomDedup) -> int:
     """The different n-grams that the step would put in for these rows."""
     columns = piece.table.drop_columns([ROW])
-    table = row_wise.apply(columns).table if row_wise.steps else columns
+    table = apply(row_wise, columns).table if row_wise.steps else columns
     texts = table.column(TEXT).combine_chunks()
     state = State(kernels.bloom.new_filter(max(1, _text_bytes(table)), 0.001))
     operator.sieve(state, texts)

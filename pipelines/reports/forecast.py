@@ -18,6 +18,7 @@ from pydantic import Field
 
 from pipelines.batch import MAX_BATCH_ROWS
 from pipelines.console import table
+from pipelines.engine.apply import apply
 from pipelines.engine.run import RunSummary
 from pipelines.execution.progress import short
 from pipelines.formats.pool import Pool
@@ -140,7 +141,7 @@ def _unit(
     plain: Pipeline, numbers: Sequence[int], rows: pa.Table, file_bytes: float, reading: float
 ) -> _Unit:
     started = time.process_time()
-    applied = plain.apply(rows.drop_columns([ROW]))
+    applied = apply(plain, rows.drop_columns([ROW]))
     seconds = time.process_time() - started
     stats = applied.stats.steps
     return _Unit(

@@ -40,9 +40,3 @@ def split_uri(uri: str | Path) -> tuple[Store, str]:
     text = str(uri).rstrip("/")
     head, _, leaf = text.rpartition("/")
     return open_store(head if head or "/" not in text else "/"), leaf
-
-
-def read_uri(uri: str | Path) -> bytes:
-    """All bytes of one file, local or not."""
-    store, name = split_uri(uri)
-    return store.read_bytes(name)

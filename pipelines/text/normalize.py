@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable
 from typing import Literal
 
@@ -63,11 +62,6 @@ def digits_to_zero(text: str) -> str:
 def ccnet_line(text: str) -> str:
     """The text as CCNet's language models read it: punctuation in ASCII, one line, case kept."""
     return digits_to_zero(text.strip()).translate(CCNET_REPLACEMENTS).translate(_CONTROL)
-
-
-def without_accents(text: str) -> str:
-    """Letters without their combining marks."""
-    return "".join(c for c in unicodedata.normalize("NFD", text) if not unicodedata.combining(c))
 
 
 NORMALIZERS: dict[Normalization, Callable[[str], str]] = {

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from pipelines import dclm_yaml
+from pipelines.engine.apply import apply
 from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline
 from pipelines.registry import registry
@@ -115,7 +116,7 @@ def test_a_participants_function_in_a_file_is_called_with_pages(tmp_path: Path) 
     )
     steps = "[{func: mine.own.halves, at: 2}, {func: mine.own.shorter_than, limit: 3}]"
     pipeline = load(f"- {{source: cc, steps: {steps}}}", tmp_path)
-    result = pipeline.apply(pa.table({"text": ["abcd", "", "abcdefg"], "url": ["u", "v", "w"]}))
+    result = apply(pipeline, pa.table({"text": ["abcd", "", "abcdefg"], "url": ["u", "v", "w"]}))
     assert result.table.column("text").to_pylist() == ["ab", "cd", "ab"]
     assert result.table.column("url").to_pylist() == ["u", "u", "w"]
     assert result.table.column("extra").to_pylist() == ['{"n":1}', '{"n":2}', '{"n":1}']
@@ -125,7 +126,7 @@ def test_a_participants_function_in_a_file_is_called_with_pages(tmp_path: Path) 
 def test_an_answer_that_is_no_list_of_pages_is_an_error_on_that_row(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text("def bad(page):\n    return page\n")
     pipeline = load("- {source: cc, steps: [{func: own.bad}]}", tmp_path)
-    result = pipeline.apply(pa.table({"text": ["a"]}))
+    result = apply(pipeline, pa.table({"text": ["a"]}))
     [message] = result.errors.column("message").to_pylist()
     assert "expected a list of pages" in message
 
@@ -134,5 +135,5 @@ def test_lists_are_found_by_base_name_among_the_assets(tmp_path: Path) -> None:
     (tmp_path / "bad.txt").write_text("casino\n\n")
     step = {"func": "substring_filter", "banlist_from_fname": "baselines/mappers/banlists/bad.txt"}
     pipeline = Pipeline.from_steps([step], assets=tmp_path)
-    result = pipeline.apply(pa.table({"text": ["a Casino", "a house"]}))
+    result = apply(pipeline, pa.table({"text": ["a Casino", "a house"]}))
     assert result.table.column("text").to_pylist() == ["a house"]

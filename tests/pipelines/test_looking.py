@@ -24,8 +24,7 @@ from pipelines.pipeline import Pipeline
 from pipelines.registry import registry
 from pipelines.reports import forecast as forecasting
 from pipelines.reports import run_page
-from pipelines.reports.trace_text import diff, trace_text
-from pipelines.reports.try_document import trace
+from pipelines.reports.try_document import diff, trace, trace_text
 from pipelines.reports.why import fates
 from pipelines.schema import STRING
 from pipelines.stats import Histogram, histogram_of

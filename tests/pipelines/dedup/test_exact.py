@@ -9,12 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipelines.engine.apply import apply
 from pipelines.pipeline import Pipeline
 
 
 def kept(table: pa.Table, **parameters: Any) -> list[int]:
     steps = [{"exact_dedup": parameters}]
-    return Pipeline.from_steps(steps).apply(table, quarantine=False).table["row"].to_pylist()
+    return apply(Pipeline.from_steps(steps), table, quarantine=False).table["row"].to_pylist()
 
 
 def plain_lines(texts: list[str | None]) -> list[str | None]:
@@ -43,7 +44,7 @@ def test_lines_are_those_of_a_plain_set() -> None:
         for n in range(200)
     ]
     steps = [{"exact_dedup": {"unit": "line", "normalize": "strip_lowercase"}}]
-    applied = Pipeline.from_steps(steps).apply(pa.table({"text": texts}), quarantine=False)
+    applied = apply(Pipeline.from_steps(steps), pa.table({"text": texts}), quarantine=False)
     left = dict(
         zip(applied.table["row"].to_pylist(), applied.table["text"].to_pylist(), strict=True)
     )
@@ -81,7 +82,7 @@ def test_who_stays_is_told_by_a_column(values: list[Any], keep: str, row: int) -
 def test_normal_forms_compare_and_texts_stay_as_they_are() -> None:
     table = pa.table({"text": [" One  two", "one two", "one TWO\n", "one two three"]})
     steps = [{"exact_dedup": {"normalize": "whitespace_lowercase"}}]
-    left = Pipeline.from_steps(steps).apply(table).table["text"].to_pylist()
+    left = apply(Pipeline.from_steps(steps), table).table["text"].to_pylist()
     assert left == [" One  two", "one two three"]
 
 

@@ -13,6 +13,7 @@ import pytest
 from pipelines import kernels
 from pipelines.batch import Batch
 from pipelines.dedup.minhash import MinhashDedup
+from pipelines.engine.apply import apply
 from pipelines.engine.run import run
 from pipelines.execution.executors import ProcessMap, map_here
 from pipelines.formats.pool import open_pool
@@ -95,13 +96,13 @@ def test_links_join_over_any_band_and_the_best_of_a_group_stays() -> None:
     texts = [" ".join(part) for part in chain] + [" ".join(words(rng, 100)), "", " "]
     table = pa.table({"text": texts, "score": [1.0, None, 3.0, 2.0, 0.0, 0.0, 0.0]})
     near = {"bands": 60, "rows": 3}
-    first = Pipeline.from_steps([{"minhash_dedup": near}]).apply(table, quarantine=False)
+    first = apply(Pipeline.from_steps([{"minhash_dedup": near}]), table, quarantine=False)
     assert first.table.column("row").to_pylist() == [0, 4, 5, 6]
     by = near | {"keep_by": "score"}
-    best = Pipeline.from_steps([{"minhash_dedup": by}]).apply(table, quarantine=False)
+    best = apply(Pipeline.from_steps([{"minhash_dedup": by}]), table, quarantine=False)
     assert best.table.column("row").to_pylist() == [2, 4, 5, 6]
     least = Pipeline.from_steps([{"minhash_dedup": by | {"keep": "min"}}])
-    assert least.apply(table, quarantine=False).table.column("row").to_pylist() == [0, 4, 5, 6]
+    assert apply(least, table, quarantine=False).table.column("row").to_pylist() == [0, 4, 5, 6]
     assert {row["reason"] for row in best.rejected.to_pylist()} == {"near_duplicate"}
 
 
@@ -109,15 +110,15 @@ def test_links_join_over_any_band_and_the_best_of_a_group_stays() -> None:
 def test_equal_short_and_single_word_documents_are_one_group(units: str) -> None:
     texts = ["hi there", "same " * 500, "no", "hi there", "same " * 400] + ["no"] * 2000
     steps = [{"minhash_dedup": {"units": units}}]
-    applied = Pipeline.from_steps(steps).apply(pa.table({"text": texts}), quarantine=False)
+    applied = apply(Pipeline.from_steps(steps), pa.table({"text": texts}), quarantine=False)
     assert applied.table.column("row").to_pylist() == [0, 1, 2]
 
 
 def test_case_counts_unless_it_is_told_not_to() -> None:
     table = pa.table({"text": ["A Title In Six Words Here", "a title in six words here"]})
-    strict = Pipeline.from_steps(["minhash_dedup"]).apply(table)
+    strict = apply(Pipeline.from_steps(["minhash_dedup"]), table)
     assert strict.table.num_rows == 2
-    loose = Pipeline.from_steps([{"minhash_dedup": {"lowercase": True}}]).apply(table)
+    loose = apply(Pipeline.from_steps([{"minhash_dedup": {"lowercase": True}}]), table)
     assert loose.table.num_rows == 1
 
 

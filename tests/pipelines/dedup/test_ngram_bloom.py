@@ -13,6 +13,7 @@ import pytest
 
 from pipelines import kernels
 from pipelines.dedup.ngram_bloom import CONTAINED, CONTAINED_BEFORE, EXACT, SPANS, NgramBloomDedup
+from pipelines.engine.apply import apply
 from pipelines.engine.run import run
 from pipelines.execution.executors import ProcessMap
 from pipelines.formats.pool import open_pool
@@ -147,9 +148,9 @@ def test_a_full_filter_is_an_error_that_names_a_size_that_is_enough() -> None:
     table = pa.table({"text": texts})
     steps: list[Any] = [{"ngram_bloom_dedup": {"expected_ngrams": 20_000}}]
     with pytest.raises(Exception, match=r"Bloom filter is full.*20000.*expected_ngrams per GiB"):
-        Pipeline.from_steps(steps).apply(table, quarantine=False)
+        apply(Pipeline.from_steps(steps), table, quarantine=False)
     steps = [{"ngram_bloom_dedup": {"expected_ngrams": 31_000}}]
-    assert Pipeline.from_steps(steps).apply(table).table.num_rows == 300
+    assert apply(Pipeline.from_steps(steps), table).table.num_rows == 300
 
 
 def test_bad_parameters_are_named() -> None:

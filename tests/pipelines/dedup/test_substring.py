@@ -12,6 +12,7 @@ import pytest
 
 from pipelines import kernels
 from pipelines.dedup.substring import SubstringDedup
+from pipelines.engine.apply import apply
 from pipelines.engine.run import run
 from pipelines.formats.pool import open_pool
 from pipelines.global_steps import repeated_spans
@@ -39,7 +40,7 @@ def curate(steps: list[Any], *shards: list[str], folder: Path) -> tuple[list[str
 
 def kept(texts: list[str], **parameters: Any) -> list[str | None]:
     steps = [{"substring_dedup": parameters}]
-    table = Pipeline.from_steps(steps).apply(pa.table({"text": texts}), quarantine=False).table
+    table = apply(Pipeline.from_steps(steps), pa.table({"text": texts}), quarantine=False).table
     left = dict(zip(table["row"].to_pylist(), table["text"].to_pylist(), strict=True))
     return [left.get(row) for row in range(len(texts))]
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.engine.apply import apply
 from pipelines.engine.run import Result, RunFailed, run
 from pipelines.engine.shard import OperatorFailed
 from pipelines.execution.executors import OnResult, ProcessMap, map_here
@@ -438,7 +439,7 @@ def test_a_pool_of_no_or_one_document(
 def test_apply_tells_what_became_of_each_row() -> None:
     table = pa.table({"text": ["one two three", "one two three", "few", None, "a b c d e"]})
     steps = [{"word_count": {"min_words": 3}}, "exact_dedup"]
-    applied = Pipeline.from_steps(steps).apply(table)
+    applied = apply(Pipeline.from_steps(steps), table)
     assert applied.table.column("row").to_pylist() == [0, 4]
     assert applied.rejected.to_pylist() == [
         {"row": 1, "step": 1, "operator": "exact_dedup", "reason": "duplicate"},

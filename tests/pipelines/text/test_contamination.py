@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.assets.catalogue import Assets
+from pipelines.engine.apply import apply
 from pipelines.pipeline import Pipeline
 from pipelines.schema import STRING
 from pipelines.text.contamination import ItemGrams, read_items, word_hashes
@@ -34,7 +35,7 @@ def assets(tmp_path: Path) -> Assets:
 
 def applied(step: Any, texts: list[str], assets: Assets) -> Any:
     table = pa.table({"text": texts})
-    return Pipeline.from_steps([step], assets=assets).apply(table, quarantine=False)
+    return apply(Pipeline.from_steps([step], assets=assets), table, quarantine=False)
 
 
 DOCUMENTS = [

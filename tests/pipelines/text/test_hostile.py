@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines import contract
+from pipelines.engine.apply import apply
 from pipelines.engine.run import run
 from pipelines.engine.shard import OperatorFailed
 from pipelines.formats.pool import open_pool
@@ -165,20 +166,20 @@ def test_a_catastrophic_expression_costs_its_time_limit_and_one_document(
     table = pa.table({"text": texts})
     steps = [{"substrings": {"phrases": ["(a|aa)+$"], "regex": True}}]
     started = time.monotonic()
-    applied = Pipeline.from_steps(steps).apply(table, quarantine=True)
+    applied = apply(Pipeline.from_steps(steps), table, quarantine=True)
     assert time.monotonic() - started < 20
     assert applied.errors["row"].to_pylist() == [1]
     assert "TimeoutError" in applied.errors["message"][0].as_py()
     assert applied.table["row"].to_pylist() == [0, 2]
     with pytest.raises(OperatorFailed, match=r"row 1 .*TimeoutError"):
-        Pipeline.from_steps(steps).apply(table, quarantine=False)
+        apply(Pipeline.from_steps(steps), table, quarantine=False)
 
 
 def test_a_missing_column_and_a_wrong_type_are_named() -> None:
     with pytest.raises(PipelineError, match="reads the column 'language', which is not there"):
-        Pipeline.from_steps(["language"]).apply(pa.table({"text": ["a"]}))
+        apply(Pipeline.from_steps(["language"]), pa.table({"text": ["a"]}))
     with pytest.raises(Exception, match="text"):
-        Pipeline.from_steps(["word_count"]).apply(pa.table({"text": [1, 2]}))
+        apply(Pipeline.from_steps(["word_count"]), pa.table({"text": [1, 2]}))
 
 
 # ---- bounds

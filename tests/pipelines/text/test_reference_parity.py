@@ -20,6 +20,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.assets.catalogue import AssetError
+from pipelines.engine.apply import apply
 from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline
 from pipelines.text import aggregates, normalize, units
@@ -137,7 +138,7 @@ def test_mapper_gives_the_recorded_results(
         if str(given.get("tokenizer_name", "")).startswith("<"):  # a path of another machine
             given["tokenizer_name"] = "gpt-neox-20b.json"
         step = {"func": case["func"], **given}
-        applied = Pipeline.from_steps([step], assets=assets).apply(table)
+        applied = apply(Pipeline.from_steps([step], assets=assets), table)
     except AssetError as error:
         pytest.skip(str(error))
     failed = {documents[row]["doc_id"] for row in applied.errors.column("row").to_pylist()}
@@ -174,7 +175,7 @@ def _run_special(row: dict[str, Any], assets: Path) -> list[dict[str, Any]]:
         columns["extra"] = [orjson.dumps(nested).decode()]
     step = {"func": row["func"], **row["kwargs"]}
     pipeline = Pipeline.from_steps([step], assets=assets)
-    applied = pipeline.apply(pa.table(columns))
+    applied = apply(pipeline, pa.table(columns))
     if applied.errors.num_rows:
         raise ValueError(applied.errors.column("message")[0].as_py())
     pages = pages_of(applied.table)
@@ -271,7 +272,7 @@ def test_whole_config_keeps_the_recorded_documents_with_their_texts(
         ways["frozen"] = Pipeline.load(BASELINES / f"{config_name}.yaml", assets=assets)
     for way, pipeline in ways.items():
         try:
-            applied = pipeline.apply(table)
+            applied = apply(pipeline, table)
         except AssetError as error:
             pytest.skip(str(error))
         found = {page["doc_id"]: page["text"] for page in pages_of(applied.table)}
