@@ -170,6 +170,7 @@ Metrics = dict[str, dict[str, float | None]]
 
 def ours(model: str, weights: Path, tasks: list[Any], data: Path) -> tuple[Metrics, float, float]:
     """Metrics by dataset; CPU-seconds of loading the model, and of the rest."""
+    from datacomp.recipe import MODELS
     from evals.images.datacomp_json import read_results
     from evals.images.open_clip import load_open_clip
     from evals.run import run
@@ -189,7 +190,7 @@ def ours(model: str, weights: Path, tasks: list[Any], data: Path) -> tuple[Metri
         }
     )
     before = cpu_seconds()
-    loaded = load_open_clip(model, pretrained=str(weights))
+    loaded = load_open_clip(model, pretrained=str(weights), configs=MODELS)
     between = cpu_seconds()
     run(loaded, suite=suite, data=data, out=out)
     after = cpu_seconds()

@@ -14,8 +14,9 @@ from typing import Any
 import orjson
 from PIL import Image
 
+from datacomp.recipe import MODELS
 from datacomp.training.train import CONFIG, WEIGHTS
-from evals.images.open_clip import OpenClip, _device, load_open_clip
+from evals.images.open_clip import OpenClip, device_of, load_open_clip
 from pipelines.errors import DataError
 from pipelines.records import ModelRecord, parse_record, sha256_file
 from pipelines.storage.chain import RECORD
@@ -36,7 +37,7 @@ def load(model: str, *, device: str | None = None, **_: Any) -> OpenClip:
             f"{model} is no folder with a model; give one, or a model of open_clip with its "
             "weights, as ViT-B-32/openai"
         )
-    return load_open_clip(name, pretrained=tag, device=device)
+    return load_open_clip(name, pretrained=tag, device=device, configs=MODELS)
 
 
 def load_folder(folder: str, *, device: str | None = None) -> OpenClip:
@@ -51,7 +52,7 @@ def load_folder(folder: str, *, device: str | None = None) -> OpenClip:
         if sha256_file(path / file.name) != file.sha256:
             raise DataError(f"{folder}/{file.name} is not the file that its record names")
     made, transform, tokenizer = open_folder(path)
-    chosen = _device(device)
+    chosen = device_of(device)
     settings = {"device": chosen, "precision": "fp32", "image_size": made.visual.image_size}
     return OpenClip(
         made,

@@ -20,7 +20,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evals.aggregate import aggregate_suite
-from evals.images.datacomp_json import Metrics, write_results
 from evals.metrics import bootstrap, score_of, standard_error
 from evals.models import ModelError
 from evals.suite import Suite, load_suite
@@ -124,15 +123,17 @@ def run(
     done = _all_done(list(map_tasks(ask, chunks) if map_tasks else map(ask, chunks)))
     files = [file for one in done for file in one.files]
     scores, draws = [], {}
-    measured: dict[str, Metrics] = {}
+    measured: dict[str, dict[str, float | None]] = {}
+    writers = {}
     for task in tasks:
         log = read_log(store, [f.name for f in files if f.name.startswith(f"logs/{task.name}/")])
         score, draws[task.name] = score_task(task, log)
         scores.append(score)
-        metrics = getattr(kind_of(task.kind), "metrics", None)
-        if metrics is not None:
-            measured[task.name] = metrics(task, log)
-    if measured:
+        kind: Any = kind_of(task.kind)
+        if hasattr(kind, "metrics"):
+            measured[task.name] = kind.metrics(task, log)
+            writers[task.kind] = kind.write_results
+    for write_results in dict.fromkeys(writers.values()):
         files.append(write_results(store, tasks, measured))
     seconds = time.perf_counter() - clock
     record = ScoresRecord.seal(

@@ -157,7 +157,13 @@ def train(
         if rank == 0:
             outputs = _write_model(store, recipe, weights)
             history = read_metrics(store.root / "metrics.jsonl")
-            draw_loss(history, recipe=recipe, path=store.root / "loss.png")
+            per_step = recipe.global_batch_size * recipe.model.seq_len
+            draw_loss(
+                history,
+                tokens_per_step=per_step,
+                title=f"dclm {recipe.scale}",
+                path=store.root / "loss.png",
+            )
             record = _record(
                 recipe, data, work, parents, outputs, history, started,
                 figures={

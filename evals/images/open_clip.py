@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from datacomp.recipe import MODELS
 from evals.images.short_texts import encode_text
 from evals.models import Floats, PictureError
 from pipelines.errors import DataError
@@ -105,12 +104,21 @@ class OpenClip:
 
 
 def load_open_clip(
-    name: str, *, pretrained: str | None, device: str | None = None, seed: int = 0
+    name: str,
+    *,
+    pretrained: str | None,
+    device: str | None = None,
+    seed: int = 0,
+    configs: Path | None = None,
 ) -> OpenClip:
-    """A model of open_clip by name; without `pretrained`, random weights of a seed (for tests)."""
+    """A model of open_clip by name; without `pretrained`, random weights of a seed (for tests).
+
+    `configs` is a folder of model configurations beside open_clip's own.
+    """
     import open_clip
 
-    open_clip.add_model_config(MODELS)
+    if configs is not None:
+        open_clip.add_model_config(configs)
     if name not in open_clip.list_models():
         near = difflib.get_close_matches(name, open_clip.list_models(), n=3)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
@@ -123,7 +131,7 @@ def load_open_clip(
         )
     torch.manual_seed(seed)
     made, _, transform = open_clip.create_model_and_transforms(name, pretrained=pretrained)
-    chosen = _device(device)
+    chosen = device_of(device)
     hashed = hashlib.sha256()
     for key, value in sorted(made.state_dict().items()):
         hashed.update(key.encode())
@@ -136,16 +144,18 @@ def load_open_clip(
         id=hashed.hexdigest()[:32],
         settings=settings,
         device=chosen,
-        reload=(_reload_open_clip, (name, pretrained, device, seed)),
+        reload=(_reload_open_clip, (name, pretrained, device, seed, configs)),
     )
 
 
 @lru_cache(maxsize=1)
-def _reload_open_clip(name: str, pretrained: str | None, device: str | None, seed: int) -> OpenClip:
-    return load_open_clip(name, pretrained=pretrained, device=device, seed=seed)
+def _reload_open_clip(
+    name: str, pretrained: str | None, device: str | None, seed: int, configs: Path | None
+) -> OpenClip:
+    return load_open_clip(name, pretrained=pretrained, device=device, seed=seed, configs=configs)
 
 
-def _device(wanted: str | None) -> str:
+def device_of(wanted: str | None) -> str:
     """The device asked for; else a GPU, of several the worker process's own."""
     if wanted is not None or not torch.cuda.is_available():
         return wanted or "cpu"

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from evals.images.datacomp_json import Metrics, write_results
 from evals.images.image_tasks import PictureData, read_pictures
 from evals.models import ImageTextModel, ModelError, PictureError
 from evals.tasks import Item, Tally, Task, TaskData
@@ -26,7 +27,6 @@ from pipelines.errors import DataError
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
-Metrics = dict[str, float | None]
 TOP = 5
 BLOCK = 4096  # rows of a similarity matrix that are held at once
 
@@ -35,6 +35,7 @@ class _Pictures:
     """What the kinds of tasks over pictures have in common."""
 
     whole = True
+    write_results = staticmethod(write_results)
 
     def item(self, row: Mapping[str, Any], index: int, task: Task) -> Item:
         raise DataError("pictures are no JSON rows")

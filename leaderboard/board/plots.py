@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import pairwise
+from pathlib import Path
 
 from markupsafe import Markup, escape
 
+STATIC = Path(__file__).parents[1] / "web" / "static"  # the style sheet that colours the plots
 WIDTH, HEIGHT = 640, 360
 LEFT, RIGHT, TOP, BOTTOM = 72, 150, 20, 52
 MOST_LABELS = 18

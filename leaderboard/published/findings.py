@@ -17,10 +17,9 @@ import numpy.typing as npt
 from evals.aggregate import Version, aggregate, baseline, dclm_tasks
 from leaderboard.board.boards import MAX_LIMIT, Library, View
 from leaderboard.board.intervals import kendall, kendall_interval
-from leaderboard.board.plots import lines
+from leaderboard.board.plots import STATIC, lines
 from leaderboard.service.comparison import agreements
 from leaderboard.submissions.results import Row
-from leaderboard.web.views import STATIC
 from pipelines.console import table
 from pipelines.storage.base import write_bytes
 from pipelines.storage.local import LocalStore

@@ -9,7 +9,6 @@ from typing import Any
 
 import orjson
 
-from dclm.recipe import Recipe
 from pipelines.records import Frozen
 
 log = logging.getLogger(__name__)
@@ -97,13 +96,12 @@ def _wandb(project: str | None, folder: Path, run_id: str) -> Any:
     return wandb.init(project=project, dir=str(folder), id=run_id, name=folder.name, resume="allow")
 
 
-def draw_loss(rows: Sequence[Step], *, recipe: Recipe, path: Path) -> None:
+def draw_loss(rows: Sequence[Step], *, tokens_per_step: int, title: str, path: Path) -> None:
     """A PNG of cross-entropy over tokens, every step and a running mean over 2% of them."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    per_step = recipe.global_batch_size * recipe.model.seq_len
-    tokens = [(row.step + 1) * per_step for row in rows]
+    tokens = [(row.step + 1) * tokens_per_step for row in rows]
     losses = [row.cross_entropy for row in rows]
     window = max(1, len(rows) // 50)
     smooth = [
@@ -117,7 +115,7 @@ def draw_loss(rows: Sequence[Step], *, recipe: Recipe, path: Path) -> None:
     axes.plot(tokens, smooth, linewidth=1.5, label=f"mean of {window} steps")
     axes.set_xlabel("training tokens")
     axes.set_ylabel("cross-entropy (nats per token)")
-    axes.set_title(f"dclm {recipe.scale}")
+    axes.set_title(title)
     axes.grid(alpha=0.3)
     axes.legend()
     part = path.with_suffix(".part")

@@ -15,6 +15,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from leaderboard.board.boards import View
+from leaderboard.board.plots import STATIC
 from leaderboard.database.auth import (
     SESSION_SECONDS,
     close_session,
@@ -170,7 +171,7 @@ def add_pages(app: FastAPI) -> None:
         if name not in ASSETS:
             raise HTTPException(404, "there is no such file")
         headers = {"cache-control": "public, max-age=300"}
-        return FileResponse(views.STATIC / name, media_type=ASSETS[name], headers=headers)
+        return FileResponse(STATIC / name, media_type=ASSETS[name], headers=headers)
 
     @app.get("/favicon.ico", include_in_schema=False)
     def favicon() -> Response:

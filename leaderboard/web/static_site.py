@@ -70,6 +70,7 @@ def export_site(submissions: Path, folder: Path) -> Path:
 def export_service(service: Service, folder: Path) -> Path:
     """Write the site of a service's accepted rows below `folder`."""
     from leaderboard.board.boards import MAX_LIMIT, View
+    from leaderboard.board.plots import STATIC
     from leaderboard.service.comparison import across_scales
     from leaderboard.web import views
     from leaderboard.web.help import topics
@@ -81,7 +82,7 @@ def export_service(service: Service, folder: Path) -> Path:
     links = FileLinks(up="../")
     write_bytes(place, "index.html", front_text(service, FileLinks()).encode())
     for name in ("style.css", "board.js"):
-        write_bytes(place, f"static/{name}", (views.STATIC / name).read_bytes())
+        write_bytes(place, f"static/{name}", (STATIC / name).read_bytes())
     everything: list[Row] = []
     for one in library.boards():
         key = (one.benchmark, one.scale, one.track)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -38,7 +37,6 @@ from pipelines.errors import RuleError
 from pipelines.execution.progress import short
 from pipelines.records import Submission
 
-STATIC = Path(__file__).parent / "static"
 MAX_PLOTTED = 200
 
 

@@ -51,7 +51,7 @@ def test_texts_at_their_own_length_give_the_same_output_and_gradients() -> None:
 
 
 def test_features_are_those_of_open_clip() -> None:
-    model = load_open_clip("tiny-vit", pretrained=None, seed=3)
+    model = load_open_clip("tiny-vit", pretrained=None, seed=3, configs=MODELS)
     assert isinstance(model, ImageTextModel)
     torch.manual_seed(3)
     own, _, transform = open_clip.create_model_and_transforms("tiny-vit")
@@ -66,7 +66,7 @@ def test_features_are_those_of_open_clip() -> None:
 
 
 def test_a_model_survives_pickling_and_equal_ones_are_one() -> None:
-    model = load_open_clip("tiny-vit", pretrained=None, seed=3)
+    model = load_open_clip("tiny-vit", pretrained=None, seed=3, configs=MODELS)
     again = pickle.loads(pickle.dumps(model))
     assert again == model
     assert hash(again) == hash(model)
@@ -75,7 +75,7 @@ def test_a_model_survives_pickling_and_equal_ones_are_one() -> None:
 
 
 def test_a_picture_that_does_not_decode_is_named_by_its_place() -> None:
-    model = load_open_clip("tiny-vit", pretrained=None)
+    model = load_open_clip("tiny-vit", pretrained=None, configs=MODELS)
     pictures = [draw(number)[0] for number in range(70)]
     for place, bad in ((66, b"no picture"), (2, pictures[0][: len(pictures[0]) // 2])):
         with pytest.raises(PictureError) as error:

@@ -30,7 +30,7 @@ from pipelines.pipeline import Pipeline
 from pipelines.schema import number_of
 from pipelines.storage.local import LocalStore
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MUTATIONS = 200
 Mutation = Callable[[bytes, random.Random], bytes]
 

@@ -202,7 +202,7 @@ def test_no_kernel_leaves_its_arrays(tmp_path: Path) -> None:
     )
     assert "IndexError" in found.stderr  # the checks are on
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-    command += ["tests/pipelines/kernels", "tests/pipelines/test_operator_contract.py"]
+    command += ["tests/pipelines/kernels", "tests/pipelines/test_contract.py"]
     command += ["tests/pipelines/dedup/test_minhash.py", "tests/pipelines/dedup/test_substring.py"]
     command += ["tests/pipelines/text/test_contamination.py", "-k", "not workers"]
     done = subprocess.run(

@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     ray.init(
         num_cpus=2,
         object_store_memory=100 << 20,

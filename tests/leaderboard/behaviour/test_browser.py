@@ -24,7 +24,7 @@ from tests import browser as tools
 from tests.leaderboard.made_up import make_zip
 
 pytestmark = pytest.mark.browser
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 BOARD = "/boards/dclm/tiny/filtering"
 SERIOUS = ("serious", "critical")
 

@@ -1,0 +1,329 @@
+"""The structure that docs/architecture.md claims, read from the syntax trees.
+
+Every import counts, at whatever depth of a file and under TYPE_CHECKING too: a lazy import hides a
+circle from Python, not from the reader.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+PACKAGES = tuple(
+    name
+    for name in ("pipelines", "evals", "leaderboard", "dclm", "datacomp", "ambient")
+    if (ROOT / name).is_dir()
+)
+BENCHMARKS = ("dclm", "datacomp", "ambient")
+
+BELOW: Mapping[str, tuple[str, ...]] = {
+    "pipelines": (),
+    "evals": ("pipelines",),
+    "leaderboard": ("evals", "pipelines"),
+    **dict.fromkeys(BENCHMARKS, ("leaderboard", "evals", "pipelines")),
+}
+"""Which other packages a package may import. Benchmarks never import each other."""
+
+# The rooms of each package from the ground up; an import goes to a lower line only, or stays inside
+# its room. A room is a folder, or a file in the package's root.
+LAYERS: Mapping[str, tuple[str, ...]] = {
+    "pipelines": (
+        "errors kernels schema",
+        "records installed batch",
+        "operators console verdict storage",
+        "execution stats selection text image_text",
+        "dedup registry formats",
+        "assets dclm_yaml contract",
+        "pipeline",
+        "job",
+        "images global_steps",
+        "engine",
+        "reports",
+        "__main__",
+    ),
+    "evals": (
+        "archives models",
+        "tasks",
+        "metrics suite",
+        "aggregate",
+        "text",
+        "run",
+        "reports",
+        "images",
+        "fetch decontamination catalogue",
+        "__main__",
+    ),
+    "leaderboard": (
+        "rules",
+        "submissions",
+        "database",
+        "board migrations",
+        "service rounds",
+        "published",
+        "web",
+        "__main__",
+    ),
+    "dclm": (
+        "recipe",
+        "plan pool",
+        "packing curation",
+        "training",
+        "eval_model",
+        "commands",
+        "benchmark",
+        "__main__",
+    ),
+    "datacomp": (
+        "recipe pool extra",
+        "plan packing training",
+        "eval_model",
+        "curation",
+        "pool_commands",
+        "commands",
+        "benchmark",
+        "__main__",
+    ),
+}
+
+THIRD_PARTY: Mapping[str, tuple[str, ...]] = {
+    "ray": ("pipelines/execution/ray_", "pipelines/formats/ray_dataset"),
+    "boto3": ("pipelines/storage/",),
+    "botocore": ("pipelines/storage/",),
+    "numba": ("pipelines/kernels/",),
+    "fastwarc": ("pipelines/formats/warc", "dclm/pool/tiny_"),
+    "resiliparse": ("pipelines/formats/warc", "dclm/pool/tiny_"),
+    "fasttext": ("pipelines/text/quality",),
+    "torch": (
+        *(f"{name}/" for name in BENCHMARKS),
+        "evals/text/huggingface",
+        "evals/images/",
+        "pipelines/image_text/",
+        "leaderboard/rounds/train_log",
+    ),
+    "open_clip": ("datacomp/", "evals/images/open_clip"),
+    "webdataset": ("datacomp/",),
+    "datasets": ("evals/fetch", "dclm/pool/", "datacomp/pool/"),
+    "fastapi": ("leaderboard/web/",),
+    "sqlalchemy": ("leaderboard/database/", "leaderboard/migrations/"),
+}
+"""Where a third party may be imported: path prefixes."""
+
+OPERATORS = ("text", "image_text", "dedup", "kernels")
+ON_DEMAND = ("ray", "torch", "boto3", "numba", "fasttext")
+LOADS_THEM = (
+    "pipelines/execution/ray_",
+    "pipelines/formats/ray_dataset",
+    "pipelines/kernels/",
+    "pipelines/images/",
+    "pipelines/formats/uid_",
+    "evals/text/huggingface",
+    "evals/images/open_clip",
+    "evals/images/short_texts",
+    "leaderboard/migrations/",
+)
+"""Modules that stand on one of ON_DEMAND; commands import them only when they need them."""
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Every module of ours by its dotted name."""
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for package in PACKAGES
+        for path in sorted((ROOT / package).rglob("*.py"))
+    }
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and full name of everything that a file imports, at any depth."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                yield node.lineno, f"{node.module}.{alias.name}"
+
+
+@cache
+def arrows() -> dict[str, dict[str, int]]:
+    """Module to imported module of ours, with the line."""
+    known = modules()
+    result: dict[str, dict[str, int]] = defaultdict(dict)
+    for name, path in known.items():
+        for line, target in imports(path):
+            module = target if target in known else target.rpartition(".")[0]
+            if module in known and module != name:
+                result[name].setdefault(module, line)
+    return result
+
+
+def circles(graph: Mapping[str, Mapping[str, int]]) -> list[list[str]]:
+    """The sets of nodes that reach each other (Tarjan's strongly connected components)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    result: list[list[str]] = []
+
+    def visit(node: str) -> None:
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for target in graph.get(node, {}):
+            if target not in index:
+                visit(target)
+                low[node] = min(low[node], low[target])
+            elif target in stack:
+                low[node] = min(low[node], index[target])
+        if low[node] == index[node]:
+            members = stack[stack.index(node) :]
+            del stack[stack.index(node) :]
+            if len(members) > 1:
+                result.append(sorted(members))
+
+    for node in graph:
+        if node not in index:
+            visit(node)
+    return result
+
+
+def room_of(module: str) -> str:
+    """The room of a module inside its package: `engine` for pipelines.engine.run."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+def test_packages_import_only_what_lies_below_them() -> None:
+    wrong = [
+        f"{modules()[source].relative_to(ROOT)}:{line}: must not import {target}"
+        for source, targets in arrows().items()
+        for target, line in targets.items()
+        if (ours := source.split(".")[0]) != (theirs := target.split(".")[0])
+        and theirs not in BELOW[ours]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_import_circles() -> None:
+    found = circles(arrows())
+    assert not found, "\n".join(" <-> ".join(members) for members in found)
+
+
+def test_a_planted_circle_is_seen() -> None:
+    assert circles({"a": {"b": 1}, "b": {"c": 1}, "c": {"a": 1}, "d": {"a": 1}}) == [
+        ["a", "b", "c"]
+    ]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_inside_a_package_go_down(package: str) -> None:
+    floors = {room: n for n, line in enumerate(LAYERS[package]) for room in line.split()}
+    wrong = []
+    for source, targets in arrows().items():
+        for target, line in targets.items():
+            if source.split(".")[0] != package or target.split(".")[0] != package:
+                continue
+            high, low = room_of(source), room_of(target)
+            if high == low or not high or not low:
+                continue
+            if floors[low] >= floors[high]:
+                wrong.append(f"{modules()[source].relative_to(ROOT)}:{line}: {high} -> {low}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_room_has_a_floor(package: str) -> None:
+    rooms = {room_of(name) for name in modules() if name.split(".")[0] == package} - {""}
+    assert rooms == {room for line in LAYERS[package] for room in line.split()}
+
+
+def test_operators_know_nothing_of_executors_or_storage() -> None:
+    allowed = {"errors", "schema", "records", "batch", "operators", *OPERATORS, "selection"}
+    wrong = [
+        f"{modules()[source].relative_to(ROOT)}:{line}: an operator must not import {target}"
+        for source, targets in arrows().items()
+        for target, line in targets.items()
+        if source.startswith("pipelines.")
+        and room_of(source) in OPERATORS
+        and room_of(target) not in allowed
+        and target.startswith("pipelines.")
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_third_parties_stay_in_their_rooms() -> None:
+    wrong = []
+    for path in modules().values():
+        name = path.relative_to(ROOT).as_posix()
+        for line, module in imports(path):
+            homes = THIRD_PARTY.get(module.split(".")[0])
+            if homes is not None and not name.startswith(homes):
+                wrong.append(f"{name}:{line}: {module} may only be imported in {', '.join(homes)}")
+    assert not wrong, "\n".join(dict.fromkeys(wrong))
+
+
+def test_every_allowed_place_exists() -> None:
+    places = [place for homes in (*THIRD_PARTY.values(), LOADS_THEM) for place in homes]
+    there = [path.relative_to(ROOT).as_posix() for path in modules().values()]
+    gone = [
+        place
+        for place in dict.fromkeys(places)
+        if place.split("/")[0] in PACKAGES and not any(name.startswith(place) for name in there)
+    ]
+    assert not gone, f"no such files: {gone}"
+
+
+def test_a_test_has_the_path_of_the_module_it_tests() -> None:
+    """Except tests of behaviour that crosses modules: folders `behaviour`, `soak`, `deploy`."""
+    wrong = []
+    for path in sorted((ROOT / "tests").glob("*/**/test_*.py")):
+        parts = path.relative_to(ROOT / "tests").parts
+        if {"behaviour", "soak", "deploy"} & set(parts):
+            continue
+        module = ROOT.joinpath(*parts[:-1], parts[-1].removeprefix("test_"))
+        if not module.exists() and not module.with_name(f"__{module.stem}__.py").exists():
+            wrong.append(f"{path.relative_to(ROOT)}: there is no {module.relative_to(ROOT)}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("package", ["pipelines", "evals", "leaderboard"])
+def test_importing_a_package_loads_nothing_heavy(package: str) -> None:
+    names = [
+        name
+        for name, path in modules().items()
+        if name.split(".")[0] == package
+        and not path.relative_to(ROOT).as_posix().startswith(LOADS_THEM)
+        and path.stem != "__main__"
+    ]
+    code = (
+        "import importlib, sys\n"
+        f"for name in {names!r}: importlib.import_module(name)\n"
+        f"heavy = set({ON_DEMAND!r}) & set(sys.modules)\n"
+        "sys.exit(f'loaded {sorted(heavy)}' if heavy else 0)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def test_help_answers_within_a_second() -> None:
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    run = subprocess.run(
+        [sys.executable, "-m", "dclm", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert run.returncode == 0, run.stderr
+    assert "submit" in run.stdout
+    cpu_seconds = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    assert cpu_seconds < 1.5, f"{cpu_seconds:.2f} CPU seconds"  # one second, with a shared machine
