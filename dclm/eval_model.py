@@ -23,7 +23,7 @@ from torch import Tensor
 
 from dclm.recipe import ModelConfig
 from dclm.training.model import KeyValueCache, OpenLM, load_state_dict
-from evals.models import Ids, ModelError, Query, TokenizerFile, TokenScores
+from evals.models import Floats, Ids, ModelError, Query, TokenizerFile, TokenScores
 from evals.tasks import EvalError
 from evals.text.batching import length_batches, pad_right
 from pipelines.records import ModelRecord, parse_record, sha256_file
@@ -184,6 +184,15 @@ class OpenLMScorer:
         ends = np.cumsum([len(answer) for answer in answers])[:-1]
         pairs = zip(np.split(every.losses, ends), np.split(every.greedy, ends), strict=True)
         return [TokenScores(*pair) for pair in pairs]
+
+    @torch.inference_mode()
+    def next_losses(self, contexts: Sequence[Ids]) -> Floats:
+        """Minus the logarithm of the softmax over all ids behind each context."""
+        rows = []
+        for context in contexts:
+            hidden = self._model.hidden(self._tensor(context[None]))[0, -1:]
+            rows.append(-self._model.head(hidden).float().log_softmax(-1)[0].cpu().numpy())
+        return np.stack(rows)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array.astype(np.int64, copy=False)).to(self._device)

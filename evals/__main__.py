@@ -15,6 +15,8 @@ from evals.catalogue import tasks_markdown
 from evals.decontamination import Overlap, items_table
 from evals.fetch import fetch
 from evals.images.synthetic import write_synthetic_pictures
+from evals.nulls import PREFIX, null_model
+from evals.pinning import make_pin, write_pins
 from evals.reports import Run, compare, describe, open_run, questions
 from evals.run import run
 from evals.suite import Suite, load_suite
@@ -46,7 +48,7 @@ RunFolder = Annotated[str, typer.Argument(help="Folder of a finished evaluation.
 @app.command("run")
 def run_command(
     model: Annotated[
-        str, typer.Argument(help="A trained model's folder, or a Hugging Face model.")
+        str, typer.Argument(help="A trained model's folder, a Hugging Face model, or null:KIND.")
     ],
     suite: SuiteName,
     data: Data,
@@ -82,7 +84,9 @@ def run_command(
 
 
 def load_model(model: str, *, trust_remote_code: bool, **named: Any) -> Any:
-    """The model behind its protocol: by the benchmark that trained it, or from Hugging Face."""
+    """The model behind its protocol: a null, a benchmark's own, or one from Hugging Face."""
+    if model.startswith(PREFIX):
+        return null_model(model)
     record_file = Path(model) / "record.json"
     if not record_file.is_file():
         from evals.text import huggingface
@@ -234,6 +238,26 @@ def check_command(
         out(f"{len(tasks) - len(broken)} of {len(tasks)} tasks of {suite} can run")
     if any(finding.level == "error" for finding in found):
         raise typer.Exit(BAD_DATA)
+
+
+@app.command("pin")
+def pin_command(
+    tasks: Annotated[list[str], typer.Argument(help="Tasks by name.")],
+    data: Data,
+    write: Annotated[
+        bool, typer.Option("--write", help="Add them to the pins of this checkout.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Print what identifies the data of tasks: the hash of the rows, their number, the answers."""
+    made = [(name, make_pin(load_task(name), data)) for name in tasks]
+    if write:
+        write_pins(made)
+    if json:
+        show_json(dict(made))
+        return
+    for name, pin in made:
+        out(f"{name}: {{identity: {pin.identity}, rows: {pin.rows}, truth: {pin.truth}}}")
 
 
 @app.command("tasks")

@@ -24,6 +24,34 @@ def best_option(mean_losses: Sequence[np.float32]) -> int:
         return int(np.argmin(np.exp(np.asarray(mean_losses, dtype=np.float32))))
 
 
+TIE = 1e-6  # of a mean loss near 10 nats, eight steps of float32: below it order is rounding
+
+
+def tied_with_best(mean_losses: Sequence[np.float32]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which options no measurement tells apart from the best one, (options,) bool."""
+    losses = np.asarray(mean_losses, dtype=np.float64)
+    best = losses.min()
+    result: np.ndarray[Any, np.dtype[np.bool_]] = losses <= best + TIE * max(1.0, abs(best))
+    return result
+
+
+def credit(
+    mean_losses: Sequence[np.float32], gold: int, predicted: int, options: Sequence[bytes]
+) -> float:
+    """What a choice earns: ties count by expectation, 1 / (number of options that tie).
+
+    A model that likes all options alike earns what guessing earns, wherever the right one is.
+    `options` are the bytes of the options as they were asked: two that are the same text are one
+    option, and which of them counts is decided as the reference does, by the first.
+    """
+    tied = tied_with_best(mean_losses)
+    if not tied[gold] or tied.sum() == 1:
+        return float(predicted == gold)
+    rivals = [option for option, near in zip(options, tied, strict=True) if near]
+    first = next(number for number, option in enumerate(options) if option == options[gold])
+    return 1.0 / len(set(rivals)) if first == gold else 0.0
+
+
 def normalise_answer(text: str) -> str:
     """Lower case, no punctuation, no articles, single blanks. (Joshi et al. 2017, TriviaQA)"""
     text = text.replace("_", " ").lower()

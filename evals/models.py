@@ -44,6 +44,18 @@ class TokenScores:
     greedy: Ids
 
 
+LEAST_LOSS = -1e-4  # nats: a cross-entropy is 0 or more, up to the rounding of its logarithm
+
+
+def loss_fault(losses: np.ndarray[Any, np.dtype[np.floating[Any]]]) -> str | None:
+    """Why these are no cross-entropies, as the end of a sentence; None when they are."""
+    if not np.isfinite(losses).all():
+        return "a loss that is not a number; its weights or its precision are broken"
+    if (losses < LEAST_LOSS).any():
+        return f"a loss of {losses.min():.4g} nats, so a probability above 1"
+    return None
+
+
 class Encoder(Hashable, Protocol):
     """Whatever turns texts into token ids without adding any."""
 
@@ -84,6 +96,15 @@ class LanguageModel(Hashable, Protocol):
         A continuation ends early after a `document_start` token, or once `is_done` is true of its
         text so far.
         """
+        ...
+
+
+@runtime_checkable
+class Distributions(Protocol):
+    """What a language model may have besides: the whole distribution behind its losses."""
+
+    def next_losses(self, contexts: Sequence[Ids]) -> Floats:
+        """The loss in nats of every id as the next one, (contexts, vocabulary) float32."""
         ...
 
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evals.aggregate import aggregate_suite
+from evals.controls import check_probabilities, controls_of
 from evals.metrics import bootstrap, score_of, standard_error
 from evals.models import ModelError
 from evals.suite import Suite, load_suite
@@ -27,6 +28,8 @@ from evals.tasks import EvalError, Task, TaskData, kind_of, read_data
 from pipelines.errors import DataError
 from pipelines.formats.writers import write_array
 from pipelines.records import (
+    Control,
+    File,
     ScoresRecord,
     ScoresResults,
     ScoresWork,
@@ -77,11 +80,18 @@ class _Data(NamedTuple):
     sha256: str
     verified: bool
     num_empty: int
+    identity: str
 
     @classmethod
     def of(cls, data: TaskData) -> _Data:
-        empty = len(data.empty_classes())
-        return cls(data.num_rows, data.num_duplicated, data.sha256, data.verified, empty)
+        return cls(
+            data.num_rows,
+            data.num_duplicated,
+            data.sha256,
+            data.verified,
+            len(data.empty_classes()),
+            data.identity,
+        )
 
 
 def run(
@@ -122,6 +132,7 @@ def run(
     chunks.sort(key=lambda chunk: chunk.start - chunk.stop)  # the longest first: none ends alone
     done = _all_done(list(map_tasks(ask, chunks) if map_tasks else map(ask, chunks)))
     files = [file for one in done for file in one.files]
+    controls = _controls(tasks, loaded, files, model, folder, store, suite.window, map_tasks)
     scores, draws = [], {}
     measured: dict[str, dict[str, float | None]] = {}
     writers = {}
@@ -143,6 +154,7 @@ def run(
         counts={
             "questions": sum(score.num_items for score in scores),
             "questions_with_duplicated_options": sum(one.num_duplicated for one in loaded),
+            "checked_distributions": sum(one.num_positions for one in controls),
             **{
                 f"classes_without_pictures/{task.name}": one.num_empty
                 for task, one in zip(tasks, loaded, strict=True)
@@ -150,7 +162,9 @@ def run(
             },
         },
         results=ScoresResults(
-            tasks=tuple(scores), aggregates=aggregate_suite(suite, scores, draws)
+            tasks=tuple(scores),
+            aggregates=aggregate_suite(suite, scores, draws),
+            controls=tuple(control for one in controls for control in one.controls),
         ),
         made_by=made_by(
             started,
@@ -178,6 +192,7 @@ def _work(suite: Suite, tasks: Sequence[Task], loaded: Sequence[_Data], model: A
             definition=task.definition(),
             data=one.sha256,
             verified=one.verified,
+            identity=one.identity,
         )
         for task, one in zip(tasks, loaded, strict=True)
     )
@@ -295,6 +310,64 @@ def _run_chunk(chunk: Chunk, *, model: Any, folder: str, out: str, window: int) 
     return commit(store, Done(key=chunk.key, files=tuple(files), seconds=seconds))
 
 
+@dataclass(frozen=True)
+class TaskControls:
+    """The controls of one task, and at how many places its probabilities were summed."""
+
+    controls: tuple[Control, ...]
+    num_positions: int
+
+
+def _controls(
+    tasks: Sequence[Task],
+    loaded: Sequence[_Data],
+    files: Sequence[File],
+    model: Any,
+    folder: str,
+    store: Store,
+    window: int,
+    map_tasks: MapTasks | None,
+) -> list[TaskControls]:
+    """The tests of every task, spread as the questions were."""
+    asked = [
+        ControlTask(
+            task,
+            one.sha256,
+            tuple(f.name for f in files if f.name.startswith(f"logs/{task.name}/")),
+        )
+        for task, one in zip(tasks, loaded, strict=True)
+    ]
+    test = partial(run_controls, model=model, folder=folder, out=store.uri, window=window)
+    results = list(map_tasks(test, asked) if map_tasks else map(test, asked))
+    for one in results:
+        if isinstance(one, Failed):
+            raise one.error
+    return [one for one in results if isinstance(one, TaskControls)]
+
+
+@dataclass(frozen=True)
+class ControlTask:
+    """A task whose questions were asked, and the files of its log."""
+
+    task: Task
+    sha256: str
+    logs: tuple[str, ...]
+
+
+def run_controls(
+    one: ControlTask, *, model: Any, folder: str, out: str, window: int
+) -> TaskControls | Failed:
+    """Sum probabilities and ask the controls of one task."""
+    try:
+        data = _load(one.task, folder, one.sha256)
+        positions = check_probabilities(one.task, data, model, window=window)
+        log = read_log(open_store(out), one.logs)
+        controls = controls_of(one.task, data, model, window=window, log=log)
+    except (DataError, ModelError) as error:
+        return Failed(one.task.name, error)
+    return TaskControls(tuple(controls), positions)
+
+
 def read_log(store: Store, names: Sequence[str]) -> pa.Table:
     """The log of one task from its files, in the order of the questions."""
     tables = []
@@ -309,6 +382,8 @@ def score_task(task: Task, log: pa.Table) -> tuple[TaskScore, np.ndarray]:
     tally = kind_of(task.kind).tally(task, log)
     if len(tally.numerator) == 0:
         raise DataError(f"task {task.name}: the log is empty; remove the run's folder and start")
+    if not (np.isfinite(tally.numerator).all() and np.isfinite(tally.denominator).all()):
+        raise DataError(f"task {task.name}: the log holds something that is no number")
     draws = bootstrap(tally, seed=task_seed(task))
     score = TaskScore(
         task=task.name,

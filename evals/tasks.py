@@ -13,7 +13,7 @@ import importlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -24,6 +24,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from evals.archives import read_gpqa, tar_rows
+from evals.pins import pin_of
 from pipelines.errors import DataError, UsageError
 from pipelines.records import Frozen, canonical_json, digest
 
@@ -168,6 +169,11 @@ class TaskData:
     sha256: str
     verified: bool
 
+    @cached_property
+    def identity(self) -> str:
+        """The hash of the canonical rows: equal for equal questions, however they are stored."""
+        return identity_of(self.items)
+
     @property
     def num_rows(self) -> int:
         return len(self.items)
@@ -180,6 +186,29 @@ class TaskData:
     def empty_classes(self) -> list[str]:
         """Pictures: classes that no picture has. They count for nothing in means over classes."""
         return []
+
+
+def identity_of(items: Iterable[Item]) -> str:
+    """sha256 over the canonical JSON of every item's content, one in a line, in order."""
+    state = hashlib.sha256()
+    for item in items:
+        content = [getattr(item, name) for name in IDENTITY_FIELDS]
+        state.update(canonical_json(content) + b"\n")
+    return state.hexdigest()
+
+
+IDENTITY_FIELDS = (
+    "category",
+    "context",
+    "contexts",
+    "options",
+    "answer",
+    "aliases",
+    "reasoning",
+    "gold",
+    "ids",
+)
+"""What of an item is content; its row is its place."""
 
 
 class Kind(Protocol):
@@ -268,7 +297,7 @@ def _read_rows(task: Task, folder: Path) -> TaskData:
             f"task {task.name}: {folder / task.file} has {len(items)} rows, but the task says "
             f"{task.rows}; get the file again"
         )
-    return TaskData(tuple(items), checksum, _is_verified(task, folder, checksum))
+    return TaskData(tuple(items), checksum, _is_verified(task, folder, checksum, items))
 
 
 def checksum_of(checksums: Sequence[str]) -> str:
@@ -293,9 +322,14 @@ def read_bytes(task: Task, folder: Path, name: str) -> bytes:
     return path.read_bytes()
 
 
-def _is_verified(task: Task, folder: Path, checksum: str) -> bool:
+def _is_verified(task: Task, folder: Path, checksum: str, items: Sequence[Item]) -> bool:
+    if task.sha256 is not None and checksum == task.sha256:
+        return True
+    pin = pin_of(task.name)
+    if pin is not None and not task.built:
+        return identity_of(items) == pin.identity
     if task.sha256 is not None:
-        return checksum == task.sha256
+        return False
     built = folder / "built.json"
     if not task.built or not built.is_file():
         return False
@@ -395,9 +429,7 @@ def check_data(task: Task, folder: Path | str) -> list[Finding]:
         return [Finding(task=task.name, level="error", message=str(error))]
     found = []
     if not data.verified:
-        wanted = f"not the recorded {task.sha256[:16]}" if task.sha256 else "none is recorded"
-        message = f"unverified: the sha256 is {data.sha256[:16]}, {wanted}; scores cannot rank"
-        found.append(Finding(task=task.name, level="warning", message=message))
+        found.append(Finding(task=task.name, level="warning", message=_unverified(task, data)))
     found += [Finding(task=task.name, level="note", message=m) for m in _oddities(data.items)]
     empty = data.empty_classes()
     if empty:
@@ -405,6 +437,16 @@ def check_data(task: Task, folder: Path | str) -> list[Finding]:
         message = f"{len(empty)} classes have no picture, and count for nothing: {shown}"
         found.append(Finding(task=task.name, level="note", message=message))
     return found
+
+
+def _unverified(task: Task, data: TaskData) -> str:
+    if task.sha256 is None and pin_of(task.name) is None and not task.built:
+        return (
+            f"not pinned: its identity is {data.identity[:16]}, none is recorded; scores rank only "
+            "beside scores on data of the same identity"
+        )
+    wanted = f"not the recorded {task.sha256[:16]}" if task.sha256 else "not the recorded data"
+    return f"unverified: the sha256 is {data.sha256[:16]}, {wanted}; scores cannot rank"
 
 
 def _oddities(items: Sequence[Item]) -> Iterable[str]:

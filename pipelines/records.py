@@ -23,7 +23,16 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from pipelines.errors import DataError
 
@@ -373,6 +382,15 @@ class TaskRef(Frozen):
     definition: str
     data: str
     verified: bool
+    identity: str = Field("", description="hash of the data's canonical rows; empty in old records")
+
+    @model_serializer(mode="wrap")
+    def _as_stored(self, handler: SerializerFunctionWrapHandler) -> dict[str, JSON]:
+        """Without what old records lack, so that their hashes stay what they are."""
+        stored: dict[str, JSON] = handler(self)
+        if not self.identity:
+            del stored["identity"]
+        return stored
 
 
 class ScoresWork(Frozen):
@@ -401,9 +419,35 @@ class TaskScore(Score):
     random_baseline: float | None = None
 
 
+class Control(Frozen):
+    """A test of the test: the score of some questions, and of the same with something taken away.
+
+    `drop` is score minus control, with a 95% interval over the questions; where the interval holds
+    zero, the score does not use what was taken away.
+    """
+
+    task: str
+    name: Literal["context swapped", "options rotated", "images shuffled", "captions shuffled"]
+    num_items: int
+    score: float
+    control: float
+    drop: float
+    low: float
+    high: float
+
+
 class ScoresResults(Frozen):
     tasks: tuple[TaskScore, ...]
     aggregates: dict[str, Score]
+    controls: tuple[Control, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _as_stored(self, handler: SerializerFunctionWrapHandler) -> dict[str, JSON]:
+        """Without what old records lack, so that their hashes stay what they are."""
+        stored: dict[str, JSON] = handler(self)
+        if not self.controls:
+            del stored["controls"]
+        return stored
 
 
 class ScoresRecord(Record):

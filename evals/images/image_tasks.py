@@ -18,7 +18,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,10 +27,11 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from evals.pins import pin_of
 from evals.tasks import Task, TaskData
 from pipelines.errors import DataError
 from pipelines.formats.tars import Member, TarError, samples, tar_bytes
-from pipelines.records import File
+from pipelines.records import File, canonical_json
 from pipelines.storage.base import Store, write_bytes
 from pipelines.storage.open import open_store
 
@@ -76,6 +77,12 @@ class PictureData(TaskData):
     templates: dict[str, tuple[str, ...]]
     captions: tuple[tuple[str, ...], ...]
     instances: tuple[Instance, ...]
+    content: str
+
+    @cached_property
+    def identity(self) -> str:
+        """The hash over every encoded image, label, caption, class name and template, in order."""
+        return self.content
 
     @property
     def num_rows(self) -> int:
@@ -162,6 +169,7 @@ class _Reader:
     def __init__(self, task: Task, store: Store) -> None:
         self.task, self.store = task, store
         self.sha256 = hashlib.sha256()
+        self.images = hashlib.sha256()
         self.shards: list[Shard] = []
         self.keys: list[str] = []
         self.gold: list[int] = []
@@ -253,6 +261,7 @@ class _Reader:
         if len(found) != 1:
             raise self.fault(f"{where}: {len(found)} pictures, expected one of {PICTURES}")
         places.append((found[0].start, found[0].size))
+        self.image(read(found[0]))
         self.num_pictures += 1
         self.keys.append(key)
         if self.task.kind == "image_retrieval":
@@ -262,6 +271,25 @@ class _Reader:
             self.label(read(self.member(members, "cls", where)), where)
         if self.task.metadata:
             self.numbers(read(self.member(members, "npy", where)), where)
+
+    def image(self, data: bytes) -> None:
+        """Count the bytes of an encoded image for the identity, wherever it is stored."""
+        self.images.update(hashlib.sha256(data).digest())
+
+    def identity(self) -> str:
+        """The hash over images, labels, numbers, captions, instances, class names, templates."""
+        told = canonical_json(
+            {
+                "classes": self.classes,
+                "templates": self.templates,
+                "images": self.images.hexdigest(),
+                "gold": self.gold,
+                "metadata": [row.tolist() for row in self.metadata],
+                "captions": self.captions,
+                "instances": [[i.cue, i.candidates, i.associated] for i in self.instances],
+            }
+        )
+        return hashlib.sha256(told).hexdigest()
 
     def member(self, members: dict[str, Member], extension: str, where: str) -> Member:
         if extension not in members:
@@ -313,6 +341,7 @@ class _Reader:
             raise self.fault(f"{where}: no picture of candidate {names.index(None)}")
         for name in names:
             places.append((members[str(name)].start, members[str(name)].size))
+            self.image(read(members[str(name)]))
         self.instance(told["cue"], told["candidates"], told["associations"], where)
         self.keys += [f"{key}.{n}" for n in range(len(names))]
 
@@ -343,6 +372,8 @@ class _Reader:
                 file.seek(0)
                 try:
                     self.rows(pq.ParquetFile(file), name)
+                    for data in _parquet_pictures(self.store, name):
+                        self.image(data)
                 except (pa.ArrowException, KeyError) as error:
                     raise self.fault(f"{name}: {error}") from None
             self.shards.append(Shard(name))
@@ -378,12 +409,11 @@ class _Reader:
                 f"{CLASSES} has the objectives {sorted(self.classes)}, {TEMPLATES} "
                 f"{sorted(self.templates)}"
             )
-        rows = len(self.instances) or len(self.keys)
         sha256 = self.sha256.hexdigest()
         return PictureData(
             items=(),
             sha256=sha256,
-            verified=self.verified(rows, sha256),
+            verified=self.verified(sha256),
             uri=uri,
             shards=tuple(self.shards),
             keys=tuple(self.keys),
@@ -395,18 +425,22 @@ class _Reader:
             templates=self.templates,
             captions=tuple(self.captions),
             instances=tuple(self.instances),
+            content=self.identity(),
         )
 
-    def verified(self, rows: int, sha256: str) -> bool:
-        """Whether the data is what the task says: its checksum, or where none is known its size."""
+    def verified(self, sha256: str) -> bool:
+        """Whether the data is what is recorded: its checksum, its identity, or what was built."""
         if self.task.sha256 is not None:
             return sha256 == self.task.sha256
+        pin = pin_of(self.task.name)
+        if pin is not None:
+            return self.identity() == pin.identity
         if self.task.built:
             if not self.store.exists(BUILT):
                 return False
             told = orjson.loads(self.store.read_bytes(BUILT))
             return bool(told.get("sha256") == sha256)
-        return rows == self.task.rows
+        return False
 
 
 def _parquet_pictures(store: Store, name: str) -> Iterator[bytes]:

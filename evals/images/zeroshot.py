@@ -6,6 +6,9 @@ at k in both directions by cosine. Association (Bitton et al. 2022): the candida
 the cue, as many as there are associations, by Jaccard's index. Groups as in WILDS (Koh et al. 2021)
 and in DataComp's sets of people and places (Gadre et al. 2023, appendix N).
 
+Ties count against the right answer, within `TIE`: a tower that gives one vector for everything
+decides nothing, and is not paid for it. Two captions that are the same text are one caption.
+
 What is written down is one row per picture, text or instance; every figure is computed from that.
 """
 
@@ -28,6 +31,9 @@ from pipelines.errors import DataError
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 TOP = 5
+TIE = (
+    2e-6  # a cosine's rounding in float32 at a few hundred dimensions: below it nothing is decided
+)
 BLOCK = 4096  # rows of a similarity matrix that are held at once
 
 
@@ -109,7 +115,7 @@ class Retrieval(_Pictures):
         texts = [text for captions in data.captions for text in captions]
         owner = np.repeat(np.arange(len(data.captions)), [len(c) for c in data.captions])
         text_features = finite(task, model.encode_texts(texts), "text")
-        log = ranks(features, text_features, owner)
+        log = ranks(features, text_features, owner, texts)
         return log, {"images": features, "texts": text_features}
 
     def metrics(self, task: Task, log: pa.Table) -> Metrics:
@@ -149,7 +155,7 @@ class Association(_Pictures):
                     "row": row,
                     "cue": one.cue,
                     "candidates": len(truth),
-                    "predicted": top_of(scores, int(truth.sum())),
+                    "predicted": top_of(scores - TIE * truth, int(truth.sum())),
                     "gold": np.flatnonzero(truth).tolist(),
                     "jaccard": jaccard(scores, truth),
                 }
@@ -192,7 +198,8 @@ class Attributes(_Pictures):
         }
         for objective, classes in data.classes.items():
             weights = classifier(model, classes, data.templates[objective])
-            columns[f"predicted_{objective}"] = (pictures @ weights).argmax(axis=1)
+            logits = pictures @ weights
+            columns[f"predicted_{objective}"] = _chosen(task, data, objective, logits)
         return pa.table(columns), {"images": features}
 
     def metrics(self, task: Task, log: pa.Table) -> Metrics:
@@ -227,6 +234,27 @@ class Attributes(_Pictures):
         binary = _field(task, log, "race_binary")
         right = race_right(_ints(log, "predicted_race"), binary).astype(np.float64)
         return Tally(right, np.ones_like(right), np.zeros_like(binary))
+
+
+def _chosen(task: Task, data: PictureData, objective: str, logits: Floats) -> Ints:
+    """The best class of an objective; where classes tie, one that the picture does not have.
+
+    Of race the reference asks only whether it is the second class (see `race_right`), so there a
+    tie is decided between that one and the first. What is toxic has no right answer.
+    """
+    if objective == "race":
+        gold = 1 - data.metadata[:, task.metadata.index("race_binary")]
+    elif objective in task.metadata:
+        gold = data.metadata[:, task.metadata.index(objective)]
+    else:
+        return np.asarray(logits.argmax(axis=1), np.int64)
+    if objective == "race":  # all classes but the second are one answer
+        other = np.delete(logits, 1, axis=1)
+        two = np.stack([other.max(axis=1), logits[:, 1]], axis=1)
+        second = against(two, gold, TIE).argmax(axis=1) == 1
+        rest = other.argmax(axis=1)
+        return np.where(second, 1, np.where(rest >= 1, rest + 1, rest))
+    return np.asarray(against(logits, gold, TIE).argmax(axis=1), np.int64)
 
 
 KINDS = {
@@ -279,7 +307,11 @@ def classifier(
     Kept for the datasets that share names and templates, as ImageNet and its shifts do.
     """
     texts = [template.replace("{c}", name) for name in classes for template in templates]
-    features = normalised(model.encode_texts(texts))
+    given = model.encode_texts(texts)
+    if not np.isfinite(given).all():
+        bad = int(np.argmin(np.isfinite(given).all(axis=1)))
+        raise ModelError(f"the model gives no numbers for the text {texts[bad]!r}")
+    features = normalised(given)
     mean = features.reshape(len(classes), len(templates), -1).mean(axis=1)
     return np.ascontiguousarray(normalised(mean).T)
 
@@ -294,10 +326,10 @@ def predictions(data: PictureData, features: Floats, weights: Floats) -> pa.Tabl
 
 
 def log_of_logits(logits: Floats, gold: Ints, metadata: Ints, keys: Sequence[str]) -> pa.Table:
-    """The same from logits, (pictures, classes)."""
+    """The same from logits, (pictures, classes): 100 times a cosine. Ties count against `gold`."""
     count = min(TOP, logits.shape[1])
-    top = np.argsort(-logits, axis=1, kind="stable")[:, :count]
     own = logits[np.arange(len(gold)), gold]
+    top = np.argsort(-against(logits, gold, 100 * TIE), axis=1, kind="stable")[:, :count]
     columns: dict[str, Any] = {
         "row": np.arange(len(gold)),
         "key": keys,
@@ -313,24 +345,43 @@ def log_of_logits(logits: Floats, gold: Ints, metadata: Ints, keys: Sequence[str
     return pa.table(columns)
 
 
-def ranks(images: Floats, texts: Floats, owner: Ints) -> pa.Table:
+def against(scores: Floats, right: Ints, tie: float) -> Floats:
+    """The scores (rows, others) with that of the right one lowered by `tie`: it loses near ties."""
+    lowered = scores.copy()
+    lowered[np.arange(len(right)), right] -= tie
+    return lowered
+
+
+def ranks(
+    images: Floats, texts: Floats, owner: Ints, captions: Sequence[str] | None = None
+) -> pa.Table:
     """For every text the rank of its picture, for every picture that of its best own text.
 
     `owner` (texts,) is the picture of each text. A rank is the number of others that are more
-    similar; ties go to the right one. Both in blocks: the whole matrix is never held.
+    similar, or as similar within `TIE`; a text of another picture that reads as an own one (by
+    `captions`) is no other. Both in blocks: the whole matrix is never held.
     """
     images, texts = normalised(images), normalised(texts)
     text_rank, text_best = _ranks(texts, images, owner)
     image_rank = np.empty(len(images), np.int64)
     image_best = np.empty(len(images), np.int64)
+    twins = _twins(owner, captions) if captions is not None else np.empty((0, 2), np.int64)
     for start in range(0, len(images), BLOCK):
         scores = images[start : start + BLOCK] @ texts.T
-        own = np.full(len(scores), -np.inf, np.float32)
-        here = (owner >= start) & (owner < start + len(scores))
-        places = np.flatnonzero(here)
-        np.maximum.at(own, owner[places] - start, scores[owner[places] - start, places])
-        image_rank[start : start + len(scores)] = (scores > own[:, None]).sum(axis=1)
-        image_best[start : start + len(scores)] = scores.argmax(axis=1)
+        stop = start + len(scores)
+        places = np.flatnonzero((owner >= start) & (owner < stop))
+        image = owner[places] - start
+        best_first = np.lexsort((-scores[image, places], image))
+        _, first = np.unique(image[best_first], return_index=True)
+        chosen = places[best_first[first]]  # the own text that fits best, one per picture
+        own = scores[np.arange(len(scores)), chosen]
+        scores[image, places] = -np.inf
+        beaten = scores > own[:, None] - TIE
+        near = twins[(twins[:, 0] >= start) & (twins[:, 0] < stop)] - (start, 0)
+        beaten[near[:, 0], near[:, 1]] &= scores[near[:, 0], near[:, 1]] > own[near[:, 0]] + TIE
+        image_rank[start:stop] = beaten.sum(axis=1)
+        other = np.where(beaten, scores, -np.inf).argmax(axis=1)
+        image_best[start:stop] = np.where(beaten.any(axis=1), other, chosen)
     rank = np.concatenate([text_rank, image_rank])
     return pa.table(
         {
@@ -349,10 +400,29 @@ def _ranks(queries: Floats, others: Floats, right: Ints) -> tuple[Ints, Ints]:
     for start in range(0, len(queries), BLOCK):
         scores = queries[start : start + BLOCK] @ others.T
         stop = start + len(scores)
-        own = scores[np.arange(len(scores)), right[start:stop]]
-        rank[start:stop] = (scores > own[:, None]).sum(axis=1)
-        best[start:stop] = scores.argmax(axis=1)
+        lowered = against(scores, right[start:stop], TIE)
+        own = lowered[np.arange(len(scores)), right[start:stop]]
+        beaten = lowered > own[:, None]
+        rank[start:stop] = beaten.sum(axis=1)
+        other = np.where(beaten, lowered, -np.inf).argmax(axis=1)
+        best[start:stop] = np.where(beaten.any(axis=1), other, right[start:stop])
     return rank, best
+
+
+def _twins(owner: Ints, captions: Sequence[str]) -> Ints:
+    """Pairs (picture, text): the text belongs to another picture, but reads as one of its own."""
+    same: dict[str, list[int]] = {}
+    for place, caption in enumerate(captions):
+        same.setdefault(caption, []).append(place)
+    pairs = [
+        (int(owner[one]), other)
+        for places in same.values()
+        if len(places) > 1
+        for one in places
+        for other in places
+        if owner[one] != owner[other]
+    ]
+    return np.array(sorted(set(pairs)), dtype=np.int64).reshape(-1, 2)
 
 
 def cue_prompt(cue: str) -> str:
@@ -367,9 +437,9 @@ def top_of(scores: Floats, count: int) -> list[int]:
 
 
 def jaccard(scores: Floats, truth: npt.NDArray[np.bool_]) -> float:
-    """Jaccard's index of the best candidates and the right ones."""
+    """Jaccard's index of the best candidates and the right ones. Ties count against."""
     chosen = np.zeros(len(truth), bool)
-    chosen[top_of(scores, int(truth.sum()))] = True
+    chosen[top_of(scores - TIE * truth, int(truth.sum()))] = True
     return float((chosen & truth).sum() / (chosen | truth).sum())
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evals.models import Ids, Query, TokenScores
+from evals.models import Floats, Ids, Query, TokenScores
 from evals.tasks import EvalError
 from evals.text.batching import length_batches, pad_right
 
@@ -140,6 +140,15 @@ class HuggingFaceLM:
             named["logits_to_keep"] = tokens.shape[1] - first
             return self._model(tokens, **named).logits.float()
         return self._model(tokens, **named).logits[:, first:].float()
+
+    @torch.inference_mode()
+    def next_losses(self, contexts: Sequence[Ids]) -> Floats:
+        """Minus the logarithm of the softmax over all ids behind each context."""
+        rows = []
+        for context in contexts:
+            logits = self._logits(self._tensor(context[None]), len(context) - 1, use_cache=False)
+            rows.append(-logits[0, -1].log_softmax(-1).cpu().numpy())
+        return np.stack(rows)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array.astype(np.int64)).to(self._device)

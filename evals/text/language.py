@@ -21,8 +21,23 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from evals.metrics import best_option, clean_generation, generation_is_right, normalise_answer
-from evals.models import Encoder, Ids, LanguageModel, ModelError, Query, TokenScores, as_encoder
+from evals.metrics import (
+    best_option,
+    clean_generation,
+    credit,
+    generation_is_right,
+    normalise_answer,
+)
+from evals.models import (
+    Encoder,
+    Ids,
+    LanguageModel,
+    ModelError,
+    Query,
+    TokenScores,
+    as_encoder,
+    loss_fault,
+)
 from evals.tasks import (
     Item,
     Kind,
@@ -231,6 +246,7 @@ LOG = pa.schema(
         ("predicted", pa.int32()),
         ("gold", pa.int32()),
         ("correct", pa.bool_()),
+        ("credit", pa.float64()),
     ]
 )
 
@@ -318,14 +334,21 @@ class LanguageKind:
             correct = bool((given[0].greedy == request.options[0].answer).all())
             return entry | {"correct": correct}
         predicted = best_option(means)
+        assert item.gold is not None
+        asked = [option.ids.tobytes() for option in request.options]
         return entry | {
             "predicted": predicted,
             "gold": item.gold,
             "correct": predicted == item.gold,
+            "credit": credit(means, item.gold, predicted, asked),
         }
 
     def tally(self, task: Task, log: pa.Table) -> Tally:
+        """One for a right answer; a choice among options that tie counts by expectation."""
         correct = log["correct"].to_numpy().astype(np.float64)
+        if "credit" in log.column_names:
+            shared = log["credit"].to_numpy(zero_copy_only=False).astype(np.float64)
+            correct = np.where(np.isnan(shared), correct, shared)
         categories = log["category"].fill_null("").combine_chunks().dictionary_encode()
         group = categories.indices.to_numpy().astype(np.int64)
         return Tally(correct, np.ones_like(correct), group)
@@ -373,10 +396,10 @@ def _check_vocabulary(task: Task, request: Request, model: LanguageModel) -> Non
 
 def _check_losses(task: Task, request: Request, given: Sequence[TokenScores]) -> None:
     for number, scores in enumerate(given):
-        if not np.isfinite(scores.losses).all():
+        if problem := loss_fault(scores.losses):
             raise ModelError(
-                f"task {task.name}, row {request.row}: the model gives a loss that is not a number "
-                f"for option {number}; its weights or its precision are broken"
+                f"task {task.name}, row {request.row}: for option {number} the model gives "
+                f"{problem}"
             )
 
 

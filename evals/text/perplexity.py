@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from evals.models import LanguageModel, ModelError, Query
+from evals.models import LanguageModel, ModelError, Query, loss_fault
 from evals.tasks import Item, Kind, Tally, Task, TaskData, category_field, text_field
 from evals.text.prompts import as_ids
 from pipelines.errors import DataError
@@ -65,11 +65,8 @@ class Perplexity:
         entries = []
         for item, ids, count in zip(chosen, tokens, counts, strict=True):
             losses = np.concatenate([next(scores)[0].losses for _ in range(count)])
-            if not np.isfinite(losses).all():
-                raise ModelError(
-                    f"task {task.name}, row {item.row}: the model gives a loss that is not a "
-                    "number; its weights or its precision are broken"
-                )
+            if problem := loss_fault(losses):
+                raise ModelError(f"task {task.name}, row {item.row}: the model gives {problem}")
             entries.append(
                 {
                     "row": item.row,

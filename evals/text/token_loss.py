@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from evals.models import Ids, LanguageModel, ModelError, Query
+from evals.models import Ids, LanguageModel, ModelError, Query, loss_fault
 from evals.tasks import Item, Kind, Tally, Task, TaskData
 from evals.text.prompts import as_ids
 from pipelines.errors import DataError
@@ -89,12 +89,11 @@ class TokenLoss:
             if scored.any():
                 first, last = np.flatnonzero(scored)[[0, -1]]
                 losses = next(scores)[0].losses[scored[first : last + 1]]
+                if problem := loss_fault(losses):
+                    raise ModelError(
+                        f"task {task.name}, row {data.items[row].row}: the model gives {problem}"
+                    )
                 nats = float(losses.sum(dtype=np.float64))
-            if not np.isfinite(nats):
-                raise ModelError(
-                    f"task {task.name}, row {data.items[row].row}: the model gives a loss that is "
-                    "not a number; its weights or its precision are broken"
-                )
             entries.append(
                 {"row": data.items[row].row, "num_tokens": int(scored.sum()), "nats": nats}
             )

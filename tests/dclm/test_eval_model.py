@@ -195,3 +195,17 @@ def test_the_recorded_scores_are_reproduced(icl_file, fixtures):
                 assert ours["greedy"] == theirs["argmax_ids"]
             if "pred" in example:
                 assert (entry["predicted"], entry["gold"]) == (example["pred"], example["gold"])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_whole_distribution_has_the_losses_that_are_scored(precision):
+    model = scorer(precision=precision)
+    contexts = [ids(5, 6, 7), ids(9)]
+    whole = model.next_losses(contexts)
+    assert whole.shape == (2, 300)
+    np.testing.assert_allclose(np.exp(-whole.astype(np.float64)).sum(axis=1), 1, atol=1e-5)
+    for context, losses in zip(contexts, whole, strict=True):
+        ((scores,),) = model.score([Query(context, (ids(42),))])
+        assert scores.losses[0] == pytest.approx(
+            losses[42], abs=1e-2 if precision == "bf16" else 1e-5
+        )

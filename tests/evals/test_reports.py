@@ -26,17 +26,23 @@ SUITE = Suite(
 GOLD = [0, 0, 0, 0, 0, 0, 1, 1, 1, 1]
 
 
-class Last(FakeModel):
-    """Takes the last option."""
+class Ordered(FakeModel):
+    """Takes the first option, or with a negative `step` the last."""
+
+    step = 1.0
 
     def score(self, queries):
         return [
             [
-                TokenScores(np.full(len(a), 9.0 - place, np.float32), a)
+                TokenScores(np.full(len(a), 9.0 + self.step * place, np.float32), a)
                 for place, a in enumerate(query.continuations)
             ]
             for query in queries
         ]
+
+
+class Last(Ordered):
+    step = -1.0
 
 
 @pytest.fixture
@@ -48,7 +54,7 @@ def two_runs(tmp_path, monkeypatch):
     rows = [{"query": f"q{i}", "choices": ["a", "b"], "gold": g} for i, g in enumerate(GOLD)]
     write_rows(tmp_path / "data/copa.jsonl", rows)
     monkeypatch.setattr(running, "CHUNK_ROWS", 3)
-    for name, model in (("first", FakeModel()), ("last", Last())):
+    for name, model in (("first", Ordered()), ("last", Last())):
         run(model, suite=SUITE, data=tmp_path / "data", out=tmp_path / name)
     return open_run(str(tmp_path / "first")), open_run(str(tmp_path / "last"))
 

@@ -44,11 +44,15 @@ def test_the_record_says_what_was_measured(data, tmp_path):
         ("copa", False),
         ("boolq", False),
     ]
-    # the fake takes the first of two equal options, which is right in 6 of 10 rows
-    assert [score.value for score in record.results.tasks] == [0.6, 0.6]
-    assert all(0.1 < score.stderr < 0.2 for score in record.results.tasks)
-    assert record.results.aggregates["both"].value == pytest.approx(0.6)
-    assert record.counts == {"questions": 20, "questions_with_duplicated_options": 0}
+    # the fake tells two equal options not apart: that earns half, though the first is right in 6
+    assert [score.value for score in record.results.tasks] == [0.5, 0.5]
+    assert [score.stderr for score in record.results.tasks] == [0, 0]
+    assert record.results.aggregates["both"].value == pytest.approx(0.5)
+    assert record.counts == {
+        "questions": 20,
+        "questions_with_duplicated_options": 0,
+        "checked_distributions": 0,  # the fake cannot show any
+    }
     stored = (tmp_path / "out/record.json").read_bytes()
     assert parse_record(stored, source="record") == record
 
@@ -66,7 +70,8 @@ def test_a_finished_run_is_not_asked_again(data, tmp_path):
     first, second = FakeModel(), FakeModel()
     one = run(first, suite=SUITE, data=data, out=tmp_path / "out")
     assert run(second, suite=SUITE, data=data, out=tmp_path / "out") == one
-    assert (first.num_questions, second.num_questions) == (20, 0)
+    # ten questions of two tasks, each behind another context and with its options rotated too
+    assert (first.num_questions, second.num_questions) == (20 + 40, 0)
 
 
 def test_an_interrupted_run_continues_at_the_chunk_where_it_stopped(data, tmp_path):
@@ -80,7 +85,7 @@ def test_an_interrupted_run_continues_at_the_chunk_where_it_stopped(data, tmp_pa
         run(Dying(), suite=SUITE, data=data, out=tmp_path / "out")
     model = FakeModel()
     record = run(model, suite=SUITE, data=data, out=tmp_path / "out")
-    assert model.num_questions == 12
+    assert model.num_questions == 12 + 40  # what was left, and the controls
     whole = run(FakeModel(), suite=SUITE, data=data, out=tmp_path / "other")
     assert record.id == whole.id
 

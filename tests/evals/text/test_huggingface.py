@@ -106,3 +106,12 @@ def test_a_saved_model_is_loaded_with_its_limits(tmp_path):
 def test_a_folder_without_a_model_is_named(tmp_path):
     with pytest.raises(ValueError, match="cannot load"):
         load(tmp_path, device="cpu")
+
+
+def test_the_whole_distribution_has_the_losses_that_are_scored():
+    model = HuggingFaceLM(llama(), tokenizer())
+    query = queries()[1]
+    [whole] = model.next_losses([query.context])
+    ((scores, *_),) = model.score([query])
+    assert np.exp(-whole.astype(np.float64)).sum() == pytest.approx(1, abs=1e-5)
+    assert scores.losses[0] == pytest.approx(whole[query.continuations[0][0]], abs=1e-5)

@@ -139,7 +139,9 @@ def test_generation_ends_where_the_reference_ends_it(tmp_path):
 
 def test_a_loss_that_is_not_a_number_names_task_and_row(tmp_path):
     write_rows(tmp_path / "t.jsonl", ROWS)
-    with pytest.raises(ModelError, match=r"task t, row 2: the model gives a loss that is not a"):
+    with pytest.raises(
+        ModelError, match=r"task t, row 2: for option 0 the model gives a loss that is not a number"
+    ):
         answer(make_task(), tmp_path, FakeModel(loss=float("nan")), [2])
 
 

@@ -43,11 +43,14 @@ def test_a_task_without_a_row_count_is_named(tmp_path):
 
 
 def accuracy_by_hand(task, rows):
-    """What FakeModel scores: the first option, even ids, and the answer "4" to everything."""
+    """What FakeModel scores: a guess among its equal options, even ids, "4" to everything."""
     by_category = defaultdict(list)
     for row in rows:
         if "gold" in row:
-            right = row["gold"] == 0
+            options = row.get("choices") or row["context_options"]
+            ids = [FakeModel().tokenise([f" {option}"])[0][0] for option in options]
+            first = ids.index(ids[row["gold"]])  # equal ids are one option, the first of them
+            right = (first == row["gold"]) / len(set(ids))
         elif "answer" in row:
             labels = {row["answer"].strip().lower(), *map(str.lower, row.get("aliases", []))}
             right = bool(labels & {"4", "", "a", "the"})

@@ -1,0 +1,224 @@
+"""Tests that a test works: what is left of a score when the thing it should use is taken away.
+
+    context swapped    a question is asked behind the context of another (choices, generation)
+    options rotated    the same options in another order: nothing should be lost
+    images shuffled    each image is given the label or the captions of another (from the log alone)
+    captions shuffled  the same for the texts of a retrieval task
+
+A sample of the questions, chosen by the hash of the data and the row, so that nobody chooses them.
+A drop whose 95% interval holds zero means: this score does not use the context (or the image).
+`check_probabilities` asks for the whole distribution at a few places, which must sum to 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from evals.models import Distributions, Ids, LanguageModel, ModelError, Query
+from evals.tasks import Item, Task, TaskData, kind_of
+from evals.text.language import Prompts
+from evals.text.prompts import as_ids
+from evals.text.token_loss import mask_sequence
+from pipelines.records import Control
+
+SAMPLE = 64  # questions a control asks; a drop of 0.2 in accuracy is seen at about 95%
+GENERATED = 16  # generation costs a hundred times a choice
+POSITIONS = 2  # places of each task where probabilities are summed
+SUM_TOLERANCE = 1e-3  # float32 exponentials over a vocabulary of 50,000
+LOSS_TOLERANCE = 0.1  # nats between two ways to one loss in bf16; fp32 agrees to 1e-4
+TWO_SIDED = 1.959964  # the normal's 97.5% point
+PREFIX = 64  # tokens of a document in front of a checked position
+
+
+def chosen_rows(data: TaskData, number: int, *, what: str) -> list[int]:
+    """`number` rows by hash of the data's identity and their place, in order."""
+
+    def key(row: int) -> bytes:
+        return hashlib.sha256(f"{what} {data.identity} {row}".encode()).digest()
+
+    return sorted(sorted(range(data.num_rows), key=key)[:number])
+
+
+def controls_of(
+    task: Task, data: TaskData, model: Any, *, window: int, log: pa.Table
+) -> list[Control]:
+    """The controls of one task; none for kinds that have nothing to take away (perplexity)."""
+    if task.kind.startswith("image_"):
+        return image_controls(task, log)
+    if task.kind not in ("multiple_choice", "schema", "language_modeling", "generation"):
+        return []
+    number = GENERATED if task.kind == "generation" else SAMPLE
+    rows = chosen_rows(data, number, what="control")
+    if len(rows) < 2:
+        return []
+    own = _credits(task, log, rows)
+    swapped = _asked(task, data, rows, _swapped(task, data.items, rows), model, window)
+    found = [_control(task, "context swapped", own, swapped)]
+    if task.kind == "multiple_choice":
+        rotated = [_rotated(data.items[row]) for row in rows]
+        found.append(
+            _control(task, "options rotated", own, _asked(task, data, rows, rotated, model, window))
+        )
+    return found
+
+
+def _asked(
+    task: Task,
+    data: TaskData,
+    rows: Sequence[int],
+    changed: Sequence[Item],
+    model: Any,
+    window: int,
+) -> npt.NDArray[np.float64]:
+    """What the changed questions earn, asked in the places of the unchanged ones."""
+    items = list(data.items)
+    for row, item in zip(rows, changed, strict=True):
+        items[row] = item
+    answer = kind_of(task.kind).answer(
+        task, TaskData(tuple(items), data.sha256, data.verified), rows, model, window=window
+    )
+    return _credits(task, answer, rows)
+
+
+def _credits(task: Task, log: pa.Table, rows: Sequence[int]) -> npt.NDArray[np.float64]:
+    earned = kind_of(task.kind).tally(task, log).numerator
+    place = {row: number for number, row in enumerate(log["row"].to_pylist())}
+    return np.array([earned[place[row]] for row in rows])
+
+
+def _swapped(task: Task, items: Sequence[Item], rows: Sequence[int]) -> list[Item]:
+    """Each question behind the context of the next one; of a schema, with its continuation."""
+    others = [items[row] for row in (*rows[1:], rows[0])]
+    own = [items[row] for row in rows]
+    if task.kind == "schema":
+        return [replace(a, answer=b.answer) for a, b in zip(own, others, strict=True)]
+    return [
+        replace(a, context=b.context or a.context, reasoning=b.reasoning)
+        for a, b in zip(own, others, strict=True)
+    ]
+
+
+def _rotated(item: Item) -> Item:
+    assert item.gold is not None
+    count = len(item.options)
+    return replace(item, options=(*item.options[1:], item.options[0]), gold=(item.gold - 1) % count)
+
+
+def image_controls(task: Task, log: pa.Table) -> list[Control]:
+    """From the log alone: whoever has the log computes the same."""
+    if task.kind == "image_classification":
+        gold, predicted = log["gold"].to_numpy(), log["predicted"].to_numpy()
+        right = (predicted == gold).astype(np.float64)
+        if len(gold) < 2:
+            return []
+        other = _of_next(task, gold, predicted)
+        return [_control(task, "images shuffled", right, other)]
+    if task.kind != "image_retrieval":
+        return []
+    side = log["side"].to_numpy(zero_copy_only=False) == "text"
+    gold, predicted = log["gold"].to_numpy()[side], log["predicted"].to_numpy()[side]
+    if len(gold) < 2:
+        return []
+    right = (log["rank"].to_numpy()[side] == 0).astype(np.float64)
+    return [_control(task, "captions shuffled", right, _of_next(task, gold, predicted))]
+
+
+def _of_next(
+    task: Task, gold: npt.NDArray[Any], predicted: npt.NDArray[Any]
+) -> npt.NDArray[np.float64]:
+    """What the answers earn with the right ones of the next question, in an order by hash."""
+    hashes = [hashlib.sha256(f"{task.name} {row}".encode()).digest() for row in range(len(gold))]
+    order = np.array(sorted(range(len(gold)), key=hashes.__getitem__))
+    earned = np.empty(len(gold))
+    earned[order] = predicted[order] == np.roll(gold[order], 1)
+    return earned
+
+
+def _control(
+    task: Task, name: str, own: npt.NDArray[np.float64], other: npt.NDArray[np.float64]
+) -> Control:
+    """The drop with its 95% interval, paired over the questions.
+
+    With n questions whose answers never differ, the true drop may still be up to 3 / n (the rule of
+    three), so an interval is never a point.
+    """
+    apart = own - other
+    error = float(apart.std(ddof=1)) / math.sqrt(len(apart))
+    reach = max(TWO_SIDED * error, 3 / len(apart))
+    drop = float(apart.mean())
+    return Control.model_validate(
+        {
+            "task": task.name,
+            "name": name,
+            "num_items": len(own),
+            "score": float(own.mean()),
+            "control": float(other.mean()),
+            "drop": drop,
+            "low": drop - reach,
+            "high": drop + reach,
+        }
+    )
+
+
+# ---- probabilities
+
+
+def check_probabilities(task: Task, data: TaskData, model: Any, *, window: int) -> int:
+    """Sum the model's probabilities at a few places of a task; returns how many.
+
+    The distribution must sum to 1, and its loss of the token that follows must be the one that
+    `score` gives there. 0 for tasks over images, and for models that cannot show distributions.
+    ModelError says where they do not fit.
+    """
+    if task.kind.startswith("image_") or not isinstance(model, Distributions):
+        return 0
+    assert isinstance(model, LanguageModel)
+    places = []
+    for row in chosen_rows(data, POSITIONS, what="probabilities"):
+        places += [(row, *place) for place in _place(task, data, row, model, window)]
+    if not places:
+        return 0
+    distributions = model.next_losses([context for _, context, _ in places])
+    asked = model.score([Query(context, (as_ids([token]),)) for _, context, token in places])
+    for (row, _, token), losses, scores in zip(places, distributions, asked, strict=True):
+        total = float(np.exp(-losses.astype(np.float64)).sum())
+        if not abs(total - 1) <= SUM_TOLERANCE:
+            raise ModelError(
+                f"task {task.name}, row {row}: the model's probabilities of the next token sum to "
+                f"{total:.6g} over {len(losses)} ids, not to 1; its losses are no cross-entropies"
+            )
+        apart = abs(float(losses[token]) - float(scores[0].losses[0]))
+        if not apart <= LOSS_TOLERANCE:
+            raise ModelError(
+                f"task {task.name}, row {row}: the model gives a loss of "
+                f"{float(scores[0].losses[0]):.6g} where its own probabilities say "
+                f"{float(losses[token]):.6g}"
+            )
+    return len(places)
+
+
+def _place(
+    task: Task, data: TaskData, row: int, model: LanguageModel, window: int
+) -> list[tuple[Ids, int]]:
+    """A context of a row and the token that follows it; none where nothing follows."""
+    item = data.items[row]
+    if task.kind == "perplexity":
+        ids = model.tokenise([item.context])[0][: min(PREFIX, window)]
+        return [(as_ids([model.document_start, *ids[:-1]]), int(ids[-1]))]
+    if task.kind == "token_loss":
+        fed, scored = mask_sequence(
+            item.ids, mask_left=task.mask_left, mask_single=task.mask_single
+        )
+        places = np.flatnonzero(scored)
+        return [(fed[: places[0]], int(fed[places[0]]))] if len(places) else []
+    [request] = Prompts(task, data.items, model).requests([row], window=window)
+    option = request.options[0]
+    return [(option.context, int(option.answer[0] if len(option.answer) else option.context[-1]))]

@@ -1,0 +1,75 @@
+"""Which data of a task is the data: its identity, how many questions it has, and their answers.
+
+`pins.yaml` beside this file lists what is known, one task a line:
+
+    arc_easy: {identity: <sha256>, rows: 2376, truth: <sha256>}
+
+`identity` is the hash of the task's canonical rows (`evals.tasks.identity_of`, and for images
+`PictureData.identity`), so another file format of the same questions is the same data. `truth` is
+the hash of what an evaluation's log repeats of the data (`truth_of`): a judge who has the log alone
+sees whether its right answers, byte counts and rows are those of the pinned data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+from pydantic import Field
+
+from pipelines.records import Frozen, canonical_json
+
+PINS = Path(__file__).parent / "pins.yaml"
+TRUTH = {
+    "multiple_choice": ("row", "category", "gold"),
+    "schema": ("row", "category", "gold"),
+    "language_modeling": ("row", "category"),
+    "generation": ("row", "category"),
+    "perplexity": ("row", "category", "num_bytes"),
+    "token_loss": ("row", "num_tokens"),
+    "image_classification": ("row", "key", "gold", "metadata"),
+    "image_retrieval": ("row", "side", "gold"),
+    "image_association": ("row", "cue", "candidates", "gold"),
+    "image_attributes": ("row", "key", "metadata"),
+}
+"""The columns of a log that are the data's, by kind of task; a model cannot change them."""
+
+
+class Pin(Frozen):
+    """What is known of one task's data."""
+
+    identity: str = Field(pattern="^[0-9a-f]{64}$")
+    rows: int = Field(gt=0, description="rows of its log")
+    truth: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+@cache
+def pins() -> dict[str, Pin]:
+    """The pins that come with this version, by task."""
+    told = yaml.safe_load(PINS.read_text(encoding="utf-8")) or {}
+    return {name: Pin.model_validate(value) for name, value in told.items()}
+
+
+def pin_of(task: str) -> Pin | None:
+    """The pin of a task; None where no data of it is recorded."""
+    return pins().get(task)
+
+
+def truth_table(kind: str, log: pa.Table) -> pa.Table:
+    """What a log repeats of the data, in order of the rows."""
+    columns = [name for name in TRUTH[kind] if name in log.column_names]
+    return log.select(columns).take(pc.sort_indices(log["row"]))
+
+
+def truth_of(kind: str, log: pa.Table) -> str:
+    """sha256 over the canonical JSON of each row of `truth_table`, one in a line."""
+    table = truth_table(kind, log)
+    state = hashlib.sha256(canonical_json(table.column_names) + b"\n")
+    for batch in table.to_batches(max_chunksize=4096):
+        for row in batch.to_pylist():
+            state.update(canonical_json(list(row.values())) + b"\n")
+    return state.hexdigest()
