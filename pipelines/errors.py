@@ -23,6 +23,7 @@
         ├── WorkerLost                  pipelines.execution.executors
         ├── StorageError                pipelines.storage.base (also an OSError)
         ├── DeterminismError            pipelines.storage.base
+        ├── TokenizerError              pipelines.text.bpe
         ├── ModelError                  evals.models
         └── TrainingError, Interrupted
 

@@ -34,6 +34,7 @@ BUILTIN = (
     "pipelines.text.rewrites",
     "pipelines.text.stackexchange",
     "pipelines.text.substrings",
+    "pipelines.text.tokens",
     "pipelines.text.urls",
     "pipelines.dedup.exact",
     "pipelines.dedup.minhash",

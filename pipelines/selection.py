@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import xxhash
-from pydantic import Field, PrivateAttr
+from pydantic import Field
 
 from pipelines.batch import Batch
-from pipelines.operators import AssetFolder, Modifier, Select
+from pipelines.operators import Select
 from pipelines.schema import ROW, TEXT
 
 
@@ -59,27 +58,3 @@ class HashSample(Select, name="hash_sample"):
         values = batch.column(self.column).to_pylist()
         hashes = [xxhash.xxh3_64_intdigest(seed + str(v).encode()) >> 11 for v in values]
         return np.array(hashes, dtype=np.float64) / float(1 << 53)
-
-
-class TokenCount(Modifier, name="token_count"):
-    """Add `num_tokens`: how many tokens a tokenizer makes of the text."""
-
-    tokenizer: str = Field(description="asset: a tokenizer.json")
-    _tokenizer: Any = PrivateAttr(None)
-
-    def writes(self) -> Mapping[str, pa.DataType]:
-        return {"num_tokens": pa.int64()}
-
-    def assets(self) -> tuple[str, ...]:
-        return (self.tokenizer,)
-
-    def load(self, assets: AssetFolder) -> None:
-        from tokenizers import Tokenizer
-
-        self._tokenizer = Tokenizer.from_file(str(assets.path(self.tokenizer)))
-
-    def modify(self, batch: Batch) -> Mapping[str, pa.Array]:
-        encoded = self._tokenizer.encode_batch_fast(
-            batch.text.to_pylist(), add_special_tokens=False
-        )
-        return {"num_tokens": pa.array([len(one.ids) for one in encoded], type=pa.int64())}

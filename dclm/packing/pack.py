@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import BinaryIO, Literal
 
 import numpy as np
@@ -381,8 +382,10 @@ def _documents(unit: _Unit) -> Iterator[NDArray[np.unsignedinteger]]:
                     f"{where}, row {number + texts.index(None)}: the text is null; a data set's "
                     "documents have text, so drop such rows when curating"
                 )
-            for ids in encoder.encode(texts):
-                yield np.array([*ids, plan.tokenizer.end_of_text], plan.dtype)
+            ids, offsets = encoder.encode_flat(texts)
+            ids = np.insert(ids.astype(plan.dtype), offsets[1:], plan.tokenizer.end_of_text)
+            for row, (begin, end) in enumerate(pairwise(offsets.tolist())):
+                yield ids[begin + row : end + row + 1]
             number += len(texts)
 
 

@@ -5,31 +5,30 @@ however the file is written. Two are known by name: `tiny-bpe`, part of this pac
 `gpt-neox-20b` (Black et al. 2022), which every larger scale uses. DCLM's own `.tiktoken` file of
 the latter gives other ids on runs of spaces and on text that is not NFC, so it is not used.
 
-kitoken, where it is installed, encodes five times as fast with equal ids on most text. The texts on
-which it is known to differ go to `tokenizers`, and so does everything if it fails the check that is
-made when it loads.
+Ids are those of the `tokenizers` library, by the fastest library that gives them
+(`pipelines.text.bpe`). A special token written in a document becomes its id, as in DCLM.
 """
 
 from __future__ import annotations
 
 import hashlib
-import logging
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import orjson
 import tokenizers
+from numpy.typing import NDArray
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from dclm.recipe import TokenizerSpec
 from pipelines.assets.catalogue import AssetError, Assets, cache_folder
 from pipelines.records import JSON, AssetRef
-
-log = logging.getLogger(__name__)
+from pipelines.text.bpe import BatchEncoder, Ids
 
 ASSETS = Path(__file__).parents[1] / "assets"
 END_OF_TEXT, PADDING = "<|endoftext|>", "<|padding|>"
@@ -46,9 +45,8 @@ class Tokenizer:
         self.name = name
         self.data = canonical(data, source=source)
         self.sha256 = hashlib.sha256(self.data).hexdigest()
-        self._exact = tokenizers.Tokenizer.from_str(self.data.decode())
-        self.num_ids = max(self._exact.get_vocab().values()) + 1
-        self._fast = _fast_encoder(self.data, self._exact)
+        self._encoder = BatchEncoder(self.data)
+        self.num_ids = max(self._encoder.exact.get_vocab().values()) + 1
 
     @property
     def ref(self) -> AssetRef:
@@ -57,71 +55,16 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text; no token is added before or after."""
-        rows: list[list[int] | None] = [None] * len(texts)
-        slow = []
-        for index, text in enumerate(texts):
-            if self._fast is not None and not _SLOW.search(text):
-                rows[index] = self._fast(text)
-            else:
-                slow.append(index)
-        encodings = self._exact.encode_batch_fast(
-            [texts[index] for index in slow], add_special_tokens=False
-        )
-        for index, encoding in zip(slow, encodings, strict=True):
-            rows[index] = encoding.ids
-        return [row for row in rows if row is not None]
+        ids, offsets = self._encoder.encode(texts)
+        return [ids[begin:end].tolist() for begin, end in pairwise(offsets.tolist())]
+
+    def encode_flat(self, texts: Sequence[str]) -> tuple[Ids, NDArray[np.int64]]:
+        """The same as one array, and the offsets of each text in it: one more than texts."""
+        return self._encoder.encode(texts)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of these ids, special tokens included."""
-        return str(self._exact.decode(list(ids), skip_special_tokens=False))
-
-
-# Where kitoken 0.11 and tokenizers 0.23 part. (1) A contraction after white space other than a
-# space: "\n's" is ["\n", "'s"] by the pattern of GPT-2. (2) Combining marks whose class differs
-# between their versions of Unicode, which changes NFC; so every character outside the blocks below
-# counts as slow. Inside them all characters were compared between marks of other classes.
-_SLOW = re.compile(
-    r"'(?<=[^\S ]')(?:[stmd]|re|ve|ll)"
-    r"|[^\x00-\u0482\u1e00-\u20cf\u2100-\u2bff\u3000-\u3029\u3030-\u3098\u309b-\ua4ff"
-    r"\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef\U0001f000-\U0001faff]"
-)
-
-_CHECKS = (
-    "The cat's 3 mats -- aren't they?\n\n\tdef f(x):\n        return  x ** 2   # ok ",
-    "a  b   c    d" + " " * 25 + "e" + " " * 60 + "\r\n \n  \n\u00a0\u3000\u2028x",
-    "I'm you're we've he'll she'd 'S 'LL ''s s' O'Neil 's\t't",
-    "e\u0301 \u1100\u1161 A\u030a \u0344 \ufb01 \u212b \u00df \u017f \u01c5 \u0130",
-    "\u4e2d\u6587\uff0c\u65e5\u672c\u8a9e\u3067\u3059\u3002 \ud55c\uad6d\uc5b4 \u0440\u0443\u0441",
-    "\U0001f600\U0001f468\u200d\U0001f469 <|endoftext|>a<|padding|> \x00\x1f\x7f\x85\ufeff",
-    "1234567890 3.14e-10 \u0661\u0662 \u00bd \u2167 x\u00b2 http://a.b/c?d=e&f=%20#g_h",
-    "",
-    " ",
-    "\n",
-)
-
-
-def _fast_encoder(data: bytes, exact: tokenizers.Tokenizer) -> Callable[[str], list[int]] | None:
-    """kitoken with the same vocabulary, or None where it is missing or not equal."""
-    try:
-        from kitoken import Kitoken
-    except ImportError:
-        return None
-    fast = Kitoken.from_tokenizers(data)
-
-    def encode(text: str) -> list[int]:
-        return list(fast.encode(text, True))
-
-    for text in _CHECKS:
-        if _SLOW.search(text):
-            continue
-        if encode(text) != exact.encode(text, add_special_tokens=False).ids:
-            log.warning(
-                "kitoken %s and tokenizers disagree on %r; encoding with tokenizers alone",
-                metadata.version("kitoken"),
-                text,
-            )
-            return None
-    return encode
+        return str(self._encoder.exact.decode(list(ids), skip_special_tokens=False))
 
 
 def canonical(data: bytes, *, source: str) -> bytes:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import gzip
 import json
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import data_sets
+import fastokens
+import numpy as np
 import pytest
 import tokenizers
 
 from dclm.packing import tokenizer
 from dclm.packing.tokenizer import Tokenizer
 from dclm.recipe import TokenizerSpec, load_recipe, recipe_names
+from pipelines.text import bpe
+from pipelines.text.bpe import BatchEncoder
 
 
 def neox(fixtures: Path) -> Path:
@@ -90,12 +95,10 @@ def test_neox_ids_on_web_pages_equal_tokenizers(fixtures: Path, data: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.parity
-def test_every_character_of_the_fast_path_equals_tokenizers(fixtures: Path) -> None:
+def test_every_character_of_unicode_equals_tokenizers(fixtures: Path) -> None:
     """Between marks of other classes, and before a contraction: where libraries differ."""
-    points = [n for n in range(0x20000) if not 0xD800 <= n < 0xE000]
-    characters = [chr(n) for n in points if not tokenizer._SLOW.search(chr(n))]
-    assert len(characters) > 40_000
-    for template in ("a\u0357{}\u0323b", "{}\u0301", "x {}'s"):
+    characters = [chr(n) for n in range(0x30000) if not 0xD800 <= n < 0xE000]
+    for template in ("a\u0357{0}\u0323b", "x {0}'s{0}"):
         assert_equal(neox(fixtures), [template.format(c) for c in characters])
 
 
@@ -164,18 +167,68 @@ def test_file_that_is_no_tokenizer_is_named(data: bytes) -> None:
         tokenizer.canonical(data, source="mine.json")
 
 
-def test_ids_stay_equal_where_the_fast_library_disagrees(monkeypatch, caplog) -> None:
-    """A fast library that errs on the check at loading is not used at all."""
-    kitoken = pytest.importorskip("kitoken")
+class Wrong:
+    """fastokens with a fault: one id more in each text that holds `bad`."""
 
-    class Wrong:
-        @staticmethod
-        def from_tokenizers(data: bytes) -> Wrong:
-            return Wrong()
+    bad = ""
 
-        def encode(self, text: str, special: bool) -> list[int]:
-            return [7]
+    def __init__(self, real) -> None:
+        self.real = real
 
-    monkeypatch.setattr(kitoken, "Kitoken", Wrong)
+    @classmethod
+    def from_json_str(cls, data: str) -> Wrong:
+        return cls(REAL.from_json_str(data))
+
+    def encode(self, text: str):
+        from types import SimpleNamespace
+
+        return SimpleNamespace(
+            ids=[*self.real.encode(text).ids, *([7] if self.bad in text else [])]
+        )
+
+    def encode_batch_flat(self, texts: list[str]) -> tuple[bytes, bytes]:
+        rows = [self.encode(text).ids for text in texts]
+        ids = np.array([token for row in rows for token in row], np.uint32)
+        ends = np.cumsum([0, *map(len, rows)]).astype(np.uint64)
+        return ids.tobytes(), ends.tobytes()
+
+
+REAL = fastokens.Tokenizer
+
+
+def test_a_library_that_errs_on_the_check_at_loading_is_not_used(monkeypatch, caplog) -> None:
+    monkeypatch.setattr(fastokens, "Tokenizer", Wrong)
     assert_equal(tokenizer.ASSETS / "tiny-bpe.json", hostile(50))
     assert "disagree on" in caplog.text
+    encoder = BatchEncoder((tokenizer.ASSETS / "tiny-bpe.json").read_bytes())
+    assert encoder.library == "tokenizers"
+
+
+def test_a_library_that_errs_later_is_caught_by_the_sample(monkeypatch) -> None:
+    monkeypatch.setattr(Wrong, "bad", "zebra")
+    monkeypatch.setattr(fastokens, "Tokenizer", Wrong)
+    encoder = BatchEncoder((tokenizer.ASSETS / "tiny-bpe.json").read_bytes())
+    assert encoder.library == "fastokens"
+    texts = [f"the zebra number {n} of many" for n in range(40_000)]
+    sampled = [text for text in texts if bpe._is_sampled(text)]
+    assert 2 < len(sampled) < 40, "about one in 4,096"
+    encoder.encode([text for text in texts if text not in sampled])
+    with pytest.raises(bpe.TokenizerError, match=r"other ids for the text that begins 'the zebra"):
+        encoder.encode(sampled)
+
+
+def test_texts_keep_their_places_over_several_calls(monkeypatch) -> None:
+    monkeypatch.setattr(bpe, "CALL_CHARACTERS", 10)
+    encoder = BatchEncoder((tokenizer.ASSETS / "tiny-bpe.json").read_bytes())
+    texts = ["", "one two three four", "a", "", "b" * 30, "c d", ""]
+    ids, offsets = encoder.encode(texts)
+    assert ids.dtype == np.uint32
+    assert encoder.exact.decode_batch([ids[a:b].tolist() for a, b in pairwise(offsets)]) == texts
+    assert encoder.counts([]).tolist() == []
+    assert encoder.counts(["", "x"]).tolist() == [0, 1]
+
+
+def test_a_special_token_in_a_text_becomes_its_id_as_in_the_reference() -> None:
+    ours = Tokenizer((tokenizer.ASSETS / "tiny-bpe.json").read_bytes(), name="x", source="x")
+    [ids] = ours.encode(["a<|endoftext|>b"])
+    assert ids == [*ours.encode(["a"])[0], 0, *ours.encode(["b"])[0]]
