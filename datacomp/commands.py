@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -227,6 +227,10 @@ def pack(
     webp_quality: Annotated[
         int, typer.Option(min=1, max=100, help="Of pictures that are blurred.")
     ] = 100,
+    repeats: Annotated[
+        Literal["all", "first"],
+        typer.Option(help="With --subset: samples whose uid was there before, as the reference."),
+    ] = "all",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Empty the folder of other work first.")
     ] = False,
@@ -276,6 +280,7 @@ def pack(
         map_tasks=map_tasks,
         shard_size=shard_size,
         group_shards=group_shards,
+        repeats=repeats,
         overwrite=overwrite,
         quarantine=quarantine,
         dry_run=dry_run,
@@ -290,7 +295,13 @@ def pack(
         ("uids of the list that no sample has", done.missing),
         *((f"left out: {reason}", number) for reason, number in done.skipped.items()),
     ]
+    if done.repeated:
+        rows.append(("written although their uid was there before", done.repeated))
+    if done.bad_boxes:
+        rows.append(("face boxes outside the image, or none", done.bad_boxes))
     out(table(rows, header=("what", "number")))
+    if done.processed_count and not done.output_count:
+        say("nothing was written: none of the uids of the list is in these tars")
 
 
 @app.command("register-shards")

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pipelines import kernels
 from pipelines.execution.progress import step as progress_step
 from pipelines.formats.pool import Pool
-from pipelines.image_text.clusters import features_of
+from pipelines.image_text.clusters import features_of, finite_rows
 from pipelines.images.pairs import read_table
 from pipelines.records import AssetRecord, AssetWork, File, made_by, now, sha256_file
 from pipelines.storage.base import write_bytes
@@ -40,10 +40,16 @@ def train_centroids(
     """Write centroids (clusters, dim) float32 as .npy, with the record of the asset beside.
 
     `sample` is the share of rows that is used, by a hash of seed and row; the features of the
-    sample are held in memory. ValueError where there are fewer rows than clusters.
+    sample are held in memory. Rows with NaN or infinity are left out and counted. ValueError where
+    there are fewer rows than clusters.
     """
     started = now()
     rows = sample_features(pool, features, sample=sample, seed=seed)
+    good = finite_rows(rows)
+    counts = {"rows": int(good.sum())}
+    if counts["rows"] < len(rows):
+        counts["rows_without_numbers"] = len(rows) - counts["rows"]
+        rows = rows[good]
     if len(rows) < clusters:
         raise ValueError(
             f"{pool.uri} gives {len(rows)} rows of {features} at a sample of {sample}, fewer than "
@@ -68,7 +74,7 @@ def train_centroids(
         ),
         parents={"pool": pool.record.id},
         outputs=[File(name=out.name, sha256=sha256_file(out), num_bytes=out.stat().st_size)],
-        counts={"rows": len(rows)},
+        counts=counts,
         made_by=made_by(started, figures={"mean_squared_distance": spread[-1]}),
     )
     write_bytes(LocalStore(out.parent), f"{out.name}.record.json", record.to_json())

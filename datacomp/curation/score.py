@@ -30,7 +30,9 @@ from pipelines.formats.uid_lists import look_up
 from pipelines.formats.uid_subset import bucket_of
 from pipelines.formats.writers import write_table
 from pipelines.image_text.scores import INDEX
-from pipelines.images.pairs import UID, read_table
+from pipelines.images.pairs import UID, read_uids
+from pipelines.images.reshard import is_tar
+from pipelines.images.sample_json import read_json
 from pipelines.records import (
     AssetRecord,
     AssetRef,
@@ -121,7 +123,7 @@ def score(
     """
     started = now()
     store, source = open_store(out), open_store(tars)
-    names = [entry.name for entry in source.list() if entry.name.endswith(".tar")]
+    names = [entry.name for entry in source.list() if is_tar(entry.name)]
     sizes = {entry.name: entry.num_bytes for entry in source.list()}
     if not names:
         raise PoolError(f"there are no tars of pictures below {source.uri}; name them with --tars")
@@ -320,8 +322,8 @@ def _pair(data: memoryview, sample: Sequence[Member]) -> _Pair:
     key = sample[0].key.decode("utf-8", "replace")
     picture = next((parts[suffix] for suffix in PICTURE if suffix in parts), None)
     try:
-        uid = orjson.loads(parts["json"])[UID]
-    except (KeyError, TypeError, orjson.JSONDecodeError):
+        uid = read_json(parts["json"])[UID]
+    except (KeyError, TypeError, ValueError):
         uid = None
     fault = None
     if picture is None:
@@ -346,12 +348,12 @@ def run_table(task: TableTask, store: Store) -> Done:
     """(uid, row) of every row of a table that has a uid."""
     highs, lows, rows = [], [], []
     total = 0
-    for batch in read_table(open_store(task.tables), task.table, [UID]):
-        high, low, bad = kernels.uids.parse(batch.column(UID))
+    for uids, places in read_uids(open_store(task.tables), task.table):
+        high, low, bad = kernels.uids.parse(uids)
         highs.append(high[~bad])
         lows.append(low[~bad])
-        rows.append(batch.rows[~bad])
-        total += batch.num_rows
+        rows.append(places[~bad])
+        total += len(uids)
     leading = np.concatenate(highs)
     columns: list[npt.NDArray[Any]] = [leading, np.concatenate(lows), np.concatenate(rows)]
     parts = bucket_of(leading, task.buckets)

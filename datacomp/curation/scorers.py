@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal, Protocol
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from pipelines.images.decode import DECODE_ERRORS, fault_of, open_image, rgb
 from pipelines.records import Frozen, digest
 
 Floats = npt.NDArray[np.float64]
@@ -84,10 +84,12 @@ def phash(pictures: Sequence[bytes], captions: Sequence[str]) -> Floats:
     found = np.zeros(len(pictures))
     for number, data in enumerate(pictures):
         try:
-            with Image.open(io.BytesIO(data)) as picture:
-                grey = picture.convert("L").resize((HASH_SIDE, HASH_SIDE), Image.Resampling.BOX)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise PictureFault(number, str(error)) from None
+            with open_image(data) as picture:
+                eight_bits = picture.mode not in ("F", "I") and not picture.mode.startswith("I;")
+                grey = (picture if eight_bits else rgb(picture)).convert("L")
+                grey = grey.resize((HASH_SIDE, HASH_SIDE), Image.Resampling.BOX)
+        except DECODE_ERRORS as error:
+            raise PictureFault(number, fault_of(error)) from None
         low = (_DCT @ np.asarray(grey, np.float64) @ _DCT.T)[:7, :7].reshape(-1)[1:]
         bits = low > np.median(low)
         found[number] = int(np.packbits(bits, bitorder="big").tobytes().hex(), 16)

@@ -65,7 +65,14 @@ def pack_dataset(
     if before is not None:
         return before
     place = tars or find_tars(record)
-    packed = reshard.pack(place, subset, out=out, map_tasks=map_tasks, shard_size=recipe.shard_size)
+    packed = reshard.pack(
+        place,
+        subset,
+        out=out,
+        map_tasks=map_tasks,
+        shard_size=recipe.shard_size,
+        repeats="first",
+    )
     if not packed.output_count:
         raise PackError(
             f"none of the {record.counts['rows_out']:,} uids of {dataset} is in the tars of {place}"
@@ -112,7 +119,7 @@ def find_tars(record: DatasetRecord) -> str:
     beside = tables.rpartition("/")[0]
     places = [f"{tables}/{SHARDS_FOLDER}", f"{beside}/{SHARDS_FOLDER}", tables]
     for place in places:
-        if any(entry.name.endswith(".tar") for entry in open_store(place).list()):
+        if any(reshard.is_tar(entry.name) for entry in open_store(place).list()):
             return place
     raise PackError(
         f"the pool in {tables} has no tars (looked in {', '.join(places)}); fetch its pictures "
@@ -137,7 +144,7 @@ def register_shards(folder: str, *, recipe: Recipe) -> PackedRecord:
     if store.exists(RECORD):
         raise PackError(f"{store.uri} has a {RECORD} already; train on it as it is")
     meta = orjson.loads(store.read_bytes(META))
-    names = [entry.name for entry in store.list() if entry.name.endswith(".tar")]
+    names = [entry.name for entry in store.list() if reshard.is_tar(entry.name)]
     if len(names) != meta["output_shard_count"]:
         raise PackError(
             f"{store.uri} has {len(names)} tars, {META} says {meta['output_shard_count']}; copy "

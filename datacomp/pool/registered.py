@@ -10,15 +10,14 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from pipelines import kernels
 from pipelines.errors import SubsetError
 from pipelines.execution.progress import step as progress_step
 from pipelines.formats.pool import Pool
-from pipelines.formats.uid_lists import load_subset, look_up, sha256_of, uid_of, write_subset
+from pipelines.formats.uid_lists import load_subset, look_up, sha256_of, write_subset
 from pipelines.formats.uid_subset import SUBSET_FILE
-from pipelines.images.pairs import UID, check_columns, read_table, table_columns
+from pipelines.images.pairs import check_columns, read_uids
 from pipelines.records import DatasetRecord, DatasetWork, PoolRecord, PoolWork, made_by, now
 from pipelines.storage.base import Store, write_bytes
 from pipelines.storage.chain import RECORD, write_chain
@@ -74,20 +73,12 @@ def register_tables(pool: Pool, *, out: str, name: str) -> DatasetRecord:
 def _uids(
     store: Store, name: str
 ) -> Iterator[tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]]:
-    own = UID in table_columns(store, name)
-    for batch in read_table(store, name, [UID] if own else ["url", "text"]):
-        if own:
-            column = batch.column(UID)
-        else:
-            rows = zip(
-                batch.column("url").to_pylist(), batch.column("text").to_pylist(), strict=True
-            )
-            column = pa.array([uid_of(url, text) for url, text in rows], pa.large_string())
+    for column, rows in read_uids(store, name):
         high, low, bad = kernels.uids.parse(column)
         if bad.any():
             place = int(np.flatnonzero(bad)[0])
             raise SubsetError(
-                f"{store.uri}/{name}, row {int(batch.rows[place])}: the uid is "
+                f"{store.uri}/{name}, row {int(rows[place])}: the uid is "
                 f"{column[place].as_py()!r}, expected 32 lower-case hexadecimal digits"
             )
         yield high, low
@@ -100,8 +91,8 @@ def _missing(ids: Subset, pool: Pool) -> Subset:
     store = open_store(pool.uri)
     with progress_step("look for uids", total=len(pool.shards), unit="tables") as bar:
         for shard in pool.shards:
-            for batch in read_table(store, shard.name, [UID]):
-                high, low, bad = kernels.uids.parse(batch.column(UID))
+            for uids, _ in read_uids(store, shard.name):
+                high, low, bad = kernels.uids.parse(uids)
                 first, count = look_up(ids, high[~bad], low[~bad], leading=leading)
                 for place in np.flatnonzero(count).tolist():
                     seen[first[place] : first[place] + count[place]] = True

@@ -17,6 +17,7 @@ import logging
 import math
 import os
 import random
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial, partialmethod
@@ -35,12 +36,15 @@ import torch.distributed as dist
 import webdataset
 
 from datacomp.recipe import MODELS, Recipe, num_steps, steps_per_piece
+from evals.images.image_tasks import PICTURES
 from evals.images.short_texts import encode_text
 from pipelines.errors import TrainingError
 from pipelines.execution.progress import short
+from pipelines.images.decode import decode_rgb
 
 METRICS, SKIPPED, LOG = "metrics.jsonl", "skipped.jsonl", "log.txt"
 MAX_SKIPPED = 0.1  # of the samples read: more is no accident, but a broken pool
+MIN_SKIPPED = 20  # fewer say nothing about a share
 LINE_SECONDS = 60.0  # between two lines of progress
 
 
@@ -68,6 +72,8 @@ def run(
         (clip_data, "pytorch_worker_seed", state.worker_seed),
         (webdataset, "shuffle", partial(webdataset.shuffle, rng=state.shuffle)),
         (webdataset, "WebLoader", _loader_without_memory),
+        (webdataset, "decode", _decoder),
+        (clip_data, "filter_no_caption_or_no_image", _is_trainable),
         (clip_main, "get_data", partial(_get_data, clip_main.get_data, state, batches)),
         (clip_main, "setup_logging", lambda *_: None),
         (clip_main, "tensorboard", SimpleNamespace(SummaryWriter=lambda _: metrics())),
@@ -142,6 +148,35 @@ class _Chance:
         info = torch.utils.data.get_worker_info()
         base = self.mixed(0) if info is None else info.seed
         return base + increment * (1 if info is None else max(1, info.num_workers))
+
+
+class UnusableSample(ValueError):
+    """A sample that open_clip passes over: its caption or its image is missing."""
+
+
+def _is_trainable(sample: dict[str, Any]) -> bool:
+    """Whether a sample has a caption and an image; others are counted like broken ones."""
+    missing = [] if "txt" in sample else ["txt"]
+    if not any(extension in sample for extension in ("png", "jpg", "jpeg", "webp")):
+        missing.append("png, jpg, jpeg or webp")
+    if missing:
+        clip_data.log_and_continue(UnusableSample(f"{sample.get('__key__')}: no {missing[0]}"))
+    return not missing
+
+
+_decode = webdataset.decode
+
+
+def _decoder(*_: Any, handler: Any) -> Any:
+    """webdataset's stage that decodes members, with images decoded as they are everywhere here."""
+    return _decode(_image, handler=handler)
+
+
+def _image(name: str, data: bytes) -> Any:
+    """The RGB image of a member, None for one that is no image."""
+    if name.rpartition(".")[2].lower() not in PICTURES:
+        return None
+    return decode_rgb(data)
 
 
 class _Piece:
@@ -223,6 +258,7 @@ class _Metrics:
             )
         with self._path.open("ab") as file:
             file.write(orjson.dumps(line) + b"\n")
+        check_skipped(self._path.parent, samples=int(line["samples"]))
         if self._progress is not None:
             self._tell(line)
 
@@ -236,6 +272,34 @@ class _Metrics:
         self._seconds = time.monotonic()
         assert self._progress is not None
         self._progress(progress_line(line, total=total, batch=self._recipe.global_batch_size))
+
+
+def check_skipped(folder: Path, *, samples: int) -> None:
+    """TrainingError when more than a tenth of the samples read so far were left out."""
+    reasons = skipped(folder)
+    number = sum(reasons.values())
+    if number < MIN_SKIPPED or number <= MAX_SKIPPED * (samples + number):
+        return
+    counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
+    raise TrainingError(
+        f"{folder}: {number:,} of {samples + number:,} samples read cannot be trained on "
+        f"({counts}), more than {MAX_SKIPPED:.0%}; look at {SKIPPED}, repair the images and "
+        "pack again"
+    )
+
+
+def skipped(folder: Path) -> dict[str, int]:
+    """Samples that the loader left out, by the name of the error; what was read twice counts so."""
+    path = folder / SKIPPED
+    counts: dict[str, int] = {}
+    if path.is_file():
+        for line in path.read_bytes().splitlines():
+            if not line.endswith(b"}"):
+                continue
+            match = re.search(r"\((\w+)\(", orjson.loads(line)["error"])
+            name = match[1] if match else "error"
+            counts[name] = counts.get(name, 0) + 1
+    return dict(sorted(counts.items()))
 
 
 def progress_line(line: dict[str, Any], *, total: int, batch: int) -> str:

@@ -38,6 +38,9 @@ from pipelines.storage.open import open_store
 PICTURES = ("webp", "png", "jpg", "jpeg")
 CLASSES, TEMPLATES = "classnames.txt", "zeroshot_classification_templates.txt"
 BUILT = "built.json"
+CLASS_MARK = "{c}"  # in a template: where the name of the class goes
+MAX_GROUPS = 100_000  # each is a line of the results; more is a wrong column
+MAX_NUMBER = 2**53  # beyond, floats skip whole numbers
 HUB = "hub"  # as a data folder: every dataset is read from its home on the Hugging Face hub
 Ints = npt.NDArray[np.int64]
 
@@ -192,13 +195,17 @@ class _Reader:
             raise self.fault(f"{name} is missing{hint}") from None
         self.sha256.update(hashlib.sha256(data).digest())
         try:
-            return [line.strip() for line in data.decode("utf-8").splitlines()]
+            text = data.decode("utf-8-sig")  # editors of Windows put a mark in front
         except UnicodeDecodeError as error:
             raise self.fault(f"{name} is not UTF-8 ({error})") from None
+        lines = [line.strip() for line in text.split("\n")]
+        while lines and not lines[-1]:
+            lines.pop()
+        return lines
 
     def number(self, name: str) -> int:
         lines = self.lines(name)
-        if len(lines) != 1 or not lines[0].isdigit():
+        if len(lines) != 1 or not (lines[0].isascii() and lines[0].isdigit()):
             raise self.fault(f"{name}: expected one number, found {lines[:2]}")
         return int(lines[0])
 
@@ -208,6 +215,10 @@ class _Reader:
         for number, line in enumerate(lines, start=1):
             if not line:
                 raise self.fault(f"{name}: line {number} is empty")
+            if name == TEMPLATES and CLASS_MARK not in line:
+                raise self.fault(
+                    f"{name}: line {number}, {line!r}, has no {CLASS_MARK} where the class goes"
+                )
         if self.task.kind != "image_attributes":
             if name == CLASSES and self.task.classes not in (None, len(lines)):
                 raise self.fault(
@@ -318,10 +329,24 @@ class _Reader:
                 f"{where}: .npy is {row.dtype} {row.shape}, expected the "
                 f"{len(self.task.metadata)} numbers {', '.join(self.task.metadata)}"
             )
+        whole = np.isfinite(row) & (row == np.trunc(row)) if row.dtype.kind == "f" else row == row
+        groups = self.task.metadata if self.task.kind == "image_attributes" else self.task.group_by
+        numbers: list[Any] = row.tolist()
+        for name, number, good in zip(self.task.metadata, numbers, whole, strict=True):
+            if not good or not -MAX_NUMBER <= number <= MAX_NUMBER:
+                raise self.fault(f"{where}: {name} is {number}, expected a whole number")
+            if name in groups and not 0 <= number < MAX_GROUPS:
+                raise self.fault(
+                    f"{where}: {name} is {number}, expected a group from 0 to {MAX_GROUPS - 1}"
+                )
         self.metadata.append(row.astype(np.int64))
 
     def caption(self, value: bytes, where: str) -> None:
-        lines = tuple(line for line in value.decode("utf-8", "replace").splitlines() if line)
+        """The captions of a text file, one per line: a line ends at \\n, and nowhere else."""
+        split = (line.removesuffix("\r") for line in value.decode("utf-8", "replace").split("\n"))
+        self.listed(tuple(line for line in split if line), where)
+
+    def listed(self, lines: tuple[str, ...], where: str) -> None:
         if not lines:
             raise self.fault(f"{where} has no caption")
         self.captions.append(lines)
@@ -394,7 +419,9 @@ class _Reader:
                 else:
                     captions = one["caption"]
                     listed = captions if isinstance(captions, list) else [captions]
-                    self.caption("\n".join(listed).encode(), where)
+                    if not all(isinstance(caption, str) for caption in listed):
+                        raise self.fault(f"{where}: the captions are {listed}, expected texts")
+                    self.listed(tuple(listed), where)
                     self.num_pictures += 1
                     self.keys.append(f"{row}")
                 row += 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import io
 import multiprocessing
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from evals.images.short_texts import encode_text
 from evals.models import Floats, PictureError
 from pipelines.errors import DataError
+from pipelines.images.decode import DECODE_ERRORS, decode_rgb, fault_of
 
 BATCH, TEXT_BATCH, AHEAD = 64, 256, 3
 
@@ -84,10 +83,9 @@ class OpenClip:
         found = []
         for number, data in enumerate(pictures):
             try:
-                with Image.open(io.BytesIO(data)) as picture:
-                    found.append(self._transform(picture))
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-                raise PictureError(first + number, str(error)) from None
+                found.append(self._transform(decode_rgb(data)))
+            except DECODE_ERRORS as error:
+                raise PictureError(first + number, fault_of(error)) from None
         return found
 
     @torch.inference_mode()
@@ -130,13 +128,21 @@ def load_open_clip(
             f"{', '.join(tags) or 'none'}, or give a file"
         )
     torch.manual_seed(seed)
-    made, _, transform = open_clip.create_model_and_transforms(name, pretrained=pretrained)
+    made, _, transform = open_clip.create_model_and_transforms(
+        name, pretrained=pretrained, force_quick_gelu=trained_with_quick_gelu(name, pretrained)
+    )
     chosen = device_of(device)
     hashed = hashlib.sha256()
     for key, value in sorted(made.state_dict().items()):
         hashed.update(key.encode())
         hashed.update(value.contiguous().numpy().tobytes())
-    settings = {"model": name, "pretrained": pretrained, "device": chosen, "precision": "fp32"}
+    settings = {
+        "model": name,
+        "pretrained": pretrained,
+        "device": chosen,
+        "precision": "fp32",
+        "activation": activation_of(made),
+    }
     return OpenClip(
         made,
         transform,
@@ -146,6 +152,28 @@ def load_open_clip(
         device=chosen,
         reload=(_reload_open_clip, (name, pretrained, device, seed, configs)),
     )
+
+
+def trained_with_quick_gelu(name: str, pretrained: str | None) -> bool:
+    """Whether open_clip's list says that these weights were trained with QuickGELU.
+
+    OpenAI's were, and those of some others; open_clip itself only warns and runs them with GELU. Of
+    a file of weights nothing is known: name the architecture with -quickgelu where it needs it.
+    """
+    from open_clip.pretrained import get_pretrained_cfg
+
+    if not pretrained or Path(pretrained).is_file():
+        return False
+    return bool((get_pretrained_cfg(name, pretrained) or {}).get("quick_gelu", False))
+
+
+def activation_of(model: Any) -> str:
+    """The activations of a model's towers, as they stand in the record."""
+    from open_clip.transformer import QuickGELU
+
+    kinds = {type(module) for module in model.modules()}
+    names = [("quick_gelu", QuickGELU), ("gelu", torch.nn.GELU)]
+    return "+".join(name for name, kind in names if kind in kinds) or "other"
 
 
 @lru_cache(maxsize=1)

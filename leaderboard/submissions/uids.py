@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
+from pipelines.formats.uid_lists import open_records
 from pipelines.records import Frozen
-from pipelines.storage.open import open_store
 
 RECORDS = np.dtype([("f0", "<u8"), ("f1", "<u8")])
 SAMPLE = 10_000
@@ -36,23 +36,7 @@ class UidList(Frozen):
 
 def open_uids(uri: str) -> Uids:
     """The records of a list (.npy or raw); a local one is mapped. ValueError for anything else."""
-    folder, _, name = uri.rpartition("/")
-    store = open_store(folder or ".")
-    path = store.local_path(name)
-    if path is not None and not path.is_file():
-        raise FileNotFoundError(f"there is no list of uids {uri}")
-    if name.endswith(".npy") and path is not None:
-        ids: Uids = np.load(path, mmap_mode="r", allow_pickle=False)
-    elif name.endswith(".npy"):
-        with store.open(name) as file:
-            ids = np.lib.format.read_array(file, allow_pickle=False)
-    elif path is not None:
-        ids = np.memmap(path, dtype=RECORDS, mode="r")
-    else:
-        ids = np.frombuffer(store.read_bytes(name), dtype=RECORDS)
-    if ids.dtype != RECORDS or ids.ndim != 1:
-        raise ValueError(f"{uri} holds {ids.dtype}, expected pairs of 64-bit numbers (u8,u8)")
-    return ids
+    return open_records(uri)
 
 
 def describe(ids: Uids) -> UidList:

@@ -1,7 +1,9 @@
 """WebDataset tars read by their headers and written again, members' bytes untouched.
 
-A sample is a run of members whose names are equal up to the first dot of the last part. Only plain
-files count; anything else in a tar is a fault that names the tar and the member.
+A sample is a run of members whose names are equal up to the first dot of the last part; extensions
+are lower case, as webdataset has them. What can be no part of a sample (hidden files as macOS adds
+them, names without an extension, links) is passed over and counted. Several tars may lie in a file,
+one after the other. Everything else is a fault that names the tar and the member.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import io
 import mmap
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,11 +29,12 @@ FAULTS = {
     1: "the file breaks off",
     2: "a header whose checksum is wrong",
     3: "a header whose size is no octal number",
-    4: "a member that is no plain file (a link or a device)",
     5: f"more than {MAX_MEMBERS} members",
 }
 """By the code that `pipelines.kernels.tars.walk` answers."""
 _EXTENSION = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+HIDDEN, NO_EXTENSION, LINK = "hidden_file", "name_without_extension", "link_or_device"
+"""What is passed over in a tar, as it is counted."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +75,22 @@ def tar_bytes(store: Store, name: str) -> Iterator[memoryview]:
                 data.close()
 
 
-def samples(data: memoryview, where: str) -> Iterator[list[Member]]:
-    """The samples of a tar in memory, in order.
+def is_hidden(name: str) -> bool:
+    """Whether a file is none of the data: `._x`, `.DS_Store`, anything in `__MACOSX`."""
+    folder, _, leaf = name.rpartition("/")
+    return leaf.startswith(".") or "__MACOSX" in folder.split("/")
+
+
+def samples(
+    data: memoryview, where: str, passed: Counter[str] | None = None
+) -> Iterator[list[Member]]:
+    """The samples of a tar in memory, in order; `passed` counts what is no part of one.
 
     TarError, after the samples that are whole, for a tar that breaks off or is damaged, and for
-    members that are links or devices, lead out of the folder, or have no extension.
+    members that lead out of the folder.
     """
     sample: list[Member] = []
-    for member in members(data, where):
+    for member in members(data, where, passed):
         if sample and member.key != sample[0].key:
             yield sample
             sample = []
@@ -89,16 +101,20 @@ def samples(data: memoryview, where: str) -> Iterator[list[Member]]:
         yield sample
 
 
-def members(data: memoryview, where: str) -> Iterator[Member]:
-    """The plain files of a tar in memory, in order."""
+def members(data: memoryview, where: str, passed: Counter[str] | None = None) -> Iterator[Member]:
+    """The plain files of a tar in memory that may be parts of samples, in order."""
+    passed = Counter() if passed is None else passed
     array = np.frombuffer(data, dtype=np.uint8)
-    headers, sizes, end, fault = kernels.tars.walk(array, MAX_MEMBERS)
+    headers, sizes, end, fault, links = kernels.tars.walk(array, MAX_MEMBERS)
     if fault == kernels.tars.EXTENDED:
-        yield from _by_library(data, where)
+        yield from _by_library(data, where, passed)
         return
+    if links:
+        passed[LINK] += links
     for place, size in zip(headers.tolist(), sizes.tolist(), strict=True):
-        name = _name(data, place)
-        yield _member(name, place + BLOCK, size, where)
+        member = _member(_name(data, place), place + BLOCK, size, where, passed)
+        if member is not None:
+            yield member
     if fault:
         raise TarError(f"{where}: at byte {end}: {FAULTS[int(fault)]}")
 
@@ -111,36 +127,55 @@ def _name(data: memoryview, place: int) -> bytes:
     return name
 
 
-def _member(name: bytes, start: int, size: int, where: str) -> Member:
+def _member(name: bytes, start: int, size: int, where: str, passed: Counter[str]) -> Member | None:
+    """The member, or None for a name that no part of a sample has. TarError for one outside."""
     parts = name.split(b"/")
     if name.startswith(b"/") or b".." in parts:
         raise TarError(f"{where}: the member {name!r} leads out of its folder")
-    leaf, dot, extension = parts[-1].partition(b".")
-    if not dot or not extension or not leaf or not _EXTENSION.issuperset(extension):
-        raise TarError(f"{where}: the member {name!r} has no key and extension, as 0001.jpg")
+    leaf, _, extension = parts[-1].partition(b".")
+    if not leaf or b"__MACOSX" in parts:
+        passed[HIDDEN] += 1
+        return None
+    if not extension or not _EXTENSION.issuperset(extension):
+        passed[NO_EXTENSION] += 1
+        return None
     key = b"/".join([*parts[:-1], leaf])
-    return Member(key, extension.decode("ascii"), start, size)
+    return Member(key, extension.decode("ascii").lower(), start, size)
 
 
-def _by_library(data: memoryview, where: str) -> Iterator[Member]:
+def _by_library(data: memoryview, where: str, passed: Counter[str]) -> Iterator[Member]:
     """The same for tars with long names or other extensions, which the library knows."""
-    try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
-            for number, info in enumerate(archive):
-                if number >= MAX_MEMBERS:
-                    raise TarError(f"{where}: more than {MAX_MEMBERS} members")
-                if info.isdir():
-                    continue
-                if not info.isreg():
-                    raise TarError(f"{where}: {info.name!r} is no plain file")
-                if info.offset_data + info.size > len(data):
-                    raise TarError(f"{where}: the file ends inside {info.name!r}")
-                name = info.name.encode("utf-8", "surrogateescape")
-                yield _member(name, info.offset_data, info.size, where)
-    except (tarfile.TarError, ValueError, EOFError, OverflowError) as error:
-        if isinstance(error, TarError):
-            raise
-        raise TarError(f"{where}: {error}") from None
+    begin, number = 0, 0
+    while begin < len(data):
+        try:
+            with tarfile.open(fileobj=io.BytesIO(data[begin:]), mode="r:") as archive:
+                for info in archive:
+                    number += 1
+                    if number > MAX_MEMBERS:
+                        raise TarError(f"{where}: more than {MAX_MEMBERS} members")
+                    if info.isdir():
+                        continue
+                    if not info.isreg():
+                        passed[LINK] += 1
+                        continue
+                    if begin + info.offset_data + info.size > len(data):
+                        raise TarError(f"{where}: the file ends inside {info.name!r}")
+                    name = info.name.encode("utf-8", "surrogateescape")
+                    start = begin + info.offset_data
+                    member = _member(name, start, info.size, where, passed)
+                    if member is not None:
+                        yield member
+                end = begin + archive.offset
+        except (tarfile.TarError, ValueError, EOFError, OverflowError) as error:
+            if isinstance(error, TarError):
+                raise
+            raise TarError(f"{where}: at byte {begin}: {error}") from None
+        if end >= len(data):
+            raise TarError(f"{where}: at byte {end}: {FAULTS[kernels.tars.CUT]}")
+        rest = np.flatnonzero(np.frombuffer(data[end:], np.uint8))
+        if not len(rest):
+            return
+        begin = end + int(rest[0]) // BLOCK * BLOCK  # the next tar in this file, or a fault
 
 
 def _shown(member: Member) -> str:

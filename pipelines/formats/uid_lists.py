@@ -1,9 +1,14 @@
-"""Lists of uids, as the reference writes them: sorted records of two numbers, .npy or raw."""
+"""Lists of uids, as the reference writes them: sorted records of two numbers, .npy or raw.
+
+A raw file has no header, so any file whose size is a multiple of 16 would pass for one. Text, known
+other formats and empty files are refused by name.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,31 +23,75 @@ from pipelines.storage.open import open_store
 Subset = npt.NDArray[Any]
 Halves = npt.NDArray[np.uint64]
 COPY_ROWS = 1 << 20
+OTHERS = (
+    *(".txt", ".csv", ".tsv", ".json", ".jsonl", ".npz", ".parquet", ".arrow", ".pkl"),
+    *(".gz", ".zst", ".zip", ".tar", ".bz2", ".xz"),
+)
+LOOKED_AT = 1 << 16  # bytes: random uids of this length are text once in more than the universe
+_TEXT = np.zeros(256, dtype=bool)
+_TEXT[[9, 10, 13, *range(32, 127)]] = True
 
 
 def load_subset(uri: str) -> Subset:
     """The records of a subset file; a local one is mapped. SubsetError says what is wrong."""
+    try:
+        return open_records(uri)
+    except ValueError as error:
+        raise SubsetError(str(error)) from None
+
+
+def open_records(uri: str) -> Subset:
+    """The records of a list; a local one is mapped. ValueError says what the file is instead.
+
+    FileNotFoundError where there is none.
+    """
     folder, _, name = uri.rpartition("/")
     store = open_store(folder or ".")
     path = store.local_path(name)
-    try:
-        if not uri.endswith(".npy"):
-            if path is not None and path.is_file() and path.stat().st_size:
-                ids: Subset = np.memmap(path, dtype=SUBSET, mode="r")
+    if path is not None and not path.is_file():
+        raise FileNotFoundError(f"there is no list of uids {uri}")
+    if name.endswith(".npy"):
+        try:
+            if path is not None:
+                records = np.load(path, mmap_mode="r", allow_pickle=False)
             else:
-                ids = np.frombuffer(store.read_bytes(name), dtype=SUBSET)
-        elif path is not None:
-            ids = np.load(path, mmap_mode="r", allow_pickle=False)
-        else:
-            ids = np.load(io.BytesIO(store.read_bytes(name)), allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise SubsetError(f"{uri} is no list of uids: {error}") from None
-    if ids.dtype != SUBSET or ids.ndim != 1:
-        raise SubsetError(
-            f"{uri} holds {ids.dtype} of shape {ids.shape}, expected records of u8,u8, as "
+                records = np.load(io.BytesIO(store.read_bytes(name)), allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"{uri} is no list of uids: {error}") from None
+        if not isinstance(records, np.ndarray):
+            raise ValueError(f"{uri} is an archive of arrays (.npz), expected one array (.npy)")
+    else:
+        records = _raw(uri, _mapped(path) if path is not None else _bytes(store, name))
+    if records.dtype != SUBSET or records.ndim != 1:
+        raise ValueError(
+            f"{uri} holds {records.dtype} of shape {records.shape}, expected records of u8,u8, as "
             "`datacomp curate` writes them"
         )
-    return ids
+    return records
+
+
+def _mapped(path: Path) -> npt.NDArray[np.uint8]:
+    if not path.stat().st_size:  # nothing to map
+        return np.zeros(0, np.uint8)
+    return np.memmap(path, np.uint8, "r")
+
+
+def _bytes(store: Store, name: str) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(store.read_bytes(name), np.uint8)
+
+
+def _raw(uri: str, data: npt.NDArray[np.uint8]) -> Subset:
+    hint = "; a list of uids is an .npy file, or raw records of 16 bytes"
+    other = next((suffix for suffix in OTHERS if uri.lower().endswith(suffix)), None)
+    if other is not None:
+        raise ValueError(f"{uri} is no list of uids, but {other}{hint}")
+    if not len(data):
+        raise ValueError(f"{uri} is empty{hint}")
+    if _TEXT[data[:LOOKED_AT]].all():
+        raise ValueError(f"{uri} is no list of uids, but text{hint}")
+    if len(data) % SUBSET.itemsize:
+        raise ValueError(f"{uri} has {len(data)} bytes, no multiple of {SUBSET.itemsize}{hint}")
+    return data.view(SUBSET)
 
 
 def check_sorted(ids: Subset, uri: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field, PrivateAttr
 
 from pipelines.batch import Batch
@@ -26,12 +27,13 @@ class NearTargets(Filter, name="near_targets"):
 
     A picture belongs to the centroid with the greatest inner product with its features, as they
     stand, in 32 bits (the first of equal ones). Targets are assigned alike; their clusters stay.
+    Features that are no numbers belong to no cluster.
     """
 
     features: str = Field("l14_img", description="the column of features")
     centroids: str = Field(description="asset: centroids, an array (clusters, dim) in .npy")
     targets: str = Field(description="asset: features of the targets, an array (n, dim) in .npy")
-    reasons: ClassVar[tuple[str, ...]] = ("far_from_targets",)
+    reasons: ClassVar[tuple[str, ...]] = ("far_from_targets", "features_are_no_numbers")
     _centroids: Any = PrivateAttr(None)
     _kept: Any = PrivateAttr(None)
     _nearest: Any = PrivateAttr(None)
@@ -61,7 +63,13 @@ class NearTargets(Filter, name="near_targets"):
                 f"{self.features!r} has {features.shape[1]} numbers a picture, the centroids have "
                 f"{self._centroids.shape[1]}"
             )
-        return because(~self._kept[self._assign(features)], self.reasons[0])
+        good = finite_rows(features)
+        if good.all():
+            return because(~self._kept[self._assign(features)], self.reasons[0])
+        near: Any = np.zeros(len(features), dtype=np.bool_)
+        near[good] = self._kept[self._assign(features[good])]
+        far = because(np.logical_and(~near, good), self.reasons[0])
+        return pc.coalesce(because(~good, self.reasons[1]), far)
 
     def _assign(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
         if self._nearest is not None and len(features):
@@ -89,6 +97,12 @@ def features_of(column: pa.Array, name: str) -> npt.NDArray[np.float32]:
     size = column.type.list_size
     flat = column.flatten().to_numpy(zero_copy_only=False)
     return flat.reshape(-1, size).astype(np.float32)  # type: ignore[no-any-return]
+
+
+def finite_rows(features: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Which rows have no NaN and no infinity: half precision overflows at 65,504."""
+    good: npt.NDArray[np.bool_] = np.isfinite(features).all(axis=1)
+    return good
 
 
 def nearest(

@@ -28,13 +28,22 @@ from pipelines.execution.progress import step as progress_step
 from pipelines.formats.pool import Pool
 from pipelines.formats.readers import ShardError
 from pipelines.formats.tars import END, Member, samples, tar_bytes
-from pipelines.formats.uid_lists import uid_of
 from pipelines.formats.writers import write_table
 from pipelines.images import image_tars
 from pipelines.images.fetch import Fetcher, FetchError, FetchOptions, open_fetcher
 from pipelines.images.image_tars import NO_DOWNLOAD, NO_PICTURE, SUCCESS, Row
-from pipelines.images.pairs import DAMAGED, UID
-from pipelines.images.resize import PictureRefused, ResizeOptions, keep
+from pipelines.images.pairs import (
+    DAMAGED,
+    TEXT,
+    TEXTS,
+    UID,
+    URL,
+    check_pairs,
+    text_column,
+    with_uids,
+)
+from pipelines.images.resize import Kept, PictureRefused, ResizeOptions, keep
+from pipelines.kernels.uids import is_uid
 from pipelines.records import (
     AssetRecord,
     AssetWork,
@@ -212,7 +221,7 @@ class Wanted:
     uid: str | None
     url: str | None
     caption: str | None
-    boxes: list[list[float]] | None
+    boxes: object  # what the table has there: checked when a face is blurred
     sha256: str | None
 
     def row(self, status: str, **more: Any) -> Row:
@@ -249,21 +258,22 @@ def run_shard(task: ShardTask) -> Done:
 
 async def _fetch_shard(task: ShardTask, store: Store) -> Done:
     wanted = read_rows(task)
+    bad_boxes = 0
     found: dict[str, Row] = {}
     pictures: dict[str, bytes] = {}  # of an earlier download
     if task.retry:
         found, pictures = _before(task, store)
     places: dict[str, tuple[int, int]] = {}
-    gate = asyncio.Semaphore(task.options.fetch.connections)
     with tempfile.TemporaryFile() as spool, ThreadPoolExecutor(DECODERS) as decoders:
         async with open_fetcher(task.options.fetch) as fetcher:
 
             async def one(row: Wanted) -> None:
-                async with gate:
-                    found[row.key], data = await _fetch_row(row, task.options, fetcher, decoders)
-                if data:
-                    places[row.key] = (spool.seek(0, 2), len(data))
-                    spool.write(data)
+                nonlocal bad_boxes
+                found[row.key], kept = await _fetch_row(row, task.options, fetcher, decoders)
+                if kept is not None:
+                    places[row.key] = (spool.seek(0, 2), len(kept.data))
+                    spool.write(kept.data)
+                    bad_boxes += kept.bad_boxes
 
             await asyncio.gather(*(one(row) for row in wanted if row.key not in pictures))
         rows = [found[row.key] for row in wanted]
@@ -271,29 +281,34 @@ async def _fetch_shard(task: ShardTask, store: Store) -> Done:
     counts = Counter({"rows": len(rows)})
     for row in rows:
         counts[SUCCESS if row.status == SUCCESS else f"failed/{image_tars.reason_of(row)}"] += 1
+    if bad_boxes:
+        counts["bad_face_boxes"] = bad_boxes
     return Done(key=task.key, files=files, counts=dict(sorted(counts.items())))
 
 
 async def _fetch_row(
     wanted: Wanted, options: DownloadOptions, fetcher: Fetcher, decoders: ThreadPoolExecutor
-) -> tuple[Row, bytes]:
+) -> tuple[Row, Kept | None]:
     """What became of one row, and its picture."""
-    if wanted.uid is None or len(wanted.uid) != 32:
-        return wanted.failed(NO_DOWNLOAD, "no_uid"), b""
+    if wanted.uid is None or not is_uid(wanted.uid):
+        told = "expected 32 lower-case hexadecimal digits"
+        return wanted.failed(NO_DOWNLOAD, "no_uid", told), None
     if not wanted.url:
-        return wanted.failed(NO_DOWNLOAD, "bad_url", "there is none"), b""
+        return wanted.failed(NO_DOWNLOAD, "bad_url", "there is none"), None
     try:
         async with fetcher.body(wanted.url) as data:
             sha256 = hashlib.sha256(data).hexdigest()
-            same = wanted.sha256 in (None, "", sha256)
+            same = (wanted.sha256 or "").strip().lower() in ("", sha256)
             if not same and options.changed == "drop":
-                return wanted.failed(NO_DOWNLOAD, "changed", "another sha256 than the table's"), b""
+                return wanted.failed(
+                    NO_DOWNLOAD, "changed", "another sha256 than the table's"
+                ), None
             loop = asyncio.get_running_loop()
             kept = await loop.run_in_executor(decoders, keep, data, wanted.boxes, options.resize)
     except FetchError as error:
-        return wanted.failed(NO_DOWNLOAD, error.reason, str(error)), b""
+        return wanted.failed(NO_DOWNLOAD, error.reason, str(error)), None
     except PictureRefused as error:
-        return wanted.failed(NO_PICTURE, error.reason, str(error)), b""
+        return wanted.failed(NO_PICTURE, error.reason, str(error)), None
     row = wanted.row(
         SUCCESS,
         error_message=None if same else "changed",
@@ -304,7 +319,7 @@ async def _fetch_row(
         exif=kept.exif,
         sha256=sha256,
     )
-    return row, kept.data
+    return row, kept
 
 
 def read_rows(task: ShardTask) -> list[Wanted]:
@@ -321,17 +336,22 @@ def read_rows(task: ShardTask) -> list[Wanted]:
                         f"{where} has no column {name!r}; pictures are fetched by url, and keep "
                         "their text"
                     )
+            check_pairs(parquet.schema_arrow, where)
             table = _slice(parquet, task.begin, task.rows, there)
             table.validate(full=True)
         except DAMAGED as error:
-            if isinstance(error, PoolError):
+            if isinstance(error, PoolError | ShardError):
                 raise
             raise ShardError(f"{where} is damaged: {error}") from None
+    for name in TEXTS:
+        if name in there:
+            place = table.schema.get_field_index(name)
+            table = table.set_column(place, name, text_column(table.column(name), name, where))
+    urls, captions = (table.column(name).combine_chunks() for name in (URL, TEXT))
+    own = table.column(UID).combine_chunks() if UID in there else None
     columns = {COLUMNS[name]: table.column(name).to_pylist() for name in there}
+    columns["uid"] = with_uids(own, urls, captions).to_pylist()
     empty: list[Any] = [None] * table.num_rows
-    if UID not in there:  # a participant's own table
-        pairs = zip(columns["url"], columns["caption"], strict=True)
-        columns["uid"] = [uid_of(url, caption) for url, caption in pairs]
     given = [columns.get(name, empty) for name in ("uid", "url", "caption", "boxes", "sha256")]
     return [
         Wanted(image_tars.key_of(task.shard, number), *values)

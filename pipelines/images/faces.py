@@ -17,16 +17,17 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 from pydantic import Field, TypeAdapter, ValidationError
 
 from pipelines import kernels
 from pipelines.errors import PackError
-from pipelines.images.pairs import DAMAGED, UID
-from pipelines.images.resize import blur, on_white
+from pipelines.images.decode import DECODE_ERRORS, fault_of, open_image, rgb
+from pipelines.images.pairs import DAMAGED, UID, text_column
+from pipelines.images.resize import blur, checked_boxes
+from pipelines.images.sample_json import read_json
 from pipelines.records import Frozen
-from pipelines.schema import STRING
 from pipelines.storage.open import open_store
 
 BOXES = "face_bboxes"
@@ -58,6 +59,7 @@ class Faces:
         place = table_of(options.map, tar)
         self._where = place
         self._boxes = _read(place)
+        self.bad_boxes = 0  # left out: outside the picture, or no box
 
     def change(self, uid: tuple[int, int], members: dict[str, bytes]) -> bool:
         """Blur and name the faces in the members of a sample; whether anything was blurred.
@@ -71,7 +73,7 @@ class Faces:
                 "another table than this tar was made from"
             )
         if self.options.inject:
-            told = orjson.loads(members["json"]) | {BOXES: boxes}
+            told = read_json(members["json"]) | {BOXES: boxes}
             members["json"] = orjson.dumps(told)
         if not self.options.apply or not boxes or PICTURE not in members:
             return False
@@ -80,14 +82,17 @@ class Faces:
 
     def _blurred(self, uid: tuple[int, int], data: bytes, boxes: Boxes) -> bytes:
         out = io.BytesIO()
+        good, bad = checked_boxes(boxes)
         try:
-            with Image.open(io.BytesIO(data)) as opened:
-                picture = on_white(opened)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            with open_image(data) as opened:
+                picture = rgb(opened)
+        except DECODE_ERRORS as error:
             raise PackError(
-                f"the picture of {uid[0]:016x}{uid[1]:016x} does not decode: {error}"
+                f"the picture of {uid[0]:016x}{uid[1]:016x} does not decode: {fault_of(error)}"
             ) from None
-        blur(picture, boxes).save(out, "WEBP", quality=self.options.quality)
+        blurred, outside = blur(picture, good)
+        self.bad_boxes += bad + outside
+        blurred.save(out, "WEBP", quality=self.options.quality)
         return out.getvalue()
 
 
@@ -134,10 +139,19 @@ def _read(place: str) -> dict[tuple[int, int], Boxes]:
             table = pq.read_table(file, columns=[UID, BOXES])
         except DAMAGED as error:
             raise PackError(f"{place} is no table with {UID} and {BOXES}: {error}") from None
-    uids: Any = table.column(UID).combine_chunks().cast(STRING)
+    uids: Any = text_column(table.column(UID), UID, place).combine_chunks()
     high, low, bad = kernels.uids.parse(uids)
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise PackError(f"{place}, row {row}: the uid is {uids[row].as_py()!r}")
+    kind = table.schema.field(BOXES).type
+    if not (_is_list(kind) and _is_list(kind.value_type)) and not pa.types.is_null(kind):
+        raise PackError(f"{place}: {BOXES} holds {kind}, expected lists of boxes of four numbers")
     boxes = [found or [] for found in table.column(BOXES).to_pylist()]
     return dict(zip(zip(high.tolist(), low.tolist(), strict=True), boxes, strict=True))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )

@@ -10,16 +10,21 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urljoin
 
 from yarl import URL
 
+from pipelines.images.content_encoding import TooLarge, undo
 from pipelines.records import Frozen
 
 MAX_REDIRECTS = 5
@@ -28,15 +33,41 @@ LOOKUP_THREADS = 64
 HELD_BYTES = 1 << 30
 FIRST_WAIT_SECONDS = 0.25
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
+GOOD = frozenset({200, 203})  # 203: a proxy changed the answer; its sha256 shows whether it matters
 AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
-NO_TRAINING = frozenset({"noai", "noimageai", "noindex", "noimageindex"})
+MAX_RETRY_AFTER_SECONDS = 30.0  # a server that asks for a longer pause is not asked again
+MAX_HEADER_BYTES = 65_536  # of one line, as http.client takes it
+MIN_BYTES_PER_SECOND = 64 << 10
+"""A body that comes this fast is waited for: each second's worth moves the limit by a second, to
+no more than `timeout_seconds` from now."""
+RECENT = 32  # addresses whose outcome decides how many are fetched at once
+MIN_CONNECTIONS = 8
+NO_TRAINING = frozenset({"noai", "noimageai", "noindex", "noimageindex", "noml", "none"})
+"""Words of X-Robots-Tag that forbid a copy for training; `none` is noindex and nofollow."""
+VALUED = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
+"""Directives of X-Robots-Tag that have a value after a colon; all else before one names a robot."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _SIX_TO_FOUR = ipaddress.ip_network("2002::/16")
 _COMPATIBLE = ipaddress.ip_network("::/96")
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+"""The only IPv6 addresses that are handed out; site-local, dummy and segment ones lie outside."""
+_NOT_PUBLIC = (
+    ipaddress.ip_network("192.88.99.0/24"),  # relays of 6to4, withdrawn (RFC 7526)
+    ipaddress.ip_network("168.63.129.16/32"),  # Azure's own server, reached from inside only
+    ipaddress.ip_network("3fff::/20"),  # documentation (RFC 9637)
+)
+_HOST = re.compile(r"^(https?)://([^/?#]*)([^#]*)", re.IGNORECASE)
+_LEGAL = frozenset(
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~:/?[]@!$&'()*+,;="
+)
 
 
 class FetchOptions(Frozen):
-    """How addresses are fetched. img2dataset's settings of the reference where it has them."""
+    """How addresses are fetched. img2dataset's settings of the reference where it has them.
+
+    `timeout_seconds` is the server's: until it answers, and while less than MIN_BYTES_PER_SECOND
+    come. What this process waits for, its own memory, is not counted.
+    """
 
     timeout_seconds: float = 10.0
     retries: int = 2
@@ -48,11 +79,16 @@ class FetchOptions(Frozen):
 
 
 class FetchError(Exception):
-    """An address that gave nothing: `reason` is a word to count by, `again` whether it may mend."""
+    """An address that gave nothing: `reason` is a word to count by, `again` whether it may mend.
 
-    def __init__(self, reason: str, told: str = "", *, again: bool = False) -> None:
+    `after`: the seconds that the server asks to wait before another try.
+    """
+
+    def __init__(
+        self, reason: str, told: str = "", *, again: bool = False, after: float | None = None
+    ) -> None:
         super().__init__(told or reason)
-        self.reason, self.again = reason, again
+        self.reason, self.again, self.after = reason, again, after
 
 
 def refused(address: str) -> bool:
@@ -65,6 +101,10 @@ def refused(address: str) -> bool:
         inner = _inside(found)
         if inner is not None:
             return refused(str(inner))
+        if found not in _GLOBAL_UNICAST:
+            return True
+    if any(found.version == range.version and found in range for range in _NOT_PUBLIC):
+        return True
     return not found.is_global or found.is_multicast or found.is_reserved
 
 
@@ -87,7 +127,7 @@ def check_url(url: str, allow: tuple[str, ...] = ()) -> URL:
     A host that is written as numbers is checked here, a name when it is looked up.
     """
     try:
-        parsed = URL(url)
+        parsed = as_written(url)
         host, port = parsed.host, parsed.port
     except ValueError as error:
         raise FetchError("bad_url", f"{url!r}: {error}") from None
@@ -106,6 +146,70 @@ def check_url(url: str, allow: tuple[str, ...] = ()) -> URL:
     return parsed
 
 
+def as_written(url: str) -> URL:
+    """An address whose path and query reach the server as they were written.
+
+    Only what no request line may hold is escaped: blanks, controls, letters beyond ASCII, a percent
+    sign without two digits. Escapes stay as they are: signatures cover the very bytes. ValueError
+    for an address that is none.
+    """
+    url = url.strip()
+    parsed = URL(url)  # the host: names beyond ASCII, ports, brackets
+    match = _HOST.match(url)
+    if match is None or parsed.raw_host is None:
+        return parsed
+    target = escaped(match[3])
+    if not target.startswith("/"):
+        target = f"/{target}"
+    return URL(f"{parsed.scheme}://{parsed.raw_authority}{target}", encoded=True)
+
+
+def escaped(target: str) -> str:
+    """Path and query with what a request line may not hold escaped, and nothing else."""
+    data = target.encode("utf-8", "surrogateescape")
+    parts = []
+    for place, byte in enumerate(data):
+        keep = byte in _LEGAL
+        if byte == 0x25:  # a percent sign
+            keep = re.match(rb"[0-9A-Fa-f]{2}", data[place + 1 : place + 3]) is not None
+        parts.append(chr(byte) if keep else f"%{byte:02X}")
+    return "".join(parts)
+
+
+def retry_after(value: str | None, now: datetime | None = None) -> float | None:
+    """The seconds that a header Retry-After asks for, by number or date; None without one."""
+    if not value:
+        return None
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        return float(value)
+    try:
+        when = parsedate_to_datetime(value)
+    except (ValueError, TypeError):
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    return max(0.0, (when - (now or datetime.now(UTC))).total_seconds())
+
+
+def forbids_training(values: list[str], user_agent: str) -> bool:
+    """Whether headers X-Robots-Tag forbid a copy to us: what names another robot is not for us."""
+    for value in values:
+        for_us = True
+        for piece in value.lower().split(","):
+            name, colon, rest = piece.partition(":")
+            word = piece.strip()
+            if colon:
+                if name.strip() in VALUED:
+                    continue
+                robot = name.strip()
+                for_us = robot == "*" or robot in user_agent.lower()
+                word = rest.strip()
+            if for_us and word in NO_TRAINING:
+                return True
+    return False
+
+
 class Lookup:
     """A resolver for aiohttp that answers with addresses it has checked, or not at all."""
 
@@ -120,7 +224,8 @@ class Lookup:
         try:
             found = await loop.run_in_executor(self._threads, look_up, host, port, family)
         except (OSError, UnicodeError) as error:
-            raise FetchError("no_such_host", f"{host}: {error}", again=True) from None
+            again = isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN
+            raise FetchError("no_such_host", f"{host}: {error}", again=again) from None
         checked = []
         for kind, _, proto, _, place in found:
             address = str(place[0])
@@ -147,22 +252,113 @@ def look_up(host: str, port: int, family: int) -> list[Any]:
     return socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
 
 
+class Hold:
+    """What one body has of the budget."""
+
+    def __init__(self) -> None:
+        self.num_bytes = 0
+
+
 class Budget:
-    """How many bytes of bodies may be held at a time, over all tasks of a process."""
+    """How many bytes of bodies may be held at a time, over all tasks of a process.
+
+    A body that says its length takes it whole before it is read. One that does not takes piece by
+    piece; so that such bodies never wait for each other without end, one of them at a time may take
+    more than there is.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self._left = max_bytes
         self._freed = asyncio.Condition()
+        self._beyond: Hold | None = None  # the one that has more than there was
 
-    async def take(self, size: int) -> None:
+    async def take(self, hold: Hold, size: int) -> None:
+        """Wait until there is room for `size` bytes more."""
         async with self._freed:
-            await self._freed.wait_for(lambda: self._left >= size)
+            await self._freed.wait_for(lambda: self._left >= size or self._may(hold))
+            if self._left < size:
+                self._beyond = hold
             self._left -= size
+            hold.num_bytes += size
 
-    async def give(self, size: int) -> None:
+    def _may(self, hold: Hold) -> bool:
+        return hold.num_bytes > 0 and self._beyond in (None, hold)
+
+    async def give(self, hold: Hold) -> None:
+        """Give back all that was taken."""
         async with self._freed:
-            self._left += size
+            self._left += hold.num_bytes
+            hold.num_bytes = 0
+            if self._beyond is hold:
+                self._beyond = None
             self._freed.notify_all()
+
+
+class Gate:
+    """How many addresses are fetched at once: fewer while most of them break off in the middle.
+
+    Many bodies at once share the line of this machine; when most of the last RECENT time out with
+    bytes coming, half as many are fetched, and one more for each that succeeds.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._limit, self._open = most, float(most), 0
+        self._changed = asyncio.Condition()
+        self._slow: list[bool] = []
+
+    @property
+    def limit(self) -> int:
+        return int(self._limit)
+
+    @asynccontextmanager
+    async def enter(self) -> AsyncIterator[None]:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._open < self.limit)
+            self._open += 1
+        try:
+            yield
+        finally:
+            async with self._changed:
+                self._open -= 1
+                self._changed.notify_all()
+
+    def settle(self, *, slow: bool) -> None:
+        """Take note of an outcome. `slow`: the limit was reached while bytes came."""
+        if not slow:
+            self._limit = min(self._most, self._limit + 1)
+        self._slow.append(slow)
+        if len(self._slow) >= RECENT:
+            if sum(self._slow) > RECENT // 2:
+                self._limit = max(min(MIN_CONNECTIONS, self._most), self._limit / 2)
+            self._slow.clear()
+
+
+class Limit:
+    """The time that a server has for one address; it can be stopped, and prolonged."""
+
+    def __init__(self, timeout: asyncio.Timeout, seconds: float) -> None:
+        self._timeout, self._seconds = timeout, seconds
+        self.received = 0
+
+    def got(self, size: int) -> None:
+        """Bytes came: their time at the least rate is added."""
+        self.received += size
+        when = self._timeout.when()
+        if when is not None:
+            most = asyncio.get_running_loop().time() + self._seconds
+            longer = min(when + size / MIN_BYTES_PER_SECOND, most)
+            self._timeout.reschedule(max(when, longer))
+
+    @asynccontextmanager
+    async def stopped(self) -> AsyncIterator[None]:
+        """What happens inside is not the server's time."""
+        when, start = self._timeout.when(), time.monotonic()
+        self._timeout.reschedule(None)
+        try:
+            yield
+        finally:
+            if when is not None:
+                self._timeout.reschedule(when + time.monotonic() - start)
 
 
 @dataclass
@@ -172,6 +368,7 @@ class Fetcher:
     session: Any
     options: FetchOptions
     budget: Budget
+    gate: Gate
 
     @asynccontextmanager
     async def body(self, url: str) -> AsyncIterator[bytes]:
@@ -179,13 +376,14 @@ class Fetcher:
 
         FetchError says why there is none, after the retries.
         """
-        data = await self._fetch(url)
-        try:
-            yield data
-        finally:
-            await self.budget.give(len(data))
+        async with self.gate.enter():
+            data, hold = await self._fetch(url)
+            try:
+                yield data
+            finally:
+                await self.budget.give(hold)
 
-    async def _fetch(self, url: str) -> bytes:
+    async def _fetch(self, url: str) -> tuple[bytes, Hold]:
         tries = 0
         while True:
             try:
@@ -194,16 +392,29 @@ class Fetcher:
                 tries += 1
                 if not error.again or tries > self.options.retries:
                     raise
-                await asyncio.sleep(FIRST_WAIT_SECONDS * 2 ** (tries - 1))
+                wait = FIRST_WAIT_SECONDS * 2 ** (tries - 1)
+                if error.after is not None:
+                    if error.after > MAX_RETRY_AFTER_SECONDS:
+                        raise
+                    wait = max(wait, error.after)
+                await asyncio.sleep(wait)
 
-    async def _once(self, url: str) -> bytes:
+    async def _once(self, url: str) -> tuple[bytes, Hold]:
         import aiohttp
 
+        start, limit = time.monotonic(), None
         try:
-            async with asyncio.timeout(self.options.timeout_seconds):
-                return await self._follow(url)
+            async with asyncio.timeout(self.options.timeout_seconds) as timeout:
+                limit = Limit(timeout, self.options.timeout_seconds)
+                answer = await self._follow(url, limit)
+            self.gate.settle(slow=False)
+            return answer
         except TimeoutError:
+            received = limit.received if limit is not None else 0
+            self.gate.settle(slow=received > 0)
             told = f"no answer in {self.options.timeout_seconds:g} seconds"
+            if received:
+                told = f"{received} bytes in {time.monotonic() - start:.0f} seconds, then none"
             raise FetchError("timeout", told, again=True) from None
         except aiohttp.InvalidURL as error:
             raise FetchError("bad_url", str(error)) from None
@@ -213,7 +424,7 @@ class Fetcher:
             told = f"{type(error).__name__}: {error}"
             raise FetchError("broken_answer", told, again=True) from None
 
-    async def _follow(self, url: str) -> bytes:
+    async def _follow(self, url: str, limit: Limit) -> tuple[bytes, Hold]:
         for _ in range(MAX_REDIRECTS + 1):
             checked = check_url(url, self.options.allow)
             async with self.session.get(checked, allow_redirects=False) as answer:
@@ -223,36 +434,61 @@ class Fetcher:
                         raise FetchError("http_status", f"{answer.status} without a Location")
                     url = urljoin(url, target)
                     continue
-                if answer.status != 200:
-                    raise FetchError(f"http_{answer.status}", again=answer.status in AGAIN)
+                if answer.status not in GOOD:
+                    after = retry_after(answer.headers.get("Retry-After"))
+                    again = answer.status in AGAIN
+                    raise FetchError(f"http_{answer.status}", again=again, after=after)
                 self._check_headers(answer)
-                return await self._read(answer)
+                return await self._read(answer, limit)
         raise FetchError("too_many_redirects")
 
     def _check_headers(self, answer: Any) -> None:
         size = answer.headers.get("Content-Length", "")
-        if size.isdigit() and int(size) > self.options.max_bytes:
+        if size.isascii() and size.isdigit() and int(size) > self.options.max_bytes:
             raise FetchError("too_large", f"{size} bytes")
         if self.options.respect_robots_tag:
-            told = ",".join(answer.headers.getall("X-Robots-Tag", [])).lower()
-            words = {word.strip() for word in told.replace(":", ",").split(",")}
-            if words & NO_TRAINING:
-                raise FetchError("not_allowed", f"X-Robots-Tag: {told}")
+            values = answer.headers.getall("X-Robots-Tag", [])
+            if forbids_training(values, self.options.user_agent):
+                raise FetchError("not_allowed", f"X-Robots-Tag: {', '.join(values)}")
 
-    async def _read(self, answer: Any) -> bytes:
+    async def _read(self, answer: Any, limit: Limit) -> tuple[bytes, Hold]:
+        """The body with its encodings undone, and what it has of the budget."""
         parts: list[bytes] = []
-        size = 0
+        size, hold = 0, Hold()
+
+        async def take(more: int) -> None:
+            async with limit.stopped():
+                await self.budget.take(hold, more)
+
         try:
+            told = answer.headers.get("Content-Length", "")
+            if told.isascii() and told.isdigit():
+                await take(int(told))
             async for part in answer.content.iter_chunked(CHUNK_BYTES):
-                if size + len(part) > self.options.max_bytes:
-                    raise FetchError("too_large", f"more than {self.options.max_bytes} bytes")
-                await self.budget.take(len(part))
                 size += len(part)
+                limit.got(len(part))
+                if size > self.options.max_bytes:
+                    raise FetchError("too_large", f"more than {self.options.max_bytes} bytes")
+                if size > hold.num_bytes:
+                    await take(size - hold.num_bytes)
                 parts.append(part)
+            encoding = ",".join(answer.headers.getall("Content-Encoding", []))
+            data = self._undone(b"".join(parts), encoding)
+            if len(data) > hold.num_bytes:
+                await take(len(data) - hold.num_bytes)
         except BaseException:
-            await self.budget.give(size)
+            await self.budget.give(hold)
             raise
-        return b"".join(parts)
+        return data, hold
+
+    def _undone(self, data: bytes, encoding: str) -> bytes:
+        try:
+            return undo(data, encoding, max_bytes=self.options.max_bytes)
+        except TooLarge:
+            most = self.options.max_bytes
+            raise FetchError("too_large", f"more than {most} bytes, decompressed") from None
+        except ValueError as error:
+            raise FetchError("broken_answer", f"{encoding}: {error}", again=True) from None
 
 
 @asynccontextmanager
@@ -270,13 +506,16 @@ async def open_fetcher(options: FetchOptions) -> AsyncIterator[Fetcher]:
     )
     session = aiohttp.ClientSession(
         connector=connector,
-        headers={"User-Agent": options.user_agent},
+        headers={"User-Agent": options.user_agent, "Accept-Encoding": "identity"},
+        max_line_size=MAX_HEADER_BYTES,
+        max_field_size=MAX_HEADER_BYTES,
         timeout=aiohttp.ClientTimeout(total=None),
         auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),
     )
     try:
-        yield Fetcher(session, options, Budget(max(HELD_BYTES, options.max_bytes)))
+        budget = Budget(max(HELD_BYTES, options.max_bytes))
+        yield Fetcher(session, options, budget, Gate(options.connections))
     finally:
         await session.close()
         await lookup.close()

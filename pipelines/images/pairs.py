@@ -22,12 +22,16 @@ import pyarrow.parquet as pq
 
 from pipelines.batch import Batch
 from pipelines.formats.readers import ShardError, normal_table
+from pipelines.formats.uid_lists import uid_of
 from pipelines.image_text.scores import PREFIX
 from pipelines.operators import PipelineError
-from pipelines.schema import ROW
+from pipelines.schema import ROW, STRING
 from pipelines.storage.base import Store
 
 UID = "uid"
+URL, TEXT, SHA256 = "url", "text", "sha256"
+TEXTS = (UID, URL, TEXT, SHA256)
+"""The columns of a table of pairs that are text, whoever wrote it."""
 FEATURES = ("b32_img", "b32_txt", "l14_img", "l14_txt")
 DAMAGED = (pa.ArrowException, OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 """What the libraries raise for bytes that are no parquet or .npz file, or only nearly so."""
@@ -42,6 +46,83 @@ def table_columns(store: Store, name: str) -> list[str]:
             return list(pq.read_schema(file).names)
         except DAMAGED as error:
             raise ShardError(f"{store.uri}/{name} is not a parquet file: {error}") from None
+
+
+def check_pairs(schema: pa.Schema, where: str) -> None:
+    """ShardError for a table of pairs with a column twice, or a text column of another type.
+
+    Bytes are read as UTF-8: old Spark and Impala write text so. Numbers are refused, since a uid is
+    a hash of the text as it was written.
+    """
+    for name in TEXTS:
+        places = schema.get_all_field_indices(name)
+        if len(places) > 1:
+            raise ShardError(f"{where} has {len(places)} columns {name!r}; rename or drop one")
+        if places and not _is_text(schema.field(places[0]).type):
+            raise ShardError(
+                f"{where}: the column {name!r} holds {schema.field(places[0]).type}, expected text"
+            )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    binary = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+    return any(check(kind) for check in (*texts, *binary, pa.types.is_null))
+
+
+def text_column(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
+    """A column of text, bytes or nothing as large strings. ShardError for another type or bytes."""
+    if not _is_text(column.type):
+        raise ShardError(f"{where}: the column {name!r} holds {column.type}, expected text")
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    try:
+        return column.cast(STRING)
+    except pa.ArrowInvalid:
+        raise ShardError(f"{where}: the column {name!r} holds bytes that are not UTF-8") from None
+
+
+def with_uids(uids: pa.Array | None, urls: pa.Array, texts: pa.Array) -> pa.Array:
+    """The uids of pairs: as the table has them, and where it has none, of address and caption."""
+    if uids is not None and not uids.null_count:
+        return uids
+    own = [None] * len(urls) if uids is None else uids.to_pylist()
+    pairs = zip(own, urls.to_pylist(), texts.to_pylist(), strict=True)
+    filled = [uid_of(url, text) if uid is None else uid for uid, url, text in pairs]
+    return pa.array(filled, STRING)
+
+
+def read_uids(store: Store, name: str) -> Iterator[tuple[pa.Array, npt.NDArray[np.int64]]]:
+    """The uid of every pair of a table, batch by batch, and its row in the file.
+
+    A pair without one gets that of its address and caption, where the table has both columns.
+    """
+    there = table_columns(store, name)
+    makes = URL in there and TEXT in there
+    columns = [column for column in (UID, URL, TEXT) if column in there] if makes else [UID]
+    if UID in columns and not _may_be_null(store, name):
+        columns = [UID]
+    for batch in read_table(store, name, columns):
+        own = batch.column(UID) if UID in columns else None
+        if len(columns) == 1:
+            yield batch.column(UID), batch.rows
+        else:
+            yield with_uids(own, batch.column(URL), batch.column(TEXT)), batch.rows
+
+
+def _may_be_null(store: Store, name: str) -> bool:
+    """Whether the uids of a table may have nulls, by the statistics in its footer."""
+    with store.open(name) as file:
+        footer = pq.ParquetFile(file).metadata
+    for group in range(footer.num_row_groups):
+        columns = [footer.row_group(group).column(n) for n in range(footer.num_columns)]
+        uid = next(column for column in columns if column.path_in_schema == UID)
+        found = uid.statistics
+        if found is None or not found.has_null_count or found.null_count:
+            return True
+    return False
 
 
 def check_columns(store: Store, name: str, wanted: Sequence[str]) -> None:
@@ -74,6 +155,7 @@ def read_table(
             rows = parquet.metadata.num_rows
         except DAMAGED as error:
             raise ShardError(f"{where} is not a parquet file: {error}") from None
+        check_pairs(parquet.schema_arrow, where)
         readers: list[_Features | _Scores] = [_Features(store, name, key, rows) for key in features]
         readers += [_Scores(key, scores[key], rows) for key in columns if key in scores]
         size = FEATURE_BATCH_ROWS if features else BATCH_ROWS
@@ -94,6 +176,7 @@ def read_table(
             empty = {ROW: pa.array([], pa.int64())}
             fields = {name: parquet.schema_arrow.field(name).type for name in plain}
             lists = {reader.key: reader.type for reader in readers}
+            fields |= {n: STRING for n in fields if n in TEXTS}
             empty |= {n: pa.array([], t) for n, t in {**fields, **lists}.items()}
             yield Batch(normal_table(pa.table(empty)))
 
@@ -119,6 +202,11 @@ def _tables(
         except DAMAGED as error:
             raise ShardError(f"{where}: rows from {number} on are damaged: {error}") from None
         number += table.num_rows
+        for column in TEXTS:
+            place = table.schema.get_field_index(column)
+            if place >= 0 and table.schema.field(place).type != STRING:
+                texts = text_column(table.column(place), column, where)
+                table = table.set_column(place, column, texts)
         yield normal_table(table)
 
 
@@ -155,7 +243,7 @@ class _Features:
 
     @property
     def type(self) -> pa.DataType:
-        return pa.list_(pa.from_numpy_dtype(self._member.dtype), self._member.dim)
+        return pa.list_(pa.from_numpy_dtype(self._member.dtype.newbyteorder("=")), self._member.dim)
 
     def _open(self, rows: int) -> _Member:
         archive = zipfile.ZipFile(self._file)
@@ -185,6 +273,8 @@ class _Features:
         if len(data) != size:
             raise ShardError(f"{self._where}: the file ends early")
         flat: npt.NDArray[Any] = np.frombuffer(data, member.dtype)
+        if not flat.dtype.isnative:  # written on a big-endian machine
+            flat = flat.astype(flat.dtype.newbyteorder("="))
         return pa.FixedSizeListArray.from_arrays(pa.array(flat), member.dim)
 
     def close(self) -> None:

@@ -1,7 +1,8 @@
 """The resharder: the samples of a list of uids, copied from a pool's tars into training shards.
 
-Each sample comes as often as its uid stands in the list, as `UID-0`, `UID-1`, ... one after the
-other, its members in the order of their extensions and with their bytes untouched. Input shards
+Each sample comes as often as its uid is in the list, as `UID-0`, `UID-1`, ... one after the other,
+its members in the order of their extensions and with their bytes untouched. Of several samples with
+one uid, in one tar or in many, the first is taken, or all are, as the reference does. Input shards
 are cut into groups of neighbours; a group's output depends on nothing else, so one process, many,
 or a cluster write the same bytes. In the end all output shards are numbered through in the order of
 the groups. (Gadre et al. 2023; the layout of the reference's resharder, which training reads)
@@ -9,9 +10,10 @@ the groups. (Gadre et al. 2023; the layout of the reference's resharder, which t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +23,16 @@ from pipelines.errors import PackError
 from pipelines.execution.executors import MapTasks
 from pipelines.execution.once import once
 from pipelines.execution.progress import step as progress_step
-from pipelines.formats.tars import END, Member, TarError, header, padding, samples, tar_bytes
+from pipelines.formats.tars import (
+    END,
+    Member,
+    TarError,
+    header,
+    is_hidden,
+    padding,
+    samples,
+    tar_bytes,
+)
 from pipelines.formats.uid_lists import (
     Subset,
     check_sorted,
@@ -32,6 +43,7 @@ from pipelines.formats.uid_lists import (
 )
 from pipelines.formats.writers import write_array
 from pipelines.images.faces import FaceOptions, Faces
+from pipelines.images.sample_json import uid_of_json
 from pipelines.job import load_array
 from pipelines.records import File, Frozen, digest
 from pipelines.storage.base import Store, write_bytes
@@ -42,6 +54,8 @@ META, SAMPLE_IDS, SHARDS = "meta.json", "sample_ids.npy", "shards.json"
 SHARD_SIZE = 10_000
 GROUP_SHARDS = 64
 WRITE_BYTES = 1 << 20
+MAX_EXTENSION = 60  # a tar header has 100 bytes for `UID-COPY.EXTENSION`; a copy has up to 6 digits
+REPEATED = "repeated_uid"
 NUMBERED = 32  # output shards that one task numbers
 Part = bytes | memoryview
 
@@ -59,11 +73,16 @@ class GroupTask(Frozen):
     quarantine: bool
     dry_run: bool
     faces: FaceOptions | None = None
+    repeats: Literal["first", "all"] = "all"
+    exclude: tuple[int, ...] = ()  # places of the list that an earlier group has
     step: int = 0
 
 
 class Packed(Frozen):
-    """What a packing did. `missing`: different uids of the list that no sample has."""
+    """What a packing did. `missing`: different uids of the list that no sample has.
+
+    `bad_boxes`: faces that could not be blurred, since their box lies outside the image or is none.
+    """
 
     processed_count: int
     output_count: int
@@ -72,6 +91,8 @@ class Packed(Frozen):
     skipped: dict[str, int]
     shards: tuple[File, ...]
     blur_count: int = 0
+    bad_boxes: int = 0
+    repeated: int = 0
 
 
 def pack(
@@ -86,6 +107,7 @@ def pack(
     output_format: str = "{:08d}.tar",
     stats_format: str = "{:08d}_stats.json",
     faces: FaceOptions | None = None,
+    repeats: Literal["first", "all"] = "all",
     overwrite: bool = False,
     quarantine: bool = False,
     dry_run: bool = False,
@@ -96,7 +118,8 @@ def pack(
     tars, a stats file each, `meta.json`, `sample_ids.npy` and `shards.json` with hashes; it must be
     empty, unless it holds this very packing unfinished, or `overwrite` says to empty it first. With
     `quarantine`, the good samples of a damaged tar are taken and the fault is counted. `faces` says
-    whether faces are blurred or named on the way.
+    whether faces are blurred or named on the way. `repeats`: of samples with one uid the first is
+    taken, or all are under equal names, which is what the reference does.
 
     SubsetError for a list that is unsorted or of another type, PackError for a full folder;
     TarError names a damaged tar.
@@ -106,6 +129,8 @@ def pack(
     ids = load_subset(subset)
     check_sorted(ids, subset)
     asked = [source.uri, names, sha256_of(ids), shard_size, group_shards, quarantine]
+    if repeats == "first":
+        asked.append(repeats)
     work = digest(asked if faces is None else [*asked, faces.model_dump()])
     if not dry_run:
         standing = _claim(store, work, overwrite=overwrite)
@@ -124,10 +149,18 @@ def pack(
             quarantine=quarantine,
             dry_run=dry_run,
             faces=faces,
+            repeats=repeats,
         )
         for number, group in enumerate(groups)
     ]
     done = _map(tasks, store, map_tasks, dry_run=dry_run)
+    between = _repeats_between(store, done, len(ids))
+    repeated = 0
+    if repeats == "first":
+        done = _without_repeats(tasks, between, store, done, map_tasks, dry_run=dry_run)
+    else:
+        repeated = sum(len(places) for places in between.values())
+        repeated += sum(one.counts.get("repeated", 0) for one in done)
     missing = _missing(store, ids, done)
     packed: tuple[File, ...] = ()
     if not dry_run:
@@ -144,6 +177,8 @@ def pack(
         skipped=skipped,
         shards=packed,
         blur_count=sum(one.counts.get("blurred", 0) for one in done),
+        bad_boxes=sum(one.counts.get("bad_boxes", 0) for one in done),
+        repeated=repeated,
     )
     if not dry_run:
         _finish(store, result, ids, done, names)
@@ -151,10 +186,15 @@ def pack(
 
 
 def _tars(store: Store) -> list[str]:
-    names = [entry.name for entry in store.list() if entry.name.endswith(".tar")]
+    names = [entry.name for entry in store.list() if is_tar(entry.name)]
     if not names:
         raise PackError(f"there are no .tar files below {store.uri}")
     return names
+
+
+def is_tar(name: str) -> bool:
+    """Whether a file of a folder is one of its tars: `._0.tar`, as macOS adds it, is not."""
+    return name.endswith(".tar") and not is_hidden(name)
 
 
 def _claim(store: Store, work: str, *, overwrite: bool) -> Packed | None:
@@ -189,6 +229,60 @@ def _map(
     return [made.get(task.key) or _there(found[task.key]) for task in tasks]
 
 
+def _repeats_between(
+    store: Store, done: Sequence[Done], size: int
+) -> dict[int, npt.NDArray[np.int64]]:
+    """Of each group, the places of the list that an earlier group has too."""
+    seen = np.zeros(size, dtype=bool)
+    between = {}
+    for number, one in enumerate(done):
+        places = _found(store, one)
+        repeated = places[seen[places]]
+        if len(repeated):
+            between[number] = repeated
+        seen[places] = True
+    return between
+
+
+def _without_repeats(
+    tasks: Sequence[GroupTask],
+    between: dict[int, npt.NDArray[np.int64]],
+    store: Store,
+    done: Sequence[Done],
+    map_tasks: MapTasks,
+    *,
+    dry_run: bool,
+) -> list[Done]:
+    """Do groups again that have uids of earlier groups, without those.
+
+    Groups know nothing of each other, and a pool has each uid once: so this is rare, and what it
+    costs is paid by pools with copies of tars.
+    """
+    again: list[GroupTask] = []
+    for number, places in between.items():
+        exclude = tuple(places.tolist())
+        key = f"{tasks[number].key}-{digest([exclude])[:8]}"
+        again.append(tasks[number].model_copy(update={"exclude": exclude, "key": key}))
+    if not again:
+        return list(done)
+    fresh = _map(again, store, map_tasks, dry_run=dry_run)
+    changed = dict(zip(between, fresh, strict=True))
+    for number in changed if not dry_run else ():
+        for file in done[number].files:
+            if store.exists(file.name):
+                store.remove(file.name)
+        store.remove(done_name(done[number].key))
+    return [changed.get(number, one) for number, one in enumerate(done)]
+
+
+def _found(store: Store, done: Done) -> npt.NDArray[np.int64]:
+    """The places of the list whose uids a group has."""
+    inside = done.stats.get("found")
+    if inside is not None:
+        return np.asarray(inside, np.int64)
+    return np.asarray(load_array(store, done.files[-1].name), np.int64)
+
+
 def _there(done: Done | None) -> Done:
     assert done is not None
     return done
@@ -213,8 +307,10 @@ def _group(task: GroupTask, store: Store | None) -> Done:
     ids = load_subset(task.subset)
     leading = np.ascontiguousarray(ids["f0"])  # or every search would copy it out
     source = open_store(task.input_uri)
-    processed, copied, blurred = 0, 0, 0
-    skipped: dict[str, int] = {}
+    processed, copied, blurred, bad_boxes, repeated = 0, 0, 0, 0, 0
+    skipped: Counter[str] = Counter()
+    seen = np.zeros(len(ids), dtype=bool)
+    seen[list(task.exclude)] = True
     found: list[npt.NDArray[np.int64]] = []
     try:
         for name in task.shards:
@@ -224,6 +320,12 @@ def _group(task: GroupTask, store: Store | None) -> Done:
                 wanted = np.array(uids, dtype=np.uint64).reshape(-1, 2)
                 first, count = look_up(ids, wanted[:, 0], wanted[:, 1], leading=leading)
                 processed += len(entries)
+                again = _repeats(first, count, seen)
+                if again.any() and task.repeats == "first":
+                    count[again] = 0
+                    skipped[REPEATED] += int(again.sum())
+                elif again.any():
+                    repeated += int(count[again].sum())
                 copied += int(count.sum())
                 found.append(first[count > 0])
                 if output is not None:
@@ -237,6 +339,7 @@ def _group(task: GroupTask, store: Store | None) -> Done:
                             parts = sorted(changed.items())
                         output.add(parts, uid, int(count[place]))
                     output.flush()  # what is held lies in this tar
+                    bad_boxes += faces.bad_boxes if faces is not None else 0
     except BaseException:
         if output is not None:
             output.abandon()
@@ -250,29 +353,55 @@ def _group(task: GroupTask, store: Store | None) -> Done:
         name = attempt_name(f"work/{task.group:05d}-found", ".npy")
         files = (*files, write_array(store, name, places))
     counts = {"processed": processed, "output": copied}
+    if repeated:
+        counts["repeated"] = repeated
     if task.faces is not None:
-        counts["blurred"] = blurred
+        counts |= {"blurred": blurred, "bad_boxes": bad_boxes}
     return Done(key=task.key, files=files, counts=counts, stats=told)
 
 
+def _repeats(
+    first: npt.NDArray[np.int64], count: npt.NDArray[np.int64], seen: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """Which samples of a tar have a uid that was there before; the others are marked as seen."""
+    repeated = np.zeros(len(first), dtype=bool)
+    chosen = np.flatnonzero(count)
+    places = first[chosen]
+    once_only = np.zeros(len(chosen), dtype=bool)
+    once_only[np.unique(places, return_index=True)[1]] = True
+    repeated[chosen] = seen[places] | ~once_only
+    seen[places] = True
+    return repeated
+
+
 def _read(
-    data: memoryview, where: str, quarantine: bool, skipped: dict[str, int]
+    data: memoryview, where: str, quarantine: bool, skipped: Counter[str]
 ) -> tuple[list[list[Member]], list[tuple[int, int]]]:
     """The samples of a tar that have a uid, and the uids."""
     entries: list[list[Member]] = []
     uids: list[tuple[int, int]] = []
     try:
-        for sample in samples(data, where):
+        for sample in samples(data, where, skipped):
             uid = _uid(data, sample)
             if isinstance(uid, str):
-                skipped[uid] = skipped.get(uid, 0) + 1
+                skipped[uid] += 1
+                continue
+            long = next((m for m in sample if len(m.extension) > MAX_EXTENSION), None)
+            if long is not None:
+                if not quarantine:
+                    raise PackError(
+                        f"{where}: the extension {long.extension!r} of the sample "
+                        f"{long.key.decode('utf-8', 'replace')} is too long for a training shard "
+                        f"({MAX_EXTENSION} letters); rename it, or run with --quarantine"
+                    )
+                skipped["long_extension"] += 1
                 continue
             entries.append(sample)
             uids.append(uid)
     except TarError:
         if not quarantine:
             raise
-        skipped["damaged_tar"] = skipped.get("damaged_tar", 0) + 1
+        skipped["damaged_tar"] += 1
     return entries, uids
 
 
@@ -286,17 +415,7 @@ def _uid(data: memoryview, sample: Sequence[Member]) -> tuple[int, int] | str:
     """The uid of a sample as two numbers, or why it has none."""
     for member in sample:
         if member.extension == "json":
-            try:
-                uid = orjson.loads(data[member.start : member.start + member.size])["uid"]
-            except (orjson.JSONDecodeError, KeyError, TypeError):
-                return "json_without_uid"
-            if not isinstance(uid, str) or len(uid) > 32:
-                return "no_uid"
-            try:
-                number = int(uid, 16)
-            except ValueError:
-                return "no_uid"
-            return number >> 64, number & 0xFFFF_FFFF_FFFF_FFFF
+            return uid_of_json(data[member.start : member.start + member.size])
     return "no_json"
 
 
@@ -359,8 +478,7 @@ def _missing(store: Store, ids: Subset, done: Sequence[Done]) -> int:
     """Different uids of the list that stood in no tar."""
     seen = np.zeros(len(ids), dtype=bool)
     for one in done:
-        there = one.stats.get("found")
-        seen[load_array(store, one.files[-1].name) if there is None else there] = True
+        seen[_found(store, one)] = True
     first = np.ones(len(ids), dtype=bool)
     first[1:] = ids[1:] != ids[:-1]
     return int((first & ~seen).sum())

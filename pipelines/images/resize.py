@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFilter
 
+from pipelines.images.decode import UnknownRange, fault_of, is_truncated, open_image, rgb
 from pipelines.records import Frozen
 
 EXIF_TAGS = 64  # more than that is no description of a picture
+Box = tuple[float, float, float, float]
 JPEG_DRAFT = 2  # decode a JPEG at a fraction of its size where it stays this many times too big
 
 
@@ -41,7 +44,10 @@ class PictureRefused(ValueError):
 
 @dataclass(frozen=True)
 class Kept:
-    """The picture as it is stored, its size, the size that it came with, and its exif as JSON."""
+    """The picture as it is stored, its size, the size that it came with, and its exif as JSON.
+
+    `bad_boxes`: faces whose box lies outside the picture, or is none.
+    """
 
     data: bytes
     width: int
@@ -49,15 +55,17 @@ class Kept:
     original_width: int
     original_height: int
     exif: str
+    bad_boxes: int = 0
 
 
-def keep(data: bytes, boxes: Sequence[Sequence[float]] | None, options: ResizeOptions) -> Kept:
+def keep(data: bytes, boxes: object, options: ResizeOptions) -> Kept:
     """Decode, resize, blur, encode. PictureRefused, before decoding, for too many pixels.
 
-    `boxes` are faces as (left, top, right, bottom) in shares of the picture.
+    `boxes` are faces as (left, top, right, bottom) in shares of the picture, or None. A box that is
+    none, or lies outside, is left out and counted: nobody's table may end a run.
     """
     try:
-        with Image.open(io.BytesIO(data)) as opened:
+        with open_image(data) as opened:
             width, height = opened.size
             if width * height > options.max_pixels:
                 raise PictureRefused("too_many_pixels", f"{width} x {height}")
@@ -65,20 +73,26 @@ def keep(data: bytes, boxes: Sequence[Sequence[float]] | None, options: ResizeOp
             target = fitted(width, height, options.image_size)
             if target != (width, height) and opened.format == "JPEG":
                 opened.draft("RGB", (JPEG_DRAFT * target[0], JPEG_DRAFT * target[1]))
-            picture = on_white(opened)
+            picture = rgb(opened)
     except PictureRefused:
         raise
     except Image.DecompressionBombError as error:
         raise PictureRefused("too_many_pixels", str(error)) from None
+    except UnknownRange as error:
+        raise PictureRefused("unknown_range", str(error)) from None
     except Exception as error:  # decoders of dozens of formats raise whatever they like
-        raise PictureRefused("not_a_picture", f"{type(error).__name__}: {error}") from None
+        reason = "truncated" if is_truncated(error) else "not_a_picture"
+        raise PictureRefused(reason, fault_of(error)) from None
     if picture.size != target:
         picture = picture.resize(target, Image.Resampling.BOX)
-    if boxes and options.blur_faces:
-        picture = blur(picture, boxes)
+    bad = 0
+    if options.blur_faces:
+        faces, bad = checked_boxes(boxes)
+        picture, outside = blur(picture, faces)
+        bad += outside
     out = io.BytesIO()
     picture.save(out, "JPEG", quality=options.quality)
-    return Kept(out.getvalue(), *picture.size, width, height, exif)
+    return Kept(out.getvalue(), *picture.size, width, height, exif, bad)
 
 
 def fitted(width: int, height: int, longest: int) -> tuple[int, int]:
@@ -89,44 +103,64 @@ def fitted(width: int, height: int, longest: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def on_white(picture: Image.Image) -> Image.Image:
-    """The first frame in three colours; what is transparent is white."""
-    if picture.mode == "RGB":
-        picture.load()
-        return picture
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        layered = picture.convert("RGBA")
-        white = Image.new("RGBA", layered.size, "white")
-        return Image.alpha_composite(white, layered).convert("RGB")
-    return picture.convert("RGB")
+def checked_boxes(boxes: object) -> tuple[list[Box], int]:
+    """The boxes that are four finite numbers, and how many are anything else."""
+    if boxes is None:
+        return [], 0
+    if not isinstance(boxes, list | tuple):
+        return [], 1
+    good: list[Box] = []
+    for box in boxes:
+        if not isinstance(box, list | tuple) or len(box) != 4:
+            continue
+        if all(isinstance(value, int | float) and math.isfinite(value) for value in box):
+            good.append((float(box[0]), float(box[1]), float(box[2]), float(box[3])))
+    return good, len(boxes) - len(good)
 
 
-def blur(picture: Image.Image, boxes: Sequence[Sequence[float]]) -> Image.Image:
-    """The picture with these boxes blurred, softly at their borders."""
+def blur(picture: Image.Image, boxes: Sequence[Box]) -> tuple[Image.Image, int]:
+    """The picture with these boxes blurred, softly at their borders, and how many were outside.
+
+    A box counts as outside when it covers no pixel: beyond the border, or narrower than a pixel.
+    """
     mask = Image.new("L", picture.size, 0)
     pen = ImageDraw.Draw(mask)
-    largest = 0.0
-    for left, top, right, bottom in boxes:
-        x0, x1 = left * picture.width, right * picture.width
-        y0, y1 = top * picture.height, bottom * picture.height
-        side = max(x1 - x0, y1 - y0)
-        if side <= 0:
+    largest, outside = 0.0, 0
+    for box in boxes:
+        drawn = _rectangle(box, picture.width, picture.height)
+        if drawn is None:
+            outside += 1
             continue
+        side, corners = drawn
         largest = max(largest, side)
-        grown = 0.1 * side
-        pen.rectangle(
-            (
-                max(0, int(x0 - grown)),
-                max(0, int(y0 - grown)),
-                min(picture.width, int(x1 + grown)) - 1,
-                min(picture.height, int(y1 + grown)) - 1,
-            ),
-            fill=255,
-        )
+        pen.rectangle(corners, fill=255)
     if largest <= 0:
-        return picture
+        return picture, outside
     soft = ImageFilter.GaussianBlur(0.1 * largest)
-    return Image.composite(picture.filter(soft), picture, mask.filter(soft))
+    return Image.composite(picture.filter(soft), picture, mask.filter(soft)), outside
+
+
+def _rectangle(box: Box, width: int, height: int) -> tuple[float, tuple[int, int, int, int]] | None:
+    """The longer side of a box in pixels, and the corners of it grown by a tenth of that side.
+
+    None where that covers no pixel. A side beyond the picture's own counts as the picture's.
+    """
+    limit = 1e6  # of the picture's size: int() of a float beyond takes hundreds of digits
+    left, top, right, bottom = (min(max(value, -limit), limit) for value in box)
+    x0, x1, y0, y1 = left * width, right * width, top * height, bottom * height
+    if x1 <= x0 or y1 <= y0:
+        return None
+    side = min(max(x1 - x0, y1 - y0), float(max(width, height)))
+    grown = 0.1 * side
+    corners = (
+        max(0, int(x0 - grown)),
+        max(0, int(y0 - grown)),
+        min(width, int(x1 + grown)) - 1,
+        min(height, int(y1 + grown)) - 1,
+    )
+    if corners[2] < corners[0] or corners[3] < corners[1]:
+        return None
+    return side, corners
 
 
 def _exif(picture: Image.Image) -> str:

@@ -8,14 +8,16 @@ import numpy.typing as npt
 
 from pipelines.kernels.words import Ints
 
-CUT, CHECKSUM, SIZE, KIND, MANY, EXTENDED = 1, 2, 3, 4, 5, 6
+CUT, CHECKSUM, SIZE, MANY, EXTENDED = 1, 2, 3, 5, 6
 
 
-def walk(data: npt.NDArray[np.uint8], most: int) -> tuple[Ints, Ints, int, int]:
-    """Places of the headers of plain files, their sizes, where reading stopped, and why.
+def walk(data: npt.NDArray[np.uint8], most: int) -> tuple[Ints, Ints, int, int, int]:
+    """Places of the headers of plain files, their sizes, where reading stopped, why, and links.
 
-    The last is 0 at the block of zeros that ends a tar, else one of the codes above: EXTENDED is a
-    header of an extension (long names, sparse files), which is not read here.
+    The fourth is 0 at the blocks of zeros that end a tar, else one of the codes above: EXTENDED is
+    a header of an extension (long names, sparse files), which is not read here. A tar may follow
+    another in one file; whatever follows the zeros and is no header is a fault. The last counts
+    links and devices, which are passed over.
     """
     return _walk(data, most)
 
@@ -23,14 +25,17 @@ def walk(data: npt.NDArray[np.uint8], most: int) -> tuple[Ints, Ints, int, int]:
 @nb.njit(cache=True, nogil=True)
 def _walk(
     data: npt.NDArray[np.uint8], most: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int, int]:
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int, int, int]:
     places = [np.int64(0) for _ in range(0)]
     sizes = [np.int64(0) for _ in range(0)]
     place, fault = np.int64(0), 0
-    length = len(data)
+    length, links, ended = len(data), 0, False
     while True:
         if place + 512 > length:
-            fault = 1  # without the block of zeros at the end, nobody knows what is missing
+            fault = 0 if ended else 1  # without the zeros, nobody knows what is missing
+            for k in range(place, length):
+                if data[k]:
+                    fault = 1
             break
         blank = True
         total = np.int64(0)
@@ -40,7 +45,10 @@ def _walk(
                 blank = False
             total += 32 if 148 <= k < 156 else np.int64(byte)
         if blank:
-            break
+            ended = True
+            place += 512
+            continue
+        ended = False
         told, digits = np.int64(0), 0
         for k in range(148, 156):
             byte = data[place + k]
@@ -55,18 +63,27 @@ def _walk(
         if kind in (76, 75, 120, 103, 83):  # L K x g S: extensions
             fault = 6
             break
+        if kind in (49, 50, 51, 52, 54):  # links, devices, pipes: no bytes follow
+            links += 1
+            place += 512
+            continue
         size, digits = np.int64(0), 0
-        for k in range(124, 136):
-            byte = data[place + k]
-            if 48 <= byte <= 55:
-                size, digits = size * 8 + (byte - 48), digits + 1
-            elif digits or byte not in (0, 32):
-                break
+        if data[place + 124] == 128:  # base 256, of sizes from 8 GiB on, and of some writers
+            for k in range(125, 136):
+                digits += 1
+                if size >= 1 << 54:
+                    digits = 0
+                    break
+                size = size * 256 + np.int64(data[place + k])
+        else:
+            for k in range(124, 136):
+                byte = data[place + k]
+                if 48 <= byte <= 55:
+                    size, digits = size * 8 + (byte - 48), digits + 1
+                elif digits or byte not in (0, 32):
+                    break
         if digits == 0:
             fault = 3
-            break
-        if kind != 48 and kind != 0 and kind != 53:
-            fault = 4
             break
         if place + 512 + size > length:
             fault = 1
@@ -78,4 +95,5 @@ def _walk(
             places.append(place)
             sizes.append(size)
         place += 512 + (size + 511) // 512 * 512
-    return np.array(places, dtype=np.int64), np.array(sizes, dtype=np.int64), place, fault
+    found = np.array(places, dtype=np.int64), np.array(sizes, dtype=np.int64)
+    return found[0], found[1], place, fault, links

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numba as nb
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,21 @@ SUBSET = np.dtype([("f0", "<u8"), ("f1", "<u8")])
 _DIGITS = np.full(256, 255, np.uint8)
 for _value, _digit in enumerate(b"0123456789abcdef"):
     _DIGITS[_digit] = _value
+
+
+_UID = re.compile("[0-9a-f]{32}")
+
+
+def is_uid(text: str) -> bool:
+    """Whether a text is a uid as every stage wants it: 32 lower-case hexadecimal digits."""
+    return _UID.fullmatch(text) is not None
+
+
+def halves(text: str) -> tuple[int, int]:
+    """A uid as two numbers of 64 bits. ValueError for a text that is none."""
+    if not is_uid(text):
+        raise ValueError(f"{text!r} is no uid: expected 32 lower-case hexadecimal digits")
+    return int(text[:16], 16), int(text[16:], 16)
 
 
 def parse(texts: pa.Array) -> tuple[Hashes, Hashes, npt.NDArray[np.bool_]]:

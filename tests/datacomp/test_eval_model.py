@@ -141,3 +141,27 @@ def test_a_missing_package_is_told_with_the_extra_that_brings_it(monkeypatch, tm
     monkeypatch.setattr("datacomp.eval_model.load", load)
     with pytest.raises(TrainingError, match=r"open_clip is not installed; .* pip install -e"):
         benchmark.load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "tag", "activation"),
+    [
+        ("RN50", "openai", "quick_gelu"),
+        ("RN50", "yfcc15m", "quick_gelu"),
+        ("RN50-quickgelu", "openai", "quick_gelu"),
+        ("ViT-B-32", "laion2b_s34b_b79k", "gelu"),
+    ],
+)
+def test_the_activation_is_the_one_that_the_weights_were_trained_with(
+    name: str, tag: str, activation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights made up here, given out in place of the download."""
+    file = tmp_path / "weights.pt"
+    torch.save(open_clip.create_model(name).state_dict(), file)
+    monkeypatch.setattr("open_clip.factory.download_pretrained", lambda *_, **__: str(file))
+    model = load_open_clip(name, pretrained=tag, device="cpu")
+    kinds = {
+        type(part).__name__ for part in model._model.modules() if "GELU" in type(part).__name__
+    }
+    assert kinds == {"QuickGELU" if activation == "quick_gelu" else "GELU"}
+    assert model.settings["activation"] == activation

@@ -76,3 +76,16 @@ def test_the_file_has_a_record_and_is_the_same_again(pool: Pool, tmp_path: Path)
 def test_too_few_rows_are_refused(pool: Pool, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"3000 rows of l14_img .* fewer than 5000 clusters"):
         train_centroids(pool, tmp_path / "a.npy", clusters=5000)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_rows_that_are_no_numbers_are_left_out_and_counted(
+    pool: Pool, tmp_path: Path, value: float
+) -> None:
+    file = tmp_path / "pool" / "1.npz"
+    rows = np.load(file)["l14_img"]
+    rows[3, 5] = value
+    np.savez(file, l14_img=rows)
+    record = train_centroids(pool, tmp_path / "c.npy", clusters=6, rounds=3)
+    assert record.counts == {"rows": 2999, "rows_without_numbers": 1}
+    assert np.isfinite(np.load(tmp_path / "c.npy")).all()

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -14,12 +15,15 @@ import numpy as np
 import orjson
 import pytest
 from safetensors.numpy import load_file
+from tests.datacomp.picture_pool import add_member, draw
 
 from datacomp.recipe import Recipe
-from datacomp.training.train import METRICS, WEIGHTS, read_metrics, train
+from datacomp.training.open_clip_loop import _is_trainable, check_skipped, skipped
+from datacomp.training.train import METRICS, WEIGHTS, _check_samples, read_metrics, train
 from pipelines.errors import BatchError, TrainingError
 from pipelines.records import ModelRecord, RecordError, parse_record
 from pipelines.storage.local import LocalStore
+from pipelines.storage.open import open_store
 
 ROOT = Path(__file__).parents[3]
 
@@ -238,3 +242,47 @@ def test_a_loss_that_is_no_number_stops_the_training(
     with pytest.raises(TrainingError, match=r"the loss is nan at step \d+"):
         run(packed_pictures, wild, tmp_path / "x")
     assert not (tmp_path / "x" / "record.json").exists()
+
+
+def test_a_pool_of_broken_images_is_not_trained_on(tmp_path, small_recipe) -> None:
+    """More than a tenth of the samples read; fewer than twenty of them say nothing."""
+    errors = [
+        f"Handling webdataset error (UnidentifiedImageError('{n}')). Ignoring." for n in range(30)
+    ]
+    errors += ["Handling webdataset error (UnusableSample('7: no txt')). Ignoring."] * 5
+    lines = b"".join(orjson.dumps({"error": error}) + b"\n" for error in errors)
+    (tmp_path / "skipped.jsonl").write_bytes(lines)
+    assert skipped(tmp_path) == {"UnidentifiedImageError": 30, "UnusableSample": 5}
+    check_skipped(tmp_path, samples=315)
+    with pytest.raises(
+        TrainingError, match=r"35 of 349 samples read .*30 Unidentified.*5 Unusable"
+    ):
+        check_skipped(tmp_path, samples=314)
+    (tmp_path / "skipped.jsonl").write_bytes(lines[: lines.index(b"\n") + 1] * 19)
+    check_skipped(tmp_path, samples=1)
+
+
+def test_a_broken_pool_is_refused_before_it_is_trained_on(tmp_path) -> None:
+    good, broken = draw(0)[0], b"no image"
+    for broken_ones, refused in ((1, False), (2, True), (4, True)):
+        images = [broken] * broken_ones + [good] * (4 - broken_ones)
+        with tarfile.open(tmp_path / "0.tar", "w") as tar:
+            for number, image in enumerate(images):
+                add_member(tar, f"{number}.png", image)
+                add_member(tar, f"{number}.txt", b"a caption")
+        if refused:
+            with pytest.raises(TrainingError, match=rf"{broken_ones} of its first 4 samples"):
+                _check_samples(open_store(str(tmp_path)), "0.tar")
+        else:
+            _check_samples(open_store(str(tmp_path)), "0.tar")
+
+
+def test_samples_without_a_caption_or_image_are_counted(caplog) -> None:
+    image = {"__key__": "a", "png": b"", "txt": b""}
+    assert _is_trainable(image)
+    assert not _is_trainable({"__key__": "b", "gif": b"", "txt": b""})
+    assert not _is_trainable({"__key__": "c", "png": b""})
+    assert [record.getMessage() for record in caplog.records] == [
+        "Handling webdataset error (UnusableSample('b: no png, jpg, jpeg or webp')). Ignoring.",
+        "Handling webdataset error (UnusableSample('c: no txt')). Ignoring.",
+    ]

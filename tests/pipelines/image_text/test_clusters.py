@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from pipelines.batch import Batch
 from pipelines.image_text import clusters
-from pipelines.image_text.clusters import nearest, on_device
+from pipelines.image_text.clusters import NearTargets, nearest, on_device
 
 pytest.importorskip("torch")
 
@@ -61,3 +65,23 @@ def _bf16(values: np.ndarray) -> np.ndarray:
     bits = values.view(np.uint32)
     rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
     return (rounded & np.uint32(0xFFFF_0000)).view(np.float32)
+
+
+class Folder:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def path(self, name: str) -> Path:
+        return self._path / name
+
+
+def test_features_that_are_no_numbers_belong_to_no_cluster(tmp_path) -> None:
+    np.save(tmp_path / "centroids.npy", np.eye(2, dtype=np.float32))
+    np.save(tmp_path / "targets.npy", np.array([[1, 0]], np.float32))
+    step = NearTargets(centroids="centroids.npy", targets="targets.npy")
+    step.load(Folder(tmp_path))
+    rows = np.array([[1, 0], [0, 1], [np.nan, 0], [2, 0], [np.inf, 0], [-np.inf, 0]], np.float16)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), 2)
+    table = pa.table({"row": pa.array(range(6), pa.int64()), "l14_img": column})
+    bad = "features_are_no_numbers"
+    assert step.reject(Batch(table)).to_pylist() == [None, "far_from_targets", bad, None, bad, bad]

@@ -326,17 +326,183 @@ def info(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.Ta
         (info("../../etc/x.jpg"), "leads out of its folder"),
         (info("/etc/x.jpg"), "leads out of its folder"),
         (info("a/../../x.jpg"), "leads out of its folder"),
-        (info("x.jpg", tarfile.SYMTYPE, "/etc/passwd"), "no plain file"),
-        (info("x.jpg", tarfile.LNKTYPE, "y.jpg"), "no plain file"),
-        (info("x.jpg", tarfile.CHRTYPE), "no plain file"),
-        (info("noextension"), "has no key and extension"),
-        (info("x.j\u00e9"), "has no key and extension"),
     ],
 )
 def test_members_that_no_sample_has_are_named(member: tarfile.TarInfo, message: str) -> None:
     data = tar_of((info("00.txt"), b"good"), (member, b""))
     with pytest.raises(TarError, match=message):
         list(samples(memoryview(data), "t.tar"))
+
+
+@pytest.mark.parametrize(
+    ("member", "reason"),
+    [
+        (info("x.jpg", tarfile.SYMTYPE, "/etc/passwd"), "link_or_device"),
+        (info("x.jpg", tarfile.LNKTYPE, "y.jpg"), "link_or_device"),
+        (info("x.jpg", tarfile.CHRTYPE), "link_or_device"),
+        (info("README"), "name_without_extension"),
+        (info("a/README"), "name_without_extension"),
+        (info("x."), "name_without_extension"),
+        (info("x.j\u00e9"), "name_without_extension"),
+        (info("._00.jpg"), "hidden_file"),
+        (info(".DS_Store"), "hidden_file"),
+        (info("a/._00.jpg"), "hidden_file"),
+        (info("__MACOSX/a/00.jpg"), "hidden_file"),
+    ],
+)
+@pytest.mark.parametrize("fmt", [tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT])
+def test_what_no_sample_has_is_passed_over_and_counted(
+    member: tarfile.TarInfo, reason: str, fmt: int
+) -> None:
+    long = (
+        (info("k" * 120 + ".txt"), b"long") if fmt == tarfile.PAX_FORMAT else (info("k.txt"), b"")
+    )
+    data = tar_of(
+        (member, b""), (info("00.jpg"), b"a"), (member, b""), (info("00.txt"), b"b"), long, fmt=fmt
+    )
+    passed: Counter[str] = Counter()
+    read = [[m.extension for m in sample] for sample in samples(memoryview(data), "t", passed)]
+    assert read == [["jpg", "txt"], ["txt"]]
+    assert passed == {reason: 2}
+
+
+def test_capital_extensions_are_those_of_a_sample() -> None:
+    data = tar_of((info("00.JPG"), b"a"), (info("00.Json"), b"{}"))
+    [sample] = samples(memoryview(data), "t")
+    assert [member.extension for member in sample] == ["jpg", "json"]
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_a_tar_behind_another_is_read_and_anything_else_there_is_a_fault(long: bool) -> None:
+    name = "k" * 120 if long else "k"
+    fmt = tarfile.PAX_FORMAT if long else tarfile.USTAR_FORMAT
+    one = tar_of((info(f"{name}.txt"), b"one"), fmt=fmt)
+    two = tar_of((info(f"{name}2.txt"), b"two"), fmt=fmt)
+    whole = memoryview(one + bytes(2048) + two)
+    read = [bytes(whole[m.start : m.start + m.size]) for m in members(whole, "t")]
+    assert read == [b"one", b"two"]
+    for behind in (b"rubbish".ljust(512, b"x"), b"rubbish", two[:700]):
+        with pytest.raises(TarError):
+            list(members(memoryview(one + behind), "t"))
+
+
+def test_a_size_in_base_256_is_read() -> None:
+    data = bytearray(tar_of((info("a.txt"), b"abc"), (info("b.txt"), b"d")))
+    data[124:136] = b"\x80" + (3).to_bytes(11, "big")
+    total = sum(data[:148]) + 8 * 32 + sum(data[156:512])
+    data[148:156] = b"%06o\0 " % total
+    assert [m.size for m in members(memoryview(bytes(data)), "t")] == [3, 1]
+
+
+UID = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("content", "counted"),
+    [
+        (b'{"uid": "%s", "score": NaN, "x": -Infinity}' % UID.encode(), None),
+        (b'\xef\xbb\xbf{"uid": "%s"}' % UID.encode(), None),
+        (b'{"uid": "%s", "caption": "caf\xe9"}' % UID.encode(), None),
+        (b'{"uid": "%s", "caption": "\\ud800"}' % UID.encode(), None),
+        (b'{"uid": "-1"}', "no_uid"),
+        *(
+            (orjson.dumps({"uid": uid}), "no_uid")
+            for uid in (
+                UID.upper(),
+                UID[:-1],
+                UID + "0",
+                f" {UID[1:]}",
+                f"0x{UID[2:]}",
+                "",
+                7,
+                None,
+            )
+        ),
+        (orjson.dumps({"uid": UID[:30] + "1_"}), "no_uid"),
+        (b'{"uid": "' + "\u0661".encode() * 32 + b'"}', "no_uid"),
+        (b"[1]", "json_without_uid"),
+        (b"{", "json_without_uid"),
+        (b"[" * 100_000, "json_without_uid"),
+    ],
+)
+def test_a_uid_is_32_lower_case_digits_whoever_wrote_the_json(
+    content: bytes, counted: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    data = tar_of((info("0.jpg"), b"image"), (info("0.json"), content))
+    (tmp_path / "in" / "0.tar").write_bytes(data)
+    subset = write_subset(tmp_path / "s.npy", [UID])
+    done = pack(str(tmp_path / "in"), subset, out=str(tmp_path / "o"), map_tasks=map_here)
+    assert done.output_count == (counted is None)
+    assert done.skipped == ({} if counted is None else {counted: 1})
+
+
+def one_sample(key: str, uid: str) -> tuple[tuple[tarfile.TarInfo, bytes], ...]:
+    return (
+        (info(f"{key}.jpg"), key.encode()),
+        (info(f"{key}.json"), orjson.dumps({"uid": uid})),
+    )
+
+
+@pytest.mark.parametrize("group_shards", [1, 2, 64])
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_of_samples_with_one_uid_the_first_is_taken(
+    tmp_path: Path, group_shards: int, dry_run: bool
+) -> None:
+    """Within a tar, in a copy of the tar, and in the group after it."""
+    uids = [f"{n:032x}" for n in range(4)]
+    folder = tmp_path / "in"
+    (folder / "old").mkdir(parents=True)
+    first = tar_of(*one_sample("0", uids[0]), *one_sample("1", uids[1]), *one_sample("2", uids[0]))
+    (folder / "0.tar").write_bytes(first)
+    (folder / "0 (1).tar").write_bytes(first)
+    (folder / "old" / "0.tar").write_bytes(first)
+    (folder / "9.tar").write_bytes(tar_of(*one_sample("8", uids[2]), *one_sample("9", uids[1])))
+    (folder / "._0.tar").write_bytes(b"AppleDouble")
+    subset = write_subset(tmp_path / "s.npy", [uids[0], uids[0], uids[1], uids[2], uids[3]])
+    out = tmp_path / "o"
+    done = pack(
+        str(folder),
+        subset,
+        out=str(out),
+        map_tasks=map_here,
+        group_shards=group_shards,
+        dry_run=dry_run,
+        repeats="first",
+    )
+    assert (done.processed_count, done.output_count, done.missing) == (11, 4, 1)
+    assert done.skipped == {"repeated_uid": 8}
+    if not dry_run:
+        keys = [key for key, _ in iter_samples(str(out))]
+        assert sorted(keys) == [f"{uids[0]}-0", f"{uids[0]}-1", f"{uids[1]}-0", f"{uids[2]}-0"]
+        left = {path.name for path in out.rglob("*") if path.is_file()}
+        assert not [name for name in left if name.startswith("0000") and "-" in name]
+
+
+@pytest.mark.parametrize("group_shards", [1, 64])
+def test_what_the_reference_writes_twice_is_counted(tmp_path: Path, group_shards: int) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("0.tar", "1.tar"):
+        (tmp_path / "in" / name).write_bytes(tar_of(*one_sample(name[0], UID)))
+    subset = write_subset(tmp_path / "s.npy", [UID])
+    out = str(tmp_path / "o")
+    done = pack(
+        str(tmp_path / "in"), subset, out=out, map_tasks=map_here, group_shards=group_shards
+    )
+    assert (done.output_count, done.repeated, done.skipped) == (2, 1, {})
+
+
+def test_an_extension_that_no_header_holds_is_named(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    long = (info("7." + "x" * 80), b"long")
+    data = tar_of(*one_sample("7", UID), long, *one_sample("8", "0" * 32))
+    (tmp_path / "in" / "0.tar").write_bytes(data)
+    subset = write_subset(tmp_path / "s.npy", [UID, "0" * 32])
+    source = str(tmp_path / "in")
+    with pytest.raises(PackError, match=r"0\.tar: the extension 'x+' of the sample 7 is too long"):
+        pack(source, subset, out=str(tmp_path / "o"), map_tasks=map_here)
+    done = pack(source, subset, out=str(tmp_path / "p"), map_tasks=map_here, quarantine=True)
+    assert (done.output_count, done.skipped) == (1, {"long_extension": 1})
 
 
 def test_long_names_and_folders_are_read(tmp_path: Path) -> None:

@@ -123,5 +123,65 @@ def test_damaged_pictures_are_kept_or_refused_and_nothing_else(format: str) -> N
         except PictureRefused as error:
             reasons.add(error.reason)
     assert "not_a_picture" in reasons
-    assert reasons <= {"not_a_picture", "too_many_pixels"}
+    assert reasons <= {"not_a_picture", "too_many_pixels", "truncated"}
     assert 0 < kept < 220
+
+
+WHOLE = [0.25, 0.25, 0.75, 0.75]
+INF, NAN = float("inf"), float("nan")
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        *([1.2, 0.1, 1.4, 0.3], [-0.4, 0.1, -0.2, 0.3], [0.1, 1.5, 0.3, 1.9], [0.1, -9, 0.3, -8]),
+        *([0.5, 0.5, 0.5, 0.9], [0.75, 0.25, 0.25, 0.75], [0.75, 0.75, 0.25, 0.25]),
+        *([0.501, 0.501, 0.502, 0.502], [100.0, 100.0, 200.0, 200.0], [1e300, 0, 2e300, 1]),
+        *([NAN] * 4, [0.1, 0.1, INF, 0.4], [0.1, 0.1, 0.2], [0.1, 0.1, 0.2, 0.2, 0.9], []),
+        *(None, "0.1,0.1,0.4,0.4", 0.5, {"x": 1}, ["0.1", "0.1", "0.4", "0.4"]),
+    ],
+)
+def test_what_is_no_box_in_the_picture_is_left_out_and_counted(box: object) -> None:
+    data = encoded(noise(100, 100))
+    alone = keep(data, [box], OPTIONS)
+    assert (alone.data, alone.bad_boxes) == (keep(data, None, OPTIONS).data, 1)
+    beside = keep(data, [box, WHOLE], OPTIONS)
+    assert (beside.data, beside.bad_boxes) == (keep(data, [WHOLE], OPTIONS).data, 1)
+
+
+@pytest.mark.parametrize("boxes", ["0.1 0.2", 7, {"box": WHOLE}])
+def test_boxes_that_are_no_list_are_counted(boxes: object) -> None:
+    assert keep(encoded(noise(30, 30)), boxes, OPTIONS).bad_boxes == 1
+
+
+@pytest.mark.parametrize("box", [[0, 0, 1, 1], [0.0, 0.0, 50.0, 50.0], [-1e300, -1e300, 1e9, 1e9]])
+def test_a_box_beyond_the_picture_is_clipped_to_it(box: list[float]) -> None:
+    """The whole picture is blurred, with the deviation of a box as large as it."""
+    data = encoded(noise(60, 60))
+    kept = keep(data, [box], OPTIONS)
+    assert kept.bad_boxes == 0
+    assert np.asarray(opened(kept.data)).std() < 12  # noise has 74
+
+
+def test_a_picture_of_one_pixel_has_no_faces() -> None:
+    kept = keep(encoded(Image.new("RGB", (1, 1))), [WHOLE], OPTIONS)
+    assert (kept.width, kept.height, kept.bad_boxes) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (encoded(noise(64, 64), "JPEG")[:-2], "truncated"),
+        (encoded(noise(64, 64), "JPEG")[:900], "truncated"),
+        (encoded(Image.new("F", (4, 4), 0.5), "TIFF"), "unknown_range"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not_a_picture"),
+    ],
+)
+def test_the_word_says_what_is_wrong(data: bytes, reason: str) -> None:
+    messages = set()
+    for _ in range(2):
+        with pytest.raises(PictureRefused) as error:
+            keep(data, None, OPTIONS)
+        messages.add(str(error.value))
+    assert error.value.reason == reason
+    assert len(messages) == 1

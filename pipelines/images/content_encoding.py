@@ -1,0 +1,118 @@
+"""Undo the encodings of an HTTP body that a server applied unasked, within a limit.
+
+Images are asked for with `Accept-Encoding: identity`; some servers compress anyway, and some say
+so of a body that is not compressed. What does not begin as the named encoding begins is taken as it
+is.
+"""
+
+from __future__ import annotations
+
+import importlib
+import zlib
+from typing import Any
+
+MAX_LAYERS = 4
+GZIP_MAGIC, ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+PIECE = 1 << 16
+
+
+class TooLarge(ValueError):
+    """A body that grows beyond the limit."""
+
+
+def undo(data: bytes, encoding: str, *, max_bytes: int) -> bytes:
+    """The body without its encodings, the last one applied first (RFC 9110, 8.4).
+
+    `encoding` is the header, several separated by commas. TooLarge, or ValueError for a body that
+    is damaged or an encoding without a decoder; names that are no encoding are passed over.
+    """
+    layers = [word.strip().lower() for word in encoding.split(",")]
+    if len(layers) > MAX_LAYERS:
+        raise ValueError(f"{len(layers)} encodings, at most {MAX_LAYERS} are undone")
+    for layer in reversed(layers):
+        if layer in ("gzip", "x-gzip"):
+            data = _inflated(data, 31, max_bytes) if data.startswith(GZIP_MAGIC) else data
+        elif layer == "deflate":
+            data = _deflated(data, max_bytes)
+        elif layer == "zstd":
+            data = _zstd(data, max_bytes) if data.startswith(ZSTD_MAGIC) else data
+        elif layer == "br":
+            data = _brotli(data, max_bytes)
+    return data
+
+
+def _inflated(data: bytes, bits: int, max_bytes: int) -> bytes:
+    """A stream of zlib; members of gzip may follow each other."""
+    parts, size = [], 0
+    while data:
+        stream = zlib.decompressobj(bits)
+        try:
+            part = stream.decompress(data, max_bytes - size + 1)
+        except zlib.error as error:
+            raise ValueError(str(error)) from None
+        size += len(part)
+        if size > max_bytes:
+            raise TooLarge(f"more than {max_bytes} bytes")
+        parts.append(part)
+        if not stream.eof:
+            raise ValueError("the stream breaks off")
+        data = stream.unused_data if stream.unused_data.startswith(GZIP_MAGIC) else b""
+    return b"".join(parts)
+
+
+def _deflated(data: bytes, max_bytes: int) -> bytes:
+    """With a header of zlib, as the standard has it, or without, as many servers send it."""
+    if len(data) > 1 and data[0] & 15 == 8 and (data[0] << 8 | data[1]) % 31 == 0:
+        return _inflated(data, 15, max_bytes)
+    try:
+        return _inflated(data, -15, max_bytes)
+    except TooLarge:
+        raise
+    except ValueError:
+        return data  # said to be deflated, and is not
+
+
+def _zstd(data: bytes, max_bytes: int) -> bytes:
+    import zstandard
+
+    stream = zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True)
+    try:
+        return _limited(stream.read, max_bytes)
+    except zstandard.ZstdError as error:
+        raise ValueError(str(error)) from None
+
+
+def _brotli(data: bytes, max_bytes: int) -> bytes:
+    try:
+        brotli: Any = importlib.import_module("brotli")
+    except ImportError:
+        raise ValueError("brotli is not installed") from None
+    stream = brotli.Decompressor()
+    parts, size = [], 0
+    try:
+        given = data
+        while not stream.is_finished():
+            parts.append(stream.process(given, output_buffer_limit=PIECE))
+            given = b""
+            size += len(parts[-1])
+            if size > max_bytes:
+                raise TooLarge(f"more than {max_bytes} bytes")
+            if stream.can_accept_more_data() and not parts[-1]:
+                break
+    except brotli.error:
+        if not size:
+            return data  # said to be compressed, and is not
+        raise ValueError("the stream is damaged") from None
+    if not stream.is_finished():
+        raise ValueError("the stream breaks off")
+    return b"".join(parts)
+
+
+def _limited(read: Any, max_bytes: int) -> bytes:
+    parts, size = [], 0
+    while part := read(PIECE):
+        parts.append(part)
+        size += len(part)
+        if size > max_bytes:
+            raise TooLarge(f"more than {max_bytes} bytes")
+    return b"".join(parts)

@@ -1,0 +1,136 @@
+"""Untrusted images: which formats are opened, what 16 bits become, where white is."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines.images.decode import (
+    UnknownRange,
+    decode_rgb,
+    fault_of,
+    is_truncated,
+    open_image,
+    rgb,
+)
+
+
+def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
+    out = io.BytesIO()
+    image.save(out, format, **options)
+    return out.getvalue()
+
+
+def on_white(data: bytes) -> np.ndarray:
+    with open_image(data) as image:
+        return np.asarray(rgb(image))
+
+
+def png(depth: int, colour: int, row: bytes, width: int, *, trns: bytes = b"") -> bytes:
+    """A PNG of one row, chunk by chunk: what Pillow itself does not write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, 1, depth, colour, 0, 0, 0))
+    key = chunk(b"tRNS", trns) if trns else b""
+    rows = chunk(b"IDAT", zlib.compress(b"\0" + row))
+    return b"\x89PNG\r\n\x1a\n" + head + key + rows + chunk(b"IEND", b"")
+
+
+EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 9 9
+%%EndComments
+0 0 9 9 rectfill showpage
+%%EOF
+"""
+
+
+def test_no_helper_program_is_run_for_an_eps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = tmp_path / "ran"
+    gs = tmp_path / "gs"
+    gs.write_text(f"#!/bin/sh\necho run >> {ran}\n")
+    gs.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(Image.UnidentifiedImageError) as error:
+        decode_rgb(EPS)
+    assert not ran.exists()
+    assert fault_of(error.value) == "no known image format"
+
+
+@pytest.mark.parametrize("format", ["PCX", "SGI", "TGA", "IM", "MSP"])
+def test_formats_that_are_not_listed_are_no_images(format: str) -> None:
+    data = encoded(Image.new("1" if format == "MSP" else "RGB", (8, 8)), format)
+    with pytest.raises(Image.UnidentifiedImageError):
+        decode_rgb(data)
+
+
+def test_sixteen_bits_of_grey_are_scaled() -> None:
+    values = np.array([[0, 257, 32_768, 65_535]], np.uint16)
+    for data in (
+        encoded(Image.fromarray(values)),
+        encoded(Image.fromarray(values), "TIFF"),
+        encoded(Image.fromarray(values.astype(np.int32)), "TIFF"),
+    ):
+        for decoded in (on_white(data), np.asarray(decode_rgb(data))):
+            assert decoded[0].tolist() == [[0] * 3, [1] * 3, [128] * 3, [255] * 3]
+
+
+@pytest.mark.parametrize("values", [[0.5], [70_000], [-1]])
+def test_numbers_whose_white_is_not_known_are_refused(values: list[float]) -> None:
+    kind = np.float32 if isinstance(values[0], float) else np.int32
+    data = encoded(Image.fromarray(np.array([values], kind)), "TIFF")
+    with pytest.raises(UnknownRange, match="which of them is white"):
+        on_white(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "wanted"),
+    [
+        # RGB, 8 bits: red is transparent
+        (png(8, 2, b"\xff\0\0\0\xff\0", 2, trns=b"\0\xff\0\0\0\0"), [[255] * 3, [0, 255, 0]]),
+        # RGB, 16 bits: the transparent colour is named in 16 bits
+        (
+            png(16, 2, b"\x80\0\0\0\0\0\0\0\x80\0\0\0", 2, trns=b"\x80\0\0\0\0\0"),
+            [[255] * 3, [0, 128, 0]],
+        ),
+        # grey, 8 bits: black is transparent
+        (png(8, 0, b"\0\x80", 2, trns=b"\0\0"), [[255] * 3, [128] * 3]),
+        # grey, 16 bits
+        (png(16, 0, b"\0\0\x80\0", 2, trns=b"\0\0"), [[255] * 3, [128] * 3]),
+        # grey, 1 bit
+        (png(1, 0, b"\x40", 2, trns=b"\0\0"), [[255] * 3, [255] * 3]),
+        (encoded(Image.new("RGBA", (1, 1), (255, 0, 0, 0))), [[255] * 3]),
+        (encoded(Image.new("LA", (1, 1), (0, 0))), [[255] * 3]),
+    ],
+    ids=["rgb", "rgb16", "grey", "grey16", "bit", "rgba", "la"],
+)
+def test_what_is_transparent_is_white_in_every_mode(data: bytes, wanted: list[list[int]]) -> None:
+    assert on_white(data)[0].tolist() == wanted
+
+
+def test_training_and_evaluation_drop_transparency_as_open_clip_does() -> None:
+    image = Image.new("RGBA", (2, 2), (200, 10, 20, 0))
+    assert np.asarray(decode_rgb(encoded(image)))[0, 0].tolist() == [200, 10, 20]
+
+
+def test_a_message_holds_no_address_and_a_cut_file_is_known() -> None:
+    whole = encoded(Image.effect_noise((64, 64), 50), "JPEG")
+    for cut in (whole[:-2], whole[: len(whole) // 2]):
+        with pytest.raises(OSError, match="truncated") as error:
+            decode_rgb(cut)
+        assert is_truncated(error.value)
+    with pytest.raises(OSError, match="cannot identify") as other:
+        decode_rgb(b"nothing")
+    assert "0x" not in fault_of(other.value)
+    assert not is_truncated(other.value)
