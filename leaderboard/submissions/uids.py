@@ -16,7 +16,6 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
-from pipelines.formats.uid_lists import open_records
 from pipelines.records import Frozen
 
 RECORDS = np.dtype([("f0", "<u8"), ("f1", "<u8")])
@@ -36,6 +35,8 @@ class UidList(Frozen):
 
 def open_uids(uri: str) -> Uids:
     """The records of a list (.npy or raw); a local one is mapped. ValueError for anything else."""
+    from pipelines.formats.uid_lists import open_records  # kernels, which a service does not need
+
     return open_records(uri)
 
 

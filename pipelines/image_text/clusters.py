@@ -11,11 +11,10 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import Field, PrivateAttr
 
 from pipelines.batch import Batch
-from pipelines.operators import AssetFolder, Filter, because
+from pipelines.operators import AssetFolder, Filter, because, choose
 
 CHUNK_BYTES = 64 << 20  # of inner products that are held at a time
 DEVICE_BYTES = 4 << 30  # the same on a GPU
@@ -68,8 +67,7 @@ class NearTargets(Filter, name="near_targets"):
             return because(~self._kept[self._assign(features)], self.reasons[0])
         near: Any = np.zeros(len(features), dtype=np.bool_)
         near[good] = self._kept[self._assign(features[good])]
-        far = because(np.logical_and(~near, good), self.reasons[0])
-        return pc.coalesce(because(~good, self.reasons[1]), far)
+        return choose([(~good, self.reasons[1]), (~near, self.reasons[0])])
 
     def _assign(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
         if self._nearest is not None and len(features):
@@ -101,8 +99,7 @@ def features_of(column: pa.Array, name: str) -> npt.NDArray[np.float32]:
 
 def finite_rows(features: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     """Which rows have no NaN and no infinity: half precision overflows at 65,504."""
-    good: npt.NDArray[np.bool_] = np.isfinite(features).all(axis=1)
-    return good
+    return np.asarray(np.isfinite(features).all(axis=1))
 
 
 def nearest(

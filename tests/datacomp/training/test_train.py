@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 import pytest
 from safetensors.numpy import load_file
-from tests.datacomp.picture_pool import add_member, draw
+from tests.datacomp.image_pool import add_member, draw
 
 from datacomp.recipe import Recipe
 from datacomp.training.open_clip_loop import _is_trainable, check_skipped, skipped
