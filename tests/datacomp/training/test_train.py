@@ -15,7 +15,6 @@ import numpy as np
 import orjson
 import pytest
 from safetensors.numpy import load_file
-from tests.datacomp.image_pool import add_member, draw
 
 from datacomp.recipe import Recipe
 from datacomp.training.open_clip_loop import _is_trainable, check_skipped, skipped
@@ -24,6 +23,7 @@ from pipelines.errors import BatchError, TrainingError
 from pipelines.records import ModelRecord, RecordError, parse_record
 from pipelines.storage.local import LocalStore
 from pipelines.storage.open import open_store
+from tests.datacomp.image_pool import add_member, draw
 
 ROOT = Path(__file__).parents[3]
 
