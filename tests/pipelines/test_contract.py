@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from pipelines import contract
 from pipelines.assets.catalogue import AssetError, Assets
+from pipelines.batch import Batch
 from pipelines.operators import Fold, Operator
 from pipelines.registry import build, registry
 
@@ -78,12 +80,103 @@ def test_keeps_every_promise(name: str, assets: Assets) -> None:
     assert contract.check(operator) == []
 
 
+MEGABYTE = 1_000_000
+HOSTILE = {
+    "base64": "QmFzZTY0IGlzIG5vdCBwcm9zZS4+/",
+    "dots": "a.",
+    "one word": "a",
+    "one line": "word ",
+    "newlines": "\n",
+    "signs": "@",
+    "spaces": " ",
+    "tabs and newlines": "\t\n",
+    "digits": "1234567890",
+    "addresses": "x@y.",
+    "brackets": "[[((",
+    "tags": "<b><a href='",
+    "latex": "\\begin{a}{$",
+    "marks": "\u0301",
+    "ideographs": "\u65e5",
+    "lines of one letter": "a\n",
+    "links": "http://",
+    "braces": "{}",
+    "question": "Q: A: ",
+    "quotes": "\"'",
+}
+
+
+def hostile_text(kind: str, size: int) -> str:
+    """A megabyte of one thing, and at its end something that an expression may look for."""
+    unit = HOSTILE[kind]
+    return unit * (size // len(unit.encode())) + "x@y.zz http://a.b/c"
+
+
+def cpu_seconds(operator: Operator, text: str) -> float:
+    columns: dict[str, Any] = {
+        "row": [0],
+        "text": [text],
+        "url": ["https://www.example.org/x"],
+        "language": ["en"],
+        "language_probability": [0.9],
+        "num_tokens": [3],
+        "quality": [0.5],
+        "words": [3],
+        "extra": [
+            '{"scores": {"en": 0.9}, "q__q__score": 0.5, "metadata": {"WARC-Target-URI": "http://a.b"}}'
+        ],
+    }
+    table = pa.table(
+        columns,
+        schema=pa.schema(
+            [
+                (name, pa.large_string() if isinstance(value[0], str) else pa.array(value).type)
+                for name, value in columns.items()
+            ]
+        ),
+    )
+    batch = Batch(table)
+    started = time.process_time()
+    (operator.reject if operator.kind == "filter" else operator.modify)(batch)  # type: ignore[attr-defined]
+    return time.process_time() - started
+
+
+SECONDS_PER_MEGABYTE = 1.0
+"""Above it the growth is looked at: four times the text must not take nine times as long. A slow
+machine doubles both times; an operator that is quadratic takes sixteen times as long."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", sorted(n for n, cls in registry().items() if cls.kind in ("filter", "modifier"))
+)
+def test_a_megabyte_of_anything_takes_time_in_proportion(name: str, assets: Assets) -> None:
+    operator: Operator = build(registry()[name], NEEDED.get(name, {}), where="test")
+    try:
+        operator.load(assets)
+    except (AssetError, ValueError) as error:
+        if isinstance(error, AssetError) or "pip install" in str(error):  # an optional package
+            pytest.skip(str(error))
+        raise
+    try:
+        cpu_seconds(operator, "compiles what is compiled\n")
+    except (KeyError, ValueError) as error:
+        pytest.skip(f"reads no text, or fields that this page lacks: {error}"[:120])
+    slow = {}
+    for kind in HOSTILE:
+        seconds = cpu_seconds(operator, hostile_text(kind, MEGABYTE))
+        if seconds <= SECONDS_PER_MEGABYTE:
+            continue
+        quarter = min(cpu_seconds(operator, hostile_text(kind, MEGABYTE // 4)) for _ in range(2))
+        if seconds > 9 * quarter or seconds > 10 * SECONDS_PER_MEGABYTE:
+            slow[kind] = f"{seconds:.1f} s a megabyte, {quarter:.2f} s a quarter of one"
+    assert not slow
+
+
 def test_the_checks_catch_a_careless_operator() -> None:
     import random
 
     from pydantic import Field
 
-    from pipelines.batch import Batch
     from pipelines.operators import Filter
 
     class Careless(Filter):
