@@ -190,14 +190,50 @@ def register(
     pool: Annotated[
         str | None, typer.Option(help="With --uids: the pool that all of them must be in.")
     ] = None,
+    folder: Annotated[
+        str | None, typer.Option(help="Or: a folder of images with captions.")
+    ] = None,
+    captions: Annotated[
+        str | None,
+        typer.Option(help="With --folder: names and captions, as .csv, .jsonl or .parquet."),
+    ] = None,
+    webdataset: Annotated[
+        str | None, typer.Option(help="Or: a folder of tars of images and captions.")
+    ] = None,
+    img2dataset: Annotated[
+        str | None, typer.Option(help="Or: what img2dataset wrote, format webdataset.")
+    ] = None,
+    workers: Processes = CORES,
+    cluster: Cluster = None,
     json: Json = False,
 ) -> None:
-    """Bring data that was curated elsewhere; it is checked and recorded as external."""
+    """Bring data from elsewhere; it is checked and recorded as external.
+
+    Of images on disk a pool is made first, in `OUT/pool`: tables and tars, as `datacomp pack` reads
+    them. A pair without a uid gets one by rule.
+    """
     from datacomp.pool import pool as pools
     from datacomp.pool import registered
 
-    if (uids is None) == (parquet is None):
-        raise PoolError("say what is registered: either --uids, or --parquet")
+    given = (uids, parquet, folder, webdataset, img2dataset)
+    if sum(value is not None for value in given) != 1:
+        raise PoolError(
+            "say what is registered: one of --uids, --parquet, --folder, --webdataset and "
+            "--img2dataset"
+        )
+    if captions is not None and folder is None:
+        raise PoolError("--captions goes with --folder")
+    tars = webdataset or img2dataset
+    if folder is not None or tars is not None:
+        made = f"{dataset.rstrip('/')}/pool"
+        map_tasks = executor(workers, cluster=cluster)
+        counts = registered.import_images(
+            made, folder=folder, tars=tars, captions=captions, map_tasks=map_tasks
+        )
+        left_out = [(name, f"{number:,}") for name, number in counts.items() if name != "images"]
+        if left_out and not json:
+            out(table(left_out, header=("left out", "number")))
+        parquet = made
     if uids is not None:
         known = pools.open_pairs(pool) if pool is not None else None
         record = registered.register_uids(uids, out=dataset, name=method, pool=known)

@@ -13,10 +13,12 @@ import numpy.typing as npt
 
 from pipelines import kernels
 from pipelines.errors import SubsetError
+from pipelines.execution.executors import MapTasks
 from pipelines.execution.progress import step as progress_step
 from pipelines.formats.pool import Pool
 from pipelines.formats.uid_lists import load_subset, look_up, sha256_of, write_subset
 from pipelines.formats.uid_subset import SUBSET_FILE
+from pipelines.images.own_images import import_folder, import_tars
 from pipelines.images.pairs import check_columns, read_uids
 from pipelines.records import DatasetRecord, DatasetWork, PoolRecord, PoolWork, made_by, now
 from pipelines.storage.base import Store, write_bytes
@@ -68,6 +70,21 @@ def register_tables(pool: Pool, *, out: str, name: str) -> DatasetRecord:
     ids["f0"], ids["f1"] = high[places], low[places]
     counts = {"rows_in": len(ids), "rows_out": len(ids)}
     return _write(ids, out=out, name=name, started=started, counts=counts, pool=pool)
+
+
+def import_images(
+    out: str,
+    *,
+    folder: str | None,
+    tars: str | None,
+    captions: str | None,
+    map_tasks: MapTasks,
+) -> dict[str, int]:
+    """Make a pool of a folder of images or of tars; images taken, and left out by reason."""
+    if folder is not None:
+        return import_folder(folder, out=out, map_tasks=map_tasks, captions=captions).counts
+    assert tars is not None
+    return import_tars(tars, out=out, map_tasks=map_tasks).counts
 
 
 def _uids(

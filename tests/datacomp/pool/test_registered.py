@@ -8,14 +8,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
+from datacomp.packing.pack import pack_dataset
 from datacomp.pool.pool import open_pairs
 from datacomp.pool.registered import register_tables, register_uids
+from datacomp.pool_commands import app
+from datacomp.recipe import load_recipe
 from pipelines.errors import SubsetError
+from pipelines.execution.executors import map_here
+from pipelines.formats.readers import ShardError
 from pipelines.formats.uid_lists import load_subset, uid_of
 from pipelines.operators import PipelineError
 from pipelines.storage.chain import read_chain
 from pipelines.storage.open import open_store
+from tests.datacomp.image_pool import draw
 
 UIDS = [(0, 5), (0, 7), (1, 1), (1, 9), (9, 0)]
 
@@ -88,3 +95,70 @@ def test_a_folder_that_holds_a_dataset_is_left_alone(pool, tmp_path):
     register_tables(open_pairs(pool), out=str(tmp_path / "d"), name="mine")
     with pytest.raises(SubsetError, match="holds a dataset already"):
         register_tables(open_pairs(pool), out=str(tmp_path / "d"), name="mine")
+
+
+def test_a_folder_of_images_is_registered_and_packed_by_two_commands(tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(6):
+        data, caption = draw(number)
+        (images / f"{number}.png").write_bytes(data)
+        (images / f"{number}.txt").write_text(f"{caption} {number}")
+    run = CliRunner()
+    out = str(tmp_path / "d")
+    made = run.invoke(app, ["register", "--folder", str(images), "--name", "mine", "--out", out])
+    assert made.exit_code == 0, made.output
+    assert "6 pairs" in made.output
+    packed = pack_dataset(
+        out, recipe=load_recipe("tiny"), out=str(tmp_path / "p"), map_tasks=map_here
+    )
+    assert packed.counts["samples"] == 6
+    assert packed.counts["uids_without_sample"] == 0
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"url": pa.array([7]), "text": ["a"]}, "the column 'url' holds int64, expected text"),
+        ({"url": ["u"], "text": pa.array([["a"]])}, "the column 'text' holds list"),
+        ({"url": ["u"], "text": ["a"], "uid": pa.array([7])}, "'uid' holds int64"),
+        ({"url": pa.array([b"\xff"]), "text": ["a"]}, "'url' holds bytes that are not UTF-8"),
+    ],
+)
+def test_columns_of_other_types_are_named(tmp_path, table, message):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    pq.write_table(pa.table(table), folder / "a.parquet")
+    with pytest.raises(ShardError, match=rf"a\.parquet.*{message}"):
+        register_tables(open_pairs(str(folder)), out=str(tmp_path / "d"), name="mine")
+
+
+def test_a_column_twice_is_named(tmp_path):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    arrays = [pa.array(["u"]), pa.array(["a"]), pa.array(["b"])]
+    pq.write_table(pa.Table.from_arrays(arrays, ["url", "text", "text"]), folder / "a.parquet")
+    with pytest.raises(ShardError, match="has 2 columns 'text'"):
+        register_tables(open_pairs(str(folder)), out=str(tmp_path / "d"), name="mine")
+
+
+def test_text_of_bytes_and_rows_without_uid_have_the_uid_of_the_text(tmp_path):
+    """Null uids, a column of nulls, dictionaries, and UTF-8 in a column of bytes."""
+    own = "ab" * 16
+    wanted = sorted([uid_of("u", "a"), uid_of("v", None)])
+    urls, texts = ["u", "v"], ["a", None]
+    tables = {
+        "bytes": {"url": pa.array([b"u", b"v"]), "text": pa.array([b"a", None], pa.binary())},
+        "nulls": {"url": urls, "text": texts, "uid": pa.nulls(2)},
+        "null": {"url": urls, "text": texts, "uid": pa.array([None, own])},
+        "coded": {"url": pa.array(urls).dictionary_encode(), "text": texts},
+        "view": {"url": pa.array(urls, pa.string_view()), "text": texts},
+    }
+    for name, columns in tables.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        pq.write_table(pa.table(columns), folder / "a.parquet")
+        register_tables(open_pairs(str(folder)), out=str(tmp_path / f"{name}-d"), name="mine")
+        found = load_subset(str(tmp_path / f"{name}-d" / "subset.npy"))
+        uids = [f"{int(one['f0']):016x}{int(one['f1']):016x}" for one in found]
+        assert uids == (sorted([uid_of("u", "a"), own]) if name == "null" else wanted), name
