@@ -8,7 +8,8 @@ of names and captions (.csv, .jsonl, .parquet). Tars are those of webdataset or 
 their json says of uid, url and caption is kept. A pair without a uid gets that of its url and
 caption; an image without a url gets one made of its bytes, `sha256:...`, so no uid depends on a
 path. Images of a folder are resized like downloaded ones; images in tars are copied byte for byte.
-What is left out is counted by reason. (The layouts: Hugging Face's imagefolder, webdataset, rom1504/img2dataset.)
+What is left out is counted by reason. (The layouts: Hugging Face's imagefolder, webdataset,
+rom1504/img2dataset.)
 """
 
 from __future__ import annotations
