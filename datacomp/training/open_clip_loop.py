@@ -6,6 +6,7 @@ The loop is `open_clip_train.main.main` as installed. What is put in its place w
   start anew with it: a piece that is done again gives the same batches;
 - the loader ends after exactly the recipe's steps, whatever the number of its processes, and the
   number of parts that a batch is computed in;
+- images are decoded, cropped and resized by compiled code, to the same floats;
 - texts run at their own length (`evals/images/short_texts.py`);
 - metrics are taken as numbers where it would write them to TensorBoard;
 - on processors, and under Ray, the process group is made in a way that those have.
@@ -38,9 +39,10 @@ import webdataset
 from datacomp.recipe import MODELS, Recipe, num_steps, steps_per_piece
 from evals.images.image_tasks import PICTURES
 from evals.images.short_texts import encode_text
+from evals.images.transforms import ImageTransform
 from pipelines.errors import TrainingError
 from pipelines.execution.progress import short
-from pipelines.images.decode import decode_rgb
+from pipelines.images import fast_decode
 
 METRICS, SKIPPED, LOG = "metrics.jsonl", "skipped.jsonl", "log.txt"
 MAX_SKIPPED = 0.1  # of the samples read: more is no accident, but a broken pool
@@ -173,10 +175,10 @@ def _decoder(*_: Any, handler: Any) -> Any:
 
 
 def _image(name: str, data: bytes) -> Any:
-    """The RGB image of a member, None for one that is no image."""
+    """The RGB pixels of a member, None for one that is no image."""
     if name.rpartition(".")[2].lower() not in PICTURES:
         return None
-    return decode_rgb(data)
+    return fast_decode.decode(data)
 
 
 class _Piece:
@@ -195,7 +197,9 @@ class _Piece:
 def _get_data(
     given: Callable[..., Any], state: _Chance, batches: int, *told: Any, **named: Any
 ) -> Any:
-    found = given(*told, **named)
+    settings, transforms, *rest = told
+    compiled = tuple(ImageTransform(transform) for transform in transforms)
+    found = given(settings, compiled, *rest, **named)
     info = found["train"]
     info.dataloader = _Piece(info.dataloader, info.shared_epoch, state, batches)
     return found

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 
 from evals.images.short_texts import encode_text
+from evals.images.transforms import ImageTransform
 from evals.models import Floats, PictureError
 from pipelines.errors import DataError
-from pipelines.images.decode import DECODE_ERRORS, decode_rgb, fault_of
+from pipelines.images.decode import DECODE_ERRORS, fault_of
 
 BATCH, TEXT_BATCH, AHEAD = 64, 256, 3
 
@@ -40,7 +41,8 @@ class OpenClip:
     ) -> None:
         self.id, self.settings = id, settings
         self._model = model.to(device).eval()
-        self._transform, self._tokenizer, self._device = transform, tokenizer, device
+        self._transform = ImageTransform(transform)
+        self._tokenizer, self._device = tokenizer, device
         self._threads = max(1, min(16, torch.get_num_threads(), os.cpu_count() or 1))
         self._reload = reload
 
@@ -83,7 +85,7 @@ class OpenClip:
         found = []
         for number, data in enumerate(pictures):
             try:
-                found.append(self._transform(decode_rgb(data)))
+                found.append(self._transform.of_bytes(data))
             except DECODE_ERRORS as error:
                 raise PictureError(first + number, fault_of(error)) from None
         return found

@@ -23,6 +23,7 @@ MODULES = (
     "phrases",
     "projected",
     "repetition",
+    "resample",
     "spans",
     "stats",
     "tars",
