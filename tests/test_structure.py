@@ -129,6 +129,7 @@ LOADS_THEM = (
     "evals/text/huggingface",
     "evals/images/open_clip",
     "evals/images/short_texts",
+    "evals/images/transforms",
     "leaderboard/migrations/",
 )
 """Modules that stand on one of ON_DEMAND; commands import them only when they need them."""
