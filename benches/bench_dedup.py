@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -24,15 +23,17 @@ from typing import Any
 import numpy as np
 import orjson
 import zstandard
+from rows import Rows
 
 ROOT = Path(__file__).parent.parent
 BUILD = ROOT / "build" / "bench"
 WORK = BUILD / "dedup"
 PEERS = (
     *("rensa==0.5.0", "datatrove==0.10.1", "xxhash==3.5.0", "regex", "tokenizers", "nltk"),
-    *("spacy", "orjson", "zstandard"),
+    *("spacy", "orjson", "zstandard", "tiktoken==0.14.0"),
 )
 NGRAM = 5
+UNIT = "MB/CPU-s"
 BANDS = ((0.9, 1.0), (0.8, 0.9), (0.7, 0.8), (0.5, 0.7), (0.1, 0.5))
 PAIRS = 400  # of each band
 PEER_MEGABYTES = {"rensa": 30, "datatrove": 2, "dolma": 30}
@@ -42,55 +43,72 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--megabytes", type=int, default=270, help="of text in the largest corpus")
     parser.add_argument("--plot", type=Path, help="where the picture of growth goes (.svg, .png)")
-    parser.add_argument("--no-peers", action="store_true")
-    parser.add_argument("--only-peers", action="store_true", help="add them to the last report")
     parser.add_argument("--inside", nargs=2, metavar=("WORK", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.inside:
         print(json.dumps(INSIDE[arguments.inside[0]](Path(arguments.inside[1]))))
         return
-    if arguments.only_peers:
-        report = json.loads((BUILD / "dedup.json").read_text())
-        report["peers"] = peers(corpus(arguments.megabytes))
-        write(report)
-        show(report)
-        return
     corpora = [corpus(arguments.megabytes // share) for share in (16, 4, 1)]
     large = corpora[-1]
-    rows = [
-        row("MinHash signatures, whitespace words", inside("signatures", large), at_least=100),
-        row("MinHash signatures, UAX #29 words", inside("signatures_uax29", large), at_least=60),
-        row("whole MinHash dedup from jsonl.zst", inside("minhash", large), at_least=40),
-        row("n-gram Bloom, whitespace, 128 MB", inside("bloom", large), at_least=50),
-        row("n-gram Bloom, UAX #29, 128 MB", inside("bloom_uax29", large), at_least=30),
-        row("substring dedup, 50 words", inside("substring", large), at_least=5),
-    ]
-    exact = inside("exact", large)
+    theirs = peers(large)
+    # dolma's own input and output are taken off: ours has none. datatrove: its signatures alone.
+    dolma, trove = theirs["dolma"], theirs["datatrove"]
+    rate = {
+        "rensa": theirs["rensa"]["bytes"] / 1e6 / theirs["rensa"]["seconds"],
+        "datatrove, signatures alone": trove["bytes"] / 1e6 / trove["signature_seconds"],
+        "dolma": dolma["bytes"] / 1e6 / (dolma["seconds"] - dolma["floor_seconds"]),
+    }
+    rows = Rows("dedup")
+    for work, what, floor in (
+        ("MinHash signatures, whitespace words", "signatures", 100),
+        ("MinHash signatures, UAX #29 words", "signatures_uax29", 60),
+        ("substring dedup, 50 words", "substring", 10),
+        ("n-gram Bloom, UAX #29, 128 MB", "bloom_uax29", 30),
+    ):
+        figures = inside(what, large)
+        rows.add(work, figures["mb_per_second"], UNIT, floor=floor, peak_mb=figures["peak_mb"])
+    figures = inside("bloom", large)
+    for floor_of, floor in (("ours", 50), ("ratio", 10)):
+        rows.add(
+            *("n-gram Bloom, whitespace, 128 MB", figures["mb_per_second"], UNIT),
+            floor=floor,
+            floor_of=floor_of,
+            peak_mb=figures["peak_mb"],
+            peer=rate["dolma"],
+            peer_name="dolma 1.2.1",
+        )
+    figures = inside("minhash", large)
+    for peer, times in (("rensa", 8), ("datatrove, signatures alone", 100)):
+        rows.add(
+            *("whole MinHash dedup from jsonl.zst", figures["mb_per_second"], UNIT),
+            floor=times,
+            floor_of="ratio",
+            peak_mb=figures["peak_mb"],
+            peer=rate[peer],
+            peer_name=peer,
+            **({"recall": figures["recall"]} if peer == "rensa" else {}),
+            reason=f"precision {figures['precision']}",
+        )
+    seconds = inside("exact", large)
+    rows.add(
+        *("exact dedup of 10 million keys", seconds["seconds"], "CPU-s"),
+        less=True,
+        peer=seconds["pyarrow_seconds"],
+        peer_name="pyarrow group_by",
+        floor=0.2,
+        floor_of="ratio",
+    )
     growth = [
         {"work": work, "megabytes": megabytes(folder), **inside(work, folder)}
         for work in ("minhash", "substring", "exact_run", "bloom_run")
         for folder in corpora
     ]
-    report = {
-        "machine": f"{platform.machine()}, 1 of {os.cpu_count()} cores",
-        "date": time.strftime("%Y-%m-%d"),
-        "rows": rows,
-        "exact_10_million_keys": exact,
-        "growth": growth,
-        "peers": {},
-    }
-    write(report)
+    rows.more = {"growth": growth, "peers": theirs}
+    for one in growth:
+        print(f"  {one['work']:12} {one['megabytes']:8} {one['seconds']:8} {one['peak_mb']:8}")
     if arguments.plot:
         plot(growth, arguments.plot)
-    if not arguments.no_peers:
-        report["peers"] = peers(large)
-        write(report)
-    show(report)
-
-
-def write(report: dict[str, Any]) -> None:
-    BUILD.mkdir(parents=True, exist_ok=True)
-    (BUILD / "dedup.json").write_text(json.dumps(report, indent=2) + "\n")
+    rows.close()
 
 
 # ---- the corpus
@@ -424,33 +442,7 @@ def peer_python() -> Path:
     return python
 
 
-# ---- what is shown
-
-
-def row(work: str, figures: dict[str, Any], *, at_least: float) -> dict[str, Any]:
-    return {"work": work, "at_least": at_least, **figures}
-
-
-def show(report: dict[str, Any]) -> None:
-    print(f"{'work':40} {'MB/CPU-s':>9} {'at least':>9} {'peak MB':>8}")
-    for one in report["rows"]:
-        rate, least = one["mb_per_second"], one["at_least"]
-        print(f"{one['work']:40} {rate:9.1f} {least:9} {one['peak_mb']:8.0f}")
-    quality = next(one for one in report["rows"] if "recall" in one)
-    print("\nMinHash recall by Jaccard similarity, planted pairs:")
-    for band, (found, total) in quality["recall"].items():
-        print(f"  {band}: {found} of {total} = {found / total:.3f}")
-    print(f"  precision (J >= 0.5): {quality['precision']} of {quality['dropped']} dropped")
-    exact = report["exact_10_million_keys"]
-    print(
-        f"\nexact, 10 M keys: {exact['seconds']} s, pyarrow group-by {exact['pyarrow_seconds']} s "
-        f"({exact['times']}x)"
-    )
-    for name, figures in report["peers"].items():
-        print(f"\n{name}: {json.dumps(figures)}")
-    print("\ngrowth: work, MB of text, CPU-seconds, peak MB")
-    for one in report["growth"]:
-        print(f"  {one['work']:12} {one['megabytes']:8} {one['seconds']:8} {one['peak_mb']:8}")
+# ---- growth
 
 
 def plot(growth: list[dict[str, Any]], path: Path) -> None:

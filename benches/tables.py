@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rows import number
+
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "performance.md"
 TITLES = {
@@ -35,7 +37,8 @@ The last table of each bench, measured side by side with a peer on the same inpu
 `make bench` measures all of them again (peers go into environments of their own), and
 `python benches/tables.py` writes this page. Rates are per CPU-second unless they say otherwise, on
 a shared machine with two cores: read ratios, not absolute figures. A figure that could not be
-measured is a dash with its reason.
+measured is a dash with its reason, a missed floor is bold. [Profiles](performance/text-profiles.md)
+show where the time of the largest gains went.
 """
 
 
@@ -75,30 +78,45 @@ def section(name: str, report: dict[str, Any]) -> str:
     ]
     for row in report["rows"]:
         peer = row.get("peer", row.get("plain"))
-        told = f" ({row['peer_name']})" if row.get("peer_name", "-") != "-" else ""
+        peer_name = f" ({row['peer_name']})" if row.get("peer_name", "-") not in ("-", "") else ""
         ratio = row.get("ratio")
         if ratio is None and row.get("ours") is not None and peer:
             ratio = row["ours"] / peer
         unit = row.get("unit", "")
         reason = f"; {row['reason']}" if row.get("reason") else ""
-        shown = "-" if peer is None else f"{number(peer)}{told}"
-        least = number(row.get("at_least"))
+        shown = "-" if peer is None else f"{number(peer)}{peer_name}"
         lines.append(
-            f"| {row['work']} | {number(row.get('ours'))} | {shown} | {number(ratio)} | {least} | "
-            f"{unit}{reason} |"
+            f"| {row['work']} | {number(row.get('ours'))} | {shown} | {number(ratio)} | "
+            f"{floor_of(row)} | {unit}{reason} |"
         )
+    if name == "dedup":
+        lines += ["", *dedup_notes(report)]
     return "\n".join(lines) + "\n"
 
 
-def number(value: Any) -> str:
-    """A figure as people read it: three digits that count, thousands apart."""
-    if value is None:
+def floor_of(row: dict[str, Any]) -> str:
+    """The floor with its kind, bold where it was missed."""
+    if "floor" not in row:
+        return number(row.get("at_least"))
+    if row["floor"] is None:
         return "-"
-    if not isinstance(value, int | float):
-        return str(value)
-    if abs(value) >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.3g}"
+    most = "at most " if row.get("less") and row["floor_of"] == "ours" else ""
+    text = f"{most}{number(row['floor'])}{' times' if row['floor_of'] == 'ratio' else ''}"
+    return f"**{text}, missed**" if row["missed"] else text
+
+
+def dedup_notes(report: dict[str, Any]) -> list[str]:
+    """Recall by band of similarity, and growth, as sentences."""
+    lines = []
+    for row in report["rows"]:
+        if row.get("recall"):
+            bands = [f"{band}: {n} of {total}" for band, (n, total) in row["recall"].items()]
+            lines.append(f"Recall of {row['work']} by Jaccard similarity: {'; '.join(bands)}.")
+    for row in report.get("growth", []):
+        lines.append(
+            f"- {row['work']}, {row['megabytes']} MB: {row['seconds']} CPU-s, {row['peak_mb']} MB"
+        )
+    return lines
 
 
 if __name__ == "__main__":

@@ -133,6 +133,13 @@ def _language_scores(p: Parameters) -> Parameters:
     return p
 
 
+def _compiled_language_scores(p: Parameters) -> Parameters:
+    p = _language_scores(p)
+    if p["model"] == "fasttext":
+        p["engine"] = "compiled"
+    return p
+
+
 def _sentence_languages(p: Parameters) -> Parameters:
     p["sentences"] = _choice(p["sentences"], SENTENCES, "the sentence tokenizer")
     return _language_scores(p)
@@ -384,7 +391,7 @@ RULES: dict[str, Rule] = {
         {"key_prefix": "key_prefix", **LANGUAGE},
         {"newlines": "delete"},
         defaults={"key_prefix": "language_id_whole_page", "model": "fasttext"},
-        adapt=_language_scores,
+        adapt=_compiled_language_scores,
     ),
     "detect_lang_paragraph_enricher": Rule(
         "sentence_languages",
@@ -400,7 +407,7 @@ RULES: dict[str, Rule] = {
     "classify_fasttext_hq_prob_enricher": Rule(
         "quality_score",
         {"model_filename": "model", "key": "column", "overwrite": "overwrite"},
-        {"whitespace": "lines"},
+        {"whitespace": "lines", "engine": "compiled"},
         defaults={"model_filename": "model.bin", "key": "fasttext_hq_prob", "overwrite": False},
         adapt=_asset("model"),
     ),

@@ -31,7 +31,11 @@ ITEMS = ("task", "item", "text")
 def word_hashes(texts: pa.Array) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
     """The words of each text as hashes, and where each text's begin; null has none."""
     texts = pc.fill_null(texts.cast(STRING), "")
-    return kernels.ngrams.words(pc.utf8_lower(pc.utf8_normalize(texts, form="NFC")))  # type: ignore[no-any-return]
+    other = ~kernels.ngrams.composed(texts)
+    if other.any():
+        normal = pc.utf8_normalize(texts.filter(pa.array(other)), form="NFC")
+        texts = pc.replace_with_mask(texts, pa.array(other), normal)
+    return kernels.ngrams.words(pc.utf8_lower(texts))  # type: ignore[no-any-return]
 
 
 class ItemGrams:
