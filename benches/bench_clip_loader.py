@@ -48,7 +48,7 @@ def main() -> None:
         {
             "work": f"loader, JPEGs of {size:.0f} kB to 224 pixels",
             "ours": round(rate, 1),
-            "unit": "pictures per CPU-second",
+            "unit": "images per CPU-second",
             "peer": round(peer, 1),
             "peer_name": "open_clip's own loader",
             "ratio": round(rate / peer, 2),
@@ -112,8 +112,8 @@ def measure(shard: Path, seconds: float, *, plain: bool = False) -> float:
     from evals.images.transforms import ImageTransform
 
     torch.set_num_threads(1)
-    plain = open_clip.transform.PreprocessCfg()
-    transform = image_transform_v2(plain, is_train=True, aug_cfg=AugmentationCfg())
+    settings = open_clip.transform.PreprocessCfg()
+    transform = image_transform_v2(settings, is_train=True, aug_cfg=AugmentationCfg())
     args = SimpleNamespace(
         train_data=str(shard),
         train_num_samples=10_000_000,
