@@ -142,11 +142,16 @@ def show_pictures(record: AssetRecord, place: str, *, json: bool) -> None:
         return
     counts = dict(record.counts)
     rows, there = counts.pop("rows"), counts.pop("success", 0)
+    bad_boxes = counts.pop("bad_face_boxes", 0)
     out(f"pictures {record.id} in {place}: {there:,} of {rows:,} rows ({there / max(rows, 1):.1%})")
     lost = [(name.removeprefix("failed/"), f"{number:,}") for name, number in counts.items()]
     if lost:
         out(table(lost, header=("why not", "rows")))
         out("try those again with --retry-failed")
+    if bad_boxes:
+        out(f"{bad_boxes:,} face boxes lie outside their image, or are none")
+    if rows and not there:
+        raise PoolError(f"not one of the {rows:,} rows gave an image; see the reasons above")
 
 
 @app.command("download")

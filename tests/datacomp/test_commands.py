@@ -8,7 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+from typer.testing import CliRunner
 
+from datacomp import pool_commands
+from pipelines.errors import PoolError
 from tests.datacomp.curation.test_curate import write_tables
 from tests.pipelines.images.test_reshard import write_pool, write_subset
 
@@ -56,3 +61,16 @@ def test_kmeans_writes_an_asset(tmp_path: Path) -> None:
     done = call("kmeans", "--pool", str(tmp_path / "in"), "--out", str(file), "--clusters", "4")
     assert done.returncode == 0, done.stderr
     assert np.load(file).shape == (4, 8)
+
+
+def test_a_download_that_gives_nothing_is_no_success(tmp_path):
+    tables = tmp_path / "t"
+    tables.mkdir()
+    rows = {"url": ["http://127.0.0.1:9/a.jpg"], "text": ["a"]}
+    pq.write_table(pa.table(rows), tables / "a.parquet")
+    made = CliRunner().invoke(
+        pool_commands.app, ["download", "--tables", str(tables), "--out", str(tmp_path / "o")]
+    )
+    assert isinstance(made.exception, PoolError)
+    assert "not one of the 1 rows gave an image" in str(made.exception)
+    assert "refused_address" in made.output
