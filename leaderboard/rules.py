@@ -8,17 +8,55 @@ imported only when a stage needs its code.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from pipelines.errors import RuleError, UnknownName
 from pipelines.installed import folder, packages
-from pipelines.records import Frozen
+from pipelines.records import JSON, Frozen, PoolRecord
+
+
+class PoolRule(Frozen):
+    """What makes a pool an accepted one: its id where that is known, else how it is made."""
+
+    id: str = Field("", pattern="^([0-9a-f]{32})?$", description="of its record; then only this")
+    name: str = Field("", description="name in its record")
+    variant: str = Field("", description="raw, extracted, refinedweb or pairs")
+    num_sources: int | None = Field(None, description="files or packages it is made from")
+    sources: dict[str, str] = Field(default_factory=dict, description="sha256 of named sources")
+    parameters: dict[str, JSON] = Field(
+        default_factory=dict, description="values in its record, as extraction options"
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not (self.id or self.name):
+            raise ValueError("a rule of a pool has an id, or the name of the pool and its variant")
+        return self
+
+    def differs(self, pool: PoolRecord) -> str | None:
+        """Where a pool is not as the rule says, as `field: found, expected`; None when it is."""
+        work = pool.work
+        if self.id:
+            return None if pool.id == self.id else f"id: {pool.id}, expected {self.id}"
+        pairs: dict[str, tuple[object, object]] = {"name": (work.name, self.name)}
+        if self.variant:
+            pairs["variant"] = (work.variant, self.variant)
+        if self.num_sources is not None:
+            pairs["number of sources"] = (len(work.sources), self.num_sources)
+        known = {source.name: source.sha256 for source in work.sources}
+        pairs |= {f"source {n}": (known.get(n), sha256) for n, sha256 in self.sources.items()}
+        pairs |= {f"parameter {n}": (work.parameters.get(n), v) for n, v in self.parameters.items()}
+        for field, (found, expected) in pairs.items():
+            if found != expected:
+                return f"{field}: {found!r}, expected {expected!r}"
+        return None
 
 
 class Scale(Frozen):
@@ -29,8 +67,14 @@ class Scale(Frozen):
     suite: str = Field(description="the suite that ranks at this scale")
     suite_version: str
     ranked: bool = Field(True, description="whether rows of this scale count")
-    pools: tuple[str, ...] = Field(
-        description="ids of accepted pools, or `any`: then only rows of one pool are compared"
+    pools: tuple[PoolRule, ...] | Literal["open"] = Field(
+        description="rules of accepted pools, or `open`; only rows of one pool are compared"
+    )
+    seed_sd: float | None = Field(
+        None,
+        gt=0,
+        description="spread of the headline over training seeds, where it was measured; stands in "
+        "for the spread of rows that have one seed",
     )
     baselines: tuple[str, ...] = Field((), description="pipelines a demo of this scale runs")
     note: str = ""
@@ -91,6 +135,45 @@ def read_benchmark(path: Path) -> Benchmark:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise RuleError(f"{path}: {where}: {first['msg']}") from None
+
+
+@cache
+def baselines(name: str) -> tuple[str, ...]:
+    """The names of a benchmark's baselines."""
+    return tuple(sorted(path.stem for path in (folder(name) / "baselines").glob("*.yaml")))
+
+
+@cache
+def _baseline_steps(name: str, baseline: str) -> list[tuple[str, dict[str, JSON]]]:
+    told = yaml.safe_load((folder(name) / "baselines" / f"{baseline}.yaml").read_text("utf-8"))
+    return [_step(one) for one in told.get("steps") or []]
+
+
+def _step(step: JSON) -> tuple[str, dict[str, JSON]]:
+    """Operator and parameters of a step, as a baseline's file or as a record writes it."""
+    if isinstance(step, str):
+        return step, {}
+    if "operator" in step:
+        return str(step["operator"]), dict(step.get("parameters") or {})
+    [(operator, parameters)] = step.items()
+    return str(operator), dict(parameters or {})
+
+
+def is_baseline(name: str, baseline: str, pipeline: Mapping[str, JSON]) -> bool:
+    """Whether a record's pipeline is the baseline's: its operators in order, with its parameters.
+
+    A record has every parameter, a baseline's file those that are not the default; what the
+    platform fills in (`total` of a sample that has another's size) may differ.
+    """
+    expected = _baseline_steps(name, baseline)
+    found = [_step(step) for step in pipeline.get("steps") or []]
+    if [operator for operator, _ in found] != [operator for operator, _ in expected]:
+        return False
+    return all(
+        mine.get(key) == value
+        for (_, mine), (_, theirs) in zip(found, expected, strict=True)
+        for key, value in theirs.items()
+    )
 
 
 def load_package(name: str) -> ModuleType:

@@ -466,6 +466,15 @@ class SubmissionWork(Frozen):
     method: str
     team: str = ""
     url: str = ""
+    tries: int | None = Field(None, description="datasets tried for this one; None: not said")
+
+    @model_serializer(mode="wrap")
+    def _as_stored(self, handler: SerializerFunctionWrapHandler) -> dict[str, JSON]:
+        """Without what old records lack, so that their hashes stay what they are."""
+        stored: dict[str, JSON] = handler(self)
+        if self.tries is None:
+            del stored["tries"]
+        return stored
 
 
 ChainRecord = Annotated[

@@ -443,6 +443,12 @@ def jaccard(scores: Floats, truth: npt.NDArray[np.bool_]) -> float:
     return float((chosen & truth).sum() / (chosen | truth).sum())
 
 
+def jaccard_of(predicted: Sequence[int], gold: Sequence[int]) -> float:
+    """Jaccard's index of two sets of candidates."""
+    union = set(predicted) | set(gold)
+    return len(set(predicted) & set(gold)) / len(union) if union else 0.0
+
+
 # ---- figures
 
 

@@ -13,11 +13,19 @@ CONFIDENCE = 0.95
 
 
 def interval(
-    value: float, seed_variance: float, freedom: int, item_variance: float
+    value: float,
+    seed_variance: float,
+    freedom: int,
+    item_variance: float,
+    *,
+    tries: tuple[int, int] = (1, 1),
 ) -> tuple[float, float]:
     """A 95% interval around `value`. Student's t with Welch-Satterthwaite degrees of freedom.
 
-    The seed part rests on few runs, `freedom` of them free; the item part on many draws.
+    The seed part rests on few runs, `freedom` of them free; the item part on many draws. Where a
+    side is the best of n tries, the chance of an error on that side is shared among them: 2.5% / n
+    (Bonferroni), so that the best of n equal things is taken for better in at most 2.5% of cases.
+    `tries` are those of the row that `value` favours, and of the other.
     """
     total = seed_variance + item_variance
     if total == 0:
@@ -26,8 +34,16 @@ def interval(
         degrees = math.inf
     else:
         degrees = total**2 / (seed_variance**2 / freedom)
-    reach = two_sided(degrees) * math.sqrt(total)
-    return value - reach, value + reach
+    error = math.sqrt(total)
+    below, above = (quantile_of(n, degrees) * error for n in tries)
+    return value - below, value + above
+
+
+def quantile_of(tries: int, degrees: float) -> float:
+    """How many standard errors an end of the interval is away for the best of `tries`."""
+    if tries <= 1:
+        return two_sided(degrees)
+    return student_quantile(1 - (1 - CONFIDENCE) / 2 / tries, round(min(degrees, 1e9), 1))
 
 
 KNOTS = tuple(float(x) for x in np.geomspace(1.0, 1e5, 161))
@@ -54,7 +70,7 @@ def _knot(number: int) -> float:
 @lru_cache(maxsize=4096)
 def student_quantile(probability: float, degrees: float) -> float:
     """The quantile of Student's t, by bisection on its distribution (Abramowitz, Stegun 26.7)."""
-    low, high = 0.0, 1e3
+    low, high = 0.0, 1e6  # one degree of freedom and a million tries stay below
     for _ in range(60):
         middle = (low + high) / 2
         if _student_cdf(middle, degrees) < probability:

@@ -10,7 +10,7 @@ questions. Rows without questions (imported ones) are compared unpaired, where a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,10 @@ from evals.tasks import load_task
 from leaderboard import rules
 from leaderboard.board.intervals import interval, kendall
 from leaderboard.submissions.bundle import Bundle
+from leaderboard.submissions.case import Case
 from leaderboard.submissions.chain import seeds_of
+from leaderboard.submissions.lineage import unpinned
+from leaderboard.submissions.logs import read_log
 from leaderboard.submissions.results import (
     BASELINE,
     Difference,
@@ -34,7 +37,8 @@ from leaderboard.submissions.results import (
     measured_of,
 )
 from leaderboard.submissions.submission import Entry
-from leaderboard.submissions.validate import read_log
+from pipelines.errors import RuleError
+from pipelines.installed import folder
 
 Values = npt.NDArray[np.float32]
 Resamples = Mapping[str, Values]  # by submission: one aggregate, the mean over seeds
@@ -58,7 +62,8 @@ def measure(entry: Entry) -> Measured:
         for seed, scores in seeds.items()
     }
     scores = {seed: one.results.tasks for seed, one in seeds.items()}
-    return measured_of(bundle, book, suite_for(entry), scores, draws)
+    unknown = unpinned(Case(entry.record, book, bundle))
+    return measured_of(bundle, book, suite_for(entry), scores, draws, unpinned=unknown)
 
 
 def _draws_of(bundle: Bundle, seed: int, task: str) -> npt.NDArray[np.float64]:
@@ -126,25 +131,33 @@ def rank(
 ) -> list[Row]:
     """Rows of one group, best first, each with its distance to the leader and to the baseline.
 
-    Rows that have no such aggregate are left out. The baseline is the best row whose method is
-    named `no_filter`.
+    Rows that have no such aggregate are left out, and rows that another of the same dataset
+    supersedes come last, without a rank. Equal scores have equal ranks; rows of a scale that is not
+    ranked have rank 0. The baseline is the best row whose pipeline is that of `no_filter` (of rows
+    that were not submitted here: whose method has that name).
     """
     name = metric or rows[0].headline.metric
-    rows = [by_metric(row, name) for row in rows if name in row.figures]
+    rows = joined([by_metric(row, name) for row in rows if name in row.figures])
     if not rows:
         return []
     sign = -1 if rows[0].headline.higher_is_better else 1
-    rows = sorted(rows, key=lambda row: (sign * row.headline.value, row.submission_id))
+    rows = sorted(
+        rows, key=lambda r: (bool(r.superseded_by), sign * r.headline.value, r.submission_id)
+    )
     drawn = resamples.get(name, {})
+    seeds = seed_spread(rows, name)
     leader = rows[0]
-    plain = next((row for row in rows if row.method == BASELINE), None)
-    behind = compare_all(leader, rows, name, drawn)
-    over = compare_all(plain, rows, name, drawn) if plain is not None else [None] * len(rows)
-    found = []
+    plain = next((row for row in rows if is_baseline(row)), None)
+    behind = compare_all(leader, rows, name, drawn, seeds)
+    over = compare_all(plain, rows, name, drawn, seeds) if plain else [None] * len(rows)
+    found: list[Row] = []
     for place, (row, to_leader, to_plain) in enumerate(zip(rows, behind, over, strict=True)):
         first = place == 0
+        number = place + 1
+        if found and found[-1].headline.value == row.headline.value:
+            number = found[-1].rank
         changed = {
-            "rank": place + 1,
+            "rank": number if row.ranked and not row.superseded_by else 0,
             "behind_leader": None if first else to_leader,
             "tied_with_leader": False if first else _holds_zero(to_leader),
             "baseline": plain.submission_id if plain is not None else None,
@@ -152,6 +165,63 @@ def rank(
         }
         found.append(row.model_copy(update=changed))
     return found
+
+
+def is_baseline(row: Row) -> bool:
+    """Whether a row is the benchmark's unfiltered baseline: by its pipeline, not by its name."""
+    if row.kind == "submission":
+        return row.baseline_of == BASELINE
+    return row.method == BASELINE
+
+
+def joined(rows: Sequence[Row]) -> list[Row]:
+    """One row a team and dataset: the one with the most seeds, of as many the older one.
+
+    Seeds are the first ones of the recipe's list, so more seeds hold those of fewer: whoever sends
+    a dataset again adds seeds, and cannot choose the better run.
+    """
+    best: dict[tuple[str, str], Row] = {}
+    for row in sorted(rows, key=lambda row: (-len(row.seeds), row.date, row.submission_id)):
+        if row.kind == "submission":
+            best.setdefault((row.team, row.dataset_id), row)
+    return [
+        row
+        if row.kind != "submission" or best[row.team, row.dataset_id] is row
+        else row.model_copy(update={"superseded_by": best[row.team, row.dataset_id].submission_id})
+        for row in rows
+    ]
+
+
+@dataclass(frozen=True)
+class SeedSpread:
+    """The variance of a score between training seeds, for rows that have a single one."""
+
+    variance: float
+    freedom: int
+
+
+KNOWN_FREEDOM = 30  # of a spread that the rule book gives: measured over some ten methods
+
+
+def seed_spread(rows: Sequence[Row], metric: str) -> SeedSpread | None:
+    """Pooled over the rows with several seeds; else what the rule book knows; None: not known."""
+    total, freedom = 0.0, 0
+    for row in rows:
+        values = row.figures[metric].values
+        if len(values) > 1:
+            total += _variance(values) * (len(values) - 1)
+            freedom += len(values) - 1
+    if freedom:
+        return SeedSpread(total / freedom, freedom)
+    first = rows[0]
+    try:
+        scale = rules.load_benchmark(first.benchmark).scale(first.scale)
+    except RuleError:
+        return None
+    suite = load_suite(folder(first.benchmark) / "suites" / f"{scale.suite}.yaml")
+    if scale.seed_sd is None or suite.headline != metric:
+        return None
+    return SeedSpread(scale.seed_sd**2, KNOWN_FREEDOM)
 
 
 def by_metric(row: Row, metric: str) -> Row:
@@ -189,22 +259,32 @@ def _reversed(found: Difference | None) -> Difference | None:
 
 
 def compare(
-    better: Row, other: Row, metric: str, a: Values | None, b: Values | None
+    better: Row,
+    other: Row,
+    metric: str,
+    a: Values | None,
+    b: Values | None,
+    seeds: SeedSpread | None = None,
 ) -> Difference | None:
     """How far `other` is behind `better`, with a 95% interval; None when an error is not known.
 
-    Seeds that both have are paired; without two of them, the seeds are taken as independent. Items
-    are paired where both have resamples, else taken as independent too, which is wider.
+    Seeds that both have are paired; without two of them, the seeds are taken as independent, and a
+    row with a single one has the spread `seeds`. Items are paired where both have resamples, else
+    taken as independent too, which is wider. The interval accounts for the tries of either side.
     """
     one, two = better.figures[metric], other.figures[metric]
     item_variance: float | None = None
     if a is not None and b is not None:
         item_variance = float(np.var(a.astype(np.float64) - b, ddof=1))
-    return _difference(better, other, one, two, item_variance)
+    return _difference(better, other, (one, two), item_variance, seeds)
 
 
 def compare_all(
-    leader: Row, rows: Sequence[Row], metric: str, resamples: Resamples
+    leader: Row,
+    rows: Sequence[Row],
+    metric: str,
+    resamples: Resamples,
+    seeds: SeedSpread | None = None,
 ) -> list[Difference | None]:
     """`compare` of every row with one of them, the resamples taken together."""
     drawn = resamples.get(leader.submission_id)
@@ -217,14 +297,21 @@ def compare_all(
             variances |= dict(zip(part, apart.var(axis=1, ddof=1).tolist(), strict=True))
     first = leader.figures[metric]
     return [
-        _difference(leader, row, first, row.figures[metric], variances.get(row.submission_id))
+        _difference(
+            leader, row, (first, row.figures[metric]), variances.get(row.submission_id), seeds
+        )
         for row in rows
     ]
 
 
 def _difference(
-    better: Row, other: Row, one: Figure, two: Figure, item_variance: float | None
+    better: Row,
+    other: Row,
+    figures: tuple[Figure, Figure],
+    item_variance: float | None,
+    seeds: SeedSpread | None,
 ) -> Difference | None:
+    one, two = figures
     sign = 1.0 if one.higher_is_better else -1.0
     if item_variance is None:
         if one.item_error is None or two.item_error is None:
@@ -238,8 +325,9 @@ def _difference(
         apart = [sign * (a[seed] - b[seed]) for seed in common]
         seed_variance, freedom = _variance(apart) / len(apart), len(apart) - 1
     else:
-        seed_variance, freedom = _unpaired(a, b)
-    low, high = interval(value, seed_variance, freedom, item_variance)
+        seed_variance, freedom = _unpaired(a, b, seeds)
+    tries = (better.tries or 1, other.tries or 1)
+    low, high = interval(value, seed_variance, freedom, item_variance, tries=tries)
     return Difference(value=value, low=low, high=high)
 
 
@@ -248,12 +336,25 @@ def _variance(values: Sequence[float]) -> float:
     return sum((value - mean) ** 2 for value in values) / (len(values) - 1)
 
 
-def _unpaired(a: Mapping[int, float], b: Mapping[int, float]) -> tuple[float, int]:
-    parts = [_variance(list(x.values())) / len(x) if len(x) > 1 else 0.0 for x in (a, b)]
-    return sum(parts), max(min(len(a), len(b)) - 1, 0)
+def _unpaired(
+    a: Mapping[int, float], b: Mapping[int, float], seeds: SeedSpread | None
+) -> tuple[float, int]:
+    """The variance of the difference from seeds, and its degrees of freedom.
 
-
-# ---- agreement between orders
+    The same row with itself has none. Where a side has one seed and no spread is known, its part is
+    left out, as the page says.
+    """
+    if a == b:
+        return 0.0, 0
+    total, freedom = 0.0, []
+    for x in (a, b):
+        if len(x) > 1:
+            total += _variance(list(x.values())) / len(x)
+            freedom.append(len(x) - 1)
+        elif x and seeds is not None:
+            total += seeds.variance
+            freedom.append(seeds.freedom)
+    return total, min(freedom, default=0)
 
 
 __all__ = [

@@ -36,7 +36,9 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 
 from leaderboard.database import tables as t
+from leaderboard.submissions.facts import Facts
 from leaderboard.submissions.faults import Fault, Words, fault
+from leaderboard.submissions.novelty import Notice
 from leaderboard.submissions.results import Measured, Row
 from pipelines.errors import DataError
 from pipelines.records import Frozen
@@ -214,6 +216,7 @@ class Store:
             if changed.rowcount:  # what was computed was of the bundle before
                 connection.execute(delete(t.rows).where(t.rows.c.id == id))
                 connection.execute(delete(t.draws).where(t.draws.c.id == id))
+                connection.execute(delete(t.facts).where(t.facts.c.id == id))
                 _note(connection, id, f"token {token}", before.state, "received", "sent again")
         return self.get(id), False
 
@@ -302,7 +305,14 @@ class Store:
             return changed.rowcount == 1
 
     def checked(
-        self, id: str, owner: str, faults: Sequence[Fault], measured: Measured | None
+        self,
+        id: str,
+        owner: str,
+        faults: Sequence[Fault],
+        measured: Measured | None,
+        *,
+        facts: Facts | None = None,
+        notices: Sequence[Notice] = (),
     ) -> bool:
         """Write down what a check found; False, and nothing is written, without its lease."""
         after = "refused" if faults else "needs_review"
@@ -319,6 +329,12 @@ class Store:
                 return False
             if measured is not None:
                 _store_measured(connection, measured, now)
+            connection.execute(delete(t.facts).where(t.facts.c.id == id))
+            if facts is not None:
+                told = orjson.dumps([one.model_dump() for one in notices]).decode()
+                connection.execute(
+                    insert(t.facts).values(id=id, facts=facts.model_dump_json(), notices=told)
+                )
             why = f"{len(faults)} rules are broken" if faults else "all rules hold"
             _note(connection, id, owner, "checking", after, why)
             return True
@@ -416,6 +432,56 @@ class Store:
         with self.engine.connect() as connection:
             lines = connection.execute(query).mappings().all()
         return [Change(**{name: line[name] for name in Change.model_fields}) for line in lines]
+
+    # ---- what is known of others
+
+    def facts(self, benchmark: str) -> list[Facts]:
+        """What every entry of a benchmark is compared by, the oldest first; not of refused ones."""
+        s = t.submissions.c
+        query = (
+            select(t.facts.c.facts, s.state)
+            .join(t.facts, t.facts.c.id == s.id)
+            .where(s.benchmark == benchmark, s.state.in_(("needs_review", "accepted")))
+            .order_by(s.received, s.id)
+        )
+        with self.engine.connect() as connection:
+            return [
+                Facts.model_validate_json(told).model_copy(update={"accepted": state == "accepted"})
+                for told, state in connection.execute(query)
+            ]
+
+    def notices(self, id: str) -> list[Notice]:
+        """What a reviewer should know of a submission."""
+        query = select(t.facts.c.notices).where(t.facts.c.id == id)
+        with self.engine.connect() as connection:
+            told = connection.execute(query).scalar()
+        return [Notice(**one) for one in orjson.loads(told or "[]")]
+
+    def teams(self) -> list[str]:
+        """The teams of all tokens and submissions."""
+        with self.engine.connect() as connection:
+            known = set(connection.execute(select(t.submissions.c.team).distinct()).scalars())
+            known |= set(connection.execute(select(t.tokens.c.team).distinct()).scalars())
+        return sorted(known - {""})
+
+    def pin(self, task: str, identity: str, *, who: str, why: str) -> None:
+        """Pin the data of a task on this board; the audit keeps who and why."""
+        now = time.time()
+        with self.writer.begin() as connection:
+            connection.execute(delete(t.pins).where(t.pins.c.task == task))
+            values = {"task": task, "identity": identity, "at": now, "who": who[:200]}
+            connection.execute(insert(t.pins).values(**values))
+            _note(connection, "", who, "", "pinned", f"{task} {identity}: {why}")
+            _bump(connection)
+        self.changes += 1
+
+    def pins(self) -> dict[str, str]:
+        """The identities that were pinned on this board, by task."""
+        with self.engine.connect() as connection:
+            return {
+                line[0]: line[1]
+                for line in connection.execute(select(t.pins.c.task, t.pins.c.identity))
+            }
 
     def revision(self) -> int:
         """A number that changes whenever the board does."""

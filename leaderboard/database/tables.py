@@ -63,6 +63,25 @@ draws = Table(
 )
 """Each aggregate on the resamples of the items: float32, little endian."""
 
+facts = Table(
+    "facts",
+    metadata,
+    Column("id", String(32), ForeignKey("submissions.id"), primary_key=True),
+    Column("facts", Text, nullable=False),
+    Column("notices", Text, nullable=False),
+)
+"""What later submissions are compared with, and what a reviewer should know: both JSON."""
+
+pins = Table(
+    "pins",
+    metadata,
+    Column("task", String(100), primary_key=True),
+    Column("identity", String(64), nullable=False),
+    Column("at", Double, nullable=False),
+    Column("who", String(200), nullable=False),
+)
+"""Identities of task data that a maintainer pinned on this board."""
+
 audit = Table(
     "audit",
     metadata,

@@ -8,7 +8,7 @@ import resource
 import secrets
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -20,8 +20,12 @@ from leaderboard.board.boards import Library
 from leaderboard.database.auth import Token
 from leaderboard.database.store import LEASE_SECONDS, Held, Store, StoreError
 from leaderboard.submissions.bundle import LIMITS, RECORD, Bundle, Limits, open_bundle
+from leaderboard.submissions.chain import seeds_of
+from leaderboard.submissions.facts import Facts
 from leaderboard.submissions.faults import BundleError, Fault, Words, fault
-from leaderboard.submissions.validate import check_bundle, read_log
+from leaderboard.submissions.logs import read_log
+from leaderboard.submissions.novelty import Notice
+from leaderboard.submissions.validate import check_bundle
 from pipelines.records import SubmissionWork
 from pipelines.storage.base import Store as Files
 from pipelines.storage.base import copy_into
@@ -124,18 +128,46 @@ class Service:
         beat = Thread(target=_keep, args=(self.store, held.id, owner, lease_seconds, done))
         beat.daemon = True
         beat.start()
+        facts: Facts | None = None
+        notices: tuple[Notice, ...] = ()
         try:
             bundle = open_bundle(self.local(held), limits=self.limits)
-            checked = check_bundle(bundle)
+            checked = check_bundle(bundle, known=BoardKnown(self, held.id))
             faults, measured = checked.faults, checked.measured
+            facts, notices = checked.facts, checked.notices
         except BundleError as error:
             faults, measured = error.faults, None
         except MemoryError:
             faults, measured = (fault(held.id, "", Words(MEMORY), Words("less")),), None
         finally:
             done.set()
-        self.store.checked(held.id, owner, faults, measured)
+        self.store.checked(held.id, owner, faults, measured, facts=facts, notices=notices)
         return held
+
+
+@dataclass
+class BoardKnown:
+    """What a service's board knows, for the check of one submission."""
+
+    service: Service
+    own: str
+    read: dict[str, Sequence[Facts]] = field(default_factory=dict)
+
+    def entries(self, benchmark: str) -> Sequence[Facts]:
+        if benchmark not in self.read:
+            known = self.service.store.facts(benchmark)
+            self.read[benchmark] = [one for one in known if one.id != self.own]
+        return self.read[benchmark]
+
+    def names(self) -> Sequence[str]:
+        return self.service.store.teams()
+
+    def log(self, id: str, task: str) -> pa.Table | None:
+        bundle = self.service.bundle(self.service.store.get(id))
+        return read_log(bundle, next(iter(seeds_of(bundle.record))), task)
+
+    def pinned(self, task: str) -> str | None:
+        return self.service.store.pins().get(task)
 
 
 def _columns(work: SubmissionWork) -> Iterator[Fault]:

@@ -30,7 +30,7 @@ from pipelines.records import Frozen, RecordError, Submission, parse_record
 
 FORMAT = 1
 MANIFEST, RECORD, UIDS = "bundle.json", "submission.json", "dataset/uids.parquet"
-PART = r"questions/[0-9]{1,19}/[A-Za-z0-9_.-]{1,100}/[0-9]{1,6}\.parquet"
+PART = r"questions/[0-9]{1,19}/[A-Za-z0-9_][A-Za-z0-9_-]{0,99}/[0-9]{1,6}\.parquet"
 NAME = re.compile(rf"bundle\.json|submission\.json|dataset/uids\.parquet|{PART}")
 EPOCH = (1980, 1, 1, 0, 0, 0)
 END = struct.Struct("<4s4H2LH")  # the end of a zip's directory
@@ -67,6 +67,15 @@ class Place(Frozen):
     num_bytes: int | None = None
 
 
+class OverlapOf(Frozen):
+    """How much of a task's items occurs in the dataset, and the score with and without them."""
+
+    num_items: int = Field(ge=0)
+    num_found: int = Field(ge=0)
+    score: float | None = None
+    clean_score: float | None = None
+
+
 class Manifest(Frozen):
     """`bundle.json`. Outside the submission's id: where data lies may change, what it is not."""
 
@@ -76,6 +85,7 @@ class Manifest(Frozen):
     dataset: Place = Place()
     checkpoints: dict[str, Place] = Field(default_factory=dict, description="by seed")
     uids: UidList | None = None
+    overlap: dict[str, OverlapOf] | None = Field(None, description="by task; `evals overlap`")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from pydantic import Field
+
 from pipelines.errors import RuleError
 from pipelines.records import Frozen
 
@@ -22,6 +24,7 @@ class Fault(Frozen):
     found: str
     expected: str
     hint: str = ""
+    rule: str = Field("", description="the stage and rule, as `lineage.seeds`")
 
     def __str__(self) -> str:
         place = f"{self.file}: {self.field}" if self.field else self.file

@@ -17,10 +17,12 @@ from pydantic import Field
 
 from evals.aggregate import aggregate_draws
 from evals.suite import Suite
+from leaderboard import rules
 from leaderboard.rules import Benchmark
 from leaderboard.submissions.bundle import Bundle
 from leaderboard.submissions.chain import chain_of, seeds_of
-from pipelines.records import Frozen, ModelRecord, Submission, TaskScore, digest
+from leaderboard.submissions.lineage import data_of
+from pipelines.records import DatasetRecord, Frozen, ModelRecord, Submission, TaskScore, digest
 
 Draws = Mapping[str, npt.NDArray[Any]]
 BASELINE = "no_filter"
@@ -129,6 +131,11 @@ class Row(Frozen):
     recheck: Literal["none", "sampled", "full"] = "none"
     checkpoint_public: bool = False
     dataset_public: bool = False
+    ranked: bool = Field(True, description="False: a proxy's row, in a list without ranks")
+    unpinned: tuple[str, ...] = Field((), description="tasks whose data nobody pinned")
+    baseline_of: str = Field("", description="the baseline whose pipeline this is, by its steps")
+    tries: int | None = Field(None, description="datasets tried for this one; None: not said")
+    superseded_by: str = Field("", description="the row of the same dataset with more seeds")
 
 
 @dataclass(frozen=True)
@@ -156,6 +163,8 @@ def measured_of(
     suite: Suite,
     scores: Mapping[int, Sequence[TaskScore]],
     draws: Mapping[int, Draws],
+    *,
+    unpinned: tuple[str, ...] = (),
 ) -> Measured:
     """The row of a bundle from the scores and resamples of its tasks, by seed."""
     record = bundle.record
@@ -200,7 +209,7 @@ def measured_of(
         ),
         suite=first.work.suite,
         suite_version=first.work.suite_version,
-        data_id=digest(sorted((task.name, task.data) for task in first.work.tasks)),
+        data_id=digest(sorted((task.name, data_of(task)) for task in first.work.tasks)),
         method=record.work.method,
         team=record.work.team,
         submission_id=record.id,
@@ -227,8 +236,21 @@ def measured_of(
         date=max(one.made_by.finished for one in by_seed.values())[:10],
         checkpoint_public=_public_checkpoints(bundle, record),
         dataset_public=bool(bundle.manifest.dataset.location),
+        ranked=benchmark.scale(record.work.scale).ranked,
+        unpinned=unpinned,
+        baseline_of=_baseline_of(benchmark, record, dataset),
+        tries=record.work.tries,
     )
     return Measured(row, aggregate, task_draws)
+
+
+def _baseline_of(benchmark: Benchmark, record: Submission, dataset: DatasetRecord) -> str:
+    """The name of the baseline whose steps the dataset's are, whatever the method is called."""
+    if dataset.work.external or record.work.track != "filtering":
+        return ""
+    names = rules.baselines(benchmark.name)
+    pipeline = dataset.work.pipeline
+    return next((n for n in names if rules.is_baseline(benchmark.name, n, pipeline)), "")
 
 
 def _seen(model: ModelRecord, benchmark: Benchmark) -> int:

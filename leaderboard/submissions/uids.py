@@ -20,6 +20,8 @@ from pipelines.records import Frozen
 
 RECORDS = np.dtype([("f0", "<u8"), ("f1", "<u8")])
 SAMPLE = 10_000
+SKETCH = 256  # a Jaccard index of 0.95 is estimated with a standard error of 0.014
+COMMON = "0" * 64  # the list's hash in the sketch: the same for all lists, so they can be compared
 AT_ONCE = 1 << 20
 SCHEMA = pa.schema([("high", pa.uint64()), ("low", pa.uint64())])
 
@@ -31,6 +33,11 @@ class UidList(Frozen):
 
     count: int = Field(ge=0)
     sha256: str = Field(pattern="^[0-9a-f]{64}$", description="of the records, without a header")
+    sketch: tuple[int, ...] = Field(
+        (),
+        max_length=256,
+        description="the smallest hashes of its uids; one hash for all lists",
+    )
 
 
 def open_uids(uri: str) -> Uids:
@@ -50,7 +57,7 @@ def describe(ids: Uids) -> UidList:
             place = max(0, start - 1) + int(np.flatnonzero(wrong)[0]) + 1
             raise ValueError(f"uid {place} of the list is less than the one before: sort the list")
         found.update(np.ascontiguousarray(ids[start : start + AT_ONCE]).view(np.uint8).data)
-    return UidList(count=len(ids), sha256=found.hexdigest())
+    return UidList(count=len(ids), sha256=found.hexdigest(), sketch=sketch_of(ids))
 
 
 def npy_sha256(ids: Uids) -> str:
@@ -84,6 +91,29 @@ def choose(ids: Uids, sha256: str, number: int = SAMPLE) -> pa.Table:
             kept, order = kept[first], order[first]
     kept = np.sort(kept)
     return pa.table([pa.array(kept["f0"]), pa.array(kept["f1"])], schema=SCHEMA)
+
+
+def sketch_of(ids: Uids) -> tuple[int, ...]:
+    """The `SKETCH` smallest hashes of the list's uids, sorted (a bottom-k sketch; Cohen 1997)."""
+    kept = np.empty(0, np.uint64)
+    for start in range(0, len(ids), AT_ONCE):
+        part = np.asarray(ids[start : start + AT_ONCE])
+        kept = np.unique(np.concatenate([kept, _hash(part, COMMON)]))[:SKETCH]
+    return tuple(int(one) for one in kept)
+
+
+def sketch_fits(sample: pa.Table, told: UidList) -> bool:
+    """Whether a sample of a list can be of the list of a sketch: no smaller hash is left out."""
+    if not told.sketch:
+        return True
+    if list(told.sketch) != sorted(set(told.sketch)) or len(told.sketch) > SKETCH:
+        return False
+    records = np.empty(sample.num_rows, RECORDS)
+    records["f0"], records["f1"] = sample["high"].to_numpy(), sample["low"].to_numpy()
+    hashes = set(_hash(records, COMMON).tolist())
+    full = len(told.sketch) == SKETCH
+    small = {one for one in hashes if not full or one <= told.sketch[-1]}
+    return small <= set(told.sketch)
 
 
 def _hash(ids: Uids, sha256: str) -> npt.NDArray[np.uint64]:

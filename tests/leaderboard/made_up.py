@@ -7,7 +7,7 @@ bundle from one of a trained model: only a rerun can, which is what `leaderboard
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evals.aggregate import aggregate_suite
+from evals.pins import pin_of
 from evals.run import score_task
 from evals.suite import Suite
 from evals.tasks import Task
 from leaderboard import rules
-from leaderboard.submissions.bundle import MANIFEST, RECORD, Place, manifest_of, write_zip
+from leaderboard.rules import Benchmark, PoolRule, Scale
+from leaderboard.submissions import uids
+from leaderboard.submissions.bundle import MANIFEST, RECORD, UIDS, Place, manifest_of, write_zip
+from leaderboard.submissions.results import BASELINE
 from leaderboard.submissions.validate import official_suite
 from pipelines.records import (
     AssetRef,
@@ -62,6 +66,9 @@ STEPS = [
 ]
 
 
+Edit = Callable[[Task, pa.Table], pa.Table]
+
+
 def sha(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
@@ -82,30 +89,38 @@ def make_folder(
     track: str = "filtering",
     seeds: Sequence[int] | None = None,
     rows: int = 60,
-    pool: str = "a pool",
+    pool: str = "",
     chance: int = 0,
     url: str = "",
     dataset_text: str | None = None,
     dataset: Place = Place(),
     checkpoint: str = "",
-    steps: Sequence[dict[str, Any]] = STEPS,
+    steps: Sequence[dict[str, Any]] | None = None,
     changed: dict[str, Any] | None = None,
+    tries: int | None = None,
+    edit: Edit | None = None,
 ) -> Path:
-    """The folder of a made-up submission below `out`; `changed` overrides fields of the claim."""
+    """The folder of a made-up submission below `out`; `changed` overrides fields of the claim.
+
+    `edit(task, log)` changes the log of a task before anything is computed from it: a fraud that is
+    consistent from there on. `pool` is the pool's name; empty: one that the scale accepts.
+    """
     book = rules.load_benchmark(benchmark)
     rung = book.scale(scale)
     recipe = rules.load_package(benchmark).recipe(rung.recipe)
-    chain = _data(recipe, method, pool, chance, steps)
+    if steps is None:  # a baseline's name belongs to its pipeline
+        steps = () if method == BASELINE else STEPS
+    chain = _data(book, rung, recipe, method, pool, chance, steps)
     packed = chain[-1]
     assert isinstance(packed, PackedRecord)
     files: dict[str, bytes] = {}
     parents = {}
     for seed in seeds or recipe.seeds[:1]:
         model = _model(packed, benchmark, scale, recipe, seed)
-        scores = _scores(model, benchmark, scale, seed, skill, rows, chance, files)
+        scores = _scores(model, benchmark, scale, seed, skill, rows, chance, files, edit)
         chain += [model, scores]
         parents[f"scores/{seed}"] = scores.id
-    claim = {
+    claim: dict[str, Any] = {
         "benchmark": benchmark,
         "benchmark_version": book.version,
         "scale": scale,
@@ -114,6 +129,8 @@ def make_folder(
         "team": team,
         "url": url,
     }
+    if tries is not None:
+        claim["tries"] = tries
     record = Submission.seal(
         work=SubmissionWork(**(claim | (changed or {}))), parents=parents, made_by=MADE_BY
     )
@@ -124,7 +141,12 @@ def make_folder(
         for seed in (seeds or recipe.seeds[:1])
         if checkpoint
     }
-    manifest = manifest_of(record, files.items(), dataset=dataset, checkpoints=checkpoints)
+    told = None
+    if book.dataset_format == "uids":
+        told = _uid_files(files, chance, chain[1].counts["rows_out"])
+    manifest = manifest_of(
+        record, files.items(), dataset=dataset, checkpoints=checkpoints, uids=told
+    )
     files[MANIFEST] = orjson.dumps(manifest.model_dump(mode="json"))
     folder = out / record.id
     for name, data in files.items():
@@ -139,19 +161,58 @@ def make_zip(out: Path, **options: Any) -> Path:
     return write_zip(folder, folder.with_suffix(".zip"))
 
 
-def _data(
-    recipe: Any, method: str, pool: str, chance: int, steps: Sequence[dict[str, Any]]
-) -> list[Record]:
-    source = PoolSource(name=pool, version="1", sha256=sha(pool), licence="CC0")
-    pool_record = PoolRecord.seal(
-        work=PoolWork(name=pool, sources=(source,)), parents={}, made_by=MADE_BY
+def _uid_files(files: dict[str, bytes], chance: int, count: int) -> uids.UidList:
+    """A list of `count` uids that nobody has: its description, and the sample beside it."""
+    rng = np.random.default_rng([7, chance])
+    ids = np.empty(count, uids.RECORDS)
+    for half in ("f0", "f1"):
+        ids[half] = rng.integers(0, 1 << 64, count, dtype=np.uint64)
+    ids = np.sort(ids)
+    told = uids.describe(ids)
+    files[UIDS] = _parquet(uids.choose(ids, told.sha256))
+    return told
+
+
+def accepted_pool(rung: Scale, name: str) -> PoolRecord:
+    """A pool as the scale's first rule wants it, or of another name."""
+    rule = PoolRule(name="a pool") if rung.pools == "open" else rung.pools[0]
+    named = name or rule.name
+    sources = [
+        PoolSource(name=source, version="1", sha256=sha256, licence="CC0")
+        for source, sha256 in rule.sources.items()
+    ]
+    while len(sources) < (rule.num_sources or 1):
+        label = f"{named} {len(sources)}"
+        sources.append(PoolSource(name=label, version="1", sha256=sha(label), licence="CC0"))
+    return PoolRecord.seal(
+        work=PoolWork(
+            name=named,
+            variant=rule.variant or "extracted",
+            sources=tuple(sources),
+            parameters=rule.parameters,
+        ),
+        parents={},
+        made_by=MADE_BY,
     )
-    rows_out = 600_000 if steps else 1_000_000
-    counts = {"rows_in": 1_000_000, "rows_out": rows_out, "errors": 0}
+
+
+def _data(
+    book: Benchmark,
+    rung: Scale,
+    recipe: Any,
+    method: str,
+    pool: str,
+    chance: int,
+    steps: Sequence[dict[str, Any]],
+) -> list[Record]:
+    pool_record = accepted_pool(rung, pool)
+    rows_in = 1_000_000 if book.dataset_format == "parquet" else 50_000
+    rows_out = rows_in * 6 // 10 if steps else rows_in
+    counts = {"rows_in": rows_in, "rows_out": rows_out, "errors": 0}
     if steps:
         counts |= {
-            "rejected/1/stop_words/too_few_stop_words": 300_000,
-            "rejected/2/exact_dedup/duplicate": 100_000,
+            "rejected/1/stop_words/too_few_stop_words": rows_in * 3 // 10,
+            "rejected/2/exact_dedup/duplicate": rows_in // 10,
         }
     dataset = DatasetRecord.seal(
         work=DatasetWork(pipeline={"name": method, "steps": list(steps)}),
@@ -160,27 +221,39 @@ def _data(
         counts=counts,
         made_by=MADE_BY,
     )
+    if book.modality == "text":
+        work = _text_packing(recipe)
+        size = {"documents": rows_out, "tokens": rows_out * 700 + chance}
+    else:
+        work = PackedWork(
+            mode="reshard", layout="webdataset", parameters={"shard_size": recipe.shard_size}
+        )
+        size = {"samples": rows_out}
     packed = PackedRecord.seal(
-        work=PackedWork(
-            tokenizer=AssetRef(
-                name=recipe.tokenizer.name, sha256=recipe.tokenizer.sha256 or sha("tokenizer")
-            ),
-            sequence_length=recipe.model.seq_len,
-            seed=recipe.data_seed,
-            mode="lossless",
-            layout="npy",
-            parameters={
-                "end_of_text": recipe.tokenizer.end_of_text,
-                "pad": recipe.tokenizer.pad,
-                "vocab_size": recipe.model.vocab_size,
-            },
-        ),
+        work=work,
         parents={"dataset": dataset.id},
         outputs=[_file("data/0.npy", method, chance, "packed")],
-        counts={"documents": rows_out, "tokens": rows_out * 700 + chance},
+        counts=size,
         made_by=MADE_BY,
     )
     return [pool_record, dataset, packed]
+
+
+def _text_packing(recipe: Any) -> PackedWork:
+    return PackedWork(
+        tokenizer=AssetRef(
+            name=recipe.tokenizer.name, sha256=recipe.tokenizer.sha256 or sha("tokenizer")
+        ),
+        sequence_length=recipe.model.seq_len,
+        seed=recipe.data_seed,
+        mode="lossless",
+        layout="npy",
+        parameters={
+            "end_of_text": recipe.tokenizer.end_of_text,
+            "pad": recipe.tokenizer.pad,
+            "vocab_size": recipe.model.vocab_size,
+        },
+    )
 
 
 def _file(name: str, *about: object, rows: int | None = None) -> File:
@@ -188,17 +261,28 @@ def _file(name: str, *about: object, rows: int | None = None) -> File:
 
 
 def _model(packed: PackedRecord, benchmark: str, scale: str, recipe: Any, seed: int) -> ModelRecord:
-    from dclm.recipe import num_steps
+    del scale  # a model's record names its recipe, which several scales may share
+    if benchmark == "datacomp":
+        from datacomp.recipe import samples_seen
 
-    steps = num_steps(recipe)
+        counts, results = {"steps": 1, "params": 10_000_000}, {"samples_seen": samples_seen(recipe)}
+    else:
+        from dclm.recipe import num_steps
+
+        steps = num_steps(recipe)
+        counts = {"steps": steps, "params": recipe.model.num_params}
+        results = {"tokens_seen": steps * recipe.global_batch_size * recipe.model.seq_len}
     return ModelRecord.seal(
         work=ModelWork(
-            benchmark=benchmark, scale=scale, recipe=recipe.model_dump(mode="json"), seed=seed
+            benchmark=benchmark,
+            scale=recipe.scale,
+            recipe=recipe.model_dump(mode="json"),
+            seed=seed,
         ),
         parents={"packed": packed.id},
         outputs=[_file("checkpoint.safetensors", packed.id, seed)],
-        counts={"steps": steps, "params": recipe.model.num_params},
-        results={"tokens_seen": steps * recipe.global_batch_size * recipe.model.seq_len},
+        counts=counts,
+        results=results,
         made_by=MADE_BY,
     )
 
@@ -212,13 +296,17 @@ def _scores(
     rows: int,
     chance: int,
     files: dict[str, bytes],
+    edit: Edit | None,
 ) -> ScoresRecord:
     suite = suite_of(benchmark, scale)
     tasks = suite.load_tasks()
     scores, draws, outputs, refs = [], {}, [], []
     for number, task in enumerate(tasks):
         rng = np.random.default_rng([chance, seed, number])
+        pin = pin_of(task.name)
         log = log_of(task, skill, task.rows or rows, rng)
+        if edit is not None:
+            log = edit(task, log)
         data = _parquet(log)
         name = f"questions/{seed}/{task.name}/000000.parquet"
         files[name] = data
@@ -238,6 +326,7 @@ def _scores(
                 definition=task.definition(),
                 data=task.sha256 or sha("data", task.name),
                 verified=True,
+                identity=pin.identity if pin else sha("identity", task.name),
             )
         )
     return ScoresRecord.seal(
@@ -261,6 +350,8 @@ def _scores(
 def log_of(task: Task, skill: float, rows: int, rng: np.random.Generator) -> pa.Table:
     """A log of `rows` questions, as evals writes it for this kind of task."""
     row = np.arange(rows)
+    if task.kind == "token_loss":
+        return pa.table({"row": row, "num_tokens": [20] * rows, "nats": 40.0 + rng.random(rows)})
     if task.kind == "perplexity":
         sizes = 1000 + 10 * (row % 50)
         bits = (3.5 - 2 * skill) + 0.3 * rng.standard_normal(rows)
@@ -273,18 +364,82 @@ def log_of(task: Task, skill: float, rows: int, rng: np.random.Generator) -> pa.
                 "nats": bits * sizes * np.log(2),
             }
         )
-    gold = row % 2
+    if task.kind.startswith("image_"):
+        return _image_log(task, skill, row, rng)
     right = rng.random(rows) < skill
     categories = [f"category {k % 3}" for k in row] if task.by_category else None
+    shared = {
+        "row": row,
+        "index": row,
+        "category": categories or pa.nulls(rows, pa.string()),
+    }
+    if task.kind in ("language_modeling", "generation"):
+        return pa.table(shared | {"correct": right})
+    gold = row % 2
     return pa.table(
-        {
-            "row": row,
-            "index": row,
-            "category": categories or pa.nulls(rows, pa.string()),
+        shared
+        | {
             "predicted": pa.array(np.where(right, gold, 1 - gold), pa.int32()),
             "gold": pa.array(gold, pa.int32()),
             "correct": right,
+            "credit": right.astype(np.float64),
         }
+    )
+
+
+def _image_log(task: Task, skill: float, row: np.ndarray, rng: np.random.Generator) -> pa.Table:
+    """As evals writes it; every kind with one row an image, a text or an instance."""
+    rows = len(row)
+    right = rng.random(rows) < skill
+    if task.kind == "image_retrieval":
+        half = rows // 2
+        side = np.where(row < half, "text", "image")
+        gold = row % half
+        return pa.table(
+            {
+                "row": row,
+                "side": side,
+                "gold": gold,
+                "predicted": np.where(right, gold, (gold + 1) % half),
+                "rank": np.where(right, 0, 1),
+                "correct": right,
+            }
+        )
+    if task.kind == "image_association":
+        gold = [[0, 1]] * rows
+        predicted = [[0, 1] if one else [0, 2] for one in right]
+        return pa.table(
+            {
+                "row": row,
+                "cue": [f"cue {k}" for k in row],
+                "candidates": 10 + row % 3,
+                "predicted": predicted,
+                "gold": gold,
+                "jaccard": np.where(right, 1.0, 1 / 3),
+            }
+        )
+    metadata = {"metadata": [[int(k % 2)] * len(task.metadata) for k in row]}
+    key = [f"{k:06d}" for k in row]
+    if task.kind == "image_attributes":
+        shared = {"row": row, "key": key} | metadata
+        return pa.table(
+            shared | {f"predicted_{name}": row % 2 for name in ("race", "gender", "age", "toxic")}
+        )
+    size = task.classes or 2
+    gold = row % size
+    predicted = np.where(right, gold, (gold + 1) % size)
+    return pa.table(
+        {
+            "row": row,
+            "key": key,
+            "gold": gold,
+            "predicted": predicted,
+            "top5": list(np.stack([predicted, (predicted + 1) % size], axis=1)),
+            "in_top5": right | (rng.random(rows) < 0.5),
+            "margin": np.where(right, 0.0, -1.0).astype(np.float32) + rng.random(rows) * 0.1,
+            "correct": right,
+        }
+        | (metadata if task.metadata else {})
     )
 
 

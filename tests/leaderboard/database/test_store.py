@@ -86,7 +86,7 @@ def test_many_processes_may_migrate_at_once(database: str) -> None:
 def test_a_database_of_another_version_is_refused(held: Store, database: str) -> None:
     with held.writer.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(StoreError, match="has version 9999, this program needs 0001"):
+    with pytest.raises(StoreError, match="has version 9999, this program needs 0002"):
         Store(database, migrate=False)
 
 

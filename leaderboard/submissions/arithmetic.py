@@ -1,0 +1,237 @@
+"""Arithmetic: every score again from its questions, and the questions against what is known."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from evals.aggregate import aggregate_suite
+from evals.controls import image_controls
+from evals.pins import pin_of, truth_of, truth_table
+from evals.run import score_task
+from evals.tasks import EvalError, Task, load_task
+from leaderboard.submissions.bundle import RECORD, Bundle
+from leaderboard.submissions.case import Case
+from leaderboard.submissions.facts import TaskFacts, majority
+from leaderboard.submissions.faults import BundleError, Fault, Words, fault
+from leaderboard.submissions.lineage import data_of
+from leaderboard.submissions.logs import (
+    BATCH_ROWS,
+    check_evidence,
+    check_rows,
+    open_parquet,
+    read_log,
+)
+from pipelines.errors import DataError
+from pipelines.records import ScoresRecord, TaskRef, TaskScore
+
+TOLERANCE = 1e-9  # of a score computed again from the same numbers in the same order
+LOSSES = 64  # questions of a task whose losses are remembered
+
+Draws = dict[str, npt.NDArray[np.float64]]
+
+
+@dataclass
+class Recomputed:
+    """What arithmetic computes on its way: the figures that the board shows, and the facts."""
+
+    tasks: dict[int, list[TaskScore]] = field(default_factory=dict)
+    draws: dict[int, Draws] = field(default_factory=dict)
+    facts: dict[str, TaskFacts] = field(default_factory=dict)
+    losses: dict[str, list[float]] = field(default_factory=dict)
+
+
+def check(case: Case, out: Recomputed, tick: Callable[[], None]) -> Iterator[Fault]:
+    """Fill `out`; yields every difference."""
+    for seed, scores in case.by_seed.items():
+        faults = list(_seed(case, seed, scores, out, tick))
+        yield from faults
+        if not faults:
+            yield from _aggregates(case, scores, out.tasks[seed], out.draws[seed])
+
+
+def _seed(
+    case: Case, seed: int, scores: ScoresRecord, out: Recomputed, tick: Callable[[], None]
+) -> Iterator[Fault]:
+    bundle = case.bundle
+    assert bundle is not None
+    hashes = {one.name: one.sha256 for one in bundle.manifest.files}
+    refs = {ref.name: ref for ref in scores.work.tasks}
+    out.tasks[seed], out.draws[seed] = [], {}
+    for told in scores.results.tasks:
+        tick()
+        name, parts = f"questions/{seed}/{told.task}", bundle.parts(seed, told.task)
+        prefix = f"logs/{told.task}/"
+        named = sorted(
+            (o for o in scores.outputs if o.name.startswith(prefix)), key=lambda o: o.name
+        )
+        if not parts or [hashes[part] for part in parts] != [one.sha256 for one in named]:
+            found = Words(f"{len(parts)} files of other bytes")
+            yield fault(
+                name,
+                "sha256",
+                found,
+                Words(f"the {len(named)} files that scores {scores.id} names"),
+            )
+            continue
+        task = load_task(told.task)
+        try:
+            log = read_log(bundle, seed, told.task)
+            faults = list(check_rows(name, task, log))
+            faults += _truth(case, name, refs[told.task], task, log, out)
+            if not faults:
+                faults += _evidence(bundle, parts, name, task, tick)
+            score, draws = score_task(task, log)
+        except BundleError as error:
+            yield from error.faults
+            continue
+        except (DataError, EvalError, KeyError, pa.ArrowException, ValueError, TypeError) as error:
+            found = Words(f"{type(error).__name__}: {error}")
+            yield fault(name, "", found, Words(f"the log of a {task.kind} task"))
+            continue
+        yield from faults
+        yield from _equal(name, told, score)
+        yield from _controls(scores, name, task, log)
+        out.tasks[seed].append(score)
+        out.draws[seed][told.task] = draws
+        out.losses.setdefault(str(seed), []).extend(loss_sample(task, log))
+
+
+def _evidence(
+    bundle: Bundle, parts: Sequence[str], name: str, task: Task, tick: Callable[[], None]
+) -> list[Fault]:
+    """The heavy columns, a batch at a time; the first batch that is wrong is enough."""
+    for part in parts:
+        file = open_parquet(bundle, part)
+        for batch in file.iter_batches(batch_size=64 * BATCH_ROWS, use_threads=False):
+            tick()
+            faults = list(check_evidence(name, task, pa.table(batch)))
+            if faults:
+                return faults
+    return []
+
+
+def _truth(
+    case: Case, name: str, ref: TaskRef, task: Task, log: pa.Table, out: Recomputed
+) -> Iterator[Fault]:
+    """What the log says of the data is what is pinned, or what most accepted logs say."""
+    data, truth = data_of(ref), truth_of(task.kind, log)
+    facts = TaskFacts(data=data, rows=len(log), truth=truth)
+    before = out.facts.setdefault(task.name, facts)
+    if before.truth != truth:
+        found = Words("other right answers, bytes or rows than another seed")
+        yield fault(name, "", found, Words("the same questions for every seed"))
+        return
+    pin = pin_of(task.name)
+    if pin is not None and pin.identity == data:
+        if len(log) != pin.rows:
+            yield fault(name, "rows", len(log), pin.rows, f"the questions of {task.name}")
+        elif truth != pin.truth:
+            found = Words("right answers, bytes or rows that are not the data's")
+            hint = "evaluate again; only a model's answers may differ between logs"
+            yield fault(name, "truth", found, Words("those of the pinned data"), hint)
+        return
+    most = majority(case.known.entries(case.book.name), task.name, data)
+    if most is None or most[0].truth == truth:
+        return
+    yield _first_difference(case, name, task, log, most)
+
+
+def _first_difference(
+    case: Case, name: str, task: Task, log: pa.Table, most: tuple[TaskFacts, str]
+) -> Fault:
+    told, id_ = most
+    hint = f"as in the log of {id_}, which was accepted on the same data"
+    if told.rows != len(log):
+        return fault(name, "rows", len(log), told.rows, hint)
+    other = case.known.log(id_, task.name)
+    if other is not None:
+        mine, theirs = truth_table(task.kind, log), truth_table(task.kind, other)
+        for column in theirs.column_names:
+            if column not in mine.column_names:
+                return fault(name, column, Words("no such column"), Words("one"), hint)
+            a, b = mine[column].to_pylist(), theirs[column].to_pylist()
+            row = next(
+                (n for n, pair in enumerate(zip(a, b, strict=True)) if pair[0] != pair[1]), -1
+            )
+            if row >= 0:
+                return fault(name, f"{column}, row {row}", a[row], b[row], hint)
+    found = Words("right answers, bytes or rows that are not those of others")
+    return fault(name, "truth", found, Words("the same as in accepted logs"), hint)
+
+
+def loss_sample(task: Task, log: pa.Table) -> list[float]:
+    """Losses (or what stands for them) of up to `LOSSES` questions chosen by hash."""
+    values = _losses(task, log)
+    if values is None:
+        return []
+    by_row = dict(zip(log["row"].to_pylist(), values.tolist(), strict=True))
+
+    def key(row: int) -> bytes:
+        return hashlib.sha256(f"{task.name} {row}".encode()).digest()
+
+    return [round(by_row[row], 6) for row in sorted(sorted(by_row, key=key)[:LOSSES])]
+
+
+def _losses(task: Task, log: pa.Table) -> npt.NDArray[np.float64] | None:
+    if task.kind == "perplexity":
+        bits = log["nats"].to_numpy() / log["num_bytes"].to_numpy() / math.log(2)
+        return np.asarray(bits, np.float64)
+    if task.kind == "token_loss":
+        result: npt.NDArray[np.float64] = log["nats"].to_numpy() / np.maximum(
+            log["num_tokens"].to_numpy(), 1
+        )
+        return result
+    if "margin" in log.column_names:
+        return np.asarray(log["margin"].to_numpy(), np.float64)
+    return None
+
+
+def _equal(name: str, told: TaskScore, found: TaskScore) -> Iterator[Fault]:
+    for one in TaskScore.model_fields:
+        a, b = getattr(told, one), getattr(found, one)
+        if not _same(a, b):
+            yield fault(RECORD, f"{name}: {one}", a, b, "computed again from the questions")
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, float) and isinstance(b, float):
+        return abs(a - b) <= TOLERANCE * max(1.0, abs(b))
+    return bool(a == b)
+
+
+def _controls(scores: ScoresRecord, name: str, task: Task, log: pa.Table) -> Iterator[Fault]:
+    """The controls that the log alone gives are those of the record, where it has any."""
+    told = {one.name: one for one in scores.results.controls if one.task == task.name}
+    if not task.kind.startswith("image_") or not told:
+        return
+    for one in image_controls(task, log):
+        mine = told.get(one.name)
+        if mine is None or not all(
+            _same(getattr(mine, field_), getattr(one, field_)) for field_ in type(one).model_fields
+        ):
+            hint = "computed again from the questions"
+            yield fault(RECORD, f"{name}: {one.name}", mine and mine.drop, one.drop, hint)
+
+
+def _aggregates(
+    case: Case, scores: ScoresRecord, tasks: Sequence[TaskScore], draws: Mapping[str, Any]
+) -> Iterator[Fault]:
+    found = aggregate_suite(case.suite, tasks, draws)
+    told = scores.results.aggregates
+    if set(told) != set(found):
+        yield fault(RECORD, f"scores {scores.id}: results.aggregates", sorted(told), sorted(found))
+        return
+    for name, value in found.items():
+        for one in ("metric", "value", "stderr", "num_items", "higher_is_better"):
+            a, b = getattr(told[name], one), getattr(value, one)
+            if not _same(a, b):
+                hint = "computed again from the tasks"
+                yield fault(RECORD, f"scores {scores.id}: {name}.{one}", a, b, hint)

@@ -1,0 +1,266 @@
+"""Form: exactly the files that the rules name, and a record that every page can show."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+from evals.pins import pin_of
+from evals.tasks import load_task
+from leaderboard.submissions import uids
+from leaderboard.submissions.bundle import MANIFEST, RECORD, UIDS, Bundle
+from leaderboard.submissions.case import Case
+from leaderboard.submissions.chain import PARENT_OF
+from leaderboard.submissions.faults import BundleError, Fault, Words, fault
+from leaderboard.submissions.logs import check_form, read_parquet
+from pipelines.records import Record
+
+MAX_TEXT = {"method": 120, "team": 120, "url": 500}
+PUBLIC = ("https://", "http://", "s3://", "hf://", "gs://")
+TIME = re.compile(r"\d{4}-(0[1-9]|1[0-2])-([0-2]\d|3[01])T([01]\d|2[0-3]):[0-5]\d:[0-5]\dZ")
+MAX_COUNT = 1 << 60  # of rows, tokens, bytes: more than any pool, and safe in every sum
+MAX_TRIES = 1_000_000
+
+
+def manifest(bundle: Bundle) -> Iterator[Fault]:
+    """Every file is listed, with its size; nothing else is there."""
+    told = bundle.manifest
+    if told.format != 1:
+        yield fault(MANIFEST, "format", told.format, 1)
+    if told.submission != bundle.record.id:
+        yield fault(MANIFEST, "submission", told.submission, bundle.record.id)
+    listed = {one.name: one for one in told.files}
+    if len(listed) != len(told.files):
+        yield fault(MANIFEST, "files", Words("a file twice"), Words("each once"))
+    there = set(bundle.sizes) - {MANIFEST}
+    for name in sorted(there - set(listed)):
+        yield fault(MANIFEST, "files", Words(f"{name} is not listed"), Words("every file"))
+    for name, one in sorted(listed.items()):
+        if name not in there:
+            yield fault(MANIFEST, "files", Words(f"{name}, which is not there"), Words("its bytes"))
+        elif bundle.sizes[name] != one.num_bytes:
+            yield fault(name, "size", bundle.sizes[name], one.num_bytes)
+    for seed in told.checkpoints:
+        if f"scores/{seed}" not in bundle.record.parents:
+            found = Words("a seed without scores")
+            yield fault(MANIFEST, f"checkpoints.{seed}", found, list(bundle.record.parents))
+    for name, place in [("dataset", told.dataset), *told.checkpoints.items()]:
+        if place.location and not place.location.startswith(PUBLIC):
+            yield fault(MANIFEST, f"{name}.location", place.location, list(PUBLIC))
+
+
+def claim(case: Case) -> Iterator[Fault]:
+    """Benchmark, version, scale and track exist; texts are short and printable."""
+    work, book = case.record.work, case.book
+    if work.benchmark != book.name:
+        yield fault(RECORD, "work.benchmark", work.benchmark, book.name)
+        return
+    if work.benchmark_version != book.version:
+        yield fault(RECORD, "work.benchmark_version", work.benchmark_version, book.version)
+    scales, tracks = ([one.name for one in these] for these in (book.scales, book.tracks))
+    for field, name, known in (("scale", work.scale, scales), ("track", work.track, tracks)):
+        if name not in known:
+            yield fault(RECORD, f"work.{field}", name, known)
+    if not work.method.strip():
+        yield fault(RECORD, "work.method", work.method, Words("a name"))
+    for field, most in MAX_TEXT.items():
+        value: str = getattr(work, field)
+        if len(value) > most:
+            yield fault(RECORD, f"work.{field}", value, Words(f"at most {most} characters"))
+        if any(ord(letter) < 32 or ord(letter) == 127 for letter in value):
+            yield fault(RECORD, f"work.{field}", value, Words("a text without control characters"))
+    if work.url and not re.fullmatch(r"https?://[!-~]+", work.url):
+        yield fault(RECORD, "work.url", work.url, Words("an address that starts with https://"))
+    if work.tries is not None and not 1 <= work.tries <= MAX_TRIES:
+        yield fault(RECORD, "work.tries", work.tries, Words(f"1 to {MAX_TRIES:,}"))
+
+
+def links(case: Case) -> Iterator[Fault]:
+    """Each record's parents are there and of the right kind; there is one line up to one pool."""
+    record, kinds = case.record, case.kinds
+    known = {one.id: one for one in record.chain}
+    if len(known) != len(record.chain):
+        yield fault(RECORD, "chain", Words("a record twice"), Words("each once"))
+    for kind in ("pool", "dataset", "packed"):
+        if len(kinds.get(kind, [])) != 1:
+            yield fault(RECORD, "chain", Words(f"{len(kinds.get(kind, []))} {kind} records"), 1)
+    for role, id_ in record.parents.items():
+        if id_ not in known or known[id_].kind != "scores":
+            yield fault(RECORD, f"parents.{role}", id_, Words("a scores record of the chain"))
+    if not record.parents:
+        yield fault(RECORD, "parents", Words("nothing"), Words("scores"))
+    named = set(record.parents.values())
+    for one in kinds.get("scores", []):
+        if one.id not in named:
+            yield fault(
+                RECORD,
+                f"scores {one.id}",
+                Words("scores that are not submitted"),
+                Words("only those that `parents` names"),
+            )
+    for one in record.chain:
+        if one.status != "done":
+            yield fault(RECORD, f"{one.kind} {one.id}: status", one.status, "done", one.error or "")
+        for role, kind in PARENT_OF.get(one.kind, {}).items():
+            parent = known.get(one.parents.get(role, ""))
+            if parent is None or parent.kind != kind:
+                found = one.parents.get(role, Words("nothing"))
+                yield fault(
+                    RECORD,
+                    f"{one.kind} {one.id}: parents.{role}",
+                    found,
+                    Words(f"a {kind} record of the chain"),
+                )
+    for id_ in sorted(set(known) - _needed(case)):
+        yield fault(
+            RECORD,
+            f"{known[id_].kind} {id_}",
+            Words("a record that nothing needs"),
+            Words("only what led to the scores"),
+        )
+
+
+def _needed(case: Case) -> set[str]:
+    """The ids of everything behind the scores, assets included."""
+    known = {one.id: one for one in case.record.chain}
+    needed: set[str] = set()
+    waiting = list(case.record.parents.values())
+    while waiting:
+        id_ = waiting.pop()
+        if id_ in known and id_ not in needed:
+            needed.add(id_)
+            waiting += known[id_].parents.values()
+    return needed | {one.id for one in case.record.chain if one.kind == "asset"}
+
+
+def shape(case: Case) -> Iterator[Fault]:
+    """The figures and texts of the chain that pages show are what pages expect."""
+    for one in (*case.record.chain, case.record):
+        yield from _plain(one)
+    pipeline = case.dataset.work.pipeline
+    name = f"dataset {case.dataset.id}"
+    steps = pipeline.get("steps")
+    if not isinstance(pipeline.get("name", ""), str) or not isinstance(steps, list):
+        yield fault(RECORD, f"{name}: work.pipeline", Words("no name and steps"), Words("both"))
+        return
+    for number, step in enumerate(steps):
+        whole = (
+            isinstance(step, dict)
+            and isinstance(step.get("operator"), str)
+            and isinstance(step.get("parameters", {}), dict)
+        )
+        if not whole:
+            where = f"{name}: work.pipeline.steps[{number}]"
+            yield fault(RECORD, where, step, Words("operator and parameters"))
+    for count in case.dataset.counts:
+        if count.startswith("rejected/") and len(count.split("/")) != 4:
+            yield fault(RECORD, f"{name}: counts", count, Words("rejected/STEP/OPERATOR/REASON"))
+    for field in ("rows_in", "rows_out"):
+        if field not in case.dataset.counts:
+            yield fault(RECORD, f"{name}: counts.{field}", Words("nothing"), Words("a number"))
+    if case.book.size_count not in case.packed.counts:
+        where = f"packed {case.packed.id}: counts.{case.book.size_count}"
+        yield fault(RECORD, where, Words("nothing"), Words("a number"))
+    for model in case.models:
+        yield from _figures(case, model)
+
+
+def _plain(one: Record) -> Iterator[Fault]:
+    name = f"{one.kind} {one.id}"
+    for field in ("started", "finished"):
+        value: str = getattr(one.made_by, field)
+        if not TIME.fullmatch(value):
+            expected = Words("a time such as 2026-11-23T10:00:00Z")
+            yield fault(RECORD, f"{name}: made_by.{field}", value, expected)
+    for count, number in one.counts.items():
+        if not 0 <= number <= MAX_COUNT:
+            yield fault(RECORD, f"{name}: counts.{count}", number, Words("0 or more"))
+
+
+def _figures(case: Case, model: Record) -> Iterator[Fault]:
+    name, results = f"model {model.id}: results", model.results
+    unit = case.book.budget_unit.replace(" ", "_")
+    seen = unit if unit.endswith("_seen") else f"{unit}_seen"
+    if not isinstance(results, dict):
+        yield fault(RECORD, name, Words("nothing"), Words(f"figures with {seen}"))
+        return
+    value = results.get(seen)
+    if type(value) is not int or not 0 <= value <= MAX_COUNT:
+        yield fault(RECORD, f"{name}.{seen}", value, Words("a whole number, 0 or more"))
+    flops = results.get("flops", 1.0)
+    if type(flops) not in (int, float) or not 0 < flops < 1e40:
+        yield fault(RECORD, f"{name}.flops", flops, Words("a number above 0"))
+
+
+def files(case: Case) -> Iterator[Fault]:
+    """The logs of each seed and task, one after the other, and no other file."""
+    bundle = case.bundle
+    assert bundle is not None
+    allowed = {MANIFEST, RECORD}
+    if bundle.manifest.uids is not None:
+        allowed.add(UIDS)
+    for seed in case.by_seed:
+        for task in case.suite.tasks:
+            parts = bundle.parts(seed, task)
+            expected = [f"questions/{seed}/{task}/{n:06d}.parquet" for n in range(len(parts))]
+            if parts != expected:
+                found = Words(next(p for p, e in zip(parts, expected, strict=True) if p != e))
+                yield fault(MANIFEST, "files", found, Words("files numbered from 000000"))
+            allowed |= set(expected)
+    for name in sorted(set(bundle.sizes) - allowed):
+        hint = "a bundle holds the logs of its own seeds and tasks and nothing else"
+        yield fault(name, "", Words("a file that no rule names"), Words("none"), hint)
+
+
+def logs(case: Case, tick: Callable[[], None]) -> Iterator[Fault]:
+    """Every column that any page reads is named by the rules, and small."""
+    bundle = case.bundle
+    assert bundle is not None
+    for seed in case.by_seed:
+        for name in case.suite.tasks:
+            parts = bundle.parts(seed, name)
+            if not parts:
+                continue  # that scores name other files is for arithmetic to say
+            task = load_task(name)
+            pin = pin_of(name)
+            ref = next((t for t in case.by_seed[seed].work.tasks if t.name == name), None)
+            same = pin is not None and ref is not None and ref.identity in ("", pin.identity)
+            rows = pin.rows if pin is not None and same else None
+            if rows is None and task.kind != "image_retrieval":  # its rows are texts and images
+                rows = task.rows
+            try:
+                yield from check_form(bundle, parts, task, rows=rows, tick=tick)
+            except BundleError as error:
+                yield from error.faults
+
+
+def uid_list(case: Case) -> Iterator[Fault]:
+    """The description of a list of uids fits the dataset's record and the sample beside it."""
+    bundle = case.bundle
+    assert bundle is not None
+    told = bundle.manifest.uids
+    if told is None and case.book.dataset_format == "uids":
+        hint = "submit with --uids LIST"
+        yield fault(MANIFEST, "uids", Words("nothing"), Words("the dataset's list of uids"), hint)
+    if (told is None) != (UIDS not in bundle.sizes):
+        yield fault(MANIFEST, "uids", Words("one of description and sample"), Words("both or none"))
+        return
+    if told is None:
+        return
+    rows_out = case.dataset.counts.get("rows_out")
+    if told.count != rows_out:
+        hint = "the count of the dataset's record"
+        yield fault(MANIFEST, "uids.count", told.count, rows_out, hint)
+    try:
+        table = read_parquet(bundle, UIDS, columns=None)
+    except BundleError as error:
+        yield from error.faults
+        return
+    expected = min(told.count, uids.SAMPLE)
+    if table.schema.remove_metadata() != uids.SCHEMA:
+        yield fault(UIDS, "schema", str(table.schema), str(uids.SCHEMA))
+    elif table.num_rows != expected:
+        yield fault(UIDS, "rows", table.num_rows, expected)
+    elif not uids.sketch_fits(table, told):
+        found = Words("a sketch that does not fit the sample of the list")
+        yield fault(MANIFEST, "uids.sketch", found, Words("the smallest hashes of the list's uids"))

@@ -1,0 +1,85 @@
+"""Honesty of the data: what a reader of the score should know beside it.
+
+How many tries stand behind the entry, what of the suite occurs in the dataset, which licences the
+data has, whether the score uses its context. None of it refuses an entry; all of it is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from leaderboard.submissions.case import Case
+from leaderboard.submissions.lineage import unpinned
+from leaderboard.submissions.novelty import Notice
+
+
+def tries(case: Case) -> Iterator[Notice]:
+    """The number of tries that the team says stand behind this one."""
+    number = case.record.work.tries
+    if number is None:
+        text = "the number of tries behind this entry is not said: its interval is that of one try"
+        yield Notice(rule="honesty.tries", text=text)
+    elif number > 1:
+        text = f"the best of {number} tries; the interval accounts for the choice"
+        yield Notice(rule="honesty.tries", text=text)
+
+
+def data(case: Case) -> Iterator[Notice]:
+    """Tasks whose data nobody pinned, and sources of the pool that are not the pinned ones."""
+    tasks = unpinned(case)
+    if tasks:
+        text = f"data not pinned: {', '.join(tasks)}; compared only with rows on the same data"
+        yield Notice(rule="honesty.data", text=text)
+    changed = [one.name for one in case.pool.work.sources if one.status != "pinned"]
+    if changed:
+        text = f"sources of the pool that are not the pinned ones: {', '.join(changed)}"
+        yield Notice(rule="honesty.pool", text=text)
+
+
+def licences(case: Case) -> Iterator[Notice]:
+    """Under which licences the pool and the trained assets come."""
+    known = {one.licence for one in case.pool.work.sources if one.licence}
+    known |= {one.work.licence for one in case.kinds.get("asset", []) if one.work.licence}
+    if known:
+        shown = sorted(known)
+        more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
+        text = f"derives from data under {', '.join(shown[:8])}{more}"
+        yield Notice(rule="honesty.licences", text=text)
+
+
+def controls(case: Case) -> Iterator[Notice]:
+    """Scores that do not drop without context or image, and those that depend on the order."""
+    [scores, *_] = case.by_seed.values()
+    told = scores.results.controls
+    if not told:
+        text = "no controls: whether the scores use their contexts was not measured"
+        yield Notice(rule="honesty.controls", text=text)
+    for one in told:
+        drop = f"{one.drop:.3f} [{one.low:.3f}, {one.high:.3f}]"
+        if one.name == "options rotated":
+            if one.low > 0:
+                text = f"{one.task}: answers depend on the order of the options, drop {drop}"
+                yield Notice(rule="honesty.controls", text=text)
+        elif one.low <= 0:
+            what = "context" if one.name == "context swapped" else "image"
+            text = f"{one.task}: this score does not use the {what} ({one.name}: drop {drop})"
+            yield Notice(rule="honesty.controls", text=text)
+
+
+def overlap(case: Case) -> Iterator[Notice]:
+    """What of the suite's items occurs in the dataset, as the record of the overlap says."""
+    bundle = case.bundle
+    report = bundle.manifest.overlap if bundle is not None else None
+    if report is None:
+        text = "overlap of the dataset with the suite's items was not measured (`evals overlap`)"
+        yield Notice(rule="honesty.overlap", text=text)
+        return
+    for task, one in sorted(report.items()):
+        if one.num_found:
+            text = (
+                f"{task}: {one.num_found} of {one.num_items} items occur in the dataset; "
+                f"score {one.score:.4f}, without them {one.clean_score:.4f}"
+                if one.score is not None and one.clean_score is not None
+                else f"{task}: {one.num_found} of {one.num_items} items occur in the dataset"
+            )
+            yield Notice(rule="honesty.overlap", text=text)

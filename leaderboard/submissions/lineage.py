@@ -1,0 +1,184 @@
+"""Lineage: pool, pipeline, packing, recipe, budget, seeds, suite and data are the rule book's."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+from evals.pins import pin_of
+from evals.tasks import load_task
+from leaderboard.submissions.bundle import RECORD
+from leaderboard.submissions.case import Case
+from leaderboard.submissions.faults import Fault, Words, fault
+from pipelines.records import ScoresRecord, TaskRef
+
+
+def pool(case: Case) -> Iterator[Fault]:
+    """In the filtering track the pool is one that the scale accepts."""
+    accepted = case.scale.pools
+    if case.record.work.track != "filtering" or accepted == "open":
+        return
+    differences = [rule.differs(case.pool) for rule in accepted]
+    if all(differences):
+        yield fault(
+            RECORD,
+            f"pool {case.pool.id}",
+            Words("; ".join(one for one in differences if one)),
+            Words(f"a pool that scale {case.scale.name} accepts"),
+            "get it with the benchmark's `pool` command, or submit to the other track",
+        )
+
+
+def dataset(case: Case) -> Iterator[Fault]:
+    """Curated here from the pool, by code that the record holds."""
+    made = case.dataset
+    name = f"dataset {made.id}"
+    if case.record.work.track == "filtering" and made.work.external:
+        yield fault(
+            RECORD,
+            f"{name}: work.external",
+            True,
+            False,
+            "the filtering track needs a dataset that was curated from the pool here",
+        )
+    for module in made.work.modules:
+        if hashlib.sha256(module.text.encode()).hexdigest() != module.sha256:
+            found = Words("a text with another sha256")
+            yield fault(RECORD, f"{name}: module {module.name}", found, module.sha256)
+    rows_in, rows_out = made.counts.get("rows_in", 0), made.counts.get("rows_out", 0)
+    splits = any(count.startswith("split") for count in made.counts)
+    if rows_out > rows_in and not splits and not made.work.external:
+        found = Words(f"{rows_out:,} rows from {rows_in:,}")
+        yield fault(RECORD, f"{name}: counts.rows_out", found, Words("no more than came in"))
+
+
+def recipe(case: Case) -> Iterator[Fault]:
+    """Every model was trained with the scale's recipe, on this data, for its whole budget."""
+    expected = case.recipe.model_dump(mode="json")
+    asked_for = (case.book.name, case.recipe.scale)
+    for model in case.models:
+        name = f"model {model.id}"
+        asked = (model.work.benchmark, model.work.scale)
+        if asked != asked_for:
+            yield fault(RECORD, f"{name}: work", " ".join(asked), " ".join(asked_for))
+        elif model.work.recipe != expected:
+            for key in sorted(set(expected) | set(model.work.recipe)):
+                found = model.work.recipe.get(key)
+                if found != expected.get(key):
+                    hint = f"the recipe of scale {case.scale.name} is frozen"
+                    field = f"{name}: work.recipe.{key}"
+                    yield fault(RECORD, field, found, expected.get(key), hint)
+        elif model.work.seed in case.recipe.seeds:  # others are for `seeds` to say
+            for text in case.package.check_training(case.packed, model, case.recipe):
+                yield fault(RECORD, name, Words(text), Words("the rules of packing and training"))
+
+
+def seeds(case: Case) -> Iterator[Fault]:
+    """The first seeds of the recipe's list, each once: none can be left out."""
+    used = sorted(model.work.seed for model in case.models)
+    allowed = list(case.recipe.seeds)
+    if len(set(used)) != len(used):
+        yield fault(RECORD, "models", Words(f"the seeds {used}"), Words("each once"))
+        return
+    unknown = [seed for seed in used if seed not in allowed]
+    if unknown:
+        yield fault(RECORD, "models: work.seed", unknown[0], allowed)
+        return
+    first = allowed[: len(used)]
+    if set(used) != set(first):
+        yield fault(
+            RECORD,
+            "models: work.seed",
+            Words(f"the seeds {used}"),
+            Words(f"the first {len(used)} of the recipe's list: {first}"),
+            "train the seeds that were left out; a score over chosen seeds is not the method's",
+        )
+
+
+def suite(case: Case) -> Iterator[Fault]:
+    """The scale's suite, every task of it, as installed, on data that may rank."""
+    for scores in case.by_seed.values():
+        name = f"scores {scores.id}"
+        found = (scores.work.benchmark, scores.work.suite, scores.work.suite_version)
+        expected = (case.book.name, case.scale.suite, case.scale.suite_version)
+        if found != expected:
+            yield fault(RECORD, f"{name}: suite", " ".join(found), " ".join(expected))
+            continue
+        yield from _suite(case, name, scores)
+
+
+def _suite(case: Case, name: str, scores: ScoresRecord) -> Iterator[Fault]:
+    installed = case.suite.model_dump(mode="json")
+    if scores.work.parameters.get("suite", installed) != installed:
+        expected = Words(f"suite {case.suite.name} version {case.suite.version} as installed")
+        yield fault(RECORD, f"{name}: work.parameters.suite", Words("an edited suite"), expected)
+    asked = [task.name for task in scores.work.tasks]
+    listed = Words(", ".join(case.suite.tasks))
+    if asked != list(case.suite.tasks):
+        yield fault(RECORD, f"{name}: work.tasks", Words(", ".join(asked)), listed)
+        return
+    if [task.task for task in scores.results.tasks] != asked:
+        found = Words("other tasks than were asked")
+        yield fault(RECORD, f"{name}: results.tasks", found, Words(", ".join(asked)))
+    for ref in scores.work.tasks:
+        yield from _data(case, name, ref)
+
+
+def _data(case: Case, name: str, ref: TaskRef) -> Iterator[Fault]:
+    task = load_task(ref.name)
+    if ref.definition != task.definition():
+        expected = Words("the installed one; evaluate with this version")
+        yield fault(RECORD, f"{name}: task {ref.name}", Words("another definition"), expected)
+    pinned = data_pin(case, ref.name)
+    right = True
+    if pinned is not None and ref.identity:
+        right = ref.identity == pinned
+    elif task.sha256 is not None:
+        right = ref.data == task.sha256
+    elif task.built:
+        right = ref.verified
+    if not right:
+        yield fault(
+            RECORD,
+            f"{name}: task {ref.name}",
+            Words("unverified data"),
+            Words("the recorded data"),
+            "a score on other data cannot rank",
+        )
+
+
+def data_pin(case: Case, task: str) -> str | None:
+    """The identity that a task's data must have: of this version, or pinned on this board."""
+    pin = pin_of(task)
+    return pin.identity if pin is not None else case.known.pinned(task)
+
+
+def data_of(ref: TaskRef) -> str:
+    """What names a task's data: its identity; for old records that of the recorded bytes."""
+    if ref.identity:
+        return ref.identity
+    task, pin = load_task(ref.name), pin_of(ref.name)
+    if pin is not None and task.sha256 is not None and ref.data == task.sha256:
+        return pin.identity
+    return ref.data
+
+
+def unpinned(case: Case) -> tuple[str, ...]:
+    """The tasks whose data nobody pinned: rows rank only beside rows on the same data."""
+    [scores, *_] = case.by_seed.values()
+    return tuple(
+        ref.name
+        for ref in scores.work.tasks
+        if data_pin(case, ref.name) is None and load_task(ref.name).sha256 is None
+    )
+
+
+def one_data(case: Case) -> Iterator[Fault]:
+    """All seeds were asked the same questions."""
+    [first, *others] = case.by_seed.values()
+    expected = [(ref.name, data_of(ref)) for ref in first.work.tasks]
+    for scores in others:
+        for (name, data), ref in zip(expected, scores.work.tasks, strict=True):
+            if data_of(ref) != data:
+                found = f"scores {scores.id}: task {name}"
+                yield fault(RECORD, found, data_of(ref), data, "seeds on different data")

@@ -1,0 +1,452 @@
+"""The logs of a bundle: which columns there are, how large they may be, and whether they agree.
+
+`read_log` is for what scores are computed from; `check_form` reads every column that any page will
+ever read, in small batches, and bounds what it unpacks to; `check_rows` asks whether the rows can
+be the answers of a model: every question once, and predicted, credit, losses, ranks consistent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from evals.images.zeroshot import jaccard_of
+from evals.tasks import Task
+from leaderboard.submissions.bundle import Bundle
+from leaderboard.submissions.faults import BundleError, Fault, Words, fault
+
+MAX_ROWS = 5_000_000  # questions in one file, whatever the task
+MAX_UNPINNED_ROWS = 500_000  # of a task whose number of questions nobody recorded
+ROW_BYTES = 64 << 10  # a question on average: two contexts of 2,048 ids and their losses
+MAX_LOG_BYTES = 768 << 20  # one task's log, unpacked
+BATCH_ROWS = 32  # read at once: a text of a megabyte, repeated by a dictionary, stays 32 MB
+MAX_TEXT = 1 << 16  # bytes of one text in a log
+LEAST_NATS = -1e-4  # the rounding of a cross-entropy of 0
+LOSS_TOLERANCE = 1e-3  # relative: a mean of float32 losses in another order
+HEAVY = ("contexts", "options", "shots", "losses", "generated", "top5", "generation")
+
+Type = Callable[[pa.DataType], bool]
+
+
+def _integers(kind: pa.DataType) -> bool:
+    return _is_list(kind) and pa.types.is_integer(kind.value_type)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+
+
+def _contexts(kind: pa.DataType) -> bool:
+    return _is_list(kind) and _integers(kind.value_type)
+
+
+def _options(kind: pa.DataType) -> bool:
+    if not _is_list(kind) or not pa.types.is_struct(kind.value_type):
+        return False
+    fields = {field.name: field.type for field in kind.value_type}
+    known: dict[str, Type] = {
+        "context": pa.types.is_integer,
+        "ids": _integers,
+        "losses": _floats,
+        "greedy": _integers,
+        "mean_loss": pa.types.is_floating,
+    }
+    return set(fields) == set(known) and all(known[n](t) for n, t in fields.items())
+
+
+def _floats(kind: pa.DataType) -> bool:
+    return _is_list(kind) and pa.types.is_floating(kind.value_type)
+
+
+def _text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _category(kind: pa.DataType) -> bool:
+    return _text(kind) or pa.types.is_null(kind)
+
+
+INTEGER, FLOAT, BOOLEAN = pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean
+TEXT_LOG: dict[str, Type] = {
+    "row": INTEGER,
+    "index": INTEGER,
+    "category": _category,
+    "shots": _integers,
+    "contexts": _contexts,
+    "options": _options,
+    "generated": _text,
+    "predicted": INTEGER,
+    "gold": INTEGER,
+    "correct": BOOLEAN,
+    "credit": FLOAT,
+}
+COLUMNS: dict[str, dict[str, Type]] = {
+    **dict.fromkeys(("multiple_choice", "schema", "language_modeling", "generation"), TEXT_LOG),
+    "perplexity": {
+        "row": INTEGER,
+        "category": _category,
+        "num_bytes": INTEGER,
+        "num_tokens": INTEGER,
+        "nats": FLOAT,
+        "losses": _floats,
+    },
+    "token_loss": {"row": INTEGER, "num_tokens": INTEGER, "nats": FLOAT},
+    "image_classification": {
+        "row": INTEGER,
+        "key": _text,
+        "gold": INTEGER,
+        "predicted": INTEGER,
+        "top5": _integers,
+        "in_top5": BOOLEAN,
+        "margin": FLOAT,
+        "correct": BOOLEAN,
+        "metadata": _integers,
+    },
+    "image_retrieval": {
+        "row": INTEGER,
+        "side": _text,
+        "gold": INTEGER,
+        "predicted": INTEGER,
+        "rank": INTEGER,
+        "correct": BOOLEAN,
+    },
+    "image_association": {
+        "row": INTEGER,
+        "cue": _text,
+        "candidates": INTEGER,
+        "predicted": _integers,
+        "gold": _integers,
+        "jaccard": FLOAT,
+    },
+    "image_attributes": {"row": INTEGER, "key": _text, "metadata": _integers},
+}
+"""Every column that a log of a kind may have, and its type."""
+
+NEEDED: dict[str, tuple[str, ...]] = {
+    "multiple_choice": ("row", "predicted", "gold", "correct", "credit"),
+    "schema": ("row", "predicted", "gold", "correct", "credit"),
+    "language_modeling": ("row", "correct"),
+    "generation": ("row", "correct"),
+    "perplexity": ("row", "num_bytes", "num_tokens", "nats"),
+    "token_loss": ("row", "num_tokens", "nats"),
+    "image_classification": ("row", "key", "gold", "predicted", "in_top5", "correct"),
+    "image_retrieval": ("row", "side", "gold", "predicted", "rank", "correct"),
+    "image_association": ("row", "cue", "candidates", "predicted", "gold", "jaccard"),
+    "image_attributes": ("row", "key", "metadata"),
+}
+OBJECTIVES = ("race", "gender", "age", "toxic")
+
+
+def columns_of(task: Task) -> tuple[dict[str, Type], tuple[str, ...]]:
+    """The columns that a log of this task may have, and those that it must have."""
+    known, needed = COLUMNS[task.kind], NEEDED[task.kind]
+    if task.kind == "image_attributes":
+        more = {f"predicted_{name}": INTEGER for name in OBJECTIVES}
+        return known | more, (*needed, *more)
+    if task.by_category:
+        needed = (*needed, "category")
+    if task.metadata:
+        needed = (*needed, "metadata")
+    return known, needed
+
+
+# ---- reading
+
+
+def read_parquet(bundle: Bundle, name: str, *, columns: Sequence[str] | None) -> pa.Table:
+    """A parquet file of the bundle, its hash and its promised size checked before it is read.
+
+    `columns` None reads all; () those that scores may be computed from.
+    """
+    file = open_parquet(bundle, name)
+    wanted = list(columns) if columns else None
+    if columns == ():
+        wanted = [one for one in file.schema_arrow.names if one not in HEAVY]
+    try:
+        return file.read(columns=wanted, use_threads=False)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _unreadable(name, error) from None
+
+
+def open_parquet(bundle: Bundle, name: str, *, max_rows: int = MAX_ROWS) -> pq.ParquetFile:
+    """A parquet file whose hash is the listed one, nothing of it unpacked yet."""
+    data = bundle.read(name)
+    [listed] = [one for one in bundle.manifest.files if one.name == name]
+    found = hashlib.sha256(data).hexdigest()
+    if found != listed.sha256:
+        raise BundleError([fault(name, "sha256", found, listed.sha256)])
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        rows = file.metadata.num_rows
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _unreadable(name, error) from None
+    if rows > max_rows:
+        raise BundleError([fault(name, "rows", rows, Words(f"at most {max_rows:,}"))])
+    return file
+
+
+def _unreadable(name: str, error: Exception) -> BundleError:
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return BundleError([fault(name, "", Words(text), Words("a parquet file"))])
+
+
+def read_log(
+    bundle: Bundle, seed: int, task: str, *, columns: Sequence[str] | None = ()
+) -> pa.Table:
+    """The questions of one task, in order; BundleError when a file is not what it should be."""
+    return pa.concat_tables(
+        [read_parquet(bundle, name, columns=columns) for name in bundle.parts(seed, task)]
+    )
+
+
+# ---- form
+
+
+def check_form(
+    bundle: Bundle, names: Sequence[str], task: Task, *, rows: int | None, tick: Callable[[], None]
+) -> Iterator[Fault]:
+    """Every column is one that the rules name, of its type, and small; read once, nothing kept."""
+    total, unpacked, budget = 0, 0, 0
+    known, needed = columns_of(task)
+    most = rows if rows is not None else MAX_UNPINNED_ROWS
+    for name in names:
+        file = open_parquet(bundle, name, max_rows=most)
+        schema = file.schema_arrow
+        for field in schema:
+            if field.name not in known:
+                yield fault(name, field.name, Words("a column that no rule names"), sorted(known))
+            elif not known[field.name](field.type):
+                yield fault(name, field.name, Words(f"type {field.type}"), Words("its own type"))
+        missing = [column for column in needed if column not in schema.names]
+        if missing:
+            yield fault(name, ", ".join(missing), Words("no such column"), Words("one"))
+        if len(set(schema.names)) < len(schema.names):
+            yield fault(name, "", Words("two columns of one name"), Words("each once"))
+            return
+        total += file.metadata.num_rows
+        try:
+            for batch in file.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
+                tick()
+                batch.validate(full=True)
+                unpacked += batch.nbytes
+                budget += ROW_BYTES * len(batch) + _text_budget(batch)
+                if unpacked > min(budget + (1 << 20), MAX_LOG_BYTES):
+                    yield fault(
+                        name,
+                        "",
+                        Words(f"more than {unpacked:,} bytes unpacked"),
+                        Words(f"at most {ROW_BYTES:,} a question, {MAX_LOG_BYTES:,} in all"),
+                    )
+                    return
+                yield from _long_texts(name, batch)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise _unreadable(name, error) from None
+    if rows is not None and total != rows:
+        where = names[0].rpartition("/")[0]
+        yield fault(where, "rows", total, rows, f"the questions of {task.name}")
+
+
+def _text_budget(batch: pa.RecordBatch) -> int:
+    """A document of n bytes has at most n tokens, each with a loss."""
+    if "num_bytes" not in batch.schema.names:
+        return 0
+    return 8 * max(0, pc.sum(batch["num_bytes"]).as_py() or 0)
+
+
+def _long_texts(name: str, batch: pa.RecordBatch) -> Iterator[Fault]:
+    for field in batch.schema:
+        if not _text(field.type):
+            continue
+        longest = pc.max(pc.binary_length(batch[field.name])).as_py() or 0
+        if longest > MAX_TEXT:
+            yield fault(name, field.name, Words(f"a text of {longest:,} bytes"), Words("less"))
+
+
+# ---- rows
+
+
+def check_rows(name: str, task: Task, log: pa.Table) -> Iterator[Fault]:
+    """Whether the rows can be a model's answers to the questions 0 to n - 1, each once."""
+    empty = [n for n in NEEDED[task.kind] if log[n].null_count]
+    for column in empty:
+        yield fault(name, column, Words(f"{log[column].null_count} rows without"), Words("none"))
+    if empty:
+        return
+    rows = np.sort(log["row"].to_numpy())
+    if not np.array_equal(rows, np.arange(len(rows))):
+        twice = len(np.unique(rows)) < len(rows)
+        found = Words("a question twice" if twice else "rows that are missing")
+        yield fault(name, "row", found, Words(f"each of 0 to {len(rows) - 1} once"))
+        return
+    for column, wrong, expected in _consistent(task, log):
+        bad = np.flatnonzero(wrong)
+        if len(bad):
+            first = log["row"][int(bad[0])].as_py()
+            yield fault(
+                name, column, Words(f"{len(bad)} rows (first: row {first}) where it {expected}"), 0
+            )
+
+
+Wrong = Iterator[tuple[str, np.ndarray[Any, Any], str]]
+
+
+def _consistent(task: Task, log: pa.Table) -> Wrong:
+    """Pairs of a column and the rows where it cannot be, with what is wrong there."""
+    if task.kind in ("multiple_choice", "schema"):
+        yield from _choices(log)
+    elif task.kind in ("perplexity", "token_loss"):
+        yield from _losses(task, log)
+    elif task.kind == "image_classification":
+        gold, predicted = log["gold"].to_numpy(), log["predicted"].to_numpy()
+        size = task.classes or int(max(gold.max(), predicted.max())) + 1
+        for column, values in (("gold", gold), ("predicted", predicted)):
+            yield column, (values < 0) | (values >= size), "is no class"
+        right, hit = _bools(log, "correct"), _bools(log, "in_top5")
+        yield "correct", right != (predicted == gold), "differs from predicted = gold"
+        yield "in_top5", (predicted == gold) & ~hit, "is false for the best class"
+    elif task.kind == "image_retrieval":
+        yield from _retrieval(log)
+    elif task.kind == "image_association":
+        yield from _association(log)
+
+
+def _bools(log: pa.Table, name: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    return np.asarray(log[name].to_numpy(zero_copy_only=False), dtype=bool)
+
+
+def _choices(log: pa.Table) -> Wrong:
+    gold, predicted = log["gold"].to_numpy(), log["predicted"].to_numpy()
+    right, credit = _bools(log, "correct"), log["credit"].to_numpy()
+    yield "gold", gold < 0, "is no option"
+    yield "predicted", predicted < 0, "is no option"
+    yield "correct", right != (predicted == gold), "differs from predicted = gold"
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.where(credit > 0, 1 / credit, 1.0)
+    part = (
+        np.isfinite(credit) & (credit >= 0) & (credit <= 1) & (abs(share - np.rint(share)) < 1e-6)
+    )
+    yield "credit", ~part, "is not 0 or 1 / (a number of options)"
+    yield "credit", (credit == 1) & ~right, "is 1 for a wrong answer"
+    yield "credit", (credit == 0) & right, "is 0 for a right answer"
+
+
+def _losses(task: Task, log: pa.Table) -> Wrong:
+    nats, tokens = log["nats"].to_numpy(), log["num_tokens"].to_numpy()
+    yield "nats", ~np.isfinite(nats), "is no number"
+    yield "nats", nats < LEAST_NATS, "is below 0, so a probability above 1"
+    yield "num_tokens", tokens < 0, "is below 0"
+    if task.kind == "perplexity":
+        num_bytes = log["num_bytes"].to_numpy()
+        yield "num_bytes", num_bytes <= 0, "is not above 0"
+        yield "num_tokens", tokens > num_bytes, "is above the number of bytes"
+
+
+def _retrieval(log: pa.Table) -> Wrong:
+    order = np.argsort(log["row"].to_numpy(), kind="stable")
+    text = (log["side"].to_numpy(zero_copy_only=False) == "text")[order]
+    gold, predicted = log["gold"].to_numpy()[order], log["predicted"].to_numpy()[order]
+    rank, right = log["rank"].to_numpy()[order], _bools(log, "correct")[order]
+    num_texts = int(text.sum())
+    num_images = len(text) - num_texts
+
+    def back(wrong: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        found = np.empty(len(wrong), bool)
+        found[order] = wrong
+        return found
+
+    others = np.where(text, num_images, num_texts)
+    yield "rank", back((rank < 0) | (rank >= others)), "is no rank among the others"
+    yield "correct", back(right != (rank == 0)), "differs from rank = 0"
+    yield "predicted", back((predicted < 0) | (predicted >= others)), "is none of the others"
+    if not text[:num_texts].all() or (gold[text] < 0).any() or (gold[text] >= num_images).any():
+        yield "side", np.ones(len(text), bool), "does not list the texts first, then the images"
+        return
+    taken = np.where(text, predicted, gold[np.clip(predicted, 0, num_texts - 1)])
+    yield "rank", back((rank == 0) != (taken == gold)), "says another than predicted and gold"
+
+
+def _association(log: pa.Table) -> Wrong:
+    predicted, gold = log["predicted"].to_pylist(), log["gold"].to_pylist()
+    count, told = log["candidates"].to_numpy(), log["jaccard"].to_numpy()
+    again = np.array([jaccard_of(p, g) for p, g in zip(predicted, gold, strict=True)])
+    yield "jaccard", ~(abs(told - again) < 1e-9), "differs from predicted and gold"
+    wrong = [
+        len(set(p)) != len(set(g)) or not g or not set(p) | set(g) <= set(range(n))
+        for p, g, n in zip(predicted, gold, count.tolist(), strict=True)
+    ]
+    yield "predicted", np.array(wrong), "is not as many candidates as there are associations"
+
+
+def check_evidence(name: str, task: Task, log: pa.Table) -> Iterator[Fault]:
+    """A batch of whole rows: what was chosen follows from the losses that the log shows."""
+    if task.kind == "perplexity" and "losses" in log.column_names:
+        yield from _summed(name, log)
+    if task.kind not in ("multiple_choice", "schema") or "options" not in log.column_names:
+        return
+    options = log["options"].combine_chunks()
+    if options.null_count == len(options) or not len(options.flatten()):
+        return
+    flat = options.flatten()
+    count = pc.list_value_length(options).fill_null(0).to_numpy()
+    means = flat.field("mean_loss").to_numpy(zero_copy_only=False).astype(np.float64)
+    if (count < 2).any() or not np.isfinite(means).all() or (means < LEAST_NATS).any():
+        yield fault(name, "options", Words("a mean loss that is none"), Words("finite, 0 or more"))
+        return
+    losses = flat.field("losses")
+    length = pc.list_value_length(losses).fill_null(0).to_numpy()
+    sums = _sums(losses, length)
+    if (length < 1).any() or _apart(sums / np.maximum(length, 1), means).any():
+        found = Words("a mean loss that is not the mean of its losses")
+        yield fault(name, "options", found, Words("their mean"))
+        return
+    start = np.cumsum(count) - count
+    best = np.minimum.reduceat(means, start)
+    predicted, gold = log["predicted"].to_numpy(), log["gold"].to_numpy()
+    outside = (predicted >= count) | (gold >= count)
+    chosen = means[start + np.minimum(predicted, count - 1)]
+    wrong = np.flatnonzero(outside | (chosen > best + LOSS_TOLERANCE * np.maximum(1, abs(best))))
+    if len(wrong):
+        first = log["row"][int(wrong[0])].as_py()
+        found = Words(f"{len(wrong)} rows (first: row {first}) where another option costs less")
+        yield fault(name, "predicted", found, Words("the option of the lowest mean loss"))
+        return
+    right = means[start + gold]
+    unearned = right > best + LOSS_TOLERANCE * np.maximum(1, abs(best))
+    paid = np.flatnonzero((log["credit"].to_numpy() > 0) & unearned)
+    if len(paid):
+        first = log["row"][int(paid[0])].as_py()
+        found = Words(f"{len(paid)} rows (first: row {first}) paid for an option that costs more")
+        yield fault(name, "credit", found, Words("0"))
+
+
+def _summed(name: str, log: pa.Table) -> Iterator[Fault]:
+    losses = log["losses"].combine_chunks()
+    length = pc.list_value_length(losses).fill_null(0).to_numpy()
+    shown = length > 0
+    nats, tokens = log["nats"].to_numpy(), log["num_tokens"].to_numpy()
+    sums = _sums(losses, length)
+    wrong = np.flatnonzero(shown & (_apart(sums, nats) | (length != tokens)))
+    if len(wrong):
+        first = log["row"][int(wrong[0])].as_py()
+        found = Words(f"{len(wrong)} rows (first: row {first}) that are not the sum of the losses")
+        yield fault(name, "nats", found, Words("the sum over the tokens"))
+
+
+def _sums(lists: pa.Array, length: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Sums of the lists, 0 for empty and null ones."""
+    values = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float64)
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    end = np.cumsum(length)
+    result: np.ndarray[Any, Any] = total[end] - total[end - length]
+    return result
+
+
+def _apart(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    result: np.ndarray[Any, Any] = ~(abs(a - b) <= LOSS_TOLERANCE * np.maximum(1, abs(b)))
+    return result

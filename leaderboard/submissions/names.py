@@ -1,0 +1,78 @@
+"""Names that are what they look like: of teams, methods and baselines.
+
+A name is text in normal form C whose compatibility form is itself plain, without anything that
+cannot be seen or that turns the direction of writing. Two names that a reader cannot tell apart
+(letters of other alphabets, case, blanks) are one name: `skeleton` maps both to one string, as
+Unicode's UTS 39 does, over the letters that occur in names here.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+
+MAX = {"method": 120, "team": 120}
+
+# Letters of other alphabets (Cyrillic, Greek, Armenian, Latin extensions) that look like a Latin
+# one, written by their numbers because nobody could read them apart here. After UTS 39.
+LOOKALIKES = {
+    "a": "\u0430\u03b1\u0251",
+    "b": "\u042c\u0412\u0392",
+    "c": "\u0441\u03f2\u0421",
+    "d": "\u0501",
+    "e": "\u0435\u0415\u0395\u0454",
+    "g": "\u0261\u050c",
+    "h": "\u04bb\u041d\u0397\u0570",
+    "i": "\u0456\u0399\u03b9\u0131\u0269\u0406",
+    "j": "\u0458\u0408",
+    "k": "\u041a\u043a\u039a\u03ba",
+    "l": "\u04cf\u2113\u029f",
+    "m": "\u041c\u043c\u039c",
+    "n": "\u039d\u03b7\u0578\u0418",
+    "o": "\u043e\u041e\u039f\u03bf\u03c3\u0585",
+    "p": "\u0440\u0420\u03a1\u03c1",
+    "q": "\u051b\u0566",
+    "r": "\u0433\u1d26",
+    "s": "\u0455\u0405",
+    "t": "\u0422\u0442\u03a4\u03c4",
+    "u": "\u03c5\u057d\u0446",
+    "v": "\u03bd\u0475",
+    "w": "\u051d\u03c9\u051c\u0461",
+    "x": "\u0445\u0425\u03a7\u03c7",
+    "y": "\u0443\u0423\u03a5\u03b3\u04af",
+    "z": "\u0396\u1d22",
+}
+CONFUSABLE = {letter: latin for latin, letters in LOOKALIKES.items() for letter in letters}
+DIGITS = str.maketrans({"0": "o", "1": "l", "|": "l", "i": "l", "5": "s"})
+
+
+def name_fault(name: str) -> str | None:
+    """What is wrong with a name, as `expected ...`; None when it is plain."""
+    if name != name.strip() or "  " in name:
+        return "no blanks at its ends or two in a row"
+    for letter in name:
+        kind = unicodedata.category(letter)
+        if kind in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"):
+            return f"a text without control characters (it has U+{ord(letter):04X})"
+        if kind == "Zs" and letter != " ":
+            return f"plain blanks (it has U+{ord(letter):04X})"
+    if unicodedata.normalize("NFKC", name) != unicodedata.normalize("NFC", name):
+        return "plain letters (it has forms such as letters of mathematics or of full width)"
+    if sum(unicodedata.category(letter) in ("Mn", "Me") for letter in name) > len(name) // 2:
+        return "fewer combining marks than letters"
+    return None
+
+
+def skeleton(name: str) -> str:
+    """One string for all names that look alike."""
+    plain = unicodedata.normalize("NFKD", name)
+    letters = [one for one in plain if unicodedata.category(one) not in ("Mn", "Me", "Cf", "Cc")]
+    for _ in range(2):  # capitals that look Latin, then the small letters of the others
+        letters = [CONFUSABLE.get(one, one).casefold() for one in letters]
+    return "".join("".join(letters).translate(DIGITS).split()).replace("_", "-")
+
+
+def looks_like(name: str, others: Iterator[str]) -> str | None:
+    """The first of other names that looks like this one but is another; None when none does."""
+    own = skeleton(name)
+    return next((other for other in others if other != name and skeleton(other) == own), None)

@@ -1,0 +1,176 @@
+"""Novelty: an entry that is another one again is refused, and one that is nearly another is shown.
+
+Refused: the same logs, weights, packed data or list of documents as an entry of another team; the
+same submission by the same team under another name. Shown to the reviewer, with the pair: datasets
+that share most of their uids (a sketch of the smallest hashes; Broder 1997) or of their files, and
+models whose losses agree more closely than those of two seeds of one dataset do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from pydantic import Field
+
+from leaderboard.submissions.bundle import RECORD
+from leaderboard.submissions.case import Case
+from leaderboard.submissions.facts import Facts
+from leaderboard.submissions.faults import Fault, Words, fault
+from pipelines.records import Frozen, digest
+
+NEAR = 0.95  # of two datasets' documents in common
+CLOSE = 0.2  # of the distance between two seeds of one dataset: two trainings are never as close
+SEED_DISTANCE = 0.02  # relative distance of losses between seeds, where the board shows none
+FEWEST = 30  # losses to compare
+
+
+class Notice(Frozen):
+    """Something that breaks no rule, and that a reviewer should know."""
+
+    rule: str
+    text: str
+    ids: tuple[str, ...] = Field((), description="the other entries")
+
+
+def pipeline_key(steps: object) -> str:
+    """The hash of a pipeline's steps, whatever it is called."""
+    return digest(["pipeline", steps])
+
+
+def facts_of(
+    case: Case, losses: dict[str, list[float]] | None = None, tasks: object = None
+) -> Facts:
+    """What the board will remember of an entry."""
+    bundle = case.bundle
+    uids = bundle.manifest.uids if bundle is not None else None
+    work = case.record.work
+    return Facts(
+        id=case.record.id,
+        team=work.team,
+        method=work.method,
+        benchmark=work.benchmark,
+        scale=work.scale,
+        track=work.track,
+        pool=case.pool.id,
+        dataset=case.dataset.id,
+        pipeline=pipeline_key(case.dataset.work.pipeline.get("steps")),
+        data=_hashes(case.dataset.outputs),
+        packed=_hashes(case.packed.outputs),
+        weights=_hashes(file for model in case.models for file in _large(model.outputs)),
+        logs=_hashes(
+            file
+            for scores in case.by_seed.values()
+            for file in scores.outputs
+            if file.name.startswith("logs/")
+        ),
+        seeds=tuple(case.by_seed),
+        sketch=tuple(uids.sketch) if uids is not None else (),
+        losses={seed: tuple(values) for seed, values in (losses or {}).items()},
+        tasks=tasks or {},
+    )
+
+
+def _hashes(files: Iterable[object]) -> tuple[str, ...]:
+    return tuple(sorted({file.sha256 for file in files}))  # type: ignore[attr-defined]
+
+
+def _large(files: Sequence[object]) -> list[object]:
+    """The weights of a model: its largest file; logs and configurations may be equal by right."""
+    return sorted(files, key=lambda file: file.num_bytes)[-1:]  # type: ignore[attr-defined]
+
+
+def copies(case: Case, own: Facts) -> Iterator[Fault]:
+    """What another team has sent already."""
+    for other in case.known.entries(case.book.name):
+        if other.id == own.id:
+            continue
+        what = _copied(own, other)
+        if what is None:
+            continue
+        if other.team != own.team:
+            found = Words(f"{what} of submission {other.id}, which {other.team!r} sent")
+            yield fault(RECORD, "chain", found, Words("an entry of one's own"))
+        elif what != "the dataset" and set(own.seeds) <= set(other.seeds):
+            found = Words(f"{what} of your submission {other.id} ({other.method!r})")
+            yield fault(RECORD, "chain", found, Words("something new"), "withdraw one of the two")
+
+
+def _copied(own: Facts, other: Facts) -> str | None:
+    """What of an entry is that of another; None when nothing is."""
+    if own.logs and set(own.logs) & set(other.logs):
+        return "the answers"
+    if set(own.weights) & set(other.weights):
+        return "the trained model"
+    if own.team == other.team:
+        return None
+    baseline = own.pipeline == other.pipeline
+    if not baseline and own.packed and own.packed == other.packed:
+        return "the packed data"
+    if not baseline and own.data and own.data == other.data:
+        return "the dataset"
+    return None
+
+
+def similar(case: Case, own: Facts) -> Iterator[Notice]:
+    """Near copies, for the reviewer."""
+    entries = [one for one in case.known.entries(case.book.name) if one.id != own.id]
+    usual = seed_distance([*entries, own])
+    for other in entries:
+        if other.pipeline == own.pipeline and other.pool == own.pool:
+            if other.team != own.team:
+                text = f"the same pipeline and pool as {other.method!r} of {other.team!r}"
+                yield Notice(rule="novelty.pipeline", text=text, ids=(other.id,))
+            continue
+        shared = overlap(own, other)
+        if shared is not None and shared >= NEAR:
+            text = f"{shared:.0%} of the dataset is that of {other.method!r} of {other.team!r}"
+            yield Notice(rule="novelty.dataset", text=text, ids=(other.id,))
+        apart = loss_distance(own, other)
+        if apart is not None and apart < CLOSE * usual:
+            text = (
+                f"losses are {apart / usual:.0%} as far from {other.method!r} of {other.team!r} as "
+                "two seeds of one dataset are from each other"
+            )
+            yield Notice(rule="novelty.losses", text=text, ids=(other.id,))
+
+
+def overlap(a: Facts, b: Facts) -> float | None:
+    """Jaccard's index of two datasets: by sketches of uids, else by files; None: not comparable."""
+    if a.sketch and b.sketch:
+        size = min(len(a.sketch), len(b.sketch))
+        union = sorted(set(a.sketch) | set(b.sketch))[:size]
+        return len(set(union) & set(a.sketch) & set(b.sketch)) / len(union)
+    if a.sketch or b.sketch or len(a.data) < 2 or len(b.data) < 2:
+        return None
+    return len(set(a.data) & set(b.data)) / len(set(a.data) | set(b.data))
+
+
+def loss_distance(a: Facts, b: Facts) -> float | None:
+    """The least distance between a loss vector of one and of the other; None: not comparable."""
+    pairs = [
+        _distance(x, y)
+        for x in a.losses.values()
+        for y in b.losses.values()
+        if len(x) == len(y) >= FEWEST and a.scale == b.scale
+    ]
+    return min(pairs, default=None)
+
+
+def seed_distance(entries: Sequence[Facts]) -> float:
+    """The least distance between two seeds of one dataset on this board."""
+    found = [
+        _distance(x, y)
+        for one in entries
+        for n, x in enumerate(one.losses.values())
+        for y in list(one.losses.values())[n + 1 :]
+        if len(x) == len(y) >= FEWEST
+    ]
+    return min(found, default=SEED_DISTANCE)
+
+
+def _distance(x: Sequence[float], y: Sequence[float]) -> float:
+    """Root mean square of the differences over that of the spread between questions."""
+    a, b = np.asarray(x), np.asarray(y)
+    spread = float(np.concatenate([a, b]).std())
+    return float(np.sqrt(np.mean((a - b) ** 2))) / max(spread, 1e-12)

@@ -1,0 +1,147 @@
+"""Every scale of every rule book: a complete submission passes, and one broken rule is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evals.metrics import bootstrap
+from leaderboard import rules
+from leaderboard.board.ranking import rank
+from leaderboard.rules import load_benchmark
+from leaderboard.submissions.bundle import open_bundle
+from leaderboard.submissions.validate import check, check_bundle
+from pipelines.records import Record, Submission, parse_record
+from tests.leaderboard.made_up import make_folder
+
+BOOKS = ("dclm", "datacomp")
+SCALES = [(book, scale.name) for book in BOOKS for scale in load_benchmark(book).scales]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_draws() -> Iterator[None]:
+    """Resamples are not what is tried here: 20 instead of 1,000, for the builder and the check."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("evals.run.bootstrap", partial(bootstrap, num_draws=20))
+        yield
+
+
+@pytest.mark.parametrize(("benchmark", "scale"), SCALES)
+def test_a_complete_submission_passes_and_ranks(benchmark: str, scale: str, tmp_path: Path) -> None:
+    folder = make_folder(tmp_path, benchmark=benchmark, scale=scale, method="complete")
+    checked = check_bundle(open_bundle(folder))
+    assert checked.faults == ()
+    assert checked.measured is not None
+    [row] = rank([checked.measured.row], {})
+    assert row.rank == (1 if load_benchmark(benchmark).scale(scale).ranked else 0)
+    assert row.scale == scale
+
+
+Change = Callable[[dict[str, Any]], None]
+
+
+def changed(record: Submission, kind: str, change: Change) -> Submission:
+    """The submission with one kind of record changed, everything behind it sealed again."""
+    new: dict[str, str] = {}
+    chain: list[Record] = []
+    for one in record.chain:
+        fields: dict[str, Any] = {
+            "work": one.work.model_dump(mode="json"),
+            "parents": {role: new.get(id_, id_) for role, id_ in one.parents.items()},
+            "outputs": [file.model_dump() for file in one.outputs],
+            "counts": dict(one.counts),
+            "results": one.results if one.kind != "scores" else one.results.model_dump(mode="json"),
+        }
+        if one.kind == kind:
+            change(fields)
+        made = type(one).seal(
+            work=type(one.work).model_validate(fields["work"]),
+            parents=fields["parents"],
+            outputs=[type(one.outputs[0])(**file) for file in fields["outputs"]],
+            counts=fields["counts"],
+            results=type(one).model_fields["results"].annotation.model_validate(fields["results"])
+            if one.kind == "scores"
+            else fields["results"],
+            made_by=one.made_by,
+        )
+        new[one.id] = made.id
+        chain.append(made)
+    parents = {role: new[id_] for role, id_ in record.parents.items()}
+    made_up = Submission.seal(work=record.work, parents=parents, made_by=record.made_by)
+    return made_up.model_copy(update={"chain": tuple(chain)})
+
+
+def put(*path: str, value: Any) -> Change:
+    """Set one value of a record."""
+
+    def change(fields: dict[str, Any]) -> None:
+        place = fields
+        for part in path[:-1]:
+            place = place[part]
+        place[path[-1]] = value
+
+    return change
+
+
+def other_task(fields: dict[str, Any]) -> None:
+    fields["work"]["tasks"] = fields["work"]["tasks"][1:]
+
+
+def other_definition(fields: dict[str, Any]) -> None:
+    fields["work"]["tasks"][0]["definition"] = "0" * 32
+
+
+BROKEN: dict[str, tuple[str, str, Change]] = {
+    "pool": ("lineage.pool", "pool", put("work", "name", value="another pool")),
+    "external": ("lineage.dataset", "dataset", put("work", "external", value=True)),
+    "more rows": ("lineage.dataset", "dataset", put("counts", "rows_out", value=10**9)),
+    "recipe": ("lineage.recipe", "model", put("work", "recipe", "scale", value="another")),
+    "model's scale": ("lineage.recipe", "model", put("work", "scale", value="another")),
+    "benchmark": ("lineage.recipe", "model", put("work", "benchmark", value="another")),
+    "packing": ("lineage.recipe", "packed", put("work", "mode", value="another")),
+    "seed": ("lineage.seeds", "model", put("work", "seed", value=999_999)),
+    "suite": ("lineage.suite", "scores", put("work", "suite", value="another")),
+    "suite's version": ("lineage.suite", "scores", put("work", "suite_version", value="0")),
+    "tasks": ("lineage.suite", "scores", other_task),
+    "definition": ("lineage.suite", "scores", other_definition),
+    "figures": ("form.record", "model", put("results", value={"tokens_seen": -1})),
+    "counts": ("form.record", "dataset", put("counts", "rows_in", value=-1)),
+    "steps": ("form.record", "dataset", put("work", "pipeline", "steps", value=[3])),
+}
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Submission]:
+    """A complete record of each scale, made once: its logs are not looked at here."""
+    found = {}
+    for book, scale in SCALES:
+        if book == "datacomp" and scale not in ("tiny", "medium"):
+            continue  # 40 logs each; what is broken here is in the record
+        folder = make_folder(tmp_path_factory.mktemp("records"), benchmark=book, scale=scale)
+        data = (folder / "submission.json").read_bytes()
+        found[book, scale] = parse_record(data, source="made up")
+    return found
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_rule_is_refused_with_its_name(
+    name: str, records: dict[tuple[str, str], Submission]
+) -> None:
+    rule, kind, change = BROKEN[name]
+    for (book, scale), record in records.items():
+        if name == "pool" and load_benchmark(book).scale(scale).pools == "open":
+            continue
+        faults = check(changed(record, kind, change), load_benchmark(book))
+        assert rule in {fault.rule for fault in faults}, (book, scale)
+
+
+def test_the_refinedweb_scales_share_the_recipes_of_the_plain_ones() -> None:
+    book = load_benchmark("dclm")
+    for size in ("1b-1x", "3b-1x", "7b-1x"):
+        scale = book.scale(f"{size}-refinedweb")
+        assert rules.load_package("dclm").recipe(scale.recipe).scale == size
+        assert scale.pools != "open"
