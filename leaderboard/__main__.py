@@ -9,6 +9,7 @@ import typer
 
 from leaderboard.rounds.commands import _show_board
 from leaderboard.submissions.bundle import Limits, open_bundle
+from leaderboard.submissions.facts import NOTHING, Known
 from leaderboard.submissions.validate import Checked, check_bundle
 from pipelines.console import Json, fail, main, out, show_json, table
 from pipelines.errors import BAD_DATA
@@ -49,19 +50,35 @@ def board(submissions: Submissions, json: Json = False) -> None:
 @app.command()
 def check(
     bundle: Annotated[Path, typer.Argument(help="A bundle (.zip) or a submission's folder.")],
+    database: Annotated[
+        str | None, typer.Option(help="A board's database: novelty is checked against it too.")
+    ] = None,
+    files: Files = None,
     json: Json = False,
 ) -> None:
     """Check a bundle against every rule, offline, exactly as the service will."""
     opened = open_bundle(bundle)
-    checked = check_bundle(opened)
-    faults = [str(fault) for fault in checked.faults]
+    known: Known = NOTHING
+    if database is not None:
+        from leaderboard.service.service import BoardKnown
+
+        known = BoardKnown(open_service(database, files), opened.record.id)
+    checked = check_bundle(opened, known=known)
+    faults = [f"[{fault.rule}] {fault}" for fault in checked.faults]
     if json:
-        found = {"submission": opened.record.id, "faults": checked.faults, "row": row_of(checked)}
+        found = {
+            "submission": opened.record.id,
+            "faults": checked.faults,
+            "notices": checked.notices,
+            "row": row_of(checked),
+        }
         show_json(found)
     elif checked.measured is not None:
         out(f"submission {opened.record.id}: all rules hold")
         headline = checked.measured.row.headline
         out(f"{headline.metric} {headline.value:.4f}, computed again from the questions")
+        for notice in checked.notices:
+            out(f"note [{notice.rule}] {notice.text}")
     if faults:
         count = "1 rule is broken" if len(faults) == 1 else f"{len(faults)} rules are broken"
         fail("\n".join([count, *faults]), BAD_DATA)
@@ -193,8 +210,56 @@ def review(
     for row in store.rows([id]):
         stderr = "" if row.headline.stderr is None else f" ± {row.headline.stderr:.4f}"
         out(f"  {row.headline.metric} {row.headline.value:.4f}{stderr}")
+    for notice in store.notices(id):
+        out(f"  note [{notice.rule}] {notice.text}")
     for change in store.history(id):
         out(f"  {change.before or 'new'} -> {change.after}, {change.who}: {change.why}")
+
+
+@app.command()
+def notebook(
+    benchmark: Annotated[str, typer.Argument(help="As dclm or datacomp.")],
+    scale: Annotated[str, typer.Argument(help="A scale of it.")],
+    workspace: Annotated[str, typer.Option(help="The workspace of the runs.")] = "runs",
+    note: Annotated[str, typer.Option(help="Add a note: a plan, a reason, a conclusion.")] = "",
+    json: Json = False,
+) -> None:
+    """Every try of a workspace, failed ones too, and how many there were."""
+    from leaderboard.rounds.notebook import Notebook
+
+    book = Notebook(workspace, benchmark, scale)
+    if note:
+        book.write("note", text=note)
+    lines = book.lines()
+    if json:
+        show_json({"tries": book.tries(), "lines": lines})
+        return
+    rows = [(one.at, one.state, one.method, one.value, one.text[:60]) for one in lines]
+    out(table(rows, header=("at", "state", "method", "score", "text")))
+    out(f"{book.tries()} datasets were tried")
+
+
+@app.command()
+def pin(
+    task: Annotated[str, typer.Argument(help="A task whose data nobody pinned.")],
+    identity: Annotated[str, typer.Argument(help="As `evals pin` and every row's record show it.")],
+    why: Annotated[str, typer.Option(help="For the audit.")],
+    who: Annotated[str, typer.Option(help="Your name, for the audit.")] = "maintainer",
+    database: Database = DATABASE,
+) -> None:
+    """Pin the data of a task on this board: submissions on other data are refused from now on."""
+    import re
+
+    from evals.tasks import load_task
+    from leaderboard.database.store import Store
+
+    load_task(task)
+    if not re.fullmatch("[0-9a-f]{64}", identity):
+        raise typer.BadParameter("an identity has 64 hexadecimal digits; see `evals pin`")
+    store = Store(database)
+    store.pin(task, identity, who=who, why=why)
+    store.close()
+    out(f"{task} is pinned to {identity[:16]}")
 
 
 @tokens.command("create")
@@ -317,12 +382,19 @@ def recheck(
         list[str] | None, typer.Option(help="SEED=FOLDER of a trained model; may be repeated.")
     ] = None,
     data: Annotated[str | None, typer.Option(help="Folder of evaluation data.")] = None,
+    sample: Annotated[
+        str | None,
+        typer.Option(help="For a viewer: repeat a part, as 1%; a downloaded bundle will do."),
+    ] = None,
     who: Annotated[str, typer.Option(help="Your name, for the audit.")] = "maintainer",
     database: Database = DATABASE,
     files: Files = None,
     json: Json = False,
 ) -> None:
     """Check a submission again: hashes, scores from the questions, its uids, its checkpoints."""
+    if sample is not None:
+        _recheck_sample(id, sample, (pool, uids, data), checkpoint or [], (database, files), json)
+        return
     from leaderboard.service.recheck import recheck as run_recheck
 
     service = open_service(database, files)
@@ -335,6 +407,45 @@ def recheck(
         models=checkpoint or [],
         data=data,
         who=who,
+    )
+    if json:
+        show_json(found)
+    else:
+        for line in found.lines:
+            out(line)
+    if found.faults:
+        fail("; ".join(map(str, found.faults)), BAD_DATA)
+
+
+def _recheck_sample(
+    id: str,
+    sample: str,
+    places: tuple[str | None, str | None, str | None],
+    checkpoints: list[str],
+    board: tuple[str, str | None],
+    json: bool,
+) -> None:
+    from leaderboard.service.sample import recheck_sample
+
+    try:
+        fraction = float(sample.removesuffix("%")) / (100 if sample.endswith("%") else 1)
+    except ValueError:
+        fraction = 0.0
+    if not 0 < fraction <= 1:
+        raise typer.BadParameter("--sample takes a part such as 1%")
+    if Path(id).exists():
+        bundle = open_bundle(Path(id))
+    else:
+        service = open_service(*board)
+        bundle = service.bundle(service.store.get(id))
+    pool, uids, data = places
+    found = recheck_sample(
+        bundle,
+        fraction=fraction,
+        models={seed: folder for seed, _, folder in (one.partition("=") for one in checkpoints)},
+        data=data,
+        pool=pool,
+        uids=uids,
     )
     if json:
         show_json(found)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from leaderboard import rules
+from leaderboard.board.describe import verdict
 from leaderboard.board.ranking import group_of, rank
 from leaderboard.database.store import Board, Store
 from leaderboard.submissions.results import Row
@@ -85,6 +86,7 @@ class Page(Frozen):
     total: int
     rows: tuple[Row, ...]
     revision: int
+    verdict: str = Field("", description="who is ahead, over the whole group and not this page")
 
 
 @dataclass
@@ -156,6 +158,7 @@ class Library:
             total=len(kept),
             rows=tuple(kept[view.offset : view.offset + view.limit]),
             revision=revision,
+            verdict=verdict(rows) if rows else "",
         )
 
     def rows(self, benchmark: str, scale: str, track: str) -> list[Row]:

@@ -37,8 +37,15 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
+ONE_SEED = (
+    "A row with one seed is taken to vary between training runs as the rows with several do, where "
+    "there are any."
+)
+
+
 def verdict(rows: Sequence[Row]) -> str:
-    """One sentence: who is ahead, and whether to believe it."""
+    """One sentence: who is ahead, and whether to believe it. Superseded rows do not count."""
+    rows = [row for row in rows if not row.superseded_by] or rows[:1]
     leader = rows[0]
     if len(rows) == 1:
         return f"{leader.method} stands alone here; there is nothing to compare it with yet."
@@ -60,7 +67,9 @@ def verdict(rows: Sequence[Row]) -> str:
             f"{leader.method} may or may not beat {_and(unknown)}: their errors are not published"
         )
     few = min(len(row.seeds) for row in rows)
-    note = "" if few > 1 else " With one seed, the variance between trainings is not in it."
+    note = "" if few > 1 else f" {ONE_SEED}"
+    if not leader.ranked:
+        note += " This scale is a proxy: its rows are not ranked."
     return "; ".join(parts) + "." + note
 
 

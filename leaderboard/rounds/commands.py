@@ -95,9 +95,12 @@ def _add_stages(app: typer.Typer, name: str) -> None:
         json: Json = False,
     ) -> None:
         """A whole round: curate, pack, train, evaluate, submit. Run again to go on."""
+        from evals.suite import load_suite
         from leaderboard.rounds import round as stages
         from leaderboard.rounds import training
+        from leaderboard.rounds.notebook import Notebook, noted
         from leaderboard.rounds.workspace import open_round
+        from leaderboard.submissions.chain import seeds_of
 
         current = open_round(
             name,
@@ -115,17 +118,32 @@ def _add_stages(app: typer.Typer, name: str) -> None:
                 current, stages.find_pipeline(current, one), quarantine=quarantine
             )
             arms.append((curated, stages.pack(current, curated)))
-        trained = training.train(current, arms, seeds=seeds, recipe=recipe or current.scale.recipe)
-        stages.evaluate(current, trained)
+        book = Notebook(workspace, name, scale)
+        starts = [book.start(one.method, one.record, tuple(seeds)) for one, _ in arms]
+        with noted(book, starts):
+            trained = training.train(
+                current, arms, seeds=seeds, recipe=recipe or current.scale.recipe
+            )
+            stages.evaluate(current, trained)
         if not current.official:
             say("trained under an experimental recipe: evaluated, but not submitted")
             return
         if method is not None and len(arms) > 1:
             raise RuleError("--method names one pipeline; leave it out with several")
-        entries = [
-            stages.submit(current, curated, seeds=seeds, track=track, method=method, team=team)
-            for curated, _ in arms
-        ]
+        entries = []
+        for (curated, _), start in zip(arms, starts, strict=True):
+            tries = None if start.baseline else book.tries()
+            entry = stages.submit(
+                current, curated, seeds=seeds, track=track, method=method, team=team, tries=tries
+            )
+            entries.append(entry)
+            score = next(iter(seeds_of(entry.record).values())).results
+            headline = load_suite(stages.suite_name(current)).headline
+            values = {"metric": headline, "value": score.aggregates[headline].value}
+            told = start.model_dump(
+                exclude={"at", "benchmark", "scale", "state", "metric", "value"}
+            )
+            book.write("scored", **(told | values))
         _show_board(Path(workspace) / "submissions", json=json, only=[e.record.id for e in entries])
 
     @app.command("curate")
@@ -233,6 +251,10 @@ def _add_stages(app: typer.Typer, name: str) -> None:
         uids: Annotated[
             str | None, typer.Option(help="The dataset's list of uids, where it is one (.npy).")
         ] = None,
+        tries: Annotated[
+            int | None,
+            typer.Option(min=1, help="Datasets you tried for this one; `notebook` counts them."),
+        ] = None,
         to: Annotated[
             str | None,
             typer.Option(help="A service to send it to; the token is in LEADERBOARD_TOKEN."),
@@ -261,6 +283,7 @@ def _add_stages(app: typer.Typer, name: str) -> None:
             dataset=Place(location=dataset_at),
             checkpoints=places(checkpoint_at or []),
             uids=uids,
+            tries=tries,
         )
         bundle = pack_bundle(entry)
         if json:

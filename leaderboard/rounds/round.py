@@ -201,6 +201,7 @@ def submit(
     method: str | None = None,
     team: str = "",
     folder: str = "submissions",
+    tries: int | None = None,
 ) -> Entry:
     """Submit a method with its seeds into a folder of the workspace."""
     trained = [Trained(method=curated.method, home=curated.home, seed=seed) for seed in seeds]
@@ -212,4 +213,5 @@ def submit(
         scores=[one.scores(current) for one in trained],
         out=Path(current.workspace) / folder,
         team=team,
+        tries=tries,
     )

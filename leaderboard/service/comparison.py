@@ -17,7 +17,7 @@ from leaderboard import rules
 from leaderboard.board.boards import MAX_LIMIT, Library, View
 from leaderboard.board.intervals import interval, kendall, kendall_interval
 from leaderboard.board.plots import Point, lines, scatter
-from leaderboard.board.ranking import by_metric, compare
+from leaderboard.board.ranking import by_metric, compare, seed_spread
 from leaderboard.service.service import Service
 from leaderboard.submissions.chain import seeds_of
 from leaderboard.submissions.results import Difference, Figure, Row, TaskValue
@@ -57,7 +57,7 @@ def compare_tasks(service: Service, rows: Sequence[Row]) -> list[Line]:
             draws = [service.library.resamples(row, name) for row in rows]
             cells = [Cell(value=rows[0].figures[name].value)]
             for row, values in zip(rows[1:], draws[1:], strict=True):
-                apart = compare(rows[0], row, name, draws[0], values)
+                apart = compare(rows[0], row, name, draws[0], values, seed_spread(rows, name))
                 cells.append(Cell(value=row.figures[name].value, apart=_better(apart)))
             found.append(Line(name=name, whole=True, unpaired=unpaired, cells=tuple(cells)))
     first = {task.task: task for task in rows[0].tasks}

@@ -74,6 +74,7 @@ def submit(
     dataset: Place = Place(),
     checkpoints: Mapping[int, Place] | None = None,
     uids: str | None = None,
+    tries: int | None = None,
 ) -> Entry:
     """Gather the chain behind folders of scores, check it, and write the submission below `out`.
 
@@ -101,6 +102,7 @@ def submit(
         method=method,
         team=team,
         url=url,
+        tries=tries,
     )
     record = Submission.seal(work=work, parents=parents, made_by=made_by(now()))
     record = record.model_copy(update={"chain": tuple(chain.values())})

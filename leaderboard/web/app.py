@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from leaderboard.board.boards import View
 from leaderboard.board.formats import board_csv
-from leaderboard.board.ranking import compare
+from leaderboard.board.ranking import compare, seed_spread
 from leaderboard.database.auth import (
     Token,
     create_token,
@@ -399,9 +399,11 @@ def _api() -> APIRouter:
         if any(name not in row.figures for row in rows):
             raise HTTPException(404, f"not all of these have a metric {name!r}")
         draws = [service.library.resamples(row, name) for row in rows]
+        spread = seed_spread(rows, name)
         found = []
         for row, values in zip(rows, draws, strict=True):
-            apart = compare(rows[0], row, name, draws[0], values) if row is not rows[0] else None
+            first = row is rows[0]
+            apart = None if first else compare(rows[0], row, name, draws[0], values, spread)
             told = row.model_dump(mode="json")
             found.append(
                 {"row": told, "behind_first": apart.model_dump() if apart is not None else None}

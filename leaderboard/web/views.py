@@ -24,7 +24,6 @@ from leaderboard.board.describe import (
     pipeline_yaml,
     spread,
     still_there,
-    verdict,
     words,
 )
 from leaderboard.board.plots import Point, bars, history, scatter
@@ -195,11 +194,10 @@ def front_page(boards: Sequence[tuple[Board, Page]], link: Links) -> str:
     """All boards, each with its best rows."""
     by_benchmark: dict[str, list[dict[str, Any]]] = {}
     for board, page in boards:
-        rows = page.rows
         told: dict[str, Any] = {
             "board": board,
             "page": page,
-            "verdict": verdict(rows) if rows else "",
+            "verdict": page.verdict,
         }
         by_benchmark.setdefault(board.benchmark, []).append(told)
     titles = {name: benchmark_title(name) for name in by_benchmark}
@@ -235,7 +233,7 @@ def board_page(page: Page, view: View, link: Links) -> str:
         address = link.board(*place, **plain, sort=name, order="down" if turned else "up")
         state = ("ascending" if turned else "descending") if view.sort == name else None
         headers.append({"title": title, "right": right, "address": address, "sorted": state})
-    ranked = sorted(rows, key=lambda row: row.rank)
+    ranked = sorted(rows, key=lambda row: (not row.rank, row.rank))
     whole = not any((view.q, view.recheck, view.kind, view.since, view.until, view.offset))
     return render(
         "board.html",
@@ -247,7 +245,7 @@ def board_page(page: Page, view: View, link: Links) -> str:
         headers=headers,
         rows=rows,
         first=rows[0] if rows else None,
-        verdict=verdict(ranked) if ranked and whole and view.sort == "rank" else "",
+        verdict=page.verdict if whole and view.sort == "rank" else "",
         plot=size_plot(ranked) if ranked else "",
         query=query,
         plain=plain,

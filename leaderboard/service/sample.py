@@ -1,0 +1,155 @@
+"""Repeat a sample of an entry on a laptop, from its bundle alone: no database, no account.
+
+Answers: questions chosen by the hash of the data are asked of the checkpoint again, and must get
+the answers of the log. Uids: a part of the list chosen by hash must be in the pool. Both say with
+what probability a change of one in a hundred would have been seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+
+from evals.controls import chosen_rows
+from evals.tasks import Task, kind_of, read_data
+from leaderboard import rules
+from leaderboard.service.recheck import not_in
+from leaderboard.submissions import uids as uid_lists
+from leaderboard.submissions.bundle import UIDS, Bundle
+from leaderboard.submissions.case import official_suite
+from leaderboard.submissions.chain import seeds_of
+from leaderboard.submissions.faults import Fault, Words, fault
+from leaderboard.submissions.logs import read_log, read_parquet
+from leaderboard.submissions.validate import check_bundle
+from pipelines.errors import RuleError
+from pipelines.records import Frozen
+
+QUESTIONS = 50
+ALTERED = 0.01
+LOSS_TOLERANCE = 0.02  # relative: another machine or precision; an altered answer is far outside
+FLIPS = 0.02  # of choices that another machine may decide the other way: ties of rounding
+
+
+class Sampled(Frozen):
+    """What was repeated, in sentences, and what differed."""
+
+    lines: tuple[str, ...]
+    faults: tuple[Fault, ...]
+
+
+def seen_with(number: int, altered: float = ALTERED) -> float:
+    """The probability that a sample of `number` holds one of a fraction `altered`."""
+    return 1 - (1 - altered) ** number
+
+
+def recheck_sample(
+    bundle: Bundle,
+    *,
+    fraction: float = 0.01,
+    models: Mapping[str, str] | None = None,
+    data: str | None = None,
+    pool: str | None = None,
+    uids: str | None = None,
+) -> Sampled:
+    """Check the bundle by its rules, then repeat a part of what it names.
+
+    `models` are folders of checkpoints by seed. RuleError when nothing that could be repeated is
+    given.
+    """
+    checked = check_bundle(bundle)
+    if checked.faults:
+        return Sampled(lines=(), faults=checked.faults)
+    lines = ["every score computed again from the questions"]
+    faults: list[Fault] = []
+    if models:
+        if data is None:
+            raise RuleError("name the evaluation data: --data FOLDER")
+        for seed, folder in models.items():
+            faults += _answers(bundle, int(seed), folder, data, lines)
+    if pool is not None:
+        faults += _uids(bundle, pool, uids, fraction, lines)
+    if not models and pool is None:
+        lines.append("nothing repeated: name a checkpoint (--checkpoint) or the pool (--pool)")
+    return Sampled(lines=tuple(lines), faults=tuple(faults))
+
+
+def _answers(bundle: Bundle, seed: int, folder: str, data: str, lines: list[str]) -> list[Fault]:
+    scores = seeds_of(bundle.record).get(seed)
+    if scores is None:
+        raise RuleError(f"the submission has no seed {seed}")
+    name = bundle.record.work.benchmark
+    model = rules.load_package(name).load(folder)
+    if model.id != scores.parents["model"]:
+        return [fault(folder, "model", model.id, scores.parents["model"])]
+    suite = official_suite(rules.load_benchmark(name), bundle.record.work.scale)
+    faults: list[Fault] = []
+    asked = differ = 0
+    share = math.ceil(QUESTIONS / len(suite.tasks))
+    for task in suite.load_tasks():
+        if task.kind.startswith("image_"):
+            continue  # an image's answer depends on all others; `recheck --rerun` repeats those
+        items = read_data(task, data)
+        rows = chosen_rows(items, share, what="recheck")
+        again = kind_of(task.kind).answer(task, items, rows, model, window=suite.window)
+        wrong = _different(task, read_log(bundle, seed, task.name), again)
+        asked, differ = asked + len(rows), differ + len(wrong)
+        if wrong and (
+            task.kind in ("perplexity", "token_loss") or len(wrong) > 1 + FLIPS * len(rows)
+        ):
+            found = Words(f"another answer to {len(wrong)} of {len(rows)} (first: row {wrong[0]})")
+            faults.append(fault(f"questions/{seed}/{task.name}", "", found, Words("the log's")))
+    chance = seen_with(asked)
+    lines.append(
+        f"seed {seed}: {asked} questions asked again, {differ} answered otherwise; an alteration "
+        f"of {ALTERED:.0%} of the answers would have been seen with probability {chance:.2f}"
+    )
+    return faults
+
+
+def _different(task: Task, log: pa.Table, again: pa.Table) -> list[int]:
+    """Rows whose answer is not the log's."""
+    place = {row: number for number, row in enumerate(log["row"].to_pylist())}
+    wrong = []
+    for number, row in enumerate(again["row"].to_pylist()):
+        if row not in place:
+            wrong.append(row)
+            continue
+        if task.kind in ("perplexity", "token_loss"):
+            a, b = log["nats"][place[row]].as_py(), again["nats"][number].as_py()
+            if abs(a - b) > LOSS_TOLERANCE * max(1.0, abs(b)):
+                wrong.append(row)
+        elif log["correct"][place[row]].as_py() != again["correct"][number].as_py():
+            wrong.append(row)
+    return wrong
+
+
+def _uids(
+    bundle: Bundle, pool: str, uids: str | None, fraction: float, lines: list[str]
+) -> list[Fault]:
+    """A part of the list by hash, or without the list the sample in the bundle, in the pool."""
+    told = bundle.manifest.uids
+    if told is None:
+        raise RuleError("this submission has no list of uids; --pool is for those that have")
+    if uids is not None:
+        ids = uid_lists.open_uids(uids)
+        if uid_lists.describe(ids).sha256 != told.sha256:
+            return [fault(uids, "sha256", Words("another list"), told.sha256)]
+        number = max(1, round(fraction * told.count))
+        sample = uid_lists.choose(ids, told.sha256, number)
+    else:
+        sample = read_parquet(bundle, UIDS, columns=None)
+    chosen = np.empty(sample.num_rows, uid_lists.RECORDS)
+    chosen["f0"], chosen["f1"] = sample["high"].to_numpy(), sample["low"].to_numpy()
+    known = uid_lists.open_uids(pool)
+    absent = not_in(np.sort(chosen), known)
+    chance = seen_with(sample.num_rows)
+    lines.append(
+        f"{sample.num_rows:,} uids looked up, {absent} not in the pool; a list with {ALTERED:.0%} "
+        f"of foreign uids would have been seen with probability {chance:.2f}"
+    )
+    if absent:
+        return [fault(UIDS, "uids", Words(f"{absent} that are not in the pool"), 0)]
+    return []
