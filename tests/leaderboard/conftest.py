@@ -53,12 +53,12 @@ def train(packed, recipe, *, seed, out, **options):
     return ours
 
 def open_pool(scale, *, workspace, map_tasks):
-    from pipelines.pool import open_pool
+    from pipelines.formats.pool import open_pool
     return open_pool(str(HERE / "pool"))
 
 def assets(scale, *, workspace):
-    from pipelines.assets import Assets
-    from dclm.pool import ASSETS
+    from pipelines.assets.catalogue import Assets
+    from dclm.pool.pool import ASSETS
     return Assets(folders=(ASSETS,))
 
 def recipe(name):
