@@ -341,12 +341,19 @@ class Store:
 
     # ---- decisions
 
-    def move(self, id: str, after: State, *, who: str, why: str = "") -> Held:
-        """Accept, refuse or withdraw. StoreError when that cannot be done from its state."""
+    def move(self, id: str, after: State, *, who: str, why: str = "", team: str = "") -> Held:
+        """Accept, refuse or withdraw. StoreError when that cannot be done from its state.
+
+        `team` is that of the decider: nobody accepts or refuses an entry of their own team.
+        """
         with self.writer.begin() as connection:
             before = _row(connection, id)
             if before is None:
                 raise StoreError(f"there is no submission {id}")
+            if team and team == before.team and after in ("accepted", "refused"):
+                raise StoreError(
+                    f"submission {id} is of your own team; another reviewer has to decide on it"
+                )
             if after not in ALLOWED[before.state] or after in ("checking", "needs_review"):
                 raise StoreError(
                     f"submission {id} is {shown(before.state)}; it cannot be {shown(after)} now"

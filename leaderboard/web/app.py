@@ -451,7 +451,7 @@ def _no_cookie(asks: Caller) -> None:
 
 def _moved(service: Service, id: str, after: Any, token: Token, why: str) -> Held:
     try:
-        return service.store.move(id, after, who=token.shown, why=why)
+        return service.store.move(id, after, who=token.shown, why=why, team=token.team)
     except StoreError as error:
         raise HTTPException(409, str(error)) from None
 

@@ -304,7 +304,13 @@ def _add_forms(app: FastAPI) -> None:
             raise HTTPException(403, f"you may not decide that now: it is {held.state}")
         assert asks.token is not None
         try:
-            service.store.move(id, decision, who=asks.token.shown, why=why)  # type: ignore[arg-type]
+            service.store.move(
+                id,
+                decision,  # type: ignore[arg-type]
+                who=asks.token.shown,
+                why=why,
+                team=asks.token.team,
+            )
         except StoreError as error:
             raise HTTPException(409, str(error)) from None
         return RedirectResponse(f"/submissions/{id}", status_code=303)

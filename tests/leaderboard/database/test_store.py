@@ -295,3 +295,17 @@ def test_a_rate_says_how_long_to_wait() -> None:
     assert [rate.wait("a") for _ in range(2)] == [0, 0]
     assert 1700 < rate.wait("a") <= 1800
     assert rate.wait("b") == 0
+
+
+def test_a_reviewer_does_not_decide_on_their_own_team(
+    held: Store, measured: list[Measured]
+) -> None:
+    one = measured[1]
+    id_ = one.row.submission_id
+    send(held, int(id_, 16))
+    assert held.claim("check") is not None
+    assert held.checked(id_, "check", (), one)
+    team = held.get(id_).team
+    with pytest.raises(StoreError, match="is of your own team; another reviewer has to decide"):
+        held.move(id_, "accepted", who="reviewer", team=team)
+    assert held.move(id_, "accepted", who="reviewer", team="another").state == "accepted"
