@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import weakref
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,18 +14,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import orjson
-import pyarrow as pa
 from pydantic import Field
 
 from pipelines.assets.catalogue import Assets
-from pipelines.batch import Batch
-from pipelines.formats.readers import ShardError, read_shard, schema_of
 from pipelines.operators import Operator
 from pipelines.pipeline import Pipeline, Step
 from pipelines.records import JSON, Frozen, Module, canonical_json
 from pipelines.storage.base import Store
-from pipelines.storage.open import open_store
 from pipelines.verdict import Verdict
+
+UIDS = "uids"  # the output format of pipelines over tables of pairs
 
 
 class Plan(Frozen):
@@ -42,6 +39,11 @@ class Plan(Frozen):
     format: str = "parquet"
     num_partitions: int = 1
     like: str | None = None  # an input shard that shows which columns the others have
+
+    @property
+    def pairs(self) -> bool:
+        """Whether the pool is tables of pairs, and the output the list of their uids."""
+        return self.format == UIDS
 
     def pipeline(self, *, assets: Assets | None = None) -> Pipeline:
         """The pipeline, built once per process; another one with other `assets`."""
@@ -80,6 +82,7 @@ class Held(Frozen):
     work: bool = False  # a table below the run's folder, not an input shard
     name: str
     rows: str | None = None  # identities of the rows still there, when not all
+    columns: str | None = None  # of pairs: a table of what earlier steps wrote for those rows
 
 
 class ShardTask(Frozen):
@@ -90,40 +93,12 @@ class ShardTask(Frozen):
     last: bool
     shard: int
     name: str
+    sha256: str = ""
     key: str
     held: Held
     scores: str | None = None
     verdict: Verdict | None = None
     excluded: bool = False  # the shard failed, and the run goes on without it
-
-
-def held_rows(held: Held, store: Store, plan: Plan, shard: int) -> Iterator[Batch]:
-    """The rows of a shard as an earlier pass left them, in batches."""
-    source = store if held.work else open_store(plan.input_uri)
-    wanted = None if held.rows is None else load_array(store, held.rows)
-    try:
-        for chunk in read_shard(source, held.name, shard=shard, keep_rows=held.work):
-            batch = Batch(chunk.table)
-            if wanted is not None:
-                batch = batch.keep(np.isin(batch.rows, wanted, assume_unique=True))
-            if batch.num_rows:
-                yield batch
-    except ShardError:
-        if held.work or not plan.quarantine:
-            raise  # else the first pass set the rest of the shard aside, at this very place
-
-
-def held_schema(held: Held, store: Store, plan: Plan) -> pa.Schema:
-    """The columns of those rows; of an input shard that cannot be read, those of the others."""
-    if held.work:
-        return schema_of(store, held.name)
-    source = open_store(plan.input_uri)
-    try:
-        return schema_of(source, held.name)
-    except ShardError:
-        if plan.like is None:
-            raise
-        return schema_of(source, plan.like)
 
 
 def load_array(store: Store, name: str) -> npt.NDArray[Any]:

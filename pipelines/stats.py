@@ -58,8 +58,13 @@ def histogram_of(values: npt.NDArray[Any], limit: float) -> dict[int, int]:
     else:
         places = np.floor(LOG_BINS * np.log2(1 + np.abs(values)))
         places = np.where(values < 0, -1 - places, places)
-    numbers, counts = np.unique(places.astype(np.int64), return_counts=True)
-    return dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+    numbers = places.astype(np.int64)
+    if not len(numbers):
+        return {}
+    first = int(numbers.min())  # bins are few (at most some 8,000), so they are counted unsorted
+    counts = np.bincount(numbers - first)
+    filled = np.flatnonzero(counts)
+    return dict(zip((filled + first).tolist(), counts[filled].tolist(), strict=True))
 
 
 class StepStats(Frozen):

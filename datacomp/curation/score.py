@@ -17,7 +17,6 @@ import numpy.typing as npt
 import orjson
 import pyarrow as pa
 
-from datacomp.curation.curate import Index
 from datacomp.curation.scorers import Floats, PictureFault, ScorerSpec, loaded
 from pipelines import kernels
 from pipelines.errors import PoolError
@@ -30,7 +29,7 @@ from pipelines.formats.uid_lists import look_up
 from pipelines.formats.uid_subset import bucket_of
 from pipelines.formats.writers import write_table
 from pipelines.image_text.scores import INDEX
-from pipelines.images.pairs import UID, read_uids
+from pipelines.images.pairs import UID, Index, read_uids
 from pipelines.images.reshard import is_tar
 from pipelines.images.sample_json import read_json
 from pipelines.records import (

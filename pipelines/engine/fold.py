@@ -14,11 +14,12 @@ from pydantic import Field
 from pipelines.batch import Batch
 from pipelines.engine.rejections import Rejections
 from pipelines.execution.once import once
-from pipelines.formats.writers import TableWriter, write_table
+from pipelines.formats.writers import TableWriter, write_row_list
 from pipelines.global_steps.duplicate_record import Removed
-from pipelines.job import Held, Plan, held_rows, held_schema, loaded
+from pipelines.job import Held, Plan, loaded
 from pipelines.operators import Fold, choose
 from pipelines.records import Frozen
+from pipelines.sources import held_rows, held_schema
 from pipelines.stats import Tally, add_counts
 from pipelines.storage.base import Store
 from pipelines.storage.commits import Done, attempt_name
@@ -64,10 +65,10 @@ def run_fold(task: FoldTask, store: Store) -> Done:
         files.append(file)
         removed = add_counts(removed, lost.by_source)
     roles = {f"table/{shard}": number for number, shard in enumerate(task.shards)}
-    if rejections.rows:
+    if rejections.num_rows:
         name = attempt_name(f"rejected/fold{step.number}-{task.group:05d}", ".parquet")
         roles["rejected"] = len(files)
-        files.append(write_table(store, name, rejections.table()))
+        files.append(write_row_list(store, name, rejections.table()))
     stats = {
         "roles": roles,
         "steps": [tally.freeze().model_dump()],
@@ -100,9 +101,7 @@ def _one_shard(
             if batch.text.null_count:
                 gone = batch.text.is_null().to_numpy(zero_copy_only=False)
                 reasons = choose([(gone, operator.reasons[0])])
-                words = reasons.filter(gone).to_pylist()
-                tally.because(operator.reasons[0], len(words))
-                rejections.add(batch, gone, words, tally)
+                rejections.add(batch, reasons, tally)
                 batch = batch.keep(~gone)
             removed.count(before, batch)
             tally.leave(batch.amount())

@@ -1,7 +1,8 @@
-"""Rows that went, with step and reason; a few of each with their text."""
+"""Rejected rows of a shard, with step and reason; a few of each with their text and evidence."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,73 +17,154 @@ from pipelines.stats import Tally
 
 SAMPLES_PER_REASON = 3  # rejected documents kept with their text, per shard, step and reason
 SAMPLE_CHARACTERS = 2000
+UID = "uid"
+
+NOTHING = Evidence()
+
+Lookup = Callable[[Sequence[int]], Mapping[int, Mapping[str, str | None]]]
+"""From rows to their text, url and uid, as far as these are at hand."""
+
+
+@dataclass
+class Sample:
+    """What is kept of one rejected row, at its place among the rejected."""
+
+    row: int
+    text: str | None = None
+    uid: str | None = None
+    evidence: Evidence = NOTHING
+
+
+@dataclass
+class _Part:
+    """Rows that one step rejected in one batch. `reasons` index into `words`."""
+
+    rows: npt.NDArray[np.int64]
+    step: Tally
+    reasons: npt.NDArray[np.int64]
+    words: tuple[str, ...]
+    urls: pa.Array | None
 
 
 @dataclass
 class Rejections:
-    """Rows that went, with step and reason; a few of each with their text."""
+    """Rejected rows in columns, a part for each step and batch, in the order of rejection."""
 
-    rows: list[int] = field(default_factory=list)
-    steps: list[int] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    reasons: list[str] = field(default_factory=list)
-    urls: list[str | None] = field(default_factory=list)
-    texts: list[str | None] = field(default_factory=list)
-    evidence: dict[int, Evidence] = field(default_factory=dict)  # by place in the lists
+    num_rows: int = 0
+    _parts: list[_Part] = field(default_factory=list)
+    _samples: dict[int, Sample] = field(default_factory=dict)  # by place
     _seen: dict[tuple[int, str], int] = field(default_factory=dict)
 
     def add(
+        self, batch: Batch, reasons: pa.Array, step: Tally, *, filter_: Filter | None = None
+    ) -> None:
+        """Remember the rows that have a reason, and count them for the step.
+
+        `filter_` tells of the first few of each reason what it measured in them.
+        """
+        encoded = reasons.dictionary_encode()
+        codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        places = np.flatnonzero(codes >= 0)
+        words = tuple(encoded.dictionary.to_pylist())
+        counts = np.bincount(codes[places], minlength=len(words))
+        for word, number in sorted(zip(words, counts.tolist(), strict=True)):
+            step.because(word, number)
+        urls = batch.column(URL).take(pa.array(places)) if batch.has(URL) else None
+        for code, word in enumerate(words):
+            self._take_samples(
+                batch, places, np.flatnonzero(codes[places] == code), word, step, filter_
+            )
+        self._append(_Part(batch.rows[places], step, codes[places].astype(np.int64), words, urls))
+
+    def _take_samples(
         self,
         batch: Batch,
-        gone: npt.NDArray[np.bool_],
-        reasons: list[str],
+        places: npt.NDArray[np.int64],
+        of_reason: npt.NDArray[np.int64],
+        reason: str,
         step: Tally,
-        *,
-        filter_: Filter | None = None,
+        filter_: Filter | None,
     ) -> None:
-        """Remember the rows that go. `filter_` tells of the first few what it measured in them."""
-        indices = np.flatnonzero(gone)
-        if not len(indices):
-            return
-        rows = batch.rows[indices].tolist()
-        taken = batch.table.take(pa.array(indices))
-        urls = taken.column(URL).to_pylist() if batch.has(URL) else [None] * len(rows)
-        texts = taken.column(TEXT) if batch.has(TEXT) else None
-        for position, (row, reason) in enumerate(zip(rows, reasons, strict=True)):
-            seen = self._seen.get((step.number, reason), 0)
-            self._seen[step.number, reason] = seen + 1
-            sample = None
-            if seen < SAMPLES_PER_REASON and texts is not None:
-                value = texts[position].as_py()
-                sample = None if value is None else value[:SAMPLE_CHARACTERS]
-            if seen < SAMPLES_PER_REASON and filter_ is not None:
-                one = batch.slice(int(indices[position]), 1)
-                self.evidence[len(self.rows)] = evidence_of(filter_, one, reason)
-            self.add_row(row, step, reason, urls[position], sample)
+        seen = self._seen.get((step.number, reason), 0)
+        for position in of_reason[: max(0, SAMPLES_PER_REASON - seen)].tolist():
+            place = int(places[position])
+            sample = Sample(int(batch.rows[place]))
+            if batch.has(TEXT):
+                value = batch.text[place].as_py()
+                sample.text = None if value is None else value[:SAMPLE_CHARACTERS]
+            if batch.has(UID):
+                sample.uid = batch.column(UID)[place].as_py()
+            if filter_ is not None:
+                sample.evidence = evidence_of(filter_, batch.slice(place, 1), reason)
+            self._samples[self.num_rows + position] = sample
+        self._seen[step.number, reason] = seen + len(of_reason)
 
-    def add_row(
-        self, row: int, step: Tally, reason: str, url: str | None, text: str | None
-    ) -> None:
-        self.rows.append(row)
-        self.steps.append(step.number)
-        self.names.append(step.name)
-        self.reasons.append(reason)
-        self.urls.append(url)
-        self.texts.append(text)
+    def add_row(self, row: int, step: Tally, reason: str, url: str | None) -> None:
+        """One row that a reader refused."""
+        step.because(reason, 1)
+        urls = pa.array([url], type=STRING)
+        self._append(_Part(np.array([row]), step, np.zeros(1, np.int64), (reason,), urls))
 
-    def table(self) -> pa.Table:
-        nothing = Evidence()
-        evidence = [self.evidence.get(place, nothing) for place in range(len(self.rows))]
-        return pa.table(
-            {
-                ROW: pa.array(self.rows, type=pa.int64()),
-                "step": pa.array(self.steps, type=pa.int32()),
-                "operator": pa.array(self.names, type=STRING),
-                "reason": pa.array(self.reasons, type=STRING),
-                URL: pa.array(self.urls, type=STRING),
-                TEXT: pa.array(self.texts, type=STRING),
-                "value": pa.array([e.value for e in evidence], type=pa.float64()),
-                "limit": pa.array([e.limit for e in evidence], type=pa.float64()),
-                "passage": pa.array([e.passage for e in evidence], type=STRING),
-            }
+    def _append(self, part: _Part) -> None:
+        if len(part.rows):
+            self._parts.append(part)
+            self.num_rows += len(part.rows)
+
+    def table(self, lookup: Lookup | None = None) -> pa.Table:
+        """All rejected rows. `lookup` finds text, url and uid of samples that came without."""
+        samples = self._samples
+        found = lookup([one.row for one in samples.values()]) if lookup and samples else {}
+        urls: dict[int, str | None] = {}
+        for place, sample in samples.items():
+            known = found.get(sample.row, {})
+            text = known.get(TEXT)
+            sample.text = sample.text or (None if text is None else text[:SAMPLE_CHARACTERS])
+            sample.uid = sample.uid or known.get(UID)
+            urls[place] = known.get(URL)
+        url_column = self._sparse(urls, STRING)
+        if lookup is None:
+            given = [
+                pa.nulls(len(p.rows), STRING) if p.urls is None else p.urls for p in self._parts
+            ]
+            url_column = pa.concat_arrays(given)
+        evidence = {place: sample.evidence for place, sample in samples.items()}
+        texts = {place: sample.text for place, sample in samples.items()}
+        columns = {
+            ROW: pa.array(np.concatenate([part.rows for part in self._parts])),
+            "step": self._per_part([part.step.number for part in self._parts], pa.int32()),
+            "operator": self._words([(p.step.name,) for p in self._parts], one_each=True),
+            "reason": self._words([p.words for p in self._parts]),
+            URL: url_column,
+            TEXT: self._sparse(texts, STRING),
+            "value": self._sparse({n: e.value for n, e in evidence.items()}, pa.float64()),
+            "limit": self._sparse({n: e.limit for n, e in evidence.items()}, pa.float64()),
+            "passage": self._sparse({n: e.passage for n, e in evidence.items()}, STRING),
+        }
+        if lookup is not None:
+            columns[UID] = self._sparse({n: s.uid for n, s in samples.items()}, STRING)
+        return pa.table(columns)
+
+    def _words(self, words: Sequence[tuple[str, ...]], *, one_each: bool = False) -> pa.Array:
+        """A dictionary column: few words, of which parquet then writes no copy per row."""
+        known = {word: n for n, word in enumerate(dict.fromkeys(w for part in words for w in part))}
+        codes = []
+        for part, own in zip(self._parts, words, strict=True):
+            own_codes = np.array([known[word] for word in own], dtype=np.int32)
+            codes.append(
+                np.full(len(part.rows), own_codes[0]) if one_each else own_codes[part.reasons]
+            )
+        return pa.DictionaryArray.from_arrays(
+            pa.array(np.concatenate(codes)), pa.array(list(known), type=STRING)
         )
+
+    def _per_part(self, values: Sequence[object], type_: pa.DataType) -> pa.Array:
+        sizes = [len(part.rows) for part in self._parts]
+        return pa.array(values, type=type_).take(pa.array(np.repeat(np.arange(len(sizes)), sizes)))
+
+    def _sparse(self, values: Mapping[int, object], type_: pa.DataType) -> pa.Array:
+        """A column that is null but at these places."""
+        pieces, end = [], 0
+        for place in sorted(place for place, value in values.items() if value is not None):
+            pieces += [pa.nulls(place - end, type_), pa.array([values[place]], type=type_)]
+            end = place + 1
+        return pa.concat_arrays([*pieces, pa.nulls(self.num_rows - end, type_)])

@@ -23,6 +23,7 @@ from pipelines.execution.executors import Cluster, MapTasks, Needs, WorkerLost, 
 from pipelines.execution.monitor import Watch, failures, forget_failures
 from pipelines.formats.pool import Pool, open_pool
 from pipelines.formats.readers import ShardError
+from pipelines.formats.uid_subset import MAX_BUCKETS, SortTask, join_uids, run_sort
 from pipelines.global_steps.duplicate_record import (
     DUPLICATES,
     FilterState,
@@ -34,7 +35,8 @@ from pipelines.global_steps.exact_cut import find_cut
 from pipelines.global_steps.group_keys import find_duplicates
 from pipelines.global_steps.near_duplicates import find_linked
 from pipelines.global_steps.repeated_spans import find_spans
-from pipelines.job import Held, Plan, ShardTask
+from pipelines.images.pairs import check_pipeline
+from pipelines.job import UIDS, Held, Plan, ShardTask
 from pipelines.operators import Dedup, Fold, PipelineError, Select, SpanDedup
 from pipelines.pipeline import Pipeline, Step
 from pipelines.records import (
@@ -132,7 +134,10 @@ def run(
     `exclude_failed` leaves the shards out that failed before; the record names them.
     """
     pipeline.check_ready()
-    pipeline.check_columns(pool.schema())
+    if format == UIDS:
+        check_pipeline(pipeline, pool)
+    else:
+        pipeline.check_columns(pool.schema())
     store = open_store(out)
     excluded = _failed_shards(store) if exclude_failed else ()
     work = dataset_work(
@@ -333,6 +338,7 @@ class _Run:
                     last=last,
                     shard=shard,
                     name=self.pool.shards[shard].name,
+                    sha256=self.pool.shards[shard].sha256,
                     key=f"p{current.number}-{shard:05d}-"
                     f"{digest([state, self.pool.shards[shard].sha256])[:16]}"
                     f"{'-left-out' if names[shard] in self.excluded else ''}",
@@ -368,7 +374,9 @@ class _Run:
         table = role(done, "table")
         if table is not None:
             return Held(work=True, name=table)
-        return before.model_copy(update={"rows": role(done, "rows")})
+        return before.model_copy(
+            update={"rows": role(done, "rows"), "columns": role(done, "columns")}
+        )
 
     def _global(
         self,
@@ -510,7 +518,10 @@ class _Run:
     def _finish(self, stats: RunStats, done: Sequence[Done]) -> Result:
         stats.check()
         self._write_reports(stats)
-        outputs = tuple(done_file(one, "table") for one in done)
+        if self.plan.pairs:
+            outputs: tuple[File, ...] = (self._sorted_uids(done),)
+        else:
+            outputs = tuple(done_file(one, "table") for one in done)
         sums: dict[str, int] = {}
         for one in done:
             sums = add_counts(sums, one.stats["sums"])
@@ -518,7 +529,7 @@ class _Run:
             "rows_in": stats.rows_in,
             "rows_out": stats.rows_out,
             "errors": stats.errors,
-            "text_bytes": stats.steps[-1].bytes_out,
+            **({} if self.plan.pairs else {"text_bytes": stats.steps[-1].bytes_out}),
             **sums,
             **{
                 f"rejected/{step.number + 1}/{step.name}/{reason}": number
@@ -549,6 +560,18 @@ class _Run:
         write_bytes(self.store, RECORD, record.to_json())
         self.watch.event("finished", id=record.id)
         return Result(record, summary, skipped=False)
+
+    def _sorted_uids(self, done: Sequence[Done]) -> File:
+        """The list of uids of all shards, sorted part by part."""
+        files = tuple(_named(one, "uids") for one in done)
+        parts = min(self.plan.num_partitions, MAX_BUCKETS)
+        state = digest([one.key for one in done])[:16]
+        tasks = [
+            SortTask(uri=self.store.uri, key=f"sort-{part:05d}-{state}", part=part, files=files)
+            for part in range(parts)
+        ]
+        title = f"{self.pipeline.name}: sort uids"
+        return join_uids(self.store, self.watch.stage(title, run_sort, tasks, unit="parts"))
 
     def _asset_records(self) -> list[AssetRecord]:
         """How the assets were made, of those that have a record beside them."""

@@ -18,20 +18,39 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.batch import Batch
+from pipelines.batch import Amount, Batch
 from pipelines.engine.evidence import has_cases
 from pipelines.engine.rejections import Rejections
+from pipelines.engine.sinks import (
+    KeySink,
+    NoScore,
+    RowSink,
+    ScoreSink,
+    Sink,
+    TableSink,
+    UidSink,
+    with_rows,
+)
 from pipelines.errors import FailedError
-from pipelines.formats.readers import BadRow, ShardError, read_shard
-from pipelines.formats.writers import TableWriter, suffix_of, write_array, write_table
+from pipelines.formats.readers import BadRow, ShardError
+from pipelines.formats.uid_subset import MAX_BUCKETS
+from pipelines.formats.writers import write_row_list
 from pipelines.global_steps.duplicate_record import EXAMPLE_CHARACTERS, Removed
 from pipelines.global_steps.exact_cut import score_of
-from pipelines.global_steps.group_keys import KeyWriter, read_verdict
-from pipelines.job import ShardTask, held_rows, held_schema, load_array, loaded
+from pipelines.global_steps.group_keys import read_verdict
+from pipelines.job import ShardTask, load_array, loaded
 from pipelines.operators import Case, Counted, Dedup, Filter, Operator, Select, choose
 from pipelines.pipeline import Pass, Step
 from pipelines.records import JSON, File
 from pipelines.schema import PARENT, ROW, TEXT, number_of, row_of
+from pipelines.sources import (
+    describe_pairs,
+    empty_pairs,
+    first_chunks,
+    held_schema,
+    stored_after,
+    task_rows,
+)
 from pipelines.stats import READ, StepStats, Tally, add_counts
 from pipelines.storage.base import Store
 from pipelines.storage.commits import Done, attempt_name, commit, find_done
@@ -75,111 +94,125 @@ class _ShardRun:
         self.sums: dict[str, int] = {}
         self.removed = Removed(task.name)
         self.examples: list[tuple[int, int, str]] = []
+        self.stem = f"{task.number}-{task.shard:05d}"
 
     def run(self) -> Done:
         started = time.process_time()
-        task, store, end = self.task, self.store, self.current.end
-        stem = f"{task.number}-{task.shard:05d}"
-        writes_table = (
-            task.last or task.excluded or self.current.writes_columns or self._verdict_writes()
-        )
-        table: TableWriter | None = None
-        folder = "data" if task.last else "work"
-        kind = task.plan.format if task.last else "parquet"
-        kept: list[npt.NDArray[np.int64]] = []
-        scores: list[npt.NDArray[np.float64]] = []
-        weights: list[npt.NDArray[np.int64]] = []
-        keys: KeyWriter | None = None
+        rows, end = self._row_sinks(), self._end_sink()
+        sinks = [*rows, *([end] if end is not None else [])]
         end_seconds = 0.0
-        if _is(end, Dedup):
-            name = attempt_name(f"work/{stem}-keys", ".parts")
-            keys = KeyWriter(store, name, task.plan.num_partitions)
         try:
             for batch in self._batches():
-                if task.last:
+                if self.task.last and not self.task.plan.pairs:
                     self.sums = add_counts(self.sums, _sums(batch))
-                if writes_table:
-                    if table is None:
-                        name = f"{task.shard:05d}" if task.last else stem
-                        name = attempt_name(f"{folder}/{name}", suffix_of(kind))
-                        table = TableWriter(store, name, kind, batch.table.schema)
-                    table.write(batch.table)
-                else:
-                    kept.append(batch.rows)
+                for sink in rows:
+                    sink.add(batch)
                 preparing = time.process_time()
-                if end is not None and isinstance(end.operator, Select):
-                    scores.append(self._scores(end, batch))
-                    weights.append(end.operator.weight(batch))
-                if end is not None and keys is not None:
-                    operator = loaded(end, self.pipeline.assets)
-                    assert isinstance(operator, Dedup)
-                    keys.add(operator.keys(batch), batch.rows)
+                if end is not None:
+                    end.add(batch)
                 end_seconds += time.process_time() - preparing
+        except NoScore as error:
+            self._abandon(sinks)
+            assert self.current.end is not None
+            where = f"{self.current.end.label} on shard {self.task.name}"
+            raise OperatorFailed(f"{where}, {error}") from None
         except BaseException:
-            if table is not None:
-                table.abandon()
-            if keys is not None:
-                keys.abandon()
+            self._abandon(sinks)
             raise
         files: list[File] = []
         roles: dict[str, int] = {}
-        amount = 0
-
-        def keep(role: str, file: File) -> None:
-            roles[role] = len(files)
+        for role_, file in [*self._closed(sinks), *self._accounts()]:
+            roles[role_] = len(files)
             files.append(file)
-
-        if table is not None:
-            keep("table", table.close())
-        else:
-            rows = np.concatenate(kept) if kept else np.zeros(0, dtype=np.int64)
-            keep("rows", write_array(store, attempt_name(f"work/{stem}-rows", ".npy"), rows))
-        if end is not None and isinstance(end.operator, Select):
-            values = np.concatenate(scores) if scores else np.zeros(0)
-            keep("scores", write_array(store, attempt_name(f"work/{stem}-scores", ".npy"), values))
-            if end.operator.of != "rows":
-                sizes = np.concatenate(weights) if weights else np.zeros(0, dtype=np.int64)
-                name = attempt_name(f"work/{stem}-weights", ".npy")
-                keep("weights", write_array(store, name, sizes))
-                amount = int(sizes.sum())
-            else:
-                amount = len(values)
-        if keys is not None:
-            keep("keys", keys.close())
-        if self.rejections.rows:
-            name = attempt_name(f"rejected/{stem}", ".parquet")
-            keep("rejected", write_table(store, name, self.rejections.table()))
-        if self.bad:
-            name = attempt_name(f"quarantine/{stem}", ".jsonl")
-            with store.create(name) as writer:
-                for row in self.bad:
-                    writer.write(orjson.dumps(row) + b"\n")
-            keep("quarantine", writer.file(num_rows=len(self.bad)))
         timings = {t.number: t.seconds for t in [*self._before(), *self.tallies]}
-        if end is not None:
-            timings[end.number] = end_seconds
+        if self.current.end is not None:
+            timings[self.current.end.number] = end_seconds
         done = Done(
-            key=task.key,
+            key=self.task.key,
             files=tuple(files),
             stats={
                 "roles": roles,
-                "amount": amount,
+                "amount": end.amount if isinstance(end, ScoreSink) else 0,
                 "sums": self.sums,
                 "removed": self.removed.by_source,
                 "examples": self.examples,
-                "rank": None if keys is None else keys.rank,
+                "rank": end.rank if isinstance(end, KeySink) else None,
                 "steps": [step.model_dump() for step in self._stats()],
             },
             timings={str(number): round(value, 4) for number, value in timings.items()},
             seconds=round(time.process_time() - started, 3),
             host=socket.gethostname(),
         )
-        return commit(store, done)
+        return commit(self.store, done)
+
+    # ---- files out
+
+    def _row_sinks(self) -> list[Sink]:
+        """Where the rows go that leave the pass."""
+        task, store = self.task, self.store
+        plan, stem = task.plan, f"work/{self.stem}"
+        if plan.pairs:
+            if task.last:
+                return [UidSink(store, stem, num_buckets=min(plan.num_partitions, MAX_BUCKETS))]
+            stored = stored_after(plan, task.number)
+            sinks: list[Sink] = [RowSink(store, stem)]
+            if stored:
+                columns = with_rows(stored)
+                sinks.append(TableSink(store, stem, "parquet", role="columns", columns=columns))
+            return sinks
+        if task.last:
+            name = f"data/{task.shard:05d}"
+            return [TableSink(store, name, plan.format, role="table", columns=None)]
+        if task.excluded or self.current.writes_columns or self._verdict_writes():
+            return [TableSink(store, stem, "parquet", role="table", columns=None)]
+        return [RowSink(store, stem)]
+
+    def _end_sink(self) -> ScoreSink | KeySink | None:
+        """What the global step behind this pass needs of each row."""
+        end, stem, assets = self.current.end, f"work/{self.stem}", self.pipeline.assets
+        if end is not None and isinstance(end.operator, Select):
+            return ScoreSink(self.store, stem, end, assets)
+        if end is not None and isinstance(end.operator, Dedup):
+            parts = self.task.plan.num_partitions
+            return KeySink(self.store, stem, end, assets, num_partitions=parts)
+        return None
+
+    def _closed(self, sinks: Sequence[Sink]) -> Iterator[tuple[str, File]]:
+        for place, sink in enumerate(sinks):
+            try:
+                yield from sink.close()
+            except BaseException:
+                self._abandon(sinks[place + 1 :])
+                raise
+
+    def _abandon(self, sinks: Sequence[Sink]) -> None:
+        for sink in sinks:
+            sink.abandon()
+
+    def _accounts(self) -> Iterator[tuple[str, File]]:
+        """The files of rejected rows and of records that were set aside."""
+        if self.rejections.num_rows:
+            table = self.rejections.table(self._looked_up if self.task.plan.pairs else None)
+            name = attempt_name(f"rejected/{self.stem}", ".parquet")
+            yield "rejected", write_row_list(self.store, name, table)
+        if self.bad:
+            name = attempt_name(f"quarantine/{self.stem}", ".jsonl")
+            with self.store.create(name) as writer:
+                for row in self.bad:
+                    writer.write(orjson.dumps(row) + b"\n")
+            yield "quarantine", writer.file(num_rows=len(self.bad))
+
+    def _looked_up(self, rows: Sequence[int]) -> Mapping[int, Mapping[str, str | None]]:
+        return describe_pairs(self.task, rows)
 
     def _before(self) -> list[Tally]:
         if self.task.number == 0:
             return [self.read]
         return [] if self.verdict_tally is None else [self.verdict_tally]
+
+    def _amount(self, batch: Batch) -> Amount:
+        """Rows with the bytes and words of their texts; captions of pairs are not counted."""
+        return Amount(batch.num_rows, 0, 0) if self.task.plan.pairs else batch.amount()
 
     def _stats(self) -> list[StepStats]:
         return [tally.freeze() for tally in [*self._before(), *self.tallies]]
@@ -200,6 +233,8 @@ class _ShardRun:
             yield self._through_steps(Batch(self._empty()))
 
     def _empty(self) -> pa.Table:
+        if self.task.plan.pairs:
+            return empty_pairs(self.task)
         return held_schema(self.task.held, self.store, self.task.plan).empty_table()
 
     def _entering(self) -> Iterator[Batch]:
@@ -216,9 +251,9 @@ class _ShardRun:
             tally = self.verdict_tally
             assert tally is not None
             started = time.process_time()
-            tally.enter(batch.amount())
+            tally.enter(self._amount(batch))
             batch = decide(batch)
-            tally.leave(batch.amount())
+            tally.leave(self._amount(batch))
             tally.seconds += time.process_time() - started
             yield batch
 
@@ -231,19 +266,17 @@ class _ShardRun:
             for bad in chunk.bad:
                 self._bad_record(bad)
             for refused in chunk.refused:
-                self.read.because(refused.reason, 1)
-                self.rejections.add_row(refused.row, self.read, refused.reason, refused.url, None)
+                self.rejections.add_row(refused.row, self.read, refused.reason, refused.url)
             batch = Batch(chunk.table)
-            self.read.enter(batch.amount())
-            if batch.has(TEXT) and batch.text.null_count:
+            self.read.enter(self._amount(batch))
+            if not self.task.plan.pairs and batch.has(TEXT) and batch.text.null_count:
                 gone = batch.text.is_null().to_numpy(zero_copy_only=False)
                 batch = self._reject(batch, choose([(gone, "no_text")]), self.read)
-            self.read.leave(batch.amount())
+            self.read.leave(self._amount(batch))
             yield batch
 
     def _chunks(self) -> Iterator[Any]:
-        store = open_store(self.task.plan.input_uri)
-        chunks = iter(read_shard(store, self.task.held.name, shard=self.task.shard))
+        chunks = first_chunks(self.task)
         while True:
             started = time.process_time()
             try:
@@ -276,7 +309,7 @@ class _ShardRun:
 
     def _held_rows(self) -> Iterator[Batch]:
         """Rows as the pass before left them."""
-        return held_rows(self.task.held, self.store, self.task.plan, self.task.shard)
+        return task_rows(self.task, self.store)
 
     def _decider(self, step: Step) -> Any:
         """A function that applies the global verdict to one batch after another, in order."""
@@ -338,9 +371,9 @@ class _ShardRun:
     def _through_steps(self, batch: Batch) -> Batch:
         for step, tally in zip(self.current.steps, self.tallies, strict=True):
             started = time.process_time()
-            tally.enter(batch.amount())
+            tally.enter(self._amount(batch))
             batch = self._through(step, tally, batch)
-            tally.leave(batch.amount())
+            tally.leave(self._amount(batch))
             tally.seconds += time.process_time() - started
         return batch
 
@@ -433,12 +466,8 @@ class _ShardRun:
         """Drop the rows that have a reason; count and remember them."""
         if reasons.null_count == len(reasons):
             return batch
-        gone = reasons.is_valid().to_numpy(zero_copy_only=False)
-        words = reasons.filter(pa.array(gone)).to_pylist()
-        for word in sorted(set(words)):
-            tally.because(word, words.count(word))
-        self.rejections.add(batch, gone, words, tally, filter_=filter_)
-        return batch.keep(~gone)
+        self.rejections.add(batch, reasons, tally, filter_=filter_)
+        return batch.keep(~reasons.is_valid().to_numpy(zero_copy_only=False))
 
     def _check_reasons(self, step: Step, operator: Operator, reasons: Any, batch: Batch) -> None:
         if len(reasons) != batch.num_rows:
@@ -462,23 +491,6 @@ class _ShardRun:
                 raise ValueError(
                     f"modify wrote {name!r} as {values.type}, declared as {declared[name]}"
                 )
-
-    def _scores(self, step: Step, batch: Batch) -> npt.NDArray[np.float64]:
-        operator = loaded(step, self.pipeline.assets)
-        assert isinstance(operator, Select)
-        scores = np.asarray(operator.score(batch), dtype=np.float64)
-        missing = np.isnan(scores)
-        if missing.any() and operator.missing == "error":
-            row = int(batch.rows[int(np.flatnonzero(missing)[0])])
-            raise OperatorFailed(
-                f"{step.label} on shard {self.task.name}, row {number_of(row)}: no score (null or "
-                "NaN); set missing: drop to let such rows go, counted as no_score"
-            )
-        return scores
-
-
-def _is(step: Step | None, kind: type) -> bool:
-    return step is not None and isinstance(step.operator, kind)
 
 
 def _counted(result: Any) -> tuple[Any, Mapping[str, int]]:

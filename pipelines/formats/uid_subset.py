@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from pipelines import kernels
 from pipelines.execution.once import once
-from pipelines.records import Frozen
+from pipelines.formats.uid_lists import npy_header
+from pipelines.records import File, Frozen
 from pipelines.stats import READ
 from pipelines.storage.base import Store
 from pipelines.storage.commits import Done, attempt_name
@@ -42,10 +43,11 @@ class SortTask(Frozen):
     step: int = READ
 
 
-def _write_uids(store: Store, stem: str, uids: Sequence[tuple[Any, Any]], buckets: int) -> Any:
+def write_uids(store: Store, stem: str, uids: Sequence[tuple[Any, Any]], buckets: int) -> File:
     """The uids of one table, in parts by their leading bits."""
-    high = np.concatenate([one for one, _ in uids])
-    low = np.concatenate([one for _, one in uids])
+    nothing = np.zeros(0, np.uint64)
+    high = np.concatenate([nothing, *(one for one, _ in uids)])
+    low = np.concatenate([nothing, *(one for _, one in uids)])
     with PartsWriter(store, attempt_name(stem, ".parts"), PARTS) as out:
         if buckets == 1:
             out.add(0, [high, low])
@@ -75,3 +77,14 @@ def run_sort(task: SortTask, store: Store) -> Done:
     with store.create(attempt_name(f"work/sorted-{task.part:05d}", ".bin")) as out:
         out.write(records.view(np.uint8).data)
     return Done(key=task.key, files=(out.file(num_rows=len(order)),))
+
+
+def join_uids(store: Store, parts: Sequence[Done]) -> File:
+    """The sorted parts, one after the other, as the list of uids (`subset.npy`)."""
+    with store.create(SUBSET_FILE) as out:
+        out.write(npy_header(sum(one.files[0].num_rows or 0 for one in parts)))
+        for one in parts:
+            with store.open(one.files[0].name) as file:
+                while data := file.read(8 << 20):
+                    out.write(data)
+    return out.file(num_rows=sum(one.files[0].num_rows or 0 for one in parts))

@@ -19,10 +19,11 @@ from pipelines.batch import Batch
 from pipelines.execution.executors import MapTasks
 from pipelines.execution.once import once
 from pipelines.global_steps.connected_components import link_schema
-from pipelines.job import Held, Plan, held_rows, loaded
+from pipelines.job import Held, Plan, loaded
 from pipelines.operators import Dedup
 from pipelines.records import Frozen, digest
 from pipelines.schema import ROW_BITS
+from pipelines.sources import held_rows
 from pipelines.storage.base import Store
 from pipelines.storage.commits import Done, attempt_name
 from pipelines.storage.part_files import PartsWriter, read_part, read_parts
@@ -147,7 +148,8 @@ def _shingled(
     """The wanted rows of the shard with their shingles, batch by batch."""
     if not len(rows):
         return
-    for batch in held_rows(task.held, store, task.plan, task.shard):
+    columns = _operator(task).reads()
+    for batch in held_rows(task.held, store, task.plan, task.shard, columns=columns):
         batch = batch.keep(np.isin(batch.rows, rows))
         if batch.num_rows:
             yield batch, *_operator(task).shingles(batch)

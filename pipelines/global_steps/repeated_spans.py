@@ -43,10 +43,11 @@ from pipelines.global_steps.group_keys import (
     read_groups,
     verdict_of,
 )
-from pipelines.job import Held, Plan, held_rows, loaded
+from pipelines.job import Held, Plan, loaded
 from pipelines.operators import SpanDedup
 from pipelines.records import File, Frozen, digest
 from pipelines.schema import ROW_BITS
+from pipelines.sources import held_rows
 from pipelines.storage.base import Store
 from pipelines.storage.commits import Done, attempt_name
 from pipelines.storage.part_files import PartsWriter, read_part, read_parts, write_by
@@ -374,7 +375,8 @@ def _rows_among(task: SpanTask, store: Store, rows: Ints) -> Iterator[Batch]:
     """The shard's rows that stand in `rows` (sorted), in batches."""
     if not len(rows):
         return
-    for batch in held_rows(task.held, store, task.plan, task.shard):
+    columns = task.operator().reads()
+    for batch in held_rows(task.held, store, task.plan, task.shard, columns=columns):
         batch = batch.keep(np.isin(batch.rows, rows))
         if batch.num_rows:
             yield batch

@@ -18,15 +18,22 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pydantic import Field, ValidationError
 
+from pipelines.assets.catalogue import Assets
 from pipelines.batch import Batch
-from pipelines.formats.readers import ShardError, normal_table
 from pipelines.formats.uid_lists import uid_of
-from pipelines.image_text.scores import PREFIX
-from pipelines.operators import PipelineError
-from pipelines.schema import ROW, STRING
+from pipelines.formats.pool import Pool
+from pipelines.formats.readers import ShardError, normal_table, shards_of
+from pipelines.image_text.scores import INDEX, PREFIX
+from pipelines.operators import Fold, PipelineError, Splitter
+from pipelines.pipeline import Pipeline
+from pipelines.records import File, Frozen, sha256_file
+from pipelines.schema import ROW, STRING, row_of
 from pipelines.storage.base import Store
+from pipelines.storage.open import open_store
 
 UID = "uid"
 URL, TEXT, SHA256 = "url", "text", "sha256"
@@ -36,7 +43,43 @@ FEATURES = ("b32_img", "b32_txt", "l14_img", "l14_txt")
 DAMAGED = (pa.ArrowException, OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 """What the libraries raise for bytes that are no parquet or .npz file, or only nearly so."""
 BATCH_ROWS = 64 << 10
+READ_BYTES = 1 << 20  # read ahead of a column: whole chunks would be all of a table in memory
 FEATURE_BATCH_ROWS = 8 << 10  # 12 MB of 768 numbers of 16 bits
+
+
+class Index(Frozen):
+    """Where the scores of a pool are: the file of each table, by the table's sha256."""
+
+    id: str = Field(description="hash of what was asked for: tables, tars, scorer")
+    scorer: str
+    files: dict[str, File]
+
+
+def read_index(assets: Assets, name: str) -> tuple[Index, Path]:
+    """The index of scores of this name, and the folder that it is in."""
+    path = assets.path(f"{name}/{INDEX}")
+    try:
+        return Index.model_validate_json(path.read_bytes()), path.parent
+    except ValidationError:
+        raise PipelineError(f"{path} is not an index of scores; run datacomp score again") from None
+
+
+def score_files(assets: Assets, columns: Sequence[str], sha256: str) -> dict[str, Path]:
+    """The files of the score columns among `columns` for the table with this sha256, checked."""
+    files = {}
+    for column in columns:
+        if not column.startswith(PREFIX):
+            continue
+        index, folder = read_index(assets, column.removeprefix(PREFIX))
+        file = index.files[sha256]
+        path = folder / file.name
+        if not path.is_file() or sha256_file(path) != file.sha256:
+            raise PipelineError(
+                f"{path} is not the file that {folder}/{INDEX} names; copy the whole folder of "
+                "scores, or run datacomp score again"
+            )
+        files[column] = path
+    return files
 
 
 def table_columns(store: Store, name: str) -> list[str]:
@@ -137,10 +180,59 @@ def check_columns(store: Store, name: str, wanted: Sequence[str]) -> None:
             )
 
 
+def is_uid(text: str) -> bool:
+    """Whether a text is a uid: 32 lower-case hexadecimal digits."""
+    return len(text) == 32 and not set(text) - set("0123456789abcdef")
+
+
+def rows_with_uid(store: Store, uid: str) -> Iterator[tuple[int, str | None]]:
+    """The rows of a pool with this uid, with their URLs. Reads the uids of every table."""
+    for number, entry in enumerate(shards_of(store)):
+        columns = [name for name in (UID, URL) if name in table_columns(store, entry.name)]
+        for batch in read_table(store, entry.name, columns, first_row=row_of(number, 0)):
+            for place in np.flatnonzero(pc.equal(batch.column(UID), uid).fill_null(False)).tolist():
+                url = batch.column(URL)[place].as_py() if batch.has(URL) else None
+                yield int(batch.rows[place]), url
+
+
+def check_pipeline(pipeline: Pipeline, pool: Pool) -> None:
+    """PipelineError for steps that cannot run over pairs, and for columns that are not there."""
+    columns = {UID}
+    written: set[str] = set()
+    for step in pipeline.steps:
+        if isinstance(step.operator, Splitter | Fold):
+            raise PipelineError(
+                f"{pipeline.name}: {step.label} is a {step.operator.kind}; a list of uids can be "
+                "made by filters, modifiers, selections and deduplication"
+            )
+        columns |= set(step.operator.reads()) - written
+        written |= set(step.operator.writes())
+    check_columns(open_store(pool.uri), pool.shards[0].name, sorted(columns))
+    for column in sorted(columns):
+        if column.startswith(PREFIX):
+            name = column.removeprefix(PREFIX)
+            index, folder = read_index(pipeline.assets, name)
+            missing = [shard.name for shard in pool.shards if shard.sha256 not in index.files]
+            if missing:
+                raise PipelineError(
+                    f"{pipeline.name}: the scores {name!r} in {folder} were made for another pool "
+                    f"(they have none for {missing[0]}); make them with: datacomp score "
+                    f"--name {name}"
+                )
+
+
 def read_table(
-    store: Store, name: str, columns: Sequence[str], *, scores: Mapping[str, Path] | None = None
+    store: Store,
+    name: str,
+    columns: Sequence[str],
+    *,
+    scores: Mapping[str, Path] | None = None,
+    first_row: int = 0,
+    batch_rows: int = BATCH_ROWS,
 ) -> Iterator[Batch]:
-    """Batches with these columns and `row`, the place in the file. At least one.
+    """Batches with these columns and `row`: the place in the file, counted from `first_row`.
+
+    At least one batch.
 
     `scores` are files with a column for this very table, by what the column is called. ShardError
     names a file that is damaged, or features or scores that are missing or of other length.
@@ -151,19 +243,21 @@ def read_table(
     plain = [c for c in columns if c not in features and c not in scores and c != ROW]
     with store.open(name) as file:
         try:
-            parquet = pq.ParquetFile(file)
+            parquet = pq.ParquetFile(file, buffer_size=READ_BYTES)
             rows = parquet.metadata.num_rows
         except DAMAGED as error:
             raise ShardError(f"{where} is not a parquet file: {error}") from None
         check_pairs(parquet.schema_arrow, where)
         readers: list[_Features | _Scores] = [_Features(store, name, key, rows) for key in features]
         readers += [_Scores(key, scores[key], rows) for key in columns if key in scores]
-        size = FEATURE_BATCH_ROWS if features else BATCH_ROWS
+        size = min(FEATURE_BATCH_ROWS, batch_rows) if features else batch_rows
         first = 0
         try:
             for part in _tables(parquet, plain, size, where):
                 table = part.add_column(
-                    0, ROW, pa.array(np.arange(first, first + part.num_rows, dtype=np.int64))
+                    0,
+                    ROW,
+                    pa.array(np.arange(part.num_rows, dtype=np.int64) + (first_row + first)),
                 )
                 for reader in readers:
                     table = table.append_column(reader.key, reader.take(part.num_rows))

@@ -9,11 +9,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.engine.evidence import Evidence
+from pipelines.engine.run import read_run
+from pipelines.images.pairs import is_uid, rows_with_uid
 from pipelines.records import Frozen, RecordError
 from pipelines.reports.try_document import pool_rows, trace
 from pipelines.schema import PARENT, ROW, URL, number_of, shard_of
 from pipelines.storage.base import Store
 from pipelines.storage.chain import read_chain
+from pipelines.storage.open import open_store
 
 
 class Fate(Frozen):
@@ -31,12 +34,14 @@ class Fate(Frozen):
 
 
 def fates(store: Store, wanted: str) -> list[Fate]:
-    """All rows with this URL, or the row with this identity (a number, or SHARD:NUMBER).
+    """All rows with this URL or uid, or the row with this identity (a number, or SHARD:NUMBER).
 
     Looks into the files of a finished run only: data, rejected, quarantine. Rows that a splitter
     made are found by their parent too.
     """
     row = _row_of(wanted)
+    if is_uid(wanted):
+        return _fates_of_pair(store, wanted)
     found = [*_rejected(store, wanted, row), *_kept(store, wanted, row)]
     found += _set_aside(store, wanted, row)
     found = [_with_evidence(store, fate) for fate in found]
@@ -61,6 +66,18 @@ def _with_evidence(store: Store, fate: Fate) -> Fate:
     if (traced[-1].step, traced[-1].reason) != (fate.step, fate.reason):
         return fate
     return fate.model_copy(update={"evidence": traced[-1].evidence})
+
+
+def _fates_of_pair(store: Store, uid: str) -> list[Fate]:
+    """What happened to every row with this uid; its rows are looked up in the pool's tables."""
+    result = []
+    for row, url in rows_with_uid(open_store(read_run(store).input_uri), uid):
+        rejected = [*_rejected(store, "", row), *_set_aside(store, "", row)]
+        fates_ = [_with_evidence(store, fate) for fate in rejected] or [
+            Fate(row=row, shard=shard_of(row), number=number_of(row), url=url, fate="kept")
+        ]
+        result += [fate.model_copy(update={"url": fate.url or url}) for fate in fates_]
+    return result
 
 
 def _row_of(wanted: str) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ import pytest
 from datacomp.curation.curate import curate
 from pipelines import kernels
 from pipelines.assets.catalogue import AssetError, Assets
+from pipelines.engine.run import read_run, retry
+from pipelines.engine.shard import OperatorFailed
 from pipelines.execution.executors import ProcessMap, map_here
+from pipelines.execution.monitor import ShardsFailed
 from pipelines.formats.pool import open_pool
 from pipelines.formats.readers import ShardError
 from pipelines.formats.uid_subset import bucket_of
@@ -163,14 +167,14 @@ def uids_of(folder: Path) -> list[str]:
 def test_any_number_of_workers_and_parts_writes_the_same_bytes(
     tmp_path: Path, buckets: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from datacomp.curation import curate as module
+    from pipelines.engine import run as module
 
     folder = write_tables(tmp_path / "in")
     pool = open_pool(str(folder))
     steps = [{"picture_size": {}}, share("l14", 0.5)]
     pipeline = Pipeline.from_steps(steps, name="p")
     one = curate(pipeline, pool, out=str(tmp_path / "one"), map_tasks=map_here)
-    monkeypatch.setattr(module, "BUCKET_BYTES", pool.num_bytes // buckets)
+    monkeypatch.setattr(module, "PARTITION_BYTES", 1 + pool.num_bytes // buckets)
     two = curate(pipeline, pool, out=str(tmp_path / "two"), map_tasks=ProcessMap(2))
     assert one.record.id == two.record.id
     assert one.summary.stats == two.summary.stats
@@ -201,13 +205,15 @@ def test_only_columns_that_a_step_reads_are_read(
         asked.append(sorted(columns))
         return plain(store, name, columns, **options)
 
-    monkeypatch.setattr("datacomp.curation.curate.read_table", watched)
+    monkeypatch.setattr("pipelines.sources.read_table", watched)
     folder = write_tables(tmp_path / "in", tables=1)
     steps = [share("l14", 0.5), {"picture_size": {}}]
     out = str(tmp_path / "out")
     curate(Pipeline.from_steps(steps), open_pool(str(folder)), out=out, map_tasks=map_here)
     scores = ["clip_l14_similarity_score", "uid"]
-    assert asked == [scores, ["original_height", "original_width", "uid"]]
+    samples = ["text", "uid"]  # one batch of the table, for the report's rejected rows
+    sizes = ["original_height", "original_width", "uid"]
+    assert asked == [scores, sizes, samples]
 
 
 def test_a_threshold_is_compared_in_the_precision_of_the_column(tmp_path: Path) -> None:
@@ -239,12 +245,12 @@ def test_scores_that_are_missing_go_and_are_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "uid", ["", "abc", "A" * 32, "g" * 32, "0" * 33, None, "\u0660" * 32, "0" * 31 + "\n"]
 )
-def test_what_is_no_uid_is_refused_or_counted(tmp_path: Path, uid: str | None) -> None:
+def test_a_row_without_a_uid_is_refused_or_set_aside(tmp_path: Path, uid: str | None) -> None:
     uids: list[str | None] = [f"{n:032x}" for n in range(500)]
     uids[7] = uid
     folder = write_tables(tmp_path / "in", tables=1, uid=pa.array(uids, STRING))
     pipeline, pool = Pipeline.from_steps([]), open_pool(str(folder))
-    with pytest.raises(PipelineError, match=r"row 7: the uid is .*, expected 32 lower-case"):
+    with pytest.raises(ShardError, match=r"record 8: the uid is (.|\n)*, expected 32 lower-case"):
         curate(pipeline, pool, out=str(tmp_path / "a"), map_tasks=map_here)
     done = curate(pipeline, pool, out=str(tmp_path / "b"), map_tasks=map_here, quarantine=True)
     assert done.record.counts == {"rows_in": 500, "rows_out": 499, "errors": 1}
@@ -253,7 +259,7 @@ def test_what_is_no_uid_is_refused_or_counted(tmp_path: Path, uid: str | None) -
 def test_missing_columns_and_features_are_named(tmp_path: Path) -> None:
     folder = write_tables(tmp_path / "in", tables=1)
     pool = open_pool(str(folder))
-    with pytest.raises(PipelineError, match="no column 'clip_b32_similarity_score'"):
+    with pytest.raises(PipelineError, match=r"no column 'clip_b32_similarity_score'"):
         curate(
             Pipeline.from_steps([{"clip_score": {"arch": "b32", "min_score": 0}}]),
             pool,
@@ -265,7 +271,7 @@ def test_missing_columns_and_features_are_named(tmp_path: Path) -> None:
     pipeline = Pipeline.from_steps([near], assets=Assets(folders=(tmp_path,)))
 
     def refused(match: str) -> None:
-        with pytest.raises((ShardError, PipelineError), match=match):
+        with pytest.raises((ShardError, PipelineError, OperatorFailed), match=match):
             curate(pipeline, pool, out=str(tmp_path / "b"), map_tasks=map_here)
 
     npz = folder / "00.npz"
@@ -282,15 +288,208 @@ def test_missing_columns_and_features_are_named(tmp_path: Path) -> None:
     refused("is missing: a step reads 'l14_img'")
 
 
-def test_steps_over_the_whole_pool_other_than_selections_are_refused(tmp_path: Path) -> None:
+def test_a_splitter_is_refused(tmp_path: Path) -> None:
     folder = write_tables(tmp_path / "in", tables=1)
-    with pytest.raises(PipelineError, match=r"exact_dedup.* is a dedup"):
+    with pytest.raises(PipelineError, match=r"split_lines.* is a splitter"):
         curate(
-            Pipeline.from_steps(["exact_dedup"]),
+            Pipeline.from_steps(["split_lines"]),
             open_pool(str(folder)),
             out=str(tmp_path / "out"),
             map_tasks=map_here,
         )
+
+
+# ---- one engine: what pipelines over documents have, pairs have too
+
+
+def write_captions(folder: Path, tables: list[list[str]], **columns: list[Any]) -> Path:
+    """Tables of pairs with these captions; the uid of row n of table t is t and n in hex."""
+    folder.mkdir()
+    for number, captions in enumerate(tables):
+        rows = range(len(captions))
+        table = {
+            "uid": [f"{number:016x}{row:016x}" for row in rows],
+            "url": [f"http://images.example/{number}/{row}" for row in rows],
+            "text": captions,
+            **{name: values[number] for name, values in columns.items()},
+        }
+        pq.write_table(pa.table(table), folder / f"{number:02d}.parquet")
+    return folder
+
+
+def kept(out: Path) -> list[tuple[int, int]]:
+    """Table and row of the pairs in a list of `write_captions`."""
+    subset = np.load(out / "subset.npy")
+    return [(int(high), int(low)) for high, low in subset.tolist()]
+
+
+def test_captions_are_deduplicated_over_all_tables(tmp_path: Path) -> None:
+    folder = write_captions(tmp_path / "in", [["a cat", "a dog", "a cat"], ["a dog", "a cow"]])
+    out = tmp_path / "out"
+    result = curate(
+        Pipeline.from_steps([{"exact_dedup": {}}]),
+        open_pool(str(folder)),
+        out=str(out),
+        map_tasks=map_here,
+    )
+    assert kept(out) == [(0, 0), (0, 1), (1, 1)]
+    assert result.record.counts["rejected/1/exact_dedup/duplicate"] == 2
+    pairs_ = [pq.read_table(file).to_pylist() for file in sorted(out.glob("duplicates/*.parquet"))]
+    dropped = sorted((one["row"], one["kept_row"]) for part in pairs_ for one in part)
+    assert dropped == [(2, 0), (1 << 32, 1)]
+
+
+def test_near_duplicate_captions_are_found(tmp_path: Path) -> None:
+    long = "one two three four five six seven eight nine ten eleven twelve"
+    folder = write_captions(tmp_path / "in", [[long, "something else"], [f"{long} thirteen"]])
+    out = tmp_path / "out"
+    near = {"minhash_dedup": {"ngram": 2, "bands": 50, "rows": 2, "verify": 0.7}}
+    curate(Pipeline.from_steps([near]), open_pool(str(folder)), out=str(out), map_tasks=map_here)
+    assert kept(out) == [(0, 0), (0, 1)]
+
+
+OPERATORS = """
+from pipelines.operators import Filter, Modifier, because
+import numpy as np
+import pyarrow as pa
+
+
+class Typo(Filter):
+    \"\"\"Gives a reason that it does not declare.\"\"\"
+
+    reasons = ("declared",)
+
+    def reject(self, batch):
+        return because(np.ones(batch.num_rows, bool), "undeclared")
+
+
+class Sneaky(Modifier):
+    \"\"\"Writes a column that it does not declare.\"\"\"
+
+    def modify(self, batch):
+        return {"surprise": pa.nulls(batch.num_rows, pa.int64())}
+
+
+class Raises(Filter):
+    \"\"\"Raises on one caption.\"\"\"
+
+    reasons = ("never",)
+
+    def reject(self, batch):
+        if "bad" in batch.text.to_pylist():
+            raise KeyError("licence")
+        return because(np.zeros(batch.num_rows, bool), "never")
+
+
+class Length(Modifier):
+    \"\"\"Number of characters.\"\"\"
+
+    def writes(self):
+        return {"length": pa.int64()}
+
+    def modify(self, batch):
+        return {"length": pa.array([len(t) for t in batch.text.to_pylist()], pa.int64())}
+
+
+class Short(Filter):
+    \"\"\"Rejects by a column that an earlier pass wrote.\"\"\"
+
+    reasons = ("short",)
+
+    def reads(self):
+        return ("length",)
+
+    def reject(self, batch):
+        return because(batch.column("length").to_numpy() < 3, "short")
+"""
+
+
+def own(tmp_path: Path, *steps: Any, name: str = "own") -> Pipeline:
+    """A pipeline of the operators above."""
+    (tmp_path / "mine.py").write_text(OPERATORS)
+    spec = {"name": name, "steps": list(steps)}
+    (tmp_path / "own.yaml").write_text(json.dumps(spec))  # JSON is YAML
+    return Pipeline.load(tmp_path / "own.yaml")
+
+
+@pytest.mark.parametrize(
+    ("step", "says"),
+    [
+        ("mine.py:Typo", "gave the reasons ['undeclared'], but mine.py:Typo declares only"),
+        ("mine.py:Sneaky", "modify wrote the column 'surprise', but mine.py:Sneaky declares []"),
+        ("mine.py:Raises", "step 1 (mine.py:Raises) on shard 01.parquet, row 1"),
+    ],
+)
+def test_a_broken_operator_is_named_with_table_and_row(
+    tmp_path: Path, step: str, says: str
+) -> None:
+    folder = write_captions(tmp_path / "in", [["a", "b"], ["c", "bad"]])
+    with pytest.raises(OperatorFailed) as error:
+        curate(
+            own(tmp_path, step),
+            open_pool(str(folder)),
+            out=str(tmp_path / "out"),
+            map_tasks=map_here,
+        )
+    assert says in str(error.value)
+
+
+def test_a_row_on_which_an_operator_raises_is_set_aside(tmp_path: Path) -> None:
+    folder = write_captions(tmp_path / "in", [["a", "b"], ["c", "bad"]])
+    out = tmp_path / "out"
+    pipeline = own(tmp_path, "mine.py:Raises")
+    curate(pipeline, open_pool(str(folder)), out=str(out), map_tasks=map_here, quarantine=True)
+    assert kept(out) == [(0, 0), (0, 1), (1, 0)]
+    [aside] = [file.read_text() for file in out.glob("quarantine/*.jsonl")]
+    assert json.loads(aside)["content"]["text"] == "bad"
+
+
+def test_a_column_that_a_step_wrote_reaches_later_passes(tmp_path: Path) -> None:
+    """Select by it ends the pass; the filter behind reads it, and the caption, again."""
+    captions = [["a", "bb", "ccc", "dddd"], ["eeeee", "f"]]
+    folder = write_captions(tmp_path / "in", captions)
+    out = tmp_path / "out"
+    select = {"select": {"by": "length", "total": 5}}
+    pipeline = own(tmp_path, "mine.py:Length", select, "mine.py:Short", "mine.py:Raises")
+    curate(pipeline, open_pool(str(folder)), out=str(out), map_tasks=ProcessMap(2))
+    assert kept(out) == [(0, 2), (0, 3), (1, 0)]
+
+
+def test_a_run_over_pairs_has_status_why_and_report(tmp_path: Path) -> None:
+    from pipelines.reports import run_page
+    from pipelines.reports.why import fates
+    from pipelines.storage.open import open_store
+
+    folder = write_captions(
+        tmp_path / "in", [["a cat on a mat", "a dog in a car"], ["a cat on a mat", "no"]]
+    )
+    out = tmp_path / "out"
+    pipeline = Pipeline.from_steps([{"caption_size": {"min_words": 2}}, "exact_dedup"], name="p")
+    result = curate(pipeline, open_pool(str(folder)), out=str(out), map_tasks=map_here)
+    store = open_store(str(out))
+    [short] = fates(store, f"{1:016x}{1:016x}")
+    assert (short.fate, short.step, short.shard, short.number) == ("rejected", 1, 1, 1)
+    [twin] = fates(store, f"{1:016x}{0:016x}")
+    assert (twin.fate, twin.operator) == ("rejected", "exact_dedup")
+    [first] = fates(store, f"{0:032x}")
+    assert first.fate == "kept"
+    page = run_page.report_html(store, result.record, result.summary)
+    assert "http://images.example/1/1" in page
+    assert read_run(store).num_shards == 2
+
+
+def test_a_run_over_pairs_resumes_from_its_folder(tmp_path: Path) -> None:
+    folder = write_captions(tmp_path / "in", [["a", "b"], ["c", "d"]])
+    damaged = folder / "01.parquet"
+    whole = damaged.read_bytes()
+    pool = open_pool(str(folder))
+    damaged.write_bytes(whole[:40])
+    out = tmp_path / "out"
+    with pytest.raises(ShardsFailed, match=r"01\.parquet"):
+        curate(Pipeline.from_steps([]), pool, out=str(out), map_tasks=map_here, max_failed_shards=1)
+    damaged.write_bytes(whole)
+    retry(str(out))
+    assert kept(out) == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
 def test_damaged_tables_and_features_never_pass(tmp_path: Path) -> None:
@@ -317,7 +516,7 @@ def test_damaged_tables_and_features_never_pass(tmp_path: Path) -> None:
         out = tmp_path / f"out{attempt}"
         try:
             pool = open_pool(str(folder))
-            done = curate(pipeline, pool, out=str(out), map_tasks=map_here, quarantine=True)
+            done = curate(pipeline, pool, out=str(out), map_tasks=map_here)
         except (ShardError, PipelineError) as error:
             outcomes["refused"] += str(folder) in str(error) or "00." in str(error)
             continue

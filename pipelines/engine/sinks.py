@@ -1,0 +1,176 @@
+"""What a pass over a shard writes: a table, the rows still there, scores, keys, or uids.
+
+Each sink takes batches and, at the end, gives stored files by their role. `abandon` leaves nothing
+behind when the shard fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines import kernels
+from pipelines.assets.catalogue import Assets
+from pipelines.batch import Batch
+from pipelines.formats.uid_subset import write_uids
+from pipelines.formats.writers import TableWriter, suffix_of, write_array
+from pipelines.global_steps.group_keys import KeyWriter
+from pipelines.images.pairs import UID
+from pipelines.job import loaded
+from pipelines.operators import Dedup, Select
+from pipelines.pipeline import Step
+from pipelines.records import File
+from pipelines.schema import ROW, number_of
+from pipelines.storage.base import Store
+from pipelines.storage.commits import attempt_name
+
+
+class NoScore(ValueError):
+    """A row without a score, for a Select that needs one of every row."""
+
+
+class Sink(Protocol):
+    """Takes the batches of a shard; `amount` is what a Select counts."""
+
+    def add(self, batch: Batch) -> None: ...
+
+    def close(self) -> Iterator[tuple[str, File]]:
+        """Finish the files; pairs of role and file."""
+        ...
+
+    def abandon(self) -> None: ...
+
+
+class TableSink:
+    """Rows with their columns; `columns` chooses some of them."""
+
+    def __init__(
+        self, store: Store, stem: str, kind: str, *, role: str, columns: Sequence[str] | None
+    ) -> None:
+        self._store, self._kind, self._role, self._columns = store, kind, role, columns
+        self._name = attempt_name(stem, suffix_of(kind))
+        self._writer: TableWriter | None = None
+
+    def add(self, batch: Batch) -> None:
+        table = batch.table if self._columns is None else batch.table.select(self._columns)
+        if self._writer is None:  # the first batch shows the schema
+            self._writer = TableWriter(self._store, self._name, self._kind, table.schema)
+        self._writer.write(table)
+
+    def close(self) -> Iterator[tuple[str, File]]:
+        assert self._writer is not None, "a shard has at least one batch, if an empty one"
+        yield self._role, self._writer.close()
+
+    def abandon(self) -> None:
+        if self._writer is not None:
+            self._writer.abandon()
+
+
+class RowSink:
+    """The identities of the rows that are still there."""
+
+    def __init__(self, store: Store, stem: str) -> None:
+        self._store, self._stem = store, stem
+        self._rows: list[npt.NDArray[np.int64]] = []
+
+    def add(self, batch: Batch) -> None:
+        self._rows.append(batch.rows)
+
+    def close(self) -> Iterator[tuple[str, File]]:
+        name = attempt_name(f"{self._stem}-rows", ".npy")
+        yield "rows", write_array(self._store, name, _joined(self._rows, np.int64))
+
+    def abandon(self) -> None:
+        """Nothing was written yet."""
+
+
+class ScoreSink:
+    """The scores of a Select, and what each row counts for unless rows are counted."""
+
+    def __init__(self, store: Store, stem: str, step: Step, assets: Assets) -> None:
+        self._store, self._stem, self._step, self._assets = store, stem, step, assets
+        self._scores: list[npt.NDArray[np.float64]] = []
+        self._weights: list[npt.NDArray[np.int64]] = []
+        self.amount = 0
+
+    def add(self, batch: Batch) -> None:
+        operator = loaded(self._step, self._assets)
+        assert isinstance(operator, Select)
+        scores = np.asarray(operator.score(batch), dtype=np.float64)
+        if operator.missing == "error" and (missing := np.isnan(scores)).any():
+            row = int(batch.rows[int(np.flatnonzero(missing)[0])])
+            raise NoScore(
+                f"row {number_of(row)}: no score (null or NaN); set missing: drop to let such rows "
+                "go, counted as no_score"
+            )
+        self._scores.append(scores)
+        if operator.of == "rows":
+            self.amount += len(scores)
+            return
+        self._weights.append(operator.weight(batch))
+        self.amount += int(self._weights[-1].sum())
+
+    def close(self) -> Iterator[tuple[str, File]]:
+        name = attempt_name(f"{self._stem}-scores", ".npy")
+        yield "scores", write_array(self._store, name, _joined(self._scores, np.float64))
+        if self._weights:
+            name = attempt_name(f"{self._stem}-weights", ".npy")
+            yield "weights", write_array(self._store, name, _joined(self._weights, np.int64))
+
+    def abandon(self) -> None:
+        """Nothing was written yet."""
+
+
+class KeySink:
+    """The keys of a Dedup, by the part that compares them."""
+
+    def __init__(
+        self, store: Store, stem: str, step: Step, assets: Assets, *, num_partitions: int
+    ) -> None:
+        self._step, self._assets = step, assets
+        self._writer = KeyWriter(store, attempt_name(f"{stem}-keys", ".parts"), num_partitions)
+
+    @property
+    def rank(self) -> str:
+        return self._writer.rank
+
+    def add(self, batch: Batch) -> None:
+        operator = loaded(self._step, self._assets)
+        assert isinstance(operator, Dedup)
+        self._writer.add(operator.keys(batch), batch.rows)
+
+    def close(self) -> Iterator[tuple[str, File]]:
+        yield "keys", self._writer.close()
+
+    def abandon(self) -> None:
+        self._writer.abandon()
+
+
+class UidSink:
+    """The uids of pairs, by their leading bits, to be sorted part by part."""
+
+    def __init__(self, store: Store, stem: str, *, num_buckets: int) -> None:
+        self._store, self._stem, self._buckets = store, stem, num_buckets
+        self._uids: list[tuple[Any, Any]] = []
+
+    def add(self, batch: Batch) -> None:
+        high, low, _ = kernels.uids.parse(batch.column(UID))
+        self._uids.append((high, low))
+
+    def close(self) -> Iterator[tuple[str, File]]:
+        yield "uids", write_uids(self._store, f"{self._stem}-uids", self._uids, self._buckets)
+
+    def abandon(self) -> None:
+        """Nothing was written yet."""
+
+
+def with_rows(columns: Sequence[str]) -> list[str]:
+    """The columns of a table between passes, the identity of rows first."""
+    return [ROW, *(name for name in columns if name != ROW)]
+
+
+def _joined(parts: Sequence[npt.NDArray[Any]], dtype: type) -> npt.NDArray[Any]:
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=dtype)
