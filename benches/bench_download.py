@@ -42,10 +42,10 @@ ROUNDS = 3
 
 OURS = """
 import sys
-from datacomp.download import DownloadOptions, download
-from datacomp.fetching import FetchOptions
-from datacomp.pool import open_pairs
-from pipelines.executors import map_here
+from pipelines.images.download import DownloadOptions, download
+from pipelines.images.fetch import FetchOptions
+from datacomp.pool.pool import open_pairs
+from pipelines.execution.executors import map_here
 if __name__ == "__main__":
     fetch = FetchOptions(allow=(sys.argv[3],), connections=128)
     record = download(open_pairs(sys.argv[1]), out=sys.argv[2], map_tasks=map_here,

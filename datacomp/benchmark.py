@@ -1,114 +1,123 @@
-"""The stages of DataComp that the leaderboard's round calls; the entry point of this benchmark.
-
-Each function imports its module when it is called, so that `--help` and reading the rules load
-neither torch nor open_clip.
-"""
+"""DataComp as the stages of a round: pools of image-text pairs, CLIP models, zero-shot tasks."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from datacomp.extra import image_extra
+from datacomp.options import PackOptions, TrainOptions
+from leaderboard.benchmark import Progress, StageOptions, Stages
 
 if TYPE_CHECKING:
     import typer
 
     from datacomp.recipe import Recipe
-    from pipelines.assets.catalogue import Assets
-    from pipelines.engine.run import Result
+    from evals.models import ImageTextModel
     from pipelines.execution.executors import MapTasks
     from pipelines.formats.pool import Pool
-    from pipelines.pipeline import Pipeline
     from pipelines.records import ModelRecord, PackedRecord
 
 
-def open_pool(scale: str, *, workspace: str, map_tasks: MapTasks) -> Pool:
-    """The pool of a scale, fetched or built below `workspace` when it is not there yet."""
-    from datacomp.pool import pool
+class DataComp(Stages["Recipe"]):
+    """DataComp (Gadre et al. 2023)."""
 
-    return pool.open_scale(scale, workspace=workspace, map_tasks=map_tasks)
+    name = "datacomp"
+    pack_options = PackOptions
+    train_options = TrainOptions
 
+    def build_pool(self, scale: str, place: str, *, map_tasks: MapTasks) -> None:
+        from datacomp.pool import pool
 
-def assets(scale: str, *, workspace: str) -> Assets:
-    """Where the pipelines of a scale find the files they need."""
-    from datacomp.pool import pool
+        pool.build_tiny(Path(place), map_tasks=map_tasks)
 
-    return pool.assets(scale, workspace=workspace)
+    def open_tables(self, place: str) -> Pool:
+        """The tables of pairs; those beside the tars are about the download."""
+        from datacomp.pool import pool
 
+        return pool.open_pairs(place)
 
-def eval_data(scale: str, *, workspace: str) -> str:
-    """The folder with the evaluation data of a scale."""
-    from datacomp.pool import pool
+    def recipe(self, name: str) -> Recipe:
+        from datacomp.recipe import load_recipe
 
-    return pool.eval_data(scale, workspace=workspace)
+        return load_recipe(name)
 
+    def num_steps(self, recipe: Recipe) -> int:
+        from datacomp.recipe import num_steps
 
-def curate(
-    pipeline: Pipeline, pool: Pool, *, out: str, map_tasks: MapTasks, quarantine: bool = False
-) -> Result:
-    """Run a pipeline over the pool's tables, to a sorted list of uids."""
-    from datacomp.curation import curate as curation
+        return num_steps(recipe)
 
-    return curation.curate(pipeline, pool, out=out, map_tasks=map_tasks, quarantine=quarantine)
+    def budget(self, recipe: Recipe) -> int:
+        """Samples of one training run, repeats counted."""
+        from datacomp.recipe import samples_seen
 
+        return samples_seen(recipe)
 
-def recipe(name: str) -> Recipe:
-    """The frozen recipe of a scale, or an experimental one from a YAML file."""
-    from datacomp.recipe import load_recipe
+    def pack(
+        self,
+        dataset: str,
+        recipe: Recipe,
+        *,
+        out: str,
+        map_tasks: MapTasks,
+        options: StageOptions | None = None,
+    ) -> PackedRecord:
+        """Copy the samples of a dataset's list from the pool's tars into training shards."""
+        from datacomp.packing import pack
 
-    return load_recipe(name)
+        chosen = options or PackOptions()
+        assert isinstance(chosen, PackOptions)
+        return pack.pack_dataset(
+            dataset, recipe=recipe, out=out, map_tasks=map_tasks, tars=chosen.tars
+        )
 
+    def train(
+        self,
+        packed: str,
+        recipe: Recipe,
+        *,
+        seed: int,
+        out: str,
+        num_threads: int = 1,
+        progress: Progress | None = None,
+        options: StageOptions | None = None,
+    ) -> ModelRecord:
+        chosen = options or TrainOptions()
+        assert isinstance(chosen, TrainOptions)
+        with image_extra():
+            from datacomp.training.train import train
 
-def num_steps(recipe: Recipe) -> int:
-    """Optimizer steps of one training."""
-    from datacomp.recipe import num_steps as steps
+            return train(
+                packed,
+                recipe=recipe,
+                seed=seed,
+                out=out,
+                num_threads=num_threads,
+                progress=progress,
+                max_batch=chosen.max_batch,
+                loader_workers=chosen.loader_workers,
+                compiled=chosen.compile,
+            )
 
-    return steps(recipe)
+    def progress(self, recipe: Recipe) -> Progress | None:
+        from pipelines.execution.progress import console, say
 
+        return None if console.is_terminal else say
 
-def budget(recipe: Recipe) -> int:
-    """Samples of one training, repeats counted."""
-    from datacomp.recipe import samples_seen
+    def load(self, model: str, *, device: str | None = None) -> ImageTextModel:
+        with image_extra():
+            from datacomp import eval_model
 
-    return samples_seen(recipe)
+            return eval_model.load(model, device=device)
 
+    def check_training(self, packed: PackedRecord, model: ModelRecord, recipe: Recipe) -> list[str]:
+        from datacomp.recipe import training_faults
 
-def pack(
-    dataset: str, recipe: Recipe, *, out: str, map_tasks: MapTasks, **options: Any
-) -> PackedRecord:
-    """Copy the samples of a dataset's list from the pool's tars into training shards."""
-    from datacomp.packing import pack
+        return training_faults(packed, model, recipe)
 
-    return pack.pack_dataset(dataset, recipe=recipe, out=out, map_tasks=map_tasks, **options)
+    def commands(self) -> typer.Typer:
+        from datacomp.commands import app
+        from datacomp.pool_commands import app as pools
 
-
-def train(packed: str, recipe: Recipe, *, seed: int, out: str, **options: Any) -> ModelRecord:
-    """Train one model under the recipe."""
-    from datacomp.training import train as training
-
-    with image_extra():
-        return training.train(packed, recipe=recipe, seed=seed, out=out, **options)
-
-
-def load(model: str, **options: Any) -> Any:
-    """A trained model behind the protocol of evals for pictures and texts."""
-    with image_extra():
-        from datacomp import eval_model
-
-        return eval_model.load(model, **options)
-
-
-def check_training(packed: PackedRecord, model: ModelRecord, recipe: Recipe) -> list[str]:
-    """The broken rules of packing and training, for the judge."""
-    from datacomp.recipe import training_faults
-
-    return training_faults(packed, model, recipe)
-
-
-def commands() -> typer.Typer:
-    """This benchmark's own commands, and its own forms of stages."""
-    from datacomp.commands import app
-    from datacomp.pool_commands import app as pools
-
-    app.registered_commands += pools.registered_commands
-    return app
+        app.registered_commands += pools.registered_commands
+        return app

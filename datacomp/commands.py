@@ -5,26 +5,15 @@ Under torchrun and Slurm every process runs `datacomp train`; only the first one
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from leaderboard.rounds.commands import (
-    CORES,
-    RUNS,
-    Cluster,
-    Processes,
-    RecipeFile,
-    Workspace,
-    absolute,
-    show_record,
-    train_where,
-)
+from datacomp.options import PackOptions
+from leaderboard.rounds.commands import pack_command, show_record
+from leaderboard.rounds.options import CORES, RUNS, Cluster, Processes, RecipeFile, Workspace
 from pipelines.console import (
-    AssetFolders,
     Json,
     Workers,
     out,
@@ -33,13 +22,11 @@ from pipelines.console import (
 )
 from pipelines.errors import PackError
 from pipelines.execution.choose import executor
-from pipelines.execution.progress import console, say, step
+from pipelines.execution.progress import say
 from pipelines.operators import PipelineError
 
 if TYPE_CHECKING:
-    from pipelines.engine.run import Result
-    from pipelines.pipeline import Pipeline
-    from pipelines.records import ScoresRecord
+    pass
 
 BASELINES = Path(__file__).parent / "baselines"
 SHARD_SIZE, GROUP_SHARDS = 10_000, 64  # as of datacomp.shards, which is imported when it is needed
@@ -50,110 +37,6 @@ Scale = Annotated[str, typer.Option(help="The scale, as in the rule book.")]
 
 
 # ---- curate
-
-
-@app.command("curate")
-def curate(
-    config: Annotated[
-        str | None, typer.Argument(help="A pipeline's YAML file, or a baseline's name.")
-    ] = None,
-    pipeline: Annotated[
-        str | None, typer.Option(help="The same as the argument, as other benchmarks have it.")
-    ] = None,
-    scale: Annotated[
-        str | None, typer.Option(help="Curate the pool of this scale, into the workspace.")
-    ] = None,
-    pool: Annotated[
-        str | None, typer.Option(help="Or: folder or prefix of a pool's parquet files.")
-    ] = None,
-    out_uri: Annotated[
-        str | None, typer.Option("--out", help="With --pool: where the list of uids goes.")
-    ] = None,
-    workspace: Workspace = RUNS,
-    assets: AssetFolders = None,
-    workers: Workers = 1,
-    cluster: Cluster = None,
-    quarantine: Annotated[
-        bool, typer.Option("--quarantine", help="Leave out rows whose uid is none, and count them.")
-    ] = False,
-    json: Json = False,
-) -> None:
-    """Run a pipeline over a pool's tables; writes the sorted list of the uids that stay."""
-    name = config or pipeline
-    if name is None or (config and pipeline):
-        raise PipelineError("name one pipeline: a .yaml file or a baseline")
-    if (scale is None) == (pool is None):
-        raise PipelineError("say which pool: either --scale, or --pool with --out")
-    map_tasks = executor(workers, cluster=cluster)
-    if scale is not None:
-        from leaderboard.rounds import round as stages
-        from leaderboard.rounds.workspace import open_round
-        from pipelines.engine.run import read_summary
-
-        current = open_round("datacomp", scale, workspace=workspace, map_tasks=map_tasks)
-        made = stages.curate(current, stages.find_pipeline(current, name), quarantine=quarantine)
-        _show_curated(made.dataset, made.record, read_summary(made.dataset), json=json)
-        return
-    if out_uri is None:
-        raise PipelineError("--pool needs --out: where the list of uids goes")
-    result = _curate_pool(name, str(pool), out_uri, map_tasks, assets, quarantine=quarantine)
-    if result.skipped:
-        say(f"{out_uri}: this run is already done")
-    _show_curated(out_uri, result.record, result.summary, json=json)
-
-
-def _curate_pool(
-    name: str,
-    pool: str,
-    out_uri: str,
-    map_tasks: Any,
-    assets: list[str] | None,
-    *,
-    quarantine: bool,
-) -> Result:
-    from datacomp.curation.curate import curate as curate_pool
-    from datacomp.pool.pool import open_pairs
-    from pipelines.reports import run_page
-    from pipelines.storage.open import open_store
-
-    result = curate_pool(
-        find(name, assets),
-        open_pairs(pool),
-        out=out_uri,
-        map_tasks=map_tasks,
-        quarantine=quarantine,
-    )
-    run_page.write(open_store(out_uri), result)
-    return result
-
-
-def _show_curated(folder: str, record: Any, summary: Any, *, json: bool) -> None:
-    from pipelines.formats.uid_subset import SUBSET_FILE
-    from pipelines.reports import funnel
-
-    if json:
-        show_json({"folder": folder, "record": record, "summary": summary})
-        return
-    out(funnel.funnel_text(summary))
-    kept, read = record.counts["rows_out"], record.counts["rows_in"]
-    out(f"\ndataset {record.id}: {kept:,} of {read:,} pairs, in {folder}/{SUBSET_FILE}")
-
-
-def find(name: str, assets: list[str] | None = None) -> Pipeline:
-    """A pipeline by file, or a baseline by name. PipelineError lists the baselines there are."""
-    from pipelines.assets.catalogue import Assets
-    from pipelines.pipeline import Pipeline
-
-    folders = Assets(folders=tuple(Path(folder) for folder in assets or ()))
-    path = Path(name)
-    if path.suffix not in (".yaml", ".yml"):
-        path = BASELINES / f"{name}.yaml"
-        if not path.is_file():
-            known = ", ".join(sorted(file.stem for file in BASELINES.glob("*.yaml")))
-            raise PipelineError(
-                f"there is no baseline {name!r}; give a .yaml file or one of: {known}"
-            )
-    return Pipeline.load(path, assets=folders)
 
 
 @app.command("kmeans")
@@ -247,22 +130,23 @@ def pack(
 
     With --scale and --dataset the shards get a record, and can be trained on and submitted.
     """
-    from datacomp.packing import pack
-    from datacomp.recipe import load_recipe
     from pipelines.images import reshard
     from pipelines.images.faces import FaceOptions
 
-    map_tasks = executor(workers, cluster=cluster)
     if scale is not None and dataset is not None and subset is None:
-        pack.pack_dataset(
-            dataset,
-            recipe=load_recipe(recipe or scale),
-            out=out_uri,
-            map_tasks=map_tasks,
-            tars=tars,
+        pack_command(
+            benchmark="datacomp",
+            scale=scale,
+            dataset=dataset,
+            packed=out_uri,
+            options=PackOptions(tars=tars),
+            workers=workers,
+            cluster=cluster,
+            recipe=recipe,
+            json=json,
         )
-        show_record(out_uri, json=json)
         return
+    map_tasks = executor(workers, cluster=cluster)
     if subset is None or tars is None or dataset is not None:
         raise PackError("give either --scale with --dataset, or --input with --subset")
     if (blur_map is None) == (apply_blur or inject_faces):
@@ -322,72 +206,6 @@ def register_shards(
 # ---- train
 
 
-@app.command("train")
-def train(
-    scale: Scale,
-    data: Annotated[str, typer.Option("--data", "--packed", help="A folder of packed shards.")],
-    model: Annotated[str, typer.Option("--out", help="Where the model goes.")],
-    seed: Annotated[int | None, typer.Option(help="One of the recipe's seeds.")] = None,
-    threads: Annotated[
-        int, typer.Option(min=1, help="Processor threads of one process without a GPU.")
-    ] = 1,
-    max_batch: Annotated[
-        int | None,
-        typer.Option(min=1, help="Samples that one GPU holds; the batch is computed in parts."),
-    ] = None,
-    loader_workers: Annotated[
-        int | None, typer.Option(min=0, help="Loader processes of one GPU; default: the recipe's.")
-    ] = None,
-    compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the model with torch.compile.")
-    ] = False,
-    cluster: Annotated[
-        str | None,
-        typer.Option(help="Train with Ray: `local` or an address; all nodes must see --out."),
-    ] = None,
-    gpus: Annotated[
-        int | None, typer.Option(min=1, help="GPUs of the cluster, one process each.")
-    ] = None,
-    processes: Annotated[
-        int | None, typer.Option(min=1, help="Processes of the cluster, without GPUs.")
-    ] = None,
-    recipe: RecipeFile = None,
-    json: Json = False,
-) -> None:
-    """Train CLIP under the frozen recipe of a scale; run again to go on after a stop.
-
-    On several GPUs of this machine: torchrun --standalone --nproc-per-node 8 -m datacomp train ...
-    """
-    from datacomp.recipe import load_recipe, process_of
-    from leaderboard.rounds import training
-
-    chosen = load_recipe(recipe or scale)
-    first = chosen.seeds[0] if seed is None else seed
-    training.check_seeds_of(chosen, [first])
-    task = training.TrainTask(
-        benchmark="datacomp",
-        recipe=absolute(recipe) if recipe else scale,
-        packed=absolute(data),
-        seed=first,
-        out=absolute(model),
-        num_threads=threads,
-    )
-    run = partial(
-        training.run_training, max_batch=max_batch, loader_workers=loader_workers, compiled=compiled
-    )
-    told = train_where(
-        task,
-        run,
-        cluster=cluster,
-        gpus=gpus,
-        processes=processes,
-        rank=process_of()[0],
-        progress=_progress(),
-    )
-    if told:
-        show_record(model, json=json)
-
-
 @app.command("train-scorer")
 def train_scorer(
     scale: Scale,
@@ -414,87 +232,7 @@ def train_scorer(
     out(f"scores {record.id} ({tiny_clip.NAME}): {counts['scored']:,} of {counts['rows']:,} pairs")
 
 
-def _progress() -> Callable[[str], None] | None:
-    """Lines for a log file; on a terminal there is a bar instead."""
-    return None if console.is_terminal else say
-
-
 # ---- evaluate
-
-
-@app.command("evaluate")
-def evaluate(
-    model: Annotated[
-        str, typer.Argument(help="A trained model's folder, or one of open_clip: NAME/WEIGHTS.")
-    ],
-    scores: Annotated[str, typer.Option("--out", help="Where the scores go.")],
-    scale: Annotated[
-        str | None, typer.Option(help="Use this scale's suite, and its evaluation data.")
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="Folder or URI of datasets in the published layout, or `hub`."),
-    ] = None,
-    suite: Annotated[
-        str | None, typer.Option(help="Another suite, as `datacomp/full` or a .yaml file.")
-    ] = None,
-    workspace: Workspace = RUNS,
-    workers: Annotated[
-        int, typer.Option(min=1, help="Processes; each takes datasets, and a GPU in turn.")
-    ] = 1,
-    cluster: Cluster = None,
-    json: Json = False,
-) -> None:
-    """Measure a model with the suite of a scale; run again to do only what is missing.
-
-    Writes predictions of every picture, features, and `eval_results.jsonl` as the reference does.
-    """
-    from datacomp.extra import image_extra
-    from datacomp.pool import pool
-    from evals.run import run as run_suite
-    from leaderboard.rounds import round as stages
-    from leaderboard.rounds.workspace import open_round
-    from pipelines.storage.chain import RECORD, read_chain, write_chain
-    from pipelines.storage.open import open_store
-
-    if scale is None and (suite is None or data is None):
-        raise PipelineError("give --scale, or --suite with --data")
-    map_tasks = executor(workers, cluster=cluster)
-    if scale is not None:
-        current = open_round("datacomp", scale, workspace=workspace, map_tasks=map_tasks)
-        suite = suite or stages.suite_name(current)
-        data = data or pool.eval_data(scale, workspace=workspace)
-    with image_extra():
-        from datacomp.eval_model import load
-    with step("evaluate", unit="") as bar:
-        record = run_suite(
-            load(model), suite=str(suite), data=str(data), out=scores, map_tasks=map_tasks
-        )
-        bar.note(f"{record.counts['questions']:,} pictures and texts")
-    source = open_store(model)
-    if source.exists(RECORD):
-        write_chain(open_store(scores), read_chain(source))
-    if json:
-        show_json(record)
-        return
-    out(aggregates_text(record))
-
-
-def aggregates_text(record: ScoresRecord) -> str:
-    """The scores of datasets, then the means over them, with standard errors."""
-    rows: list[tuple[object, ...]] = [
-        (one.task, one.metric, round(one.value, 4), _rounded(one.stderr), one.num_items)
-        for one in record.results.tasks
-    ]
-    rows += [
-        (name.upper(), one.metric, round(one.value, 4), _rounded(one.stderr), one.num_items)
-        for name, one in record.results.aggregates.items()
-    ]
-    return table(rows, header=("dataset", "metric", "value", "stderr", "items"))
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
 
 
 # ---- plan

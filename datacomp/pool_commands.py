@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from leaderboard.rounds.commands import CORES, RUNS, Cluster, Processes, Workspace
+from leaderboard.rounds.options import CORES, RUNS, Cluster, Processes, Workspace
 from pipelines.console import Json, out, show_json, table
 from pipelines.errors import PoolError
 from pipelines.execution.choose import executor

@@ -1,95 +1,121 @@
-"""The stages of DCLM that the leaderboard's round calls; the entry point of this benchmark.
-
-Each function imports its module when it is called, so that `--help` and reading the rules load
-neither torch nor a tokenizer.
-"""
+"""DCLM as the stages of a round: text pools, OpenLM models, log-likelihood tasks."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dclm.options import PackOptions, TrainOptions
+from leaderboard.benchmark import Progress, StageOptions, Stages
 
 if TYPE_CHECKING:
     import typer
 
     from dclm.recipe import Recipe
+    from evals.models import LanguageModel
     from pipelines.assets.catalogue import Assets
     from pipelines.execution.executors import MapTasks
-    from pipelines.formats.pool import Pool
     from pipelines.records import ModelRecord, PackedRecord
 
 
-def open_pool(scale: str, *, workspace: str, map_tasks: MapTasks) -> Pool:
-    """The pool of a scale, fetched or built below `workspace` when it is not there yet."""
-    from dclm.pool import pool
+class DCLM(Stages["Recipe"]):
+    """DataComp for language models (Li et al. 2024)."""
 
-    return pool.open_scale(scale, workspace=workspace, map_tasks=map_tasks)
+    name = "dclm"
+    pack_options = PackOptions
+    train_options = TrainOptions
 
+    def build_pool(self, scale: str, place: str, *, map_tasks: MapTasks) -> None:
+        from dclm.pool import pool
 
-def assets(scale: str, *, workspace: str) -> Assets:
-    """Where the pipelines of a scale find the files they need."""
-    from dclm.pool import pool
+        pool.build_tiny(Path(place), map_tasks=map_tasks)
 
-    return pool.assets(scale, workspace=workspace)
+    def assets(self, scale: str, *, workspace: str) -> Assets:
+        """Files for pipelines: trained here, brought by the pool, shipped with the package."""
+        from pipelines.assets.catalogue import Assets
 
+        sources = Path(self.folder(scale, workspace=workspace)) / "sources"
+        return Assets(folders=(Path(workspace) / "assets", sources, self.package / "assets"))
 
-def recipe(name: str) -> Recipe:
-    """The frozen recipe of a scale, or an experimental one from a YAML file."""
-    from dclm.recipe import load_recipe
+    def recipe(self, name: str) -> Recipe:
+        from dclm.recipe import load_recipe
 
-    return load_recipe(name)
+        return load_recipe(name)
 
+    def num_steps(self, recipe: Recipe) -> int:
+        from dclm.recipe import num_steps
 
-def num_steps(recipe: Recipe) -> int:
-    """Optimizer steps of one training."""
-    from dclm.recipe import num_steps as steps
+        return num_steps(recipe)
 
-    return steps(recipe)
+    def budget(self, recipe: Recipe) -> int:
+        """Tokens of one training run."""
+        return recipe.tokens
 
+    def pack(
+        self,
+        dataset: str,
+        recipe: Recipe,
+        *,
+        out: str,
+        map_tasks: MapTasks,
+        options: StageOptions | None = None,
+    ) -> PackedRecord:
+        """Tokenize, shuffle and cut a dataset into training sequences."""
+        from dclm.packing import pack
 
-def budget(recipe: Recipe) -> int:
-    """Tokens of one training."""
-    return recipe.tokens
+        chosen = options or PackOptions()
+        assert isinstance(chosen, PackOptions)
+        return pack.pack(
+            dataset,
+            recipe=recipe,
+            out=out,
+            map_tasks=map_tasks,
+            layout=chosen.layout,
+            mode=chosen.mode,
+        )
 
+    def train(
+        self,
+        packed: str,
+        recipe: Recipe,
+        *,
+        seed: int,
+        out: str,
+        num_threads: int = 1,
+        progress: Progress | None = None,
+        options: StageOptions | None = None,
+    ) -> ModelRecord:
+        from dclm.training.train import train
 
-def pack(
-    dataset: str, recipe: Recipe, *, out: str, map_tasks: MapTasks, **options: Any
-) -> PackedRecord:
-    """Tokenize, shuffle and cut a dataset into training sequences."""
-    from dclm.packing import pack
+        chosen = options or TrainOptions()
+        assert isinstance(chosen, TrainOptions)
+        return train(
+            packed,
+            recipe=recipe,
+            seed=seed,
+            out=out,
+            num_threads=num_threads,
+            progress=progress,
+            wandb=chosen.wandb,
+        )
 
-    return pack.pack(dataset, recipe=recipe, out=out, map_tasks=map_tasks, **options)
+    def progress(self, recipe: Recipe) -> Progress | None:
+        from dclm.training.log_lines import log_lines
 
+        return log_lines(recipe)
 
-def train(packed: str, recipe: Recipe, *, seed: int, out: str, **options: Any) -> ModelRecord:
-    """Train one model under the recipe."""
-    from dclm.training import train as training
+    def load(self, model: str, *, device: str | None = None) -> LanguageModel:
+        from dclm import eval_model
 
-    return training.train(packed, recipe=recipe, seed=seed, out=out, **options)
+        return eval_model.load(model, device=device)
 
+    def check_training(self, packed: PackedRecord, model: ModelRecord, recipe: Recipe) -> list[str]:
+        """Mode, tokenizer and budget."""
+        from dclm.recipe import budget_faults
 
-def load(model: str, **options: Any) -> Any:
-    """A trained model behind the language-model protocol of evals; options as of scoring.load."""
-    from dclm import eval_model
+        return budget_faults(packed, model, recipe)
 
-    return eval_model.load(model, **options)
+    def commands(self) -> typer.Typer:
+        from dclm.commands import app
 
-
-def eval_data(scale: str, *, workspace: str) -> str:
-    """The folder with the evaluation data of a scale."""
-    from dclm.pool import pool
-
-    return pool.eval_data(scale, workspace=workspace)
-
-
-def commands() -> typer.Typer:
-    """This benchmark's own commands."""
-    from dclm.commands import app
-
-    return app
-
-
-def check_training(packed: PackedRecord, model: ModelRecord, recipe: Recipe) -> list[str]:
-    """The broken rules of packing and training, for the judge: mode, tokenizer, budget."""
-    from dclm.recipe import budget_faults
-
-    return budget_faults(packed, model, recipe)
+        return app

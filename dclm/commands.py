@@ -6,26 +6,13 @@ Under torchrun every process runs `dclm train`; only the first one prints.
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from leaderboard.rounds.commands import (
-    CORES,
-    RUNS,
-    Cluster,
-    Processes,
-    RecipeFile,
-    Workspace,
-    absolute,
-    show_pool,
-    show_record,
-    train_where,
-)
+from leaderboard.rounds.commands import show_pool, show_record
+from leaderboard.rounds.options import CORES, RUNS, Cluster, Processes, RecipeFile, Workspace
 from pipelines.assets.catalogue import asset_files
 from pipelines.console import (
     AssetFolders,
@@ -35,17 +22,15 @@ from pipelines.console import (
     table,
 )
 from pipelines.execution.choose import executor
-from pipelines.execution.progress import console, say
+from pipelines.execution.progress import say
 from pipelines.operators import PipelineError
 
 if TYPE_CHECKING:
     from dclm.plan import Plan
     from dclm.pool.remote_pool import Cost
-    from dclm.recipe import Recipe
 
 Scale = Annotated[str, typer.Option(help="The scale, whose recipe has the same name.")]
 
-LINE_SECONDS = 60.0  # between lines of progress where there is no terminal
 
 app = typer.Typer()
 
@@ -103,41 +88,6 @@ def train_quality(
     if tested:
         rows = [(one.name, one.num_documents, one.classifier, one.length) for one in tested]
         out(table(rows, header=("labels", "documents", "AUC", "AUC of length alone")))
-
-
-@app.command("pack")
-def pack(
-    scale: Scale,
-    dataset: Annotated[str, typer.Option(help="A dataset's folder.")],
-    packed: Annotated[str, typer.Option("--out", help="Where the packed data goes.")],
-    layout: Annotated[
-        Literal["npy", "open_lm"], typer.Option(help="Arrays, or the tars that open_lm reads.")
-    ] = "npy",
-    mode: Annotated[
-        Literal["lossless", "reference"],
-        typer.Option(help="`reference` packs as DCLM's tokshuf does; it cannot be submitted."),
-    ] = "lossless",
-    workers: Processes = CORES,
-    cluster: Cluster = None,
-    recipe: RecipeFile = None,
-    json: Json = False,
-) -> None:
-    """Turn a dataset into the training data of a scale's recipe."""
-    from dclm.packing import pack
-    from dclm.recipe import load_recipe
-    from pipelines.storage.chain import read_chain, write_chain
-    from pipelines.storage.open import open_store
-
-    pack.pack(
-        dataset,
-        recipe=load_recipe(recipe or scale),
-        out=packed,
-        map_tasks=executor(workers, cluster=cluster),
-        mode=mode,
-        layout=layout,
-    )
-    write_chain(open_store(packed), read_chain(open_store(dataset)))
-    show_record(packed, json=json)
 
 
 @app.command("pool")
@@ -385,59 +335,6 @@ def plan(
         say(f"note: {warning}")
 
 
-@app.command("train")
-def train(
-    scale: Scale,
-    packed: Annotated[str, typer.Option(help="A folder of packed data.")],
-    model: Annotated[str, typer.Option("--out", help="Where the model goes.")],
-    seed: Annotated[int | None, typer.Option(help="One of the recipe's seeds.")] = None,
-    threads: Annotated[
-        int, typer.Option(min=1, help="Processor threads of one process; other sums round apart.")
-    ] = 1,
-    cluster: Annotated[
-        str | None,
-        typer.Option(help="Train with Ray: `local` or an address; all nodes must see --out."),
-    ] = None,
-    gpus: Annotated[
-        int | None, typer.Option(min=1, help="GPUs of the cluster, one process each.")
-    ] = None,
-    processes: Annotated[
-        int | None, typer.Option(min=1, help="Processes of the cluster, without GPUs.")
-    ] = None,
-    wandb: Annotated[str | None, typer.Option(help="Project of Weights & Biases.")] = None,
-    recipe: RecipeFile = None,
-    json: Json = False,
-) -> None:
-    """Train one model under the frozen recipe of a scale; run again to go on after a stop.
-
-    On several GPUs of this machine: torchrun --standalone --nproc-per-node 8 -m dclm train ...
-    """
-    from dclm.recipe import load_recipe
-    from leaderboard.rounds import training
-
-    chosen = load_recipe(recipe or scale)
-    task = training.TrainTask(
-        benchmark="dclm",
-        recipe=absolute(recipe) if recipe else scale,
-        packed=absolute(packed),
-        seed=chosen.seeds[0] if seed is None else seed,
-        out=absolute(model),
-        num_threads=threads,
-    )
-    run = partial(training.run_training, wandb=wandb)
-    told = train_where(
-        task,
-        run,
-        cluster=cluster,
-        gpus=gpus,
-        processes=processes,
-        rank=int(os.environ.get("RANK", "0")),
-        progress=_progress(chosen),
-    )
-    if told:
-        show_record(model, json=json)
-
-
 @app.command("export")
 def export(
     model: Annotated[str, typer.Argument(help="A trained model's folder.")],
@@ -455,26 +352,6 @@ def export(
         show_json({"folder": folder, "files": names})
     else:
         out(f"{model} for {to} in {folder}: {', '.join(names)}")
-
-
-def _progress(recipe: Recipe) -> Callable[[int, int, float, float], None] | None:
-    """Lines for a log file; on a terminal there is a bar instead."""
-    if console.is_terminal:
-        return None
-    last = time.monotonic()
-
-    def progress(step: int, total: int, loss: float, tokens_per_second: float) -> None:
-        nonlocal last
-        if time.monotonic() - last < LINE_SECONDS:
-            return
-        from dclm.plan import progress_line
-        from dclm.training.parallel import peak_flops
-
-        last = time.monotonic()
-        peak = peak_flops()
-        say(progress_line(recipe, step, total, loss, tokens_per_second, peak_flops=peak))
-
-    return progress
 
 
 def _plan_text(made: Plan, memory_bytes: float) -> str:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from evals.metrics import bootstrap, score_of, standard_error
 from evals.run import RECORD, read_log, task_seed
 from evals.tasks import EvalError, Task, kind_of, load_task
+from pipelines.console import table
 from pipelines.records import Frozen, RecordError, ScoresRecord, TaskScore, parse_record
 from pipelines.storage.base import Store
 from pipelines.storage.open import open_store
@@ -148,3 +149,20 @@ def describe(entry: Mapping[str, Any], task: Task, text: str, options: tuple[str
             lines.append("* chosen, + right; lower loss is chosen")
     lines.append("right" if entry["correct"] else "wrong")
     return "\n".join(lines)
+
+
+def scores_text(record: ScoresRecord) -> str:
+    """The score of each task, then the aggregates over them, with standard errors."""
+    rows: list[tuple[object, ...]] = [
+        (one.task, one.metric, round(one.value, 4), _rounded(one.stderr), one.num_items)
+        for one in record.results.tasks
+    ]
+    rows += [
+        (name.upper(), one.metric, round(one.value, 4), _rounded(one.stderr), one.num_items)
+        for name, one in record.results.aggregates.items()
+    ]
+    return table(rows, header=("task", "metric", "value", "stderr", "items"))
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

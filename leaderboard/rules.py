@@ -174,9 +174,3 @@ def is_baseline(name: str, baseline: str, pipeline: Mapping[str, JSON]) -> bool:
         for (_, mine), (_, theirs) in zip(found, expected, strict=True)
         for key, value in theirs.items()
     )
-
-
-def load_package(name: str) -> ModuleType:
-    """The benchmark's stages: open_pool, recipe, pack, train, load, commands and the others."""
-    folder(name)
-    return importlib.import_module(packages()[name])

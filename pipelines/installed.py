@@ -15,7 +15,7 @@ GROUP = "curation_bench.benchmarks"
 
 @cache
 def packages() -> dict[str, str]:
-    """The installed benchmarks: name to the module of their stages, inside their package."""
+    """The installed benchmarks: name to `module:class`, inside their package."""
     return {point.name: point.value for point in entry_points(group=GROUP)}
 
 
@@ -26,8 +26,15 @@ def folder(name: str) -> Path:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise UnknownName(f"unknown benchmark {name!r}{hint}; installed: {', '.join(known)}")
-    package = known[name].split(".")[0]
+    package = known[name].partition(":")[0].split(".")[0]
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise RuleError(f"the package {package!r} of benchmark {name!r} is not installed")
     return Path(next(iter(spec.submodule_search_locations)))
+
+
+def load(name: str) -> object:
+    """What the entry point of a benchmark names, imported."""
+    folder(name)
+    point = next(p for p in entry_points(group=GROUP) if p.name == name)
+    return point.load()

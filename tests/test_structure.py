@@ -66,7 +66,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "__main__",
     ),
     "leaderboard": (
-        "rules",
+        "rules benchmark",
         "submissions",
         "database",
         "board migrations",
@@ -76,7 +76,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "__main__",
     ),
     "dclm": (
-        "recipe",
+        "recipe options",
         "plan pool",
         "packing curation",
         "training",
@@ -86,7 +86,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "__main__",
     ),
     "datacomp": (
-        "recipe pool extra",
+        "recipe pool extra options",
         "plan packing training",
         "eval_model",
         "curation",

@@ -1,12 +1,11 @@
 """The stages of a round as commands, for any benchmark: `dclm run`, `dclm curate`, ...
 
-A benchmark's `__main__` calls `command_line(name)`; what only that benchmark has (its
-`commands()`) stands beside the stages, or, under the name of a stage, in its place.
+A benchmark's `__main__` calls `command_line(name)`. Each stage is a function here, bound to the
+benchmark's name and to its model of further options; a benchmark adds commands of its own.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from leaderboard import rules
-from pipelines.console import Json, out, show_json, table
+from leaderboard.benchmark import StageOptions, load_stages
+from leaderboard.rounds.options import (
+    CORES,
+    RUNS,
+    Cluster,
+    Processes,
+    Quarantine,
+    RecipeFile,
+    Scale,
+    Workspace,
+    bind,
+)
+from pipelines.console import AssetFolders, Json, out, show_json, table
 from pipelines.errors import RuleError
 from pipelines.execution.choose import executor
 from pipelines.execution.progress import say
@@ -25,23 +36,7 @@ from pipelines.operators import PipelineError
 if TYPE_CHECKING:
     from leaderboard.board.ranking import Row
     from leaderboard.rounds.training import TrainTask
-
-
-Scale = Annotated[str, typer.Option(help="The scale, as in the rule book.")]
-Workspace = Annotated[str, typer.Option(help="Folder of pools, datasets, models and submissions.")]
-Processes = Annotated[
-    int, typer.Option("--workers", min=1, help="Processes on this machine; default: its cores.")
-]
-Cluster = Annotated[str | None, typer.Option(help="Run on Ray: `local` or an address.")]
-RecipeFile = Annotated[
-    str | None,
-    typer.Option("--recipe", help="An experimental recipe file: its results cannot be submitted."),
-]
-Quarantine = Annotated[
-    bool, typer.Option("--quarantine", help="Set bad rows aside instead of stopping.")
-]
-RUNS = "runs"
-CORES = os.cpu_count() or 1
+    from pipelines.engine.run import Result
 
 
 def command_line(name: str) -> typer.Typer:
@@ -54,10 +49,14 @@ def command_line(name: str) -> typer.Typer:
         pretty_exceptions_enable=False,
         add_completion=False,
     )
-    _add_stages(app, name)
-    own = rules.load_package(name).commands().registered_commands
-    by_name = {command.name: command for command in [*app.registered_commands, *own]}
-    app.registered_commands = list(by_name.values())
+    stages = load_stages(name)
+    options = {"pack": stages.pack_options, "train": stages.train_options}
+    own = stages.commands().registered_commands
+    replaced = {command.name for command in own}
+    for stage, function in STAGES.items():
+        if stage not in replaced:
+            app.command(stage)(bind(function, benchmark=name, options=options.get(stage)))
+    app.registered_commands += own
     return app
 
 
@@ -74,289 +73,465 @@ def show_pool(opened: Pool, *, json: bool) -> None:
             say(f"source {source.name} is {source.status}: this is another pool than others'")
 
 
-def _add_stages(app: typer.Typer, name: str) -> None:
-    @app.command("run")
-    def run(
-        scale: Scale,
-        pipeline: Annotated[
-            list[str], typer.Option(help="A .yaml file or a baseline; may be repeated.")
-        ],
-        repeat: Annotated[int, typer.Option(min=1, help="Train this many of the seeds.")] = 1,
-        workspace: Workspace = RUNS,
-        track: Annotated[str, typer.Option(help="What you touched.")] = "filtering",
-        method: Annotated[
-            str | None, typer.Option(help="Name on the board; default: the pipeline's.")
-        ] = None,
-        team: Annotated[str, typer.Option(help="Your team's name on the board.")] = "",
-        workers: Processes = CORES,
-        cluster: Cluster = None,
-        recipe: RecipeFile = None,
-        quarantine: Quarantine = False,
-        json: Json = False,
-    ) -> None:
-        """A whole round: curate, pack, train, evaluate, submit. Run again to go on."""
-        from evals.suite import load_suite
-        from leaderboard.rounds import round as stages
-        from leaderboard.rounds import training
-        from leaderboard.rounds.notebook import Notebook, noted
-        from leaderboard.rounds.workspace import open_round
-        from leaderboard.submissions.chain import seeds_of
+def run_command(
+    *,
+    benchmark: str,
+    scale: Scale,
+    pipeline: Annotated[
+        list[str], typer.Option(help="A .yaml file or a baseline; may be repeated.")
+    ],
+    repeat: Annotated[int, typer.Option(min=1, help="Train this many of the seeds.")] = 1,
+    workspace: Workspace = RUNS,
+    track: Annotated[str, typer.Option(help="What you touched.")] = "filtering",
+    method: Annotated[
+        str | None, typer.Option(help="Name on the board; default: the pipeline's.")
+    ] = None,
+    team: Annotated[str, typer.Option(help="Your team's name on the board.")] = "",
+    workers: Processes = CORES,
+    cluster: Cluster = None,
+    recipe: RecipeFile = None,
+    quarantine: Quarantine = False,
+    json: Json = False,
+) -> None:
+    """A whole round: curate, pack, train, evaluate, submit. Run again to go on."""
+    from evals.suite import load_suite
+    from leaderboard.rounds import round as stages
+    from leaderboard.rounds import training
+    from leaderboard.rounds.notebook import Notebook, noted
+    from leaderboard.rounds.workspace import open_round
+    from leaderboard.submissions.chain import seeds_of
 
-        current = open_round(
-            name,
-            scale,
-            workspace=workspace,
-            map_tasks=executor(workers, cluster=cluster),
-            recipe=recipe,
+    current = open_round(
+        benchmark,
+        scale,
+        workspace=workspace,
+        map_tasks=executor(workers, cluster=cluster),
+        recipe=recipe,
+    )
+    seeds = list(current.recipe.seeds)[:repeat]
+    if len(seeds) < repeat:
+        raise RuleError(f"--repeat {repeat}: scale {scale} allows {len(seeds)} seeds")
+    arms = []
+    for one in pipeline:
+        curated = stages.curate(current, stages.find_pipeline(current, one), quarantine=quarantine)
+        arms.append((curated, stages.pack(current, curated)))
+    book = Notebook(workspace, benchmark, scale)
+    starts = [book.start(arm.method, arm.record, tuple(seeds)) for arm, _ in arms]
+    with noted(book, starts):
+        trained = training.train(current, arms, seeds=seeds, recipe=recipe or current.scale.recipe)
+        stages.evaluate(current, trained)
+    if not current.official:
+        say("trained under an experimental recipe: evaluated, but not submitted")
+        return
+    if method is not None and len(arms) > 1:
+        raise RuleError("--method names one pipeline; leave it out with several")
+    entries = []
+    headline = load_suite(stages.suite_name(current)).headline
+    for (curated, _), start in zip(arms, starts, strict=True):
+        tries = None if start.baseline else book.tries()
+        entry = stages.submit(
+            current, curated, seeds=seeds, track=track, method=method, team=team, tries=tries
         )
-        seeds = list(current.recipe.seeds)[:repeat]
-        if len(seeds) < repeat:
-            raise RuleError(f"--repeat {repeat}: scale {scale} allows {len(seeds)} seeds")
-        arms = []
-        for one in pipeline:
-            curated = stages.curate(
-                current, stages.find_pipeline(current, one), quarantine=quarantine
-            )
-            arms.append((curated, stages.pack(current, curated)))
-        book = Notebook(workspace, name, scale)
-        starts = [book.start(one.method, one.record, tuple(seeds)) for one, _ in arms]
-        with noted(book, starts):
-            trained = training.train(
-                current, arms, seeds=seeds, recipe=recipe or current.scale.recipe
-            )
-            stages.evaluate(current, trained)
-        if not current.official:
-            say("trained under an experimental recipe: evaluated, but not submitted")
-            return
-        if method is not None and len(arms) > 1:
-            raise RuleError("--method names one pipeline; leave it out with several")
-        entries = []
-        for (curated, _), start in zip(arms, starts, strict=True):
-            tries = None if start.baseline else book.tries()
-            entry = stages.submit(
-                current, curated, seeds=seeds, track=track, method=method, team=team, tries=tries
-            )
-            entries.append(entry)
-            score = next(iter(seeds_of(entry.record).values())).results
-            headline = load_suite(stages.suite_name(current)).headline
-            values = {"metric": headline, "value": score.aggregates[headline].value}
-            told = start.model_dump(
-                exclude={"at", "benchmark", "scale", "state", "metric", "value"}
-            )
-            book.write("scored", **(told | values))
-        _show_board(Path(workspace) / "submissions", json=json, only=[e.record.id for e in entries])
+        entries.append(entry)
+        score = next(iter(seeds_of(entry.record).values())).results
+        values = {"metric": headline, "value": score.aggregates[headline].value}
+        known = start.model_dump(exclude={"at", "benchmark", "scale", "state", "metric", "value"})
+        book.write("scored", **(known | values))
+    _show_board(Path(workspace) / "submissions", json=json, only=[e.record.id for e in entries])
 
-    @app.command("curate")
-    def curate(
-        scale: Scale,
-        pipeline: Annotated[str, typer.Option(help="A .yaml file or a baseline.")],
-        workspace: Workspace = RUNS,
-        workers: Processes = CORES,
-        cluster: Cluster = None,
-        quarantine: Quarantine = False,
-        json: Json = False,
-    ) -> None:
-        """Run a pipeline over the pool of a scale."""
-        from leaderboard.rounds import round as stages
-        from leaderboard.rounds.workspace import open_round
-        from pipelines.engine.run import read_summary
-        from pipelines.reports.funnel import funnel_text
 
-        current = open_round(
-            name, scale, workspace=workspace, map_tasks=executor(workers, cluster=cluster)
-        )
+def pool_command(
+    *,
+    benchmark: str,
+    scale: Scale,
+    workspace: Workspace = RUNS,
+    workers: Processes = CORES,
+    json: Json = False,
+) -> None:
+    """Open the pool of a scale, or build it where it is built from packages."""
+    stages = load_stages(benchmark)
+    show_pool(stages.open_pool(scale, workspace=workspace, map_tasks=executor(workers)), json=json)
+
+
+def curate_command(
+    *,
+    benchmark: str,
+    config: Annotated[str | None, typer.Argument(help="A .yaml file or a baseline.")] = None,
+    pipeline: Annotated[
+        str | None, typer.Option(help="The same as the argument, as `run` has it.")
+    ] = None,
+    scale: Annotated[
+        str | None, typer.Option(help="Curate the pool of this scale, into the workspace.")
+    ] = None,
+    pool: Annotated[
+        str | None, typer.Option(help="Or: folder or prefix of another pool, with --out.")
+    ] = None,
+    out_uri: Annotated[
+        str | None, typer.Option("--out", help="With --pool: where the dataset goes.")
+    ] = None,
+    workspace: Workspace = RUNS,
+    assets: AssetFolders = None,
+    workers: Processes = CORES,
+    cluster: Cluster = None,
+    quarantine: Quarantine = False,
+    max_failed_shards: Annotated[
+        int, typer.Option(min=0, help="Shards that may fail while the others are done.")
+    ] = 0,
+    json: Json = False,
+) -> None:
+    """Run a pipeline over the pool of a scale, or over a pool of your own."""
+    from leaderboard.rounds import round as stages
+    from leaderboard.rounds.workspace import open_round
+    from pipelines.engine.run import finished
+    from pipelines.storage.open import open_store
+
+    name = config or pipeline
+    if name is None or (config and pipeline):
+        raise PipelineError("name one pipeline: a .yaml file or a baseline")
+    if (scale is None) == (pool is None):
+        raise PipelineError("name one pool: either --scale, or --pool with --out")
+    map_tasks = executor(workers, cluster=cluster)
+    if scale is not None:
+        current = open_round(benchmark, scale, workspace=workspace, map_tasks=map_tasks)
+        chosen = stages.find_pipeline(current, name, assets=assets or ())
         curated = stages.curate(
-            current, stages.find_pipeline(current, pipeline), quarantine=quarantine
+            current, chosen, quarantine=quarantine, max_failed_shards=max_failed_shards
         )
-        summary = read_summary(curated.dataset)
-        if json:
-            show_json({"folder": curated.dataset, "record": curated.record, "summary": summary})
-            return
-        out(funnel_text(summary))
-        out(f"\ndataset {curated.record.id} in {curated.dataset}")
+        _show_dataset(curated.dataset, finished(open_store(curated.dataset)), json=json)
+        return
+    if out_uri is None:
+        raise PipelineError("--pool needs --out: where the dataset goes")
+    result = stages.curate_pool(
+        benchmark,
+        name,
+        pool=str(pool),
+        out=out_uri,
+        workspace=workspace,
+        assets=assets or (),
+        map_tasks=map_tasks,
+        quarantine=quarantine,
+        max_failed_shards=max_failed_shards,
+    )
+    if result.skipped:
+        say(f"{out_uri}: this run is already done")
+    _show_dataset(out_uri, result, json=json)
 
-    @app.command("register")
-    def register(
-        input: Annotated[str, typer.Option(help="Folder or prefix of parquet or JSON lines.")],
-        dataset: Annotated[str, typer.Option("--out", help="Where the dataset goes.")],
-        method: Annotated[str, typer.Option("--name", help="The dataset's name.")],
-        workers: Processes = CORES,
-        cluster: Cluster = None,
-        quarantine: Quarantine = False,
-        json: Json = False,
-    ) -> None:
-        """Bring data that was curated elsewhere; it is checked and recorded as external."""
-        from pipelines.engine.run import run as run_pipeline
-        from pipelines.formats.pool import open_pool
-        from pipelines.pipeline import Pipeline
 
-        result = run_pipeline(
-            Pipeline.from_steps([], name=method),
-            open_pool(input),
-            out=dataset,
-            map_tasks=executor(workers, cluster=cluster),
-            quarantine=quarantine,
-            external=True,
-        )
-        if json:
-            show_json(result.record)
-        else:
-            rows = result.record.counts["rows_out"]
-            out(f"dataset {result.record.id} (external): {rows:,} rows in {dataset}")
+def _show_dataset(folder: str, result: Result, *, json: bool) -> None:
+    from pipelines.reports.funnel import funnel_text
 
-    @app.command("evaluate")
-    def evaluate(
-        scale: Scale,
-        model: Annotated[str, typer.Option(help="A trained model's folder.")],
-        scores: Annotated[str, typer.Option("--out", help="Where the scores go.")],
-        data: Annotated[
-            str | None, typer.Option(help="Folder of evaluation data; default: the pool's.")
-        ] = None,
-        suite: Annotated[
-            str | None, typer.Option(help="Another suite than the scale's; it cannot rank.")
-        ] = None,
-        workspace: Workspace = RUNS,
-        json: Json = False,
-    ) -> None:
-        """Measure a model with the suite of a scale."""
-        from leaderboard.rounds import round as stages
-        from leaderboard.rounds.workspace import open_round
+    if json:
+        show_json({"folder": folder, "record": result.record, "summary": result.summary})
+        return
+    out(funnel_text(result.summary))
+    counts = result.record.counts
+    files = [file.name for file in result.record.outputs]
+    where = f"{folder}/{files[0]}" if len(files) == 1 else folder
+    out(
+        f"\ndataset {result.record.id}: {counts['rows_out']:,} of {counts['rows_in']:,} rows, "
+        f"in {where}"
+    )
 
-        current = open_round(name, scale, workspace=workspace, map_tasks=executor(1))
-        task = stages.EvaluateTask(
-            benchmark=name,
-            model=model,
-            suite=suite or stages.suite_name(current),
-            data=data or current.package.eval_data(scale, workspace=workspace),
-            out=scores,
-        )
-        stages.run_evaluation(task)
-        show_record(scores, json=json)
 
-    @app.command("submit")
-    def submit(
-        scale: Scale,
-        scores: Annotated[list[str], typer.Option(help="A folder of scores; one per seed.")],
-        method: Annotated[str, typer.Option(help="Name on the board.")],
-        submissions: Annotated[str, typer.Option("--out", help="Folder of submissions.")],
-        track: Annotated[str, typer.Option(help="What you touched.")] = "filtering",
-        team: Annotated[str, typer.Option(help="Your team's name.")] = "",
-        url: Annotated[str, typer.Option(help="A write-up.")] = "",
-        dataset_at: Annotated[
-            str, typer.Option(help="Where others find the dataset (https, s3, hf, gs).")
-        ] = "",
-        checkpoint_at: Annotated[
-            list[str] | None, typer.Option(help="SEED=ADDRESS of a checkpoint; may be repeated.")
-        ] = None,
-        uids: Annotated[
-            str | None, typer.Option(help="The dataset's list of uids, where it is one (.npy).")
-        ] = None,
-        tries: Annotated[
-            int | None,
-            typer.Option(min=1, help="Datasets you tried for this one; `notebook` counts them."),
-        ] = None,
-        to: Annotated[
-            str | None,
-            typer.Option(help="A service to send it to; the token is in LEADERBOARD_TOKEN."),
-        ] = None,
-        json: Json = False,
-    ) -> None:
-        """Check the whole chain behind scores and write a bundle to submit.
+def register_command(
+    *,
+    benchmark: str,
+    input: Annotated[str, typer.Option(help="Folder or prefix of parquet or JSON lines.")],
+    dataset: Annotated[str, typer.Option("--out", help="Where the dataset goes.")],
+    method: Annotated[str, typer.Option("--name", help="The dataset's name.")],
+    workers: Processes = CORES,
+    cluster: Cluster = None,
+    quarantine: Quarantine = False,
+    json: Json = False,
+) -> None:
+    """Bring data that was curated elsewhere; it is checked and recorded as external."""
+    from pipelines.engine.run import run as run_pipeline
+    from pipelines.formats.pool import open_pool
+    from pipelines.pipeline import Pipeline
 
-        The bundle (a zip beside the submission's folder) holds records, scores and questions, and
-        is checked by the rules that the service applies. Making it again changes nothing.
-        """
-        from leaderboard.submissions.bundle import Place
-        from leaderboard.submissions.submission import pack as pack_bundle
-        from leaderboard.submissions.submission import places
-        from leaderboard.submissions.submission import submit as submit_entry
+    result = run_pipeline(
+        Pipeline.from_steps([], name=method),
+        open_pool(input),
+        out=dataset,
+        map_tasks=executor(workers, cluster=cluster),
+        quarantine=quarantine,
+        external=True,
+    )
+    if json:
+        show_json(result.record)
+    else:
+        rows = result.record.counts["rows_out"]
+        out(f"dataset {result.record.id} (external): {rows:,} rows in {dataset}")
 
-        entry = submit_entry(
-            rules.load_benchmark(name),
-            scale=scale,
-            track=track,
-            method=method,
-            scores=scores,
-            out=Path(submissions),
-            team=team,
-            url=url,
-            dataset=Place(location=dataset_at),
-            checkpoints=places(checkpoint_at or []),
-            uids=uids,
-            tries=tries,
-        )
-        bundle = pack_bundle(entry)
-        if json:
-            show_json(entry.record)
-        else:
-            out(f"submission {entry.record.id} in {entry.folder}: all rules hold")
-            out(f"bundle {bundle} ({bundle.stat().st_size:,} bytes)")
-        if to is not None:
-            from leaderboard.rounds.client import send
 
-            told = send(bundle, to)
-            out(f"{to.rstrip('/')}{told['page']}: {told['state'].replace('_', ' ')}")
-            for fault in told["faults"]:
-                out(f"  {fault['file']}: {fault['field']}: found {fault['found']}")
+def pack_command(
+    *,
+    benchmark: str,
+    scale: Scale,
+    dataset: Annotated[str, typer.Option(help="A dataset's folder.")],
+    packed: Annotated[str, typer.Option("--out", help="Where the packed data goes.")],
+    options: StageOptions | None,
+    workers: Processes = CORES,
+    cluster: Cluster = None,
+    recipe: RecipeFile = None,
+    json: Json = False,
+) -> None:
+    """Turn a dataset into the training data of a scale's recipe."""
+    from leaderboard.rounds.workspace import open_round
+    from pipelines.storage.chain import read_chain, write_chain
+    from pipelines.storage.open import open_store
 
-    @app.command("publish")
-    def publish(
-        dataset: Annotated[str, typer.Argument(help="A dataset's folder.")],
-        to: Annotated[str, typer.Option(help="A folder, s3://BUCKET/PREFIX or hf://OWNER/NAME.")],
-        url: Annotated[str, typer.Option(help="A write-up.")] = "",
-    ) -> None:
-        """Put a dataset where others can build on it, with its card, record and licences."""
-        from leaderboard.rounds.publish import publish as publish_dataset
+    map_tasks = executor(workers, cluster=cluster)
+    current = open_round(benchmark, scale, workspace="", map_tasks=map_tasks, recipe=recipe)
+    current.stages.pack(dataset, current.recipe, out=packed, map_tasks=map_tasks, options=options)
+    write_chain(open_store(packed), read_chain(open_store(dataset)))
+    show_record(packed, json=json)
 
-        out(publish_dataset(dataset, to, benchmark=name, url=url))
 
-    @app.command("ablate")
-    def ablate(
-        pipeline: Annotated[str, typer.Argument(help="A .yaml file or a baseline.")],
-        scale: Scale,
-        drop_each: Annotated[
-            bool, typer.Option("--drop-each", help="Take out every step in turn.")
-        ] = False,
-        drop: Annotated[
-            list[int] | None, typer.Option(help="Take out this step (from 1); may be repeated.")
-        ] = None,
-        repeat: Annotated[int, typer.Option(min=1, help="Train this many of the seeds.")] = 1,
-        workspace: Workspace = RUNS,
-        workers: Processes = CORES,
-        cluster: Cluster = None,
-        json: Json = False,
-    ) -> None:
-        """Play the round without each step in turn: what is a step worth?"""
-        from leaderboard.rounds import ablate as ablation
-        from leaderboard.rounds import round as stages
-        from leaderboard.rounds.workspace import open_round
+def train_command(
+    *,
+    benchmark: str,
+    scale: Scale,
+    packed: Annotated[
+        str, typer.Option("--packed", "--data", help="A folder or prefix of packed data.")
+    ],
+    model: Annotated[str, typer.Option("--out", help="Where the model goes.")],
+    options: StageOptions | None,
+    seed: Annotated[int | None, typer.Option(help="One of the recipe's seeds.")] = None,
+    threads: Annotated[
+        int, typer.Option(min=1, help="Processor threads of one process; other sums round apart.")
+    ] = 1,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="Train with Ray: `local` or an address; all nodes must see --out."),
+    ] = None,
+    gpus: Annotated[
+        int | None, typer.Option(min=1, help="GPUs of the cluster, one process each.")
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Processes of the cluster, without GPUs.")
+    ] = None,
+    recipe: RecipeFile = None,
+    json: Json = False,
+) -> None:
+    """Train one model under the frozen recipe of a scale; run again to resume after a stop.
 
-        if drop_each == bool(drop):
-            raise RuleError("say which steps: either --drop-each, or --drop N")
-        current = open_round(
-            name, scale, workspace=workspace, map_tasks=executor(workers, cluster=cluster)
-        )
-        whole = stages.find_pipeline(current, pipeline)
-        found = ablation.ablate(
-            current,
-            whole,
-            steps=ablation.chosen_steps(whole, drop),
-            seeds=list(current.recipe.seeds)[:repeat],
-        )
-        if json:
-            show_json(found)
-        else:
-            out(ablation.ablation_text(found))
+    On several GPUs of this machine: torchrun --standalone --nproc-per-node 8 -m dclm train ...
+    (or -m datacomp).
+    """
+    from leaderboard.rounds import training
 
-    del (
-        run,
-        curate,
-        register,
-        evaluate,
-        submit,
-        publish,
-        ablate,
-    )  # typer holds them
+    stages = load_stages(benchmark)
+    chosen = stages.recipe(recipe or rules.load_benchmark(benchmark).scale(scale).recipe)
+    first = chosen.seeds[0] if seed is None else seed
+    training.check_seeds_of(chosen, [first])
+    task = training.TrainTask(
+        benchmark=benchmark,
+        recipe=absolute(recipe) if recipe else rules.load_benchmark(benchmark).scale(scale).recipe,
+        packed=absolute(packed),
+        seed=first,
+        out=absolute(model),
+        num_threads=threads,
+    )
+    reports = train_where(
+        task,
+        partial(training.run_training, options=options),
+        cluster=cluster,
+        gpus=gpus,
+        processes=processes,
+        rank=training.process_rank(),
+        progress=stages.progress(chosen),
+    )
+    if reports:
+        show_record(model, json=json)
+
+
+def evaluate_command(
+    *,
+    benchmark: str,
+    model: Annotated[
+        str | None, typer.Argument(help="A trained model's folder, or a public model by name.")
+    ] = None,
+    model_option: Annotated[
+        str | None, typer.Option("--model", help="The same as the argument.")
+    ] = None,
+    scores: Annotated[str, typer.Option("--out", help="Where the scores go.")],
+    scale: Annotated[
+        str | None, typer.Option(help="Use this scale's suite, and its evaluation data.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Folder or URI of evaluation data, or `hub`.")
+    ] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(help="Another suite (`dclm/core`, or a .yaml file); it cannot rank."),
+    ] = None,
+    workspace: Workspace = RUNS,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes; each takes tasks, and a GPU in turn.")
+    ] = 1,
+    cluster: Cluster = None,
+    json: Json = False,
+) -> None:
+    """Measure a model with the suite of a scale; run again to do only what is missing."""
+    from evals.reports import scores_text
+    from leaderboard.rounds import round as stages
+    from leaderboard.rounds.workspace import open_round
+
+    name = model or model_option
+    if name is None or (model and model_option):
+        raise PipelineError("name one model: a folder, or a public model by name")
+    if scale is None and (suite is None or data is None):
+        raise PipelineError("give --scale, or --suite with --data")
+    map_tasks = executor(workers, cluster=cluster)
+    if scale is not None:
+        current = open_round(benchmark, scale, workspace=workspace, map_tasks=map_tasks)
+        suite = suite or stages.suite_name(current)
+        data = data or load_stages(benchmark).eval_data(scale, workspace=workspace)
+    task = stages.EvaluateTask(
+        benchmark=benchmark, model=name, suite=str(suite), data=str(data), out=scores
+    )
+    record = stages.evaluate_one(task, map_tasks=map_tasks)
+    if json:
+        show_json(record)
+    else:
+        out(scores_text(record))
+
+
+def submit_command(
+    *,
+    benchmark: str,
+    scale: Scale,
+    scores: Annotated[list[str], typer.Option(help="A folder of scores; one per seed.")],
+    method: Annotated[str, typer.Option(help="Name on the board.")],
+    submissions: Annotated[str, typer.Option("--out", help="Folder of submissions.")],
+    track: Annotated[str, typer.Option(help="What you touched.")] = "filtering",
+    team: Annotated[str, typer.Option(help="Your team's name.")] = "",
+    url: Annotated[str, typer.Option(help="A write-up.")] = "",
+    dataset_at: Annotated[
+        str, typer.Option(help="Where others find the dataset (https, s3, hf, gs).")
+    ] = "",
+    checkpoint_at: Annotated[
+        list[str] | None, typer.Option(help="SEED=ADDRESS of a checkpoint; may be repeated.")
+    ] = None,
+    uids: Annotated[
+        str | None, typer.Option(help="The dataset's list of uids, where it is one (.npy).")
+    ] = None,
+    tries: Annotated[
+        int | None,
+        typer.Option(min=1, help="Datasets you tried for this one; `notebook` counts them."),
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(help="A service to send it to; the token is in LEADERBOARD_TOKEN."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Check the whole chain behind scores and write a bundle to submit.
+
+    The bundle (a zip beside the submission's folder) holds records, scores and questions, and
+    is checked by the rules that the service applies. Making it again changes nothing.
+    """
+    from leaderboard.submissions.bundle import Place
+    from leaderboard.submissions.submission import pack as pack_bundle
+    from leaderboard.submissions.submission import places
+    from leaderboard.submissions.submission import submit as submit_entry
+
+    entry = submit_entry(
+        rules.load_benchmark(benchmark),
+        scale=scale,
+        track=track,
+        method=method,
+        scores=scores,
+        out=Path(submissions),
+        team=team,
+        url=url,
+        dataset=Place(location=dataset_at),
+        checkpoints=places(checkpoint_at or []),
+        uids=uids,
+        tries=tries,
+    )
+    bundle = pack_bundle(entry)
+    if json:
+        show_json(entry.record)
+    else:
+        out(f"submission {entry.record.id} in {entry.folder}: all rules hold")
+        out(f"bundle {bundle} ({bundle.stat().st_size:,} bytes)")
+    if to is not None:
+        from leaderboard.rounds.client import send
+
+        told = send(bundle, to)
+        out(f"{to.rstrip('/')}{told['page']}: {told['state'].replace('_', ' ')}")
+        for fault in told["faults"]:
+            out(f"  {fault['file']}: {fault['field']}: found {fault['found']}")
+
+
+def publish_command(
+    *,
+    benchmark: str,
+    dataset: Annotated[str, typer.Argument(help="A dataset's folder.")],
+    to: Annotated[str, typer.Option(help="A folder, s3://BUCKET/PREFIX or hf://OWNER/NAME.")],
+    url: Annotated[str, typer.Option(help="A write-up.")] = "",
+) -> None:
+    """Put a dataset where others can build on it, with its card, record and licences."""
+    from leaderboard.rounds.publish import publish as publish_dataset
+
+    out(publish_dataset(dataset, to, benchmark=benchmark, url=url))
+
+
+def ablate_command(
+    *,
+    benchmark: str,
+    pipeline: Annotated[str, typer.Argument(help="A .yaml file or a baseline.")],
+    scale: Scale,
+    drop_each: Annotated[
+        bool, typer.Option("--drop-each", help="Take out every step in turn.")
+    ] = False,
+    drop: Annotated[
+        list[int] | None, typer.Option(help="Take out this step (from 1); may be repeated.")
+    ] = None,
+    repeat: Annotated[int, typer.Option(min=1, help="Train this many of the seeds.")] = 1,
+    workspace: Workspace = RUNS,
+    workers: Processes = CORES,
+    cluster: Cluster = None,
+    json: Json = False,
+) -> None:
+    """Play the round without each step in turn: what is a step worth?"""
+    from leaderboard.rounds import ablate as ablation
+    from leaderboard.rounds import round as stages
+    from leaderboard.rounds.workspace import open_round
+
+    if drop_each == bool(drop):
+        raise RuleError("say which steps: either --drop-each, or --drop N")
+    current = open_round(
+        benchmark, scale, workspace=workspace, map_tasks=executor(workers, cluster=cluster)
+    )
+    whole = stages.find_pipeline(current, pipeline)
+    found = ablation.ablate(
+        current,
+        whole,
+        steps=ablation.chosen_steps(whole, drop),
+        seeds=list(current.recipe.seeds)[:repeat],
+    )
+    if json:
+        show_json(found)
+    else:
+        out(ablation.ablation_text(found))
+
+
+STAGES: dict[str, Callable[..., None]] = {
+    "run": run_command,
+    "pool": pool_command,
+    "curate": curate_command,
+    "register": register_command,
+    "pack": pack_command,
+    "train": train_command,
+    "evaluate": evaluate_command,
+    "submit": submit_command,
+    "publish": publish_command,
+    "ablate": ablate_command,
+}
+"""Every stage by its command's name; a benchmark's own command of a name takes its place."""
 
 
 def show_record(folder: str, *, json: bool) -> None:
@@ -467,15 +642,3 @@ def _train_together(
         folder=task.out,
     )
     return task.out
-
-
-__all__ = [
-    "CORES",
-    "Cluster",
-    "Processes",
-    "RecipeFile",
-    "absolute",
-    "command_line",
-    "show_record",
-    "train_where",
-]

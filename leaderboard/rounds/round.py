@@ -21,45 +21,56 @@ from pathlib import Path
 from evals.run import run as run_suite
 from evals.suite import load_suite
 from leaderboard import rules
+from leaderboard.benchmark import StageOptions, load_stages
 from leaderboard.rounds.training import Trained
-from leaderboard.rounds.workspace import Curated, Round, _there
+from leaderboard.rounds.workspace import Curated, Round, is_done
 from leaderboard.submissions.submission import Entry
 from leaderboard.submissions.submission import submit as submit_scores
 from pipelines import installed
+from pipelines.assets.catalogue import Assets
 from pipelines.engine.run import Result, dataset_work, run
 from pipelines.errors import RuleError
+from pipelines.execution.executors import MapTasks
 from pipelines.execution.progress import say, step
 from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline
 from pipelines.records import (
     DatasetRecord,
     Frozen,
-    PackedRecord,
+    ScoresRecord,
 )
 from pipelines.reports import run_page
 from pipelines.selection import HashSample
-from pipelines.storage.chain import read_chain, write_chain
+from pipelines.storage.chain import RECORD, read_chain, write_chain
 from pipelines.storage.open import open_store
 
 # ---- curate
 
 
-def find_pipeline(current: Round, name: str) -> Pipeline:
-    """A pipeline by file, or a baseline of the benchmark by name."""
-    assets = current.package.assets(current.scale.name, workspace=current.workspace)
+def find_pipeline(current: Round, name: str, *, assets: Sequence[str] = ()) -> Pipeline:
+    """A pipeline by file, or a baseline of the benchmark by name; `assets` are folders first."""
+    found = current.stages.assets(current.scale.name, workspace=current.workspace)
+    folders = (*(Path(folder) for folder in assets), *found.folders)
+    return load_pipeline(current.benchmark.name, name, Assets(folders=folders))
+
+
+def load_pipeline(benchmark: str, name: str, assets: Assets) -> Pipeline:
+    """A pipeline by file, or a baseline by name. PipelineError lists the baselines there are."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         return Pipeline.load(path, assets=assets)
-    baselines = installed.folder(current.benchmark.name) / "baselines"
+    baselines = installed.folder(benchmark) / "baselines"
     if (baselines / f"{name}.yaml").is_file():
         return Pipeline.load(baselines / f"{name}.yaml", assets=assets)
     known = ", ".join(sorted(file.stem for file in baselines.glob("*.yaml")))
     raise PipelineError(f"there is no baseline {name!r}; give a .yaml file or one of: {known}")
 
 
-def curate(current: Round, pipeline: Pipeline, *, quarantine: bool = False) -> Curated:
+def curate(
+    current: Round, pipeline: Pipeline, *, quarantine: bool = False, max_failed_shards: int = 0
+) -> Curated:
     """Run a pipeline over the scale's pool."""
-    pool = current.package.open_pool(
+    pool = current.stages.open_pool(
         current.scale.name, workspace=current.workspace, map_tasks=current.map_tasks
     )
     pipeline = sized(current, pipeline)
@@ -67,17 +78,45 @@ def curate(current: Round, pipeline: Pipeline, *, quarantine: bool = False) -> C
     work = dataset_work(pipeline, quarantine=quarantine, format=form)
     key = DatasetRecord.key_of(work=work, parents={"pool": pool.record.id})
     home = f"{current.home}/{pipeline.name}-{key[:8]}"
-    curate_pool = getattr(current.package, "curate", run)
-    result: Result = curate_pool(
+    result = run(
         pipeline,
         pool,
         out=f"{home}/dataset",
         map_tasks=current.map_tasks,
         quarantine=quarantine,
+        format=form,
+        max_failed_shards=max_failed_shards,
     )
     run_page.write(open_store(f"{home}/dataset"), result)
     _say_curated(pipeline.name, result)
     return Curated(method=pipeline.name, home=home, record=result.record)
+
+
+def curate_pool(
+    benchmark: str,
+    name: str,
+    *,
+    pool: str,
+    out: str,
+    workspace: str,
+    assets: Sequence[str],
+    map_tasks: MapTasks,
+    quarantine: bool,
+    max_failed_shards: int,
+) -> Result:
+    """Run a pipeline over a pool that belongs to no scale; returns the finished run."""
+    folders = (*(Path(folder) for folder in assets), Path(workspace) / "assets")
+    result = run(
+        load_pipeline(benchmark, name, Assets(folders=folders)),
+        load_stages(benchmark).open_tables(pool),
+        out=out,
+        map_tasks=map_tasks,
+        quarantine=quarantine,
+        format=rules.load_benchmark(benchmark).dataset_format,
+        max_failed_shards=max_failed_shards,
+    )
+    run_page.write(open_store(out), result)
+    return result
 
 
 def _say_curated(method: str, result: Result) -> None:
@@ -117,11 +156,13 @@ def pack(current: Round, curated: Curated) -> str:
     )
 
 
-def pack_folder(current: Round, dataset: str, out: str, method: str) -> str:
+def pack_folder(
+    current: Round, dataset: str, out: str, method: str, *, options: StageOptions | None = None
+) -> str:
     """Pack the dataset in one folder into another."""
-    if not _there(out):
-        record: PackedRecord = current.package.pack(
-            dataset, current.recipe, out=out, map_tasks=current.map_tasks
+    if not is_done(out):
+        record = current.stages.pack(
+            dataset, current.recipe, out=out, map_tasks=current.map_tasks, options=options
         )
         write_chain(open_store(out), read_chain(open_store(dataset)))
         size = record.counts.get(current.benchmark.size_count, 0)
@@ -130,9 +171,6 @@ def pack_folder(current: Round, dataset: str, out: str, method: str) -> str:
     else:
         say(f"{method}: packed before")
     return out
-
-
-# ---- train
 
 
 # ---- evaluate
@@ -150,10 +188,27 @@ class EvaluateTask(Frozen):
 
 def run_evaluation(task: EvaluateTask) -> str:
     """Evaluate one model (in a worker); returns the folder of its scores."""
-    package = rules.load_package(task.benchmark)
-    run_suite(package.load(task.model), suite=task.suite, data=task.data, out=task.out)
-    write_chain(open_store(task.out), read_chain(open_store(task.model)))
+    evaluate_one(task)
     return task.out
+
+
+def evaluate_one(task: EvaluateTask, *, map_tasks: MapTasks | None = None) -> ScoresRecord:
+    """Evaluate one model, its tasks spread over workers where there are any."""
+    model = load_stages(task.benchmark).load(task.model)
+    with step("evaluate", unit="") as bar:
+        record = run_suite(
+            model, suite=task.suite, data=task.data, out=task.out, map_tasks=map_tasks
+        )
+        bar.note(f"{record.counts['questions']:,} questions")
+    source = open_store(task.model) if is_folder(task.model) else None
+    if source is not None and source.exists(RECORD):
+        write_chain(open_store(task.out), read_chain(source))
+    return record
+
+
+def is_folder(model: str) -> bool:
+    """Whether a model is a folder or a prefix of a bucket, rather than a public model's name."""
+    return "://" in model or Path(model).is_dir()
 
 
 def suite_name(current: Round) -> str:
@@ -171,10 +226,10 @@ def suite_name(current: Round) -> str:
 def evaluate(current: Round, trained: Sequence[Trained]) -> list[str]:
     """Measure every model with the scale's suite; returns the folders of the scores."""
     suite = suite_name(current)
-    data = current.package.eval_data(current.scale.name, workspace=current.workspace)
+    data = current.stages.eval_data(current.scale.name, workspace=current.workspace)
     tasks = []
     for one in trained:
-        if _there(one.scores(current)):
+        if is_done(one.scores(current)):
             say(f"{one.method}: seed {one.seed} evaluated before")
             continue
         tasks.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,8 @@ from typing import Any
 import orjson
 
 from leaderboard import rules
-from leaderboard.rounds.workspace import Curated, Round, _there
+from leaderboard.benchmark import Progress, RecipeLike, StageOptions, load_stages
+from leaderboard.rounds.workspace import Curated, Round, is_done
 from pipelines.errors import RuleError
 from pipelines.execution.progress import Step as ProgressStep
 from pipelines.execution.progress import say, short, step
@@ -46,25 +48,32 @@ class Trained(Frozen):
         return f"{self.home}/scores-{current.recipe_name}-{self.seed}-{suite}"
 
 
-def run_training(task: TrainTask, **options: Any) -> str:
+def run_training(
+    task: TrainTask, *, options: StageOptions | None = None, progress: Progress | None = None
+) -> str:
     """Train one model (in a worker); returns its folder. `options` are the benchmark's own."""
-    package = rules.load_package(task.benchmark)
-    recipe = package.recipe(task.recipe)
-    package.train(
+    stages = load_stages(task.benchmark)
+    stages.train(
         task.packed,
-        recipe,
+        stages.recipe(task.recipe),
         seed=task.seed,
         out=task.out,
         num_threads=task.num_threads,
-        **options,
+        progress=progress,
+        options=options,
     )
     write_chain(open_store(task.out), read_chain(open_store(task.packed)))
     return task.out
 
 
+def process_rank() -> int:
+    """The place of this process among those that torchrun or Slurm started; 0 when alone."""
+    return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0)
+
+
 def train_one(task: TrainTask, *, run: Callable[[TrainTask], str] = run_training) -> str:
     """Train one model with a bar, in this process or wherever `run` starts it."""
-    if _there(task.out):
+    if is_done(task.out):
         run_training(task)  # returns at once, or says that the folder holds other work
         say(f"{task.out}: trained before")
         return task.out
@@ -83,7 +92,7 @@ def train(
             one = Trained(method=curated.method, home=curated.home, seed=seed)
             trained.append(one)
             out = one.model(current)
-            if _there(out):
+            if is_done(out):
                 say(f"{curated.method}: seed {seed} trained before")
                 continue
             tasks.append(
@@ -107,7 +116,7 @@ def check_seeds(current: Round, seeds: Sequence[int]) -> None:
     check_seeds_of(current.recipe, seeds)
 
 
-def check_seeds_of(recipe: Any, seeds: Sequence[int]) -> None:
+def check_seeds_of(recipe: RecipeLike, seeds: Sequence[int]) -> None:
     """RuleError for a seed that a recipe does not allow."""
     allowed = tuple(recipe.seeds)
     for seed in seeds:
@@ -121,10 +130,10 @@ def check_seeds_of(recipe: Any, seeds: Sequence[int]) -> None:
 @contextmanager
 def _training_bar(title: str, tasks: Sequence[TrainTask]) -> Iterator[None]:
     """A bar over the steps of all trainings, read from the metrics that they write."""
-    package = rules.load_package(tasks[0].benchmark)
+    stages = load_stages(tasks[0].benchmark)
     unit = rules.load_benchmark(tasks[0].benchmark).budget_unit
-    recipe = package.recipe(tasks[0].recipe)
-    total = package.num_steps(recipe) * len(tasks)
+    recipe = stages.recipe(tasks[0].recipe)
+    total = stages.num_steps(recipe) * len(tasks)
     folders = [Path(task.out) for task in tasks]
     stop = threading.Event()
     with step(title, total=total, unit="steps") as bar:
@@ -135,7 +144,7 @@ def _training_bar(title: str, tasks: Sequence[TrainTask]) -> Iterator[None]:
         finally:
             stop.set()
             watcher.join()
-        rate = package.budget(recipe) * len(tasks) / bar.seconds
+        rate = stages.budget(recipe) * len(tasks) / bar.seconds
         bar.at(total)
         bar.note(f"{len(tasks)} models, {short(rate)} {unit}/s")
 

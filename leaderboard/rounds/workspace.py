@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from leaderboard import rules
+from leaderboard.benchmark import RecipeLike, Stages, load_stages
 from leaderboard.rules import Benchmark, Scale
 from pipelines.execution.executors import MapTasks
 from pipelines.records import DatasetRecord, Frozen, digest
@@ -21,12 +21,12 @@ class Round:
     scale: Scale
     workspace: str
     map_tasks: MapTasks
-    recipe: Any  # the benchmark's own Recipe
+    recipe: RecipeLike  # the benchmark's own type
     official: bool  # whether the recipe is the rule book's
 
     @property
-    def package(self) -> Any:
-        return rules.load_package(self.benchmark.name)
+    def stages(self) -> Stages[RecipeLike]:
+        return load_stages(self.benchmark.name)
 
     @property
     def home(self) -> str:
@@ -46,8 +46,7 @@ def open_round(
     """Read the rules and the recipe of a scale. RuleError for an unknown one."""
     book = rules.load_benchmark(benchmark)
     rung = book.scale(scale)
-    package = rules.load_package(benchmark)
-    chosen = package.recipe(recipe or rung.recipe)
+    chosen = load_stages(benchmark).recipe(recipe or rung.recipe)
     return Round(book, rung, workspace.rstrip("/"), map_tasks, chosen, recipe is None)
 
 
@@ -63,7 +62,7 @@ class Curated(Frozen):
         return f"{self.home}/dataset"
 
 
-def _there(folder: str) -> bool:
+def is_done(folder: str) -> bool:
     """Whether a stage's folder is finished, with its ancestors beside it."""
     store = open_store(folder)
     return store.exists(RECORD) and store.exists("chain.json")

@@ -17,6 +17,7 @@ import numpy as np
 
 from evals.run import run as run_suite
 from leaderboard import rules
+from leaderboard.benchmark import load_stages
 from leaderboard.database.store import Held
 from leaderboard.service.service import Service
 from leaderboard.submissions.bundle import MANIFEST, UIDS
@@ -168,7 +169,7 @@ def _rerun(
     service: Service, held: Held, models: Sequence[str], data: str | None, lines: list[str]
 ) -> list[Fault]:
     bundle = service.bundle(held)
-    package = rules.load_package(held.benchmark)
+    package = load_stages(held.benchmark)
     suite = official_suite(rules.load_benchmark(held.benchmark), held.scale)
     folders = dict(one.partition("=")[::2] for one in models)
     faults: list[Fault] = []

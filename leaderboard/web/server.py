@@ -92,7 +92,8 @@ def _keep_checking(
 ) -> None:
     """Run one check process, and another when it ends."""
     code = (
-        "from leaderboard.service import check_forever; from leaderboard.bundle import Limits; "
+        "from leaderboard.service.service import check_forever; "
+        "from leaderboard.submissions.bundle import Limits; "
         "import sys; check_forever(sys.argv[1], sys.argv[2], "
         "limits=Limits.model_validate_json(sys.argv[3]), lease_seconds=float(sys.argv[4]), "
         "parent=int(sys.argv[5]))"

@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.errors import SubsetError
-from pipelines.kernels.uids import SUBSET
 from pipelines.records import File
 from pipelines.storage.base import Store
 from pipelines.storage.open import open_store
+
+SUBSET = np.dtype("u8,u8")  # high and low half of a uid, as `kernels.uids` sorts them
 
 Subset = npt.NDArray[Any]
 Halves = npt.NDArray[np.uint64]

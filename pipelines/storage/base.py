@@ -20,7 +20,7 @@ from pipelines.errors import FailedError
 from pipelines.records import File, Frozen
 
 
-class StorageError(FailedError, OSError):
+class StorageError(OSError, FailedError):
     """Bytes that could not be read or written; the message names the place and what to do."""
 
 

@@ -32,7 +32,7 @@ def test_curate_and_its_report(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "picture_size" in done.stdout
     kept = len(np.load(out / "subset.npy"))
-    assert f"{kept:,} of 1,500 pairs" in done.stdout
+    assert f"{kept:,} of 1,500 rows" in done.stdout
     assert "too_small" in (out / "report.html").read_text()
     wrong = call("curate", "nothing", *given)
     assert wrong.returncode == 2

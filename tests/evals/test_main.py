@@ -187,7 +187,7 @@ def test_errors_have_their_exit_codes(capsys, arguments, code, message):
 
 def test_importing_evals_loads_no_heavy_library():
     script = (
-        "import sys, evals.run, evals.language, evals.perplexity, evals.__main__; "
+        "import sys, evals.run, evals.text.language, evals.text.perplexity, evals.__main__; "
         "print([m for m in ('torch', 'transformers', 'ray', 'boto3', 'numba') if m in sys.modules])"
     )
     found = subprocess.run(

@@ -33,44 +33,49 @@ RULES = {
 
 STAGES = """
 from pathlib import Path
-from dclm.benchmark import pack, load, num_steps, budget
+
+from dclm.benchmark import DCLM
+
 HERE = Path(__file__).parent
 
-def check_training(packed, model, recipe):
-    from dclm.recipe import budget_faults
-    faults = budget_faults(packed, model, recipe)
-    return [fault for fault in faults if "installed one" not in fault]  # DCLM's own recipes
 
-def train(packed, recipe, *, seed, out, **options):
-    from dclm.benchmark import train
-    from pipelines.records import ModelRecord
-    made = train(packed, recipe, seed=seed, out=out, **options)
-    ours = ModelRecord.seal(
-        work=made.work.model_copy(update={"benchmark": "mini"}), parents=made.parents,
-        outputs=made.outputs, counts=made.counts, results=made.results, made_by=made.made_by,
-    )
-    (Path(out) / "record.json").write_bytes(ours.to_json())
-    return ours
+class Mini(DCLM):
+    name = "mini"
 
-def open_pool(scale, *, workspace, map_tasks):
-    from pipelines.formats.pool import open_pool
-    return open_pool(str(HERE / "pool"))
+    def check_training(self, packed, model, recipe):
+        faults = super().check_training(packed, model, recipe)
+        return [fault for fault in faults if "installed one" not in fault]  # DCLM's own recipes
 
-def assets(scale, *, workspace):
-    from pipelines.assets.catalogue import Assets
-    from dclm.pool.pool import ASSETS
-    return Assets(folders=(ASSETS,))
+    def train(self, packed, recipe, *, seed, out, **options):
+        from pipelines.records import ModelRecord
 
-def recipe(name):
-    from dclm.recipe import load_recipe
-    return load_recipe(str(HERE / f"{name}.yaml") if name == "mini" else name)
+        made = super().train(packed, recipe, seed=seed, out=out, **options)
+        ours = ModelRecord.seal(
+            work=made.work.model_copy(update={"benchmark": "mini"}), parents=made.parents,
+            outputs=made.outputs, counts=made.counts, results=made.results, made_by=made.made_by,
+        )
+        (Path(out) / "record.json").write_bytes(ours.to_json())
+        return ours
 
-def eval_data(scale, *, workspace):
-    return str(HERE / "eval")
+    def open_pool(self, scale, *, workspace, map_tasks):
+        return self.open_tables(str(HERE / "pool"))
 
-def commands():
-    import typer
-    return typer.Typer()
+    def assets(self, scale, *, workspace):
+        from dclm.pool.pool import ASSETS
+        from pipelines.assets.catalogue import Assets
+
+        return Assets(folders=(ASSETS,))
+
+    def recipe(self, name):
+        return super().recipe(str(HERE / f"{name}.yaml") if name == "mini" else name)
+
+    def eval_data(self, scale, *, workspace):
+        return str(HERE / "eval")
+
+    def commands(self):
+        import typer
+
+        return typer.Typer()
 """
 
 
@@ -143,7 +148,9 @@ def write_benchmark(folder: Path) -> None:
     info = folder / "minibench-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: minibench\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[curation_bench.benchmarks]\nmini = minibench.stages\n")
+    (info / "entry_points.txt").write_text(
+        "[curation_bench.benchmarks]\nmini = minibench.stages:Mini\n"
+    )
 
 
 def _varied(seed: int) -> str:

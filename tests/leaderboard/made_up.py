@@ -22,6 +22,7 @@ from evals.pins import pin_of
 from evals.run import score_task
 from evals.suite import Suite
 from evals.tasks import Task
+from leaderboard.benchmark import load_stages
 from leaderboard import rules
 from leaderboard.rules import Benchmark, PoolRule, Scale
 from leaderboard.submissions import uids
@@ -107,7 +108,7 @@ def make_folder(
     """
     book = rules.load_benchmark(benchmark)
     rung = book.scale(scale)
-    recipe = rules.load_package(benchmark).recipe(rung.recipe)
+    recipe = load_stages(benchmark).recipe(rung.recipe)
     if steps is None:  # a baseline's name belongs to its pipeline
         steps = () if method == BASELINE else STEPS
     chain = _data(book, rung, recipe, method, pool, chance, steps)

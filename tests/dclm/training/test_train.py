@@ -256,7 +256,7 @@ def script(recipe: Recipe, packed: Path, out: Path, **options: object) -> str:
     return (
         "import os, pathlib, torch; torch.set_num_threads(1)\n"
         "pathlib.Path(__file__).with_name(f'pid-{os.getpid()}').touch()\n"
-        "from dclm.recipe import Recipe; from dclm.train import train\n"
+        "from dclm.recipe import Recipe; from dclm.training.train import train\n"
         f"recipe = Recipe.model_validate({recipe.model_dump()!r})\n"
         f"train({str(packed)!r}, recipe=recipe, seed=0, out={str(out)!r}, **{options!r})\n"
     )

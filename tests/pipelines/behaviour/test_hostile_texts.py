@@ -226,8 +226,8 @@ def test_a_worker_stays_below_a_gigabyte_on_shards_of_64_mb(tmp_path: Path) -> N
     script = (
         "import sys\n"
         "from pipelines.pipeline import Pipeline\n"
-        "from pipelines.pool import open_pool\n"
-        "from pipelines.run import run\n"
+        "from pipelines.formats.pool import open_pool\n"
+        "from pipelines.engine.run import run\n"
         f"steps = {CHAIN!r}\n"
         "run(Pipeline.from_steps(steps), open_pool(sys.argv[1]), out=sys.argv[2])\n"
         "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])\n"

@@ -350,8 +350,8 @@ BOMB = """
 import gzip, sys, time
 from pathlib import Path
 import zstandard
-from pipelines.readers import read_shard
-from pipelines.storage import LocalStore
+from pipelines.formats.readers import read_shard
+from pipelines.storage.local import LocalStore
 
 kind, folder = sys.argv[1], Path(sys.argv[2])
 name = {"line.gz": "a.jsonl.gz", "lines.gz": "a.jsonl.gz", "line.zst": "a.jsonl.zst",

@@ -239,8 +239,8 @@ KILLED = """
 import sys
 from pathlib import Path
 from pipelines.pipeline import Pipeline
-from pipelines.pool import open_pool
-from pipelines.run import run
+from pipelines.formats.pool import open_pool
+from pipelines.engine.run import run
 steps, folder, pool, out = sys.argv[1:]
 import orjson
 run(Pipeline.from_steps(orjson.loads(steps), name="everything", folder=Path(folder)),
@@ -397,8 +397,8 @@ def test_a_full_disk_leaves_nothing_that_a_reader_would_see(pool: Path, tmp_path
     code = (
         "import resource, sys\n"
         "from pipelines.pipeline import Pipeline\n"
-        "from pipelines.pool import open_pool\n"
-        "from pipelines.run import run\n"
+        "from pipelines.formats.pool import open_pool\n"
+        "from pipelines.engine.run import run\n"
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))\n"
         "run(Pipeline.from_steps([{'word_count': {'min_words': 1}}]), open_pool(sys.argv[1]),\n"

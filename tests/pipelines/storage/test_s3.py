@@ -130,9 +130,9 @@ import sys, time
 from pipelines.operators import Filter, because
 from pipelines import storage_s3
 from pipelines.pipeline import Pipeline
-from pipelines.pool import open_pool
-from pipelines.run import RunFailed, run
-from pipelines.status import refuse_while_running, status, status_text
+from pipelines.formats.pool import open_pool
+from pipelines.engine.run import RunFailed, run
+from pipelines.reports.status import refuse_while_running, status, status_text
 
 
 class Slow(Filter, name="slow_for_a_test"):

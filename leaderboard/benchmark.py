@@ -1,0 +1,192 @@
+"""The contract of a benchmark: what it offers to the stages of a round, with defaults.
+
+A benchmark is a class that inherits from `Stages`, and an entry point of the group
+`curation_bench.benchmarks` that names it (`dclm = "dclm.benchmark:DCLM"`). Everything generic
+(curating, commands, records, submissions, the board) calls these methods and nothing else of a
+benchmark. Methods import what they need when they are called: reading the rules or printing help
+loads neither torch nor a tokenizer.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, cast
+
+from pydantic import BaseModel, ConfigDict
+
+from pipelines import installed
+from pipelines.errors import PoolError, RuleError
+
+if TYPE_CHECKING:
+    import typer
+
+    from evals.models import ImageTextModel, LanguageModel
+    from pipelines.assets.catalogue import Assets
+    from pipelines.execution.executors import MapTasks
+    from pipelines.formats.pool import Pool
+    from pipelines.records import ModelRecord, PackedRecord
+
+    EvalModel = LanguageModel | ImageTextModel
+
+Progress = Callable[..., None]
+"""Lines of progress for a log; what is passed is between a benchmark's stage and its command."""
+
+
+class RecipeLike(Protocol):
+    """What a round reads of a benchmark's recipe; all other hyperparameters are its own."""
+
+    @property
+    def scale(self) -> str: ...
+
+    @property
+    def seeds(self) -> Sequence[int]: ...
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]: ...
+
+
+R = TypeVar("R", bound=RecipeLike)
+
+
+class StageOptions(BaseModel):
+    """Options of one stage beyond those that every benchmark has.
+
+    A benchmark inherits and adds fields: each becomes an option of the stage's command, with the
+    field's description as its help. None of them may change what a frozen recipe trains.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Stages(ABC, Generic[R]):
+    """One benchmark. Recipes are its own type `R`; everything else has one type for all."""
+
+    name: ClassVar[str]
+    pack_options: ClassVar[type[StageOptions]] = StageOptions
+    train_options: ClassVar[type[StageOptions]] = StageOptions
+
+    # ---- the pool
+
+    @property
+    def package(self) -> Path:
+        """The benchmark's folder: rule book, recipes, baselines, suites."""
+        return installed.folder(self.name)
+
+    def folder(self, scale: str, *, workspace: str) -> str:
+        """Where the pool of a scale is: a folder, or a prefix of a bucket."""
+        return f"{workspace.rstrip('/')}/pools/{self.name}-{scale}"
+
+    def open_pool(self, scale: str, *, workspace: str, map_tasks: MapTasks) -> Pool:
+        """The pool of a scale; one that can be built from packages is built when it is not there.
+
+        PoolError, with the command that fetches it, when there is none.
+        """
+        from pipelines.storage.chain import RECORD
+        from pipelines.storage.open import open_store
+
+        place = self.folder(scale, workspace=workspace)
+        if not open_store(place).exists(RECORD):
+            if scale not in self.built_scales:
+                raise PoolError(
+                    f"there is no pool of scale {scale!r} in {place}; get it with: {self.name} "
+                    f"pool --scale {scale} --workspace {workspace}, or register your own there"
+                )
+            self.build_pool(scale, place, map_tasks=map_tasks)
+        return self.open_tables(place)
+
+    built_scales: ClassVar[tuple[str, ...]] = ("tiny",)
+    """Scales whose pool `build_pool` makes from files of package registries."""
+
+    @abstractmethod
+    def build_pool(self, scale: str, place: str, *, map_tasks: MapTasks) -> None:
+        """Make the pool of a built scale in a folder, with its record and evaluation data."""
+
+    def open_tables(self, place: str) -> Pool:
+        """A pool in a folder or prefix as tables that pipelines read."""
+        from pipelines.formats.pool import open_pool
+
+        return open_pool(place)
+
+    def assets(self, scale: str, *, workspace: str) -> Assets:
+        """Where the pipelines of a scale find the files they need: first those made here."""
+        from pipelines.assets.catalogue import Assets
+
+        return Assets(folders=(Path(workspace) / "assets",))
+
+    def eval_data(self, scale: str, *, workspace: str) -> str:
+        """The evaluation data of a scale: a built pool brings its own, others lie together."""
+        if scale in self.built_scales:
+            return f"{self.folder(scale, workspace=workspace)}/eval"
+        return f"{workspace.rstrip('/')}/eval"
+
+    # ---- the frozen stages
+
+    @abstractmethod
+    def recipe(self, name: str) -> R:
+        """The frozen recipe of a scale, or an experimental one from a YAML file."""
+
+    @abstractmethod
+    def num_steps(self, recipe: R) -> int:
+        """Optimizer steps of one training run."""
+
+    @abstractmethod
+    def budget(self, recipe: R) -> int:
+        """What one training run sees, in the rule book's budget unit."""
+
+    @abstractmethod
+    def pack(
+        self,
+        dataset: str,
+        recipe: R,
+        *,
+        out: str,
+        map_tasks: MapTasks,
+        options: StageOptions | None = None,
+    ) -> PackedRecord:
+        """Turn a dataset into the training data of a recipe."""
+
+    @abstractmethod
+    def train(
+        self,
+        packed: str,
+        recipe: R,
+        *,
+        seed: int,
+        out: str,
+        num_threads: int = 1,
+        progress: Progress | None = None,
+        options: StageOptions | None = None,
+    ) -> ModelRecord:
+        """Train one model, or the part of it that falls to this process; resumes."""
+
+    def progress(self, recipe: R) -> Progress | None:
+        """Lines of progress for a log file, None where a terminal shows a bar."""
+        return None
+
+    @abstractmethod
+    def load(self, model: str, *, device: str | None = None) -> EvalModel:
+        """A trained model behind a protocol of evals."""
+
+    @abstractmethod
+    def check_training(self, packed: PackedRecord, model: ModelRecord, recipe: R) -> list[str]:
+        """The broken rules of packing and training, for the judge. Loads nothing heavy."""
+
+    # ---- the command line
+
+    @abstractmethod
+    def commands(self) -> typer.Typer:
+        """The commands that only this benchmark has."""
+
+
+@cache
+def load_stages(name: str) -> Stages[RecipeLike]:
+    """An installed benchmark. RuleError when its entry point is not a `Stages`."""
+    loaded = installed.load(name)
+    if not (isinstance(loaded, type) and issubclass(loaded, Stages)):
+        raise RuleError(
+            f"the entry point of benchmark {name!r} is {loaded!r}; expected a class that inherits "
+            "from leaderboard.benchmark.Stages"
+        )
+    return cast("Stages[RecipeLike]", loaded())

@@ -1,0 +1,83 @@
+"""Options of stage commands: those that all benchmarks share, and a benchmark's own as a model."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any
+
+import typer
+from annotated_types import Ge, Le
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from leaderboard.benchmark import StageOptions
+
+Scale = Annotated[str, typer.Option(help="The scale, as in the rule book.")]
+Workspace = Annotated[str, typer.Option(help="Folder of pools, datasets, models and submissions.")]
+Processes = Annotated[
+    int, typer.Option("--workers", min=1, help="Processes on this machine; default: its cores.")
+]
+Cluster = Annotated[str | None, typer.Option(help="Run on Ray: `local` or an address.")]
+RecipeFile = Annotated[
+    str | None,
+    typer.Option("--recipe", help="An experimental recipe file: its results cannot be submitted."),
+]
+Quarantine = Annotated[
+    bool, typer.Option("--quarantine", help="Set bad rows aside instead of stopping.")
+]
+RUNS = "runs"
+CORES = os.cpu_count() or 1
+
+BENCHMARK, OPTIONS = "benchmark", "options"  # parameters of a stage function that `bind` fills
+
+
+def bind(
+    function: Callable[..., None], *, benchmark: str, options: type[StageOptions] | None = None
+) -> Callable[..., None]:
+    """A command of one benchmark from a stage function that takes `benchmark` (and `options`).
+
+    In the command's signature the fields of the options model are in the place of the parameter
+    `options`: typer shows and checks them like any other option.
+    """
+    signature = inspect.signature(function, eval_str=True)
+    fields = options.model_fields if options is not None else {}
+    parameters = []
+    for name, parameter in signature.parameters.items():
+        if name == OPTIONS:
+            parameters += [_parameter(field, info) for field, info in fields.items()]
+        elif name != BENCHMARK:
+            parameters.append(parameter)
+    required = [p for p in parameters if p.default is inspect.Parameter.empty]
+    optional = [p for p in parameters if p.default is not inspect.Parameter.empty]
+
+    @wraps(function)
+    def command(**given: Any) -> None:
+        own = {name: given.pop(name) for name in fields}
+        if OPTIONS in signature.parameters:
+            given[OPTIONS] = None if options is None else options(**own)
+        function(benchmark=benchmark, **given)
+
+    command.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in required + optional]
+    )
+    command.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
+    return command
+
+
+def _parameter(name: str, info: FieldInfo) -> inspect.Parameter:
+    """The option of a model's field: its type, bounds, default and description."""
+    low = next((m.ge for m in info.metadata if isinstance(m, Ge)), None)
+    high = next((m.le for m in info.metadata if isinstance(m, Le)), None)
+    flag = f"--{name.replace('_', '-')}"
+    bounds: dict[str, Any] = {} if low is None and high is None else {"min": low, "max": high}
+    option = typer.Option(flag, help=info.description, **bounds)
+    default = inspect.Parameter.empty if info.default is PydanticUndefined else info.default
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[info.annotation, option],
+    )
