@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from datacomp.extra import image_extra
 from datacomp.options import PackOptions, TrainOptions
 from leaderboard.benchmark import Progress, StageOptions, Stages
+from pipelines.errors import UsageError
 
 if TYPE_CHECKING:
     import typer
 
     from datacomp.recipe import Recipe
-    from evals.models import ImageTextModel
+    from evals.models import ImageTextModel, Precision
     from pipelines.execution.executors import MapTasks
     from pipelines.formats.pool import Pool
     from pipelines.records import ModelRecord, PackedRecord
@@ -104,7 +105,18 @@ class DataComp(Stages["Recipe"]):
 
         return None if console.is_terminal else say
 
-    def load(self, model: str, *, device: str | None = None) -> ImageTextModel:
+    def load(
+        self,
+        model: str,
+        *,
+        device: str | None = None,
+        precision: Precision = "fp32",
+        exact: bool = False,
+    ) -> ImageTextModel:
+        if precision != "fp32" or exact:
+            raise UsageError(
+                "CLIP models are evaluated in fp32, image by image: leave out these options"
+            )
         with image_extra():
             from datacomp import eval_model
 

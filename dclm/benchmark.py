@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import typer
 
     from dclm.recipe import Recipe
-    from evals.models import LanguageModel
+    from evals.models import LanguageModel, Precision
     from pipelines.assets.catalogue import Assets
     from pipelines.execution.executors import MapTasks
     from pipelines.records import ModelRecord, PackedRecord
@@ -104,10 +104,17 @@ class DCLM(Stages["Recipe"]):
 
         return log_lines(recipe)
 
-    def load(self, model: str, *, device: str | None = None) -> LanguageModel:
+    def load(
+        self,
+        model: str,
+        *,
+        device: str | None = None,
+        precision: Precision = "fp32",
+        exact: bool = False,
+    ) -> LanguageModel:
         from dclm import eval_model
 
-        return eval_model.load(model, device=device)
+        return eval_model.load(model, device=device, precision=precision, exact=exact)
 
     def check_training(self, packed: PackedRecord, model: ModelRecord, recipe: Recipe) -> list[str]:
         """Mode, tokenizer and budget."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from importlib.metadata import entry_points
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import pyarrow.parquet as pq
 import typer
@@ -15,21 +14,23 @@ from evals.catalogue import tasks_markdown
 from evals.decontamination import Overlap, items_table
 from evals.fetch import fetch
 from evals.images.synthetic import write_synthetic_pictures
+from evals.models import ModelLoader
 from evals.nulls import PREFIX, null_model
 from evals.pinning import make_pin, write_pins
-from evals.reports import Run, compare, describe, open_run, questions
+from evals.reports import Run, compare, describe, open_run, questions, scores_text
 from evals.run import run
 from evals.suite import Suite, load_suite
 from evals.tasks import EvalError, Item, Task, check_data, load_task, read_data, task_names
 from evals.text.convert import convert
 from evals.text.dclm_json import figures, figures_of_version, read_dclm, to_dclm
 from evals.text.synthetic import write_synthetic
+from pipelines import installed
 from pipelines.console import Json, Workers, main, out, show_json, table
 from pipelines.errors import BAD_DATA, DataError
 from pipelines.execution.choose import executor
 from pipelines.execution.progress import say
 from pipelines.formats.readers import read_whole, shards_of
-from pipelines.records import DatasetRecord, ModelRecord, ScoresRecord, parse_record
+from pipelines.records import DatasetRecord, ModelRecord, parse_record
 from pipelines.storage.base import Store
 from pipelines.storage.open import open_store
 
@@ -80,7 +81,7 @@ def run_command(
     elif json:
         show_json(record)
     else:
-        show_scores(record)
+        out(scores_text(record))
 
 
 def load_model(model: str, *, trust_remote_code: bool, **named: Any) -> Any:
@@ -96,30 +97,10 @@ def load_model(model: str, *, trust_remote_code: bool, **named: Any) -> Any:
     if not isinstance(record, ModelRecord):
         raise DataError(f"{model} holds a {record.kind} record, not a model")
     name = record.work.benchmark
-    found = [e.value for e in entry_points(group="curation_bench.benchmarks") if e.name == name]
-    if not found:
+    if name not in installed.packages():
         raise EvalError(f"{model} is of the benchmark {name!r}, which is not installed here")
-    return importlib.import_module(found[0]).load(model, **named)
-
-
-def show_scores(record: ScoresRecord) -> None:
-    """Print the scores of a record as tables."""
-    verified = {ref.name: ref.verified for ref in record.work.tasks}
-    rows = [
-        (s.task, s.metric, s.value, s.stderr, s.num_items, "" if verified[s.task] else "unverified")
-        for s in record.results.tasks
-    ]
-    out(table(rows, header=("task", "metric", "score", "stderr", "items", "data")))
-    totals = [
-        (name, s.metric, s.value, s.stderr, "higher" if s.higher_is_better else "lower")
-        for name, s in record.results.aggregates.items()
-    ]
-    out()
-    out(table(totals, header=("aggregate", "metric", "score", "stderr", "better")))
-    work = record.work
-    out(f"\nscores {record.id}: {work.benchmark} {work.suite} {work.suite_version}")
-    if not all(verified.values()):
-        out("Some data is not the recorded one, so these scores cannot rank.")
+    stages = cast("Callable[[], ModelLoader]", installed.load(name))()
+    return stages.load(model, **named)
 
 
 @app.command("show")
@@ -147,7 +128,7 @@ def show_command(
         if json:
             show_json(finished.record)
         else:
-            show_scores(finished.record)
+            out(scores_text(finished.record))
         return
     entries = [
         e for _, e in zip(range(limit), questions(finished, task, wrong=wrong), strict=False)

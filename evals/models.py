@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from pipelines.errors import FailedError
 
 Ids = np.ndarray[Any, np.dtype[np.int32]]
 Floats = np.ndarray[Any, np.dtype[np.float32]]
+
+
+Precision = Literal["fp32", "bf16"]
 
 
 class ModelError(FailedError):
@@ -155,3 +158,11 @@ class ImageTextModel(Hashable, Protocol):
         ...
 
     def encode_texts(self, texts: Sequence[str]) -> Floats: ...
+
+
+class ModelLoader(Protocol):
+    """What an installed benchmark offers to load its own models with."""
+
+    def load(
+        self, model: str, *, device: str | None, precision: Precision, exact: bool
+    ) -> LanguageModel | ImageTextModel: ...

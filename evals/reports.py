@@ -153,16 +153,22 @@ def describe(entry: Mapping[str, Any], task: Task, text: str, options: tuple[str
 
 def scores_text(record: ScoresRecord) -> str:
     """The score of each task, then the aggregates over them, with standard errors."""
-    rows: list[tuple[object, ...]] = [
-        (one.task, one.metric, round(one.value, 4), _rounded(one.stderr), one.num_items)
-        for one in record.results.tasks
+    verified = {ref.name: ref.verified for ref in record.work.tasks}
+    rows = [
+        (s.task, s.metric, s.value, s.stderr, s.num_items, "" if verified[s.task] else "unverified")
+        for s in record.results.tasks
     ]
-    rows += [
-        (name.upper(), one.metric, round(one.value, 4), _rounded(one.stderr), one.num_items)
-        for name, one in record.results.aggregates.items()
+    totals = [
+        (name, s.metric, s.value, s.stderr, "higher" if s.higher_is_better else "lower")
+        for name, s in record.results.aggregates.items()
     ]
-    return table(rows, header=("task", "metric", "value", "stderr", "items"))
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
+    work = record.work
+    parts = [
+        table(rows, header=("task", "metric", "score", "stderr", "items", "data")),
+        table(totals, header=("aggregate", "metric", "score", "stderr", "better")),
+        f"scores {record.id}: {work.benchmark} {work.suite} {work.suite_version}",
+    ]
+    text = "\n\n".join(parts)
+    if not all(verified.values()):
+        text += "\nSome data is not the recorded one, so these scores cannot rank."
+    return text

@@ -23,7 +23,7 @@ from pipelines.errors import PoolError, RuleError
 if TYPE_CHECKING:
     import typer
 
-    from evals.models import ImageTextModel, LanguageModel
+    from evals.models import ImageTextModel, LanguageModel, Precision
     from pipelines.assets.catalogue import Assets
     from pipelines.execution.executors import MapTasks
     from pipelines.formats.pool import Pool
@@ -166,8 +166,19 @@ class Stages(ABC, Generic[R]):
         return None
 
     @abstractmethod
-    def load(self, model: str, *, device: str | None = None) -> EvalModel:
-        """A trained model behind a protocol of evals."""
+    def load(
+        self,
+        model: str,
+        *,
+        device: str | None = None,
+        precision: Precision = "fp32",
+        exact: bool = False,
+    ) -> EvalModel:
+        """A trained model behind a protocol of evals.
+
+        `exact` asks question by question, without shared contexts. UsageError for what a benchmark
+        does not offer.
+        """
 
     @abstractmethod
     def check_training(self, packed: PackedRecord, model: ModelRecord, recipe: R) -> list[str]:

@@ -7,18 +7,16 @@ imported only when a stage needs its code.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from pipelines.errors import RuleError, UnknownName
-from pipelines.installed import folder, packages
+from pipelines.installed import folder
 from pipelines.records import JSON, Frozen, PoolRecord
 
 

@@ -290,7 +290,7 @@ def test_a_test_has_the_path_of_the_module_it_tests() -> None:
     wrong = []
     for path in sorted((ROOT / "tests").glob("*/**/test_*.py")):
         parts = path.relative_to(ROOT / "tests").parts
-        if {"behaviour", "soak", "deploy"} & set(parts):
+        if {"behaviour", "soak", "deploy", "examples"} & set(parts):
             continue
         module = ROOT.joinpath(*parts[:-1], parts[-1].removeprefix("test_"))
         if not module.exists() and not module.with_name(f"__{module.stem}__.py").exists():

@@ -16,6 +16,7 @@ import pyarrow as pa
 from evals.controls import chosen_rows
 from evals.tasks import Task, kind_of, read_data
 from leaderboard import rules
+from leaderboard.benchmark import load_stages
 from leaderboard.service.recheck import not_in
 from leaderboard.submissions import uids as uid_lists
 from leaderboard.submissions.bundle import UIDS, Bundle
@@ -81,7 +82,7 @@ def _answers(bundle: Bundle, seed: int, folder: str, data: str, lines: list[str]
     if scores is None:
         raise RuleError(f"the submission has no seed {seed}")
     name = bundle.record.work.benchmark
-    model = rules.load_package(name).load(folder)
+    model = load_stages(name).load(folder)
     if model.id != scores.parents["model"]:
         return [fault(folder, "model", model.id, scores.parents["model"])]
     suite = official_suite(rules.load_benchmark(name), bundle.record.work.scale)

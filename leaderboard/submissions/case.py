@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from evals.suite import Suite, load_suite
-from leaderboard import rules
+from leaderboard.benchmark import load_stages
 from leaderboard.rules import Benchmark, Scale
 from leaderboard.submissions.bundle import Bundle
 from leaderboard.submissions.chain import chain_of, seeds_of
@@ -53,7 +53,7 @@ class Case:
 
     @cached_property
     def package(self) -> Any:
-        return rules.load_package(self.book.name)
+        return load_stages(self.book.name)
 
     @cached_property
     def recipe(self) -> Any:

@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from leaderboard.benchmark import load_stages
 from leaderboard import rules
 from leaderboard.rules import Benchmark
 from leaderboard.submissions import arithmetic, form, honesty, lineage, novelty

@@ -43,16 +43,21 @@ def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def packed_pictures(tmp_path_factory: pytest.TempPathFactory, small_recipe: Recipe) -> Path:
     """A pool of drawn pictures, curated by no_filter and packed; the folder has `pool` too."""
-    from datacomp.commands import find
     from datacomp.curation.curate import curate
     from datacomp.packing.pack import pack_dataset
     from pipelines.execution.executors import map_here
     from pipelines.formats.pool import open_pool
+    from pipelines.pipeline import Pipeline
 
     folder = tmp_path_factory.mktemp("pictures")
     write_pictures(folder / "pool", broken=2)
     pool = open_pool(str(folder / "pool" / "metadata"))
-    curate(find("no_filter"), pool, out=str(folder / "dataset"), map_tasks=map_here)
+    curate(
+        Pipeline.from_steps([], name="no_filter"),
+        pool,
+        out=str(folder / "dataset"),
+        map_tasks=map_here,
+    )
     pack_dataset(
         str(folder / "dataset"),
         recipe=small_recipe,

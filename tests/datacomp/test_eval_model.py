@@ -132,15 +132,15 @@ def test_models_and_weights_that_open_clip_does_not_have_are_named() -> None:
 
 
 def test_a_missing_package_is_told_with_the_extra_that_brings_it(monkeypatch, tmp_path) -> None:
-    from datacomp import benchmark
+    from datacomp.benchmark import DataComp
     from pipelines.errors import TrainingError
 
-    def load(model: str) -> None:
+    def load(model: str, **_: object) -> None:
         raise ModuleNotFoundError("No module named 'open_clip'", name="open_clip")
 
     monkeypatch.setattr("datacomp.eval_model.load", load)
     with pytest.raises(TrainingError, match=r"open_clip is not installed; .* pip install -e"):
-        benchmark.load(str(tmp_path))
+        DataComp().load(str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ from evals.pins import pin_of
 from evals.run import score_task
 from evals.suite import Suite
 from evals.tasks import Task
-from leaderboard.benchmark import load_stages
 from leaderboard import rules
+from leaderboard.benchmark import load_stages
 from leaderboard.rules import Benchmark, PoolRule, Scale
 from leaderboard.submissions import uids
 from leaderboard.submissions.bundle import MANIFEST, RECORD, UIDS, Place, manifest_of, write_zip

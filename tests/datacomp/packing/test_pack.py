@@ -8,7 +8,6 @@ from pathlib import Path
 import orjson
 import pytest
 
-from datacomp.commands import find
 from datacomp.curation.curate import curate
 from datacomp.packing.pack import pack_dataset, register_shards
 from datacomp.recipe import Recipe
@@ -17,6 +16,7 @@ from pipelines.errors import PackError, TrainingError
 from pipelines.execution.executors import map_here
 from pipelines.formats.pool import open_pool
 from pipelines.images.reshard import iter_samples
+from pipelines.pipeline import Pipeline
 from pipelines.records import RecordError
 from pipelines.storage.chain import read_chain
 from pipelines.storage.open import open_store
@@ -63,7 +63,12 @@ def test_a_list_that_was_edited_is_refused(
 def test_a_pool_without_pictures_says_what_to_do(small_recipe: Recipe, tmp_path: Path) -> None:
     write_pictures(tmp_path / "pool", tars=1, per_tar=20)
     pool = open_pool(str(tmp_path / "pool" / "metadata"))
-    curate(find("no_filter"), pool, out=str(tmp_path / "dataset"), map_tasks=map_here)
+    curate(
+        Pipeline.from_steps([], name="no_filter"),
+        pool,
+        out=str(tmp_path / "dataset"),
+        map_tasks=map_here,
+    )
     shutil.move(tmp_path / "pool" / "shards", tmp_path / "elsewhere")
     with pytest.raises(PackError, match=r"has no tars .*; fetch its pictures with `datacomp pool`"):
         pack(tmp_path, small_recipe, tmp_path / "p")

@@ -203,20 +203,22 @@ def test_shards_that_changed_are_refused(
 def test_shards_without_a_picture_that_decodes_are_refused(
     small_recipe: Recipe, tmp_path: Path
 ) -> None:
-    from datacomp.commands import find
     from datacomp.curation.curate import curate
     from datacomp.packing.pack import pack_dataset
     from pipelines.execution.executors import map_here
     from pipelines.formats.pool import open_pool
+    from pipelines.pipeline import Pipeline
     from tests.datacomp.image_pool import write_pictures
 
     write_pictures(tmp_path / "pool", tars=1, per_tar=40, broken=40)
     pool = open_pool(str(tmp_path / "pool" / "metadata"))
-    curate(find("no_filter"), pool, out=str(tmp_path / "d"), map_tasks=map_here)
+    curate(
+        Pipeline.from_steps([], name="no_filter"), pool, out=str(tmp_path / "d"), map_tasks=map_here
+    )
     pack_dataset(
         str(tmp_path / "d"), recipe=small_recipe, out=str(tmp_path / "packed"), map_tasks=map_here
     )
-    with pytest.raises(TrainingError, match=r"none of its first 64 .*40x a picture that"):
+    with pytest.raises(TrainingError, match=r"40 of its first 40 samples .*40x an image that"):
         run(tmp_path, small_recipe, tmp_path / "x")
 
 

@@ -20,6 +20,7 @@ import pytest
 
 from evals.pins import Pin, truth_of
 from evals.tasks import Task
+from leaderboard.benchmark import load_stages
 from leaderboard.submissions.bundle import BundleError, open_bundle
 from leaderboard.submissions.facts import KnownFacts
 from leaderboard.submissions.limits import Limit
@@ -436,9 +437,7 @@ def test_there_are_twenty_of_each() -> None:
 def test_honest_variants_pass(name: str, tmp_path: Path) -> None:
     options = HONEST[name]
     if options.get("benchmark") == "datacomp" and "seeds" in options:
-        from leaderboard import rules
-
-        allowed = rules.load_package("datacomp").recipe("tiny").seeds
+        allowed = load_stages("datacomp").recipe("tiny").seeds
         options = options | {"seeds": tuple(allowed[:2])}
     found = checked(make_folder(tmp_path, **options))
     assert found.faults == ()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from evals.metrics import bootstrap
-from leaderboard import rules
+from leaderboard.benchmark import load_stages
 from leaderboard.board.ranking import rank
 from leaderboard.rules import load_benchmark
 from leaderboard.submissions.bundle import open_bundle
@@ -143,5 +143,5 @@ def test_the_refinedweb_scales_share_the_recipes_of_the_plain_ones() -> None:
     book = load_benchmark("dclm")
     for size in ("1b-1x", "3b-1x", "7b-1x"):
         scale = book.scale(f"{size}-refinedweb")
-        assert rules.load_package("dclm").recipe(scale.recipe).scale == size
+        assert load_stages("dclm").recipe(scale.recipe).scale == size
         assert scale.pools != "open"

@@ -240,3 +240,14 @@ def test_a_step_that_others_need_cannot_be_taken_out(workspace: Path) -> None:
     assert "word_count" in str(found.needed)
     with pytest.raises(PipelineError, match="has steps 1 to 2"):
         ablation.chosen_steps(pipeline, [3])
+
+
+def test_the_example_of_a_filter_plays_a_whole_round(
+    minibench: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import runpy
+
+    path = Path(__file__).parents[3] / "examples" / "own_filter.py"
+    main = runpy.run_path(str(path))["main"]
+    main(["--benchmark", "mini", "--scale", "mini", "--workspace", str(tmp_path / "runs")])
+    assert capsys.readouterr().out.splitlines()[-1].startswith("1 few_digits ")
