@@ -23,6 +23,9 @@ READ_BYTES = 1 << 16
 FREE_BYTES = 256 << 20  # may come out of any file, however small
 MAX_EXPANSION = 200  # beyond that; pages and their text expand 3 to 20 times
 
+# `zstd --long=31` writes windows of 2 GiB, as in Pushshift's dumps; the default stops at 128 MiB
+ZSTD_OPTIONS: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 31}
+
 ERRORS: tuple[Any, ...] = (igzip_lib.IsalError, zstd.ZstdError, EOFError)
 
 
@@ -48,6 +51,7 @@ class Inflated(io.RawIOBase):
         self._raw = b""
         self._num_read = 0  # stored bytes
         self._position = 0  # plain bytes
+        self._num_members = 0  # begun
         self.members: list[tuple[int, int]] = [(0, 0)]
         self.fault: str | None = None
 
@@ -68,6 +72,8 @@ class Inflated(io.RawIOBase):
         while self.fault is None:
             if self._member is None:
                 if not self._raw and not self._fill():
+                    return b""
+                if self._num_members and self._is_padding():
                     return b""
                 self._begin()
                 feed = self._take()
@@ -107,11 +113,20 @@ class Inflated(io.RawIOBase):
         if self._kind == "gzip":
             self._member = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
         else:
-            self._member = zstd.ZstdDecompressor()
+            self._member = zstd.ZstdDecompressor(options=ZSTD_OPTIONS)
+        self._num_members += 1
         stored = self._num_read - len(self._raw)
         if stored:
             self.members.append((self._position, stored))
             del self.members[:-4096]  # records are asked for soon after they are read
+
+    def _is_padding(self) -> bool:
+        """Whether only zeros follow, as tapes and some copies leave; gzip ignores them too."""
+        while not (raw := self._raw.lstrip(b"\0")):
+            if not self._fill():
+                return True
+        self._raw = raw
+        return False
 
     def _take(self) -> bytes:
         feed, self._raw = self._raw, b""

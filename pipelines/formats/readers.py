@@ -44,6 +44,7 @@ SUFFIXES = {
     ".parquet": "parquet",
     ".warc": "warc",
     ".warc.gz": "warc",
+    ".warc.zst": "warc",
     ".wet": "warc",
     ".wet.gz": "warc",
     ".mix.json": "mix",

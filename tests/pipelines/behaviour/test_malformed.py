@@ -211,8 +211,6 @@ def pages(data: bytes) -> list[Extracted]:
     found = list(documents(io.BytesIO(data), options=ExtractOptions()))
     for one in found:
         assert (one.text is None) == (one.reason is not None)
-    broken = [place for place, one in enumerate(found) if one.reason == "broken_record"]
-    assert broken in ([], [len(found) - 1])
     return found
 
 
@@ -263,6 +261,8 @@ def test_faults_of_the_format_in_a_warc_file(compressed: bool) -> None:
         texts = [one.text for one in found]
         assert all(f"number {n}" in str(texts[n]) for n in range(5)), fault[:80]
         assert len(found) >= 6, fault[:80]  # a page, a rejection, or the note that it breaks off
+        if compressed:  # a member's fault costs that member
+            assert all(f"number {n}" in str(texts[n - 12]) for n in range(6, 12)), fault[:80]
 
 
 def test_mutated_real_warc_files_never_crash(data: Path) -> None:

@@ -1,0 +1,238 @@
+"""The bytes of a web page to its HTML: undo what HTTP did to the body, then find its characters.
+
+Both steps go by knowledge and never fall through: a body that stays compressed is refused, and a
+page with a few broken bytes (crawlers cut pages at a fixed length) keeps its encoding, with U+FFFD
+where a byte was broken, instead of being read as some other encoding that accepts every byte.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import re
+import sys
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+from fastwarc.stream_io import BrotliReader
+from resiliparse.parse.encoding import bytes_to_str, detect_encoding, map_encoding_to_html5
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+GZIP_MAGIC, ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+MAX_LAYERS = 4  # real servers stack two; more is a bomb
+CHUNK_SIZE = re.compile(rb"[ \t]*([0-9a-fA-F]+)[ \t]*(;[^\r\n]*)?\r?\n")
+BOMS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+ASCII = bytes(range(128))
+MIN_UTF8_SHARE = 10  # whole multi-byte characters for each broken place, for UTF-8 unsaid
+MAX_BROKEN_SHARE = 4  # more than one broken byte in so many above ASCII: no encoding fits
+
+
+class BodyError(ValueError):
+    """A body whose encodings cannot be undone."""
+
+
+class BodyTooLarge(ValueError):
+    """A body that grows beyond the limit."""
+
+
+def decoded_body(headers: dict[str, str], body: bytes, *, limit: int) -> bytes:
+    """The body without transfer and content encodings, the last one applied first (RFC 9110, 8.4).
+
+    Many archives store the plain body under its old headers, so a body that does not look encoded
+    is taken as it is. A body that breaks off gives what came before. BodyError for one that is
+    damaged, that is still compressed at the end, or whose encoding nobody knows.
+    """
+    transfer = _names(headers.get("transfer-encoding", ""))
+    content = _names(headers.get("content-encoding", ""))
+    if len(transfer) + len(content) > MAX_LAYERS:
+        raise BodyError(f"{len(transfer) + len(content)} encodings, at most {MAX_LAYERS}")
+    for name in [*reversed(transfer), *reversed(content)]:
+        body = _without(name, body, limit)
+    if body.startswith((GZIP_MAGIC, ZSTD_MAGIC)):
+        said = ", ".join([*content, *transfer]) or "none"
+        raise BodyError(f"the body is compressed and its headers (encodings: {said}) do not help")
+    if len(body) > limit:
+        raise BodyTooLarge(f"over {limit} bytes")
+    return body
+
+
+def _names(header: str) -> list[str]:
+    return [name for word in header.split(",") if (name := word.partition(";")[0].strip().lower())]
+
+
+def _without(name: str, body: bytes, limit: int) -> bytes:
+    if name == "chunked":
+        return _dechunked(body) if CHUNK_SIZE.match(body) else body
+    if name in ("gzip", "x-gzip"):
+        return _inflate(body, wbits=31, limit=limit) if body.startswith(GZIP_MAGIC) else body
+    if name == "zstd":
+        return _zstd(body, limit) if body.startswith(ZSTD_MAGIC) else body
+    if name in ("deflate", "br", "compress", "x-compress") and _is_markup(body):
+        return body
+    if name == "deflate":
+        # Both readings of "deflate" are in use: with the zlib header and without.
+        with_header = len(body) > 1 and body[0] & 15 == 8 and (body[0] << 8 | body[1]) % 31 == 0
+        return _inflate(body, wbits=15 if with_header else -15, limit=limit)
+    if name == "br":
+        return _brotli(body, limit)
+    # Names of no encoding ("none", "utf-8") are in use too; then the body is text already.
+    if name == "identity" or _is_text(body):
+        return body
+    raise BodyError(f"nothing undoes the encoding {name!r}")
+
+
+def _is_markup(body: bytes) -> bool:
+    return body.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"<")
+
+
+def _is_text(body: bytes) -> bool:
+    """Whether the first kilobyte has no control characters but white space."""
+    head = body[:1024]
+    return _is_markup(body) or not any(byte < 32 and byte not in b"\t\n\f\r\x1b" for byte in head)
+
+
+def _dechunked(body: bytes) -> bytes:
+    """Without the sizes of chunks, their extensions and the trailer; a cut body as far as it is."""
+    parts: list[bytes] = []
+    position = 0
+    while match := CHUNK_SIZE.match(body, position):
+        size = int(match.group(1), 16)
+        if size == 0:
+            return b"".join(parts)
+        parts.append(body[match.end() : match.end() + size])
+        position = match.end() + size
+        position += 2 if body[position : position + 2] == b"\r\n" else body[position:][:1] == b"\n"
+    if position < len(body) and b"\n" in body[position : position + 64]:
+        raise BodyError(f"no size of a chunk at byte {position}")
+    return b"".join(parts)
+
+
+def _inflate(body: bytes, *, wbits: int, limit: int) -> bytes:
+    try:
+        data = zlib.decompressobj(wbits).decompress(body, limit + 1)
+    except zlib.error as error:
+        raise BodyError(str(error)) from error
+    return _limited(data, limit)
+
+
+def _zstd(body: bytes, limit: int) -> bytes:
+    try:
+        return _limited(zstd.ZstdDecompressor().decompress(body, limit + 1), limit)
+    except zstd.ZstdError as error:
+        raise BodyError(str(error)) from error
+
+
+def _brotli(body: bytes, limit: int) -> bytes:
+    reader: Any = BrotliReader(io.BytesIO(body))
+    parts, size = [], 0
+    try:
+        while size <= limit and (part := reader.read(min(65536, limit + 1 - size))):
+            parts.append(part)
+            size += len(part)
+    except OSError as error:
+        raise BodyError(str(error)) from error
+    return _limited(b"".join(parts), limit)
+
+
+def _limited(data: bytes, limit: int) -> bytes:
+    if len(data) > limit:
+        raise BodyTooLarge(f"over {limit} bytes")
+    return data
+
+
+def decoded_text(body: bytes, *, charset: str | None) -> str:
+    """The characters of a page: UTF-8 where the bytes are, else as HTTP, the page or they say.
+
+    A byte order mark decides and is left out. Broken bytes become U+FFFD. UnicodeError when more
+    than a quarter of the bytes above ASCII fit no encoding.
+    """
+    for mark, name in BOMS:
+        if body.startswith(mark):
+            return _replaced(body[len(mark) :], name)[0]
+    if b"\x00" in body and (wide := _wide(body, charset)) is not None:
+        return _replaced(body, wide)[0]
+    # ISO-2022 text is pure ASCII bytes with escapes, so it would pass for UTF-8.
+    if b"\x1b" not in body:
+        try:
+            return body.decode("utf-8")
+        except UnicodeDecodeError:
+            whole, broken = _utf8_places(body)
+            says_utf8 = "utf-8" in (_html5(charset), detect_encoding(body, from_html_meta=True))
+            if whole and whole >= broken * (1 if says_utf8 else MIN_UTF8_SHARE):
+                return body.decode("utf-8", errors="replace")
+    best: tuple[int, str] | None = None
+    for name in _candidates(body, charset):
+        text, broken = _replaced(body, name)
+        if not broken:
+            return text
+        if best is None or broken < best[0]:
+            best = broken, text
+    if best is None:
+        raise UnicodeError("no encoding is named or found")
+    above = _above_ascii(body)
+    if best[0] > 3 and best[0] * MAX_BROKEN_SHARE > above:
+        raise UnicodeError(f"{best[0]} of {above} bytes above ASCII fit no encoding")
+    return best[1]
+
+
+def _candidates(body: bytes, charset: str | None) -> Iterator[str]:
+    """Encodings in the order in which they are believed: HTTP, the page's own word, its bytes."""
+    seen = set()
+    for name in (
+        _html5(charset),
+        detect_encoding(body, from_html_meta=True),
+        detect_encoding(body),
+        "utf-8",
+    ):
+        if name and name not in seen:
+            seen.add(name)
+            yield name
+
+
+def _html5(charset: str | None) -> str | None:
+    return map_encoding_to_html5(charset, fallback_utf8=False) if charset else None
+
+
+def _wide(body: bytes, charset: str | None) -> str | None:
+    """UTF-16 without a mark, where it is named and every other byte of the head is zero."""
+    named = (charset or "").lower().replace("_", "-")
+    if not named.startswith(("utf-16", "utf16", "unicode", "ucs-2")):
+        return None
+    head = body[:512]
+    even, odd = head[::2].count(0), head[1::2].count(0)
+    if max(even, odd) * 4 < len(head) // 2:
+        return None
+    return "utf-16-be" if even > odd else "utf-16-le"
+
+
+def _utf8_places(body: bytes) -> tuple[int, int]:
+    """Whole multi-byte characters, and broken places; a character that the end cuts is neither."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    text = decoder.decode(body)
+    # U+FFFD may be in the page itself, as three bytes; it counts as whole, not as broken.
+    broken = text.count("\ufffd") - body.count(b"\xef\xbf\xbd")
+    num_ascii = len(body) - _above_ascii(body)  # each is one character
+    return len(text) - num_ascii - broken, broken
+
+
+def _above_ascii(body: bytes) -> int:
+    return len(body.translate(None, ASCII))
+
+
+def _replaced(body: bytes, name: str) -> tuple[str, int]:
+    """The text in an encoding, and how many broken places became U+FFFD in it.
+
+    A character that the end of the page cuts is replaced and not counted.
+    """
+    text = str(bytes_to_str(body, name, errors="replace", fallback_encodings=()))
+    broken = text.count("\ufffd")
+    return text, broken - text.endswith("\ufffd")
