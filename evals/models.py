@@ -60,7 +60,11 @@ def loss_fault(losses: np.ndarray[Any, np.dtype[np.floating[Any]]]) -> str | Non
 
 
 class Encoder(Hashable, Protocol):
-    """Whatever turns texts into token ids without adding any."""
+    """Whatever turns texts into token ids without adding any.
+
+    It may have `prompt_start`, ids that a tokenizer puts before every prompt (a beginning token);
+    they come once, before the shots, and are lost first where a prompt is longer than the window.
+    """
 
     def tokenise(self, texts: Sequence[str]) -> list[list[int]]: ...
 
@@ -96,8 +100,8 @@ class LanguageModel(Hashable, Protocol):
     ) -> list[list[int]]:
         """Greedy continuations of at most `max_new_tokens` tokens.
 
-        A continuation ends early after a `document_start` token, or once `is_done` is true of its
-        text so far.
+        A continuation ends early after a token that ends a document (`document_start` where a
+        model has one token for both), or once `is_done` is true of its text so far.
         """
         ...
 

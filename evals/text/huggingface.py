@@ -2,7 +2,9 @@
 
 The fast path computes a question's context once, repeats its cache for the options, and asks the
 model for the logits of scored positions only, where the model's own `forward` offers that. Models
-with another kind of cache are scored row by row. The exact path runs every option whole and alone.
+with another kind of cache (hybrid and recurrent ones) are scored row by row, and those that read
+their padding generate one prompt at a time; the record says so. The exact path runs every option
+whole and alone.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import copy
 import hashlib
 import importlib
 import inspect
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -47,22 +50,58 @@ class HuggingFaceLM:
         self._max_tokens = batch_tokens or (CPU_TOKENS if on_cpu else GPU_TOKENS)
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._shares = self._can_share()
-        self.id = id or weights_digest(model)
+        self.id = id or model_digest(model, tokenizer)
         self.vocab_size = model.get_input_embeddings().num_embeddings
+        self._pads = not exact and self._can_pad()
         self.document_start = _document_start(tokenizer)
+        self.document_ends = _document_ends(model, tokenizer, self.document_start)
+        self.prompt_start = _prompt_start(tokenizer)
         self.max_length = getattr(model.config, "max_position_embeddings", None)
         self.settings: dict[str, Any] = {
             "precision": str(model.dtype).removeprefix("torch."),
             "path": "exact" if exact else "fast",
             "model": model.config.model_type,
+            "shares_contexts": self._shares and not exact,
+            "pads_prompts": self._pads,
+            "prompt_start": list(self.prompt_start),
+            "document_ends": sorted(self.document_ends),
         }
 
     def _can_share(self) -> bool:
-        """Whether the model's cache is one that can be repeated for several options."""
+        """Whether the model's cache can be repeated for several options, tried on one token.
+
+        Caches of hybrid models have the method and layers without it.
+        """
         with torch.inference_mode():
             ids = torch.zeros(1, 1, dtype=torch.int64, device=self._device)
             cache = getattr(self._model(ids, use_cache=True), "past_key_values", None)
-        return hasattr(cache, "batch_repeat_interleave")
+            try:
+                copy.deepcopy(cache).batch_repeat_interleave(2)  # type: ignore[union-attr]
+            except (AttributeError, NotImplementedError, TypeError):
+                return False
+        return True
+
+    def _can_pad(self) -> bool:
+        """Whether padding on the left, masked, leaves the next token's logits as they are.
+
+        Recurrent models that know no mask read the padding; they generate one prompt at a time.
+        """
+        ids = torch.arange(1, 5, device=self._device)[None] % self.vocab_size
+        padded = torch.cat([torch.zeros_like(ids), ids], dim=1)
+        mask = torch.cat([torch.zeros_like(ids), torch.ones_like(ids)], dim=1)
+        named = {"attention_mask": mask}
+        parameters = inspect.signature(self._model.forward).parameters
+        if "position_ids" in parameters:
+            named["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
+        try:
+            with torch.inference_mode():
+                alone = self._model(ids).logits[0, -1].float()
+                beside = self._model(padded, **named).logits[0, -1].float()
+        except (RuntimeError, TypeError, ValueError):
+            return False
+        # Rounding moves logits by far less; a state that has read padding moves them by far more.
+        tolerance = 1e-3 if self._model.dtype == torch.float32 else 5e-2
+        return bool((alone - beside).abs().max() <= tolerance * alone.abs().max().clamp(min=1e-6))
 
     def tokenise(self, texts: Sequence[str]) -> list[list[int]]:
         if not texts:
@@ -159,7 +198,7 @@ class HuggingFaceLM:
     ) -> list[list[int]]:
         results: dict[int, list[int]] = {}
         lengths = [len(context) + max_new_tokens for context in contexts]
-        max_tokens = 1 if self._exact else self._max_tokens
+        max_tokens = self._max_tokens if self._pads else 1
         for group in length_batches(lengths, max_tokens=max_tokens):
             for place, ids in zip(
                 group,
@@ -188,21 +227,30 @@ class HuggingFaceLM:
             do_sample=False,
             num_beams=1,
             max_new_tokens=max_new_tokens,
-            eos_token_id=self.document_start,
+            eos_token_id=sorted(self.document_ends),
             pad_token_id=self.document_start,
         )
-        output = self._model.generate(
-            tokens.to(self._device),
-            attention_mask=mask.to(self._device),
-            generation_config=config,
-            stopping_criteria=transformers.StoppingCriteriaList([ended]),
+        # `generate` fills what is not set here (penalties, forced and suppressed tokens) from the
+        # checkpoint's generation_config.json, and then greedy is no longer greedy.
+        own, self._model.generation_config = (
+            self._model.generation_config,
+            transformers.GenerationConfig(),
         )
+        try:
+            output = self._model.generate(
+                tokens.to(self._device),
+                attention_mask=mask.to(self._device),
+                generation_config=config,
+                stopping_criteria=transformers.StoppingCriteriaList([ended]),
+            )
+        finally:
+            self._model.generation_config = own
         return [self._cut(row, is_done) for row in output[:, width:].tolist()]
 
     def _cut(self, ids: list[int], is_done: Callable[[str], bool]) -> list[int]:
         """What one row generated before the batch went on without it."""
         for count, token in enumerate(ids, start=1):
-            if token == self.document_start or is_done(self.detokenise(ids[:count])):
+            if token in self.document_ends or is_done(self.detokenise(ids[:count])):
                 return ids[:count]
         return ids
 
@@ -221,13 +269,75 @@ def _document_start(tokenizer: Any) -> int:
     raise EvalError("this tokenizer has neither a beginning nor an end token; set bos_token")
 
 
-def weights_digest(model: Any) -> str:
-    """32 hexadecimal digits over the names, types and bytes of all weights."""
+def _document_ends(model: Any, tokenizer: Any, document_start: int) -> frozenset[int]:
+    """The ids that end a document: the tokenizer's own, and those that the model names.
+
+    Of the model's only ids that are special to the tokenizer count: a configuration has default
+    numbers, which may be letters of another vocabulary.
+    """
+    own = getattr(tokenizer, "eos_token_id", None)
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    special = {id for id, token in added.items() if token.special}
+    special |= set(getattr(tokenizer, "all_special_ids", ()))
+    named: set[int] = set()
+    for source in (getattr(model, "generation_config", None), model.config):
+        value = getattr(source, "eos_token_id", None)
+        named |= set(value if isinstance(value, list | tuple) else [value]) - {None}
+    ends = (named & special) | ({int(own)} if own is not None else set())
+    return frozenset(ends or {document_start})
+
+
+def _prompt_start(tokenizer: Any) -> tuple[int, ...]:
+    """The ids that the tokenizer puts before a text by itself, as a rule none or a beginning."""
+    plain = list(tokenizer(["a"], add_special_tokens=False)["input_ids"][0])
+    whole = list(tokenizer(["a"], add_special_tokens=True)["input_ids"][0])
+    for end in range(len(whole), len(plain) - 1, -1):  # behind the text may be an end token
+        if whole[end - len(plain) : end] == plain:
+            return tuple(whole[: end - len(plain)])
+    return ()
+
+
+VOLATILE = ("transformers_version", "dtype", "torch_dtype", "architectures", "name_or_path")
+
+
+def model_digest(model: Any, tokenizer: Any) -> str:
+    """32 hexadecimal digits over all that decides an answer.
+
+    The names, types and bytes of all weights, the configurations of model and generation, the
+    tokenizer, and the text of code that came with the model.
+    """
     state = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         state.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    for config in (model.config, getattr(model, "generation_config", None)):
+        if config is not None:
+            state.update(_canonical(config.to_dict()))
+    state.update(_tokenizer_bytes(tokenizer))
+    for part in (model, tokenizer):
+        module = type(part).__module__
+        if module.startswith("transformers_modules"):
+            state.update(inspect.getsource(importlib.import_module(module)).encode())
     return state.hexdigest()[:32]
+
+
+def _canonical(config: dict[str, Any]) -> bytes:
+    kept = {k: v for k, v in config.items() if k not in VOLATILE and not k.startswith("_")}
+    return json.dumps(kept, sort_keys=True, default=str).encode()
+
+
+def _tokenizer_bytes(tokenizer: Any) -> bytes:
+    """The tokenizer as files hold it, without what a call before may have set."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        described = json.loads(backend.to_str())
+        described.pop("padding", None), described.pop("truncation", None)
+    elif hasattr(tokenizer, "get_vocab"):
+        described = {"vocabulary": tokenizer.get_vocab(), "class": type(tokenizer).__name__}
+    else:
+        return b""
+    described["special"] = getattr(tokenizer, "special_tokens_map", {})
+    return json.dumps(described, sort_keys=True, default=str).encode()
 
 
 def load(

@@ -178,9 +178,10 @@ def _part_requests(tokens: PromptTokens, chosen: Sequence[int], window: int) -> 
         leading = partial(answer_texts, leading_space=tokens.leading_space)
         answers = iter(tokens.encoder.tokenise([t for i in chosen for t in leading(items[i])]))
     asked = iter(contexts)
+    start = list(getattr(tokens.encoder, "prompt_start", ()))
     for index, block in zip(chosen, blocks, strict=True):
         item = items[index]
-        own = [block + next(asked) for _ in item.contexts or (None,)]
+        own = [start + block + next(asked) for _ in item.contexts or (None,)]
         if generates:
             options: tuple[Option, ...] = (_option(task, item, own[0], [], max_new_tokens, window),)
         else:

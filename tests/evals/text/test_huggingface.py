@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from evals.models import LanguageModel, Query
 
@@ -115,3 +115,181 @@ def test_the_whole_distribution_has_the_losses_that_are_scored():
     ((scores, *_),) = model.score([query])
     assert np.exp(-whole.astype(np.float64)).sum() == pytest.approx(1, abs=1e-5)
     assert scores.losses[0] == pytest.approx(whole[query.continuations[0][0]], abs=1e-5)
+
+
+def talker(*, bos: bool, adds_bos: bool = False):
+    """A model whose next token depends on the last alone: "." is followed by " 42", then the end.
+
+    After the end it would say " 7". Its weights are set by hand.
+    """
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(letters)}, merges=[]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens(["<s>", "</s>"])
+    made.add_tokens([" 42", " 7"])
+    begin, end, answer, more = (made.token_to_id(t) for t in ("<s>", "</s>", " 42", " 7"))
+    if adds_bos:
+        made.post_processor = processors.TemplateProcessing(
+            single="<s> $A", special_tokens=[("<s>", begin)]
+        )
+    words = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made, bos_token="<s>" if bos else None, eos_token="</s>"
+    )
+    size = made.get_vocab_size()
+    config = transformers.LlamaConfig(
+        vocab_size=size,
+        hidden_size=size + -size % 4,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=256,
+        bos_token_id=words.bos_token_id,
+        eos_token_id=end,
+        tie_word_embeddings=False,
+    )
+    model = transformers.LlamaForCausalLM(config)
+    follows = {made.token_to_id("."): answer, answer: end, end: more, more: end}
+    with torch.no_grad():
+        for name, weights in model.named_parameters():
+            if "o_proj" in name or "down_proj" in name:
+                weights.zero_()
+        embedded = model.model.embed_tokens.weight.zero_()
+        embedded[range(size), range(size)] = 1
+        head = model.lm_head.weight.zero_()
+        for token in range(size):
+            head[follows.get(token, made.token_to_id("x")), token] = 10
+    return model, words
+
+
+def said(model, words, **options) -> str:
+    ours = HuggingFaceLM(model, words, **options)
+    (context,) = ours.tokenise(["What is it."])
+    (ids,) = ours.generate([np.array(context)], max_new_tokens=6, is_done=lambda text: False)
+    return ours.detokenise(ids)
+
+
+@pytest.mark.parametrize("bos", [True, False])
+@pytest.mark.parametrize("exact", [True, False])
+def test_generation_stops_at_the_end_of_text_with_and_without_a_beginning(bos, exact):
+    assert said(*talker(bos=bos), exact=exact) == " 42"
+
+
+def test_generation_stops_at_every_special_token_that_the_model_names():
+    model, words = talker(bos=True)
+    words.add_special_tokens({"additional_special_tokens": [" 42"]})
+    model.generation_config.eos_token_id = [words.eos_token_id, words.convert_tokens_to_ids(" 42")]
+    ours = HuggingFaceLM(model, words)
+    assert ours.document_ends == {words.eos_token_id, words.convert_tokens_to_ids(" 42")}
+
+
+def test_an_end_that_is_a_letter_to_the_tokenizer_is_a_default_number_and_ignored():
+    model, words = talker(bos=False)
+    model.generation_config.eos_token_id = words.convert_tokens_to_ids("x")
+    assert HuggingFaceLM(model, words).document_ends == {words.eos_token_id}
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"no_repeat_ngram_size": 1, "min_new_tokens": 5},
+        {"repetition_penalty": 50.0},
+        {"do_sample": True, "temperature": 100.0},
+        {"max_length": 5},
+    ],
+)
+def test_greedy_answers_ignore_the_generation_config_of_the_model(setting):
+    model, words = talker(bos=False)
+    for name, value in setting.items():
+        setattr(model.generation_config, name, value)
+    assert said(model, words) == " 42"
+    assert all(getattr(model.generation_config, name) == v for name, v in setting.items())
+
+
+def test_the_tokenizers_own_beginning_is_known_and_not_in_every_part():
+    model, words = talker(bos=True, adds_bos=True)
+    ours = HuggingFaceLM(model, words)
+    assert ours.prompt_start == (words.bos_token_id,)
+    assert ours.tokenise(["hi"]) == [words("hi", add_special_tokens=False)["input_ids"]]
+    assert HuggingFaceLM(*talker(bos=True)).prompt_start == ()
+
+
+def test_the_identity_covers_configurations_and_the_tokenizer():
+    def digest(change):
+        torch.manual_seed(0)
+        model, words = talker(bos=True)
+        change(model, words)
+        return HuggingFaceLM(model, words).id
+
+    changes = [
+        lambda m, t: None,
+        lambda m, t: setattr(m.config, "rms_norm_eps", 0.5),
+        lambda m, t: setattr(m.generation_config, "no_repeat_ngram_size", 2),
+        lambda m, t: t.add_tokens(["another"]),
+    ]
+    assert len({digest(change) for change in changes}) == len(changes)
+    assert digest(changes[0]) == digest(changes[0])
+
+
+def small(name, **more):
+    base = {
+        "vocab_size": 256,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+    }
+    return name, {**base, **more}
+
+
+ARCHITECTURES = [
+    small("MistralConfig", sliding_window=16),
+    small("Gemma2Config", head_dim=8, sliding_window=16),
+    small("Olmo2Config"),
+    ("BloomConfig", {"vocab_size": 256, "hidden_size": 32, "n_layer": 2, "n_head": 4}),
+    (
+        "MambaConfig",
+        {"vocab_size": 256, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
+    ),
+    (
+        "RwkvConfig",
+        {"vocab_size": 256, "hidden_size": 32, "num_hidden_layers": 2, "context_length": 512},
+    ),
+    small(
+        "JambaConfig",
+        num_hidden_layers=4,
+        attn_layer_period=2,
+        attn_layer_offset=1,
+        num_experts=2,
+        mamba_d_state=4,
+        use_mamba_kernels=False,
+    ),
+    small(
+        "BambaConfig",
+        mamba_n_heads=8,
+        mamba_d_head=8,
+        mamba_d_state=8,
+        mamba_n_groups=1,
+        attn_layer_indices=[1],
+        mamba_chunk_size=8,
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "fields"), ARCHITECTURES, ids=[name for name, _ in ARCHITECTURES])
+def test_every_kind_of_architecture_answers_alike_on_both_paths(name, fields):
+    torch.manual_seed(0)
+    config = getattr(transformers, name)(**fields)
+    model = transformers.AutoModelForCausalLM.from_config(config).float()
+    fast, exact = HuggingFaceLM(model, tokenizer()), HuggingFaceLM(model, tokenizer(), exact=True)
+    asked = [
+        Query(q.context % 250, tuple(answer % 250 for answer in q.continuations)) for q in queries()
+    ]
+    for one, other in zip(fast.score(asked), exact.score(asked), strict=True):
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_allclose(a.losses, b.losses, atol=1e-4, rtol=0)
+    contexts = [query.context for query in asked]
+    given = {"max_new_tokens": 6, "is_done": lambda text: False}
+    assert fast.generate(contexts, **given) == exact.generate(contexts, **given)

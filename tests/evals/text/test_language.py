@@ -176,3 +176,16 @@ def test_the_first_of_tied_options_is_chosen(tmp_path):
 class _OneToken:
     def tokenise(self, texts):
         return [[7] for _ in texts]
+
+
+def test_a_tokenizers_beginning_comes_once_before_the_shots(tmp_path):
+    class Begins(FakeModel):
+        prompt_start = (99, 98)
+
+    write_rows(tmp_path / "t.jsonl", ROWS)
+    asked = list(requests(make_task(shots=2), tmp_path, Begins()))
+    plain = list(requests(make_task(shots=2), tmp_path, FakeModel()))
+    for one, other in zip(asked, plain, strict=True):
+        assert [o.context.tolist() for o in one.options] == [
+            [99, 98, *o.context.tolist()] for o in other.options
+        ]
