@@ -30,8 +30,9 @@ Row = dict[str, Any]
 class Rows:
     """The rows of one bench, in the order they were measured."""
 
-    def __init__(self, name: str, *, threads: int = 1) -> None:
+    def __init__(self, name: str, *, threads: int = 1, folder: Path = BUILD) -> None:
         self.name = name
+        self.file = folder / f"{name}.json"
         self.rows: list[Row] = []
         self.more: dict[str, Any] = {}
         self.machine = f"{platform.machine()}, {threads} of {os.cpu_count()} cores"
@@ -95,12 +96,18 @@ class Rows:
         """Write the report; SystemExit names the floors that were missed. A partial run keeps the
         other rows of the report that is there, each with its own date and load."""
         missed = [row["work"] for row in self.rows if row["missed"]]
-        file = BUILD / f"{self.name}.json"
-        if partial and file.exists():
+        if partial and self.file.exists():
             measured = {row["work"] for row in self.rows}
-            before = json.loads(file.read_text())["rows"]
+            before = json.loads(self.file.read_text())["rows"]
             kept = [row for row in before if "floor_of" in row and row["work"] not in measured]
             self.rows = [*kept, *self.rows]
+        self.save()
+        if missed:
+            print(f"missed floors: {'; '.join(missed)}", file=sys.stderr)
+            raise SystemExit(1)
+
+    def save(self) -> None:
+        """Write the report as it is now."""
         loads = [row["load"] for row in self.rows]
         report = {
             "machine": f"{self.machine}, load {min(loads)} to {max(loads)}",
@@ -108,11 +115,8 @@ class Rows:
             "rows": self.rows,
             **self.more,
         }
-        BUILD.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(report, indent=2) + "\n")
-        if missed:
-            print(f"missed floors: {'; '.join(missed)}", file=sys.stderr)
-            raise SystemExit(1)
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self.file.write_text(json.dumps(report, indent=2) + "\n")
 
 
 def shown(row: Row) -> str:

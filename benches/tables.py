@@ -27,6 +27,7 @@ TITLES = {
     "download": "Fetching pictures",
     "eval": "Evaluating language models",
     "extract": "WARC to documents",
+    "gpu": "On one GPU",
     "leaderboard": "The leaderboard",
     "text": "Curating text",
     "train": "Training language models",

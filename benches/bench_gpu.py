@@ -1,0 +1,161 @@
+"""Everything that runs on a GPU, in nine minutes on one GPU of the H100 class.
+
+    python benches/bench_gpu.py [--seconds 530] [--only WORD ...] [--dry]
+
+Correctness first: the bf16 loss of 64 sequences against float32, and equal greedy answers of the
+fast, the exact and the bf16 path of evaluation. Then tokens per second and the share of the bf16
+peak for OpenLM's shapes (plain, chunked, final), the wall time of CORE, samples per second of the
+CLIP recipes, `near_targets`, CLIP scoring. Compilation and warm-up are outside the timed parts.
+
+Every row has a time limit of its own; a row that fails or runs out of time is empty, with its
+reason and a traceback. Rows are printed as they come and written after each one to $OUT/gpu.json,
+or to build/bench/gpu.json. `--dry` runs the same code at toy sizes, on a CPU or a GPU, in under a
+minute; its rows are no measurements and go to gpu-dry.json.
+
+It needs python >= 3.11, torch >= 2.11, torchvision, numpy, numba, pyarrow, pyyaml, pillow, regex,
+safetensors, timm, tokenizers, tqdm, huggingface_hub, and: pydantic, pydantic_core, annotated_types,
+typing_inspection, typing_extensions, orjson, zstandard, isal, backports.zstd, cloudpickle,
+open_clip_torch, ftfy, wcwidth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import platform
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+
+import gpu_images  # noqa: E402
+import gpu_language  # noqa: E402
+import torch  # noqa: E402
+from rows import BUILD, Rows  # noqa: E402
+
+Measured = tuple[float, dict[str, Any]]
+
+
+class NotMeasured(Exception):
+    """A row that cannot be measured here, or took longer than it may."""
+
+
+class Run:
+    """The rows of a run: each measured within its own limit and what is left of the whole."""
+
+    def __init__(self, rows: Rows, *, seconds: float, dry: bool, only: list[str]) -> None:
+        self.rows, self.dry, self.only = rows, dry, only
+        self.ends = time.monotonic() + seconds
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def row(
+        self,
+        work: str,
+        unit: str,
+        measure: Callable[[], Measured],
+        *,
+        limit: float,
+        floor: float | None = None,
+        less: bool = False,
+    ) -> None:
+        """Measure one row. `limit`: seconds that it may take, warm-up included."""
+        if self.only and not any(word in work for word in self.only):
+            return
+        has_gpu = self.device.type == "cuda"
+        floor = floor if has_gpu and not self.dry else None
+        left = self.ends - time.monotonic()
+        began = time.monotonic()
+        try:
+            if not has_gpu and not self.dry:
+                raise NotMeasured("no GPU on this machine")
+            if left < 5:
+                raise NotMeasured("the time of the whole run was used up by the rows before")
+            with _within(min(limit, left)):
+                value, more = measure()
+            more["seconds_in_all"] = round(time.monotonic() - began, 1)
+            self.rows.add(work, value, unit, floor=floor, less=less, **more)
+        except Exception as error:
+            kind = "" if isinstance(error, NotMeasured) else f"{type(error).__name__}: "
+            reason = f"{kind}{error}".strip().splitlines()[0][:300]
+            self.rows.add(work, None, unit, floor=floor, less=less, reason=reason)
+            if not isinstance(error, NotMeasured):
+                traceback.print_exc(file=sys.stdout)
+        self.rows.save()
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+
+@contextmanager
+def _within(seconds: float) -> Iterator[None]:
+    """Raise NotMeasured in the main thread after so many seconds."""
+
+    def stop(_: int, __: FrameType | None) -> None:
+        raise NotMeasured(f"stopped after its limit of {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def machine() -> str:
+    """The device's name and what the figures depend on."""
+    if not torch.cuda.is_available():
+        return f"{platform.machine()}, {os.cpu_count()} cores, no GPU; torch {torch.__version__}"
+    about = torch.cuda.get_device_properties(0)
+    cudnn = torch.backends.cudnn.version()
+    return (
+        f"{about.name}, {about.total_memory / 1e9:.0f} GB, {os.cpu_count()} cores; "
+        f"torch {torch.__version__}, CUDA {torch.version.cuda}, cuDNN {cudnn}"
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seconds", type=float, default=530.0, help="of the whole run")
+    parser.add_argument("--only", nargs="+", default=[], help="rows whose name holds a word")
+    parser.add_argument("--dry", action="store_true", help="toy sizes: does it run at all?")
+    parser.add_argument("--out", type=Path, help="folder of the report")
+    arguments = parser.parse_args(argv)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one process; some machines have no network
+    folder = arguments.out or Path(os.environ.get("OUT") or BUILD)
+    rows = Rows("gpu-dry" if arguments.dry else "gpu", folder=folder)
+    rows.machine = machine()
+    print(rows.machine, flush=True)
+    if arguments.dry:
+        torch.set_num_threads(1)
+    run = Run(rows, seconds=arguments.seconds, dry=arguments.dry, only=arguments.only)
+    gpu_language.correctness(run)
+    gpu_language.training(run, ("final",))
+    gpu_language.core(run, "400m-1x")
+    gpu_images.near_targets(run)
+    gpu_images.training(run)
+    gpu_images.scoring(run)
+    gpu_language.core(run, "1b-1x")
+    gpu_language.training(run, ("plain", "chunked"))
+    gpu_images.training(run, compiled=True)
+    rows.add(
+        "quality_score, documents",
+        None,
+        "documents/s",
+        reason="fastText runs on CPUs; bench_text.py measures it",
+    )
+    rows.close()
+
+
+if __name__ == "__main__":
+    main()
