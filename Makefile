@@ -11,7 +11,7 @@ help:
 	@echo "make demo       both benchmarks at tiny scale: pools, datasets, models, scores, the board"
 	@echo "make test       every test that needs no GPU"
 	@echo "make test-fast  the quick tests, in under a minute"
-	@echo "make check      format, lint, types"
+	@echo "make check      format, lint, types, the documentation as a site"
 	@echo "make docs       write the generated pages again"
 	@echo "make bench      measure against peers (installs them into an environment of their own)"
 	@echo "make soak       long runs: many seeds, many kills"
@@ -47,6 +47,7 @@ check: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python -m mkdocs build --strict -q
 
 format: venv
 	$(BIN)/ruff check --fix .

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evals.suite import INSTALLED, load_suite
+from evals.suite import load_suite, suite_files
 from evals.tasks import Task, load_task, task_names
 
 HEADER = """# Tasks
@@ -15,11 +15,7 @@ the checksum of the reference's file is known: scores on other bytes are marked 
 
 def tasks_markdown() -> str:
     """The page `docs/tasks.md`."""
-    suites = {
-        f"{path.parent.parent.name}/{path.stem}": load_suite(path).tasks
-        for path in sorted(INSTALLED.glob("*/suites/*.yaml"))
-        if path.parent.parent.name == "dclm"
-    }
+    suites = {name: load_suite(path).tasks for name, path in suite_files().items()}
     tasks = [load_task(name) for name in task_names()]
     parts = [HEADER]
     for category in sorted({task.category for task in tasks}):

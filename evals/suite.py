@@ -13,9 +13,8 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from evals.tasks import EvalError, Task, load_task
+from pipelines import installed
 from pipelines.records import Frozen
-
-INSTALLED = Path(__file__).parent.parent
 
 
 class Aggregate(Frozen):
@@ -100,12 +99,19 @@ def load_suite(name: str | Path) -> Suite:
         raise EvalError(f"{path}: {error}") from None
 
 
+def suite_files() -> dict[str, Path]:
+    """The suites of all installed benchmarks, as `benchmark/suite`."""
+    return {
+        f"{benchmark}/{path.stem}": path
+        for benchmark in sorted(installed.packages())
+        for path in sorted((installed.folder(benchmark) / "suites").glob("*.yaml"))
+    }
+
+
 def _installed(name: str) -> Path:
-    """Where the suite lies: benchmarks are the folders beside this package with `suites/`."""
-    benchmark, _, leaf = name.rpartition("/")
-    found = sorted(INSTALLED.glob(f"{benchmark or '*'}/suites/{leaf}.yaml"))
-    if len(found) == 1:
-        return found[0]
-    known = sorted(f"{p.parent.parent.name}/{p.stem}" for p in INSTALLED.glob("*/suites/*.yaml"))
-    problem = "is in several benchmarks" if found else "is unknown"
+    known = suite_files()
+    matches = [path for full, path in known.items() if name in (full, full.partition("/")[2])]
+    if len(matches) == 1:
+        return matches[0]
+    problem = "is in several benchmarks" if matches else "is unknown"
     raise EvalError(f"suite {name!r} {problem}; choose one of {', '.join(known)}")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from evals.__main__ import app
 from evals.catalogue import tasks_markdown
-from evals.suite import INSTALLED
+from evals.suite import suite_files
 from evals.tasks import task_names
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -19,8 +19,8 @@ def test_every_task_and_every_suite_is_documented():
     page, guide = (DOCS / "tasks.md").read_text(), (DOCS / "evaluation.md").read_text()
     for name in task_names():
         assert f"### {name}\n" in page
-    for path in INSTALLED.glob("dclm/suites/*.yaml"):
-        assert f"`dclm/{path.stem}`" in guide
+    for name in suite_files():
+        assert f"`{name}`" in guide
 
 
 def test_every_command_is_in_the_guide():
