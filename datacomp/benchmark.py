@@ -54,6 +54,16 @@ class DataComp(Stages["Recipe"]):
 
         return samples_seen(recipe)
 
+    def check_room(
+        self, recipe: Recipe, *, num_gpus: int, num_processes: int, memory_bytes: int
+    ) -> None:
+        with image_extra():
+            from datacomp.plan import check_room
+
+            check_room(
+                recipe, num_gpus=num_gpus, num_processes=num_processes, memory_bytes=memory_bytes
+            )
+
     def pack(
         self,
         dataset: str,
@@ -86,6 +96,7 @@ class DataComp(Stages["Recipe"]):
         chosen = options or TrainOptions()
         assert isinstance(chosen, TrainOptions)
         with image_extra():
+            from datacomp.plan import fitting_here
             from datacomp.training.train import train
 
             return train(
@@ -95,7 +106,7 @@ class DataComp(Stages["Recipe"]):
                 out=out,
                 num_threads=num_threads,
                 progress=progress,
-                max_batch=chosen.max_batch,
+                max_batch=chosen.max_batch or fitting_here(recipe),
                 loader_workers=chosen.loader_workers,
                 compiled=chosen.compile,
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,35 @@ def plan(
     )
 
 
+CPU_FLOPS = 1e11  # a second, of a machine's processors: what tiny models reach on a few cores
+MAX_CPU_HOURS = 100
+
+
+def check_room(recipe: Recipe, *, num_gpus: int, num_processes: int, memory_bytes: float) -> None:
+    """PlanError or BatchError for a training run that cannot work there; no GPUs: processors.
+
+    `memory_bytes` is that of one GPU, 0 where it is unknown.
+    """
+    accumulation(recipe, num_gpus=num_processes)
+    if recipe.model not in PUBLISHED:  # a small model of ours: it fits and runs anywhere
+        return
+    config = model_config(recipe.model)
+    if num_gpus == 0:
+        operations = 3 * forward_flops(config) * samples_seen(recipe)
+        hours = operations / CPU_FLOPS / 3600
+        if hours > MAX_CPU_HOURS:
+            raise PlanError(
+                f"{recipe.scale} needs GPUs: on processors its {operations:.1e} operations take "
+                f"about {hours:,.0f} hours. Use a machine with GPUs or --cluster ADDRESS; "
+                f"`datacomp plan --scale {recipe.scale} --gpus 8` says what it takes there"
+            )
+        return
+    if memory_bytes and largest_batch(recipe, config, memory_bytes=memory_bytes) < 1:
+        raise PlanError(
+            f"not even one sample of {recipe.model} fits a GPU of {memory_bytes / 1e9:.0f} GB"
+        )
+
+
 def model_config(name: str) -> dict[str, Any]:
     """A model's configuration: ours, or open_clip's, read without importing it."""
     spec = importlib.util.find_spec("open_clip")
@@ -207,3 +237,14 @@ def largest_batch(recipe: Recipe, config: dict[str, Any], *, memory_bytes: float
     room = memory_bytes * (1 - RESERVED) - memory_per_gpu(recipe, config, 0)
     each = memory_per_gpu(recipe, config, 1) - memory_per_gpu(recipe, config, 0)
     return int(room // each)
+
+
+def fitting_here(recipe: Recipe) -> int | None:
+    """The most samples of one forward that fit the GPU of this process; None without one."""
+    import torch
+
+    if recipe.model not in PUBLISHED or not torch.cuda.is_available():
+        return None
+    place = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
+    memory = torch.cuda.get_device_properties(place % torch.cuda.device_count()).total_memory
+    return max(1, largest_batch(recipe, model_config(recipe.model), memory_bytes=memory))

@@ -51,6 +51,15 @@ class DCLM(Stages["Recipe"]):
         """Tokens of one training run."""
         return recipe.tokens
 
+    def check_room(
+        self, recipe: Recipe, *, num_gpus: int, num_processes: int, memory_bytes: int
+    ) -> None:
+        from dclm.plan import check_room
+
+        check_room(
+            recipe, num_gpus=num_gpus, num_processes=num_processes, memory_bytes=memory_bytes
+        )
+
     def pack(
         self,
         dataset: str,

@@ -90,21 +90,11 @@ def plan(
     if num_gpus < 1:
         raise PlanError(f"{num_gpus} GPUs; expected at least 1")
     if recipe.global_batch_size % num_gpus:
-        divisors = [n for n in range(1, 4097) if recipe.global_batch_size % n == 0]
-        near = max(n for n in divisors if n <= num_gpus)
-        raise PlanError(
-            f"the global batch of {recipe.global_batch_size} sequences does not divide over "
-            f"{num_gpus} GPUs; use {near}"
-        )
+        raise PlanError(_does_not_divide(recipe, num_gpus))
     device = GPUS[gpu]
     micro = micro_batch(recipe, num_gpus=num_gpus, memory_bytes=device.memory_bytes)
     if micro is None:
-        needed = memory_per_gpu(recipe, num_gpus=num_gpus, micro_batch=1)
-        raise PlanError(
-            f"{recipe.scale} needs {needed / 1e9:.0f} GB a GPU for a single sequence on {num_gpus} "
-            f"{gpu}, which has {device.memory_bytes * (1 - RESERVED) / 1e9:.0f} GB to give; use "
-            "more GPUs"
-        )
+        raise PlanError(_too_little(recipe, num_gpus, gpu, device.memory_bytes))
     share = published_mfu(recipe.counted_params) if mfu is None else mfu
     if not 0 < share < 1:
         raise PlanError(f"mfu {share}: expected a share of the peak between 0 and 1")
@@ -143,6 +133,47 @@ def plan(
         dollars=gpu_hours * price,
         passes=passes,
         warnings=tuple(warnings),
+    )
+
+
+CPU_FLOPS = 1e11  # a second, of a machine's processors: what tiny models reach on a few cores
+MAX_CPU_HOURS = 100
+
+
+def check_room(recipe: Recipe, *, num_gpus: int, num_processes: int, memory_bytes: float) -> None:
+    """PlanError for a training run that cannot work there; `num_gpus` 0 means processors.
+
+    `memory_bytes` is that of one GPU, 0 where it is unknown.
+    """
+    if recipe.global_batch_size % num_processes:
+        raise PlanError(_does_not_divide(recipe, num_processes))
+    if num_gpus == 0:
+        hours = flops(recipe) / CPU_FLOPS / 3600
+        if hours > MAX_CPU_HOURS:
+            raise PlanError(
+                f"{recipe.scale} needs GPUs: on processors its {flops(recipe):.1e} operations take "
+                f"about {hours:,.0f} hours. Use a machine with GPUs or --cluster ADDRESS; `dclm "
+                f"plan --scale {recipe.scale} --gpus 8` says what it takes there"
+            )
+        return
+    if memory_bytes and micro_batch(recipe, num_gpus=num_gpus, memory_bytes=memory_bytes) is None:
+        raise PlanError(_too_little(recipe, num_gpus, "GPUs", memory_bytes))
+
+
+def _does_not_divide(recipe: Recipe, num_gpus: int) -> str:
+    divisors = [n for n in range(1, 4097) if recipe.global_batch_size % n == 0]
+    near = max(n for n in divisors if n <= num_gpus)
+    return (
+        f"the global batch of {recipe.global_batch_size} sequences does not divide over "
+        f"{num_gpus} GPUs; use {near}"
+    )
+
+
+def _too_little(recipe: Recipe, num_gpus: int, gpu: str, memory_bytes: float) -> str:
+    needed = memory_per_gpu(recipe, num_gpus=num_gpus, micro_batch=1)
+    return (
+        f"{recipe.scale} needs {needed / 1e9:.0f} GB a GPU for a single sequence on {num_gpus} "
+        f"{gpu}, which has {memory_bytes * (1 - RESERVED) / 1e9:.0f} GB to give; use more GPUs"
     )
 
 

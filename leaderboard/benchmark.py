@@ -135,6 +135,19 @@ class Stages(ABC, Generic[R]):
     def budget(self, recipe: R) -> int:
         """What one training run sees, in the rule book's budget unit."""
 
+    def divides(self, recipe: R, num_processes: int) -> bool:
+        """Whether a step's batch can be shared by so many processes."""
+        size = getattr(recipe, "global_batch_size", num_processes)
+        return bool(size % num_processes == 0)
+
+    def check_room(
+        self, recipe: R, *, num_gpus: int, num_processes: int, memory_bytes: int
+    ) -> None:
+        """PlanError or BatchError when a training run cannot work there. Loads nothing heavy.
+
+        `num_gpus` is 0 for processors; `memory_bytes` of the smallest GPU, 0 where it is unknown.
+        """
+
     @abstractmethod
     def pack(
         self,

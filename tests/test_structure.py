@@ -53,7 +53,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "__main__",
     ),
     "evals": (
-        "archives models pins",
+        "archives models pins remote",
         "tasks",
         "metrics suite nulls",
         "aggregate pinning",

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from leaderboard.board.ranking import Difference, difference, suite_for
+from leaderboard.rounds import launch, training
 from leaderboard.rounds import round as stages
-from leaderboard.rounds import training
+from leaderboard.rounds.launch import Launch
 from leaderboard.rounds.workspace import Curated, Round
 from leaderboard.submissions.chain import seeds_of
 from leaderboard.submissions.submission import Entry
@@ -45,9 +46,14 @@ class Ablation(Frozen):
 
 
 def ablate(
-    current: Round, pipeline: Pipeline, *, steps: Sequence[int], seeds: Sequence[int]
+    current: Round,
+    pipeline: Pipeline,
+    *,
+    steps: Sequence[int],
+    seeds: Sequence[int],
+    place: Launch | None = None,
 ) -> Ablation:
-    """Rounds without each of these steps (counted from 0), trained side by side.
+    """Rounds without each of these steps (counted from 0), trained where `place` says.
 
     The rounds are kept beside the board's submissions, in `ablations`, and not on the board.
     """
@@ -61,8 +67,10 @@ def ablate(
             needed[number] = str(error)
             say(f"{pipeline.steps[number].label} cannot be taken out: {error}")
     packed = [(curated, stages.pack(current, curated)) for _, curated in arms]
-    trained = training.train(current, packed, seeds=seeds, recipe=current.scale.recipe)
-    stages.evaluate(current, trained)
+    place = place or Launch(how="here")
+    run = None if place.side_by_side else launch.trainer(place, training.run_training)
+    trained = training.train(current, packed, seeds=seeds, recipe=current.scale.recipe, run=run)
+    stages.evaluate(current, trained, spread=place.spread(current.map_tasks))
     entries = [
         stages.submit(current, curated, seeds=seeds, track="filtering", folder="ablations")
         for _, curated in arms

@@ -19,10 +19,12 @@ from leaderboard.rounds.options import (
     CORES,
     RUNS,
     Cluster,
+    Gpus,
     Processes,
     Quarantine,
     RecipeFile,
     Scale,
+    TrainProcesses,
     Workspace,
     bind,
 )
@@ -35,7 +37,6 @@ from pipelines.operators import PipelineError
 
 if TYPE_CHECKING:
     from leaderboard.board.ranking import Row
-    from leaderboard.rounds.training import TrainTask
     from pipelines.engine.run import Result
 
 
@@ -89,14 +90,19 @@ def run_command(
     team: Annotated[str, typer.Option(help="Your team's name on the board.")] = "",
     workers: Processes = CORES,
     cluster: Cluster = None,
+    gpus: Gpus = None,
+    processes: TrainProcesses = None,
     recipe: RecipeFile = None,
     quarantine: Quarantine = False,
     json: Json = False,
 ) -> None:
-    """A whole round: curate, pack, train, evaluate, submit. Run again to go on."""
+    """A whole round: curate, pack, train, evaluate, submit. Run again to resume.
+
+    Training and evaluation use all GPUs of this machine, or of the cluster, and say so first.
+    """
     from evals.suite import load_suite
+    from leaderboard.rounds import launch, training
     from leaderboard.rounds import round as stages
-    from leaderboard.rounds import training
     from leaderboard.rounds.notebook import Notebook, noted
     from leaderboard.rounds.workspace import open_round
     from leaderboard.submissions.chain import seeds_of
@@ -111,6 +117,9 @@ def run_command(
     seeds = list(current.recipe.seeds)[:repeat]
     if len(seeds) < repeat:
         raise RuleError(f"--repeat {repeat}: scale {scale} allows {len(seeds)} seeds")
+    place = launch.choose(cluster=cluster, gpus=gpus, processes=processes)
+    place = launch.prepare(place, current.stages, current.recipe, fixed=gpus is not None)
+    run = None if place.side_by_side else launch.trainer(place, training.run_training)
     arms = []
     for one in pipeline:
         curated = stages.curate(current, stages.find_pipeline(current, one), quarantine=quarantine)
@@ -118,8 +127,10 @@ def run_command(
     book = Notebook(workspace, benchmark, scale)
     starts = [book.start(arm.method, arm.record, tuple(seeds)) for arm, _ in arms]
     with noted(book, starts):
-        trained = training.train(current, arms, seeds=seeds, recipe=recipe or current.scale.recipe)
-        stages.evaluate(current, trained)
+        trained = training.train(
+            current, arms, seeds=seeds, recipe=recipe or current.scale.recipe, run=run
+        )
+        stages.evaluate(current, trained, spread=place.spread(current.map_tasks))
     if not current.official:
         say("trained under an experimental recipe: evaluated, but not submitted")
         return
@@ -305,21 +316,17 @@ def train_command(
         str | None,
         typer.Option(help="Train with Ray: `local` or an address; all nodes must see --out."),
     ] = None,
-    gpus: Annotated[
-        int | None, typer.Option(min=1, help="GPUs of the cluster, one process each.")
-    ] = None,
-    processes: Annotated[
-        int | None, typer.Option(min=1, help="Processes of the cluster, without GPUs.")
-    ] = None,
+    gpus: Gpus = None,
+    processes: TrainProcesses = None,
     recipe: RecipeFile = None,
     json: Json = False,
 ) -> None:
     """Train one model under the frozen recipe of a scale; run again to resume after a stop.
 
-    On several GPUs of this machine: torchrun --standalone --nproc-per-node 8 -m dclm train ...
-    (or -m datacomp).
+    It uses all GPUs of this machine, or of the cluster, and says so first. Started by torchrun or
+    srun, a process takes its part.
     """
-    from leaderboard.rounds import training
+    from leaderboard.rounds import launch, training
 
     stages = load_stages(benchmark)
     chosen = stages.recipe(recipe or rules.load_benchmark(benchmark).scale(scale).recipe)
@@ -332,18 +339,18 @@ def train_command(
         seed=first,
         out=absolute(model),
         num_threads=threads,
+        options={} if options is None else options.model_dump(mode="json"),
     )
-    reports = train_where(
-        task,
-        partial(training.run_training, options=options),
-        cluster=cluster,
-        gpus=gpus,
-        processes=processes,
-        rank=training.process_rank(),
-        progress=stages.progress(chosen),
-    )
-    if reports:
-        show_record(model, json=json)
+    place = launch.choose(cluster=cluster, gpus=gpus, processes=processes)
+    place = launch.prepare(place, stages, chosen, fixed=gpus is not None)
+    if training.process_rank() > 0:
+        training.run_training(task)
+        return
+    run: Callable[[training.TrainTask], str] = training.run_training
+    if place.how in ("here", "group"):
+        run = partial(training.run_training, progress=stages.progress(chosen))
+    training.train_one(task, run=launch.trainer(place, run))
+    show_record(model, json=json)
 
 
 def evaluate_command(
@@ -368,13 +375,15 @@ def evaluate_command(
     ] = None,
     workspace: Workspace = RUNS,
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes; each takes tasks, and a GPU in turn.")
+        int, typer.Option(min=1, help="Processes without GPUs; each takes tasks.")
     ] = 1,
     cluster: Cluster = None,
+    gpus: Gpus = None,
     json: Json = False,
 ) -> None:
     """Measure a model with the suite of a scale; run again to do only what is missing."""
     from evals.reports import scores_text
+    from leaderboard.rounds import launch
     from leaderboard.rounds import round as stages
     from leaderboard.rounds.workspace import open_round
 
@@ -391,7 +400,11 @@ def evaluate_command(
     task = stages.EvaluateTask(
         benchmark=benchmark, model=name, suite=str(suite), data=str(data), out=scores
     )
-    record = stages.evaluate_one(task, map_tasks=map_tasks)
+    place = launch.choose(cluster=cluster, gpus=gpus)
+    if place.on_gpus:
+        say(place.line)
+    spread = place.spread(map_tasks)
+    record = stages.evaluate_one(task, map_tasks=spread, remote=spread is not map_tasks)
     if json:
         show_json(record)
     else:
@@ -494,10 +507,12 @@ def ablate_command(
     workspace: Workspace = RUNS,
     workers: Processes = CORES,
     cluster: Cluster = None,
+    gpus: Gpus = None,
     json: Json = False,
 ) -> None:
     """Play the round without each step in turn: what is a step worth?"""
     from leaderboard.rounds import ablate as ablation
+    from leaderboard.rounds import launch
     from leaderboard.rounds import round as stages
     from leaderboard.rounds.workspace import open_round
 
@@ -507,9 +522,12 @@ def ablate_command(
         benchmark, scale, workspace=workspace, map_tasks=executor(workers, cluster=cluster)
     )
     whole = stages.find_pipeline(current, pipeline)
+    place = launch.choose(cluster=cluster, gpus=gpus)
+    place = launch.prepare(place, current.stages, current.recipe, fixed=gpus is not None)
     found = ablation.ablate(
         current,
         whole,
+        place=place,
         steps=ablation.chosen_steps(whole, drop),
         seeds=list(current.recipe.seeds)[:repeat],
     )
@@ -579,66 +597,3 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
 def absolute(place: str) -> str:
     """A path that means the same in another process; URIs stay as they are."""
     return place if "://" in place else str(Path(place).absolute())
-
-
-def train_where(
-    task: TrainTask,
-    run: Callable[..., str],
-    *,
-    cluster: str | None,
-    gpus: int | None,
-    processes: int | None,
-    rank: int,
-    progress: Callable[..., None] | None,
-) -> bool:
-    """Train one model on a Ray cluster or in this process; whether this process is to tell of it.
-
-    `rank` is this process's place among those that torchrun or Slurm started: only the first has a
-    bar, or the lines of `progress`. PipelineError for options that do not go together.
-    """
-    from leaderboard.rounds import training
-
-    if cluster is not None:
-        if (gpus is None) == (processes is None):
-            raise PipelineError("--cluster needs either --gpus N or --processes N")
-        training.train_one(
-            task,
-            run=partial(
-                _train_together,
-                run=run,
-                address=cluster,
-                num_processes=gpus or processes or 1,
-                use_gpu=gpus is not None,
-            ),
-        )
-    elif gpus or processes:
-        raise PipelineError("--gpus and --processes are for --cluster; on one machine use torchrun")
-    elif rank > 0:
-        run(task)
-        return False
-    else:
-        training.train_one(task, run=partial(run, progress=progress))
-    return True
-
-
-def _train_together(
-    task: TrainTask,
-    *,
-    run: Callable[..., str],
-    address: str,
-    num_processes: int,
-    use_gpu: bool,
-) -> str:
-    """Train one model in several processes of a Ray cluster."""
-    from pipelines.execution.ray_train import run_together
-
-    run_together(
-        run,
-        task,
-        address=address,
-        num_processes=num_processes,
-        use_gpu=use_gpu,
-        num_cpus=task.num_threads,
-        folder=task.out,
-    )
-    return task.out

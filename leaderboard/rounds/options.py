@@ -21,6 +21,16 @@ Processes = Annotated[
     int, typer.Option("--workers", min=1, help="Processes on this machine; default: its cores.")
 ]
 Cluster = Annotated[str | None, typer.Option(help="Run on Ray: `local` or an address.")]
+Gpus = Annotated[
+    int | None,
+    typer.Option(
+        "--gpus", min=0, help="GPUs for training and evaluation; default: all there are. 0: none."
+    ),
+]
+TrainProcesses = Annotated[
+    int | None,
+    typer.Option("--processes", min=1, help="Train in this many processes, without GPUs."),
+]
 RecipeFile = Annotated[
     str | None,
     typer.Option("--recipe", help="An experimental recipe file: its results cannot be submitted."),

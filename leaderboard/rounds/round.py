@@ -17,7 +17,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from evals.remote import remote_model
 from evals.run import run as run_suite
 from evals.suite import load_suite
 from leaderboard import rules
@@ -192,9 +194,19 @@ def run_evaluation(task: EvaluateTask) -> str:
     return task.out
 
 
-def evaluate_one(task: EvaluateTask, *, map_tasks: MapTasks | None = None) -> ScoresRecord:
-    """Evaluate one model, its tasks spread over workers where there are any."""
-    model = load_stages(task.benchmark).load(task.model)
+def evaluate_one(
+    task: EvaluateTask, *, map_tasks: MapTasks | None = None, remote: bool = False
+) -> ScoresRecord:
+    """Evaluate one model, its tasks spread over workers where there are any.
+
+    `remote`: only workers load the weights, each once; this process may have no GPU for them.
+    """
+    stages = load_stages(task.benchmark)
+    model: Any
+    if remote and map_tasks is not None:
+        model = remote_model(load_model, (task.benchmark, task.model), map_tasks=map_tasks)
+    else:
+        model = stages.load(task.model)
     with step("evaluate", unit="") as bar:
         record = run_suite(
             model, suite=task.suite, data=task.data, out=task.out, map_tasks=map_tasks
@@ -204,6 +216,11 @@ def evaluate_one(task: EvaluateTask, *, map_tasks: MapTasks | None = None) -> Sc
     if source is not None and source.exists(RECORD):
         write_chain(open_store(task.out), read_chain(source))
     return record
+
+
+def load_model(benchmark: str, model: str) -> Any:
+    """A model in a worker: on the GPU that is the worker's own, where it has one."""
+    return load_stages(benchmark).load(model)
 
 
 def is_folder(model: str) -> bool:
@@ -223,8 +240,14 @@ def suite_name(current: Round) -> str:
     return str(path)
 
 
-def evaluate(current: Round, trained: Sequence[Trained]) -> list[str]:
-    """Measure every model with the scale's suite; returns the folders of the scores."""
+def evaluate(
+    current: Round, trained: Sequence[Trained], *, spread: MapTasks | None = None
+) -> list[str]:
+    """Measure every model with the scale's suite; returns the folders of the scores.
+
+    Models are measured side by side, a task each. An executor in `spread` that is not the round's
+    own has the GPUs: then one model after another is spread over it.
+    """
     suite = suite_name(current)
     data = current.stages.eval_data(current.scale.name, workspace=current.workspace)
     tasks = []
@@ -243,7 +266,12 @@ def evaluate(current: Round, trained: Sequence[Trained]) -> list[str]:
         )
     if tasks:
         with step("evaluate", total=len(tasks), unit="models") as bar:
-            current.map_tasks(run_evaluation, tasks, on_result=lambda *_: bar.advance())
+            if spread is None or spread is current.map_tasks:
+                current.map_tasks(run_evaluation, tasks, on_result=lambda *_: bar.advance())
+            else:
+                for task in tasks:
+                    evaluate_one(task, map_tasks=spread, remote=True)
+                    bar.advance()
     return [one.scores(current) for one in trained]
 
 

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from pydantic import Field
 
 from leaderboard import rules
-from leaderboard.benchmark import Progress, RecipeLike, StageOptions, load_stages
+from leaderboard.benchmark import Progress, RecipeLike, load_stages
 from leaderboard.rounds.workspace import Curated, Round, is_done
 from pipelines.errors import RuleError
 from pipelines.execution.progress import Step as ProgressStep
 from pipelines.execution.progress import say, short, step
-from pipelines.records import Frozen
+from pipelines.records import JSON, Frozen
 from pipelines.storage.chain import read_chain, write_chain
 from pipelines.storage.open import open_store
 
@@ -31,6 +32,7 @@ class TrainTask(Frozen):
     seed: int
     out: str
     num_threads: int = 1
+    options: dict[str, JSON] = Field(default_factory=dict, description="the benchmark's own")
 
 
 class Trained(Frozen):
@@ -48,10 +50,8 @@ class Trained(Frozen):
         return f"{self.home}/scores-{current.recipe_name}-{self.seed}-{suite}"
 
 
-def run_training(
-    task: TrainTask, *, options: StageOptions | None = None, progress: Progress | None = None
-) -> str:
-    """Train one model (in a worker); returns its folder. `options` are the benchmark's own."""
+def run_training(task: TrainTask, *, progress: Progress | None = None) -> str:
+    """Train one model, or this process's part of it; returns its folder."""
     stages = load_stages(task.benchmark)
     stages.train(
         task.packed,
@@ -60,7 +60,7 @@ def run_training(
         out=task.out,
         num_threads=task.num_threads,
         progress=progress,
-        options=options,
+        options=stages.train_options.model_validate(task.options),
     )
     write_chain(open_store(task.out), read_chain(open_store(task.packed)))
     return task.out
@@ -82,9 +82,18 @@ def train_one(task: TrainTask, *, run: Callable[[TrainTask], str] = run_training
 
 
 def train(
-    current: Round, methods: Sequence[tuple[Curated, str]], *, seeds: Sequence[int], recipe: str
+    current: Round,
+    methods: Sequence[tuple[Curated, str]],
+    *,
+    seeds: Sequence[int],
+    recipe: str,
+    run: Callable[[TrainTask], str] | None = None,
 ) -> list[Trained]:
-    """Train every method with every seed, side by side. `methods` are (curated, packed folder)."""
+    """Train every method with every seed. `methods` are (curated, packed folder).
+
+    `run` trains one model at a time wherever it likes (`launch.trainer`); without it the models are
+    trained side by side by the round's executor.
+    """
     check_seeds(current, seeds)
     tasks, trained = [], []
     for seed in seeds:
@@ -107,7 +116,11 @@ def train(
     if tasks:
         names = ", ".join(dict.fromkeys(curated.method for curated, _ in methods))
         with _training_bar(f"train {names}", tasks):
-            current.map_tasks(run_training, tasks)
+            if run is None:
+                current.map_tasks(run_training, tasks)
+            else:
+                for task in tasks:
+                    run(task)
     return trained
 
 

@@ -19,7 +19,7 @@ from pipelines.assets.catalogue import Assets
 from pipelines.engine.fold import FoldTask, groups_of, run_fold
 from pipelines.engine.shard import OperatorFailed, role, run_shard, steps_of
 from pipelines.errors import FailedError
-from pipelines.execution.executors import Cluster, MapTasks, Needs, WorkerLost, map_here
+from pipelines.execution.executors import MapTasks, Needs, Placed, WorkerLost, map_here
 from pipelines.execution.monitor import Watch, failures, forget_failures
 from pipelines.formats.pool import Pool, open_pool
 from pipelines.formats.readers import ShardError
@@ -503,13 +503,13 @@ class _Run:
 
     def _needs(self, steps: Sequence[Step]) -> Needs | None:
         """What a task of these steps takes of a machine, where there is a choice of machines."""
-        if not isinstance(self.map_tasks, Cluster):
+        if not isinstance(self.map_tasks, Placed):
             return None
         needs = Needs()
         for step in steps:
             known = step.operator.needs()
             gpus, memory = known.get("num_gpus", 0.0), int(known.get("memory_bytes", 0))
-            needs = needs.with_(Needs(num_gpus=gpus, memory_bytes=memory))
+            needs = needs.with_(Needs(num_gpus=gpus, memory_bytes=memory, optional_gpus=True))
         return needs
 
     def _title(self, step: Step) -> str:

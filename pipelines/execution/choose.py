@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pipelines.execution.executors import MapTasks, ProcessMap, map_here
+from pipelines.execution.executors import MapTasks, map_here
+from pipelines.execution.gpus import LocalMap
 
 
 def executor(workers: int = 1, *, cluster: str | None = None) -> MapTasks:
@@ -11,4 +12,4 @@ def executor(workers: int = 1, *, cluster: str | None = None) -> MapTasks:
         from pipelines.execution.ray_executor import RayMap
 
         return RayMap(cluster)
-    return map_here if workers == 1 else ProcessMap(workers)
+    return map_here if workers == 1 else LocalMap(workers)

@@ -31,11 +31,15 @@ class WorkerLost(FailedError):
 
 @dataclass(frozen=True)
 class Needs:
-    """What one task takes of a machine; a cluster places tasks by it."""
+    """What one task takes of a machine; a cluster places tasks by it.
+
+    `optional_gpus`: where a cluster has no GPU at all, processors do the same work.
+    """
 
     num_cpus: float = 1
     num_gpus: float = 0
     memory_bytes: int = 0
+    optional_gpus: bool = False
 
     def with_(self, other: Needs) -> Needs:
         """What a task takes that does both, one after the other."""
@@ -43,6 +47,7 @@ class Needs:
             max(self.num_cpus, other.num_cpus),
             max(self.num_gpus, other.num_gpus),
             max(self.memory_bytes, other.memory_bytes),
+            self.optional_gpus or other.optional_gpus,
         )
 
 
@@ -63,6 +68,15 @@ class MapTasks(Protocol):
         on_result: OnResult | None = None,
         on_error: OnError | None = None,
     ) -> list[R]: ...
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """An executor that places tasks by what they take."""
+
+    def with_needs(self, needs: Needs) -> MapTasks:
+        """The executor for tasks that take this of a machine."""
+        ...
 
 
 @runtime_checkable
@@ -124,14 +138,11 @@ class ProcessMap:
         on_result: OnResult | None = None,
         on_error: OnError | None = None,
     ) -> list[R]:
-        if self.workers == 1 or len(items) < 2:
+        if self.runs_here(items):
             return map_here(function, items, on_result=on_result, on_error=on_error)
         results: list[Any] = [None] * len(items)
         if self._pool is None:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(
-                self.workers, mp_context=context, initializer=_one_thread
-            )
+            self._pool = self.start()
             weakref.finalize(self, self._pool.shutdown, wait=False)
         try:
             self._run(self._pool, function, items, results, on_result, on_error)
@@ -145,6 +156,21 @@ class ProcessMap:
                 ) from None
             raise
         return results
+
+    def runs_here(self, items: Sequence[Any]) -> bool:
+        """Whether these items are not worth a process."""
+        return self.workers == 1 or len(items) < 2
+
+    def start(self) -> ProcessPoolExecutor:
+        """New worker processes."""
+        context = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(self.workers, mp_context=context, initializer=one_thread)
+
+    def close(self) -> None:
+        """End the worker processes; the next call starts new ones."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)
+            self._pool = None
 
     def _run(
         self,
@@ -188,7 +214,7 @@ def _call(packed: bytes) -> Any:
     return function(item)
 
 
-def _one_thread() -> None:
+def one_thread() -> None:
     """Workers share the machine: libraries in them use one thread each."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")

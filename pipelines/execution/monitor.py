@@ -21,7 +21,7 @@ import orjson
 from pydantic import Field, ValidationError
 
 from pipelines.errors import FailedError
-from pipelines.execution.executors import Cluster, MapTasks, Needs, OnResult
+from pipelines.execution.executors import Cluster, MapTasks, Needs, OnResult, Placed
 from pipelines.execution.progress import step as progress_step
 from pipelines.records import JSON, Frozen, now
 from pipelines.storage.base import StorageError, Store, write_bytes
@@ -227,7 +227,7 @@ class Watch:
 
             options: dict[str, Any] = {"on_error": failed} if self.failures_allowed else {}
             map_tasks = self.map_tasks
-            if needs is not None and isinstance(map_tasks, Cluster):
+            if needs is not None and isinstance(map_tasks, Placed):
                 map_tasks = map_tasks.with_needs(needs)
             fresh = map_tasks(function, [tasks[n] for n in missing], on_result=arrived, **options)
         if failures:

@@ -47,7 +47,9 @@ class RayMap:
         num_cpus: float = 1,
         num_gpus: float = 0,
         memory_bytes: int | None = None,
+        optional_gpus: bool = False,
     ) -> None:
+        self.optional_gpus = optional_gpus
         self.address = address
         self.num_cpus = num_cpus
         self.num_gpus = num_gpus
@@ -99,10 +101,13 @@ class RayMap:
         on_error: OnError | None = None,
     ) -> list[R]:
         self.connect()
-        self._check_room()
+        num_gpus = self.num_gpus
+        if num_gpus and self.optional_gpus and not self.num_gpus_there():
+            num_gpus = 0
+        self._check_room(num_gpus)
         run = ray.remote(
             num_cpus=self.num_cpus,
-            num_gpus=self.num_gpus,
+            num_gpus=num_gpus,
             memory=self.memory_bytes or 0,
             max_retries=RETRIES,
             retry_exceptions=False,
@@ -141,7 +146,13 @@ class RayMap:
             num_cpus=max(self.num_cpus, needs.num_cpus),
             num_gpus=max(self.num_gpus, needs.num_gpus),
             memory_bytes=max(self.memory_bytes or 0, needs.memory_bytes) or None,
+            optional_gpus=self.optional_gpus or needs.optional_gpus,
         )
+
+    def num_gpus_there(self) -> int:
+        """GPUs of all nodes that are there now; an autoscaler may add more."""
+        self.connect()
+        return int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
 
     def num_nodes(self) -> int:
         """How many machines of the cluster are alive."""
@@ -162,12 +173,12 @@ class RayMap:
                 )
             self._gauges[name].set(value, tags={"run": run})
 
-    def _check_room(self) -> None:
+    def _check_room(self, num_gpus: float) -> None:
         """Refuse a task that fits no node, where none can be added: it would wait for ever."""
         if self.address != "local":
             return
         there = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        for name, wanted in (("GPU", self.num_gpus), ("memory", self.memory_bytes or 0)):
+        for name, wanted in (("GPU", num_gpus), ("memory", self.memory_bytes or 0)):
             if wanted > there.get(name, 0):
                 raise WorkerLost(
                     f"a task takes {wanted:,.0f} of {name}, and this machine has "

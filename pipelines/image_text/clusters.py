@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -42,6 +42,10 @@ class NearTargets(Filter, name="near_targets"):
 
     def assets(self) -> tuple[str, ...]:
         return (self.centroids, self.targets)
+
+    def needs(self) -> Mapping[str, float]:
+        """A GPU, where there are any; processors do the same, far slower."""
+        return {"num_gpus": 1}
 
     def load(self, assets: AssetFolder) -> None:
         self._centroids = read_features(assets.path(self.centroids))

@@ -137,8 +137,8 @@ def test_shards_without_a_record_are_registered_and_trained_on(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--gpus", "2"), "are for --cluster; on one machine use torchrun"),
-        (("--cluster", "local"), "--cluster needs either --gpus N or --processes N"),
+        (("--gpus", "2"), "this machine has no GPU"),
+        (("--gpus", "2", "--processes", "2"), "not both"),
     ],
 )
 def test_launch_options_that_do_not_fit_are_refused(capsys, tmp_path, options, message) -> None:
@@ -165,3 +165,17 @@ def test_under_torchrun_only_the_first_process_prints(capsys, words, tmp_path: P
     assert run.stdout.count("model ") == 1
     assert run.stderr.count("train seed 0: 10 steps") == 1
     assert len(read_metrics(tmp_path / "model" / "metrics.jsonl")) == num_steps(recipe)
+
+
+@pytest.mark.slow
+def test_one_command_trains_in_two_processes_as_in_one(capsys, words, tmp_path: Path) -> None:
+    folder, _ = words
+    data = packed(capsys, folder, tmp_path / "packed")
+    named = ("--scale", "tiny", "--recipe", folder / "recipe.yaml", "--packed", data)
+    losses = []
+    for name, options in (("one", ()), ("two", ("--processes", "2"))):
+        code, text, error = call(capsys, "train", *named, "--out", tmp_path / name, *options)
+        assert code == 0, error
+        assert text.startswith("model ")
+        losses.append([row.loss for row in read_metrics(tmp_path / name / "metrics.jsonl")])
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
