@@ -21,10 +21,10 @@ PAGE = ROOT / "docs" / "performance.md"
 TITLES = {
     "cluster": "Ray and S3",
     "clip_eval": "Evaluating CLIP, and training it",
-    "clip_loader": "The loader of pictures",
+    "clip_loader": "The loader of images",
     "datacomp": "Curating image-text pools",
     "dedup": "Deduplication",
-    "download": "Fetching pictures",
+    "download": "Fetching images",
     "eval": "Evaluating language models",
     "extract": "WARC to documents",
     "gpu": "On one GPU",

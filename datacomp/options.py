@@ -22,4 +22,6 @@ class TrainOptions(StageOptions):
     loader_workers: int | None = Field(
         None, ge=0, description="Loader processes of one GPU; default: the recipe's."
     )
-    compile: bool = Field(False, description="Compile the model with torch.compile.")
+    compile: bool | None = Field(
+        None, description="Run the model through torch.compile; default: on GPUs."
+    )

