@@ -7,10 +7,12 @@ from typing import Annotated, Literal
 
 import typer
 
+from leaderboard.database.store import DEFAULT
 from leaderboard.rounds.commands import _show_board
-from leaderboard.submissions.bundle import Limits, open_bundle
+from leaderboard.submissions.bundle import open_bundle
 from leaderboard.submissions.facts import NOTHING, Known
 from leaderboard.submissions.validate import Checked, check_bundle
+from leaderboard.web.commands import Database, Files, add_commands, open_service
 from pipelines.console import Json, fail, main, out, show_json, table
 from pipelines.errors import BAD_DATA
 from pipelines.records import JSON
@@ -25,20 +27,10 @@ tokens = typer.Typer(help="Who may submit, review and administer.", no_args_is_h
 imports = typer.Typer(help="Bring the field's published results.", no_args_is_help=True)
 app.add_typer(tokens, name="token")
 app.add_typer(imports, name="import")
+add_commands(app)
 
 Submissions = Annotated[Path, typer.Option(help="Folder of submissions.")]
-Database = Annotated[
-    str,
-    typer.Option(
-        help="sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME.",
-        envvar="LEADERBOARD_DATABASE",
-    ),
-]
-Files = Annotated[
-    str | None,
-    typer.Option(help="Where bundles lie: a folder or s3://; default: beside the database."),
-]
-DATABASE = "sqlite:///leaderboard.db"
+DATABASE = DEFAULT
 
 
 @app.command()
@@ -107,69 +99,6 @@ def export(
 
 
 @app.command()
-def serve(
-    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    database: Database = DATABASE,
-    files: Files = None,
-    checks: Annotated[
-        int, typer.Option(min=0, help="Processes that check; 0 where others do.")
-    ] = 1,
-    max_upload: Annotated[int, typer.Option(min=1, help="Largest bundle in MiB.")] = 1024,
-    uploads_per_hour: Annotated[int, typer.Option(min=1, help="For one token.")] = 60,
-    behind_proxy: Annotated[
-        bool, typer.Option("--behind-proxy", help="Trust X-Forwarded-* of a proxy on this machine.")
-    ] = False,
-) -> None:
-    """Serve the board, its API and its pages; check what is submitted."""
-    from leaderboard.web.server import serve as run_server
-
-    run_server(
-        database=database,
-        files=files,
-        host=host,
-        port=port,
-        checks=checks,
-        limits=Limits(bundle_bytes=max_upload << 20),
-        uploads_per_hour=uploads_per_hour,
-        behind_proxy=behind_proxy,
-    )
-
-
-@app.command()
-def migrate(database: Database = DATABASE) -> None:
-    """Bring a database to the version of this program; make a backup first."""
-    from leaderboard.database.store import Store
-
-    store = Store(database)
-    out(f"{store.shown} has version {store.version()}")
-    store.close()
-
-
-@app.command()
-def backup(
-    folder: Annotated[Path, typer.Argument(help="Where the copy goes.")],
-    bundles: Annotated[
-        bool, typer.Option("--bundles", help="Only the bundles; the database has its own tools.")
-    ] = False,
-    database: Database = DATABASE,
-    files: Files = None,
-) -> None:
-    """Copy a service that runs, so that it can be started from the copy."""
-    from leaderboard.service.backup import backup as run_backup
-    from leaderboard.service.backup import copy_bundles
-    from pipelines.storage.open import open_store
-
-    service = open_service(database, files)
-    if bundles:
-        number = copy_bundles(service.store, service.files, open_store(folder / "board-files"))
-    else:
-        number = run_backup(service, folder)
-    service.store.close()
-    out(f"{number:,} bundles in {folder}")
-
-
-@app.command()
 def review(
     id: Annotated[str | None, typer.Argument(help="A submission; else those that wait.")] = None,
     accept: Annotated[bool, typer.Option("--accept", help="Put it on the board.")] = False,
@@ -182,7 +111,7 @@ def review(
     """List what waits for review, show one submission, accept or refuse it."""
     from leaderboard.database.store import Store, shown
 
-    store = Store(database)
+    store = Store(database, migrate=False)
     if id is None:
         found = store.find(states=["needs_review"])
         if json:
@@ -256,7 +185,7 @@ def pin(
     load_task(task)
     if not re.fullmatch("[0-9a-f]{64}", identity):
         raise typer.BadParameter("an identity has 64 hexadecimal digits; see `evals pin`")
-    store = Store(database)
+    store = Store(database, migrate=False)
     store.pin(task, identity, who=who, why=why)
     store.close()
     out(f"{task} is pinned to {identity[:16]}")
@@ -288,16 +217,24 @@ def token_list(database: Database = DATABASE, json: Json = False) -> None:
     """All tokens, without their secrets."""
     from leaderboard.database.auth import list_tokens
     from leaderboard.database.store import Store
+    from leaderboard.web.views import when
 
-    found = list_tokens(Store(database))
+    found = list_tokens(Store(database, migrate=False))
     if json:
         show_json(found)
         return
     lines = [
-        (one.id, one.name, one.team, " ".join(one.scopes), "revoked" if one.revoked else "good")
+        (
+            one.id,
+            one.name,
+            one.team,
+            " ".join(one.scopes),
+            "revoked" if one.revoked else "good",
+            when(one.used) if one.used else "never",
+        )
         for one in found
     ]
-    out(table(lines, header=("id", "name", "team", "scopes", "state")))
+    out(table(lines, header=("id", "name", "team", "scopes", "state", "last use")))
 
 
 @tokens.command("revoke")
@@ -309,7 +246,7 @@ def token_revoke(
     from leaderboard.database.auth import revoke_token
     from leaderboard.database.store import Store
 
-    revoke_token(Store(database), id)
+    revoke_token(Store(database, migrate=False), id)
     out(f"token {id} is revoked")
 
 
@@ -341,13 +278,18 @@ def _import(source: str, database: str, what: Literal["dclm", "openclip"], *, js
 
     rows = read_history(what, source)
     store = Store(database)
-    why = f"imported from {source}"
+    why = f"imported from {public_name(source)}"
     new = sum(store.import_row(row, kind="imported", who="import", why=why) for row in rows)
     boards = sorted({(row.benchmark, row.scale, row.track) for row in rows})
     if json:
         show_json({"rows": len(rows), "new": new, "boards": boards})
     else:
         out(f"{len(rows)} rows, {new} of them new, on {len(boards)} boards")
+
+
+def public_name(source: str) -> str:
+    """An address as it is, and a file of this machine by its name alone."""
+    return source if "://" in source else Path(source).name
 
 
 @app.command()
@@ -363,7 +305,7 @@ def findings(
     from leaderboard.database.store import Store
     from leaderboard.published.findings import write_findings
 
-    store = Store(database)
+    store = Store(database, migrate=False)
     out(str(write_findings(Library(store), folder, published=published)))
     store.close()
 
@@ -454,16 +396,6 @@ def _recheck_sample(
             out(line)
     if found.faults:
         fail("; ".join(map(str, found.faults)), BAD_DATA)
-
-
-def open_service(database: str, files: str | None):  # type: ignore[no-untyped-def]  # noqa: ANN201
-    """The service's parts, without its web server."""
-    from leaderboard.database.store import Store
-    from leaderboard.service.service import Service
-    from leaderboard.web.server import files_of
-    from pipelines.storage.open import open_store
-
-    return Service(Store(database), open_store(files or files_of(database)))
 
 
 def row_of(checked: Checked) -> JSON:

@@ -61,6 +61,12 @@ class View(Frozen):
     limit: int = Field(50, ge=1, le=MAX_LIMIT)
     offset: int = Field(0, ge=0, le=10_000_000)
 
+    @property
+    def free(self) -> bool:
+        """Whether it holds words or numbers of the reader's own, of which there are very many."""
+        small = self.limit in (5, 20, 50, 100, 500, MAX_LIMIT) and self.offset % self.limit == 0
+        return bool(self.q or self.since or self.until) or not small
+
 
 class Group(Frozen):
     """Rows that may be compared: one pool, one suite version, one set of evaluation data."""
@@ -102,7 +108,7 @@ class _Copy:
 class Library:
     """Reads a store."""
 
-    def __init__(self, store: Store, *, most_boards: int = 64) -> None:
+    def __init__(self, store: Store, *, most_boards: int = 128) -> None:
         self.store = store
         self._most = most_boards
         self._copies: OrderedDict[tuple[str, str, str], _Copy] = OrderedDict()
@@ -128,8 +134,26 @@ class Library:
         for board in self.boards():
             self.page(board.benchmark, board.scale, board.track, View())
 
-    def page(self, benchmark: str, scale: str, track: str, view: View) -> Page:
-        """The rows of a view. KeyError names a group or metric that is not there."""
+    def known(self, benchmark: str, scale: str, track: str) -> bool:
+        """Whether there is such a board: in the rule books, or with accepted rows."""
+        try:
+            book = rules.load_benchmark(benchmark)
+        except RuleError:
+            book = None
+        if book is not None and scale in [one.name for one in book.scales]:
+            return track in [one.name for one in book.tracks]
+        boards = self.store.boards()
+        return (benchmark, scale, track) in [(b.benchmark, b.scale, b.track) for b in boards]
+
+    def page(
+        self, benchmark: str, scale: str, track: str, view: View, *, whole: bool = False
+    ) -> Page:
+        """The rows of a view; with `whole`, all pages of it.
+
+        KeyError names a board, group, metric or column that is not there.
+        """
+        if not self.known(benchmark, scale, track):
+            raise KeyError(f"there is no board {benchmark} {scale} {track}")
         with self._lock:
             copy = self._copy(benchmark, scale, track)
             groups = [_described(key, rows) for key, rows in copy.groups.items()]
@@ -144,6 +168,9 @@ class Library:
             metric = view.metric or (metrics[0] if metrics else "")
             rows = self._ranked(copy, chosen.key, metric) if chosen else []
             revision = copy.revision
+        columns = {*SORTS, *(task.task for row in rows[:1] for task in row.tasks)}
+        if rows and view.sort not in columns:
+            raise KeyError(f"no column {view.sort!r}; there are {', '.join(SORTS)} and tasks")
         filtered = view.q or view.recheck or view.kind or view.since or view.until
         kept = [row for row in rows if _fits(row, view)] if filtered else rows
         kept = sorted_rows(kept, view.sort, view.order)
@@ -156,7 +183,7 @@ class Library:
             metrics=metrics,
             metric=metric,
             total=len(kept),
-            rows=tuple(kept[view.offset : view.offset + view.limit]),
+            rows=tuple(kept if whole else kept[view.offset : view.offset + view.limit]),
             revision=revision,
             verdict=verdict(rows) if rows else "",
         )

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from leaderboard.database import tables as t
 from leaderboard.database.store import Store, StoreError
@@ -25,6 +25,7 @@ from pipelines.records import Frozen
 SCOPES = ("submit", "review", "admin")
 PREFIX = "lb"
 SESSION_SECONDS = 12 * 3600.0
+USED_SECONDS = 300.0  # how exactly the last use of a token is known
 
 
 class Token(Frozen):
@@ -37,6 +38,7 @@ class Token(Frozen):
     created: float
     expires: float | None
     revoked: bool
+    used: float | None = None
 
     def may(self, scope: str) -> bool:
         """Whether this token may do what `scope` names; `admin` may review."""
@@ -80,8 +82,10 @@ def create_token(
                 created=now,
                 expires=expires,
                 revoked=False,
+                used=None,
             )
         )
+        _audit(connection, id_, "token created", name)
     token = Token(
         id=id_,
         name=name,
@@ -104,7 +108,13 @@ def find_token(store: Store, secret: str) -> Token | None:
         line = connection.execute(query).mappings().one_or_none()
     if line is None or not hmac.compare_digest(line["hash"], _hash(secret)):
         return None
-    return _alive(_token(line))
+    token = _alive(_token(line))
+    now = time.time()
+    if token is not None and (token.used is None or token.used < now - USED_SECONDS):
+        with store.writer.begin() as connection:
+            mine = t.tokens.c.id == token.id
+            connection.execute(update(t.tokens).where(mine).values(used=now))
+    return token
 
 
 def list_tokens(store: Store) -> list[Token]:
@@ -122,6 +132,7 @@ def revoke_token(store: Store, id: str) -> None:
         )
         if changed.rowcount != 1:
             raise StoreError(f"there is no token {id}; see `leaderboard token list`")
+        _audit(connection, id, "token revoked", "")
         connection.execute(delete(t.sessions).where(t.sessions.c.token == id))
 
 
@@ -162,6 +173,11 @@ def close_session(store: Store, secret: str) -> None:
 def form_key(session: str) -> str:
     """What a form of the page must carry, so that no other site can send it."""
     return _hash(f"form {session}")
+
+
+def _audit(connection: Connection, id: str, after: str, why: str) -> None:
+    line = {"submission": "", "at": time.time(), "who": f"token {id}", "before": "", "why": why}
+    connection.execute(insert(t.audit).values(after=after, **line))
 
 
 def _hash(text: str) -> str:

@@ -10,8 +10,11 @@ it dies, its lease ends and another takes the submission over, at most `ATTEMPTS
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,8 +36,15 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    SQLAlchemyError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from leaderboard.database import queue
 from leaderboard.database import tables as t
 from leaderboard.submissions.facts import Facts
 from leaderboard.submissions.faults import Fault, Words, fault
@@ -55,6 +65,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 ATTEMPTS = 3
 LEASE_SECONDS = 60.0  # a check renews it while it runs
 DEFAULT = "sqlite:///leaderboard.db"
+DATABASE_DOWN = (OperationalError, InterfaceError, PoolTimeoutError)
+"""What is raised when the database cannot be reached, or cannot write."""
 
 
 class StoreError(DataError):
@@ -123,8 +135,11 @@ class Store:
             with self.writer.begin() as connection:
                 if self.engine.dialect.name == "postgresql":
                     connection.exec_driver_sql("SELECT pg_advisory_xact_lock(427001)")
-                if self.version(connection) == latest_version():
+                found = self.version(connection)
+                if found == latest_version():
                     return
+                if found is not None and found not in _known_versions():
+                    raise StoreError(self._newer(found))
                 config = _config()
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
@@ -139,12 +154,27 @@ class Store:
             return MigrationContext.configure(own).get_current_revision()
 
     def _check_version(self) -> None:
-        found, wanted = self.version(), latest_version()
+        try:
+            found, wanted = self.version(), latest_version()
+        except DATABASE_DOWN as error:
+            told = getattr(error, "orig", error)
+            raise StoreError(f"the database {self.shown} cannot be used: {told}") from None
+        if found is None:
+            raise StoreError(f"there is no board in the database {self.shown} yet")
+        if found not in _known_versions():
+            raise StoreError(self._newer(found))
         if found != wanted:
             raise StoreError(
                 f"the database {self.shown} has version {found}, this program needs {wanted}; run "
-                "`leaderboard migrate` (make a backup first), or a newer program"
+                "`leaderboard migrate` (make a backup first)"
             )
+
+    def _newer(self, found: str) -> str:
+        return (
+            f"the database {self.shown} has version {found}, this program needs "
+            f"{latest_version()}: it is of a newer program; use that one, or restore the backup "
+            "that was made before"
+        )
 
     @property
     def shown(self) -> str:
@@ -208,6 +238,11 @@ class Store:
                 raise StoreError(f"submission {id} was sent by another team")
             if before.state not in ("refused", "withdrawn"):
                 return before, False
+            if before.state == "refused" and _by_person(connection, id):
+                raise StoreError(
+                    f"submission {id} was refused by a maintainer; the same cannot be sent again: "
+                    "send another, or write to them"
+                )
             changed = connection.execute(
                 update(t.submissions)
                 .where(t.submissions.c.id == id, t.submissions.c.state == before.state)
@@ -260,17 +295,16 @@ class Store:
     # ---- checks
 
     def claim(self, owner: str, *, lease_seconds: float = LEASE_SECONDS) -> Held | None:
-        """Take the oldest submission that waits for a check, or whose check died; None if none.
+        """Take the next submission that waits for a check, or whose check died; None if none.
 
-        One whose check died `ATTEMPTS` times is refused instead.
+        Next is as `queue` says: fair between teams. One whose check died `ATTEMPTS` times is
+        refused instead.
         """
         while True:
             now = time.time()
             s = t.submissions.c
-            waiting = (s.state == "received") | ((s.state == "checking") & (s.lease_until < now))
             with self.writer.begin() as connection:
-                query = select(s.id).where(waiting).order_by(s.received).limit(1)
-                found = connection.execute(query.with_for_update(skip_locked=True)).scalar()
+                found = queue.first(connection, now)
                 if found is None:
                     return None
                 held = _row(connection, found)
@@ -336,8 +370,28 @@ class Store:
                     insert(t.facts).values(id=id, facts=facts.model_dump_json(), notices=told)
                 )
             why = f"{len(faults)} rules are broken" if faults else "all rules hold"
+            begun = select(func.max(t.audit.c.at)).where(
+                t.audit.c.submission == id, t.audit.c.after == "checking"
+            )
+            seconds = now - float(connection.execute(begun).scalar() or now)
+            _ended(connection, id, after, seconds)
             _note(connection, id, owner, "checking", after, why)
             return True
+
+    def released(self, owner: str, why: str) -> str | None:
+        """A check process ended: whatever it was checking waits again. Returns its id."""
+        s = t.submissions.c
+        with self.writer.begin() as connection:
+            query = select(s.id).where(s.state == "checking", s.lease_owner == owner)
+            found: str | None = connection.execute(query).scalar()
+            if found is None:
+                return None
+            connection.execute(
+                update(t.submissions).where(s.id == found).values(lease_until=0.0, lease_owner="")
+            )
+            _ended(connection, found, "died", 0.0)
+            _note(connection, found, owner, "checking", "checking", why)
+            return found
 
     # ---- decisions
 
@@ -392,6 +446,21 @@ class Store:
             _bump(connection)
         self.changes += 1
 
+    def replaced(self, id: str, measured: Measured, *, who: str) -> None:
+        """Put what was computed again in the place of a submission's row; its state stays."""
+        now = time.time()
+        with self.writer.begin() as connection:
+            held = _row(connection, id)
+            if held is None:
+                raise StoreError(f"there is no submission {id}")
+            old = connection.execute(select(t.rows.c.row).where(t.rows.c.id == id)).scalar()
+            level = orjson.loads(old).get("recheck", "none") if old else "none"
+            row = measured.row.model_copy(update={"recheck": level, "team": held.team})
+            _store_measured(connection, replace(measured, row=row), now)
+            _note(connection, id, who, held.state, held.state, "computed again from its logs")
+            _bump(connection)
+        self.changes += 1
+
     # ---- looking
 
     def get(self, id: str) -> Held:
@@ -421,11 +490,16 @@ class Store:
         return [_held(one) for one in found]
 
     def place_in_line(self, held: Held) -> int:
-        """How many submissions are checked before this one."""
-        s = t.submissions.c
-        query = select(func.count()).where(s.state == "received", s.received < held.received)
+        """How many submissions are checked before this one, as things are now."""
         with self.engine.connect() as connection:
-            return int(connection.execute(query).scalar() or 0)
+            return queue.place(connection, held.id, time.time())
+
+    def checks(self) -> dict[str, tuple[int, float]]:
+        """How many checks ended how, and their seconds together."""
+        c = t.checks.c
+        query = select(c.outcome, func.count(), func.sum(c.seconds)).group_by(c.outcome)
+        with self.engine.connect() as connection:
+            return {line[0]: (int(line[1]), float(line[2])) for line in connection.execute(query)}
 
     def counts(self) -> dict[str, int]:
         """How many submissions are in each state."""
@@ -568,6 +642,20 @@ def latest_version() -> str | None:
     return ScriptDirectory.from_config(_config()).get_current_head()
 
 
+def _known_versions() -> frozenset[str]:
+    return frozenset(
+        one.revision for one in ScriptDirectory.from_config(_config()).walk_revisions()
+    )
+
+
+def _private(engine: Engine) -> None:
+    """Make a new SQLite file readable by its owner alone; its journal has the same mode."""
+    path = engine.url.database
+    if path and path != ":memory:" and not path.startswith("file:") and not Path(path).exists():
+        with contextlib.suppress(OSError):  # the engine says better what is wrong
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+
 def _engine(url: str) -> Engine:
     if url.startswith("postgresql://"):
         url = url.replace("postgresql://", "postgresql+psycopg://", 1)
@@ -575,6 +663,7 @@ def _engine(url: str) -> Engine:
         if not url.startswith("sqlite"):
             return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=30)
         engine = create_engine(url, connect_args={"timeout": 60, "check_same_thread": False})
+        _private(engine)
     except (SQLAlchemyError, ValueError, ImportError) as error:
         raise StoreError(
             f"{url!r} is no address of a database ({error}); write sqlite:///FILE or "
@@ -614,6 +703,19 @@ def _note(connection: Connection, id: str, who: str, before: str, after: str, wh
             submission=id, at=time.time(), who=who[:200], before=before, after=after, why=why[:4000]
         )
     )
+
+
+def _by_person(connection: Connection, id: str) -> bool:
+    """Whether a person refused it, and not its check."""
+    a = t.audit.c
+    query = select(a.before).where(a.submission == id, a.after == "refused")
+    last = connection.execute(query.order_by(a.id.desc()).limit(1)).scalar()
+    return last in ("accepted", "needs_review")
+
+
+def _ended(connection: Connection, id: str, outcome: str, seconds: float) -> None:
+    line = {"submission": id, "at": time.time(), "seconds": seconds, "outcome": outcome}
+    connection.execute(insert(t.checks).values(**line))
 
 
 def _bump(connection: Connection) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     Column,
     Double,
@@ -17,6 +18,7 @@ from sqlalchemy import (
 )
 
 metadata = MetaData()
+LARGE = BigInteger().with_variant(Integer, "sqlite")
 
 submissions = Table(
     "submissions",
@@ -34,7 +36,7 @@ submissions = Table(
     Column("changed", Double, nullable=False),
     Column("bundle", String(200), nullable=False),
     Column("bundle_sha256", String(64), nullable=False),
-    Column("bundle_bytes", Integer, nullable=False),
+    Column("bundle_bytes", LARGE, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("lease_owner", String(80), nullable=False),
     Column("lease_until", Double, nullable=False),
@@ -94,7 +96,30 @@ audit = Table(
     Column("why", Text, nullable=False),
     Index("audit_by_submission", "submission", "id"),
 )
-"""Every change of a state. Append-only: a trigger refuses to change or delete a line."""
+"""Every change of a state. Append-only: a trigger refuses to change or delete a line, but for
+taking out who and why of a person who is forgotten."""
+
+teams = Table(
+    "teams",
+    metadata,
+    Column("name", String(120), primary_key=True),
+    Column("banned", Boolean, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("quota_bytes", LARGE, nullable=True),
+    Column("feed", String(32), nullable=False),
+)
+"""What maintainers decided about a team, and the secret part of its feed's address."""
+
+checks = Table(
+    "checks",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("submission", String(32), nullable=False),
+    Column("at", Double, nullable=False),
+    Column("seconds", Double, nullable=False),
+    Column("outcome", String(16), nullable=False),
+)
+"""Every check that ended: how long it took and how it ended."""
 
 tokens = Table(
     "tokens",
@@ -107,6 +132,7 @@ tokens = Table(
     Column("created", Double, nullable=False),
     Column("expires", Double, nullable=True),
     Column("revoked", Boolean, nullable=False),
+    Column("used", Double, nullable=True),
 )
 """Who may do what. The secret itself is nowhere; `hash` is its sha256."""
 

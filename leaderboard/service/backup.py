@@ -10,19 +10,30 @@ import sqlite3
 from pathlib import Path
 
 from leaderboard.database.store import Store, StoreError
+from leaderboard.service.evidence import folder_of
 from leaderboard.service.service import Service
+from pipelines.records import Frozen
 from pipelines.storage.base import Store as Files
 from pipelines.storage.base import copy_into
 from pipelines.storage.open import open_store
 
+
+class Copied(Frozen):
+    """How many bundles there are in the copy, and which the service has lost."""
+
+    number: int
+    missing: tuple[str, ...] = ()
+
+
 PAGE = 1000  # submissions read at once
 
 
-def backup(service: Service, folder: Path) -> int:
+def backup(service: Service, folder: Path) -> Copied:
     """Copy an SQLite database and its bundles below `folder`, while the service runs.
 
-    Returns the number of bundles. Bundles that are there already are kept, so that a backup into
-    the same folder copies what is new. StoreError for PostgreSQL, which has pg_dump.
+    A bundle that is missing is listed, and the copy continues. Bundles that are there already are
+    kept, so that a backup into the same folder copies what is new. StoreError for PostgreSQL,
+    which has pg_dump.
     """
     engine = service.store.engine
     if engine.dialect.name != "sqlite":
@@ -48,17 +59,27 @@ def backup(service: Service, folder: Path) -> int:
         copied.close()
 
 
-def copy_bundles(store: Store, source: Files, target: Files) -> int:
-    """Copy every bundle that a database names; returns how many there are."""
+def copy_bundles(store: Store, source: Files, target: Files) -> Copied:
+    """Copy every bundle that a database names, with what its pages read."""
     number, offset = 0, 0
+    missing: list[str] = []
     while found := store.find(limit=PAGE, offset=offset):
         offset += len(found)
         for held in found:
             if not held.bundle:
                 continue
-            number += 1
-            if target.exists(held.bundle):
+            try:
+                _copy(source, target, held.bundle)
+            except FileNotFoundError:
+                missing.append(f"{held.bundle} of {held.method} ({held.state})")
                 continue
-            with source.open(held.bundle) as data, target.create(held.bundle) as out:
-                copy_into(data, out)
-    return number
+            number += 1
+            for one in source.list(folder_of(held)):
+                _copy(source, target, one.name)
+    return Copied(number=number, missing=tuple(missing))
+
+
+def _copy(source: Files, target: Files, name: str) -> None:
+    if not target.exists(name):
+        with source.open(name) as data, target.create(name) as out:
+            copy_into(data, out)

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from evals.run import score_task
-from evals.tasks import load_task
 from leaderboard import rules
 from leaderboard.board.boards import MAX_LIMIT, Library, View
 from leaderboard.board.intervals import interval, kendall, kendall_interval
 from leaderboard.board.plots import Point, lines, scatter
 from leaderboard.board.ranking import by_metric, compare, seed_spread
+from leaderboard.service.evidence import read_draws
 from leaderboard.service.service import Service
-from leaderboard.submissions.chain import seeds_of
 from leaderboard.submissions.results import Difference, Figure, Row, TaskValue
-from leaderboard.submissions.validate import read_log
 from pipelines.errors import RuleError
 from pipelines.records import Frozen
 
@@ -97,37 +93,8 @@ def _task(
 
 
 def task_draws(service: Service, id: str) -> Mapping[str, Draws]:
-    """Each task on the resamples of its questions, the mean over seeds; empty without questions."""
-    held = service.store.get(id)
-    if not held.bundle:
-        return {}
-    return _drawn(_Key(service, held.id, held.bundle_sha256))
-
-
-class _Key:
-    """What the resamples depend on, with the service that reads them."""
-
-    def __init__(self, service: Service, id: str, sha256: str) -> None:
-        self.service = service
-        self.id = id
-        self.sha256 = sha256
-
-    def __hash__(self) -> int:
-        return hash((self.id, self.sha256))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and (self.id, self.sha256) == (other.id, other.sha256)
-
-
-@lru_cache(maxsize=64)
-def _drawn(key: _Key) -> Mapping[str, Draws]:
-    bundle = key.service.bundle(key.service.store.get(key.id))
-    found: dict[str, list[npt.NDArray[np.float64]]] = {}
-    for seed, scores in seeds_of(bundle.record).items():
-        for task in scores.work.tasks:
-            draws = score_task(load_task(task.name), read_log(bundle, seed, task.name))[1]
-            found.setdefault(task.name, []).append(draws)
-    return {name: np.mean(values, axis=0).astype(np.float32) for name, values in found.items()}
+    """Each task on the resamples of its questions, as the check wrote them."""
+    return read_draws(service.files, service.store.get(id))
 
 
 # ---- scales

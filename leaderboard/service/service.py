@@ -8,7 +8,8 @@ import resource
 import secrets
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -18,22 +19,27 @@ import pyarrow as pa
 
 from leaderboard.board.boards import Library
 from leaderboard.database.auth import Token
+from leaderboard.database.people import may_send
 from leaderboard.database.store import LEASE_SECONDS, Held, Store, StoreError
-from leaderboard.submissions.bundle import LIMITS, RECORD, Bundle, Limits, open_bundle
+from leaderboard.service.evidence import write_evidence
+from leaderboard.service.reader import Readers, shared_readers
+from leaderboard.submissions.bundle import LIMITS, RECORD, Bundle, Limits, look_at, open_bundle
 from leaderboard.submissions.chain import seeds_of
 from leaderboard.submissions.facts import Facts
-from leaderboard.submissions.faults import BundleError, Fault, Words, fault
+from leaderboard.submissions.faults import BundleError, Words, fault
+from leaderboard.submissions.limits import Limit, TooLong, limited
 from leaderboard.submissions.logs import read_log
 from leaderboard.submissions.novelty import Notice
 from leaderboard.submissions.validate import check_bundle
-from pipelines.records import SubmissionWork
 from pipelines.storage.base import Store as Files
 from pipelines.storage.base import copy_into
 from pipelines.storage.open import open_store
 
+CHECK_SECONDS = 3600.0  # after which a check's lease ends; its stages together have half of it
 CHECK_BYTES = 8 << 30  # address space of one check
-COLUMNS = {"benchmark": 60, "scale": 60, "track": 60, "method": 120, "team": 120}
+SHOWN = Limit(seconds=600, num_bytes=2 << 30)  # writing what pages show
 MEMORY = "the check needed more memory than it may have"
+TIME = "the check needed more time than it may have"
 
 
 class NotAllowed(PermissionError):
@@ -47,6 +53,7 @@ class Service:
     store: Store
     files: Files
     limits: Limits = LIMITS
+    readers: Readers = field(default_factory=shared_readers)
     library: Library = field(init=False)
     scratch: Path = field(init=False)
 
@@ -63,32 +70,34 @@ class Service:
         The bundle's bytes are durable before the database names them. BundleError when the bundle
         cannot be read, NotAllowed when it is of another team.
         """
-        bundle = open_bundle(path, limits=self.limits)
-        work = bundle.record.work
-        if work.team != token.team:
-            told = fault(RECORD, "work.team", work.team, token.team, "the team of your token")
+        look_at(path, limits=self.limits)
+        claim = self.readers.claim(path, self.limits)
+        if unicodedata.normalize("NFC", claim.team) != unicodedata.normalize("NFC", token.team):
+            told = fault(RECORD, "work.team", claim.team, token.team, "the team of your token")
             raise NotAllowed(str(told))
-        faults = list(_columns(work))
-        if faults:
-            raise BundleError(faults)
+        num_bytes = path.stat().st_size
+        try:
+            may_send(self.store, token.team, num_bytes)
+        except StoreError as error:
+            raise NotAllowed(str(error)) from None
         with open(path, "rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        name = f"bundles/{bundle.record.id}-{sha256[:16]}.zip"
+        name = f"bundles/{claim.id}-{sha256[:16]}.zip"
         if not self.files.exists(name):
             with open(path, "rb") as source, self.files.create(name) as target:
                 copy_into(source, target)
         try:
             return self.store.receive(
-                id=bundle.record.id,
+                id=claim.id,
                 team=token.team,
                 token=token.id,
-                benchmark=work.benchmark,
-                scale=work.scale,
-                track=work.track,
-                method=work.method,
+                benchmark=claim.benchmark,
+                scale=claim.scale,
+                track=claim.track,
+                method=claim.method,
                 bundle=name,
                 bundle_sha256=sha256,
-                bundle_bytes=path.stat().st_size,
+                bundle_bytes=num_bytes,
             )
         except StoreError as error:
             raise NotAllowed(str(error)) from None
@@ -113,10 +122,6 @@ class Service:
             whole.replace(kept)
         return kept
 
-    def questions(self, held: Held, seed: int, task: str) -> pa.Table:
-        """The questions of one task, all columns."""
-        return read_log(self.bundle(held), seed, task, columns=None)
-
     # ---- checks
 
     def check_next(self, owner: str, *, lease_seconds: float = LEASE_SECONDS) -> Held | None:
@@ -135,10 +140,14 @@ class Service:
             checked = check_bundle(bundle, known=BoardKnown(self, held.id))
             faults, measured = checked.faults, checked.measured
             facts, notices = checked.facts, checked.notices
+            if measured is not None:
+                with limited(SHOWN):
+                    write_evidence(self.files, held, bundle, measured)
         except BundleError as error:
             faults, measured = error.faults, None
-        except MemoryError:
-            faults, measured = (fault(held.id, "", Words(MEMORY), Words("less")),), None
+        except (MemoryError, TooLong) as error:
+            found = Words(MEMORY if isinstance(error, MemoryError) else TIME)
+            faults, measured = (fault(held.id, "", found, Words("less")),), None
         finally:
             done.set()
         self.store.checked(held.id, owner, faults, measured, facts=facts, notices=notices)
@@ -170,15 +179,6 @@ class BoardKnown:
         return self.service.store.pins().get(task)
 
 
-def _columns(work: SubmissionWork) -> Iterator[Fault]:
-    """What the database could not hold; all other rules are for the check."""
-    for name, most in COLUMNS.items():
-        value: str = getattr(work, name)
-        if len(value) > most or "\0" in value:
-            expected = Words(f"at most {most} characters, none of them null")
-            yield fault(RECORD, f"work.{name}", value, expected)
-
-
 @lru_cache(maxsize=64)
 def _opened(path: Path, sha256: str) -> Bundle:
     del sha256  # part of the key only
@@ -186,9 +186,10 @@ def _opened(path: Path, sha256: str) -> Bundle:
 
 
 def _keep(store: Store, id: str, owner: str, lease_seconds: float, done: Event) -> None:
-    """Renew the lease of a check that takes long, until it is done."""
+    """Renew the lease of a check that takes long, until it is done or out of time."""
+    until = time.monotonic() + CHECK_SECONDS
     while not done.wait(lease_seconds / 3):
-        if not store.renew(id, owner, lease_seconds=lease_seconds):
+        if time.monotonic() > until or not store.renew(id, owner, lease_seconds=lease_seconds):
             return
 
 
@@ -199,6 +200,7 @@ def check_forever(
     limits: Limits = LIMITS,
     lease_seconds: float = LEASE_SECONDS,
     parent: int | None = None,
+    name: str = "",
     pause: float = 0.25,
     until: Callable[[], bool] = lambda: False,
 ) -> None:
@@ -206,7 +208,7 @@ def check_forever(
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (CHECK_BYTES, hard))
     service = Service(Store(database, migrate=False), open_store(files), limits)
-    owner = f"check {os.uname().nodename}:{os.getpid()}:{secrets.token_hex(4)}"
+    owner = f"check {name or secrets.token_hex(4)}"  # it is public: no host, no process id
     while not until():
         if parent is not None and os.getppid() != parent:
             return

@@ -6,17 +6,18 @@ import asyncio
 import hashlib
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from starlette.exceptions import HTTPException
 
 from leaderboard.database.auth import Rate, Token, find_session, find_token, form_key
-from leaderboard.database.store import Held, StoreError
+from leaderboard.database.store import Change, Held, StoreError
 from leaderboard.service.service import Service
 from leaderboard.submissions.faults import BundleError, Fault
 from pipelines.records import Frozen
@@ -43,7 +44,17 @@ HEADERS = {
 Id = Annotated[str, Field(pattern="^[0-9a-f]{32}$", description="of a submission")]
 
 
-Name = Annotated[str, Field(min_length=1, max_length=60)]
+Name = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._+-]{0,59}$")]
+
+
+def _printable(text: str) -> str:
+    if any(ord(letter) < 32 and letter not in "\n\r\t" for letter in text):
+        raise ValueError("a text without control characters")
+    return text
+
+
+Words = Annotated[str, Field(max_length=2000), AfterValidator(_printable)]
+"""A reason that somebody writes down."""
 
 
 class Problem(Frozen):
@@ -132,7 +143,7 @@ def failed(request: Request, rates: Rates) -> None:
 def key_checked(request: Request, asks: Caller, key: str) -> None:
     """A form of the page carries its session's key, so that no other site can send it."""
     if not asks.session or key != form_key(asks.session):
-        raise HTTPException(403, "the form is too old; load the page again")
+        raise HTTPException(403, "your session expired; load the page again and repeat it")
 
 
 Asks = Annotated[Caller, Depends(caller)]
@@ -197,10 +208,19 @@ def tag_of(body: bytes) -> str:
     return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
 
 
-def tagged(request: Request, body: bytes, media_type: str, *, tag: str = "") -> Response:
-    """A body with its ETag; 304 when the caller has it."""
-    tag = tag or tag_of(body)
-    headers = {"etag": tag, "cache-control": "no-cache"}
-    if tag in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    return Response(body, media_type=media_type, headers=headers)
+def by_role(changes: Sequence[Change], asks: Caller) -> tuple[Change, ...]:
+    """A history with roles for names; reviewers see who it was."""
+    if asks.may("review"):
+        return tuple(changes)
+    return tuple(one.model_copy(update={"who": role_of(one.who)}) for one in changes)
+
+
+def role_of(who: str) -> str:
+    """What the audit's name of somebody says to everybody."""
+    if who.startswith("token "):
+        return "the team"
+    kind = who.split(" ")[0]
+    known = {"check": "a check", "service": "the service", "import": "an import"}
+    if kind in known:
+        return known[kind]
+    return "the team" if who.startswith("team ") else "a maintainer"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import resource
+import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -13,12 +17,21 @@ from urllib.parse import urlsplit
 
 import uvicorn
 
-from leaderboard.database.store import DEFAULT, LEASE_SECONDS, Store
+from leaderboard.database.store import (
+    DATABASE_DOWN,
+    DEFAULT,
+    LEASE_SECONDS,
+    Store,
+    StoreError,
+)
 from leaderboard.service.service import Service
 from leaderboard.submissions.bundle import Limits
 from leaderboard.web.access import Rates
 from leaderboard.web.app import create_app
+from leaderboard.web.connections import HEAD_SECONDS, bounded, networks
+from leaderboard.web.logs import set_up
 from pipelines.console import out
+from pipelines.records import Frozen
 from pipelines.storage.open import open_store
 
 log = logging.getLogger("leaderboard")
@@ -33,42 +46,65 @@ def files_of(database: str) -> str:
     return "leaderboard-files"
 
 
+class Serving(Frozen):
+    """How a service is reached, and what its clients may take."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    checks: int = 1
+    uploads_per_hour: int = 60
+    lease_seconds: float = LEASE_SECONDS
+    trusted_proxies: tuple[str, ...] = ()
+    public_url: str = ""
+    head_seconds: float = HEAD_SECONDS
+    log: Path | None = None
+    log_requests: bool = True
+
+
 def serve(
     *,
     database: str = DEFAULT,
     files: str | None = None,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    checks: int = 1,
     limits: Limits = Limits(),
-    uploads_per_hour: int = 60,
-    lease_seconds: float = LEASE_SECONDS,
-    behind_proxy: bool = False,
+    serving: Serving = Serving(),
 ) -> None:
     """Serve until stopped. The checks run in processes of their own, which end with this one."""
+    os.umask(0o077)  # bundles that nobody reviewed are not for every user of the machine
+    set_up(serving.log, requests=serving.log_requests)
+    _more_files()
+    if any("://" in one and "@" in one and one == database for one in sys.argv):
+        log.warning("the database's address stands in the arguments; use LEADERBOARD_DATABASE")
+    trusted = networks(serving.trusted_proxies)
     files = files or files_of(database)
     store = Store(database)
     _references(store)
     service = Service(store, open_store(files), limits)
-    app = create_app(service, rates=Rates.usual(uploads_per_hour))
+    host_name = urlsplit(serving.public_url).hostname
+    app = create_app(
+        service,
+        rates=Rates.usual(serving.uploads_per_hour),
+        hosts=(host_name, "127.0.0.1", "localhost") if host_name else (),
+        public_url=serving.public_url,
+    )
     stop = Event()
     keepers = [
-        Thread(target=_keep_checking, args=(database, files, limits, lease_seconds, stop))
-        for _ in range(checks)
+        Thread(target=_keep_checking, args=(service, files, serving.lease_seconds, stop))
+        for _ in range(serving.checks)
     ]
     for keeper in keepers:
         keeper.start()
     Thread(target=service.library.warm, daemon=True).start()
-    out(f"http://{host}:{port}/")
+    out(f"http://{serving.host}:{serving.port}/")
     try:
         uvicorn.run(
             app,
-            host=host,
-            port=port,
-            log_level="warning",
+            host=serving.host,
+            port=serving.port,
+            log_config=None,
             access_log=False,
-            proxy_headers=behind_proxy,
-            forwarded_allow_ips="127.0.0.1" if behind_proxy else "",
+            http=bounded(head_seconds=serving.head_seconds, trusted=trusted),
+            proxy_headers=bool(trusted),
+            forwarded_allow_ips=",".join(serving.trusted_proxies),
             timeout_graceful_shutdown=20,
             server_header=False,
         )
@@ -76,7 +112,15 @@ def serve(
         stop.set()
         for keeper in keepers:
             keeper.join()
+        service.readers.close()
         store.close()
+
+
+def _more_files() -> None:
+    """As many open files as the machine allows: every connection takes one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65536)), hard))
 
 
 def _references(store: Store) -> None:
@@ -87,26 +131,36 @@ def _references(store: Store) -> None:
         put_references(store)
 
 
-def _keep_checking(
-    database: str, files: str, limits: Limits, lease_seconds: float, stop: Event
-) -> None:
-    """Run one check process, and another when it ends."""
-    code = (
-        "from leaderboard.service.service import check_forever; "
-        "from leaderboard.submissions.bundle import Limits; "
-        "import sys; check_forever(sys.argv[1], sys.argv[2], "
-        "limits=Limits.model_validate_json(sys.argv[3]), lease_seconds=float(sys.argv[4]), "
-        "parent=int(sys.argv[5]))"
-    )
-    told = [database, files, limits.model_dump_json(), str(lease_seconds), str(os.getpid())]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+def _keep_checking(service: Service, files: str, lease_seconds: float, stop: Event) -> None:
+    """Run one check process, and another when it ends; what it was checking waits again."""
+    # The database's address may hold a password: it goes by the environment, never by arguments.
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "LEADERBOARD_DATABASE": service.store.url,
+    }
     while not stop.is_set():
-        process = subprocess.Popen([sys.executable, "-c", code, *told], env=environment)
+        name = secrets.token_hex(4)
+        told = [files, service.limits.model_dump_json(), str(lease_seconds), str(os.getpid()), name]
+        command = [sys.executable, "-m", "leaderboard.service.checker", *told]
+        process = subprocess.Popen(command, env=environment)
         while process.poll() is None and not stop.wait(0.1):
             pass
         if stop.is_set():
             process.terminate()
             process.wait()
-            return
-        log.warning("a check process ended with %s; starting another", process.returncode)
-        time.sleep(PAUSE)
+        why = _ended(process.returncode) if not stop.is_set() else "the service was stopped"
+        with contextlib.suppress(*DATABASE_DOWN, StoreError):
+            id_ = service.store.released(f"check {name}", why)
+            log.warning("%s; it was checking %s", why, id_ or "nothing")
+        if not stop.is_set():
+            time.sleep(PAUSE)
+
+
+def _ended(code: int) -> str:
+    """How a process ended, in words."""
+    if code == -signal.SIGKILL:
+        return "the check process was killed, as for want of memory"
+    if code < 0:
+        return f"the check process ended with {signal.Signals(-code).name}"
+    return f"the check process ended with status {code}"

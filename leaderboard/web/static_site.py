@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 def service_of_folder(submissions: Path) -> Iterator[Service]:
     """A service over a folder of submissions, for as long as the block runs."""
     from leaderboard.database.store import Store
+    from leaderboard.service.evidence import write_evidence
     from leaderboard.service.service import Service
 
     with tempfile.TemporaryDirectory(prefix="leaderboard-") as folder:
@@ -53,7 +55,10 @@ def service_of_folder(submissions: Path) -> Iterator[Service]:
                 bundle_bytes=path.stat().st_size,
             )
             store.claim("export")
-            store.checked(entry.record.id, "export", (), measure(entry))
+            measured = measure(entry)
+            store.checked(entry.record.id, "export", (), measured)
+            bundle = replace(entry.bundle, record=entry.record)
+            write_evidence(service.files, store.get(entry.record.id), bundle, measured)
             store.move(entry.record.id, "accepted", who="export")
         try:
             yield service

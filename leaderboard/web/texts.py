@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from leaderboard.board.boards import View
 from leaderboard.database.store import Held
+from leaderboard.service.evidence import CHECKED, read_evidence
 from leaderboard.service.service import Service
-from leaderboard.submissions.faults import BundleError
 from leaderboard.submissions.results import Row
 from leaderboard.web import views
+from leaderboard.web.access import Caller, by_role
 
 
 def front_text(service: Service, link: views.Links) -> str:
@@ -31,6 +32,7 @@ def submission_text(
     *,
     inside: bool = False,
     may: dict[str, str] | None = None,
+    asks: Caller = Caller(None),
 ) -> str:
     """A submission's page; with `inside`, for its team and for reviewers."""
     row: Row | None = None
@@ -48,24 +50,16 @@ def submission_text(
             if (one.pool_id, one.suite, one.suite_version, one.data_id) == key
         ][:50]
     other = next((one for one in rivals if one.submission_id == rival), None)
-    record = service.bundle(held).record if held.bundle and _readable(service, held) else None
+    evidence = read_evidence(service.files, held) if held.state in CHECKED else None
     return views.submission_page(
         row,
         held,
-        record,
+        evidence,
         rivals,
         other,
         link,
-        changes=service.store.history(held.id),
+        changes=by_role(service.store.history(held.id), asks),
         before_it=service.store.place_in_line(held) if held.state == "received" else None,
         rank=ranked,
         may=may if inside else None,
     )
-
-
-def _readable(service: Service, held: Held) -> bool:
-    try:
-        service.bundle(held)
-    except BundleError:
-        return False
-    return True

@@ -18,23 +18,19 @@ from leaderboard import rules
 from leaderboard.board.boards import Group, Page, View
 from leaderboard.board.describe import (
     behind,
-    funnel,
     metric_name,
     number,
-    pipeline_yaml,
     spread,
-    still_there,
     words,
 )
 from leaderboard.board.plots import Point, bars, history, scatter
 from leaderboard.database.store import Board, Change, Held, shown
+from leaderboard.service.evidence import Evidence
 from leaderboard.service.questions import QuestionPage
-from leaderboard.submissions.chain import chain_of
 from leaderboard.submissions.results import Row
 from leaderboard.web.help import topics
 from pipelines.errors import RuleError
 from pipelines.execution.progress import short
-from pipelines.records import Submission
 
 MAX_PLOTTED = 200
 
@@ -334,7 +330,7 @@ def plots_page(page: Page, view: View, link: Links) -> str:
 def submission_page(
     row: Row | None,
     held: Held,
-    record: Submission | None,
+    evidence: Evidence | None,
     rivals: Sequence[Row],
     rival: Row | None,
     link: Links,
@@ -346,21 +342,15 @@ def submission_page(
     message: str = "",
 ) -> str:
     """Everything about one submission: chain, pipeline, funnel, tasks, how to do it again."""
-    dataset = chain_of(record)["dataset"][0] if record is not None else None
     return render(
         "submission.html",
         link,
         row=row,
         held=held,
-        record=record,
-        dataset=dataset,
-        funnel=funnel(dataset) if dataset is not None else [],
-        pipeline=pipeline_yaml(dataset.work.pipeline) if dataset is not None else "",
-        pictures=still_there(record) if record is not None else "",
+        evidence=evidence,
         tasks=task_bars(row, rival) if row is not None else [],
         rivals=[one for one in rivals if row is None or one.submission_id != row.submission_id],
         rival=rival,
-        commands=reproduce(record, held) if record is not None else "",
         changes=changes,
         before_it=before_it,
         ranked=rank,
@@ -391,37 +381,6 @@ def task_bars(row: Row, rival: Row | None) -> list[dict[str, Any]]:
             }
         )
     return found
-
-
-def reproduce(record: Submission, held: Held) -> str:
-    """The commands that make the submission again and check it."""
-    work = record.work
-    kinds = chain_of(record)
-    dataset = kinds["dataset"][0]
-    seeds = len(record.parents)
-    revision = dataset.made_by.revision
-    lines = []
-    if revision:
-        lines.append(
-            f"git checkout {revision}" + ("   # with local changes" * bool(dataset.made_by.dirty))
-        )
-    name = file_name(work.method) or "pipeline"
-    given = "--uids LIST.npy" if dataset.work.output.get("format") == "uids" else "--input DATASET"
-    if dataset.work.external:
-        lines += [
-            f"{work.benchmark} register {given} --out dataset --name '{name}'",
-            f"{work.benchmark} pack --scale {work.scale} --dataset dataset --out packed",
-            f"{work.benchmark} train --scale {work.scale} --packed packed --out model",
-            f"{work.benchmark} evaluate --scale {work.scale} --model model --out scores",
-        ]
-    else:
-        lines.append(
-            f"{work.benchmark} run --scale {work.scale} --pipeline {name}.yaml --repeat {seeds} "
-            f"--track {work.track} --workspace runs"
-        )
-    if held.bundle:
-        lines.append(f"leaderboard check {held.id}.zip   # the bundle, downloaded from this page")
-    return "\n".join(lines)
 
 
 def question_page(held: Held, row: Row | None, page: QuestionPage, wrong: bool, link: Links) -> str:

@@ -1,0 +1,32 @@
+"""A process that checks what waits: `leaderboard.service.checker FILES LIMITS LEASE PARENT NAME`.
+
+The address of the database comes by the variable LEADERBOARD_DATABASE, since everybody on a machine
+can read the arguments of a process.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from leaderboard.service.service import check_forever
+from leaderboard.submissions.bundle import Limits
+
+
+def main() -> None:
+    """Check until the parent is gone."""
+    os.umask(0o077)
+    os.nice(5)  # pages first
+    files, limits, lease_seconds, parent, name = sys.argv[1:6]
+    check_forever(
+        os.environ["LEADERBOARD_DATABASE"],
+        files,
+        limits=Limits.model_validate_json(limits),
+        lease_seconds=float(lease_seconds),
+        parent=int(parent),
+        name=name,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,292 @@
+"""What the pages show of a submission, written once by its check in a form of its own.
+
+The web process never opens a bundle: it reads these files, whose size and types are known because
+the check wrote them. Beside the bundles, below `shown/<submission>-<start of its sha256>/`:
+
+    evidence.json              lineage, funnel, pipeline, commands
+    draws.npz                  every task on the resamples of its questions, float32
+    <seed>-<task>.questions    single questions in blocks (see `questions`)
+"""
+
+from __future__ import annotations
+
+import io
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from threading import Lock
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, ValidationError
+
+from leaderboard.board.describe import funnel, pipeline_yaml, still_there
+from leaderboard.database.store import Held
+from leaderboard.service.questions import QuestionPage, read_questions, write_questions
+from leaderboard.submissions.bundle import Bundle
+from leaderboard.submissions.chain import chain_of, seeds_of
+from leaderboard.submissions.results import Measured
+from pipelines.records import Frozen, Submission
+from pipelines.storage.base import Store as Files
+from pipelines.storage.base import write_bytes
+
+Draws = Mapping[str, npt.NDArray[np.float32]]
+T = TypeVar("T")
+MAX_TEXT = 64 << 10  # characters of a pipeline or module that a page shows
+MAX_ROWS = 500  # records, modules, steps and reasons that a page lists
+CHECKED = (
+    "needs_review",
+    "accepted",
+    "refused",
+    "withdrawn",
+)  # evidence of another bundle is elsewhere
+MAX_BYTES = 4 << 20  # of one evidence.json; the check writes far less
+
+
+class Link(Frozen):
+    """One record of the lineage."""
+
+    kind: str
+    id: str
+    key: str
+    seed: int | None
+    parents: dict[str, str]
+    num_files: int
+    first_sha256: str
+    finished: str
+    revision: str
+    dirty: bool
+    last_of_branch: bool = Field(description="what comes next does not follow from it")
+
+
+class Step(Frozen):
+    """One line of the funnel."""
+
+    step: int
+    operator: str
+    rows_in: int | None
+    rows_out: int | None
+    reasons: tuple[tuple[str, int], ...]
+
+
+class Module(Frozen):
+    """Code that travels with a pipeline."""
+
+    name: str
+    sha256: str
+    text: str
+
+
+class Evidence(Frozen):
+    """Everything that pages show of a record."""
+
+    submission: str
+    chain: tuple[Link, ...]
+    rows_in: int
+    rows_out: int
+    errors: int
+    images: str
+    funnel: tuple[Step, ...]
+    pipeline: str
+    modules: tuple[Module, ...]
+    commands: str
+    seeds: tuple[int, ...]
+    tasks: tuple[str, ...]
+
+
+def evidence_of(record: Submission) -> Evidence:
+    """What pages show of a record that passed its check."""
+    dataset = chain_of(record)["dataset"][0]
+    scores = seeds_of(record)
+    return Evidence(
+        submission=record.id,
+        chain=tuple(_links(record)),
+        rows_in=dataset.counts.get("rows_in", 0),
+        rows_out=dataset.counts.get("rows_out", 0),
+        errors=dataset.counts.get("errors", 0),
+        images=still_there(record),
+        funnel=tuple(
+            Step(
+                step=one["step"],
+                operator=one["operator"][:200],
+                rows_in=one["rows_in"],
+                rows_out=one["rows_out"],
+                reasons=tuple(one["reasons"][:MAX_ROWS]),
+            )
+            for one in funnel(dataset)[:MAX_ROWS]
+        ),
+        pipeline=_cut(pipeline_yaml(dataset.work.pipeline)),
+        modules=tuple(
+            Module(name=one.name[:200], sha256=one.sha256, text=_cut(one.text))
+            for one in dataset.work.modules[:MAX_ROWS]
+        ),
+        commands=_cut(reproduce(record)),
+        seeds=tuple(scores),
+        tasks=tuple(task.name for task in next(iter(scores.values())).work.tasks),
+    )
+
+
+def _links(record: Submission) -> list[Link]:
+    chain = record.chain[:MAX_ROWS]
+    return [
+        Link(
+            kind=one.kind,
+            id=one.id,
+            key=one.key,
+            seed=one.work.seed if one.kind == "model" else None,
+            parents=dict(one.parents),
+            num_files=len(one.outputs),
+            first_sha256=one.outputs[0].sha256 if one.outputs else "",
+            finished=one.made_by.finished,
+            revision=(one.made_by.revision or "")[:64],
+            dirty=bool(one.made_by.dirty),
+            last_of_branch=one.kind == "scores" and one is not chain[-1],
+        )
+        for one in chain
+    ]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "\n... (the rest is in the bundle)"
+
+
+def reproduce(record: Submission) -> str:
+    """The commands that make the submission again and check it."""
+    work = record.work
+    dataset = chain_of(record)["dataset"][0]
+    revision = dataset.made_by.revision
+    lines = []
+    if revision:
+        lines.append(
+            f"git checkout {revision}" + ("   # with local changes" * bool(dataset.made_by.dirty))
+        )
+    kept = [letter if letter.isalnum() or letter in "._" else "-" for letter in work.method]
+    name = "".join(kept) or "pipeline"
+    given = "--uids LIST.npy" if dataset.work.output.get("format") == "uids" else "--input DATASET"
+    if dataset.work.external:
+        lines += [
+            f"{work.benchmark} register {given} --out dataset --name '{name}'",
+            f"{work.benchmark} pack --scale {work.scale} --dataset dataset --out packed",
+            f"{work.benchmark} train --scale {work.scale} --packed packed --out model",
+            f"{work.benchmark} evaluate --scale {work.scale} --model model --out scores",
+        ]
+    else:
+        lines.append(
+            f"{work.benchmark} run --scale {work.scale} --pipeline {name}.yaml "
+            f"--repeat {len(record.parents)} --track {work.track} --workspace runs"
+        )
+    lines.append(f"leaderboard check {record.id}.zip   # the bundle, downloaded from this page")
+    return "\n".join(lines)
+
+
+# ---- where it lies
+
+
+def folder_of(held: Held) -> str:
+    """The folder of a submission's evidence; another bundle of the same id has another."""
+    return f"shown/{held.id}-{held.bundle_sha256[:16]}/"
+
+
+def write_evidence(files: Files, held: Held, bundle: Bundle, measured: Measured) -> None:
+    """Write what the pages read of a submission whose check found no fault."""
+    folder = folder_of(held)
+    for seed, scores in seeds_of(bundle.record).items():
+        for task in scores.work.tasks:
+            write_questions(files, f"{folder}{seed}-{task.name}.questions", bundle, seed, task.name)
+    packed = io.BytesIO()
+    drawn: dict[str, Any] = {name: one.astype("<f4") for name, one in measured.task_draws.items()}
+    np.savez(packed, **drawn)
+    write_bytes(files, f"{folder}draws.npz", packed.getvalue())
+    told = evidence_of(bundle.record).model_dump_json().encode()
+    write_bytes(files, f"{folder}evidence.json", told)  # last: where it is, the others are
+
+
+def read_evidence(files: Files, held: Held) -> Evidence | None:
+    """The evidence of a checked submission; None where no check has written it."""
+    if not held.bundle:
+        return None
+    name = f"{folder_of(held)}evidence.json"
+    try:
+        return _EVIDENCE.get((files.uri, name), lambda: _read(files, name))
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def _read(files: Files, name: str) -> Evidence:
+    with files.open(name) as file:
+        return Evidence.model_validate_json(file.read(MAX_BYTES))
+
+
+def read_draws(files: Files, held: Held) -> Draws:
+    """Every task of a submission on the resamples of its questions; empty without questions."""
+    if not held.bundle:
+        return {}
+    name = f"{folder_of(held)}draws.npz"
+    try:
+        return _DRAWS.get((files.uri, name), lambda: _read_draws(files, name))
+    except FileNotFoundError:
+        return {}
+
+
+def _read_draws(files: Files, name: str) -> Draws:
+    with np.load(io.BytesIO(files.read_bytes(name)), allow_pickle=False) as packed:
+        return {task: packed[task] for task in packed.files}
+
+
+class _Recent(Generic[T]):
+    """The last things that were read; what could not be read is not kept."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: OrderedDict[tuple[str, str], T] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, key: tuple[str, str], make: Callable[[], T]) -> T:
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        value = make()
+        with self._lock:
+            self._kept[key] = value
+            while len(self._kept) > self._most:
+                self._kept.popitem(last=False)
+        return value
+
+
+_EVIDENCE: _Recent[Evidence] = _Recent(256)
+_DRAWS: _Recent[Draws] = _Recent(64)
+
+
+def page_of(
+    files: Files,
+    held: Held,
+    task: str,
+    seed: int | None,
+    *,
+    wrong: bool = False,
+    limit: int = 50,
+    offset: int = 0,
+) -> QuestionPage:
+    """A page of questions. KeyError for a task or seed that is not there, or before the check."""
+    told = read_evidence(files, held) if held.state in CHECKED else None
+    if told is None:
+        raise KeyError(f"submission {held.id} has not passed its check; it shows no questions")
+    chosen = told.seeds[0] if seed is None else seed
+    if chosen not in told.seeds:
+        raise KeyError(f"there is no seed {chosen}; there are {', '.join(map(str, told.seeds))}")
+    if task not in told.tasks:
+        raise KeyError(f"there is no task {task!r}; there are {', '.join(told.tasks)}")
+    name = f"{folder_of(held)}{chosen}-{task}.questions"
+    part = read_questions(files, name, wrong=wrong, limit=limit, offset=offset)
+    return QuestionPage(
+        submission=held.id,
+        task=task,
+        seed=chosen,
+        seeds=told.seeds,
+        total=part.total,
+        right=part.index.right,
+        offset=offset,
+        columns=part.index.columns,
+        questions=part.questions,
+    )

@@ -1,0 +1,77 @@
+"""What a service keeps that nobody needs: refused, orphaned and broken uploads, old evidence."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from leaderboard.database.store import Held
+from leaderboard.service.evidence import folder_of
+from leaderboard.service.service import Service
+from pipelines.records import Frozen
+
+PAGE = 1000
+DAY = 86400.0
+UPLOAD_SECONDS = DAY  # an upload takes minutes: what is older was broken off
+
+
+class Pruned(Frozen):
+    """What was removed, or would be."""
+
+    uploads: tuple[str, ...]
+    bundles: tuple[str, ...]
+    evidence: tuple[str, ...]
+    num_bytes: int
+
+
+def prune(service: Service, *, days: float = 30.0, dry_run: bool = False) -> Pruned:
+    """Remove broken uploads, files that no submission names, and bundles refused long ago.
+
+    `days`: how long a refused or withdrawn submission keeps its bundle. Its line in the database
+    and its faults stay.
+    """
+    now = time.time()
+    kept, evidence = set(), set()
+    for held in _all(service):
+        old = held.state in ("refused", "withdrawn") and held.changed < now - days * DAY
+        if held.bundle and not old:
+            kept.add(held.bundle)
+            evidence.add(folder_of(held))
+    sizes = {one.name: one.num_bytes for one in service.files.list("bundles/")}
+    young = {name for name in sizes if _age(service, name, now) < UPLOAD_SECONDS}
+    bundles = sorted(set(sizes) - kept - young)
+    shown = {one.name: one.num_bytes for one in service.files.list("shown/")}
+    stale = sorted(
+        name for name in shown if f"{name.rsplit('/', 1)[0]}/" not in evidence and name not in young
+    )
+    broken = sorted(
+        path
+        for path in service.scratch.glob("upload-*")
+        if path.is_file() and path.stat().st_mtime < now - UPLOAD_SECONDS
+    )
+    num_bytes = sum(sizes[name] for name in bundles) + sum(shown[name] for name in stale)
+    num_bytes += sum(path.stat().st_size for path in broken)
+    if not dry_run:
+        for path in broken:
+            path.unlink(missing_ok=True)
+        for name in (*bundles, *stale):
+            service.files.remove(name)
+    return Pruned(
+        uploads=tuple(path.name for path in broken),
+        bundles=tuple(bundles),
+        evidence=tuple(stale),
+        num_bytes=num_bytes,
+    )
+
+
+def _all(service: Service) -> Iterator[Held]:
+    offset = 0
+    while found := service.store.find(limit=PAGE, offset=offset):
+        offset += len(found)
+        yield from found
+
+
+def _age(service: Service, name: str, now: float) -> float:
+    """Seconds since a file was written, where that is known: a bundle is there before its line."""
+    path = service.files.local_path(name)
+    return now - path.stat().st_mtime if path is not None and path.exists() else DAY * 2

@@ -1,0 +1,185 @@
+"""Who a bundle says it is from, read by a process that may take a bounded time and memory.
+
+A record is JSON that a stranger sent: 28 MB of it can take gigabytes to parse. So the service has
+it read by a process beside it (`python -m leaderboard.service.reader`), one request a line; a
+request that takes too long or too much ends that process, and the next one has another.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import resource
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from queue import SimpleQueue
+
+import orjson
+
+from leaderboard.submissions.bundle import LIMITS, RECORD, Limits, open_bundle
+from leaderboard.submissions.faults import BundleError, Fault, Words, fault
+from pipelines.records import Frozen, SubmissionWork
+
+READ_BYTES = 1 << 30  # address space beyond the libraries: a record of a few MB takes a tenth
+READ_SECONDS = 20.0
+READERS = 2  # at once; others wait
+COLUMNS = {"benchmark": 60, "scale": 60, "track": 60, "method": 120, "team": 120}
+KEEP_BYTES = 400 << 20  # a process that ever was larger is replaced
+
+
+class Claim(Frozen):
+    """Who sent what, for which board; nothing of it is checked yet but its length."""
+
+    id: str
+    benchmark: str
+    scale: str
+    track: str
+    method: str
+    team: str
+
+
+class Reply(Frozen):
+    """The answer of a reader: one of the two."""
+
+    claim: Claim | None = None
+    faults: tuple[Fault, ...] = ()
+
+
+def claim_of(path: Path, limits: Limits = LIMITS) -> Claim:
+    """Read a bundle's claim, in this process. BundleError when it cannot be read."""
+    bundle = open_bundle(path, limits=limits)
+    work = bundle.record.work
+    faults = list(_columns(work))
+    if faults:
+        raise BundleError(faults)
+    return Claim(id=bundle.record.id, **{name: getattr(work, name) for name in COLUMNS})
+
+
+def _columns(work: SubmissionWork) -> Iterator[Fault]:
+    """What the database could not hold; all other rules are for the check."""
+    for name, most in COLUMNS.items():
+        value: str = getattr(work, name)
+        if len(value) > most or any(ord(letter) < 32 or ord(letter) == 127 for letter in value):
+            expected = Words(f"at most {most} characters, all printable")
+            yield fault(RECORD, f"work.{name}", value, expected)
+
+
+class Readers:
+    """Some processes that read claims; started when they are first needed."""
+
+    def __init__(
+        self,
+        number: int = READERS,
+        *,
+        num_bytes: int = READ_BYTES,
+        seconds: float = READ_SECONDS,
+    ) -> None:
+        self.num_bytes = num_bytes
+        self.seconds = seconds
+        self._free: SimpleQueue[_Reader | None] = SimpleQueue()
+        for _ in range(number):
+            self._free.put(None)
+
+    def claim(self, path: Path, limits: Limits) -> Claim:
+        """A bundle's claim. BundleError when it cannot be read, or not within the bounds."""
+        reader = self._free.get()
+        try:
+            if reader is None or not reader.alive():
+                reader = _Reader(self.num_bytes)
+            reply = reader.ask(path, limits, self.seconds)
+            if reply is None:
+                reader.end()
+                reader = None
+                found = Words(f"JSON that takes more than {self.seconds:g} seconds or too much")
+                raise BundleError([fault(RECORD, "", found, Words("a record of some megabytes"))])
+        finally:
+            self._free.put(reader)
+        if reply.claim is None:
+            raise BundleError(list(reply.faults))
+        return reply.claim
+
+    def close(self) -> None:
+        """End the processes that wait for work."""
+        while not self._free.empty():
+            reader = self._free.get()
+            if reader is not None:
+                reader.end()
+
+
+@cache
+def shared_readers() -> Readers:
+    """The readers of this process: they keep nothing, so every service may use them."""
+    readers = Readers()
+    atexit.register(readers.close)
+    return readers
+
+
+class _Reader:
+    def __init__(self, num_bytes: int) -> None:
+        command = [sys.executable, "-m", "leaderboard.service.reader", str(num_bytes)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        environment.pop("LEADERBOARD_DATABASE", None)  # it reads files and nothing else
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+        )
+
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def ask(self, path: Path, limits: Limits, seconds: float) -> Reply | None:
+        """The reply; None when the process died or the time is over."""
+        source, target = self._process.stdout, self._process.stdin
+        assert source is not None
+        assert target is not None
+        try:
+            target.write(orjson.dumps({"path": str(path), "limits": limits.model_dump()}) + b"\n")
+            target.flush()
+        except OSError:
+            return None
+        # The first request waits for the libraries too, which a busy machine reads slowly.
+        ready, _, _ = select.select([source], [], [], seconds if self._asked else seconds + 60)
+        self._asked = True
+        line = source.readline() if ready else b""
+        return Reply.model_validate_json(line) if line else None
+
+    _asked = False
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+
+def _reply(line: bytes) -> Reply:
+    asked = orjson.loads(line)
+    try:
+        return Reply(claim=claim_of(Path(asked["path"]), Limits(**asked["limits"])))
+    except BundleError as error:
+        return Reply(faults=error.faults[:20])
+    except MemoryError:
+        found = Words("JSON that takes more memory than it may")
+        return Reply(faults=(fault(RECORD, "", found, Words("a record of some megabytes")),))
+
+
+def main() -> None:
+    """Answer requests until the other side closes."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + int(sys.argv[1])
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    for line in sys.stdin.buffer:
+        sys.stdout.buffer.write(_reply(line).model_dump_json().encode() + b"\n")
+        sys.stdout.buffer.flush()
+        if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > KEEP_BYTES:
+            return
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Rows and evidence computed again from stored bundles, for a new suite version or new pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from leaderboard.service.evidence import write_evidence
+from leaderboard.service.service import BoardKnown, Service
+from leaderboard.submissions.bundle import open_bundle
+from leaderboard.submissions.faults import BundleError, Fault
+from leaderboard.submissions.validate import check_bundle
+from pipelines.records import Frozen
+
+PAGE = 200
+
+
+class Recomputed(Frozen):
+    """What came out for one submission; with `faults` it no longer passes, and keeps its row."""
+
+    id: str
+    before: float
+    after: float
+    faults: tuple[Fault, ...] = ()
+
+
+def recompute(service: Service, ids: Sequence[str] = (), *, who: str) -> Iterator[Recomputed]:
+    """Check submissions again that were checked before, and put what comes out in their rows.
+
+    Without `ids`: all that are accepted or wait for review. States do not change: a submission
+    that no longer passes keeps its row, and is told.
+    """
+    store = service.store
+    for id_ in ids or list(_checked(service)):
+        held = store.get(id_)
+        rows = store.rows([id_])
+        if not held.bundle or not rows:
+            continue
+        before = rows[0].headline.value
+        try:
+            bundle = open_bundle(service.local(held), limits=service.limits)
+            checked = check_bundle(bundle, known=BoardKnown(service, id_))
+        except (BundleError, FileNotFoundError) as error:
+            faults = error.faults if isinstance(error, BundleError) else ()
+            yield Recomputed(id=id_, before=before, after=before, faults=faults)
+            continue
+        if checked.measured is None:
+            yield Recomputed(id=id_, before=before, after=before, faults=checked.faults)
+            continue
+        write_evidence(service.files, held, bundle, checked.measured)
+        store.replaced(id_, checked.measured, who=who)
+        after = checked.measured.row.headline.value
+        yield Recomputed(id=id_, before=before, after=after)
+
+
+def _checked(service: Service) -> Iterator[str]:
+    offset = 0
+    states = ("accepted", "needs_review")
+    while found := service.store.find(states=states, limit=PAGE, offset=offset):
+        offset += len(found)
+        yield from (one.id for one in found if one.bundle)

@@ -1,0 +1,400 @@
+"""The JSON API under /api/v1, and what monitors ask. Who may ask is decided in `access`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
+
+import orjson
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
+from pydantic import Field
+from starlette.exceptions import HTTPException
+
+from leaderboard.board.boards import View
+from leaderboard.board.formats import board_csv
+from leaderboard.board.ranking import compare, seed_spread
+from leaderboard.database.auth import Token, create_token, list_tokens, revoke_token
+from leaderboard.database.store import DATABASE_DOWN, Board, Change, Held, StoreError
+from leaderboard.service.evidence import page_of
+from leaderboard.service.service import NotAllowed, Service
+from leaderboard.submissions.faults import BundleError, Fault
+from leaderboard.web.access import (
+    PROBLEMS,
+    Asks,
+    Caller,
+    Id,
+    Name,
+    Refused,
+    Serves,
+    Words,
+    by_role,
+    save_upload,
+    seen,
+    take,
+)
+from leaderboard.web.answers import JSON, public
+from leaderboard.web.guard import Metrics
+from pipelines.records import Frozen
+
+api = APIRouter(responses=PROBLEMS)
+MOST_COMPARED = 5
+
+
+class Status(Frozen):
+    """A submission and where it stands."""
+
+    id: str
+    kind: str
+    team: str
+    benchmark: str
+    scale: str
+    track: str
+    method: str
+    state: str
+    received: float
+    changed: float
+    before_it: int | None = Field(None, description="while it waits: how many are checked first")
+    faults: tuple[Fault, ...]
+    history: tuple[Change, ...]
+    bundle_sha256: str
+    page: str
+
+
+class Review(Frozen):
+    """A maintainer's decision."""
+
+    decision: Literal["accepted", "refused"]
+    why: Words
+
+
+class Withdraw(Frozen):
+    why: Words = ""
+
+
+class FormattedView(View):
+    """A view of a board, and how it is written."""
+
+    format: Literal["json", "csv"] = "json"
+
+
+class NewToken(Frozen):
+    name: str = Field(min_length=1, max_length=120)
+    team: str = Field("", max_length=120)
+    scopes: tuple[Literal["submit", "review", "admin"], ...] = Field(min_length=1, max_length=3)
+    days: float = Field(365.0, gt=0, le=3650)
+
+
+def status_of(service: Service, held: Held, asks: Caller) -> Status:
+    """A submission as its caller may see it."""
+    waits = held.state == "received"
+    return Status(
+        **held.model_dump(include=set(Status.model_fields) & set(Held.model_fields)),
+        before_it=service.store.place_in_line(held) if waits else None,
+        history=by_role(service.store.history(held.id), asks),
+        page=f"/submissions/{held.id}",
+    )
+
+
+# ---- for monitors
+
+
+@api.get("/livez", include_in_schema=False)
+async def livez() -> dict[str, str]:
+    """Whether the process answers at all."""
+    return {"status": "ok"}
+
+
+@api.get("/healthz", responses={503: {"description": "the database is down"}})
+def healthz(service: Serves) -> Response:
+    """Whether the service can answer: its database is there and of the right version."""
+    return _health(service)
+
+
+@api.get("/readyz", responses={503: {"description": "not yet, or not now"}})
+def readyz(service: Serves) -> Response:
+    """Whether requests should be sent here: the database and the place of the bundles answer."""
+    return _health(service)
+
+
+def _health(service: Service) -> Response:
+    try:
+        told: dict[str, Any] = {
+            "status": "ok",
+            "database": service.store.version(),
+            "submissions": service.store.counts(),
+        }
+        next(iter(service.files.list("shown/none-")), None)
+    except (*DATABASE_DOWN, StoreError):
+        return JSONResponse({"status": "the database is down"}, 503, {"retry-after": "5"})
+    except OSError:
+        return JSONResponse({"status": "the files cannot be read"}, 503, {"retry-after": "5"})
+    return JSONResponse(told)
+
+
+@api.get("/metrics", include_in_schema=False)
+def metrics(request: Request, service: Serves, asks: Asks) -> Response:
+    """For Prometheus: to an admin's token, or on this machine where no proxy stands between."""
+    near = request.client is not None and request.client.host in ("127.0.0.1", "::1", "testclient")
+    if not near or "x-forwarded-for" in request.headers:
+        asks.need("admin")
+    measured: Metrics = request.app.state.metrics
+    lines = list(measured.lines())
+    lines.append("# TYPE leaderboard_submissions gauge")
+    for state, number in sorted(service.store.counts().items()):
+        lines.append(f'leaderboard_submissions{{state="{state}"}} {number}')
+    lines.append("# TYPE leaderboard_checks_total counter")
+    for outcome, (number, _) in sorted(service.store.checks().items()):
+        lines.append(f'leaderboard_checks_total{{outcome="{outcome}"}} {number}')
+    lines.append("# TYPE leaderboard_check_seconds_total counter")
+    for outcome, (_, seconds) in sorted(service.store.checks().items()):
+        lines.append(f'leaderboard_check_seconds_total{{outcome="{outcome}"}} {seconds:.3f}')
+    return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
+
+
+# ---- submissions
+
+
+@api.post(
+    "/api/v1/submissions",
+    status_code=201,
+    responses={200: {"model": Status, "description": "it was here already"}},
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
+        },
+    },
+)
+async def post_submission(
+    request: Request, response: Response, service: Serves, asks: Asks
+) -> Status:
+    """Send a bundle (a zip, as `dclm submit` writes it). It is checked after it was taken in.
+
+    The same bundle sent twice is one submission.
+    """
+    token = take(request, asks)
+    if asks.session:
+        raise HTTPException(403, "send a bearer token; the cookie is for the page")
+    path = await save_upload(request, service.scratch)
+    loop = asyncio.get_running_loop()
+    try:
+        held, new = await loop.run_in_executor(
+            request.app.state.uploads, service.receive, path, token
+        )
+    except BundleError as error:
+        raise Refused(error) from None
+    except NotAllowed as error:
+        raise HTTPException(403, str(error)) from None
+    finally:
+        path.unlink(missing_ok=True)
+    response.status_code = 201 if new else 200
+    return await asyncio.to_thread(status_of, service, held, asks)
+
+
+@api.get("/api/v1/submissions")
+def get_submissions(
+    service: Serves,
+    asks: Asks,
+    state: Annotated[
+        Literal["", "received", "checking", "needs_review", "accepted", "refused", "withdrawn"],
+        Query(description="only of this state"),
+    ] = "",
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    offset: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
+) -> list[Held]:
+    """Submissions, the newest first: reviewers see all, teams their own, others accepted."""
+    states, team = [state] if state else [], None
+    if not asks.may("review"):
+        if asks.token is not None and asks.may("submit"):
+            team = asks.token.team
+        elif state not in ("", "accepted"):
+            raise HTTPException(403, "only accepted submissions are public")
+        else:
+            states = ["accepted"]
+    found = service.store.find(states=states, team=team, limit=limit, offset=offset)
+    return [one.model_copy(update={"token": ""}) for one in found]
+
+
+@api.get("/api/v1/submissions/{id}")
+def get_submission(id: Id, service: Serves, asks: Asks) -> Status:
+    """Where a submission stands, what is wrong with it, and who decided what."""
+    return status_of(service, seen(service, asks, id), asks)
+
+
+@api.get("/api/v1/submissions/{id}/row")
+def get_row(id: Id, service: Serves, asks: Asks) -> dict[str, Any]:
+    """What the check computed of a submission: scores, tasks, errors; with its rank."""
+    held = seen(service, asks, id)
+    row = service.library.row(id) or next(iter(service.store.rows([held.id])), None)
+    if row is None:
+        raise HTTPException(404, f"submission {id} has no scores: it is {held.state}")
+    return row.model_dump(mode="json")
+
+
+@api.get("/api/v1/submissions/{id}/bundle", response_class=FileResponse)
+def get_bundle(id: Id, service: Serves, asks: Asks) -> Response:
+    """The bundle as it was sent, to check again with `leaderboard check`."""
+    held = seen(service, asks, id)
+    if not held.bundle:
+        raise HTTPException(404, f"submission {id} was imported; there is no bundle")
+    return FileResponse(service.local(held), media_type="application/zip", filename=f"{id}.zip")
+
+
+@api.get("/api/v1/submissions/{id}/questions/{task}")
+def get_questions(
+    id: Id,
+    task: Annotated[str, Field(pattern="^[A-Za-z0-9_.-]{1,100}$")],
+    service: Serves,
+    asks: Asks,
+    seed: Annotated[int | None, Query(ge=0, le=2**63)] = None,
+    wrong: bool = False,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    offset: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
+) -> dict[str, Any]:
+    """Single questions of a task: what was asked and what the model answered."""
+    held = seen(service, asks, id)
+    try:
+        page = page_of(service.files, held, task, seed, wrong=wrong, limit=limit, offset=offset)
+    except (FileNotFoundError, KeyError) as error:
+        raise HTTPException(404, str(error.args[0])) from None
+    return page.model_dump(mode="json")
+
+
+@api.post("/api/v1/submissions/{id}/withdraw")
+def withdraw(id: Id, body: Withdraw, service: Serves, asks: Asks) -> Status:
+    """Take a submission of your own team back."""
+    token = asks.need("submit")
+    held = seen(service, asks, id)
+    _no_cookie(asks)
+    if held.team != token.team:
+        raise HTTPException(403, "this is another team's submission")
+    return status_of(service, _moved(service, id, "withdrawn", token, body.why), asks)
+
+
+@api.post("/api/v1/submissions/{id}/review")
+def review(id: Id, body: Review, service: Serves, asks: Asks) -> Status:
+    """Accept or refuse a submission."""
+    token = asks.need("review")
+    _no_cookie(asks)
+    held = seen(service, asks, id)
+    return status_of(service, _moved(service, held.id, body.decision, token, body.why), asks)
+
+
+@api.get("/api/v1/boards")
+def get_boards(service: Serves) -> list[Board]:
+    """The boards that have rows."""
+    return service.library.boards()
+
+
+@api.get(
+    "/api/v1/boards/{benchmark}/{scale}/{track}",
+    responses={200: {"content": {"text/csv": {}, "application/json": {}}}},
+)
+async def get_board(
+    benchmark: Name,
+    scale: Name,
+    track: Name,
+    view: Annotated[FormattedView, Query()],
+    request: Request,
+    service: Serves,
+) -> Response:
+    """A board: rows best first, filtered, sorted and paged; `next` is the next page.
+
+    As CSV it is every row of the view, whatever `limit` and `offset` say.
+    """
+    key = ("board", view.format, benchmark, scale, track, *sorted(view.model_dump().items()))
+    name = f"{benchmark}-{scale}-{track}.csv" if view.format == "csv" else ""
+    return await public(
+        request,
+        service,
+        key,
+        lambda: _board_as(service, (benchmark, scale, track), view),
+        media_type="text/csv; charset=utf-8" if view.format == "csv" else JSON,
+        free=view.free,
+        name=name,
+    )
+
+
+def _board_as(service: Service, board: tuple[str, str, str], view: FormattedView) -> bytes:
+    if view.format == "csv":
+        return board_csv(service.library.page(*board, view, whole=True).rows).encode()
+    page = service.library.page(*board, view)
+    told = page.model_dump(mode="json")
+    more = view.offset + view.limit < page.total
+    query = view.model_dump(exclude_defaults=True) | {"offset": view.offset + view.limit}
+    told["next"] = urlencode(query) if more else None
+    return orjson.dumps(told)
+
+
+@api.get("/api/v1/compare")
+def get_compare(
+    service: Serves,
+    id: Annotated[list[Id], Query(min_length=2, max_length=MOST_COMPARED)],
+    metric: Annotated[str, Query(max_length=100)] = "",
+) -> list[dict[str, Any]]:
+    """Two to five accepted submissions: the difference of each to the first, with intervals."""
+    rows = []
+    for one in id:
+        row = service.library.row(one, metric)
+        if row is None:
+            raise HTTPException(404, f"there is no accepted submission {one}")
+        rows.append(row)
+    name = metric or rows[0].headline.metric
+    if any(name not in row.figures for row in rows):
+        raise HTTPException(404, f"not all of these have a metric {name!r}")
+    draws = [service.library.resamples(row, name) for row in rows]
+    spread = seed_spread(rows, name)
+    found: list[dict[str, Any]] = [{"row": rows[0].model_dump(mode="json"), "behind_first": None}]
+    for row, values in zip(rows[1:], draws[1:], strict=True):
+        apart = compare(rows[0], row, name, draws[0], values, spread)
+        behind = apart.model_dump() if apart is not None else None
+        found.append({"row": row.model_dump(mode="json"), "behind_first": behind})
+    return found
+
+
+@api.get("/api/v1/tokens")
+def get_tokens(service: Serves, asks: Asks) -> list[Token]:
+    """All tokens, without their secrets."""
+    asks.need("admin")
+    return list_tokens(service.store)
+
+
+@api.post("/api/v1/tokens", status_code=201)
+def post_token(body: NewToken, service: Serves, asks: Asks) -> dict[str, Any]:
+    """Make a token. Its secret is in this answer and nowhere else."""
+    asks.need("admin")
+    _no_cookie(asks)
+    try:
+        token, secret = create_token(
+            service.store, body.name, scopes=body.scopes, team=body.team, days=body.days
+        )
+    except StoreError as error:
+        raise HTTPException(422, str(error)) from None
+    return {"token": token.model_dump(), "secret": secret}
+
+
+@api.delete("/api/v1/tokens/{id}", status_code=204)
+def delete_token(
+    id: Annotated[str, Field(pattern="^[0-9a-f]{12}$")], service: Serves, asks: Asks
+) -> None:
+    """Revoke a token."""
+    asks.need("admin")
+    _no_cookie(asks)
+    try:
+        revoke_token(service.store, id)
+    except StoreError as error:
+        raise HTTPException(404, str(error)) from None
+
+
+def _no_cookie(asks: Caller) -> None:
+    if asks.session:
+        raise HTTPException(403, "send a bearer token; the cookie is for the page's own forms")
+
+
+def _moved(service: Service, id: str, after: Any, token: Token, why: str) -> Held:
+    try:
+        return service.store.move(id, after, who=token.shown, why=why, team=token.team)
+    except StoreError as error:
+        raise HTTPException(409, str(error)) from None
