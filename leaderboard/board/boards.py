@@ -235,12 +235,18 @@ class Library:
         if now == copy.changed:
             return
         stale = [id_ for id_, changed in now.items() if copy.changed.get(id_) != changed]
-        for row in self.store.rows(stale):
+        stale_rows = self.store.rows(stale)
+        for row in stale_rows:
             copy.rows[row.submission_id] = row
         for values in copy.resamples.values():
             for id_ in stale:
                 values.pop(id_, None)
-        copy.rows = {id_: copy.rows[id_] for id_ in now if id_ in copy.rows}
+        fresh = {row.submission_id for row in stale_rows}
+        copy.rows = {
+            id_: copy.rows[id_]
+            for id_ in now
+            if id_ in copy.rows and (id_ not in stale or id_ in fresh)
+        }
         copy.changed = now
         copy.ranked.clear()
         copy.groups = {}

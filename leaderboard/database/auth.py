@@ -103,6 +103,8 @@ def find_token(store: Store, secret: str) -> Token | None:
     parts = secret.split("_", 2)
     if len(parts) != 3 or parts[0] != PREFIX or len(secret) > 200:
         return None
+    if not (secret.isascii() and secret.isprintable()):
+        return None
     with store.engine.connect() as connection:
         query = select(t.tokens).where(t.tokens.c.id == parts[1][:16])
         line = connection.execute(query).mappings().one_or_none()

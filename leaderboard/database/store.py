@@ -11,6 +11,7 @@ it dies, its lease ends and another takes the submission over, at most `ATTEMPTS
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +26,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from pydantic import ValidationError
 from sqlalchemy import (
     Connection,
     Engine,
@@ -65,6 +67,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 ATTEMPTS = 3
 LEASE_SECONDS = 60.0  # a check renews it while it runs
 DEFAULT = "sqlite:///leaderboard.db"
+log = logging.getLogger("leaderboard.database")
 DATABASE_DOWN = (OperationalError, InterfaceError, PoolTimeoutError)
 """What is raised when the database cannot be reached, or cannot write."""
 
@@ -604,9 +607,11 @@ class Store:
         with self.engine.connect() as connection:
             for start in range(0, len(ids), 500):
                 query = select(t.rows.c.row).where(t.rows.c.id.in_(ids[start : start + 500]))
-                found += [
-                    Row.model_validate_json(told) for told in connection.execute(query).scalars()
-                ]
+                for told in connection.execute(query).scalars():
+                    try:
+                        found.append(Row.model_validate_json(told))
+                    except ValidationError as error:  # one odd row may not take the others along
+                        log.error("a row that cannot be read: %s", str(error)[:500])
         return found
 
     def resamples(self, ids: Sequence[str], metric: str) -> dict[str, npt.NDArray[np.float32]]:

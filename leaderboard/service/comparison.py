@@ -19,6 +19,7 @@ from leaderboard.service.evidence import read_draws
 from leaderboard.service.service import Service
 from leaderboard.submissions.results import Difference, Figure, Row, TaskValue
 from pipelines.errors import RuleError
+from pipelines.installed import packages
 from pipelines.records import Frozen
 
 SHOWN = 12  # lines of the plot across scales
@@ -117,6 +118,10 @@ def across_scales(library: Library, benchmark: str, *, track: str = "", metric: 
     At each scale the largest group of comparable rows counts, and of a method its best row.
     """
     boards = [one for one in library.boards() if one.benchmark == benchmark]
+    if not boards and benchmark not in packages():
+        raise KeyError(f"there is no benchmark {benchmark}")
+    if track and track not in [one.track for one in boards]:
+        raise KeyError(f"benchmark {benchmark} has no track {track} with rows")
     tracks = sorted({one.track for one in boards}, key=lambda t: (t != "filtering", t))
     chosen = track or (tracks[0] if tracks else "")
     order = _scale_order(benchmark)

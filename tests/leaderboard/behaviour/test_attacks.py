@@ -1,0 +1,522 @@
+"""What took the service down, each attack with its bound. On SQLite and PostgreSQL alike."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import resource
+import socket
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pytest
+import uvicorn
+from starlette.testclient import TestClient
+
+from leaderboard.database import people
+from leaderboard.database.auth import Rate, create_token
+from leaderboard.database.store import Store
+from leaderboard.service.reader import Readers
+from leaderboard.service.service import Service
+from leaderboard.submissions.bundle import LIMITS
+from leaderboard.submissions.faults import BundleError
+from leaderboard.web.access import Rates
+from leaderboard.web.app import create_app
+from leaderboard.web.connections import bounded
+from leaderboard.web.logs import Bounded
+from pipelines.storage.open import open_store
+from tests.leaderboard.made_up import make_zip
+
+BOARD = "/boards/dclm/tiny/filtering"
+MIB = 1 << 20
+
+
+class Site:
+    """A service in this process, with one accepted submission."""
+
+    def __init__(self, database: str, folder: Path) -> None:
+        self.store = Store(database)
+        self.service = Service(self.store, open_store(folder / "files"))
+        self.token, self.secret = create_token(self.store, "ci", scopes=["submit"], team="a team")
+        self.reviewer = create_token(self.store, "ada", scopes=["review"])[1]
+        rates = Rates(uploads=Rate(1000, 1), failures=Rate(10_000, 1))
+        self.app = create_app(self.service, rates=rates)
+        self.client = TestClient(self.app, raise_server_exceptions=False)
+        self.folder = folder
+
+    def send(self, path: Path) -> str:
+        held, _ = self.service.receive(path, self.token)
+        return held.id
+
+    def accept(self, path: Path) -> str:
+        id_ = self.send(path)
+        while self.service.check_next("check") is not None:
+            pass
+        self.store.move(id_, "accepted", who="ada")
+        return id_
+
+
+@pytest.fixture
+def site(database: str, tmp_path: Path) -> Iterator[Site]:
+    made = Site(database, tmp_path)
+    yield made
+    made.store.close()
+
+
+def peak() -> int:
+    """Bytes that this process ever had in memory."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def zip_of(path: Path, files: dict[str, bytes], how: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", how) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path
+
+
+def test_a_json_bomb_is_read_by_a_process_that_may_not_grow(site: Site, tmp_path: Path) -> None:
+    """28 MB of `[],` took the web process 37 seconds and 1.7 GB."""
+    bomb = b'{"kind":"submission","x":[' + b"[]," * (9 * MIB) + b"[]]}"
+    path = zip_of(
+        tmp_path / "bomb.zip", {"bundle.json": b"{}", "submission.json": bomb}, zipfile.ZIP_STORED
+    )
+    before, clock = peak(), time.monotonic()
+    with pytest.raises(BundleError):
+        site.service.receive(path, site.token)
+    assert peak() - before < 100 * MIB
+    assert time.monotonic() - clock < 90  # with the start of the process on a busy machine
+    assert site.send(make_zip(tmp_path)) is not None  # and the next one is read
+
+
+def test_a_reader_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    readers = Readers(1, seconds=0.0)
+    readers._free.get()
+    from leaderboard.service.reader import READ_BYTES, _Reader
+
+    slow = _Reader(READ_BYTES)
+    slow._asked = True  # no time for its libraries either
+    readers._free.put(slow)
+    with pytest.raises(BundleError, match="takes more than 0 seconds"):
+        readers.claim(make_zip(tmp_path), LIMITS)
+    assert not slow.alive()
+    readers.close()
+
+
+def test_a_long_text_in_a_log_never_reaches_a_page(site: Site, tmp_path: Path) -> None:
+    """A dictionary of one text of 1 MB for 800 rows: 28 KB that became 2.3 GB."""
+
+    def edit(task: object, log: pa.Table) -> pa.Table:
+        if "credit" not in log.column_names or "generated" in log.column_names:
+            return log
+        text = pa.array(["x" * MIB])
+        codes = pa.array(np.zeros(len(log), np.int32))
+        column = pa.DictionaryArray.from_arrays(codes, text).cast(pa.string())
+        return log.append_column("generated", column)
+
+    id_ = site.send(make_zip(tmp_path, edit=edit))
+    site.service.check_next("check")
+    held = site.store.get(id_)
+    assert held.state == "refused"
+    assert held.faults[0].rule == "form.columns"
+    before = peak()
+    url = f"/api/v1/submissions/{id_}/questions/heldout_ending"
+    told = site.client.get(url, headers={"authorization": f"Bearer {site.reviewer}"})
+    assert told.status_code == 404
+    assert peak() - before < 50 * MIB
+
+
+def test_pages_open_no_bundle(site: Site, tmp_path: Path) -> None:
+    """Every page of a checked submission is there when its bundle is not."""
+    one, two = (
+        site.accept(make_zip(tmp_path, method=f"m {k}", chance=k, skill=0.5 + k / 9))
+        for k in (0, 1)
+    )
+    for path in (tmp_path / "files" / "bundles").iterdir():
+        path.write_bytes(b"PK\x05\x06 not a zip any more")
+    for page in (
+        "/",
+        BOARD,
+        f"{BOARD}/plots",
+        "/scales/dclm",
+        f"/submissions/{one}",
+        f"/submissions/{one}?rival={two}",
+        f"/submissions/{one}/tasks/heldout_ending?wrong=true",
+        f"/compare?id={one}&id={two}",
+        f"/api/v1/compare?id={one}&id={two}",
+        f"/api/v1/submissions/{one}/questions/heldout_ending",
+    ):
+        assert site.client.get(page).status_code == 200, page
+
+
+def test_a_cache_s_key_holds_nothing_that_no_route_has_read(site: Site, tmp_path: Path) -> None:
+    site.accept(make_zip(tmp_path))
+    honest = site.client.get(BOARD).text
+    for k in range(600):
+        assert site.client.get(f"/?junk={k}").status_code == 200
+    assert len(site.app.state.kept.pages) < 10
+    for path in (f"{BOARD}%09", f"{BOARD}%0a", "/scales/dclm%09", "/boards/%00/x/y", "/?q=%00"):
+        assert site.client.get(path).status_code == 400, path
+    for path in (
+        "/boards/foo/bar/baz",
+        "/scales/nope",
+        "/boards/dclm/tiny/nope",
+        "/boards/dclm/x/y",
+    ):
+        told = site.client.get(path)
+        assert told.status_code == 404, path
+        assert "<h1>Not found</h1>" in told.text
+    assert site.client.get(BOARD).text == honest
+    for k in range(200):
+        site.client.get(f"{BOARD}?q=word{k}")
+    assert len(site.app.state.searched.pages) <= 64
+    kept = [key[0] for key in site.app.state.kept.pages]
+    assert "board" in kept
+
+
+def test_errors_are_pages_for_browsers_and_json_for_programs(site: Site) -> None:
+    for path, status in (
+        (f"{BOARD}?limit=0", 422),
+        ("/submissions/zzz", 404),
+        ("/nothing", 404),
+        ("/logout", 405),
+        (f"{BOARD}?sort=nonsense", 200),  # nothing is there to sort
+    ):
+        told = site.client.get(path)
+        assert told.status_code == status, path
+        assert told.headers["content-type"].startswith("text/html"), path
+        assert "default-src 'none'" in told.headers["content-security-policy"]
+        assert len(told.headers["x-request-id"]) == 16
+    told = site.client.get("/api/v1/boards/dclm/tiny/filtering?limit=0")
+    assert (told.status_code, list(told.json())) == (422, ["error", "faults"])
+
+
+def test_an_error_of_ours_is_a_page_with_all_headers(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(site.service.library, "boards", broken)
+    for path in ("/", "/api/v1/boards"):
+        told = site.client.get(path)
+        assert told.status_code == 500
+        assert "broken" not in told.text
+        assert "default-src 'none'" in told.headers["content-security-policy"]
+
+
+def test_head_is_get_without_a_body(site: Site, tmp_path: Path) -> None:
+    id_ = site.accept(make_zip(tmp_path))
+    for path in ("/", BOARD, f"/submissions/{id_}", "/static/style.css", "/healthz", "/nothing"):
+        got, head = site.client.get(path), site.client.head(path)
+        assert head.status_code == got.status_code, path
+        assert head.content == b""
+        assert head.headers["content-type"] == got.headers["content-type"]
+
+
+def test_no_host_that_a_caller_invents_comes_back(site: Site) -> None:
+    told = site.client.get("/submit/", headers={"host": "evil.example"}, follow_redirects=False)
+    assert told.status_code == 404
+    assert "evil" not in told.text
+    app = create_app(site.service, hosts=("board.example.org",))
+    client = TestClient(app, base_url="http://evil.example")
+    assert client.get("/").status_code == 400
+    assert client.get("/healthz").status_code == 200  # monitors ask by address
+    assert TestClient(app, base_url="http://board.example.org").get("/").status_code == 200
+
+
+def test_control_characters_never_reach_the_database(site: Site, tmp_path: Path) -> None:
+    id_ = site.accept(make_zip(tmp_path))
+    headers = {"authorization": f"Bearer {site.reviewer}"}
+    body = {"decision": "refused", "why": "a\0b"}
+    told = site.client.post(f"/api/v1/submissions/{id_}/review", json=body, headers=headers)
+    assert told.status_code == 422
+    assert site.client.post("/login", data={"token": "lb_\0_x"}).status_code in (401, 422)
+    headers = {"authorization": "Bearer lb_\xff_x".encode("latin-1")}
+    assert site.client.get("/api/v1/submissions", headers=headers).status_code == 401
+    assert site.store.get(id_).state == "accepted"
+
+
+def test_a_big_board_as_json_is_compressed_and_kept(site: Site, tmp_path: Path) -> None:
+    site.accept(make_zip(tmp_path))
+    url = "/api/v1/boards/dclm/tiny/filtering"
+    packed = site.client.get(url, headers={"accept-encoding": "gzip"})
+    plain = site.client.get(url, headers={"accept-encoding": "identity"})
+    assert packed.headers["content-encoding"] == "gzip"
+    assert packed.json() == plain.json()
+    assert packed.headers["etag"] == plain.headers["etag"]
+    assert int(packed.headers["content-length"]) < len(plain.content) / 2
+
+
+def test_the_csv_of_a_view_has_all_its_rows_and_a_name(site: Site, tmp_path: Path) -> None:
+    for k in range(3):
+        site.accept(make_zip(tmp_path, method=f"m {k}", chance=k))
+    told = site.client.get("/api/v1/boards/dclm/tiny/filtering?format=csv&limit=1")
+    assert len(told.text.splitlines()) == 4
+    assert told.headers["content-disposition"] == 'attachment; filename="dclm-tiny-filtering.csv"'
+
+
+# ---- the queue
+
+
+def test_a_hundred_of_one_team_delay_another_team_by_one(site: Site) -> None:
+    def put(number: int, team: str) -> str:
+        id_ = f"{number:032x}"
+        site.store.receive(
+            id=id_,
+            team=team,
+            token="t",
+            benchmark="dclm",
+            scale="tiny",
+            track="filtering",
+            method="m",
+            bundle="b",
+            bundle_sha256="0" * 64,
+            bundle_bytes=1,
+        )
+        return id_
+
+    flood = [put(n, "flood") for n in range(100)]
+    first = site.store.claim("check 1")
+    assert first is not None
+    assert first.id == flood[0]
+    late = put(1000, "late")
+    assert site.store.place_in_line(site.store.get(late)) == 1  # the one that is checked now
+    assert site.store.place_in_line(site.store.get(flood[1])) == 2
+    order = []
+    for n in range(3):
+        claimed = site.store.claim(f"check {n + 2}")
+        assert claimed is not None
+        order.append(claimed.id)
+    assert order == [late, flood[1], flood[2]]
+
+
+def test_a_check_that_dies_says_so_and_waits_again_at_once(site: Site, tmp_path: Path) -> None:
+    id_ = site.send(make_zip(tmp_path))
+    assert site.store.claim("check aa") is not None
+    why = "the check process was killed, as for want of memory"
+    assert site.store.released("check aa", why) == id_
+    assert site.store.released("check bb", why) is None
+    assert site.store.history(id_)[-1].why == why
+    again = site.store.claim("check bb")
+    assert again is not None
+    assert (again.id, again.attempts) == (id_, 2)
+    assert site.store.checks()["died"][0] == 1
+
+
+def test_what_a_maintainer_refused_is_not_sent_again(site: Site, tmp_path: Path) -> None:
+    path = make_zip(tmp_path)
+    id_ = site.accept(path)
+    site.store.move(id_, "refused", who="ada", why="made up")
+    headers = {"authorization": f"Bearer {site.secret}", "content-type": "application/zip"}
+    told = site.client.post("/api/v1/submissions", content=path.read_bytes(), headers=headers)
+    assert told.status_code == 403
+    assert "was refused by a maintainer" in told.json()["error"]
+
+
+def test_a_banned_team_and_one_over_its_quota_may_not_send(site: Site, tmp_path: Path) -> None:
+    path = make_zip(tmp_path)
+    people.decide(site.store, "a team", banned=True, why="fraud", who="ada")
+    with pytest.raises(PermissionError, match="may not submit: fraud"):
+        site.send(path)
+    people.decide(site.store, "a team", banned=False, quota_bytes=10, who="ada")
+    with pytest.raises(PermissionError, match="may have 10"):
+        site.send(path)
+    people.decide(site.store, "a team", quota_bytes=10 * MIB, who="ada")
+    assert site.send(path)
+
+
+# ---- secrets
+
+
+def test_a_forgotten_submission_leaves_only_that_it_was(site: Site, tmp_path: Path) -> None:
+    id_ = site.accept(make_zip(tmp_path, method="secret method"))
+    people.forget(site.store, id_, who="ada")
+    held = site.store.get(id_)
+    assert (held.team, held.method, held.bundle) == ("(removed)", "(removed)", "")
+    lines = site.store.history(id_)
+    assert {line.who for line in lines[:-1]} == {"removed"}
+    assert [line.after for line in lines][-1] == "forgotten"
+    assert "secret method" not in site.client.get(BOARD).text
+    for change in ("DELETE FROM audit", "UPDATE audit SET why = 'x'", "UPDATE audit SET at = 0"):
+        with (
+            pytest.raises(Exception, match="append-only"),
+            site.store.writer.begin() as connection,
+        ):
+            connection.exec_driver_sql(change)
+
+
+def test_everybody_sees_roles_and_reviewers_names(site: Site, tmp_path: Path) -> None:
+    id_ = site.accept(make_zip(tmp_path))
+    url = f"/api/v1/submissions/{id_}"
+    assert {one["who"] for one in site.client.get(url).json()["history"]} == {
+        "the team",
+        "a check",
+        "a maintainer",
+    }
+    headers = {"authorization": f"Bearer {site.reviewer}"}
+    assert "ada" in {one["who"] for one in site.client.get(url, headers=headers).json()["history"]}
+
+
+def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
+    Store(f"sqlite:///{tmp_path / 'x.db'}").close()
+    assert os.stat(tmp_path / "x.db").st_mode & 0o777 == 0o600
+
+
+# ---- connections
+
+
+@contextlib.contextmanager
+def listening(site: Site, **limits: float) -> Iterator[tuple[str, int]]:
+    """The application behind the bounded protocol, on a socket."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(
+            site.app,
+            log_config=None,
+            lifespan="off",
+            http=bounded(**limits),  # type: ignore[arg-type]
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]}, daemon=True)
+        thread.start()
+        while not server.started:
+            thread.join(0.01)
+        yield taken.getsockname()
+        server.should_exit = True
+        thread.join()
+
+
+def test_half_a_request_lives_as_long_as_its_head_may_take(site: Site) -> None:
+    with listening(site, head_seconds=0.5) as address:
+        slow = [socket.create_connection(address, timeout=10) for _ in range(50)]
+        for one in slow:
+            one.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX: ")
+        clock = time.monotonic()
+        for one in slow:
+            with contextlib.suppress(ConnectionResetError):
+                assert one.recv(10) == b""
+            one.close()
+        assert time.monotonic() - clock < 5
+        with socket.create_connection(address, timeout=10) as honest:
+            for _ in range(2):  # keep-alive still works
+                honest.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+                told = b""
+                while not told.endswith(b"}"):
+                    told += honest.recv(1000)
+                assert told.startswith(b"HTTP/1.1 200")
+
+
+def test_connections_over_the_limit_are_closed_at_once(site: Site) -> None:
+    with listening(site, most=5) as address:
+        held = [socket.create_connection(address, timeout=10) for _ in range(5)]
+        time.sleep(0.2)
+        with (
+            socket.create_connection(address, timeout=10) as more,
+            contextlib.suppress(ConnectionResetError),
+        ):
+            assert more.recv(10) == b""
+        for one in held:
+            one.close()
+        time.sleep(0.2)
+        with socket.create_connection(address, timeout=10) as again:
+            again.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert again.recv(1000).startswith(b"HTTP/1.1 200")
+
+
+def test_a_body_that_does_not_come_is_given_up(site: Site) -> None:
+    site.app = create_app(site.service, body_seconds=0.3)
+    with listening(site) as address, socket.create_connection(address, timeout=10) as slow:
+        head = (
+            f"POST /api/v1/submissions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {site.secret}"
+        )
+        slow.sendall(head.encode() + b"\r\nContent-Length: 1000\r\n\r\nPK")
+        clock = time.monotonic()
+        assert slow.recv(1000).startswith(b"HTTP/1.1 408")
+        assert time.monotonic() - clock < 5
+    assert list(site.service.scratch.glob("upload-*")) == []
+
+
+def test_too_many_requests_at_once_are_told_to_come_back(site: Site) -> None:
+    app = create_app(site.service, most_requests=0)
+    told = TestClient(app).get("/")
+    assert (told.status_code, told.headers["retry-after"]) == (503, "1")
+
+
+def test_the_log_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    kept = Bounded(10)
+    lines = [logging.LogRecord("x", logging.INFO, "", 0, "the same", (), None) for _ in range(1000)]
+    for line in lines:
+        line.created = 1000.0
+    assert sum(kept.filter(line) for line in lines) <= 11
+    later = logging.LogRecord("x", logging.INFO, "", 0, "later", (), None)
+    later.created = 1001.0
+    assert kept.filter(later)
+    assert later.getMessage() == "990 lines left out; later"
+
+
+# ---- monitors
+
+
+def test_a_database_that_is_down_is_503_everywhere(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqlalchemy.exc import OperationalError
+
+    def down(*_: object, **__: object) -> None:
+        raise OperationalError("SELECT", {}, Exception("connection refused"))
+
+    monkeypatch.setattr(site.store.engine, "connect", down)
+    site.service.library._asked = -1e9
+    for path in ("/", BOARD, "/healthz", "/readyz", "/api/v1/boards"):
+        told = site.client.get(path)
+        assert told.status_code == 503, path
+        assert told.headers["retry-after"] == "5"
+        assert "connection refused" not in told.text
+    assert site.client.get("/livez").status_code == 200
+
+
+def test_metrics_count_requests_queue_and_checks(site: Site, tmp_path: Path) -> None:
+    site.accept(make_zip(tmp_path))
+    site.client.get(BOARD)
+    text = site.client.get("/metrics").text
+    route = 'route="/boards/{benchmark}/{scale}/{track}"'
+    assert f'leaderboard_requests_total{{method="GET",{route},status="200"}} 1' in text
+    assert 'leaderboard_submissions{state="accepted"} 1' in text
+    assert 'leaderboard_checks_total{outcome="needs_review"} 1' in text
+    told = site.client.get("/metrics", headers={"x-forwarded-for": "192.0.2.1"})
+    assert told.status_code == 401
+
+
+def test_one_odd_row_in_the_database_breaks_no_other(site: Site, tmp_path: Path) -> None:
+    ids = [site.accept(make_zip(tmp_path, method=f"m {k}", chance=k)) for k in range(2)]
+    with site.store.writer.begin() as connection:
+        connection.exec_driver_sql(
+            f"UPDATE rows SET row = '{{\"odd\": 1}}', changed = changed + 1 WHERE id = '{ids[0]}'"
+        )
+        connection.exec_driver_sql("UPDATE revisions SET number = number + 1")
+    fresh = TestClient(create_app(Service(site.store, site.service.files)))
+    told = fresh.get(BOARD)
+    assert told.status_code == 200
+    assert "m 1" in told.text
+    assert "m 0" not in told.text
+    assert fresh.get(f"/submissions/{ids[0]}").status_code == 200
+
+
+def test_a_log_line_is_json_with_the_request_s_id(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "leaderboard.access"):
+        told = site.client.get("/livez")
+    line = orjson.loads(caplog.records[-1].getMessage())
+    assert line["request"] == told.headers["x-request-id"]
+    assert (line["method"], line["path"], line["status"]) == ("GET", "/livez", 200)
+    assert io.StringIO(caplog.text).read().count("Bearer") == 0
