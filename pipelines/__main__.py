@@ -28,8 +28,9 @@ from pipelines.engine.run import FOLDERS, Result, finished, read_run, retry, run
 from pipelines.engine.warmup import warm_up
 from pipelines.execution.choose import executor
 from pipelines.execution.progress import say
+from pipelines.formats.json_rows import jsonl_schema
 from pipelines.formats.pool import open_pool
-from pipelines.formats.readers import format_of, jsonl_schema, read_shard
+from pipelines.formats.readers import format_of, read_shard
 from pipelines.operators import Operator, PipelineError
 from pipelines.pipeline import Pipeline
 from pipelines.registry import build, did_you_mean, load_module, module_of, operators_in, registry
@@ -72,6 +73,9 @@ def run_command(
     format: Annotated[
         str, typer.Option(help="Output: parquet, jsonl.zst or jsonl.gz.")
     ] = "parquet",
+    text_field: Annotated[
+        str | None, typer.Option(help="The field that holds the text, if it is not `text`.")
+    ] = None,
     same_size_as: Annotated[
         str | None, typer.Option(help="Run whose size a hash_sample takes.")
     ] = None,
@@ -85,6 +89,8 @@ def run_command(
 ) -> None:
     """Run a pipeline over a pool; run it again to go on where it stopped."""
     pipeline = Pipeline.load(config, assets=asset_files(assets))
+    if text_field is not None:
+        pipeline = pipeline.with_text_from(text_field)
     if same_size_as is not None:
         pipeline = with_size_of(pipeline, same_size_as)
     if dry_run:
@@ -129,6 +135,8 @@ def show_result(result: Result, uri: str, *, as_json: bool) -> None:
         f"\ndataset {result.record.id}: {counts['rows_out']:,} of {counts['rows_in']:,} rows, "
         f"{counts['text_bytes']:,} bytes of text, in {uri} (see {run_page.REPORT} there)"
     )
+    if not counts["rows_out"]:
+        say("no row is left: see the reasons above, and `pipelines try` for single documents")
     if counts["errors"]:
         say(f"{counts['errors']:,} rows were set aside: see {uri}/quarantine")
 

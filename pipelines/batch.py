@@ -8,17 +8,19 @@ views, writing a column drops the views of that column.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipelines import kernels
-from pipelines.schema import ROW, TEXT
+from pipelines import extra_fields, kernels
+from pipelines.schema import EXTRA, KNOWN, ROW, TEXT
 
 MAX_BATCH_ROWS = 1000
 MAX_BATCH_BYTES = 4 << 20
+FALLS_BACK = frozenset(KNOWN) - {TEXT, EXTRA}  # columns of strings that a pool may hold as numbers
 
 
 class View(Protocol):
@@ -77,16 +79,33 @@ class Batch:
         return name in self.table.column_names
 
     def column(self, name: str) -> pa.Array:
-        """One column as one contiguous array. ValueError names the columns there are."""
+        """One column as one contiguous array; where there is none, the field inside `extra`.
+
+        A known column that is null in a row gives the value that `extra` holds for that row: ids
+        that are numbers are there. ValueError names the columns there are, or the types of a field
+        that is a number in one row and a string in another.
+        """
         if name not in self.table.column_names:
+            if self.has(EXTRA):
+                return self.view(partial(extra_fields.lifted, name=name), EXTRA).values
             raise ValueError(
                 f"there is no column {name!r}; the columns here are "
                 f"{', '.join(self.table.column_names)}"
             )
         chunked = self.table.column(name)
         if chunked.num_chunks == 1:
-            return chunked.chunk(0)
-        return pa.concat_arrays(chunked.chunks) if chunked.num_chunks else _empty(chunked.type)
+            array = chunked.chunk(0)
+        else:
+            array = pa.concat_arrays(chunked.chunks) if chunked.num_chunks else _empty(chunked.type)
+        if name in FALLS_BACK and array.null_count and self.has(EXTRA):
+            return extra_fields.filled(array, self.column(EXTRA), name)
+        return array
+
+    def column_or_null(self, name: str) -> pa.Array:
+        """As `column`; nulls where a shard of the pool has no such column."""
+        if name not in self.table.column_names and not self.has(EXTRA):
+            return pa.nulls(self.num_rows)
+        return self.column(name)
 
     def view(self, function: ViewFunction[V], column: str = TEXT) -> V:
         """`function(column)`, computed once until the column is written."""
@@ -114,6 +133,14 @@ class Batch:
                 table = table.set_column(table.column_names.index(name), name, values)
             else:
                 table = table.append_column(name, values)
+        moved = [name for name in columns if name not in (TEXT, EXTRA, ROW)]
+        if moved and self.has(EXTRA) and EXTRA not in columns:
+            # A field has one home: what a step wrote replaces what came with the document.
+            before = self.column(EXTRA)
+            after_ = extra_fields.without(before, moved)
+            if after_ is not before:
+                table = table.set_column(table.column_names.index(EXTRA), EXTRA, after_)
+                columns = {**columns, EXTRA: after_}
         views = {key: view for key, view in self._views.items() if key[1] not in columns}
         after = Batch(table, views=views)
         after._amount = None if TEXT in columns else self._amount

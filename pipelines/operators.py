@@ -219,6 +219,7 @@ class Keys:
     key: npt.NDArray[np.uint64]  # shape (units, 2)
     rank: npt.NDArray[Any]  # numbers or fixed-width bytes; uint8 zeros where all are alike
     route: npt.NDArray[np.uint64] | None = None  # equal for equal keys; keys alike go together
+    rank_kind: str | None = None  # what ranks compare (numbers, times, ...); shards must agree
 
 
 class Dedup(Operator):
@@ -334,15 +335,34 @@ GLOBAL_KINDS = ("select", "dedup", "fold")
 
 
 def because(gone: npt.NDArray[np.bool_], reason: str) -> pa.Array:
-    """An array with `reason` where `gone` is true and null elsewhere."""
+    """An array with `reason` where `gone` is true and null elsewhere.
+
+    TypeError for anything but a mask of booleans: numbers would be taken for the places of rows.
+    """
     return choose([(gone, reason)])
+
+
+def _mask(gone: Any, reason: str) -> npt.NDArray[np.bool_]:
+    """The mask of a reason. An empty one has no type in numpy, so its type is not asked."""
+    mask = np.asarray(gone)
+    if mask.size == 0:
+        return np.zeros(0, dtype=bool)
+    if mask.dtype != np.bool_ or mask.ndim != 1:
+        raise TypeError(
+            f"the mask of {reason!r} holds {mask.dtype} in {mask.ndim} dimensions; expected one "
+            "boolean a row, as `values > limit` gives"
+        )
+    return mask
 
 
 def choose(cases: Sequence[tuple[npt.NDArray[np.bool_], str] | Case]) -> pa.Array:
     """The reason of the first case that holds for each row, null where none does."""
-    codes = np.full(len(cases[0][0]), -1, dtype=np.int8)
-    for number in range(len(cases) - 1, -1, -1):
-        codes[cases[number][0]] = number
+    masks = [_mask(case[0], case[1]) for case in cases]
+    if len({len(mask) for mask in masks}) > 1:
+        raise ValueError(f"masks of {sorted({len(mask) for mask in masks})} rows for one batch")
+    codes = np.full(len(masks[0]), -1, dtype=np.int8)
+    for number in range(len(masks) - 1, -1, -1):
+        codes[masks[number]] = number
     indices = pa.array(codes, mask=codes < 0)
     return pa.DictionaryArray.from_arrays(indices, pa.array([case[1] for case in cases]))
 

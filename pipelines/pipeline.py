@@ -11,7 +11,7 @@ It is planned into passes: row-wise operators between two global ones run shard 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ from pipelines import dclm_yaml
 from pipelines.assets.catalogue import Assets
 from pipelines.operators import GLOBAL_KINDS, Operator, PipelineError, Select
 from pipelines.records import JSON, Frozen, Module
-from pipelines.registry import build, did_you_mean, find_operator, module_of
-from pipelines.schema import EXTRA, ROW
+from pipelines.registry import build, did_you_mean, find_operator, module_of, package_of
+from pipelines.schema import ROW, TEXT
+from pipelines.yaml_text import load_yaml
 
 FIELDS = ("name", "description", "steps")
 
@@ -103,7 +104,7 @@ class Pipeline:
         except UnicodeDecodeError as error:
             raise PipelineError(f"{path} is not UTF-8 text ({error})") from None
         try:
-            value = yaml.safe_load(text)
+            value = load_yaml(text)
         except yaml.YAMLError as error:
             raise PipelineError(f"{path} is not YAML: {_one_line(error)}") from None
         if dclm_yaml.is_reference(value):
@@ -161,6 +162,13 @@ class Pipeline:
             if file.endswith(".py") and file not in found:
                 beside = folder / file  # DCLM names such files from the working directory
                 found[file] = module_of(beside if beside.exists() else _or_here(beside, file))
+            elif file and not file.endswith(".py") and (package := package_of(file)) is not None:
+                if file in found and found[file].sha256 != package.sha256:
+                    raise PipelineError(
+                        f"{where}: the code of {spec.name} is another here than where this run "
+                        "began; install the same version, or begin another run"
+                    )
+                found[file] = package
         steps = tuple(
             Step(number, spec.name, _build(spec, found, where=f"{where}: steps[{number}]"))
             for number, spec in enumerate(specs)
@@ -197,6 +205,17 @@ class Pipeline:
         steps[number] = Step(number, steps[number].name, operator)
         return Pipeline(self.name, tuple(steps), self.modules, self.description, self.assets)
 
+    def with_text_from(self, field: str) -> Pipeline:
+        """The pipeline behind a first step that makes another field the text."""
+        renamed = build(
+            find_operator("rename_field", {}),
+            {"old": field, "new": TEXT, "existing": "replace"},
+            where=self.name,
+        )
+        steps = [Step(0, "rename_field", renamed)]
+        steps += [Step(step.number + 1, step.name, step.operator) for step in self.steps]
+        return Pipeline(self.name, tuple(steps), self.modules, self.description, self.assets)
+
     def without(self, number: int) -> Pipeline:
         """The pipeline without step `number`, under a name that says so."""
         left = [step for step in self.steps if step.number != number]
@@ -224,6 +243,20 @@ class Pipeline:
             close(None)
         return tuple(planned)
 
+    def text_door(self) -> int:
+        """The step behind which every row has a text; -1 for the reader.
+
+        Rows without a text go there. It is the last step that makes texts before any step reads
+        them: a pool may hold its text under another name, or in parts.
+        """
+        door = -1
+        for step in self.steps:
+            if TEXT in step.operator.reads():
+                break
+            if TEXT in step.operator.writes():
+                door = step.number
+        return door
+
     def check_ready(self) -> None:
         """PipelineError when a step still waits for a figure from another run."""
         for step in self.steps:
@@ -235,17 +268,19 @@ class Pipeline:
         for step in self.steps:
             step.operator.load(self.assets)
 
-    def check_columns(self, schema: pa.Schema) -> None:
-        """PipelineError when a step reads a column that neither the pool nor a step provides."""
-        there = set(schema.names) | {ROW}
+    def check_columns(self, schema: pa.Schema, *, inside: Collection[str] = ()) -> None:
+        """PipelineError when a step reads a column that neither the pool nor a step provides.
+
+        `inside` are fields that rows hold in `extra`, as far as they are known.
+        """
+        there = {*schema.names, ROW, *inside}
         for step in self.steps:
             for column in step.operator.reads():
                 if column not in there:
                     hint = did_you_mean(column, dict.fromkeys(there))
-                    fields = " (or a field inside 'extra')" if EXTRA in there else ""
                     raise PipelineError(
                         f"{self.name}: {step.label} reads the column {column!r}, which is not "
-                        f"there{hint}; columns at this step: {', '.join(sorted(there))}{fields}"
+                        f"there{hint}; columns at this step: {', '.join(sorted(there))}"
                     )
             there |= set(step.operator.writes())
             there -= set(step.operator.drops())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.metadata
+import importlib.util
 import linecache
 import sys
 import types
@@ -65,6 +67,44 @@ def module_of(path: Path) -> Module:
     except UnicodeDecodeError as error:
         raise PipelineError(f"{path} is not UTF-8 text ({error})") from None
     return Module(name=path.name, sha256=sha256_bytes(text.encode()), text=text)
+
+
+OURS = ("pipelines", "evals", "leaderboard", "dclm", "datacomp", "ambient", "__main__")
+MAX_PACKAGE_BYTES = 1 << 20  # of Python text that a record embeds; of a larger one, the hashes
+
+
+def package_of(name: str) -> Module | None:
+    """The package of an operator `package.module:Class`, as a record embeds it.
+
+    All Python files of the top package, with its version: helper code that changes makes another
+    dataset. None for the platform's own, which the record names by revision and version.
+    """
+    top = name.partition(".")[0]
+    if top in OURS:
+        return None
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None  # whoever builds the operator says that it is not installed
+    if spec is None:
+        return None
+    if spec.submodule_search_locations:
+        roots = [Path(location) for location in spec.submodule_search_locations]
+        files = {f"{top}/{p.relative_to(root)}": p for root in roots for p in root.rglob("*.py")}
+    else:
+        files = {f"{top}.py": Path(spec.origin or "")}
+    texts = {name: path.read_text(errors="replace") for name, path in sorted(files.items())}
+    try:
+        version = importlib.metadata.version(top)
+    except importlib.metadata.PackageNotFoundError:
+        version = "not installed as a distribution"
+    whole = sum(map(len, texts.values())) <= MAX_PACKAGE_BYTES
+    parts = [f"# package {top}, version {version}"]
+    for file, text in texts.items():
+        parts.append(f"# {file}: sha256 {sha256_bytes(text.encode())}")
+        parts += [text] if whole else []
+    described = "\n".join(parts)
+    return Module(name=name, sha256=sha256_bytes(described.encode()), text=described)
 
 
 def load_module(module: Module) -> types.ModuleType:

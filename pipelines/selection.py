@@ -11,6 +11,7 @@ import xxhash
 from pydantic import Field
 
 from pipelines.batch import Batch
+from pipelines.extra_fields import canonical
 from pipelines.operators import Select
 from pipelines.schema import ROW, TEXT
 
@@ -25,8 +26,31 @@ class SelectBy(Select, name="select"):
         return (self.by,) if self.of == "rows" else (self.by, self.of)
 
     def score(self, batch: Batch) -> npt.NDArray[np.float64]:
-        values = batch.column(self.by).cast(pa.float64()).to_numpy(zero_copy_only=False)
+        values = as_scores(batch.column_or_null(self.by), self.by)
         return -values if self.lowest else values
+
+
+def as_scores(values: pa.Array, name: str) -> npt.NDArray[np.float64]:
+    """Numbers as doubles, times as seconds since 1970; NaN for null. ValueError for other types.
+
+    Integers above 2^53 are rounded to the nearest double.
+    """
+    type_ = values.type
+    if pa.types.is_date(type_):
+        values = values.cast(pa.timestamp("ms"))
+    if pa.types.is_timestamp(values.type) or pa.types.is_duration(values.type):
+        per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[values.type.unit]
+        units = values.cast(pa.int64())
+        return _doubles(units) / per_second
+    types = pa.types
+    kinds = (types.is_integer, types.is_floating, types.is_decimal, types.is_boolean, types.is_null)
+    if not any(is_kind(type_) for is_kind in kinds):
+        raise ValueError(f"the column {name!r} holds {type_}; a score is a number or a time")
+    return _doubles(values.cast(pa.int8()) if pa.types.is_boolean(type_) else values)
+
+
+def _doubles(values: pa.Array) -> npt.NDArray[np.float64]:
+    return values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
 
 
 class HashSample(Select, name="hash_sample"):
@@ -56,5 +80,7 @@ class HashSample(Select, name="hash_sample"):
     def score(self, batch: Batch) -> npt.NDArray[np.float64]:
         seed = f"{self.seed}:".encode()
         values = batch.column(self.column).to_pylist()
-        hashes = [xxhash.xxh3_64_intdigest(seed + str(v).encode()) >> 11 for v in values]
-        return np.array(hashes, dtype=np.float64) / float(1 << 53)
+        hashes = [xxhash.xxh3_64_intdigest(seed + canonical(v).encode()) >> 11 for v in values]
+        scores = np.array(hashes, dtype=np.float64) / float(1 << 53)
+        scores[[value is None for value in values]] = np.nan  # nothing to hash: no score
+        return scores

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -197,8 +198,8 @@ class Tally:
 
     def measure(self, case: Case) -> None:
         """Add what a rule measured to its histogram."""
-        if case.value is None or case.limit is None:
-            return
+        if case.value is None or case.limit is None or not math.isfinite(case.limit):
+            return  # a cut among infinite scores has no place on an axis
         bins = self.histograms.setdefault(case.reason, {})
         self.limits[case.reason] = float(case.limit)
         for place, number in histogram_of(case.value, case.limit).items():

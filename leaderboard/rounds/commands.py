@@ -253,6 +253,9 @@ def register_command(
     workers: Processes = CORES,
     cluster: Cluster = None,
     quarantine: Quarantine = False,
+    text_field: Annotated[
+        str | None, typer.Option(help="The field that holds the text, if it is not `text`.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Bring data that was curated elsewhere; it is checked and recorded as external."""
@@ -260,8 +263,9 @@ def register_command(
     from pipelines.formats.pool import open_pool
     from pipelines.pipeline import Pipeline
 
+    pipeline = Pipeline.from_steps([], name=method)
     result = run_pipeline(
-        Pipeline.from_steps([], name=method),
+        pipeline if text_field is None else pipeline.with_text_from(text_field),
         open_pool(input),
         out=dataset,
         map_tasks=executor(workers, cluster=cluster),
@@ -273,6 +277,9 @@ def register_command(
     else:
         rows = result.record.counts["rows_out"]
         out(f"dataset {result.record.id} (external): {rows:,} rows in {dataset}")
+        for step in result.summary.stats.steps:
+            for reason, number in step.reasons.items():
+                out(f"{number:,} rows left out: {reason}")
 
 
 def pack_command(

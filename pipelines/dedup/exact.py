@@ -12,7 +12,8 @@ from pydantic import Field
 
 from pipelines import kernels
 from pipelines.batch import Batch
-from pipelines.dedup.ranks import Keep, Order, ranks
+from pipelines.dedup.ranks import Keep, Order, rank_kind, ranks
+from pipelines.extra_fields import canonical
 from pipelines.operators import Dedup, Keys, because
 from pipelines.schema import STRING, TEXT
 from pipelines.text.normalize import NORMALIZERS, Normalization
@@ -68,6 +69,7 @@ class ExactDedup(Dedup, name="exact_dedup"):
             unit=np.array(units, dtype=np.int64),
             key=key,
             rank=ranks(batch, self.keep_by, self.keep, self.keep_order)[place],
+            rank_kind=rank_kind(batch, self.keep_by, self.keep_order),
         )
 
     def _units(self, values: pa.Array) -> Iterator[tuple[int, int, Any]]:
@@ -88,7 +90,7 @@ class ExactDedup(Dedup, name="exact_dedup"):
         if not pa.types.is_large_string(values.type):
             for position, value in enumerate(values.to_pylist()):
                 if value is not None:
-                    yield position, 0, str(value).encode("utf-8")
+                    yield position, 0, canonical(value).encode("utf-8")
             return
         there = np.flatnonzero(values.is_valid().to_numpy(zero_copy_only=False)).tolist()
         data, offsets = kernels.buffers.buffers_of(values.fill_null(""))

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from pipelines import kernels
 from pipelines.batch import Batch
-from pipelines.dedup.ranks import Keep, ranks
+from pipelines.dedup.ranks import Keep, rank_kind, ranks
 from pipelines.operators import Dedup, Keys
 from pipelines.schema import TEXT
 
@@ -83,6 +83,7 @@ class MinhashDedup(Dedup, name="minhash_dedup"):
             unit=np.tile(np.arange(bands, dtype=np.int64), len(there)),
             key=keys.reshape(-1, 2),
             rank=np.repeat(ranks(batch, self.keep_by, self.keep)[there], bands),
+            rank_kind=rank_kind(batch, self.keep_by),
         )
 
     def _units(

@@ -1,4 +1,8 @@
-"""Who stays in a group of duplicates: values of a column as bytes that sort as they do."""
+"""Who stays in a group of duplicates: values of a column as bytes that sort as they do.
+
+The bytes are those of the value, not of its type: a shard may hold a number as an integer and
+another as a double, or times in other units, and the order is the same.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +18,28 @@ from pipelines.batch import Batch
 
 RANK_BYTES = 32
 MAX_STRING_BYTES = RANK_BYTES - 1
+UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+SIGN = np.uint64(1 << 63)
 Keep = Literal["max", "min"]
 Order = Literal["value", "md5"]
+
+
+def rank_kind(batch: Batch, keep_by: str | None, order: Order = "value") -> str | None:
+    """What the values are compared as; None without a column or without a value."""
+    if keep_by is None:
+        return None
+    type_ = batch.column_or_null(keep_by).type
+    if pa.types.is_null(type_):
+        return None
+    if order == "md5":
+        return "MD5"
+    if pa.types.is_large_string(type_):
+        return "strings"
+    if pa.types.is_date(type_) or pa.types.is_timestamp(type_):
+        return "dates"
+    if pa.types.is_temporal(type_):
+        return "times"
+    return "numbers"
 
 
 def ranks(
@@ -29,20 +53,20 @@ def ranks(
     """
     if keep_by is None:
         return np.zeros(batch.num_rows, np.uint8)
-    values = batch.column(keep_by)
+    values = batch.column_or_null(keep_by)
     there = values.is_valid().to_numpy(zero_copy_only=False)
-    if order == "md5":
+    if pa.types.is_null(values.type):
+        sortable = np.zeros((batch.num_rows, 8), np.uint8)
+    elif order == "md5":
         sortable = _digests(values)
     elif pa.types.is_large_string(values.type):
         sortable = _strings(values, keep_by)
     elif pa.types.is_floating(values.type):
         floats = values.cast(pa.float64()).to_numpy(zero_copy_only=False) + 0.0
         there &= ~np.isnan(floats)
-        bits = floats.view(np.uint64)
-        negative = (bits >> np.uint64(63)).astype(bool)
-        sortable = _numbers(np.where(negative, ~bits, bits | np.uint64(1 << 63)))
+        sortable = _pairs(_double_bits(floats), np.zeros(len(floats), np.int64))
     else:
-        sortable = _numbers(_integers(values, keep_by))
+        sortable = _whole(values, keep_by)
     if keep == "max":
         sortable = ~sortable
     out = np.zeros((batch.num_rows, RANK_BYTES), np.uint8)
@@ -52,26 +76,65 @@ def ranks(
     return out.reshape(-1).view(f"S{RANK_BYTES}")
 
 
-def _numbers(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
-    return values.astype(">u8").view(np.uint8).reshape(-1, 8)
+def _double_bits(floats: npt.NDArray[np.float64]) -> npt.NDArray[np.uint64]:
+    """Bits that sort as the doubles do."""
+    bits = floats.view(np.uint64)
+    negative = (bits >> np.uint64(63)).astype(bool)
+    return np.where(negative, ~bits, bits | SIGN)
 
 
-def _integers(values: pa.Array, name: str) -> npt.NDArray[np.uint64]:
+def _pairs(high: npt.NDArray[np.uint64], low: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    """16 bytes a value: `high`, and among equal ones `low`."""
+    columns = np.stack([high, low.view(np.uint64) ^ SIGN], axis=1)
+    return columns.astype(">u8").view(np.uint8).reshape(-1, 16)
+
+
+def _integers(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Integers beside doubles: the nearest double, then how far the integer is from it.
+
+    Rounding keeps the order, so of two integers with one nearest double the distance decides, and a
+    double has distance 0.
+    """
+    nearest = values.astype(np.float64)
+    top = float(np.iinfo(values.dtype).max)  # rounds up to a power of two, which is out of range
+    inside = np.where(nearest >= top, 0.0, nearest).astype(values.dtype)
+    away = (values - inside).astype(np.int64)  # wraps around, and is right, where both are unsigned
+    at_top = nearest >= top
+    if at_top.any():
+        away[at_top] = [int(value) - int(top) for value in values[at_top].tolist()]
+    return _pairs(_double_bits(nearest), away)
+
+
+def _whole(values: pa.Array, name: str) -> npt.NDArray[np.uint8]:
     type_ = values.type
     if pa.types.is_unsigned_integer(type_):
-        return pc.fill_null(values.cast(pa.uint64()), 0).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+        unsigned = pc.fill_null(values.cast(pa.uint64()), 0).to_numpy(zero_copy_only=False)
+        return _integers(unsigned)
     if pa.types.is_date(type_):
         values = values.cast(pa.timestamp("ms"))
-    if pa.types.is_temporal(values.type) or pa.types.is_integer(type_):
-        values = values.cast(pa.int64())
-    elif pa.types.is_boolean(type_):
-        values = values.cast(pa.int8()).cast(pa.int64())
-    else:
+    if pa.types.is_temporal(values.type):
+        unit = UNITS[values.type.unit]
+        width = pa.int32() if values.type.bit_width == 32 else pa.int64()
+        counts = pc.fill_null(values.cast(width).cast(pa.int64()), 0)
+        seconds, rest = np.divmod(counts.to_numpy(zero_copy_only=False), unit)
+        return _pairs(seconds.view(np.uint64) ^ SIGN, rest * (10**9 // unit))
+    if pa.types.is_boolean(type_):
+        values = values.cast(pa.int8())
+    elif pa.types.is_decimal(type_):
+        return _pairs(
+            _double_bits(
+                pc.fill_null(values.cast(pa.float64(), safe=False), 0.0).to_numpy(
+                    zero_copy_only=False
+                )
+                + 0.0
+            ),
+            np.zeros(len(values), np.int64),
+        )
+    elif not pa.types.is_integer(type_):
         raise ValueError(
             f"keep_by needs numbers, times or strings; {name!r} holds {type_}: name another column"
         )
-    signed = pc.fill_null(values, 0).to_numpy(zero_copy_only=False)
-    return signed.view(np.uint64) ^ np.uint64(1 << 63)  # type: ignore[no-any-return]
+    return _integers(pc.fill_null(values.cast(pa.int64()), 0).to_numpy(zero_copy_only=False))
 
 
 def _strings(values: pa.Array, name: str) -> npt.NDArray[np.uint8]:
@@ -87,5 +150,5 @@ def _strings(values: pa.Array, name: str) -> npt.NDArray[np.uint8]:
 
 
 def _digests(values: pa.Array) -> npt.NDArray[np.uint8]:
-    digests = [hashlib.md5(str(value).encode("utf-8")).digest() for value in values.to_pylist()]
+    digests = [hashlib.md5(str(v).encode("utf-8")).digest() for v in values.to_pylist()]
     return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)

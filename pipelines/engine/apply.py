@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from pipelines.engine.run import run
 from pipelines.execution.progress import quiet
+from pipelines.formats.arrow_tables import normal_table
 from pipelines.formats.pool import Pool, open_pool
-from pipelines.formats.readers import normal_table
 from pipelines.pipeline import Pipeline
 from pipelines.schema import ROW, STRING
 from pipelines.stats import RunStats

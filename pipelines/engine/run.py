@@ -53,7 +53,8 @@ from pipelines.records import (
     now,
     parse_record,
 )
-from pipelines.stats import RunStats, StepStats, add_counts, merge
+from pipelines.schema import EXTRA, ROW, TEXT
+from pipelines.stats import READ, RunStats, StepStats, add_counts, merge
 from pipelines.storage.base import StorageError, Store, write_bytes
 from pipelines.storage.chain import RECORD, write_chain
 from pipelines.storage.commits import Done, all_done
@@ -137,7 +138,9 @@ def run(
     if format == UIDS:
         check_pipeline(pipeline, pool)
     else:
-        pipeline.check_columns(pool.schema())
+        pipeline.check_columns(pool.schema(), inside=pool.fields())
+        _check_has_text(pipeline, pool, external=external)
+    _check_places(pool, out)
     store = open_store(out)
     excluded = _failed_shards(store) if exclude_failed else ()
     work = dataset_work(
@@ -360,6 +363,8 @@ class _Run:
                 needs=self._needs(steps),
             )
             stats += [steps_of(one) for one in done]
+            if not current.number:
+                _check_any_text(merge(stats), self.pool)
             if current.number:
                 self._note_removed(passes[current.number - 1].end, done)
             held = [self._held_after(before, one) for before, one in zip(held, done, strict=True)]
@@ -416,6 +421,7 @@ class _Run:
     def _duplicates(
         self, step: Step, operator: Dedup, state: JSON, done: Sequence[Done], held: list[Held]
     ) -> tuple[Verdict, Groups]:
+        _check_ranks(step, done, [shard.name for shard in self.pool.shards])
         given: dict[str, Any] = {
             "step": step.number,
             "state": digest(state),
@@ -600,6 +606,53 @@ class _Run:
                     self.store.remove(entry.name)
         self.store.discard_unfinished()
         forget_failures(self.store)
+
+
+def _check_has_text(pipeline: Pipeline, pool: Pool, *, external: bool) -> None:
+    """PipelineError when data that is brought in as documents has no column of texts."""
+    schema = pool.schema()
+    made = any(TEXT in step.operator.writes() for step in pipeline.steps)
+    if external and TEXT not in schema.names and not made:
+        raise PipelineError(
+            f"{pool.uri} has no column 'text'; its columns are {', '.join(schema.names)}: name the "
+            "one that holds the text with --text-field"
+        )
+
+
+def _check_any_text(stats: RunStats, pool: Pool) -> None:
+    """PipelineError when the reader found no text in any row: that is never meant."""
+    read = stats.step(READ)
+    if read.rows_in and read.reasons.get("no_text", 0) == read.rows_in:
+        fields = sorted({*pool.fields(), *pool.schema().names} - {ROW, EXTRA, TEXT})
+        raise PipelineError(
+            f"none of the {read.rows_in:,} rows of {pool.uri} has a text; the fields are "
+            f"{', '.join(fields) or 'none'}: name the one that holds it with --text-field, "
+            "or begin the pipeline with rename_field"
+        )
+
+
+def _check_places(pool: Pool, out: str) -> None:
+    """RunFailed when the run would lie in its own pool, where the next run would read it."""
+    source, target = open_store(pool.uri).uri, open_store(out).uri
+    if target == source or target.startswith(source.rstrip("/") + "/"):
+        raise RunFailed(
+            f"--out {out} lies in the pool {pool.uri}: the pool would then hold the run's own "
+            "files; choose a folder beside it"
+        )
+
+
+def _check_ranks(step: Step, done: Sequence[Done], names: Sequence[str]) -> None:
+    """PipelineError when shards hold the column that decides who stays as other kinds of value."""
+    first: dict[str, str] = {}
+    for one, name in zip(done, names, strict=True):
+        if kind := one.stats.get("rank_kind"):
+            first.setdefault(kind, name)
+    if len(first) > 1:
+        (kind, name), (other, beside) = list(first.items())[:2]
+        raise PipelineError(
+            f"{step.label}: keep_by compares {kind} in {name} and {other} in {beside}; make the "
+            "column one type in all shards"
+        )
 
 
 def _added(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:

@@ -52,7 +52,7 @@ from pipelines.sources import (
     task_rows,
 )
 from pipelines.stats import READ, StepStats, Tally, add_counts
-from pipelines.storage.base import Store
+from pipelines.storage.base import StorageError, Store
 from pipelines.storage.commits import Done, attempt_name, commit, find_done
 from pipelines.storage.open import open_store
 from pipelines.verdict import NO_CUT, Verdict
@@ -88,6 +88,7 @@ class _ShardRun:
             if self.before is not None and self.before.operator.kind != "fold"
             else None
         )
+        self.door = self.pipeline.text_door()
         self.rejections = Rejections()
         self.bad: list[dict[str, JSON]] = []
         self.next_part = 0
@@ -109,7 +110,7 @@ class _ShardRun:
                     sink.add(batch)
                 preparing = time.process_time()
                 if end is not None:
-                    end.add(batch)
+                    self._end_add(end, batch)
                 end_seconds += time.process_time() - preparing
         except NoScore as error:
             self._abandon(sinks)
@@ -137,6 +138,7 @@ class _ShardRun:
                 "removed": self.removed.by_source,
                 "examples": self.examples,
                 "rank": end.rank if isinstance(end, KeySink) else None,
+                "rank_kind": end.rank_kind if isinstance(end, KeySink) else None,
                 "steps": [step.model_dump() for step in self._stats()],
             },
             timings={str(number): round(value, 4) for number, value in timings.items()},
@@ -176,6 +178,21 @@ class _ShardRun:
             parts = self.task.plan.num_partitions
             return KeySink(self.store, stem, end, assets, num_partitions=parts)
         return None
+
+    def _end_add(self, end: ScoreSink | KeySink, batch: Batch) -> None:
+        """Scores or keys of a batch; an operator that raises is named with step and shard."""
+        try:
+            end.add(batch)
+        except (NoScore, StorageError, AssertionError, FailedError):
+            raise
+        except Exception as error:
+            assert self.current.end is not None
+            where = f"{self.current.end.label} on shard {self.task.name}"
+            first = number_of(int(batch.rows[0])) if batch.num_rows else 0
+            raise OperatorFailed(
+                f"{where}, in the {batch.num_rows} rows from row {first}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
 
     def _closed(self, sinks: Sequence[Sink]) -> Iterator[tuple[str, File]]:
         for place, sink in enumerate(sinks):
@@ -269,11 +286,17 @@ class _ShardRun:
                 self.rejections.add_row(refused.row, self.read, refused.reason, refused.url)
             batch = Batch(chunk.table)
             self.read.enter(self._amount(batch))
-            if not self.task.plan.pairs and batch.has(TEXT) and batch.text.null_count:
-                gone = batch.text.is_null().to_numpy(zero_copy_only=False)
-                batch = self._reject(batch, choose([(gone, "no_text")]), self.read)
+            if self.door == READ:
+                batch = self._with_text(batch, self.read)
             self.read.leave(self._amount(batch))
             yield batch
+
+    def _with_text(self, batch: Batch, tally: Tally) -> Batch:
+        """The rows that have a text; pairs do without, and so do tables without the column."""
+        if self.task.plan.pairs or not batch.has(TEXT) or not batch.text.null_count:
+            return batch
+        gone = batch.text.is_null().to_numpy(zero_copy_only=False)
+        return self._reject(batch, choose([(gone, "no_text")]), tally)
 
     def _chunks(self) -> Iterator[Any]:
         chunks = first_chunks(self.task)
@@ -373,6 +396,8 @@ class _ShardRun:
             started = time.process_time()
             tally.enter(self._amount(batch))
             batch = self._through(step, tally, batch)
+            if step.number == self.door:
+                batch = self._with_text(batch, tally)
             tally.leave(self._amount(batch))
             tally.seconds += time.process_time() - started
         return batch
@@ -427,19 +452,30 @@ class _ShardRun:
             columns, counts = _counted(operator.modify(batch))  # type: ignore[attr-defined]
             self._check_columns(step, operator, columns)
             tally.count(counts)
-            return self._modified(operator, tally, batch, columns)
+            return self._modified(step, operator, tally, batch, columns)
         assert operator.kind == "splitter", operator.kind
         parts, parent = operator.split(batch)  # type: ignore[attr-defined]
         return self._split(tally, batch, parts, np.asarray(parent, dtype=np.int64))
 
     def _modified(
-        self, operator: Operator, tally: Tally, batch: Batch, columns: Mapping[str, pa.Array]
+        self,
+        step: Step,
+        operator: Operator,
+        tally: Tally,
+        batch: Batch,
+        columns: Mapping[str, pa.Array],
     ) -> Batch:
-        batch = batch.write(columns)
+        before, batch = batch, batch.write(columns)
         if operator.drops():
             batch = batch.drop(operator.drops())
         if TEXT in columns and batch.text.null_count:
             gone = batch.text.is_null().to_numpy(zero_copy_only=False)
+            if step.number <= self.door:  # who had no text yet may get one at a later step
+                if not before.has(TEXT):
+                    return batch
+                gone &= before.text.is_valid().to_numpy(zero_copy_only=False)
+                if not gone.any():
+                    return batch
             batch = self._reject(batch, choose([(gone, operator.reasons[0])]), tally)
         return batch
 
@@ -470,6 +506,11 @@ class _ShardRun:
         return batch.keep(~reasons.is_valid().to_numpy(zero_copy_only=False))
 
     def _check_reasons(self, step: Step, operator: Operator, reasons: Any, batch: Batch) -> None:
+        if not isinstance(reasons, pa.Array | pa.ChunkedArray):
+            raise TypeError(
+                f"reject returned a {type(reasons).__name__}; return because(mask, reason), a "
+                "reason for each row that goes"
+            )
         if len(reasons) != batch.num_rows:
             raise ValueError(f"reject returned {len(reasons)} values for {batch.num_rows} rows")
         unknown = set(reasons.drop_null().unique().to_pylist()) - set(operator.reasons)

@@ -131,6 +131,7 @@ class KeySink:
         self, store: Store, stem: str, step: Step, assets: Assets, *, num_partitions: int
     ) -> None:
         self._step, self._assets = step, assets
+        self.rank_kind: str | None = None
         self._writer = KeyWriter(store, attempt_name(f"{stem}-keys", ".parts"), num_partitions)
 
     @property
@@ -140,7 +141,14 @@ class KeySink:
     def add(self, batch: Batch) -> None:
         operator = loaded(self._step, self._assets)
         assert isinstance(operator, Dedup)
-        self._writer.add(operator.keys(batch), batch.rows)
+        keys = operator.keys(batch)
+        if keys.rank_kind is not None and self.rank_kind not in (None, keys.rank_kind):
+            raise ValueError(
+                f"keep_by compares {self.rank_kind} in some rows and {keys.rank_kind} in others; "
+                "make the column one type"
+            )
+        self.rank_kind = self.rank_kind or keys.rank_kind
+        self._writer.add(keys, batch.rows)
 
     def close(self) -> Iterator[tuple[str, File]]:
         yield "keys", self._writer.close()

@@ -33,7 +33,11 @@ def attribute_files(store: Store, name: str) -> tuple[str, ...]:
     if not name.startswith(DOCUMENTS):
         return ()
     beside = name.removeprefix(DOCUMENTS)
-    return tuple(one for one in _all_attribute_files(store.uri) if one.endswith(f"/{beside}"))
+    return tuple(  # attributes/<tagger>/<name>, and a tagger is one folder
+        file
+        for file in _all_attribute_files(store.uri)
+        if file.removeprefix(ATTRIBUTES).partition("/")[2] == beside
+    )
 
 
 @lru_cache(maxsize=8)

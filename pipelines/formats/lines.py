@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 from collections.abc import Iterator
-from typing import Any, BinaryIO
-
-import orjson
+from typing import BinaryIO
 
 from pipelines.formats.inflate import Inflated
-from pipelines.schema import TEXT
+from pipelines.formats.json_rows import parse_row
 
 MAX_LINE_BYTES = 128 << 20  # a longer line is set aside: its parse would need gigabytes
 
@@ -29,7 +28,10 @@ def numbered_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes, str 
     inflated = _inflated(file, name)
     lines: BinaryIO = file if inflated is None else io.BufferedReader(inflated, 1 << 18)  # type: ignore[assignment]
     number = 0
+    mark = codecs.BOM_UTF8  # Windows tools put it at the head of a file
     while line := lines.readline(MAX_LINE_BYTES):
+        if number == 0:
+            line = line.removeprefix(mark)
         if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
             head = line[:1000]
             while line and not line.endswith(b"\n"):
@@ -47,17 +49,4 @@ def numbered_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes, str 
 
 def _is_whole(line: bytes) -> bool:
     """Whether the line ends, or is a record although its line end is missing."""
-    return line.endswith(b"\n") or (line.endswith(b"}") and _parse(line)[1] is None)
-
-
-def _parse(line: bytes) -> tuple[dict[str, Any], str | None]:
-    try:
-        value = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        return {}, f"not JSON: {error}"
-    if not isinstance(value, dict):
-        return {}, f"expected a JSON object, found {type(value).__name__}"
-    text = value.get(TEXT)
-    if TEXT in value and not isinstance(text, str | None):
-        return {}, f"the field 'text' is {type(text).__name__}, expected a string"
-    return value, None
+    return line.endswith(b"\n") or (line.endswith(b"}") and parse_row(line)[1] is None)

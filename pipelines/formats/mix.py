@@ -24,7 +24,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from pipelines.batch import MAX_BATCH_ROWS
 from pipelines.records import (
@@ -46,6 +46,7 @@ from pipelines.schema import ROW
 from pipelines.storage.base import Store, write_bytes
 from pipelines.storage.chain import RECORD, read_chain, write_chain
 from pipelines.storage.open import open_store
+from pipelines.yaml_text import load_yaml
 
 SUFFIX = ".mix.json"
 SOURCE = "source"
@@ -71,6 +72,15 @@ class Mixture(Frozen):
     max_repeat: float = Field(4.0, gt=0, description="more often than this is refused")
     seed: int = Field(0, ge=0)
 
+    @field_validator("total_tokens", mode="before")
+    @classmethod
+    def _number(cls, value: object) -> object:
+        """8e9, which YAML reads as a string."""
+        try:
+            return int(float(value)) if isinstance(value, str) else value
+        except ValueError:
+            return value
+
 
 class MixShard(Frozen):
     """A `.mix.json` file: which shard, and which of its rows. `num_bytes` are those taken."""
@@ -87,7 +97,7 @@ class MixShard(Frozen):
 def load_mixture(path: Path) -> Mixture:
     """A mixture from YAML. ValueError says which key is wrong."""
     try:
-        mixture = Mixture.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        mixture = Mixture.model_validate(load_yaml(path.read_text(encoding="utf-8")))
     except (ValidationError, yaml.YAMLError) as error:
         raise ValueError(f"{path} is no mixture: {error}") from None
     for source in mixture.sources:
@@ -95,6 +105,10 @@ def load_mixture(path: Path) -> Mixture:
             raise ValueError(f"{path}: source {source.name!r}: give repeat or share, not both")
         if source.share is not None and mixture.total_tokens is None:
             raise ValueError(f"{path}: source {source.name!r} has a share: total_tokens is missing")
+    shares = [source.share for source in mixture.sources if source.share is not None]
+    total = math.fsum(shares)
+    if shares and (total > 1 + 1e-6 or (len(shares) == len(mixture.sources) and total < 1 - 1e-6)):
+        raise ValueError(f"{path}: the shares add up to {total:g}, expected 1")
     names = [source.name for source in mixture.sources]
     if len(set(names)) < len(names):
         raise ValueError(f"{path}: two sources have one name: {', '.join(sorted(names))}")

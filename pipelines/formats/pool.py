@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from pipelines.formats import dolma
-from pipelines.formats.readers import ShardError, schema_of, shards_of
+from pipelines.formats.readers import ShardError, fields_of, schema_of, shards_of
 from pipelines.records import (
     DatasetRecord,
     File,
@@ -27,6 +27,8 @@ from pipelines.records import (
 from pipelines.storage.base import Store
 from pipelines.storage.chain import RECORD
 from pipelines.storage.open import open_store
+
+EXAMPLE_SHARDS = 4  # whose first rows are looked at for the names of fields
 
 
 class InputShard(Frozen):
@@ -52,6 +54,14 @@ class Pool:
     def schema(self) -> pa.Schema:
         """The columns of the shards, as the first that can be read shows them."""
         return schema_of(open_store(self.uri), self.example())
+
+    def fields(self) -> frozenset[str]:
+        """Fields inside `extra`, as the first rows of a few shards show them."""
+        step = max(1, len(self.shards) // EXAMPLE_SHARDS)
+        names: set[str] = set()
+        for shard in self.shards[::step]:
+            names |= fields_of(open_store(self.uri), shard.name)
+        return frozenset(names)
 
     def example(self) -> str:
         """The first shard whose columns can be read. ShardError of the first when none can."""

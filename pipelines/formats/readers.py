@@ -7,9 +7,12 @@ no text (another status, no HTML, ...) is a `Refused` row with the reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
@@ -19,17 +22,17 @@ import pyarrow.parquet as pq
 
 from pipelines.batch import MAX_BATCH_BYTES, MAX_BATCH_ROWS, cut
 from pipelines.errors import DataError
-from pipelines.formats.dolma import Attributes, documents_only
+from pipelines.formats.arrow_tables import NameTaken, check_names, normal_table
+from pipelines.formats.dolma import ATTRIBUTES, Attributes, documents_only
 from pipelines.formats.inflate import FREE_BYTES, MAX_EXPANSION
-from pipelines.formats.lines import _parse, numbered_lines
+from pipelines.formats.json_rows import extra_of, jsonl_schema, parse_row, table_of
+from pipelines.formats.lines import numbered_lines
 from pipelines.schema import (
     EXTRA,
     KNOWN,
     ROW,
     ROW_BITS,
     STRING,
-    is_nested,
-    normal_type,
     number_of,
     row_of,
 )
@@ -37,6 +40,8 @@ from pipelines.storage.base import Entry, StorageError, Store
 
 SUFFIXES = {
     ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".ndjson.gz": "jsonl",
     ".json.gz": "jsonl",
     ".jsonl.gz": "jsonl",
     ".jsonl.zst": "jsonl",
@@ -49,6 +54,9 @@ SUFFIXES = {
     ".wet.gz": "warc",
     ".mix.json": "mix",
 }
+
+
+log = logging.getLogger(__name__)
 
 
 class ShardError(DataError):
@@ -95,21 +103,59 @@ def format_of(name: str) -> str | None:
 def shards_of(store: Store) -> list[Entry]:
     """The shards below a store, sorted by name: the order that shard numbers count.
 
-    Hidden files, files of no known format, and Dolma's attribute files are left out. ShardError
-    when none is left.
+    Left out, and reported, are files of no known format, hidden ones, those in folders whose name
+    begins with `.` or `_` (as Spark leaves them), and the files of runs that lie in the folder;
+    Dolma's attributes come with their documents. ShardError when no shard is left.
     """
-    shards = documents_only(
-        [
-            entry
-            for entry in store.list()
-            if format_of(entry.name) and not any(p.startswith(".") for p in entry.name.split("/"))
-        ]
-    )
+    entries = list(store.list())
+    runs = {e.name.removesuffix("run.json") for e in entries if e.name.endswith("run.json")}
+    runs = {prefix for prefix in runs if not prefix or prefix.endswith("/")}
+    kept: list[Entry] = []
+    left_out: dict[str, list[str]] = {}
+    for entry in entries:
+        if why := _left_out(entry.name, runs):
+            left_out.setdefault(why, []).append(entry.name)
+        else:
+            kept.append(entry)
+    shards = documents_only(kept)
+    for why, names in left_out.items():
+        log.warning("%s: %d files are left out (%s): %s", store.uri, len(names), why, _some(names))
     if not shards:
-        raise ShardError(
-            f"there are no shards below {store.uri}; expected files ending in {', '.join(SUFFIXES)}"
-        )
+        raise ShardError(_nothing_in(store, left_out))
     return shards
+
+
+UNKNOWN = "not a format of shards"
+
+
+def _left_out(name: str, runs: set[str]) -> str | None:
+    """Why a file of a folder is no shard of the pool."""
+    if any(name.startswith(run) for run in runs):
+        return "part of a run"
+    *folders, leaf = name.split("/")
+    if leaf.startswith(".") or any(folder.startswith((".", "_")) for folder in folders):
+        return "hidden, or of a job that did not end"
+    if format_of(name) is None and not name.startswith(ATTRIBUTES):
+        return UNKNOWN
+    return None
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _nothing_in(store: Store, left_out: Mapping[str, list[str]]) -> str:
+    path = store.local_path("")
+    if path is not None and path.is_file():
+        return f"{store.uri} is a file; give the folder that holds it"
+    if path is not None and not path.exists():
+        return f"there is no folder {store.uri}"
+    other = left_out.get(UNKNOWN, [])
+    here = f" (here are {_some(other)})" if other else ""
+    return (
+        f"there are no shards below {store.uri}{here}; expected files ending in "
+        f"{', '.join(SUFFIXES)}; write other formats as JSON lines, one object with `text` a line"
+    )
 
 
 def read_shard(store: Store, name: str, *, shard: int, keep_rows: bool = False) -> Iterator[Chunk]:
@@ -125,6 +171,35 @@ def read_shard(store: Store, name: str, *, shard: int, keep_rows: bool = False) 
     format_ = format_of(name)
     if format_ is None:
         raise ShardError(f"{store.uri}/{name}: unknown format; expected {', '.join(SUFFIXES)}")
+    folders = hive_columns(name)
+    if folders and not keep_rows:
+        for chunk in _read(store, name, format_, shard=shard, keep_rows=False):
+            yield replace(chunk, table=_with_folders(chunk.table, folders))
+        return
+    yield from _read(store, name, format_, shard=shard, keep_rows=keep_rows)
+
+
+HIVE = re.compile(r"([A-Za-z_]\w*)=([^/]+)/")
+
+
+def hive_columns(name: str) -> dict[str, str]:
+    """What the folders of a shard say of its rows, as `lang=en/` does (Hive, Spark)."""
+    return {key: unquote(value) for key, value in HIVE.findall(name)}
+
+
+def _with_folders(table: pa.Table, folders: Mapping[str, str]) -> pa.Table:
+    """The table with a column for each folder that says something the rows do not."""
+    for key, value in folders.items():
+        if key not in (*table.column_names, ROW):
+            column = pa.repeat(pa.scalar(value, type=STRING), table.num_rows)
+            table = table.append_column(key, column)
+        elif key in KNOWN and table.column(key).null_count == table.num_rows:
+            column = pa.repeat(pa.scalar(value, type=STRING), table.num_rows)
+            table = table.set_column(table.column_names.index(key), key, column)
+    return table
+
+
+def _read(store: Store, name: str, format_: str, *, shard: int, keep_rows: bool) -> Iterator[Chunk]:
     with store.open(name) as file:
         if format_ == "parquet":
             where = f"{store.uri}/{name}"
@@ -151,29 +226,54 @@ def read_whole(store: Store, name: str, *, shard: int) -> Iterator[pa.Table]:
 def _read_jsonl(
     file: BinaryIO, *, shard: int, name: str, attributes: Attributes
 ) -> Iterator[Chunk]:
-    rows: list[dict[str, Any]] = []
-    numbers: list[int] = []
+    held = _Rows()
     bad: list[BadRow] = []
-    size = 0
     for number, line, error in numbered_lines(file, name):
         if error is not None:
             bad.append(BadRow(row_of(shard, number), error, line))
             continue
         if not line.strip():
             continue
-        value, problem = _parse(line)
+        value, problem = parse_row(line)
         problem = problem or attributes.add(value)
+        problem = problem or held.add(value, row_of(shard, number), len(line))
         if problem is not None:
             bad.append(BadRow(row_of(shard, number), problem, line))
             continue
-        rows.append(value)
-        numbers.append(row_of(shard, number))
-        size += len(line)
-        if len(rows) >= MAX_BATCH_ROWS or size >= MAX_BATCH_BYTES:
-            yield Chunk(_table_of(rows, numbers), tuple(bad))
-            rows, numbers, bad, size = [], [], [], 0
-    if rows or bad:
-        yield Chunk(_table_of(rows, numbers), tuple(bad))
+        if held.is_full():
+            yield Chunk(held.table(), tuple(bad))
+            bad = []
+    if held.rows or bad:
+        yield Chunk(held.table(), tuple(bad))
+
+
+class _Rows:
+    """Rows that wait to become a table."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self._extras: list[str | None] = []
+        self._numbers: list[int] = []
+        self._size = 0
+
+    def add(self, row: dict[str, Any], number: int, size: int) -> str | None:
+        """Take a row; what is wrong with it, if anything is."""
+        extra, problem = extra_of(row)
+        if problem is None:
+            self.rows.append(row)
+            self._extras.append(extra)
+            self._numbers.append(number)
+            self._size += size
+        return problem
+
+    def is_full(self) -> bool:
+        return len(self.rows) >= MAX_BATCH_ROWS or self._size >= MAX_BATCH_BYTES
+
+    def table(self) -> pa.Table:
+        """The rows so far; it holds none after."""
+        table = table_of(self.rows, self._extras, self._numbers)
+        self.rows, self._extras, self._numbers, self._size = [], [], [], 0
+        return table
 
 
 def _read_warc(file: BinaryIO, *, shard: int, where: str) -> Iterator[Chunk]:
@@ -184,11 +284,9 @@ def _read_warc(file: BinaryIO, *, shard: int, where: str) -> Iterator[Chunk]:
     """
     from pipelines.formats.warc import ExtractOptions, documents
 
-    rows: list[dict[str, Any]] = []
-    numbers: list[int] = []
+    held = _Rows()
     refused: list[Refused] = []
     bad: list[BadRow] = []
-    size = 0
     try:
         for number, page in enumerate(documents(file, options=ExtractOptions())):
             row = row_of(shard, number)
@@ -198,49 +296,26 @@ def _read_warc(file: BinaryIO, *, shard: int, where: str) -> Iterator[Chunk]:
             elif page.text is None:
                 refused.append(Refused(row, str(page.reason), page.url))
             else:
-                numbers.append(row)
-                rows.append(
-                    {
-                        "text": page.text,
-                        "url": page.url,
-                        "id": page.headers.get("WARC-Record-ID"),
-                        "date": page.headers.get("WARC-Date"),
-                        "metadata": page.headers,
-                    }
-                )
-                size += len(page.text)
-            if len(rows) >= MAX_BATCH_ROWS or size >= MAX_BATCH_BYTES:
-                yield Chunk(_table_of(rows, numbers), tuple(bad), tuple(refused))
-                rows, numbers, refused, bad, size = [], [], [], [], 0
+                value = {
+                    "text": page.text,
+                    "url": page.url,
+                    "id": _header(page.headers, "warc-record-id"),
+                    "date": _header(page.headers, "warc-date"),
+                    "metadata": page.headers,
+                }
+                problem = held.add(value, row, len(page.text))
+                assert problem is None, problem  # headers are strings
+            if held.is_full():
+                yield Chunk(held.table(), tuple(bad), tuple(refused))
+                refused, bad = [], []
     except ValueError as error:
         raise ShardError(f"{where}: {error}") from None
-    if rows or bad or refused:
-        yield Chunk(_table_of(rows, numbers), tuple(bad), tuple(refused))
+    if held.rows or bad or refused:
+        yield Chunk(held.table(), tuple(bad), tuple(refused))
 
 
-def _table_of(rows: Sequence[dict[str, Any]], numbers: Sequence[int]) -> pa.Table:
-    """Known string fields as columns, everything else as one JSON object a row."""
-    columns: dict[str, list[Any]] = {name: [] for name in KNOWN}
-    for row in rows:
-        rest = {}
-        for name, value in row.items():
-            if name in KNOWN and name != EXTRA and isinstance(value, str | None):
-                continue
-            rest[name] = value
-        for name in KNOWN:
-            if name != EXTRA:
-                value = row.get(name)
-                columns[name].append(value if isinstance(value, str) else None)
-        columns[EXTRA].append(orjson.dumps(rest).decode() if rest else None)
-    arrays = {ROW: pa.array(numbers, type=pa.int64())}
-    for name, values in columns.items():
-        arrays[name] = pa.array(values, type=STRING)
-    return pa.table(arrays)
-
-
-def jsonl_schema() -> pa.Schema:
-    """The columns that every shard of JSON lines, and every WARC file, has."""
-    return pa.schema([(ROW, pa.int64()), *KNOWN.items()])
+def _header(headers: dict[str, str], name: str) -> str | None:
+    return next((value for key, value in headers.items() if key.lower() == name), None)
 
 
 UNREADABLE = (pa.ArrowException, OSError, ValueError, OverflowError)
@@ -250,6 +325,7 @@ UNREADABLE = (pa.ArrowException, OSError, ValueError, OverflowError)
 def _read_parquet(file: BinaryIO, *, shard: int, where: str, keep_rows: bool) -> Iterator[Chunk]:
     """Row group by row group; of a damaged one, the rows that cannot be had are one BadRow."""
     parquet = _parquet_file(file, where)
+    _check_parquet(parquet, where, keep_rows=keep_rows)
     schema = normal_table(parquet.schema_arrow.empty_table()).schema
     number = 0
     for group in range(parquet.num_row_groups):
@@ -264,6 +340,8 @@ def _read_parquet(file: BinaryIO, *, shard: int, where: str, keep_rows: bool) ->
                 number += table.num_rows
                 for slice_ in cut(table):
                     yield Chunk(slice_)
+        except NameTaken as error:
+            raise ShardError(f"{where}: {error}") from None
         except StorageError:
             raise
         except UNREADABLE as error:
@@ -279,6 +357,22 @@ def _read_parquet(file: BinaryIO, *, shard: int, where: str, keep_rows: bool) ->
         yield Chunk(empty if keep_rows else _numbered(empty, np.zeros(0, dtype=np.int64)))
 
 
+def _check_parquet(parquet: pq.ParquetFile, where: str, *, keep_rows: bool) -> None:
+    """Say that a column of the pool's own called `row` is replaced by the identity of rows."""
+    if not keep_rows and ROW in parquet.schema_arrow.names and not _is_ours(parquet):
+        log.warning(
+            "%s: the column %r is replaced by the pool's own numbers of rows; rename it to keep it",
+            where,
+            ROW,
+        )
+
+
+def _is_ours(parquet: pq.ParquetFile) -> bool:
+    """Whether a file was written by a run, whose rows are identities: shard << 32 | number."""
+    field = parquet.schema_arrow.field(ROW)
+    return parquet.schema_arrow.names[0] == ROW and bool(pa.types.is_int64(field.type))
+
+
 def _group_tables(parquet: pq.ParquetFile, group: int) -> Iterator[pa.Table]:
     """The rows of one row group, checked: text is UTF-8, which everything behind relies on."""
     columns = [
@@ -288,7 +382,10 @@ def _group_tables(parquet: pq.ParquetFile, group: int) -> Iterator[pa.Table]:
     stored = sum(column.total_compressed_size for column in columns)
     if plain > FREE_BYTES and plain > MAX_EXPANSION * stored:
         raise pa.ArrowInvalid(f"{stored} bytes expand to {plain} (a decompression bomb?)")
-    for batch in parquet.iter_batches(batch_size=16 * MAX_BATCH_ROWS, row_groups=[group]):
+    # Long documents come a few at a time: a row group of gigabytes is not held whole.
+    row_bytes = max(1, plain // max(1, parquet.metadata.row_group(group).num_rows))
+    batch_rows = min(16 * MAX_BATCH_ROWS, max(1, 16 * MAX_BATCH_BYTES // row_bytes))
+    for batch in parquet.iter_batches(batch_size=batch_rows, row_groups=[group]):
         table = pa.Table.from_batches([batch])
         table.validate(full=True)
         yield normal_table(table)
@@ -297,7 +394,10 @@ def _group_tables(parquet: pq.ParquetFile, group: int) -> Iterator[pa.Table]:
 def _parquet_file(file: BinaryIO, where: str) -> pq.ParquetFile:
     try:
         parquet = pq.ParquetFile(file)
+        check_names(parquet.schema_arrow)
         normal_table(parquet.schema_arrow.empty_table())
+    except NameTaken as error:
+        raise ShardError(f"{where}: {error}") from None
     except StorageError:
         raise
     except UNREADABLE as error:
@@ -330,32 +430,25 @@ def _numbered(table: pa.Table, rows: npt.NDArray[np.int64]) -> pa.Table:
     return table.add_column(0, ROW, pa.array(rows))
 
 
-def normal_table(table: pa.Table) -> pa.Table:
-    """All strings as large_string; nested columns moved into the JSON of `extra`."""
-    nested = [f.name for f in table.schema if is_nested(f.type)]
-    if nested:
-        table = _nested_to_extra(table, nested)
-    for number, field in enumerate(table.schema):
-        wanted = normal_type(field.type)
-        if wanted != field.type:
-            column = table.column(number).cast(wanted)
-            table = table.set_column(number, field.name, column)
-    return table
-
-
-def _nested_to_extra(table: pa.Table, nested: list[str]) -> pa.Table:
-    values = table.select(nested).to_pylist()
-    known = table.column(EXTRA).to_pylist() if EXTRA in table.column_names else [None] * len(values)
-    merged = [
-        orjson.dumps({**(orjson.loads(old) if old else {}), **row}, default=str).decode()
-        for old, row in zip(known, values, strict=True)
-    ]
-    table = table.drop_columns([name for name in [*nested, EXTRA] if name in table.column_names])
-    return table.append_column(EXTRA, pa.array(merged, type=STRING))
+def fields_of(store: Store, name: str) -> set[str]:
+    """The fields inside `extra` that the first rows of a shard have; none of one that is broken."""
+    try:
+        chunk = next(read_shard(store, name, shard=0), None)
+    except ShardError:
+        return set()
+    if chunk is None or EXTRA not in chunk.table.column_names:
+        return set()
+    rows = chunk.table.column(EXTRA).drop_null().to_pylist()
+    return {field for row in rows for field in orjson.loads(row)}
 
 
 def schema_of(store: Store, name: str) -> pa.Schema:
     """The columns of a shard, without reading its rows where the format allows it."""
+    plain = _plain_schema(store, name)
+    return _with_folders(plain.empty_table(), hive_columns(name)).schema
+
+
+def _plain_schema(store: Store, name: str) -> pa.Schema:
     if format_of(name) == "mix":
         chunk = next(_read_mix(store.read_bytes(name), shard=0, where=f"{store.uri}/{name}"), None)
         if chunk is not None:
@@ -365,14 +458,3 @@ def schema_of(store: Store, name: str) -> pa.Schema:
             schema = _parquet_file(file, f"{store.uri}/{name}").schema_arrow
         return _numbered(normal_table(schema.empty_table()), np.zeros(0, dtype=np.int64)).schema
     return jsonl_schema()
-
-
-def to_json_rows(table: pa.Table) -> Iterable[bytes]:
-    """Rows as JSON lines: the fields of `extra` come back, `row` and nulls are left out."""
-    for row in table.to_pylist():
-        extra = row.pop(EXTRA, None)
-        row.pop(ROW, None)
-        value = {name: field for name, field in row.items() if field is not None}
-        if extra:
-            value |= orjson.loads(extra)
-        yield orjson.dumps(value) + b"\n"

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-from pipelines.formats.readers import to_json_rows
+from pipelines.formats.json_rows import to_json_rows
 from pipelines.records import File
 from pipelines.schema import ROW
 from pipelines.storage.base import Store, as_file

@@ -45,12 +45,13 @@ class LocalStore:
         top = self._path(prefix)
         folder = top if prefix.endswith("/") or not prefix else top.parent
         found = []
-        for base, _, names in os.walk(folder):
+        for base, names in _files_below(folder):
             for leaf in names:
                 path = Path(base) / leaf
                 name = path.relative_to(self.root).as_posix()
                 if name.startswith(prefix) and not leaf.startswith(_PART):
-                    with suppress(FileNotFoundError):  # removed while the folder was being read
+                    # removed while the folder was being read, or a link to nothing
+                    with suppress(FileNotFoundError):
                         found.append(Entry(name=name, num_bytes=path.stat().st_size))
         yield from sorted(found, key=lambda entry: entry.name)
 
@@ -100,6 +101,29 @@ class LocalStore:
 
 
 _PART = ".part-"
+
+
+def _files_below(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Folders and the names of the files in them, links followed; each folder once.
+
+    StorageError names a folder that may not be read: what is in it would be lost in silence.
+    """
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise StorageError(
+                error.errno, f"cannot read the folder {error.filename}: {error.strerror}"
+            ) from error
+
+    seen: set[tuple[int, int]] = set()
+    for base, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        status = os.stat(base)
+        if (status.st_dev, status.st_ino) in seen:  # links in a circle
+            folders.clear()
+            continue
+        folders.sort()
+        seen.add((status.st_dev, status.st_ino))
+        yield base, names
 
 
 def _part_of(path: Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pipelines.storage.base import Store
 from pipelines.storage.local import LocalStore
@@ -26,7 +26,7 @@ def open_store(uri: str | Path) -> Store:
 
         return HfStore(uri) if parts.scheme == "hf" else HttpStore(uri)
     if parts.scheme == "file":
-        return LocalStore(Path(parts.path))
+        return LocalStore(Path(unquote(parts.path)))
     if parts.scheme and len(parts.scheme) > 1:
         raise ValueError(
             f"cannot open {uri!r}: expected a folder or s3://bucket/prefix, "

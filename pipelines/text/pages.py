@@ -11,6 +11,7 @@ import xxhash
 from pydantic import Field
 
 from pipelines.batch import Batch
+from pipelines.extra_fields import canonical
 from pipelines.operators import Case, Filter, Modifier, because
 from pipelines.schema import EXTRA, ROW, STRING, TEXT, URL
 from pipelines.text import fields
@@ -41,7 +42,7 @@ class UrlFromMetadata(Modifier, name="url_from_metadata"):
 
 
 class RenameField(Modifier, name="rename_field"):
-    """Give a string field another name; rows without it are left alone."""
+    """Give a field another name; rows without it are left alone. The new `text` is a string."""
 
     old: str = Field("content", min_length=1, description="the field's name")
     new: str = Field(TEXT, min_length=1, description="its new name")
@@ -63,7 +64,7 @@ class RenameField(Modifier, name="rename_field"):
         return (self.old,)
 
     def modify(self, batch: Batch) -> Mapping[str, pa.Array]:
-        values: list[Any] = []
+        values: list[str | None] = []
         entries: list[dict[str, Any]] = []
         olds, news = fields.values_of(batch, self.old), fields.values_of(batch, self.new)
         for old, new in zip(olds, news, strict=True):
@@ -74,13 +75,15 @@ class RenameField(Modifier, name="rename_field"):
                     f"the field {self.new!r} exists already; set existing: keep or replace"
                 )
             stays = old is None or (new is not None and self.existing == "keep")
-            values.append(new if stays else old)
-            # A field that keeps its old name moves into `extra`, since the column goes.
+            value = new if stays else old
+            if self.new == TEXT and not isinstance(value, str | None):
+                raise ValueError(f"{self.old!r} is {type(value).__name__}, and a text is a string")
+            values.append(value if isinstance(value, str) else None)
+            # A field that keeps its old name moves into `extra`, since the column goes; so does a
+            # value that is no string, since the column holds strings.
             kept = old if stays and old is not None else fields.MISSING
-            entries.append({self.old: kept, self.new: fields.MISSING})
-        wrong = [v for v in values if not isinstance(v, str | None)]
-        if wrong:
-            raise ValueError(f"only string fields are renamed, got {type(wrong[0]).__name__}")
+            inside = fields.MISSING if isinstance(value, str | None) else value
+            entries.append({self.old: kept, self.new: inside})
         extra = fields.with_entries(batch, entries)
         return {self.new: pa.array(values, type=STRING), EXTRA: extra}
 
@@ -102,9 +105,11 @@ class SampleRows(Filter, name="sample_rows"):
 
     def reject(self, batch: Batch) -> pa.Array:
         seed = f"{self.seed}:".encode()
+        values = batch.column(self.column).to_pylist()
+        if None in values:
+            raise ValueError(f"a row has no {self.column!r} to hash; name another column")
         hashes = [
-            xxhash.xxh3_64_intdigest(seed + str(value).encode()) >> 11
-            for value in batch.column(self.column).to_pylist()
+            xxhash.xxh3_64_intdigest(seed + canonical(value).encode()) >> 11 for value in values
         ]
         chance = np.array(hashes, dtype=np.float64) / float(1 << 53)
         return because(chance >= self.keep_fraction, "not_sampled")

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from pipelines.formats.json_rows import to_json_rows
 from pipelines.formats.readers import (
     Chunk,
     ShardError,
@@ -16,7 +17,6 @@ from pipelines.formats.readers import (
     read_shard,
     read_whole,
     shards_of,
-    to_json_rows,
 )
 from pipelines.schema import row_of
 from pipelines.storage.local import LocalStore

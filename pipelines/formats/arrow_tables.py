@@ -1,0 +1,92 @@
+"""Arrow tables of strangers in the form that steps know: one type of string, no nested columns.
+
+Nested columns travel in the JSON of `extra`. That name and no other is taken: a column of a pool
+called `extra` must hold JSON objects, as a run writes it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.formats.json_rows import as_json
+from pipelines.schema import EXTRA, KNOWN, STRING, is_nested, normal_type
+
+
+class NameTaken(ValueError):
+    """A column whose name means something else here, or that is there twice."""
+
+
+def check_names(schema: pa.Schema) -> None:
+    """NameTaken for a name that comes twice, and for an `extra` that holds no strings."""
+    twice = [name for name, number in Counter(schema.names).items() if number > 1]
+    if twice:
+        raise NameTaken(f"the column {twice[0]!r} is there twice; rename one")
+    if EXTRA in schema.names:
+        type_ = schema.field(EXTRA).type
+        if normal_type(type_) != STRING and not pa.types.is_null(type_):
+            raise NameTaken(f"the column {EXTRA!r} holds {type_}; {TAKEN}")
+
+
+TAKEN = "this name is that of the JSON objects of fields without a column: rename the column"
+
+
+def normal_table(table: pa.Table) -> pa.Table:
+    """All strings as large_string; nested columns moved into the JSON of `extra`.
+
+    Known columns of bytes are read as UTF-8, and those of nothing but null as strings. ArrowInvalid
+    for bytes that are no UTF-8, NameTaken for an `extra` of something else than JSON objects.
+    """
+    for number, field in enumerate(table.schema):
+        type_ = field.type
+        if field.name in KNOWN and (_is_binary(type_) or pa.types.is_null(type_)):
+            table = table.set_column(number, field.name, table.column(number).cast(STRING))
+        elif (wanted := normal_type(type_)) != type_:
+            table = table.set_column(number, field.name, table.column(number).cast(wanted))
+    if EXTRA in table.column_names:
+        _check_objects(table.column(EXTRA))
+    nested = [f.name for f in table.schema if is_nested(f.type)]
+    return _nested_to_extra(table, nested) if nested else table
+
+
+def _is_binary(type_: pa.DataType) -> bool:
+    if pa.types.is_dictionary(type_):
+        type_ = type_.value_type
+    return bool(
+        pa.types.is_binary(type_)
+        or pa.types.is_large_binary(type_)
+        or pa.types.is_fixed_size_binary(type_)
+        or pa.types.is_binary_view(type_)
+    )
+
+
+def _check_objects(extra: pa.ChunkedArray) -> None:
+    objects = pc.and_(pc.starts_with(extra, "{"), pc.ends_with(extra, "}"))
+    if pc.any(pc.invert(objects)).as_py():  # null of no rows, and rows of null do not count
+        raise NameTaken(f"the column {EXTRA!r} holds text that is no JSON object; {TAKEN}")
+
+
+def _nested_to_extra(table: pa.Table, nested: list[str]) -> pa.Table:
+    maps = [name for name in nested if pa.types.is_map(table.schema.field(name).type)]
+    values = table.select(nested).to_pylist()
+    for row in values:
+        for name in maps:
+            row[name] = _object(row[name])
+    known = table.column(EXTRA).to_pylist() if EXTRA in table.column_names else [None] * len(values)
+    merged = []
+    for old, row in zip(known, values, strict=True):
+        before = orjson.loads(old) if old else {}
+        merged.append(orjson.dumps({**before, **row}, default=as_json).decode())
+    table = table.drop_columns([name for name in [*nested, EXTRA] if name in table.column_names])
+    return table.append_column(EXTRA, pa.array(merged, type=STRING))
+
+
+def _object(pairs: Any) -> Any:
+    """A map of Arrow, which Python has as pairs, as an object where its keys are strings."""
+    if pairs is None or not all(isinstance(key, str) for key, _ in pairs):
+        return pairs
+    return dict(pairs)

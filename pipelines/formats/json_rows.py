@@ -1,0 +1,130 @@
+"""JSON objects to rows and back: known string fields are columns, all others are in `extra`.
+
+What a document says is never changed on the way: integers that JSON readers round are refused by
+name, values of Arrow that JSON has no form for are written as text (times as ISO 8601, decimals as
+digits, bytes as base64), and what a step computed comes before what the document brought.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.schema import EXTRA, KNOWN, ROW, STRING, TEXT
+
+MIN_INT, MAX_INT = -(1 << 63), (1 << 64) - 1  # integers that orjson reads without rounding
+LONG_NUMBER = re.compile(rb"[0-9]{19}")  # a line without this many digits in a row has none
+COLUMNS = tuple(name for name in KNOWN if name != EXTRA)
+
+
+def parse_row(line: bytes) -> tuple[dict[str, Any], str | None]:
+    """The object of a line, or what is wrong with it."""
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        return {}, f"not JSON: {error}"
+    if not isinstance(value, dict):
+        return {}, f"expected a JSON object, found {type(value).__name__}"
+    text = value.get(TEXT)
+    if TEXT in value and not isinstance(text, str | None):
+        return {}, f"the field 'text' is {type(text).__name__}, expected a string"
+    if LONG_NUMBER.search(line) and (name := _rounded(line)):
+        return {}, f"the field {name!r} holds an integer beyond 64 bits; write it as a string"
+    return value, None
+
+
+def _rounded(line: bytes) -> str | None:
+    """The first field with an integer that 64 bits do not hold."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return next((name for name, field in value.items() if _too_long(field)), None)
+
+
+def _too_long(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_too_long, value.values()))
+    if isinstance(value, list):
+        return any(map(_too_long, value))
+    return isinstance(value, int) and not MIN_INT <= value <= MAX_INT
+
+
+def extra_of(row: dict[str, Any]) -> tuple[str | None, str | None]:
+    """The JSON of the fields that have no column, and what is wrong with them, if anything is."""
+    rest = {
+        name: value
+        for name, value in row.items()
+        if name not in COLUMNS or not isinstance(value, str | None)
+    }
+    if not rest:
+        return None, None
+    try:
+        return orjson.dumps(rest).decode(), None
+    except (TypeError, ValueError) as error:  # JSONEncodeError is a TypeError
+        return None, f"a field cannot be written as JSON again: {error} (nested too deeply?)"
+
+
+def table_of(
+    rows: Sequence[dict[str, Any]], extras: Sequence[str | None], numbers: Sequence[int]
+) -> pa.Table:
+    """Known string fields as columns; everything else is in `extras`, one JSON object a row."""
+    arrays = {ROW: pa.array(numbers, type=pa.int64())}
+    for name in COLUMNS:
+        values = [row.get(name) for row in rows]
+        strings = [value if isinstance(value, str) else None for value in values]
+        arrays[name] = pa.array(strings, type=STRING)
+    arrays[EXTRA] = pa.array(extras, type=STRING)
+    return pa.table({name: arrays[name] for name in (ROW, *KNOWN)})
+
+
+def jsonl_schema() -> pa.Schema:
+    """The columns that every shard of JSON lines, and every WARC file, has."""
+    return pa.schema([(ROW, pa.int64()), *KNOWN.items()])
+
+
+def to_json_rows(table: pa.Table) -> Iterable[bytes]:
+    """Rows as JSON lines: the fields of `extra` come back, `row` and nulls are left out.
+
+    Where a name is both a column and in `extra`, the column's value is the row's.
+    """
+    for row in _plain_times(table).to_pylist():
+        extra = row.pop(EXTRA, None)
+        row.pop(ROW, None)
+        value = {name: field for name, field in row.items() if field is not None}
+        if extra:
+            value |= {k: v for k, v in orjson.loads(extra).items() if k not in value}
+        yield orjson.dumps(value, default=as_json) + b"\n"
+
+
+def _plain_times(table: pa.Table) -> pa.Table:
+    """Times of nanoseconds as ISO 8601 text: Python's own times end at microseconds."""
+    for number, field in enumerate(table.schema):
+        if pa.types.is_timestamp(field.type) and field.type.unit == "ns":
+            text = pc.replace_substring(table.column(number).cast(pa.string()), " ", "T")
+            table = table.set_column(number, field.name, text)
+        elif pa.types.is_time64(field.type) and field.type.unit == "ns":
+            table = table.set_column(number, field.name, table.column(number).cast(pa.string()))
+        elif pa.types.is_duration(field.type) and field.type.unit == "ns":
+            table = table.set_column(number, field.name, table.column(number).cast(pa.int64()))
+    return table
+
+
+def as_json(value: Any) -> Any:
+    """What JSON has no form for: bytes as base64, decimals as digits, durations as seconds."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    if isinstance(value, Decimal):
+        return str(value)
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return str(value)
