@@ -37,7 +37,8 @@ BELOW: Mapping[str, tuple[str, ...]] = {
 # its room. A room is a folder, or a file in the package's root.
 LAYERS: Mapping[str, tuple[str, ...]] = {
     "pipelines": (
-        "errors kernels schema",
+        "errors kernels schema yaml_text",
+        "extra_fields",
         "records installed batch",
         "operators console verdict storage",
         "execution stats selection text image_text",
