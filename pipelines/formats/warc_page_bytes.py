@@ -33,6 +33,8 @@ BOMS = (
 )
 ASCII = bytes(range(128))
 MIN_UTF8_SHARE = 10  # whole multi-byte characters for each broken place, for UTF-8 unsaid
+HEAD_BYTES = 2048  # of a page, in which it names its encoding (WHATWG: the first 1,024)
+CHARSET = re.compile(rb"charset\s*=", re.IGNORECASE)
 MAX_BROKEN_SHARE = 4  # more than one broken byte in so many above ASCII: no encoding fits
 
 
@@ -169,6 +171,8 @@ def decoded_text(body: bytes, *, charset: str | None) -> str:
             says_utf8 = "utf-8" in (_html5(charset), detect_encoding(body, from_html_meta=True))
             if whole and whole >= broken * (1 if says_utf8 else MIN_UTF8_SHARE):
                 return body.decode("utf-8", errors="replace")
+            if not whole and not _names_encoding(body, charset) and _is_mostly_ascii(body):
+                return _replaced(body, "windows-1252")[0]
     best: tuple[int, str] | None = None
     for name in _candidates(body, charset):
         text, broken = _replaced(body, name)
@@ -196,6 +200,19 @@ def _candidates(body: bytes, charset: str | None) -> Iterator[str]:
         if name and name not in seen:
             seen.add(name)
             yield name
+
+
+def _names_encoding(body: bytes, charset: str | None) -> bool:
+    return _html5(charset) is not None or CHARSET.search(body[:HEAD_BYTES]) is not None
+
+
+def _is_mostly_ascii(body: bytes) -> bool:
+    """Whether bytes above ASCII are few, as the curly quotes and accents of Western text are.
+
+    Without one whole UTF-8 character, and with nothing named, such a page is Windows-1252: what
+    browsers assume (WHATWG Encoding). Text of other scripts is mostly bytes above ASCII.
+    """
+    return _above_ascii(body) * 10 < len(body)
 
 
 def _html5(charset: str | None) -> str | None:
