@@ -44,33 +44,24 @@ ONE_SEED = (
 
 
 def verdict(rows: Sequence[Row]) -> str:
-    """One sentence: who is ahead, and whether to believe it. Superseded rows do not count."""
+    """Who is ahead, and whether to believe it, in a line or two. Superseded rows do not count."""
     rows = [row for row in rows if not row.superseded_by] or rows[:1]
-    leader = rows[0]
-    if len(rows) == 1:
-        return f"{leader.method} stands alone here; there is nothing to compare it with yet."
-    ties = [row.method for row in rows[1:] if row.tied_with_leader]
-    beaten = [row.method for row in rows[1:] if row.tied_with_leader is False]
-    unknown = [row.method for row in rows[1:] if row.tied_with_leader is None]
-    parts = []
-    if beaten:
-        parts.append(
-            f"{leader.method} beats {_and(beaten)}: the 95% interval of each difference is off zero"
-        )
+    leader, others = rows[0], rows[1:]
+    if not others:
+        return f"{leader.method} is the only entry; there is nothing to compare it with yet."
+    ties = [row.method for row in others if row.tied_with_leader]
+    beaten = sum(row.tied_with_leader is False for row in others)
+    unknown = sum(row.tied_with_leader is None for row in others)
+    lines = [f"{leader.method} is ahead of {beaten} of {len(others)} others."]
     if ties:
-        parts.append(
-            f"{leader.method} cannot be told from {_and(ties)}: the 95% interval of the "
-            "difference holds zero"
-        )
+        lines.append(f"It cannot be told from {len(ties)}: {_and(ties)}.")
     if unknown:
-        parts.append(
-            f"{leader.method} may or may not beat {_and(unknown)}: their errors are not published"
-        )
-    few = min(len(row.seeds) for row in rows)
-    note = "" if few > 1 else f" {ONE_SEED}"
+        lines.append(f"Of {unknown} no error is published, so nothing is known.")
+    if min(len(row.seeds) for row in rows) == 1 and beaten:
+        lines.append(ONE_SEED)
     if not leader.ranked:
-        note += " This scale is a proxy: its rows are not ranked."
-    return "; ".join(parts) + "." + note
+        lines.append("This scale is a proxy: its rows are not ranked.")
+    return lines[0] + "".join(f" {line}" for line in lines[1:])
 
 
 def _and(names: Sequence[str]) -> str:

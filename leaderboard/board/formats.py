@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
 from collections.abc import Sequence
 
 import orjson
@@ -81,7 +82,7 @@ def board_csv(rows: Sequence[Row]) -> str:
                 row.recheck,
                 row.params,
                 row.flops,
-                row.date,
+                _text(row.date),
                 row.behind_leader.value if row.behind_leader else None,
                 row.over_baseline.value if row.over_baseline else None,
                 *(row.figures[name].value if name in row.figures else None for name in figures),
@@ -92,7 +93,8 @@ def board_csv(rows: Sequence[Row]) -> str:
 
 def _text(value: str) -> str:
     """A text that a spreadsheet does not take for a formula."""
-    return f"'{value}" if value.startswith(FORMULA) else value
+    folded = unicodedata.normalize("NFKC", value).lstrip()
+    return f"'{value}" if folded.startswith(FORMULA) else value
 
 
 def board_table(rows: Sequence[Row]) -> tuple[list[str], list[list[object]]]:

@@ -250,6 +250,34 @@ def bars(
     return Markup("".join(parts))
 
 
+FOREST_WIDTH, FOREST_HEIGHT = 150, 16
+
+
+def forest(
+    value: float, error: float | None, span: tuple[float, float], mark: float | None
+) -> Markup:
+    """One row of a forest plot: a score with its 95% interval, and a line where the leader is."""
+    low, high = span
+    wide = FOREST_WIDTH - 8
+
+    def at(x: float) -> float:
+        share = (x - low) / (high - low) if high > low else 0.5
+        return 4 + wide * max(0.0, min(1.0, share))
+
+    middle = FOREST_HEIGHT / 2
+    size = f'width="{FOREST_WIDTH}" height="{FOREST_HEIGHT}"'
+    parts = [f'<svg class="forest" {size} viewBox="0 0 {FOREST_WIDTH} {FOREST_HEIGHT}" ']
+    parts.append('aria-hidden="true">')
+    if mark is not None:
+        x = at(mark)
+        parts.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{FOREST_HEIGHT}"/>')
+    if error:
+        a, b = at(value - 1.96 * error), at(value + 1.96 * error)
+        parts.append(f'<line class="error" x1="{a:.1f}" x2="{b:.1f}" y1="{middle}" y2="{middle}"/>')
+    parts.append(f'<circle class="own" cx="{at(value):.1f}" cy="{middle}" r="3.5"/></svg>')
+    return Markup("".join(parts))
+
+
 def ticks(low: float, high: float, number: int) -> list[float]:
     """About `number` round values between two limits."""
     step = 10 ** math.floor(math.log10((high - low) / number))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
+from leaderboard.database.store import DATABASE_DOWN, StoreError
 from leaderboard.service.service import check_forever
 from leaderboard.submissions.bundle import Limits
 
@@ -18,6 +19,13 @@ def main() -> None:
     os.umask(0o077)
     os.nice(5)  # pages first
     files, limits, lease_seconds, parent, name = sys.argv[1:6]
+    try:
+        _check(files, limits, lease_seconds, parent, name)
+    except (*DATABASE_DOWN, StoreError) as error:
+        sys.exit(f"a check process ends: {error}")
+
+
+def _check(files: str, limits: str, lease_seconds: str, parent: str, name: str) -> None:
     check_forever(
         os.environ["LEADERBOARD_DATABASE"],
         files,

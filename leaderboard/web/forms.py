@@ -124,13 +124,26 @@ def review(service: Serves, asks: Asks) -> Response:
     lists = [
         ("Needs review", service.store.find(states=["needs_review"])),
         ("Waiting for a check", service.store.find(states=["received", "checking"])),
-        ("Decided", service.store.find(states=["refused", "withdrawn", "accepted"], limit=50)),
+        (
+            "Decided",
+            [
+                held
+                for held in service.store.find(
+                    states=["refused", "withdrawn", "accepted"], limit=200
+                )
+                if held.kind == "submission"
+            ][:50],
+        ),
     ]
+    waiting = lists[0][1]
+    rows = service.store.rows([held.id for held in waiting])
     text = views.form_page(
         "review.html",
         LINKS,
         lists=lists,
         counts=service.store.counts(),
+        scores={row.submission_id: f"{row.headline.value:.4f}" for row in rows},
+        notices={held.id: len(service.store.notices(held.id)) for held in waiting},
         key=form_key(asks.session),
     )
     return private(text)

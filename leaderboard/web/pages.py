@@ -21,7 +21,12 @@ from leaderboard.web.api import MOST_COMPARED
 from leaderboard.web.forms import may_decide
 from leaderboard.web.texts import front_text, submission_text
 
-ASSETS = {"style.css": "text/css; charset=utf-8", "board.js": "text/javascript; charset=utf-8"}
+ASSETS = {
+    "style.css": "text/css; charset=utf-8",
+    "board.js": "text/javascript; charset=utf-8",
+    "favicon.svg": "image/svg+xml",
+    "card.png": "image/png",
+}
 
 pages = APIRouter(include_in_schema=False)
 
@@ -162,4 +167,4 @@ def static(name: str) -> Response:
 
 @pages.get("/favicon.ico")
 def favicon() -> Response:
-    return Response(status_code=204, headers={"cache-control": "public, max-age=86400"})
+    return static("favicon.svg")

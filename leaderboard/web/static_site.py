@@ -86,7 +86,7 @@ def export_service(service: Service, folder: Path) -> Path:
     library = service.library
     links = FileLinks(up="../")
     write_bytes(place, "index.html", front_text(service, FileLinks()).encode())
-    for name in ("style.css", "board.js"):
+    for name in ("style.css", "board.js", "favicon.svg"):
         write_bytes(place, f"static/{name}", (STATIC / name).read_bytes())
     everything: list[Row] = []
     for one in library.boards():

@@ -61,5 +61,6 @@ def submission_text(
         changes=by_role(service.store.history(held.id), asks),
         before_it=service.store.place_in_line(held) if held.state == "received" else None,
         rank=ranked,
+        notices=service.store.notices(held.id) if row is not None else (),
         may=may if inside else None,
     )

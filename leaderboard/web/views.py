@@ -6,13 +6,14 @@ text that somebody submitted is escaped by the templates.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, PackageLoader, select_autoescape
+from markupsafe import Markup, escape
 
 from leaderboard import rules
 from leaderboard.board.boards import Group, Page, View
@@ -23,10 +24,11 @@ from leaderboard.board.describe import (
     spread,
     words,
 )
-from leaderboard.board.plots import Point, bars, history, scatter
+from leaderboard.board.plots import Point, bars, forest, history, scatter
 from leaderboard.database.store import Board, Change, Held, shown
 from leaderboard.service.evidence import Evidence
 from leaderboard.service.questions import QuestionPage
+from leaderboard.submissions.novelty import Notice
 from leaderboard.submissions.results import Row
 from leaderboard.web.help import topics
 from pipelines.errors import RuleError
@@ -138,10 +140,19 @@ def _templates() -> Environment:
         "number": number,
         "spread": spread,
         "words": words,
+        "soft": soft,
         "state": shown,
         "when": when,
     }
     return pages
+
+
+def soft(text: str) -> Markup:
+    """A text that may break behind the joints of its names, and nowhere inside a word."""
+    escaped = str(escape(text))
+    for joint in ("_", "-", "/"):
+        escaped = escaped.replace(joint, f"{joint}<wbr>")
+    return Markup(escaped)
 
 
 def when(seconds: float) -> str:
@@ -205,14 +216,57 @@ COLUMNS = (
     ("method", "Method", False),
     ("score", "Score", True),
     ("stderr", "± error", True),
-    ("behind", "Behind the leader (95%)", False),
-    ("baseline", "Better than no_filter (95%)", False),
+    ("forest", "95% interval", False),
+    ("behind", "Behind the leader", False),
+    ("baseline", "Better than no_filter", False),
     ("size", "Dataset", True),
     ("kept", "Rows kept", True),
     ("compute", "FLOPs", True),
     ("seeds", "Seeds", True),
     ("date", "Date", False),
+    ("notes", "Notes", False),
 )
+UNSORTED = ("forest", "notes")
+SAME: Mapping[
+    str, Callable[[Row], Any]
+] = {  # columns that are hidden when every row says the same, and how the caption says it
+    "size": lambda row: (
+        row.dataset.size and f"dataset {short(row.dataset.size)} {row.dataset.unit}"
+    ),
+    "kept": lambda row: row.kept_fraction is not None and f"{row.kept_fraction:.1%} of rows kept",
+    "compute": lambda row: row.flops and f"{row.flops:.2e} FLOPs",
+    "seeds": lambda row: f"{len(row.seeds)} {'seed' if len(row.seeds) == 1 else 'seeds'} each",
+    "date": lambda row: row.date and f"of {row.date}",
+}
+
+
+def constant(rows: Sequence[Row]) -> dict[str, str]:
+    """The columns that hold one value or nothing, with what the caption says of them."""
+    hidden = {}
+    for name, said in SAME.items():
+        values = {said(row) or "" for row in rows}
+        if len(values) == 1 and (len(rows) > 1 or values == {""}):
+            hidden[name] = values.pop()
+    if not any(row.over_baseline for row in rows):
+        hidden["baseline"] = ""
+    if all(row.headline.stderr is None for row in rows):
+        hidden |= {"stderr": "", "forest": ""}
+    return hidden
+
+
+def forests(rows: Sequence[Row]) -> dict[str, str]:
+    """The forest plot of a page, one small picture for each row, on one axis."""
+    ends = [
+        row.headline.value + side * 1.96 * (row.headline.stderr or 0.0)
+        for row in rows
+        for side in (-1, 1)
+    ]
+    leader = next((row.headline.value for row in rows if row.rank == 1), None)
+    span = (min(ends), max(ends))
+    return {
+        row.submission_id: forest(row.headline.value, row.headline.stderr, span, leader)
+        for row in rows
+    }
 
 
 def board_page(page: Page, view: View, link: Links) -> str:
@@ -223,8 +277,14 @@ def board_page(page: Page, view: View, link: Links) -> str:
     plain = {
         name: value for name, value in query.items() if name not in ("offset", "sort", "order")
     }
-    headers = []
+    headers: list[dict[str, Any]] = []
+    hidden = constant(rows) if rows else {}
     for name, title, right in COLUMNS:
+        if name in hidden:
+            continue
+        if name in UNSORTED:
+            headers.append({"title": title, "right": right, "address": "", "sorted": None})
+            continue
         turned = view.sort == name and _ascending(view, name, rows)
         address = link.board(*place, **plain, sort=name, order="down" if turned else "up")
         state = ("ascending" if turned else "descending") if view.sort == name else None
@@ -240,6 +300,9 @@ def board_page(page: Page, view: View, link: Links) -> str:
         about=described(*place),
         headers=headers,
         rows=rows,
+        hidden=hidden,
+        same=[text for text in hidden.values() if text],
+        forests=forests(rows) if rows else {},
         first=rows[0] if rows else None,
         verdict=page.verdict if whole and view.sort == "rank" else "",
         plot=size_plot(ranked) if ranked else "",
@@ -339,6 +402,7 @@ def submission_page(
     before_it: int | None = None,
     rank: bool = True,
     may: Mapping[str, str] | None = None,
+    notices: Sequence[Notice] = (),
     message: str = "",
 ) -> str:
     """Everything about one submission: chain, pipeline, funnel, tasks, how to do it again."""
@@ -356,9 +420,39 @@ def submission_page(
         ranked=rank,
         faults=held.faults,
         may=may or {},
+        notices=notices,
+        place=place_of(row, rivals) if row is not None and not rank else None,
+        citation=citation(held, row) if rank else "",
         message=message,
         title=benchmark_title(held.benchmark),
     )
+
+
+def place_of(row: Row, rivals: Sequence[Row]) -> int:
+    """The rank that a row would have among the accepted ones."""
+    sign = 1 if row.headline.higher_is_better else -1
+    own = sign * row.headline.value
+    return 1 + sum(sign * other.headline.value > own for other in rivals)
+
+
+def citation(held: Held, row: Row | None) -> str:
+    """BibTeX that names one row by its submission's id."""
+    method, team = (_bibtex(text) for text in (held.method, held.team or "unknown"))
+    year = (row.date[:4] if row is not None and row.date else "") or when(held.received)[:4]
+    board = _bibtex(f"{benchmark_title(held.benchmark)}, {held.scale} scale, {held.track} track")
+    score = f"; {words(row.headline.metric)} {row.headline.value:.4f}" if row is not None else ""
+    return (
+        f"@misc{{{held.benchmark}-{held.id[:12]},\n"
+        f"  title  = {{{method}}},\n"
+        f"  author = {{{{{team}}}}},\n"
+        f"  year   = {{{year}}},\n"
+        f"  note   = {{{board}{score}; submission {held.id}}}\n"
+        "}"
+    )
+
+
+def _bibtex(text: str) -> str:
+    return "".join(letter if letter not in "{}\\%$&#_^~" else f"\\{letter}" for letter in text)
 
 
 def task_bars(row: Row, rival: Row | None) -> list[dict[str, Any]]:

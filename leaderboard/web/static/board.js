@@ -22,7 +22,7 @@ function valueOf(cell) {
 
 for (const table of document.querySelectorAll("table.board")) {
   table.querySelectorAll("thead th").forEach((head, column) => {
-    if (head.querySelector("a, abbr")) return;
+    if (head.querySelector("a, abbr") || "plain" in head.dataset) return;
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = head.textContent;
