@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dclm.options import PackOptions, TrainOptions
-from leaderboard.benchmark import Progress, StageOptions, Stages
+from leaderboard.benchmark import Progress, StageOptions, Stages, desk
 
 if TYPE_CHECKING:
     import typer
@@ -35,7 +35,7 @@ class DCLM(Stages["Recipe"]):
         from pipelines.assets.catalogue import Assets
 
         sources = Path(self.folder(scale, workspace=workspace)) / "sources"
-        return Assets(folders=(Path(workspace) / "assets", sources, self.package / "assets"))
+        return Assets(folders=(desk(workspace) / "assets", sources, self.package / "assets"))
 
     def recipe(self, name: str) -> Recipe:
         from dclm.recipe import load_recipe

@@ -35,6 +35,17 @@ Progress = Callable[..., None]
 """Lines of progress for a log; what is passed is between a benchmark's stage and its command."""
 
 
+def desk(workspace: str) -> Path:
+    """The local folder of a workspace: itself, or where a bucket's small files are.
+
+    Assets, evaluation data and submissions are read and written many times, in small parts: with
+    `--workspace s3://bucket/me` they are in `runs/bucket/me`, and data and models in the bucket.
+    """
+    if "://" not in workspace:
+        return Path(workspace)
+    return Path("runs") / workspace.partition("://")[2].strip("/")
+
+
 class RecipeLike(Protocol):
     """What a round reads of a benchmark's recipe; all other hyperparameters are its own."""
 
@@ -75,8 +86,12 @@ class Stages(ABC, Generic[R]):
         return installed.folder(self.name)
 
     def folder(self, scale: str, *, workspace: str) -> str:
-        """Where the pool of a scale is: a folder, or a prefix of a bucket."""
-        return f"{workspace.rstrip('/')}/pools/{self.name}-{scale}"
+        """Where the pool of a scale is: a folder, or a prefix of a bucket.
+
+        A pool that is built from packages is always on this machine.
+        """
+        place = str(desk(workspace)) if scale in self.built_scales else workspace.rstrip("/")
+        return f"{place}/pools/{self.name}-{scale}"
 
     def open_pool(self, scale: str, *, workspace: str, map_tasks: MapTasks) -> Pool:
         """The pool of a scale; one that can be built from packages is built when it is not there.
@@ -113,13 +128,13 @@ class Stages(ABC, Generic[R]):
         """Where the pipelines of a scale find the files they need: first those made here."""
         from pipelines.assets.catalogue import Assets
 
-        return Assets(folders=(Path(workspace) / "assets",))
+        return Assets(folders=(desk(workspace) / "assets",))
 
     def eval_data(self, scale: str, *, workspace: str) -> str:
         """The evaluation data of a scale: a built pool brings its own, others lie together."""
         if scale in self.built_scales:
             return f"{self.folder(scale, workspace=workspace)}/eval"
-        return f"{workspace.rstrip('/')}/eval"
+        return str(desk(workspace) / "eval")
 
     # ---- the frozen stages
 

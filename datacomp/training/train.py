@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -202,7 +204,7 @@ def _shards(source: Store, record: PackedRecord) -> list[str]:
                 f"{file.num_bytes}; pack again"
             )
         path = source.local_path(file.name)
-        names.append(str(path) if path else f"pipe:aws s3 cp {source.uri}/{file.name} -")
+        names.append(str(path) if path else _piped(f"{source.uri}/{file.name}"))
     if not names:
         raise TrainingError(f"{source.uri} has no samples: nothing of the dataset was in the pool")
     if any(mark in names[0] for mark in ("{", "}", "::")):
@@ -211,6 +213,12 @@ def _shards(source: Store, record: PackedRecord) -> list[str]:
         )
     _check_samples(source, next(f.name for f in record.outputs if f.name.endswith(".tar")))
     return names
+
+
+def _piped(uri: str) -> str:
+    """A command of webdataset's that reads an object with the project's own client."""
+    command = [sys.executable, "-m", "pipelines.storage.cat", uri]
+    return f"pipe:{shlex.join(command)}"
 
 
 def _check_samples(source: Store, name: str) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from leaderboard import rules
-from leaderboard.benchmark import StageOptions, load_stages
+from leaderboard.benchmark import StageOptions, desk, load_stages
 from leaderboard.rounds.options import (
     CORES,
     RUNS,
@@ -148,7 +148,7 @@ def run_command(
         values = {"metric": headline, "value": score.aggregates[headline].value}
         known = start.model_dump(exclude={"at", "benchmark", "scale", "state", "metric", "value"})
         book.write("scored", **(known | values))
-    _show_board(Path(workspace) / "submissions", json=json, only=[e.record.id for e in entries])
+    _show_board(desk(workspace) / "submissions", json=json, only=[e.record.id for e in entries])
 
 
 def pool_command(

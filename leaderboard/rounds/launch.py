@@ -23,6 +23,7 @@ from functools import partial
 from typing import Literal
 
 from leaderboard.benchmark import RecipeLike, Stages
+from leaderboard.rounds.mirror import working_folder
 from leaderboard.rounds.training import TrainTask
 from pipelines.errors import FailedError, PlanError
 from pipelines.execution.executors import MapTasks, Needs, Placed
@@ -205,7 +206,7 @@ def train(launch: Launch, task: TrainTask, *, run: Train) -> str:
             num_processes=launch.num_processes,
             use_gpu=launch.on_gpus,
             num_cpus=task.num_threads,
-            folder=task.out,
+            folder=working_folder(task.out),
         )
         return task.out
     if launch.how == "slurm":

@@ -23,7 +23,8 @@ from evals.remote import remote_model
 from evals.run import run as run_suite
 from evals.suite import load_suite
 from leaderboard import rules
-from leaderboard.benchmark import StageOptions, load_stages
+from leaderboard.benchmark import StageOptions, desk, load_stages
+from leaderboard.rounds.mirror import local_model
 from leaderboard.rounds.training import Trained
 from leaderboard.rounds.workspace import Curated, Round, is_done
 from leaderboard.submissions.submission import Entry
@@ -107,7 +108,7 @@ def curate_pool(
     max_failed_shards: int,
 ) -> Result:
     """Run a pipeline over a pool that belongs to no scale; returns the finished run."""
-    folders = (*(Path(folder) for folder in assets), Path(workspace) / "assets")
+    folders = (*(Path(folder) for folder in assets), desk(workspace) / "assets")
     result = run(
         load_pipeline(benchmark, name, Assets(folders=folders)),
         load_stages(benchmark).open_tables(pool),
@@ -206,7 +207,7 @@ def evaluate_one(
     if remote and map_tasks is not None:
         model = remote_model(load_model, (task.benchmark, task.model), map_tasks=map_tasks)
     else:
-        model = stages.load(task.model)
+        model = stages.load(local_model(task.model))
     with step("evaluate", unit="") as bar:
         record = run_suite(
             model, suite=task.suite, data=task.data, out=task.out, map_tasks=map_tasks
@@ -220,7 +221,7 @@ def evaluate_one(
 
 def load_model(benchmark: str, model: str) -> Any:
     """A model in a worker: on the GPU that is the worker's own, where it has one."""
-    return load_stages(benchmark).load(model)
+    return load_stages(benchmark).load(local_model(model))
 
 
 def is_folder(model: str) -> bool:
@@ -294,7 +295,7 @@ def submit(
         track=track,
         method=method or curated.method,
         scores=[one.scores(current) for one in trained],
-        out=Path(current.workspace) / folder,
+        out=desk(current.workspace) / folder,
         team=team,
         tries=tries,
     )

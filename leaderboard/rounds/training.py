@@ -14,6 +14,7 @@ from pydantic import Field
 
 from leaderboard import rules
 from leaderboard.benchmark import Progress, RecipeLike, load_stages
+from leaderboard.rounds.mirror import mirrored, working_folder
 from leaderboard.rounds.workspace import Curated, Round, is_done
 from pipelines.errors import RuleError
 from pipelines.execution.progress import Step as ProgressStep
@@ -53,16 +54,18 @@ class Trained(Frozen):
 def run_training(task: TrainTask, *, progress: Progress | None = None) -> str:
     """Train one model, or this process's part of it; returns its folder."""
     stages = load_stages(task.benchmark)
-    stages.train(
-        task.packed,
-        stages.recipe(task.recipe),
-        seed=task.seed,
-        out=task.out,
-        num_threads=task.num_threads,
-        progress=progress,
-        options=stages.train_options.model_validate(task.options),
-    )
-    write_chain(open_store(task.out), read_chain(open_store(task.packed)))
+    with mirrored(task.out, rank=process_rank()) as folder:
+        stages.train(
+            task.packed,
+            stages.recipe(task.recipe),
+            seed=task.seed,
+            out=folder,
+            num_threads=task.num_threads,
+            progress=progress,
+            options=stages.train_options.model_validate(task.options),
+        )
+        if process_rank() == 0:
+            write_chain(open_store(folder), read_chain(open_store(task.packed)))
     return task.out
 
 
@@ -147,7 +150,7 @@ def _training_bar(title: str, tasks: Sequence[TrainTask]) -> Iterator[None]:
     unit = rules.load_benchmark(tasks[0].benchmark).budget_unit
     recipe = stages.recipe(tasks[0].recipe)
     total = stages.num_steps(recipe) * len(tasks)
-    folders = [Path(task.out) for task in tasks]
+    folders = [Path(working_folder(task.out)) for task in tasks]
     stop = threading.Event()
     with step(title, total=total, unit="steps") as bar:
         watcher = threading.Thread(target=_watch, args=(bar, folders, unit, stop), daemon=True)

@@ -179,3 +179,28 @@ def test_one_command_trains_in_two_processes_as_in_one(capsys, words, tmp_path: 
         assert text.startswith("model ")
         losses.append([row.loss for row in read_metrics(tmp_path / name / "metrics.jsonl")])
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
+
+
+@pytest.mark.s3
+@pytest.mark.slow
+def test_a_model_is_trained_from_and_into_a_bucket(capsys, words, tmp_path, bucket, monkeypatch):
+    from leaderboard.rounds.mirror import local_model
+    from pipelines.storage.open import open_store
+
+    folder, recipe = words
+    monkeypatch.setenv("CURATION_SCRATCH", str(tmp_path / "scratch"))
+    named = ("--scale", "tiny", "--recipe", folder / "recipe.yaml")
+    data, model = f"{bucket}/packed", f"{bucket}/model"
+    for command in (
+        ("pack", *named, "--dataset", folder / "dataset", "--out", data),
+        ("train", *named, "--packed", data, "--out", model),
+    ):
+        code, _, error = call(capsys, *command)
+        assert code == 0, error
+    names = {entry.name for entry in open_store(model).list()}
+    assert {"record.json", "chain.json", "checkpoint.safetensors", "metrics.jsonl"} <= names
+    assert not {name for name in names if name.startswith(("partial", "snapshot"))}
+    copy = Path(local_model(model))
+    assert (copy / "checkpoint.safetensors").stat().st_size > 4 * recipe.model.num_params
+    code, _, error = call(capsys, "train", *named, "--packed", data, "--out", model)
+    assert code == 0, error  # it was trained before

@@ -18,9 +18,9 @@ from safetensors.numpy import load_file
 
 from datacomp.recipe import Recipe
 from datacomp.training.open_clip_loop import _is_trainable, check_skipped, skipped
-from datacomp.training.train import METRICS, WEIGHTS, _check_samples, read_metrics, train
+from datacomp.training.train import METRICS, WEIGHTS, _check_samples, _shards, read_metrics, train
 from pipelines.errors import BatchError, TrainingError
-from pipelines.records import ModelRecord, RecordError, parse_record
+from pipelines.records import ModelRecord, PackedRecord, RecordError, parse_record
 from pipelines.storage.local import LocalStore
 from pipelines.storage.open import open_store
 from tests.datacomp.image_pool import add_member, draw
@@ -288,3 +288,23 @@ def test_samples_without_a_caption_or_image_are_counted(caplog) -> None:
         "Handling webdataset error (UnusableSample('b: no png, jpg, jpeg or webp')). Ignoring.",
         "Handling webdataset error (UnusableSample('c: no txt')). Ignoring.",
     ]
+
+
+@pytest.mark.s3
+def test_shards_of_a_bucket_are_read_by_the_project_s_own_client(
+    packed_pictures: Path, bucket: str
+) -> None:
+    store = open_store(f"{bucket}/packed")
+    for path in sorted((packed_pictures / "packed").rglob("*")):
+        if path.is_file():
+            with store.create(str(path.relative_to(packed_pictures / "packed"))) as writer:
+                writer.write(path.read_bytes())
+    record = parse_record(store.read_bytes("record.json"), source="record.json")
+    assert isinstance(record, PackedRecord)
+    addresses = _shards(store, record)
+    names = [file.name for file in record.outputs if file.name.endswith(".tar")]
+    assert len(addresses) == len(names)
+    kind, _, command = addresses[0].partition(":")
+    read = subprocess.run(command, shell=True, cwd=ROOT, stdout=subprocess.PIPE, check=True)
+    assert kind == "pipe"
+    assert read.stdout == (packed_pictures / "packed" / names[0]).read_bytes()
