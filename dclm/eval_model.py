@@ -322,15 +322,56 @@ def load_openlm(
     )
 
 
+OPENLM_NAMES = {  # of open_lm's model files and arguments, to ours
+    "hidden_dim": "dim",
+    "n_layers": "num_layers",
+    "n_heads": "num_heads",
+    "model_norm": "norm",
+    "ffn_type": "ffn",
+    "positional_embedding_type": "rotary",
+    "apply_qk_norm": "qk_norm",
+}
+OPENLM_SAME = (
+    *("seq_len", "vocab_size", "post_embed_norm", "weight_tying", "norm", "norm_eps", "qk_norm"),
+)
+SOFTMAX = ("auto", "xformers_attn", "torch_attn")  # the same attention by other kernels
+OPENLM_FFNS = {"swiglu_torch": "swiglu"}  # the same map, stored alike
+
+
 def reference_config(values: dict[str, Any], *, qk_norm: bool = True) -> ModelConfig:
-    """A ModelConfig from the fields of an open_lm model file (hidden_dim, n_layers, ...)."""
-    names = {"hidden_dim": "dim", "n_layers": "num_layers", "n_heads": "num_heads"}
-    kept = ("seq_len", "vocab_size", "post_embed_norm", "weight_tying")
-    fields = {new: values[old] for old, new in names.items()}
-    fields |= {name: values[name] for name in kept if name in values}
-    ffn = str(values.get("ffn_type", "swiglu")).replace("swiglu_torch", "swiglu")
-    norm = values.get("norm", "gain_only_lp_layer_norm")
-    return ModelConfig.model_validate(fields | {"ffn": ffn, "norm": norm, "qk_norm": qk_norm})
+    """A ModelConfig from the fields of an open_lm model file (hidden_dim, n_layers, ...).
+
+    `qk_norm` where the file does not say. EvalError names an option that is not supported.
+    """
+    fields: dict[str, Any] = {"qk_norm": qk_norm}
+    for name, value in values.items():
+        if name in OPENLM_NAMES:
+            fields[OPENLM_NAMES[name]] = value
+        elif name in OPENLM_SAME:
+            fields[name] = value
+        elif not _changes_nothing(name, value):
+            raise EvalError(
+                f"the model's option {name}: {value!r} is not supported; supported are "
+                f"{', '.join(sorted((*OPENLM_NAMES, *OPENLM_SAME)))}, and softmax attention"
+            )
+    fields["ffn"] = OPENLM_FFNS.get(fields.get("ffn", "swiglu"), fields.get("ffn", "swiglu"))
+    try:
+        return ModelConfig.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "model"
+        raise EvalError(f"the model's option {where}: {first['msg']}") from None
+
+
+def _changes_nothing(name: str, value: Any) -> bool:
+    """Whether an option has the value at which the model is the one that is built here."""
+    if name == "attn_name":
+        return value in SOFTMAX
+    if name in ("attn_activation", "attn_seq_scalar", "attn_seq_scalar_alpha"):
+        return value in (None, "softmax", "none")  # read by `custom_attn` alone
+    if name.startswith("moe_"):
+        return not value or name != "moe_freq"
+    return value is None or name in ("params", "name", "model", "tokens")
 
 
 def _scorer(config: ModelConfig, weights: Path, tokenizer: Path, **named: Any) -> OpenLMScorer:
@@ -342,7 +383,7 @@ def _scorer(config: ModelConfig, weights: Path, tokenizer: Path, **named: Any) -
     model = model.to_empty(device="cpu")
     state = {name: tensor.float() for name, tensor in load_file(weights).items()}
     load_state_dict(model, state)
-    if config.rotary == "llama_rotary":  # its table is not in the state dict
+    if config.rotary in ("llama_rotary", "none"):  # its table is not in the state dict
         for layer in model.layers:
             layer.attention.pos_embed.inv_freq = layer.attention.pos_embed.frequencies()
     return OpenLMScorer(model, Tokenizer.from_file(str(tokenizer)), **named)

@@ -28,6 +28,17 @@ RESHARD_PARAMS = 2_000_000_000
 Positive = Annotated[int, Field(gt=0)]
 
 
+Norm = Literal[
+    "gain_only_lp_layer_norm",
+    "gain_only_layer_norm",
+    "default_layer_norm",
+    "lp_layer_norm",
+    "no_wb_layer_norm",
+    "rms_norm",
+]
+NORM_TENSORS = {"default_layer_norm": 2, "lp_layer_norm": 2, "no_wb_layer_norm": 0}  # others: 1
+
+
 class ModelConfig(Frozen):
     """The shape of an OpenLM decoder."""
 
@@ -36,15 +47,16 @@ class ModelConfig(Frozen):
     num_layers: Positive
     num_heads: Positive
     seq_len: Positive = Field(description="longest input the model is trained on, in tokens")
-    norm: Literal["gain_only_lp_layer_norm", "default_layer_norm"] = Field(
-        "gain_only_lp_layer_norm", description="LayerNorm with a gain, or with gain and bias"
+    norm: Norm = Field(
+        "gain_only_lp_layer_norm",
+        description="LayerNorm with gain, with gain and bias, or with neither; or RMSNorm",
     )
     norm_eps: float = Field(1e-5, gt=0)
     qk_norm: bool = Field(True, description="normalise whole q and k vectors before the head split")
     post_embed_norm: bool = Field(False, description="normalise the embedding's output")
     weight_tying: bool = Field(False, description="the head is the embedding table")
     ffn: Literal["swiglu", "gelu", "gemma_geglu"] = "swiglu"
-    rotary: Literal["rotary", "head_rotary", "llama_rotary"] = Field(
+    rotary: Literal["rotary", "head_rotary", "llama_rotary", "none"] = Field(
         "rotary",
         description="half-split over positions; over heads (an old defect); interleaved pairs",
     )
@@ -72,7 +84,7 @@ class ModelConfig(Frozen):
     @property
     def num_params(self) -> int:
         """All trained numbers, norm gains and embeddings included."""
-        norm = self.dim * (1 if self.norm == "gain_only_lp_layer_norm" else 2)
+        norm = self.dim * NORM_TENSORS.get(self.norm, 1)
         attention = 4 * self.dim * self.dim + (2 * norm if self.qk_norm else 0)
         matrices = 2 if self.ffn == "gelu" else 3
         ffn = matrices * self.dim * self.ffn_dim

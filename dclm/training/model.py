@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dclm.recipe import ModelConfig
+from dclm.recipe import NORM_TENSORS, ModelConfig
 from dclm.training.loss import head_loss
 
 
@@ -66,26 +66,49 @@ class KeyValueCache:
 
 
 class LayerNorm(nn.Module):
-    """(x - mean) / std * gain (+ bias), statistics in float32, result in the dtype of the gain."""
+    """(x - mean) / std * gain + bias, statistics in float32, result in the dtype of the gain."""
 
-    def __init__(self, dim: int, *, eps: float, bias: bool) -> None:
+    def __init__(self, dim: int, *, eps: float, bias: bool, gain: bool = True) -> None:
         super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.empty(dim))
+        self.dim, self.eps = dim, eps
+        self.weight = nn.Parameter(torch.empty(dim)) if gain else None
         self.bias = nn.Parameter(torch.empty(dim)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.to(self.weight.dtype)
-        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+        if self.weight is not None:
+            x = x.to(self.weight.dtype)
+        return F.layer_norm(x, (self.dim,), self.weight, self.bias, self.eps)
 
     def init_weights(self) -> None:
-        nn.init.ones_(self.weight)
+        if self.weight is not None:
+            nn.init.ones_(self.weight)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
 
-def _norm(config: ModelConfig) -> LayerNorm:
-    return LayerNorm(config.dim, eps=config.norm_eps, bias=config.norm == "default_layer_norm")
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) * gain, the quotient in float32. (Zhang and Sennrich 2019)"""
+
+    def __init__(self, dim: int, *, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.empty(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        scaled = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return scaled.to(self.weight.dtype) * self.weight
+
+    def init_weights(self) -> None:
+        nn.init.ones_(self.weight)
+
+
+def _norm(config: ModelConfig) -> LayerNorm | RMSNorm:
+    """The norm of a config. `lp` norms differ in open_lm under autocast only, not used here."""
+    if config.norm == "rms_norm":
+        return RMSNorm(config.dim, eps=config.norm_eps)
+    tensors = NORM_TENSORS.get(config.norm, 1)
+    return LayerNorm(config.dim, eps=config.norm_eps, bias=tensors == 2, gain=tensors > 0)
 
 
 class Rotary(nn.Module):
@@ -97,7 +120,7 @@ class Rotary(nn.Module):
         super().__init__()
         self.kind = config.rotary
         self.head_dim = config.head_dim
-        in_state_dict = config.rotary != "llama_rotary"
+        in_state_dict = config.rotary not in ("llama_rotary", "none")
         self.register_buffer("inv_freq", self.frequencies(), persistent=in_state_dict)
 
     def frequencies(self) -> Tensor:
@@ -115,6 +138,8 @@ class Rotary(nn.Module):
 
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Turn x (batch, time, heads, head_dim) by tables that broadcast over its first axes."""
+        if self.kind == "none":
+            return x
         if self.kind == "llama_rotary":
             even, odd = x.float()[..., 0::2], x.float()[..., 1::2]
             turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
@@ -364,7 +389,7 @@ def load_state_dict(model: OpenLM, state: Mapping[str, Tensor]) -> None:
     if missing or unknown:
         raise ValueError(
             f"these weights are not of this model: missing {missing[:3]} ({len(missing)} in all), "
-            f"unknown {unknown[:3]} ({len(unknown)} in all); check the model's configuration"
+            f"unknown {unknown[:3]} ({len(unknown)} in all); {_advice(missing, unknown)}"
         )
     for name, tensor in clean.items():
         if tensor.shape != expected[name].shape:
@@ -376,6 +401,31 @@ def load_state_dict(model: OpenLM, state: Mapping[str, Tensor]) -> None:
     if any(not torch.equal(frequencies[0], other) for other in frequencies[1:]):
         raise ValueError("the layers have different rotary frequencies; such a model is not OpenLM")
     model.load_state_dict(clean)
+
+
+SIGNS = (  # part of a tensor's name, what it means when it is unknown, and when it is missing
+    ("_norm.bias", "norm: lp_layer_norm or default_layer_norm", "norm without bias, or rms_norm"),
+    ("q_norm", "qk_norm: true", "qk_norm: false"),
+    ("k_norm", "qk_norm: true", "qk_norm: false"),
+    ("post_embed_norm", "post_embed_norm: true", "post_embed_norm: false"),
+    ("inv_freq", "rotary: rotary or head_rotary", "rotary: llama_rotary or none"),
+    ("experts", "ffn_type moe, a mixture of experts, which is not supported", ""),
+    ("router", "ffn_type moe, a mixture of experts, which is not supported", ""),
+    ("feed_forward.w12", "ffn: swiglu", "ffn: gelu or gemma_geglu"),
+    ("feed_forward.gate_proj", "ffn: gemma_geglu", "ffn: swiglu or gelu"),
+    ("feed_forward.0", "ffn: gelu", "ffn: swiglu or gemma_geglu"),
+    ("attention_norm.weight", "a norm with a gain", "norm: no_wb_layer_norm"),
+)
+
+
+def _advice(missing: list[str], unknown: list[str]) -> str:
+    """Which options of the configuration these names speak for."""
+    options = [has for sign, has, _ in SIGNS if any(sign in name for name in unknown)]
+    options += [lacks for sign, _, lacks in SIGNS if any(sign in name for name in missing)]
+    options = [option for option in dict.fromkeys(options) if option]
+    if not options:
+        return "check the model's configuration"
+    return f"the weights look like {'; '.join(options)}"
 
 
 def _plain_name(name: str) -> str:

@@ -14,7 +14,7 @@ from dclm.eval_model import OpenLMScorer, load, load_openlm, reference_config
 from dclm.recipe import ModelConfig
 from dclm.training.model import OpenLM
 from evals.models import ModelError, Query
-from evals.tasks import kind_of, load_task, read_data
+from evals.tasks import EvalError, kind_of, load_task, read_data
 from evals.text.language import requests
 from pipelines.records import ModelRecord, ModelWork, made_by, now
 from tests.evals.helpers import over_recorded
@@ -209,3 +209,74 @@ def test_the_whole_distribution_has_the_losses_that_are_scored(precision):
         assert scores.losses[0] == pytest.approx(
             losses[42], abs=1e-2 if precision == "bf16" else 1e-5
         )
+
+
+SHAPE = {"hidden_dim": 16, "n_layers": 1, "n_heads": 2, "seq_len": 8, "vocab_size": 32}
+
+
+@pytest.mark.parametrize(
+    ("norm", "expected"),
+    [
+        # of (3, 4): mean 3.5, deviation 0.5; root of the mean square sqrt(12.5); gain (2, 1)
+        ("rms_norm", [2 * 3 / 12.5**0.5, 4 / 12.5**0.5]),
+        ("no_wb_layer_norm", [-1.0, 1.0]),
+        ("gain_only_layer_norm", [-2.0, 1.0]),
+        ("lp_layer_norm", [-1.5, 1.5]),  # with bias (0.5, 0.5)
+    ],
+)
+def test_norms_of_open_lm(norm: str, expected: list[float]) -> None:
+    from dclm.training.model import _norm
+
+    config = ModelConfig.model_construct(dim=2, norm=norm, norm_eps=1e-12)
+    module = _norm(config)
+    module.init_weights()
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            parameter.copy_(torch.tensor([2.0, 1.0] if name == "weight" else [0.5, 0.5]))
+    found = module(torch.tensor([[3.0, 4.0]]))[0].tolist()
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["rms_norm", "no_wb_layer_norm", "lp_layer_norm"])
+@pytest.mark.parametrize("positions", ["rotary", "none"])
+def test_all_options_count_their_parameters_and_load_their_weights(norm, positions) -> None:
+    from dclm.training.model import load_state_dict
+
+    options = {"model_norm": norm, "positional_embedding_type": positions, "qk_norm": True}
+    config = reference_config(SHAPE | options | {"ffn_type": "swiglu_torch", "attn_name": "auto"})
+    model = OpenLM(config)
+    assert sum(p.numel() for p in model.parameters()) == config.num_params
+    other = OpenLM(config)
+    load_state_dict(other, {f"module.{k}": v for k, v in model.state_dict().items()})
+    tokens = torch.arange(8)[None]
+    assert torch.equal(model(tokens), other(tokens))
+
+
+def test_without_positions_the_order_of_what_came_before_is_nothing() -> None:
+    model = OpenLM(reference_config(SHAPE | {"positional_embedding_type": "none"})).eval()
+    one, other = (model(torch.tensor([ids]))[0, -1] for ids in ([1, 2, 3], [2, 1, 3]))
+    assert torch.allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"moe_freq": 2}, "option moe_freq: 2 is not supported"),
+        ({"attn_name": "custom_attn"}, "option attn_name: 'custom_attn' is not supported"),
+        ({"ffn_type": "moe"}, "option ffn: "),
+        ({"model_norm": "batch_norm"}, "option norm: "),
+        ({"sliding_window": 128}, "option sliding_window: 128 is not supported"),
+    ],
+)
+def test_an_unknown_option_is_named(options: dict[str, object], message: str) -> None:
+    with pytest.raises(EvalError, match=message):
+        reference_config(SHAPE | options)
+
+
+def test_weights_of_another_configuration_say_of_which() -> None:
+    from dclm.training.model import load_state_dict
+
+    state = OpenLM(reference_config(SHAPE | {"model_norm": "lp_layer_norm"})).state_dict()
+    model = OpenLM(reference_config(SHAPE | {"qk_norm": False}))
+    with pytest.raises(ValueError, match=r"look like norm: lp_layer_norm .*; qk_norm: true"):
+        load_state_dict(model, state)
