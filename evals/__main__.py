@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import pyarrow.parquet as pq
 import typer
@@ -14,9 +13,10 @@ from evals.catalogue import tasks_markdown
 from evals.decontamination import Overlap, items_table
 from evals.fetch import fetch
 from evals.images.synthetic import write_synthetic_pictures
-from evals.models import ModelLoader
-from evals.nulls import PREFIX, null_model
+from evals.loading import load_in_worker, load_model, spread_over
+from evals.nulls import PREFIX
 from evals.pinning import make_pin, write_pins
+from evals.remote import remote_model
 from evals.reports import Run, compare, describe, open_run, questions, scores_text
 from evals.run import run
 from evals.suite import Suite, load_suite
@@ -24,13 +24,12 @@ from evals.tasks import EvalError, Item, Task, check_data, load_task, read_data,
 from evals.text.convert import convert
 from evals.text.dclm_json import figures, figures_of_version, read_dclm, to_dclm
 from evals.text.synthetic import write_synthetic
-from pipelines import installed
 from pipelines.console import Json, Workers, main, out, show_json, table
 from pipelines.errors import BAD_DATA, DataError
 from pipelines.execution.choose import executor
 from pipelines.execution.progress import say
 from pipelines.formats.readers import read_whole, shards_of
-from pipelines.records import DatasetRecord, ModelRecord, parse_record
+from pipelines.records import DatasetRecord, parse_record
 from pipelines.storage.base import Store
 from pipelines.storage.open import open_store
 
@@ -65,42 +64,37 @@ def run_command(
         bool, typer.Option("--trust-remote-code", help="Run code that a hub model brings along.")
     ] = False,
     workers: Workers = 1,
+    cluster: Annotated[str | None, typer.Option(help="Run on Ray: `local` or an address.")] = None,
+    gpus: Annotated[
+        int | None, typer.Option(min=0, help="GPUs; default: all there are. 0: none.")
+    ] = None,
     format: Annotated[str, typer.Option(help="What to print: text or dclm.")] = "text",
     json: Json = False,
 ) -> None:
-    """Measure a model; run it again to go on where it stopped."""
+    """Measure a model; run it again to continue where it stopped.
+
+    Questions are spread over all GPUs of this machine, or of the cluster; each worker loads the
+    weights once.
+    """
     if precision not in ("fp32", "bf16"):
         raise EvalError(f"unknown precision {precision!r}; choose fp32 or bf16")
     if format not in ("text", "dclm"):
         raise EvalError(f"unknown format {format!r}; choose text or dclm")
     named = {"device": device, "precision": precision, "exact": exact}
-    loaded = load_model(model, trust_remote_code=trust_remote_code, **named)
-    record = run(loaded, suite=suite, data=data, out=out_uri, map_tasks=executor(workers))
+    spread = None if device or model.startswith(PREFIX) else spread_over(cluster, gpus)
+    if spread is None:
+        loaded = load_model(model, trust_remote_code=trust_remote_code, **named)
+        map_tasks = executor(workers, cluster=cluster)
+    else:
+        arguments = (model, trust_remote_code, precision, exact)
+        loaded, map_tasks = remote_model(load_in_worker, arguments, map_tasks=spread), spread
+    record = run(loaded, suite=suite, data=data, out=out_uri, map_tasks=map_tasks)
     if format == "dclm":
         show_json(to_dclm(record, model=model))
     elif json:
         show_json(record)
     else:
         out(scores_text(record))
-
-
-def load_model(model: str, *, trust_remote_code: bool, **named: Any) -> Any:
-    """The model behind its protocol: a null, a benchmark's own, or one from Hugging Face."""
-    if model.startswith(PREFIX):
-        return null_model(model)
-    record_file = Path(model) / "record.json"
-    if not record_file.is_file():
-        from evals.text import huggingface
-
-        return huggingface.load(model, trust_remote_code=trust_remote_code, **named)
-    record = parse_record(record_file.read_bytes(), source=str(record_file))
-    if not isinstance(record, ModelRecord):
-        raise DataError(f"{model} holds a {record.kind} record, not a model")
-    name = record.work.benchmark
-    if name not in installed.packages():
-        raise EvalError(f"{model} is of the benchmark {name!r}, which is not installed here")
-    stages = cast("Callable[[], ModelLoader]", installed.load(name))()
-    return stages.load(model, **named)
 
 
 @app.command("show")

@@ -59,7 +59,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "metrics suite nulls",
         "aggregate pinning",
         "text",
-        "controls",
+        "controls loading",
         "run",
         "reports",
         "images",

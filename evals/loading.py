@@ -1,0 +1,60 @@
+"""Models by the name that a command line gives, here or in a worker, and where the workers are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+from evals.models import ModelLoader
+from evals.nulls import PREFIX, null_model
+from evals.tasks import EvalError
+from pipelines import installed
+from pipelines.errors import DataError, PlanError
+from pipelines.execution.choose import executor
+from pipelines.execution.executors import MapTasks, Needs, Placed
+from pipelines.execution.gpus import GpuMap, gpus_here
+from pipelines.records import ModelRecord, parse_record
+
+
+def load_model(model: str, *, trust_remote_code: bool, **named: Any) -> Any:
+    """The model behind its protocol: a null, a benchmark's own, or one from Hugging Face."""
+    if model.startswith(PREFIX):
+        return null_model(model)
+    record_file = Path(model) / "record.json"
+    if not record_file.is_file():
+        from evals.text import huggingface
+
+        return huggingface.load(model, trust_remote_code=trust_remote_code, **named)
+    record = parse_record(record_file.read_bytes(), source=str(record_file))
+    if not isinstance(record, ModelRecord):
+        raise DataError(f"{model} holds a {record.kind} record, not a model")
+    name = record.work.benchmark
+    if name not in installed.packages():
+        raise EvalError(f"{model} is of the benchmark {name!r}, which is not installed here")
+    stages = cast("Callable[[], ModelLoader]", installed.load(name))()
+    return stages.load(model, **named)
+
+
+def load_in_worker(model: str, trust_remote_code: bool, precision: str, exact: bool) -> Any:
+    """The same in a worker, on the GPU that is its own where it has one."""
+    return load_model(
+        model, trust_remote_code=trust_remote_code, device=None, precision=precision, exact=exact
+    )
+
+
+def spread_over(cluster: str | None, gpus: int | None) -> MapTasks | None:
+    """The executor of a cluster, or of this machine's GPUs; None where neither is asked for.
+
+    `gpus` None: all there are. PlanError when a machine has fewer.
+    """
+    if cluster is not None:
+        workers = executor(cluster=cluster)
+        if gpus == 0 or not isinstance(workers, Placed):
+            return workers
+        return workers.with_needs(Needs(num_gpus=1, optional_gpus=not gpus))
+    there = gpus_here()
+    if gpus is not None and gpus > len(there):
+        raise PlanError(f"--gpus {gpus}, but this machine has {len(there)}; give a smaller number")
+    ids = [gpu.id for gpu in there][:gpus]
+    return GpuMap(ids) if ids else None
