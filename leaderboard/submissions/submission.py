@@ -29,6 +29,7 @@ from leaderboard.submissions.bundle import (
 from leaderboard.submissions.bundle import RECORD as FILE
 from leaderboard.submissions.chain import chain_of, seeds_of
 from leaderboard.submissions.faults import BundleError
+from leaderboard.submissions.sharing import shareable
 from leaderboard.submissions.validate import Checked, check, check_bundle
 from pipelines.errors import RuleError
 from pipelines.records import (
@@ -109,6 +110,7 @@ def submit(
     faults = check(record, benchmark)
     if faults:
         raise BundleError(faults, what=method)
+    record = shareable(record)
     files = {FILE: record.to_json()} | _logs(stores)
     told = None
     if uids is None and benchmark.dataset_format == "uids":

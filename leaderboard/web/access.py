@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -159,8 +160,23 @@ def seen(service: Service, asks: Caller, id: str) -> Held:
     except StoreError as error:
         raise HTTPException(404, str(error)) from None
     if not asks.may_see(held):
+        was = _taken_off(service, held)
+        if was:
+            raise HTTPException(410, was)
         raise HTTPException(404, f"there is no submission {id}")
     return held
+
+
+def _taken_off(service: Service, held: Held) -> str:
+    """What to say of a submission that was on the board once; empty when it never was."""
+    if held.state not in ("refused", "withdrawn"):
+        return ""
+    changes = service.store.history(held.id)
+    if not any(one.after == "accepted" for one in changes):
+        return ""
+    who = "its team" if held.state == "withdrawn" else "a maintainer"
+    day = datetime.fromtimestamp(held.changed, UTC).strftime("%Y-%m-%d")
+    return f"submission {held.id} was on the board and was taken off by {who} on {day}"
 
 
 async def save_upload(request: Request, folder: Path) -> Path:

@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
+from leaderboard.database import people
 from leaderboard.database.auth import (
     SESSION_SECONDS,
     close_session,
@@ -201,14 +202,17 @@ def may_decide(asks: Caller, held: Held) -> dict[str, str]:
 
 def _submit_text(service: Service, asks: Caller, *, message: str = "", faults: Any = ()) -> str:
     mine: list[Held] = []
+    feed = ""
     if asks.token is not None and asks.may("submit"):
         mine = service.store.find(team=asks.token.team)
+        feed = people.feed_key(service.store, asks.token.team)
     return views.form_page(
         "submit.html",
         LINKS,
         asks=asks,
         key=form_key(asks.session) if asks.session else "",
         mine=mine,
+        feed=feed,
         message=message,
         faults=faults,
     )

@@ -61,6 +61,7 @@ HEADINGS = {
     401: "Log in first",
     403: "Not allowed",
     404: "Not found",
+    410: "Taken off",
     413: "Too long",
     422: "This cannot be read",
     429: "Too often",

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from leaderboard.board.boards import View
 from leaderboard.board.plots import STATIC
+from leaderboard.database import people
 from leaderboard.service.comparison import across_scales, compare_tasks
 from leaderboard.service.evidence import page_of
 from leaderboard.web import views
@@ -163,6 +164,21 @@ def static(name: str) -> Response:
         raise HTTPException(404, "there is no such file")
     headers = {"cache-control": "public, max-age=300"}
     return FileResponse(STATIC / name, media_type=ASSETS[name], headers=headers)
+
+
+@pages.get("/feeds/{key}.atom")
+def feed(
+    key: Annotated[str, Field(pattern="^[0-9a-f]{32}$")], request: Request, service: Serves
+) -> Response:
+    """What happened to a team's submissions, for a feed reader; the address is a secret."""
+    team = people.team_of_feed(service.store, key)
+    if team is None:
+        raise HTTPException(404, "there is no such feed")
+    notices = people.notices_of(service.store, team)
+    base = request.app.state.public_url or str(request.base_url).rstrip("/")
+    text = views.feed(team, notices, base, key)
+    headers = {"cache-control": "private, max-age=60"}
+    return Response(text, media_type="application/atom+xml; charset=utf-8", headers=headers)
 
 
 @pages.get("/favicon.ico")

@@ -130,7 +130,7 @@ def asked(query: Mapping[str, object]) -> str:
 def _templates() -> Environment:
     pages = Environment(
         loader=PackageLoader("leaderboard.web"),
-        autoescape=select_autoescape(),
+        autoescape=select_autoescape(("html", "xml")),
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -143,6 +143,7 @@ def _templates() -> Environment:
         "soft": soft,
         "state": shown,
         "when": when,
+        "stamp": stamp,
     }
     return pages
 
@@ -153,6 +154,13 @@ def soft(text: str) -> Markup:
     for joint in ("_", "-", "/"):
         escaped = escaped.replace(joint, f"{joint}<wbr>")
     return Markup(escaped)
+
+
+def stamp(seconds: float) -> str:
+    """A time as feeds want it: 2026-11-23T10:15:00Z."""
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def when(seconds: float) -> str:
@@ -502,6 +510,11 @@ def help_page(topic: str, link: Links) -> str:
         raise KeyError(f"there is no help on {topic!r}")
     chosen = known[topic] if topic else None
     return render("help.html", link, topics=known, topic=chosen, name=topic)
+
+
+def feed(team: str, notices: Sequence[tuple[Change, str]], base: str, key: str) -> str:
+    """A team's notices as an Atom feed."""
+    return render("feed.xml", Links(), team=team, notices=notices, base=base, key=key)
 
 
 def form_page(name: str, link: Links, **values: Any) -> str:

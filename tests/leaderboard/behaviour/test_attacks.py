@@ -13,6 +13,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import orjson
@@ -332,6 +333,29 @@ def test_a_banned_team_and_one_over_its_quota_may_not_send(site: Site, tmp_path:
         site.send(path)
     people.decide(site.store, "a team", quota_bytes=10 * MIB, who="ada")
     assert site.send(path)
+
+
+def test_a_team_s_notices_come_as_a_feed(site: Site, tmp_path: Path) -> None:
+    site.accept(make_zip(tmp_path, method="<b>&"))
+    key = people.feed_key(site.store, "a team")
+    assert people.feed_key(site.store, "a team") == key
+    told = site.client.get(f"/feeds/{key}.atom")
+    assert told.headers["content-type"].startswith("application/atom+xml")
+    feed = ElementTree.fromstring(told.text)
+    atom = "{http://www.w3.org/2005/Atom}"
+    titles = [one.findtext(f"{atom}title") for one in feed.iter(f"{atom}entry")]
+    assert titles == ["<b>&: accepted", "<b>&: needs review", "<b>&: received"]
+    assert site.client.get(f"/feeds/{'0' * 32}.atom").status_code == 404
+
+
+def test_what_was_on_the_board_says_who_took_it_off(site: Site, tmp_path: Path) -> None:
+    id_ = site.accept(make_zip(tmp_path))
+    site.store.move(id_, "withdrawn", who="team (token x)", team="a team")
+    told = site.client.get(f"/submissions/{id_}")
+    assert told.status_code == 410
+    assert "was taken off by its team on 20" in told.text
+    other = site.send(make_zip(tmp_path, method="never accepted", chance=9))
+    assert site.client.get(f"/submissions/{other}").status_code == 404
 
 
 # ---- secrets

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 
 from evals.aggregate import aggregate
 from leaderboard.database.auth import Rate, create_token, open_session
+from leaderboard.database.people import feed_key
 from leaderboard.database.store import Store
 from leaderboard.service.service import Service
 from leaderboard.submissions.bundle import Limits
@@ -331,6 +332,7 @@ MATRIX = {
     ("POST", "/submissions/{id}"): set(),  # a form: a token alone does not do
     ("GET", "/static/{name}"): EVERYBODY,
     ("GET", "/favicon.ico"): EVERYBODY,
+    ("GET", "/feeds/{key}.atom"): EVERYBODY,  # who knows the address
     ("GET", "/login"): EVERYBODY,
     ("POST", "/login"): set(),
     ("POST", "/logout"): set(),
@@ -386,6 +388,7 @@ def test_each_role_may_do_what_the_matrix_says(
         task="heldout_ending",
         topic="scores",
         name="style.css",
+        key=feed_key(local.service.store, "a team"),
     )
     options: dict[str, object] = {"headers": local.headers(role), "follow_redirects": False}
     if path in ("/api/v1/compare", "/compare"):
