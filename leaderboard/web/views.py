@@ -354,7 +354,7 @@ def point_of(row: Row, size: float) -> Point:
 def size_plot(rows: Sequence[Row]) -> str:
     """Score against dataset size, with the Pareto front; empty when no size is known."""
     points = [point_of(row, row.dataset.size) for row in rows[:MAX_PLOTTED] if row.dataset.size]
-    if not points:
+    if len({point.size for point in points}) < 2:
         return ""
     axes = (f"dataset, {rows[0].dataset.unit}", metric_name(rows[0]))
     return scatter(points, axes=axes, higher_is_better=rows[0].headline.higher_is_better)
@@ -363,7 +363,7 @@ def size_plot(rows: Sequence[Row]) -> str:
 def compute_plot(rows: Sequence[Row]) -> str:
     """Score against training FLOPs, with the Pareto front."""
     points = [point_of(row, row.flops) for row in rows[:MAX_PLOTTED] if row.flops]
-    if not points:
+    if len({point.size for point in points}) < 2:  # compute is frozen: one column of points
         return ""
     axes = ("training, FLOPs", metric_name(rows[0]))
     return scatter(points, axes=axes, higher_is_better=rows[0].headline.higher_is_better)
@@ -389,7 +389,7 @@ def plots_page(page: Page, view: View, link: Links) -> str:
             axis=metric_name(rows[0]),
             higher_is_better=rows[0].headline.higher_is_better,
         )
-        if dated
+        if len({row.date for row in dated}) > 1
         else "",
         dated=dated,
     )

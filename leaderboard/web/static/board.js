@@ -10,7 +10,7 @@ const boxes = [...document.querySelectorAll('.board input[type="checkbox"]')];
 for (const box of boxes) {
   box.addEventListener("change", () => {
     const chosen = boxes.filter((one) => one.checked).length;
-    for (const one of boxes) one.disabled = chosen >= 4 && !one.checked;
+    for (const one of boxes) one.disabled = chosen >= 5 && !one.checked;
   });
 }
 
