@@ -106,6 +106,7 @@ class DCLM(Stages["Recipe"]):
             num_threads=num_threads,
             progress=progress,
             wandb=chosen.wandb,
+            stop_at_spike=not chosen.pass_spikes,
         )
 
     def progress(self, recipe: Recipe) -> Progress | None:

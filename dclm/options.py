@@ -22,6 +22,9 @@ class PackOptions(StageOptions):
 
 
 class TrainOptions(StageOptions):
-    """What a training run logs to."""
+    """What a training run logs to, and what does not stop it."""
 
     wandb: str | None = Field(None, description="Project of Weights & Biases.")
+    pass_spikes: bool = Field(
+        False, description="Go on past jumps of the loss; the record counts them."
+    )

@@ -29,7 +29,7 @@ from leaderboard.rounds.options import (
     bind,
 )
 from pipelines.console import AssetFolders, Json, out, show_json, table
-from pipelines.errors import RuleError
+from pipelines.errors import RuleError, TrainingError
 from pipelines.execution.choose import executor
 from pipelines.execution.progress import say
 from pipelines.formats.pool import Pool
@@ -117,6 +117,9 @@ def run_command(
     seeds = list(current.recipe.seeds)[:repeat]
     if len(seeds) < repeat:
         raise RuleError(f"--repeat {repeat}: scale {scale} allows {len(seeds)} seeds")
+    current.benchmark.track(track)  # before hours are spent
+    if method is not None and len(pipeline) > 1:
+        raise RuleError("--method names one pipeline; leave it out with several")
     place = launch.choose(cluster=cluster, gpus=gpus, processes=processes)
     place = launch.prepare(place, current.stages, current.recipe, fixed=gpus is not None)
     run = None if place.side_by_side else launch.trainer(place, training.run_training)
@@ -126,19 +129,27 @@ def run_command(
         arms.append((curated, stages.pack(current, curated)))
     book = Notebook(workspace, benchmark, scale)
     starts = [book.start(arm.method, arm.record, tuple(seeds)) for arm, _ in arms]
+    failures: dict[str, str] = {}
     with noted(book, starts):
         trained = training.train(
-            current, arms, seeds=seeds, recipe=recipe or current.scale.recipe, run=run
+            current,
+            arms,
+            seeds=seeds,
+            recipe=recipe or current.scale.recipe,
+            run=run,
+            failures=failures,
         )
         stages.evaluate(current, trained, spread=place.spread(current.map_tasks))
     if not current.official:
         say("trained under an experimental recipe: evaluated, but not submitted")
         return
-    if method is not None and len(arms) > 1:
-        raise RuleError("--method names one pipeline; leave it out with several")
     entries = []
     headline = load_suite(stages.suite_name(current)).headline
     for (curated, _), start in zip(arms, starts, strict=True):
+        if curated.method in failures:
+            line = start.model_dump(exclude={"at", "benchmark", "scale", "state", "text"})
+            book.write("failed", **line, text=failures[curated.method][:2000])
+            continue
         tries = None if start.baseline else book.tries()
         entry = stages.submit(
             current, curated, seeds=seeds, track=track, method=method, team=team, tries=tries
@@ -148,7 +159,11 @@ def run_command(
         values = {"metric": headline, "value": score.aggregates[headline].value}
         known = start.model_dump(exclude={"at", "benchmark", "scale", "state", "metric", "value"})
         book.write("scored", **(known | values))
-    _show_board(desk(workspace) / "submissions", json=json, only=[e.record.id for e in entries])
+    if entries:
+        _show_board(desk(workspace) / "submissions", json=json, only=[e.record.id for e in entries])
+    if failures:
+        stopped = "; ".join(f"{name}: {text}" for name, text in failures.items())
+        raise TrainingError(f"{len(failures)} of {len(arms)} methods were not trained: {stopped}")
 
 
 def pool_command(

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from leaderboard import rules
 from leaderboard.benchmark import Progress, RecipeLike, load_stages
 from leaderboard.rounds.mirror import mirrored, working_folder
 from leaderboard.rounds.workspace import Curated, Round, is_done
-from pipelines.errors import RuleError
+from pipelines.errors import RuleError, TrainingError
 from pipelines.execution.progress import Step as ProgressStep
 from pipelines.execution.progress import say, short, step
 from pipelines.records import JSON, Frozen
@@ -91,11 +92,13 @@ def train(
     seeds: Sequence[int],
     recipe: str,
     run: Callable[[TrainTask], str] | None = None,
+    failures: dict[str, str] | None = None,
 ) -> list[Trained]:
     """Train every method with every seed. `methods` are (curated, packed folder).
 
     `run` trains one model at a time wherever it likes (`launch.trainer`); without it the models are
-    trained side by side by the round's executor.
+    trained side by side by the round's executor. With `failures` a training that stops at its loss
+    does not stop the others: its message is put there by method, and the method is left out.
     """
     check_seeds(current, seeds)
     tasks, trained = [], []
@@ -119,12 +122,26 @@ def train(
     if tasks:
         names = ", ".join(dict.fromkeys(curated.method for curated, _ in methods))
         with _training_bar(f"train {names}", tasks):
+            attempt = partial(_attempt, run=run or run_training) if failures is not None else None
             if run is None:
-                current.map_tasks(run_training, tasks)
+                errors = list(current.map_tasks(attempt or run_training, tasks))
             else:
-                for task in tasks:
-                    run(task)
+                errors = [(attempt or run)(task) for task in tasks]
+        if failures is None:
+            return trained
+        stopped = {task.out: text for task, text in zip(tasks, errors, strict=True) if text}
+        failures |= {m.method: stopped[o] for m in trained if (o := m.model(current)) in stopped}
+        return [one for one in trained if one.method not in failures]
     return trained
+
+
+def _attempt(task: TrainTask, *, run: Callable[[TrainTask], str]) -> str:
+    """Train; the message of a training that stopped at its loss, else nothing."""
+    try:
+        run(task)
+    except TrainingError as error:
+        return str(error)
+    return ""
 
 
 def check_seeds(current: Round, seeds: Sequence[int]) -> None:

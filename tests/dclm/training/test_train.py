@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from dclm.packing.loader import Sequences
 from dclm.recipe import ModelConfig, Recipe, lr, num_steps
 from dclm.training.model import OpenLM, load_state_dict
-from dclm.training.train import train
+from dclm.training.train import spike_limit, train
 from leaderboard.rounds.train_log import read_metrics
 from pipelines.errors import CheckpointError, Interrupted, TrainingError
 from pipelines.execution.executors import map_here
@@ -530,3 +530,11 @@ def test_a_jump_of_the_loss_stops_the_training(spoiled, tmp_path: Path) -> None:
         run(recipe, packed, tmp_path)
     again = run(recipe, packed, tmp_path, stop_at_spike=False)
     assert again.counts["steps"] == num_steps(recipe)
+    assert again.made_by.figures["passed_spikes"] >= 1
+
+
+def test_the_limit_of_a_jump_grows_with_the_spread_of_the_losses() -> None:
+    calm, noisy = [3.0, 3.02] * 25, [2.5, 3.5] * 25
+    assert spike_limit(calm) == pytest.approx(3.01 + 2.0)
+    assert spike_limit(noisy) == pytest.approx(3.0 + 10 * 1.4826 * 0.5)
+    assert spike_limit([*calm, 90.0]) < 6  # one outlier does not move it

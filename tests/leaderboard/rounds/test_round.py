@@ -18,7 +18,7 @@ from leaderboard.rounds import training
 from leaderboard.rounds.workspace import open_round
 from leaderboard.submissions.submission import Entry, check, read_entries, read_entry
 from leaderboard.web.static_site import export_site
-from pipelines.errors import RuleError, UnknownName
+from pipelines.errors import RuleError, TrainingError, UnknownName
 from pipelines.execution.executors import map_here
 from pipelines.operators import PipelineError
 from pipelines.records import RecordError
@@ -114,6 +114,30 @@ def test_a_seed_that_the_recipe_does_not_allow_is_refused(workspace: Path) -> No
     current = open_round("mini", "mini", workspace=str(workspace), map_tasks=map_here)
     with pytest.raises(RuleError, match="seed 7 is not allowed at scale mini; allowed: 124"):
         training.check_seeds(current, [7])
+
+
+def test_a_training_that_stops_at_its_loss_leaves_the_other_methods(workspace: Path) -> None:
+    current = open_round("mini", "mini", workspace=str(workspace), map_tasks=map_here)
+    arms = []
+    for name in ("one", "two"):
+        file = workspace / f"{name}.yaml"
+        step = {"url_words": {"words": [name]}}
+        file.write_text(yaml.safe_dump({"name": name, "steps": [step]}))
+        curated = stages.curate(current, stages.find_pipeline(current, str(file)))
+        arms.append((curated, stages.pack(current, curated)))
+
+    def train_or_stop(task: training.TrainTask) -> str:
+        if task.packed == arms[0][1]:
+            raise TrainingError("the loss of step 80 jumped")
+        return training.run_training(task)
+
+    failures: dict[str, str] = {}
+    given: dict[str, Any] = {"seeds": SEEDS[:1], "recipe": "mini", "run": train_or_stop}
+    trained = training.train(current, arms, failures=failures, **given)
+    assert failures == {"one": "the loss of step 80 jumped"}
+    assert [model.method for model in trained] == ["two"]
+    with pytest.raises(TrainingError, match="step 80"):
+        training.train(current, arms, **given)
 
 
 def test_unknown_scales_and_tracks_are_named(workspace: Path, entries: list[Entry]) -> None:
