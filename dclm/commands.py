@@ -6,6 +6,7 @@ Under torchrun every process runs `dclm train`; only the first one prints.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -21,6 +22,7 @@ from pipelines.console import (
     show_json,
     table,
 )
+from pipelines.errors import UsageError
 from pipelines.execution.choose import executor
 from pipelines.execution.progress import say
 from pipelines.operators import PipelineError
@@ -187,9 +189,9 @@ def extract(
         typer.Option(help="Main content, all visible text, or trafilatura (a package of its own)."),
     ] = "resiliparse_main",
     encoding: Annotated[
-        Literal["detect", "utf8_only"],
-        typer.Option(help="Find out each page's encoding, or reject all that is not UTF-8."),
-    ] = "detect",
+        Literal["replace", "detect", "utf8_only"],
+        typer.Option(help="Each page's encoding, broken bytes replaced; or reject all but UTF-8."),
+    ] = "replace",
     all_statuses: Annotated[
         bool, typer.Option("--all-statuses", help="Keep pages of every HTTP status, not only 200.")
     ] = False,
@@ -243,6 +245,15 @@ def extract(
         }
     )
     names = None if files is None else extracting.read_list(files)
+    if names is not None and (not names or len(set(names)) < len(names)):
+        what = "holds no name" if not names else "holds a name twice"
+        raise UsageError(f"--files {files} {what}; give each file once")
+    if exclude is not None and take is None and tokens is None:
+        raise UsageError("--exclude leaves files out of a sample: give --take or --tokens too")
+    try:
+        re.compile(exclude or "")
+    except re.error as error:
+        raise UsageError(f"--exclude {exclude!r} is no regular expression: {error}") from None
     parameters: dict[str, object] = {}
     if tokens is not None:
         take = extracting.warcs_for(tokens)

@@ -226,7 +226,7 @@ def select_warcs(
 
 def warcs_for(tokens: float, *, tokens_per_warc: float = TOKENS_PER_WARC) -> int:
     """How many WARC files hold about so many tokens of extracted text."""
-    return int(tokens / tokens_per_warc)
+    return max(1, int(tokens / tokens_per_warc))
 
 
 def read_list(uri: str) -> list[str]:

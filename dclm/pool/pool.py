@@ -83,13 +83,14 @@ def build_tiny(place: Path, *, map_tasks: MapTasks) -> PoolRecord:
     started = now()
     sources = place / "sources"
     built = _build_sources(sources)
-    options = ExtractOptions()
+    options = ExtractOptions(encoding="detect")  # as its documents are pinned
     tasks = [
         ExtractTask(
             source=str(sources),
             name=warc.name,
             out=str(place),
             shard=shard,
+            options=options,
             key=f"x-{shard:05d}-{digest([warc.sha256, options.model_dump()])[:16]}",
         )
         for shard, warc in enumerate(built.warcs)

@@ -38,7 +38,7 @@ class Page(NamedTuple):
 
     def text(self) -> str:
         """The page's main text, as the pool's reader will see it; "" where it will see none."""
-        options = ExtractOptions()
+        options = ExtractOptions(encoding="detect")
         try:
             return html_to_text(page(self.block(), options=options), options=options)
         except RejectedError:

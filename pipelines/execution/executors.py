@@ -10,11 +10,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import connection
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from pipelines.errors import FailedError
@@ -214,7 +216,16 @@ def _call(packed: bytes) -> Any:
     return function(item)
 
 
+def _end_with_parent() -> None:
+    """Wait for the driver's end, by whatever signal, and end: nobody else ends a worker then."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+
 def one_thread() -> None:
-    """Workers share the machine: libraries in them use one thread each."""
+    """Libraries in a worker use one thread: workers share the machine, and end with the driver."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")

@@ -18,7 +18,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from resiliparse.extract.html2text import extract_plain_text
 
 from pipelines.formats.inflate import Stream
-from pipelines.formats.warc_page_bytes import BodyError, BodyTooLarge, decoded_body, decoded_text
+from pipelines.formats.warc_page_bytes import (
+    BodyError,
+    BodyTooLarge,
+    decoded_body,
+    decoded_text,
+    fallen_through,
+)
 from pipelines.formats.warc_records import Fault, Record, WarcBytes, records
 
 MAX_INFO_BYTES = 1 << 20  # a warcinfo record is kept up to here, however small the pages may be
@@ -32,7 +38,7 @@ REASONS = (
     "not_html",  # a content type outside content_types
     "bad_content_encoding",  # compression or chunks that cannot be undone
     "not_utf8",  # encoding="utf8_only" and the bytes are something else
-    "undecodable",  # encoding="detect" and no encoding fits
+    "undecodable",  # no encoding fits
     "not_parsable",  # the HTML parser gives up
     "empty",  # nothing but white space is left
 )
@@ -47,9 +53,10 @@ class ExtractOptions(BaseModel):
         default="resiliparse_main",
         description="main content only, all visible text, or trafilatura (an optional package)",
     )
-    encoding: Literal["detect", "utf8_only"] = Field(
-        default="detect",
-        description="find out each page's encoding, or reject all that is not UTF-8",
+    encoding: Literal["replace", "detect", "utf8_only"] = Field(
+        default="replace",
+        description="each page's encoding with its broken bytes replaced; the same, but cp1252 for "
+        "a page with a broken byte (the tiny pool is pinned to it); or UTF-8 and nothing else",
     )
     keep_statuses: tuple[int, ...] | None = Field(
         default=(200,), description="HTTP statuses to keep; null keeps every status"
@@ -249,6 +256,8 @@ def _decode(body: bytes, *, charset: str | None, options: ExtractOptions) -> str
         except UnicodeDecodeError as error:
             raise RejectedError("not_utf8", f"byte {error.start}") from error
     try:
+        if options.encoding == "detect":
+            return fallen_through(body, charset=charset)
         return decoded_text(body, charset=charset)
     except (LookupError, UnicodeError) as error:
         raise RejectedError("undecodable", str(error)) from error

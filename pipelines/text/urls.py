@@ -49,7 +49,7 @@ class Domains(Filter, name="domains"):
         return (URL,)
 
     def reject(self, batch: Batch) -> pa.Array:
-        blocked = {host.lower().removeprefix("www.") for host in self.hosts}
+        blocked = {_host(host).removeprefix("www.") for host in self.hosts}
         gone = [
             any(part in blocked for part in _hosts_above(url or ""))
             for url in batch.column(URL).to_pylist()
@@ -60,11 +60,37 @@ class Domains(Filter, name="domains"):
         return batch.column(URL)[0].as_py()  # type: ignore[no-any-return]
 
 
+def _netloc(url: str) -> str:
+    """The whole host of an address, as the reference takes it; "" for a malformed one."""
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return ""
+
+
+def _host(url: str) -> str:
+    """The host of an address as it is looked up: lower case, IDN as `xn--`, "" for none.
+
+    Addresses come without a scheme (`bad.org/path`) and in brackets (`<http://bad.org/>`, of wget);
+    entries of lists as `.bad.org` and `*.bad.org`.
+    """
+    url = url.strip().removeprefix("<").removesuffix(">").removeprefix("*").removeprefix(".")
+    url = url.replace("\\", "/")  # as browsers read it
+    has_host = "://" in url or url.startswith("//")
+    try:
+        host = (urlsplit(url if has_host else f"//{url}").hostname or "").rstrip(".")
+    except ValueError:  # a malformed address has no host to block
+        return ""
+    try:
+        return host if host.isascii() else host.encode("idna").decode("ascii")
+    except UnicodeError:
+        return host
+
+
 def _hosts_above(url: str) -> list[str]:
     """a.b.org, b.org and org for https://a.b.org/path; nothing for what is no URL."""
-    try:
-        host = (urlsplit(url).hostname or "").rstrip(".")
-    except ValueError:  # a malformed address has no host to block
+    host = _host(url)
+    if not host:
         return []
     parts = host.split(".")
     return [".".join(parts[start:]) for start in range(len(parts))]
@@ -108,7 +134,7 @@ class UrlSubstrings(PhraseList, Filter, name="url_substrings"):
             for removed in self.remove:
                 url = url.replace(removed, "")
             if self.hosts:
-                gone[position] = urlsplit(url).netloc in self._made
+                gone[position] = _netloc(url) in self._made
             else:
                 gone[position] = len(set(self._made.all(url))) >= self.min_phrases
         return because(gone, "blocked_domain" if self.hosts else "words_in_url")

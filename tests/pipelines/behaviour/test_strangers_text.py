@@ -6,6 +6,9 @@ import datetime
 import gzip
 import logging
 import os
+import subprocess
+import sys
+import time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -463,3 +466,57 @@ def test_operators_of_a_package_travel_with_all_its_code(
     assert run(changed, pool, out=str(tmp_path / "two")).record.key != first.key
     with pytest.raises(PipelineError, match=r"the code of strangers_package\.f:Short is another"):
         Pipeline.from_steps(steps, modules={module.name: module})
+
+
+# ---- addresses
+
+
+def test_hosts_match_however_an_address_or_an_entry_is_written(tmp_path: Path) -> None:
+    bad = [
+        "bad.org/path",
+        "<http://bad.org/>",
+        "//www.bad.org",
+        "http://BAD.ORG:80/",
+        "http:\\\\bad.org\\x",
+        "http://xn--mnchen-3ya.de",
+        "http://münchen.de",
+    ]
+    good = ["http://notbad.org/", "http://bad.org.evil.com/", "http://[::1", ""]
+    jsonl(tmp_path / "pool/a.jsonl", *({"text": "t", "url": url} for url in bad + good))
+    for number, entry in enumerate(("bad.org", ".bad.org", "*.bad.org", "http://bad.org/")):
+        step = {"domains": {"hosts": [entry, "münchen.de"]}}
+        assert [row["url"] for row in made(tmp_path, step)] == good
+        os.rename(tmp_path / "out", tmp_path / f"was-{number}")
+    listed = {"url_substrings": {"hosts": True, "phrases": ["notbad.org"]}}
+    assert len(made(tmp_path, listed)) == len(bad + good) - 1
+
+
+DRIVER = """
+import os, signal, sys, time
+from pipelines.execution.executors import ProcessMap
+
+def work(path):
+    open(path + str(os.getpid()), "w").close()
+    time.sleep(600)
+
+if __name__ == "__main__":
+    ProcessMap(2)(work, [sys.argv[1]] * 2)
+"""
+
+
+def test_workers_end_with_their_driver(tmp_path: Path) -> None:
+    (tmp_path / "driver.py").write_text(DRIVER)
+    (tmp_path / "pids").mkdir()
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    command = [sys.executable, str(tmp_path / "driver.py"), f"{tmp_path}/pids/"]
+    driver = subprocess.Popen(command, env=environment)
+    deadline = time.monotonic() + 60
+    while len(list((tmp_path / "pids").iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    pids = [int(file.name) for file in (tmp_path / "pids").iterdir()]
+    assert len(pids) == 2
+    driver.kill()
+    driver.wait()
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
