@@ -37,7 +37,6 @@ app = typer.Typer(
     help="Measure models with suites of tasks.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 
 SuiteName = Annotated[str, typer.Option("--suite", help="Suite by name, or a YAML file.")]

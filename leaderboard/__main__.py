@@ -21,7 +21,6 @@ app = typer.Typer(
     help="What counts, who is ahead, and the page that shows it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 tokens = typer.Typer(help="Who may submit, review and administer.", no_args_is_help=True)
 imports = typer.Typer(help="Bring the field's published results.", no_args_is_help=True)

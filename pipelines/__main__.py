@@ -46,7 +46,6 @@ app = typer.Typer(
     help="Filter and deduplicate pools of documents.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 asset_app = typer.Typer(help="Files that operators need.", no_args_is_help=True)
 app.add_typer(asset_app, name="assets")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version as installed_version
 from typing import Annotated, Any, NoReturn
 
 import orjson
@@ -24,11 +25,15 @@ AssetFolders = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
 Workers = Annotated[int, typer.Option(help="Processes on this machine.", min=1)]
 
+DISTRIBUTION = "curation-bench"
+
 
 def main(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command line; a known error becomes one line on standard error and its exit code."""
     if app.registered_callback is None:
-        app.callback(help=app.info.help)(_common)
+        app.callback(help=app.info.help, context_settings={"help_option_names": ["-h", "--help"]})(
+            _common
+        )
     try:
         app(
             args=_endpoint_first(arguments)
@@ -41,11 +46,23 @@ def main(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:
     raise AssertionError("a command line ends by SystemExit")
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"{DISTRIBUTION} {installed_version(DISTRIBUTION)}\n")
+        raise typer.Exit
+
+
 def _common(
     endpoint_url: Annotated[
         str | None,
-        typer.Option(help="Another S3 server for s3:// names; may stand anywhere."),
+        typer.Option(help="Another S3 server for s3:// names; allowed anywhere in a command."),
     ] = None,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=_show_version, is_eager=True
+        ),
+    ] = False,
 ) -> None:
     if endpoint_url is not None:
         os.environ["AWS_ENDPOINT_URL"] = endpoint_url  # workers take it over

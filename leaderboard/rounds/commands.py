@@ -48,7 +48,6 @@ def command_line(name: str) -> typer.Typer:
         help=f"{book.title}: curate, pack, train, evaluate, submit.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
-        add_completion=False,
     )
     stages = load_stages(name)
     options = {"pack": stages.pack_options, "train": stages.train_options}
