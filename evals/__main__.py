@@ -19,7 +19,7 @@ from evals.pinning import make_pin, write_pins
 from evals.remote import remote_model
 from evals.reports import Run, compare, describe, open_run, questions, scores_text
 from evals.run import run
-from evals.suite import Suite, load_suite
+from evals.suite import Suite, load_suite, suite_files
 from evals.tasks import EvalError, Item, Task, check_data, load_task, read_data, task_names
 from evals.text.convert import convert
 from evals.text.dclm_json import figures, figures_of_version, read_dclm, to_dclm
@@ -232,6 +232,19 @@ def pin_command(
         return
     for name, pin in made:
         out(f"{name}: {{identity: {pin.identity}, rows: {pin.rows}, truth: {pin.truth}}}")
+
+
+@app.command("suites")
+def suites(json: Json = False) -> None:
+    """List the suites of all installed benchmarks."""
+    loaded = {name: load_suite(path) for name, path in suite_files().items()}
+    rows = [
+        (name, suite.version, len(suite.tasks), suite.headline) for name, suite in loaded.items()
+    ]
+    if json:
+        show_json({name: suite.model_dump(mode="json") for name, suite in loaded.items()})
+    else:
+        out(table(rows, header=("suite", "version", "tasks", "headline")))
 
 
 @app.command("tasks")

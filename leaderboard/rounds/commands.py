@@ -558,6 +558,39 @@ def ablate_command(
         out(ablation.ablation_text(found))
 
 
+def baselines_command(
+    *,
+    benchmark: str,
+    name: Annotated[
+        str | None, typer.Argument(help="Print this baseline's YAML, to start from.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the reference pipelines, or print one."""
+    from pipelines import installed
+
+    folder = installed.folder(benchmark) / "baselines"
+    files = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    if name is not None:
+        if name not in files:
+            raise PipelineError(f"there is no baseline {name!r}; there are: {', '.join(files)}")
+        out(files[name].read_text(encoding="utf-8").rstrip())
+        return
+    rows = [(stem, _described(path)) for stem, path in files.items()]
+    if json:
+        show_json([{"name": stem, "description": text} for stem, text in rows])
+    else:
+        out(table(rows, header=("baseline", "what it does")))
+
+
+def _described(path: Path) -> str:
+    """The description in a pipeline's file, on one line."""
+    import yaml
+
+    spec = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return " ".join(str(spec.get("description", "")).split())
+
+
 STAGES: dict[str, Callable[..., None]] = {
     "run": run_command,
     "pool": pool_command,
@@ -569,6 +602,7 @@ STAGES: dict[str, Callable[..., None]] = {
     "submit": submit_command,
     "publish": publish_command,
     "ablate": ablate_command,
+    "baselines": baselines_command,
 }
 """Every stage by its command's name; a benchmark's own command of a name takes its place."""
 

@@ -10,10 +10,11 @@ import typer
 from leaderboard import benchmark as module
 from leaderboard import rules
 from leaderboard.benchmark import RecipeLike, StageOptions, Stages, load_stages
-from leaderboard.rounds.commands import STAGES, command_line
+from leaderboard.rounds.commands import STAGES, baselines_command, command_line
 from leaderboard.rounds.options import bind
 from pipelines import installed
 from pipelines.errors import RuleError
+from pipelines.operators import PipelineError
 
 NAMES = sorted(installed.packages())
 
@@ -42,7 +43,9 @@ def test_every_scale_has_a_recipe_with_seeds_steps_and_a_budget(name: str) -> No
         assert recipe.seeds, scale.name
         assert stages.num_steps(recipe) > 0
         assert stages.budget(recipe) > 0
-        assert stages.folder(scale.name, workspace="s3://b/w/").startswith("s3://b/w/pools/")
+        place = stages.folder(scale.name, workspace="s3://b/w/")
+        built = scale.name in stages.built_scales  # from packages, so always on this machine
+        assert place.startswith("runs/" if built else "s3://b/w/pools/")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -84,3 +87,21 @@ def test_a_field_of_the_options_model_is_an_option_with_its_bounds() -> None:
 def test_a_recipe_is_read_by_scale_and_seeds_alone() -> None:
     recipe: RecipeLike = load_stages(NAMES[0]).recipe("tiny")
     assert recipe.scale == "tiny"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_baselines_are_listed_and_printed_as_they_are(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = sorted((load_stages(name).package / "baselines").glob("*.yaml"))
+    baselines_command(benchmark=name)
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert listed == [path.stem for path in files]
+    for path in files:
+        baselines_command(benchmark=name, name=path.stem)
+        assert capsys.readouterr().out.strip() == path.read_text(encoding="utf-8").strip()
+
+
+def test_an_unknown_baseline_is_an_error_that_lists_them() -> None:
+    with pytest.raises(PipelineError, match=r"no baseline .nope.; there are: .*no_filter"):
+        baselines_command(benchmark="dclm", name="nope")
