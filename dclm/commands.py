@@ -350,7 +350,8 @@ def plan(
 def export(
     model: Annotated[str, typer.Argument(help="A trained model's folder.")],
     to: Annotated[
-        Literal["hf", "open_lm"], typer.Option(help="transformers (with dclm.hf), or open_lm.")
+        Literal["hf", "open_lm"],
+        typer.Option(help="transformers (with dclm.training.hf), or open_lm."),
     ],
     folder: Annotated[str, typer.Option("--out", help="A new folder.")],
     json: Json = False,

@@ -1,7 +1,7 @@
 """A trained model in other formats, and OpenLM checkpoints of others as ours.
 
-    hf        config.json, model.safetensors, tokenizer files: `import dclm.hf`, then transformers'
-              Auto classes load it, without remote code
+    hf        config.json, model.safetensors, tokenizer files: `import dclm.training.hf`, then the
+              Auto classes of transformers load it, without remote code
     open_lm   checkpoint.pt and params.txt as open_lm writes them, and the model's JSON
 
 A `.pt` of somebody else is a pickle. It is read with `weights_only`, which runs no code from it.

@@ -1,6 +1,6 @@
-"""OpenLM for transformers. `import dclm.hf` registers it with the Auto classes:
+"""OpenLM for transformers. `import dclm.training.hf` registers it with the Auto classes:
 
-    import dclm.hf
+    import dclm.training.hf
     model = AutoModelForCausalLM.from_pretrained(folder)      # a folder of `dclm export --to hf`
 
 transformers is optional; nothing else of this project needs it.
@@ -29,7 +29,9 @@ try:
     )
     from transformers.modeling_outputs import CausalLMOutputWithPast
 except ImportError:
-    raise ImportError("dclm.hf needs transformers; run: pip install transformers") from None
+    raise ImportError(
+        "dclm.training.hf needs transformers; run: pip install transformers"
+    ) from None
 
 
 class OpenLMConfig(PretrainedConfig):

@@ -155,7 +155,7 @@ def test_other_mistakes_have_one_line_each(folder: Path) -> None:
     )
     empty = pipelines("run", "mine.yaml", "--input", "nowhere", "--out", "o", cwd=folder)
     assert empty.returncode == 3
-    assert "there are no shards below" in empty.stderr
+    assert "there is no folder" in empty.stderr
     no_run = pipelines("status", "pool", cwd=folder)
     assert (no_run.returncode, "holds no run" in no_run.stderr) == (1, True)
     (folder / "lid.yaml").write_text("steps: [language_id]")

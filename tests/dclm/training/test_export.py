@@ -41,7 +41,7 @@ TOKENS = torch.randint(319, (3, 20), generator=torch.Generator().manual_seed(0))
 
 LOAD = """
 import sys, json, torch
-import dclm.hf
+import dclm.training.hf
 from transformers import AutoModelForCausalLM, AutoTokenizer, AutoConfig
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1]).eval()
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])

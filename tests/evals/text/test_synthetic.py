@@ -47,8 +47,11 @@ def accuracy_by_hand(task, rows):
     by_category = defaultdict(list)
     for row in rows:
         if "gold" in row:
-            options = row.get("choices") or row["context_options"]
-            ids = [FakeModel().tokenise([f" {option}"])[0][0] for option in options]
+            if "choices" in row:  # an answer gets a leading blank, a beginning does not
+                texts = [f" {option}" for option in row["choices"]]
+            else:
+                texts = row["context_options"]
+            ids = [FakeModel().tokenise([text])[0][0] for text in texts]
             first = ids.index(ids[row["gold"]])  # equal ids are one option, the first of them
             right = (first == row["gold"]) / len(set(ids))
         elif "answer" in row:
