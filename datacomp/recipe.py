@@ -6,8 +6,6 @@ what they leave unsaid is open_clip's default and is written down here too.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Literal, Self
@@ -111,19 +109,6 @@ def accumulation(recipe: Recipe, *, num_gpus: int, fitting: int | None = None) -
         if share % parts == 0 and (fitting is None or share // parts <= fitting):
             return parts
     raise BatchError(f"not even one sample fits a GPU: --max-batch {fitting}")
-
-
-def process_of(environment: Mapping[str, str] | None = None) -> tuple[int, int]:
-    """This process's number and how many there are, as torchrun, Ray or srun tells them.
-
-    A Slurm job's own script, and a shell that `salloc` gave, are one process each.
-    """
-    told = os.environ if environment is None else environment
-    if "WORLD_SIZE" in told:
-        return int(told.get("RANK", "0")), int(told["WORLD_SIZE"])
-    if "SLURM_STEP_ID" in told and "SLURM_NTASKS" in told:
-        return int(told.get("SLURM_PROCID", "0")), int(told["SLURM_NTASKS"])
-    return 0, 1
 
 
 def arguments(

@@ -31,11 +31,11 @@ from datacomp.recipe import (
     accumulation,
     arguments,
     num_steps,
-    process_of,
     samples_seen,
 )
 from evals.images.image_tasks import PICTURES
 from pipelines.errors import TrainingError
+from pipelines.execution.process import process_of
 from pipelines.formats.tars import Member, samples, tar_bytes
 from pipelines.images.decode import DECODE_ERRORS, decode_rgb
 from pipelines.records import (

@@ -31,6 +31,7 @@ from leaderboard.rounds.options import (
 from pipelines.console import AssetFolders, Json, out, show_json, table
 from pipelines.errors import RuleError, TrainingError
 from pipelines.execution.choose import executor
+from pipelines.execution.process import process_of
 from pipelines.execution.progress import say
 from pipelines.formats.pool import Pool
 from pipelines.operators import PipelineError
@@ -364,7 +365,7 @@ def train_command(
     )
     place = launch.choose(cluster=cluster, gpus=gpus, processes=processes)
     place = launch.prepare(place, stages, chosen, fixed=gpus is not None)
-    if training.process_rank() > 0:
+    if process_of()[0] > 0:
         training.run_training(task)
         return
     run: Callable[[training.TrainTask], str] = training.run_training

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from leaderboard.benchmark import Progress, RecipeLike, load_stages
 from leaderboard.rounds.mirror import mirrored, working_folder
 from leaderboard.rounds.workspace import Curated, Round, is_done
 from pipelines.errors import RuleError, TrainingError
+from pipelines.execution.process import process_of
 from pipelines.execution.progress import Step as ProgressStep
 from pipelines.execution.progress import say, short, step
 from pipelines.records import JSON, Frozen
@@ -55,7 +55,7 @@ class Trained(Frozen):
 def run_training(task: TrainTask, *, progress: Progress | None = None) -> str:
     """Train one model, or this process's part of it; returns its folder."""
     stages = load_stages(task.benchmark)
-    with mirrored(task.out, rank=process_rank()) as folder:
+    with mirrored(task.out, rank=process_of()[0]) as folder:
         stages.train(
             task.packed,
             stages.recipe(task.recipe),
@@ -65,14 +65,9 @@ def run_training(task: TrainTask, *, progress: Progress | None = None) -> str:
             progress=progress,
             options=stages.train_options.model_validate(task.options),
         )
-        if process_rank() == 0:
+        if process_of()[0] == 0:
             write_chain(open_store(folder), read_chain(open_store(task.packed)))
     return task.out
-
-
-def process_rank() -> int:
-    """The place of this process among those that torchrun or Slurm started; 0 when alone."""
-    return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0)
 
 
 def train_one(task: TrainTask, *, run: Callable[[TrainTask], str] = run_training) -> str:

@@ -181,11 +181,6 @@ def check_columns(store: Store, name: str, wanted: Sequence[str]) -> None:
             )
 
 
-def is_uid(text: str) -> bool:
-    """Whether a text is a uid: 32 lower-case hexadecimal digits."""
-    return len(text) == 32 and not set(text) - set("0123456789abcdef")
-
-
 def rows_with_uid(store: Store, uid: str) -> Iterator[tuple[int, str | None]]:
     """The rows of a pool with this uid, with their URLs. Reads the uids of every table."""
     for number, entry in enumerate(shards_of(store)):

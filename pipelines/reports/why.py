@@ -8,9 +8,10 @@ import orjson
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipelines import kernels
 from pipelines.engine.evidence import Evidence
 from pipelines.engine.run import read_run
-from pipelines.images.pairs import is_uid, rows_with_uid
+from pipelines.images.pairs import rows_with_uid
 from pipelines.records import Frozen, RecordError
 from pipelines.reports.try_document import pool_rows, trace
 from pipelines.schema import PARENT, ROW, URL, number_of, shard_of
@@ -40,7 +41,7 @@ def fates(store: Store, wanted: str) -> list[Fate]:
     made are found by their parent too.
     """
     row = _row_of(wanted)
-    if is_uid(wanted):
+    if kernels.uids.is_uid(wanted):
         return _fates_of_pair(store, wanted)
     found = [*_rejected(store, wanted, row), *_kept(store, wanted, row)]
     found += _set_aside(store, wanted, row)

@@ -12,11 +12,11 @@ from datacomp.recipe import (
     arguments,
     load_recipe,
     num_steps,
-    process_of,
     samples_seen,
     steps_per_piece,
 )
 from pipelines.errors import BatchError
+from pipelines.execution.process import process_of
 
 # Gadre et al. 2023, tables 1 and 8: model, samples seen, batch, learning rate, warmup, beta2.
 PAPER = {
