@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import importlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
@@ -15,6 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+
+from pipelines import installed
 
 RULES = {
     "name": "mini",
@@ -167,16 +170,23 @@ def _varied(seed: int) -> str:
 
 
 @pytest.fixture(scope="session")
-def minibench(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the installed test benchmark."""
-    from pipelines import installed
-
+def written_benchmark(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the test benchmark, not installed."""
     folder = tmp_path_factory.mktemp("minibench")
     write_benchmark(folder)
-    sys.path.insert(0, str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def minibench(written_benchmark: Path) -> Iterator[Path]:
+    """The folder of the test benchmark, installed until the module's tests are done."""
+    sys.path.insert(0, str(written_benchmark))
     importlib.invalidate_caches()
     installed.packages.cache_clear()
-    return folder
+    yield written_benchmark
+    sys.path.remove(str(written_benchmark))
+    importlib.invalidate_caches()
+    installed.packages.cache_clear()
 
 
 @pytest.fixture(autouse=True)

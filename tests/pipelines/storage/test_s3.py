@@ -128,7 +128,7 @@ def test_missing_objects_and_missing_buckets_are_named(bucket: str) -> None:
 SLOW = """
 import sys, time
 from pipelines.operators import Filter, because
-from pipelines import storage_s3
+from pipelines.storage import s3 as storage_s3
 from pipelines.pipeline import Pipeline
 from pipelines.formats.pool import open_pool
 from pipelines.engine.run import RunFailed, run
