@@ -389,8 +389,8 @@ def contamination_row(rows: Rows, texts: Sequence[str], arrays: list[pa.Array]) 
             items[number] = " ".join(found[:40])
     table = pa.table({"task": ["a"] * len(items), "text": pa.array(items, STRING)})
     known = ItemGrams(table)
-    known.found(arrays[0])
-    seconds = min(timed(lambda: [known.found(a) and None for a in arrays]) for _ in range(3))
+    known.occurrences(arrays[0])
+    seconds = min(timed(lambda: [known.occurrences(a) and None for a in arrays]) for _ in range(3))
     rows.add("decontamination, 20,000 items", megabytes(texts) / seconds, UNIT, floor=100)
 
 

@@ -93,12 +93,12 @@ def run_command(
     if same_size_as is not None:
         pipeline = with_size_of(pipeline, same_size_as)
     if dry_run:
-        found = forecast.forecast(pipeline, open_pool(input), fraction=_share(sample))
-        forecast.write_forecast(open_store(out_uri), found)
+        prediction = forecast.forecast(pipeline, open_pool(input), fraction=_share(sample))
+        forecast.write_forecast(open_store(out_uri), prediction)
         if json:
-            show_json(found)
+            show_json(prediction)
         else:
-            out(forecast.forecast_text(found, workers))
+            out(forecast.forecast_text(prediction, workers))
         return
     result = run(
         pipeline,
@@ -173,13 +173,13 @@ def explain(
 ) -> None:
     """Print the passes of a pipeline: what each step reads, writes and is set to."""
     pipeline = Pipeline.load(config, assets=asset_files(assets))
-    found = [] if input is None else filter_size.estimates(pipeline, open_pool(input))
+    estimates = [] if input is None else filter_size.estimates(pipeline, open_pool(input))
     if json:
-        show_json({**funnel.plan_json(pipeline), "bloom_filters": found})
+        show_json({**funnel.plan_json(pipeline), "bloom_filters": estimates})
         return
     out(funnel.plan_text(pipeline))
-    if found:
-        out("\n" + filter_size.estimates_text(found))
+    if estimates:
+        out("\n" + filter_size.estimates_text(estimates))
 
 
 @app.command("import")
@@ -247,7 +247,7 @@ def check(
     if json:
         show_json({"operators": list(classes), "problems": problems})
     elif problems:
-        out(funnel.problems_text([(p.operator, p.promise, p.found) for p in problems]))
+        out(funnel.problems_text([(p.operator, p.promise, p.actual) for p in problems]))
     else:
         out(f"{file}: {', '.join(classes)} keep all promises")
     if problems:
@@ -322,23 +322,23 @@ def why(
     json: Json = False,
 ) -> None:
     """Tell what became of a document: kept, rejected in which step and why, or set aside."""
-    found = fates(open_store(uri), document)
+    document_fates = fates(open_store(uri), document)
     if json:
-        show_json(found)
-    elif not found:
+        show_json(document_fates)
+    elif not document_fates:
         fail(f"no row of {uri} has the URL or id {document!r}", 3)
     else:
         rows = [
             (
-                f"{one.shard}:{one.number}",
-                one.fate,
-                one.step,
-                one.operator,
-                one.reason,
-                "-" if one.evidence is None else one.evidence.told(),
-                one.url,
+                f"{fate.shard}:{fate.number}",
+                fate.fate,
+                fate.step,
+                fate.operator,
+                fate.reason,
+                "-" if fate.evidence is None else fate.evidence.sentence(),
+                fate.url,
             )
-            for one in found
+            for fate in document_fates
         ]
         out(table(rows, header=("row", "fate", "step", "operator", "reason", "measured", "url")))
 
@@ -375,10 +375,10 @@ def _document(text: Path | None, url: str | None, pool_uri: str | None) -> Batch
     if pool_uri is None:
         raise PipelineError("--url needs --input POOL, where it is looked for")
     pool = open_pool(pool_uri)
-    found = row_by_url(open_store(pool.uri), [shard.name for shard in pool.shards], str(url))
-    if found is None:
+    uid_row = row_by_url(open_store(pool.uri), [shard.name for shard in pool.shards], str(url))
+    if uid_row is None:
         raise PipelineError(f"no document of {pool_uri} has the URL {url}")
-    return found
+    return uid_row
 
 
 @app.command()
@@ -400,7 +400,7 @@ def duplicates(
         elif not reports:
             fail(f"{uri} has no report of duplicates: no deduplication, or not finished", 3)
         else:
-            out("\n\n".join(duplicate_groups.report_text(one) for one in reports))
+            out("\n\n".join(duplicate_groups.report_text(report) for report in reports))
         return
     groups = duplicate_groups.groups_of(store, document, most=most)
     if json:
@@ -467,12 +467,12 @@ def assets_verify(
     json: Json = False,
 ) -> None:
     """Check that assets are there and are the files they should be."""
-    found = catalogue.verify(names or list(catalogue.catalogue()), assets=asset_files(assets))
+    states = catalogue.verify(names or list(catalogue.catalogue()), assets=asset_files(assets))
     if json:
-        show_json(found)
+        show_json(states)
     else:
-        out(table(list(found.items()), header=("name", "state")))
-    if any(not state.startswith("ok ") for state in found.values()):
+        out(table(list(states.items()), header=("name", "state")))
+    if any(not state.startswith("ok ") for state in states.values()):
         fail("some assets are missing or wrong", 3)
 
 

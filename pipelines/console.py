@@ -71,11 +71,11 @@ def _common(
 def _endpoint_first(arguments: Sequence[str] | None) -> list[str]:
     """The arguments with `--endpoint-url` before the command, where it is declared."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    for place, argument in enumerate(given):
-        if argument == "--endpoint-url" and place + 1 < len(given):
-            return [*given[place : place + 2], *given[:place], *given[place + 2 :]]
+    for position, argument in enumerate(given):
+        if argument == "--endpoint-url" and position + 1 < len(given):
+            return [*given[position : position + 2], *given[:position], *given[position + 2 :]]
         if argument.startswith("--endpoint-url="):
-            return [argument, *given[:place], *given[place + 1 :]]
+            return [argument, *given[:position], *given[position + 1 :]]
     return given
 
 

@@ -55,7 +55,7 @@ class Problem(Frozen):
 
     operator: str
     promise: str
-    found: str
+    actual: str
 
 
 def sample() -> pa.Table:
@@ -93,17 +93,17 @@ def check(operator: Operator, *, table: pa.Table | None = None) -> list[Problem]
         takes_empty_tables,
         same_when_cut,
     )
-    found = []
+    all_problems = []
     for promise in checks:
         try:
             problems = list(promise(operator, table))
         except Exception as error:
             problems = [f"{type(error).__name__}: {error}"]
-        found += [
-            Problem(operator=operator.name, promise=_title(promise), found=problem)
+        all_problems += [
+            Problem(operator=operator.name, promise=_title(promise), actual=problem)
             for problem in problems
         ]
-    return found
+    return all_problems
 
 
 def _title(promise: Callable[..., object]) -> str:

@@ -461,8 +461,8 @@ def our_steps(steps: Sequence[JSON], *, where: str) -> list[JSON]:
         label = f"{where}: steps[{position}]"
         folded = _fold_lines(steps[position:], label)
         if folded is not None:
-            found, length = folded
-            ours += found
+            folded_steps, length = folded
+            ours += folded_steps
             position += length
             continue
         ours += _our_step(step, label)
@@ -479,12 +479,12 @@ def _our_step(step: JSON, where: str) -> list[JSON]:
     aggregate = given.pop("_aggregate", None) or {}
     name = str(step["func"])
     if name == "exact_dedup":
-        found: list[JSON] = [{"exact_dedup": _exact_dedup(given, unit="document", where=where)}]
+        steps: list[JSON] = [{"exact_dedup": _exact_dedup(given, unit="document", where=where)}]
     elif "." in name:
-        found = [{_participant(name): given}]
+        steps = [{_participant(name): given}]
     else:
-        found = [translated(name, given, where=where)]
-    return found + [_counter(key, how) for key, how in aggregate.items()]
+        steps = [translated(name, given, where=where)]
+    return steps + [_counter(key, how) for key, how in aggregate.items()]
 
 
 def translated(name: str, given: Mapping[str, Any], *, where: str) -> JSON:
@@ -565,7 +565,7 @@ def _fold_lines(steps: Sequence[JSON], where: str) -> tuple[list[JSON], int] | N
     if not isinstance(first, dict) or first.get("func") != "split_lines_modifier":
         return None
     delimiter = first.get("delimiter", "\n")
-    found: list[JSON] = []
+    line_steps: list[JSON] = []
     for number, step in enumerate(steps[1:], start=1):
         if step == "commit":
             continue
@@ -573,12 +573,14 @@ def _fold_lines(steps: Sequence[JSON], where: str) -> tuple[list[JSON], int] | N
             return None
         if step.get("func") == "join_lines_modifier":
             joined = step.get("delimiter", "\n")
-            last = next((s for s in reversed(found) if s["exact_dedup"]["unit"] == "line"), None)  # type: ignore[index, call-overload]
+            last = next(
+                (s for s in reversed(line_steps) if s["exact_dedup"]["unit"] == "line"), None
+            )  # type: ignore[index, call-overload]
             if joined != delimiter:
                 if last is None:
                     return None
                 last["exact_dedup"]["joined_by"] = joined  # type: ignore[index, call-overload]
-            return found, number + 1
+            return line_steps, number + 1
         if step.get("func") != "exact_dedup":
             return None
         given = {k: v for k, v in step.items() if k not in ("func", "_aggregate")}
@@ -586,5 +588,5 @@ def _fold_lines(steps: Sequence[JSON], where: str) -> tuple[list[JSON], int] | N
         parameters = _exact_dedup(given, unit="line" if lines else "document", where=where)
         if lines:
             parameters["delimiter"] = delimiter
-        found.append({"exact_dedup": parameters})
+        line_steps.append({"exact_dedup": parameters})
     return None

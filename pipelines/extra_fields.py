@@ -115,12 +115,12 @@ def without(extra: pa.Array, names: Sequence[str]) -> pa.Array:
         return extra
     values = extra.to_pylist()
     changed = False
-    for place in np.flatnonzero(named).tolist():
-        fields = orjson.loads(values[place])
+    for row in np.flatnonzero(named).tolist():
+        fields = orjson.loads(values[row])
         kept = {name: value for name, value in fields.items() if name not in names}
         if len(kept) < len(fields):
             changed = True
-            values[place] = orjson.dumps(kept).decode() if kept else None
+            values[row] = orjson.dumps(kept).decode() if kept else None
     return pa.array(values, type=STRING) if changed else extra
 
 

@@ -95,7 +95,7 @@ class ShardTask(Frozen):
     name: str
     sha256: str = ""
     key: str
-    held: Held
+    input: Held
     scores: str | None = None
     verdict: Verdict | None = None
     excluded: bool = False  # the shard failed, and the run goes on without it

@@ -111,7 +111,7 @@ class Counted:
 class Case(NamedTuple):
     """One rule of a filter: which rows it drops, the reason, what it measured, the limit."""
 
-    gone: npt.NDArray[np.bool_]
+    rejected: npt.NDArray[np.bool_]
     reason: str
     value: npt.NDArray[Any] | None = None  # per row; where it was not measured, NaN
     limit: float | None = None
@@ -257,8 +257,8 @@ class Dedup(Operator):
 
         Returns `{"reject": reasons}` or `{column: values}`. By default a unit is a document.
         """
-        gone = np.array([len(units) > 0 for units in dropped], dtype=bool)
-        return {"reject": because(gone, self.reasons[0])}
+        rejected = np.array([len(units) > 0 for units in dropped], dtype=bool)
+        return {"reject": because(rejected, self.reasons[0])}
 
 
 class SpanDedup(Dedup):
@@ -334,17 +334,17 @@ class Fold(Operator):
 GLOBAL_KINDS = ("select", "dedup", "fold")
 
 
-def because(gone: npt.NDArray[np.bool_], reason: str) -> pa.Array:
-    """An array with `reason` where `gone` is true and null elsewhere.
+def because(rejected: npt.NDArray[np.bool_], reason: str) -> pa.Array:
+    """An array with `reason` where `rejected` is true and null elsewhere.
 
     TypeError for anything but a mask of booleans: numbers would be taken for the places of rows.
     """
-    return choose([(gone, reason)])
+    return choose([(rejected, reason)])
 
 
-def _mask(gone: Any, reason: str) -> npt.NDArray[np.bool_]:
+def _mask(rejected: Any, reason: str) -> npt.NDArray[np.bool_]:
     """The mask of a reason. An empty one has no type in numpy, so its type is not asked."""
-    mask = np.asarray(gone)
+    mask = np.asarray(rejected)
     if mask.size == 0:
         return np.zeros(0, dtype=bool)
     if mask.dtype != np.bool_ or mask.ndim != 1:

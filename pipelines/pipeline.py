@@ -156,21 +156,21 @@ class Pipeline:
             _step_spec(step, where=f"{where}: steps[{number}]")
             for number, step in enumerate(_in_our_form(value.get("steps") or [], where=where))
         ]
-        found = dict(modules or {})
+        loaded = dict(modules or {})
         for spec in specs:
             file = spec.name.rpartition(":")[0]
-            if file.endswith(".py") and file not in found:
+            if file.endswith(".py") and file not in loaded:
                 beside = folder / file  # DCLM names such files from the working directory
-                found[file] = module_of(beside if beside.exists() else _or_here(beside, file))
+                loaded[file] = module_of(beside if beside.exists() else _or_here(beside, file))
             elif file and not file.endswith(".py") and (package := package_of(file)) is not None:
-                if file in found and found[file].sha256 != package.sha256:
+                if file in loaded and loaded[file].sha256 != package.sha256:
                     raise PipelineError(
                         f"{where}: the code of {spec.name} is another here than where this run "
                         "began; install the same version, or begin another run"
                     )
-                found[file] = package
+                loaded[file] = package
         steps = tuple(
-            Step(number, spec.name, _build(spec, found, where=f"{where}: steps[{number}]"))
+            Step(number, spec.name, _build(spec, loaded, where=f"{where}: steps[{number}]"))
             for number, spec in enumerate(specs)
         )
         name = value.get("name") or Path(where).stem
@@ -179,7 +179,7 @@ class Pipeline:
         return cls(
             name=str(name),
             steps=steps,
-            modules=found,
+            modules=loaded,
             description=str(value.get("description") or ""),
             assets=assets,
         )
@@ -219,7 +219,7 @@ class Pipeline:
     def without(self, number: int) -> Pipeline:
         """The pipeline without step `number`, under a name that says so."""
         left = [step for step in self.steps if step.number != number]
-        steps = tuple(Step(place, step.name, step.operator) for place, step in enumerate(left))
+        steps = tuple(Step(number, step.name, step.operator) for number, step in enumerate(left))
         name = f"{self.name}-without-{number + 1}-{self.steps[number].name}"
         return Pipeline(name, steps, self.modules, self.description, self.assets)
 

@@ -164,18 +164,18 @@ def find_operator(name: str, modules: Mapping[str, Module]) -> type[Operator]:
             module = importlib.import_module(where)
         except ModuleNotFoundError as error:
             raise PipelineError(f"{name!r}: {error}; install it or name a file.py") from None
-    found = getattr(module, class_name, None)
-    if isinstance(found, types.FunctionType):
+    member = getattr(module, class_name, None)
+    if isinstance(member, types.FunctionType):
         from pipelines.text.page_function import operator_of
 
-        return operator_of(found, name)
-    if not (isinstance(found, type) and issubclass(found, Operator)):
+        return operator_of(member, name)
+    if not (isinstance(member, type) and issubclass(member, Operator)):
         there = operators_in(module)
         raise PipelineError(
             f"{name!r}: {where} defines no operator class {class_name!r}"
             f"{did_you_mean(class_name, there)}; it defines {', '.join(there) or 'none'}"
         )
-    return found
+    return member
 
 
 def did_you_mean(name: str, known: Mapping[str, object]) -> str:

@@ -34,7 +34,7 @@ def first_chunks(task: ShardTask) -> Iterator[Chunk]:
     """The rows of an input shard, with what is broken in it."""
     source = open_store(task.plan.input_uri)
     if not task.plan.pairs:
-        yield from read_shard(source, task.held.name, shard=task.shard)
+        yield from read_shard(source, task.input.name, shard=task.shard)
         return
     columns = columns_of(task.plan, task.number)
     for batch in _pairs(source, task, columns):
@@ -62,11 +62,11 @@ def _checked(batch: Batch) -> Chunk:
         return Chunk(batch.table)
     rows = batch.rows
     faults = []
-    for place in np.flatnonzero(bad).tolist():
-        value = column[place].as_py()
+    for row in np.flatnonzero(bad).tolist():
+        value = column[row].as_py()
         faults.append(
             BadRow(
-                int(rows[place]),
+                int(rows[row]),
                 f"the uid is {str(value)[:MAX_BAD_SHOWN]!r}, expected 32 lower-case hexadecimal "
                 "digits",
                 b"" if value is None else value.encode(),
@@ -78,11 +78,11 @@ def _checked(batch: Batch) -> Chunk:
 def task_rows(task: ShardTask, store: Store) -> Iterator[Batch]:
     """The rows of a shard as the pass before this task's left them."""
     columns = columns_of(task.plan, task.number) if task.plan.pairs else None
-    return held_rows(task.held, store, task.plan, task.shard, columns=columns, sha256=task.sha256)
+    return held_rows(task.input, store, task.plan, task.shard, columns=columns, sha256=task.sha256)
 
 
 def held_rows(
-    held: Held,
+    input: Held,
     store: Store,
     plan: Plan,
     shard: int,
@@ -94,15 +94,15 @@ def held_rows(
 
     Of tables of pairs, only `columns`; `sha256` is the input table's, where a column is a score.
     """
-    source = store if held.work else open_store(plan.input_uri)
-    kept = None if held.rows is None else load_array(store, held.rows)
+    source = store if input.work else open_store(plan.input_uri)
+    kept = None if input.rows is None else load_array(store, input.rows)
     batches: Iterator[Batch]
     try:
         if plan.pairs:
             assert columns is not None
-            batches = _held_pairs(held, store, plan, shard, columns, sha256)
+            batches = _held_pairs(input, store, plan, shard, columns, sha256)
         else:
-            chunks = read_shard(source, held.name, shard=shard, keep_rows=held.work)
+            chunks = read_shard(source, input.name, shard=shard, keep_rows=input.work)
             batches = (Batch(chunk.table) for chunk in chunks)
         for batch in batches:
             if kept is not None:
@@ -110,7 +110,7 @@ def held_rows(
             if batch.num_rows:
                 yield batch
     except ShardError:
-        if held.work or not plan.quarantine:
+        if input.work or not plan.quarantine:
             raise  # else the first pass set the rest of the shard aside, at this very place
 
 
@@ -128,18 +128,18 @@ def _among(rows: Ints, kept: Ints) -> npt.NDArray[np.bool_]:
 
 
 def _held_pairs(
-    held: Held, store: Store, plan: Plan, shard: int, columns: Sequence[str], sha256: str
+    input: Held, store: Store, plan: Plan, shard: int, columns: Sequence[str], sha256: str
 ) -> Iterator[Batch]:
     """Columns of an input table, and those that earlier steps wrote, row by row together."""
     written: pa.Table | None = None
-    if held.columns is not None:
-        with store.open(held.columns) as file:
+    if input.columns is not None:
+        with store.open(input.columns) as file:
             written = pq.read_table(file).combine_chunks()
     ours = [] if written is None else [n for n in columns if n in written.column_names]
     scores = score_files(plan.pipeline().assets, columns, sha256) if sha256 else {}
     theirs = [name for name in columns if name not in ours]
     source, first = open_store(plan.input_uri), row_of(shard, 0)
-    for batch in read_table(source, held.name, theirs, scores=scores, first_row=first):
+    for batch in read_table(source, input.name, theirs, scores=scores, first_row=first):
         if written is None or not batch.num_rows:
             yield batch
             continue
@@ -155,9 +155,9 @@ def _held_pairs(
 def empty_pairs(task: ShardTask) -> pa.Table:
     """No rows, with the columns of a pass."""
     columns = columns_of(task.plan, task.number)
-    held = task.held.model_copy(update={"rows": None})
+    input = task.input.model_copy(update={"rows": None})
     store = open_store(task.plan.output_uri)
-    first = next(_held_pairs(held, store, task.plan, task.shard, columns, task.sha256), None)
+    first = next(_held_pairs(input, store, task.plan, task.shard, columns, task.sha256), None)
     assert first is not None, "a table gives at least one batch"
     return first.table.slice(0, 0)
 
@@ -224,16 +224,16 @@ def _verdict_reads(operator: Operator) -> Sequence[str]:
     return operator.reads() if isinstance(operator, Dedup) else ()
 
 
-def held_schema(held: Held, store: Store, plan: Plan) -> pa.Schema:
+def held_schema(input: Held, store: Store, plan: Plan) -> pa.Schema:
     """The columns of the rows of a shard of documents.
 
     Of an input shard that cannot be read, those of the others.
     """
-    if held.work:
-        return schema_of(store, held.name)
+    if input.work:
+        return schema_of(store, input.name)
     source = open_store(plan.input_uri)
     try:
-        return schema_of(source, held.name)
+        return schema_of(source, input.name)
     except ShardError:
         if plan.like is None:
             raise

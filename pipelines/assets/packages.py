@@ -85,15 +85,15 @@ def fetch(
     reason; they are tried again at the next call.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    found: dict[tuple[str, str, str, str], Fetched[P]] = {}
+    fetched: dict[tuple[str, str, str, str], Fetched[P]] = {}
     result = []
     for index, source in enumerate(sources):
         if progress is not None:
             progress(f"fetch {source.name}", index, len(sources))
         key = (source.client, source.package, source.version, source.sha256)
-        if key not in found:
-            found[key] = _fetch_one(source, cache=cache)
-        result.append(found[key].model_copy(update={"source": source}))
+        if key not in fetched:
+            fetched[key] = _fetch_one(source, cache=cache)
+        result.append(fetched[key].model_copy(update={"source": source}))
     if progress is not None:
         progress("fetch", len(sources), len(sources))
     return result
@@ -105,7 +105,7 @@ def members(path: Path, *, source: Package) -> list[tuple[str, bytes]]:
     Raises ValueError when the archive is damaged or of an unknown kind.
     """
 
-    def wanted(name: str) -> str | None:
+    def path_below(name: str) -> str | None:
         if not name.startswith(source.root):
             return None
         below = name[len(source.root) :]
@@ -114,14 +114,14 @@ def members(path: Path, *, source: Package) -> list[tuple[str, bytes]]:
         return None if any(fnmatchcase(below, pattern) for pattern in source.exclude) else below
 
     try:
-        found = [
+        paths = [
             (below, read())
             for name, read in _archive(path)
-            if (below := wanted(name.removeprefix("./"))) is not None
+            if (below := path_below(name.removeprefix("./"))) is not None
         ]
     except (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, EOFError, OSError) as error:
         raise ValueError(f"cannot read {path.name} of source {source.name!r}: {error}") from error
-    return sorted(found)
+    return sorted(paths)
 
 
 def sha256_of(path: Path) -> str:

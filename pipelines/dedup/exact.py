@@ -62,13 +62,13 @@ class ExactDedup(Dedup, name="exact_dedup"):
             positions.append(position)
             units.append(unit)
             digests.append(xxhash.xxh3_128_digest(value))
-        place = np.array(positions, dtype=np.int64)
+        rows = np.array(positions, dtype=np.int64)
         key = np.frombuffer(b"".join(digests), dtype=">u8").astype(np.uint64).reshape(-1, 2)
         return Keys(
-            position=place,
+            position=rows,
             unit=np.array(units, dtype=np.int64),
             key=key,
-            rank=ranks(batch, self.keep_by, self.keep, self.keep_order)[place],
+            rank=ranks(batch, self.keep_by, self.keep, self.keep_order)[rows],
             rank_kind=rank_kind(batch, self.keep_by, self.keep_order),
         )
 
@@ -103,18 +103,18 @@ class ExactDedup(Dedup, name="exact_dedup"):
             return super().apply(batch, dropped)
         between = self.delimiter if self.joined_by is None else self.joined_by
         values: list[str | None] = []
-        gone = np.zeros(batch.num_rows, dtype=bool)
+        is_dropped = np.zeros(batch.num_rows, dtype=bool)
         for position, value in enumerate(batch.column(self.column).to_pylist()):
             if value is not None and (len(dropped[position]) or between != self.delimiter):
                 parts = value.split(self.delimiter)
                 lost = set(dropped[position].tolist())
                 kept = [part for number, part in enumerate(parts) if number not in lost]
-                gone[position] = not kept
+                is_dropped[position] = not kept
                 value = between.join(kept)
             values.append(value)
         return {
             self.column: pa.array(values, type=STRING),
-            "reject": because(gone, self.reasons[0]),
+            "reject": because(is_dropped, self.reasons[0]),
         }
 
     def excerpt(self, value: str, unit: int) -> str:

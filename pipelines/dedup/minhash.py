@@ -92,10 +92,10 @@ class MinhashDedup(Dedup, name="minhash_dedup"):
         if self.lowercase:
             texts = pc.utf8_lower(texts)
         if self.units == "characters":
-            found: tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64], npt.NDArray[np.int64]] = (
-                kernels.minhash.characters(texts)
-            )
-            return found
+            signatures: tuple[
+                npt.NDArray[np.uint64], npt.NDArray[np.int64], npt.NDArray[np.int64]
+            ] = kernels.minhash.characters(texts)
+            return signatures
         words = getattr(kernels.words, self.units)(texts)
         return words.hash, words.begin, words.end
 
@@ -104,7 +104,7 @@ class MinhashDedup(Dedup, name="minhash_dedup"):
 
     def shingles(self, batch: Batch) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
         hashes, begin, end = self._units(batch.text)
-        found: tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]] = kernels.minhash.shingles(
+        shingles: tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]] = kernels.minhash.shingles(
             hashes, begin, end, ngram=self.ngram
         )
-        return found
+        return shingles

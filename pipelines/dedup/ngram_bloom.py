@@ -136,13 +136,13 @@ class NgramBloomDedup(Fold, name="ngram_bloom_dedup"):
 
     def _full(self, state: State) -> str:
         rate = state.filter.inserted / max(state.text_bytes, 1)
-        wanted = int(rate * (1 << 30)) + 1
+        ngrams_per_gib = int(rate * (1 << 30)) + 1
         return (
             f"the Bloom filter is full: it was sized for {state.filter.capacity} n-grams "
             f"(expected_ngrams) and held {state.filter.inserted} after {state.rows} rows "
             f"({state.text_bytes} bytes) of a group, so texts would be removed by mistake. This "
-            f"pool needs about {wanted} expected_ngrams per GiB of text in a group; the number of "
-            "words in the largest group is always enough"
+            f"pool needs about {ngrams_per_gib} expected_ngrams per GiB of text in a group; the "
+            "number of words in the largest group is always enough"
         )
 
     def sieve(self, state: State, texts: pa.Array) -> Sieve:
@@ -194,10 +194,10 @@ class NgramBloomDedup(Fold, name="ngram_bloom_dedup"):
                 spans.append(None)
                 continue
             here = slice(sifted.border[row], sifted.border[row + 1])
-            found = np.stack([sifted.start[here], sifted.stop[here]], axis=1).tolist()
+            ranges = np.stack([sifted.start[here], sifted.stop[here]], axis=1).tolist()
             if sifted.whole[row] and self.mode != "old_both":
-                found = [[0, int(sizes[row])]]
-            spans.append(orjson.dumps(found).decode())
+                ranges = [[0, int(sizes[row])]]
+            spans.append(orjson.dumps(ranges).decode())
         return {
             TEXT: _without_blank(texts),
             CONTAINED: pa.array(sifted.contained, mask=~asked),

@@ -73,14 +73,14 @@ class SubstringDedup(SpanDedup, name="substring_dedup"):
 
     def keys(self, batch: Batch) -> Keys:
         units = self._units(batch)
-        found = kernels.spans.anchors(
+        anchors = kernels.spans.anchors(
             units.hash, units.begin, units.end, window=self.length, gram=self.gram
         )
-        return _keys(found)
+        return _keys(anchors)
 
     def windows(self, batch: Batch, anchors: Sequence[Ints]) -> Keys:
         units = self._units(batch)
-        found = kernels.spans.windows(
+        windows = kernels.spans.windows(
             units.hash,
             units.begin,
             units.end,
@@ -89,7 +89,7 @@ class SubstringDedup(SpanDedup, name="substring_dedup"):
             marked=np.concatenate(anchors) if anchors else np.zeros(0, np.int64),
             border=np.concatenate([[0], np.cumsum([len(a) for a in anchors])]).astype(np.int64),
         )
-        return _keys(found)
+        return _keys(windows)
 
     def quotes(self, batch: Batch, row: Ints, begin: Ints, end: Ints) -> pa.Array:
         units = self._units(batch)
@@ -143,20 +143,20 @@ class SubstringDedup(SpanDedup, name="substring_dedup"):
         start, stop = spans >> 32, spans & 0xFFFFFFFF
         text = kernels.spans.cut(data, offsets, start, stop, border)
         blank = pc.equal(pc.binary_length(pc.utf8_trim_whitespace(text)), 0)
-        gone = blank.to_numpy(zero_copy_only=False) & (counts > 0)
-        return {TEXT: text, "reject": choose([(gone, nothing)])}
+        emptied = blank.to_numpy(zero_copy_only=False) & (counts > 0)
+        return {TEXT: text, "reject": choose([(emptied, nothing)])}
 
     def excerpt(self, value: str, unit: int) -> str:
         return value.encode("utf-8")[unit >> 32 : unit & 0xFFFFFFFF].decode("utf-8", "replace")
 
 
-def _keys(found: Any) -> Keys:
+def _keys(places: Any) -> Keys:
     return Keys(
-        position=found.row,
-        unit=found.unit,
-        key=found.key,
-        rank=np.zeros(len(found.row), np.uint8),
-        route=found.route,
+        position=places.row,
+        unit=places.unit,
+        key=places.key,
+        rank=np.zeros(len(places.row), np.uint8),
+        route=places.route,
     )
 
 

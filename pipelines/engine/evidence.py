@@ -21,7 +21,7 @@ class Evidence(Frozen):
     limit: float | None = None
     passage: str | None = None
 
-    def told(self) -> str:
+    def sentence(self) -> str:
         """As a person reads it; empty when nothing is known."""
         parts = []
         if self.value is not None:

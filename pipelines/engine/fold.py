@@ -34,7 +34,7 @@ class FoldTask(Frozen):
     group: int
     shards: tuple[int, ...]
     names: tuple[str, ...]
-    held: tuple[Held, ...] = Field(default=())
+    inputs: tuple[Held, ...] = Field(default=())
 
     @property
     def uri(self) -> str:
@@ -59,9 +59,11 @@ def run_fold(task: FoldTask, store: Store) -> Done:
     state = operator.start()
     files = []
     removed: dict[str, int] = {}
-    for shard, held in zip(task.shards, task.held, strict=True):
+    for shard, rows_in in zip(task.shards, task.inputs, strict=True):
         lost = Removed(task.names[shard - task.shards[0]])
-        state, file = _one_shard(task, store, shard, held, operator, state, tally, rejections, lost)
+        state, file = _one_shard(
+            task, store, shard, rows_in, operator, state, tally, rejections, lost
+        )
         files.append(file)
         removed = add_counts(removed, lost.by_source)
     roles = {f"table/{shard}": number for number, shard in enumerate(task.shards)}
@@ -82,7 +84,7 @@ def _one_shard(
     task: FoldTask,
     store: Store,
     shard: int,
-    held: Held,
+    rows_in: Held,
     operator: Fold,
     state: Any,
     tally: Tally,
@@ -92,17 +94,17 @@ def _one_shard(
     """Carry the state over one shard; returns the next state and the shard's stored table."""
     table: TableWriter | None = None
     name = attempt_name(f"work/fold{task.step}-{shard:05d}", ".parquet")
-    empty = Batch(held_schema(held, store, task.plan).empty_table())
+    empty = Batch(held_schema(rows_in, store, task.plan).empty_table())
     try:
-        for batch in chain([empty], held_rows(held, store, task.plan, shard)):
+        for batch in chain([empty], held_rows(rows_in, store, task.plan, shard)):
             tally.enter(batch.amount())
             state, columns = operator.step(state, batch)
             before, batch = batch, batch.write(columns)
             if batch.text.null_count:
-                gone = batch.text.is_null().to_numpy(zero_copy_only=False)
-                reasons = choose([(gone, operator.reasons[0])])
+                without_text = batch.text.is_null().to_numpy(zero_copy_only=False)
+                reasons = choose([(without_text, operator.reasons[0])])
                 rejections.add(batch, reasons, tally)
-                batch = batch.keep(~gone)
+                batch = batch.keep(~without_text)
             removed.count(before, batch)
             tally.leave(batch.amount())
             if table is None:

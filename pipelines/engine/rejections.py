@@ -87,15 +87,15 @@ class Rejections:
     ) -> None:
         seen = self._seen.get((step.number, reason), 0)
         for position in of_reason[: max(0, SAMPLES_PER_REASON - seen)].tolist():
-            place = int(places[position])
-            sample = Sample(int(batch.rows[place]))
+            row = int(places[position])
+            sample = Sample(int(batch.rows[row]))
             if batch.has(TEXT):
-                value = batch.text[place].as_py()
+                value = batch.text[row].as_py()
                 sample.text = None if value is None else value[:SAMPLE_CHARACTERS]
             if batch.has(UID):
-                sample.uid = batch.column(UID)[place].as_py()
+                sample.uid = batch.column(UID)[row].as_py()
             if filter_ is not None:
-                sample.evidence = evidence_of(filter_, batch.slice(place, 1), reason)
+                sample.evidence = evidence_of(filter_, batch.slice(row, 1), reason)
             self._samples[self.num_rows + position] = sample
         self._seen[step.number, reason] = seen + len(of_reason)
 
@@ -113,22 +113,24 @@ class Rejections:
     def table(self, lookup: Lookup | None = None) -> pa.Table:
         """All rejected rows. `lookup` finds text, url and uid of samples that came without."""
         samples = self._samples
-        found = lookup([one.row for one in samples.values()]) if lookup and samples else {}
+        fields_of = (
+            lookup([sample.row for sample in samples.values()]) if lookup and samples else {}
+        )
         urls: dict[int, str | None] = {}
-        for place, sample in samples.items():
-            known = found.get(sample.row, {})
+        for position, sample in samples.items():
+            known = fields_of.get(sample.row, {})
             text = known.get(TEXT)
             sample.text = sample.text or (None if text is None else text[:SAMPLE_CHARACTERS])
             sample.uid = sample.uid or known.get(UID)
-            urls[place] = known.get(URL)
+            urls[position] = known.get(URL)
         url_column = self._sparse(urls, STRING)
         if lookup is None:
             given = [
                 pa.nulls(len(p.rows), STRING) if p.urls is None else p.urls for p in self._parts
             ]
             url_column = pa.concat_arrays(given)
-        evidence = {place: sample.evidence for place, sample in samples.items()}
-        texts = {place: sample.text for place, sample in samples.items()}
+        evidence = {position: sample.evidence for position, sample in samples.items()}
+        texts = {position: sample.text for position, sample in samples.items()}
         columns = {
             ROW: pa.array(np.concatenate([part.rows for part in self._parts])),
             "step": self._per_part([part.step.number for part in self._parts], pa.int32()),
@@ -164,7 +166,7 @@ class Rejections:
     def _sparse(self, values: Mapping[int, object], type_: pa.DataType) -> pa.Array:
         """A column that is null but at these places."""
         pieces, end = [], 0
-        for place in sorted(place for place, value in values.items() if value is not None):
-            pieces += [pa.nulls(place - end, type_), pa.array([values[place]], type=type_)]
-            end = place + 1
+        for position in sorted(position for position, value in values.items() if value is not None):
+            pieces += [pa.nulls(position - end, type_), pa.array([values[position]], type=type_)]
+            end = position + 1
         return pa.concat_arrays([*pieces, pa.nulls(self.num_rows - end, type_)])

@@ -190,7 +190,7 @@ def read_run(store: Store) -> RunFile:
 def _failed_shards(store: Store) -> tuple[str, ...]:
     """The shards to leave out: those left out before, and those that failed since."""
     before = read_run(store).excluded if store.exists(RUN) else ()
-    return tuple(sorted({*before, *(one.name for one in failures(store))}))
+    return tuple(sorted({*before, *(failure.name for failure in failures(store))}))
 
 
 def dataset_work(
@@ -320,11 +320,11 @@ class _Run:
 
     def _passes(self) -> Result:
         stats: list[Sequence[StepStats]] = []
-        held = [Held(name=shard.name) for shard in self.pool.shards]
+        inputs = [Held(name=shard.name) for shard in self.pool.shards]
         state: JSON = [self.pool.record.id, self.work.quarantine]
         names = [shard.name for shard in self.pool.shards]
         sizes = [float(shard.num_bytes) for shard in self.pool.shards]
-        scores: list[str | None] = [None] * len(held)
+        scores: list[str | None] = [None] * len(inputs)
         verdict: Verdict | None = None
         done: list[Done] = []
         passes = self.pipeline.passes()
@@ -346,11 +346,11 @@ class _Run:
                     f"{digest([state, self.pool.shards[shard].sha256])[:16]}"
                     f"{'-left-out' if names[shard] in self.excluded else ''}",
                     excluded=names[shard] in self.excluded,
-                    held=held[shard],
+                    input=inputs[shard],
                     scores=scores[shard],
                     verdict=verdict,
                 )
-                for shard in range(len(held))
+                for shard in range(len(inputs))
             ]
             title = f"{self.pipeline.name}: pass {current.number + 1} of {len(passes)}"
             done = self.watch.stage(
@@ -362,16 +362,19 @@ class _Run:
                 weights=sizes,
                 needs=self._needs(steps),
             )
-            stats += [steps_of(one) for one in done]
+            stats += [steps_of(result) for result in done]
             if not current.number:
                 _check_any_text(merge(stats), self.pool)
             if current.number:
                 self._note_removed(passes[current.number - 1].end, done)
-            held = [self._held_after(before, one) for before, one in zip(held, done, strict=True)]
+            inputs = [
+                self._held_after(before, result)
+                for before, result in zip(inputs, done, strict=True)
+            ]
             if current.end is not None:
                 if self.excluded:
                     state = [state, list(self.excluded)]
-                verdict, scores, held = self._global(current.end, state, done, held, stats)
+                verdict, scores, inputs = self._global(current.end, state, done, inputs, stats)
                 state = [digest(state), verdict.hash if verdict else None]
         return self._finish(merge(stats), done)
 
@@ -388,55 +391,55 @@ class _Run:
         step: Step,
         state: JSON,
         done: Sequence[Done],
-        held: list[Held],
+        inputs: list[Held],
         stats: list[Sequence[StepStats]],
     ) -> tuple[Verdict | None, list[str | None], list[Held]]:
         """What a global step decided, or for a fold, the tables it wrote."""
         operator = step.operator
-        nothing: list[str | None] = [None] * len(held)
+        nothing: list[str | None] = [None] * len(inputs)
         if isinstance(operator, Fold):
-            held = self._fold(step, operator, state, held, stats)
-            return None, nothing, held
+            inputs = self._fold(step, operator, state, inputs, stats)
+            return None, nothing, inputs
         if isinstance(operator, Dedup):
-            verdict, groups = self._duplicates(step, operator, state, done, held)
+            verdict, groups = self._duplicates(step, operator, state, done, inputs)
             self.groups[step.number] = groups
             examples = tuple((group.row, group.unit) for group in groups.largest)
-            return verdict.model_copy(update={"examples": examples}), nothing, held
+            return verdict.model_copy(update={"examples": examples}), nothing, inputs
         assert isinstance(operator, Select)
-        scores = [_named(one, "scores") for one in done]
+        scores = [_named(result, "scores") for result in done]
         try:
             verdict = find_cut(
                 operator,
                 uri=self.store.uri,
                 scores=scores,
-                weights=[role(one, "weights") for one in done],
-                amount=sum(one.stats["amount"] for one in done),
+                weights=[role(result, "weights") for result in done],
+                amount=sum(result.stats["amount"] for result in done),
                 map_tasks=self.watch.named(self._title(step)),
             )
         except ValueError as error:
             raise PipelineError(f"{self.pipeline.name}: {step.label}: {error}") from None
         self.verdicts[str(step.number)] = {"threshold_bits": str(verdict.threshold)}
-        return verdict, list(scores), held
+        return verdict, list(scores), inputs
 
     def _duplicates(
-        self, step: Step, operator: Dedup, state: JSON, done: Sequence[Done], held: list[Held]
+        self, step: Step, operator: Dedup, state: JSON, done: Sequence[Done], inputs: list[Held]
     ) -> tuple[Verdict, Groups]:
         _check_ranks(step, done, [shard.name for shard in self.pool.shards])
         given: dict[str, Any] = {
             "step": step.number,
             "state": digest(state),
-            "files": [_named(one, "keys") for one in done],
+            "files": [_named(result, "keys") for result in done],
             "map_tasks": self.watch.named(self._title(step)),
         }
         if isinstance(operator, SpanDedup):
-            return find_spans(self.store, plan=self.plan, held=held, **given)
-        filled = [one for one in done if done_file(one, "keys").num_rows]
+            return find_spans(self.store, plan=self.plan, inputs=inputs, **given)
+        filled = [result for result in done if done_file(result, "keys").num_rows]
         rank = filled[0].stats["rank"] if filled else "uint8"
-        given["files"] = [_named(one, "keys") for one in filled]
+        given["files"] = [_named(result, "keys") for result in filled]
         if operator.linked:
-            compared = sum(_rows_left(one) for one in done)
+            compared = sum(_rows_left(result) for result in done)
             return find_linked(
-                self.store, plan=self.plan, held=held, rank=rank, compared=compared, **given
+                self.store, plan=self.plan, inputs=inputs, rank=rank, compared=compared, **given
             )
         parts = self.plan.num_partitions
         return find_duplicates(self.store, rank=rank, num_partitions=parts, **given)
@@ -446,13 +449,15 @@ class _Run:
         if end is None or end.number not in self.groups:
             return
         groups = self.groups[end.number]
-        texts = {(row, unit): text for one in done for row, unit, text in one.stats["examples"]}
+        texts = {
+            (row, unit): text for result in done for row, unit, text in result.stats["examples"]
+        }
         largest = tuple(
             group.model_copy(update={"example": texts.get((group.row, group.unit))})
             for group in groups.largest
         )
         self.groups[end.number] = groups.model_copy(update={"largest": largest})
-        self.removed[end.number] = _added(one.stats["removed"] for one in done)
+        self.removed[end.number] = _added(result.stats["removed"] for result in done)
 
     def _write_reports(self, stats: RunStats) -> None:
         """What each deduplication found, beside the pairs of duplicates."""
@@ -475,10 +480,10 @@ class _Run:
         step: Step,
         operator: Fold,
         state: JSON,
-        held: list[Held],
+        inputs: list[Held],
         stats: list[Sequence[StepStats]],
     ) -> list[Held]:
-        groups = groups_of(len(held), operator.groups)
+        groups = groups_of(len(inputs), operator.groups)
         tasks = [
             FoldTask(
                 plan=self.plan,
@@ -487,23 +492,23 @@ class _Run:
                 group=number,
                 shards=shards,
                 names=tuple(self.pool.shards[shard].name for shard in shards),
-                held=tuple(held[shard] for shard in shards),
+                inputs=tuple(inputs[shard] for shard in shards),
             )
             for number, shards in enumerate(groups)
         ]
         done = self.watch.stage(
             self._title(step), run_fold, tasks, unit="groups", needs=self._needs([step])
         )
-        stats += [steps_of(one) for one in done]
-        self.removed[step.number] = _added(one.stats["removed"] for one in done)
+        stats += [steps_of(result) for result in done]
+        self.removed[step.number] = _added(result.stats["removed"] for result in done)
         self.filters[step.number] = tuple(
-            FilterState(group=number + 1, **one.stats["state"])
-            for number, one in enumerate(done)
-            if one.stats["state"]
+            FilterState(group=number + 1, **result.stats["state"])
+            for number, result in enumerate(done)
+            if result.stats["state"]
         )
         return [
-            Held(work=True, name=_named(one, f"table/{shard}"))
-            for one, shards in zip(done, groups, strict=True)
+            Held(work=True, name=_named(result, f"table/{shard}"))
+            for result, shards in zip(done, groups, strict=True)
             for shard in shards
         ]
 
@@ -527,10 +532,10 @@ class _Run:
         if self.plan.pairs:
             outputs: tuple[File, ...] = (self._sorted_uids(done),)
         else:
-            outputs = tuple(done_file(one, "table") for one in done)
+            outputs = tuple(done_file(result, "table") for result in done)
         sums: dict[str, int] = {}
-        for one in done:
-            sums = add_counts(sums, one.stats["sums"])
+        for result in done:
+            sums = add_counts(sums, result.stats["sums"])
         counts = {
             "rows_in": stats.rows_in,
             "rows_out": stats.rows_out,
@@ -569,9 +574,9 @@ class _Run:
 
     def _sorted_uids(self, done: Sequence[Done]) -> File:
         """The list of uids of all shards, sorted part by part."""
-        files = tuple(_named(one, "uids") for one in done)
+        files = tuple(_named(result, "uids") for result in done)
         parts = min(self.plan.num_partitions, MAX_BUCKETS)
-        state = digest([one.key for one in done])[:16]
+        state = digest([result.key for result in done])[:16]
         tasks = [
             SortTask(uri=self.store.uri, key=f"sort-{part:05d}-{state}", part=part, files=files)
             for part in range(parts)
@@ -644,8 +649,8 @@ def _check_places(pool: Pool, out: str) -> None:
 def _check_ranks(step: Step, done: Sequence[Done], names: Sequence[str]) -> None:
     """PipelineError when shards hold the column that decides who stays as other kinds of value."""
     first: dict[str, str] = {}
-    for one, name in zip(done, names, strict=True):
-        if kind := one.stats.get("rank_kind"):
+    for result, name in zip(done, names, strict=True):
+        if kind := result.stats.get("rank_kind"):
             first.setdefault(kind, name)
     if len(first) > 1:
         (kind, name), (other, beside) = list(first.items())[:2]
@@ -663,9 +668,9 @@ def _added(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 
 def _named(done: Done, name: str) -> str:
-    found = role(done, name)
-    assert found is not None, f"{done.key} wrote no {name}"
-    return found
+    name_written = role(done, name)
+    assert name_written is not None, f"{done.key} wrote no {name}"
+    return name_written
 
 
 def done_file(done: Done, name: str) -> File:

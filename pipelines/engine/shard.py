@@ -195,11 +195,11 @@ class _ShardRun:
             ) from error
 
     def _closed(self, sinks: Sequence[Sink]) -> Iterator[tuple[str, File]]:
-        for place, sink in enumerate(sinks):
+        for number, sink in enumerate(sinks):
             try:
                 yield from sink.close()
             except BaseException:
-                self._abandon(sinks[place + 1 :])
+                self._abandon(sinks[number + 1 :])
                 raise
 
     def _abandon(self, sinks: Sequence[Sink]) -> None:
@@ -252,7 +252,7 @@ class _ShardRun:
     def _empty(self) -> pa.Table:
         if self.task.plan.pairs:
             return empty_pairs(self.task)
-        return held_schema(self.task.held, self.store, self.task.plan).empty_table()
+        return held_schema(self.task.input, self.store, self.task.plan).empty_table()
 
     def _entering(self) -> Iterator[Batch]:
         """The rows that this pass starts with, the verdict of the step before applied."""
@@ -295,8 +295,8 @@ class _ShardRun:
         """The rows that have a text; pairs do without, and so do tables without the column."""
         if self.task.plan.pairs or not batch.has(TEXT) or not batch.text.null_count:
             return batch
-        gone = batch.text.is_null().to_numpy(zero_copy_only=False)
-        return self._reject(batch, choose([(gone, "no_text")]), tally)
+        without_text = batch.text.is_null().to_numpy(zero_copy_only=False)
+        return self._reject(batch, choose([(without_text, "no_text")]), tally)
 
     def _chunks(self) -> Iterator[Any]:
         chunks = first_chunks(self.task)
@@ -469,14 +469,14 @@ class _ShardRun:
         if operator.drops():
             batch = batch.drop(operator.drops())
         if TEXT in columns and batch.text.null_count:
-            gone = batch.text.is_null().to_numpy(zero_copy_only=False)
+            emptied = batch.text.is_null().to_numpy(zero_copy_only=False)
             if step.number <= self.door:  # who had no text yet may get one at a later step
                 if not before.has(TEXT):
                     return batch
-                gone &= before.text.is_valid().to_numpy(zero_copy_only=False)
-                if not gone.any():
+                emptied &= before.text.is_valid().to_numpy(zero_copy_only=False)
+                if not emptied.any():
                     return batch
-            batch = self._reject(batch, choose([(gone, operator.reasons[0])]), tally)
+            batch = self._reject(batch, choose([(emptied, operator.reasons[0])]), tally)
         return batch
 
     def _split(

@@ -189,18 +189,18 @@ class Watch:
         what it takes of a machine, where there is a choice. Raises
         ShardsFailed when some failed and were allowed to; all others are done then.
         """
-        found = find_done_many(self.store, [task.key for task in tasks])
-        missing = [n for n, task in enumerate(tasks) if task.key not in found]
+        done_before = find_done_many(self.store, [task.key for task in tasks])
+        missing = [n for n, task in enumerate(tasks) if task.key not in done_before]
         names = names or [task.key for task in tasks]
         failures: list[Failure] = []
         self._begin(title, len(tasks), weights or [1.0] * len(tasks))
         with progress_step(title, total=len(tasks), unit=unit) as bar:
-            if found:
-                bar.note(f"({len(found)} were done before)")
-                bar.advance(len(found))
+            if done_before:
+                bar.note(f"({len(done_before)} were done before)")
+                bar.advance(len(done_before))
             for number, task in enumerate(tasks):
-                if task.key in found:
-                    self._count(names[number], found[task.key], number, fresh=False)
+                if task.key in done_before:
+                    self._count(names[number], done_before[task.key], number, fresh=False)
 
             def arrived(index: int, done: Done | Failure) -> None:
                 if isinstance(done, Done):
@@ -233,9 +233,9 @@ class Watch:
         if failures:
             raise ShardsFailed(_told(failures, len(tasks), self.store.uri))
         for number, done in zip(missing, fresh, strict=True):
-            found[tasks[number].key] = done
+            done_before[tasks[number].key] = done
         self.event("stage_done", title=title, tasks=len(tasks))
-        return [found[task.key] for task in tasks]
+        return [done_before[task.key] for task in tasks]
 
     def named(self, title: str) -> MapTasks:
         """The executor for a global step: what it runs counts as stages of this title."""
@@ -272,8 +272,8 @@ class Watch:
         rows, num_bytes, quarantined = amounts(done)
         with self._lock:
             seen = self._now
-            one = Slow(name=name, seconds=done.seconds, quarantined=quarantined, host=done.host)
-            worst = sorted([*seen.worst, one], key=lambda slow: (-slow.seconds, slow.name))
+            slow = Slow(name=name, seconds=done.seconds, quarantined=quarantined, host=done.host)
+            worst = sorted([*seen.worst, slow], key=lambda slow: (-slow.seconds, slow.name))
             update: dict[str, Any] = {
                 "done": seen.done + 1,
                 "worst": tuple(worst[:WORST]),
@@ -395,12 +395,12 @@ def failure_name(key: str) -> str:
 
 def failures(store: Store) -> list[Failure]:
     """The shards that could not be done, by key; those done since then are left out."""
-    found = []
+    recorded = []
     for entry in store.list(f"{FAILED}/"):
         with suppress(FileNotFoundError):  # done, and gone, while the folder was being read
-            found.append(Failure.model_validate(orjson.loads(store.read_bytes(entry.name))))
-    done = find_done_many(store, [one.key for one in found])
-    return [one for one in found if one.key not in done]
+            recorded.append(Failure.model_validate(orjson.loads(store.read_bytes(entry.name))))
+    done = find_done_many(store, [failure.key for failure in recorded])
+    return [failure for failure in recorded if failure.key not in done]
 
 
 def forget_failures(store: Store) -> None:
@@ -414,7 +414,7 @@ def _line(what: str, **fields: JSON) -> bytes:
 
 
 def _told(failed: Sequence[Failure], tasks: int, uri: str) -> str:
-    first = "; ".join(f"{one.name}: {one.error}" for one in failed[:3])
+    first = "; ".join(f"{failure.name}: {failure.error}" for failure in failed[:3])
     more = f"; and {len(failed) - 3} more" if len(failed) > 3 else ""
     return (
         f"{len(failed)} of {tasks} shards failed, all others are done: {first}{more}. Mend the "

@@ -117,8 +117,8 @@ class RayMap:
         upcoming = iter(enumerate(items))
         try:
             while True:
-                wanted = self._in_flight() - len(waiting)
-                for index, item in islice(upcoming, max(wanted, 0)):
+                num_free = self._in_flight() - len(waiting)
+                for index, item in islice(upcoming, max(num_free, 0)):
                     waiting[run.remote(item)] = index
                 if not waiting:
                     return results
@@ -178,10 +178,10 @@ class RayMap:
         if self.address != "local":
             return
         there = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        for name, wanted in (("GPU", num_gpus), ("memory", self.memory_bytes or 0)):
-            if wanted > there.get(name, 0):
+        for name, needed in (("GPU", num_gpus), ("memory", self.memory_bytes or 0)):
+            if needed > there.get(name, 0):
                 raise WorkerLost(
-                    f"a task takes {wanted:,.0f} of {name}, and this machine has "
+                    f"a task takes {needed:,.0f} of {name}, and this machine has "
                     f"{there.get(name, 0):,.0f}; use a cluster that has it (--cluster ADDRESS), or "
                     "--workers, where nothing is reserved"
                 )

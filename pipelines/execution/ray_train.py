@@ -49,7 +49,7 @@ def run_together(
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
-    place = Path(folder) / ".ray"
+    ray_folder = Path(folder) / ".ray"
     for attempt in range(RESTARTS + 1):
         trainer = TorchTrainer(
             lambda: function(item),
@@ -57,7 +57,7 @@ def run_together(
             scaling_config=ScalingConfig(
                 num_workers=num_processes, use_gpu=use_gpu, resources_per_worker=each
             ),
-            run_config=RunConfig(name=f"attempt-{attempt}", storage_path=str(place)),
+            run_config=RunConfig(name=f"attempt-{attempt}", storage_path=str(ray_folder)),
         )
         try:
             trainer.fit()
@@ -71,7 +71,7 @@ def run_together(
         else:
             return
         finally:
-            shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(ray_folder, ignore_errors=True)
     raise WorkerLost(
         f"the {num_processes} processes were lost {RESTARTS + 1} times; what they wrote is kept: "
         "run the same command again, with more memory if it was short"
@@ -84,11 +84,11 @@ def _check_room(each: dict[str, float], num_processes: int) -> None:
 
     there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     for name, amount in each.items():
-        needed, found = amount * num_processes, there.get(name, 0.0)
-        if needed > found:
+        needed, available = amount * num_processes, there.get(name, 0.0)
+        if needed > available:
             raise WorkerLost(
                 f"{num_processes} processes need {needed:.0f} {name}s, but this machine has "
-                f"{found:.0f}; use fewer, or the address of a larger cluster"
+                f"{available:.0f}; use fewer, or the address of a larger cluster"
             )
 
 

@@ -45,8 +45,8 @@ def normal_table(table: pa.Table) -> pa.Table:
         type_ = field.type
         if field.name in KNOWN and (_is_binary(type_) or pa.types.is_null(type_)):
             table = table.set_column(number, field.name, table.column(number).cast(STRING))
-        elif (wanted := normal_type(type_)) != type_:
-            table = table.set_column(number, field.name, table.column(number).cast(wanted))
+        elif (target := normal_type(type_)) != type_:
+            table = table.set_column(number, field.name, table.column(number).cast(target))
     if EXTRA in table.column_names:
         _check_objects(table.column(EXTRA))
     nested = [f.name for f in table.schema if is_nested(f.type)]

@@ -74,7 +74,7 @@ class Attributes:
         """Set the field `attributes` of the next document; what is wrong, if anything is."""
         if not self._names:
             return None
-        found: dict[str, Any] = {}
+        attributes: dict[str, Any] = {}
         for name, lines in zip(self._names, self._lines, strict=True):
             _, line, problem = next(lines, (0, b"", "it has fewer lines than there are documents"))
             if problem is None:
@@ -90,6 +90,6 @@ class Attributes:
                     f"{name}: attributes of document {other!r} where those of "
                     f"{document.get('id')!r} were expected; its order must be the documents'"
                 )
-            found |= row.get("attributes") or {}
-        document["attributes"] = found
+            attributes |= row.get("attributes") or {}
+        document["attributes"] = attributes
         return None

@@ -123,17 +123,17 @@ def mix(mixture: Mixture, *, name: str, out: str) -> DatasetRecord:
     """
     started = now()
     target = open_store(out)
-    known, chains, told = [], [], []
+    known, chains, sources = [], [], []
     for source in mixture.sources:
         store = open_store(source.dataset)
         record = _dataset(store)
         repeat = _repeat(mixture, source, record)
         known.append((source, store, record, repeat))
         chains.append(read_chain(store))
-        told.append({"name": source.name, "record": record.id, "repeat": repeat})
+        sources.append({"name": source.name, "record": record.id, "repeat": repeat})
     pool = _pool(name, known)
     work = DatasetWork(
-        pipeline={"name": name, "mix": {"seed": mixture.seed, "sources": told}},
+        pipeline={"name": name, "mix": {"seed": mixture.seed, "sources": sources}},
         external=any(record.work.external for _, _, record, _ in known),
         output={"format": "mix"},
     )
@@ -155,7 +155,7 @@ def mix(mixture: Mixture, *, name: str, out: str) -> DatasetRecord:
         made_by=made_by(started, locations={"out": target.uri}),
     )
     for source, chain in zip(mixture.sources, chains, strict=True):
-        lines = [one.model_dump(mode="json") for one in chain]
+        lines = [record.model_dump(mode="json") for record in chain]
         write_bytes(target, f"sources/{source.name}.json", orjson.dumps(lines))
     write_chain(target, [pool])
     write_bytes(target, RECORD, record.to_json())

@@ -105,7 +105,7 @@ def _with_attributes(store: Store, name: str) -> str:
     beside = dolma.attribute_files(store, name)
     if not beside:
         return _sha256(store, name)
-    return digest([_sha256(store, name), [[one, _sha256(store, one)] for one in beside]])
+    return digest([_sha256(store, name), [[file, _sha256(store, file)] for file in beside]])
 
 
 def _sha256(store: Store, name: str) -> str:

@@ -226,7 +226,7 @@ def read_whole(store: Store, name: str, *, shard: int) -> Iterator[pa.Table]:
 def _read_jsonl(
     file: BinaryIO, *, shard: int, name: str, attributes: Attributes
 ) -> Iterator[Chunk]:
-    held = _Rows()
+    rows = _Rows()
     bad: list[BadRow] = []
     for number, line, error in numbered_lines(file, name):
         if error is not None:
@@ -236,15 +236,15 @@ def _read_jsonl(
             continue
         value, problem = parse_row(line)
         problem = problem or attributes.add(value)
-        problem = problem or held.add(value, row_of(shard, number), len(line))
+        problem = problem or rows.add(value, row_of(shard, number), len(line))
         if problem is not None:
             bad.append(BadRow(row_of(shard, number), problem, line))
             continue
-        if held.is_full():
-            yield Chunk(held.table(), tuple(bad))
+        if rows.is_full():
+            yield Chunk(rows.table(), tuple(bad))
             bad = []
-    if held.rows or bad:
-        yield Chunk(held.table(), tuple(bad))
+    if rows.rows or bad:
+        yield Chunk(rows.table(), tuple(bad))
 
 
 class _Rows:
@@ -284,7 +284,7 @@ def _read_warc(file: BinaryIO, *, shard: int, where: str) -> Iterator[Chunk]:
     """
     from pipelines.formats.warc import ExtractOptions, documents
 
-    held = _Rows()
+    rows = _Rows()
     refused: list[Refused] = []
     bad: list[BadRow] = []
     try:
@@ -303,15 +303,15 @@ def _read_warc(file: BinaryIO, *, shard: int, where: str) -> Iterator[Chunk]:
                     "date": _header(page.headers, "warc-date"),
                     "metadata": page.headers,
                 }
-                problem = held.add(value, row, len(page.text))
+                problem = rows.add(value, row, len(page.text))
                 assert problem is None, problem  # headers are strings
-            if held.is_full():
-                yield Chunk(held.table(), tuple(bad), tuple(refused))
+            if rows.is_full():
+                yield Chunk(rows.table(), tuple(bad), tuple(refused))
                 refused, bad = [], []
     except ValueError as error:
         raise ShardError(f"{where}: {error}") from None
-    if held.rows or bad or refused:
-        yield Chunk(held.table(), tuple(bad), tuple(refused))
+    if rows.rows or bad or refused:
+        yield Chunk(rows.table(), tuple(bad), tuple(refused))
 
 
 def _header(headers: dict[str, str], name: str) -> str | None:

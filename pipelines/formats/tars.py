@@ -111,18 +111,18 @@ def members(data: memoryview, where: str, passed: Counter[str] | None = None) ->
         return
     if links:
         passed[LINK] += links
-    for place, size in zip(headers.tolist(), sizes.tolist(), strict=True):
-        member = _member(_name(data, place), place + BLOCK, size, where, passed)
+    for offset, size in zip(headers.tolist(), sizes.tolist(), strict=True):
+        member = _member(_name(data, offset), offset + BLOCK, size, where, passed)
         if member is not None:
             yield member
     if fault:
         raise TarError(f"{where}: at byte {end}: {FAULTS[int(fault)]}")
 
 
-def _name(data: memoryview, place: int) -> bytes:
-    name = bytes(data[place : place + 100]).split(b"\0", 1)[0]
-    prefix = bytes(data[place + 345 : place + 500]).split(b"\0", 1)[0]
-    if prefix and bytes(data[place + 257 : place + 262]) == b"ustar":
+def _name(data: memoryview, offset: int) -> bytes:
+    name = bytes(data[offset : offset + 100]).split(b"\0", 1)[0]
+    prefix = bytes(data[offset + 345 : offset + 500]).split(b"\0", 1)[0]
+    if prefix and bytes(data[offset + 257 : offset + 262]) == b"ustar":
         return prefix + b"/" + name
     return name
 

@@ -102,19 +102,19 @@ def check_sorted(ids: Subset, uri: str) -> None:
         high, low = part["f0"], part["f1"]
         wrong = (high[1:] < high[:-1]) | ((high[1:] == high[:-1]) & (low[1:] < low[:-1]))
         if wrong.any():
-            place = max(0, begin - 1) + int(np.flatnonzero(wrong)[0]) + 1
+            record = max(0, begin - 1) + int(np.flatnonzero(wrong)[0]) + 1
             raise SubsetError(
-                f"{uri} is not sorted: record {place} is less than the one before; sort it with "
+                f"{uri} is not sorted: record {record} is less than the one before; sort it with "
                 "np.sort, or make it by `datacomp curate`"
             )
 
 
 def sha256_of(ids: Subset) -> str:
     """The hash of the records, without a header: equal for .npy and raw files."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for begin in range(0, len(ids), COPY_ROWS):
-        found.update(np.ascontiguousarray(ids[begin : begin + COPY_ROWS]).view(np.uint8).data)
-    return found.hexdigest()
+        sha256.update(np.ascontiguousarray(ids[begin : begin + COPY_ROWS]).view(np.uint8).data)
+    return sha256.hexdigest()
 
 
 def write_subset(store: Store, name: str, ids: Subset) -> File:
@@ -140,19 +140,19 @@ def look_up(
     count = np.zeros(len(high), np.int64)
     alone = np.flatnonzero(last - first == 1)
     count[alone] = ids["f1"][first[alone]] == low[alone]
-    for place in np.flatnonzero(last - first > 1).tolist():  # repeats, and equal first halves
-        tails = ids["f1"][first[place] : last[place]]
-        begin = int(np.searchsorted(tails, low[place], side="left"))
-        count[place] = int(np.searchsorted(tails, low[place], side="right")) - begin
-        first[place] += begin
+    for row in np.flatnonzero(last - first > 1).tolist():  # repeats, and equal first halves
+        tails = ids["f1"][first[row] : last[row]]
+        begin = int(np.searchsorted(tails, low[row], side="left"))
+        count[row] = int(np.searchsorted(tails, low[row], side="right")) - begin
+        first[row] += begin
     return first, count
 
 
 def npy_header(total: int) -> bytes:
     """What numpy.save writes before `total` records."""
     header = io.BytesIO()
-    told = np.lib.format.header_data_from_array_1_0(np.empty(0, SUBSET)) | {"shape": (total,)}
-    np.lib.format.write_array_header_1_0(header, told)
+    fields = np.lib.format.header_data_from_array_1_0(np.empty(0, SUBSET)) | {"shape": (total,)}
+    np.lib.format.write_array_header_1_0(header, fields)
     return header.getvalue()
 
 

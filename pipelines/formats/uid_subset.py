@@ -46,8 +46,8 @@ class SortTask(Frozen):
 def write_uids(store: Store, stem: str, uids: Sequence[tuple[Any, Any]], buckets: int) -> File:
     """The uids of one table, in parts by their leading bits."""
     nothing = np.zeros(0, np.uint64)
-    high = np.concatenate([nothing, *(one for one, _ in uids)])
-    low = np.concatenate([nothing, *(one for _, one in uids)])
+    high = np.concatenate([nothing, *(highs for highs, _ in uids)])
+    low = np.concatenate([nothing, *(lows for _, lows in uids)])
     with PartsWriter(store, attempt_name(stem, ".parts"), PARTS) as out:
         if buckets == 1:
             out.add(0, [high, low])
@@ -82,9 +82,9 @@ def run_sort(task: SortTask, store: Store) -> Done:
 def join_uids(store: Store, parts: Sequence[Done]) -> File:
     """The sorted parts, one after the other, as the list of uids (`subset.npy`)."""
     with store.create(SUBSET_FILE) as out:
-        out.write(npy_header(sum(one.files[0].num_rows or 0 for one in parts)))
-        for one in parts:
-            with store.open(one.files[0].name) as file:
+        out.write(npy_header(sum(part.files[0].num_rows or 0 for part in parts)))
+        for part in parts:
+            with store.open(part.files[0].name) as file:
                 while data := file.read(8 << 20):
                     out.write(data)
-    return out.file(num_rows=sum(one.files[0].num_rows or 0 for one in parts))
+    return out.file(num_rows=sum(part.files[0].num_rows or 0 for part in parts))

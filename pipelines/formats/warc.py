@@ -127,13 +127,13 @@ def documents(stream: Stream, *, options: ExtractOptions) -> Iterator[Extracted]
     extractor = _extractor(options.extractor)
     source = WarcBytes(stream)
     warcinfo: str | None = None
-    held: Extracted | None = None  # a page waits until its member is known to be whole
+    pending: Extracted | None = None  # a page waits until its member is known to be whole
     held_position = 0
     ended = False
     for record in records(source, max_block_bytes=max(options.max_body_bytes, MAX_INFO_BYTES)):
-        if held is not None and not (source.fault and held_position == source.member_start):
-            yield held
-        held = None
+        if pending is not None and not (source.fault and held_position == source.member_start):
+            yield pending
+        pending = None
         if isinstance(record, Fault):
             if record.ends_file and source.fault:
                 break  # the stored bytes are what is wrong
@@ -144,10 +144,10 @@ def documents(stream: Stream, *, options: ExtractOptions) -> Iterator[Extracted]
             warcinfo = (record.block or b"").decode("utf-8", errors="replace")
         if record.type in ("response", "conversion"):
             offset = source.stored_offset(record.position)
-            held = _extracted(record, extractor, options, warcinfo=warcinfo, offset=offset)
+            pending = _extracted(record, extractor, options, warcinfo=warcinfo, offset=offset)
             held_position = record.position
-    if held is not None and not (source.fault and held_position == source.member_start):
-        yield held
+    if pending is not None and not (source.fault and held_position == source.member_start):
+        yield pending
     if source.fault and not ended:
         yield _broken(source.member_offset, source.fault, warcinfo)
 

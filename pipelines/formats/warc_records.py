@@ -171,17 +171,17 @@ def records(source: WarcBytes, *, max_block_bytes: int) -> Iterator[Record | Fau
             yield Fault("the record's headers are incomplete", start, ends_file=not source.front())
             after_block = False
             continue
-        wanted = int(length)
-        block = source.take(wanted) if wanted <= max_block_bytes else None
-        num_bytes = source.skip(wanted) if block is None else len(block)
-        if num_bytes < wanted:
+        num_expected = int(length)
+        block = source.take(num_expected) if num_expected <= max_block_bytes else None
+        num_bytes = source.skip(num_expected) if block is None else len(block)
+        if num_bytes < num_expected:
             detail = f"the record ends after {num_bytes} of {length} bytes"
             yield Fault(detail, start, ends_file=not source.at_member())
             if not source.at_member():
                 return
             after_block = False
             continue
-        yield Record(headers, block, wanted, start)
+        yield Record(headers, block, num_expected, start)
         after_block = True
 
 

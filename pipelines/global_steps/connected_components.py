@@ -91,15 +91,15 @@ def join_by_parts(
         return map_tasks(run_star, tasks)
 
     def names_of(done: Sequence[Done]) -> list[str]:
-        return [one.files[0].name for one in done]
+        return [result.files[0].name for result in done]
 
     names = names_of(run("scatter", 0, list(files)))
     before = ""
     for number in range(1, MAX_ROUNDS):
         large = run("large", number, names)
-        now = digest([one.stats for one in large])  # of what the step was given
+        now = digest([result.stats for result in large])  # of what the step was given
         if now == before:
-            return range(num_partitions), [one.files[1].name for one in large]
+            return range(num_partitions), [result.files[1].name for result in large]
         before = now
         names = names_of(run("small", number, names_of(large)))
     raise AssertionError(f"groups are not joined after {MAX_ROUNDS} rounds")

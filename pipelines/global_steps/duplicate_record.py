@@ -124,26 +124,28 @@ def _bin(power: int) -> str:
 
 def merge_groups(parts: Iterable[JSON]) -> Groups:
     """The groups of a step from those of its parts."""
-    found = [Groups.model_validate(part) for part in parts]
+    all_groups = [Groups.model_validate(part) for part in parts]
     sizes: dict[str, int] = {}
-    for one in found:
-        sizes = add_counts(sizes, one.sizes)
-    largest = sorted((g for one in found for g in one.largest), key=lambda g: (-g.size, g.row))
+    for groups in all_groups:
+        sizes = add_counts(sizes, groups.sizes)
+    largest = sorted(
+        (g for groups in all_groups for g in groups.largest), key=lambda g: (-g.size, g.row)
+    )
     return Groups(
-        units=sum(one.units for one in found),
-        groups=sum(one.groups for one in found),
-        dropped=sum(one.dropped for one in found),
+        units=sum(groups.units for groups in all_groups),
+        groups=sum(groups.groups for groups in all_groups),
+        dropped=sum(groups.dropped for groups in all_groups),
         sizes=dict(sorted(sizes.items(), key=lambda item: int(item[0].split("-")[0]))),
         largest=tuple(largest[:MAX_LARGEST]),
     )
 
 
-def write_duplicates(store: Store, stem: str, gone: Duplicates) -> File:
+def write_duplicates(store: Store, stem: str, duplicates: Duplicates) -> File:
     """A parquet file of units that go, sorted by the ones that stay for them."""
-    order = np.lexsort((gone.unit, gone.row, gone.kept_unit, gone.kept_row))
+    order = np.lexsort((duplicates.unit, duplicates.row, duplicates.kept_unit, duplicates.kept_row))
     columns = [
         pa.array(np.asarray(values)[order].astype(np.int64))
-        for values in (gone.row, gone.unit, gone.kept_row, gone.kept_unit)
+        for values in (duplicates.row, duplicates.unit, duplicates.kept_row, duplicates.kept_unit)
     ]
     table = pa.Table.from_arrays(columns, schema=SCHEMA)
     return write_table(store, attempt_name(stem, ".parquet"), table)

@@ -43,13 +43,13 @@ class CountTask(Frozen):
 def run_count(task: CountTask) -> npt.NDArray[np.int64]:
     """Counts over the shards, shape (65536,); at level 4 for each shard the weight at `prefix`."""
     store = open_store(task.uri)
-    found = [
+    counts = [
         _count_shard(store, task, scores, weights)
         for scores, weights in zip(task.scores, task.weights, strict=True)
     ]
     if task.level == 64 // RADIX_BITS:
-        return np.concatenate(found)
-    return np.sum(found, axis=0, dtype=np.int64)
+        return np.concatenate(counts)
+    return np.sum(counts, axis=0, dtype=np.int64)
 
 
 def _count_shard(

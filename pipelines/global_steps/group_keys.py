@@ -76,7 +76,8 @@ class KeyWriter:
     def _flush(self) -> None:
         assert self._writer is not None
         *columns, route = (
-            np.concatenate([held[i] for held in self._held]) for i in range(len(self._held[0]))
+            np.concatenate([columns[i] for columns in self._held])
+            for i in range(len(self._held[0]))
         )
         where, begins = kernels.grouping.split(route, self.num_partitions)
         for part, (begin, end) in enumerate(pairwise(begins.tolist())):
@@ -169,24 +170,29 @@ def read_groups(store: Store, task: GroupTask) -> GroupedKeys:
 @once
 def run_group(task: GroupTask, store: Store) -> Done:
     """Write which units of this part go: all of each group of equal keys but the first."""
-    found = read_groups(store, task)
-    lead = found.leader[found.same]
-    gone = Duplicates(
-        found.row[found.same], found.unit[found.same], found.row[lead], found.unit[lead]
+    key_groups = read_groups(store, task)
+    lead = key_groups.leader[key_groups.same]
+    duplicates = Duplicates(
+        key_groups.row[key_groups.same],
+        key_groups.unit[key_groups.same],
+        key_groups.row[lead],
+        key_groups.unit[lead],
     )
     files = (
-        write_dropped(store, attempt_name(f"work/verdict-{task.part:04d}", ".parts"), gone),
-        write_duplicates(store, f"{DUPLICATES}/{task.step:03d}-{task.part:04d}", gone),
+        write_dropped(store, attempt_name(f"work/verdict-{task.part:04d}", ".parts"), duplicates),
+        write_duplicates(store, f"{DUPLICATES}/{task.step:03d}-{task.part:04d}", duplicates),
     )
-    begins, sizes = found.begins, found.sizes
-    groups = groups_of_sizes(sizes, found.row[begins], found.unit[begins], compared=len(found.row))
+    begins, sizes = key_groups.begins, key_groups.sizes
+    groups = groups_of_sizes(
+        sizes, key_groups.row[begins], key_groups.unit[begins], compared=len(key_groups.row)
+    )
     return Done(key=task.key, files=files, stats=groups.model_dump())
 
 
-def write_dropped(store: Store, name: str, gone: Duplicates) -> File:
+def write_dropped(store: Store, name: str, duplicates: Duplicates) -> File:
     """A file of the units that go, one part per shard."""
-    order = np.lexsort((gone.unit, gone.row))
-    rows, units = gone.row[order], gone.unit[order].astype(np.int64)
+    order = np.lexsort((duplicates.unit, duplicates.row))
+    rows, units = duplicates.row[order], duplicates.unit[order].astype(np.int64)
     return write_by(store, name, VERDICT_SCHEMA, rows >> ROW_BITS, [rows, units])
 
 
@@ -222,13 +228,13 @@ def find_duplicates(
         for part in range(num_partitions)
     ]
     done = map_tasks(run_group, tasks)
-    return verdict_of(done), merge_groups([one.stats for one in done])
+    return verdict_of(done), merge_groups([result.stats for result in done])
 
 
 def verdict_of(done: Sequence[Done]) -> Verdict:
     """The verdict that stands in the first file of each of these commits."""
-    names = tuple(one.files[0].name for one in done)
-    return Verdict(hash=digest([one.files[0].sha256 for one in done]), dropped=names)
+    names = tuple(result.files[0].name for result in done)
+    return Verdict(hash=digest([result.files[0].sha256 for result in done]), dropped=names)
 
 
 # ---- Select

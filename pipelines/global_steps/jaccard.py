@@ -39,7 +39,7 @@ class CheckTask(Frozen):
     step: int
     key: str
     shard: int
-    held: Held
+    input: Held
     links: tuple[str, ...]
     shingles: tuple[str, ...] = ()
     rank: str
@@ -58,7 +58,7 @@ def check_links(
     links: Sequence[str],
     firsts: Sequence[str],
     rank: str,
-    held: Sequence[Held],
+    inputs: Sequence[Held],
     map_tasks: MapTasks,
 ) -> list[Done]:
     """Commits whose first files hold the links that are similar enough, one per shard."""
@@ -70,16 +70,16 @@ def check_links(
                 step=step,
                 key=f"{kind}{step}-{shard:05d}-{digest([state, plan.num_partitions])[:16]}",
                 shard=shard,
-                held=held[shard],
+                input=inputs[shard],
                 links=tuple(names),
                 shingles=tuple(shingles),
                 rank=rank,
             )
-            for shard in range(len(held))
+            for shard in range(len(inputs))
         ]
 
     sent = map_tasks(run_send, tasks("shingles", firsts, ()))
-    names = [one.files[0].name for one in sent if one.counts["rows"]]
+    names = [result.files[0].name for result in sent if result.counts["rows"]]
     return map_tasks(run_compare, tasks("compared", links, names))
 
 
@@ -87,14 +87,14 @@ def check_links(
 def run_send(task: CheckTask, store: Store) -> Done:
     """Write the shingles of rows that others are linked to, by the shard of those others."""
     row, _, first, _ = read_parts(store, task.links, task.shard, link_schema(task.rank))
-    wanted = np.unique(np.stack([first, row >> ROW_BITS], axis=1), axis=0)  # first, for shard
+    pairs = np.unique(np.stack([first, row >> ROW_BITS], axis=1), axis=0)  # first, for shard
     name = attempt_name(f"work/shingles-{task.shard:05d}", ".parts")
     with PartsWriter(store, name, SHINGLES) as out:
-        for batch, flat, borders in _shingled(task, store, wanted[:, 0]):
+        for batch, flat, borders in _shingled(task, store, pairs[:, 0]):
             sets = _binary(flat, borders)
-            begin = np.searchsorted(wanted[:, 0], batch.rows[0])
-            end = np.searchsorted(wanted[:, 0], batch.rows[-1], side="right")
-            here = wanted[begin:end]
+            begin = np.searchsorted(pairs[:, 0], batch.rows[0])
+            end = np.searchsorted(pairs[:, 0], batch.rows[-1], side="right")
+            here = pairs[begin:end]
             for shard in np.unique(here[:, 1]).tolist():
                 rows = here[here[:, 1] == shard, 0]
                 places = np.searchsorted(batch.rows, rows)
@@ -149,21 +149,21 @@ def _shingled(
     if not len(rows):
         return
     columns = _operator(task).reads()
-    for batch in held_rows(task.held, store, task.plan, task.shard, columns=columns):
+    for batch in held_rows(task.input, store, task.plan, task.shard, columns=columns):
         batch = batch.keep(np.isin(batch.rows, rows))
         if batch.num_rows:
             yield batch, *_operator(task).shingles(batch)
 
 
 def _own(task: CheckTask, store: Store, rows: Ints) -> tuple[Ints, npt.NDArray[np.uint64], Ints]:
-    found: list[Any] = [np.zeros(0, np.int64)]
+    document_rows: list[Any] = [np.zeros(0, np.int64)]
     flats: list[Any] = [np.zeros(0, np.uint64)]
     sizes: list[Any] = [np.zeros(1, np.int64)]
     for batch, flat, borders in _shingled(task, store, rows):
-        found.append(batch.rows)
+        document_rows.append(batch.rows)
         flats.append(flat)
         sizes.append(np.diff(borders))
-    return np.concatenate(found), np.concatenate(flats), np.cumsum(np.concatenate(sizes))
+    return np.concatenate(document_rows), np.concatenate(flats), np.cumsum(np.concatenate(sizes))
 
 
 def _binary(flat: npt.NDArray[np.uint64], borders: Ints) -> pa.Array:

@@ -55,10 +55,10 @@ def run_links(task: GroupTask, store: Store) -> Done:
 
     Two files of the same links: by the shard of the row, and by the shard of the first.
     """
-    found = read_groups(store, task)
-    lead = found.leader[found.same]
-    row, rank = found.row[found.same], found.rank[found.same]
-    first, first_rank = found.row[lead], found.rank[lead]
+    groups = read_groups(store, task)
+    lead = groups.leader[groups.same]
+    row, rank = groups.row[groups.same], groups.rank[groups.same]
+    first, first_rank = groups.row[lead], groups.rank[lead]
     order = np.lexsort((first, row))
     fresh = np.ones(len(order), dtype=bool)
     fresh[1:] = (np.diff(row[order]) != 0) | (np.diff(first[order]) != 0)
@@ -69,7 +69,7 @@ def run_links(task: GroupTask, store: Store) -> Done:
         write_by(store, attempt_name(f"work/{stem}-{task.part:04d}", ".parts"), schema, by, links)
         for stem, by in (("links", links[0] >> ROW_BITS), ("firsts", links[2] >> ROW_BITS))
     )
-    counts = {"links": len(order), "keys": len(found.row)}
+    counts = {"links": len(order), "keys": len(groups.row)}
     return Done(key=task.key, files=files, counts=counts)
 
 
@@ -78,11 +78,11 @@ def run_join(task: JoinTask, store: Store) -> Done:
     """Write which rows go: all of each group of linked rows but the lowest rank, then row."""
     schema = connected_components.link_schema(task.rank)
     row, rank, first, first_rank = read_parts(store, task.files, task.part, schema)
-    gone, groups = losers(row, rank, first, first_rank)
+    duplicates, groups = losers(row, rank, first, first_rank)
     name = attempt_name(f"work/verdict-linked-{task.part + 1:04d}", ".parts")
     files = (
-        write_dropped(store, name, gone),
-        write_duplicates(store, f"{DUPLICATES}/{task.step:03d}-{task.part + 1:04d}", gone),
+        write_dropped(store, name, duplicates),
+        write_duplicates(store, f"{DUPLICATES}/{task.step:03d}-{task.part + 1:04d}", duplicates),
     )
     return Done(key=task.key, files=files, stats=groups.model_dump())
 
@@ -105,10 +105,10 @@ def losers(
     best = rows[order[begins]]
     stays = np.zeros(len(rows), dtype=bool)
     stays[begins] = True
-    gone, kept = rows[order[~stays]], np.repeat(best, sizes)[~stays]
-    nothing = np.zeros(len(gone), dtype=np.int64)
+    dropped, kept = rows[order[~stays]], np.repeat(best, sizes)[~stays]
+    nothing = np.zeros(len(dropped), dtype=np.int64)
     groups = groups_of_sizes(sizes, best, np.zeros(len(best), np.int64), compared=0)
-    return Duplicates(gone, nothing, kept, nothing), groups
+    return Duplicates(dropped, nothing, kept, nothing), groups
 
 
 def find_linked(
@@ -118,7 +118,7 @@ def find_linked(
     step: int,
     state: str,
     files: Sequence[str],
-    held: Sequence[Held],
+    inputs: Sequence[Held],
     rank: str,
     compared: int,
     map_tasks: MapTasks,
@@ -137,8 +137,8 @@ def find_linked(
         for part in range(plan.num_partitions)
     ]
     done = map_tasks(run_links, tasks)
-    links = sum(one.counts["links"] for one in done)
-    names = [one.files[0].name for one in done]
+    links = sum(result.counts["links"] for result in done)
+    names = [result.files[0].name for result in done]
     if operator.min_similarity() is not None:  # type: ignore[attr-defined]
         checked = jaccard.check_links(
             store,
@@ -146,13 +146,13 @@ def find_linked(
             step=step,
             state=state,
             links=names,
-            firsts=[one.files[1].name for one in done],
+            firsts=[result.files[1].name for result in done],
             rank=rank,
-            held=held,
+            inputs=inputs,
             map_tasks=map_tasks,
         )
-        links = sum(one.counts["links"] for one in checked)
-        names = [one.files[0].name for one in checked]
+        links = sum(result.counts["links"] for result in checked)
+        names = [result.files[0].name for result in checked]
     parts: Sequence[int] = [ALL]
     if links > MAX_LINKS:
         parts, names = connected_components.join_by_parts(
@@ -176,5 +176,5 @@ def find_linked(
         for part in parts
     ]
     joined = map_tasks(run_join, joins)
-    groups = merge_groups([one.stats for one in joined])
+    groups = merge_groups([result.stats for result in joined])
     return verdict_of(joined), groups.model_copy(update={"units": compared})

@@ -91,7 +91,7 @@ class SpanTask(Frozen):
     step: int
     key: str
     shard: int
-    held: Held
+    input: Held
     files: tuple[str, ...]
     quotes: tuple[str, ...] = ()
     num_partitions: int = 1
@@ -121,14 +121,14 @@ def find_spans(
     step: int,
     state: str,
     files: Sequence[str],
-    held: Sequence[Held],
+    inputs: Sequence[Held],
     map_tasks: MapTasks,
 ) -> tuple[Verdict, Groups]:
     """Spans of bytes that go, and the groups of equal spans (the first, and its repeats)."""
     operator = plan.pipeline().steps[step].operator
     assert isinstance(operator, SpanDedup)
     name = digest([state, plan.num_partitions])[:16]
-    shards = range(len(held))
+    shards = range(len(inputs))
 
     def by_shard(kind: str, names: Sequence[str], **options: Any) -> list[SpanTask]:
         return [
@@ -137,7 +137,7 @@ def find_spans(
                 step=step,
                 key=f"{kind}{step}-{shard:05d}-{name}",
                 shard=shard,
-                held=held[shard],
+                input=inputs[shard],
                 files=tuple(names),
                 **options,
             )
@@ -156,7 +156,7 @@ def find_spans(
         for part in range(plan.num_partitions)
     ]
     marked = map_tasks(run_anchors, [GroupTask(**part) for part in parts])
-    anchors = sum(one.counts["anchors"] for one in marked)
+    anchors = sum(result.counts["anchors"] for result in marked)
     windows_at_most = anchors * (operator.window_units() + 1) // 2
     num_parts = max(plan.num_partitions, -(-windows_at_most // PART_KEYS))
     windows = map_tasks(run_windows, by_shard("windows", _names(marked), num_partitions=num_parts))
@@ -173,8 +173,8 @@ def find_spans(
         )
         for part in range(num_parts)
     ]
-    found = map_tasks(run_repeats, repeats)
-    runs = map_tasks(run_requests, by_shard("requests", _names(found)))
+    repeated = map_tasks(run_repeats, repeats)
+    runs = map_tasks(run_requests, by_shard("requests", _names(repeated)))
     quotes = map_tasks(run_quotes, by_shard("quotes", _names(runs, 1)))
     compared = [
         task.model_copy(update={"files": (runs[task.shard].files[0].name,)})
@@ -182,21 +182,21 @@ def find_spans(
     ]
     verified = map_tasks(run_compare, compared)
     grouped = map_tasks(run_groups, by_shard("spangroups", _names(verified, 1)))
-    groups = merge_groups([one.stats for one in grouped])
-    units = sum(one.counts["spans"] for one in verified)
+    groups = merge_groups([result.stats for result in grouped])
+    units = sum(result.counts["spans"] for result in verified)
     return verdict_of(verified), groups.model_copy(update={"units": units})
 
 
 def _names(done: Sequence[Done], number: int = 0) -> list[str]:
-    return [one.files[number].name for one in done if one.files[number].num_rows]
+    return [result.files[number].name for result in done if result.files[number].num_rows]
 
 
 @once
 def run_anchors(task: GroupTask, store: Store) -> Done:
     """Anchors of one part whose key stands more than once, for their shards."""
-    found = read_groups(store, task)
-    many = np.repeat(found.sizes > 1, found.sizes)
-    row, unit = found.row[many], found.unit[many].astype(np.int64)
+    groups = read_groups(store, task)
+    many = np.repeat(groups.sizes > 1, groups.sizes)
+    row, unit = groups.row[many], groups.unit[many].astype(np.int64)
     file = _by_shard(store, f"work/anchors-{task.part:04d}", VERDICT_SCHEMA, row, [row, unit])
     return Done(key=task.key, files=(file,), counts={"anchors": len(row)})
 
@@ -227,12 +227,12 @@ def run_repeats(task: RepeatTask, store: Store) -> Done:
     The other is the first of the equal windows; a window that begins inside the first one of its
     own document is no repeat. Where all go, the other is the last, if only that is clear of it.
     """
-    found = read_groups(store, task)
-    row, unit = found.row, found.unit.astype(np.int64)
-    other = found.leader
+    groups = read_groups(store, task)
+    row, unit = groups.row, groups.unit.astype(np.int64)
+    other = groups.leader
     clear = (row != row[other]) | (unit >= unit[other] + task.window)
     if not task.keep_first:
-        last = np.repeat(found.begins + found.sizes - 1, found.sizes)
+        last = np.repeat(groups.begins + groups.sizes - 1, groups.sizes)
         other = np.where(clear, other, last)
         clear |= (row != row[last]) | (unit + task.window <= unit[last])
     here = np.flatnonzero(clear)
@@ -265,8 +265,8 @@ def run_requests(task: SpanTask, store: Store) -> Done:
     runs = _joined(read_parts(store, task.files, task.shard, RUNS))
     _, _, windows, other, other_begin = runs
     end = other_begin + windows + task.operator().window_units() - 1
-    wanted = np.unique(np.stack([other, other_begin, end], axis=1), axis=0).T
-    columns = [*wanted, np.full(wanted.shape[1], task.shard)]
+    quotes = np.unique(np.stack([other, other_begin, end], axis=1), axis=0).T
+    columns = [*quotes, np.full(quotes.shape[1], task.shard)]
     with PartsWriter(store, attempt_name(f"work/own-{task.shard:05d}", ".parts"), RUNS) as own:
         own.add(0, runs)
     stem = f"work/requests-{task.shard:05d}"
@@ -284,9 +284,9 @@ def run_quotes(task: SpanTask, store: Store) -> Done:
         for batch, chunks in _chunks(task, store, row, end - begin):
             for here in chunks:
                 order = here[np.argsort(asked[here], kind="stable")]
-                place = np.searchsorted(batch.rows, row[order])
-                text = operator.quotes(batch, place, begin[order], end[order])
-                first, last = operator.places(batch, place, begin[order], end[order])
+                positions = np.searchsorted(batch.rows, row[order])
+                text = operator.quotes(batch, positions, begin[order], end[order])
+                first, last = operator.places(batch, positions, begin[order], end[order])
                 columns = [row[order], begin[order], end[order], first, last]
                 shards, borders = np.unique(asked[order], return_index=True)
                 for shard, (a, b) in zip(
@@ -311,33 +311,33 @@ def run_compare(task: SpanTask, store: Store) -> Done:
     length = windows + window - 1
     quoted = [table.column(number).to_numpy() for number in range(5)]
     where = _find(quoted[:3], [other, other_begin, other_begin + length])
-    gone: list[tuple[Ints, Ints]] = []
+    dropped: list[tuple[Ints, Ints]] = []
     pairs: list[list[Ints]] = []
     refused = 0
     for batch, chunks in _chunks(task, store, row, length):
         units: list[list[Ints]] = []
         for here in chunks:
-            place = np.searchsorted(batch.rows, row[here])
+            positions = np.searchsorted(batch.rows, row[here])
             stop = begin[here] + length[here]
-            text = operator.quotes(batch, place, begin[here], stop)
+            text = operator.quotes(batch, positions, begin[here], stop)
             theirs = table.column("text").take(pa.array(where[here])).combine_chunks()
             equal = pc.equal(text, theirs).to_numpy(zero_copy_only=False)
-            first, last = operator.places(batch, place, begin[here], stop)
-            units.append([place[equal], begin[here][equal], stop[equal]])
+            first, last = operator.places(batch, positions, begin[here], stop)
+            units.append([positions[equal], begin[here][equal], stop[equal]])
             for number in np.flatnonzero(~equal).tolist():
                 kept = _equal_windows(text[number].as_py(), theirs[number].as_py(), window)
                 refused += int(windows[here[number]]) - sum(b - a - window + 1 for a, b in kept)
                 at = int(begin[here[number]])
                 units += [
-                    [place[[number]], np.array([at + a]), np.array([at + b])] for a, b in kept
+                    [positions[[number]], np.array([at + a]), np.array([at + b])] for a, b in kept
                 ]
             span = (first << 32 | last)[equal]
             at_quote = where[here][equal]
             pairs.append([row[here][equal], span, other[here][equal], _packed(quoted, at_quote)])
-        gone.append(_spans(operator, batch, units))
+        dropped.append(_spans(operator, batch, units))
     verdict_name = attempt_name(f"work/verdict-spans-{task.shard:05d}", ".parts")
     with PartsWriter(store, verdict_name, VERDICT_SCHEMA) as out:
-        for spans in gone:
+        for spans in dropped:
             out.add(task.shard, spans)
     columns = [np.concatenate([p[i] for p in pairs]) if pairs else row[:0] for i in range(4)]
     file = _by_shard(store, f"work/pairs-{task.shard:05d}", PAIRS, columns[2], columns)
@@ -349,8 +349,8 @@ def run_compare(task: SpanTask, store: Store) -> Done:
 def run_groups(task: SpanTask, store: Store) -> Done:
     """The groups of equal spans whose first stands in this shard."""
     row, span, other, other_span = read_parts(store, task.files, task.shard, PAIRS)
-    gone = Duplicates(row, span, other, other_span)
-    file = write_duplicates(store, f"{DUPLICATES}/{task.step:03d}-{task.shard:05d}", gone)
+    duplicates = Duplicates(row, span, other, other_span)
+    file = write_duplicates(store, f"{DUPLICATES}/{task.step:03d}-{task.shard:05d}", duplicates)
     firsts, sizes = np.unique(np.stack([other, other_span], axis=1), axis=0, return_counts=True)
     groups = groups_of_sizes(sizes + 1, firsts[:, 0], firsts[:, 1], compared=0)
     return Done(key=task.key, files=(file,), stats=groups.model_dump())
@@ -376,7 +376,7 @@ def _rows_among(task: SpanTask, store: Store, rows: Ints) -> Iterator[Batch]:
     if not len(rows):
         return
     columns = task.operator().reads()
-    for batch in held_rows(task.held, store, task.plan, task.shard, columns=columns):
+    for batch in held_rows(task.input, store, task.plan, task.shard, columns=columns):
         batch = batch.keep(np.isin(batch.rows, rows))
         if batch.num_rows:
             yield batch
@@ -395,21 +395,21 @@ def _chunks(
         yield batch, [np.arange(begin + a, begin + b) for a, b in cuts]
 
 
-def _find(table: Sequence[Ints], wanted: Sequence[Ints]) -> Ints:
+def _find(table: Sequence[Ints], keys: Sequence[Ints]) -> Ints:
     """For each wanted triple its place in the table, which holds them all."""
-    both = np.stack([np.concatenate(pair) for pair in zip(table, wanted, strict=True)], axis=1)
+    both = np.stack([np.concatenate(pair) for pair in zip(table, keys, strict=True)], axis=1)
     _, first, inverse = np.unique(both, axis=0, return_index=True, return_inverse=True)
-    found: Ints = first[inverse.reshape(-1)[len(table[0]) :]]
-    assert (found < len(table[0])).all(), "a quote was asked for and did not come"
-    return found
+    matches: Ints = first[inverse.reshape(-1)[len(table[0]) :]]
+    assert (matches < len(table[0])).all(), "a quote was asked for and did not come"
+    return matches
 
 
 def _spans(operator: SpanDedup, batch: Batch, units: Sequence[Sequence[Ints]]) -> tuple[Ints, Ints]:
     """Rows and packed byte spans of units begin .. end, those that touch joined."""
     columns = [np.concatenate(values) for values in zip(*units, strict=True)]
-    place, begin, end = (values[np.lexsort((columns[1], columns[0]))] for values in columns)
+    positions, begin, end = (values[np.lexsort((columns[1], columns[0]))] for values in columns)
     merged: list[list[int]] = []
-    for p, b, e in zip(place.tolist(), begin.tolist(), end.tolist(), strict=True):
+    for p, b, e in zip(positions.tolist(), begin.tolist(), end.tolist(), strict=True):
         if merged and merged[-1][0] == p and b <= merged[-1][2]:
             merged[-1][2] = max(merged[-1][2], e)
         else:

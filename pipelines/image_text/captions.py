@@ -88,17 +88,19 @@ class CaptionLanguage(Filter, name="caption_language"):
 
     def reject(self, batch: Batch) -> pa.Array:
         if self.model == "column":
-            wanted = pc.is_in(batch.column(self.column), pa.array(self.keep, STRING))
-            return because(~wanted.to_numpy(zero_copy_only=False), self.reasons[0])
+            is_kept = pc.is_in(batch.column(self.column), pa.array(self.keep, STRING))
+            return because(~is_kept.to_numpy(zero_copy_only=False), self.reasons[0])
         texts = pc.replace_substring(captions(batch), "\n", " ")
         if self.model == "fasttext":
             labels = [label.removeprefix("__label__") for label in self._model.labels]
-            wanted = np.array([label in self.keep for label in labels])
-            found = self._model.top(texts)[0]
-            kept = np.where(found >= 0, wanted[found], False)
+            is_kept = np.array([label in self.keep for label in labels])
+            top = self._model.top(texts)[0]
+            kept = np.where(top >= 0, is_kept[top], False)
             return because(~kept, self.reasons[0])
-        found = [self._model.FindLanguage(text).language for text in texts.to_pylist()]
-        return because(np.array([one not in self.keep for one in found], bool), self.reasons[0])
+        top = [self._model.FindLanguage(text).language for text in texts.to_pylist()]
+        return because(
+            np.array([language not in self.keep for language in top], bool), self.reasons[0]
+        )
 
 
 class SynsetWords(Filter, name="synset_words"):
@@ -129,23 +131,23 @@ class SynsetWords(Filter, name="synset_words"):
         words = kernels.words.whitespace(texts)
         hits = self._hits(words)
         before = np.concatenate([[0], np.cumsum(hits)])
-        found = before[words.end] - before[words.begin]
-        return because(found == 0, self.reasons[0])
+        num_hits = before[words.end] - before[words.begin]
+        return because(num_hits == 0, self.reasons[0])
 
     def _hits(self, words: Any) -> npt.NDArray[np.bool_]:
         """Whether each word names a wanted synset; each different word is looked up once."""
         different, first, inverse = np.unique(words.hash, return_index=True, return_inverse=True)
-        known, wordnet, wanted = self._known, self._wordnet, self._wanted
+        known, wordnet, synsets = self._known, self._wordnet, self._wanted
         if len(known) > MAX_KNOWN:
             known.clear()
         data = words.data.tobytes()
         names = np.zeros(len(different), dtype=bool)
         starts, stops = words.start[first].tolist(), words.stop[first].tolist()
-        for place, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+        for index, (start, stop) in enumerate(zip(starts, stops, strict=True)):
             word = data[start:stop]
             hit = known.get(word)
             if hit is None:
-                hit = wordnet.first_synset(word.decode("utf-8")) in wanted
+                hit = wordnet.first_synset(word.decode("utf-8")) in synsets
                 known[word] = hit
-            names[place] = hit
+            names[index] = hit
         return names[inverse]

@@ -111,14 +111,14 @@ def nearest(
 ) -> npt.NDArray[np.int64]:
     """For each row the centroid with the greatest inner product, shape (rows,)."""
     rows = max(1, CHUNK_BYTES // (4 * len(centroids)))
-    found = np.empty(len(features), np.int64)
+    centers = np.empty(len(features), np.int64)
     products = np.empty((min(rows, len(features)), len(centroids)), np.float32)
     for begin in range(0, len(features), rows):
         part = features[begin : begin + rows]
         out = products[: len(part)]
         np.matmul(part, centroids.T, out=out)
-        found[begin : begin + len(part)] = out.argmax(axis=1)
-    return found
+        centers[begin : begin + len(part)] = out.argmax(axis=1)
+    return centers
 
 
 # ---- on a GPU

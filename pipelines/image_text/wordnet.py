@@ -67,11 +67,11 @@ class WordNet:
         if irregular is not None:
             return [form for form in (word, *irregular) if form in known]
         forms = _shortened([word], part)
-        found = [form for form in (word, *forms) if form in known]
-        while not found and forms:
+        base_forms = [form for form in (word, *forms) if form in known]
+        while not base_forms and forms:
             forms = _shortened(forms, part)
-            found = [form for form in forms if form in known]
-        return found
+            base_forms = [form for form in forms if form in known]
+        return base_forms
 
 
 def _shortened(forms: Iterable[str], part: str) -> list[str]:
@@ -105,11 +105,11 @@ def _exceptions(path: Path) -> dict[str, tuple[str, ...]]:
 
 def read_synsets(path: Path) -> frozenset[int]:
     """Offsets of a list of wnids (n01440764), one a line. ValueError names a wrong line."""
-    found = set()
+    synsets = set()
     for number, line in enumerate(path.read_text(encoding="utf-8").split(), start=1):
         if len(line) < 2 or not line[1:].isdigit():
             raise ValueError(f"{path}, line {number}: {line!r} is no wnid, as n01440764")
-        found.add(int(line[1:]))
-    if not found:
+        synsets.add(int(line[1:]))
+    if not synsets:
         raise ValueError(f"{path} is empty: no word would be kept")
-    return frozenset(found)
+    return frozenset(synsets)

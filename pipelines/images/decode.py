@@ -65,8 +65,10 @@ def fault_of(error: BaseException) -> str:
 
 def is_truncated(error: BaseException) -> bool:
     """Whether the decoder says that the file ends too early."""
-    told = str(error).lower()
-    return isinstance(error, OSError) and ("truncated" in told or "broken data stream" in told)
+    message = str(error).lower()
+    return isinstance(error, OSError) and (
+        "truncated" in message or "broken data stream" in message
+    )
 
 
 def rgb(image: Image.Image, *, on_white: bool = True) -> Image.Image:

@@ -154,8 +154,8 @@ def download(
         made_by=made_by(started, locations={"tables": pool.uri, "out": store.uri}),
     )
     write_bytes(store, RECORD, record.to_json())
-    for one in done:
-        store.remove(done_name(one.key))
+    for result in done:
+        store.remove(done_name(result.key))
     return record
 
 
@@ -234,8 +234,8 @@ class Wanted:
             **more,
         )
 
-    def failed(self, status: str, reason: str, told: str = "") -> Row:
-        message = reason if told in ("", reason) else f"{reason}: {told}"
+    def failed(self, status: str, reason: str, detail: str = "") -> Row:
+        message = reason if detail in ("", reason) else f"{reason}: {detail}"
         return self.row(status, error_message=message)
 
 
@@ -257,26 +257,26 @@ def run_shard(task: ShardTask) -> Done:
 
 
 async def _fetch_shard(task: ShardTask, store: Store) -> Done:
-    wanted = read_rows(task)
+    requests = read_rows(task)
     bad_boxes = 0
-    found: dict[str, Row] = {}
+    rows_by_key: dict[str, Row] = {}
     pictures: dict[str, bytes] = {}  # of an earlier download
     if task.retry:
-        found, pictures = _before(task, store)
+        rows_by_key, pictures = _before(task, store)
     places: dict[str, tuple[int, int]] = {}
     with tempfile.TemporaryFile() as spool, ThreadPoolExecutor(DECODERS) as decoders:
         async with open_fetcher(task.options.fetch) as fetcher:
 
-            async def one(row: Wanted) -> None:
+            async def fetch_one(row: Wanted) -> None:
                 nonlocal bad_boxes
-                found[row.key], kept = await _fetch_row(row, task.options, fetcher, decoders)
+                rows_by_key[row.key], kept = await _fetch_row(row, task.options, fetcher, decoders)
                 if kept is not None:
                     places[row.key] = (spool.seek(0, 2), len(kept.data))
                     spool.write(kept.data)
                     bad_boxes += kept.bad_boxes
 
-            await asyncio.gather(*(one(row) for row in wanted if row.key not in pictures))
-        rows = [found[row.key] for row in wanted]
+            await asyncio.gather(*(fetch_one(row) for row in requests if row.key not in pictures))
+        rows = [rows_by_key[row.key] for row in requests]
         files = _write(task, store, rows, spool, places, pictures)
     counts = Counter({"rows": len(rows)})
     for row in rows:
@@ -287,29 +287,29 @@ async def _fetch_shard(task: ShardTask, store: Store) -> Done:
 
 
 async def _fetch_row(
-    wanted: Wanted, options: DownloadOptions, fetcher: Fetcher, decoders: ThreadPoolExecutor
+    request: Wanted, options: DownloadOptions, fetcher: Fetcher, decoders: ThreadPoolExecutor
 ) -> tuple[Row, Kept | None]:
     """What became of one row, and its picture."""
-    if wanted.uid is None or not is_uid(wanted.uid):
-        told = "expected 32 lower-case hexadecimal digits"
-        return wanted.failed(NO_DOWNLOAD, "no_uid", told), None
-    if not wanted.url:
-        return wanted.failed(NO_DOWNLOAD, "bad_url", "there is none"), None
+    if request.uid is None or not is_uid(request.uid):
+        detail = "expected 32 lower-case hexadecimal digits"
+        return request.failed(NO_DOWNLOAD, "no_uid", detail), None
+    if not request.url:
+        return request.failed(NO_DOWNLOAD, "bad_url", "there is none"), None
     try:
-        async with fetcher.body(wanted.url) as data:
+        async with fetcher.body(request.url) as data:
             sha256 = hashlib.sha256(data).hexdigest()
-            same = (wanted.sha256 or "").strip().lower() in ("", sha256)
+            same = (request.sha256 or "").strip().lower() in ("", sha256)
             if not same and options.changed == "drop":
-                return wanted.failed(
+                return request.failed(
                     NO_DOWNLOAD, "changed", "another sha256 than the table's"
                 ), None
             loop = asyncio.get_running_loop()
-            kept = await loop.run_in_executor(decoders, keep, data, wanted.boxes, options.resize)
+            kept = await loop.run_in_executor(decoders, keep, data, request.boxes, options.resize)
     except FetchError as error:
-        return wanted.failed(NO_DOWNLOAD, error.reason, str(error)), None
+        return request.failed(NO_DOWNLOAD, error.reason, str(error)), None
     except PictureRefused as error:
-        return wanted.failed(NO_PICTURE, error.reason, str(error)), None
-    row = wanted.row(
+        return request.failed(NO_PICTURE, error.reason, str(error)), None
+    row = request.row(
         SUCCESS,
         error_message=None if same else "changed",
         width=kept.width,
@@ -345,8 +345,8 @@ def read_rows(task: ShardTask) -> list[Wanted]:
             raise ShardError(f"{where} is damaged: {error}") from None
     for name in TEXTS:
         if name in there:
-            place = table.schema.get_field_index(name)
-            table = table.set_column(place, name, text_column(table.column(name), name, where))
+            column = table.schema.get_field_index(name)
+            table = table.set_column(column, name, text_column(table.column(name), name, where))
     urls, captions = (table.column(name).combine_chunks() for name in (URL, TEXT))
     own = table.column(UID).combine_chunks() if UID in there else None
     columns = {COLUMNS[name]: table.column(name).to_pylist() for name in there}

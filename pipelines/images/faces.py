@@ -56,9 +56,9 @@ class Faces:
 
     def __init__(self, options: FaceOptions, tar: str) -> None:
         self.options = options
-        place = table_of(options.map, tar)
-        self._where = place
-        self._boxes = _read(place)
+        table = table_of(options.map, tar)
+        self._where = table
+        self._boxes = _read(table)
         self.bad_boxes = 0  # left out: outside the picture, or no box
 
     def change(self, uid: tuple[int, int], members: dict[str, bytes]) -> bool:
@@ -73,8 +73,8 @@ class Faces:
                 "another table than this tar was made from"
             )
         if self.options.inject:
-            told = read_json(members["json"]) | {BOXES: boxes}
-            members["json"] = orjson.dumps(told)
+            metadata = read_json(members["json"]) | {BOXES: boxes}
+            members["json"] = orjson.dumps(metadata)
         if not self.options.apply or not boxes or PICTURE not in members:
             return False
         members["webp"] = self._blurred(uid, members.pop(PICTURE), boxes)
@@ -102,7 +102,7 @@ def _entries(address: str) -> dict[str, str]:
     folder, _, name = address.rpartition("/")
     store = open_store(folder or ".")
     try:
-        told = TypeAdapter(dict[str, Entry]).validate_json(store.read_bytes(name))
+        entries = TypeAdapter(dict[str, Entry]).validate_json(store.read_bytes(name))
     except FileNotFoundError:
         raise PackError(f"there is no map of faces {address}") from None
     except ValidationError as error:
@@ -110,13 +110,13 @@ def _entries(address: str) -> dict[str, str]:
         where = ".".join(map(str, first["loc"]))
         raise PackError(f"{address}: {where}: {first['msg']}") from None
     tables: dict[str, str] = {}
-    for entry in told.values():
-        place = entry.parquet
-        if "://" not in place and not place.startswith("/"):
-            place = f"{folder or '.'}/{place}"
+    for entry in entries.values():
+        path = entry.parquet
+        if "://" not in path and not path.startswith("/"):
+            path = f"{folder or '.'}/{path}"
         for shard in entry.shards:
             tar = shard.rpartition("/")[2]
-            if tables.setdefault(tar, place) != place:
+            if tables.setdefault(tar, path) != path:
                 raise PackError(f"{address} names two tables for the tar {tar}")
     return tables
 
@@ -131,23 +131,23 @@ def table_of(address: str, tar: str) -> str:
 
 
 @lru_cache(maxsize=2)
-def _read(place: str) -> dict[tuple[int, int], Boxes]:
+def _read(path: str) -> dict[tuple[int, int], Boxes]:
     """The boxes of every row of a table, by uid."""
-    folder, _, name = place.rpartition("/")
+    folder, _, name = path.rpartition("/")
     with open_store(folder or ".").open(name) as file:
         try:
             table = pq.read_table(file, columns=[UID, BOXES])
         except DAMAGED as error:
-            raise PackError(f"{place} is no table with {UID} and {BOXES}: {error}") from None
-    uids: Any = text_column(table.column(UID), UID, place).combine_chunks()
+            raise PackError(f"{path} is no table with {UID} and {BOXES}: {error}") from None
+    uids: Any = text_column(table.column(UID), UID, path).combine_chunks()
     high, low, bad = kernels.uids.parse(uids)
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
-        raise PackError(f"{place}, row {row}: the uid is {uids[row].as_py()!r}")
+        raise PackError(f"{path}, row {row}: the uid is {uids[row].as_py()!r}")
     kind = table.schema.field(BOXES).type
     if not (_is_list(kind) and _is_list(kind.value_type)) and not pa.types.is_null(kind):
-        raise PackError(f"{place}: {BOXES} holds {kind}, expected lists of boxes of four numbers")
-    boxes = [found or [] for found in table.column(BOXES).to_pylist()]
+        raise PackError(f"{path}: {BOXES} holds {kind}, expected lists of boxes of four numbers")
+    boxes = [row_boxes or [] for row_boxes in table.column(BOXES).to_pylist()]
     return dict(zip(zip(high.tolist(), low.tolist(), strict=True), boxes, strict=True))
 
 

@@ -97,8 +97,8 @@ def _resample_is_equal() -> bool:
     for number, shape in enumerate(SHAPES):
         image = _noise(number, shape)
         for size in SIZES:
-            wanted = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
-            if not np.array_equal(kernels.resample.resize(image, size), np.asarray(wanted)):
+            expected = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
+            if not np.array_equal(kernels.resample.resize(image, size), np.asarray(expected)):
                 return False
     return True
 

@@ -85,27 +85,27 @@ class FetchError(Exception):
     """
 
     def __init__(
-        self, reason: str, told: str = "", *, again: bool = False, after: float | None = None
+        self, reason: str, detail: str = "", *, again: bool = False, after: float | None = None
     ) -> None:
-        super().__init__(told or reason)
+        super().__init__(detail or reason)
         self.reason, self.again, self.after = reason, again, after
 
 
 def refused(address: str) -> bool:
     """Whether an IP address, or one that is wrapped in it, is not on the public internet."""
     try:
-        found: Any = ipaddress.ip_address(address.partition("%")[0])
+        ip: Any = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return True
-    if isinstance(found, ipaddress.IPv6Address):
-        inner = _inside(found)
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = _inside(ip)
         if inner is not None:
             return refused(str(inner))
-        if found not in _GLOBAL_UNICAST:
+        if ip not in _GLOBAL_UNICAST:
             return True
-    if any(found.version == range.version and found in range for range in _NOT_PUBLIC):
+    if any(ip.version == range.version and ip in range for range in _NOT_PUBLIC):
         return True
-    return not found.is_global or found.is_multicast or found.is_reserved
+    return not ip.is_global or ip.is_multicast or ip.is_reserved
 
 
 def _inside(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
@@ -168,10 +168,10 @@ def escaped(target: str) -> str:
     """Path and query with what a request line may not hold escaped, and nothing else."""
     data = target.encode("utf-8", "surrogateescape")
     parts = []
-    for place, byte in enumerate(data):
+    for position, byte in enumerate(data):
         keep = byte in _LEGAL
         if byte == 0x25:  # a percent sign
-            keep = re.match(rb"[0-9A-Fa-f]{2}", data[place + 1 : place + 3]) is not None
+            keep = re.match(rb"[0-9A-Fa-f]{2}", data[position + 1 : position + 3]) is not None
         parts.append(chr(byte) if keep else f"%{byte:02X}")
     return "".join(parts)
 
@@ -222,13 +222,13 @@ class Lookup:
     ) -> list[dict[str, Any]]:
         loop = asyncio.get_running_loop()
         try:
-            found = await loop.run_in_executor(self._threads, look_up, host, port, family)
+            addresses = await loop.run_in_executor(self._threads, look_up, host, port, family)
         except (OSError, UnicodeError) as error:
             again = isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN
             raise FetchError("no_such_host", f"{host}: {error}", again=again) from None
         checked = []
-        for kind, _, proto, _, place in found:
-            address = str(place[0])
+        for kind, _, proto, _, socket_address in addresses:
+            address = str(socket_address[0])
             if f"{host}:{port}" not in self._allow and refused(address):
                 raise FetchError("refused_address", f"{host} is {address}: not public")
             checked.append(
@@ -412,17 +412,17 @@ class Fetcher:
         except TimeoutError:
             received = limit.received if limit is not None else 0
             self.gate.settle(slow=received > 0)
-            told = f"no answer in {self.options.timeout_seconds:g} seconds"
+            detail = f"no answer in {self.options.timeout_seconds:g} seconds"
             if received:
-                told = f"{received} bytes in {time.monotonic() - start:.0f} seconds, then none"
-            raise FetchError("timeout", told, again=True) from None
+                detail = f"{received} bytes in {time.monotonic() - start:.0f} seconds, then none"
+            raise FetchError("timeout", detail, again=True) from None
         except aiohttp.InvalidURL as error:
             raise FetchError("bad_url", str(error)) from None
         except aiohttp.ClientConnectorError as error:
             raise FetchError("no_connection", str(error), again=True) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            told = f"{type(error).__name__}: {error}"
-            raise FetchError("broken_answer", told, again=True) from None
+            detail = f"{type(error).__name__}: {error}"
+            raise FetchError("broken_answer", detail, again=True) from None
 
     async def _follow(self, url: str, limit: Limit) -> tuple[bytes, Hold]:
         for _ in range(MAX_REDIRECTS + 1):
@@ -461,9 +461,9 @@ class Fetcher:
                 await self.budget.take(hold, more)
 
         try:
-            told = answer.headers.get("Content-Length", "")
-            if told.isascii() and told.isdigit():
-                await take(int(told))
+            length = answer.headers.get("Content-Length", "")
+            if length.isascii() and length.isdigit():
+                await take(int(length))
             async for part in answer.content.iter_chunked(CHUNK_BYTES):
                 size += len(part)
                 limit.got(len(part))

@@ -94,14 +94,14 @@ def stats_of(rows: Sequence[Row]) -> bytes:
     """The stats file beside the tar: rows, pictures, and failures by the word that begins them."""
     status = Counter(row.status for row in rows)
     words = Counter(SUCCESS if row.status == SUCCESS else reason_of(row) for row in rows)
-    told = {
+    stats = {
         "count": len(rows),
         "successes": status[SUCCESS],
         NO_DOWNLOAD: status[NO_DOWNLOAD],
         NO_PICTURE: status[NO_PICTURE],
         "status_dict": dict(sorted(words.items())),
     }
-    return orjson.dumps(told, option=orjson.OPT_INDENT_2)
+    return orjson.dumps(stats, option=orjson.OPT_INDENT_2)
 
 
 def reason_of(row: Row) -> str:

@@ -151,14 +151,14 @@ def _import(
     counts = Counter(left_out)
     with progress_step("read images", total=len(tasks), unit="shards") as bar:
         done = map_tasks(run_import, tasks, on_result=lambda *_: bar.advance())
-    for one in done:
-        counts.update(one.counts)
+    for result in done:
+        counts.update(result.counts)
     if not counts["images"]:
         raise PoolError(f"no image of {source} can be used ({_listed(counts)})")
-    for task, one in zip(tasks, done, strict=True):
-        _settle(store, task.shard, one)
-    for one in done:
-        store.remove(done_name(one.key))
+    for task, result in zip(tasks, done, strict=True):
+        _settle(store, task.shard, result)
+    for result in done:
+        store.remove(done_name(result.key))
     return Imported(
         uri=store.uri, counts={name: counts[name] for name in sorted(counts) if counts[name]}
     )

@@ -163,16 +163,16 @@ def _may_be_null(store: Store, name: str) -> bool:
     for group in range(footer.num_row_groups):
         columns = [footer.row_group(group).column(n) for n in range(footer.num_columns)]
         uid = next(column for column in columns if column.path_in_schema == UID)
-        found = uid.statistics
-        if found is None or not found.has_null_count or found.null_count:
+        statistics = uid.statistics
+        if statistics is None or not statistics.has_null_count or statistics.null_count:
             return True
     return False
 
 
-def check_columns(store: Store, name: str, wanted: Sequence[str]) -> None:
+def check_columns(store: Store, name: str, columns: Sequence[str]) -> None:
     """PipelineError when a column that a step reads is in neither the table nor the features."""
     there = table_columns(store, name)
-    for column in wanted:
+    for column in columns:
         beside = column in FEATURES or column.startswith(PREFIX)
         if column not in there and not beside and column != ROW:
             raise PipelineError(
@@ -186,9 +186,9 @@ def rows_with_uid(store: Store, uid: str) -> Iterator[tuple[int, str | None]]:
     for number, entry in enumerate(shards_of(store)):
         columns = [name for name in (UID, URL) if name in table_columns(store, entry.name)]
         for batch in read_table(store, entry.name, columns, first_row=row_of(number, 0)):
-            for place in np.flatnonzero(pc.equal(batch.column(UID), uid).fill_null(False)).tolist():
-                url = batch.column(URL)[place].as_py() if batch.has(URL) else None
-                yield int(batch.rows[place]), url
+            for row in np.flatnonzero(pc.equal(batch.column(UID), uid).fill_null(False)).tolist():
+                url = batch.column(URL)[row].as_py() if batch.has(URL) else None
+                yield int(batch.rows[row]), url
 
 
 def check_pipeline(pipeline: Pipeline, pool: Pool) -> None:
@@ -293,10 +293,10 @@ def _tables(
             raise ShardError(f"{where}: rows from {number} on are damaged: {error}") from None
         number += table.num_rows
         for column in TEXTS:
-            place = table.schema.get_field_index(column)
-            if place >= 0 and table.schema.field(place).type != STRING:
-                texts = text_column(table.column(place), column, where)
-                table = table.set_column(place, column, texts)
+            index = table.schema.get_field_index(column)
+            if index >= 0 and table.schema.field(index).type != STRING:
+                texts = text_column(table.column(index), column, where)
+                table = table.set_column(index, column, texts)
         yield normal_table(table)
 
 

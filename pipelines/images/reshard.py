@@ -160,24 +160,24 @@ def pack(
         done = _without_repeats(tasks, between, store, done, map_tasks, dry_run=dry_run)
     else:
         repeated = sum(len(places) for places in between.values())
-        repeated += sum(one.counts.get("repeated", 0) for one in done)
+        repeated += sum(result.counts.get("repeated", 0) for result in done)
     missing = _missing(store, ids, done)
     packed: tuple[File, ...] = ()
     if not dry_run:
         packed = _number(store, done, output_format, stats_format, map_tasks)
     skipped: dict[str, int] = {}
-    for one in done:
-        for reason, number in one.stats["skipped"].items():
+    for task_done in done:
+        for reason, number in task_done.stats["skipped"].items():
             skipped[reason] = skipped.get(reason, 0) + number
     result = Packed(
-        processed_count=sum(one.counts["processed"] for one in done),
-        output_count=sum(one.counts["output"] for one in done),
+        processed_count=sum(result.counts["processed"] for result in done),
+        output_count=sum(result.counts["output"] for result in done),
         output_shard_count=len(packed),
         missing=missing,
         skipped=skipped,
         shards=packed,
-        blur_count=sum(one.counts.get("blurred", 0) for one in done),
-        bad_boxes=sum(one.counts.get("bad_boxes", 0) for one in done),
+        blur_count=sum(result.counts.get("blurred", 0) for result in done),
+        bad_boxes=sum(result.counts.get("bad_boxes", 0) for result in done),
         repeated=repeated,
     )
     if not dry_run:
@@ -220,13 +220,13 @@ def _map(
     tasks: Sequence[GroupTask], store: Store, map_tasks: MapTasks, *, dry_run: bool
 ) -> list[Done]:
     run = run_dry if dry_run else run_group
-    found = {} if dry_run else {task.key: find_done(store, task.key) for task in tasks}
-    missing = [task for task in tasks if found.get(task.key) is None]
+    done_before = {} if dry_run else {task.key: find_done(store, task.key) for task in tasks}
+    missing = [task for task in tasks if done_before.get(task.key) is None]
     with progress_step("pack", total=len(tasks), unit="groups") as bar:
         bar.advance(len(tasks) - len(missing))
         fresh = map_tasks(run, missing, on_result=lambda *_: bar.advance())
-    made: dict[str, Done] = {task.key: one for task, one in zip(missing, fresh, strict=True)}
-    return [made.get(task.key) or _there(found[task.key]) for task in tasks]
+    made: dict[str, Done] = {task.key: result for task, result in zip(missing, fresh, strict=True)}
+    return [made.get(task.key) or _there(done_before[task.key]) for task in tasks]
 
 
 def _repeats_between(
@@ -235,8 +235,8 @@ def _repeats_between(
     """Of each group, the places of the list that an earlier group has too."""
     seen = np.zeros(size, dtype=bool)
     between = {}
-    for number, one in enumerate(done):
-        places = _found(store, one)
+    for number, result in enumerate(done):
+        places = _found(store, result)
         repeated = places[seen[places]]
         if len(repeated):
             between[number] = repeated
@@ -272,7 +272,7 @@ def _without_repeats(
             if store.exists(file.name):
                 store.remove(file.name)
         store.remove(done_name(done[number].key))
-    return [changed.get(number, one) for number, one in enumerate(done)]
+    return [changed.get(number, result) for number, result in enumerate(done)]
 
 
 def _found(store: Store, done: Done) -> npt.NDArray[np.int64]:
@@ -311,14 +311,14 @@ def _group(task: GroupTask, store: Store | None) -> Done:
     skipped: Counter[str] = Counter()
     seen = np.zeros(len(ids), dtype=bool)
     seen[list(task.exclude)] = True
-    found: list[npt.NDArray[np.int64]] = []
+    hits: list[npt.NDArray[np.int64]] = []
     try:
         for name in task.shards:
             with tar_bytes(source, name) as data:
                 where = f"{source.uri}/{name}"
                 entries, uids = _read(data, where, task.quarantine, skipped)
-                wanted = np.array(uids, dtype=np.uint64).reshape(-1, 2)
-                first, count = look_up(ids, wanted[:, 0], wanted[:, 1], leading=leading)
+                uid_array = np.array(uids, dtype=np.uint64).reshape(-1, 2)
+                first, count = look_up(ids, uid_array[:, 0], uid_array[:, 1], leading=leading)
                 processed += len(entries)
                 again = _repeats(first, count, seen)
                 if again.any() and task.repeats == "first":
@@ -327,17 +327,17 @@ def _group(task: GroupTask, store: Store | None) -> Done:
                 elif again.any():
                     repeated += int(count[again].sum())
                 copied += int(count.sum())
-                found.append(first[count > 0])
+                hits.append(first[count > 0])
                 if output is not None:
                     faces = Faces(task.faces, name) if task.faces else None
-                    for place in np.flatnonzero(count).tolist():
-                        uid = b"%016x%016x" % uids[place]
-                        parts = _parts(data, entries[place])
+                    for position in np.flatnonzero(count).tolist():
+                        uid = b"%016x%016x" % uids[position]
+                        parts = _parts(data, entries[position])
                         if faces is not None:
                             changed = {suffix: bytes(part) for suffix, part in parts}
-                            blurred += faces.change(uids[place], changed)
+                            blurred += faces.change(uids[position], changed)
                             parts = sorted(changed.items())
-                        output.add(parts, uid, int(count[place]))
+                        output.add(parts, uid, int(count[position]))
                     output.flush()  # what is held lies in this tar
                     bad_boxes += faces.bad_boxes if faces is not None else 0
     except BaseException:
@@ -345,10 +345,10 @@ def _group(task: GroupTask, store: Store | None) -> Done:
             output.abandon()
         raise
     files = () if output is None else output.close()
-    places = np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
-    told: dict[str, Any] = {"skipped": dict(sorted(skipped.items()))}
+    places = np.unique(np.concatenate(hits)) if hits else np.zeros(0, np.int64)
+    stats: dict[str, Any] = {"skipped": dict(sorted(skipped.items()))}
     if store is None:
-        told["found"] = places
+        stats["found"] = places
     else:
         name = attempt_name(f"work/{task.group:05d}-found", ".npy")
         files = (*files, write_array(store, name, places))
@@ -357,7 +357,7 @@ def _group(task: GroupTask, store: Store | None) -> Done:
         counts["repeated"] = repeated
     if task.faces is not None:
         counts |= {"blurred": blurred, "bad_boxes": bad_boxes}
-    return Done(key=task.key, files=files, counts=counts, stats=told)
+    return Done(key=task.key, files=files, counts=counts, stats=stats)
 
 
 def _repeats(
@@ -477,8 +477,8 @@ class _Output:
 def _missing(store: Store, ids: Subset, done: Sequence[Done]) -> int:
     """Different uids of the list that stood in no tar."""
     seen = np.zeros(len(ids), dtype=bool)
-    for one in done:
-        seen[_found(store, one)] = True
+    for result in done:
+        seen[_found(store, result)] = True
     first = np.ones(len(ids), dtype=bool)
     first[1:] = ids[1:] != ids[:-1]
     return int((first & ~seen).sum())
@@ -511,7 +511,7 @@ def _number(
 
     On a bucket a new name is a copy, so this too is shared among the workers.
     """
-    files = [file for one in done for file in one.files[:-1]]
+    files = [file for result in done for file in result.files[:-1]]
     tasks = [
         NumberTask(
             uri=store.uri,
@@ -539,11 +539,11 @@ def _finish(
         "subset_sha256": sha256_of(ids),
         "subset_size": len(ids),
     }
-    for one in done:
-        store.remove(one.files[-1].name)
+    for task_done in done:
+        store.remove(task_done.files[-1].name)
     write_bytes(store, META, orjson.dumps(meta, option=orjson.OPT_INDENT_2))
-    for one in done:
-        store.remove(done_name(one.key))
+    for task_done in done:
+        store.remove(done_name(task_done.key))
 
 
 def iter_samples(uri: str) -> Iterator[tuple[str, dict[str, bytes]]]:

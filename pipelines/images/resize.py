@@ -37,8 +37,8 @@ class ResizeOptions(Frozen):
 class PictureRefused(ValueError):
     """Bytes that give no picture: `reason` is a word to count by."""
 
-    def __init__(self, reason: str, told: str = "") -> None:
-        super().__init__(told or reason)
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(detail or reason)
         self.reason = reason
 
 
@@ -167,7 +167,7 @@ def _exif(picture: Image.Image) -> str:
     """The exif tags as a JSON object of strings, empty where there are none or they are broken."""
     try:
         tags: Any = picture.getexif()
-        found = {str(tag): str(value)[:1000] for tag, value in list(tags.items())[:EXIF_TAGS]}
+        fields = {str(tag): str(value)[:1000] for tag, value in list(tags.items())[:EXIF_TAGS]}
     except Exception:  # a description is no reason to lose the picture
-        found = {}
-    return json.dumps(found)
+        fields = {}
+    return json.dumps(fields)

@@ -69,9 +69,9 @@ def size(ngrams: int, rate: float) -> tuple[int, int]:
 
     Raises ValueError where more than 256 GiB would be needed.
     """
-    found: tuple[int, int] | None = None
+    best: tuple[int, int] | None = None
     for num_hashes in range(1, 25):
-        low, high = 0, MAX_BLOCKS if found is None else found[0]
+        low, high = 0, MAX_BLOCKS if best is None else best[0]
         if false_positive_rate(ngrams, high, num_hashes) > rate:
             continue
         while high - low > 1:
@@ -80,14 +80,14 @@ def size(ngrams: int, rate: float) -> tuple[int, int]:
                 high = middle
             else:
                 low = middle
-        if found is None or high < found[0]:
-            found = (high, num_hashes)
-    if found is None:
+        if best is None or high < best[0]:
+            best = (high, num_hashes)
+    if best is None:
         raise ValueError(
             f"{ngrams} n-grams at a false-positive rate of {rate} need a filter above 256 GiB: "
             "use more groups, or a higher rate"
         )
-    return found
+    return best
 
 
 def new_filter(ngrams: int, rate: float) -> Filter:
@@ -175,10 +175,10 @@ def _insert(key: np.uint64, bits: Hashes, num_hashes: int) -> int:
     for k in range(num_hashes):
         state = final(key + np.uint64(k + 1) * _P) if k % 7 == 0 else state >> _9
         bit = state & _511
-        place = first + np.int64(bit >> _6)
-        old = bits[place]
-        bits[place] = old | (_ONE << (bit & _63))
-        if bits[place] != old:
+        word = first + np.int64(bit >> _6)
+        old = bits[word]
+        bits[word] = old | (_ONE << (bit & _63))
+        if bits[word] != old:
             new = 1
     return new
 
@@ -304,24 +304,24 @@ def _runs(
     known: npt.NDArray[np.bool_], count: int, width: int, threshold: float, length: int, spans: Ints
 ) -> int:
     """Word spans [begin, end) covered by known n-grams, joined, of at least `length` words."""
-    found = 0
+    num_spans = 0
     for i in range(count):
         if not known[i]:
             continue
-        if found and spans[found - 1, 1] >= i:
-            spans[found - 1, 1] = i + width
+        if num_spans and spans[num_spans - 1, 1] >= i:
+            spans[num_spans - 1, 1] = i + width
         else:
-            spans[found, 0], spans[found, 1] = i, i + width
-            found += 1
-    for i in range(found):
+            spans[num_spans, 0], spans[num_spans, 1] = i, i + width
+            num_spans += 1
+    for i in range(num_spans):
         spans[i, 2] = spans[i, 1] - spans[i, 0]
     if threshold < 1.0:
-        found = _joined(spans, found, threshold)
-        _mirror(spans, found)
-        found = _joined(spans, found, threshold)
-        _mirror(spans, found)
+        num_spans = _joined(spans, num_spans, threshold)
+        _mirror(spans, num_spans)
+        num_spans = _joined(spans, num_spans, threshold)
+        _mirror(spans, num_spans)
     kept = 0
-    for i in range(found):
+    for i in range(num_spans):
         if spans[i, 1] - spans[i, 0] >= length:
             spans[kept, 0], spans[kept, 1] = spans[i, 0], spans[i, 1]
             kept += 1
@@ -413,9 +413,9 @@ def _sift(
                 else:
                     new += _put(keys, 0, count, bits, num_hashes)
         if mode == SUBSTRING and count > 0:
-            found = _runs(known, count, width, threshold, length, spans)
+            num_spans = _runs(known, count, width, threshold, length, spans)
             free = 0
-            for i in range(found):
+            for i in range(num_spans):
                 if spans[i, 0] - width + 1 > free:
                     new += _put(keys, free, spans[i, 0] - width + 1, bits, num_hashes)
                 free = spans[i, 1]
@@ -436,13 +436,13 @@ def _cut(
     places = np.zeros(rows + 1, np.int64)
     filled = 0
     for row in range(rows):
-        place = offsets[row]
+        copied = offsets[row]
         for span in range(border[row], border[row + 1] + 1):
             last = span == border[row + 1]
             until = offsets[row + 1] if last else offsets[row] + start[span]
-            out[filled : filled + until - place] = data[place:until]
-            filled += until - place
+            out[filled : filled + until - copied] = data[copied:until]
+            filled += until - copied
             if not last:
-                place = offsets[row] + stop[span]
+                copied = offsets[row] + stop[span]
         places[row + 1] = filled
     return out[:filled], places

@@ -40,10 +40,10 @@ def _longest_runs(data: Bytes, offsets: Offsets) -> Ints:
     out = np.zeros(rows, np.int64)
     for row in range(rows):
         longest, last = np.int64(0), offsets[row] - 1
-        for place in range(offsets[row], offsets[row + 1]):
-            if data[place] <= 32:
-                longest = max(longest, place - last - 1)
-                last = place
+        for position in range(offsets[row], offsets[row + 1]):
+            if data[position] <= 32:
+                longest = max(longest, position - last - 1)
+                last = position
         out[row] = max(longest, offsets[row + 1] - last - 1)
     return out
 
@@ -62,22 +62,24 @@ def _may_repeat(
     keys = np.empty(256, np.uint64)
     table = np.empty(512, np.int64)
     for row in range(rows):
-        place, end = offsets[row], offsets[row + 1]
+        position, end = offsets[row], offsets[row + 1]
         units, unclear = np.int64(0), np.int64(0)
-        while place <= end:
-            first, state, size, blank = place, HASH_SEED, np.int64(0), True
-            while place < end:
-                byte = data[place]
-                if byte == 10 and (newlines == 1 or (place + 1 < end and data[place + 1] == 10)):
+        while position <= end:
+            first, state, size, blank = position, HASH_SEED, np.int64(0), True
+            while position < end:
+                byte = data[position]
+                if byte == 10 and (
+                    newlines == 1 or (position + 1 < end and data[position + 1] == 10)
+                ):
                     break
                 blank &= byte <= 32
                 if folded[byte]:
                     state = (state ^ np.uint64(folded[byte])) * MULTIPLIER
                     state ^= state >> _32
                     size += 1
-                place += 1
-            empty = place == first
-            place += newlines if place < end else 1
+                position += 1
+            empty = position == first
+            position += newlines if position < end else 1
             if size == 0:
                 unclear += not blank or (blank_counts and not empty)
                 continue

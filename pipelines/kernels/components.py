@@ -25,11 +25,11 @@ def _root(parent: Ints, node: int) -> int:
 def _connected(num_nodes: int, left: Ints, right: Ints) -> Ints:
     parent = np.arange(num_nodes)
     for edge in range(len(left)):
-        one, other = _root(parent, left[edge]), _root(parent, right[edge])
-        if one < other:
-            parent[other] = one
-        elif other < one:
-            parent[one] = other
+        left_root, other = _root(parent, left[edge]), _root(parent, right[edge])
+        if left_root < other:
+            parent[other] = left_root
+        elif other < left_root:
+            parent[left_root] = other
     for node in range(num_nodes):
         parent[node] = _root(parent, node)
     return parent

@@ -24,16 +24,16 @@ def words(texts: pa.Array) -> int:
 @nb.njit(cache=True, nogil=True)
 def _words(data: Bytes, offsets: Offsets) -> int:
     first, last = offsets[0], offsets[-1]
-    found = 0
+    count = 0
     for begin in range(first + 1, last, BLOCK):  # where a byte of a word follows one of none
         here = data[begin : min(begin + BLOCK, last)]
         before = data[begin - 1 : min(begin + BLOCK, last) - 1]
         starts = np.uint8(0)  # of one block, so that the loop is one of vectors of bytes
         for i in range(len(here)):
             starts += np.uint8(here[i] > 32) & np.uint8(before[i] <= 32)
-        found += np.int64(starts)
+        count += np.int64(starts)
     for row in range(len(offsets) - 1):  # and where a row begins with a word
         begin = offsets[row]
         if begin < offsets[row + 1] and data[begin] > 32:
-            found += begin == first or data[begin - 1] > 32
-    return found
+            count += begin == first or data[begin - 1] > 32
+    return count

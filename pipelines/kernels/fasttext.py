@@ -64,7 +64,7 @@ class Model:
 
 class _Reader:
     def __init__(self, where: Path) -> None:
-        self.place, self.where = 0, where
+        self.offset, self.where = 0, where
         with where.open("rb") as file:
             # Mapped, not read: workers of one machine share the pages of a table of 800 MB.
             empty = where.stat().st_size == 0
@@ -72,22 +72,22 @@ class _Reader:
 
     def array(self, dtype: str, count: int) -> npt.NDArray[np.generic]:
         size = np.dtype(dtype).itemsize * count
-        if count < 0 or self.place + size > len(self.data):
+        if count < 0 or self.offset + size > len(self.data):
             raise ValueError(f"{self.where} is cut short or no fastText model")
-        found = np.frombuffer(self.data, dtype=dtype, count=count, offset=self.place)
-        self.place += size
-        return found
+        values = np.frombuffer(self.data, dtype=dtype, count=count, offset=self.offset)
+        self.offset += size
+        return values
 
     def number(self, dtype: str) -> int:
         return int(self.array(dtype, 1)[0])
 
     def word(self) -> bytes:
-        end = self.data.find(b"\0", self.place)
+        end = self.data.find(b"\0", self.offset)
         if end < 0:
             raise ValueError(f"{self.where} is cut short or no fastText model")
-        found = self.data[self.place : end]
-        self.place = end + 1
-        return found
+        word = self.data[self.offset : end]
+        self.offset = end + 1
+        return word
 
     def codebook(self) -> tuple[int, int, int, int, Floats]:
         dim, parts, size, last = (self.number("<i4") for _ in range(4))
@@ -224,15 +224,15 @@ def _word_id(
     mask = len(slots) - 1
     slot = np.int64(state) & mask
     while slots[slot] >= 0:
-        found = np.int64(slots[slot])
-        if start[found + 1] - start[found] == last - first:
+        word_id = np.int64(slots[slot])
+        if start[word_id + 1] - start[word_id] == last - first:
             equal = True
             for k in range(last - first):
-                if data[start[found] + k] != word[first + k]:
+                if data[start[word_id] + k] != word[first + k]:
                     equal = False
                     break
             if equal:
-                return found
+                return word_id
         slot = (slot + 1) & mask
     return np.int64(-1)
 
@@ -286,10 +286,10 @@ def _add_subwords(
                 state = _fnv(state, word[j])
                 j += 1
             if n >= minn and not (n == 1 and (i == 0 or j == size)):
-                place = _modulo(state, bucket, inverse)
+                row = _modulo(state, bucket, inverse)
                 # Most n-grams of a pruned model are gone: a bit says so without a cache miss.
-                if present[place >> 3] >> np.uint8(place & 7) & 1:
-                    _add(total, table, num_words + pruned[place])
+                if present[row >> 3] >> np.uint8(row & 7) & 1:
+                    _add(total, table, num_words + pruned[row])
                     count += 1
             n += 1
     return count
@@ -334,22 +334,22 @@ def _top(
     end_of_line = np.array([60, 47, 115, 62], np.uint8)  # </s>
     scores = np.empty(num_labels, np.float32)
     for row in range(rows):
-        place, end = offsets[row], offsets[row + 1]
+        position, end = offsets[row], offsets[row + 1]
         for k in range(dim):
             hidden[k] = 0
         features = np.int64(0)
         seen = np.int64(0)
-        while place <= end:
+        while position <= end:
             # The next word goes to word[1:]; at the end of the text it is </s>.
             size = np.int64(0)
             state = _BASIS
             key = HASH_SEED
-            while place < end:
-                byte = data[place]
+            while position < end:
+                byte = data[position]
                 width = np.int64(1)
                 if byte < 0x80:
                     if byte == 10 and separators == 1:
-                        place += 1
+                        position += 1
                         continue
                     parts = byte == 32 or (9 <= byte <= 13) or byte == 0
                     if separators == 2:
@@ -363,27 +363,27 @@ def _top(
                     width = _width(byte)
                     parts = False
                     if separators >= 2 or not alnum[row]:
-                        flags = _flags_at(data, place, width, index, blocks)
+                        flags = _flags_at(data, position, width, index, blocks)
                         alnum[row] = alnum[row] or (flags & ALNUM) != 0
                         if separators == 3:
                             parts = (flags & SPACE) != 0
                         elif separators == 2:  # U+0085, U+2028, U+2029
-                            parts = (byte == 0xC2 and data[place + 1] == 0x85) or (
+                            parts = (byte == 0xC2 and data[position + 1] == 0x85) or (
                                 byte == 0xE2
-                                and data[place + 1] == 0x80
-                                and (data[place + 2] == 0xA8 or data[place + 2] == 0xA9)
+                                and data[position + 1] == 0x80
+                                and (data[position + 2] == 0xA8 or data[position + 2] == 0xA9)
                             )
                 if parts:
                     if size > 0:
                         break
-                    place += width
+                    position += width
                     continue
-                for k in range(place, place + width):
+                for k in range(position, position + width):
                     size += 1
                     word[size] = data[k]
                     state = _fnv(state, data[k])
                     key = mix(key, data[k])
-                place += width
+                position += width
             last = size == 0
             if last:
                 for k in range(4):
@@ -401,22 +401,22 @@ def _top(
                 counts_as_word = known >= 0 or not _is_label(word, size)
                 for k in range(dim):
                     part[k] = 0
-                found = np.int64(0)
+                num_vectors = np.int64(0)
                 if counts_as_word:
                     if known >= 0:
                         _add(part, table, known)
-                        found += 1
+                        num_vectors += 1
                     if maxn > 0 and not last and not _is_end(word, size, end_of_line):
                         word[size + 1] = 62
-                        found += _add_subwords(
+                        num_vectors += _add_subwords(
                             *(part, word, size + 2, minn, maxn, bucket, num_words),
                             *(pruned, present, table),
                         )
-                    cache_key[slot], cache_size[slot] = key, found
+                    cache_key[slot], cache_size[slot] = key, num_vectors
                     for k in range(dim):
                         cache_sum[slot, k] = part[k]
                         hidden[k] += part[k]
-                    features += found
+                    features += num_vectors
             if counts_as_word and ngrams > 1:
                 # n-grams that end with this word; `recent` holds the words before it.
                 most = min(seen, ngrams - 1)

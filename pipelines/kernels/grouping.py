@@ -52,7 +52,7 @@ def _order(high: Hashes, low: Hashes, digits: int) -> Ints:
     buckets = 1 << DIGIT_BITS
     mask = np.uint64(buckets - 1)
     mixed, other = _mixed(high, low), np.empty(size, np.uint64)
-    place, next_place = np.arange(size), np.empty(size, np.int64)
+    order, next_place = np.arange(size), np.empty(size, np.int64)
     for digit in range(digits):  # from the last of the leading digits to the first
         shift = np.uint64(64 - DIGIT_BITS * (digits - digit))
         counts = np.zeros(buckets + 1, np.int64)
@@ -62,18 +62,18 @@ def _order(high: Hashes, low: Hashes, digits: int) -> Ints:
             counts[bucket + 1] += counts[bucket]
         for i in range(size):
             bucket = np.int64((mixed[i] >> shift) & mask)
-            other[counts[bucket]], next_place[counts[bucket]] = mixed[i], place[i]
+            other[counts[bucket]], next_place[counts[bucket]] = mixed[i], order[i]
             counts[bucket] += 1
         mixed, other = other, mixed
-        place, next_place = next_place, place
+        order, next_place = next_place, order
     for i in range(1, size):
-        value, where = mixed[i], place[i]
+        value, where = mixed[i], order[i]
         k = i
-        while k > 0 and _after(mixed[k - 1], place[k - 1], value, where, high, low):
-            mixed[k], place[k] = mixed[k - 1], place[k - 1]
+        while k > 0 and _after(mixed[k - 1], order[k - 1], value, where, high, low):
+            mixed[k], order[k] = mixed[k - 1], order[k - 1]
             k -= 1
-        mixed[k], place[k] = value, where
-    return place
+        mixed[k], order[k] = value, where
+    return order
 
 
 @nb.njit(cache=True, inline="always")

@@ -158,34 +158,34 @@ def _ends_with(
     for line in range(len(start)):
         first = start[line]
         last = _rstrip(data, first, stop[line], index, blocks)
-        place = 0
+        begin = 0
         for ending in range(len(sizes)):
             size = sizes[ending]
             if last - first >= size:
                 equal = True
                 for k in range(size):
-                    if data[last - size + k] != endings[place + k]:
+                    if data[last - size + k] != endings[begin + k]:
                         equal = False
                         break
                 if equal:
                     out[line] = True
                     break
-            place += size
+            begin += size
     return out
 
 
 @nb.njit(cache=True, inline="always")
 def _is_space(
     data: Bytes,
-    place: int,
+    position: int,
     width: int,
     index: npt.NDArray[np.uint16],
     blocks: npt.NDArray[np.uint16],
 ) -> bool:
-    byte = data[place]
+    byte = data[position]
     if byte < 0x80:
         return byte == 32 or (9 <= byte <= 13) or (28 <= byte <= 31)
-    return (_flags_at(data, place, width, index, blocks) & SPACE) != 0
+    return (_flags_at(data, position, width, index, blocks) & SPACE) != 0
 
 
 @nb.njit(cache=True)
@@ -198,12 +198,12 @@ def _rstrip(
 ) -> int:
     """The place behind the last character that is no space; `start` when there is none."""
     while stop > start:
-        place = stop - 1
-        while (data[place] & 0xC0) == 0x80:
-            place -= 1
-        if not _is_space(data, place, stop - place, index, blocks):
+        position = stop - 1
+        while (data[position] & 0xC0) == 0x80:
+            position -= 1
+        if not _is_space(data, position, stop - position, index, blocks):
             break
-        stop = place
+        stop = position
     return stop
 
 
@@ -277,22 +277,22 @@ def _measure(
     capacity = len(start)
     count = 0
     for row in range(len(offsets) - 1):
-        place, end = offsets[row], offsets[row + 1]
+        position, end = offsets[row], offsets[row + 1]
         while True:  # once per line, for an empty text too
-            first = place
+            first = position
             chars, upper, digits, words = 0, 0, 0, 0
             in_word = False
-            while place < end:
-                byte = data[place]
+            while position < end:
+                byte = data[position]
                 if byte == 10:
                     break
                 if byte < 0x80:
                     flags = ascii_flags[byte]
-                    place += 1
+                    position += 1
                 else:
                     width = _width(byte)
-                    flags = _flags_at(data, place, width, index, blocks)
-                    place += width
+                    flags = _flags_at(data, position, width, index, blocks)
+                    position += width
                 chars += 1
                 upper += (flags & UPPER) != 0
                 digits += (flags & DIGIT) != 0
@@ -301,13 +301,13 @@ def _measure(
                 in_word = not space
             if count == capacity:
                 return -1
-            start[count], stop[count] = first, place
+            start[count], stop[count] = first, position
             figures[count, 0], figures[count, 1] = chars, upper
             figures[count, 2], figures[count, 3] = digits, words
             count += 1
-            if place >= end:
+            if position >= end:
                 break
-            place += 1
+            position += 1
         borders[row + 1] = count
     return count
 
@@ -326,7 +326,7 @@ def _copy(
     new_stop: Ints,
     borders: Ints,
 ) -> int:
-    place = np.int64(0)
+    filled = np.int64(0)
     count = 0
     offsets[0] = 0
     for row in range(len(begin)):
@@ -340,21 +340,21 @@ def _copy(
             while last + 1 < end[row] and keep[last + 1]:
                 last += 1
             if written:
-                out[place] = 10
-                place += 1
+                out[filled] = 10
+                filled += 1
             written = True
             source = start[line]
-            shift = place - source
+            shift = filled - source
             size = stop[last] - source
-            out[place : place + size] = data[source : source + size]
+            out[filled : filled + size] = data[source : source + size]
             for k in range(line, last + 1):
                 new_start[count], new_stop[count] = start[k] + shift, stop[k] + shift
                 count += 1
-            place += size
+            filled += size
             line = last + 1
-        offsets[row + 1] = place
+        offsets[row + 1] = filled
         borders[row + 1] = count
-    return place
+    return filled
 
 
 @nb.njit(cache=True, nogil=True)

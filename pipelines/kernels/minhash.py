@@ -80,12 +80,12 @@ def _characters(data: Bytes, offsets: Offsets) -> tuple[Hashes, Ints]:
     borders = np.zeros(rows + 1, np.int64)
     count = 0
     for row in range(rows):
-        place = offsets[row]
-        while place < offsets[row + 1]:
-            code, width = decode(data, place)
+        position = offsets[row]
+        while position < offsets[row + 1]:
+            code, width = decode(data, position)
             hashes[count] = np.uint64(code) * _HIGH
             count += 1
-            place += width
+            position += width
         borders[row + 1] = count
     return hashes[:count], borders
 
@@ -178,10 +178,10 @@ def _jaccard(
         sizes = i_end - i + j_end - j
         common = 0
         while i < i_end and j < j_end:
-            one, other = left[i], right[j]
-            common += one == other
-            i += one <= other
-            j += other <= one
+            a, other = left[i], right[j]
+            common += a == other
+            i += a <= other
+            j += other <= a
         if sizes:
             similar[pair] = common / (sizes - common)
     return similar

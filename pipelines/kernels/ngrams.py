@@ -88,7 +88,7 @@ def grams_of(by_size: dict[int, Hashes]) -> Grams:
     return Grams(gram, np.array(sizes, np.int64), borders, table, bits)
 
 
-def found(known: Grams, hashes: Hashes, borders: Ints) -> tuple[Ints, Ints]:
+def occurrences(known: Grams, hashes: Hashes, borders: Ints) -> tuple[Ints, Ints]:
     """Which known n-grams each row has: row and the gram's number, every occurrence."""
     return _found(known.gram, known.size, known.border, known.table, known.bits, hashes, borders)
 
@@ -105,27 +105,27 @@ def _words(
 ) -> int:
     count = 0
     for row in range(len(offsets) - 1):
-        place, end = offsets[row], offsets[row + 1]
+        position, end = offsets[row], offsets[row + 1]
         inside = False
         state = HASH_SEED
-        while place < end:
-            byte = data[place]
+        while position < end:
+            byte = data[position]
             width = np.int64(1)
             if byte < 0x80:
                 word = ascii_[byte]
             else:
                 width = _width(byte)
-                word = (_flags_at(data, place, width, index, blocks) & ALNUM) != 0
+                word = (_flags_at(data, position, width, index, blocks) & ALNUM) != 0
             if word:
                 if not inside:
                     inside, state = True, HASH_SEED
-                for k in range(place, place + width):
+                for k in range(position, position + width):
                     state = mix(state, data[k])
             elif inside:
                 hashes[count] = final(state)
                 count += 1
                 inside = False
-            place += width
+            position += width
         if inside:
             hashes[count] = final(state)
             count += 1
@@ -135,29 +135,31 @@ def _words(
 
 @nb.njit(cache=True, nogil=True)
 def _composed(data: Bytes, offsets: Offsets, inert: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    found = np.ones(len(offsets) - 1, np.bool_)
+    is_composed = np.ones(len(offsets) - 1, np.bool_)
     for row in range(len(offsets) - 1):
-        place, end = offsets[row], offsets[row + 1]
-        while place < end:
-            byte = np.int64(data[place])
+        position, end = offsets[row], offsets[row + 1]
+        while position < end:
+            byte = np.int64(data[position])
             if byte < 0x80:
-                place += 1
+                position += 1
                 continue
             if byte < 0xE0:
-                code = (byte & 0x1F) << 6 | np.int64(data[place + 1]) & 0x3F
-                place += 2
+                code = (byte & 0x1F) << 6 | np.int64(data[position + 1]) & 0x3F
+                position += 2
             elif byte < 0xF0:
-                code = (byte & 0x0F) << 12 | (np.int64(data[place + 1]) & 0x3F) << 6
-                code |= np.int64(data[place + 2]) & 0x3F
-                place += 3
+                code = (byte & 0x0F) << 12 | (np.int64(data[position + 1]) & 0x3F) << 6
+                code |= np.int64(data[position + 2]) & 0x3F
+                position += 3
             else:
-                code = (byte & 0x07) << 18 | (np.int64(data[place + 1]) & 0x3F) << 12
-                code |= (np.int64(data[place + 2]) & 0x3F) << 6 | np.int64(data[place + 3]) & 0x3F
-                place += 4
+                code = (byte & 0x07) << 18 | (np.int64(data[position + 1]) & 0x3F) << 12
+                code |= (np.int64(data[position + 2]) & 0x3F) << 6 | np.int64(
+                    data[position + 3]
+                ) & 0x3F
+                position += 4
             if not inert[code]:
-                found[row] = False
+                is_composed[row] = False
                 break
-    return found
+    return is_composed
 
 
 @nb.njit(cache=True, nogil=True)

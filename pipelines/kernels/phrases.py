@@ -114,45 +114,52 @@ def _places(
         begins[byte] = short[byte] or first[byte << 8] != first[(byte + 1) << 8]
     for row in range(rows):
         end = offsets[row + 1]
-        place = offsets[row]
-        while place < end:
-            byte = folded[data[place]]
+        position = offsets[row]
+        while position < end:
+            byte = folded[data[position]]
             if not begins[byte]:
-                place += 1
+                position += 1
                 continue
             if short[byte]:
-                out[row] = place - offsets[row]
+                out[row] = position - offsets[row]
                 break
-            if whole and place > offsets[row] and _in_word(byte) and _in_word(data[place - 1]):
-                place += 1
+            if (
+                whole
+                and position > offsets[row]
+                and _in_word(byte)
+                and _in_word(data[position - 1])
+            ):
+                position += 1
                 continue
-            if place + 1 < end:
-                key = np.int64(byte) << 8 | np.int64(folded[data[place + 1]])
+            if position + 1 < end:
+                key = np.int64(byte) << 8 | np.int64(folded[data[position + 1]])
                 for needle in range(first[key], first[key + 1]):
                     length = size[needle]
-                    if place + length <= end:
+                    if position + length <= end:
                         equal = True
                         for k in range(2, length):
-                            if folded[data[place + k]] != needles[start[needle] + k]:
+                            if folded[data[position + k]] != needles[start[needle] + k]:
                                 equal = False
                                 break
                         if equal and whole:
                             last_byte = needles[start[needle] + length - 1]
-                            if place + length < end:
-                                equal = not (_in_word(last_byte) and _in_word(data[place + length]))
+                            if position + length < end:
+                                equal = not (
+                                    _in_word(last_byte) and _in_word(data[position + length])
+                                )
                         if equal:
-                            out[row] = place - offsets[row]
+                            out[row] = position - offsets[row]
                             break
                 if out[row] >= 0:
                     break
-            place += 1
+            position += 1
     return out
 
 
 def dotted(texts: pa.Array) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Whether each text has a dot before an ASCII letter in lower case, and one between digits."""
-    found = _dotted(*buffers_of(texts))
-    return found[:, 0], found[:, 1]
+    ranges = _dotted(*buffers_of(texts))
+    return ranges[:, 0], ranges[:, 1]
 
 
 @nb.njit(cache=True, nogil=True)
@@ -160,9 +167,9 @@ def _dotted(data: Bytes, offsets: Offsets) -> npt.NDArray[np.bool_]:
     rows = len(offsets) - 1
     out = np.zeros((rows, 2), np.bool_)
     for row in range(rows):
-        for place in range(offsets[row] + 1, offsets[row + 1] - 1):
-            if data[place] == 46:
-                after, before = data[place + 1], data[place - 1]
+        for position in range(offsets[row] + 1, offsets[row + 1] - 1):
+            if data[position] == 46:
+                after, before = data[position + 1], data[position - 1]
                 if 97 <= after <= 122:
                     out[row, 0] = True
                 elif 48 <= after <= 57 and 48 <= before <= 57:
@@ -182,8 +189,8 @@ def _phone_like(data: Bytes, offsets: Offsets) -> npt.NDArray[np.bool_]:
     for row in range(rows):
         run = 0  # digits just before
         before = 0  # digits before the separator just before this run
-        for place in range(offsets[row], offsets[row + 1]):
-            byte = data[place]
+        for position in range(offsets[row], offsets[row + 1]):
+            byte = data[position]
             if 48 <= byte <= 57:
                 run += 1
                 if run >= 4 and before >= 3:

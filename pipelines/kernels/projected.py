@@ -116,18 +116,18 @@ def project(models: Sequence[Model]) -> Projected:
             )
     _, ngrams, _, bucket, *_ = (int(number) for number in models[0].options)
     # In the order of the models: their frequent words come first, and share pages and caches.
-    place: dict[bytes, int] = {}
+    row_of: dict[bytes, int] = {}
     for model in models:
         for word in _words(model):
-            place.setdefault(word, len(place))
-    words = list(place)
+            row_of.setdefault(word, len(row_of))
+    words = list(row_of)
     first = np.cumsum([0, *(_num_scores(model) for model in models)])
     num_scores = int(first[-1])
     table = np.zeros((len(words), num_scores + len(models)), dtype=np.float32)
     all_known = all(bool((model.pruned[:bucket] >= 0).all()) for model in models)
     grams = np.zeros((bucket, num_scores + (0 if all_known else len(models))), dtype=np.float32)
     for number, model in enumerate(models):
-        rows = np.array([place[word] for word in _words(model)], dtype=np.int64)
+        rows = np.array([row_of[word] for word in _words(model)], dtype=np.int64)
         columns = slice(int(first[number]), int(first[number + 1]))
         table[rows, columns] = _product(model, model.table[: len(rows)])
         table[rows, num_scores + number] = 1
@@ -149,7 +149,7 @@ def project(models: Sequence[Model]) -> Projected:
         word_data=data,
         word_start=start_of,
         slots=_slots(data, start_of),
-        end_row=place.get(END_OF_TEXT, -1),
+        end_row=row_of.get(END_OF_TEXT, -1),
         ngrams=ngrams,
         bucket=bucket,
     )
@@ -237,24 +237,24 @@ def _slots(data: Bytes, start: Ints) -> Hashes:
 @nb.njit(cache=True, inline="always")
 def _is_separator(
     data: Bytes,
-    place: int,
+    position: int,
     separators: int,
     index: npt.NDArray[np.uint16],
     blocks: npt.NDArray[np.uint16],
 ) -> bool:
-    """Whether the character of several bytes at `place` parts words."""
+    """Whether the character of several bytes at `position` parts words."""
     if separators == 3:
-        width = _width(data[place])
-        return (_flags_at(data, place, width, index, blocks) & SPACE) != 0
-    if data[place] == 0xC2:
-        return data[place + 1] == 0x85
-    return data[place + 1] == 0x80 and (data[place + 2] == 0xA8 or data[place + 2] == 0xA9)
+        width = _width(data[position])
+        return (_flags_at(data, position, width, index, blocks) & SPACE) != 0
+    if data[position] == 0xC2:
+        return data[position + 1] == 0x85
+    return data[position + 1] == 0x80 and (data[position + 2] == 0xA8 or data[position + 2] == 0xA9)
 
 
 @nb.njit(cache=True)
 def _scan(
     data: Bytes,
-    place: int,
+    position: int,
     end: int,
     kinds: Bytes,
     separators: int,
@@ -267,31 +267,31 @@ def _scan(
     """Hashes of the words of a text, pairs of their first byte and the one that follows, their last
     eight bytes; and their number."""
     number = np.int64(0)
-    while place < end:
+    while position < end:
         state, tail = _BASIS, np.uint64(0)
-        first = place
-        while place < end:
-            byte = data[place]
+        first = position
+        while position < end:
+            byte = data[position]
             kind = kinds[byte]
             if kind != 0:
-                if kind == 1 or _is_separator(data, place, separators, index, blocks):
+                if kind == 1 or _is_separator(data, position, separators, index, blocks):
                     break
             state = _fnv(state, byte)
             tail = tail << np.uint64(8) | np.uint64(byte)
-            place += 1
-        if place > first:
+            position += 1
+        if position > first:
             hashes[number], tails[number] = state, tail
-            starts[2 * number], starts[2 * number + 1] = first, place
+            starts[2 * number], starts[2 * number + 1] = first, position
             number += 1
-        if place < end:
-            place += 1 if data[place] < 0x80 else _width(data[place])
+        if position < end:
+            position += 1 if data[position] < 0x80 else _width(data[position])
     return number
 
 
 @nb.njit(cache=True)
-def _without_newlines(data: Bytes, place: int, end: int, made: Bytes) -> int:
+def _without_newlines(data: Bytes, begin: int, end: int, made: Bytes) -> int:
     size = np.int64(0)
-    for k in range(place, end):
+    for k in range(begin, end):
         if data[k] != 10:
             made[size] = data[k]
             size += 1
@@ -387,12 +387,12 @@ def _sums(
     the processor waits for many rows of the table at once."""
     sums = np.zeros((len(offsets) - 1, words.shape[1]), np.float64)
     for text in range(len(offsets) - 1):
-        source, place, end = data, offsets[text], offsets[text + 1]
+        source, begin, end = data, offsets[text], offsets[text + 1]
         if separators == 1:
-            end = _without_newlines(data, place, end, glued)
-            source, place = glued, np.int64(0)
+            end = _without_newlines(data, begin, end, glued)
+            source, begin = glued, np.int64(0)
         number = _scan(
-            *(source, place, end, kinds, separators, index, blocks, hashes, starts, tails),
+            *(source, begin, end, kinds, separators, index, blocks, hashes, starts, tails),
         )
         number = _look_up(
             *(source, number, hashes, starts, tails, word_data, word_start, slots, rows),
@@ -421,8 +421,8 @@ END_TAIL = np.uint64(int.from_bytes(END_OF_TEXT, "big"))
 def _sigmoids(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """The library's sigmoid: 512 steps from -8 to 8, 0 and 1 beyond."""
     steps = ((np.clip(values, -8, 8) + 8) * 32).astype(np.int64)
-    found = 1 / (1 + np.exp(8 - steps / 32))
-    return np.where(values < -8, 0.0, np.where(values > 8, 1.0, found))
+    sigmoids = 1 / (1 + np.exp(8 - steps / 32))
+    return np.where(values < -8, 0.0, np.where(values > 8, 1.0, sigmoids))
 
 
 @nb.njit(cache=True, inline="always")
@@ -480,9 +480,9 @@ def _add_grams(
         gram = np.uint64(np.int64(np.int32(hashes[first])))
         for last in range(first + 1, min(first + ngrams, number)):
             gram = _mixed(gram, hashes[last])
-            place = np.int64(gram % size)
+            gram_row = np.int64(gram % size)
             num_grams += 1
             for k in range(width):
-                sums[text, k] += grams[place, k]
+                sums[text, k] += grams[gram_row, k]
     for k in range(width, words.shape[1]):  # counts, where every n-gram is known
         sums[text, k] += num_grams

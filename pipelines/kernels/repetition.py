@@ -108,13 +108,13 @@ def _table_size(count: int) -> int:
 
 @nb.njit(cache=True, inline="always")
 def _space_at(
-    data: Bytes, place: int, index: npt.NDArray[np.uint16], blocks: npt.NDArray[np.uint16]
+    data: Bytes, position: int, index: npt.NDArray[np.uint16], blocks: npt.NDArray[np.uint16]
 ) -> bool:
     """Whether the character that begins at a byte place is white space (str.isspace)."""
-    byte = data[place]
+    byte = data[position]
     if byte < 0x80:
         return byte == 32 or (9 <= byte <= 13) or (28 <= byte <= 31)
-    return (_flags_at(data, place, _width(byte), index, blocks) & SPACE) != 0
+    return (_flags_at(data, position, _width(byte), index, blocks) & SPACE) != 0
 
 
 @nb.njit(cache=True)
@@ -129,12 +129,12 @@ def _stripped(
     while first < last and _space_at(data, first, index, blocks):
         first += 1 if data[first] < 0x80 else _width(data[first])
     while last > first:
-        place = last - 1
-        while data[place] & 0xC0 == 0x80:
-            place -= 1
-        if not _space_at(data, place, index, blocks):
+        position = last - 1
+        while data[position] & 0xC0 == 0x80:
+            position -= 1
+        if not _space_at(data, position, index, blocks):
             break
-        last = place
+        last = position
     return first, last
 
 
@@ -177,19 +177,19 @@ def _units(
     counts = np.empty(capacity, np.int64)
     table = np.empty(512, np.int64)
     for row in range(rows):
-        place, end = offsets[row], offsets[row + 1]
+        position, end = offsets[row], offsets[row + 1]
         units = np.int64(0)
-        while place <= end:
+        while position <= end:
             # One unit: place .. stop, and where the next begins.
-            stop = place
+            stop = position
             while stop < end and not (
                 data[stop] == 10 and (newlines == 1 or (stop + 1 < end and data[stop + 1] == 10))
             ):
                 stop += 1
-            first, last = _stripped(data, place, stop, index, blocks)
+            first, last = _stripped(data, position, stop, index, blocks)
             last_state, last_chars = _hash_range(data, first, last)
-            place = stop
-            place += newlines if place < end else 1
+            position = stop
+            position += newlines if position < end else 1
             if last_chars > 0:
                 if units == capacity:
                     capacity *= 2
@@ -305,15 +305,15 @@ def _ngram_failures(
                     counts[k] = 1
                     first_at[k] = k
                     continue
-                place = table[slot]
-                first_at[k] = place
-                counts[place] += 1
-                again[place] = again[k] = True
+                entry = table[slot]
+                first_at[k] = entry
+                counts[entry] += 1
+                again[entry] = again[k] = True
                 if most_common:
                     chars = before[k + size] - before[k]
-                    if counts[place] > top:
-                        top, longest = np.int64(counts[place]), chars
-                    elif counts[place] == top:
+                    if counts[entry] > top:
+                        top, longest = np.int64(counts[entry]), chars
+                    elif counts[entry] == top:
                         longest = max(longest, chars)
             if most_common:
                 if top < 2:

@@ -35,8 +35,8 @@ def resize(
     image of another shape, or a method without weights here.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        found = f"{image.dtype} {image.shape}"
-        raise ValueError(f"expected (height, width, 3) of 8 bits, found {found}")
+        actual = f"{image.dtype} {image.shape}"
+        raise ValueError(f"expected (height, width, 3) of 8 bits, found {actual}")
     height, width = image.shape[:2]
     new_width, new_height = size
     left, top, right, bottom = (0, 0, new_width, new_height) if keep is None else keep

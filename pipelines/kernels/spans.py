@@ -44,8 +44,8 @@ def byte_units(texts: pa.Array) -> tuple[Hashes, Ints, Ints]:
 def anchors(hashes: Hashes, begin: Ints, end: Ints, *, window: int, gram: int) -> Places:
     """The anchors of all windows of `window` units, each once, with the keys of their m-grams."""
     none = np.zeros(0, np.int64)
-    found = _walk(hashes, begin, end, window, gram, True, none, np.zeros(len(begin) + 1, np.int64))
-    return Places(*found)
+    places = _walk(hashes, begin, end, window, gram, True, none, np.zeros(len(begin) + 1, np.int64))
+    return Places(*places)
 
 
 def windows(
@@ -80,8 +80,8 @@ def _rolled(hashes: Hashes, begin: int, units: int, width: int, high: Hashes, lo
         unit = final(hashes[begin + i])
         state1, state2 = state1 * _P1 + unit, state2 * _P2 + unit
         if i >= width:
-            gone = final(hashes[begin + i - width])
-            state1, state2 = state1 - gone * power1, state2 - gone * power2
+            leaving = final(hashes[begin + i - width])
+            state1, state2 = state1 - leaving * power1, state2 - leaving * power2
         if i >= width - 1:
             high[i - width + 1] = final(state1 + np.uint64(width))
             low[i - width + 1] = final(state2 ^ _ADD)

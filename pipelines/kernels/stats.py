@@ -62,7 +62,7 @@ def _documents(
     for byte in range(128):
         ascii_flags[byte] = blocks[np.int64(index[0]) << 7 | byte]
     for row in range(rows):
-        place, end = offsets[row], offsets[row + 1]
+        position, end = offsets[row], offsets[row + 1]
         words, word_chars, with_letter = np.int64(0), np.int64(0), np.int64(0)
         num_stops, seen_stops = np.int64(0), np.int64(0)
         hashes, dots, spaced, ellipses = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
@@ -72,16 +72,16 @@ def _documents(
         after_break = True  # fastText's word begins here
         line_first = np.int64(-1)  # place of the line's first character that is no space
         line_last = np.int64(-1)  # place behind the last one
-        dots_free, spaced_free = place, place  # places before are part of a match
-        while place <= end:
-            if place < end:
-                byte = data[place]
+        dots_free, spaced_free = position, position  # places before are part of a match
+        while position <= end:
+            if position < end:
+                byte = data[position]
                 if byte < 0x80:
                     width = np.int64(1)
                     flags = ascii_flags[byte]
                 else:
                     width = _width(byte)
-                    flags = _flags_at(data, place, width, index, blocks)
+                    flags = _flags_at(data, position, width, index, blocks)
                 space = (flags & SPACE) != 0
             else:
                 byte, width, flags, space = np.uint8(10), np.int64(1), np.int64(0), True
@@ -111,8 +111,8 @@ def _documents(
                     in_word, letter = True, False
                     word_bytes, key = np.int64(0), np.uint64(0)
                     if line_first < 0:
-                        line_first = place
-                line_last = place + width
+                        line_first = position
+                line_last = position + width
                 word_chars += 1
                 letter = letter or (flags & ALPHA) != 0
                 if word_bytes < 5:
@@ -130,22 +130,22 @@ def _documents(
                 if byte == 35:
                     hashes += 1
                 elif byte == 46:
-                    if place >= dots_free and place + 2 < end:
-                        if data[place + 1] == 46 and data[place + 2] == 46:
+                    if position >= dots_free and position + 2 < end:
+                        if data[position + 1] == 46 and data[position + 2] == 46:
                             dots += 1
-                            dots_free = place + 3
-                    if place >= spaced_free and place + 4 < end:
+                            dots_free = position + 3
+                    if position >= spaced_free and position + 4 < end:
                         if (
-                            data[place + 1] == 32
-                            and data[place + 2] == 46
-                            and data[place + 3] == 32
-                            and data[place + 4] == 46
+                            data[position + 1] == 32
+                            and data[position + 2] == 46
+                            and data[position + 3] == 32
+                            and data[position + 4] == 46
                         ):
                             spaced += 1
-                            spaced_free = place + 5
-                elif byte == 0xE2 and data[place + 1] == 0x80 and data[place + 2] == 0xA6:
+                            spaced_free = position + 5
+                elif byte == 0xE2 and data[position + 1] == 0x80 and data[position + 2] == 0xA6:
                     ellipses += 1
-            place += width
+            position += width
         distinct = np.int64(0)
         for k in range(len(stops)):
             distinct += (seen_stops >> k) & 1

@@ -88,10 +88,10 @@ def _settle(ranked: Hashes, low: Hashes, places: Ints, equal: Ints) -> None:
             at += 1
             last += 1
         for i in range(first + 1, last + 1):  # few: by insertion
-            place = places[i]
+            current = places[i]
             k = i
-            while k > first and low[places[k - 1]] > low[place]:
+            while k > first and low[places[k - 1]] > low[current]:
                 places[k] = places[k - 1]
                 k -= 1
-            places[k] = place
+            places[k] = current
         at += 1

@@ -133,18 +133,20 @@ def _words(kernel: Callable[..., int], data: Bytes, offsets: Offsets, *options: 
 
 
 @nb.njit(cache=True, inline="always")
-def decode(data: Bytes, place: int) -> tuple[int, int]:
+def decode(data: Bytes, position: int) -> tuple[int, int]:
     """The code point at a byte place of valid UTF-8, and how many bytes it takes."""
-    first = np.int64(data[place])
+    first = np.int64(data[position])
     if first < 0x80:
         return first, 1
     if first < 0xE0:
-        return (first & 0x1F) << 6 | (np.int64(data[place + 1]) & 0x3F), 2
+        return (first & 0x1F) << 6 | (np.int64(data[position + 1]) & 0x3F), 2
     if first < 0xF0:
-        code = (first & 0x0F) << 12 | (np.int64(data[place + 1]) & 0x3F) << 6
-        return code | (np.int64(data[place + 2]) & 0x3F), 3
-    code = (first & 0x07) << 18 | (np.int64(data[place + 1]) & 0x3F) << 12
-    return code | (np.int64(data[place + 2]) & 0x3F) << 6 | (np.int64(data[place + 3]) & 0x3F), 4
+        code = (first & 0x0F) << 12 | (np.int64(data[position + 1]) & 0x3F) << 6
+        return code | (np.int64(data[position + 2]) & 0x3F), 3
+    code = (first & 0x07) << 18 | (np.int64(data[position + 1]) & 0x3F) << 12
+    return code | (np.int64(data[position + 2]) & 0x3F) << 6 | (
+        np.int64(data[position + 3]) & 0x3F
+    ), 4
 
 
 @nb.njit(cache=True, inline="always")
@@ -172,25 +174,25 @@ def _split_bytes(
     capacity = len(start)
     count = 0
     for row in range(len(offsets) - 1):
-        place, end = offsets[row], offsets[row + 1]
-        while place < end:
-            byte = data[place]
+        position, end = offsets[row], offsets[row + 1]
+        while position < end:
+            byte = data[position]
             if byte == 32 or (9 <= byte <= 13) or byte == 0:
-                place += 1
+                position += 1
                 continue
-            first = place
+            first = position
             state = HASH_SEED
             chars = 0
-            while place < end:
-                byte = data[place]
+            while position < end:
+                byte = data[position]
                 if byte == 32 or (9 <= byte <= 13) or byte == 0:
                     break
                 state = mix(state, byte)
                 chars += (byte & 0xC0) != 0x80
-                place += 1
+                position += 1
             if count == capacity:
                 return -1
-            start[count], stop[count], length[count], hashes[count] = first, place, chars, state
+            start[count], stop[count], length[count], hashes[count] = first, position, chars, state
             count += 1
         borders[row + 1] = count
     return count
@@ -211,41 +213,46 @@ def _split_unicode(
     capacity = len(start)
     count = 0
     for row in range(len(offsets) - 1):
-        place, end = offsets[row], offsets[row + 1]
-        while place < end:
+        position, end = offsets[row], offsets[row + 1]
+        while position < end:
             first = np.int64(-1)
             state = HASH_SEED
             chars = 0
-            while place < end:
-                byte = data[place]
+            while position < end:
+                byte = data[position]
                 if byte < 0x80:
                     if byte == 32 or (9 <= byte <= 13) or (28 <= byte <= 31):
                         if first >= 0:
                             break
-                        place += 1
+                        position += 1
                         continue
                     if first < 0:
-                        first = place
+                        first = position
                     state = mix(state, byte)
-                    place += 1
+                    position += 1
                     chars += 1
                     continue
                 width = _width(byte)
-                if _flags_at(data, place, width, index, blocks) & SPACE:
+                if _flags_at(data, position, width, index, blocks) & SPACE:
                     if first >= 0:
                         break
-                    place += width
+                    position += width
                     continue
                 if first < 0:
-                    first = place
-                for k in range(place, place + width):
+                    first = position
+                for k in range(position, position + width):
                     state = mix(state, data[k])
-                place += width
+                position += width
                 chars += 1
             if first >= 0:
                 if count == capacity:
                     return -1
-                start[count], stop[count], length[count], hashes[count] = first, place, chars, state
+                start[count], stop[count], length[count], hashes[count] = (
+                    first,
+                    position,
+                    chars,
+                    state,
+                )
                 count += 1
         borders[row + 1] = count
     return count
@@ -260,14 +267,14 @@ def _width(byte: int) -> int:
 @nb.njit(cache=True, inline="always")
 def _flags_at(
     data: Bytes,
-    place: int,
+    position: int,
     width: int,
     index: npt.NDArray[np.uint16],
     blocks: npt.NDArray[np.uint16],
 ) -> int:
     """The 16 bits of the character of two to four bytes at a place."""
-    code = np.uint32(data[place]) & (np.uint32(0x7F) >> np.uint32(width))
-    for k in range(place + 1, place + width):
+    code = np.uint32(data[position]) & (np.uint32(0x7F) >> np.uint32(width))
+    for k in range(position + 1, position + width):
         code = code << np.uint32(6) | (np.uint32(data[k]) & np.uint32(0x3F))
     high = np.uint32(index[code >> np.uint32(7)]) << np.uint32(7)
     return np.int64(blocks[high | (code & np.uint32(127))])
@@ -286,18 +293,18 @@ def _is_ignored(kind: int) -> bool:
 @nb.njit(cache=True)
 def _next_kind(
     data: Bytes,
-    place: int,
+    position: int,
     end: int,
     index: npt.NDArray[np.uint16],
     blocks: npt.NDArray[np.uint16],
 ) -> int:
     """The class of the next character that WB4 does not skip; OTHER at the end."""
-    while place < end:
-        code, width = decode(data, place)
+    while position < end:
+        code, width = decode(data, position)
         kind = flags_of(code, index, blocks) & CLASS_MASK
         if not _is_ignored(kind):
             return kind
-        place += width
+        position += width
     return OTHER
 
 
@@ -388,33 +395,33 @@ def _segment(
             letters[byte] = kind
     count = 0
     for row in range(len(offsets) - 1):
-        place, end = offsets[row], offsets[row + 1]
+        position, end = offsets[row], offsets[row + 1]
         before, previous, raw = OTHER, OTHER, OTHER
         odd = False
-        first = place
-        wanted = False
+        first = position
+        is_word = False
         chars = 0
         state = HASH_SEED
-        while place < end:
-            byte = data[place]
+        while position < end:
+            byte = data[position]
             if previous == ALETTER or previous == NUMERIC:  # run on over letters and digits
                 while byte < 0x80 and letters[byte]:
                     state = mix(state, byte)
                     chars += 1
                     before, previous = previous, np.int64(letters[byte])
                     raw = previous
-                    place += 1
-                    if place == end:
+                    position += 1
+                    if position == end:
                         break
-                    byte = data[place]
-                if place == end:
+                    byte = data[position]
+                if position == end:
                     break
             if byte < 0x80:
                 width = np.int64(1)
                 flags = ascii_flags[byte]
             else:
                 width = _width(byte)
-                flags = _flags_at(data, place, width, index, blocks)
+                flags = _flags_at(data, position, width, index, blocks)
             kind = flags & CLASS_MASK
             # Most characters are letters within a word, spaces, or ideographs: decided here.
             if kind == ALETTER or kind == NUMERIC:
@@ -424,7 +431,7 @@ def _segment(
                     border = True
                 else:
                     border = _breaks(
-                        before, previous, raw, kind, flags, odd, data, place + width, end, index,
+                        before, previous, raw, kind, flags, odd, data, position + width, end, index,
                         blocks,
                     )  # fmt: skip
             elif kind == WSEGSPACE:
@@ -433,23 +440,33 @@ def _segment(
                 border = chars > 0
             else:
                 border = chars > 0 and _breaks(
-                    before, previous, raw, kind, flags, odd, data, place + width, end, index, blocks
+                    before,
+                    previous,
+                    raw,
+                    kind,
+                    flags,
+                    odd,
+                    data,
+                    position + width,
+                    end,
+                    index,
+                    blocks,
                 )
             if border:
-                if wanted:
+                if is_word:
                     if count == capacity:
                         return -1
-                    start[count], stop[count] = first, place
+                    start[count], stop[count] = first, position
                     length[count], hashes[count] = chars, state
                     count += 1
-                first, chars, state, wanted = place, 0, HASH_SEED, False
+                first, chars, state, is_word = position, 0, HASH_SEED, False
             if keep == KEEP_ALNUM:
                 if chars == 0:
-                    wanted = (flags & ALNUM) != 0
+                    is_word = (flags & ALNUM) != 0
             elif keep == KEEP_ALL or (flags & SPACE) == 0:
-                wanted = True
+                is_word = True
             state = mix(state, byte)
-            for k in range(place + 1, place + width):
+            for k in range(position + 1, position + width):
                 state = mix(state, data[k])
             chars += 1
             if EXTEND <= kind <= FORMAT and not (
@@ -459,11 +476,11 @@ def _segment(
             else:
                 odd = kind == RI and not (previous == RI and odd)
                 before, previous, raw = previous, kind, kind
-            place += width
-        if wanted and chars > 0:
+            position += width
+        if is_word and chars > 0:
             if count == capacity:
                 return -1
-            start[count], stop[count], length[count], hashes[count] = first, place, chars, state
+            start[count], stop[count], length[count], hashes[count] = first, position, chars, state
             count += 1
         borders[row + 1] = count
     return count

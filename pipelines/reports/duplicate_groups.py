@@ -57,17 +57,17 @@ class DuplicateGroup(Frozen):
 def reports(store: Store) -> list[Report]:
     """The reports of all deduplications of a finished run, in the order of steps."""
     names = [e.name for e in store.list(f"{DUPLICATES}/step-") if e.name.endswith(".json")]
-    found = [Report.model_validate(orjson.loads(store.read_bytes(name))) for name in names]
-    return sorted(found, key=lambda report: report.step)
+    all_reports = [Report.model_validate(orjson.loads(store.read_bytes(name))) for name in names]
+    return sorted(all_reports, key=lambda report: report.step)
 
 
-def groups_of(store: Store, wanted: str, *, most: int) -> list[DuplicateGroup]:
+def groups_of(store: Store, document: str, *, most: int) -> list[DuplicateGroup]:
     """At most `most` groups of a document (URL, row's id or SHARD:NUMBER), with as many members.
 
     Of lines and spans, the groups of the document's first few.
     """
-    rows = np.array(sorted(set(_rows(store, wanted))), dtype=np.int64)
-    found: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
+    rows = np.array(sorted(set(_rows(store, document))), dtype=np.int64)
+    members: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
     names = [e.name for e in store.list(f"{DUPLICATES}/") if e.name.endswith(".parquet")]
     for name in names:  # which groups
         step = int(name.split("/")[1].split("-")[0])
@@ -77,47 +77,47 @@ def groups_of(store: Store, wanted: str, *, most: int) -> list[DuplicateGroup]:
             pc.is_in(pairs["row"], pa.array(rows)), pc.is_in(pairs["kept_row"], pa.array(rows))
         )
         for pair in pairs.filter(here).select(["kept_row", "kept_unit"]).to_pylist():
-            found.setdefault((step, pair["kept_row"], pair["kept_unit"]), [])
-    for name in names if found else []:  # who is in them
+            members.setdefault((step, pair["kept_row"], pair["kept_unit"]), [])
+    for name in names if members else []:  # who is in them
         step = int(name.split("/")[1].split("-")[0])
-        keys = [key for key in found if key[0] == step]
+        keys = [key for key in members if key[0] == step]
         with store.open(name) as file:
             pairs = pq.read_table(file)
         some = pairs.filter(pc.is_in(pairs["kept_row"], pa.array([key[1] for key in keys])))
         for pair in some.to_pylist():
             key = (step, pair["kept_row"], pair["kept_unit"])
-            if key in found:
-                found[key].append((pair["row"], pair["unit"]))
-    return _with_texts(store, dict(sorted(found.items())[:most]), rows.tolist(), most)
+            if key in members:
+                members[key].append((pair["row"], pair["unit"]))
+    return _with_texts(store, dict(sorted(members.items())[:most]), rows.tolist(), most)
 
 
-def _rows(store: Store, wanted: str) -> Iterator[int]:
-    shard, _, number = wanted.rpartition(":")
+def _rows(store: Store, document: str) -> Iterator[int]:
+    shard, _, number = document.rpartition(":")
     if number.isdigit() and (not shard or shard.isdigit()):
         yield int(shard or 0) << 32 | int(number)
     else:
-        yield from (fate.row for fate in fates(store, wanted))
+        yield from (fate.row for fate in fates(store, document))
 
 
 def _with_texts(
     store: Store,
-    found: dict[tuple[int, int, int], list[tuple[int, int]]],
-    wanted: list[int],
+    members_of: dict[tuple[int, int, int], list[tuple[int, int]]],
+    rows: list[int],
     most: int,
 ) -> list[DuplicateGroup]:
     pipeline = read_run(store).of_pipeline().pipeline()
     groups = []
-    for (number, kept_row, kept_unit), others in found.items():
+    for (number, kept_row, kept_unit), others in members_of.items():
         step = pipeline.steps[number]
-        first = [other for other in others if other[0] in wanted]
-        rest = [other for other in sorted(others) if other[0] not in wanted]
+        first = [other for other in others if other[0] in rows]
+        rest = [other for other in sorted(others) if other[0] not in rows]
         shown = [(kept_row, kept_unit), *[*first, *rest][: most - 1]]
         note = _untold(pipeline.steps[:number])
         texts = {} if note else _texts(store, pipeline.steps[:number], [r for r, _ in shown])
         operator = step.operator
         assert isinstance(operator, Dedup)
         members = []
-        for place, (row, unit) in enumerate(shown):
+        for position, (row, unit) in enumerate(shown):
             batch = texts.get(row)
             value = None if batch is None else batch.column(operator.reads()[0])[0].as_py()
             members.append(
@@ -126,7 +126,7 @@ def _with_texts(
                     unit=unit,
                     shard=shard_of(row),
                     number=number_of(row),
-                    kept=place == 0,
+                    kept=position == 0,
                     url=batch.column(URL)[0].as_py() if batch and batch.has(URL) else None,
                     text=None if value is None else operator.excerpt(str(value), unit),
                 )
@@ -155,9 +155,9 @@ def _untold(before: Sequence[Step]) -> str | None:
 
 def _texts(store: Store, steps: Sequence[Step], rows: list[int]) -> dict[int, Batch]:
     """One row each as the pool has it, behind the modifiers of the steps before."""
-    plan, found = pool_rows(store, rows)
+    plan, batches = pool_rows(store, rows)
     assets = plan.pipeline().assets
-    for row, batch in found.items():
+    for row, batch in batches.items():
         for step in steps:
             if isinstance(step.operator, Modifier):
                 operator = loaded(step, assets)
@@ -165,8 +165,8 @@ def _texts(store: Store, steps: Sequence[Step], rows: list[int]) -> dict[int, Ba
                 columns = operator.modify(batch)
                 batch = batch.write(columns.value if isinstance(columns, Counted) else columns)
                 batch = batch.drop(operator.drops())
-        found[row] = batch
-    return found
+        batches[row] = batch
+    return batches
 
 
 # ---- for people
@@ -239,8 +239,8 @@ def side_by_side(left: str, right: str, *, title: tuple[str, str], width: int) -
         parts = [textwrap.wrap(" ".join(words), column) for words in (ours[a:b], theirs[c:d])]
         mark = " " if kind == "equal" else "|"
         for number in range(max(map(len, parts))):
-            one, other = (part[number] if number < len(part) else "" for part in parts)
-            lines.append(f"{one:{column}} {mark} {other}".rstrip())
+            left_line, other = (part[number] if number < len(part) else "" for part in parts)
+            lines.append(f"{left_line:{column}} {mark} {other}".rstrip())
     for words, text in ((ours, left), (theirs, right)):
         if len(words) == MAX_COMPARED_WORDS:
             lines.append(f"... of {len(text.split()):,} words")

@@ -53,7 +53,7 @@ def estimates(pipeline: Pipeline, pool: Pool) -> list[Estimate]:
     ]
 
 
-def estimates_text(found: list[Estimate]) -> str:
+def estimates_text(estimates: list[Estimate]) -> str:
     """The estimates as a table, and what to set where a filter is too small."""
     rows = [
         (
@@ -64,16 +64,16 @@ def estimates_text(found: list[Estimate]) -> str:
             e.rate_as_written,
             e.false_positive_rate,
         )
-        for e in found
+        for e in estimates
     ]
     names = ("step", "expected n-grams", "estimated", "filter needed", "rate as written", "asked")
     lines = [
-        f"n-grams of the largest group, from {found[0].sample_rows:,} documents "
-        f"({short(found[0].sample_bytes)}B of text):",
+        f"n-grams of the largest group, from {estimates[0].sample_rows:,} documents "
+        f"({short(estimates[0].sample_bytes)}B of text):",
         "",
         table(rows, header=names),
     ]
-    for e in found:
+    for e in estimates:
         if e.filter_bytes is None:
             lines.append(f"step {e.step}: use more groups")
         elif not e.enough:

@@ -219,24 +219,24 @@ def compare(forecast: Forecast, summary: RunSummary) -> Iterator[tuple[str, Bar,
     yield "CPU seconds", forecast.cpu_seconds, summary.cpu_seconds
 
 
-def forecast_text(found: Forecast, workers: int) -> str:
+def forecast_text(prediction: Forecast, workers: int) -> str:
     """The forecast as a table."""
     rows = [
         (name, short(bar.value), short(bar.low), short(bar.high))
         for name, bar in (
-            ("rows in", found.rows_in),
-            ("rows out", found.rows_out),
-            ("bytes of text out", found.text_bytes),
-            ("CPU seconds", found.cpu_seconds),
+            ("rows in", prediction.rows_in),
+            ("rows out", prediction.rows_out),
+            ("bytes of text out", prediction.text_bytes),
+            ("CPU seconds", prediction.cpu_seconds),
         )
     ]
-    share = found.sample_bytes / max(found.pool_bytes, 1)
+    share = prediction.sample_bytes / max(prediction.pool_bytes, 1)
     lines = [
-        f"from {found.sample_rows:,} rows, {share:.2%} of the pool's bytes, in "
-        f"{found.pieces} pieces; intervals hold 95 %:",
+        f"from {prediction.sample_rows:,} rows, {share:.2%} of the pool's bytes, in "
+        f"{prediction.pieces} pieces; intervals hold 95 %:",
         "",
         table(rows, header=("what", "predicted", "from", "to")),
         "",
-        f"about {found.cpu_seconds.value / workers:,.0f} s with {workers} workers",
+        f"about {prediction.cpu_seconds.value / workers:,.0f} s with {workers} workers",
     ]
-    return "\n".join([*lines, *found.notes])
+    return "\n".join([*lines, *prediction.notes])

@@ -146,9 +146,9 @@ def funnel_cells(summary: RunSummary) -> tuple[list[str], list[list[Any]]]:
     cells = []
     for row in funnel(summary):
         reasons = ", ".join(f"{name} {count:,}" for name, count in row["reasons"].items())
-        for count, told in ((row["errors"], "set aside"), (row["split"], "split off")):
+        for count, outcome in ((row["errors"], "set aside"), (row["split"], "split off")):
             if count:
-                reasons += f"{', ' if reasons else ''}{told} {count:,}"
+                reasons += f"{', ' if reasons else ''}{outcome} {count:,}"
         seconds = row["seconds"]
         amount, unit = (row["bytes_in"] / 1e6, "MB") if has_text else (row["rows_in"], "rows")
         size = [short(row["words_out"]), short(row["bytes_out"]) + "B"] if has_text else []

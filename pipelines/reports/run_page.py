@@ -53,8 +53,8 @@ def report_html(store: Store, record: DatasetRecord, summary: RunSummary) -> str
     ]
     for step in steps:
         for reason, number in sorted(step.reasons.items(), key=lambda item: -item[1]):
-            found = samples.get((step.number, reason), [])
-            parts.append(_reason(step, reason, number, found))
+            step_samples = samples.get((step.number, reason), [])
+            parts.append(_reason(step, reason, number, step_samples))
     if not any(step.reasons for step in steps):
         parts.append("<p>No row was rejected.</p>")
     body = "\n".join(parts)
@@ -76,8 +76,8 @@ def _funnel_picture(steps: Sequence[StepStats]) -> str:
     top = max((step.rows_in + step.split for step in steps), default=0) or 1
     height, width, left = 22, 560, 190
     bars = []
-    for place, step in enumerate(steps):
-        y = place * height
+    for position, step in enumerate(steps):
+        y = position * height
         entering = width * (step.rows_in + step.split) / top
         staying = width * step.rows_out / top
         share = step.rows_out / max(steps[0].rows_in, 1)
@@ -125,7 +125,7 @@ def _predicted(store: Store, summary: RunSummary) -> str:
         (name, f"{bar.value:,.6g}", f"{bar.low:,.6g}", f"{bar.high:,.6g}", f"{came:,.6g}")
         for name, bar, came in compare(forecast, summary)
     ]
-    note = "".join(f"<p class=dim>{escape(one)}</p>" for one in forecast.notes)
+    note = "".join(f"<p class=dim>{escape(line)}</p>" for line in forecast.notes)
     return f"<h2>Predicted and found</h2>{note}{_table(header, rows)}"
 
 
@@ -143,15 +143,15 @@ def _reason(step: StepStats, reason: str, number: int, samples: Sequence[JSON]) 
 
 
 def _sample(sample: JSON) -> str:
-    told = []
+    parts = []
     if sample["value"] is not None:
         limit = "" if sample["limit"] is None else f" (limit {sample['limit']:.6g})"
-        told.append(f"<p>measured {sample['value']:.6g}{limit}</p>")
+        parts.append(f"<p>measured {sample['value']:.6g}{limit}</p>")
     if sample["passage"]:
-        told.append(f"<p><mark>{escape(sample['passage'])}</mark></p>")
+        parts.append(f"<p><mark>{escape(sample['passage'])}</mark></p>")
     url = f"<small>{escape(sample['url'])}</small>" if sample["url"] else ""
     start = " ".join((sample["text"] or "")[:400].split())
-    return f"<blockquote>{url}{''.join(told)}<p>{escape(start)}</p></blockquote>"
+    return f"<blockquote>{url}{''.join(parts)}<p>{escape(start)}</p></blockquote>"
 
 
 def _histogram(histogram: Histogram) -> str:
@@ -161,10 +161,10 @@ def _histogram(histogram: Histogram) -> str:
     bins = {int(number): count for number, count in histogram.bins.items()}
     limit_bin = next(
         (
-            place
-            for place in range(-2000, 2000)
+            bin_number
+            for bin_number in range(-2000, 2000)
             if histogram.limit is not None
-            and histogram.edges(place)[0] <= histogram.limit < histogram.edges(place)[1]
+            and histogram.edges(bin_number)[0] <= histogram.limit < histogram.edges(bin_number)[1]
         ),
         0,
     )
@@ -196,7 +196,7 @@ def _histogram(histogram: Histogram) -> str:
 
 def _samples(store: Store) -> dict[tuple[int, str], list[JSON]]:
     """Rejected rows with their text, by step and reason, from some of the files."""
-    found: dict[tuple[int, str], list[JSON]] = {}
+    by_reason: dict[tuple[int, str], list[JSON]] = {}
     names = [entry.name for entry in store.list("rejected/")]
     by_pass: dict[str, list[str]] = {}
     for name in names:  # of every pass some, or the later steps would have no samples
@@ -206,7 +206,7 @@ def _samples(store: Store) -> dict[tuple[int, str], list[JSON]]:
         with store.open(name) as file:
             table = pq.read_table(file)
         for row in table.filter(table["text"].is_valid()).to_pylist():
-            here = found.setdefault((row["step"], row["reason"]), [])
+            here = by_reason.setdefault((row["step"], row["reason"]), [])
             if len(here) < SAMPLES:
                 here.append(row)
-    return found
+    return by_reason

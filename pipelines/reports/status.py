@@ -123,7 +123,9 @@ def status_text(state: Status) -> str:
         lines.append(f"  left out: {len(state.excluded):,} shards: {_few(state.excluded)}")
     if state.failed:
         lines.append(f"  failed: {len(state.failed):,} shards; redo them: pipelines retry RUN")
-        rows = [(one.name, one.at, _short(one.error)) for one in state.failed[:SHOWN]]
+        rows = [
+            (failure.name, failure.at, _short(failure.error)) for failure in state.failed[:SHOWN]
+        ]
         lines += _indented(table(rows, header=("shard", "when", "error")))
     if state.record_id:
         lines.append(f"  record {state.record_id}")
@@ -149,7 +151,7 @@ def _progress_lines(state: Status, progress: Progress) -> list[str]:
     )
     lines.append(f"  last word of {progress.driver}: {progress.updated}")
     if progress.worst and state.state != "done":
-        rows = [(one.name, one.seconds, one.quarantined, one.host) for one in progress.worst]
+        rows = [(slow.name, slow.seconds, slow.quarantined, slow.host) for slow in progress.worst]
         lines.append("  slowest:")
         lines += _indented(table(rows, header=("shard", "cpu s", "set aside", "host")))
     return lines

@@ -61,10 +61,10 @@ def trace(steps: Sequence[Step], batch: Batch, assets: Assets) -> list[StepTrace
     traces: list[StepTrace] = []
     for step in steps:
         try:
-            one, batch_after = _step(step, batch, assets)
+            step_trace, batch_after = _step(step, batch, assets)
         except ValueError as error:
             raise PipelineError(f"{step.label} fails on this document: {error}") from error
-        traces.append(one)
+        traces.append(step_trace)
         if batch_after is None:
             break
         batch = batch_after
@@ -73,25 +73,25 @@ def trace(steps: Sequence[Step], batch: Batch, assets: Assets) -> list[StepTrace
 
 def _step(step: Step, batch: Batch, assets: Assets) -> tuple[StepTrace, Batch | None]:
     operator = step.operator
-    told: dict[str, Any] = {
+    common: dict[str, Any] = {
         "step": step.number + 1,
         "operator": step.name,
         "kind": operator.kind,
     }
     if operator.kind in GLOBAL_KINDS:
-        return StepTrace(**told, outcome="looks at the whole pool"), batch
+        return StepTrace(**common, outcome="looks at the whole pool"), batch
     operator = loaded(step, assets)
     if isinstance(operator, Filter):
-        found = operator.reject(batch)
-        [reason] = (found.value if isinstance(found, Counted) else found).to_pylist()
+        verdict = operator.reject(batch)
+        [reason] = (verdict.value if isinstance(verdict, Counted) else verdict).to_pylist()
         if reason is None:
-            return StepTrace(**told, outcome="kept"), batch
+            return StepTrace(**common, outcome="kept"), batch
         evidence = evidence_of(operator, batch, reason)
-        return StepTrace(**told, outcome="rejected", reason=reason, evidence=evidence), None
+        return StepTrace(**common, outcome="rejected", reason=reason, evidence=evidence), None
     if isinstance(operator, Splitter):
         parts, _ = operator.split(batch)
         outcome = f"split into {parts.num_rows}"
-        return StepTrace(**told, outcome=outcome), None
+        return StepTrace(**common, outcome=outcome), None
     assert isinstance(operator, Modifier)
     result = operator.modify(batch)
     columns = result.value if isinstance(result, Counted) else result
@@ -100,14 +100,14 @@ def _step(step: Step, batch: Batch, assets: Assets) -> tuple[StepTrace, Batch | 
     shown = {name: values[0].as_py() for name, values in columns.items() if name != TEXT}
     if EXTRA in shown:
         shown[EXTRA] = orjson.loads(shown[EXTRA]) if shown[EXTRA] else None
-    told["columns"] = shown
+    common["columns"] = shown
     after = batch.text[0].as_py() if batch.has(TEXT) else None
     if TEXT in columns and after is None:
         emptied = choose([(np.array([True]), operator.reasons[0])])[0].as_py()
-        return StepTrace(**told, outcome="rejected", reason=emptied, before=before), None
+        return StepTrace(**common, outcome="rejected", reason=emptied, before=before), None
     if after == before:
-        return StepTrace(**told, outcome="changed" if shown else "kept"), batch
-    return StepTrace(**told, outcome="changed", before=before, after=after), batch
+        return StepTrace(**common, outcome="changed" if shown else "kept"), batch
+    return StepTrace(**common, outcome="changed", before=before, after=after), batch
 
 
 # ---- rows of the pool of a run
@@ -121,7 +121,7 @@ def pool_rows(store: Store, rows: Sequence[int]) -> tuple[Plan, dict[int, Batch]
     plan = read_run(store).of_pipeline()
     pool = next(record for record in read_chain(store) if isinstance(record, PoolRecord))
     source = open_store(plan.input_uri)
-    found: dict[int, Batch] = {}
+    batches: dict[int, Batch] = {}
     for shard in sorted({shard_of(row) for row in rows}):
         name = pool.outputs[shard].name
         if not source.exists(name):
@@ -134,8 +134,8 @@ def pool_rows(store: Store, rows: Sequence[int]) -> tuple[Plan, dict[int, Batch]
             match = chunk.table.filter(pc.is_in(chunk.table[ROW], here))
             for number in range(match.num_rows):
                 batch = Batch(match.slice(number, 1))
-                found[int(batch.rows[0])] = batch
-    return plan, found
+                batches[int(batch.rows[0])] = batch
+    return plan, batches
 
 
 def row_by_url(store: Store, names: Sequence[str], url: str) -> Batch | None:
@@ -152,23 +152,23 @@ def row_by_url(store: Store, names: Sequence[str], url: str) -> Batch | None:
 def trace_text(traces: Sequence[StepTrace], num_steps: int) -> str:
     """A line for each step, with a diff where it changed the text."""
     lines: list[str] = []
-    for one in traces:
-        lines.append(_head(one))
-        lines += [f"      {name} = {_value(value)}" for name, value in one.columns.items()]
-        if one.before is not None and one.after is not None:
-            lines += [f"      {line}" for line in diff(one.before, one.after)]
+    for step_trace in traces:
+        lines.append(_head(step_trace))
+        lines += [f"      {name} = {_value(value)}" for name, value in step_trace.columns.items()]
+        if step_trace.before is not None and step_trace.after is not None:
+            lines += [f"      {line}" for line in diff(step_trace.before, step_trace.after)]
     left = num_steps - len(traces)
     if left:
         lines.append(f"  {left} more steps do not see it")
     return "\n".join(lines)
 
 
-def _head(one: StepTrace) -> str:
-    head = f"{one.step:3}  {one.operator}: {one.outcome}"
-    if one.reason is not None:
-        head += f", {one.reason}"
-    told = one.evidence.told() if one.evidence is not None else ""
-    return f"{head}: {told}" if told else head
+def _head(step_trace: StepTrace) -> str:
+    head = f"{step_trace.step:3}  {step_trace.operator}: {step_trace.outcome}"
+    if step_trace.reason is not None:
+        head += f", {step_trace.reason}"
+    sentence = step_trace.evidence.sentence() if step_trace.evidence is not None else ""
+    return f"{head}: {sentence}" if sentence else head
 
 
 def _value(value: object) -> str:

@@ -34,19 +34,19 @@ class Fate(Frozen):
     evidence: Evidence | None = None
 
 
-def fates(store: Store, wanted: str) -> list[Fate]:
+def fates(store: Store, document: str) -> list[Fate]:
     """All rows with this URL or uid, or the row with this identity (a number, or SHARD:NUMBER).
 
     Looks into the files of a finished run only: data, rejected, quarantine. Rows that a splitter
     made are found by their parent too.
     """
-    row = _row_of(wanted)
-    if kernels.uids.is_uid(wanted):
-        return _fates_of_pair(store, wanted)
-    found = [*_rejected(store, wanted, row), *_kept(store, wanted, row)]
-    found += _set_aside(store, wanted, row)
-    found = [_with_evidence(store, fate) for fate in found]
-    return sorted(found, key=lambda fate: (fate.row, fate.fate))
+    row = _row_of(document)
+    if kernels.uids.is_uid(document):
+        return _fates_of_pair(store, document)
+    all_fates = [*_rejected(store, document, row), *_kept(store, document, row)]
+    all_fates += _set_aside(store, document, row)
+    all_fates = [_with_evidence(store, fate) for fate in all_fates]
+    return sorted(all_fates, key=lambda fate: (fate.row, fate.fate))
 
 
 def _with_evidence(store: Store, fate: Fate) -> Fate:
@@ -81,39 +81,39 @@ def _fates_of_pair(store: Store, uid: str) -> list[Fate]:
     return result
 
 
-def _row_of(wanted: str) -> int | None:
-    if wanted.isdigit():
-        return int(wanted)
-    shard, colon, number = wanted.partition(":")
+def _row_of(document: str) -> int | None:
+    if document.isdigit():
+        return int(document)
+    shard, colon, number = document.partition(":")
     if colon and shard.isdigit() and number.isdigit():
         return int(shard) << 32 | int(number)
     return None
 
 
-def _rejected(store: Store, wanted: str, row: int | None) -> Iterator[Fate]:
+def _rejected(store: Store, url: str, row: int | None) -> Iterator[Fate]:
     for entry in store.list("rejected/"):
         with store.open(entry.name) as file:
-            told = ["value", "limit", "passage"]
-            names = [ROW, "step", "operator", "reason", URL, *told]
+            evidence_fields = ["value", "limit", "passage"]
+            names = [ROW, "step", "operator", "reason", URL, *evidence_fields]
             table = pq.read_table(file, columns=names)
-        match = pc.equal(table[URL], wanted) if row is None else pc.equal(table[ROW], row)
-        for found in table.filter(match).to_pylist():
+        match = pc.equal(table[URL], url) if row is None else pc.equal(table[ROW], row)
+        for row_fields in table.filter(match).to_pylist():
             yield Fate(
-                row=found[ROW],
-                shard=shard_of(found[ROW]),
-                number=number_of(found[ROW]),
-                url=found[URL],
+                row=row_fields[ROW],
+                shard=shard_of(row_fields[ROW]),
+                number=number_of(row_fields[ROW]),
+                url=row_fields[URL],
                 fate="rejected",
-                step=found["step"] + 1,
-                operator=found["operator"],
-                reason=found["reason"],
-                evidence=Evidence(**{name: found[name] for name in told})
-                if any(found[name] is not None for name in told)
+                step=row_fields["step"] + 1,
+                operator=row_fields["operator"],
+                reason=row_fields["reason"],
+                evidence=Evidence(**{name: row_fields[name] for name in evidence_fields})
+                if any(row_fields[name] is not None for name in evidence_fields)
                 else None,
             )
 
 
-def _kept(store: Store, wanted: str, row: int | None) -> Iterator[Fate]:
+def _kept(store: Store, url: str, row: int | None) -> Iterator[Fate]:
     for file_ in read_chain(store)[-1].outputs:
         if not file_.name.endswith(".parquet"):
             continue
@@ -126,32 +126,32 @@ def _kept(store: Store, wanted: str, row: int | None) -> Iterator[Fate]:
             if PARENT in names:
                 match = pc.or_(match, pc.equal(table[PARENT], row))
         elif URL in names:
-            match = pc.equal(table[URL], wanted)
+            match = pc.equal(table[URL], url)
         else:
             continue
-        for found in table.filter(match).to_pylist():
-            where = found.get(PARENT, found[ROW])
+        for row_fields in table.filter(match).to_pylist():
+            where = row_fields.get(PARENT, row_fields[ROW])
             yield Fate(
-                row=found[ROW],
+                row=row_fields[ROW],
                 shard=shard_of(where),
                 number=number_of(where),
-                url=found.get(URL),
+                url=row_fields.get(URL),
                 fate="kept",
             )
 
 
-def _set_aside(store: Store, wanted: str, row: int | None) -> Iterator[Fate]:
+def _set_aside(store: Store, document: str, row: int | None) -> Iterator[Fate]:
     for entry in store.list("quarantine/"):
         for line in store.read_bytes(entry.name).splitlines():
-            found = orjson.loads(line)
-            url = found.get("content", {}).get(URL)
-            if found["row"] == row or (row is None and url == wanted):
+            bad_row = orjson.loads(line)
+            url = bad_row.get("content", {}).get(URL)
+            if bad_row["row"] == row or (row is None and url == document):
                 yield Fate(
-                    row=found["row"],
-                    shard=shard_of(found["row"]),
-                    number=number_of(found["row"]),
+                    row=bad_row["row"],
+                    shard=shard_of(bad_row["row"]),
+                    number=number_of(bad_row["row"]),
                     url=url,
                     fate="set aside",
-                    operator=found["step"],
-                    reason=found["error"],
+                    operator=bad_row["step"],
+                    reason=bad_row["error"],
                 )

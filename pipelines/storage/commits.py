@@ -70,13 +70,13 @@ def find_done_many(store: Store, keys: Sequence[str]) -> dict[str, Done]:
 
     Fast when the keys share what stands before their first `-`, as those of one step do.
     """
-    wanted = {done_name(key): key for key in keys}
-    found = {}
+    key_of = {done_name(key): key for key in keys}
+    committed = {}
     for prefix in sorted({done_name(key)[: -len(".json")].split("-")[0] for key in keys}):
-        names = [entry.name for entry in store.list(prefix) if entry.name in wanted]
+        names = [entry.name for entry in store.list(prefix) if entry.name in key_of]
         for name, done in zip(names, _read_many(store, names), strict=True):
-            found[wanted[name]] = done
-    return found
+            committed[key_of[name]] = done
+    return committed
 
 
 def _read_many(store: Store, names: Sequence[str]) -> list[Done]:

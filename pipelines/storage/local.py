@@ -44,7 +44,7 @@ class LocalStore:
     def list(self, prefix: str = "") -> Iterator[Entry]:
         top = self._path(prefix)
         folder = top if prefix.endswith("/") or not prefix else top.parent
-        found = []
+        entries = []
         for base, names in _files_below(folder):
             for leaf in names:
                 path = Path(base) / leaf
@@ -52,8 +52,8 @@ class LocalStore:
                 if name.startswith(prefix) and not leaf.startswith(_PART):
                     # removed while the folder was being read, or a link to nothing
                     with suppress(FileNotFoundError):
-                        found.append(Entry(name=name, num_bytes=path.stat().st_size))
-        yield from sorted(found, key=lambda entry: entry.name)
+                        entries.append(Entry(name=name, num_bytes=path.stat().st_size))
+        yield from sorted(entries, key=lambda entry: entry.name)
 
     def create(self, name: str) -> Writer:
         return Writer(name, _LocalSink(self._path(name)))

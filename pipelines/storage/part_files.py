@@ -97,10 +97,10 @@ def read_part(store: Store, name: str, part: int, schema: pa.Schema) -> list[pa.
         batches = []
         for start, stop, sizes in _ranges((at, size) for p, at, size in index if part in (p, ALL)):
             data = pa.py_buffer(_exactly(file, start, stop))
-            place = 0
-            for one in sizes:
-                batches.append(pa.ipc.read_record_batch(data.slice(place, one), schema))
-                place += one
+            begin = 0
+            for num_bytes in sizes:
+                batches.append(pa.ipc.read_record_batch(data.slice(begin, num_bytes), schema))
+                begin += num_bytes
         return batches
 
 
@@ -147,7 +147,7 @@ def _ranges(places: Iterable[tuple[int, int]]) -> Iterable[tuple[int, int, list[
         run += at != stop
         stop = at + size
         numbered.append((run, at, size))
-    for _, members in groupby(numbered, key=lambda one: one[0]):
+    for _, members in groupby(numbered, key=lambda entry: entry[0]):
         ranges = list(members)
         yield ranges[0][1], ranges[-1][1] + ranges[-1][2], [size for _, _, size in ranges]
 

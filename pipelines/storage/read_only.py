@@ -292,10 +292,10 @@ class HfStore(_ReadOnly):
         return bool(self._said(name, lambda: self._hub.exists(f"{self.path}/{name}")))
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
-        found = self._said(prefix, lambda: self._hub.find(self.path, detail=True, refresh=True))
+        infos = self._said(prefix, lambda: self._hub.find(self.path, detail=True, refresh=True))
         cut = len(self._hub.resolve_path(self.path).unresolve()) + 1
         entries = [
-            Entry(name=full[cut:], num_bytes=int(info["size"] or 0)) for full, info in found.items()
+            Entry(name=full[cut:], num_bytes=int(info["size"] or 0)) for full, info in infos.items()
         ]
         yield from sorted(
             (entry for entry in entries if entry.name.startswith(prefix)), key=lambda e: e.name

@@ -28,12 +28,12 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
     if not values:
         raise ValueError("percentiles of no values")
     array = np.asarray(values, dtype=np.float64)
-    found = {"min": array.min(), "max": array.max()}
+    summary = {"min": array.min(), "max": array.max()}
     for name, share in (("median", 50), ("p25", 25), ("p75", 75), ("p90", 90), ("p95", 95)):
-        found[name] = np.percentile(array, share, method="nearest")
-    found["p99"] = np.percentile(array, 99, method="nearest")
-    found["mean"] = array.mean()
-    return {name: float(value) for name, value in found.items()}
+        summary[name] = np.percentile(array, share, method="nearest")
+    summary["p99"] = np.percentile(array, 99, method="nearest")
+    summary["mean"] = array.mean()
+    return {name: float(value) for name, value in summary.items()}
 
 
 def histogram(values: Sequence[Any]) -> dict[Any, int]:

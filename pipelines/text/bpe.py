@@ -58,10 +58,10 @@ class BatchEncoder:
         ids, offsets = [np.empty(0, np.uint32)], [np.zeros(1, np.int64)]
         total = 0
         for some in _calls(texts):
-            found, ends = self._encode(some)
-            ids.append(found)
+            batch_ids, ends = self._encode(some)
+            ids.append(batch_ids)
             offsets.append(ends[1:] + total)
-            total += len(found)
+            total += len(batch_ids)
         return np.concatenate(ids), np.concatenate(offsets)
 
     def counts(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -131,8 +131,8 @@ def _checked(data: bytes, exact: tokenizers.Tokenizer) -> Any:
         return None
     texts = [*CHECKS, *_drawn()]
     ids, offsets = _exactly(exact, texts)
-    found, ends = fast.encode_batch_flat(texts)
-    same_ids = np.array_equal(np.frombuffer(found, np.uint32), ids)
+    fast_ids, ends = fast.encode_batch_flat(texts)
+    same_ids = np.array_equal(np.frombuffer(fast_ids, np.uint32), ids)
     if same_ids and np.array_equal(np.frombuffer(ends, np.uint64).astype(np.int64), offsets):
         return fast
     first = next(

@@ -50,10 +50,10 @@ class ItemGrams:
         item, gram = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
         for size in np.unique(self.size[self.size > 0]).tolist():
             here = np.flatnonzero(self.size == size)
-            found, starts = _grams_of(hashes, borders, here, size)
-            by_size[size] = found
+            grams, starts = _grams_of(hashes, borders, here, size)
+            by_size[size] = grams
             item.append(np.repeat(here, np.diff(starts)))
-            gram.append(found)
+            gram.append(grams)
         self.known = kernels.ngrams.grams_of(by_size)
         # every gram's number beside its item, sorted by number
         numbers = self._numbers(np.concatenate(gram), np.concatenate(item))
@@ -70,9 +70,9 @@ class ItemGrams:
             out[here] = first + np.searchsorted(self.known.gram[first:last], gram[here])
         return out
 
-    def found(self, texts: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def occurrences(self, texts: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Pairs of a text's place and an item that shares an n-gram with it, each once, sorted."""
-        row, number = kernels.ngrams.found(self.known, *word_hashes(texts))
+        row, number = kernels.ngrams.occurrences(self.known, *word_hashes(texts))
         begin = np.searchsorted(self.number, number)
         end = np.searchsorted(self.number, number, side="right")
         rows = np.repeat(row, end - begin)
@@ -86,7 +86,7 @@ class ItemGrams:
 
     def found_tasks(self, texts: pa.Array) -> list[list[str]]:
         """For each text the tasks, in order of their names, that have an item in it."""
-        rows, items = self.found(texts)
+        rows, items = self.occurrences(texts)
         names = self.tasks.dictionary.to_pylist()
         codes = self.tasks.indices.to_numpy()
         out: list[set[str]] = [set() for _ in range(len(texts))]
@@ -132,8 +132,8 @@ class _WithItems(Operator):
         """The tasks found in each document, and how many documents have each task."""
         tasks = self._made.found_tasks(batch.text)
         counts: dict[str, int] = {}
-        for one in tasks:
-            for task in one:
+        for row_tasks in tasks:
+            for task in row_tasks:
                 counts[f"documents with {task}"] = counts.get(f"documents with {task}", 0) + 1
         return tasks, counts
 
@@ -149,8 +149,8 @@ class Decontaminate(_WithItems, Filter, name="decontaminate"):
 
     def reject(self, batch: Batch) -> Counted:
         tasks, counts = self.hits(batch)
-        gone = np.array([bool(one) for one in tasks], dtype=bool)
-        return Counted(because(gone, self.reasons[0]), counts)
+        rejected = np.array([bool(row_tasks) for row_tasks in tasks], dtype=bool)
+        return Counted(because(rejected, self.reasons[0]), counts)
 
     def passage(self, batch: Batch, reason: str) -> str | None:
         return f"tasks: {', '.join(self._made.found_tasks(batch.text)[0])}"
@@ -169,5 +169,5 @@ class MarkContamination(_WithItems, Modifier, name="mark_contamination"):
 
     def modify(self, batch: Batch) -> Counted:
         tasks, counts = self.hits(batch)
-        values = [",".join(one) if one else None for one in tasks]
+        values = [",".join(row_tasks) if row_tasks else None for row_tasks in tasks]
         return Counted({self.column: pa.array(values, type=STRING)}, counts)

@@ -181,10 +181,10 @@ class WordsRemoved(_CountsWords, Filter, name="words_removed"):
             )
         none = before == 0
         lost = (before - now) / np.where(none, 1.0, before)
-        gone = lost > self.max_fraction
+        rejected = lost > self.max_fraction
         return [
             Case(none, "had_no_words"),
-            Case(gone, "too_many_words_removed", lost, self.max_fraction),
+            Case(rejected, "too_many_words_removed", lost, self.max_fraction),
         ]
 
 
@@ -264,7 +264,7 @@ class LettersPerToken(Filter, name="letters_per_token"):
         encoded = self._tokenizer.encode_batch_fast(texts)  # type: ignore[attr-defined]
         empty = np.array([not text for text in texts], dtype=bool)
         letters = np.array([sum(map(str.isalpha, text)) for text in texts], dtype=np.int64)
-        tokens = np.array([len(one.ids) for one in encoded], dtype=np.int64)
+        tokens = np.array([len(encoding.ids) for encoding in encoded], dtype=np.int64)
         few, ratio = letters < self.min_ratio * tokens, letters / np.maximum(tokens, 1)
         return [
             Case(empty, "empty"),

@@ -106,8 +106,8 @@ class BulletLines(Filter, name="bullet_lines"):
 
     def cases(self, batch: Batch) -> Sequence[Case]:
         bullets, lines = (figures(batch)[column] for column in (BULLETS, LINES))
-        gone, share = bullets > self.max_fraction * lines, bullets / np.maximum(lines, 1)
-        return [Case(gone, "too_many_bullet_lines", share, self.max_fraction)]
+        rejected, share = bullets > self.max_fraction * lines, bullets / np.maximum(lines, 1)
+        return [Case(rejected, "too_many_bullet_lines", share, self.max_fraction)]
 
 
 class EllipsisLines(Filter, name="ellipsis_lines"):
@@ -119,8 +119,8 @@ class EllipsisLines(Filter, name="ellipsis_lines"):
 
     def cases(self, batch: Batch) -> Sequence[Case]:
         ends, lines = (figures(batch)[column] for column in (ELLIPSIS_ENDS, LINES))
-        gone, share = ends > self.max_fraction * lines, ends / np.maximum(lines, 1)
-        return [Case(gone, "too_many_ellipsis_lines", share, self.max_fraction)]
+        rejected, share = ends > self.max_fraction * lines, ends / np.maximum(lines, 1)
+        return [Case(rejected, "too_many_ellipsis_lines", share, self.max_fraction)]
 
 
 class AlphabeticWords(Filter, name="alphabetic_words"):
@@ -137,8 +137,8 @@ class AlphabeticWords(Filter, name="alphabetic_words"):
         words = measured[WORDS]
         other = np.full(len(words), np.nan)  # of no words there is no share
         np.divide(words - measured[WORDS_WITH_LETTER], words, out=other, where=words > 0)
-        gone = (other > self.max_other_fraction) | (words == 0)
-        return [Case(gone, "too_few_alphabetic_words", other, self.max_other_fraction)]
+        rejected = (other > self.max_other_fraction) | (words == 0)
+        return [Case(rejected, "too_few_alphabetic_words", other, self.max_other_fraction)]
 
 
 class StopWords(Filter, name="stop_words"):

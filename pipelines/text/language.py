@@ -176,8 +176,8 @@ class LanguageScores(Modifier, name="language_scores"):
         for row, (label, has_alnum) in enumerate(zip(labels.tolist(), alnum.tolist(), strict=True)):
             # Only a text without a letter or digit can be punctuation alone.
             empty = label < 0 or (not has_alnum and PUNCTUATION.issuperset(texts[row].as_py()))
-            found = {} if empty else {names[label]: float(probabilities[row])}
-            entries.append({self.field: found})
+            scores = {} if empty else {names[label]: float(probabilities[row])}
+            entries.append({self.field: scores})
         return entries
 
 
@@ -185,8 +185,8 @@ def fasttext_top(model: Any) -> Any:
     """A function from one line of text to {best language: probability}."""
 
     def predict(line: str) -> dict[str, float]:
-        found = model.predict(line + "\n", 1, 0.0, "strict")
-        return {label.removeprefix("__label__"): p for p, label in found}
+        labels = model.predict(line + "\n", 1, 0.0, "strict")
+        return {label.removeprefix("__label__"): p for p, label in labels}
 
     return predict
 
@@ -202,7 +202,7 @@ def langdetect_scores(seed: int) -> Any:
 
     def predict(text: str) -> dict[str, float]:
         langdetect.DetectorFactory.seed = seed
-        return {found.lang: found.prob for found in langdetect.detect_langs(text)}
+        return {language.lang: language.prob for language in langdetect.detect_langs(text)}
 
     return predict
 
@@ -250,7 +250,7 @@ class SentenceLanguages(Modifier, name="sentence_languages"):
         return {EXTRA: fields.with_entries(batch, entries)}
 
     def _languages(self, text: str) -> dict[str, dict[str, float]]:
-        found: dict[str, list[float]] = {}
+        by_language: dict[str, list[float]] = {}
         for sentence in split_sentences(text, self.sentences):
             if PUNCTUATION.issuperset(sentence):
                 continue
@@ -259,13 +259,13 @@ class SentenceLanguages(Modifier, name="sentence_languages"):
                     raise ValueError("a sentence holds a newline; set newlines: space")
                 sentence = sentence.replace("\n", " ")
             for language, probability in self._predict(sentence).items():
-                found.setdefault(language, []).append(probability)
+                by_language.setdefault(language, []).append(probability)
         return {
             language: {
                 "average_probability": sum(values) / len(values),
                 "number_of_sentences": len(values),
             }
-            for language, values in found.items()
+            for language, values in by_language.items()
         }
 
 
@@ -288,9 +288,11 @@ class LanguageFromScores(Filter, name="language_from_scores"):
         return (self.field,)
 
     def reject(self, batch: Batch) -> pa.Array:
-        gone = []
+        rejected = []
         for scores in fields.needed(batch, self.field, why=self.name):
             if not isinstance(scores, dict):
                 raise ValueError(f"{self.field!r} is {type(scores).__name__}, expected a mapping")
-            gone.append(not any(scores.get(language, 0.0) > self.above for language in self.keep))
-        return because(np.array(gone, dtype=bool), "other_language")
+            rejected.append(
+                not any(scores.get(language, 0.0) > self.above for language in self.keep)
+            )
+        return because(np.array(rejected, dtype=bool), "other_language")

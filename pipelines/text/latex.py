@@ -20,8 +20,8 @@ class LatexAppendix(Rewrite, name="latex_appendix"):
     reference: ClassVar[str | None] = "arxiv_appendix_modifier"
 
     def rewrite(self, text: str) -> str:
-        found = _APPENDIX.search(text)
-        return text if found is None else text[: found.start()]
+        match = _APPENDIX.search(text)
+        return text if match is None else text[: match.start()]
 
 
 _COMMENT_LINE = re.compile(r"(?m)^%.*\n?")
@@ -84,5 +84,5 @@ class LatexPreamble(Rewrite, name="latex_preamble"):
 
     def rewrite(self, text: str) -> str | None:
         pattern = _FIRST_HEADING_DCLM if self.split_paragraph_command else _FIRST_HEADING
-        found = pattern.search(text)
-        return None if found is None else text[found.start() :]
+        match = pattern.search(text)
+        return None if match is None else text[match.start() :]

@@ -80,10 +80,10 @@ class LineModifier(Modifier):
         if self.strip:
             texts = kernels.lines.stripped(texts)
         if self.keep_blank:
-            gone = pc.equal(pc.binary_length(texts), 0).to_numpy(zero_copy_only=False)
+            emptied = pc.equal(pc.binary_length(texts), 0).to_numpy(zero_copy_only=False)
         else:
-            gone = kernels.lines.blank(texts)
-        return {TEXT: nulled(texts, gone)}
+            emptied = kernels.lines.blank(texts)
+        return {TEXT: nulled(texts, emptied)}
 
     def measures(self) -> bool:
         """Whether `mask` answers."""
@@ -234,8 +234,8 @@ class UnfinishedLines(LineModifier, name="unfinished_lines"):
 
     def mask(self, lines: Lines) -> npt.NDArray[np.bool_]:
         ends = kernels.lines.endings(lines)
-        wanted = ends == 1 if self.drop_ellipses else ends > 0
-        return wanted | (lines[CHARACTERS] == 0)  # type: ignore[no-any-return]
+        unfinished = ends == 1 if self.drop_ellipses else ends > 0
+        return unfinished | (lines[CHARACTERS] == 0)  # type: ignore[no-any-return]
 
 
 class RepeatedLinesWithin(LineModifier, name="drop_repeated_lines"):
@@ -299,10 +299,10 @@ class SubstringLines(PhraseList, LineModifier, name="substring_lines"):
 
     def candidates(self, texts: pa.Array) -> npt.NDArray[np.bool_]:
         pattern: Pattern = self._made
-        found = pattern.candidates(texts)
+        candidates = pattern.candidates(texts)
         if self.remove_only and self.drop_blank:  # blank lines go from any text
-            found = found | _has_blank_lines(texts)
-        return found
+            candidates = candidates | _has_blank_lines(texts)
+        return candidates
 
     def rewrite(self, text: str) -> str:
         pattern: Pattern = self._made
@@ -311,7 +311,7 @@ class SubstringLines(PhraseList, LineModifier, name="substring_lines"):
             if self.max_words is not None and len(line.split()) > self.max_words:
                 kept.append(line)
             elif not self.remove_only:
-                if not pattern.found(line):
+                if not pattern.occurs_in(line):
                     kept.append(line)
             else:
                 left = pattern.remove(line)

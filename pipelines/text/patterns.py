@@ -92,20 +92,20 @@ class Pattern:
         where = np.flatnonzero(maybe)
         some = texts.take(pa.array(where))
         places = kernels.phrases.places(some, self._prepared).tolist()
-        for row, place, text in zip(where.tolist(), places, some.to_pylist(), strict=True):
-            if self._literal and self._near(text, place, lowered):
+        for row, position, text in zip(where.tolist(), places, some.to_pylist(), strict=True):
+            if self._literal and self._near(text, position, lowered):
                 out[row] = True
             else:
-                out[row] = self.found(text.lower() if lowered else text)
+                out[row] = self.occurs_in(text.lower() if lowered else text)
         return out
 
-    def _near(self, text: str, place: int, lowered: bool) -> bool:
+    def _near(self, text: str, position: int, lowered: bool) -> bool:
         """Whether it surely occurs at a byte, seen from a few characters on both sides.
 
         A match that touches the edge of what is seen proves nothing: a word may go on there.
         """
         data = text.encode("utf-8")
-        begin, end = max(0, place - AROUND), place + AROUND
+        begin, end = max(0, position - AROUND), position + AROUND
         seen = data[begin:end].decode("utf-8", "ignore")
         match = self._compiled.search(seen.lower() if lowered else seen, **self._timeout)
         if match is None:
@@ -113,7 +113,7 @@ class Pattern:
         inside = begin == 0 or match.start() > 0
         return inside and (end >= len(data) or match.end() < len(match.string))
 
-    def found(self, text: str) -> bool:
+    def occurs_in(self, text: str) -> bool:
         """Whether the expression occurs. TimeoutError when that takes too long to say."""
         return self._compiled.search(text, **self._timeout) is not None
 
@@ -149,8 +149,8 @@ def _literal_prefix(expression: str) -> str:
     """The plain characters that every match begins with; empty where that is not plain to see."""
     if "|" in expression or "(" in expression or "[" in expression:
         return ""
-    found = _PLAIN.match(expression)
-    prefix = found.group(0) if found else ""
+    match = _PLAIN.match(expression)
+    prefix = match.group(0) if match else ""
     if len(prefix) < len(expression) and expression[len(prefix)] in "*?{":
         prefix = prefix[:-1]  # the last character may be missing
     return prefix

@@ -66,31 +66,31 @@ class MaskPersonalData(Modifier, name="mask_personal_data"):
         candidates = kernels.phrases.candidates
 
         def emails(text: str) -> str:
-            text, found = mask_emails(text, self.email)
-            counts["emails"] += found
+            text, count = mask_emails(text, self.email)
+            counts["emails"] += count
             return text
 
         def phones(text: str) -> str:
-            text, found = _PHONE.subn(lambda _: self.phone, text)
-            counts["phones"] += found
+            text, count = _PHONE.subn(lambda _: self.phone, text)
+            counts["phones"] += count
             return text
 
         def ips(text: str) -> str:
-            text, found = _masked_ips(text, self.ip)
-            counts["ips"] += found
+            text, count = _masked_ips(text, self.ip)
+            counts["ips"] += count
             return text
 
         if self.email:
             texts = rewritten(texts, candidates(texts, _phrase("@")), emails)
 
         def international(text: str) -> str:
-            text, found = _INTERNATIONAL.subn(lambda _: self.phone, text)
-            counts["phones"] += found
+            text, count = _INTERNATIONAL.subn(lambda _: self.phone, text)
+            counts["phones"] += count
             return text
 
         def ips_of_128_bits(text: str) -> str:
-            text, found = _masked_ips(text, self.ip, _IPV6)
-            counts["ips"] += found
+            text, count = _masked_ips(text, self.ip, _IPV6)
+            counts["ips"] += count
             return text
 
         # International first: the North American rule would take the end of such a number.
@@ -152,15 +152,15 @@ def _is_word(character: str) -> bool:
 def _masked_ips(text: str, placeholder: str, form: re.Pattern[str] = _IP) -> tuple[str, int]:
     count = 0
 
-    def mask(found: re.Match[str]) -> str:
+    def mask(match: re.Match[str]) -> str:
         nonlocal count
         try:
-            address = ipaddress.ip_address(found.group(0))
+            address = ipaddress.ip_address(match.group(0))
         except ValueError:  # an octet above 255, or with leading zeros: a version, no address
-            return found.group(0)
+            return match.group(0)
         public = address.is_global and (address.version == 4 or address in _UNICAST)
         count += public
-        return placeholder if public else found.group(0)
+        return placeholder if public else match.group(0)
 
     return form.sub(mask, text), count
 

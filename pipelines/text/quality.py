@@ -56,10 +56,10 @@ class QualityScore(Modifier, name="quality_score"):
     @model_serializer(mode="wrap")
     def _without_idle_fields(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """The library's records have no thresholds: nothing in them depends on any."""
-        found: dict[str, Any] = dump(self)
+        fields: dict[str, Any] = dump(self)
         if self.engine == "library":
-            found.pop("exact_near", None)
-        return found
+            fields.pop("exact_near", None)
+        return fields
 
     def writes(self) -> Mapping[str, pa.DataType]:
         return {self.column: pa.float64()}
@@ -158,8 +158,8 @@ class Classifiers:
         separators = "lines" if lines else "unicode"
         answers: dict[int, tuple[Any, Any]] = {}
         for numbers, projected in self._groups:
-            found = projected.top(flat, separators=separators)
-            answers |= dict(zip(numbers, found, strict=True))
+            top = projected.top(flat, separators=separators)
+            answers |= dict(zip(numbers, top, strict=True))
         for number, model in self._alone.items():
             labels, probabilities, _ = model.top(flat, separators=separators)
             answers[number] = labels, np.minimum(probabilities, 1.0).astype(np.float64)

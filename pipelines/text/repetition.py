@@ -67,16 +67,18 @@ def ngram_fraction(words: Sequence[str], size: int, covered: Covered, *, every_c
         return longest * (top if every_copy else top - 1) / total
     seen: set[tuple[str, ...]] = set()
     marked = np.zeros(len(words), dtype=bool)
-    for place, gram in enumerate(grams):
+    for position, gram in enumerate(grams):
         if counts[gram] > 1 and (every_copy or gram in seen):
-            marked[place : place + size] = True
+            marked[position : position + size] = True
         seen.add(gram)
     return sum(len(word) for word, mark in zip(words, marked, strict=True) if mark) / total
 
 
 def _grams(text: str, kind: RuleWords, size: int) -> list[str]:
     words = split_words(text, kind, skip_punctuation=kind == "uax29")
-    return [" ".join(words[place : place + size]) for place in range(len(words) - size + 1)]
+    return [
+        " ".join(words[position : position + size]) for position in range(len(words) - size + 1)
+    ]
 
 
 class Repetition(Filter, name="repetition"):
@@ -169,15 +171,15 @@ class GopherRepetition(Filter, name="gopher_repetition"):
             units["paragraph"] = batch.view(kernels.repetition.paragraphs)
         cases = [Case(lines.count == 0, "no_units")]
         for characters, limit in ((False, 0.30), (True, 0.20)):
-            for name, found in units.items():
+            for name, unit in units.items():
                 reason = f"repeated_{name}_characters" if characters else f"repeated_{name}s"
-                share = found.fraction(characters=characters, every_copy=self.every_copy)
+                share = unit.fraction(characters=characters, every_copy=self.every_copy)
                 cases.append(Case(share > limit, reason, share, limit))
-        gone = np.logical_or.reduce([case.gone for case in cases])
+        rejected = np.logical_or.reduce([case.rejected for case in cases])
         codes = np.full(batch.num_rows, -1, dtype=np.int8)
-        if not gone.all():  # words are looked at only where lines were well
-            words = batch.view(WORD_VIEWS[self.words]()).take(np.flatnonzero(~gone))
-            codes[~gone] = kernels.repetition.first_ngram_failure(
+        if not rejected.all():  # words are looked at only where lines were well
+            words = batch.view(WORD_VIEWS[self.words]()).take(np.flatnonzero(~rejected))
+            codes[~rejected] = kernels.repetition.first_ngram_failure(
                 words, TOP_NGRAMS, DUPLICATE_NGRAMS, every_copy=self.every_copy
             )
         named = [(f"top_{n}gram", limit) for n, limit in TOP_NGRAMS.items()]
@@ -214,8 +216,8 @@ class GopherRepetition(Filter, name="gopher_repetition"):
         if not units["line"]:
             return "no_units"
         for characters, limit in ((False, 0.30), (True, 0.20)):
-            for name, found in units.items():
-                share = unit_fraction(found, characters=characters, every_copy=self.every_copy)
+            for name, unit in units.items():
+                share = unit_fraction(unit, characters=characters, every_copy=self.every_copy)
                 if share > limit:
                     return f"repeated_{name}_characters" if characters else f"repeated_{name}s"
         words = self._words(text)

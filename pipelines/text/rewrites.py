@@ -43,8 +43,8 @@ class Rewrite(Modifier):
     def modify(self, batch: Batch) -> Mapping[str, pa.Array]:
         texts = batch.text
         texts = rewritten(texts, self.candidates(texts), lambda text: self.rewrite(text) or None)
-        gone = pc.equal(pc.binary_length(texts), 0).fill_null(True)
-        return {TEXT: nulled(texts, gone.to_numpy(zero_copy_only=False))}
+        emptied = pc.equal(pc.binary_length(texts), 0).fill_null(True)
+        return {TEXT: nulled(texts, emptied.to_numpy(zero_copy_only=False))}
 
 
 @cache
@@ -148,11 +148,11 @@ def _sub_around(hint: re.Pattern[str], pattern: re.Pattern[str], text: str) -> s
     the hint in it: words are looked at one by one, and most are not looked at.
     """
     parts, last = [], 0
-    for found in hint.finditer(text):
-        place = found.start()
-        if place < last:
+    for match in hint.finditer(text):
+        begin = match.start()
+        if begin < last:
             continue
-        start, stop = place, found.end()
+        start, stop = begin, match.end()
         while start > last and not text[start - 1].isspace():
             start -= 1
         while start > last and text[start - 1].isspace():

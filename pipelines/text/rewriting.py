@@ -30,8 +30,8 @@ def rewritten(
     return pc.replace_with_mask(texts, pa.array(mask), new)
 
 
-def nulled(texts: pa.Array, gone: npt.NDArray[np.bool_]) -> pa.Array:
+def nulled(texts: pa.Array, rows: npt.NDArray[np.bool_]) -> pa.Array:
     """The texts with null in these rows; the same array when there are none."""
-    if not gone.any():
+    if not rows.any():
         return texts
-    return pc.if_else(pa.array(gone), pa.scalar(None, STRING), texts)
+    return pc.if_else(pa.array(rows), pa.scalar(None, STRING), texts)

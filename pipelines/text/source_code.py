@@ -44,8 +44,8 @@ class FileExtensions(Filter, name="file_extensions"):
 
     def reject(self, batch: Batch) -> pa.Array:
         names = fields.values_of(batch, self.field)
-        gone = [not isinstance(name, str) or not name.endswith(self.endings) for name in names]
-        return because(np.array(gone, dtype=bool), "other_extension")
+        rejected = [not isinstance(name, str) or not name.endswith(self.endings) for name in names]
+        return because(np.array(rejected, dtype=bool), "other_extension")
 
 
 class RepositoryParts(Splitter, name="repository_parts"):

@@ -136,7 +136,7 @@ class QuestionText(Modifier, name="question_text"):
                 continue
             replies = "\nA: ".join(answer["text"] for answer in answers)
             texts.append(f"Q: {question['text']}\nA: {replies}")
-            gone = {QUESTION: fields.MISSING, ANSWERS: fields.MISSING}
-            entries.append(gone if self.drop_posts else {})
+            missing = {QUESTION: fields.MISSING, ANSWERS: fields.MISSING}
+            entries.append(missing if self.drop_posts else {})
         extra = fields.with_entries(batch, entries)
         return {TEXT: pa.array(texts, type=STRING), EXTRA: extra}

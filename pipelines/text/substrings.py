@@ -72,8 +72,8 @@ class Substrings(PhraseList, Filter, name="substrings"):
 
     def reject(self, batch: Batch) -> pa.Array:
         pattern: Pattern = self._made
-        found = pattern.occurs(batch.text, lowered=not self.case_sensitive, whole=self.whole_words)
-        return because(found, "contains_phrase")
+        occurs = pattern.occurs(batch.text, lowered=not self.case_sensitive, whole=self.whole_words)
+        return because(occurs, "contains_phrase")
 
     def passage(self, batch: Batch, reason: str) -> str | None:
         text = batch.text[0].as_py()

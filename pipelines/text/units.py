@@ -83,12 +83,12 @@ def count_sentences(text: str, kind: SentenceKind, *, language: str, enough: int
         return len(split_sentences(text, kind, language=language))
     if _sure_breaks(text, language, enough - 1) >= enough - 1 and enough > 1:
         return enough
-    found = 0
+    count = 0
     for start, stop in _punkt(language).span_tokenize(text):
-        found += not text[start:stop].isspace() and start < stop
-        if found >= enough:
+        count += not text[start:stop].isspace() and start < stop
+        if count >= enough:
             break
-    return found
+    return count
 
 
 _SURE = re.compile(r"(?:^|(?<=[ \n]))([^\W\d_]{2,})([.?!])[ \n]+(?=[^\W_])")
@@ -102,12 +102,12 @@ def _sure_breaks(text: str, language: str, enough: int) -> int:
     (Punkt's other rules are on abbreviations, initials, numbers and ellipses only).
     """
     never = _unsure_words(language)
-    found = 0
+    count = 0
     for match in _SURE.finditer(text):
-        found += match.group(2) != "." or match.group(1).lower() not in never
-        if found >= enough:
+        count += match.group(2) != "." or match.group(1).lower() not in never
+        if count >= enough:
             break
-    return found
+    return count
 
 
 @cache

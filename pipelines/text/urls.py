@@ -27,12 +27,12 @@ class UrlWords(Filter, name="url_words"):
         return (URL,)
 
     def reject(self, batch: Batch) -> pa.Array:
-        wanted = [word.lower() for word in self.words]
-        gone = [
-            any(word in (url or "").lower() for word in wanted)
+        words = [word.lower() for word in self.words]
+        rejected = [
+            any(word in (url or "").lower() for word in words)
             for url in batch.column(URL).to_pylist()
         ]
-        return because(np.array(gone, dtype=bool), "word_in_url")
+        return because(np.array(rejected, dtype=bool), "word_in_url")
 
     def passage(self, batch: Batch, reason: str) -> str | None:
         return batch.column(URL)[0].as_py()  # type: ignore[no-any-return]
@@ -50,11 +50,11 @@ class Domains(Filter, name="domains"):
 
     def reject(self, batch: Batch) -> pa.Array:
         blocked = {_host(host).removeprefix("www.") for host in self.hosts}
-        gone = [
+        rejected = [
             any(part in blocked for part in _hosts_above(url or ""))
             for url in batch.column(URL).to_pylist()
         ]
-        return because(np.array(gone, dtype=bool), "blocked_domain")
+        return because(np.array(rejected, dtype=bool), "blocked_domain")
 
     def passage(self, batch: Batch, reason: str) -> str | None:
         return batch.column(URL)[0].as_py()  # type: ignore[no-any-return]
@@ -125,7 +125,7 @@ class UrlSubstrings(PhraseList, Filter, name="url_substrings"):
         return Pattern(longest_first, literal=True, before=border, after=border)
 
     def reject(self, batch: Batch) -> pa.Array:
-        gone = np.zeros(batch.num_rows, dtype=bool)
+        rejected = np.zeros(batch.num_rows, dtype=bool)
         for position, url in enumerate(batch.column(URL).to_pylist()):
             if url is None:
                 raise ValueError("a document has no url; drop such documents before this step")
@@ -134,10 +134,10 @@ class UrlSubstrings(PhraseList, Filter, name="url_substrings"):
             for removed in self.remove:
                 url = url.replace(removed, "")
             if self.hosts:
-                gone[position] = _netloc(url) in self._made
+                rejected[position] = _netloc(url) in self._made
             else:
-                gone[position] = len(set(self._made.all(url))) >= self.min_phrases
-        return because(gone, "blocked_domain" if self.hosts else "words_in_url")
+                rejected[position] = len(set(self._made.all(url))) >= self.min_phrases
+        return because(rejected, "blocked_domain" if self.hosts else "words_in_url")
 
     def passage(self, batch: Batch, reason: str) -> str | None:
         return batch.column(URL)[0].as_py()  # type: ignore[no-any-return]

@@ -182,7 +182,7 @@ def test_groups_are_those_of_a_plain_search_whatever_the_parts(
         step=0,
         state="s",
         files=names,
-        held=[],
+        inputs=[],
         rank="float64",
         compared=300,
         map_tasks=map_here,

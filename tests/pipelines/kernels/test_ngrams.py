@@ -64,7 +64,7 @@ def test_grams_are_found_where_a_python_set_finds_them() -> None:
             for split in map(str.split, items)
             for i in range(len(split) - size + 1)
         }
-    rows, _ = ngrams.found(ngrams.grams_of(known), *ngrams.words(pa.array(texts, STRING)))
+    rows, _ = ngrams.occurrences(ngrams.grams_of(known), *ngrams.words(pa.array(texts, STRING)))
     counts = np.bincount(rows, minlength=len(texts)).tolist()
     for row, split in enumerate(map(str.split, texts)):
         expected = sum(

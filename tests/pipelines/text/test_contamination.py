@@ -74,7 +74,7 @@ def test_agrees_with_a_search_over_all_n_grams() -> None:
     names = [f"t{n % 7}" for n in range(80)]
     table = pa.table({"task": names, "item": range(80), "text": items})
     grams = ItemGrams(table, ngram=4)
-    rows, found = grams.found(pa.array(texts, STRING))
+    rows, found = grams.occurrences(pa.array(texts, STRING))
     wanted = []
     for place, text in enumerate(texts):
         words = plain_words(text)
