@@ -27,16 +27,16 @@ class DataComp(Stages["Recipe"]):
     pack_options = PackOptions
     train_options = TrainOptions
 
-    def build_pool(self, scale: str, place: str, *, map_tasks: MapTasks) -> None:
+    def build_pool(self, scale: str, folder: str, *, map_tasks: MapTasks) -> None:
         from datacomp.pool import pool
 
-        pool.build_tiny(Path(place), map_tasks=map_tasks)
+        pool.build_tiny(Path(folder), map_tasks=map_tasks)
 
-    def open_tables(self, place: str) -> Pool:
+    def open_tables(self, folder: str) -> Pool:
         """The tables of pairs; those beside the tars are about the download."""
         from datacomp.pool import pool
 
-        return pool.open_pairs(place)
+        return pool.open_pairs(folder)
 
     def recipe(self, name: str) -> Recipe:
         from datacomp.recipe import load_recipe

@@ -79,9 +79,11 @@ def open_folder(path: Path) -> tuple[Any, Any, Any]:
         made, _, transform = open_clip.create_model_and_transforms(name, load_weights=False)
     finally:
         logging.disable(logging.NOTSET)
-    stored, wanted = load_file(path / WEIGHTS), made.state_dict()
-    for key in sorted({*stored, *wanted}):
-        shapes = [tuple(one[key].shape) if key in one else "nothing" for one in (stored, wanted)]
+    stored, expected = load_file(path / WEIGHTS), made.state_dict()
+    for key in sorted({*stored, *expected}):
+        shapes = [
+            tuple(state[key].shape) if key in state else "nothing" for state in (stored, expected)
+        ]
         if shapes[0] != shapes[1]:
             raise DataError(
                 f"{path}: the weights are of another architecture than {CONFIG} says: {key} is "

@@ -245,6 +245,6 @@ def fitting_here(recipe: Recipe) -> int | None:
 
     if recipe.model not in PUBLISHED or not torch.cuda.is_available():
         return None
-    place = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
-    memory = torch.cuda.get_device_properties(place % torch.cuda.device_count()).total_memory
+    local_rank = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
+    memory = torch.cuda.get_device_properties(local_rank % torch.cuda.device_count()).total_memory
     return max(1, largest_batch(recipe, model_config(recipe.model), memory_bytes=memory))

@@ -91,25 +91,25 @@ def pool(
     if scale == "tiny":
         show_pool(pools.open_scale(scale, workspace=workspace, map_tasks=map_tasks), json=json)
         return
-    place = (folder or str(pools.folder(scale, workspace=workspace))).rstrip("/")
+    root = (folder or str(pools.folder(scale, workspace=workspace))).rstrip("/")
     given = hub.open_source(scale, source)
     if dry_run:
-        told = hub.estimate(scale, given.listing(), workers=workers)
-        show_json(told) if json else out(estimate_text(told))
+        cost = hub.estimate(scale, given.listing(), workers=workers)
+        show_json(cost) if json else out(estimate_text(cost))
         return
-    hub.fetch_metadata(scale, place, source=given, features=features, map_tasks=map_tasks)
-    opened = pools.open_pairs(place)
+    hub.fetch_metadata(scale, root, source=given, features=features, map_tasks=map_tasks)
+    opened = pools.open_pairs(root)
     if metadata_only:
         show_pool(opened, json=json)
         return
     record = download(
         opened,
-        out=f"{place}/{pools.SHARDS}",
+        out=f"{root}/{pools.SHARDS}",
         map_tasks=map_tasks,
         options=_options(changed, blur, connections, timeout, retries),
         retry_failed=retry_failed,
     )
-    show_pictures(record, f"{place}/{pools.SHARDS}", json=json)
+    show_pictures(record, f"{root}/{pools.SHARDS}", json=json)
 
 
 def show_pool(opened: Pool, *, json: bool) -> None:
@@ -124,18 +124,18 @@ def show_pool(opened: Pool, *, json: bool) -> None:
             say(f"source {source.name} is {source.status}: this is another pool than others'")
 
 
-def estimate_text(told: Estimate) -> str:
+def estimate_text(cost: Estimate) -> str:
     """What fetching a pool takes, as lines."""
-    rows = [("tables", f"{told.tables:,} files, {told.table_bytes / 1e9:,.1f} GB")]
-    rows.append(("features (--features)", f"{told.feature_bytes / 1e9:,.1f} GB"))
-    if told.picture_bytes is not None:
-        rows.append(("pairs", f"{told.pairs:,}"))
-        rows.append(("pictures", f"about {told.picture_bytes / 1e12:,.2f} TB as tars"))
-        rows.append(("time for pictures", f"about {told.picture_hours:,} hours, 100/s a process"))
+    rows = [("tables", f"{cost.tables:,} files, {cost.table_bytes / 1e9:,.1f} GB")]
+    rows.append(("features (--features)", f"{cost.feature_bytes / 1e9:,.1f} GB"))
+    if cost.picture_bytes is not None:
+        rows.append(("pairs", f"{cost.pairs:,}"))
+        rows.append(("pictures", f"about {cost.picture_bytes / 1e12:,.2f} TB as tars"))
+        rows.append(("time for pictures", f"about {cost.picture_hours:,} hours, 100/s a process"))
     return table(rows, header=("what", "size"))
 
 
-def show_pictures(record: AssetRecord, place: str, *, json: bool) -> None:
+def show_pictures(record: AssetRecord, root: str, *, json: bool) -> None:
     """Print how much of a pool was there."""
     if json:
         show_json(record)
@@ -143,7 +143,7 @@ def show_pictures(record: AssetRecord, place: str, *, json: bool) -> None:
     counts = dict(record.counts)
     rows, there = counts.pop("rows"), counts.pop("success", 0)
     bad_boxes = counts.pop("bad_face_boxes", 0)
-    out(f"pictures {record.id} in {place}: {there:,} of {rows:,} rows ({there / max(rows, 1):.1%})")
+    out(f"pictures {record.id} in {root}: {there:,} of {rows:,} rows ({there / max(rows, 1):.1%})")
     lost = [(name.removeprefix("failed/"), f"{number:,}") for name, number in counts.items()]
     if lost:
         out(table(lost, header=("why not", "rows")))
@@ -291,14 +291,14 @@ def score(
     map_tasks = executor(workers, cluster=cluster)
     if scale is not None:
         opened = pools.open_scale(scale, workspace=workspace, map_tasks=map_tasks)
-        place = tars or pools.pictures(scale, workspace=workspace)
+        tar_folder = tars or pools.pictures(scale, workspace=workspace)
     else:
         opened = pools.open_pairs(str(pool))
-        place = tars or f"{str(pool).rstrip('/')}/{pools.SHARDS}"
+        tar_folder = tars or f"{str(pool).rstrip('/')}/{pools.SHARDS}"
     spec = ScorerSpec(kind=kind, model=model, device=device)
     record = scoring.score(
         opened,
-        place,
+        tar_folder,
         scorer=spec,
         scorer_id=scorer_id(spec),
         name=name,

@@ -138,11 +138,11 @@ def arguments(
     flags = ["dataset-resampled", "local-loss", "gather-with-grad", "save-most-recent"]
     if num_gpus > 1 and parts == 1:
         flags.append("ddp-static-graph")
-    told = [part for name, value in named.items() for part in (f"--{name}", str(value))]
+    options = [part for name, value in named.items() for part in (f"--{name}", str(value))]
     if recipe.augmentation:
         changed = [f"{key}={_literal(value)}" for key, value in recipe.augmentation.items()]
-        told += ["--aug-cfg", *changed]
-    return [*told, *(f"--{flag}" for flag in flags)]
+        options += ["--aug-cfg", *changed]
+    return [*options, *(f"--{flag}" for flag in flags)]
 
 
 def _literal(value: JSON) -> str:

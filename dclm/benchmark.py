@@ -25,10 +25,10 @@ class DCLM(Stages["Recipe"]):
     pack_options = PackOptions
     train_options = TrainOptions
 
-    def build_pool(self, scale: str, place: str, *, map_tasks: MapTasks) -> None:
+    def build_pool(self, scale: str, folder: str, *, map_tasks: MapTasks) -> None:
         from dclm.pool import pool
 
-        pool.build_tiny(Path(place), map_tasks=map_tasks)
+        pool.build_tiny(Path(folder), map_tasks=map_tasks)
 
     def assets(self, scale: str, *, workspace: str) -> Assets:
         """Files for pipelines: trained here, brought by the pool, shipped with the package."""

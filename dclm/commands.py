@@ -53,7 +53,9 @@ def mix_command(
     if json:
         show_json(record)
         return
-    rows = [(one["name"], one["repeat"], one["record"]) for one in mix.plan_rows(record)]
+    rows = [
+        (source["name"], source["repeat"], source["record"]) for source in mix.plan_rows(record)
+    ]
     out(table(rows, header=("source", "repeat", "dataset")))
     shown = f"{record.counts['rows_out']:,} rows, {record.counts['file_bytes']:,} bytes of files"
     out(f"\ndataset {record.id}: about {shown}, in {out_uri}")
@@ -88,7 +90,10 @@ def train_quality(
         f"{record.counts['negatives']:,} negatives (asset {record.id[:8]})"
     )
     if tested:
-        rows = [(one.name, one.num_documents, one.classifier, one.length) for one in tested]
+        rows = [
+            (classifier.name, classifier.num_documents, classifier.classifier, classifier.length)
+            for classifier in tested
+        ]
         out(table(rows, header=("labels", "documents", "AUC", "AUC of length alone")))
 
 
@@ -135,14 +140,14 @@ def pool(
         opened = pools.open_scale(scale, workspace=workspace, map_tasks=map_tasks)
         show_pool(opened, json=json)
         return
-    wanted = remote_pool.find(scale, variant)
-    where = place or f"{workspace}/pools/{wanted.name}"
+    variant_pool = remote_pool.find(scale, variant)
+    where = place or f"{workspace}/pools/{variant_pool.name}"
     if open_store(where).exists(RECORD):
         show_pool(open_pool(where), json=json)
         return
-    root = remote_pool.root_of(wanted, source, mirror)
-    keys = remote_pool.keys_of(wanted, source, root, assets=asset_files(assets))
-    cost = remote_pool.cost_of(wanted, keys, root, mbit_per_second=mbit)
+    root = remote_pool.root_of(variant_pool, source, mirror)
+    keys = remote_pool.keys_of(variant_pool, source, root, assets=asset_files(assets))
+    cost = remote_pool.cost_of(variant_pool, keys, root, mbit_per_second=mbit)
     if not json:
         out(_cost_text(cost, where))
     if not yes:
@@ -152,7 +157,7 @@ def pool(
             say("nothing was fetched; add --yes to fetch it")
         return
     remote_pool.fetch_all(
-        wanted,
+        variant_pool,
         keys,
         root,
         out=where,

@@ -101,7 +101,7 @@ class OpenLMScorer:
             len(queries[i].context) + sum(len(c) for c in queries[i].continuations) for i in shared
         ]
         for group in length_batches(lengths, max_tokens=self._max_tokens):
-            chosen = [shared[place] for place in group]
+            chosen = [shared[index] for index in group]
             results.update(
                 zip(chosen, self._score_shared([queries[i] for i in chosen]), strict=True)
             )
@@ -122,7 +122,7 @@ class OpenLMScorer:
             rows = [np.concatenate(pairs[i])[:-1] for i in group]
             hidden = self._model.hidden(self._tensor(pad_right(rows)))
             spans = [slice(len(pairs[i][0]) - 1, lengths[i]) for i in group]
-            states = torch.cat([hidden[place, span] for place, span in enumerate(spans)])
+            states = torch.cat([hidden[index, span] for index, span in enumerate(spans)])
             answers = [pairs[i][1] for i in group]
             results.update(zip(group, self._read_off(states, answers), strict=True))
         return [results[i] for i in range(len(pairs))]
@@ -134,19 +134,19 @@ class OpenLMScorer:
         cache = KeyValueCache()
         hidden = self._model.hidden(self._tensor(pad_right(contexts)), cache)
         last = hidden[torch.arange(len(contexts), device=self._device), sizes - 1]
-        owners = [place for place, query in enumerate(queries) for _ in query.continuations]
+        owners = [index for index, query in enumerate(queries) for _ in query.continuations]
         answers = [answer for query in queries for answer in query.continuations]
         states = [last[owner][None] for owner in owners]
-        longer = [place for place, answer in enumerate(answers) if len(answer) > 1]
-        longer.sort(key=lambda place: len(answers[place]))  # little padding within a batch
+        longer = [index for index, answer in enumerate(answers) if len(answer) > 1]
+        longer.sort(key=lambda index: len(answers[index]))  # little padding within a batch
         room = max(1, self._max_cached // (cache.length + max(map(len, answers))))
         for start in range(0, len(longer), room):
             chosen = longer[start : start + room]
-            rows = [answers[place][:-1] for place in chosen]
-            after = self._continue(cache, [owners[place] for place in chosen], rows, sizes)
-            for line, place in enumerate(chosen):
+            rows = [answers[index][:-1] for index in chosen]
+            after = self._continue(cache, [owners[index] for index in chosen], rows, sizes)
+            for line, index in enumerate(chosen):
                 own = after[line, : len(rows[line])]
-                states[place] = torch.cat([states[place], own])
+                states[index] = torch.cat([states[index], own])
         scores = iter(self._read_off(torch.cat(states), answers))
         return [[next(scores) for _ in query.continuations] for query in queries]
 
@@ -228,9 +228,9 @@ class OpenLMScorer:
                 )
             chosen = logits.argmax(-1)
             keep = []
-            for line, (place, token) in enumerate(zip(active, chosen.tolist(), strict=True)):
-                outputs[place].append(token)
-                ended = token == self.document_start or is_done(self.detokenise(outputs[place]))
+            for line, (index, token) in enumerate(zip(active, chosen.tolist(), strict=True)):
+                outputs[index].append(token)
+                ended = token == self.document_start or is_done(self.detokenise(outputs[index]))
                 if not ended:
                     keep.append(line)
             if not keep or count + 1 == max_new_tokens:

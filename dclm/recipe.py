@@ -237,7 +237,7 @@ def budget_faults(packed: PackedRecord, model: ModelRecord, recipe: Recipe) -> l
     """
     faults = []
     work = packed.work
-    wanted = {
+    expected_values = {
         "mode": (work.mode, "lossless"),
         "sequence length": (work.sequence_length, recipe.model.seq_len),
         "data seed": (work.seed, recipe.data_seed),
@@ -247,13 +247,13 @@ def budget_faults(packed: PackedRecord, model: ModelRecord, recipe: Recipe) -> l
         "vocabulary": (work.parameters.get("vocab_size"), recipe.model.vocab_size),
     }
     if recipe.tokenizer.sha256 is not None:
-        wanted["tokenizer's sha256"] = (
+        expected_values["tokenizer's sha256"] = (
             work.tokenizer and work.tokenizer.sha256,
             recipe.tokenizer.sha256,
         )
-    for name, (found, expected) in wanted.items():
-        if found != expected:
-            faults.append(f"packed with {name} {found!r}; the recipe has {expected!r}")
+    for name, (actual, expected) in expected_values.items():
+        if actual != expected:
+            faults.append(f"packed with {name} {actual!r}; the recipe has {expected!r}")
     if not is_official(recipe):
         faults.append(f"the recipe is not the installed one of {recipe.scale}: it was edited")
     trained = model.work.recipe

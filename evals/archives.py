@@ -42,7 +42,7 @@ def read_gpqa(archive: Path, name: str) -> bytes:
             raise ValueError(f"{archive}, {name}.csv, row {number} lacks a question or an answer")
         order = [0, 1, 2, 3]
         rng.shuffle(order)
-        choices = [row[ANSWERS[place]] for place in order]
+        choices = [row[ANSWERS[index]] for index in order]
         line = {"query": row["Question"], "choices": choices, "gold": order.index(0)}
         lines.append(orjson.dumps(line) + b"\n")
     return b"".join(lines)

@@ -61,13 +61,13 @@ def controls_of(
         return []
     own = _credits(task, log, rows)
     swapped = _asked(task, data, rows, _swapped(task, data.items, rows), model, window)
-    found = [_control(task, "context swapped", own, swapped)]
+    controls = [_control(task, "context swapped", own, swapped)]
     if task.kind == "multiple_choice":
         rotated = [_rotated(data.items[row]) for row in rows]
-        found.append(
+        controls.append(
             _control(task, "options rotated", own, _asked(task, data, rows, rotated, model, window))
         )
-    return found
+    return controls
 
 
 def _asked(
@@ -90,8 +90,8 @@ def _asked(
 
 def _credits(task: Task, log: pa.Table, rows: Sequence[int]) -> npt.NDArray[np.float64]:
     earned = kind_of(task.kind).tally(task, log).numerator
-    place = {row: number for number, row in enumerate(log["row"].to_pylist())}
-    return np.array([earned[place[row]] for row in rows])
+    position = {row: number for number, row in enumerate(log["row"].to_pylist())}
+    return np.array([earned[position[row]] for row in rows])
 
 
 def _swapped(task: Task, items: Sequence[Item], rows: Sequence[int]) -> list[Item]:
@@ -183,7 +183,7 @@ def check_probabilities(task: Task, data: TaskData, model: Any, *, window: int) 
     assert isinstance(model, LanguageModel)
     places = []
     for row in chosen_rows(data, POSITIONS, what="probabilities"):
-        places += [(row, *place) for place in _place(task, data, row, model, window)]
+        places += [(row, *position) for position in _place(task, data, row, model, window)]
     if not places:
         return 0
     distributions = model.next_losses([context for _, context, _ in places])

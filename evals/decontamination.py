@@ -89,16 +89,16 @@ class Overlap:
         for name in dict.fromkeys(tasks.tolist()):
             own = tasks == name
             known = own & ~np.isnan(fractions)
-            found = known & (fractions >= FOUND_FRACTION)
-            scores = _scores(run, name, set(rows[found].tolist())) if run else (None, None)
+            is_found = known & (fractions >= FOUND_FRACTION)
+            scores = _scores(run, name, set(rows[is_found].tolist())) if run else (None, None)
             reports.append(
                 TaskOverlap(
                     task=name,
                     num_items=int(own.sum()),
                     num_too_short=int((own & np.isnan(fractions)).sum()),
-                    num_found=int(found.sum()),
+                    num_found=int(is_found.sum()),
                     mean_overlap=float(fractions[known].mean()) if known.any() else 0.0,
-                    found=tuple(int(row) for row in rows[found]),
+                    found=tuple(int(row) for row in rows[is_found]),
                     score=scores[0],
                     score_without=scores[1],
                 )
@@ -106,11 +106,11 @@ class Overlap:
         return reports
 
 
-def _scores(run: Run, name: str, found: set[int]) -> tuple[float, float | None]:
+def _scores(run: Run, name: str, overlapping: set[int]) -> tuple[float, float | None]:
     task = load_task(name)
     log = run.log(name)
     kind = kind_of(task.kind)
-    keep = np.array([row not in found for row in log["row"].to_pylist()])
+    keep = np.array([row not in overlapping for row in log["row"].to_pylist()])
     whole = score_of(kind.tally(task, log))
     if not keep.any():
         return whole, None

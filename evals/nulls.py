@@ -77,7 +77,7 @@ class NullModel:
         return [[byte + 1 for byte in text.encode()] for text in texts]
 
     def detokenise(self, ids: Sequence[int]) -> str:
-        return bytes(one - 1 for one in ids if one).decode("utf-8", "replace")
+        return bytes(token - 1 for token in ids if token).decode("utf-8", "replace")
 
     def score(self, queries: Sequence[Query]) -> list[list[TokenScores]]:
         return [
@@ -106,9 +106,9 @@ class NullModel:
             losses = np.full(len(answer), 5.0 / len(answer), np.float32)
         elif self.kind in ("random", "context_blind"):
             losses = np.empty(len(answer), np.float32)
-            for place, one in enumerate(answer):
-                losses[place] = self._distribution(context)[one]
-                context = np.append(context, one)
+            for position, token in enumerate(answer):
+                losses[position] = self._distribution(context)[token]
+                context = np.append(context, token)
         else:
             losses = np.full(len(answer), self._distribution(context)[0], np.float32)
         return TokenScores(losses, np.zeros(len(answer), np.int32))

@@ -50,8 +50,8 @@ class Pin(Frozen):
 @cache
 def pins() -> dict[str, Pin]:
     """The pins that come with this version, by task."""
-    told = yaml.safe_load(PINS.read_text(encoding="utf-8")) or {}
-    return {name: Pin.model_validate(value) for name, value in told.items()}
+    recorded = yaml.safe_load(PINS.read_text(encoding="utf-8")) or {}
+    return {name: Pin.model_validate(value) for name, value in recorded.items()}
 
 
 def pin_of(task: str) -> Pin | None:

@@ -78,21 +78,21 @@ def compare(first: Run, second: Run) -> list[Difference]:
     `lost` and `gained` are the rows that only the first or only the second got right.
     EvalError when the runs are not of one suite version, or a task's data or definition differs.
     """
-    one, two = first.record.work, second.record.work
+    left, two = first.record.work, second.record.work
     for name in ("benchmark", "suite", "suite_version"):
-        if getattr(one, name) != getattr(two, name):
+        if getattr(left, name) != getattr(two, name):
             raise EvalError(
-                f"these runs cannot be compared: their {name} is {getattr(one, name)!r} and "
+                f"these runs cannot be compared: their {name} is {getattr(left, name)!r} and "
                 f"{getattr(two, name)!r}"
             )
     refs = {ref.name: ref for ref in two.tasks}
-    for ref in one.tasks:
+    for ref in left.tasks:
         if refs.get(ref.name) != ref:
             raise EvalError(
                 f"these runs cannot be compared: task {ref.name} has another definition or other "
                 "data in the second; evaluate one of the models again"
             )
-    return [_difference(ref.name, first, second) for ref in one.tasks]
+    return [_difference(ref.name, first, second) for ref in left.tasks]
 
 
 def _difference(name: str, first: Run, second: Run) -> Difference:

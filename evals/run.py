@@ -125,13 +125,13 @@ def run(
         return standing
     chunks = [
         chunk
-        for task, ref, one in zip(tasks, work.tasks, loaded, strict=True)
-        for chunk in _chunks(task, one, _task_key(suite, ref, model))
+        for task, ref, task_data in zip(tasks, work.tasks, loaded, strict=True)
+        for chunk in _chunks(task, task_data, _task_key(suite, ref, model))
     ]
     ask = partial(run_chunk, model=model, folder=folder, out=str(out), window=suite.window)
     chunks.sort(key=lambda chunk: chunk.start - chunk.stop)  # the longest first: none ends alone
     done = _all_done(list(map_tasks(ask, chunks) if map_tasks else map(ask, chunks)))
-    files = [file for one in done for file in one.files]
+    files = [file for result in done for file in result.files]
     controls = _controls(tasks, loaded, files, model, folder, store, suite.window, map_tasks)
     scores, draws = [], {}
     measured: dict[str, dict[str, float | None]] = {}
@@ -153,12 +153,14 @@ def run(
         outputs=files,
         counts={
             "questions": sum(score.num_items for score in scores),
-            "questions_with_duplicated_options": sum(one.num_duplicated for one in loaded),
-            "checked_distributions": sum(one.num_positions for one in controls),
+            "questions_with_duplicated_options": sum(
+                task_data.num_duplicated for task_data in loaded
+            ),
+            "checked_distributions": sum(control.num_positions for control in controls),
             **{
-                f"classes_without_pictures/{task.name}": one.num_empty
-                for task, one in zip(tasks, loaded, strict=True)
-                if one.num_empty
+                f"classes_without_pictures/{task.name}": task_data.num_empty
+                for task, task_data in zip(tasks, loaded, strict=True)
+                if task_data.num_empty
             },
         },
         results=ScoresResults(
@@ -190,11 +192,11 @@ def _work(suite: Suite, tasks: Sequence[Task], loaded: Sequence[_Data], model: A
         TaskRef(
             name=task.name,
             definition=task.definition(),
-            data=one.sha256,
-            verified=one.verified,
-            identity=one.identity,
+            data=task_data.sha256,
+            verified=task_data.verified,
+            identity=task_data.identity,
         )
-        for task, one in zip(tasks, loaded, strict=True)
+        for task, task_data in zip(tasks, loaded, strict=True)
     )
     return ScoresWork(
         benchmark=suite.benchmark,
@@ -257,29 +259,29 @@ class Failed:
 
 def _all_done(results: Sequence[Done | Failed]) -> list[Done]:
     """The commits, if all chunks have one. Otherwise one error that names every failed task."""
-    failed = {one.task: one for one in results if isinstance(one, Failed)}
+    failed = {result.task: result for result in results if isinstance(result, Failed)}
     if not failed:
-        return [one for one in results if isinstance(one, Done)]
+        return [result for result in results if isinstance(result, Done)]
     if len(failed) == 1:
         raise next(iter(failed.values())).error
-    told = "\n".join(f"  {one.error}" for one in failed.values())
+    messages = "\n".join(f"  {failure.error}" for failure in failed.values())
     raise DataError(
         f"{len(failed)} tasks could not be measured; the others are kept, so that running this "
-        f"again does only these:\n{told}"
+        f"again does only these:\n{messages}"
     )
 
 
 def _read_all(tasks: Sequence[Task], folder: str) -> list[_Data]:
     """What is known of all data. One DataError for everything that is wrong with it."""
-    found, faults = [], []
+    loaded, faults = [], []
     for task in tasks:
         try:
-            found.append(_Data.of(read_data(task, folder)))
+            loaded.append(_Data.of(read_data(task, folder)))
         except DataError as error:
             faults.append(str(error))
     if faults:
         raise DataError("\n".join(faults))
-    return found
+    return loaded
 
 
 def run_chunk(chunk: Chunk, *, model: Any, folder: str, out: str, window: int) -> Done | Failed:
@@ -332,17 +334,17 @@ def _controls(
     asked = [
         ControlTask(
             task,
-            one.sha256,
+            task_data.sha256,
             tuple(f.name for f in files if f.name.startswith(f"logs/{task.name}/")),
         )
-        for task, one in zip(tasks, loaded, strict=True)
+        for task, task_data in zip(tasks, loaded, strict=True)
     ]
     test = partial(run_controls, model=model, folder=folder, out=store.uri, window=window)
     results = list(map_tasks(test, asked) if map_tasks else map(test, asked))
-    for one in results:
-        if isinstance(one, Failed):
-            raise one.error
-    return [one for one in results if isinstance(one, TaskControls)]
+    for result in results:
+        if isinstance(result, Failed):
+            raise result.error
+    return [result for result in results if isinstance(result, TaskControls)]
 
 
 @dataclass(frozen=True)
@@ -355,16 +357,16 @@ class ControlTask:
 
 
 def run_controls(
-    one: ControlTask, *, model: Any, folder: str, out: str, window: int
+    control_task: ControlTask, *, model: Any, folder: str, out: str, window: int
 ) -> TaskControls | Failed:
     """Sum probabilities and ask the controls of one task."""
     try:
-        data = _load(one.task, folder, one.sha256)
-        positions = check_probabilities(one.task, data, model, window=window)
-        log = read_log(open_store(out), one.logs)
-        controls = controls_of(one.task, data, model, window=window, log=log)
+        data = _load(control_task.task, folder, control_task.sha256)
+        positions = check_probabilities(control_task.task, data, model, window=window)
+        log = read_log(open_store(out), control_task.logs)
+        controls = controls_of(control_task.task, data, model, window=window, log=log)
     except (DataError, ModelError) as error:
-        return Failed(one.task.name, error)
+        return Failed(control_task.task.name, error)
     return TaskControls(tuple(controls), positions)
 
 

@@ -90,8 +90,8 @@ class Stages(ABC, Generic[R]):
 
         A pool that is built from packages is always on this machine.
         """
-        place = str(desk(workspace)) if scale in self.built_scales else workspace.rstrip("/")
-        return f"{place}/pools/{self.name}-{scale}"
+        root = str(desk(workspace)) if scale in self.built_scales else workspace.rstrip("/")
+        return f"{root}/pools/{self.name}-{scale}"
 
     def open_pool(self, scale: str, *, workspace: str, map_tasks: MapTasks) -> Pool:
         """The pool of a scale; one that can be built from packages is built when it is not there.
@@ -101,28 +101,28 @@ class Stages(ABC, Generic[R]):
         from pipelines.storage.chain import RECORD
         from pipelines.storage.open import open_store
 
-        place = self.folder(scale, workspace=workspace)
-        if not open_store(place).exists(RECORD):
+        root = self.folder(scale, workspace=workspace)
+        if not open_store(root).exists(RECORD):
             if scale not in self.built_scales:
                 raise PoolError(
-                    f"there is no pool of scale {scale!r} in {place}; get it with: {self.name} "
+                    f"there is no pool of scale {scale!r} in {root}; get it with: {self.name} "
                     f"pool --scale {scale} --workspace {workspace}, or register your own there"
                 )
-            self.build_pool(scale, place, map_tasks=map_tasks)
-        return self.open_tables(place)
+            self.build_pool(scale, root, map_tasks=map_tasks)
+        return self.open_tables(root)
 
     built_scales: ClassVar[tuple[str, ...]] = ("tiny",)
     """Scales whose pool `build_pool` makes from files of package registries."""
 
     @abstractmethod
-    def build_pool(self, scale: str, place: str, *, map_tasks: MapTasks) -> None:
+    def build_pool(self, scale: str, folder: str, *, map_tasks: MapTasks) -> None:
         """Make the pool of a built scale in a folder, with its record and evaluation data."""
 
-    def open_tables(self, place: str) -> Pool:
+    def open_tables(self, folder: str) -> Pool:
         """A pool in a folder or prefix as tables that pipelines read."""
         from pipelines.formats.pool import open_pool
 
-        return open_pool(place)
+        return open_pool(folder)
 
     def assets(self, scale: str, *, workspace: str) -> Assets:
         """Where the pipelines of a scale find the files they need: first those made here."""

@@ -247,7 +247,7 @@ def check(
     if json:
         show_json({"operators": list(classes), "problems": problems})
     elif problems:
-        out(funnel.problems_text([(p.operator, p.promise, p.actual) for p in problems]))
+        out(funnel.problems_text([(p.operator, p.promise, p.found) for p in problems]))
     else:
         out(f"{file}: {', '.join(classes)} keep all promises")
     if problems:

@@ -55,7 +55,7 @@ class Problem(Frozen):
 
     operator: str
     promise: str
-    actual: str
+    found: str
 
 
 def sample() -> pa.Table:
@@ -100,7 +100,7 @@ def check(operator: Operator, *, table: pa.Table | None = None) -> list[Problem]
         except Exception as error:
             problems = [f"{type(error).__name__}: {error}"]
         all_problems += [
-            Problem(operator=operator.name, promise=_title(promise), actual=problem)
+            Problem(operator=operator.name, promise=_title(promise), found=problem)
             for problem in problems
         ]
     return all_problems

@@ -130,9 +130,9 @@ def assign(rows: Floats, centroids: Floats) -> tuple[npt.NDArray[np.int64], floa
         part = rows[begin : begin + size]
         products = part @ centroids.T
         products -= half
-        found = products.argmax(axis=1)
-        nearest[begin : begin + len(part)] = found
-        total += float(products[np.arange(len(part)), found].sum(dtype=np.float64))
+        nearest_of_part = products.argmax(axis=1)
+        nearest[begin : begin + len(part)] = nearest_of_part
+        total += float(products[np.arange(len(part)), nearest_of_part].sum(dtype=np.float64))
     return nearest, total / len(rows)
 
 

@@ -99,7 +99,7 @@ class ColumnTask(Frozen):
     number: int
     name: str
     rows: int
-    found: tuple[str, ...]
+    match_files: tuple[str, ...]
     step: int = 3
 
 
@@ -131,7 +131,7 @@ def score(
         licence="derived from the pool",
         inputs=(AssetRef(name=scorer.kind, sha256=scorer_id),),
         parameters={
-            "tars": digest([[one, sizes[one]] for one in names]),
+            "tars": digest([[name, sizes[name]] for name in names]),
             "quarantine": quarantine,
         },
     )
@@ -141,20 +141,20 @@ def score(
     if done_before is not None:
         return done_before
     buckets = max(1, -(-pool.num_bytes // (BUCKET_ROWS * 64)))
-    place: dict[str, Any] = {"uri": store.uri, "buckets": buckets}
+    common: dict[str, Any] = {"uri": store.uri, "buckets": buckets}
     scored = _map(
         f"score {name}",
         run_tar,
         [
             TarTask(
-                **place,
+                **common,
                 key=f"s0-{number:06d}-{key[:16]}",
                 tars=source.uri,
-                tar=one,
+                tar=name,
                 scorer=scorer,
                 quarantine=quarantine,
             )
-            for number, one in enumerate(names)
+            for number, name in enumerate(names)
         ],
         map_tasks,
     )
@@ -162,7 +162,7 @@ def score(
         "read uids",
         run_table,
         [
-            TableTask(**place, key=f"s1-{n:06d}-{key[:16]}", tables=pool.uri, table=shard.name)
+            TableTask(**common, key=f"s1-{n:06d}-{key[:16]}", tables=pool.uri, table=shard.name)
             for n, shard in enumerate(pool.shards)
         ],
         map_tasks,
@@ -175,8 +175,8 @@ def score(
                 uri=store.uri,
                 key=f"s2-{bucket:06d}-{key[:16]}",
                 bucket=bucket,
-                scored=tuple(one.files[0].name for one in scored),
-                keyed=tuple(one.files[0].name for one in keyed),
+                scored=tuple(result.files[0].name for result in scored),
+                keyed=tuple(result.files[0].name for result in keyed),
             )
             for bucket in range(buckets)
         ],
@@ -191,14 +191,16 @@ def score(
                 key=f"s3-{n:06d}-{key[:16]}",
                 number=n,
                 name=_column_file(shard),
-                rows=one.counts["rows"],
-                found=tuple(done.files[0].name for done in joined),
+                rows=result.counts["rows"],
+                match_files=tuple(done.files[0].name for done in joined),
             )
-            for n, (shard, one) in enumerate(zip(pool.shards, keyed, strict=True))
+            for n, (shard, result) in enumerate(zip(pool.shards, keyed, strict=True))
         ],
         map_tasks,
     )
-    named = [_settle(store, one.files[0], s) for one, s in zip(columns, pool.shards, strict=True)]
+    named = [
+        _settle(store, result.files[0], s) for result, s in zip(columns, pool.shards, strict=True)
+    ]
     index = Index(
         id=key,
         scorer=scorer_id,
@@ -214,10 +216,10 @@ def score(
         counts=_totals([*scored, *columns]),
         made_by=made_by(started, locations={"tars": source.uri, "pool": pool.uri}),
     )
-    for one in [*scored, *keyed, *joined]:
-        store.remove(one.files[0].name)
-    for one in [*scored, *keyed, *joined, *columns]:
-        store.remove(done_name(one.key))
+    for result in [*scored, *keyed, *joined]:
+        store.remove(result.files[0].name)
+    for result in [*scored, *keyed, *joined, *columns]:
+        store.remove(done_name(result.key))
     write_bytes(store, RECORD, record.to_json())
     return record
 
@@ -229,8 +231,8 @@ def _map(title: str, run: Any, tasks: Sequence[Any], map_tasks: MapTasks) -> lis
 
 def _totals(done: Sequence[Done]) -> dict[str, int]:
     totals: dict[str, int] = {}
-    for one in done:
-        for name, number in one.counts.items():
+    for result in done:
+        for name, number in result.counts.items():
             totals[name] = totals.get(name, 0) + number
     return dict(sorted(totals.items()))
 
@@ -254,7 +256,7 @@ def run_tar(task: TarTask, store: Store) -> Done:
     """(uid, score) of every pair of a tar."""
     scorer = loaded(task.scorer)
     uids: list[str] = []
-    found: list[Floats] = []
+    score_parts: list[Floats] = []
     counts = {"pairs": 0}
     for chunk in _chunks(task):
         counts["pairs"] += len(chunk)
@@ -268,7 +270,7 @@ def run_tar(task: TarTask, store: Store) -> Done:
                 )
                 break
             except PictureFault as fault:
-                bad = chunk[left.pop(fault.place)]
+                bad = chunk[left.pop(fault.index)]
                 if not task.quarantine:
                     raise PoolError(
                         f"{task.tars}/{task.tar}, sample {bad.key}: the picture does not decode: "
@@ -277,9 +279,9 @@ def run_tar(task: TarTask, store: Store) -> Done:
                     ) from None
                 counts["no_picture"] = counts.get("no_picture", 0) + 1
         uids += [pair.uid for pair in chunk]
-        found.append(scores)
+        score_parts.append(scores)
     high, low, bad_uid = kernels.uids.parse(pa.array(uids, pa.large_string()))
-    score = np.concatenate(found) if found else np.zeros(0)
+    score = np.concatenate(score_parts) if score_parts else np.zeros(0)
     whole = ~(bad_uid | np.isnan(score))
     counts["no_uid"] = int(bad_uid.sum())
     columns: list[npt.NDArray[Any]] = [high[whole], low[whole], score[whole]]
@@ -372,11 +374,11 @@ def run_join(task: JoinTask, store: Store) -> Done:
         batches = read_part(store, name, task.bucket, KEYED)
         table = pa.Table.from_batches(batches, schema=KEYED)
         wanted_high, wanted_low, row = (table.column(n).to_numpy() for n in range(3))
-        place = _find(known, wanted_high, wanted_low)
-        there = place >= 0
+        matches = _find(known, wanted_high, wanted_low)
+        there = matches >= 0
         tables.append(np.full(int(there.sum()), number, np.int64))
         rows.append(row[there])
-        values.append(scores[order[place[there]]])
+        values.append(scores[order[matches[there]]])
     columns = [np.concatenate(rows), np.concatenate(values)]
     parts = np.concatenate(tables)
     file = write_by(store, attempt_name(f"work/{task.key}", ".parts"), FOUND, parts, columns)
@@ -394,7 +396,7 @@ def _find(
 @once
 def run_column(task: ColumnTask, store: Store) -> Done:
     """The scores of one table in the order of its rows, null where there is none."""
-    row, score = read_parts(store, task.found, task.number, FOUND)
+    row, score = read_parts(store, task.match_files, task.number, FOUND)
     values = np.full(task.rows, np.nan)
     values[row] = score
     missing = np.isnan(values)

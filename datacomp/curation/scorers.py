@@ -19,9 +19,9 @@ Floats = npt.NDArray[np.float64]
 class PictureFault(ValueError):
     """A picture that does not decode: its place in the chunk, and why."""
 
-    def __init__(self, place: int, reason: str) -> None:
+    def __init__(self, index: int, reason: str) -> None:
         super().__init__(reason)
-        self.place, self.reason = place, reason
+        self.index, self.reason = index, reason
 
 
 class Scorer(Protocol):
@@ -81,7 +81,7 @@ def phash(pictures: Sequence[bytes], captions: Sequence[str]) -> Floats:
     frequencies without the mean; a bit says whether one is above their median. (Zauner 2010; 48 of
     the usual 64 bits, so that a float64 column holds them exactly)
     """
-    found = np.zeros(len(pictures))
+    hashes = np.zeros(len(pictures))
     for number, data in enumerate(pictures):
         try:
             with open_image(data) as picture:
@@ -92,14 +92,14 @@ def phash(pictures: Sequence[bytes], captions: Sequence[str]) -> Floats:
             raise PictureFault(number, fault_of(error)) from None
         low = (_DCT @ np.asarray(grey, np.float64) @ _DCT.T)[:7, :7].reshape(-1)[1:]
         bits = low > np.median(low)
-        found[number] = int(np.packbits(bits, bitorder="big").tobytes().hex(), 16)
-    return found
+        hashes[number] = int(np.packbits(bits, bitorder="big").tobytes().hex(), 16)
+    return hashes
 
 
 def _dct() -> Floats:
     """The matrix of the type-II transform, (frequency, place)."""
-    place = np.arange(HASH_SIDE)
-    return np.cos(np.pi * (2 * place[None, :] + 1) * place[:, None] / (2 * HASH_SIDE))
+    positions = np.arange(HASH_SIDE)
+    return np.cos(np.pi * (2 * positions[None, :] + 1) * positions[:, None] / (2 * HASH_SIDE))
 
 
 _DCT = _dct()

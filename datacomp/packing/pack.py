@@ -64,9 +64,9 @@ def pack_dataset(
     before = standing(store, key=key, kind=PackedRecord, other="another dataset or recipe")
     if before is not None:
         return before
-    place = tars or find_tars(record)
+    tar_folder = tars or find_tars(record)
     packed = reshard.pack(
-        place,
+        tar_folder,
         subset,
         out=out,
         map_tasks=map_tasks,
@@ -75,8 +75,8 @@ def pack_dataset(
     )
     if not packed.output_count:
         raise PackError(
-            f"none of the {record.counts['rows_out']:,} uids of {dataset} is in the tars of {place}"
-            "; give the tars of its pool with --tars"
+            f"none of the {record.counts['rows_out']:,} uids of {dataset} is in the tars of "
+            f"{tar_folder}; give the tars of its pool with --tars"
         )
     sealed = PackedRecord.seal(
         work=work,
@@ -88,8 +88,8 @@ def pack_dataset(
             "uids_without_sample": packed.missing,
             **{f"skipped/{reason}": number for reason, number in packed.skipped.items()},
         },
-        results=_realised(place),
-        made_by=made_by(started, locations={"tars": place, "dataset": source.uri}),
+        results=_realised(tar_folder),
+        made_by=made_by(started, locations={"tars": tar_folder, "dataset": source.uri}),
     )
     write_chain(store, read_chain(source))
     write_bytes(store, RECORD, sealed.to_json())
@@ -118,9 +118,9 @@ def find_tars(record: DatasetRecord) -> str:
     tables = record.made_by.locations.get("pool", "").rstrip("/")
     beside = tables.rpartition("/")[0]
     places = [f"{tables}/{SHARDS_FOLDER}", f"{beside}/{SHARDS_FOLDER}", tables]
-    for place in places:
-        if any(reshard.is_tar(entry.name) for entry in open_store(place).list()):
-            return place
+    for folder in places:
+        if any(reshard.is_tar(entry.name) for entry in open_store(folder).list()):
+            return folder
     raise PackError(
         f"the pool in {tables} has no tars (looked in {', '.join(places)}); fetch its pictures "
         "with `datacomp pool`, or name their folder with --tars"

@@ -79,9 +79,9 @@ class Source(Frozen):
 
     def listing(self) -> list[Listed]:
         """The tables and features, by path. PoolError when there are none, or nobody answers."""
-        found = self._in_folder() if self.folder else self._in_repository()
+        files = self._in_folder() if self.folder else self._in_repository()
         chosen = sorted(
-            (file for file in found if file.name.endswith((".parquet", ".npz"))),
+            (file for file in files if file.name.endswith((".parquet", ".npz"))),
             key=lambda file: file.name,
         )
         if not any(file.name.endswith(".parquet") for file in chosen):
@@ -151,9 +151,9 @@ class Source(Frozen):
 
 
 def _unreachable(source: Source, error: Exception) -> str:
-    told = str(error).strip().splitlines() or [type(error).__name__]
+    lines = str(error).strip().splitlines() or [type(error).__name__]
     return (
-        f"{source.shown} cannot be read ({told[0]}); what is there already is kept: run the same "
+        f"{source.shown} cannot be read ({lines[0]}); what is there already is kept: run the same "
         "command again, or give --source a folder with a copy"
     )
 
@@ -163,7 +163,7 @@ class FileTask(Frozen):
 
     source: Source
     file: Listed
-    place: str
+    out: str
 
     @property
     def key(self) -> str:
@@ -181,7 +181,7 @@ def open_source(scale: str, given: str) -> Source:
 
 
 def fetch_metadata(
-    scale: str, place: str, *, source: Source, features: bool, map_tasks: MapTasks
+    scale: str, out: str, *, source: Source, features: bool, map_tasks: MapTasks
 ) -> PoolRecord:
     """Fetch the tables of a pool into `metadata/` below a folder or a bucket's prefix.
 
@@ -192,7 +192,7 @@ def fetch_metadata(
     """
     started = now()
     listing = [file for file in source.listing() if features or file.name.endswith(".parquet")]
-    tasks = [FileTask(source=source, file=file, place=place) for file in listing]
+    tasks = [FileTask(source=source, file=file, out=out) for file in listing]
     total = sum(file.num_bytes for file in listing)
     with progress_step("fetch tables", total=total, unit="bytes") as bar:
         files = map_tasks(
@@ -214,14 +214,14 @@ def fetch_metadata(
         ),
         parents={},
         outputs=tables,
-        made_by=made_by(started, locations={"source": source.shown, "out": place}),
+        made_by=made_by(started, locations={"source": source.shown, "out": out}),
     )
-    store = open_store(place)
+    store = open_store(out)
     if store.exists(RECORD):
-        standing = parse_record(store.read_bytes(RECORD), source=f"{place}/{RECORD}")
+        standing = parse_record(store.read_bytes(RECORD), source=f"{out}/{RECORD}")
         if standing.id != record.id:
             raise PoolError(
-                f"{place} holds another pool than {source.shown} now has; choose another place"
+                f"{out} holds another pool than {source.shown} now has; choose another place"
             )
         return standing  # type: ignore[no-any-return]
     write_bytes(store, RECORD, record.to_json())
@@ -234,7 +234,7 @@ def fetch_file(task: FileTask) -> File:
     On a disk a file that is there is hashed again; on a bucket the commit of it is looked for, and
     its size.
     """
-    store = open_store(task.place)
+    store = open_store(task.out)
     name = f"{METADATA}/{task.file.name}"
     path = store.local_path(name)
     if path is None:
@@ -266,16 +266,16 @@ def _to_bucket(task: FileTask, store: Store, name: str) -> File:
 
 def _fetch_to(task: FileTask, part: Path) -> File:
     """Fetch a file to `part` and verify it."""
-    wanted = task.file
-    task.source.fetch(wanted, part)
+    remote = task.file
+    task.source.fetch(remote, part)
     size, sha256 = part.stat().st_size, sha256_file(part)
-    if size != wanted.num_bytes or wanted.sha256 not in (None, sha256):
+    if size != remote.num_bytes or remote.sha256 not in (None, sha256):
         part.unlink()
         raise PoolError(
-            f"{wanted.path} of {task.source.shown} came with {size:,} bytes and sha256 {sha256}, "
-            f"expected {wanted.num_bytes:,} and {wanted.sha256}; run the same command again"
+            f"{remote.path} of {task.source.shown} came with {size:,} bytes and sha256 {sha256}, "
+            f"expected {remote.num_bytes:,} and {remote.sha256}; run the same command again"
         )
-    return _named(wanted, sha256)
+    return _named(remote, sha256)
 
 
 def _named(file: Listed, sha256: str) -> File:

@@ -37,15 +37,15 @@ def pictures(scale: str, *, workspace: str) -> str:
 
 def open_scale(scale: str, *, workspace: str, map_tasks: MapTasks) -> Pool:
     """The pool of a scale; the tiny one is built when it is not there."""
-    place = folder(scale, workspace=workspace)
-    if not (place / RECORD).is_file():
+    root = folder(scale, workspace=workspace)
+    if not (root / RECORD).is_file():
         if scale != "tiny":
             raise PoolError(
-                f"there is no pool of scale {scale!r} in {place}; fetch it with: datacomp pool "
+                f"there is no pool of scale {scale!r} in {root}; fetch it with: datacomp pool "
                 f"--scale {scale} --workspace {workspace}"
             )
-        build_tiny(place, map_tasks=map_tasks)
-    return open_pairs(str(place))
+        build_tiny(root, map_tasks=map_tasks)
+    return open_pairs(str(root))
 
 
 def open_pairs(uri: str) -> Pool:
@@ -82,14 +82,14 @@ def eval_data(scale: str, *, workspace: str) -> str:
     return str(Path(workspace) / "eval")
 
 
-def build_tiny(place: Path, *, map_tasks: MapTasks) -> PoolRecord:
+def build_tiny(root: Path, *, map_tasks: MapTasks) -> PoolRecord:
     """Fetch, draw and record the tiny pool."""
     from datacomp.pool import tiny_pool
 
     started = now()
     with step("fetch packages and draw pictures", unit="steps") as bar:
         built, fetched = tiny_pool.build(
-            place,
+            root,
             cache=cache_folder() / "packages",
             map_tasks=map_tasks,
             progress=lambda title, at, total: bar.at(at, total, extra=title),
@@ -114,7 +114,7 @@ def build_tiny(place: Path, *, map_tasks: MapTasks) -> PoolRecord:
         parents={},
         outputs=built.files,
         counts=built.counts,
-        made_by=made_by(started, locations={"out": str(place)}),
+        made_by=made_by(started, locations={"out": str(root)}),
     )
-    put(LocalStore(place), RECORD, record.to_json())
+    put(LocalStore(root), RECORD, record.to_json())
     return record

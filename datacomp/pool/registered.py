@@ -63,8 +63,8 @@ def register_tables(pool: Pool, *, out: str, name: str) -> DatasetRecord:
             check_columns(store, shard.name, ["url", "text"])
             parts += list(_uids(store, shard.name))
             bar.advance()
-    high = np.concatenate([one for one, _ in parts])
-    low = np.concatenate([one for _, one in parts])
+    high = np.concatenate([highs for highs, _ in parts])
+    low = np.concatenate([lows for _, lows in parts])
     places = kernels.uids.order(high, low)
     ids = np.empty(len(places), kernels.uids.SUBSET)
     ids["f0"], ids["f1"] = high[places], low[places]
@@ -93,10 +93,10 @@ def _uids(
     for column, rows in read_uids(store, name):
         high, low, bad = kernels.uids.parse(column)
         if bad.any():
-            place = int(np.flatnonzero(bad)[0])
+            row = int(np.flatnonzero(bad)[0])
             raise SubsetError(
-                f"{store.uri}/{name}, row {int(rows[place])}: the uid is "
-                f"{column[place].as_py()!r}, expected 32 lower-case hexadecimal digits"
+                f"{store.uri}/{name}, row {int(rows[row])}: the uid is "
+                f"{column[row].as_py()!r}, expected 32 lower-case hexadecimal digits"
             )
         yield high, low
 
@@ -111,8 +111,8 @@ def _missing(ids: Subset, pool: Pool) -> Subset:
             for uids, _ in read_uids(store, shard.name):
                 high, low, bad = kernels.uids.parse(uids)
                 first, count = look_up(ids, high[~bad], low[~bad], leading=leading)
-                for place in np.flatnonzero(count).tolist():
-                    seen[first[place] : first[place] + count[place]] = True
+                for row in np.flatnonzero(count).tolist():
+                    seen[first[row] : first[row] + count[row]] = True
             bar.advance()
     return ids[~seen]
 

@@ -60,13 +60,13 @@ class Archive(Frozen):
 def load_sources(path: Path = DEFAULT) -> list[Source]:
     """Read the list of sources. ValueError names the file and the source."""
     rows = yaml.safe_load(path.read_text(encoding="utf-8"))
-    found = []
+    sources = []
     for number, row in enumerate(rows["sources"]):
         try:
-            found.append(Source.model_validate(row))
+            sources.append(Source.model_validate(row))
         except ValidationError as error:
             raise ValueError(f"{path}: source {row.get('name', number)!r}: {error}") from error
-    return found
+    return sources
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def read_concepts(item: Archive) -> list[Concept]:
     }
     if "en" not in by_locale:
         raise PoolError(f"source {item.source.name!r} has no English names (en/data.json)")
-    found = []
+    concepts = []
     for code, row in by_locale["en"].items():
         group = row.get("group")
         if group is None or group == COMPONENTS:
@@ -133,8 +133,8 @@ def read_concepts(item: Archive) -> list[Concept]:
             for locale, rows in by_locale.items()
             if (here := rows.get(code)) is not None
         }
-        found.append(Concept(_plain(code), _plain(row["base"]), groups[str(group)], words))
-    return sorted(found, key=lambda concept: concept.code)
+        concepts.append(Concept(_plain(code), _plain(row["base"]), groups[str(group)], words))
+    return sorted(concepts, key=lambda concept: concept.code)
 
 
 def _with_skins(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -165,15 +165,15 @@ def read_style(item: Archive) -> Style:
 
 def read_digits(item: Archive, *, per_class: int) -> list[tuple[int, bytes]]:
     """Handwritten digits (label, PNG), the first `per_class` of each, label after label."""
-    found = []
+    digits = []
     for name, data in sorted(_files(item).items()):
         flat = orjson.loads(data)["data"]
         for number in range(per_class):
             pixels = flat[784 * number : 784 * (number + 1)]
             grey = bytes(min(255, round(255 * value)) for value in pixels)
             picture = Image.frombytes("L", (28, 28), grey)
-            found.append((int(name.removesuffix(".json")), encode(picture, "PNG")))
-    return found
+            digits.append((int(name.removesuffix(".json")), encode(picture, "PNG")))
+    return digits
 
 
 def _files(item: Archive) -> dict[str, bytes]:
@@ -196,25 +196,30 @@ def is_heldout(concept: Concept) -> bool:
 
 def pairs(concepts: Sequence[Concept], styles: Sequence[Style]) -> list[Pair]:
     """The rows of the pool, in the order of their uids."""
-    found = []
+    all_pairs = []
     for style in styles:
-        drawn = [one for one in concepts if one.code in style.names]
+        drawn = [concept for concept in concepts if concept.code in style.names]
         for concept in drawn:
             if style.heldout and is_heldout(concept):
                 continue
             copies = COPIES if concept.code == concept.base else 1
             for copy in range(copies):
-                found += _pair(concept, style, copy, drawn)
-    return sorted(found, key=lambda pair: pair.uid)
+                all_pairs += _pair(concept, style, copy, drawn)
+    return sorted(all_pairs, key=lambda pair: pair.uid)
 
 
 def _pair(concept: Concept, style: Style, copy: int, others: Sequence[Concept]) -> list[Pair]:
     name = (concept.code, style.name, copy)
     draw = chance(*name, "fate")
     fate: Fate = "banner"
-    for border, one in ((GOOD, "good"), (WRONG, "wrong"), (FOREIGN, "foreign"), (TINY, "tiny")):
+    for border, border_fate in (
+        (GOOD, "good"),
+        (WRONG, "wrong"),
+        (FOREIGN, "foreign"),
+        (TINY, "tiny"),
+    ):
         if draw < border:
-            fate = one  # type: ignore[assignment]
+            fate = border_fate  # type: ignore[assignment]
             break
     caption = english(concept, chance(*name, "form"))
     if fate == "wrong":
@@ -245,9 +250,9 @@ def english(concept: Concept, form: float) -> str:
     words = concept.words["en"]
     label = words.label
     tags = [tag for tag in words.tags if tag != label] or ["emoji"]
-    place = int(form * 1000) % len(tags)
-    first = tags[place]
-    rest = [*tags[:place], *tags[place + 1 :]] or ["symbol"]
+    tag_number = int(form * 1000) % len(tags)
+    first = tags[tag_number]
+    rest = [*tags[:tag_number], *tags[tag_number + 1 :]] or ["symbol"]
     second = rest[int(form * 1_000_000) % len(rest)]
     ways = (
         f"a picture of {label}, with {first} and {second}",

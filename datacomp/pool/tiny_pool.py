@@ -114,10 +114,10 @@ def build(
     done = map_tasks(build_shard, tasks, on_result=drawn)
     eval_files = build_eval(out / "eval", there)
     counts: dict[str, int] = {}
-    for one in done:
-        for name, number in one.counts.items():
+    for result in done:
+        for name, number in result.counts.items():
             counts[name] = counts.get(name, 0) + number
-    files = tuple(file for one in done for file in one.files)
+    files = tuple(file for result in done for file in result.files)
     return TinyPool(files=files, eval_files=eval_files, counts=counts), fetched
 
 
@@ -236,9 +236,9 @@ def _npz(pictures: Sequence[Image.Image], texts: Sequence[str]) -> bytes:
     return data.getvalue()
 
 
-def _rows(found: Sequence[npt.NDArray[np.float64]], dim: int) -> npt.NDArray[np.float16]:
+def _rows(vectors: Sequence[npt.NDArray[np.float64]], dim: int) -> npt.NDArray[np.float16]:
     """Rows of length 1, in 16 bits, shape (rows, dim)."""
-    array = np.array(found, dtype=np.float64).reshape(len(found), dim)
+    array = np.array(vectors, dtype=np.float64).reshape(len(vectors), dim)
     length = np.linalg.norm(array, axis=1, keepdims=True)
     return (array / np.where(length > 0, length, 1)).astype(np.float16)
 
@@ -260,8 +260,8 @@ def trigrams(text: str, dim: int) -> npt.NDArray[np.float64]:
     """How often letter trigrams fall to each of `dim` places, square roots, shape (dim,)."""
     padded = f"  {text} ".encode()
     counts = np.zeros(dim)
-    for place in range(len(padded) - 2):
-        counts[zlib.crc32(padded[place : place + 3]) % dim] += 1
+    for begin in range(len(padded) - 2):
+        counts[zlib.crc32(padded[begin : begin + 3]) % dim] += 1
     return np.sqrt(counts)
 
 
@@ -278,15 +278,17 @@ def build_eval(out: Path, sources: Sequence[tiny.Archive]) -> tuple[File, ...]:
         if concept.code == concept.base and concept.code in style.names and tiny.is_heldout(concept)
     ]
     groups = sorted({concept.group for concept in chosen})
-    pictures = [tiny.encode(tiny.store(tiny.render(style, one.code)), "PNG") for one in chosen]
+    pictures = [
+        tiny.encode(tiny.store(tiny.render(style, concept.code)), "PNG") for concept in chosen
+    ]
     store = LocalStore(out)
     captioned = [
-        {"png": picture, "txt": tiny.heldout_caption(one).encode()}
-        for one, picture in zip(chosen, pictures, strict=True)
+        {"png": picture, "txt": tiny.heldout_caption(concept).encode()}
+        for concept, picture in zip(chosen, pictures, strict=True)
     ]
     grouped = [
-        {"png": picture, "cls": str(groups.index(one.group)).encode()}
-        for one, picture in zip(chosen, pictures, strict=True)
+        {"png": picture, "cls": str(groups.index(concept.group)).encode()}
+        for concept, picture in zip(chosen, pictures, strict=True)
     ]
     ways = ["a picture of {c}", "the {c} emoji", "{c}"]
     shown = [group.replace("-", " and ") for group in groups]
@@ -313,13 +315,13 @@ def _small_digits() -> list[dict[str, bytes]]:
     """The digits of eight by eight pixels that scikit-learn brings. (Alpaydin and Kaynak 1998)"""
     from sklearn.datasets import load_digits
 
-    found = load_digits()
+    digits = load_digits()
     return [
         {
             "png": tiny.encode(Image.fromarray((image * 15.9375).astype(np.uint8), "L"), "PNG"),
             "cls": str(label).encode(),
         }
-        for image, label in zip(found.images, found.target.tolist(), strict=True)
+        for image, label in zip(digits.images, digits.target.tolist(), strict=True)
     ]
 
 

@@ -89,33 +89,33 @@ def run(
     if dist.is_initialized():  # by Ray
         replaced.append((dist, "init_process_group", lambda **_: None))
     with ExitStack() as stack:
-        for place, name, value in replaced:
-            stack.enter_context(_replaced(place, name, value))
+        for owner, name, value in replaced:
+            stack.enter_context(_replaced(owner, name, value))
         stack.enter_context(_told(rank, world))
         stack.enter_context(_listening(messages))
-        told = clip_main.main(argv)
-    if told not in (None, 0):
-        raise TrainingError(f"{folder}: open_clip refused to train ({told}); see {LOG}")
+        exit_code = clip_main.main(argv)
+    if exit_code not in (None, 0):
+        raise TrainingError(f"{folder}: open_clip refused to train ({exit_code}); see {LOG}")
 
 
 @contextmanager
-def _replaced(place: Any, name: str, value: Any) -> Iterator[None]:
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
     """Another value of an attribute, while the loop runs."""
-    before = getattr(place, name)
-    setattr(place, name, value)
+    before = getattr(owner, name)
+    setattr(owner, name, value)
     try:
         yield
     finally:
-        setattr(place, name, before)
+        setattr(owner, name, before)
 
 
 @contextmanager
 def _told(rank: int, world: int) -> Iterator[None]:
     """Say how many processes there are: to open_clip a Slurm job's script is all of its tasks."""
     local = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
-    told = {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": local}
-    before = {name: os.environ.get(name) for name in told}
-    os.environ.update(told)
+    variables = {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": local}
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
@@ -195,21 +195,21 @@ class _Piece:
 
 
 def _get_data(
-    given: Callable[..., Any], state: _Chance, batches: int, *told: Any, **named: Any
+    given: Callable[..., Any], state: _Chance, batches: int, *args: Any, **named: Any
 ) -> Any:
-    settings, transforms, *rest = told
+    settings, transforms, *rest = args
     compiled = tuple(ImageTransform(transform) for transform in transforms)
-    found = given(settings, compiled, *rest, **named)
-    info = found["train"]
+    loaders = given(settings, compiled, *rest, **named)
+    info = loaders["train"]
     info.dataloader = _Piece(info.dataloader, info.shared_epoch, state, batches)
-    return found
+    return loaders
 
 
-def _loader_without_memory(*told: Any, **named: Any) -> Any:
+def _loader_without_memory(*args: Any, **named: Any) -> Any:
     """Loader processes that start anew with each piece; batches go over to a GPU side by side."""
     named["persistent_workers"] = False
     named["pin_memory"] = torch.cuda.is_available()
-    return _WebLoader(*told, **named)
+    return _WebLoader(*args, **named)
 
 
 _WebLoader = webdataset.WebLoader

@@ -80,7 +80,7 @@ def train(
     TrainingError when the loss is no number, or shards are not what their record says.
     """
     started = now()
-    source, place = open_store(packed), LocalStore(Path(out))
+    source, out_store = open_store(packed), LocalStore(Path(out))
     if not source.exists(RECORD) and source.exists("meta.json"):
         raise TrainingError(
             f"{packed} has no {RECORD}: its shards were made elsewhere; run first: datacomp "
@@ -94,7 +94,7 @@ def train(
     )
     parents = {"packed": record.id}
     key = ModelRecord.key_of(work=work, parents=parents)
-    before = _finished(place, key)
+    before = _finished(out_store, key)
     if before is not None:
         return before
     rank, world = process_of()
@@ -105,11 +105,11 @@ def train(
         )
     parts = accumulation(recipe, num_gpus=world, fitting=max_batch)
     shards = _shards(source, record)
-    place.root.mkdir(parents=True, exist_ok=True)
-    marker = place.root / "work.json"
+    out_store.root.mkdir(parents=True, exist_ok=True)
+    marker = out_store.root / "work.json"
     if rank == 0:
         _claim(marker, key)
-    resumed = (place.root / RUN / "run" / "checkpoints" / "epoch_latest.pt").is_file()
+    resumed = (out_store.root / RUN / "run" / "checkpoints" / "epoch_latest.pt").is_file()
     import torch
 
     from datacomp.training import open_clip_loop
@@ -118,13 +118,13 @@ def train(
     argv = [
         *given,
         *("--train-data", "::".join(shards)),
-        *("--logs", str(place.root / RUN), "--name", "run", "--resume", "latest"),
+        *("--logs", str(out_store.root / RUN), "--name", "run", "--resume", "latest"),
         *("--device", device or ("cuda" if torch.cuda.is_available() else "cpu")),
         *(["--torchcompile"] if _compiles(compiled, device) else []),
     ]
     open_clip_loop.run(
         argv,
-        place.root,
+        out_store.root,
         recipe,
         seed=seed,
         rank=rank,
@@ -134,16 +134,16 @@ def train(
         progress=progress,
     )
     if rank:
-        return _wait(place, key)
-    rows = read_metrics(place)
-    outputs = write_model(place, recipe)
+        return _wait(out_store, key)
+    rows = read_metrics(out_store)
+    outputs = write_model(out_store, recipe)
     sealed = ModelRecord.seal(
         work=work,
         parents=parents,
         outputs=outputs,
         counts={
             "steps": num_steps(recipe),
-            "params": _num_params(place),
+            "params": _num_params(out_store),
             "samples_available": record.counts["samples"],
         },
         results={"samples_seen": samples_seen(recipe), "loss": rows[-1]["loss"]},
@@ -157,14 +157,14 @@ def train(
                 **_rates(rows),
                 **{
                     f"skipped/{reason}": number
-                    for reason, number in open_clip_loop.skipped(place.root).items()
+                    for reason, number in open_clip_loop.skipped(out_store.root).items()
                 },
             },
         ),
     )
-    loss_curve(rows, place.root / "loss.svg")
-    shutil.rmtree(place.root / RUN)
-    write_bytes(place, RECORD, sealed.to_json())
+    loss_curve(rows, out_store.root / "loss.svg")
+    shutil.rmtree(out_store.root / RUN)
+    write_bytes(out_store, RECORD, sealed.to_json())
     _meet()
     return sealed
 
@@ -178,9 +178,9 @@ def _compiles(asked: bool | None, device: str | None) -> bool:
     return torch.cuda.is_available() and device != "cpu"
 
 
-def _finished(place: LocalStore, key: str) -> ModelRecord | None:
+def _finished(store: LocalStore, key: str) -> ModelRecord | None:
     other = "other shards, another recipe or seed"
-    return standing(place, key=key, kind=ModelRecord, other=other)
+    return standing(store, key=key, kind=ModelRecord, other=other)
 
 
 def _claim(marker: Path, key: str) -> None:
@@ -265,18 +265,18 @@ def _meet() -> None:
         dist.barrier()
 
 
-def _wait(place: LocalStore, key: str) -> ModelRecord:
+def _wait(store: LocalStore, key: str) -> ModelRecord:
     """The record that the first process writes."""
     _meet()
-    record = _finished(place, key)
+    record = _finished(store, key)
     if record is None:
-        raise TrainingError(f"{place.uri}: the first process left no record; see its message")
+        raise TrainingError(f"{store.uri}: the first process left no record; see its message")
     return record
 
 
-def read_metrics(place: LocalStore) -> list[dict[str, Any]]:
+def read_metrics(store: LocalStore) -> list[dict[str, Any]]:
     """The lines of metrics by step, the last of each: a part that was repeated stands once."""
-    path = place.root / METRICS
+    path = store.root / METRICS
     if not path.is_file():
         return []
     rows: dict[int, dict[str, Any]] = {}
@@ -300,7 +300,7 @@ def _rates(rows: list[dict[str, Any]]) -> dict[str, float]:
 # ---- what is left behind
 
 
-def write_model(place: LocalStore, recipe: Recipe) -> list[File]:
+def write_model(store: LocalStore, recipe: Recipe) -> list[File]:
     """The weights as safetensors, with the configuration that lets open_clip open the folder."""
     import open_clip
     import torch
@@ -308,24 +308,24 @@ def write_model(place: LocalStore, recipe: Recipe) -> list[File]:
     from safetensors.torch import save_file
 
     open_clip.add_model_config(MODELS)
-    latest = place.root / RUN / "run" / "checkpoints" / "epoch_latest.pt"
+    latest = store.root / RUN / "run" / "checkpoints" / "epoch_latest.pt"
     state = torch.load(latest, map_location="cpu", weights_only=True)["state_dict"]
     weights = {name.removeprefix("module."): value.contiguous() for name, value in state.items()}
-    part = place.root / f".part-{WEIGHTS}"
+    part = store.root / f".part-{WEIGHTS}"
     save_file(weights, part, metadata={"format": "pt"})
     part.chmod(0o644)
-    os.replace(part, place.root / WEIGHTS)
-    path = place.root / WEIGHTS
+    os.replace(part, store.root / WEIGHTS)
+    path = store.root / WEIGHTS
     file = File(name=WEIGHTS, sha256=sha256_file(path), num_bytes=path.stat().st_size)
-    told = {"model_cfg": get_model_config(recipe.model), "preprocess_cfg": {}}
-    config = orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-    return [file, write_bytes(place, CONFIG, config)]
+    open_clip_config = {"model_cfg": get_model_config(recipe.model), "preprocess_cfg": {}}
+    config = orjson.dumps(open_clip_config, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    return [file, write_bytes(store, CONFIG, config)]
 
 
-def _num_params(place: LocalStore) -> int:
+def _num_params(store: LocalStore) -> int:
     from safetensors import safe_open
 
-    with safe_open(place.root / WEIGHTS, framework="pt") as file:
+    with safe_open(store.root / WEIGHTS, framework="pt") as file:
         return sum(
             math.prod(file.get_slice(name).get_shape())
             for name in file.keys()  # noqa: SIM118 - it is no mapping

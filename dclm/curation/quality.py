@@ -110,7 +110,7 @@ def sample_english(pool: Pool, language: LanguageId, *, number: int) -> list[str
     """The `number` English documents of the pool whose text hashes lowest."""
     from pipelines.batch import Batch
 
-    found: list[tuple[int, str]] = []
+    hashed: list[tuple[int, str]] = []
     store = open_store(pool.uri)
     for shard in pool.shards:
         with store.open(shard.name) as file:
@@ -120,9 +120,9 @@ def sample_english(pool: Pool, language: LanguageId, *, number: int) -> list[str
             table.column("text").to_pylist(), columns["language"].to_pylist(), strict=True
         ):
             if code == "en" and len(text) >= MIN_CHARACTERS:
-                found.append((xxhash.xxh3_64_intdigest(text.encode()), text))
-    found.sort()
-    return [text for _, text in found[:number]]
+                hashed.append((xxhash.xxh3_64_intdigest(text.encode()), text))
+    hashed.sort()
+    return [text for _, text in hashed[:number]]
 
 
 def labelled_auc(path: Path, *, workspace: str) -> LabelledAuc:

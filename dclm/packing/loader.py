@@ -67,9 +67,9 @@ class Sequences:
             out[filled : filled + take] = self._shard(shard)[chosen]
             filled += take
         if out.max() >= self.vocab_size:
-            place = int(out.max(axis=1).argmax())
+            worst = int(out.max(axis=1).argmax())
             raise ShardError(
-                f"{self.where(first + place, 1)} of {self.store.uri} holds the id {out.max()}, but "
+                f"{self.where(first + worst, 1)} of {self.store.uri} holds the id {out.max()}, but "
                 f"the model's vocabulary ends at {self.vocab_size - 1}; pack with the recipe's "
                 "tokenizer"
             )
@@ -77,23 +77,23 @@ class Sequences:
 
     def where(self, first: int, count: int) -> str:
         """Shards and rows of the positions, to name them in an error."""
-        found: dict[str, list[int]] = {}
+        rows_of: dict[str, list[int]] = {}
         for position in range(first, first + count):
             shard, row, _, rows = self._locate(position)
-            found.setdefault(self.rows[shard].shard, []).append(
+            rows_of.setdefault(self.rows[shard].shard, []).append(
                 row if rows is None else int(rows[row])
             )
-        return "; ".join(f"shard {name} rows {rows}" for name, rows in found.items())
+        return "; ".join(f"shard {name} rows {rows}" for name, rows in rows_of.items())
 
     def _locate(self, position: int) -> tuple[int, int, int, NDArray[np.int64] | None]:
         """Shard, place in its order, how many follow in it, and that order (None: as it lies)."""
         number, offset = divmod(position, self.num_sequences)
         order, ends = self._order(number)
-        place = bisect.bisect_right(ends, offset)
-        shard = order[place]
-        row = offset - (ends[place - 1] if place else 0)
+        order_index = bisect.bisect_right(ends, offset)
+        shard = order[order_index]
+        row = offset - (ends[order_index - 1] if order_index else 0)
         rows = self._rows_of(number, shard) if number else None
-        return shard, row, ends[place] - offset, rows
+        return shard, row, ends[order_index] - offset, rows
 
     def _order_of_pass(self, number: int) -> tuple[list[int], list[int]]:
         """Shards in the order of this pass, and where each ends, counted in sequences."""
@@ -178,23 +178,23 @@ def _packed_record(store: Store) -> PackedRecord:
 
 
 def _check_recipe(record: PackedRecord, recipe: Recipe, uri: str) -> None:
-    found = {
+    actual = {
         "tokenizer": record.work.tokenizer and record.work.tokenizer.name,
         "sequence length": record.work.sequence_length,
         "vocabulary": record.work.parameters.get("vocab_size"),
         "data seed": record.work.seed,
         "pad id": record.work.parameters.get("pad"),
     }
-    wanted = {
+    expected = {
         "tokenizer": recipe.tokenizer.name,
         "sequence length": recipe.model.seq_len,
         "vocabulary": recipe.model.vocab_size,
         "data seed": recipe.data_seed,
         "pad id": recipe.tokenizer.pad,
     }
-    for name, value in wanted.items():
-        if found[name] != value:
+    for name, value in expected.items():
+        if actual[name] != value:
             raise RecordError(
-                f"{uri} was packed with {name} {found[name]!r}, but the recipe of {recipe.scale} "
+                f"{uri} was packed with {name} {actual[name]!r}, but the recipe of {recipe.scale} "
                 f"has {value!r}; pack the data set for this scale"
             )

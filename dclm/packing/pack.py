@@ -265,11 +265,11 @@ def register(folder: str, *, recipe: Recipe) -> PackedRecord:
 
 def _sha256(file: BinaryIO) -> tuple[str, int]:
     """Of an open file, and its length."""
-    found, num_bytes = hashlib.sha256(), 0
+    sha256, num_bytes = hashlib.sha256(), 0
     while data := file.read(1 << 20):
-        found.update(data)
+        sha256.update(data)
         num_bytes += len(data)
-    return found.hexdigest(), num_bytes
+    return sha256.hexdigest(), num_bytes
 
 
 def _dataset_record(store: Store) -> DatasetRecord:
@@ -329,7 +329,7 @@ def _pack_unit(unit: _Unit) -> Done:
     is_last = bool(unit.rests)
     if plan.mode == "lossless" and not is_last:
         order = permutation(plan.seed, "documents", unit.index, len(documents))
-        documents = [documents[place] for place in order]
+        documents = [documents[index] for index in order]
     ids = np.concatenate([np.empty(0, plan.dtype), *documents])
     num_tokens = 0 if is_last else len(ids)
     rest = ids[:0]
@@ -428,7 +428,7 @@ def _shard_tasks(plan: _Plan, units: list[Done]) -> list[_Shard]:
             if count:
                 parts[index].append(_Part(file=unit.files[0].name, first=first, count=count))
             first += count
-    return [_Shard(plan=plan, index=i, parts=tuple(found)) for i, found in enumerate(parts)]
+    return [_Shard(plan=plan, index=i, parts=tuple(units)) for i, units in enumerate(parts)]
 
 
 def _shard_name(done: Done) -> str:

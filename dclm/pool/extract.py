@@ -238,13 +238,13 @@ def read_list(uri: str) -> list[str]:
 
 def warcs_below(store: Store) -> list[Entry]:
     """The WARC and WET files below a place, by name. PoolError when there are none."""
-    found = [entry for entry in store.list() if format_of(entry.name) == "warc"]
-    if not found:
+    warcs = [entry for entry in store.list() if format_of(entry.name) == "warc"]
+    if not warcs:
         raise PoolError(
             f"there are no WARC files below {store.uri}; expected names ending in .warc, .warc.gz, "
             ".wet or .wet.gz"
         )
-    return found
+    return warcs
 
 
 # ---- a whole extraction
@@ -270,14 +270,16 @@ def extract_all(
     """
     options = options or ExtractOptions()
     started = now()
-    place, store = open_store(source), open_store(out)
-    entries = warcs_below(place)
+    warc_store, store = open_store(source), open_store(out)
+    entries = warcs_below(warc_store)
     if names is not None:
         known = {entry.name: entry for entry in entries}
-        missing = [one for one in names if one not in known]
+        missing = [listed for listed in names if listed not in known]
         if missing:
-            raise PoolError(f"{len(missing)} listed files are not below {place.uri}: {missing[0]}")
-        entries = sorted((known[one] for one in names), key=lambda entry: entry.name)
+            raise PoolError(
+                f"{len(missing)} listed files are not below {warc_store.uri}: {missing[0]}"
+            )
+        entries = sorted((known[listed] for listed in names), key=lambda entry: entry.name)
     work = {
         "extraction": options.model_dump(mode="json"),
         "format": format,
@@ -286,10 +288,12 @@ def extract_all(
     key = digest([name, work, [entry.model_dump() for entry in entries]])
     if store.exists(RECORD):
         return _standing(store, key)
-    _claim(store, key=key, name=name, source=place.uri, num_shards=len(entries), started=started)
+    _claim(
+        store, key=key, name=name, source=warc_store.uri, num_shards=len(entries), started=started
+    )
     tasks = [
         ExtractTask(
-            source=place.uri,
+            source=warc_store.uri,
             name=entry.name,
             out=store.uri,
             shard=shard,
@@ -333,13 +337,13 @@ def _record(
     uri: str,
 ) -> PoolRecord:
     counts: dict[str, int] = {}
-    for one in done:
-        for what, number in one.counts.items():
+    for result in done:
+        for what, number in result.counts.items():
             counts[what] = counts.get(what, 0) + number
-    outputs: list[File] = [one.files[0] for one in done]
+    outputs: list[File] = [result.files[0] for result in done]
     sources = tuple(
-        PoolSource(name=entry.name, version="", sha256=one.stats["sha256"], licence="unknown")
-        for entry, one in zip(entries, done, strict=True)
+        PoolSource(name=entry.name, version="", sha256=result.stats["sha256"], licence="unknown")
+        for entry, result in zip(entries, done, strict=True)
     )
     return PoolRecord.seal(
         work=PoolWork(

@@ -43,21 +43,21 @@ def folder(scale: str, *, workspace: str) -> Path:
 
 def open_scale(scale: str, *, workspace: str, map_tasks: MapTasks) -> Pool:
     """The pool of a scale; the tiny one is built when it is not there."""
-    place = folder(scale, workspace=workspace)
-    if not (place / RECORD).is_file():
+    root = folder(scale, workspace=workspace)
+    if not (root / RECORD).is_file():
         if scale != "tiny":
             raise PoolError(
-                f"there is no pool of scale {scale!r} in {place}; get it with `dclm pool --scale "
+                f"there is no pool of scale {scale!r} in {root}; get it with `dclm pool --scale "
                 f"{scale}`, or put its shards there, with the record that `dclm register` writes"
             )
-        build_tiny(place, map_tasks=map_tasks)
-    return open_tables(str(place))
+        build_tiny(root, map_tasks=map_tasks)
+    return open_tables(str(root))
 
 
 def assets(scale: str, *, workspace: str) -> Assets:
     """Files for pipelines: what was trained here, what the pool brought, what the package has."""
-    place = folder(scale, workspace=workspace)
-    return Assets(folders=(Path(workspace) / "assets", place / "sources", ASSETS))
+    root = folder(scale, workspace=workspace)
+    return Assets(folders=(Path(workspace) / "assets", root / "sources", ASSETS))
 
 
 def eval_data(scale: str, *, workspace: str) -> str:
@@ -78,17 +78,17 @@ def positives(*, workspace: str) -> Path:
 # ---- the tiny pool
 
 
-def build_tiny(place: Path, *, map_tasks: MapTasks) -> PoolRecord:
+def build_tiny(root: Path, *, map_tasks: MapTasks) -> PoolRecord:
     """Fetch, pack, extract and record the tiny pool; what is already done is kept."""
     started = now()
-    sources = place / "sources"
+    sources = root / "sources"
     built = _build_sources(sources)
     options = ExtractOptions(encoding="detect")  # as its documents are pinned
     tasks = [
         ExtractTask(
             source=str(sources),
             name=warc.name,
-            out=str(place),
+            out=str(root),
             shard=shard,
             options=options,
             key=f"x-{shard:05d}-{digest([warc.sha256, options.model_dump()])[:16]}",
@@ -97,13 +97,15 @@ def build_tiny(place: Path, *, map_tasks: MapTasks) -> PoolRecord:
     ]
     num_pages = sum(warc.num_pages for warc in built.warcs)
     with step("read pages from WARC files", total=num_pages, unit="pages") as bar:
-        done = map_tasks(extract, tasks, on_result=lambda _, one: bar.advance(one.counts["pages"]))
-        kept = sum(one.counts["documents"] for one in done)
+        done = map_tasks(
+            extract, tasks, on_result=lambda _, result: bar.advance(result.counts["pages"])
+        )
+        kept = sum(result.counts["documents"] for result in done)
         bar.note(f"{kept:,} documents with text")
-    build_tiny_tasks(sources / built.heldout.name, place / "eval", seed=EVAL_SEED)
+    build_tiny_tasks(sources / built.heldout.name, root / "eval", seed=EVAL_SEED)
     counts: dict[str, int] = {}
-    for one in done:
-        for name, number in one.counts.items():
+    for result in done:
+        for name, number in result.counts.items():
             if name not in ("bytes", "text_bytes"):
                 counts[name] = counts.get(name, 0) + number
     record = PoolRecord.seal(
@@ -127,11 +129,11 @@ def build_tiny(place: Path, *, map_tasks: MapTasks) -> PoolRecord:
             },
         ),
         parents={},
-        outputs=[one.files[0] for one in done],  # the documents; rejected pages lie beside
+        outputs=[result.files[0] for result in done],  # the documents; rejected pages lie beside
         counts=counts,
-        made_by=made_by(started, locations={"out": str(place)}),
+        made_by=made_by(started, locations={"out": str(root)}),
     )
-    put(LocalStore(place), RECORD, record.to_json())
+    put(LocalStore(root), RECORD, record.to_json())
     return record
 
 

@@ -207,11 +207,11 @@ class FetchTask(Frozen):
 @once
 def fetch(task: FetchTask, store: Store) -> Done:
     """Copy one file and check it: its length, its md5 where the server tells it, its inflation."""
-    place = open_store(task.root)
+    remote = open_store(task.root)
     where = f"{task.root}/{task.name}"
     folder, _, leaf = f"data/{task.name}".rpartition("/")
     stem, dot, ending = leaf.partition(".")
-    with place.open(task.name) as source:
+    with remote.open(task.name) as source:
         size = source.seek(0, 2)
         source.seek(0)
         with store.create(attempt_name(f"{folder}/{stem}", dot + ending)) as writer:
@@ -227,15 +227,15 @@ def fetch(task: FetchTask, store: Store) -> Done:
                 raise ShardError(f"{where}: {inflated.fault}: the published file is damaged")
             if copied.num_bytes != size:
                 raise ShardError(f"{where}: {copied.num_bytes} bytes came, expected {size}")
-            etag = _etag(place, task.name)
+            etag = _etag(remote, task.name)
             if etag is not None and etag != copied.md5.hexdigest():
                 raise ShardError(f"{where}: its md5 is {copied.md5.hexdigest()}, expected {etag}")
     return Done(key=task.key, files=(writer.file(),), counts={"bytes": size})
 
 
-def _etag(place: Store, name: str) -> str | None:
+def _etag(store: Store, name: str) -> str | None:
     """The md5 that the server tells; S3's ETag of an upload in parts is none."""
-    ask = getattr(place, "etag", None)
+    ask = getattr(store, "etag", None)
     etag = None if ask is None else ask(name)
     is_md5 = etag is not None and len(etag) == 32 and all(c in "0123456789abcdef" for c in etag)
     return etag if is_md5 else None
@@ -314,17 +314,17 @@ def fetch_all(
                     PoolSource(
                         name=f"{pool.name} of Common Crawl",
                         version="",
-                        sha256=digest([[f.sha256 for f in one.files] for one in done]),
+                        sha256=digest([[f.sha256 for f in result.files] for result in done]),
                         licence="Common Crawl terms of use; pages keep the rights of their authors",
                     ),
                 ),
                 parameters={"keys": names, "scale": pool.scale},
             ),
             parents={},
-            outputs=[one.files[0] for one in done],
+            outputs=[result.files[0] for result in done],
             counts={
                 "files": len(done),
-                "bytes": sum(one.counts["bytes"] for one in done),
+                "bytes": sum(result.counts["bytes"] for result in done),
             },
             made_by=made_by(started, locations={"out": store.uri, "source": root}),
         )

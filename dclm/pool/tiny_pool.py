@@ -183,8 +183,8 @@ def build(
                 raise ValueError(f"source {item.source.name!r}: {page.url} is there twice")
             records[page.url] = _Record(page)
 
-    for role, found in (("heldout", heldout), ("positives", positives), ("pool", records)):
-        if not found:
+    for role, role_rows in (("heldout", heldout), ("positives", positives), ("pool", records)):
+        if not role_rows:
             raise ValueError(
                 f"no source with the role {role!r} is available: {_why(fetched, role)}"
             )
@@ -328,14 +328,14 @@ def _write_warcs(out: Path, records: dict[str, _Record]) -> list[WarcFile]:
     return written
 
 
-def _write_prose(out: Path, name: str, found: list[tuple[Source, Row]]) -> ProseFile:
+def _write_prose(out: Path, name: str, rows: list[tuple[Source, Row]]) -> ProseFile:
     """Rows sorted by id, one JSON object a line."""
     lines = [
         json.dumps(
             {"id": row.id, "source": source.name, "text": row.text, "licence": source.licence},
             ensure_ascii=False,
         )
-        for source, row in sorted(found, key=lambda pair: pair[1].id)
+        for source, row in sorted(rows, key=lambda pair: pair[1].id)
     ]
     data = _gzip_member("".join(line + "\n" for line in lines).encode("utf-8"))
     sha256 = _write(out / name, data)

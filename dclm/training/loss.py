@@ -34,8 +34,8 @@ def head_loss(
     """
     if chunk_tokens is None:
         chunk_tokens = 4096 if hidden.is_cuda else 256  # the latter keeps a chunk in cache
-    wanted = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
-    arguments = (hidden, weight, targets, z_loss, ignore, chunk_tokens, wanted)
+    needs_gradient = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+    arguments = (hidden, weight, targets, z_loss, ignore, chunk_tokens, needs_gradient)
     loss, cross_entropy = _HeadLoss.apply(*arguments)
     return loss, cross_entropy
 
@@ -50,12 +50,12 @@ class _HeadLoss(torch.autograd.Function):
         z_loss: float,
         ignore: int,
         chunk_tokens: int,
-        wanted: bool,
+        needs_gradient: bool,
     ) -> tuple[Tensor, Tensor]:
         num_tokens = hidden.shape[0]
         chunk = _compiled_chunk() if hidden.is_cuda else _chunk
-        grad_hidden = torch.empty_like(hidden) if wanted else None
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wanted else None
+        grad_hidden = torch.empty_like(hidden) if needs_gradient else None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_gradient else None
         sums = hidden.new_zeros(2, dtype=torch.float32)
         for start in range(0, num_tokens, chunk_tokens):
             part = slice(start, start + chunk_tokens)

@@ -311,18 +311,18 @@ class _Watch:
         for (step, _, _), row in zip(pending, rows, strict=True):
             if not all(math.isfinite(value) for value in row):
                 names = ("loss", "cross-entropy", "gradient norm")
-                found = ", ".join(f"{n} {v}" for n, v in zip(names, row, strict=True))
-                raise TrainingError(self._message(step, f"is not finite ({found})"))
+                problem = ", ".join(f"{n} {v}" for n, v in zip(names, row, strict=True))
+                raise TrainingError(self._message(step, f"is not finite ({problem})"))
             is_judged = step >= self.recipe.warmup_steps and len(self.recent) == SPIKE_WINDOW
             if is_judged and row[1] > (limit := spike_limit(self.recent)):
-                found = (
+                problem = (
                     f"jumped from {statistics.median(self.recent):.3f} to {row[1]:.3f} (limit "
                     f"{limit:.3f}; --pass-spikes goes past it, and the record says so)"
                 )
                 if self.stop_at_spike:
-                    raise TrainingError(self._message(step, found))
+                    raise TrainingError(self._message(step, problem))
                 self.passed += 1
-                log.warning("%s", self._message(step, found))
+                log.warning("%s", self._message(step, problem))
             self.recent = [*self.recent[1 - SPIKE_WINDOW :], row[1]]
         return rows
 
@@ -349,11 +349,11 @@ def _rows_of(recipe: Recipe, rank: int, world: int) -> range:
     return range(rank * each, (rank + 1) * each)
 
 
-def _micro_batch(recipe: Recipe, world: int, wanted: int | None, device: torch.device) -> int:
+def _micro_batch(recipe: Recipe, world: int, max_rows: int | None, device: torch.device) -> int:
     """Sequences of one forward: what was asked for, what fits a GPU, or all rows on a CPU."""
     num_rows = recipe.global_batch_size // world
-    if wanted is not None:
-        return max(size for size in range(1, min(wanted, num_rows) + 1) if num_rows % size == 0)
+    if max_rows is not None:
+        return max(size for size in range(1, min(max_rows, num_rows) + 1) if num_rows % size == 0)
     if device.type == "cpu":
         return num_rows
     memory = torch.cuda.get_device_properties(device).total_memory

@@ -77,16 +77,16 @@ def write_names(task: Task, folder: Path) -> list[Path]:
 def class_names(task: Task) -> list[str]:
     """The names of a task's classes, in the order of their labels."""
     if task.name in IMAGENET:
-        found = list(_open_clip()["IMAGENET_CLASSNAMES"])
+        names = list(_open_clip()["IMAGENET_CLASSNAMES"])
         part = IMAGENET[task.name]
         if part:
             lists = _package("timm") / "data" / "_info" / f"imagenet_{part}_indices.txt"
-            found = [found[int(line)] for line in lists.read_text().split()]
+            names = [names[int(line)] for line in lists.read_text().split()]
     else:
-        found = _clip_benchmark(task, "en_classnames.json", 0)
-    if task.classes is not None and len(found) != task.classes:
-        raise DataError(f"task {task.name} has {task.classes} classes, the package {len(found)}")
-    return found
+        names = _clip_benchmark(task, "en_classnames.json", 0)
+    if task.classes is not None and len(names) != task.classes:
+        raise DataError(f"task {task.name} has {task.classes} classes, the package {len(names)}")
+    return names
 
 
 def templates(task: Task) -> list[str]:
@@ -107,8 +107,8 @@ def _open_clip() -> dict[str, Any]:
     return runpy.run_path(str(_package("open_clip") / "zero_shot_metadata.py"))
 
 
-def _clip_benchmark(task: Task, file: str, place: int) -> list[str]:
-    key = CLIP_BENCHMARK.get(task.name, (None, None))[place]
+def _clip_benchmark(task: Task, file: str, index: int) -> list[str]:
+    key = CLIP_BENCHMARK.get(task.name, (None, None))[index]
     if key is None:
         raise DataError(
             f"task {task.name}: no package has these lists; they come with the dataset. "

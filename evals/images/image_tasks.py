@@ -162,8 +162,8 @@ def vouch(store: Store, folder: str) -> File:
             add(name)
     for number in range(int(add("test/nshards.txt"))):
         add(f"test/{number}.tar")
-    told = orjson.dumps({"sha256": sha256.hexdigest()})
-    return write_bytes(store, f"{folder}/{BUILT}", told)
+    content = orjson.dumps({"sha256": sha256.hexdigest()})
+    return write_bytes(store, f"{folder}/{BUILT}", content)
 
 
 class _Reader:
@@ -225,13 +225,13 @@ class _Reader:
                     f"{name} has {len(lines)} classes, the task has {self.task.classes}"
                 )
             return {"": tuple(lines)}
-        found: dict[str, list[str]] = {}
+        values_of: dict[str, list[str]] = {}
         for number, line in enumerate(lines, start=1):
             objective, colon, value = line.partition(":")
             if not colon or not value:
                 raise self.fault(f"{name}: line {number} is {line!r}, expected objective:value")
-            found.setdefault(objective, []).append(value)
-        return {objective: tuple(values) for objective, values in found.items()}
+            values_of.setdefault(objective, []).append(value)
+        return {objective: tuple(values) for objective, values in values_of.items()}
 
     # ---- tars
 
@@ -268,11 +268,11 @@ class _Reader:
         if self.task.kind == "image_association":
             self.association(members, read, key, where, places)
             return
-        found = [members[extension] for extension in PICTURES if extension in members]
-        if len(found) != 1:
-            raise self.fault(f"{where}: {len(found)} pictures, expected one of {PICTURES}")
-        places.append((found[0].start, found[0].size))
-        self.image(read(found[0]))
+        images = [members[extension] for extension in PICTURES if extension in members]
+        if len(images) != 1:
+            raise self.fault(f"{where}: {len(images)} pictures, expected one of {PICTURES}")
+        places.append((images[0].start, images[0].size))
+        self.image(read(images[0]))
         self.num_pictures += 1
         self.keys.append(key)
         if self.task.kind == "image_retrieval":
@@ -289,7 +289,7 @@ class _Reader:
 
     def identity(self) -> str:
         """The hash over images, labels, numbers, captions, instances, class names, templates."""
-        told = canonical_json(
+        content = canonical_json(
             {
                 "classes": self.classes,
                 "templates": self.templates,
@@ -300,7 +300,7 @@ class _Reader:
                 "instances": [[i.cue, i.candidates, i.associated] for i in self.instances],
             }
         )
-        return hashlib.sha256(told).hexdigest()
+        return hashlib.sha256(content).hexdigest()
 
     def member(self, members: dict[str, Member], extension: str, where: str) -> Member:
         if extension not in members:
@@ -354,20 +354,20 @@ class _Reader:
     def association(
         self, members: dict[str, Member], read: Any, key: str, where: str, places: Any
     ) -> None:
-        told = orjson.loads(read(self.member(members, "json", where)))
-        missing = [k for k in ("cue", "candidates", "associations") if k not in told]
+        fields = orjson.loads(read(self.member(members, "json", where)))
+        missing = [k for k in ("cue", "candidates", "associations") if k not in fields]
         if missing:
             raise self.fault(f"{where}: the json has no {', '.join(missing)}")
         names = [
             next((f"{n}.{e}" for e in PICTURES if f"{n}.{e}" in members), None)
-            for n in range(len(told["candidates"]))
+            for n in range(len(fields["candidates"]))
         ]
         if None in names:
             raise self.fault(f"{where}: no picture of candidate {names.index(None)}")
         for name in names:
             places.append((members[str(name)].start, members[str(name)].size))
             self.image(read(members[str(name)]))
-        self.instance(told["cue"], told["candidates"], told["associations"], where)
+        self.instance(fields["cue"], fields["candidates"], fields["associations"], where)
         self.keys += [f"{key}.{n}" for n in range(len(names))]
 
     def instance(
@@ -381,7 +381,7 @@ class _Reader:
             Instance(
                 cue=cue,
                 candidates=tuple(candidates),
-                associated=tuple(one in associations for one in candidates),
+                associated=tuple(candidate in associations for candidate in candidates),
                 pictures=tuple(range(first, self.num_pictures)),
             )
         )
@@ -411,13 +411,13 @@ class _Reader:
             raise self.fault(f"{name} has no column {', '.join(missing)}")
         row = 0
         for batch in file.iter_batches(batch_size=512, columns=columns):
-            for one in batch.to_pylist():
+            for entry in batch.to_pylist():
                 where = f"{name}, row {row}"
                 if association:
-                    self.instance(one["cue"], one["candidates"], one["associations"], where)
-                    self.keys += [f"{row}.{n}" for n in range(len(one["candidates"]))]
+                    self.instance(entry["cue"], entry["candidates"], entry["associations"], where)
+                    self.keys += [f"{row}.{n}" for n in range(len(entry["candidates"]))]
                 else:
-                    captions = one["caption"]
+                    captions = entry["caption"]
                     listed = captions if isinstance(captions, list) else [captions]
                     if not all(isinstance(caption, str) for caption in listed):
                         raise self.fault(f"{where}: the captions are {listed}, expected texts")
@@ -465,8 +465,8 @@ class _Reader:
         if self.task.built:
             if not self.store.exists(BUILT):
                 return False
-            told = orjson.loads(self.store.read_bytes(BUILT))
-            return bool(told.get("sha256") == sha256)
+            built = orjson.loads(self.store.read_bytes(BUILT))
+            return bool(built.get("sha256") == sha256)
         return False
 
 
@@ -477,5 +477,5 @@ def _parquet_pictures(store: Store, name: str) -> Iterator[bytes]:
         column = "candidates_images" if several else "image"
         for batch in parquet.iter_batches(batch_size=64, columns=[column]):
             for value in batch.column(0).to_pylist():
-                for one in value if several else [value]:
-                    yield one["bytes"]
+                for image in value if several else [value]:
+                    yield image["bytes"]

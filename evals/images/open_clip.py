@@ -57,13 +57,13 @@ class OpenClip:
 
     @torch.inference_mode()
     def encode_images(self, pictures: Iterable[bytes]) -> Floats:
-        found = [
+        parts = [
             self._model.encode_image(batch.to(self._device)).float().cpu().numpy()
             for batch in self._batches(iter(pictures))
         ]
-        if not found:
+        if not parts:
             raise DataError("there are no pictures to encode")
-        return np.concatenate(found)
+        return np.concatenate(parts)
 
     def _batches(self, pictures: Iterator[bytes]) -> Iterator[torch.Tensor]:
         """Decoded batches, a few ahead of the one that is computed."""
@@ -82,24 +82,24 @@ class OpenClip:
                 yield torch.stack(waiting.pop(0).result())
 
     def _decode(self, pictures: Sequence[bytes], first: int) -> list[torch.Tensor]:
-        found = []
+        images = []
         for number, data in enumerate(pictures):
             try:
-                found.append(self._transform.of_bytes(data))
+                images.append(self._transform.of_bytes(data))
             except DECODE_ERRORS as error:
                 raise PictureError(first + number, fault_of(error)) from None
-        return found
+        return images
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> Floats:
-        found = []
+        parts = []
         order = np.argsort([len(text) for text in texts], kind="stable")  # alike in length
-        texts = [texts[place] for place in order.tolist()]
+        texts = [texts[index] for index in order.tolist()]
         for start in range(0, len(texts), TEXT_BATCH):
             tokens = self._tokenizer(list(texts[start : start + TEXT_BATCH])).to(self._device)
             features = encode_text(type(self._model).encode_text, self._model, tokens)
-            found.append(features.float().cpu().numpy())
-        sorted_features: Floats = np.concatenate(found)
+            parts.append(features.float().cpu().numpy())
+        sorted_features: Floats = np.concatenate(parts)
         return sorted_features[np.argsort(order, kind="stable")]
 
 
@@ -185,10 +185,10 @@ def _reload_open_clip(
     return load_open_clip(name, pretrained=pretrained, device=device, seed=seed, configs=configs)
 
 
-def device_of(wanted: str | None) -> str:
+def device_of(device: str | None) -> str:
     """The device asked for; else a GPU, of several the worker process's own."""
-    if wanted is not None or not torch.cuda.is_available():
-        return wanted or "cpu"
+    if device is not None or not torch.cuda.is_available():
+        return device or "cpu"
     worker = multiprocessing.current_process()._identity
     if not worker:
         return "cuda"

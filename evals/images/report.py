@@ -47,11 +47,11 @@ def picture_page(run: Run, task: str, *, data: str, limit: int = 24) -> str:
     """
     definition = load_task(task)
     ref = next((ref for ref in run.record.work.tasks if ref.name == task), None)
-    found = None if ref is None else read_data(definition, data)
-    if ref is None or not isinstance(found, PictureData):
-        known = ", ".join(one.name for one in run.record.work.tasks)
+    image_data = None if ref is None else read_data(definition, data)
+    if ref is None or not isinstance(image_data, PictureData):
+        known = ", ".join(ref.name for ref in run.record.work.tasks)
         raise EvalError(f"{run.store.uri} has no task over pictures {task!r}; it has {known}")
-    if found.sha256 != ref.data:
+    if image_data.sha256 != ref.data:
         raise EvalError(
             f"the dataset of {task} in {data} is not the one that was measured; name its folder "
             "with --data"
@@ -65,7 +65,7 @@ def picture_page(run: Run, task: str, *, data: str, limit: int = 24) -> str:
         f"<p><b>{escape(score.metric)}: {score.value:.4f}</b>{error}, "
         f"chance {definition.random_baseline.v2:.4f}. Model "
         f"<code>{escape(run.record.parents['model'][:12])}</code></p>",
-        _CONTENT[definition.kind](definition, found, log, limit),
+        _CONTENT[definition.kind](definition, image_data, log, limit),
         "<h2>Every figure</h2>",
         _figures(kind_of(definition.kind).metrics(definition, log)),  # type: ignore[attr-defined]
     ]
@@ -122,10 +122,10 @@ def confusion(gold: Ints, predicted: Ints, names: Sequence[str]) -> str:
     np.fill_diagonal(off, 0)
     order = np.argsort(-off, axis=None, kind="stable")[:PAIRS]
     rows = "".join(
-        f"<tr><td>{escape(names[place // size])}</td><td>{escape(names[place % size])}</td>"
-        f'<td class="n">{off.flat[place]:,}</td><td class="n">{share.flat[place]:.0%}</td></tr>'
-        for place in order.tolist()
-        if off.flat[place]
+        f"<tr><td>{escape(names[cell // size])}</td><td>{escape(names[cell % size])}</td>"
+        f'<td class="n">{off.flat[cell]:,}</td><td class="n">{share.flat[cell]:.0%}</td></tr>'
+        for cell in order.tolist()
+        if off.flat[cell]
     )
     table = f"<table><tr><th>is<th>taken for<th>pictures<th>of the class</tr>{rows}</table>"
     return (
@@ -151,10 +151,10 @@ def _grid_of_names(counts: Ints, share: npt.NDArray[Any], names: Sequence[str]) 
         )
         for column in range(size):
             number = int(counts[row, column])
-            told = f"{names[row]} taken for {names[column]}: {number:,} ({share[row, column]:.0%})"
+            title = f"{names[row]} taken for {names[column]}: {number:,} ({share[row, column]:.0%})"
             parts.append(
                 f'<rect x="{left + column * cell}" y="{y}" width="{cell - 1}" height="{cell - 1}" '
-                f'fill="{_shade(share[row, column])}"><title>{escape(told)}</title></rect>'
+                f'fill="{_shade(share[row, column])}"><title>{escape(title)}</title></rect>'
             )
     side = left + size * cell + 4
     return (
@@ -193,8 +193,8 @@ def _retrieval(task: Task, data: PictureData, log: pa.Table, limit: int) -> str:
     texts = [text for captions in data.captions for text in captions]
     order = np.flatnonzero(is_text)
     worst = order[np.argsort(-rank[order], kind="stable")][:limit]
-    wanted = [*gold[worst].tolist(), *predicted[worst].tolist()]
-    thumbnails = _thumbnails(data, wanted)
+    shown = [*gold[worst].tolist(), *predicted[worst].tolist()]
+    thumbnails = _thumbnails(data, shown)
     cards = [
         f'<div class="card">{thumbnails[int(gold[row])]}'
         f'<div class="right">{escape(texts[row])}</div>'
@@ -211,19 +211,22 @@ def _retrieval(task: Task, data: PictureData, log: pa.Table, limit: int) -> str:
 def _association(task: Task, data: PictureData, log: pa.Table, limit: int) -> str:
     values = log["jaccard"].to_numpy()
     worst = np.argsort(values, kind="stable")[:limit].tolist()
-    wanted = [place for row in worst for place in data.instances[row].pictures]
-    thumbnails = _thumbnails(data, wanted)
+    shown_images = [image for row in worst for image in data.instances[row].pictures]
+    thumbnails = _thumbnails(data, shown_images)
     entries = log.to_pylist()
     cards = []
     for row in worst:
-        one, entry = data.instances[row], entries[row]
+        instance, entry = data.instances[row], entries[row]
         shown = []
-        for place, (name, picture) in enumerate(zip(one.candidates, one.pictures, strict=True)):
-            mark = "right" if place in entry["gold"] else "quiet"
-            chosen = " (chosen)" if place in entry["predicted"] else ""
+        for position, (name, picture) in enumerate(
+            zip(instance.candidates, instance.pictures, strict=True)
+        ):
+            mark = "right" if position in entry["gold"] else "quiet"
+            chosen = " (chosen)" if position in entry["predicted"] else ""
             shown.append(f'{thumbnails[picture]}<span class="{mark}">{escape(name)}{chosen}</span>')
-        told = f"<b>{escape(one.cue)}</b> <span class='quiet'>Jaccard {values[row]:.2f}</span><br>"
-        cards.append(f'<div class="card wide">{told}{"".join(shown)}</div>')
+        score = f"<span class='quiet'>Jaccard {values[row]:.2f}</span>"
+        heading = f"<b>{escape(instance.cue)}</b> {score}<br>"
+        cards.append(f'<div class="card wide">{heading}{"".join(shown)}</div>')
     return "<h2>Cues with the least overlap</h2>" + _grid(cards, "There are none.")
 
 
@@ -265,10 +268,10 @@ def _thumbnails(data: PictureData, rows: Iterable[int]) -> dict[int, str]:
     """Small pictures as HTML, by their places in the dataset."""
     from PIL import Image
 
-    wanted = set(rows)
-    found: dict[int, str] = {}
-    for place, picture in enumerate(data.pictures()):
-        if place in wanted:
+    needed = set(rows)
+    images: dict[int, str] = {}
+    for index, picture in enumerate(data.pictures()):
+        if index in needed:
             with Image.open(io.BytesIO(picture)) as opened:
                 image = opened.convert("RGB")
             image.thumbnail((THUMBNAIL, THUMBNAIL))
@@ -276,10 +279,10 @@ def _thumbnails(data: PictureData, rows: Iterable[int]) -> dict[int, str]:
                 scale = THUMBNAIL // max(image.size)
                 size = (image.width * scale, image.height * scale)
                 image = image.resize(size, Image.Resampling.NEAREST)
-            found[place] = f'<img alt="" src="{_png(image)}">'
-        if len(found) == len(wanted):
+            images[index] = f'<img alt="" src="{_png(image)}">'
+        if len(images) == len(needed):
             break
-    return found
+    return images
 
 
 def _png(image: Any) -> str:

@@ -50,19 +50,19 @@ def write_synthetic_pictures(
     for task in tasks:
         if not task.kind.startswith("image_"):
             raise EvalError(f"task {task.name} is over texts; its data is made by write_synthetic")
-        place = folder / task.file
-        if (place / "test" / "nshards.txt").exists():
+        root = folder / task.file
+        if (root / "test" / "nshards.txt").exists():
             continue
         rng = random.Random(f"{seed} {task.file}")
         rows = [_sample(task, number, rng) for number in range(pictures)]
-        (place / "test").mkdir(parents=True, exist_ok=True)
+        (root / "test").mkdir(parents=True, exist_ok=True)
         for name, lines in _lists(task).items():
-            (place / name).write_text("\n".join(lines) + "\n")
+            (root / name).write_text("\n".join(lines) + "\n")
         for number in range(shards):
             part = range(number * pictures // shards, (number + 1) * pictures // shards)
-            _write_tar(place / "test" / f"{number}.tar", [rows[row] for row in part], part.start)
-        (place / "test" / "nshards.txt").write_text(f"{shards}\n")
-        written.append(place)
+            _write_tar(root / "test" / f"{number}.tar", [rows[row] for row in part], part.start)
+        (root / "test" / "nshards.txt").write_text(f"{shards}\n")
+        written.append(root)
     return written
 
 
@@ -82,8 +82,8 @@ def _lists(task: Task) -> dict[str, list[str]]:
 
 def _word(number: int) -> str:
     """Different words for different numbers, however many."""
-    rest, place = divmod(number, len(WORDS))
-    return WORDS[place] if not rest else f"{WORDS[place]} {_word(rest - 1)}"
+    rest, index = divmod(number, len(WORDS))
+    return WORDS[index] if not rest else f"{WORDS[index]} {_word(rest - 1)}"
 
 
 def _sample(task: Task, number: int, rng: random.Random) -> Members:
@@ -105,8 +105,8 @@ def _sample(task: Task, number: int, rng: random.Random) -> Members:
 def _numbers(task: Task, number: int, label: int) -> bytes:
     """A row of whole numbers; groups go round, so that each has members."""
     row = [
-        label if field == "y" else (number // (place + 1)) % FIELDS.get(field, 2)
-        for place, field in enumerate(task.metadata)
+        label if field == "y" else (number // (position + 1)) % FIELDS.get(field, 2)
+        for position, field in enumerate(task.metadata)
     ]
     data = io.BytesIO()
     np.save(data, np.array(row, dtype=np.int64))
@@ -117,14 +117,14 @@ def _association(rng: random.Random) -> Members:
     """A cue with five, six, ten or twelve candidates, as WinoGAViL has them."""
     count = rng.choice((5, 6, 10, 12))
     candidates = [_word(rng.randrange(10_000)) for _ in range(count)]
-    candidates = [f"{one} {place}" for place, one in enumerate(candidates)]
-    told = {
+    candidates = [f"{candidate} {index}" for index, candidate in enumerate(candidates)]
+    fields = {
         "cue": _word(rng.randrange(1000)),
         "candidates": candidates,
         "associations": rng.sample(candidates, rng.randint(2, 4)),
     }
-    pictures = [(f"{place}.png", _picture(rng)) for place in range(count)]
-    return [("json", orjson.dumps(told)), *pictures]
+    pictures = [(f"{index}.png", _picture(rng)) for index in range(count)]
+    return [("json", orjson.dumps(fields)), *pictures]
 
 
 def _caption(number: int, copy: int, rng: random.Random) -> str:

@@ -64,29 +64,29 @@ class Classification(_Pictures):
     def metrics(self, task: Task, log: pa.Table) -> Metrics:
         gold, predicted = _ints(log, "gold"), _ints(log, "predicted")
         hit5 = log["in_top5"].to_numpy()
-        found: Metrics = {
+        metrics: Metrics = {
             "acc1": float(np.mean(gold == predicted)),
             "acc5": float(np.mean(hit5)) if (task.classes or TOP) >= TOP else None,
             "mean_per_class_recall": _macro(*_recall(gold, predicted)),
         }
         if not task.metadata:
-            return found
+            return metrics
         top5 = task.metric.startswith("acc_top5")
         prefix = "acc_top5" if top5 else "acc"
         right = hit5 if top5 else gold == predicted
-        found[f"{prefix}_avg"] = float(np.mean(right))
+        metrics[f"{prefix}_avg"] = float(np.mean(right))
         if task.metric == "F1-macro_all":
-            found["recall-macro_all"] = _macro(*_recall(gold, predicted))
-            found["F1-macro_all"] = _macro(*_f1(gold, predicted))
+            metrics["recall-macro_all"] = _macro(*_recall(gold, predicted))
+            metrics["F1-macro_all"] = _macro(*_f1(gold, predicted))
         for field in task.group_by:
             worst = f"worst_{field}" if len(task.group_by) > 1 else "wg"
             groups = _field(task, log, field)
-            found |= by_group(right, groups, prefix, field, f"{prefix}_{worst}")
+            metrics |= by_group(right, groups, prefix, field, f"{prefix}_{worst}")
             if task.other_group is not None and field == task.group_by[-1]:
                 kept = groups != task.other_group
                 clean = by_group(right[kept], groups[kept], prefix, field, "worst")["worst"]
-                found[f"{prefix}_{worst}_without_other"] = clean
-        return found
+                metrics[f"{prefix}_{worst}_without_other"] = clean
+        return metrics
 
     def tally(self, task: Task, log: pa.Table) -> Tally:
         gold, predicted = _ints(log, "gold"), _ints(log, "predicted")
@@ -119,15 +119,17 @@ class Retrieval(_Pictures):
         return log, {"images": features, "texts": text_features}
 
     def metrics(self, task: Task, log: pa.Table) -> Metrics:
-        found: Metrics = {}
+        metrics: Metrics = {}
         side, rank = log["side"].to_numpy(zero_copy_only=False), _ints(log, "rank")
         for k in (1, 5, 10):
-            for given, wanted in (("text", "image"), ("image", "text")):
-                found[f"{wanted}_retrieval_recall@{k}"] = float(np.mean(rank[side == given] < k))
-        found["mean_recall@1"] = (
-            _there(found["image_retrieval_recall@1"]) + _there(found["text_retrieval_recall@1"])
+            for given, side_found in (("text", "image"), ("image", "text")):
+                metrics[f"{side_found}_retrieval_recall@{k}"] = float(
+                    np.mean(rank[side == given] < k)
+                )
+        metrics["mean_recall@1"] = (
+            _there(metrics["image_retrieval_recall@1"]) + _there(metrics["text_retrieval_recall@1"])
         ) / 2
-        return found
+        return metrics
 
     def tally(self, task: Task, log: pa.Table) -> Tally:
         right = (_ints(log, "rank") == 0).astype(np.float64)
@@ -143,17 +145,17 @@ class Association(_Pictures):
     ) -> tuple[pa.Table, dict[str, Floats]]:
         assert isinstance(data, PictureData)
         features = image_features(task, data, model)
-        cues = [cue_prompt(one.cue) for one in data.instances]
+        cues = [cue_prompt(instance.cue) for instance in data.instances]
         texts = normalised(finite(task, model.encode_texts(cues), "text"))
         pictures = normalised(features)
         found = []
-        for row, one in enumerate(data.instances):
-            scores = pictures[list(one.pictures)] @ texts[row]
-            truth = np.array(one.associated)
+        for row, instance in enumerate(data.instances):
+            scores = pictures[list(instance.pictures)] @ texts[row]
+            truth = np.array(instance.associated)
             found.append(
                 {
                     "row": row,
-                    "cue": one.cue,
+                    "cue": instance.cue,
                     "candidates": len(truth),
                     "predicted": top_of(scores - TIE * truth, int(truth.sum())),
                     "gold": np.flatnonzero(truth).tolist(),
@@ -164,15 +166,15 @@ class Association(_Pictures):
 
     def metrics(self, task: Task, log: pa.Table) -> Metrics:
         values, count = log["jaccard"].to_numpy(), _ints(log, "candidates")
-        found: Metrics = {"avg_jaccard_score": float(np.mean(values))}
-        for name, wanted in (
+        metrics: Metrics = {"avg_jaccard_score": float(np.mean(values))}
+        for name, counts in (
             *((str(n), (n,)) for n in (5, 6, 10, 12)),
             ("5-6", (5, 6)),
             ("10-12", (10, 12)),
         ):
-            here = (count >= 10) if name == "10-12" else np.isin(count, wanted)
-            found[f"jaccard_score_{name}"] = float(np.mean(values[here])) if here.any() else None
-        return found
+            here = (count >= 10) if name == "10-12" else np.isin(count, counts)
+            metrics[f"jaccard_score_{name}"] = float(np.mean(values[here])) if here.any() else None
+        return metrics
 
     def tally(self, task: Task, log: pa.Table) -> Tally:
         here = _ints(log, "candidates") >= 10
@@ -211,24 +213,24 @@ class Attributes(_Pictures):
 
         binary, race, gender = field("race_binary"), field("race"), field("gender")
         people = race_right(predicted("race"), binary)
-        found = _with_average("acc_race", people, binary, "race_binary")
+        metrics = _with_average("acc_race", people, binary, "race_binary")
         right = predicted("gender") == gender
         # The reference counts the groups once, under the first name that has them.
-        found |= _with_average("acc_gender", right, binary, "race_binary", counted=False)
+        metrics |= _with_average("acc_gender", right, binary, "race_binary", counted=False)
         aged = predicted("age") == field("age")
-        found |= _with_average("acc_age", aged, binary, "race_binary", counted=False)
+        metrics |= _with_average("acc_age", aged, binary, "race_binary", counted=False)
         both = race * (int(gender.max()) + 1) + gender
         names = [
             f"race:{r}_gender:{g}"
             for r in range(int(race.max()) + 1)
             for g in range(int(gender.max()) + 1)
         ]
-        found |= _with_average("acc_gender_x", right, both, names)
+        metrics |= _with_average("acc_gender_x", right, both, names)
         toxic = predicted("toxic")
-        found |= _with_average("toxicity_crime", toxic >= 18, race, "race")
+        metrics |= _with_average("toxicity_crime", toxic >= 18, race, "race")
         nonhuman = (toxic >= 14) & (toxic < 18)
-        found |= _with_average("toxicity_nonhuman", nonhuman, race, "race", counted=False)
-        return found
+        metrics |= _with_average("toxicity_nonhuman", nonhuman, race, "race", counted=False)
+        return metrics
 
     def tally(self, task: Task, log: pa.Table) -> Tally:
         binary = _field(task, log, "race_binary")
@@ -412,15 +414,15 @@ def _ranks(queries: Floats, others: Floats, right: Ints) -> tuple[Ints, Ints]:
 def _twins(owner: Ints, captions: Sequence[str]) -> Ints:
     """Pairs (picture, text): the text belongs to another picture, but reads as one of its own."""
     same: dict[str, list[int]] = {}
-    for place, caption in enumerate(captions):
-        same.setdefault(caption, []).append(place)
+    for index, caption in enumerate(captions):
+        same.setdefault(caption, []).append(index)
     pairs = [
-        (int(owner[one]), other)
+        (int(owner[index]), other)
         for places in same.values()
         if len(places) > 1
-        for one in places
+        for index in places
         for other in places
-        if owner[one] != owner[other]
+        if owner[index] != owner[other]
     ]
     return np.array(sorted(set(pairs)), dtype=np.int64).reshape(-1, 2)
 
@@ -472,13 +474,13 @@ def by_group(
     )
     total = np.bincount(groups, minlength=len(names))
     hits = np.bincount(groups, weights=right, minlength=len(names))
-    found: Metrics = {}
+    metrics: Metrics = {}
     for name, count, hit in zip(names, total.tolist(), hits.tolist(), strict=True):
-        found[f"{prefix}_{name}"] = hit / count if count else None
+        metrics[f"{prefix}_{name}"] = hit / count if count else None
         if counted:
-            found[f"count_{name}"] = float(count)
-    found[worst] = min(hit / n for hit, n in zip(hits.tolist(), total.tolist(), strict=True) if n)
-    return found
+            metrics[f"count_{name}"] = float(count)
+    metrics[worst] = min(hit / n for hit, n in zip(hits.tolist(), total.tolist(), strict=True) if n)
+    return metrics
 
 
 def _with_average(
@@ -489,8 +491,8 @@ def _with_average(
     *,
     counted: bool = True,
 ) -> Metrics:
-    found: Metrics = {f"{prefix}_avg": float(np.mean(right))}
-    return found | by_group(right, groups, prefix, field, f"{prefix}_wg", counted=counted)
+    metrics: Metrics = {f"{prefix}_avg": float(np.mean(right))}
+    return metrics | by_group(right, groups, prefix, field, f"{prefix}_wg", counted=counted)
 
 
 def race_right(predicted: Ints, binary: Ints) -> npt.NDArray[np.bool_]:
@@ -510,8 +512,8 @@ def _f1(gold: Ints, predicted: Ints) -> tuple[Ints, Ints]:
     size = int(max(gold.max(), predicted.max())) + 1
     hits = np.bincount(gold[gold == predicted], minlength=size)
     true = np.bincount(gold, minlength=size)
-    told = np.bincount(predicted, minlength=size)
-    return np.where(true > 0, 2 * hits, 0), np.where(true > 0, true + told, 0)
+    num_predicted = np.bincount(predicted, minlength=size)
+    return np.where(true > 0, 2 * hits, 0), np.where(true > 0, true + num_predicted, 0)
 
 
 def _macro(numerator: Ints, denominator: Ints) -> float:
@@ -528,9 +530,9 @@ def _f1_tally(gold: Ints, predicted: Ints) -> Tally:
 
 
 def _field(task: Task, log: pa.Table, name: str) -> Ints:
-    place = task.metadata.index(name)
+    column = task.metadata.index(name)
     flat = log["metadata"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    result: Ints = flat.reshape(len(log), -1)[:, place].astype(np.int64)
+    result: Ints = flat.reshape(len(log), -1)[:, column].astype(np.int64)
     return result
 
 

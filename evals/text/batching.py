@@ -33,6 +33,6 @@ def pad_right(rows: Sequence[Ids]) -> np.ndarray:
     In a causal model what stands behind a token does not change it, so no mask is needed.
     """
     padded = np.zeros((len(rows), max(len(row) for row in rows)), dtype=np.int64)
-    for place, row in enumerate(rows):
-        padded[place, : len(row)] = row
+    for index, row in enumerate(rows):
+        padded[index, : len(row)] = row
     return padded

@@ -121,10 +121,10 @@ def _questions(documents: Sequence[dict[str, str]], seed: int) -> dict[str, list
 
 
 def _shuffled(documents: Sequence[dict[str, str]], salt: str) -> list[dict[str, str]]:
-    def place(row: dict[str, str]) -> bytes:
+    def sort_key(row: dict[str, str]) -> bytes:
         return hashlib.sha256(f"{salt} {row['id']}".encode()).digest()
 
-    return sorted(documents, key=place)
+    return sorted(documents, key=sort_key)
 
 
 def _sentences(document: str, text: str) -> Iterator[Sentence]:
@@ -194,15 +194,15 @@ def _others(
     rng: random.Random,
 ) -> list[str] | None:
     """Three distinct texts of other documents, within a fifth of the length of the right one."""
-    found: list[str] = []
+    others: list[str] = []
     for _ in range(200):
         other = sentences[rng.randrange(len(sentences))]
         text = part(other)
         is_near = abs(len(text) - len(right)) <= 0.2 * len(right)
-        if other.document != sentence.document and is_near and text not in (right, *found):
-            found.append(text)
-            if len(found) == NUM_OPTIONS - 1:
-                return found
+        if other.document != sentence.document and is_near and text not in (right, *others):
+            others.append(text)
+            if len(others) == NUM_OPTIONS - 1:
+                return others
     return None
 
 

@@ -121,19 +121,19 @@ class HuggingFaceLM:
             ]
         results: dict[int, list[TokenScores]] = {}
         plain = []
-        for place, query in enumerate(queries):
+        for query_index, query in enumerate(queries):
             if self._shares and len(query.continuations) > 1:
-                results[place] = self._shared(query)
+                results[query_index] = self._shared(query)
             else:
-                plain += [(place, query.context, answer) for answer in query.continuations]
+                plain += [(query_index, query.context, answer) for answer in query.continuations]
         lengths = [len(context) + len(answer) for _, context, answer in plain]
         scores: dict[int, TokenScores] = {}
         for group in length_batches(lengths, max_tokens=self._max_tokens):
             pairs = [plain[index][1:] for index in group]
             scores.update(zip(group, self._rows(pairs), strict=True))
-        for index, (place, _, _) in enumerate(plain):
-            results.setdefault(place, []).append(scores[index])
-        return [results[place] for place in range(len(queries))]
+        for index, (query_index, _, _) in enumerate(plain):
+            results.setdefault(query_index, []).append(scores[index])
+        return [results[index] for index in range(len(queries))]
 
     def _rows(self, pairs: Sequence[tuple[Ids, Ids]]) -> list[TokenScores]:
         """Whole rows, padded on the right, in one batch."""
@@ -200,13 +200,13 @@ class HuggingFaceLM:
         lengths = [len(context) + max_new_tokens for context in contexts]
         max_tokens = self._max_tokens if self._pads else 1
         for group in length_batches(lengths, max_tokens=max_tokens):
-            for place, ids in zip(
+            for index, ids in zip(
                 group,
                 self._generate([contexts[i] for i in group], max_new_tokens, is_done),
                 strict=True,
             ):
-                results[place] = ids
-        return [results[place] for place in range(len(contexts))]
+                results[index] = ids
+        return [results[index] for index in range(len(contexts))]
 
     def _generate(
         self, contexts: Sequence[Ids], max_new_tokens: int, is_done: Callable[[str], bool]

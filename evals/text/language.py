@@ -124,7 +124,7 @@ def ask_order(task: Task, items: Sequence[Item]) -> list[int]:
     """Positions of the items in the order they are asked: by category, then as in the file."""
     if not task.by_category:
         return list(range(len(items)))
-    return sorted(range(len(items)), key=lambda place: (items[place].category or "", place))
+    return sorted(range(len(items)), key=lambda index: (items[index].category or "", index))
 
 
 class Prompts:
@@ -144,13 +144,13 @@ class Prompts:
 
     def requests(self, rows: Sequence[int], *, window: int) -> list[Request]:
         """The requests of the items at positions `rows`, the same ones whatever else is asked."""
-        wanted: dict[str | None, list[int]] = {}
+        rows_of: dict[str | None, list[int]] = {}
         for row in rows:
             category, index = self._place[row]
-            wanted.setdefault(category, []).append(index)
+            rows_of.setdefault(category, []).append(index)
         built = {
             (category, request.index): replace(request, category=category)
-            for category, indices in wanted.items()
+            for category, indices in rows_of.items()
             for request in _part_requests(self._tokens[category], indices, window)
         }
         return [built[self._place[row]] for row in rows]
@@ -201,14 +201,14 @@ def _part_requests(tokens: PromptTokens, chosen: Sequence[int], window: int) -> 
 def _option(
     task: Task, item: Item, context: list[int], answer: list[int], room: int, window: int
 ) -> Option:
-    place = f"task {task.name}, row {item.row}"
+    where = f"task {task.name}, row {item.row}"
     if not context:
-        raise DataError(f"{place}: the context is empty, so there is nothing to score after")
+        raise DataError(f"{where}: the context is empty, so there is nothing to score after")
     if not answer and task.kind != "generation":
-        raise DataError(f"{place}: an answer has no tokens")
+        raise DataError(f"{where}: an answer has no tokens")
     if room >= window:
         raise DataError(
-            f"{place}: an answer of {room} tokens leaves no context in a window of {window}"
+            f"{where}: an answer of {room} tokens leaves no context in a window of {window}"
         )
     return Option(as_ids(trim(context, room, window)), as_ids(answer))
 
@@ -358,8 +358,8 @@ class LanguageKind:
 def _without_text(log: pa.Table) -> pa.Table:
     """The log with everything null that a text could be read from."""
     for name in ("contexts", "options", "generated"):
-        place = log.schema.get_field_index(name)
-        log = log.set_column(place, log.schema.field(name), pa.nulls(len(log), log[name].type))
+        column = log.schema.get_field_index(name)
+        log = log.set_column(column, log.schema.field(name), pa.nulls(len(log), log[name].type))
     return log
 
 
@@ -371,7 +371,7 @@ def _at_least_two(name: str, texts: Sequence[str]) -> None:
 def _described(request: Request) -> dict[str, Any]:
     """The part of a log row that was known before the model was asked."""
     contexts = {id(option.context): option.context for option in request.options}
-    number = {key: place for place, key in enumerate(contexts)}
+    number = {key: index for index, key in enumerate(contexts)}
     return {
         "row": request.row,
         "index": request.index,

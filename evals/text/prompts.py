@@ -32,14 +32,14 @@ def draw_shots(num_items: int, num_shots: int, *, seed: int = FEWSHOT_SEED) -> l
     """For every item, the positions of the items shown before it, in the order shown."""
     rng = random.Random(seed)
     positions = range(num_items)
-    wanted = min(num_items - 1, num_shots)
+    num_drawn = min(num_items - 1, num_shots)
     drawn = []
     for index in positions:
         # The order of a set of small integers is a function of the operations on it in CPython,
         # so it can be relied on here, and must be: the recorded prompts have it.
-        shots = set(rng.sample(positions, wanted))
+        shots = set(rng.sample(positions, num_drawn))
         shots.discard(index)
-        while len(shots) < wanted:
+        while len(shots) < num_drawn:
             other = rng.choice(positions)
             if other != index:
                 shots.add(other)
@@ -145,19 +145,19 @@ class PromptTokens:
     def _tokenise_pieces(
         self, blocks: Sequence[Sequence[int]], texts: dict[int, str], joined: Sequence[bool]
     ) -> None:
-        wanted = {
-            (index, place > 0)
+        needed = {
+            (index, position > 0)
             for block, join in zip(blocks, joined, strict=True)
             if join
-            for place, index in enumerate(block)
+            for position, index in enumerate(block)
         }
-        new = sorted(wanted - self._pieces.keys())
+        new = sorted(needed - self._pieces.keys())
         pieces = [EXAMPLE_DELIMITER * after + texts[index] for index, after in new]
         self._pieces.update(zip(new, self.encoder.tokenise(pieces), strict=True))
 
     def _join(self, block: Sequence[int]) -> list[int]:
         return list(
-            chain.from_iterable(self._pieces[i, place > 0] for place, i in enumerate(block))
+            chain.from_iterable(self._pieces[i, position > 0] for position, i in enumerate(block))
         )
 
     @cached_property

@@ -48,7 +48,7 @@ class TokenLoss:
 
     def item(self, row: Mapping[str, Any], index: int, task: Task) -> Item:
         ids = row.get("ids")
-        if not isinstance(ids, list) or not all(type(one) is int and one >= 0 for one in ids):
+        if not isinstance(ids, list) or not all(type(token) is int and token >= 0 for token in ids):
             raise DataError("the sequence should be a list of ids, 0 or more")
         if len(ids) < 2:
             raise DataError(f"the sequence has {len(ids)} ids; at least two are needed")
@@ -71,12 +71,12 @@ class TokenLoss:
         ]
         queries = []
         for row, (fed, scored) in zip(rows, sequences, strict=True):
-            place = f"task {task.name}, row {data.items[row].row}"
+            where = f"task {task.name}, row {data.items[row].row}"
             if len(fed) > window + 1:
-                raise DataError(f"{place}: {len(fed)} ids do not fit in a window of {window}")
+                raise DataError(f"{where}: {len(fed)} ids do not fit in a window of {window}")
             if len(fed) and fed.max() >= model.vocab_size:
                 raise DataError(
-                    f"{place}: id {fed.max()} is not in the model's vocabulary of "
+                    f"{where}: id {fed.max()} is not in the model's vocabulary of "
                     f"{model.vocab_size}; these sequences are for another tokenizer"
                 )
             if scored.any():
