@@ -109,7 +109,7 @@ def pool(
         typer.Option(help="https needs no account; hf has the 400m-1x and 1b-1x pools only."),
     ] = "https",
     workspace: Workspace = RUNS,
-    place: Annotated[
+    destination: Annotated[
         str | None, typer.Option("--out", help="Where it goes, local or s3://; default: workspace.")
     ] = None,
     assets: AssetFolders = None,
@@ -141,7 +141,7 @@ def pool(
         show_pool(opened, json=json)
         return
     variant_pool = remote_pool.find(scale, variant)
-    where = place or f"{workspace}/pools/{variant_pool.name}"
+    where = destination or f"{workspace}/pools/{variant_pool.name}"
     if open_store(where).exists(RECORD):
         show_pool(open_pool(where), json=json)
         return

@@ -166,7 +166,9 @@ def run(
         results=ScoresResults(
             tasks=tuple(scores),
             aggregates=aggregate_suite(suite, scores, draws),
-            controls=tuple(control for one in controls for control in one.controls),
+            controls=tuple(
+                control for own_controls in controls for control in own_controls.controls
+            ),
         ),
         made_by=made_by(
             started,

@@ -57,13 +57,13 @@ def check(
     checked = check_bundle(opened, known=known)
     faults = [f"[{fault.rule}] {fault}" for fault in checked.faults]
     if json:
-        found = {
+        benchmarks = {
             "submission": opened.record.id,
             "faults": checked.faults,
             "notices": checked.notices,
             "row": row_of(checked),
         }
-        show_json(found)
+        show_json(benchmarks)
     elif checked.measured is not None:
         out(f"submission {opened.record.id}: all rules hold")
         headline = checked.measured.row.headline
@@ -112,28 +112,37 @@ def review(
 
     store = Store(database, migrate=False)
     if id is None:
-        found = store.find(states=["needs_review"])
+        waiting = store.find(states=["needs_review"])
         if json:
-            show_json(found)
-        elif not found:
+            show_json(waiting)
+        elif not waiting:
             out("nothing waits for review")
         else:
-            lines = [(one.id, one.method, one.team, one.benchmark, one.scale) for one in found]
+            lines = [
+                (
+                    submission.id,
+                    submission.method,
+                    submission.team,
+                    submission.benchmark,
+                    submission.scale,
+                )
+                for submission in waiting
+            ]
             out(table(lines, header=("id", "method", "team", "benchmark", "scale")))
         return
     if accept and refuse:
         raise typer.BadParameter("either --accept or --refuse")
-    held = store.get(id)
+    submission = store.get(id)
     if accept or refuse:
-        held = store.move(id, "accepted" if accept else "refused", who=who, why=why)
+        submission = store.move(id, "accepted" if accept else "refused", who=who, why=why)
     if json:
-        show_json({"submission": held, "history": store.history(id)})
+        show_json({"submission": submission, "history": store.history(id)})
         return
     out(
-        f"{held.method} of {held.team}, {held.benchmark} {held.scale} {held.track}: "
-        f"{shown(held.state)}"
+        f"{submission.method} of {submission.team}, {submission.benchmark} {submission.scale} "
+        f"{submission.track}: {shown(submission.state)}"
     )
-    for fault in held.faults:
+    for fault in submission.faults:
         out(f"  {fault}")
     for row in store.rows([id]):
         stderr = "" if row.headline.stderr is None else f" ± {row.headline.stderr:.4f}"
@@ -162,7 +171,7 @@ def notebook(
     if json:
         show_json({"tries": book.tries(), "lines": lines})
         return
-    rows = [(one.at, one.state, one.method, one.value, one.text[:60]) for one in lines]
+    rows = [(line.at, line.state, line.method, line.value, line.text[:60]) for line in lines]
     out(table(rows, header=("at", "state", "method", "score", "text")))
     out(f"{book.tries()} datasets were tried")
 
@@ -218,20 +227,20 @@ def token_list(database: Database = DATABASE, json: Json = False) -> None:
     from leaderboard.database.store import Store
     from leaderboard.web.views import when
 
-    found = list_tokens(Store(database, migrate=False))
+    tokens = list_tokens(Store(database, migrate=False))
     if json:
-        show_json(found)
+        show_json(tokens)
         return
     lines = [
         (
-            one.id,
-            one.name,
-            one.team,
-            " ".join(one.scopes),
-            "revoked" if one.revoked else "good",
-            when(one.used) if one.used else "never",
+            token.id,
+            token.name,
+            token.team,
+            " ".join(token.scopes),
+            "revoked" if token.revoked else "good",
+            when(token.used) if token.used else "never",
         )
-        for one in found
+        for token in tokens
     ]
     out(table(lines, header=("id", "name", "team", "scopes", "state", "last use")))
 
@@ -339,7 +348,7 @@ def recheck(
     from leaderboard.service.recheck import recheck as run_recheck
 
     service = open_service(database, files)
-    found = run_recheck(
+    result = run_recheck(
         service,
         id,
         pool=pool,
@@ -350,12 +359,12 @@ def recheck(
         who=who,
     )
     if json:
-        show_json(found)
+        show_json(result)
     else:
-        for line in found.lines:
+        for line in result.lines:
             out(line)
-    if found.faults:
-        fail("; ".join(map(str, found.faults)), BAD_DATA)
+    if result.faults:
+        fail("; ".join(map(str, result.faults)), BAD_DATA)
 
 
 def _recheck_sample(
@@ -380,21 +389,24 @@ def _recheck_sample(
         service = open_service(*board)
         bundle = service.bundle(service.store.get(id))
     pool, uids, data = places
-    found = recheck_sample(
+    result = recheck_sample(
         bundle,
         fraction=fraction,
-        models={seed: folder for seed, _, folder in (one.partition("=") for one in checkpoints)},
+        models={
+            seed: folder
+            for seed, _, folder in (checkpoint.partition("=") for checkpoint in checkpoints)
+        },
         data=data,
         pool=pool,
         uids=uids,
     )
     if json:
-        show_json(found)
+        show_json(result)
     else:
-        for line in found.lines:
+        for line in result.lines:
             out(line)
-    if found.faults:
-        fail("; ".join(map(str, found.faults)), BAD_DATA)
+    if result.faults:
+        fail("; ".join(map(str, result.faults)), BAD_DATA)
 
 
 def row_of(checked: Checked) -> JSON:

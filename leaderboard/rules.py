@@ -51,9 +51,9 @@ class PoolRule(Frozen):
         known = {source.name: source.sha256 for source in work.sources}
         pairs |= {f"source {n}": (known.get(n), sha256) for n, sha256 in self.sources.items()}
         pairs |= {f"parameter {n}": (work.parameters.get(n), v) for n, v in self.parameters.items()}
-        for field, (found, expected) in pairs.items():
-            if found != expected:
-                return f"{field}: {found!r}, expected {expected!r}"
+        for field, (actual, expected) in pairs.items():
+            if actual != expected:
+                return f"{field}: {actual!r}, expected {expected!r}"
         return None
 
 
@@ -143,8 +143,10 @@ def baselines(name: str) -> tuple[str, ...]:
 
 @cache
 def _baseline_steps(name: str, baseline: str) -> list[tuple[str, dict[str, JSON]]]:
-    told = yaml.safe_load((folder(name) / "baselines" / f"{baseline}.yaml").read_text("utf-8"))
-    return [_step(one) for one in told.get("steps") or []]
+    baseline_yaml = yaml.safe_load(
+        (folder(name) / "baselines" / f"{baseline}.yaml").read_text("utf-8")
+    )
+    return [_step(step) for step in baseline_yaml.get("steps") or []]
 
 
 def _step(step: JSON) -> tuple[str, dict[str, JSON]]:
@@ -164,11 +166,11 @@ def is_baseline(name: str, baseline: str, pipeline: Mapping[str, JSON]) -> bool:
     platform fills in (`total` of a sample that has another's size) may differ.
     """
     expected = _baseline_steps(name, baseline)
-    found = [_step(step) for step in pipeline.get("steps") or []]
-    if [operator for operator, _ in found] != [operator for operator, _ in expected]:
+    steps = [_step(step) for step in pipeline.get("steps") or []]
+    if [operator for operator, _ in steps] != [operator for operator, _ in expected]:
         return False
     return all(
         mine.get(key) == value
-        for (_, mine), (_, theirs) in zip(found, expected, strict=True)
+        for (_, mine), (_, theirs) in zip(steps, expected, strict=True)
         for key, value in theirs.items()
     )

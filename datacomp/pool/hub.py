@@ -159,7 +159,7 @@ def _unreachable(source: Source, error: Exception) -> str:
 
 
 class FileTask(Frozen):
-    """One file to be there, whole. `place` is the pool's folder or prefix."""
+    """One file to be there, whole. `out` is the pool's folder or prefix."""
 
     source: Source
     file: Listed

@@ -148,11 +148,11 @@ class Association(_Pictures):
         cues = [cue_prompt(instance.cue) for instance in data.instances]
         texts = normalised(finite(task, model.encode_texts(cues), "text"))
         pictures = normalised(features)
-        found = []
+        answer_rows = []
         for row, instance in enumerate(data.instances):
             scores = pictures[list(instance.pictures)] @ texts[row]
             truth = np.array(instance.associated)
-            found.append(
+            answer_rows.append(
                 {
                     "row": row,
                     "cue": instance.cue,
@@ -162,7 +162,7 @@ class Association(_Pictures):
                     "jaccard": jaccard(scores, truth),
                 }
             )
-        return pa.Table.from_pylist(found), {"images": features}
+        return pa.Table.from_pylist(answer_rows), {"images": features}
 
     def metrics(self, task: Task, log: pa.Table) -> Metrics:
         values, count = log["jaccard"].to_numpy(), _ints(log, "candidates")

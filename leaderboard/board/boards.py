@@ -140,8 +140,8 @@ class Library:
             book = rules.load_benchmark(benchmark)
         except RuleError:
             book = None
-        if book is not None and scale in [one.name for one in book.scales]:
-            return track in [one.name for one in book.tracks]
+        if book is not None and scale in [scale_rule.name for scale_rule in book.scales]:
+            return track in [track_rule.name for track_rule in book.tracks]
         boards = self.store.boards()
         return (benchmark, scale, track) in [(b.benchmark, b.scale, b.track) for b in boards]
 
@@ -158,7 +158,7 @@ class Library:
             copy = self._copy(benchmark, scale, track)
             groups = [_described(key, rows) for key, rows in copy.groups.items()]
             groups.sort(key=lambda group: (-group.number, group.key))
-            chosen = next((one for one in groups if one.key == view.group), None)
+            chosen = next((candidate for candidate in groups if candidate.key == view.group), None)
             if view.group and chosen is None:
                 raise KeyError(f"this board has no group {view.group!r}")
             chosen = chosen or (groups[0] if groups else None)
@@ -200,18 +200,18 @@ class Library:
 
     def row(self, id: str, metric: str = "") -> Row | None:
         """One accepted row with its rank."""
-        held = self.store.rows([id])
-        if not held:
+        rows = self.store.rows([id])
+        if not rows:
             return None
-        found = held[0]
+        row = rows[0]
         with self._lock:
-            copy = self._copy(found.benchmark, found.scale, found.track)
+            copy = self._copy(row.benchmark, row.scale, row.track)
             if id not in copy.rows:
                 return None
-            key = key_of(found)
-            wanted = metric if metric in found.figures else _metrics(copy.groups[key])[0]
-            ranked = self._ranked(copy, key, wanted)
-        return next((row for row in ranked if row.submission_id == id), found)
+            key = key_of(row)
+            chosen_metric = metric if metric in row.figures else _metrics(copy.groups[key])[0]
+            ranked = self._ranked(copy, key, chosen_metric)
+        return next((row for row in ranked if row.submission_id == id), row)
 
     def resamples(self, row: Row, metric: str) -> npt.NDArray[np.float32] | None:
         """An aggregate of one row on the resamples of its items."""
@@ -257,10 +257,10 @@ class Library:
     def _ranked(self, copy: _Copy, key: str, metric: str) -> list[Row]:
         if (key, metric) not in copy.ranked:
             members = copy.groups[key]
-            held = copy.resamples.setdefault(metric, {})
-            absent = [row.submission_id for row in members if row.submission_id not in held]
-            held |= self.store.resamples(absent, metric)
-            copy.ranked[key, metric] = rank(members, {metric: held}, metric=metric)
+            cached = copy.resamples.setdefault(metric, {})
+            absent = [row.submission_id for row in members if row.submission_id not in cached]
+            cached |= self.store.resamples(absent, metric)
+            copy.ranked[key, metric] = rank(members, {metric: cached}, metric=metric)
         return copy.ranked[key, metric]
 
 
@@ -269,10 +269,10 @@ def _order_of(board: Board) -> tuple[str, int, str, int, str]:
         book = rules.load_benchmark(board.benchmark)
     except RuleError:
         return (board.benchmark, 0, board.scale, 0, board.track)
-    scales, tracks = [one.name for one in book.scales], [one.name for one in book.tracks]
-    place = scales.index(board.scale) if board.scale in scales else len(scales)
+    scales, tracks = [rule.name for rule in book.scales], [rule.name for rule in book.tracks]
+    scale_index = scales.index(board.scale) if board.scale in scales else len(scales)
     track = tracks.index(board.track) if board.track in tracks else len(tracks)
-    return (board.benchmark, place, board.scale, track, board.track)
+    return (board.benchmark, scale_index, board.scale, track, board.track)
 
 
 def key_of(row: Row) -> str:
@@ -300,9 +300,9 @@ def _metrics(rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 def _fits(row: Row, view: View) -> bool:
-    wanted = view.q.casefold()
+    text = view.q.casefold()
     return (
-        (not wanted or wanted in row.method.casefold() or wanted in row.team.casefold())
+        (not text or text in row.method.casefold() or text in row.team.casefold())
         and (not view.recheck or row.recheck == view.recheck)
         and (not view.kind or row.kind == view.kind)
         and (not view.since or row.date >= view.since)
@@ -321,8 +321,8 @@ def sorted_rows(rows: Sequence[Row], sort: str, order: str) -> list[Row]:
     known = [(value, row) for row in rows if (value := column(row, sort)) is not None]
     known.sort(key=lambda pair: pair[1].rank)
     known.sort(key=lambda pair: pair[0], reverse=not ascending)  # type: ignore[arg-type,return-value]
-    held = {id(row) for _, row in known}
-    return [row for _, row in known] + [row for row in rows if id(row) not in held]
+    known_ids = {id(row) for _, row in known}
+    return [row for _, row in known] + [row for row in rows if id(row) not in known_ids]
 
 
 def column(row: Row, name: str) -> float | str | None:

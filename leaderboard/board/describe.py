@@ -81,8 +81,8 @@ def still_there(record: Submission) -> str:
     Links rot, so two participants train on different parts of one pool. Empty where it is not told.
     """
     packed = chain_of(record)["packed"][0]
-    told = packed.results.get("pictures") if isinstance(packed.results, dict) else None
-    counts = told.get("counts") if isinstance(told, dict) else None
+    image_results = packed.results.get("pictures") if isinstance(packed.results, dict) else None
+    counts = image_results.get("counts") if isinstance(image_results, dict) else None
     if not isinstance(counts, dict) or not counts.get("rows"):
         return ""
     rows, there = int(counts["rows"]), int(counts.get("success", 0))
@@ -107,24 +107,24 @@ def funnel(dataset: Any) -> list[dict[str, Any]]:
     sure = left is not None and left - sum(
         lost for reasons in by_step.values() for _, lost in reasons
     ) - counts.get("errors", 0) == counts.get("rows_out")
-    found = []
-    for place in range(0 if 0 in by_step else 1, len(steps) + 1):
-        asked_for: Any = steps[place - 1] if place else "reading"
-        lost = sum(number_ for _, number_ in by_step.get(place, []))
+    funnel_steps = []
+    for number in range(0 if 0 in by_step else 1, len(steps) + 1):
+        asked_for: Any = steps[number - 1] if number else "reading"
+        lost = sum(number_ for _, number_ in by_step.get(number, []))
         after = left - lost if sure and left is not None else None
         name, parameters = _named(asked_for)
-        found.append(
+        funnel_steps.append(
             {
-                "step": place,
+                "step": number,
                 "operator": name,
                 "parameters": parameters,
                 "rows_in": left if sure else None,
                 "rows_out": after,
-                "reasons": by_step.get(place, []),
+                "reasons": by_step.get(number, []),
             }
         )
         left = after
-    return found
+    return funnel_steps
 
 
 def _named(step: Any) -> tuple[str, Mapping[str, Any]]:
@@ -143,6 +143,6 @@ def pipeline_yaml(pipeline: Mapping[str, Any]) -> str:
         name, parameters = _named(step)
         steps.append({name: dict(parameters)} if parameters else name)
     rest = {name: value for name, value in pipeline.items() if name not in ("name", "steps")}
-    told = {"name": pipeline.get("name", "pipeline"), **rest, "steps": steps}
-    text: str = yaml.safe_dump(told, sort_keys=False, allow_unicode=True, width=100)
+    document = {"name": pipeline.get("name", "pipeline"), **rest, "steps": steps}
+    text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
     return text

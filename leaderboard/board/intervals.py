@@ -56,10 +56,10 @@ def two_sided(degrees: float) -> float:
     """
     if degrees >= KNOTS[-1]:
         return student_quantile(0.5 + CONFIDENCE / 2, 1e9)
-    place = math.log(max(degrees, 1.0)) / math.log(KNOTS[-1]) * (len(KNOTS) - 1)
-    left = min(int(place), len(KNOTS) - 2)
+    knot = math.log(max(degrees, 1.0)) / math.log(KNOTS[-1]) * (len(KNOTS) - 1)
+    left = min(int(knot), len(KNOTS) - 2)
     low, high = (math.log(_knot(number)) for number in (left, left + 1))
-    return math.exp(low + (place - left) * (high - low))
+    return math.exp(low + (knot - left) * (high - low))
 
 
 @cache
@@ -106,11 +106,11 @@ def kendall_interval(
     """A 95% interval of `kendall` by resampling the things that are ordered."""
     x, y = np.asarray(a, float), np.asarray(b, float)
     rng: Any = np.random.default_rng(seed)
-    found = []
+    taus = []
     for _ in range(draws):
         chosen = rng.integers(0, len(x), len(x))
         tau = kendall(x[chosen], y[chosen])
         if not math.isnan(tau):
-            found.append(tau)
-    low, high = np.quantile(found, [0.025, 0.975]) if found else (math.nan, math.nan)
+            taus.append(tau)
+    low, high = np.quantile(taus, [0.025, 0.975]) if taus else (math.nan, math.nan)
     return float(low), float(high)

@@ -58,8 +58,8 @@ class Frame:
                 f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
             )
             parts.append(_text("tick", LEFT - 8, y + 4, f"{value:g}", "end"))
-        for place, label in x_ticks:
-            x = self.x(place)
+        for tick, label in x_ticks:
+            x = self.x(tick)
             parts.append(
                 f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
             )
@@ -94,36 +94,36 @@ def scatter(
     front = pareto([(point.size, point.value) for point in points], higher_is_better)
     if len(front) > 1:
         line = " ".join(
-            f"{frame.x(xs[place]):.1f},{frame.y(points[place].value):.1f}" for place in front
+            f"{frame.x(xs[index]):.1f},{frame.y(points[index].value):.1f}" for index in front
         )
         parts.append(f'<polyline class="front" points="{line}"/>')
     named = _named(points, front)
-    labels = _spread([frame.y(points[place].value) for place in named], gap=15)
-    for place, point in enumerate(points):
-        x, y = frame.x(xs[place]), frame.y(point.value)
+    labels = _spread([frame.y(points[index].value) for index in named], gap=15)
+    for index, point in enumerate(points):
+        x, y = frame.x(xs[index]), frame.y(point.value)
         top, bottom = frame.y(point.value + point.error), frame.y(point.value - point.error)
         css = "lead" if point.rank == 1 else "rest"
-        told = f"{point.label}: {point.value:.4f} at {_short(point.size)}"
-        parts.append(f"<g><title>{escape(told)}</title>")
+        title = f"{point.label}: {point.value:.4f} at {_short(point.size)}"
+        parts.append(f"<g><title>{escape(title)}</title>")
         parts.append(
             f'<line class="error {css}" x1="{x:.1f}" x2="{x:.1f}" y1="{top:.1f}" '
             f'y2="{bottom:.1f}"/>'
         )
         parts.append(f'<circle class="{css}" cx="{x:.1f}" cy="{y:.1f}" r="5"/></g>')
-    for place, label_y in zip(named, labels, strict=True):
-        x, y = frame.x(xs[place]), frame.y(points[place].value)
+    for index, label_y in zip(named, labels, strict=True):
+        x, y = frame.x(xs[index]), frame.y(points[index].value)
         parts.append(
             f'<line class="leader" x1="{x + 7:.1f}" x2="{WIDTH - RIGHT + 6}" y1="{y:.1f}" '
             f'y2="{label_y:.1f}"/>'
         )
-        parts.append(_text("label", WIDTH - RIGHT + 10, label_y + 4, _cut(points[place].label)))
+        parts.append(_text("label", WIDTH - RIGHT + 10, label_y + 4, _cut(points[index].label)))
     parts.append("</svg>")
     return Markup("\n".join(parts))
 
 
 def _named(points: Sequence[Point], front: Sequence[int]) -> list[int]:
     """Which points get a name: the best and those of the front, as many as there is room for."""
-    order = sorted(range(len(points)), key=lambda place: points[place].rank)
+    order = sorted(range(len(points)), key=lambda index: points[index].rank)
     chosen = dict.fromkeys([*front[:MOST_LABELS], *order])
     return list(chosen)[:MOST_LABELS]
 
@@ -133,13 +133,13 @@ def pareto(points: Sequence[tuple[float, float]], higher_is_better: bool) -> lis
     sign = 1 if higher_is_better else -1
     order = sorted(range(len(points)), key=lambda i: (points[i][0], -sign * points[i][1]))
     best = -math.inf
-    found = []
-    for place in order:
-        value = sign * points[place][1]
+    front = []
+    for index in order:
+        value = sign * points[index][1]
         if value > best:
             best = value
-            found.append(place)
-    return found
+            front.append(index)
+    return front
 
 
 def lines(
@@ -150,21 +150,21 @@ def lines(
     title: str,
 ) -> Markup:
     """One line per method across scales; `steps` name the places to the right."""
-    values = [value for _, found in series for value in found if value is not None]
+    values = [value for _, line in series for value in line if value is not None]
     if not values or len(steps) < 2:
         return Markup("")
     frame = Frame(-0.15, len(steps) - 0.85, *_padded(min(values), max(values)))
     parts = frame.start(title, ("scale", axis), list(enumerate(steps)))
     ends = []
-    for number, (name, found) in enumerate(series):
-        there = [(place, value) for place, value in enumerate(found) if value is not None]
-        line = " ".join(f"{frame.x(place):.1f},{frame.y(value):.1f}" for place, value in there)
+    for number, (name, line_values) in enumerate(series):
+        there = [(index, value) for index, value in enumerate(line_values) if value is not None]
+        line = " ".join(f"{frame.x(index):.1f},{frame.y(value):.1f}" for index, value in there)
         css = f"series s{number % 6}"
         parts.append(f'<g class="{css}"><title>{escape(name)}</title>')
         parts.append(f'<polyline points="{line}"/>')
         parts += [
-            f'<circle cx="{frame.x(place):.1f}" cy="{frame.y(value):.1f}" r="3.5"/>'
-            for place, value in there
+            f'<circle cx="{frame.x(index):.1f}" cy="{frame.y(value):.1f}" r="3.5"/>'
+            for index, value in there
         ]
         parts.append("</g>")
         if there:
@@ -192,10 +192,10 @@ def history(
     pad = max((high - low) * 0.05, 1.0)
     frame = Frame(low - pad, high + pad, *_padded(min(values), max(values)))
     marks = sorted({low, (low + high) // 2, high})
-    told = [(float(day), date.fromordinal(day).isoformat()) for day in marks]
-    if len(told) > 1 and (high - low) / (2 * pad + high - low) < 0.3:
-        told = told[:1]
-    parts = frame.start(f"{axis} by date", ("date", axis), told)
+    ticks = [(float(day), date.fromordinal(day).isoformat()) for day in marks]
+    if len(ticks) > 1 and (high - low) / (2 * pad + high - low) < 0.3:
+        ticks = ticks[:1]
+    parts = frame.start(f"{axis} by date", ("date", axis), ticks)
     best: float | None = None
     line = []
     for day, (_, value, _) in sorted(zip(days, points, strict=True), key=lambda pair: pair[0]):
@@ -299,16 +299,16 @@ def _widened(low: float, high: float) -> tuple[float, float]:
 def _sizes(low: float, high: float) -> list[float]:
     """Round sizes between two logarithms, at most seven: 1, 2, 5 or 1 times a power of ten."""
     for digits in ((1, 2, 5), (1, 3), (1,)):
-        found = [
+        sizes = [
             digit * 10.0**power
             for power in range(math.floor(low), math.ceil(high) + 1)
             for digit in digits
             if low <= math.log10(digit * 10.0**power) <= high
         ]
-        if len(found) <= 7:
-            return found or [10 ** ((low + high) / 2)]
-    every = -(-len(found) // 7)
-    return found[::every]
+        if len(sizes) <= 7:
+            return sizes or [10 ** ((low + high) / 2)]
+    every = -(-len(sizes) // 7)
+    return sizes[::every]
 
 
 def _short(size: float) -> str:
@@ -331,7 +331,7 @@ def _spread(positions: Sequence[float], *, gap: float) -> list[float]:
     for before, after in pairwise(order):
         placed[after] = max(placed[after], placed[before] + gap)
     foot = HEIGHT - BOTTOM + 20.0
-    for place in reversed(order):
-        placed[place] = min(placed[place], foot)
-        foot = placed[place] - gap
+    for index in reversed(order):
+        placed[index] = min(placed[index], foot)
+        foot = placed[index] - gap
     return placed

@@ -49,7 +49,7 @@ Resamples = Mapping[str, Values]  # by submission: one aggregate, the mean over 
 def board(entries: Sequence[Entry]) -> list[Row]:
     """All submissions as rows, grouped by what may be compared, best first."""
     measured = [measure(entry) for entry in entries]
-    return ranked([one.row for one in measured], resamples_of(measured))
+    return ranked([entry.row for entry in measured], resamples_of(measured))
 
 
 def measure(entry: Entry) -> Measured:
@@ -61,7 +61,7 @@ def measure(entry: Entry) -> Measured:
         seed: {task.name: _draws_of(bundle, seed, task.name) for task in scores.work.tasks}
         for seed, scores in seeds.items()
     }
-    scores = {seed: one.results.tasks for seed, one in seeds.items()}
+    scores = {seed: result.results.tasks for seed, result in seeds.items()}
     unknown = unpinned(Case(entry.record, book, bundle))
     return measured_of(bundle, book, suite_for(entry), scores, draws, unpinned=unknown)
 
@@ -81,20 +81,20 @@ def suite_for(entry: Entry) -> Suite:
 
 def resamples_of(measured: Sequence[Measured]) -> dict[str, Resamples]:
     """The resamples by aggregate and submission."""
-    found: dict[str, dict[str, Values]] = {}
-    for one in measured:
-        for name, values in one.draws.items():
-            found.setdefault(name, {})[one.row.submission_id] = values
-    return dict(found)
+    by_metric: dict[str, dict[str, Values]] = {}
+    for entry in measured:
+        for name, values in entry.draws.items():
+            by_metric.setdefault(name, {})[entry.row.submission_id] = values
+    return dict(by_metric)
 
 
 def difference(better: Entry, other: Entry) -> Difference:
     """How far `other` is behind `better` on the headline, with a paired 95% interval."""
     a, b = measure(better), measure(other)
     metric = a.row.headline.metric
-    found = compare(a.row, b.row, metric, a.draws[metric], b.draws[metric])
-    assert found is not None
-    return found
+    gap = compare(a.row, b.row, metric, a.draws[metric], b.draws[metric])
+    assert gap is not None
+    return gap
 
 
 # ---- ranks
@@ -120,10 +120,10 @@ def ranked(
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(group_of(row), []).append(row)
-    found = []
+    all_rows = []
     for key in sorted(groups):
-        found += rank(groups[key], resamples, metric=metric)
-    return found
+        all_rows += rank(groups[key], resamples, metric=metric)
+    return all_rows
 
 
 def rank(
@@ -150,12 +150,12 @@ def rank(
     plain = next((row for row in rows if is_baseline(row)), None)
     behind = compare_all(leader, rows, name, drawn, seeds)
     over = compare_all(plain, rows, name, drawn, seeds) if plain else [None] * len(rows)
-    found: list[Row] = []
-    for place, (row, to_leader, to_plain) in enumerate(zip(rows, behind, over, strict=True)):
-        first = place == 0
-        number = place + 1
-        if found and found[-1].headline.value == row.headline.value:
-            number = found[-1].rank
+    ranked_rows: list[Row] = []
+    for index, (row, to_leader, to_plain) in enumerate(zip(rows, behind, over, strict=True)):
+        first = index == 0
+        number = index + 1
+        if ranked_rows and ranked_rows[-1].headline.value == row.headline.value:
+            number = ranked_rows[-1].rank
         changed = {
             "rank": number if row.ranked and not row.superseded_by else 0,
             "behind_leader": None if first else to_leader,
@@ -163,8 +163,8 @@ def rank(
             "baseline": plain.submission_id if plain is not None else None,
             "over_baseline": _reversed(to_plain) if row is not plain else None,
         }
-        found.append(row.model_copy(update=changed))
-    return found
+        ranked_rows.append(row.model_copy(update=changed))
+    return ranked_rows
 
 
 def is_baseline(row: Row) -> bool:
@@ -245,14 +245,14 @@ def by_metric(row: Row, metric: str) -> Row:
     )
 
 
-def _holds_zero(found: Difference | None) -> bool | None:
-    return None if found is None else found.holds_zero
+def _holds_zero(gap: Difference | None) -> bool | None:
+    return None if gap is None else gap.holds_zero
 
 
-def _reversed(found: Difference | None) -> Difference | None:
-    if found is None:
+def _reversed(gap: Difference | None) -> Difference | None:
+    if gap is None:
         return None
-    return Difference(value=-found.value, low=-found.high, high=-found.low)
+    return Difference(value=-gap.value, low=-gap.high, high=-gap.low)
 
 
 # ---- differences
@@ -272,11 +272,11 @@ def compare(
     row with a single one has the spread `seeds`. Items are paired where both have resamples, else
     taken as independent too, which is wider. The interval accounts for the tries of either side.
     """
-    one, two = better.figures[metric], other.figures[metric]
+    better_figure, two = better.figures[metric], other.figures[metric]
     item_variance: float | None = None
     if a is not None and b is not None:
         item_variance = float(np.var(a.astype(np.float64) - b, ddof=1))
-    return _difference(better, other, (one, two), item_variance, seeds)
+    return _difference(better, other, (better_figure, two), item_variance, seeds)
 
 
 def compare_all(
@@ -290,9 +290,9 @@ def compare_all(
     drawn = resamples.get(leader.submission_id)
     variances: dict[str, float] = {}
     if drawn is not None:
-        held = [row.submission_id for row in rows if row.submission_id in resamples]
-        for start in range(0, len(held), 2000):
-            part = held[start : start + 2000]
+        with_resamples = [row.submission_id for row in rows if row.submission_id in resamples]
+        for start in range(0, len(with_resamples), 2000):
+            part = with_resamples[start : start + 2000]
             apart = np.stack([resamples[id_] for id_ in part]) - drawn
             variances |= dict(zip(part, apart.var(axis=1, ddof=1).tolist(), strict=True))
     first = leader.figures[metric]
@@ -311,15 +311,15 @@ def _difference(
     item_variance: float | None,
     seeds: SeedSpread | None,
 ) -> Difference | None:
-    one, two = figures
-    sign = 1.0 if one.higher_is_better else -1.0
+    better_figure, two = figures
+    sign = 1.0 if better_figure.higher_is_better else -1.0
     if item_variance is None:
-        if one.item_error is None or two.item_error is None:
+        if better_figure.item_error is None or two.item_error is None:
             return None
-        item_variance = one.item_error**2 + two.item_error**2
-    a = {seed.seed: value for seed, value in zip(better.seeds, one.values, strict=True)}
+        item_variance = better_figure.item_error**2 + two.item_error**2
+    a = {seed.seed: value for seed, value in zip(better.seeds, better_figure.values, strict=True)}
     b = {seed.seed: value for seed, value in zip(other.seeds, two.values, strict=True)}
-    value = sign * (one.value - two.value)
+    value = sign * (better_figure.value - two.value)
     common = sorted(set(a) & set(b))
     if len(common) >= 2 and len(common) == len(a) == len(b):
         apart = [sign * (a[seed] - b[seed]) for seed in common]

@@ -118,8 +118,8 @@ def _renamed(connection: Connection, id: str, new: str, now: float) -> None:
     for table, column in ((t.rows, "row"), (t.facts, "facts")):
         text = connection.execute(select(table.c[column]).where(table.c.id == id)).scalar()
         if text is not None:
-            told = orjson.dumps(orjson.loads(text) | {"team": new}).decode()
-            values: dict[str, object] = {column: told}
+            renamed = orjson.dumps(orjson.loads(text) | {"team": new}).decode()
+            values: dict[str, object] = {column: renamed}
             if table is t.rows:
                 values["changed"] = now
             connection.execute(update(table).where(table.c.id == id).values(**values))
@@ -131,7 +131,7 @@ def forget(store: Store, id: str, *, who: str) -> str:
     The audit keeps that there were changes and when; who made them and why is taken out. The
     caller removes the bundle and its evidence.
     """
-    held = store.get(id)
+    submission = store.get(id)
     with store.writer.begin() as connection:
         for table in (t.draws, t.facts, t.rows):
             connection.execute(delete(table).where(table.c.id == id))
@@ -158,7 +158,7 @@ def forget(store: Store, id: str, *, who: str) -> str:
         _audit(connection, who, "forgotten", "at the request of whom it is about", id)
         connection.execute(update(t.revisions).values(number=t.revisions.c.number + 1))
     store.changes += 1
-    return held.bundle
+    return submission.bundle
 
 
 # ---- feeds
@@ -168,9 +168,9 @@ def feed_key(store: Store, team: str) -> str:
     """The secret part of the address of a team's feed; made when it is first asked for."""
     query = select(t.teams.c.feed).where(t.teams.c.name == team)
     with store.engine.connect() as connection:
-        found: str | None = connection.execute(query).scalar()
-    if found:
-        return found
+        key: str | None = connection.execute(query).scalar()
+    if key:
+        return key
     with store.writer.begin() as connection:
         _there(connection, team)
         return str(connection.execute(query).scalar())
@@ -180,8 +180,8 @@ def team_of_feed(store: Store, key: str) -> str | None:
     """The team whose feed has this key."""
     with store.engine.connect() as connection:
         query = select(t.teams.c.name).where(t.teams.c.feed == key)
-        found: str | None = connection.execute(query).scalar()
-    return found
+        team: str | None = connection.execute(query).scalar()
+    return team
 
 
 def notices_of(store: Store, team: str, *, limit: int = 100) -> Sequence[tuple[Change, str]]:

@@ -41,13 +41,13 @@ def first(connection: Connection, now: float) -> str | None:
     free = (s.state == "received") | ((s.state == "checking") & (s.lease_until < now))
     for id_ in order(connection, now)[0][:TRIED]:
         query = select(s.id).where(s.id == id_, free).with_for_update(skip_locked=True)
-        found: str | None = connection.execute(query).scalar()
-        if found is not None:
-            return found
+        next_id: str | None = connection.execute(query).scalar()
+        if next_id is not None:
+            return next_id
     return None
 
 
-def place(connection: Connection, id: str, now: float) -> int:
+def place_in_line(connection: Connection, id: str, now: float) -> int:
     """How many are checked before this one, with those that are being checked now."""
     waiting, running = order(connection, now)
     return running + (waiting.index(id) if id in waiting else 0)

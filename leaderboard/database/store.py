@@ -138,11 +138,11 @@ class Store:
             with self.writer.begin() as connection:
                 if self.engine.dialect.name == "postgresql":
                     connection.exec_driver_sql("SELECT pg_advisory_xact_lock(427001)")
-                found = self.version(connection)
-                if found == latest_version():
+                version = self.version(connection)
+                if version == latest_version():
                     return
-                if found is not None and found not in _known_versions():
-                    raise StoreError(self._newer(found))
+                if version is not None and version not in _known_versions():
+                    raise StoreError(self._newer(version))
                 config = _config()
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
@@ -158,23 +158,23 @@ class Store:
 
     def _check_version(self) -> None:
         try:
-            found, wanted = self.version(), latest_version()
+            version, latest = self.version(), latest_version()
         except DATABASE_DOWN as error:
-            told = getattr(error, "orig", error)
-            raise StoreError(f"the database {self.shown} cannot be used: {told}") from None
-        if found is None:
+            cause = getattr(error, "orig", error)
+            raise StoreError(f"the database {self.shown} cannot be used: {cause}") from None
+        if version is None:
             raise StoreError(f"there is no board in the database {self.shown} yet")
-        if found not in _known_versions():
-            raise StoreError(self._newer(found))
-        if found != wanted:
+        if version not in _known_versions():
+            raise StoreError(self._newer(version))
+        if version != latest:
             raise StoreError(
-                f"the database {self.shown} has version {found}, this program needs {wanted}; run "
-                "`leaderboard migrate` (make a backup first)"
+                f"the database {self.shown} has version {version}, this program needs {latest}; "
+                "run `leaderboard migrate` (make a backup first)"
             )
 
-    def _newer(self, found: str) -> str:
+    def _newer(self, version: str) -> str:
         return (
-            f"the database {self.shown} has version {found}, this program needs "
+            f"the database {self.shown} has version {version}, this program needs "
             f"{latest_version()}: it is of a newer program; use that one, or restore the backup "
             "that was made before"
         )
@@ -307,17 +307,17 @@ class Store:
             now = time.time()
             s = t.submissions.c
             with self.writer.begin() as connection:
-                found = queue.first(connection, now)
-                if found is None:
+                id_ = queue.first(connection, now)
+                if id_ is None:
                     return None
-                held = _row(connection, found)
-                assert held is not None
-                if held.attempts >= ATTEMPTS:
-                    _died_too_often(connection, held)
+                submission = _row(connection, id_)
+                assert submission is not None
+                if submission.attempts >= ATTEMPTS:
+                    _died_too_often(connection, submission)
                     continue
                 connection.execute(
                     update(t.submissions)
-                    .where(s.id == found)
+                    .where(s.id == id_)
                     .values(
                         state="checking",
                         changed=now,
@@ -326,9 +326,9 @@ class Store:
                         lease_until=now + lease_seconds,
                     )
                 )
-                why = "" if held.state == "received" else "the check before did not end"
-                _note(connection, found, owner, held.state, "checking", why)
-                return _row(connection, found)
+                why = "" if submission.state == "received" else "the check before did not end"
+                _note(connection, id_, owner, submission.state, "checking", why)
+                return _row(connection, id_)
 
     def renew(self, id: str, owner: str, *, lease_seconds: float = LEASE_SECONDS) -> bool:
         """Lengthen a lease; False when somebody else holds it by now."""
@@ -355,12 +355,14 @@ class Store:
         after = "refused" if faults else "needs_review"
         now = time.time()
         s = t.submissions.c
-        told = orjson.dumps([one.model_dump() for one in faults]).decode()
+        faults_json = orjson.dumps([fault_.model_dump() for fault_ in faults]).decode()
         with self.writer.begin() as connection:
             changed = connection.execute(
                 update(t.submissions)
                 .where(s.id == id, s.state == "checking", s.lease_owner == owner)
-                .values(state=after, changed=now, faults=told, lease_owner="", lease_until=0.0)
+                .values(
+                    state=after, changed=now, faults=faults_json, lease_owner="", lease_until=0.0
+                )
             )
             if changed.rowcount != 1:
                 return False
@@ -368,9 +370,11 @@ class Store:
                 _store_measured(connection, measured, now)
             connection.execute(delete(t.facts).where(t.facts.c.id == id))
             if facts is not None:
-                told = orjson.dumps([one.model_dump() for one in notices]).decode()
+                faults_json = orjson.dumps([notice.model_dump() for notice in notices]).decode()
                 connection.execute(
-                    insert(t.facts).values(id=id, facts=facts.model_dump_json(), notices=told)
+                    insert(t.facts).values(
+                        id=id, facts=facts.model_dump_json(), notices=faults_json
+                    )
                 )
             why = f"{len(faults)} rules are broken" if faults else "all rules hold"
             begun = select(func.max(t.audit.c.at)).where(
@@ -386,15 +390,15 @@ class Store:
         s = t.submissions.c
         with self.writer.begin() as connection:
             query = select(s.id).where(s.state == "checking", s.lease_owner == owner)
-            found: str | None = connection.execute(query).scalar()
-            if found is None:
+            id_: str | None = connection.execute(query).scalar()
+            if id_ is None:
                 return None
             connection.execute(
-                update(t.submissions).where(s.id == found).values(lease_until=0.0, lease_owner="")
+                update(t.submissions).where(s.id == id_).values(lease_until=0.0, lease_owner="")
             )
-            _ended(connection, found, "died", 0.0)
-            _note(connection, found, owner, "checking", "checking", why)
-            return found
+            _ended(connection, id_, "died", 0.0)
+            _note(connection, id_, owner, "checking", "checking", why)
+            return id_
 
     # ---- decisions
 
@@ -435,17 +439,19 @@ class Store:
         """Record that a maintainer checked a submission again."""
         now = time.time()
         with self.writer.begin() as connection:
-            held = _row(connection, id)
-            told = connection.execute(select(t.rows.c.row).where(t.rows.c.id == id)).scalar()
-            if held is None or told is None:
+            submission = _row(connection, id)
+            row_json = connection.execute(select(t.rows.c.row).where(t.rows.c.id == id)).scalar()
+            if submission is None or row_json is None:
                 raise StoreError(f"there is no checked submission {id}")
-            row = orjson.loads(told) | {"recheck": level}
+            row = orjson.loads(row_json) | {"recheck": level}
             connection.execute(
                 update(t.rows)
                 .where(t.rows.c.id == id)
                 .values(row=orjson.dumps(row).decode(), changed=now)
             )
-            _note(connection, id, who, held.state, held.state, f"recheck: {level}; {why}")
+            _note(
+                connection, id, who, submission.state, submission.state, f"recheck: {level}; {why}"
+            )
             _bump(connection)
         self.changes += 1
 
@@ -453,14 +459,21 @@ class Store:
         """Put what was computed again in the place of a submission's row; its state stays."""
         now = time.time()
         with self.writer.begin() as connection:
-            held = _row(connection, id)
-            if held is None:
+            submission = _row(connection, id)
+            if submission is None:
                 raise StoreError(f"there is no submission {id}")
             old = connection.execute(select(t.rows.c.row).where(t.rows.c.id == id)).scalar()
             level = orjson.loads(old).get("recheck", "none") if old else "none"
-            row = measured.row.model_copy(update={"recheck": level, "team": held.team})
+            row = measured.row.model_copy(update={"recheck": level, "team": submission.team})
             _store_measured(connection, replace(measured, row=row), now)
-            _note(connection, id, who, held.state, held.state, "computed again from its logs")
+            _note(
+                connection,
+                id,
+                who,
+                submission.state,
+                submission.state,
+                "computed again from its logs",
+            )
             _bump(connection)
         self.changes += 1
 
@@ -469,10 +482,10 @@ class Store:
     def get(self, id: str) -> Held:
         """One submission. StoreError when there is none."""
         with self.engine.connect() as connection:
-            found = _row(connection, id)
-        if found is None:
+            submission = _row(connection, id)
+        if submission is None:
             raise StoreError(f"there is no submission {id}")
-        return found
+        return submission
 
     def find(
         self,
@@ -489,13 +502,13 @@ class Store:
         if team is not None:
             query = query.where(t.submissions.c.team == team)
         with self.engine.connect() as connection:
-            found = connection.execute(query.limit(limit).offset(offset)).mappings().all()
-        return [_held(one) for one in found]
+            lines = connection.execute(query.limit(limit).offset(offset)).mappings().all()
+        return [_held(line) for line in lines]
 
-    def place_in_line(self, held: Held) -> int:
+    def place_in_line(self, submission: Held) -> int:
         """How many submissions are checked before this one, as things are now."""
         with self.engine.connect() as connection:
-            return queue.place(connection, held.id, time.time())
+            return queue.place_in_line(connection, submission.id, time.time())
 
     def checks(self) -> dict[str, tuple[int, float]]:
         """How many checks ended how, and their seconds together."""
@@ -530,16 +543,18 @@ class Store:
         )
         with self.engine.connect() as connection:
             return [
-                Facts.model_validate_json(told).model_copy(update={"accepted": state == "accepted"})
-                for told, state in connection.execute(query)
+                Facts.model_validate_json(facts_json).model_copy(
+                    update={"accepted": state == "accepted"}
+                )
+                for facts_json, state in connection.execute(query)
             ]
 
     def notices(self, id: str) -> list[Notice]:
         """What a reviewer should know of a submission."""
         query = select(t.facts.c.notices).where(t.facts.c.id == id)
         with self.engine.connect() as connection:
-            told = connection.execute(query).scalar()
-        return [Notice(**one) for one in orjson.loads(told or "[]")]
+            notices_json = connection.execute(query).scalar()
+        return [Notice(**notice) for notice in orjson.loads(notices_json or "[]")]
 
     def teams(self) -> list[str]:
         """The teams of all tokens and submissions."""
@@ -583,7 +598,7 @@ class Store:
             .order_by(*keys)
         )
         with self.engine.connect() as connection:
-            return [Board(**one) for one in connection.execute(query).mappings()]
+            return [Board(**line) for line in connection.execute(query).mappings()]
 
     def accepted(self, benchmark: str, scale: str, track: str) -> dict[str, float]:
         """When the row of each accepted submission of a board last changed, by id."""
@@ -603,20 +618,20 @@ class Store:
 
     def rows(self, ids: Sequence[str]) -> list[Row]:
         """The rows of these submissions."""
-        found = []
+        rows = []
         with self.engine.connect() as connection:
             for start in range(0, len(ids), 500):
                 query = select(t.rows.c.row).where(t.rows.c.id.in_(ids[start : start + 500]))
-                for told in connection.execute(query).scalars():
+                for row_json in connection.execute(query).scalars():
                     try:
-                        found.append(Row.model_validate_json(told))
+                        rows.append(Row.model_validate_json(row_json))
                     except ValidationError as error:  # one odd row may not take the others along
                         log.error("a row that cannot be read: %s", str(error)[:500])
-        return found
+        return rows
 
     def resamples(self, ids: Sequence[str], metric: str) -> dict[str, npt.NDArray[np.float32]]:
         """An aggregate on the resamples of these submissions' items, where they have questions."""
-        found: dict[str, npt.NDArray[np.float32]] = {}
+        drawn: dict[str, npt.NDArray[np.float32]] = {}
         d = t.draws.c
         with self.engine.connect() as connection:
             for start in range(0, len(ids), 500):
@@ -624,8 +639,8 @@ class Store:
                     d.metric == metric, d.id.in_(ids[start : start + 500])
                 )
                 for id_, data in connection.execute(query):
-                    found[id_] = np.frombuffer(data, "<f4")
-        return found
+                    drawn[id_] = np.frombuffer(data, "<f4")
+        return drawn
 
 
 def shown(state: str) -> str:
@@ -649,7 +664,7 @@ def latest_version() -> str | None:
 
 def _known_versions() -> frozenset[str]:
     return frozenset(
-        one.revision for one in ScriptDirectory.from_config(_config()).walk_revisions()
+        script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()
     )
 
 
@@ -692,13 +707,13 @@ def _engine(url: str) -> Engine:
 
 def _row(connection: Connection, id: str) -> Held | None:
     query = select(t.submissions).where(t.submissions.c.id == id)
-    found = connection.execute(query).mappings().one_or_none()
-    return None if found is None else _held(found)
+    line = connection.execute(query).mappings().one_or_none()
+    return None if line is None else _held(line)
 
 
 def _held(line: Mapping[Any, Any]) -> Held:
     values = {name: line[name] for name in Held.model_fields}
-    values["faults"] = tuple(Fault(**one) for one in orjson.loads(line["faults"]))
+    values["faults"] = tuple(Fault(**fault_) for fault_ in orjson.loads(line["faults"]))
     return Held(**values)
 
 
@@ -727,21 +742,21 @@ def _bump(connection: Connection) -> None:
     connection.execute(update(t.revisions).values(number=t.revisions.c.number + 1))
 
 
-def _died_too_often(connection: Connection, held: Held) -> None:
-    found = Words(f"a check that ended {held.attempts} times without a result")
-    told = fault(held.id, "", found, Words("one that ends"), "ask the maintainers")
+def _died_too_often(connection: Connection, submission: Held) -> None:
+    limit = Words(f"a check that ended {submission.attempts} times without a result")
+    refusal = fault(submission.id, "", limit, Words("one that ends"), "ask the maintainers")
     connection.execute(
         update(t.submissions)
-        .where(t.submissions.c.id == held.id)
+        .where(t.submissions.c.id == submission.id)
         .values(
             state="refused",
             changed=time.time(),
-            faults=orjson.dumps([told.model_dump()]).decode(),
+            faults=orjson.dumps([refusal.model_dump()]).decode(),
             lease_owner="",
             lease_until=0.0,
         )
     )
-    _note(connection, held.id, "service", held.state, "refused", str(told))
+    _note(connection, submission.id, "service", submission.state, "refused", str(refusal))
 
 
 def _stored(row: Row, now: float) -> dict[str, Any]:

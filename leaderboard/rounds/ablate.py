@@ -51,9 +51,9 @@ def ablate(
     *,
     steps: Sequence[int],
     seeds: Sequence[int],
-    place: Launch | None = None,
+    where_to_train: Launch | None = None,
 ) -> Ablation:
-    """Rounds without each of these steps (counted from 0), trained where `place` says.
+    """Rounds without each of these steps (counted from 0), trained where `where_to_train` says.
 
     The rounds are kept beside the board's submissions, in `ablations`, and not on the board.
     """
@@ -67,10 +67,14 @@ def ablate(
             needed[number] = str(error)
             say(f"{pipeline.steps[number].label} cannot be taken out: {error}")
     packed = [(curated, stages.pack(current, curated)) for _, curated in arms]
-    place = place or Launch(how="here")
-    run = None if place.side_by_side else launch.trainer(place, training.run_training)
+    where_to_train = where_to_train or Launch(how="here")
+    run = (
+        None
+        if where_to_train.side_by_side
+        else launch.trainer(where_to_train, training.run_training)
+    )
     trained = training.train(current, packed, seeds=seeds, recipe=current.scale.recipe, run=run)
-    stages.evaluate(current, trained, spread=place.spread(current.map_tasks))
+    stages.evaluate(current, trained, spread=where_to_train.spread(current.map_tasks))
     entries = [
         stages.submit(current, curated, seeds=seeds, track="filtering", folder="ablations")
         for _, curated in arms
@@ -82,16 +86,16 @@ def ablate(
         for (number, curated), entry in zip(arms, entries, strict=True)
         if number is not None
     }
-    found = []
+    ablated = []
     for number in steps:
-        told = {"step": number + 1, "operator": pipeline.steps[number].name}
+        step_fields = {"step": number + 1, "operator": pipeline.steps[number].name}
         if number in needed:
-            found.append(Ablated(**told, needed=needed[number]))
+            ablated.append(Ablated(**step_fields, needed=needed[number]))
             continue
         curated, entry = by_step[number]
-        found.append(
+        ablated.append(
             Ablated(
-                **told,
+                **step_fields,
                 rows=curated.record.counts["rows_out"],
                 score=_score(entry, metric),
                 effect=difference(whole, entry),
@@ -103,7 +107,7 @@ def ablate(
         rows=arms[0][1].record.counts["rows_out"],
         score=_score(whole, metric),
         seeds=tuple(seeds),
-        steps=tuple(found),
+        steps=tuple(ablated),
     )
 
 
@@ -112,22 +116,24 @@ def _score(entry: Entry, metric: str) -> float:
     return sum(values) / len(values)
 
 
-def ablation_text(found: Ablation) -> str:
+def ablation_text(ablation: Ablation) -> str:
     """The ablation as a table; a star where the interval does not hold zero."""
-    rows: list[tuple[object, ...]] = [("-", "all steps", found.rows, round(found.score, 4), "", "")]
-    for one in found.steps:
-        if one.effect is None:
-            rows.append((one.step, one.operator, None, None, "", f"needed: {one.needed}"))
+    rows: list[tuple[object, ...]] = [
+        ("-", "all steps", ablation.rows, round(ablation.score, 4), "", "")
+    ]
+    for step in ablation.steps:
+        if step.effect is None:
+            rows.append((step.step, step.operator, None, None, "", f"needed: {step.needed}"))
             continue
-        assert one.score is not None
-        star = "" if one.effect.holds_zero else "*"
-        interval = f"[{one.effect.low:+.4f}, {one.effect.high:+.4f}]"
-        shown = f"{one.effect.value:+.4f}{star}"
-        rows.append((one.step, one.operator, one.rows, round(one.score, 4), shown, interval))
-    header = ("without", "operator", "rows", found.metric, "the step adds", "95%")
-    seeds = ", ".join(map(str, found.seeds))
-    note = "one seed: the interval holds no variance between trainings" * (len(found.seeds) == 1)
-    lines = [f"{found.pipeline}, seeds {seeds}", "", table(rows, header=header)]
+        assert step.score is not None
+        star = "" if step.effect.holds_zero else "*"
+        interval = f"[{step.effect.low:+.4f}, {step.effect.high:+.4f}]"
+        shown = f"{step.effect.value:+.4f}{star}"
+        rows.append((step.step, step.operator, step.rows, round(step.score, 4), shown, interval))
+    header = ("without", "operator", "rows", ablation.metric, "the step adds", "95%")
+    seeds = ", ".join(map(str, ablation.seeds))
+    note = "one seed: the interval holds no variance between trainings" * (len(ablation.seeds) == 1)
+    lines = [f"{ablation.pipeline}, seeds {seeds}", "", table(rows, header=header)]
     return "\n".join([*lines, *([note] if note else [])])
 
 

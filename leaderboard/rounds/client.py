@@ -31,12 +31,12 @@ def send(bundle: Path, address: str, *, wait_seconds: float = 600.0, pause: floa
     if not token:
         raise ServiceError(f"put the token that the maintainers gave you into {TOKEN}")
     with open(bundle, "rb") as file:
-        told = _ask(address, "POST", "/api/v1/submissions", token, file, bundle.stat().st_size)
+        status = _ask(address, "POST", "/api/v1/submissions", token, file, bundle.stat().st_size)
     until = time.monotonic() + wait_seconds
-    while told["state"] not in OVER and time.monotonic() < until:
+    while status["state"] not in OVER and time.monotonic() < until:
         time.sleep(pause)
-        told = _ask(address, "GET", f"/api/v1/submissions/{told['id']}", token)
-    return told
+        status = _ask(address, "GET", f"/api/v1/submissions/{status['id']}", token)
+    return status
 
 
 def _ask(
@@ -53,11 +53,11 @@ def _ask(
     try:
         connection.request(method, parts.path.rstrip("/") + path, body, headers)
         answer = connection.getresponse()
-        told = orjson.loads(answer.read())
+        content = orjson.loads(answer.read())
     except (OSError, http.client.HTTPException, orjson.JSONDecodeError) as error:
         raise ServiceError(f"{address} did not answer as the service does: {error}") from None
     finally:
         connection.close()
     if answer.status >= 400:
-        raise ServiceError(f"{address} refused it ({answer.status}): {told.get('error')}")
-    return told
+        raise ServiceError(f"{address} refused it ({answer.status}): {content.get('error')}")
+    return content

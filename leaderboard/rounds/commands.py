@@ -120,12 +120,12 @@ def run_command(
     current.benchmark.track(track)  # before hours are spent
     if method is not None and len(pipeline) > 1:
         raise RuleError("--method names one pipeline; leave it out with several")
-    place = launch.choose(cluster=cluster, gpus=gpus, processes=processes)
-    place = launch.prepare(place, current.stages, current.recipe, fixed=gpus is not None)
-    run = None if place.side_by_side else launch.trainer(place, training.run_training)
+    placement = launch.choose(cluster=cluster, gpus=gpus, processes=processes)
+    placement = launch.prepare(placement, current.stages, current.recipe, fixed=gpus is not None)
+    run = None if placement.side_by_side else launch.trainer(placement, training.run_training)
     arms = []
-    for one in pipeline:
-        curated = stages.curate(current, stages.find_pipeline(current, one), quarantine=quarantine)
+    for path in pipeline:
+        curated = stages.curate(current, stages.find_pipeline(current, path), quarantine=quarantine)
         arms.append((curated, stages.pack(current, curated)))
     book = Notebook(workspace, benchmark, scale)
     starts = [book.start(arm.method, arm.record, tuple(seeds)) for arm, _ in arms]
@@ -139,7 +139,7 @@ def run_command(
             run=run,
             failures=failures,
         )
-        stages.evaluate(current, trained, spread=place.spread(current.map_tasks))
+        stages.evaluate(current, trained, spread=placement.spread(current.map_tasks))
     if not current.official:
         say("trained under an experimental recipe: evaluated, but not submitted")
         return
@@ -363,15 +363,15 @@ def train_command(
         num_threads=threads,
         options={} if options is None else options.model_dump(mode="json"),
     )
-    place = launch.choose(cluster=cluster, gpus=gpus, processes=processes)
-    place = launch.prepare(place, stages, chosen, fixed=gpus is not None)
+    placement = launch.choose(cluster=cluster, gpus=gpus, processes=processes)
+    placement = launch.prepare(placement, stages, chosen, fixed=gpus is not None)
     if process_of()[0] > 0:
         training.run_training(task)
         return
     run: Callable[[training.TrainTask], str] = training.run_training
-    if place.how in ("here", "group"):
+    if placement.how in ("here", "group"):
         run = partial(training.run_training, progress=stages.progress(chosen))
-    training.train_one(task, run=launch.trainer(place, run))
+    training.train_one(task, run=launch.trainer(placement, run))
     show_record(model, json=json)
 
 
@@ -422,10 +422,10 @@ def evaluate_command(
     task = stages.EvaluateTask(
         benchmark=benchmark, model=name, suite=str(suite), data=str(data), out=scores
     )
-    place = launch.choose(cluster=cluster, gpus=gpus)
-    if place.on_gpus:
-        say(place.line)
-    spread = place.spread(map_tasks)
+    placement = launch.choose(cluster=cluster, gpus=gpus)
+    if placement.on_gpus:
+        say(placement.line)
+    spread = placement.spread(map_tasks)
     record = stages.evaluate_one(task, map_tasks=spread, remote=spread is not map_tasks)
     if json:
         show_json(record)
@@ -495,9 +495,9 @@ def submit_command(
     if to is not None:
         from leaderboard.rounds.client import send
 
-        told = send(bundle, to)
-        out(f"{to.rstrip('/')}{told['page']}: {told['state'].replace('_', ' ')}")
-        for fault in told["faults"]:
+        status = send(bundle, to)
+        out(f"{to.rstrip('/')}{status['page']}: {status['state'].replace('_', ' ')}")
+        for fault in status["faults"]:
             out(f"  {fault['file']}: {fault['field']}: found {fault['found']}")
 
 
@@ -544,19 +544,19 @@ def ablate_command(
         benchmark, scale, workspace=workspace, map_tasks=executor(workers, cluster=cluster)
     )
     whole = stages.find_pipeline(current, pipeline)
-    place = launch.choose(cluster=cluster, gpus=gpus)
-    place = launch.prepare(place, current.stages, current.recipe, fixed=gpus is not None)
-    found = ablation.ablate(
+    placement = launch.choose(cluster=cluster, gpus=gpus)
+    placement = launch.prepare(placement, current.stages, current.recipe, fixed=gpus is not None)
+    ablation_ = ablation.ablate(
         current,
         whole,
-        place=place,
+        where_to_train=placement,
         steps=ablation.chosen_steps(whole, drop),
         seeds=list(current.recipe.seeds)[:repeat],
     )
     if json:
-        show_json(found)
+        show_json(ablation_)
     else:
-        out(ablation.ablation_text(found))
+        out(ablation.ablation_text(ablation_))
 
 
 def baselines_command(
@@ -650,6 +650,6 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
     return [verdict(group) for group in groups.values()]
 
 
-def absolute(place: str) -> str:
+def absolute(address: str) -> str:
     """A path that means the same in another process; URIs stay as they are."""
-    return place if "://" in place else str(Path(place).absolute())
+    return address if "://" in address else str(Path(address).absolute())

@@ -55,8 +55,8 @@ def scratch_folder() -> Path:
     return Path(given) if given else cache / "curation"
 
 
-def is_remote(place: str) -> bool:
-    return "://" in place and not place.startswith("file://")
+def is_remote(address: str) -> bool:
+    return "://" in address and not address.startswith("file://")
 
 
 def working_folder(out: str) -> str:

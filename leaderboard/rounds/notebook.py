@@ -68,7 +68,9 @@ class Notebook:
 
     def tries(self) -> int:
         """How many datasets were tried: those that a training was started on, baselines aside."""
-        return len({one.dataset for one in self.lines() if one.state == "started" and one.dataset})
+        return len(
+            {line.dataset for line in self.lines() if line.state == "started" and line.dataset}
+        )
 
     def start(self, method: str, dataset: DatasetRecord, seeds: tuple[int, ...]) -> Line:
         """Note that a dataset is trained on."""
@@ -92,14 +94,14 @@ def noted(book: Notebook, starts: list[Line]) -> Iterator[None]:
         yield
     except BaseException as error:
         text = f"{type(error).__name__}: {error}"[:2000]
-        for one in starts:
+        for start in starts:
             book.write(
                 "failed",
-                method=one.method,
-                dataset=one.dataset,
-                pipeline=one.pipeline,
-                baseline=one.baseline,
-                seeds=one.seeds,
+                method=start.method,
+                dataset=start.dataset,
+                pipeline=start.pipeline,
+                baseline=start.baseline,
+                seeds=start.seeds,
                 text=text,
             )
         raise

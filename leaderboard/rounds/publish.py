@@ -40,7 +40,7 @@ def publish(dataset: str, to: str, *, benchmark: str, url: str = "") -> str:
     record = records[-1]
     if not isinstance(record, DatasetRecord):
         raise RuleError(f"{dataset} holds a {record.kind} record; publish a dataset's folder")
-    pools = [one for one in records if isinstance(one, PoolRecord)]
+    pools = [record_ for record_ in records if isinstance(record_, PoolRecord)]
     card = card_of(record, pools, benchmark=benchmark, url=url)
     if to.startswith("hf://"):
         return _to_hub(source, record, card, to.removeprefix("hf://"))
@@ -66,14 +66,14 @@ def _copy_all(source: Store, target: Store, record: DatasetRecord) -> None:
 
 def _copy(source: Store, target: Store, file: File) -> None:
     """Copy one file; it appears only when its bytes are those that the record names."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     with source.open(file.name) as data, target.create(file.name) as out:
         while chunk := data.read(CHUNK):
-            found.update(chunk)
+            sha256.update(chunk)
             out.write(chunk)
-        if found.hexdigest() != file.sha256:
+        if sha256.hexdigest() != file.sha256:
             raise RuleError(
-                f"{source.uri}/{file.name} has sha256 {found.hexdigest()[:16]}, its record says "
+                f"{source.uri}/{file.name} has sha256 {sha256.hexdigest()[:16]}, its record says "
                 f"{file.sha256[:16]}: the file was changed; curate again"
             )
 
@@ -167,10 +167,10 @@ def _funnel(record: DatasetRecord) -> Iterator[str]:
         return
     yield "| step | operator | rows in | rows out | rejected |"
     yield "| --- | --- | --- | --- | --- |"
-    for one in steps:
-        reasons = ", ".join(f"{reason} {number:,}" for reason, number in one["reasons"]) or "-"
-        shown = [_count(one["rows_in"]), _count(one["rows_out"])]
-        yield f"| {one['step']} | {one['operator']} | {shown[0]} | {shown[1]} | {reasons} |"
+    for row in steps:
+        reasons = ", ".join(f"{reason} {number:,}" for reason, number in row["reasons"]) or "-"
+        shown = [_count(row["rows_in"]), _count(row["rows_out"])]
+        yield f"| {row['step']} | {row['operator']} | {shown[0]} | {shown[1]} | {reasons} |"
 
 
 def _count(value: int | None) -> str:

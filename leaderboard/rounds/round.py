@@ -52,8 +52,8 @@ from pipelines.storage.open import open_store
 
 def find_pipeline(current: Round, name: str, *, assets: Sequence[str] = ()) -> Pipeline:
     """A pipeline by file, or a baseline of the benchmark by name; `assets` are folders first."""
-    found = current.stages.assets(current.scale.name, workspace=current.workspace)
-    folders = (*(Path(folder) for folder in assets), *found.folders)
+    pool_assets = current.stages.assets(current.scale.name, workspace=current.workspace)
+    folders = (*(Path(folder) for folder in assets), *pool_assets.folders)
     return load_pipeline(current.benchmark.name, name, Assets(folders=folders))
 
 
@@ -133,8 +133,8 @@ def _say_curated(method: str, result: Result) -> None:
 
 def sized(current: Round, pipeline: Pipeline) -> Pipeline:
     """Give every hash_sample that waits for another pipeline's size that size."""
-    for one in pipeline.steps:
-        operator = one.operator
+    for pipeline_step in pipeline.steps:
+        operator = pipeline_step.operator
         if isinstance(operator, HashSample) and operator.pending():
             assert operator.same_size_as is not None
             other = curate(current, find_pipeline(current, operator.same_size_as))
@@ -145,7 +145,7 @@ def sized(current: Round, pipeline: Pipeline) -> Pipeline:
                     f"{unit!r}; it counts {', '.join(other.record.counts)}"
                 )
             given = operator.model_copy(update={"total": other.record.counts[unit]})
-            pipeline = pipeline.replace(one.number, given)
+            pipeline = pipeline.replace(pipeline_step.number, given)
     return pipeline
 
 
@@ -252,17 +252,17 @@ def evaluate(
     suite = suite_name(current)
     data = current.stages.eval_data(current.scale.name, workspace=current.workspace)
     tasks = []
-    for one in trained:
-        if is_done(one.scores(current)):
-            say(f"{one.method}: seed {one.seed} evaluated before")
+    for trained_run in trained:
+        if is_done(trained_run.scores(current)):
+            say(f"{trained_run.method}: seed {trained_run.seed} evaluated before")
             continue
         tasks.append(
             EvaluateTask(
                 benchmark=current.benchmark.name,
-                model=one.model(current),
+                model=trained_run.model(current),
                 suite=suite,
                 data=data,
-                out=one.scores(current),
+                out=trained_run.scores(current),
             )
         )
     if tasks:
@@ -273,7 +273,7 @@ def evaluate(
                 for task in tasks:
                     evaluate_one(task, map_tasks=spread, remote=True)
                     bar.advance()
-    return [one.scores(current) for one in trained]
+    return [trained_run.scores(current) for trained_run in trained]
 
 
 def submit(
@@ -294,7 +294,7 @@ def submit(
         scale=current.scale.name,
         track=track,
         method=method or curated.method,
-        scores=[one.scores(current) for one in trained],
+        scores=[trained_run.scores(current) for trained_run in trained],
         out=desk(current.workspace) / folder,
         team=team,
         tries=tries,

@@ -99,9 +99,9 @@ def train(
     tasks, trained = [], []
     for seed in seeds:
         for curated, packed in methods:
-            one = Trained(method=curated.method, home=curated.home, seed=seed)
-            trained.append(one)
-            out = one.model(current)
+            run_ = Trained(method=curated.method, home=curated.home, seed=seed)
+            trained.append(run_)
+            out = run_.model(current)
             if is_done(out):
                 say(f"{curated.method}: seed {seed} trained before")
                 continue
@@ -126,7 +126,7 @@ def train(
             return trained
         stopped = {task.out: text for task, text in zip(tasks, errors, strict=True) if text}
         failures |= {m.method: stopped[o] for m in trained if (o := m.model(current)) in stopped}
-        return [one for one in trained if one.method not in failures]
+        return [run_ for run_ in trained if run_.method not in failures]
     return trained
 
 

@@ -63,19 +63,19 @@ def copy_bundles(store: Store, source: Files, target: Files) -> Copied:
     """Copy every bundle that a database names, with what its pages read."""
     number, offset = 0, 0
     missing: list[str] = []
-    while found := store.find(limit=PAGE, offset=offset):
-        offset += len(found)
-        for held in found:
-            if not held.bundle:
+    while page := store.find(limit=PAGE, offset=offset):
+        offset += len(page)
+        for submission in page:
+            if not submission.bundle:
                 continue
             try:
-                _copy(source, target, held.bundle)
+                _copy(source, target, submission.bundle)
             except FileNotFoundError:
-                missing.append(f"{held.bundle} of {held.method} ({held.state})")
+                missing.append(f"{submission.bundle} of {submission.method} ({submission.state})")
                 continue
             number += 1
-            for one in source.list(folder_of(held)):
-                _copy(source, target, one.name)
+            for entry in source.list(folder_of(submission)):
+                _copy(source, target, entry.name)
     return Copied(number=number, missing=tuple(missing))
 
 

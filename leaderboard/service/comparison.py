@@ -47,8 +47,8 @@ class Line(Frozen):
 def compare_tasks(service: Service, rows: Sequence[Row]) -> list[Line]:
     """Every figure and every task of two to four rows, each with its distance to the first."""
     paired = [task_draws(service, row.submission_id) for row in rows]
-    unpaired = any(not one for one in paired)
-    found = []
+    unpaired = any(not rows_paired for rows_paired in paired)
+    lines = []
     for name in rows[0].figures:
         if all(name in row.figures for row in rows):
             draws = [service.library.resamples(row, name) for row in rows]
@@ -56,7 +56,7 @@ def compare_tasks(service: Service, rows: Sequence[Row]) -> list[Line]:
             for row, values in zip(rows[1:], draws[1:], strict=True):
                 apart = compare(rows[0], row, name, draws[0], values, seed_spread(rows, name))
                 cells.append(Cell(value=row.figures[name].value, apart=_better(apart)))
-            found.append(Line(name=name, whole=True, unpaired=unpaired, cells=tuple(cells)))
+            lines.append(Line(name=name, whole=True, unpaired=unpaired, cells=tuple(cells)))
     first = {task.task: task for task in rows[0].tasks}
     others = [{task.task: task for task in row.tasks} for row in rows[1:]]
     for name, task in first.items():
@@ -65,8 +65,8 @@ def compare_tasks(service: Service, rows: Sequence[Row]) -> list[Line]:
             two = other.get(name)
             apart = _task(task, two, paired[0].get(name), drawn.get(name))
             cells.append(Cell(value=two.value if two else None, apart=apart))
-        found.append(Line(name=name, whole=False, unpaired=unpaired, cells=tuple(cells)))
-    return found
+        lines.append(Line(name=name, whole=False, unpaired=unpaired, cells=tuple(cells)))
+    return lines
 
 
 def _better(behind: Difference | None) -> Difference | None:
@@ -76,19 +76,19 @@ def _better(behind: Difference | None) -> Difference | None:
 
 
 def _task(
-    one: TaskValue, two: TaskValue | None, a: Draws | None, b: Draws | None
+    first: TaskValue, two: TaskValue | None, a: Draws | None, b: Draws | None
 ) -> Difference | None:
     """How much better `two` is; paired over questions, where both have them. Seeds are left out."""
     if two is None:
         return None
     if a is not None and b is not None:
         variance = float(np.var(b.astype(np.float64) - a, ddof=1))
-    elif one.stderr is not None and two.stderr is not None:
-        variance = one.stderr**2 + two.stderr**2
+    elif first.stderr is not None and two.stderr is not None:
+        variance = first.stderr**2 + two.stderr**2
     else:
         return None
-    sign = 1.0 if one.higher_is_better else -1.0
-    value = sign * (two.value - one.value)
+    sign = 1.0 if first.higher_is_better else -1.0
+    value = sign * (two.value - first.value)
     low, high = interval(value, 0.0, 0, variance)
     return Difference(value=value, low=low, high=high)
 
@@ -117,16 +117,16 @@ def across_scales(library: Library, benchmark: str, *, track: str = "", metric: 
 
     At each scale the largest group of comparable rows counts, and of a method its best row.
     """
-    boards = [one for one in library.boards() if one.benchmark == benchmark]
+    boards = [board for board in library.boards() if board.benchmark == benchmark]
     if not boards and benchmark not in packages():
         raise KeyError(f"there is no benchmark {benchmark}")
-    if track and track not in [one.track for one in boards]:
+    if track and track not in [board.track for board in boards]:
         raise KeyError(f"benchmark {benchmark} has no track {track} with rows")
-    tracks = sorted({one.track for one in boards}, key=lambda t: (t != "filtering", t))
+    tracks = sorted({board.track for board in boards}, key=lambda t: (t != "filtering", t))
     chosen = track or (tracks[0] if tracks else "")
     order = _scale_order(benchmark)
     scales = sorted(
-        (one.scale for one in boards if one.track == chosen),
+        (board.scale for board in boards if board.track == chosen),
         key=lambda name: (order.get(name, 1000), name),
     )
     by_method: dict[str, dict[str, Figure]] = {}
@@ -141,7 +141,7 @@ def across_scales(library: Library, benchmark: str, *, track: str = "", metric: 
     for board in boards:
         page = library.page(benchmark, board.scale, board.track, View(limit=MAX_LIMIT))
         costly += [by_metric(row, name) for row in page.rows if row.flops and name in row.figures]
-    several = {m: found for m, found in by_method.items() if len(found) > 1}
+    several = {m: figures for m, figures in by_method.items() if len(figures) > 1}
     higher = next((f.higher_is_better for v in several.values() for f in v.values()), True)
     ranked = sorted(
         several.items(),
@@ -151,8 +151,8 @@ def across_scales(library: Library, benchmark: str, *, track: str = "", metric: 
         ),
     )
     methods = [
-        (method, [found[scale].value if scale in found else None for scale in scales])
-        for method, found in ranked
+        (method, [figures[scale].value if scale in figures else None for scale in scales])
+        for method, figures in ranked
     ]
     shown = methods[:SHOWN]
     title = f"{name.replace('_', ' ')} across scales"
@@ -188,7 +188,7 @@ def agreements(
     scales: Sequence[str], methods: Sequence[tuple[str, Sequence[float | None]]]
 ) -> list[Agreement]:
     """Kendall's tau-b for every two scales that share methods."""
-    found = []
+    agreed = []
     for i, j in combinations(range(len(scales)), 2):
         pairs = [(v[i], v[j]) for _, v in methods if v[i] is not None and v[j] is not None]
         if len(pairs) < 2:
@@ -196,7 +196,7 @@ def agreements(
         a, b = [x for x, _ in pairs if x is not None], [y for _, y in pairs if y is not None]
         tau = kendall(a, b)
         low, high = kendall_interval(a, b) if len(pairs) > FEW else (math.nan, math.nan)
-        found.append(
+        agreed.append(
             Agreement(
                 a=scales[i],
                 b=scales[j],
@@ -206,7 +206,7 @@ def agreements(
                 high=_known(high),
             )
         )
-    return found
+    return agreed
 
 
 def _known(value: float) -> float | None:
@@ -215,6 +215,6 @@ def _known(value: float) -> float | None:
 
 def _scale_order(benchmark: str) -> dict[str, int]:
     try:
-        return {one.name: n for n, one in enumerate(rules.load_benchmark(benchmark).scales)}
+        return {scale.name: n for n, scale in enumerate(rules.load_benchmark(benchmark).scales)}
     except RuleError:
         return {}

@@ -107,18 +107,18 @@ def evidence_of(record: Submission) -> Evidence:
         images=still_there(record),
         funnel=tuple(
             Step(
-                step=one["step"],
-                operator=one["operator"][:200],
-                rows_in=one["rows_in"],
-                rows_out=one["rows_out"],
-                reasons=tuple(one["reasons"][:MAX_ROWS]),
+                step=step["step"],
+                operator=step["operator"][:200],
+                rows_in=step["rows_in"],
+                rows_out=step["rows_out"],
+                reasons=tuple(step["reasons"][:MAX_ROWS]),
             )
-            for one in funnel(dataset)[:MAX_ROWS]
+            for step in funnel(dataset)[:MAX_ROWS]
         ),
         pipeline=_cut(pipeline_yaml(dataset.work.pipeline)),
         modules=tuple(
-            Module(name=one.name[:200], sha256=one.sha256, text=_cut(one.text))
-            for one in dataset.work.modules[:MAX_ROWS]
+            Module(name=module.name[:200], sha256=module.sha256, text=_cut(module.text))
+            for module in dataset.work.modules[:MAX_ROWS]
         ),
         commands=_cut(reproduce(record)),
         seeds=tuple(scores),
@@ -130,19 +130,19 @@ def _links(record: Submission) -> list[Link]:
     chain = record.chain[:MAX_ROWS]
     return [
         Link(
-            kind=one.kind,
-            id=one.id,
-            key=one.key,
-            seed=one.work.seed if one.kind == "model" else None,
-            parents=dict(one.parents),
-            num_files=len(one.outputs),
-            first_sha256=one.outputs[0].sha256 if one.outputs else "",
-            finished=one.made_by.finished,
-            revision=(one.made_by.revision or "")[:64],
-            dirty=bool(one.made_by.dirty),
-            last_of_branch=one.kind == "scores" and one is not chain[-1],
+            kind=link.kind,
+            id=link.id,
+            key=link.key,
+            seed=link.work.seed if link.kind == "model" else None,
+            parents=dict(link.parents),
+            num_files=len(link.outputs),
+            first_sha256=link.outputs[0].sha256 if link.outputs else "",
+            finished=link.made_by.finished,
+            revision=(link.made_by.revision or "")[:64],
+            dirty=bool(link.made_by.dirty),
+            last_of_branch=link.kind == "scores" and link is not chain[-1],
         )
-        for one in chain
+        for link in chain
     ]
 
 
@@ -182,30 +182,32 @@ def reproduce(record: Submission) -> str:
 # ---- where it lies
 
 
-def folder_of(held: Held) -> str:
+def folder_of(submission: Held) -> str:
     """The folder of a submission's evidence; another bundle of the same id has another."""
-    return f"shown/{held.id}-{held.bundle_sha256[:16]}/"
+    return f"shown/{submission.id}-{submission.bundle_sha256[:16]}/"
 
 
-def write_evidence(files: Files, held: Held, bundle: Bundle, measured: Measured) -> None:
+def write_evidence(files: Files, submission: Held, bundle: Bundle, measured: Measured) -> None:
     """Write what the pages read of a submission whose check found no fault."""
-    folder = folder_of(held)
+    folder = folder_of(submission)
     for seed, scores in seeds_of(bundle.record).items():
         for task in scores.work.tasks:
             write_questions(files, f"{folder}{seed}-{task.name}.questions", bundle, seed, task.name)
     packed = io.BytesIO()
-    drawn: dict[str, Any] = {name: one.astype("<f4") for name, one in measured.task_draws.items()}
+    drawn: dict[str, Any] = {
+        name: draws.astype("<f4") for name, draws in measured.task_draws.items()
+    }
     np.savez(packed, **drawn)
     write_bytes(files, f"{folder}draws.npz", packed.getvalue())
-    told = evidence_of(bundle.record).model_dump_json().encode()
-    write_bytes(files, f"{folder}evidence.json", told)  # last: where it is, the others are
+    content = evidence_of(bundle.record).model_dump_json().encode()
+    write_bytes(files, f"{folder}evidence.json", content)  # last: where it is, the others are
 
 
-def read_evidence(files: Files, held: Held) -> Evidence | None:
+def read_evidence(files: Files, submission: Held) -> Evidence | None:
     """The evidence of a checked submission; None where no check has written it."""
-    if not held.bundle:
+    if not submission.bundle:
         return None
-    name = f"{folder_of(held)}evidence.json"
+    name = f"{folder_of(submission)}evidence.json"
     try:
         return _EVIDENCE.get((files.uri, name), lambda: _read(files, name))
     except (FileNotFoundError, ValidationError):
@@ -217,11 +219,11 @@ def _read(files: Files, name: str) -> Evidence:
         return Evidence.model_validate_json(file.read(MAX_BYTES))
 
 
-def read_draws(files: Files, held: Held) -> Draws:
+def read_draws(files: Files, submission: Held) -> Draws:
     """Every task of a submission on the resamples of its questions; empty without questions."""
-    if not held.bundle:
+    if not submission.bundle:
         return {}
-    name = f"{folder_of(held)}draws.npz"
+    name = f"{folder_of(submission)}draws.npz"
     try:
         return _DRAWS.get((files.uri, name), lambda: _read_draws(files, name))
     except FileNotFoundError:
@@ -260,7 +262,7 @@ _DRAWS: _Recent[Draws] = _Recent(64)
 
 def page_of(
     files: Files,
-    held: Held,
+    submission: Held,
     task: str,
     seed: int | None,
     *,
@@ -269,21 +271,25 @@ def page_of(
     offset: int = 0,
 ) -> QuestionPage:
     """A page of questions. KeyError for a task or seed that is not there, or before the check."""
-    told = read_evidence(files, held) if held.state in CHECKED else None
-    if told is None:
-        raise KeyError(f"submission {held.id} has not passed its check; it shows no questions")
-    chosen = told.seeds[0] if seed is None else seed
-    if chosen not in told.seeds:
-        raise KeyError(f"there is no seed {chosen}; there are {', '.join(map(str, told.seeds))}")
-    if task not in told.tasks:
-        raise KeyError(f"there is no task {task!r}; there are {', '.join(told.tasks)}")
-    name = f"{folder_of(held)}{chosen}-{task}.questions"
+    evidence = read_evidence(files, submission) if submission.state in CHECKED else None
+    if evidence is None:
+        raise KeyError(
+            f"submission {submission.id} has not passed its check; it shows no questions"
+        )
+    chosen = evidence.seeds[0] if seed is None else seed
+    if chosen not in evidence.seeds:
+        raise KeyError(
+            f"there is no seed {chosen}; there are {', '.join(map(str, evidence.seeds))}"
+        )
+    if task not in evidence.tasks:
+        raise KeyError(f"there is no task {task!r}; there are {', '.join(evidence.tasks)}")
+    name = f"{folder_of(submission)}{chosen}-{task}.questions"
     part = read_questions(files, name, wrong=wrong, limit=limit, offset=offset)
     return QuestionPage(
-        submission=held.id,
+        submission=submission.id,
         task=task,
         seed=chosen,
-        seeds=told.seeds,
+        seeds=evidence.seeds,
         total=part.total,
         right=part.index.right,
         offset=offset,

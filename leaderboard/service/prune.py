@@ -32,15 +32,15 @@ def prune(service: Service, *, days: float = 30.0, dry_run: bool = False) -> Pru
     """
     now = time.time()
     kept, evidence = set(), set()
-    for held in _all(service):
-        old = held.state in ("refused", "withdrawn") and held.changed < now - days * DAY
-        if held.bundle and not old:
-            kept.add(held.bundle)
-            evidence.add(folder_of(held))
-    sizes = {one.name: one.num_bytes for one in service.files.list("bundles/")}
+    for submission in _all(service):
+        old = submission.state in ("refused", "withdrawn") and submission.changed < now - days * DAY
+        if submission.bundle and not old:
+            kept.add(submission.bundle)
+            evidence.add(folder_of(submission))
+    sizes = {entry.name: entry.num_bytes for entry in service.files.list("bundles/")}
     young = {name for name in sizes if _age(service, name, now) < UPLOAD_SECONDS}
     bundles = sorted(set(sizes) - kept - young)
-    shown = {one.name: one.num_bytes for one in service.files.list("shown/")}
+    shown = {entry.name: entry.num_bytes for entry in service.files.list("shown/")}
     stale = sorted(
         name for name in shown if f"{name.rsplit('/', 1)[0]}/" not in evidence and name not in young
     )
@@ -66,9 +66,9 @@ def prune(service: Service, *, days: float = 30.0, dry_run: bool = False) -> Pru
 
 def _all(service: Service) -> Iterator[Held]:
     offset = 0
-    while found := service.store.find(limit=PAGE, offset=offset):
-        offset += len(found)
-        yield from found
+    while page := service.store.find(limit=PAGE, offset=offset):
+        offset += len(page)
+        yield from page
 
 
 def _age(service: Service, name: str, now: float) -> float:

@@ -70,7 +70,7 @@ def write_questions(files: Files, name: str, bundle: Bundle, seed: int, task: st
     with files.create(name) as target:
         for part in bundle.parts(seed, task):
             file = open_parquet(bundle, part)
-            columns = [one for one in file.schema_arrow.names if one not in SKIPPED]
+            columns = [column for column in file.schema_arrow.names if column not in SKIPPED]
             for batch in file.iter_batches(BATCH_ROWS, columns=columns, use_threads=False):
                 table = pa.Table.from_batches([batch])
                 if "correct" in columns:
@@ -115,10 +115,12 @@ def _short(value: Any) -> Any:
     if isinstance(value, float):
         return value if abs(value) < float("inf") else None
     if isinstance(value, list):
-        return [_short(one) for one in value[:MANY]]
+        return [_short(item) for item in value[:MANY]]
     if isinstance(value, dict):
-        kept = {name: one for name, one in value.items() if name not in ("losses", "greedy", "ids")}
-        return {name: _short(one) for name, one in kept.items()}
+        kept = {
+            name: item for name, item in value.items() if name not in ("losses", "greedy", "ids")
+        }
+        return {name: _short(item) for name, item in kept.items()}
     return value
 
 

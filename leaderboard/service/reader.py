@@ -95,8 +95,8 @@ class Readers:
             if reply is None:
                 reader.end()
                 reader = None
-                found = Words(f"JSON that takes more than {self.seconds:g} seconds or too much")
-                raise BundleError([fault(RECORD, "", found, Words("a record of some megabytes"))])
+                problem = Words(f"JSON that takes more than {self.seconds:g} seconds or too much")
+                raise BundleError([fault(RECORD, "", problem, Words("a record of some megabytes"))])
         finally:
             self._free.put(reader)
         if reply.claim is None:
@@ -165,8 +165,8 @@ def _reply(line: bytes) -> Reply:
     except BundleError as error:
         return Reply(faults=error.faults[:20])
     except MemoryError:
-        found = Words("JSON that takes more memory than it may")
-        return Reply(faults=(fault(RECORD, "", found, Words("a record of some megabytes")),))
+        problem = Words("JSON that takes more memory than it may")
+        return Reply(faults=(fault(RECORD, "", problem, Words("a record of some megabytes")),))
 
 
 def main() -> None:

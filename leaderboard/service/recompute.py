@@ -31,13 +31,13 @@ def recompute(service: Service, ids: Sequence[str] = (), *, who: str) -> Iterato
     """
     store = service.store
     for id_ in ids or list(_checked(service)):
-        held = store.get(id_)
+        submission = store.get(id_)
         rows = store.rows([id_])
-        if not held.bundle or not rows:
+        if not submission.bundle or not rows:
             continue
         before = rows[0].headline.value
         try:
-            bundle = open_bundle(service.local(held), limits=service.limits)
+            bundle = open_bundle(service.local(submission), limits=service.limits)
             checked = check_bundle(bundle, known=BoardKnown(service, id_))
         except (BundleError, FileNotFoundError) as error:
             faults = error.faults if isinstance(error, BundleError) else ()
@@ -46,7 +46,7 @@ def recompute(service: Service, ids: Sequence[str] = (), *, who: str) -> Iterato
         if checked.measured is None:
             yield Recomputed(id=id_, before=before, after=before, faults=checked.faults)
             continue
-        write_evidence(service.files, held, bundle, checked.measured)
+        write_evidence(service.files, submission, bundle, checked.measured)
         store.replaced(id_, checked.measured, who=who)
         after = checked.measured.row.headline.value
         yield Recomputed(id=id_, before=before, after=after)
@@ -55,6 +55,6 @@ def recompute(service: Service, ids: Sequence[str] = (), *, who: str) -> Iterato
 def _checked(service: Service) -> Iterator[str]:
     offset = 0
     states = ("accepted", "needs_review")
-    while found := service.store.find(states=states, limit=PAGE, offset=offset):
-        offset += len(found)
-        yield from (one.id for one in found if one.bundle)
+    while page := service.store.find(states=states, limit=PAGE, offset=offset):
+        offset += len(page)
+        yield from (submission.id for submission in page if submission.bundle)

@@ -60,9 +60,9 @@ class Service:
     def __post_init__(self) -> None:
         self.library = Library(self.store)
         home = self.files.local_path("incoming/x")
-        place = home.parent if home is not None else Path(tempfile.gettempdir())
-        place.mkdir(parents=True, exist_ok=True)
-        self.scratch = place
+        scratch = home.parent if home is not None else Path(tempfile.gettempdir())
+        scratch.mkdir(parents=True, exist_ok=True)
+        self.scratch = scratch
 
     def receive(self, path: Path, token: Token) -> tuple[Held, bool]:
         """Take in a bundle that was uploaded to `path`; returns it and whether it is a new one.
@@ -73,8 +73,8 @@ class Service:
         look_at(path, limits=self.limits)
         claim = self.readers.claim(path, self.limits)
         if unicodedata.normalize("NFC", claim.team) != unicodedata.normalize("NFC", token.team):
-            told = fault(RECORD, "work.team", claim.team, token.team, "the team of your token")
-            raise NotAllowed(str(told))
+            refusal = fault(RECORD, "work.team", claim.team, token.team, "the team of your token")
+            raise NotAllowed(str(refusal))
         num_bytes = path.stat().st_size
         try:
             may_send(self.store, token.team, num_bytes)
@@ -102,21 +102,21 @@ class Service:
         except StoreError as error:
             raise NotAllowed(str(error)) from None
 
-    def bundle(self, held: Held) -> Bundle:
+    def bundle(self, submission: Held) -> Bundle:
         """The bundle of a submission. FileNotFoundError for imported rows, which have none."""
-        if not held.bundle:
-            raise FileNotFoundError(f"{held.id} was imported; there is no bundle")
-        return _opened(self.local(held), held.bundle_sha256)
+        if not submission.bundle:
+            raise FileNotFoundError(f"{submission.id} was imported; there is no bundle")
+        return _opened(self.local(submission), submission.bundle_sha256)
 
-    def local(self, held: Held) -> Path:
+    def local(self, submission: Held) -> Path:
         """A local file with the bundle; fetched once from a bucket."""
-        path = self.files.local_path(held.bundle)
+        path = self.files.local_path(submission.bundle)
         if path is not None:
             return path
-        kept = self.scratch / f"leaderboard-{held.bundle_sha256}.zip"
+        kept = self.scratch / f"leaderboard-{submission.bundle_sha256}.zip"
         if not kept.exists():
             whole = kept.with_suffix(f".{secrets.token_hex(4)}")
-            with open(whole, "wb") as target, self.files.open(held.bundle) as source:
+            with open(whole, "wb") as target, self.files.open(submission.bundle) as source:
                 while data := source.read(1 << 20):
                     target.write(data)
             whole.replace(kept)
@@ -126,32 +126,32 @@ class Service:
 
     def check_next(self, owner: str, *, lease_seconds: float = LEASE_SECONDS) -> Held | None:
         """Check the submission that waits longest; None when none waits."""
-        held = self.store.claim(owner, lease_seconds=lease_seconds)
-        if held is None:
+        submission = self.store.claim(owner, lease_seconds=lease_seconds)
+        if submission is None:
             return None
         done = Event()
-        beat = Thread(target=_keep, args=(self.store, held.id, owner, lease_seconds, done))
+        beat = Thread(target=_keep, args=(self.store, submission.id, owner, lease_seconds, done))
         beat.daemon = True
         beat.start()
         facts: Facts | None = None
         notices: tuple[Notice, ...] = ()
         try:
-            bundle = open_bundle(self.local(held), limits=self.limits)
-            checked = check_bundle(bundle, known=BoardKnown(self, held.id))
+            bundle = open_bundle(self.local(submission), limits=self.limits)
+            checked = check_bundle(bundle, known=BoardKnown(self, submission.id))
             faults, measured = checked.faults, checked.measured
             facts, notices = checked.facts, checked.notices
             if measured is not None:
                 with limited(SHOWN):
-                    write_evidence(self.files, held, bundle, measured)
+                    write_evidence(self.files, submission, bundle, measured)
         except BundleError as error:
             faults, measured = error.faults, None
         except (MemoryError, TooLong) as error:
-            found = Words(MEMORY if isinstance(error, MemoryError) else TIME)
-            faults, measured = (fault(held.id, "", found, Words("less")),), None
+            limit = Words(MEMORY if isinstance(error, MemoryError) else TIME)
+            faults, measured = (fault(submission.id, "", limit, Words("less")),), None
         finally:
             done.set()
-        self.store.checked(held.id, owner, faults, measured, facts=facts, notices=notices)
-        return held
+        self.store.checked(submission.id, owner, faults, measured, facts=facts, notices=notices)
+        return submission
 
 
 @dataclass
@@ -165,7 +165,7 @@ class BoardKnown:
     def entries(self, benchmark: str) -> Sequence[Facts]:
         if benchmark not in self.read:
             known = self.service.store.facts(benchmark)
-            self.read[benchmark] = [one for one in known if one.id != self.own]
+            self.read[benchmark] = [entry for entry in known if entry.id != self.own]
         return self.read[benchmark]
 
     def names(self) -> Sequence[str]:

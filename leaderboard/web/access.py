@@ -75,11 +75,11 @@ class Caller:
     def may(self, scope: str) -> bool:
         return self.token is not None and self.token.may(scope)
 
-    def may_see(self, held: Held) -> bool:
+    def may_see(self, submission: Held) -> bool:
         """Accepted ones are public; others are seen by their team and by reviewers."""
-        if held.state == "accepted" or self.may("review"):
+        if submission.state == "accepted" or self.may("review"):
             return True
-        return self.token is not None and self.may("submit") and self.token.team == held.team
+        return self.token is not None and self.may("submit") and self.token.team == submission.team
 
     def need(self, scope: str) -> Token:
         """The token, if it has this scope."""
@@ -94,8 +94,8 @@ class Caller:
 
 def problem(status: int, text: str, faults: tuple[Fault, ...] = ()) -> Response:
     """An error as JSON."""
-    told = Problem(error=text, faults=faults).model_dump(mode="json")
-    return JSONResponse(told, status_code=status, headers=dict(HEADERS))
+    content = Problem(error=text, faults=faults).model_dump(mode="json")
+    return JSONResponse(content, status_code=status, headers=dict(HEADERS))
 
 
 @dataclass
@@ -111,16 +111,16 @@ class Rates:
 
 
 async def service_of(request: Request) -> Service:
-    found: Service = request.app.state.service
-    return found
+    service: Service = request.app.state.service
+    return service
 
 
 def caller(request: Request) -> Caller:
     """Who asks, by bearer token or by the page's cookie. 401 for a token that is not known."""
     service, rates = request.app.state.service, request.app.state.rates
-    told = request.headers.get("authorization", "")
-    if told:
-        kind, _, secret = told.partition(" ")
+    header = request.headers.get("authorization", "")
+    if header:
+        kind, _, secret = header.partition(" ")
         token = find_token(service.store, secret.strip()) if kind.lower() == "bearer" else None
         if token is None:
             failed(request, rates)
@@ -156,27 +156,27 @@ Serves = Annotated[Service, Depends(service_of)]
 def seen(service: Service, asks: Caller, id: str) -> Held:
     """A submission, if the caller may know of it. 404 otherwise, as for one that is not there."""
     try:
-        held = service.store.get(id)
+        submission = service.store.get(id)
     except StoreError as error:
         raise HTTPException(404, str(error)) from None
-    if not asks.may_see(held):
-        was = _taken_off(service, held)
+    if not asks.may_see(submission):
+        was = _taken_off(service, submission)
         if was:
             raise HTTPException(410, was)
         raise HTTPException(404, f"there is no submission {id}")
-    return held
+    return submission
 
 
-def _taken_off(service: Service, held: Held) -> str:
+def _taken_off(service: Service, submission: Held) -> str:
     """What to say of a submission that was on the board once; empty when it never was."""
-    if held.state not in ("refused", "withdrawn"):
+    if submission.state not in ("refused", "withdrawn"):
         return ""
-    changes = service.store.history(held.id)
-    if not any(one.after == "accepted" for one in changes):
+    changes = service.store.history(submission.id)
+    if not any(change.after == "accepted" for change in changes):
         return ""
-    who = "its team" if held.state == "withdrawn" else "a maintainer"
-    day = datetime.fromtimestamp(held.changed, UTC).strftime("%Y-%m-%d")
-    return f"submission {held.id} was on the board and was taken off by {who} on {day}"
+    who = "its team" if submission.state == "withdrawn" else "a maintainer"
+    day = datetime.fromtimestamp(submission.changed, UTC).strftime("%Y-%m-%d")
+    return f"submission {submission.id} was on the board and was taken off by {who} on {day}"
 
 
 async def save_upload(request: Request, folder: Path) -> Path:
@@ -228,7 +228,7 @@ def by_role(changes: Sequence[Change], asks: Caller) -> tuple[Change, ...]:
     """A history with roles for names; reviewers see who it was."""
     if asks.may("review"):
         return tuple(changes)
-    return tuple(one.model_copy(update={"who": role_of(one.who)}) for one in changes)
+    return tuple(change.model_copy(update={"who": role_of(change.who)}) for change in changes)
 
 
 def role_of(who: str) -> str:

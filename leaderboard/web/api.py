@@ -86,14 +86,14 @@ class NewToken(Frozen):
     days: float = Field(365.0, gt=0, le=3650)
 
 
-def status_of(service: Service, held: Held, asks: Caller) -> Status:
+def status_of(service: Service, submission: Held, asks: Caller) -> Status:
     """A submission as its caller may see it."""
-    waits = held.state == "received"
+    waits = submission.state == "received"
     return Status(
-        **held.model_dump(include=set(Status.model_fields) & set(Held.model_fields)),
-        before_it=service.store.place_in_line(held) if waits else None,
-        history=by_role(service.store.history(held.id), asks),
-        page=f"/submissions/{held.id}",
+        **submission.model_dump(include=set(Status.model_fields) & set(Held.model_fields)),
+        before_it=service.store.place_in_line(submission) if waits else None,
+        history=by_role(service.store.history(submission.id), asks),
+        page=f"/submissions/{submission.id}",
     )
 
 
@@ -120,7 +120,7 @@ def readyz(service: Serves) -> Response:
 
 def _health(service: Service) -> Response:
     try:
-        told: dict[str, Any] = {
+        content: dict[str, Any] = {
             "status": "ok",
             "database": service.store.version(),
             "submissions": service.store.counts(),
@@ -130,7 +130,7 @@ def _health(service: Service) -> Response:
         return JSONResponse({"status": "the database is down"}, 503, {"retry-after": "5"})
     except OSError:
         return JSONResponse({"status": "the files cannot be read"}, 503, {"retry-after": "5"})
-    return JSONResponse(told)
+    return JSONResponse(content)
 
 
 @api.get("/metrics", include_in_schema=False)
@@ -180,7 +180,7 @@ async def post_submission(
     path = await save_upload(request, service.scratch)
     loop = asyncio.get_running_loop()
     try:
-        held, new = await loop.run_in_executor(
+        submission, new = await loop.run_in_executor(
             request.app.state.uploads, service.receive, path, token
         )
     except BundleError as error:
@@ -190,7 +190,7 @@ async def post_submission(
     finally:
         path.unlink(missing_ok=True)
     response.status_code = 201 if new else 200
-    return await asyncio.to_thread(status_of, service, held, asks)
+    return await asyncio.to_thread(status_of, service, submission, asks)
 
 
 @api.get("/api/v1/submissions")
@@ -213,8 +213,8 @@ def get_submissions(
             raise HTTPException(403, "only accepted submissions are public")
         else:
             states = ["accepted"]
-    found = service.store.find(states=states, team=team, limit=limit, offset=offset)
-    return [one.model_copy(update={"token": ""}) for one in found]
+    submissions = service.store.find(states=states, team=team, limit=limit, offset=offset)
+    return [submission.model_copy(update={"token": ""}) for submission in submissions]
 
 
 @api.get("/api/v1/submissions/{id}")
@@ -226,20 +226,22 @@ def get_submission(id: Id, service: Serves, asks: Asks) -> Status:
 @api.get("/api/v1/submissions/{id}/row")
 def get_row(id: Id, service: Serves, asks: Asks) -> dict[str, Any]:
     """What the check computed of a submission: scores, tasks, errors; with its rank."""
-    held = seen(service, asks, id)
-    row = service.library.row(id) or next(iter(service.store.rows([held.id])), None)
+    submission = seen(service, asks, id)
+    row = service.library.row(id) or next(iter(service.store.rows([submission.id])), None)
     if row is None:
-        raise HTTPException(404, f"submission {id} has no scores: it is {held.state}")
+        raise HTTPException(404, f"submission {id} has no scores: it is {submission.state}")
     return row.model_dump(mode="json")
 
 
 @api.get("/api/v1/submissions/{id}/bundle", response_class=FileResponse)
 def get_bundle(id: Id, service: Serves, asks: Asks) -> Response:
     """The bundle as it was sent, to check again with `leaderboard check`."""
-    held = seen(service, asks, id)
-    if not held.bundle:
+    submission = seen(service, asks, id)
+    if not submission.bundle:
         raise HTTPException(404, f"submission {id} was imported; there is no bundle")
-    return FileResponse(service.local(held), media_type="application/zip", filename=f"{id}.zip")
+    return FileResponse(
+        service.local(submission), media_type="application/zip", filename=f"{id}.zip"
+    )
 
 
 @api.get("/api/v1/submissions/{id}/questions/{task}")
@@ -254,9 +256,11 @@ def get_questions(
     offset: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
 ) -> dict[str, Any]:
     """Single questions of a task: what was asked and what the model answered."""
-    held = seen(service, asks, id)
+    submission = seen(service, asks, id)
     try:
-        page = page_of(service.files, held, task, seed, wrong=wrong, limit=limit, offset=offset)
+        page = page_of(
+            service.files, submission, task, seed, wrong=wrong, limit=limit, offset=offset
+        )
     except (FileNotFoundError, KeyError) as error:
         raise HTTPException(404, str(error.args[0])) from None
     return page.model_dump(mode="json")
@@ -266,9 +270,9 @@ def get_questions(
 def withdraw(id: Id, body: Withdraw, service: Serves, asks: Asks) -> Status:
     """Take a submission of your own team back."""
     token = asks.need("submit")
-    held = seen(service, asks, id)
+    submission = seen(service, asks, id)
     _no_cookie(asks)
-    if held.team != token.team:
+    if submission.team != token.team:
         raise HTTPException(403, "this is another team's submission")
     return status_of(service, _moved(service, id, "withdrawn", token, body.why), asks)
 
@@ -278,8 +282,8 @@ def review(id: Id, body: Review, service: Serves, asks: Asks) -> Status:
     """Accept or refuse a submission."""
     token = asks.need("review")
     _no_cookie(asks)
-    held = seen(service, asks, id)
-    return status_of(service, _moved(service, held.id, body.decision, token, body.why), asks)
+    submission = seen(service, asks, id)
+    return status_of(service, _moved(service, submission.id, body.decision, token, body.why), asks)
 
 
 @api.get("/api/v1/boards")
@@ -321,11 +325,11 @@ def _board_as(service: Service, board: tuple[str, str, str], view: FormattedView
     if view.format == "csv":
         return board_csv(service.library.page(*board, view, whole=True).rows).encode()
     page = service.library.page(*board, view)
-    told = page.model_dump(mode="json")
+    content = page.model_dump(mode="json")
     more = view.offset + view.limit < page.total
     query = view.model_dump(exclude_defaults=True) | {"offset": view.offset + view.limit}
-    told["next"] = urlencode(query) if more else None
-    return orjson.dumps(told)
+    content["next"] = urlencode(query) if more else None
+    return orjson.dumps(content)
 
 
 @api.get("/api/v1/compare")
@@ -336,22 +340,24 @@ def get_compare(
 ) -> list[dict[str, Any]]:
     """Two to five accepted submissions: the difference of each to the first, with intervals."""
     rows = []
-    for one in id:
-        row = service.library.row(one, metric)
+    for id_ in id:
+        row = service.library.row(id_, metric)
         if row is None:
-            raise HTTPException(404, f"there is no accepted submission {one}")
+            raise HTTPException(404, f"there is no accepted submission {id_}")
         rows.append(row)
     name = metric or rows[0].headline.metric
     if any(name not in row.figures for row in rows):
         raise HTTPException(404, f"not all of these have a metric {name!r}")
     draws = [service.library.resamples(row, name) for row in rows]
     spread = seed_spread(rows, name)
-    found: list[dict[str, Any]] = [{"row": rows[0].model_dump(mode="json"), "behind_first": None}]
+    compared: list[dict[str, Any]] = [
+        {"row": rows[0].model_dump(mode="json"), "behind_first": None}
+    ]
     for row, values in zip(rows[1:], draws[1:], strict=True):
         apart = compare(rows[0], row, name, draws[0], values, spread)
         behind = apart.model_dump() if apart is not None else None
-        found.append({"row": row.model_dump(mode="json"), "behind_first": behind})
-    return found
+        compared.append({"row": row.model_dump(mode="json"), "behind_first": behind})
+    return compared
 
 
 @api.get("/api/v1/tokens")

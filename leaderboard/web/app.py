@@ -93,10 +93,10 @@ async def _bad_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     faults = error.errors()
     path = request.url.path
-    if all(one["loc"][:1] == ("path",) for one in faults):
+    if all(error["loc"][:1] == ("path",) for error in faults):
         return error_answer(path, 404, "there is nothing of this name")
-    told = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in faults]
-    return error_answer(path, 422, "; ".join(told)[:2000])
+    messages = [f"{'.'.join(map(str, error['loc'][1:]))}: {error['msg']}" for error in faults]
+    return error_answer(path, 422, "; ".join(messages)[:2000])
 
 
 async def _database_down(request: Request, error: Exception) -> Response:

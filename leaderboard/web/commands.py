@@ -148,15 +148,15 @@ def prune(
     from leaderboard.service.prune import prune as run_prune
 
     service = open_service(database, files)
-    found = run_prune(service, days=days, dry_run=dry_run)
+    pruned = run_prune(service, days=days, dry_run=dry_run)
     service.store.close()
     if json:
-        show_json(found)
+        show_json(pruned)
         return
-    parts = (len(found.uploads), len(found.bundles), len(found.evidence))
+    parts = (len(pruned.uploads), len(pruned.bundles), len(pruned.evidence))
     verb = "would be removed" if dry_run else "removed"
     out("{} broken uploads, {} bundles, {} files of evidence".format(*parts) + f" {verb}")
-    out(f"{found.num_bytes:,} bytes")
+    out(f"{pruned.num_bytes:,} bytes")
 
 
 def recompute(
@@ -170,17 +170,22 @@ def recompute(
     from leaderboard.service.recompute import recompute as run_recompute
 
     service = open_service(database, files)
-    found = list(run_recompute(service, ids or (), who=who))
+    recomputed = list(run_recompute(service, ids or (), who=who))
     service.store.close()
     if json:
-        show_json(found)
+        show_json(recomputed)
     else:
         lines = [
-            (one.id, f"{one.before:.4f}", f"{one.after:.4f}", "; ".join(map(str, one.faults))[:60])
-            for one in found
+            (
+                change.id,
+                f"{change.before:.4f}",
+                f"{change.after:.4f}",
+                "; ".join(map(str, change.faults))[:60],
+            )
+            for change in recomputed
         ]
         out(table(lines, header=("id", "before", "now", "faults")))
-    if any(one.faults for one in found):
+    if any(change.faults for change in recomputed):
         fail("some no longer pass; their rows are as they were", BAD_DATA)
 
 
@@ -197,7 +202,7 @@ def forget(
     service = open_service(database, files)
     folder = folder_of(service.store.get(id))
     bundle = run_forget(service.store, id, who=who)
-    names = [bundle, *(one.name for one in service.files.list(folder))] if bundle else []
+    names = [bundle, *(entry.name for entry in service.files.list(folder))] if bundle else []
     for name in names:
         service.files.remove(name)
     service.store.close()
@@ -214,13 +219,13 @@ def team_show(
     from leaderboard.database.people import team_of
     from leaderboard.database.store import Store
 
-    found = team_of(Store(database, migrate=False), name)
+    team = team_of(Store(database, migrate=False), name)
     if json:
-        show_json(found)
+        show_json(team)
         return
-    state = f"banned: {found.why}" if found.banned else "may submit"
-    out(f"{found.name}: {found.submissions} submissions, {state}")
-    out(f"{found.used_bytes:,} of {found.quota_bytes:,} bytes")
+    state = f"banned: {team.why}" if team.banned else "may submit"
+    out(f"{team.name}: {team.submissions} submissions, {state}")
+    out(f"{team.used_bytes:,} of {team.quota_bytes:,} bytes")
 
 
 @teams.command("ban")

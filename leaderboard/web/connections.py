@@ -24,7 +24,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 def networks(addresses: Sequence[str]) -> tuple[Network, ...]:
     """Addresses and networks in CIDR form. ValueError names one that is neither."""
-    return tuple(ipaddress.ip_network(one.strip(), strict=False) for one in addresses)
+    return tuple(ipaddress.ip_network(address.strip(), strict=False) for address in addresses)
 
 
 def bounded(

@@ -56,16 +56,16 @@ def login(
     token: Annotated[str, Form(max_length=200)],
     next: Annotated[str, Form(max_length=200)] = "/submit",
 ) -> Response:
-    found = find_token(service.store, token.strip())
-    if found is None:
+    known_token = find_token(service.store, token.strip())
+    if known_token is None:
         failed(request, request.app.state.rates)
-        told = "This token is unknown, revoked or expired."
-        return private(views.form_page("login.html", LINKS, next=next, message=told), 401)
+        message = "This token is unknown, revoked or expired."
+        return private(views.form_page("login.html", LINKS, next=next, message=message), 401)
     local = next.startswith("/") and not next.startswith(("//", "/\\"))
     answer = RedirectResponse(next if local else "/submit", status_code=303)
     answer.set_cookie(
         COOKIE,
-        open_session(service.store, found),
+        open_session(service.store, known_token),
         max_age=int(SESSION_SECONDS),
         httponly=True,
         samesite="strict",
@@ -105,17 +105,17 @@ async def submit(request: Request, service: Serves, asks: Asks) -> Response:
     finally:
         await form.close()
     try:
-        held, _ = await asyncio.get_running_loop().run_in_executor(
+        received, _ = await asyncio.get_running_loop().run_in_executor(
             request.app.state.uploads, service.receive, path, token
         )
     except BundleError as error:
-        told = "The bundle is refused; nothing was kept."
-        return private(_submit_text(service, asks, message=told, faults=error.faults), 422)
+        message = "The bundle is refused; nothing was kept."
+        return private(_submit_text(service, asks, message=message, faults=error.faults), 422)
     except NotAllowed as error:
         return private(_submit_text(service, asks, message=str(error)), 403)
     finally:
         path.unlink(missing_ok=True)
-    return RedirectResponse(f"/submissions/{held.id}", status_code=303)
+    return RedirectResponse(f"/submissions/{received.id}", status_code=303)
 
 
 @forms.get("/review", response_class=HTMLResponse)
@@ -128,23 +128,25 @@ def review(service: Serves, asks: Asks) -> Response:
         (
             "Decided",
             [
-                held
-                for held in service.store.find(
+                submission
+                for submission in service.store.find(
                     states=["refused", "withdrawn", "accepted"], limit=200
                 )
-                if held.kind == "submission"
+                if submission.kind == "submission"
             ][:50],
         ),
     ]
     waiting = lists[0][1]
-    rows = service.store.rows([held.id for held in waiting])
+    rows = service.store.rows([submission.id for submission in waiting])
     text = views.form_page(
         "review.html",
         LINKS,
         lists=lists,
         counts=service.store.counts(),
         scores={row.submission_id: f"{row.headline.value:.4f}" for row in rows},
-        notices={held.id: len(service.store.notices(held.id)) for held in waiting},
+        notices={
+            submission.id: len(service.store.notices(submission.id)) for submission in waiting
+        },
         key=form_key(asks.session),
     )
     return private(text)
@@ -161,9 +163,9 @@ def decide(
     why: Annotated[Words, Form()] = "",
 ) -> Response:
     key_checked(request, asks, key)
-    held = seen(service, asks, id)
-    if decision not in may_decide(asks, held):
-        raise HTTPException(403, f"you may not decide that now: it is {held.state}")
+    submission = seen(service, asks, id)
+    if decision not in may_decide(asks, submission):
+        raise HTTPException(403, f"you may not decide that now: it is {submission.state}")
     assert asks.token is not None
     try:
         service.store.move(
@@ -186,18 +188,22 @@ def _spool(sent: UploadFile, folder: Path) -> Path:
     return Path(name)
 
 
-def may_decide(asks: Caller, held: Held) -> dict[str, str]:
+def may_decide(asks: Caller, submission: Held) -> dict[str, str]:
     """What somebody who is logged in through the page may decide, with the form's key."""
     if not asks.session or asks.token is None:
         return {}
-    found: dict[str, str] = {}
-    if asks.may("review") and held.state == "needs_review":
-        found |= {"accepted": "Accept", "refused": "Refuse"}
-    if asks.may("review") and held.state == "accepted":
-        found["refused"] = "Take off the board"
-    if asks.may("submit") and asks.token.team == held.team and held.state != "withdrawn":
-        found["withdrawn"] = "Withdraw"
-    return {"key": form_key(asks.session), **found} if found else {}
+    decisions: dict[str, str] = {}
+    if asks.may("review") and submission.state == "needs_review":
+        decisions |= {"accepted": "Accept", "refused": "Refuse"}
+    if asks.may("review") and submission.state == "accepted":
+        decisions["refused"] = "Take off the board"
+    if (
+        asks.may("submit")
+        and asks.token.team == submission.team
+        and submission.state != "withdrawn"
+    ):
+        decisions["withdrawn"] = "Withdraw"
+    return {"key": form_key(asks.session), **decisions} if decisions else {}
 
 
 def _submit_text(service: Service, asks: Caller, *, message: str = "", faults: Any = ()) -> str:

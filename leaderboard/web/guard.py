@@ -259,7 +259,7 @@ class Observed:
     @staticmethod
     def _log(scope: Scope, method: str, id_: str, status: int, seconds: float) -> None:
         client = scope.get("client")
-        told = {
+        line = {
             "request": id_,
             "method": method,
             "path": scope["path"][:200],
@@ -267,4 +267,4 @@ class Observed:
             "ms": round(1000 * seconds, 1),
             "address": client[0] if client else "",
         }
-        access.info("%s", orjson.dumps(told).decode())
+        access.info("%s", orjson.dumps(line).decode())

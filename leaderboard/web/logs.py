@@ -17,7 +17,7 @@ class Lines(logging.Formatter):
     """A record as one JSON object: time, level, logger, message, and any traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        told: dict[str, object] = {
+        line: dict[str, object] = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
             + f".{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
@@ -25,12 +25,12 @@ class Lines(logging.Formatter):
         }
         message = record.getMessage()
         if record.name == "leaderboard.access":
-            told |= orjson.loads(message)
+            line |= orjson.loads(message)
         else:
-            told["message"] = message[:4000]
+            line["message"] = message[:4000]
         if record.exc_info:
-            told["traceback"] = self.formatException(record.exc_info)[-8000:]
-        return orjson.dumps(told).decode()
+            line["traceback"] = self.formatException(record.exc_info)[-8000:]
+        return orjson.dumps(line).decode()
 
 
 class Bounded(logging.Filter):

@@ -81,8 +81,8 @@ async def scales(
     metric: Annotated[str, Query(max_length=100)] = "",
 ) -> Response:
     def make() -> str:
-        told = across_scales(service.library, benchmark, track=track, metric=metric)
-        return views.scales_page(benchmark, told, LINKS)
+        comparison = across_scales(service.library, benchmark, track=track, metric=metric)
+        return views.scales_page(benchmark, comparison, LINKS)
 
     return await public(request, service, ("scales", benchmark, track, metric), make)
 
@@ -105,13 +105,13 @@ async def compare(
 ) -> Response:
     def make() -> str:
         rows = []
-        for one in dict.fromkeys(id):
-            row = service.library.row(one)
+        for id_ in dict.fromkeys(id):
+            row = service.library.row(id_)
             if row is None:
-                raise KeyError(f"there is no accepted submission {one}")
+                raise KeyError(f"there is no accepted submission {id_}")
             rows.append(row)
-        found: Any = compare_tasks(service, rows) if len(rows) > 1 else []
-        return views.compare_page(rows, found, [], LINKS)
+        tasks: Any = compare_tasks(service, rows) if len(rows) > 1 else []
+        return views.compare_page(rows, tasks, [], LINKS)
 
     return await public(request, service, ("compare", *id), make, free=True)
 
@@ -124,18 +124,18 @@ async def submission(
     asks: Asks,
     rival: Annotated[str, Query(pattern="^([0-9a-f]{32})?$")] = "",
 ) -> Response:
-    held = await asyncio.to_thread(seen, service, asks, id)
-    if held.state == "accepted" and asks.token is None:
+    entry = await asyncio.to_thread(seen, service, asks, id)
+    if entry.state == "accepted" and asks.token is None:
         return await public(
             request,
             service,
             ("submission", id, rival),
-            lambda: submission_text(service, held, LINKS, rival),
+            lambda: submission_text(service, entry, LINKS, rival),
             free=bool(rival),
         )
-    may = may_decide(asks, held)
+    may = may_decide(asks, entry)
     text = await asyncio.to_thread(
-        submission_text, service, held, LINKS, rival, inside=True, may=may, asks=asks
+        submission_text, service, entry, LINKS, rival, inside=True, may=may, asks=asks
     )
     return private(text)
 
@@ -150,12 +150,12 @@ def questions(
     wrong: bool = False,
     offset: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
 ) -> Response:
-    held = seen(service, asks, id)
+    entry = seen(service, asks, id)
     try:
-        page = page_of(service.files, held, task, seed, wrong=wrong, offset=offset)
+        page = page_of(service.files, entry, task, seed, wrong=wrong, offset=offset)
     except (FileNotFoundError, KeyError) as error:
         raise HTTPException(404, str(error.args[0])) from None
-    return private(views.question_page(held, None, page, wrong, LINKS))
+    return private(views.question_page(entry, None, page, wrong, LINKS))
 
 
 @pages.get("/static/{name}")

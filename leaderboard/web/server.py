@@ -72,7 +72,7 @@ def serve(
     os.umask(0o077)  # bundles that nobody reviewed are not for every user of the machine
     set_up(serving.log, requests=serving.log_requests)
     _more_files()
-    if any("://" in one and "@" in one and one == database for one in sys.argv):
+    if any("://" in argument and "@" in argument and argument == database for argument in sys.argv):
         log.warning("the database's address stands in the arguments; use LEADERBOARD_DATABASE")
     trusted = networks(serving.trusted_proxies)
     files = files or files_of(database)
@@ -141,8 +141,14 @@ def _keep_checking(service: Service, files: str, lease_seconds: float, stop: Eve
     }
     while not stop.is_set():
         name = secrets.token_hex(4)
-        told = [files, service.limits.model_dump_json(), str(lease_seconds), str(os.getpid()), name]
-        command = [sys.executable, "-m", "leaderboard.service.checker", *told]
+        arguments = [
+            files,
+            service.limits.model_dump_json(),
+            str(lease_seconds),
+            str(os.getpid()),
+            name,
+        ]
+        command = [sys.executable, "-m", "leaderboard.service.checker", *arguments]
         process = subprocess.Popen(command, env=environment)
         while process.poll() is None and not stop.wait(0.1):
             pass

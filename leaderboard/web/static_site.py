@@ -82,40 +82,40 @@ def export_service(service: Service, folder: Path) -> Path:
     from leaderboard.web.texts import front_text, submission_text
     from leaderboard.web.views import FileLinks, file_name
 
-    place = LocalStore(folder)
+    store = LocalStore(folder)
     library = service.library
     links = FileLinks(up="../")
-    write_bytes(place, "index.html", front_text(service, FileLinks()).encode())
+    write_bytes(store, "index.html", front_text(service, FileLinks()).encode())
     for name in ("style.css", "board.js", "favicon.svg"):
-        write_bytes(place, f"static/{name}", (STATIC / name).read_bytes())
+        write_bytes(store, f"static/{name}", (STATIC / name).read_bytes())
     everything: list[Row] = []
-    for one in library.boards():
-        key = (one.benchmark, one.scale, one.track)
+    for listed in library.boards():
+        key = (listed.benchmark, listed.scale, listed.track)
         rows = library.rows(*key)
         everything += rows
         stem = f"boards/{file_name(*key)}"
-        write_bytes(place, f"{stem}.json", board_json(rows))
-        write_bytes(place, f"{stem}.csv", board_csv(rows).encode())
+        write_bytes(store, f"{stem}.json", board_json(rows))
+        write_bytes(store, f"{stem}.csv", board_csv(rows).encode())
         view = View(limit=MAX_LIMIT)
         page = library.page(*key, view)
-        write_bytes(place, f"{stem}.html", views.board_page(page, view, links).encode())
-        write_bytes(place, f"{stem}-plots.html", views.plots_page(page, view, links).encode())
+        write_bytes(store, f"{stem}.html", views.board_page(page, view, links).encode())
+        write_bytes(store, f"{stem}-plots.html", views.plots_page(page, view, links).encode())
         for metric in page.metrics:
             chosen = view.model_copy(update={"metric": metric})
             text = views.board_page(library.page(*key, chosen), chosen, links)
-            write_bytes(place, f"{stem}-{file_name(metric)}.html", text.encode())
+            write_bytes(store, f"{stem}-{file_name(metric)}.html", text.encode())
         for row in rows:
-            held = service.store.get(row.submission_id)
-            text = submission_text(service, held, links)
-            write_bytes(place, f"submissions/{row.submission_id}.html", text.encode())
-    for benchmark in {one.benchmark for one in library.boards()}:
+            submission = service.store.get(row.submission_id)
+            text = submission_text(service, submission, links)
+            write_bytes(store, f"submissions/{row.submission_id}.html", text.encode())
+    for benchmark in {listed.benchmark for listed in library.boards()}:
         text = views.scales_page(benchmark, across_scales(library, benchmark), links)
-        write_bytes(place, f"scales/{file_name(benchmark)}.html", text.encode())
+        write_bytes(store, f"scales/{file_name(benchmark)}.html", text.encode())
     for topic in ("", *topics()):
         text = views.help_page(topic, links)
-        write_bytes(place, f"help/{topic or 'index'}.html", text.encode())
-    write_bytes(place, "board.json", board_json(everything))
-    write_bytes(place, "board.csv", board_csv(everything).encode())
+        write_bytes(store, f"help/{topic or 'index'}.html", text.encode())
+    write_bytes(store, "board.json", board_json(everything))
+    write_bytes(store, "board.csv", board_csv(everything).encode())
     return folder / "index.html"
 
 

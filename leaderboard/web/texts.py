@@ -17,8 +17,8 @@ def front_text(service: Service, link: views.Links) -> str:
     best = View(limit=5)
     return views.front_page(
         [
-            (one, library.page(one.benchmark, one.scale, one.track, best))
-            for one in library.boards()
+            (board, library.page(board.benchmark, board.scale, board.track, best))
+            for board in library.boards()
         ],
         link,
     )
@@ -26,7 +26,7 @@ def front_text(service: Service, link: views.Links) -> str:
 
 def submission_text(
     service: Service,
-    held: Held,
+    submission: Held,
     link: views.Links,
     rival: str = "",
     *,
@@ -37,30 +37,33 @@ def submission_text(
     """A submission's page; with `inside`, for its team and for reviewers."""
     row: Row | None = None
     rivals: list[Row] = []
-    ranked = held.state == "accepted"
+    ranked = submission.state == "accepted"
     if ranked:
-        row = service.library.row(held.id)
+        row = service.library.row(submission.id)
     if row is None:
-        row = next(iter(service.store.rows([held.id])), None)
+        row = next(iter(service.store.rows([submission.id])), None)
     if row is not None:
         key = (row.pool_id, row.suite, row.suite_version, row.data_id)
         rivals = [
-            one
-            for one in service.library.rows(row.benchmark, row.scale, row.track)
-            if (one.pool_id, one.suite, one.suite_version, one.data_id) == key
+            other_row
+            for other_row in service.library.rows(row.benchmark, row.scale, row.track)
+            if (other_row.pool_id, other_row.suite, other_row.suite_version, other_row.data_id)
+            == key
         ][:50]
-    other = next((one for one in rivals if one.submission_id == rival), None)
-    evidence = read_evidence(service.files, held) if held.state in CHECKED else None
+    other = next((other_row for other_row in rivals if other_row.submission_id == rival), None)
+    evidence = read_evidence(service.files, submission) if submission.state in CHECKED else None
     return views.submission_page(
         row,
-        held,
+        submission,
         evidence,
         rivals,
         other,
         link,
-        changes=by_role(service.store.history(held.id), asks),
-        before_it=service.store.place_in_line(held) if held.state == "received" else None,
+        changes=by_role(service.store.history(submission.id), asks),
+        before_it=service.store.place_in_line(submission)
+        if submission.state == "received"
+        else None,
         rank=ranked,
-        notices=service.store.notices(held.id) if row is not None else (),
+        notices=service.store.notices(submission.id) if row is not None else (),
         may=may if inside else None,
     )

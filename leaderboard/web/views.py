@@ -188,7 +188,7 @@ def benchmark_title(name: str) -> str:
 
 def described(benchmark: str, scale: str, track: str) -> dict[str, str]:
     """What the rule book says of a board; empty texts for what it does not know."""
-    told: dict[str, str] = {
+    descriptions: dict[str, str] = {
         "title": benchmark_title(benchmark),
         "scale": "",
         "track": "",
@@ -197,24 +197,28 @@ def described(benchmark: str, scale: str, track: str) -> dict[str, str]:
     try:
         book = rules.load_benchmark(benchmark)
     except RuleError:
-        return told
-    told["scale"] = next((one.note for one in book.scales if one.name == scale), "")
-    if scale not in [one.name for one in book.scales]:
-        told["scale"] = "Not a scale of the rule book: only published results stand here."
-    told["track"] = next((one.description for one in book.tracks if one.name == track), "")
-    return told
+        return descriptions
+    descriptions["scale"] = next(
+        (scale_rule.note for scale_rule in book.scales if scale_rule.name == scale), ""
+    )
+    if scale not in [scale_rule.name for scale_rule in book.scales]:
+        descriptions["scale"] = "Not a scale of the rule book: only published results stand here."
+    descriptions["track"] = next(
+        (track_rule.description for track_rule in book.tracks if track_rule.name == track), ""
+    )
+    return descriptions
 
 
 def front_page(boards: Sequence[tuple[Board, Page]], link: Links) -> str:
     """All boards, each with its best rows."""
     by_benchmark: dict[str, list[dict[str, Any]]] = {}
     for board, page in boards:
-        told: dict[str, Any] = {
+        board_fields: dict[str, Any] = {
             "board": board,
             "page": page,
             "verdict": page.verdict,
         }
-        by_benchmark.setdefault(board.benchmark, []).append(told)
+        by_benchmark.setdefault(board.benchmark, []).append(board_fields)
     titles = {name: benchmark_title(name) for name in by_benchmark}
     return render("index.html", link, benchmarks=by_benchmark, titles=titles)
 
@@ -279,7 +283,7 @@ def forests(rows: Sequence[Row]) -> dict[str, str]:
 
 def board_page(page: Page, view: View, link: Links) -> str:
     """One board: filters, rows, plot."""
-    place = (page.benchmark, page.scale, page.track)
+    board_key = (page.benchmark, page.scale, page.track)
     rows = page.rows
     query = view.model_dump(exclude_defaults=True)
     plain = {
@@ -294,7 +298,7 @@ def board_page(page: Page, view: View, link: Links) -> str:
             headers.append({"title": title, "right": right, "address": "", "sorted": None})
             continue
         turned = view.sort == name and _ascending(view, name, rows)
-        address = link.board(*place, **plain, sort=name, order="down" if turned else "up")
+        address = link.board(*board_key, **plain, sort=name, order="down" if turned else "up")
         state = ("ascending" if turned else "descending") if view.sort == name else None
         headers.append({"title": title, "right": right, "address": address, "sorted": state})
     ranked = sorted(rows, key=lambda row: (not row.rank, row.rank))
@@ -304,8 +308,8 @@ def board_page(page: Page, view: View, link: Links) -> str:
         link,
         page=page,
         view=view,
-        place=place,
-        about=described(*place),
+        place=board_key,
+        about=described(*board_key),
         headers=headers,
         rows=rows,
         hidden=hidden,
@@ -316,7 +320,7 @@ def board_page(page: Page, view: View, link: Links) -> str:
         plot=size_plot(ranked) if ranked else "",
         query=query,
         plain=plain,
-        pages=_pages(page, view, link, place, query),
+        pages=_pages(page, view, link, board_key, query),
     )
 
 
@@ -329,15 +333,15 @@ def _ascending(view: View, name: str, rows: Sequence[Row]) -> bool:
 
 
 def _pages(
-    page: Page, view: View, link: Links, place: tuple[str, str, str], query: Mapping[str, Any]
+    page: Page, view: View, link: Links, board_key: tuple[str, str, str], query: Mapping[str, Any]
 ) -> dict[str, Any]:
     before, after = view.offset - view.limit, view.offset + view.limit
     rest = {name: value for name, value in query.items() if name != "offset"}
     return {
         "first": view.offset + 1,
         "last": min(after, page.total),
-        "before": link.board(*place, **rest, offset=max(0, before)) if view.offset else "",
-        "after": link.board(*place, **rest, offset=after) if after < page.total else "",
+        "before": link.board(*board_key, **rest, offset=max(0, before)) if view.offset else "",
+        "after": link.board(*board_key, **rest, offset=after) if after < page.total else "",
     }
 
 
@@ -372,15 +376,15 @@ def compute_plot(rows: Sequence[Row]) -> str:
 def plots_page(page: Page, view: View, link: Links) -> str:
     """The plots of one board, each with its numbers underneath."""
     rows = sorted(page.rows, key=lambda row: row.rank)
-    place = (page.benchmark, page.scale, page.track)
+    board_key = (page.benchmark, page.scale, page.track)
     dated = sorted((row for row in rows if row.date), key=lambda row: (row.date, -row.rank))
     return render(
         "plots.html",
         link,
         page=page,
         view=view,
-        place=place,
-        about=described(*place),
+        place=board_key,
+        about=described(*board_key),
         rows=rows,
         size=size_plot(rows) if rows else "",
         compute=compute_plot(rows) if rows else "",
@@ -400,7 +404,7 @@ def plots_page(page: Page, view: View, link: Links) -> str:
 
 def submission_page(
     row: Row | None,
-    held: Held,
+    submission: Held,
     evidence: Evidence | None,
     rivals: Sequence[Row],
     rival: Row | None,
@@ -418,21 +422,25 @@ def submission_page(
         "submission.html",
         link,
         row=row,
-        held=held,
+        held=submission,
         evidence=evidence,
         tasks=task_bars(row, rival) if row is not None else [],
-        rivals=[one for one in rivals if row is None or one.submission_id != row.submission_id],
+        rivals=[
+            other_row
+            for other_row in rivals
+            if row is None or other_row.submission_id != row.submission_id
+        ],
         rival=rival,
         changes=changes,
         before_it=before_it,
         ranked=rank,
-        faults=held.faults,
+        faults=submission.faults,
         may=may or {},
         notices=notices,
         place=place_of(row, rivals) if row is not None and not rank else None,
-        citation=citation(held, row) if rank else "",
+        citation=citation(submission, row) if rank else "",
         message=message,
-        title=benchmark_title(held.benchmark),
+        title=benchmark_title(submission.benchmark),
     )
 
 
@@ -443,18 +451,19 @@ def place_of(row: Row, rivals: Sequence[Row]) -> int:
     return 1 + sum(sign * other.headline.value > own for other in rivals)
 
 
-def citation(held: Held, row: Row | None) -> str:
+def citation(submission: Held, row: Row | None) -> str:
     """BibTeX that names one row by its submission's id."""
-    method, team = (_bibtex(text) for text in (held.method, held.team or "unknown"))
-    year = (row.date[:4] if row is not None and row.date else "") or when(held.received)[:4]
-    board = _bibtex(f"{benchmark_title(held.benchmark)}, {held.scale} scale, {held.track} track")
+    method, team = (_bibtex(text) for text in (submission.method, submission.team or "unknown"))
+    year = (row.date[:4] if row is not None and row.date else "") or when(submission.received)[:4]
+    title = benchmark_title(submission.benchmark)
+    board = _bibtex(f"{title}, {submission.scale} scale, {submission.track} track")
     score = f"; {words(row.headline.metric)} {row.headline.value:.4f}" if row is not None else ""
     return (
-        f"@misc{{{held.benchmark}-{held.id[:12]},\n"
+        f"@misc{{{submission.benchmark}-{submission.id[:12]},\n"
         f"  title  = {{{method}}},\n"
         f"  author = {{{{{team}}}}},\n"
         f"  year   = {{{year}}},\n"
-        f"  note   = {{{board}{score}; submission {held.id}}}\n"
+        f"  note   = {{{board}{score}; submission {submission.id}}}\n"
         "}"
     )
 
@@ -466,10 +475,10 @@ def _bibtex(text: str) -> str:
 def task_bars(row: Row, rival: Row | None) -> list[dict[str, Any]]:
     """Every task with a bar from guessing to perfect, and the rival's beside it."""
     others = {task.task: task for task in rival.tasks} if rival is not None else {}
-    found = []
+    task_rows = []
     for task in row.tasks:
         other = others.get(task.task)
-        found.append(
+        task_rows.append(
             {
                 "task": task,
                 "other": other,
@@ -482,25 +491,27 @@ def task_bars(row: Row, rival: Row | None) -> list[dict[str, Any]]:
                 ),
             }
         )
-    return found
+    return task_rows
 
 
-def question_page(held: Held, row: Row | None, page: QuestionPage, wrong: bool, link: Links) -> str:
+def question_page(
+    submission: Held, row: Row | None, page: QuestionPage, wrong: bool, link: Links
+) -> str:
     """Single questions of one task."""
-    return render("questions.html", link, held=held, row=row, page=page, wrong=wrong)
+    return render("questions.html", link, held=submission, row=row, page=page, wrong=wrong)
 
 
 def compare_page(
-    rows: Sequence[Row], found: Sequence[Mapping[str, Any]], choices: Sequence[Row], link: Links
+    rows: Sequence[Row], tasks: Sequence[Mapping[str, Any]], choices: Sequence[Row], link: Links
 ) -> str:
     """Up to four submissions side by side."""
-    return render("compare.html", link, rows=rows, tasks=found, choices=choices)
+    return render("compare.html", link, rows=rows, tasks=tasks, choices=choices)
 
 
-def scales_page(benchmark: str, told: Mapping[str, Any], link: Links) -> str:
+def scales_page(benchmark: str, comparison: Mapping[str, Any], link: Links) -> str:
     """One line per method across scales, and how far the scales agree."""
     title = benchmark_title(benchmark)
-    return render("scales.html", link, benchmark=benchmark, title=title, **told)
+    return render("scales.html", link, benchmark=benchmark, title=title, **comparison)
 
 
 def help_page(topic: str, link: Links) -> str:
