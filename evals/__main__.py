@@ -10,7 +10,7 @@ import typer
 
 from evals.aggregate import aggregate
 from evals.catalogue import tasks_markdown
-from evals.decontamination import Overlap, items_table
+from evals.decontamination import items_table, overlap_with
 from evals.fetch import fetch
 from evals.images.synthetic import write_synthetic_pictures
 from evals.loading import load_in_worker, load_model, spread_over
@@ -25,13 +25,9 @@ from evals.text.convert import convert
 from evals.text.dclm_json import figures, figures_of_version, read_dclm, to_dclm
 from evals.text.synthetic import write_synthetic
 from pipelines.console import Json, Workers, main, out, show_json, table
-from pipelines.errors import BAD_DATA, DataError
+from pipelines.errors import BAD_DATA
 from pipelines.execution.choose import executor
 from pipelines.execution.progress import say
-from pipelines.formats.readers import read_whole, shards_of
-from pipelines.records import DatasetRecord, parse_record
-from pipelines.storage.base import Store
-from pipelines.storage.open import open_store
 
 app = typer.Typer(
     help="Measure models with suites of tasks.",
@@ -285,25 +281,22 @@ def items_command(
 
 @app.command("overlap")
 def overlap_command(
-    dataset: Annotated[str, typer.Argument(help="A curated data set, or a folder of shards.")],
+    dataset: Annotated[str, typer.Argument(help="A curated dataset, or a folder of shards.")],
     suite: Annotated[str, typer.Argument(help="Suite by name, or a YAML file.")],
     data: Data,
     run_folder: Annotated[
         str | None, typer.Option("--run", help="An evaluation, for the scores without the found.")
     ] = None,
     ngram: Annotated[int, typer.Option(help="Words that must match in a row.", min=4)] = 13,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; each takes shards.")] = 1,
     json: Json = False,
 ) -> None:
-    """Count which items of a suite stand in a data set, and score a model without them."""
+    """Count which items of a suite occur in a dataset, and score a model without them."""
     loaded = load_suite(suite)
     finished = open_run(run_folder) if run_folder else None
     if finished is not None:
         _same_suite(finished, loaded)
-    overlap = Overlap(items_table(loaded, data, secret=True), ngram=ngram)
-    store = open_store(dataset)
-    for number, name in enumerate(_shards(store)):
-        for rows in read_whole(store, name, shard=number):
-            overlap.add(rows["text"].to_pylist())
+    overlap = overlap_with(dataset, suite, data, ngram=ngram, map_tasks=executor(workers))
     found = overlap.report(finished)
     if json:
         show_json(found)
@@ -335,16 +328,6 @@ def _same_suite(finished: Run, suite: Suite) -> None:
             f"the run is of suite {work.suite} {work.suite_version}, not {suite.name} "
             f"{suite.version}"
         )
-
-
-def _shards(store: Store) -> list[str]:
-    """The files of a data set by its record, or every shard below a plain folder."""
-    if not store.exists("record.json"):
-        return [entry.name for entry in shards_of(store)]
-    record = parse_record(store.read_bytes("record.json"), source=f"{store.uri}/record.json")
-    if not isinstance(record, DatasetRecord):
-        raise DataError(f"{store.uri} holds a {record.kind} record, not a data set")
-    return [file.name for file in record.outputs]
 
 
 @app.command("aggregate")

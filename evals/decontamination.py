@@ -9,6 +9,7 @@ item is the fraction of its n-grams that occur anywhere in the data set.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,14 @@ import pyarrow as pa
 
 from evals.metrics import score_of
 from evals.reports import Run
-from evals.suite import Suite
+from evals.suite import Suite, load_suite
 from evals.tasks import kind_of, load_task, read_data
 from pipelines import kernels
+from pipelines.execution.executors import MapTasks, map_here
+from pipelines.formats.readers import read_whole
+from pipelines.formats.texts import shards_with_text
 from pipelines.records import Frozen
+from pipelines.storage.open import open_store
 from pipelines.text.contamination import NGRAM, ItemGrams, word_hashes
 
 FOUND_FRACTION = 0.5
@@ -67,8 +72,16 @@ class Overlap:
 
     def add(self, texts: Iterable[str | None]) -> None:
         """Look through more texts."""
+        self.mark(self.numbers(texts))
+
+    def numbers(self, texts: Iterable[str | None]) -> npt.NDArray[np.int64]:
+        """The different n-grams of the items that occur in texts, by their numbers."""
         array = pa.array(texts, pa.large_string())
         _, numbers = kernels.ngrams.found(self._grams.known, *word_hashes(array))
+        return np.unique(numbers)
+
+    def mark(self, numbers: npt.NDArray[np.int64]) -> None:
+        """Count n-grams as seen; another process may have found them."""
         self._seen[numbers] = True
 
     def fractions(self) -> npt.NDArray[np.float64]:
@@ -115,3 +128,66 @@ def _scores(run: Run, name: str, overlapping: set[int]) -> tuple[float, float | 
     if not keep.any():
         return whole, None
     return whole, score_of(kind.tally(task, log.filter(pa.array(keep))))
+
+
+class _Shard(Frozen):
+    """One shard of a dataset, to be looked through for the items of a suite."""
+
+    dataset: str
+    name: str
+    number: int
+    suite: str
+    data: str
+    ngram: int
+
+
+def overlap_with(
+    dataset: str,
+    suite: str | Path,
+    data: str | Path,
+    *,
+    ngram: int = NGRAM,
+    map_tasks: MapTasks = map_here,
+) -> Overlap:
+    """Look through every document of a dataset for the items of a suite, shards side by side.
+
+    `suite` is a name or a file, `data` the folder of its evaluation data. ShardError names a shard
+    that cannot be read.
+    """
+    shards = [
+        _Shard(
+            dataset=dataset,
+            name=name,
+            number=number,
+            suite=str(suite),
+            data=str(data),
+            ngram=ngram,
+        )
+        for number, name in enumerate(shards_with_text(open_store(dataset)))
+    ]
+    whole = _of_suite(str(suite), str(data), ngram)
+    for numbers in map_tasks(_look_through, shards):
+        whole.mark(numbers)
+    return whole
+
+
+@lru_cache(maxsize=1)
+def _items(suite: str, data: str) -> pa.Table:
+    """Kept for the shards of one process: the items are small, reading them is not."""
+    return items_table(load_suite(suite), Path(data), secret=True)
+
+
+def _of_suite(suite: str, data: str, ngram: int) -> Overlap:
+    return Overlap(_items(suite, data), ngram=ngram)
+
+
+@lru_cache(maxsize=1)
+def _shared(suite: str, data: str, ngram: int) -> Overlap:
+    return _of_suite(suite, data, ngram)
+
+
+def _look_through(shard: _Shard) -> npt.NDArray[np.int64]:
+    overlap = _shared(shard.suite, shard.data, shard.ngram)
+    tables = read_whole(open_store(shard.dataset), shard.name, shard=shard.number)
+    found = [overlap.numbers(table["text"].to_pylist()) for table in tables]
+    return np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)

@@ -453,9 +453,15 @@ def submit_command(
         str | None, typer.Option(help="The dataset's list of uids, where it is one (.npy).")
     ] = None,
     tries: Annotated[
-        int | None,
-        typer.Option(min=1, help="Datasets you tried for this one; `notebook` counts them."),
+        str | None,
+        typer.Option(help="Datasets you tried for this one, or `auto`: as the notebook counts."),
     ] = None,
+    overlap: Annotated[
+        bool,
+        typer.Option("--overlap", help="Look for the suite's items in the dataset's documents."),
+    ] = False,
+    workspace: Workspace = RUNS,
+    workers: Processes = CORES,
     to: Annotated[
         str | None,
         typer.Option(help="A service to send it to; the token is in LEADERBOARD_TOKEN."),
@@ -467,11 +473,17 @@ def submit_command(
     The bundle (a zip beside the submission's folder) holds records, scores and questions, and
     is checked by the rules that the service applies. Making it again changes nothing.
     """
+    from leaderboard.rounds import round as stages
+    from leaderboard.rounds.workspace import open_round
     from leaderboard.submissions.bundle import Place
     from leaderboard.submissions.submission import pack as pack_bundle
     from leaderboard.submissions.submission import places
     from leaderboard.submissions.submission import submit as submit_entry
 
+    map_tasks = executor(workers)
+    current = open_round(benchmark, scale, workspace=workspace, map_tasks=map_tasks)
+    if overlap and stages.overlapping(current) is None:
+        raise RuleError("--overlap looks through documents; this benchmark's datasets have none")
     entry = submit_entry(
         rules.load_benchmark(benchmark),
         scale=scale,
@@ -484,7 +496,9 @@ def submit_command(
         dataset=Place(location=dataset_at),
         checkpoints=places(checkpoint_at or []),
         uids=uids,
-        tries=tries,
+        tries=number_of_tries(tries, workspace, benchmark, scale),
+        overlap=stages.overlapping(current) if overlap else None,
+        map_tasks=map_tasks,
     )
     bundle = pack_bundle(entry)
     if json:
@@ -499,6 +513,28 @@ def submit_command(
         out(f"{to.rstrip('/')}{status['page']}: {status['state'].replace('_', ' ')}")
         for fault in status["faults"]:
             out(f"  {fault['file']}: {fault['field']}: found {fault['found']}")
+
+
+def number_of_tries(told: str | None, workspace: str, benchmark: str, scale: str) -> int | None:
+    """The tries behind a submission: as said, or with `auto` as the workspace's notebook counts.
+
+    RuleError for another text, and for `auto` where the notebook has no try.
+    """
+    from leaderboard.rounds.notebook import Notebook
+
+    if told is None:
+        return None
+    if told == "auto":
+        number = Notebook(workspace, benchmark, scale).tries()
+        if not number:
+            raise RuleError(
+                f"--tries auto: the notebook of {workspace} has no try of {benchmark} {scale}; "
+                "name the --workspace of the runs, or give a number"
+            )
+        return number
+    if not told.isdigit() or not int(told):
+        raise RuleError(f"--tries {told}: expected a number from 1, or auto")
+    return int(told)
 
 
 def publish_command(

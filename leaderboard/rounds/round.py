@@ -27,7 +27,7 @@ from leaderboard.benchmark import StageOptions, desk, load_stages
 from leaderboard.rounds.mirror import local_model
 from leaderboard.rounds.training import Trained
 from leaderboard.rounds.workspace import Curated, Round, is_done
-from leaderboard.submissions.submission import Entry
+from leaderboard.submissions.submission import Entry, Overlapping
 from leaderboard.submissions.submission import submit as submit_scores
 from pipelines import installed
 from pipelines.assets.catalogue import Assets
@@ -287,7 +287,10 @@ def submit(
     folder: str = "submissions",
     tries: int | None = None,
 ) -> Entry:
-    """Submit a method with its seeds into a folder of the workspace."""
+    """Submit a method with its seeds into a folder of the workspace.
+
+    A dataset of documents is looked through for the suite's items on the way.
+    """
     trained = [Trained(method=curated.method, home=curated.home, seed=seed) for seed in seeds]
     return submit_scores(
         current.benchmark,
@@ -298,4 +301,14 @@ def submit(
         out=desk(current.workspace) / folder,
         team=team,
         tries=tries,
+        overlap=overlapping(current),
+        map_tasks=current.map_tasks,
     )
+
+
+def overlapping(current: Round) -> Overlapping | None:
+    """What a scale's datasets are looked through for; None where they hold no texts."""
+    if current.benchmark.modality != "text":
+        return None
+    data = current.stages.eval_data(current.scale.name, workspace=current.workspace)
+    return Overlapping(suite=suite_name(current), data=data)

@@ -17,7 +17,7 @@ from evals.controls import image_controls
 from evals.pins import pin_of, truth_of, truth_table
 from evals.run import score_task
 from evals.tasks import EvalError, Task, load_task
-from leaderboard.submissions.bundle import RECORD, Bundle
+from leaderboard.submissions.bundle import MANIFEST, RECORD, Bundle
 from leaderboard.submissions.case import Case
 from leaderboard.submissions.facts import TaskFacts, majority
 from leaderboard.submissions.faults import BundleError, Fault, Words, fault
@@ -46,6 +46,8 @@ class Recomputed:
     draws: dict[int, Draws] = field(default_factory=dict)
     facts: dict[str, TaskFacts] = field(default_factory=dict)
     losses: dict[str, list[float]] = field(default_factory=dict)
+    clean: dict[int, list[TaskScore]] = field(default_factory=dict)
+    clean_headline: dict[int, float] = field(default_factory=dict)
 
 
 def check(case: Case, out: Recomputed, tick: Callable[[], None]) -> Iterator[Fault]:
@@ -55,6 +57,7 @@ def check(case: Case, out: Recomputed, tick: Callable[[], None]) -> Iterator[Fau
         yield from faults
         if not faults:
             yield from _aggregates(case, scores, out.tasks[seed], out.draws[seed])
+            _clean_headline(case, seed, out)
 
 
 def _seed(
@@ -102,6 +105,40 @@ def _seed(
         out.tasks[seed].append(score)
         out.draws[seed][told.task] = draws
         out.losses.setdefault(str(seed), []).extend(loss_sample(task, log))
+        yield from _clean(case, seed, task, log, score, out)
+
+
+def _clean(
+    case: Case, seed: int, task: Task, log: pa.Table, score: TaskScore, out: Recomputed
+) -> Iterator[Fault]:
+    """The score over the items that do not occur in the dataset, where the bundle says which do."""
+    bundle = case.bundle
+    report = bundle.manifest.overlap if bundle is not None else None
+    if report is None:
+        return
+    told = report.get(task.name)
+    clean = score
+    if told is not None and told.found:
+        rows = log["row"].to_numpy()
+        unknown = set(told.found) - set(rows.tolist())
+        if unknown or told.num_items < len(told.found):
+            found = Words(f"row {min(unknown)}" if unknown else f"{told.num_items} items")
+            where = f"overlap.{task.name}.found"
+            yield fault(MANIFEST, where, found, Words("rows of the task's data, each once"))
+            return
+        keep = ~np.isin(rows, np.array(told.found, np.int64))
+        if not keep.any():
+            return  # nothing of the task is clean: no score over its clean items
+        clean, _ = score_task(task, log.filter(pa.array(keep)))
+    out.clean.setdefault(seed, []).append(clean)
+
+
+def _clean_headline(case: Case, seed: int, out: Recomputed) -> None:
+    """The headline over the clean items; none where a task has no clean item left."""
+    clean = out.clean.get(seed, [])
+    if len(clean) == len(out.tasks[seed]):
+        found = aggregate_suite(case.suite, clean, out.draws[seed])
+        out.clean_headline[seed] = found[case.suite.headline].value
 
 
 def _evidence(

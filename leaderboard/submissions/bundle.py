@@ -25,7 +25,7 @@ import orjson
 from pydantic import Field, ValidationError
 
 from leaderboard.submissions.faults import BundleError, Fault, Words, fault
-from leaderboard.submissions.uids import UidList
+from leaderboard.submissions.uids import SKETCH, UidList
 from pipelines.records import Frozen, RecordError, Submission, parse_record
 
 FORMAT = 1
@@ -67,13 +67,19 @@ class Place(Frozen):
     num_bytes: int | None = None
 
 
+class DocumentList(Frozen):
+    """What a submission says of its documents (see `documents`)."""
+
+    count: int = Field(ge=0, description="documents that have a key")
+    sketch: tuple[int, ...] = Field((), max_length=SKETCH, description="smallest hashes of keys")
+
+
 class OverlapOf(Frozen):
-    """How much of a task's items occurs in the dataset, and the score with and without them."""
+    """Which of a task's items occur in the dataset; the scores without them are computed."""
 
     num_items: int = Field(ge=0)
-    num_found: int = Field(ge=0)
-    score: float | None = None
-    clean_score: float | None = None
+    num_too_short: int = Field(0, ge=0, description="items that are too short to tell")
+    found: tuple[int, ...] = Field((), description="rows of the task's data")
 
 
 class Manifest(Frozen):
@@ -85,6 +91,7 @@ class Manifest(Frozen):
     dataset: Place = Place()
     checkpoints: dict[str, Place] = Field(default_factory=dict, description="by seed")
     uids: UidList | None = None
+    documents: DocumentList | None = None
     overlap: dict[str, OverlapOf] | None = Field(None, description="by task; `evals overlap`")
 
 
@@ -275,6 +282,8 @@ def manifest_of(
     dataset: Place = Place(),
     checkpoints: Mapping[str, Place] | None = None,
     uids: UidList | None = None,
+    documents: DocumentList | None = None,
+    overlap: Mapping[str, OverlapOf] | None = None,
 ) -> Manifest:
     """The manifest over these files (without itself)."""
     packed = [
@@ -287,6 +296,8 @@ def manifest_of(
         dataset=dataset,
         checkpoints=dict(checkpoints or {}),
         uids=uids,
+        documents=documents,
+        overlap=None if overlap is None else dict(overlap),
     )
 
 

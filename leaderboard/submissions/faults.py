@@ -32,12 +32,41 @@ class Fault(Frozen):
         return f"{told}; {self.hint}" if self.hint else told
 
 
+HINTS = {
+    "form.bundle": "make the bundle again with `submit`, and send it as it is",
+    "form.manifest": "make the bundle again with `submit`; nothing in it may be edited",
+    "form.claim": "correct the options of `submit` and make the bundle again",
+    "form.chain": "submit the folders of scores that the stages wrote; they hold the whole chain",
+    "form.record": "make the record again with the command of its stage",
+    "form.files": "make the bundle again with `submit`; it adds what the rules name",
+    "form.uids": "make the bundle again with `submit` beside the dataset's own list of uids",
+    "form.documents": "make the bundle again with `submit` beside the dataset's own folder",
+    "form.columns": "evaluate again with the installed version; logs are taken as it writes them",
+    "names.plain": "choose another name; `--method` and `--team` of `submit` give it",
+    "names.baseline": "choose another method name, or run the baseline as it comes",
+    "lineage.pool": "curate the pool of this scale; the benchmark's `pool` command gets it",
+    "lineage.dataset": "curate again with `curate` or `run`, from the accepted pool",
+    "lineage.recipe": "train again with `train`, under the scale's own recipe",
+    "lineage.seeds": "train the first seeds of the recipe's list, without a gap",
+    "lineage.suite": "evaluate again with the scale's suite and its recorded data",
+    "lineage.data": "evaluate all seeds on the same data",
+    "arithmetic": "evaluate again and submit the logs as they were written",
+    "novelty.copy": "submit what you curated, trained and evaluated yourself",
+}
+"""What to do about a broken rule, where the fault itself does not say it better."""
+
+
+def under(rule: str, broken: Fault) -> Fault:
+    """The fault with its rule's name, and with what to do about it."""
+    return broken.model_copy(update={"rule": rule, "hint": broken.hint or HINTS.get(rule, "")})
+
+
 class BundleError(RuleError):
     """A submission that is refused; `faults` says why."""
 
     def __init__(self, faults: Sequence[Fault], *, what: str = "the submission") -> None:
-        self.faults = tuple(faults)
-        super().__init__(f"{what} is refused: " + "; ".join(map(str, faults)))
+        self.faults = tuple(one if one.rule else under("form.bundle", one) for one in faults)
+        super().__init__(f"{what} is refused: " + "; ".join(map(str, self.faults)))
 
 
 def fault(file: str, field: str, found: object, expected: object, hint: str = "") -> Fault:

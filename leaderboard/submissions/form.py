@@ -234,6 +234,25 @@ def logs(case: Case, tick: Callable[[], None]) -> Iterator[Fault]:
                 yield from error.faults
 
 
+def documents(case: Case) -> Iterator[Fault]:
+    """The sketch of the documents is one: sorted, each hash once, no more than there are."""
+    assert case.bundle is not None
+    told = case.bundle.manifest.documents
+    if told is None:
+        return
+    if case.book.dataset_format == "uids":
+        yield fault(MANIFEST, "documents", Words("a list of documents"), Words("a list of uids"))
+    sketch = list(told.sketch)
+    if (
+        sketch != sorted(set(sketch))
+        or bool(sketch) != bool(told.count)
+        or len(sketch) > told.count
+    ):
+        found = Words(f"{len(sketch)} hashes of {told.count:,} documents")
+        expected = Words(f"the {uids.SKETCH} smallest, sorted, each once")
+        yield fault(MANIFEST, "documents.sketch", found, expected, "make the bundle again")
+
+
 def uid_list(case: Case) -> Iterator[Fault]:
     """The description of a list of uids fits the dataset's record and the sample beside it."""
     bundle = case.bundle

@@ -6,11 +6,13 @@ data has, whether the score uses its context. None of it refuses an entry; all o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+from leaderboard.submissions.arithmetic import Recomputed
 from leaderboard.submissions.case import Case
 from leaderboard.submissions.lineage import unpinned
 from leaderboard.submissions.novelty import Notice
+from pipelines.records import TaskScore
 
 
 def tries(case: Case) -> Iterator[Notice]:
@@ -66,20 +68,36 @@ def controls(case: Case) -> Iterator[Notice]:
             yield Notice(rule="honesty.controls", text=text)
 
 
-def overlap(case: Case) -> Iterator[Notice]:
-    """What of the suite's items occurs in the dataset, as the record of the overlap says."""
+def documents(case: Case) -> Iterator[Notice]:
+    """A dataset of documents without a sketch."""
+    bundle = case.bundle
+    if case.book.modality == "text" and bundle is not None and bundle.manifest.documents is None:
+        text = "no sketch of the dataset's documents: it cannot be compared with other entries"
+        yield Notice(rule="honesty.documents", text=text)
+
+
+def overlap(case: Case, out: Recomputed) -> Iterator[Notice]:
+    """Which of the suite's items occur in the dataset, and the scores with and without them."""
     bundle = case.bundle
     report = bundle.manifest.overlap if bundle is not None else None
     if report is None:
-        text = "overlap of the dataset with the suite's items was not measured (`evals overlap`)"
-        yield Notice(rule="honesty.overlap", text=text)
+        if case.book.modality == "text":
+            text = "overlap of the dataset with the suite's items was not measured (--overlap)"
+            yield Notice(rule="honesty.overlap", text=text)
         return
     for task, one in sorted(report.items()):
-        if one.num_found:
-            text = (
-                f"{task}: {one.num_found} of {one.num_items} items occur in the dataset; "
-                f"score {one.score:.4f}, without them {one.clean_score:.4f}"
-                if one.score is not None and one.clean_score is not None
-                else f"{task}: {one.num_found} of {one.num_items} items occur in the dataset"
-            )
-            yield Notice(rule="honesty.overlap", text=text)
+        if not one.found:
+            continue
+        full = _mean(out.tasks.values(), task)
+        clean = _mean(out.clean.values(), task)
+        without = "none is left without them" if clean is None else f"without them {clean:.4f}"
+        share = f"{len(one.found)} of {one.num_items} items occur in the dataset"
+        score = "" if full is None else f"; score {full:.4f}, {without}"
+        yield Notice(rule="honesty.overlap", text=f"{task}: {share}{score}")
+
+
+def _mean(seeds: Iterable[Sequence[TaskScore]], task: str) -> float | None:
+    """The mean over the seeds of a task's score; None where a seed has none."""
+    known = [[one.value for one in scores if one.task == task] for scores in seeds]
+    values = [value for values in known for value in values]
+    return sum(values) / len(values) if values and len(values) == len(known) else None

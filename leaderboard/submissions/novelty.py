@@ -2,8 +2,9 @@
 
 Refused: the same logs, weights, packed data or list of documents as an entry of another team; the
 same submission by the same team under another name. Shown to the reviewer, with the pair: datasets
-that share most of their uids (a sketch of the smallest hashes; Broder 1997) or of their files, and
-models whose losses agree more closely than those of two seeds of one dataset do.
+that share most of their uids or documents (sketches of smallest hashes; Broder 1997, Cohen 1997) or
+of their files, and models whose losses agree more closely, or vary together more, than those of two
+seeds of one dataset do.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from pydantic import Field
 
-from leaderboard.submissions.bundle import RECORD
+from leaderboard.submissions.bundle import RECORD, Bundle
 from leaderboard.submissions.case import Case
 from leaderboard.submissions.facts import Facts
 from leaderboard.submissions.faults import Fault, Words, fault
 from pipelines.records import Frozen, digest
 
-NEAR = 0.95  # of two datasets' documents in common
+NEAR = 0.95  # of two datasets' uids in common
+NEAR_TEXTS = 0.8  # of documents: one changed word in each of a hundred words leaves 0.9
 CLOSE = 0.2  # of the distance between two seeds of one dataset: two trainings are never as close
 SEED_DISTANCE = 0.02  # relative distance of losses between seeds, where the board shows none
 FEWEST = 30  # losses to compare
@@ -43,7 +45,6 @@ def facts_of(
 ) -> Facts:
     """What the board will remember of an entry."""
     bundle = case.bundle
-    uids = bundle.manifest.uids if bundle is not None else None
     work = case.record.work
     return Facts(
         id=case.record.id,
@@ -65,10 +66,18 @@ def facts_of(
             if file.name.startswith("logs/")
         ),
         seeds=tuple(case.by_seed),
-        sketch=tuple(uids.sketch) if uids is not None else (),
+        sketch=_sketch(bundle),
         losses={seed: tuple(values) for seed, values in (losses or {}).items()},
         tasks=tasks or {},
     )
+
+
+def _sketch(bundle: Bundle | None) -> tuple[int, ...]:
+    """Of a list of uids or of documents, whichever the dataset is."""
+    if bundle is None:
+        return ()
+    known = bundle.manifest.uids or bundle.manifest.documents
+    return known.sketch if known is not None else ()
 
 
 def _hashes(files: Iterable[object]) -> tuple[str, ...]:
@@ -116,6 +125,7 @@ def similar(case: Case, own: Facts) -> Iterator[Notice]:
     """Near copies, for the reviewer."""
     entries = [one for one in case.known.entries(case.book.name) if one.id != own.id]
     usual = seed_distance([*entries, own])
+    near = NEAR_TEXTS if case.book.modality == "text" else NEAR
     for other in entries:
         if other.pipeline == own.pipeline and other.pool == own.pool:
             if other.team != own.team:
@@ -123,14 +133,14 @@ def similar(case: Case, own: Facts) -> Iterator[Notice]:
                 yield Notice(rule="novelty.pipeline", text=text, ids=(other.id,))
             continue
         shared = overlap(own, other)
-        if shared is not None and shared >= NEAR:
+        if shared is not None and shared >= near:
             text = f"{shared:.0%} of the dataset is that of {other.method!r} of {other.team!r}"
             yield Notice(rule="novelty.dataset", text=text, ids=(other.id,))
         apart = loss_distance(own, other)
         if apart is not None and apart < CLOSE * usual:
             text = (
-                f"losses are {apart / usual:.0%} as far from {other.method!r} of {other.team!r} as "
-                "two seeds of one dataset are from each other"
+                f"losses correlate with those of {other.method!r} of {other.team!r} by "
+                f"{1 - apart**2 / 2:.5f}; two seeds of one dataset do by {1 - usual**2 / 2:.5f}"
             )
             yield Notice(rule="novelty.losses", text=text, ids=(other.id,))
 
@@ -170,7 +180,14 @@ def seed_distance(entries: Sequence[Facts]) -> float:
 
 
 def _distance(x: Sequence[float], y: Sequence[float]) -> float:
-    """Root mean square of the differences over that of the spread between questions."""
+    """Root mean square difference of the standardised losses: sqrt(2 (1 - r)), r Pearson's.
+
+    A constant that was added to every loss, or a factor, changes nothing. Where all losses are
+    equal there is nothing to correlate: as far apart as independent ones.
+    """
     a, b = np.asarray(x), np.asarray(y)
-    spread = float(np.concatenate([a, b]).std())
-    return float(np.sqrt(np.mean((a - b) ** 2))) / max(spread, 1e-12)
+    a, b = a - a.mean(), b - b.mean()
+    size = float(np.sqrt((a @ a) * (b @ b)))
+    if size == 0:
+        return float(np.sqrt(2))
+    return float(np.sqrt(max(0.0, 2 - 2 * float(a @ b) / size)))

@@ -93,6 +93,14 @@ class Figure(Frozen):
         return combined_error(self.values, self.item_error)
 
 
+class Overlap(Frozen):
+    """How much of the suite occurs in the dataset, and the headline without it."""
+
+    num_items: int
+    num_found: int
+    clean: float | None = Field(description="the headline over the other items; None: no other")
+
+
 class Row(Frozen):
     """One line of the board. Rank and what depends on it are set by `ranking.rank`."""
 
@@ -135,6 +143,7 @@ class Row(Frozen):
     unpinned: tuple[str, ...] = Field((), description="tasks whose data nobody pinned")
     baseline_of: str = Field("", description="the baseline whose pipeline this is, by its steps")
     tries: int | None = Field(None, description="datasets tried for this one; None: not said")
+    overlap: Overlap | None = Field(None, description="None: not measured")
     superseded_by: str = Field("", description="the row of the same dataset with more seeds")
 
 
@@ -165,6 +174,7 @@ def measured_of(
     draws: Mapping[int, Draws],
     *,
     unpinned: tuple[str, ...] = (),
+    clean: Mapping[int, float] | None = None,
 ) -> Measured:
     """The row of a bundle from the scores and resamples of its tasks, by seed."""
     record = bundle.record
@@ -240,8 +250,20 @@ def measured_of(
         unpinned=unpinned,
         baseline_of=_baseline_of(benchmark, record, dataset),
         tries=record.work.tries,
+        overlap=_overlap(bundle, clean or {}, seeds),
     )
     return Measured(row, aggregate, task_draws)
+
+
+def _overlap(bundle: Bundle, clean: Mapping[int, float], seeds: Sequence[int]) -> Overlap | None:
+    report = bundle.manifest.overlap
+    if report is None:
+        return None
+    return Overlap(
+        num_items=sum(one.num_items for one in report.values()),
+        num_found=sum(len(one.found) for one in report.values()),
+        clean=sum(clean.values()) / len(seeds) if len(clean) == len(seeds) else None,
+    )
 
 
 def _baseline_of(benchmark: Benchmark, record: Submission, dataset: DatasetRecord) -> str:

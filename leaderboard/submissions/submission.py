@@ -20,6 +20,7 @@ from leaderboard.submissions.bundle import (
     MANIFEST,
     UIDS,
     Bundle,
+    OverlapOf,
     Place,
     manifest_of,
     open_bundle,
@@ -28,10 +29,12 @@ from leaderboard.submissions.bundle import (
 )
 from leaderboard.submissions.bundle import RECORD as FILE
 from leaderboard.submissions.chain import chain_of, seeds_of
+from leaderboard.submissions.documents import describe as describe_documents
 from leaderboard.submissions.faults import BundleError
 from leaderboard.submissions.sharing import shareable
 from leaderboard.submissions.validate import Checked, check, check_bundle
 from pipelines.errors import RuleError
+from pipelines.execution.executors import MapTasks, map_here
 from pipelines.records import (
     DatasetRecord,
     ModelRecord,
@@ -62,6 +65,26 @@ class Entry:
         return open_bundle(self.folder)
 
 
+@dataclass(frozen=True)
+class Overlapping:
+    """What a dataset is looked through for: a suite's file, and the folder of its data."""
+
+    suite: str
+    data: str
+
+    def of(self, dataset: str, *, map_tasks: MapTasks) -> dict[str, OverlapOf]:
+        """Which items of each task occur in a dataset."""
+        from evals.decontamination import overlap_with  # compiled loops, for this alone
+
+        found = overlap_with(dataset, self.suite, self.data, map_tasks=map_tasks).report()
+        return {
+            one.task: OverlapOf(
+                num_items=one.num_items, num_too_short=one.num_too_short, found=one.found
+            )
+            for one in found
+        }
+
+
 def submit(
     benchmark: Benchmark,
     *,
@@ -76,11 +99,15 @@ def submit(
     checkpoints: Mapping[int, Place] | None = None,
     uids: str | None = None,
     tries: int | None = None,
+    overlap: Overlapping | None = None,
+    map_tasks: MapTasks = map_here,
 ) -> Entry:
     """Gather the chain behind folders of scores, check it, and write the submission below `out`.
 
-    `uids` is the address of the dataset's list of uids, where it is one. BundleError lists every
-    broken rule; then nothing is left in `out`. Submitting the same again gives the same submission.
+    `uids` is the address of the dataset's list of uids, where it is one. With `overlap` the
+    dataset's documents are looked through for the suite's items; documents are read by `map_tasks`.
+    BundleError lists every broken rule; then nothing is left in `out`. Submitting the same again
+    gives the same submission.
     """
     chain: dict[str, Record] = {}
     parents = {}
@@ -121,6 +148,12 @@ def submit(
         sample = pa.BufferOutputStream()
         pq.write_table(uid_lists.choose(ids, told.sha256), sample, compression="zstd")
         files[UIDS] = sample.getvalue().to_pybytes()
+    texts = _documents_of(chain.values()) if benchmark.modality == "text" else ""
+    if overlap is not None and not texts:
+        raise RuleError(
+            "the dataset's documents are not where they were written, so they cannot be looked "
+            "through for the suite's items; put them back, or submit without --overlap"
+        )
     manifest = manifest_of(
         record,
         files.items(),
@@ -130,9 +163,20 @@ def submit(
             for seed, place in (checkpoints or {}).items()
         },
         uids=told,
+        documents=describe_documents(texts, map_tasks=map_tasks) if texts else None,
+        overlap=overlap.of(texts, map_tasks=map_tasks) if overlap is not None else None,
     )
     files[MANIFEST] = orjson.dumps(manifest.model_dump(mode="json"), option=orjson.OPT_INDENT_2)
     return _written(record, files, out, method)
+
+
+def _documents_of(chain: Iterable[Record]) -> str:
+    """Where the dataset's documents were written; empty when they are not there any more."""
+    dataset = next(one for one in chain if isinstance(one, DatasetRecord))
+    place = dataset.made_by.locations.get("out", "")
+    store = open_store(place) if place else None
+    whole = store is not None and all(store.exists(file.name) for file in dataset.outputs)
+    return place if whole else ""
 
 
 def _list_of(chain: Iterable[Record]) -> str:

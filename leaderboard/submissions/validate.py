@@ -27,7 +27,7 @@ from leaderboard.submissions.arithmetic import Recomputed
 from leaderboard.submissions.bundle import RECORD, Bundle
 from leaderboard.submissions.case import Case, official_suite
 from leaderboard.submissions.facts import NOTHING, Facts, Known
-from leaderboard.submissions.faults import Fault, Words, fault
+from leaderboard.submissions.faults import Fault, Words, fault, under
 from leaderboard.submissions.limits import Limit, TooLong, limited
 from leaderboard.submissions.logs import read_log, read_parquet
 from leaderboard.submissions.names import looks_like, name_fault
@@ -110,7 +110,7 @@ DATA: Sequence[Rule] = (("lineage.data", lineage.one_data),)
 
 def _run(rules_: Sequence[Rule], case: Case) -> list[Fault]:
     """The faults of some rules, each with the rule's name, the first `MAX_FAULTS` of them."""
-    found = (one.model_copy(update={"rule": name}) for name, rule in rules_ for one in rule(case))
+    found = (under(name, one) for name, rule in rules_ for one in rule(case))
     return list(islice(found, MAX_FAULTS + 1))
 
 
@@ -136,7 +136,7 @@ def check_bundle(
         book = benchmark or rules.load_benchmark(bundle.record.work.benchmark)
     except RuleError as error:
         unknown = fault(RECORD, "work.benchmark", Words(str(error)), list(packages()))
-        return Checked((unknown.model_copy(update={"rule": "form.claim"}),), None)
+        return Checked((under("form.claim", unknown),), None)
     case = Case(bundle.record, book, bundle, known)
     work = _Work(case, Recomputed())
     for stage in LIMITS:
@@ -153,7 +153,13 @@ def check_bundle(
             return Checked(tuple(_cut(faults)), None, tuple(work.notices))
     out = work.out
     measured = measured_of(
-        bundle, book, case.suite, out.tasks, out.draws, unpinned=lineage.unpinned(case)
+        bundle,
+        book,
+        case.suite,
+        out.tasks,
+        out.draws,
+        unpinned=lineage.unpinned(case),
+        clean=out.clean_headline,
     )
     return Checked((), measured, tuple(work.notices), work.facts)
 
@@ -184,6 +190,7 @@ class _Work:
             return _run((("novelty.copy", lambda case: novelty.copies(case, facts)),), self.case)
         for tell in HONESTY:
             self.notices += tell(self.case)
+        self.notices += honesty.overlap(self.case, self.out)
         return []
 
     def _arithmetic(self, tick: Callable[[], None]) -> Callable[[Case], Iterable[Fault]]:
@@ -193,12 +200,16 @@ class _Work:
         bundle = self.case.bundle
         assert bundle is not None
         whole: Sequence[Rule] = (("form.manifest", lambda _: form.manifest(bundle)),)
-        files: Sequence[Rule] = (("form.files", form.files), ("form.uids", form.uid_list))
+        files: Sequence[Rule] = (
+            ("form.files", form.files),
+            ("form.uids", form.uid_list),
+            ("form.documents", form.documents),
+        )
         columns: Sequence[Rule] = (("form.columns", lambda case: form.logs(case, tick)),)
         return _first((whole, CLAIM, LINKS, SHAPE, files, columns), self.case)
 
 
-HONESTY = (honesty.tries, honesty.data, honesty.licences, honesty.controls, honesty.overlap)
+HONESTY = (honesty.tries, honesty.data, honesty.licences, honesty.controls, honesty.documents)
 
 
 def _limit(stage: str, bundle: Bundle, found: Words, expected: Words) -> Fault:

@@ -26,7 +26,16 @@ from leaderboard import rules
 from leaderboard.benchmark import load_stages
 from leaderboard.rules import Benchmark, PoolRule, Scale
 from leaderboard.submissions import uids
-from leaderboard.submissions.bundle import MANIFEST, RECORD, UIDS, Place, manifest_of, write_zip
+from leaderboard.submissions.bundle import (
+    MANIFEST,
+    RECORD,
+    UIDS,
+    DocumentList,
+    OverlapOf,
+    Place,
+    manifest_of,
+    write_zip,
+)
 from leaderboard.submissions.results import BASELINE
 from leaderboard.submissions.validate import official_suite
 from pipelines.records import (
@@ -100,6 +109,8 @@ def make_folder(
     changed: dict[str, Any] | None = None,
     tries: int | None = None,
     edit: Edit | None = None,
+    documents: DocumentList | None = None,
+    overlap: dict[str, OverlapOf] | None = None,
 ) -> Path:
     """The folder of a made-up submission below `out`; `changed` overrides fields of the claim.
 
@@ -146,7 +157,13 @@ def make_folder(
     if book.dataset_format == "uids":
         told = _uid_files(files, chance, chain[1].counts["rows_out"])
     manifest = manifest_of(
-        record, files.items(), dataset=dataset, checkpoints=checkpoints, uids=told
+        record,
+        files.items(),
+        dataset=dataset,
+        checkpoints=checkpoints,
+        uids=told,
+        documents=documents,
+        overlap=overlap,
     )
     files[MANIFEST] = orjson.dumps(manifest.model_dump(mode="json"))
     folder = out / record.id

@@ -21,7 +21,8 @@ import pytest
 from evals.pins import Pin, truth_of
 from evals.tasks import Task
 from leaderboard.benchmark import load_stages
-from leaderboard.submissions.bundle import BundleError, open_bundle
+from leaderboard.submissions import documents
+from leaderboard.submissions.bundle import BundleError, DocumentList, OverlapOf, open_bundle
 from leaderboard.submissions.facts import KnownFacts
 from leaderboard.submissions.limits import Limit
 from leaderboard.submissions.validate import LIMITS, MAX_FAULTS, Checked, check_bundle
@@ -317,6 +318,100 @@ def test_a_dataset_that_is_nearly_anothers_is_shown_to_the_reviewer(tmp_path: Pa
     found = checked(other, KnownFacts(tuple(near)))
     assert found.faults == ()
     assert any("100% of the dataset is that of 'first'" in one.text for one in found.notices)
+
+
+def test_a_dataset_with_a_changed_word_in_every_document_is_shown(tmp_path: Path) -> None:
+    """Every file has another hash; the documents' sketch sees that they are the same."""
+    words = [f"w{n}" for n in range(3000)]
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(words, 300)) for _ in range(1000)]
+    edited = [one.replace(" ", f" x{n} ", 1) for n, one in enumerate(texts)]
+    first = make_folder(tmp_path, team="first", method="first", documents=documents_of(texts))
+    facts = known_of(first).facts[0].model_copy(update={"pipeline": "x"})
+    thief = make_folder(
+        tmp_path, team="second", method="mine", chance=1, documents=documents_of(edited)
+    )
+    found = checked(thief, KnownFacts((facts,)))
+    assert found.faults == ()
+    [notice] = [one for one in found.notices if one.rule == "novelty.dataset"]
+    assert notice.text.endswith("% of the dataset is that of 'first' of 'first'")
+    assert notice.ids == (facts.id,)
+    other = [" ".join(rng.choice(words, 300)) for _ in range(1000)]
+    honest = make_folder(
+        tmp_path, team="third", method="own", chance=2, documents=documents_of(other)
+    )
+    assert "novelty.dataset" not in {
+        one.rule for one in checked(honest, KnownFacts((facts,))).notices
+    }
+
+
+def documents_of(texts: list[str]) -> DocumentList:
+    return documents.of_texts(pa.array(texts, pa.large_string()))
+
+
+def test_losses_that_were_shifted_and_scaled_are_shown(tmp_path: Path) -> None:
+    first = checked(make_folder(tmp_path, team="first", method="first", seeds=(124, 125))).facts
+    assert first is not None
+    copied = {"124": tuple(1.02 * one + 0.1 for one in first.losses["124"])}
+    near = first.model_copy(
+        update={"losses": copied, "id": "0" * 32, "team": "second", "pipeline": "x", "logs": ()}
+        | {"weights": (), "packed": (), "data": ()}
+    )
+    own = make_folder(tmp_path, team="first", method="first", seeds=(124, 125))
+    [notice] = [
+        one for one in checked(own, KnownFacts((near,))).notices if one.rule == "novelty.losses"
+    ]
+    assert "of 'first' of 'second' by 1.00000" in notice.text
+
+
+# ---- overlap with the suite
+
+
+def test_a_dataset_with_the_suites_items_has_two_scores(tmp_path: Path) -> None:
+    """The model answers the 20 items that its dataset holds; of the other 40 it knows few."""
+
+    def leaked(log: pa.Table) -> pa.Table:
+        right = np.arange(len(log)) < 20
+        gold = log["gold"].to_numpy()
+        log = column(log, "predicted", pa.array(np.where(right, gold, 1 - gold), pa.int32()))
+        return column(column(log, "correct", right), "credit", right.astype(float))
+
+    told = {
+        "heldout_next_sentence": OverlapOf(num_items=60, found=tuple(range(20))),
+        "heldout_ending": OverlapOf(num_items=60),
+    }
+    folder = make_folder(tmp_path, edit=only("multiple_choice", leaked), overlap=told)
+    found = checked(folder)
+    assert found.faults == ()
+    [notice] = [one for one in found.notices if one.rule == "honesty.overlap"]
+    assert notice.text == (
+        "heldout_next_sentence: 20 of 60 items occur in the dataset; score 0.3333, without them "
+        "0.0000"
+    )
+    assert found.measured is not None
+    overlap = found.measured.row.overlap
+    assert overlap is not None
+    assert (overlap.num_items, overlap.num_found) == (120, 20)
+    assert overlap.clean == pytest.approx(found.measured.row.headline.value)  # bits per byte
+
+
+def test_an_overlap_of_rows_that_are_not_there_is_refused(tmp_path: Path) -> None:
+    for one in (OverlapOf(num_items=60, found=(999,)), OverlapOf(num_items=1, found=(1, 2))):
+        told = {"heldout_next_sentence": one}
+        assert rules_of(make_folder(tmp_path, overlap=told)) == {"arithmetic"}
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        DocumentList(count=3, sketch=(5, 4, 3)),
+        DocumentList(count=3, sketch=(4, 4)),
+        DocumentList(count=1, sketch=(1, 2)),
+        DocumentList(count=9),
+    ],
+)
+def test_a_sketch_that_is_none_is_refused(told: DocumentList, tmp_path: Path) -> None:
+    assert rules_of(make_folder(tmp_path, documents=told)) == {"form.documents"}
 
 
 def test_losses_that_are_too_close_are_shown_to_the_reviewer(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from leaderboard.rounds.commands import number_of_tries
 from leaderboard.rounds.notebook import Notebook, noted
+from pipelines.errors import RuleError
 from pipelines.records import DatasetRecord, parse_record
 from tests.leaderboard.made_up import make_folder
 
@@ -64,3 +66,20 @@ def test_no_line_is_lost_when_the_writer_is_killed(tmp_path: Path) -> None:
     told = int((rest or [last])[-1])
     lines = Notebook(str(tmp_path), "dclm", "tiny").lines()
     assert [line.text for line in lines][: told + 1] == [str(n) for n in range(told + 1)]
+
+
+def test_tries_of_a_submission_are_counted_or_said(tmp_path: Path) -> None:
+    book = Notebook(str(tmp_path), "dclm", "tiny")
+    with pytest.raises(
+        RuleError, match=r"--tries auto: the notebook of .* has no try of dclm tiny"
+    ):
+        number_of_tries("auto", str(tmp_path), "dclm", "tiny")
+    for number in range(3):
+        found = dataset(tmp_path / str(number), method=f"try {number}", chance=number)
+        book.start(f"try {number}", found, (124,))
+    assert number_of_tries("auto", str(tmp_path), "dclm", "tiny") == 3
+    assert number_of_tries("12", str(tmp_path), "dclm", "tiny") == 12
+    assert number_of_tries(None, str(tmp_path), "dclm", "tiny") is None
+    for wrong in ("0", "-1", "many"):
+        with pytest.raises(RuleError, match="expected a number from 1, or auto"):
+            number_of_tries(wrong, str(tmp_path), "dclm", "tiny")

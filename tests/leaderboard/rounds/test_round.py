@@ -146,7 +146,8 @@ def test_unknown_scales_and_tracks_are_named(workspace: Path, entries: list[Entr
     work = entries[0].record.work.model_copy(update={"track": "mixing"})
     changed = entries[0].record.model_copy(update={"work": work})
     assert list(map(str, check(changed, rules.load_benchmark("mini")))) == [
-        "submission.json: work.track: found 'mixing', expected filtering"
+        "submission.json: work.track: found 'mixing', expected filtering; correct the options of "
+        "`submit` and make the bundle again"
     ]
 
 

@@ -199,14 +199,15 @@ def test_a_file_that_is_not_listed_is_refused(folder: Path) -> None:
     (folder / "questions/124/heldout_ending/000001.parquet").write_bytes(b"PAR1")
     assert faults(folder) == [
         "bundle.json: files: found questions/124/heldout_ending/000001.parquet is not listed, "
-        "expected every file"
+        "expected every file; make the bundle again with `submit`; nothing in it may be edited"
     ]
 
 
 def test_a_missing_log_is_refused(folder: Path) -> None:
     (folder / TASK).unlink()
     assert faults(folder) == [
-        f"bundle.json: files: found {TASK}, which is not there, expected its bytes"
+        f"bundle.json: files: found {TASK}, which is not there, expected its bytes; make the "
+        "bundle again with `submit`; nothing in it may be edited"
     ]
 
 
