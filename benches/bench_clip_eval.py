@@ -171,7 +171,7 @@ Metrics = dict[str, dict[str, float | None]]
 def ours(model: str, weights: Path, tasks: list[Any], data: Path) -> tuple[Metrics, float, float]:
     """Metrics by dataset; CPU-seconds of loading the model, and of the rest."""
     from datacomp.recipe import MODELS
-    from evals.images.datacomp_json import read_results
+    from datacomp.results import read_results
     from evals.images.open_clip import load_open_clip
     from evals.run import run
     from evals.suite import Suite

@@ -103,7 +103,8 @@ def measure(
     from dclm.eval_model import OpenLMScorer
     from dclm.recipe import ModelConfig
     from dclm.training.model import OpenLM
-    from evals.tasks import kind_of, load_task, read_data
+    from evals.kinds import kind_of, read_data
+    from evals.tasks import load_task
     from evals.text.language import Prompts
 
     task = load_task("arc_easy")
@@ -117,7 +118,7 @@ def measure(
     scorer.score(Prompts(task, loaded.items, scorer).requests([0], window=WINDOW)[0].query())
 
     def ours() -> list[int]:
-        log = kind_of(task.kind).answer(task, loaded, range(count), scorer, window=WINDOW)
+        log = kind_of(task).answer(task, loaded, range(count), scorer, window=WINDOW)
         return [int(one) for one in log["predicted"].to_pylist()]
 
     rates = [calibration()]

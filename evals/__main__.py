@@ -8,21 +8,24 @@ from typing import Annotated, Any
 import pyarrow.parquet as pq
 import typer
 
-from evals.aggregate import aggregate
+from evals.aggregate import Version
 from evals.catalogue import tasks_markdown
+from evals.data_check import check_data
 from evals.decontamination import items_table, overlap_with
 from evals.fetch import fetch
 from evals.images.synthetic import write_synthetic_pictures
+from evals.items import Item
+from evals.kinds import read_data
 from evals.loading import load_in_worker, load_model, spread_over
 from evals.nulls import PREFIX
 from evals.pinning import make_pin, write_pins
 from evals.remote import remote_model
 from evals.reports import Run, compare, describe, open_run, questions, scores_text
+from evals.result_formats import figures_of, result_format
 from evals.run import run
 from evals.suite import Suite, load_suite, suite_files
-from evals.tasks import EvalError, Item, Task, check_data, load_task, read_data, task_names
+from evals.tasks import EvalError, ImageTask, Task, is_secret, load_task, shots_of, task_names
 from evals.text.convert import convert
-from evals.text.dclm_json import figures, figures_of_version, read_dclm, to_dclm
 from evals.text.synthetic import write_synthetic
 from pipelines.console import Json, Workers, main, out, show_json, table
 from pipelines.errors import BAD_DATA
@@ -63,7 +66,12 @@ def run_command(
     gpus: Annotated[
         int | None, typer.Option(min=0, help="GPUs; default: all there are. 0: none.")
     ] = None,
-    format: Annotated[str, typer.Option(help="What to print: text or dclm.")] = "text",
+    format: Annotated[
+        str,
+        typer.Option(
+            help="What to print: text, or the name of a benchmark whose own format is wanted."
+        ),
+    ] = "text",
     json: Json = False,
 ) -> None:
     """Measure a model; run it again to continue where it stopped.
@@ -73,8 +81,7 @@ def run_command(
     """
     if precision not in ("fp32", "bf16"):
         raise EvalError(f"unknown precision {precision!r}; choose fp32 or bf16")
-    if format not in ("text", "dclm"):
-        raise EvalError(f"unknown format {format!r}; choose text or dclm")
+    printed = None if format == "text" else result_format(format)
     named = {"device": device, "precision": precision, "exact": exact}
     spread = None if device or model.startswith(PREFIX) else spread_over(cluster, gpus)
     if spread is None:
@@ -84,8 +91,8 @@ def run_command(
         arguments = (model, trust_remote_code, precision, exact)
         loaded, map_tasks = remote_model(load_in_worker, arguments, map_tasks=spread), spread
     record = run(loaded, suite=suite, data=data, out=out_uri, map_tasks=map_tasks)
-    if format == "dclm":
-        show_json(to_dclm(record, model=model))
+    if printed is not None:
+        show_json(printed.from_record(record, model=model))
     elif json:
         show_json(record)
     else:
@@ -122,7 +129,7 @@ def show_command(
     entries = [
         e for _, e in zip(range(limit), questions(finished, task, wrong=wrong), strict=False)
     ]
-    if json or load_task(task).kind.startswith("image_"):
+    if json or isinstance(load_task(task), ImageTask):
         show_json(entries)
         return
     where = data or Path(finished.record.made_by.locations["data"])
@@ -190,13 +197,18 @@ def compare_command(
 @app.command("check")
 def check_command(
     folder: Annotated[Path, typer.Argument(help="A folder with tasks' data.")],
-    suite: SuiteName = "dclm/extended",
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            help="Suite by name, or a YAML file; default: every task whose data is there."
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Check a data folder before hours are spent: rows, checksums, duplicates, constant answers."""
     if not folder.is_dir():
         raise EvalError(f"there is no folder {folder}")
-    tasks = load_suite(suite).load_tasks()
+    tasks = _tasks_to_check(suite, folder)
     found = [finding for task in tasks for finding in check_data(task, folder)]
     if json:
         show_json(found)
@@ -205,9 +217,21 @@ def check_command(
             message = finding.message.removeprefix(f"task {finding.task}: ")
             out(f"{finding.level:8} {finding.task}: {message}")
         broken = {finding.task for finding in found if finding.level == "error"}
-        out(f"{len(tasks) - len(broken)} of {len(tasks)} tasks of {suite} can run")
+        of = f" of {suite}" if suite else " whose data is there"
+        out(f"{len(tasks) - len(broken)} of {len(tasks)} tasks{of} can run")
     if any(finding.level == "error" for finding in found):
         raise typer.Exit(BAD_DATA)
+
+
+def _tasks_to_check(suite: str | None, folder: Path) -> list[Task]:
+    if suite is not None:
+        return load_suite(suite).load_tasks()
+    tasks = [
+        task for name in task_names() if (folder / (task := load_task(name)).files()[0]).exists()
+    ]
+    if not tasks:
+        raise EvalError(f"{folder} has the data of no task; name a suite to see what it needs")
+    return tasks
 
 
 @app.command("pin")
@@ -255,7 +279,9 @@ def tasks_command(
     elif markdown:
         out(tasks_markdown().rstrip())
     else:
-        rows = [(t.name, t.kind, t.shots, t.rows, t.random_baseline.v2, t.category) for t in tasks]
+        rows = [
+            (t.name, t.kind, shots_of(t), t.rows, t.random_baseline.v2, t.category) for t in tasks
+        ]
         out(table(rows, header=("task", "kind", "shots", "rows", "baseline", "category")))
 
 
@@ -270,7 +296,7 @@ def items_command(
     loaded = load_suite(suite)
     items = items_table(loaded, data)
     pq.write_table(items, file, compression="zstd")
-    left_out = [task.name for task in loaded.load_tasks() if task.secret]
+    left_out = [task.name for task in loaded.load_tasks() if is_secret(task)]
     if json:
         show_json({"file": str(file), "num_items": items.num_rows, "left_out": left_out})
         return
@@ -332,26 +358,31 @@ def _same_suite(finished: Run, suite: Suite) -> None:
 
 @app.command("aggregate")
 def aggregate_command(
-    file: Annotated[Path, typer.Argument(help="An evaluation file of the DCLM repository.")],
+    file: Annotated[
+        Path, typer.Argument(help="An evaluation file, as DCLM's repository has them.")
+    ],
     version: Annotated[str, typer.Option(help="Random baselines: v1 or v2.")] = "v2",
+    format: Annotated[
+        str | None, typer.Option(help="The file's format; default: the one that can read it.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Compute CORE, EXTENDED and the other means from an evaluation file of DCLM."""
+    """Compute the means of an evaluation file again; of DCLM's, CORE and EXTENDED among them."""
     if version not in ("v1", "v2"):
         raise EvalError(f"unknown version {version!r}; choose v1 or v2")
     try:
         data = file.read_bytes()
     except FileNotFoundError:
         raise EvalError(f"there is no file {file}") from None
-    ours = aggregate(read_dclm(data, source=str(file)).icl, "v1" if version == "v1" else "v2")
-    named = figures(ours) | figures_of_version(ours)
+    baselines: Version = "v1" if version == "v1" else "v2"
+    named = figures_of(data, source=str(file), version=baselines, format=format)
     if json:
         show_json(named)
         return
     for name, value in named.items():
         values = value if isinstance(value, dict) else {name: value}
-        for one, figure in values.items():
-            out(f"{one:40} {figure:.6f}" if isinstance(figure, float) else f"{one:40} {figure}")
+        for key, figure in values.items():
+            out(f"{key:40} {figure:.6f}" if isinstance(figure, float) else f"{key:40} {figure}")
 
 
 @app.command("convert")
@@ -395,7 +426,7 @@ def synthetic_command(
 ) -> None:
     """Write made-up data of the right form for the tasks of a suite whose data is not there."""
     tasks = load_suite(suite).load_tasks()
-    over = [task for task in tasks if task.kind.startswith("image_")]
+    over = [task for task in tasks if isinstance(task, ImageTask)]
     written = write_synthetic([task for task in tasks if task not in over], folder, seed=seed)
     written += write_synthetic_pictures(over, folder, seed=seed, pictures=pictures)
     if json:
@@ -414,7 +445,12 @@ def names_command(
     """Write class names and templates that datasets lack, from installed packages."""
     from evals.images.class_names import write_names
 
-    written = [path for name in task for path in write_names(load_task(name), folder)]
+    written = []
+    for name in task:
+        loaded = load_task(name)
+        if not isinstance(loaded, ImageTask):
+            raise EvalError(f"task {name} is over text; only image tasks have class names")
+        written += write_names(loaded, folder)
     if json:
         show_json({"files": [str(path) for path in written]})
         return

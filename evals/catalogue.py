@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evals.suite import load_suite, suite_files
-from evals.tasks import Task, load_task, task_names
+from evals.tasks import Task, load_task, shots_of, task_names
 
 HEADER = """# Tasks
 
@@ -31,7 +31,7 @@ def _section(task: Task, suites: list[str]) -> str:
     facts = [
         ("kind", task.kind.replace("_", " ")),
         ("metric", task.metric + ("" if task.higher_is_better else ", lower is better")),
-        ("shots", str(task.shots)),
+        ("shots", str(shots_of(task))),
         ("random baseline", _baselines(task)),
         ("rows", f"{task.rows:,}" if task.rows else "as built"),
         ("file", f"`{task.file}`" + (" (checked)" if task.sha256 else "")),

@@ -22,8 +22,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from evals.items import Item, TaskData
+from evals.kinds import kind_of
 from evals.models import Distributions, Ids, LanguageModel, ModelError, Query
-from evals.tasks import Item, Task, TaskData, kind_of
+from evals.tasks import LanguageTask, Task
 from evals.text.language import Prompts
 from evals.text.prompts import as_ids
 from evals.text.token_loss import mask_sequence
@@ -82,14 +84,14 @@ def _asked(
     items = list(data.items)
     for row, item in zip(rows, changed, strict=True):
         items[row] = item
-    answer = kind_of(task.kind).answer(
+    answer = kind_of(task).answer(
         task, TaskData(tuple(items), data.sha256, data.verified), rows, model, window=window
     )
     return _credits(task, answer, rows)
 
 
 def _credits(task: Task, log: pa.Table, rows: Sequence[int]) -> npt.NDArray[np.float64]:
-    earned = kind_of(task.kind).tally(task, log).numerator
+    earned = kind_of(task).tally(task, log).numerator
     position = {row: number for number, row in enumerate(log["row"].to_pylist())}
     return np.array([earned[position[row]] for row in rows])
 
@@ -219,6 +221,7 @@ def _place(
         )
         places = np.flatnonzero(scored)
         return [(fed[: places[0]], int(fed[places[0]]))] if len(places) else []
+    assert isinstance(task, LanguageTask)
     [request] = Prompts(task, data.items, model).requests([row], window=window)
     option = request.options[0]
     return [(option.context, int(option.answer[0] if len(option.answer) else option.context[-1]))]

@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from evals.kinds import kind_of, read_data
 from evals.metrics import score_of
 from evals.reports import Run
 from evals.suite import Suite, load_suite
-from evals.tasks import kind_of, load_task, read_data
+from evals.tasks import is_secret, load_task
 from pipelines import kernels
 from pipelines.execution.executors import MapTasks, map_here
 from pipelines.formats.readers import read_whole
@@ -42,7 +43,7 @@ def items_table(suite: Suite, data: Path, *, secret: bool = False) -> pa.Table:
     rows = [
         {"task": task.name, "item": item.row, "text": item.text()}
         for task in suite.load_tasks()
-        if secret or not task.secret
+        if secret or not is_secret(task)
         for item in read_data(task, data).items
         if not item.ids  # sequences of ids have no text of their own
     ]
@@ -122,7 +123,7 @@ class Overlap:
 def _scores(run: Run, name: str, overlapping: set[int]) -> tuple[float, float | None]:
     task = load_task(name)
     log = run.log(name)
-    kind = kind_of(task.kind)
+    kind = kind_of(task)
     keep = np.array([row not in overlapping for row in log["row"].to_pylist()])
     whole = score_of(kind.tally(task, log))
     if not keep.any():

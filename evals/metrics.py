@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from evals.tasks import Tally
+from evals.items import Tally
 
 NUM_DRAWS = 1000
 INDICES_AT_ONCE = 1 << 18  # two megabytes of float64: stays in cache

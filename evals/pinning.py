@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from evals.kinds import kind_of, read_data
 from evals.nulls import NullModel
 from evals.pins import PINS, Pin, pins, truth_of
-from evals.tasks import Task, kind_of, read_data
+from evals.tasks import LanguageTask, Task
 from pipelines.errors import DataError
 
 HEADER = "# Task data that is known; see pins.py. Written by `evals pin TASK --data FOLDER`.\n"
@@ -32,8 +33,8 @@ def make_pin(task: Task, folder: Path | str) -> Pin:
             f"task {task.name}: {folder}/{task.file} has the sha256 {data.sha256[:16]}, but the "
             f"task records {task.sha256[:16]}; get the file again"
         )
-    plain = task.model_copy(update={"shots": 0})
-    kind = kind_of(task.kind)
+    plain = task.model_copy(update={"shots": 0}) if isinstance(task, LanguageTask) else task
+    kind = kind_of(task)
     image = task.kind.startswith("image_")
     model = NullModel("constant" if image else "uniform")
     step = data.num_rows if image else AT_ONCE

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from evals.kinds import kind_of
 from evals.metrics import bootstrap, score_of, standard_error
 from evals.run import RECORD, read_log, task_seed
-from evals.tasks import EvalError, Task, kind_of, load_task
+from evals.tasks import EvalError, Task, load_task
 from pipelines.console import table
 from pipelines.records import Frozen, RecordError, ScoresRecord, TaskScore, parse_record
 from pipelines.storage.base import Store
@@ -98,7 +99,7 @@ def compare(first: Run, second: Run) -> list[Difference]:
 def _difference(name: str, first: Run, second: Run) -> Difference:
     task = load_task(name)
     logs = first.log(name), second.log(name)
-    tallies = [kind_of(task.kind).tally(task, log) for log in logs]
+    tallies = [kind_of(task).tally(task, log) for log in logs]
     draws = [bootstrap(tally, seed=task_seed(task)) for tally in tallies]
     scores = [score_of(tally) for tally in tallies]
     change = draws[1] - draws[0]

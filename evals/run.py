@@ -21,10 +21,13 @@ import pyarrow.parquet as pq
 
 from evals.aggregate import aggregate_suite
 from evals.controls import check_probabilities, controls_of
+from evals.items import Metrics, TaskData
+from evals.kinds import kind_of, read_data
 from evals.metrics import bootstrap, score_of, standard_error
 from evals.models import ModelError
+from evals.result_formats import result_formats
 from evals.suite import Suite, load_suite
-from evals.tasks import EvalError, Task, TaskData, kind_of, read_data
+from evals.tasks import EvalError, Task
 from pipelines.errors import DataError
 from pipelines.formats.writers import write_array
 from pipelines.records import (
@@ -134,18 +137,16 @@ def run(
     files = [file for result in done for file in result.files]
     controls = _controls(tasks, loaded, files, model, folder, store, suite.window, map_tasks)
     scores, draws = [], {}
-    measured: dict[str, dict[str, float | None]] = {}
-    writers = {}
+    measured: dict[str, Metrics] = {}
     for task in tasks:
         log = read_log(store, [f.name for f in files if f.name.startswith(f"logs/{task.name}/")])
         score, draws[task.name] = score_task(task, log)
         scores.append(score)
-        kind: Any = kind_of(task.kind)
-        if hasattr(kind, "metrics"):
-            measured[task.name] = kind.metrics(task, log)
-            writers[task.kind] = kind.write_results
-    for write_results in dict.fromkeys(writers.values()):
-        files.append(write_results(store, tasks, measured))
+        metrics = kind_of(task).metrics(task, log)
+        if metrics is not None:
+            measured[task.name] = metrics
+    if measured and suite.benchmark in result_formats():
+        files += result_formats()[suite.benchmark].write(store, tasks, measured)
     seconds = time.perf_counter() - clock
     record = ScoresRecord.seal(
         work=work,
@@ -233,7 +234,7 @@ def _standing(store: Store, key: str) -> ScoresRecord | None:
 
 def _chunks(task: Task, data: _Data, key: str) -> list[Chunk]:
     starts = range(0, data.num_rows, CHUNK_ROWS)
-    if getattr(kind_of(task.kind), "whole", False):
+    if kind_of(task).whole:
         spans = [(0, data.num_rows)]
     else:
         spans = [(start, min(start + CHUNK_ROWS, data.num_rows)) for start in starts]
@@ -302,7 +303,7 @@ def _run_chunk(chunk: Chunk, *, model: Any, folder: str, out: str, window: int) 
     clock = time.perf_counter()
     data = _load(chunk.task, folder, chunk.sha256)
     rows = range(chunk.start, chunk.stop)
-    answer = kind_of(chunk.task.kind).answer(chunk.task, data, rows, model, window=window)
+    answer = kind_of(chunk.task).answer(chunk.task, data, rows, model, window=window)
     log, features = answer if isinstance(answer, tuple) else (answer, {})
     with store.create(attempt_name(chunk.stem, ".parquet")) as writer:
         pq.write_table(log, as_file(writer), compression="zstd")
@@ -383,7 +384,7 @@ def read_log(store: Store, names: Sequence[str]) -> pa.Table:
 
 def score_task(task: Task, log: pa.Table) -> tuple[TaskScore, np.ndarray]:
     """The score of a task from its log, and the same on resamples of its items."""
-    tally = kind_of(task.kind).tally(task, log)
+    tally = kind_of(task).tally(task, log)
     if len(tally.numerator) == 0:
         raise DataError(f"task {task.name}: the log is empty; remove the run's folder and start")
     if not (np.isfinite(tally.numerator).all() and np.isfinite(tally.denominator).all()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -23,9 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 tokens = typer.Typer(help="Who may submit, review and administer.", no_args_is_help=True)
-imports = typer.Typer(help="Bring the field's published results.", no_args_is_help=True)
 app.add_typer(tokens, name="token")
-app.add_typer(imports, name="import")
 add_commands(app)
 
 Submissions = Annotated[Path, typer.Option(help="Folder of submissions.")]
@@ -155,7 +153,7 @@ def review(
 
 @app.command()
 def notebook(
-    benchmark: Annotated[str, typer.Argument(help="As dclm or datacomp.")],
+    benchmark: Annotated[str, typer.Argument(help="A benchmark by name.")],
     scale: Annotated[str, typer.Argument(help="A scale of it.")],
     workspace: Annotated[str, typer.Option(help="The workspace of the runs.")] = "runs",
     note: Annotated[str, typer.Option(help="Add a note: a plan, a reason, a conclusion.")] = "",
@@ -258,33 +256,20 @@ def token_revoke(
     out(f"token {id} is revoked")
 
 
-@imports.command("dclm")
-def import_dclm(
+@app.command("import")
+def import_command(
+    what: Annotated[str, typer.Argument(help="The source; an unknown one lists all.")],
     source: Annotated[
-        str, typer.Argument(help="A folder of exp_data, the model database (CSV), or its address.")
+        str, typer.Argument(help="A file or folder of it, its address, or `official`.")
     ],
     database: Database = DATABASE,
     json: Json = False,
 ) -> None:
-    """Import DCLM's published evaluations; CORE and EXTENDED are computed in both versions."""
-    _import(source, database, "dclm", json=json)
-
-
-@imports.command("openclip")
-def import_openclip(
-    source: Annotated[str, typer.Argument(help="The results table (CSV), or its address.")],
-    database: Database = DATABASE,
-    json: Json = False,
-) -> None:
-    """Import open_clip's table of 38 datasets; the average is computed again and must agree."""
-    _import(source, database, "openclip", json=json)
-
-
-def _import(source: str, database: str, what: Literal["dclm", "openclip"], *, json: bool) -> None:
+    """Bring published results onto the board; all aggregates are computed again."""
     from leaderboard.database.store import Store
-    from leaderboard.published.history import read_history
+    from leaderboard.published.literature import read_published
 
-    rows = read_history(what, source)
+    rows = read_published(what, source)
     store = Store(database)
     why = f"imported from {public_name(source)}"
     new = sum(store.import_row(row, kind="imported", who="import", why=why) for row in rows)
@@ -304,7 +289,7 @@ def public_name(source: str) -> str:
 def findings(
     folder: Annotated[Path, typer.Argument(help="Where the page and its plots go.")],
     published: Annotated[
-        Path | None, typer.Option(help="DCLM's model database: looks at its own CORE.")
+        Path | None, typer.Option(help="A published table (CSV) to look into, as DCLM's.")
     ] = None,
     database: Database = DATABASE,
 ) -> None:

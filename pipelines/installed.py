@@ -1,4 +1,4 @@
-"""Installed benchmarks, found by entry point without importing them."""
+"""Installed benchmarks and what they add elsewhere, found by entry point without an import."""
 
 from __future__ import annotations
 
@@ -11,12 +11,26 @@ from pathlib import Path
 from pipelines.errors import RuleError, UnknownName
 
 GROUP = "curation_bench.benchmarks"
+NAME = "curation-bench"
 
 
 @cache
+def points(group: str) -> dict[str, str]:
+    """The entry points of a group: name to `module:class`."""
+    return {point.name: point.value for point in entry_points(group=group)}
+
+
 def packages() -> dict[str, str]:
     """The installed benchmarks: name to `module:class`, inside their package."""
-    return {point.name: point.value for point in entry_points(group=GROUP)}
+    return points(GROUP)
+
+
+@cache
+def own_packages() -> frozenset[str]:
+    """The top packages of this distribution: what records name by revision and version."""
+    own = {"pipelines", "evals", "leaderboard"}
+    ours = [point for point in entry_points(group=GROUP) if point.dist and point.dist.name == NAME]
+    return frozenset(own | {point.module.partition(".")[0] for point in ours})
 
 
 def folder(name: str) -> Path:
@@ -36,5 +50,9 @@ def folder(name: str) -> Path:
 def load(name: str) -> object:
     """What the entry point of a benchmark names, imported."""
     folder(name)
-    point = next(p for p in entry_points(group=GROUP) if p.name == name)
-    return point.load()
+    return load_point(GROUP, name)
+
+
+def load_point(group: str, name: str) -> object:
+    """What an entry point names, imported."""
+    return next(point for point in entry_points(group=group) if point.name == name).load()

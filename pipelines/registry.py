@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from pipelines import installed
 from pipelines.operators import PARTICIPANT, REGISTRY, Operator, PipelineError
 from pipelines.records import JSON, Module, sha256_bytes
 
@@ -69,7 +70,6 @@ def module_of(path: Path) -> Module:
     return Module(name=path.name, sha256=sha256_bytes(text.encode()), text=text)
 
 
-OURS = ("pipelines", "evals", "leaderboard", "dclm", "datacomp", "ambient", "__main__")
 MAX_PACKAGE_BYTES = 1 << 20  # of Python text that a record embeds; of a larger one, the hashes
 
 
@@ -80,7 +80,7 @@ def package_of(name: str) -> Module | None:
     dataset. None for the platform's own, which the record names by revision and version.
     """
     top = name.partition(".")[0]
-    if top in OURS:
+    if top == "__main__" or top in installed.own_packages():
         return None
     try:
         spec = importlib.util.find_spec(top)

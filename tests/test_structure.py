@@ -7,6 +7,7 @@ circle from Python, not from the reader.
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -56,8 +57,11 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "evals": (
         "archives models pins remote",
         "tasks",
+        "items",
+        "kinds",
         "metrics suite nulls",
-        "aggregate pinning",
+        "aggregate pinning data_check",
+        "result_formats",
         "text",
         "controls loading",
         "run",
@@ -77,22 +81,22 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "__main__",
     ),
     "dclm": (
-        "recipe options",
+        "recipe options results",
         "plan pool",
         "packing curation",
         "training",
         "eval_model",
-        "commands",
+        "commands literature",
         "benchmark",
         "__main__",
     ),
     "datacomp": (
-        "recipe pool extra options",
+        "recipe pool extra options results",
         "plan packing training",
         "eval_model",
         "curation",
         "pool_commands",
-        "commands",
+        "commands literature",
         "benchmark",
         "__main__",
     ),
@@ -293,6 +297,34 @@ def test_every_allowed_place_exists() -> None:
         if place.split("/")[0] in PACKAGES and not any(name.startswith(place) for name in there)
     ]
     assert not gone, f"no such files: {gone}"
+
+
+def spelled(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and text of every name and every string of a file that is no docstring."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    prose = {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+            yield node.lineno, node.value
+        elif isinstance(node, ast.Name | ast.FunctionDef | ast.ClassDef):
+            yield node.lineno, node.id if isinstance(node, ast.Name) else node.name
+
+
+def test_no_benchmark_is_named_below_the_benchmarks() -> None:
+    """Except `dclm_yaml`, the name of a file format, and of the module that reads it."""
+    name = re.compile(rf"(?<![a-z])({'|'.join(BENCHMARKS)})(?![a-z]|_yaml)")
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {text[:60]!r}"
+        for module, path in modules().items()
+        if module.split(".")[0] not in BENCHMARKS
+        for line, text in spelled(path)
+        if name.search(text)
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_a_test_has_the_path_of_the_module_it_tests() -> None:

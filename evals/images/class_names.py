@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from evals.images.image_tasks import CLASSES, TEMPLATES
-from evals.tasks import Task
+from evals.tasks import ImageTask
 from pipelines.errors import DataError
 
 IMAGENET = {"imagenet1k": "", "imagenet_sketch": "", "imagenetv2": "", "imagenet_a": "a"}
@@ -57,7 +57,7 @@ CLIP_BENCHMARK = {
 """Keys in clip_benchmark's lists of English class names, and of templates."""
 
 
-def write_names(task: Task, folder: Path) -> list[Path]:
+def write_names(task: ImageTask, folder: Path) -> list[Path]:
     """Write the lists that a dataset's folder lacks; returns what was written.
 
     DataError when no installed package has them, or has them for another number of classes.
@@ -74,7 +74,7 @@ def write_names(task: Task, folder: Path) -> list[Path]:
     return written
 
 
-def class_names(task: Task) -> list[str]:
+def class_names(task: ImageTask) -> list[str]:
     """The names of a task's classes, in the order of their labels."""
     if task.name in IMAGENET:
         names = list(_open_clip()["IMAGENET_CLASSNAMES"])
@@ -89,7 +89,7 @@ def class_names(task: Task) -> list[str]:
     return names
 
 
-def templates(task: Task) -> list[str]:
+def templates(task: ImageTask) -> list[str]:
     """The templates of a task, with {c} where the class goes."""
     if task.name in IMAGENET:
         return [template("{c}") for template in _open_clip()["OPENAI_IMAGENET_TEMPLATES"]]
@@ -107,7 +107,7 @@ def _open_clip() -> dict[str, Any]:
     return runpy.run_path(str(_package("open_clip") / "zero_shot_metadata.py"))
 
 
-def _clip_benchmark(task: Task, file: str, index: int) -> list[str]:
+def _clip_benchmark(task: ImageTask, file: str, index: int) -> list[str]:
     key = CLIP_BENCHMARK.get(task.name, (None, None))[index]
     if key is None:
         raise DataError(

@@ -27,8 +27,9 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from evals.items import TaskData
 from evals.pins import pin_of
-from evals.tasks import Task, TaskData
+from evals.tasks import ImageTask
 from pipelines.errors import DataError
 from pipelines.formats.tars import Member, TarError, samples, tar_bytes
 from pipelines.records import File, canonical_json
@@ -114,7 +115,7 @@ class PictureData(TaskData):
         return [name for name, n in zip(self.classes[""], there.tolist(), strict=True) if not n]
 
 
-def picture_folder(task: Task, folder: str) -> str:
+def picture_folder(task: ImageTask, folder: str) -> str:
     """Where the data of a task lies below the data folder; for `hub`, its home on the hub."""
     if folder != HUB:
         return f"{folder.rstrip('/')}/{task.file}"
@@ -125,7 +126,7 @@ def picture_folder(task: Task, folder: str) -> str:
 
 
 @lru_cache(maxsize=64)
-def read_pictures(task: Task, folder: str) -> PictureData:
+def read_pictures(task: ImageTask, folder: str) -> PictureData:
     """Read and check everything about a task's pictures but the pictures themselves.
 
     DataError names what is missing or malformed: the file, the member, the value.
@@ -169,7 +170,7 @@ def vouch(store: Store, folder: str) -> File:
 class _Reader:
     """Collects a dataset file by file."""
 
-    def __init__(self, task: Task, store: Store) -> None:
+    def __init__(self, task: ImageTask, store: Store) -> None:
         self.task, self.store = task, store
         self.sha256 = hashlib.sha256()
         self.images = hashlib.sha256()

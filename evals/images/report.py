@@ -16,8 +16,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from evals.images.image_tasks import PictureData
+from evals.kinds import kind_of, read_data
 from evals.reports import Run
-from evals.tasks import EvalError, Task, kind_of, load_task, read_data
+from evals.tasks import EvalError, ImageTask, load_task
 
 Ints = npt.NDArray[np.int64]
 THUMBNAIL = 112  # pixels of the longest side
@@ -48,7 +49,11 @@ def picture_page(run: Run, task: str, *, data: str, limit: int = 24) -> str:
     definition = load_task(task)
     ref = next((ref for ref in run.record.work.tasks if ref.name == task), None)
     image_data = None if ref is None else read_data(definition, data)
-    if ref is None or not isinstance(image_data, PictureData):
+    if (
+        ref is None
+        or not isinstance(image_data, PictureData)
+        or not isinstance(definition, ImageTask)
+    ):
         known = ", ".join(ref.name for ref in run.record.work.tasks)
         raise EvalError(f"{run.store.uri} has no task over pictures {task!r}; it has {known}")
     if image_data.sha256 != ref.data:
@@ -67,7 +72,7 @@ def picture_page(run: Run, task: str, *, data: str, limit: int = 24) -> str:
         f"<code>{escape(run.record.parents['model'][:12])}</code></p>",
         _CONTENT[definition.kind](definition, image_data, log, limit),
         "<h2>Every figure</h2>",
-        _figures(kind_of(definition.kind).metrics(definition, log)),  # type: ignore[attr-defined]
+        _figures(kind_of(definition).metrics(definition, log) or {}),
     ]
     title = escape(f"{definition.title or task}: what the model sees")
     return (
@@ -88,7 +93,7 @@ def _figures(metrics: Mapping[str, float | None]) -> str:
 # ---- classification
 
 
-def _classification(task: Task, data: PictureData, log: pa.Table, limit: int) -> str:
+def _classification(task: ImageTask, data: PictureData, log: pa.Table, limit: int) -> str:
     gold, predicted = _column(log, "gold"), _column(log, "predicted")
     names = data.classes[""]
     margin = log["margin"].to_numpy()
@@ -186,7 +191,7 @@ def _picture_of(share: npt.NDArray[Any]) -> str:
 # ---- the other kinds
 
 
-def _retrieval(task: Task, data: PictureData, log: pa.Table, limit: int) -> str:
+def _retrieval(task: ImageTask, data: PictureData, log: pa.Table, limit: int) -> str:
     rank, gold = _column(log, "rank"), _column(log, "gold")
     predicted = _column(log, "predicted")
     is_text = log["side"].to_numpy(zero_copy_only=False) == "text"
@@ -208,7 +213,7 @@ def _retrieval(task: Task, data: PictureData, log: pa.Table, limit: int) -> str:
     )
 
 
-def _association(task: Task, data: PictureData, log: pa.Table, limit: int) -> str:
+def _association(task: ImageTask, data: PictureData, log: pa.Table, limit: int) -> str:
     values = log["jaccard"].to_numpy()
     worst = np.argsort(values, kind="stable")[:limit].tolist()
     shown_images = [image for row in worst for image in data.instances[row].pictures]
@@ -230,7 +235,7 @@ def _association(task: Task, data: PictureData, log: pa.Table, limit: int) -> st
     return "<h2>Cues with the least overlap</h2>" + _grid(cards, "There are none.")
 
 
-def _attributes(task: Task, data: PictureData, log: pa.Table, limit: int) -> str:
+def _attributes(task: ImageTask, data: PictureData, log: pa.Table, limit: int) -> str:
     flat = log["metadata"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     numbers = flat.reshape(len(log), -1)
     parts = []

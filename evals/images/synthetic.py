@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from evals.tasks import EvalError, Task
+from evals.tasks import EvalError, ImageTask, Task
 from evals.text.synthetic import WORDS
 
 SIDE = 64
@@ -48,7 +48,7 @@ def write_synthetic_pictures(
     """
     written = []
     for task in tasks:
-        if not task.kind.startswith("image_"):
+        if not isinstance(task, ImageTask):
             raise EvalError(f"task {task.name} is over texts; its data is made by write_synthetic")
         root = folder / task.file
         if (root / "test" / "nshards.txt").exists():
@@ -66,7 +66,7 @@ def write_synthetic_pictures(
     return written
 
 
-def _lists(task: Task) -> dict[str, list[str]]:
+def _lists(task: ImageTask) -> dict[str, list[str]]:
     if task.kind == "image_retrieval":
         return {"dataset_type.txt": ["retrieval"]}
     if task.kind == "image_association":
@@ -86,7 +86,7 @@ def _word(number: int) -> str:
     return WORDS[index] if not rest else f"{WORDS[index]} {_word(rest - 1)}"
 
 
-def _sample(task: Task, number: int, rng: random.Random) -> Members:
+def _sample(task: ImageTask, number: int, rng: random.Random) -> Members:
     """The members of one sample, by extension."""
     if task.kind == "image_association":
         return _association(rng)
@@ -102,7 +102,7 @@ def _sample(task: Task, number: int, rng: random.Random) -> Members:
     return members
 
 
-def _numbers(task: Task, number: int, label: int) -> bytes:
+def _numbers(task: ImageTask, number: int, label: int) -> bytes:
     """A row of whole numbers; groups go round, so that each has members."""
     row = [
         label if field == "y" else (number // (position + 1)) % FIELDS.get(field, 2)

@@ -22,10 +22,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from evals.images.datacomp_json import Metrics, write_results
 from evals.images.image_tasks import PictureData, read_pictures
+from evals.items import Item, Metrics, Tally, TaskData
+from evals.kinds import Kind
 from evals.models import ImageTextModel, ModelError, PictureError
-from evals.tasks import Item, Tally, Task, TaskData
+from evals.tasks import ImageTask
 from pipelines.errors import DataError
 
 Floats = npt.NDArray[np.float32]
@@ -37,31 +38,30 @@ TIE = (
 BLOCK = 4096  # rows of a similarity matrix that are held at once
 
 
-class _Pictures:
-    """What the kinds of tasks over pictures have in common."""
+class _Images(Kind[ImageTask]):
+    """What the kinds of tasks over images have in common."""
 
     whole = True
-    write_results = staticmethod(write_results)
 
-    def item(self, row: Mapping[str, Any], index: int, task: Task) -> Item:
-        raise DataError("pictures are no JSON rows")
+    def item(self, row: Mapping[str, Any], index: int, task: ImageTask) -> Item:
+        raise DataError("images are no JSON rows")
 
-    def read(self, task: Task, folder: str) -> TaskData:
+    def read(self, task: ImageTask, folder: str) -> TaskData:
         return read_pictures(task, folder)
 
 
-class Classification(_Pictures):
+class Classification(_Images):
     """One class of many."""
 
     def answer(
-        self, task: Task, data: TaskData, rows: Sequence[int], model: Any, *, window: int
+        self, task: ImageTask, data: TaskData, rows: Sequence[int], model: Any, *, window: int
     ) -> tuple[pa.Table, dict[str, Floats]]:
         assert isinstance(data, PictureData)
         features = image_features(task, data, model)
         weights = classifier(model, data.classes[""], data.templates[""])
         return predictions(data, features, weights), {"images": features}
 
-    def metrics(self, task: Task, log: pa.Table) -> Metrics:
+    def metrics(self, task: ImageTask, log: pa.Table) -> Metrics:
         gold, predicted = _ints(log, "gold"), _ints(log, "predicted")
         hit5 = log["in_top5"].to_numpy()
         metrics: Metrics = {
@@ -88,7 +88,7 @@ class Classification(_Pictures):
                 metrics[f"{prefix}_{worst}_without_other"] = clean
         return metrics
 
-    def tally(self, task: Task, log: pa.Table) -> Tally:
+    def tally(self, task: ImageTask, log: pa.Table) -> Tally:
         gold, predicted = _ints(log, "gold"), _ints(log, "predicted")
         right = (gold == predicted).astype(np.float64)
         metric = task.metric
@@ -104,11 +104,11 @@ class Classification(_Pictures):
         return Tally(right, np.ones_like(right), _field(task, log, field), worst=True)
 
 
-class Retrieval(_Pictures):
+class Retrieval(_Images):
     """The text of a picture, and the picture of a text."""
 
     def answer(
-        self, task: Task, data: TaskData, rows: Sequence[int], model: Any, *, window: int
+        self, task: ImageTask, data: TaskData, rows: Sequence[int], model: Any, *, window: int
     ) -> tuple[pa.Table, dict[str, Floats]]:
         assert isinstance(data, PictureData)
         features = image_features(task, data, model)
@@ -118,7 +118,7 @@ class Retrieval(_Pictures):
         log = ranks(features, text_features, owner, texts)
         return log, {"images": features, "texts": text_features}
 
-    def metrics(self, task: Task, log: pa.Table) -> Metrics:
+    def metrics(self, task: ImageTask, log: pa.Table) -> Metrics:
         metrics: Metrics = {}
         side, rank = log["side"].to_numpy(zero_copy_only=False), _ints(log, "rank")
         for k in (1, 5, 10):
@@ -131,17 +131,17 @@ class Retrieval(_Pictures):
         ) / 2
         return metrics
 
-    def tally(self, task: Task, log: pa.Table) -> Tally:
+    def tally(self, task: ImageTask, log: pa.Table) -> Tally:
         right = (_ints(log, "rank") == 0).astype(np.float64)
         side = (log["side"].to_numpy(zero_copy_only=False) == "text").astype(np.int64)
         return Tally(right, np.ones_like(right), side)
 
 
-class Association(_Pictures):
+class Association(_Images):
     """The candidates that belong to a cue."""
 
     def answer(
-        self, task: Task, data: TaskData, rows: Sequence[int], model: Any, *, window: int
+        self, task: ImageTask, data: TaskData, rows: Sequence[int], model: Any, *, window: int
     ) -> tuple[pa.Table, dict[str, Floats]]:
         assert isinstance(data, PictureData)
         features = image_features(task, data, model)
@@ -164,7 +164,7 @@ class Association(_Pictures):
             )
         return pa.Table.from_pylist(answer_rows), {"images": features}
 
-    def metrics(self, task: Task, log: pa.Table) -> Metrics:
+    def metrics(self, task: ImageTask, log: pa.Table) -> Metrics:
         values, count = log["jaccard"].to_numpy(), _ints(log, "candidates")
         metrics: Metrics = {"avg_jaccard_score": float(np.mean(values))}
         for name, counts in (
@@ -176,7 +176,7 @@ class Association(_Pictures):
             metrics[f"jaccard_score_{name}"] = float(np.mean(values[here])) if here.any() else None
         return metrics
 
-    def tally(self, task: Task, log: pa.Table) -> Tally:
+    def tally(self, task: ImageTask, log: pa.Table) -> Tally:
         here = _ints(log, "candidates") >= 10
         if not here.any():
             raise DataError(f"task {task.name}: no instance has 10 candidates or more")
@@ -184,11 +184,11 @@ class Association(_Pictures):
         return Tally(values, np.ones_like(values), np.zeros(len(values), np.int64))
 
 
-class Attributes(_Pictures):
+class Attributes(_Images):
     """Pictures of people: race, gender, age, and what a model should not see in them."""
 
     def answer(
-        self, task: Task, data: TaskData, rows: Sequence[int], model: Any, *, window: int
+        self, task: ImageTask, data: TaskData, rows: Sequence[int], model: Any, *, window: int
     ) -> tuple[pa.Table, dict[str, Floats]]:
         assert isinstance(data, PictureData)
         features = image_features(task, data, model)
@@ -204,7 +204,7 @@ class Attributes(_Pictures):
             columns[f"predicted_{objective}"] = _chosen(task, data, objective, logits)
         return pa.table(columns), {"images": features}
 
-    def metrics(self, task: Task, log: pa.Table) -> Metrics:
+    def metrics(self, task: ImageTask, log: pa.Table) -> Metrics:
         def field(name: str) -> Ints:
             return _field(task, log, name)
 
@@ -232,13 +232,13 @@ class Attributes(_Pictures):
         metrics |= _with_average("toxicity_nonhuman", nonhuman, race, "race", counted=False)
         return metrics
 
-    def tally(self, task: Task, log: pa.Table) -> Tally:
+    def tally(self, task: ImageTask, log: pa.Table) -> Tally:
         binary = _field(task, log, "race_binary")
         right = race_right(_ints(log, "predicted_race"), binary).astype(np.float64)
         return Tally(right, np.ones_like(right), np.zeros_like(binary))
 
 
-def _chosen(task: Task, data: PictureData, objective: str, logits: Floats) -> Ints:
+def _chosen(task: ImageTask, data: PictureData, objective: str, logits: Floats) -> Ints:
     """The best class of an objective; where classes tie, one that the picture does not have.
 
     Of race the reference asks only whether it is the second class (see `race_right`), so there a
@@ -270,7 +270,7 @@ KINDS = {
 # ---- features
 
 
-def image_features(task: Task, data: PictureData, model: ImageTextModel) -> Floats:
+def image_features(task: ImageTask, data: PictureData, model: ImageTextModel) -> Floats:
     """The features of all pictures, (pictures, dim); DataError names one that does not decode."""
     try:
         features = model.encode_images(data.pictures())
@@ -282,7 +282,7 @@ def image_features(task: Task, data: PictureData, model: ImageTextModel) -> Floa
     return finite(task, features, "picture")
 
 
-def finite(task: Task, features: Floats, what: str) -> Floats:
+def finite(task: ImageTask, features: Floats, what: str) -> Floats:
     """The features, if they are numbers. ModelError otherwise."""
     bad = ~np.isfinite(features).all(axis=1)
     if bad.any():
@@ -529,7 +529,7 @@ def _f1_tally(gold: Ints, predicted: Ints) -> Tally:
     return Tally(numerator, np.ones_like(numerator), np.concatenate([gold, predicted[taken]]))
 
 
-def _field(task: Task, log: pa.Table, name: str) -> Ints:
+def _field(task: ImageTask, log: pa.Table, name: str) -> Ints:
     column = task.metadata.index(name)
     flat = log["metadata"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     result: Ints = flat.reshape(len(log), -1)[:, column].astype(np.int64)

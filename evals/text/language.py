@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from evals.items import Item, Tally, TaskData, category_field, gold_field, text_field, texts_field
+from evals.kinds import Kind, read_data
 from evals.metrics import (
     best_option,
     clean_generation,
@@ -38,18 +40,7 @@ from evals.models import (
     as_encoder,
     loss_fault,
 )
-from evals.tasks import (
-    Item,
-    Kind,
-    Tally,
-    Task,
-    TaskData,
-    category_field,
-    gold_field,
-    read_data,
-    text_field,
-    texts_field,
-)
+from evals.tasks import LanguageTask
 from evals.text.prompts import PromptTokens, answer_texts, as_ids, question_texts, trim
 from pipelines.errors import DataError
 
@@ -107,7 +98,9 @@ class Request:
         return [Query(contexts[key], tuple(answers)) for key, answers in shared.items()]
 
 
-def requests(task: Task, data: Path, tokenizer: Any, *, window: int = WINDOW) -> Iterator[Request]:
+def requests(
+    task: LanguageTask, data: Path, tokenizer: Any, *, window: int = WINDOW
+) -> Iterator[Request]:
     """The requests of a whole task, in order: by category (sorted), then as in the file.
 
     `data` is a folder in the reference's layout, `tokenizer` a `tokenizers.Tokenizer` or any
@@ -120,7 +113,7 @@ def requests(task: Task, data: Path, tokenizer: Any, *, window: int = WINDOW) ->
         yield from prompts.requests(order[start : start + 512], window=window)
 
 
-def ask_order(task: Task, items: Sequence[Item]) -> list[int]:
+def ask_order(task: LanguageTask, items: Sequence[Item]) -> list[int]:
     """Positions of the items in the order they are asked: by category, then as in the file."""
     if not task.by_category:
         return list(range(len(items)))
@@ -130,7 +123,7 @@ def ask_order(task: Task, items: Sequence[Item]) -> list[int]:
 class Prompts:
     """The requests of one task for one tokenizer; what is tokenised once is kept."""
 
-    def __init__(self, task: Task, items: Sequence[Item], encoder: Encoder) -> None:
+    def __init__(self, task: LanguageTask, items: Sequence[Item], encoder: Encoder) -> None:
         members: dict[str | None, list[int]] = {}
         self._place: dict[int, tuple[str | None, int]] = {}
         for row in ask_order(task, items):
@@ -157,7 +150,7 @@ class Prompts:
 
 
 @lru_cache(maxsize=2)
-def _prompts(task: Task, data: TaskData, encoder: Encoder) -> Prompts:
+def _prompts(task: LanguageTask, data: TaskData, encoder: Encoder) -> Prompts:
     """The prompts of a task, for chunk after chunk of it."""
     return Prompts(task, data.items, encoder)
 
@@ -199,7 +192,7 @@ def _part_requests(tokens: PromptTokens, chosen: Sequence[int], window: int) -> 
 
 
 def _option(
-    task: Task, item: Item, context: list[int], answer: list[int], room: int, window: int
+    task: LanguageTask, item: Item, context: list[int], answer: list[int], room: int, window: int
 ) -> Option:
     where = f"task {task.name}, row {item.row}"
     if not context:
@@ -253,12 +246,12 @@ LOG = pa.schema(
 
 
 @dataclass(frozen=True)
-class LanguageKind:
+class LanguageKind(Kind[LanguageTask]):
     """A kind of task that is asked of a LanguageModel; `name` says which."""
 
     name: str
 
-    def item(self, row: Mapping[str, Any], index: int, task: Task) -> Item:
+    def item(self, row: Mapping[str, Any], index: int, task: LanguageTask) -> Item:
         category = category_field(row, task)
         if self.name == "multiple_choice":
             options = texts_field(row, "choices")
@@ -295,7 +288,7 @@ class LanguageKind:
 
     def answer(
         self,
-        task: Task,
+        task: LanguageTask,
         data: TaskData,
         rows: Sequence[int],
         model: LanguageModel,
@@ -314,7 +307,11 @@ class LanguageKind:
         return _without_text(log) if task.secret else log
 
     def _score(
-        self, task: Task, items: Sequence[Item], asked: Sequence[Request], model: LanguageModel
+        self,
+        task: LanguageTask,
+        items: Sequence[Item],
+        asked: Sequence[Request],
+        model: LanguageModel,
     ) -> list[dict[str, Any]]:
         queries = [request.query() for request in asked]
         scores = iter(model.score([query for group in queries for query in group]))
@@ -344,7 +341,7 @@ class LanguageKind:
             "credit": credit(means, item.gold, predicted, asked),
         }
 
-    def tally(self, task: Task, log: pa.Table) -> Tally:
+    def tally(self, task: LanguageTask, log: pa.Table) -> Tally:
         """One for a right answer; a choice among options that tie counts by expectation."""
         correct = log["correct"].to_numpy().astype(np.float64)
         if "credit" in log.column_names:
@@ -386,7 +383,7 @@ def _described(request: Request) -> dict[str, Any]:
     }
 
 
-def _check_vocabulary(task: Task, request: Request, model: LanguageModel) -> None:
+def _check_vocabulary(task: LanguageTask, request: Request, model: LanguageModel) -> None:
     largest = max(int(option.ids.max()) for option in request.options)
     if largest >= model.vocab_size:
         raise DataError(
@@ -395,7 +392,7 @@ def _check_vocabulary(task: Task, request: Request, model: LanguageModel) -> Non
         )
 
 
-def _check_losses(task: Task, request: Request, given: Sequence[TokenScores]) -> None:
+def _check_losses(task: LanguageTask, request: Request, given: Sequence[TokenScores]) -> None:
     for number, scores in enumerate(given):
         if problem := loss_fault(scores.losses):
             raise ModelError(
@@ -405,7 +402,7 @@ def _check_losses(task: Task, request: Request, given: Sequence[TokenScores]) ->
 
 
 def _generate(
-    task: Task, items: Sequence[Item], asked: Sequence[Request], model: LanguageModel
+    task: LanguageTask, items: Sequence[Item], asked: Sequence[Request], model: LanguageModel
 ) -> list[dict[str, Any]]:
     stop = re.compile("|".join(task.stop)) if task.stop else None
 
@@ -430,7 +427,7 @@ def _generate(
     return entries
 
 
-KINDS: dict[str, Kind] = {
+KINDS: dict[str, Kind[LanguageTask]] = {
     name: LanguageKind(name)
     for name in ("multiple_choice", "schema", "language_modeling", "generation")
 }

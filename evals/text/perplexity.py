@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from evals.items import Item, Tally, TaskData, category_field, text_field
+from evals.kinds import Kind
 from evals.models import LanguageModel, ModelError, Query, loss_fault
-from evals.tasks import Item, Kind, Tally, Task, TaskData, category_field, text_field
+from evals.tasks import PerplexityTask
 from evals.text.prompts import as_ids
 from pipelines.errors import DataError
 
@@ -33,15 +35,15 @@ LOG = pa.schema(
 )
 
 
-class Perplexity:
+class Perplexity(Kind[PerplexityTask]):
     """Bits per byte over documents; a row is {"text": ...}."""
 
-    def item(self, row: Mapping[str, Any], index: int, task: Task) -> Item:
+    def item(self, row: Mapping[str, Any], index: int, task: PerplexityTask) -> Item:
         return Item(row=index, category=category_field(row, task), context=text_field(row, "text"))
 
     def answer(
         self,
-        task: Task,
+        task: PerplexityTask,
         data: TaskData,
         rows: Sequence[int],
         model: LanguageModel,
@@ -79,7 +81,7 @@ class Perplexity:
             )
         return pa.Table.from_pylist(entries, schema=LOG)
 
-    def tally(self, task: Task, log: pa.Table) -> Tally:
+    def tally(self, task: PerplexityTask, log: pa.Table) -> Tally:
         bits = log["nats"].to_numpy() / math.log(2)
         num_bytes = log["num_bytes"].to_numpy().astype(np.float64)
         return Tally(bits, num_bytes, np.zeros(len(bits), dtype=np.int64))
@@ -93,4 +95,4 @@ def _windows(ids: Sequence[int], document_start: int, window: int) -> list[Query
     ]
 
 
-KINDS: dict[str, Kind] = {"perplexity": Perplexity()}
+KINDS: dict[str, Kind[PerplexityTask]] = {"perplexity": Perplexity()}

@@ -21,8 +21,9 @@ from itertools import chain
 
 import numpy as np
 
+from evals.items import Item
 from evals.models import Encoder, Ids
-from evals.tasks import Item, Task
+from evals.tasks import LanguageTask
 
 FEWSHOT_SEED = 1234
 EXAMPLE_DELIMITER = "\n"
@@ -47,7 +48,7 @@ def draw_shots(num_items: int, num_shots: int, *, seed: int = FEWSHOT_SEED) -> l
     return drawn
 
 
-def shot_text(task: Task, item: Item) -> str:
+def shot_text(task: LanguageTask, item: Item) -> str:
     """One solved example."""
     return f"{task.prelimiter}{_solved_context(item)}{task.delimiter}{solution(task, item)}"
 
@@ -59,7 +60,7 @@ def _solved_context(item: Item) -> str:
     return item.context
 
 
-def solution(task: Task, item: Item) -> str:
+def solution(task: LanguageTask, item: Item) -> str:
     """The right answer as a shot shows it, after its chain of thought where there is one."""
     if item.options:
         assert item.gold is not None
@@ -69,7 +70,7 @@ def solution(task: Task, item: Item) -> str:
     return item.answer
 
 
-def question_texts(task: Task, item: Item, *, after_shots: bool) -> tuple[str, ...]:
+def question_texts(task: LanguageTask, item: Item, *, after_shots: bool) -> tuple[str, ...]:
     """The contexts of a question, one for all options or, in a schema, one for each."""
     newline = EXAMPLE_DELIMITER if after_shots else ""
     if not item.contexts:
@@ -115,7 +116,7 @@ class PromptTokens:
     splits at the newline before a shot, each item is tokenised once and the pieces are joined.
     """
 
-    def __init__(self, task: Task, items: Sequence[Item], encoder: Encoder) -> None:
+    def __init__(self, task: LanguageTask, items: Sequence[Item], encoder: Encoder) -> None:
         self.task = task
         self.items = items
         self.encoder = encoder

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from evals.tasks import EvalError, Task
+from evals.tasks import EvalError, LanguageTask, PerplexityTask, Task
 
 NUM_CATEGORIES = {"mmlu_zeroshot": 57, "mmlu_fewshot": 57, "bbq": 11, "jeopardy": 5}
 LETTERS = ("A", "B", "C", "D")
@@ -46,7 +46,7 @@ def write_synthetic(tasks: Iterable[Task], folder: Path, *, seed: int) -> list[P
 
 def _row(task: Task, index: int, rng: random.Random) -> dict[str, Any]:
     row = _content(task, rng)
-    if task.by_category:
+    if isinstance(task, LanguageTask | PerplexityTask) and task.by_category:
         row["category"] = f"category_{index % NUM_CATEGORIES.get(task.name, 3):02}"
     return row
 

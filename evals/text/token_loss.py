@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from evals.items import Item, Tally, TaskData
+from evals.kinds import Kind
 from evals.models import Ids, LanguageModel, ModelError, Query, loss_fault
-from evals.tasks import Item, Kind, Tally, Task, TaskData
+from evals.tasks import TokenLossTask
 from evals.text.prompts import as_ids
 from pipelines.errors import DataError
 
@@ -43,10 +45,10 @@ def mask_sequence(
     return fed, scored
 
 
-class TokenLoss:
+class TokenLoss(Kind[TokenLossTask]):
     """Nats per token over masked sequences; a row is {"ids": [...]}."""
 
-    def item(self, row: Mapping[str, Any], index: int, task: Task) -> Item:
+    def item(self, row: Mapping[str, Any], index: int, task: TokenLossTask) -> Item:
         ids = row.get("ids")
         if not isinstance(ids, list) or not all(type(token) is int and token >= 0 for token in ids):
             raise DataError("the sequence should be a list of ids, 0 or more")
@@ -56,7 +58,7 @@ class TokenLoss:
 
     def answer(
         self,
-        task: Task,
+        task: TokenLossTask,
         data: TaskData,
         rows: Sequence[int],
         model: LanguageModel,
@@ -99,9 +101,9 @@ class TokenLoss:
             )
         return pa.Table.from_pylist(entries, schema=LOG)
 
-    def tally(self, task: Task, log: pa.Table) -> Tally:
+    def tally(self, task: TokenLossTask, log: pa.Table) -> Tally:
         num_tokens = log["num_tokens"].to_numpy().astype(np.float64)
         return Tally(log["nats"].to_numpy(), num_tokens, np.zeros(len(log), dtype=np.int64))
 
 
-KINDS: dict[str, Kind] = {"token_loss": TokenLoss()}
+KINDS: dict[str, Kind[TokenLossTask]] = {"token_loss": TokenLoss()}

@@ -4,9 +4,8 @@ trusted, how far a new version of a score reorders. Written as a page, with the 
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -14,17 +13,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from evals.aggregate import Version, aggregate, baseline, dclm_tasks
-from leaderboard.board.boards import MAX_LIMIT, Library, View
-from leaderboard.board.intervals import kendall, kendall_interval
+from leaderboard.board.boards import Library
+from leaderboard.board.intervals import kendall
 from leaderboard.board.plots import STATIC, lines
+from leaderboard.published.literature import imported, literatures
 from leaderboard.service.comparison import agreements
 from leaderboard.submissions.results import Row
 from pipelines.console import table
 from pipelines.storage.base import write_bytes
 from pipelines.storage.local import LocalStore
 
-VERSIONS: tuple[Version, Version] = ("v1", "v2")
 ENOUGH = 20  # runs that a figure about tasks rests on, at least
 PAGE, FOLDER = "findings.md", "findings"
 COLOURS = {
@@ -38,34 +36,30 @@ COLOURS = {
 def write_findings(library: Library, folder: Path, *, published: Path | None = None) -> Path:
     """Write `findings.md` and its plots below `folder`; returns the page.
 
-    `published` is DCLM's model database as a file, to look at its own column of CORE.
+    `published` is a benchmark's published table as a file, where its literature looks into one.
     """
     place = LocalStore(folder)
-    parts = [_head(library)]
-    for benchmark, metric in (("datacomp", "average"), ("dclm", "core_v2")):
-        parts.append(_scales(library, benchmark, metric, place))
-    parts.append(_tasks(library))
-    parts.append(_versions(library))
-    if published is not None:
-        parts.append(_published(published))
+    known = literatures()
+    parts = [_head(library, [one.name for lit in known.values() for one in lit.sources])]
+    for benchmark, literature in sorted(known.items()):
+        if literature.headline:
+            parts.append(_scales(library, benchmark, literature.headline, place))
+    parts.append(_tasks([group for lit in known.values() for group in lit.runs(library)]))
+    for literature in known.values():
+        parts += literature.findings(library, published)
     text = "\n".join(parts).rstrip() + "\n"
     write_bytes(place, PAGE, text.encode())
     return folder / PAGE
 
 
-def imported(library: Library, benchmark: str, scale: str, track: str = "filtering") -> list[Row]:
-    """The imported rows of a board, in its largest group."""
-    page = library.page(benchmark, scale, track, View(limit=MAX_LIMIT, kind="imported"))
-    return list(page.rows)
-
-
-def _head(library: Library) -> str:
+def _head(library: Library, sources: Sequence[str]) -> str:
     boards = library.boards()
     number = sum(one.number for one in boards)
+    commands = " and ".join(f"`leaderboard import {name}`" for name in sources)
     return f"""# Findings
 
-Written by `leaderboard findings` from the published results that `leaderboard import dclm` and
-`leaderboard import openclip` bring: {number} rows on {len(boards)} boards, figures of other
+Written by `leaderboard findings` from the published results that
+{commands} bring: {number} rows on {len(boards)} boards, figures of other
 people's models. Nothing here was trained by this project. Intervals of Kendall's tau are from 1,000
 resamples of the methods; they hold the choice of methods, not the variance between trainings, which
 these tables do not publish.
@@ -202,19 +196,9 @@ def task_signals(rows: Sequence[Row]) -> list[TaskSignal]:
     return found
 
 
-def _tasks(library: Library) -> str:
+def _tasks(groups: Sequence[tuple[str, Sequence[Row]]]) -> str:
     parts = ["## Which tasks carry the signal, and which the noise?\n"]
-    dclm = [row for row in imported(library, "dclm", "1b-1x") if _has_core(row)]
-    clip = [
-        row
-        for scale in ("small", "medium", "large", "xlarge")
-        for row in imported(library, "datacomp", scale)
-    ]
-    clip += imported(library, "datacomp", "open", "models")
-    for title, rows in (
-        ("DCLM at 1b-1x: one size and budget, other data (and a few other settings)", dclm),
-        ("CLIP, all models of open_clip's table: other data, sizes and budgets", clip),
-    ):
+    for title, rows in groups:
         if len(rows) < ENOUGH:
             continue
         signals = sorted(task_signals(rows), key=lambda one: -one.tau)
@@ -247,123 +231,6 @@ Less than half of the variance is signal in: {", ".join(low) or "none"}.
 """
         )
     return "\n".join(parts)
-
-
-def _has_core(row: Row) -> bool:
-    return "core_v2" in row.figures and len(row.tasks) >= 40
-
-
-# ---- versions
-
-
-def _versions(library: Library) -> str:
-    rows = []
-    moved = []
-    for scale in ("400m-1x", "1b-1x", "7b-1x", "7b-2x"):
-        runs = [
-            row
-            for row in imported(library, "dclm", scale)
-            if {"core_v1", "core_v2"} <= set(row.figures)
-        ]
-        if len(runs) < 3:
-            continue
-        one = [row.figures["core_v1"].value for row in runs]
-        two = [row.figures["core_v2"].value for row in runs]
-        low, high = kendall_interval(one, two)
-        places = _places(one), _places(two)
-        apart = [abs(a - b) for a, b in zip(*places, strict=True)]
-        pairs = list(combinations(range(len(runs)), 2))
-        turned = sum((one[i] - one[j]) * (two[i] - two[j]) < 0 for i, j in pairs)
-        rows.append(
-            (
-                scale,
-                len(runs),
-                f"{kendall(one, two):.3f}",
-                f"{low:.3f} to {high:.3f}",
-                f"{100 * turned / len(pairs):.1f}%",
-                max(apart),
-                f"{np.mean(np.array(one) - np.array(two)):.4f}",
-            )
-        )
-        best = [min(range(len(runs)), key=lambda i: order[i]) for order in places]
-        if best[0] != best[1]:
-            moved.append(
-                f"At {scale} the best run changes: {runs[best[0]].method} under version 1, "
-                f"{runs[best[1]].method} under version 2."
-            )
-    header = ("scale", "runs", "tau", "95% interval", "pairs turned", "largest move", "v1 - v2")
-    return f"""## How far do CORE v1 and v2 reorder runs?
-
-Both computed from the same answers. `pairs turned` is the part of all pairs of runs whose order is
-another; `largest move` in places.
-
-```
-{table(rows, header=header)}
-```
-
-{" ".join(moved) or "The best run is the same in both versions at every scale."}
-"""
-
-
-def _places(values: Sequence[float]) -> list[int]:
-    order = sorted(range(len(values)), key=lambda i: -values[i])
-    found = [0] * len(values)
-    for place, i in enumerate(order, start=1):
-        found[i] = place
-    return found
-
-
-def published_core_baselines(
-    told: Sequence[float], scores: Mapping[str, npt.NDArray[np.float64]]
-) -> dict[str, float]:
-    """The random baselines behind published values of CORE, by least squares.
-
-    CORE is linear in the accuracies, with slope 1 / (1 - baseline) / n for each of n tasks.
-    """
-    names = list(scores)
-    matrix = np.column_stack([*(scores[name] for name in names), np.ones(len(told))])
-    slopes = np.linalg.lstsq(matrix, np.asarray(told), rcond=None)[0][:-1] * len(names)
-    return {name: float(1 - 1 / slope) for name, slope in zip(names, slopes, strict=True)}
-
-
-def _published(path: Path) -> str:
-    """Which baselines the model database's own column `Core` was made with."""
-    tasks = {name: task for name, task in dclm_tasks().items() if "core" in task.groups}
-    agree, told, scores = 0, [], []
-    with open(path, encoding="utf-8", newline="") as file:
-        for line in csv.DictReader(file):
-            icl = {name: float(line[name]) for name in tasks if line.get(name)}
-            if not line.get("Core") or len(icl) < len(tasks):
-                continue
-            found = aggregate(icl, "v1").core
-            if found is not None and abs(found - float(line["Core"])) < 1e-6:
-                agree += 1
-            else:
-                told.append(float(line["Core"]))
-                scores.append([icl[name] for name in tasks])
-    if len(told) <= 2 * len(tasks):
-        return ""
-    table_of = np.array(scores)
-    solved = published_core_baselines(
-        told, {name: table_of[:, place] for place, name in enumerate(tasks)}
-    )
-    other = []
-    for name, value in solved.items():
-        v1, v2 = (baseline(tasks[name], version) for version in VERSIONS)
-        if abs(value - v1) > 1e-4:
-            other.append((name, f"{value:.4f}", f"{v1:g}", f"{v2:g}"))
-    return f"""## A third version of CORE in the published table
-
-The model database has a column `Core` of its own. Of {agree + len(told)} values {agree} are CORE
-v1; the other {len(told)} are neither v1 nor v2. CORE is linear in the accuracies, so the baselines
-behind them can be solved for: they differ from v1 in {len(other)} tasks.
-
-```
-{table(other, header=("task", "solved baseline", "version 1", "version 2"))}
-```
-
-Ranking by that column mixes two scores. The board computes both versions from the tasks instead.
-"""
 
 
 # ---- plots as files

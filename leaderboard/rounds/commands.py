@@ -393,7 +393,7 @@ def evaluate_command(
     ] = None,
     suite: Annotated[
         str | None,
-        typer.Option(help="Another suite (`dclm/core`, or a .yaml file); it cannot rank."),
+        typer.Option(help="Another suite by name, or a .yaml file; it cannot rank."),
     ] = None,
     workspace: Workspace = RUNS,
     workers: Annotated[

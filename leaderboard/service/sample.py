@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from evals.controls import chosen_rows
-from evals.tasks import Task, kind_of, read_data
+from evals.kinds import kind_of, read_data
+from evals.tasks import Task
 from leaderboard import rules
 from leaderboard.benchmark import load_stages
 from leaderboard.service.recheck import not_in
@@ -94,7 +95,7 @@ def _answers(bundle: Bundle, seed: int, folder: str, data: str, lines: list[str]
             continue  # an image's answer depends on all others; `recheck --rerun` repeats those
         items = read_data(task, data)
         rows = chosen_rows(items, share, what="recheck")
-        again = kind_of(task.kind).answer(task, items, rows, model, window=suite.window)
+        again = kind_of(task).answer(task, items, rows, model, window=suite.window)
         wrong = _different(task, read_log(bundle, seed, task.name), again)
         asked, differ = asked + len(rows), differ + len(wrong)
         if wrong and (

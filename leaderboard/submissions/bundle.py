@@ -135,7 +135,7 @@ def opened(where: str, sizes: Mapping[str, int], read: Callable[[str], bytes]) -
     """A bundle from its files, by their sizes and a way to read them."""
     absent = [name for name in (MANIFEST, RECORD) if name not in sizes]
     if absent:
-        hint = "make the bundle with `dclm submit` or `datacomp submit`"
+        hint = "make the bundle with the benchmark's `submit`"
         raise BundleError(
             [fault(name, "", Words("no such file"), Words("one"), hint) for name in absent]
         )

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from evals.images.zeroshot import jaccard_of
-from evals.tasks import Task
+from evals.tasks import ImageTask, LanguageTask, PerplexityTask, Task
 from leaderboard.submissions.bundle import Bundle
 from leaderboard.submissions.faults import BundleError, Fault, Words, fault
 
@@ -149,9 +149,9 @@ def columns_of(task: Task) -> tuple[dict[str, Type], tuple[str, ...]]:
     if task.kind == "image_attributes":
         more = {f"predicted_{name}": INTEGER for name in OBJECTIVES}
         return known | more, (*needed, *more)
-    if task.by_category:
+    if isinstance(task, LanguageTask | PerplexityTask) and task.by_category:
         needed = (*needed, "category")
-    if task.metadata:
+    if isinstance(task, ImageTask) and task.metadata:
         needed = (*needed, "metadata")
     return known, needed
 

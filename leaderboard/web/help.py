@@ -6,22 +6,14 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from evals.suite import Suite, load_suite
-from evals.tasks import Task
+from evals.suite import load_suite
+from evals.tasks import Task, shots_of
 from leaderboard import rules
+from leaderboard.published.literature import Section, literatures
 from leaderboard.rules import Benchmark
 from pipelines import installed
 from pipelines.errors import RuleError
 from pipelines.records import Frozen
-
-
-class Section(Frozen):
-    """A heading, a text and a table, each optional."""
-
-    title: str
-    text: str = ""
-    header: tuple[str, ...] = ()
-    rows: tuple[tuple[str, ...], ...] = ()
 
 
 class Topic(Frozen):
@@ -102,61 +94,24 @@ def _reading() -> Topic:
 
 
 def _scores() -> Topic:
-    core = load_suite("dclm/core")
-    extended = load_suite("dclm/extended")
-    tasks = {task.name: task for task in [*core.load_tasks(), *extended.load_tasks()]}
-    changed = [
-        task for task in tasks.values() if task.random_baseline.v1 != task.random_baseline.v2
-    ]
+    known = literatures().values()
     return Topic(
         title="Scores and their versions",
-        summary="Centered accuracy, CORE, EXTENDED, versions 1 and 2, bits per byte.",
+        summary="Centered accuracy, the benchmarks' headlines and their versions, bits per byte.",
         sections=(
             Section(
                 title="Centered accuracy",
                 text="(accuracy - guessing) / (1 - guessing): 0 is what guessing scores, 1 is "
                 "perfect, below 0 is worse than guessing. (Li et al. 2024)",
             ),
-            Section(
-                title="CORE",
-                text=f"The mean centered accuracy over {_members(core, 'core')} tasks that tell "
-                "models apart with little noise.",
-            ),
-            Section(
-                title="EXTENDED",
-                text=f"The mean centered accuracy over {_members(extended, 'extended')} tasks.",
-            ),
-            Section(
-                title="Version 1 and version 2",
-                text="In September 2025 DCLM corrected what guessing scores on the tasks below. "
-                "The answers are the same; the aggregates are not, so a score always carries its "
-                "version, and the board shows the same entries under either.",
-                header=("task", "guessing, version 1", "guessing, version 2", "in CORE"),
-                rows=tuple(
-                    (
-                        task.name,
-                        f"{task.random_baseline.v1:g}",
-                        f"{task.random_baseline.v2:g}",
-                        "yes" if "core" in task.groups else "no",
-                    )
-                    for task in changed
-                ),
-            ),
+            *(section for literature in known for section in literature.glossary()),
             Section(
                 title="Bits per byte",
                 text="How many bits a model needs for one byte of held-out text; lower is better. "
                 "It does not depend on the tokenizer.",
             ),
-            Section(
-                title="Average",
-                text="DataComp: the plain mean over the 38 of 40 datasets that have a main metric.",
-            ),
         ),
     )
-
-
-def _members(suite: Suite, group: str) -> int:
-    return sum(group in task.groups for task in suite.load_tasks())
 
 
 def _benchmark(book: Benchmark) -> Topic:
@@ -239,4 +194,4 @@ def _task(task: Task) -> tuple[str, ...]:
     guessing = f"{first:g}" if first == second else f"{first:g} / {second:g}"
     metric = task.metric + ("" if task.higher_is_better else ", lower is better")
     rows = f"{task.rows:,}" if task.rows else "as built"
-    return (task.name, task.description, metric, str(task.shots), guessing, rows)
+    return (task.name, task.description, metric, str(shots_of(task)), guessing, rows)

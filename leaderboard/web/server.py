@@ -125,7 +125,7 @@ def _more_files() -> None:
 
 def _references(store: Store) -> None:
     """The papers' headline figures, where nothing else is on the board yet."""
-    from leaderboard.published.references import put_references
+    from leaderboard.published.literature import put_references
 
     if not store.boards():
         put_references(store)

@@ -66,7 +66,7 @@ def open_records(uri: str) -> Subset:
     if records.dtype != SUBSET or records.ndim != 1:
         raise ValueError(
             f"{uri} holds {records.dtype} of shape {records.shape}, expected records of u8,u8, as "
-            "`datacomp curate` writes them"
+            "`curate` of an image-text pool writes them"
         )
     return records
 
@@ -105,7 +105,7 @@ def check_sorted(ids: Subset, uri: str) -> None:
             record = max(0, begin - 1) + int(np.flatnonzero(wrong)[0]) + 1
             raise SubsetError(
                 f"{uri} is not sorted: record {record} is less than the one before; sort it with "
-                "np.sort, or make it by `datacomp curate`"
+                "np.sort, or make it by `curate`"
             )
 
 

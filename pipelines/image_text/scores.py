@@ -22,7 +22,7 @@ class Scores(Modifier, name="scores"):
     over other tables the run is refused.
     """
 
-    of: str = Field(description="what the scores were called: `datacomp score --name`")
+    of: str = Field(description="the name the scores were given: `score --name`")
     column: str = Field("score", description="the name of the column here")
     reasons: ClassVar[tuple[str, ...]] = ()
 

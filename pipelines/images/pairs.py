@@ -62,7 +62,7 @@ def read_index(assets: Assets, name: str) -> tuple[Index, Path]:
     try:
         return Index.model_validate_json(path.read_bytes()), path.parent
     except ValidationError:
-        raise PipelineError(f"{path} is not an index of scores; run datacomp score again") from None
+        raise PipelineError(f"{path} is not an index of scores; score the pool again") from None
 
 
 def score_files(assets: Assets, columns: Sequence[str], sha256: str) -> dict[str, Path]:
@@ -77,7 +77,7 @@ def score_files(assets: Assets, columns: Sequence[str], sha256: str) -> dict[str
         if not path.is_file() or sha256_file(path) != file.sha256:
             raise PipelineError(
                 f"{path} is not the file that {folder}/{INDEX} names; copy the whole folder of "
-                "scores, or run datacomp score again"
+                "scores, or score the pool again"
             )
         files[column] = path
     return files
@@ -212,7 +212,7 @@ def check_pipeline(pipeline: Pipeline, pool: Pool) -> None:
             if missing:
                 raise PipelineError(
                     f"{pipeline.name}: the scores {name!r} in {folder} were made for another pool "
-                    f"(they have none for {missing[0]}); make them with: datacomp score "
+                    f"(they have none for {missing[0]}); score the pool with: "
                     f"--name {name}"
                 )
 
@@ -384,15 +384,15 @@ class _Scores:
             self._column = pq.read_table(path).column("score").combine_chunks()
         except DAMAGED as error:
             raise ShardError(
-                f"{path} holds no scores: {error}; run datacomp score again, or copy the whole "
+                f"{path} holds no scores: {error}; score the pool again, or copy the whole "
                 "folder of scores"
             ) from None
         except KeyError:
-            raise ShardError(f"{path} has no column 'score'; run datacomp score again") from None
+            raise ShardError(f"{path} has no column 'score'; score the pool again") from None
         if len(self._column) != rows:
             raise ShardError(
-                f"{path} has {len(self._column)} rows, but the table has {rows}; run datacomp "
-                "score for this pool"
+                f"{path} has {len(self._column)} rows, but the table has {rows}; score "
+                "this pool again"
             )
         self._at = 0
 

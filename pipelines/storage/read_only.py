@@ -145,7 +145,7 @@ class HttpStore(_ReadOnly):
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         raise StorageError(
-            f"{self.uri} cannot be listed: name its files (dclm extract --files LIST), or copy it"
+            f"{self.uri} cannot be listed: name its files (--files LIST), or copy it"
         )
 
 

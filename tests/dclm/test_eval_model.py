@@ -13,8 +13,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from dclm.eval_model import OpenLMScorer, load, load_openlm, reference_config
 from dclm.recipe import ModelConfig
 from dclm.training.model import OpenLM
+from evals.kinds import kind_of, read_data
 from evals.models import ModelError, Query
-from evals.tasks import EvalError, kind_of, load_task, read_data
+from evals.tasks import EvalError, load_task
 from evals.text.language import requests
 from pipelines.records import ModelRecord, ModelWork, made_by, now
 from tests.evals.helpers import over_recorded
@@ -183,7 +184,7 @@ def test_the_recorded_scores_are_reproduced(icl_file, fixtures):
     for part in recorded["parts"]:
         examples = part["examples"]
         rows = [places[part["category"], example["idx"]] for example in examples]
-        log = kind_of(task.kind).answer(task, data, rows, model, window=2048).to_pylist()
+        log = kind_of(task).answer(task, data, rows, model, window=2048).to_pylist()
         for entry, example in zip(log, examples, strict=True):
             assert entry["correct"] == bool(example.get("result", entry["correct"]))
             if "text" in example:

@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from evals.models import Ids, Query, TokenScores
-from evals.tasks import Task
+from evals.tasks import Task, parse_task
 
 
 class FakeModel:
@@ -66,7 +66,7 @@ def make_task(name: str = "t", **fields: Any) -> Task:
         "licence": "MIT",
         "random_baseline": {"v1": 0.0, "v2": 0.0},
     }
-    return Task.model_validate(plain | fields)
+    return parse_task(plain | fields, source="a test")
 
 
 def over_recorded(metafunc: pytest.Metafunc, name: str, pattern: str) -> None:

@@ -10,9 +10,10 @@ import pyarrow as pa
 import pytest
 
 from evals.controls import check_probabilities, chosen_rows, controls_of, image_controls
+from evals.kinds import kind_of, read_data
 from evals.models import Ids, ModelError, Query, TokenScores
 from evals.nulls import NullModel
-from evals.tasks import Task, kind_of, load_task, read_data
+from evals.tasks import Task, load_task
 from pipelines.records import Control
 from tests.evals.helpers import make_task, write_rows
 
@@ -47,7 +48,7 @@ def task(tmp_path: Path) -> Task:
 
 def controls(task: Task, folder: Path, model: NullModel) -> dict[str, Control]:
     data = read_data(task, folder)
-    log = kind_of(task.kind).answer(task, data, range(N), model, window=64)
+    log = kind_of(task).answer(task, data, range(N), model, window=64)
     found = controls_of(task, data, model, window=64, log=log)
     return {control.name: control for control in found}
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from evals.fetch import HOMES, fetch, write_rows
-from evals.tasks import EvalError, load_task, read_data
+from evals.kinds import read_data
+from evals.tasks import EvalError, load_task
 from pipelines.errors import DataError
 
 ROWS = {

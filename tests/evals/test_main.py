@@ -11,8 +11,8 @@ import orjson
 import pyarrow.parquet as pq
 import pytest
 
+from dclm.results import dclm_tasks
 from evals.__main__ import app
-from evals.aggregate import dclm_tasks
 from evals.text.heldout import build_tiny_tasks
 from pipelines.console import main
 from tests.evals.helpers import make_task, write_rows

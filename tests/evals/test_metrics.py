@@ -6,6 +6,7 @@ import numpy as np
 import orjson
 import pytest
 
+from evals.items import Tally
 from evals.metrics import (
     best_option,
     bootstrap,
@@ -16,7 +17,6 @@ from evals.metrics import (
     score_of,
     standard_error,
 )
-from evals.tasks import Tally
 
 
 def tally(numerator, denominator, group):

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from evals.images.synthetic import write_synthetic_pictures
+from evals.kinds import kind_of, read_data
 from evals.models import ModelError
 from evals.nulls import IMAGE_NULLS, TEXT_NULLS, NullModel, null_model
 from evals.run import score_task
-from evals.tasks import EvalError, Task, kind_of, load_task, read_data
+from evals.tasks import EvalError, Task, load_task
 from tests.evals.helpers import make_task, write_rows
 
 N = 400
@@ -60,7 +61,7 @@ def text_task(kind: str, folder: Path, gold: Sequence[int]) -> Task:
 def ask(task: Task, folder: Path, model: NullModel) -> tuple[float, float]:
     """The score and its standard error."""
     data = read_data(task, folder)
-    answer = kind_of(task.kind).answer(task, data, range(data.num_rows), model, window=512)
+    answer = kind_of(task).answer(task, data, range(data.num_rows), model, window=512)
     log = answer[0] if isinstance(answer, tuple) else answer
     score, draws = score_task(task, log)
     return score.value, float(draws.std(ddof=1))
@@ -182,8 +183,8 @@ def test_every_figure_of_groups_is_nought_when_nothing_is_decided(
 ) -> None:
     task = load_task(name)
     data = read_data(task, str(images))
-    log, _ = kind_of(task.kind).answer(task, data, range(data.num_rows), NullModel(null), window=1)
-    found = kind_of(task.kind).metrics(task, log)  # type: ignore[attr-defined]
+    log, _ = kind_of(task).answer(task, data, range(data.num_rows), NullModel(null), window=1)
+    found = kind_of(task).metrics(task, log)  # type: ignore[attr-defined]
     accuracies = {k: v for k, v in found.items() if k.startswith("acc") and v is not None}
     assert accuracies
     assert set(accuracies.values()) == {0.0}

@@ -9,10 +9,11 @@ import orjson
 import pytest
 
 from evals.images.synthetic import write_synthetic_pictures
+from evals.kinds import kind_of, read_data
 from evals.nulls import NullModel
 from evals.pinning import make_pin, write_pins
 from evals.pins import pins, truth_of
-from evals.tasks import kind_of, load_task, read_data
+from evals.tasks import load_task
 from pipelines.errors import DataError
 from tests.evals.helpers import make_task, write_rows
 
@@ -70,7 +71,7 @@ def test_a_pin_says_what_every_log_of_the_data_repeats(tmp_path: Path) -> None:
     pin = make_pin(task, tmp_path)
     assert (pin.rows, pin.identity) == (5, read_data(task, tmp_path).identity)
     for null in ("random", "first_option"):
-        log = kind_of(task.kind).answer(
+        log = kind_of(task).answer(
             task, read_data(task, tmp_path), [3, 1, 0, 4, 2], NullModel(null), window=64
         )
         assert truth_of(task.kind, log) == pin.truth

@@ -6,8 +6,10 @@ import zipfile
 import orjson
 import pytest
 
+from evals.data_check import check_data
+from evals.kinds import KINDS, kind_of, read_data
 from evals.suite import load_suite
-from evals.tasks import check_data, load_task, read_data, task_names
+from evals.tasks import EvalError, load_task, parse_task, task_names
 from pipelines.errors import DataError
 from tests.evals.helpers import make_task, write_rows
 
@@ -203,3 +205,31 @@ def test_a_broken_gpqa_zip_is_named(tmp_path):
     (tmp_path / "gpqa_data/dataset.zip").write_bytes(b"PK broken")
     with pytest.raises(DataError, match=r"task gpqa_main: .*is not GPQA's dataset\.zip"):
         read_data(load_task("gpqa_main"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "definition"),
+    [
+        ("hellaswag", "6ad3c97dcbe1e3c8086d1e57e443053a"),
+        ("imagenet1k", "7a983bc779c377ee1fe9e2f13b1a55ae"),
+        ("open_lm_val", "be328ccc1976977a2f64a9de4bd18c09"),
+        ("heldout_bits_per_byte", "1f6c39b30f420dcc8f4a234a7a3d3d9b"),
+        ("fairface", "ded30002443cfa935bf275ad564d3592"),
+    ],
+)
+def test_a_task_has_the_hash_it_had_when_all_kinds_were_one_class(name, definition):
+    assert load_task(name).definition() == definition
+
+
+def test_a_field_of_another_kind_is_refused():
+    with pytest.raises(EvalError, match=r"mine\.yaml(.|\n)*shots"):
+        parse_task(
+            load_task("imagenet1k").model_dump() | {"name": "mine", "shots": 3}, source="mine.yaml"
+        )
+
+
+def test_every_kind_has_a_class():
+    tasks = {load_task(name).kind: load_task(name) for name in task_names()}
+    assert set(tasks) == set(KINDS)
+    for task in tasks.values():
+        assert kind_of(task).tally

@@ -182,11 +182,11 @@ def minibench(written_benchmark: Path) -> Iterator[Path]:
     """The folder of the test benchmark, installed until the module's tests are done."""
     sys.path.insert(0, str(written_benchmark))
     importlib.invalidate_caches()
-    installed.packages.cache_clear()
+    installed.points.cache_clear()
     yield written_benchmark
     sys.path.remove(str(written_benchmark))
     importlib.invalidate_caches()
-    installed.packages.cache_clear()
+    installed.points.cache_clear()
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evals.images.datacomp_json import aggregate_results, datacomp_tasks, read_results
+from datacomp.results import aggregate_results, datacomp_tasks, read_results
+from evals.data_check import check_data
 from evals.images.image_tasks import picture_folder, read_pictures
 from evals.images.report import confusion, picture_page
 from evals.images.synthetic import write_synthetic_pictures
@@ -25,7 +26,7 @@ from evals.models import PictureError
 from evals.reports import open_run
 from evals.run import run
 from evals.suite import load_suite
-from evals.tasks import EvalError, check_data, load_task
+from evals.tasks import EvalError, load_task
 from pipelines.errors import DataError
 from pipelines.execution.executors import ProcessMap
 from pipelines.records import ScoresRecord
@@ -297,7 +298,7 @@ def test_classes_without_pictures_are_counted_and_named(data: Path, finished) ->
     assert counts["classes_without_pictures/imagenet1k"] == 952
     assert "classes_without_pictures/cifar10" not in counts
     notes = [one.message for one in check_data(load_task("cars"), data) if one.level == "note"]
-    assert any(note.startswith("148 classes have no picture") for note in notes)
+    assert any(note.startswith("148 classes have no image") for note in notes)
 
 
 def test_a_suite_without_one_dataset_has_no_average(data: Path, tmp_path: Path) -> None:

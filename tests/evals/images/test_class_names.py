@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from datacomp.results import datacomp_tasks
 from evals.images.class_names import CLIP_BENCHMARK, class_names, templates, write_names
-from evals.images.datacomp_json import datacomp_tasks
 from evals.tasks import load_task
 from pipelines.errors import DataError
 

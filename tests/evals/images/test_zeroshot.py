@@ -11,11 +11,12 @@ import orjson
 import pyarrow as pa
 import pytest
 
-from evals.images.datacomp_json import aggregate_results, datacomp_tasks, read_results
+from datacomp.results import aggregate_results, datacomp_tasks, read_results
 from evals.images.zeroshot import cue_prompt, jaccard, log_of_logits, ranks
+from evals.kinds import kind_of
 from evals.metrics import bootstrap, score_of
 from evals.suite import load_suite
-from evals.tasks import EvalError, Task, kind_of, load_task
+from evals.tasks import EvalError, Task, load_task
 from pipelines.errors import DataError
 
 
@@ -62,10 +63,10 @@ def test_classification_equals_the_reference(fixtures: Path) -> None:
         sized = task.model_copy(update={"classes": logits.shape[1]})
         keys = [""] * len(target)
         log = log_of_logits(logits, target, np.zeros((len(target), 0), np.int64), keys)
-        found = kind_of(task.kind).metrics(sized, log)
+        found = kind_of(task).metrics(sized, log)
         equal(found, expected[name])
         for metric in ("acc1", "mean_per_class_recall"):
-            tally = kind_of(task.kind).tally(sized.model_copy(update={"metric": metric}), log)
+            tally = kind_of(task).tally(sized.model_copy(update={"metric": metric}), log)
             assert score_of(tally) == pytest.approx(found[metric], abs=1e-12)
 
 
@@ -76,9 +77,9 @@ def test_groups_equal_the_reference(fixtures: Path) -> None:
         task = load_task(name)
         gold, predicted = inputs[f"{name}.target"], inputs[f"{name}.pred"]
         log = log_of(gold, predicted, inputs[f"{name}.metadata"])
-        found = kind_of(task.kind).metrics(task, log)
+        found = kind_of(task).metrics(task, log)
         equal(found, expected[name])
-        assert score_of(kind_of(task.kind).tally(task, log)) == pytest.approx(found[task.metric])
+        assert score_of(kind_of(task).tally(task, log)) == pytest.approx(found[task.metric])
 
 
 @pytest.mark.parity
@@ -88,9 +89,9 @@ def test_top_five_by_income_equals_the_reference(fixtures: Path) -> None:
     gold = inputs["dollar_street.target"]
     metadata = inputs["dollar_street.metadata"].astype(np.int64)
     log = log_of_logits(inputs["dollar_street.logits"], gold, metadata, [""] * len(gold))
-    found = kind_of(task.kind).metrics(task, log)
+    found = kind_of(task).metrics(task, log)
     equal(found, expected["dollar_street"])
-    assert score_of(kind_of(task.kind).tally(task, log)) == pytest.approx(found[task.metric])
+    assert score_of(kind_of(task).tally(task, log)) == pytest.approx(found[task.metric])
 
 
 @pytest.mark.parity
@@ -103,7 +104,7 @@ def test_attributes_equal_the_reference(fixtures: Path) -> None:
         for place, name in enumerate(("race", "gender", "age", "toxic"))
     }
     log = pa.table({"metadata": list(inputs["fairface.metadata"].astype(np.int64)), **columns})
-    found = kind_of(task.kind).metrics(task, log)
+    found = kind_of(task).metrics(task, log)
     equal(found, expected["fairface"])
     assert set(found) == set(expected["fairface"])
 
@@ -117,9 +118,9 @@ def test_retrieval_equals_the_reference(fixtures: Path) -> None:
     for name in names:
         owner = inputs[f"{name}.text_image_index"].astype(np.int64)
         log = ranks(inputs[f"{name}.image_emb"], inputs[f"{name}.text_emb"], owner)
-        found = kind_of(task.kind).metrics(task, log)
+        found = kind_of(task).metrics(task, log)
         equal(found, expected[name])
-        tally = kind_of(task.kind).tally(task, log)
+        tally = kind_of(task).tally(task, log)
         assert score_of(tally) == pytest.approx(found["mean_recall@1"], abs=1e-12)
 
 
@@ -134,9 +135,9 @@ def test_association_equals_the_reference(fixtures: Path) -> None:
         rows.append({"candidates": len(truth), "jaccard": jaccard(logits, truth)})
     task = load_task("winogavil")
     log = pa.Table.from_pylist(rows)
-    found = kind_of(task.kind).metrics(task, log)
+    found = kind_of(task).metrics(task, log)
     equal(found, expected["winogavil"])
-    assert score_of(kind_of(task.kind).tally(task, log)) == pytest.approx(found[task.metric])
+    assert score_of(kind_of(task).tally(task, log)) == pytest.approx(found[task.metric])
     for cue, prompt in expected["winogavil_prompts"].items():
         assert cue_prompt(cue) == prompt
 
@@ -171,7 +172,7 @@ def test_no_average_when_one_is_missing() -> None:
 
 def test_a_result_that_stands_twice_is_refused() -> None:
     line = b'{"key": "mnist", "dataset": "MNIST", "metrics": {"main_metric": 0.1}}\n'
-    with pytest.raises(DataError, match="line 2: mnist stands twice"):
+    with pytest.raises(DataError, match="line 2: mnist is there twice"):
         read_results(line * 2, source="r.jsonl")
 
 
@@ -180,7 +181,7 @@ def test_a_group_without_members_has_no_mean_and_is_never_the_worst() -> None:
     gold = np.array([0, 0, 1, 1])
     predicted = np.array([0, 1, 1, 1])
     metadata = np.array([[0, 0], [0, 0], [2, 0], [2, 0]])
-    found = kind_of(task.kind).metrics(task, log_of(gold, predicted, metadata))
+    found = kind_of(task).metrics(task, log_of(gold, predicted, metadata))
     assert found["acc_region:1"] is None
     assert found["count_region:1"] == 0
     assert (found["acc_region:0"], found["acc_region:2"], found["acc_wg"]) == (0.5, 1.0, 0.5)
@@ -191,7 +192,7 @@ def test_fmow_tells_the_worst_region_without_the_remainder_too() -> None:
     gold = np.zeros(6, np.int64)
     predicted = np.array([0, 0, 1, 0, 1, 1])
     metadata = np.array([[0, 1, 0], [0, 1, 0], [0, 2, 0], [0, 2, 0], [5, 2, 0], [5, 1, 0]])
-    found = kind_of(task.kind).metrics(task, log_of(gold, predicted, metadata))
+    found = kind_of(task).metrics(task, log_of(gold, predicted, metadata))
     assert found["acc_worst_region"] == 0.0
     assert found["acc_worst_region_without_other"] == 0.75
     assert found["count_region:5"] == 2.0
@@ -203,7 +204,7 @@ def test_the_error_of_a_worst_group_is_drawn_within_groups() -> None:
     gold = np.zeros(400, np.int64)
     predicted = (rng.random(400) < 0.5).astype(np.int64)
     metadata = np.stack([np.arange(400) % 2, np.zeros(400)], axis=1)
-    tally = kind_of(task.kind).tally(task, log_of(gold, predicted, metadata))
+    tally = kind_of(task).tally(task, log_of(gold, predicted, metadata))
     draws = bootstrap(tally, seed=1)
     alone = [float(np.mean(predicted[np.arange(400) % 2 == group] == 0)) for group in (0, 1)]
     assert score_of(tally) == min(alone)

@@ -6,7 +6,8 @@ import tarfile
 
 import pytest
 
-from evals.tasks import load_task, read_data
+from evals.kinds import read_data
+from evals.tasks import load_task
 from evals.text.convert import convert
 from pipelines.errors import DataError
 

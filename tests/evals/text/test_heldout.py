@@ -5,7 +5,8 @@ import gzip
 import orjson
 import pytest
 
-from evals.tasks import load_task, read_data
+from evals.kinds import read_data
+from evals.tasks import load_task
 from evals.text.heldout import build_tiny_tasks
 from pipelines.errors import DataError
 

@@ -7,8 +7,9 @@ import orjson
 import pytest
 from tokenizers import Tokenizer
 
+from evals.kinds import kind_of, read_data
 from evals.models import ModelError, TokenScores
-from evals.tasks import kind_of, load_task, read_data
+from evals.tasks import load_task
 from evals.text.language import Request, requests
 from pipelines.errors import DataError
 from tests.evals.helpers import FakeModel, make_task, over_recorded, write_rows
@@ -22,7 +23,7 @@ ROWS = [{"query": f"q{i}", "choices": ["yes", "no", "no"], "gold": i % 3} for i 
 
 
 def answer(one, folder, model, rows, window=2048):
-    return kind_of(one.kind).answer(one, read_data(one, folder), rows, model, window=window)
+    return kind_of(one).answer(one, read_data(one, folder), rows, model, window=window)
 
 
 @pytest.mark.parity
@@ -101,7 +102,7 @@ def test_the_score_is_the_mean_of_categories(tmp_path):
     write_rows(tmp_path / "t.jsonl", rows)
     one = make_task(kind="language_modeling", by_category=True)
     log = answer(one, tmp_path, model, range(5))
-    tally = kind_of(one.kind).tally(one, log)
+    tally = kind_of(one).tally(one, log)
     assert tally.numerator.tolist() == [1, 0, 0, 0, 1]
     assert tally.group.tolist() == [0, 0, 0, 0, 1]
 
@@ -164,7 +165,7 @@ def test_an_empty_context_is_refused(tmp_path):
 
 
 def test_the_first_of_tied_options_is_chosen(tmp_path):
-    kind = kind_of("multiple_choice")
+    kind = kind_of(make_task())
     wide = TokenScores(np.float32([1, 3]), np.int32([0, 0]))
     short = TokenScores(np.float32([2]), np.int32([0]))
     write_rows(tmp_path / "t.jsonl", ROWS)

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from evals.kinds import kind_of, read_data
 from evals.metrics import score_of
 from evals.models import TokenScores
-from evals.tasks import kind_of, read_data
 from tests.evals.helpers import FakeModel, make_task, write_rows
 
 
@@ -29,8 +29,8 @@ def measure(tmp_path, texts, window):
     task, model = make_task(kind="perplexity"), Letters(vocab_size=9000)
     write_rows(tmp_path / "t.jsonl", [{"text": text} for text in texts])
     data = read_data(task, tmp_path)
-    log = kind_of("perplexity").answer(task, data, range(len(texts)), model, window=window)
-    return log, score_of(kind_of("perplexity").tally(task, log)), model
+    log = kind_of(task).answer(task, data, range(len(texts)), model, window=window)
+    return log, score_of(kind_of(task).tally(task, log)), model
 
 
 def test_bits_per_byte_counts_bytes_not_characters(tmp_path):

@@ -5,7 +5,7 @@ import re
 import orjson
 import pytest
 
-from evals.tasks import Item
+from evals.items import Item
 from evals.text.prompts import (
     PromptTokens,
     answer_texts,

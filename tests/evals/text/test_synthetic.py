@@ -8,9 +8,10 @@ from collections import defaultdict
 import orjson
 import pytest
 
+from evals.data_check import check_data
 from evals.run import run
 from evals.suite import load_suite
-from evals.tasks import EvalError, check_data, load_task
+from evals.tasks import EvalError, load_task
 from evals.text.synthetic import write_synthetic
 from tests.evals.helpers import FakeModel, make_task
 

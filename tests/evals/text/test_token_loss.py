@@ -9,9 +9,9 @@ import numpy as np
 import orjson
 import pytest
 
+from evals.kinds import checksum_of, kind_of, read_data
 from evals.metrics import score_of
 from evals.models import TokenScores
-from evals.tasks import checksum_of, kind_of, read_data
 from evals.text.token_loss import mask_sequence
 from pipelines.errors import DataError
 from tests.evals.helpers import FakeModel, make_task
@@ -82,10 +82,10 @@ def write(tmp_path, *shards):
 def test_the_score_is_the_mean_over_scored_tokens_of_all_shards(tmp_path):
     write(tmp_path, shard([1, 2, 3]), shard([9, 45, 4, 46, 46]), shard([1, 45, 46], [7, 46, 5]))
     data, model = read_data(TASK, tmp_path), Costly()
-    log = kind_of("token_loss").answer(TASK, data, range(4), model, window=8)
+    log = kind_of(TASK).answer(TASK, data, range(4), model, window=8)
     assert model.asked == [([1], [2, 3]), ([9], [4]), ([7, 46], [5])]
     assert log["num_tokens"].to_pylist() == [2, 1, 0, 1]
-    assert score_of(kind_of("token_loss").tally(TASK, log)) == pytest.approx((2 + 3 + 4 + 5) / 4)
+    assert score_of(kind_of(TASK).tally(TASK, log)) == pytest.approx((2 + 3 + 4 + 5) / 4)
 
 
 def test_all_shards_together_are_verified(tmp_path):
@@ -114,7 +114,7 @@ def test_a_broken_shard_is_named(tmp_path, data, message):
 def test_ids_of_another_tokenizer_and_long_sequences_are_refused(tmp_path):
     write(tmp_path, shard([1, 2000]), shard([1, 2]), shard(list(range(1, 40))))
     data = read_data(TASK, tmp_path)
-    kind = kind_of("token_loss")
+    kind = kind_of(TASK)
     with pytest.raises(DataError, match="row 0: id 2000 is not in the model's vocabulary of 1000"):
         kind.answer(TASK, data, [0], Costly(), window=8)
     with pytest.raises(DataError, match="row 2: 39 ids do not fit in a window of 8"):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from evals.aggregate import aggregate
+from dclm.results import aggregate
 from leaderboard.database.auth import Rate, create_token, open_session
 from leaderboard.database.people import feed_key
 from leaderboard.database.store import Store

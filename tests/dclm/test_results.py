@@ -5,9 +5,8 @@ import ast
 import orjson
 import pytest
 
-from evals.aggregate import dclm_tasks
+from dclm.results import aggregate, dclm_tasks, read_dclm, to_dclm
 from evals.tasks import EvalError
-from evals.text.dclm_json import read_dclm, to_dclm
 from pipelines.records import (
     Score,
     ScoresRecord,
@@ -22,6 +21,7 @@ from tests.evals.helpers import over_recorded
 
 def pytest_generate_tests(metafunc):
     over_recorded(metafunc, "eval_file", "aggregation/evals/*.json")
+    over_recorded(metafunc, "input_file", "aggregation/inputs/*.json")
 
 
 def record(icl):
@@ -97,3 +97,79 @@ def test_recorded_files_are_read_and_written_again_with_equal_figures(eval_file)
     for name in set(latest) & set(ours):
         if isinstance(latest[name], float):
             assert ours[name] == pytest.approx(latest[name], abs=1e-9, rel=0), name
+
+
+# ---- aggregates
+
+NAMES = {
+    "rw_small": "rw_small",
+    "ci95_above": "95%_CI_above",
+    "ci99_above": "99%_CI_above",
+    "core": "low_variance_datasets",
+}
+
+
+@pytest.mark.parity
+def test_aggregates_equal_the_recorded_ones(input_file):
+    icl = orjson.loads(input_file.read_bytes())["eval_metrics"]["icl"]
+    recorded = orjson.loads((input_file.parent.parent / "expected.json").read_bytes())
+    for version in ("v1", "v2"):
+        ours, theirs = aggregate(icl, version), recorded[input_file.name][version]
+
+        def close(value):
+            return pytest.approx(value, abs=1e-9, rel=0)
+
+        for value, name in ((ours.core, "Core"), (ours.extended, "Extended")):
+            wanted = theirs[f"{name}_{version}"]
+            assert value is None if isinstance(wanted, str) else value == close(wanted)
+        missing = ast.literal_eval(theirs["missing tasks"])
+        assert sorted(ours.missing_extended) == sorted(missing)
+        assert ours.mean == close(theirs["aggregated_results"])
+        assert ours.centered_mean == close(theirs["aggregated_centered_results"])
+        assert ours.categories == close(theirs["aggregated_task_categories_centered"])
+        for group, name in NAMES.items():
+            assert ours.groups[group] == close(theirs[name])
+            assert ours.centered_groups[group] == close(theirs[f"{name}_centered"])
+
+
+def perfect():
+    return dict.fromkeys(dclm_tasks(), 1.0)
+
+
+def test_a_perfect_model_scores_one():
+    ours = aggregate(perfect(), "v2")
+    assert (ours.core, ours.extended) == (1.0, 1.0)
+
+
+def test_guessing_scores_zero_in_its_own_version_only():
+    for version, other in (("v1", "v2"), ("v2", "v1")):
+        guessing = {n: getattr(t.random_baseline, version) for n, t in dclm_tasks().items()}
+        assert aggregate(guessing, version).extended == pytest.approx(0, abs=1e-12)
+        assert aggregate(guessing, other).extended != pytest.approx(0, abs=1e-3)
+
+
+def test_core_does_not_need_mmlu():
+    without = perfect()
+    del without["mmlu_fewshot"]
+    ours = aggregate(without)
+    assert ours.core == 1.0
+    assert ours.extended is None
+    assert ours.missing_extended == ("mmlu_fewshot",)
+
+
+def test_a_missing_task_leaves_no_headline():
+    without = perfect()
+    del without["copa"]
+    ours = aggregate(without)
+    assert ours.core is None
+    assert ours.missing_core == ("copa",)
+
+
+def test_an_unknown_version_is_refused():
+    with pytest.raises(ValueError, match="unknown version 'v3'"):
+        aggregate(perfect(), "v3")
+
+
+def test_scores_of_no_known_task_are_refused():
+    with pytest.raises(ValueError, match="none of the scores"):
+        aggregate({"gsm8k": 0.5})

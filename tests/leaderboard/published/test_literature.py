@@ -13,14 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evals.images.datacomp_json import datacomp_tasks
+from datacomp.literature import AVERAGE
+from datacomp.results import datacomp_tasks
+from dclm.literature import REFERENCES, published_core_baselines
 from evals.tasks import load_task
 from leaderboard.board.boards import Library, View
 from leaderboard.board.intervals import kendall, kendall_interval
 from leaderboard.database.store import Store
-from leaderboard.published.findings import published_core_baselines, task_signal, write_findings
-from leaderboard.published.history import AVERAGE, read_history
-from leaderboard.published.references import DCLM, put_references
+from leaderboard.published.findings import task_signal, write_findings
+from leaderboard.published.literature import put_references, read_published
 from pipelines.errors import DataError
 
 COLUMNS = "Dataset,model,params,tokens,creation_date,copa,piqa"
@@ -41,7 +42,7 @@ def test_a_dclm_run_is_placed_and_its_errors_are_binomial(tmp_path: Path) -> Non
     path.write_text(
         f"{COLUMNS}\nmine,open_lm_1b,1439795200,28795904000,2024_01_12-23_37_47,.7,.8\n"
     )
-    [row] = read_history("dclm", str(path))
+    [row] = read_published("dclm", str(path))
     assert (row.scale, row.track, row.kind, row.date) == (
         "1b-1x",
         "filtering",
@@ -72,12 +73,12 @@ def test_a_broken_line_is_named(line: str, told: str, tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text(f"{COLUMNS}\n{line}\n")
     with pytest.raises(DataError, match=told):
-        read_history("dclm", str(path))
+        read_published("dclm", str(path))
 
 
 def test_a_clip_model_of_a_scale_is_placed_there(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text(clip_table())
-    [row] = read_history("openclip", str(tmp_path / "x.csv"))
+    [row] = read_published("openclip", str(tmp_path / "x.csv"))
     assert (row.scale, row.track, row.method) == ("small", "filtering", "CLIP L/14 30%")
     assert row.headline.value == pytest.approx(0.5)
     assert row.headline.stderr is None
@@ -91,7 +92,7 @@ def test_an_average_that_does_not_agree_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"says an average of 0\.5002, its 38 datasets average 0\.5"
     ):
-        read_history("openclip", str(tmp_path / "x.csv"))
+        read_published("openclip", str(tmp_path / "x.csv"))
 
 
 @pytest.fixture
@@ -108,12 +109,12 @@ def address(tmp_path: Path) -> Iterator[str]:
 
 
 def test_a_table_is_fetched_from_its_address(address: str) -> None:
-    assert len(read_history("openclip", address)) == 1
+    assert len(read_published("openclip", address)) == 1
 
 
 def test_reference_rows_fill_a_new_service_once(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path / 'x.db'}")
-    assert put_references(store) == len(DCLM) + 25
+    assert put_references(store) == len(REFERENCES) + 25
     assert put_references(store) == 0
     page = Library(store).page("dclm", "7b-2x", "filtering", View())
     assert [row.method for row in page.rows] == ["DCLM-Baseline", "FineWeb-Edu"]
@@ -164,7 +165,7 @@ def history(data: Path) -> Path:
 
 
 def test_dclm_s_database_is_read_whole(history: Path) -> None:
-    rows = read_history("dclm", str(history / "DCLM_model_database.csv"))
+    rows = read_published("dclm", str(history / "DCLM_model_database.csv"))
     assert len(rows) == 416
     assert len({row.method for row in rows}) == 275
     assert sum("core_v1" in row.figures for row in rows) >= 328
@@ -178,7 +179,7 @@ def test_dclm_s_database_is_read_whole(history: Path) -> None:
 
 
 def test_open_clip_s_table_is_read_whole_and_its_averages_agree(history: Path) -> None:
-    rows = read_history("openclip", str(history / "openclip_results.csv"))
+    rows = read_published("openclip", str(history / "openclip_results.csv"))
     assert len(rows) == 121
     at = {scale: sum(row.scale == scale for row in rows) for scale in ("small", "medium", "large")}
     assert at == {"small": 7, "medium": 7, "large": 7}
@@ -192,7 +193,7 @@ def test_dclm_s_records_are_linked_and_agree_in_both_versions(fixtures: Path) ->
         pytest.skip(f"no folder {folder}")
     expected = json.loads((folder / "expected.json").read_text())
     by_uuid = {one["uuid"]: (name, one) for name, one in expected.items()}
-    rows = read_history("dclm", str(folder))
+    rows = read_published("dclm", str(folder))
     assert len(rows) == len(list((folder / "evals").glob("*.json")))
     compared = 0
     for row in rows:
@@ -215,7 +216,7 @@ def test_dclm_s_records_are_linked_and_agree_in_both_versions(fixtures: Path) ->
 def test_the_findings_are_written_from_the_imports(history: Path, tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path / 'x.db'}")
     for what, name in (("dclm", "DCLM_model_database.csv"), ("openclip", "openclip_results.csv")):
-        for row in read_history(what, str(history / name)):  # type: ignore[arg-type]
+        for row in read_published(what, str(history / name)):  # type: ignore[arg-type]
             store.import_row(row, kind="imported", who="test", why="")
     published = history / "DCLM_model_database.csv"
     page = write_findings(Library(store), tmp_path / "docs", published=published)

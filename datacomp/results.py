@@ -1,4 +1,4 @@
-"""The results file of DataComp: one JSON object per dataset, as its own evaluation writes it.
+"""DataComp's results file and columns: one JSON object per dataset, as its own evaluation writes.
 
     {"key": "vtab/dtd", "dataset": "Describable Textures", "metrics": {"main_metric": 0.4, ...}}
 
@@ -9,11 +9,14 @@ thirteen, retrieval's three, and the mean over exactly the 38 datasets that have
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 import orjson
 
-from evals.tasks import EvalError, Task, load_task, task_names
+from evals.items import Metrics
+from evals.result_formats import ResultFormat
+from evals.tasks import EvalError, ImageTask, Task, load_task, task_names
 from pipelines.errors import DataError
 from pipelines.records import File
 from pipelines.storage.base import Store, write_bytes
@@ -28,27 +31,29 @@ COLUMNS = {
 }
 """Columns of the reference's table, and the groups of tasks behind them."""
 
-Metrics = dict[str, float | None]
 
-
-def datacomp_tasks() -> dict[str, Task]:
+def datacomp_tasks() -> dict[str, ImageTask]:
     """The 40 tasks of DataComp by the key of their dataset."""
     loaded = [load_task(name) for name in task_names()]
-    return {task.key: task for task in loaded if task.key and "datacomp" in task.groups}
+    return {
+        task.key: task
+        for task in loaded
+        if isinstance(task, ImageTask) and task.key and "datacomp" in task.groups
+    }
 
 
 def write_results(store: Store, tasks: Sequence[Task], measured: Mapping[str, Metrics]) -> File:
     """Write the metrics of tasks as the reference does; a dataset without main metric has null."""
     lines = []
     for task in tasks:
-        if task.name not in measured:
+        if task.name not in measured or not isinstance(task, ImageTask):
             continue
         metrics = measured[task.name]
         main = metrics[task.metric] if task.ranks else None
-        told = {**metrics, "main_metric": main}
+        shown = {**metrics, "main_metric": main}
         lines.append(
             orjson.dumps(
-                {"key": task.key or task.name, "dataset": task.title or task.name, "metrics": told}
+                {"key": task.key or task.name, "dataset": task.title or task.name, "metrics": shown}
             )
         )
     return write_bytes(store, RESULTS, b"\n".join(lines) + b"\n")
@@ -56,7 +61,7 @@ def write_results(store: Store, tasks: Sequence[Task], measured: Mapping[str, Me
 
 def read_results(data: bytes, *, source: str) -> dict[str, Metrics]:
     """The metrics by key of the dataset. DataError names the line that is wrong."""
-    found: dict[str, Metrics] = {}
+    results: dict[str, Metrics] = {}
     for number, line in enumerate(data.splitlines(), start=1):
         if not line.strip():
             continue
@@ -68,10 +73,10 @@ def read_results(data: bytes, *, source: str) -> dict[str, Metrics]:
             raise DataError(f"{where}: no result of a dataset ({error})") from None
         if "main_metric" not in metrics:
             raise DataError(f"{where}: {key} has no main_metric")
-        if key in found:
-            raise DataError(f"{where}: {key} stands twice; keep one of the lines")
-        found[key] = metrics
-    return found
+        if key in results:
+            raise DataError(f"{where}: {key} is there twice; keep one of the lines")
+        results[key] = metrics
+    return results
 
 
 def aggregate_results(main: Mapping[str, float | None]) -> dict[str, float]:
@@ -87,7 +92,7 @@ def aggregate_results(main: Mapping[str, float | None]) -> dict[str, float]:
 
 
 def _mean(
-    column: str, group: str, tasks: Iterable[Task], main: Mapping[str, float | None]
+    column: str, group: str, tasks: Iterable[ImageTask], main: Mapping[str, float | None]
 ) -> float:
     members = [task for task in tasks if group in task.groups]
     missing = [task.key for task in members if main.get(task.key) is None]
@@ -97,3 +102,14 @@ def _mean(
             f"{', '.join(missing)}; evaluate these too"
         )
     return float(np.mean([main[task.key] for task in members]))
+
+
+class DataCompFormat(ResultFormat):
+    """`eval_results.jsonl`, written beside the record of every suite of this benchmark."""
+
+    name: ClassVar[str] = "datacomp"
+
+    def write(
+        self, store: Store, tasks: Sequence[Task], measured: Mapping[str, Metrics]
+    ) -> list[File]:
+        return [write_results(store, tasks, measured)]
