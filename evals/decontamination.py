@@ -78,7 +78,7 @@ class Overlap:
     def numbers(self, texts: Iterable[str | None]) -> npt.NDArray[np.int64]:
         """The different n-grams of the items that occur in texts, by their numbers."""
         array = pa.array(texts, pa.large_string())
-        _, numbers = kernels.ngrams.found(self._grams.known, *word_hashes(array))
+        _, numbers = kernels.ngrams.occurrences(self._grams.known, *word_hashes(array))
         return np.unique(numbers)
 
     def mark(self, numbers: npt.NDArray[np.int64]) -> None:
