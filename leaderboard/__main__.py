@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,7 +13,7 @@ from leaderboard.submissions.bundle import open_bundle
 from leaderboard.submissions.facts import NOTHING, Known
 from leaderboard.submissions.validate import Checked, check_bundle
 from leaderboard.web.commands import Database, Files, add_commands, open_service
-from pipelines.console import Json, fail, main, out, show_json, table
+from pipelines.console import AssetFolders, Json, fail, main, out, show_json, table
 from pipelines.errors import BAD_DATA
 from pipelines.records import JSON
 
@@ -307,7 +307,8 @@ def findings(
 def recheck(
     id: Annotated[str, typer.Argument(help="A submission.")],
     pool: Annotated[
-        str | None, typer.Option(help="The pool's list of uids (.npy): checks the whole list.")
+        str | None,
+        typer.Option(help="The pool's list of uids (.npy); with --sample, or its folder."),
     ] = None,
     uids: Annotated[
         str | None, typer.Option(help="The submission's list of uids; default: where it says.")
@@ -321,6 +322,16 @@ def recheck(
         str | None,
         typer.Option(help="For a viewer: repeat a part, as 1%; a downloaded bundle will do."),
     ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="With --sample: the dataset's folder; else where it says.")
+    ] = None,
+    assets: AssetFolders = None,
+    run_code: Annotated[
+        bool, typer.Option("--run-code", help="With --sample: run Python that the pipeline has.")
+    ] = False,
+    salt: Annotated[
+        str | None, typer.Option(help="With --sample: repeat this choice; default: a new one.")
+    ] = None,
     who: Annotated[str, typer.Option(help="Your name, for the audit.")] = "maintainer",
     database: Database = DATABASE,
     files: Files = None,
@@ -328,7 +339,16 @@ def recheck(
 ) -> None:
     """Check a submission again: hashes, scores from the questions, its uids, its checkpoints."""
     if sample is not None:
-        _recheck_sample(id, sample, (pool, uids, data), checkpoint or [], (database, files), json)
+        given = {
+            "pool": pool,
+            "uids": uids,
+            "data": data,
+            "dataset": dataset,
+            "assets": assets or (),
+            "run_code": run_code,
+            "salt": salt,
+        }
+        _recheck_sample(id, sample, given, checkpoint or [], (database, files), json)
         return
     from leaderboard.service.recheck import recheck as run_recheck
 
@@ -355,7 +375,7 @@ def recheck(
 def _recheck_sample(
     id: str,
     sample: str,
-    places: tuple[str | None, str | None, str | None],
+    given: dict[str, Any],
     checkpoints: list[str],
     board: tuple[str, str | None],
     json: bool,
@@ -373,7 +393,6 @@ def _recheck_sample(
     else:
         service = open_service(*board)
         bundle = service.bundle(service.store.get(id))
-    pool, uids, data = places
     result = recheck_sample(
         bundle,
         fraction=fraction,
@@ -381,9 +400,7 @@ def _recheck_sample(
             seed: folder
             for seed, _, folder in (checkpoint.partition("=") for checkpoint in checkpoints)
         },
-        data=data,
-        pool=pool,
-        uids=uids,
+        **given,
     )
     if json:
         show_json(result)

@@ -1,14 +1,18 @@
 """Repeat a sample of an entry on a laptop, from its bundle alone: no database, no account.
 
-Answers: questions chosen by the hash of the data are asked of the checkpoint again, and must get
-the answers of the log. Uids: a part of the list chosen by hash must be in the pool. Both say with
-what probability a change of one in a hundred would have been seen.
+Answers: questions chosen by hash are asked of the checkpoint again, and must get the answers of the
+log. Uids: a part of the list chosen by hash must be in the pool. Verdicts: the filter is repeated
+on rows of the pool chosen by hash (see `verdicts`). All say with what probability a change of one
+in a hundred would have been seen. The hash is salted by whoever looks: a sample that is known
+before could be made honest alone.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Mapping
+import secrets
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +23,10 @@ from evals.tasks import Task
 from leaderboard import rules
 from leaderboard.benchmark import load_stages
 from leaderboard.service.recheck import not_in
+from leaderboard.service.verdicts import ALTERED, repeat_verdicts, seen_with
 from leaderboard.submissions import uids as uid_lists
 from leaderboard.submissions.bundle import UIDS, Bundle
-from leaderboard.submissions.case import official_suite
+from leaderboard.submissions.case import Case, official_suite
 from leaderboard.submissions.chain import seeds_of
 from leaderboard.submissions.faults import Fault, Words, fault
 from leaderboard.submissions.logs import read_log, read_parquet
@@ -30,7 +35,6 @@ from pipelines.errors import RuleError
 from pipelines.records import Frozen
 
 QUESTIONS = 50
-ALTERED = 0.01
 LOSS_TOLERANCE = 0.02  # relative: another machine or precision; an altered answer is far outside
 FLIPS = 0.02  # of choices that another machine may decide the other way: ties of rounding
 
@@ -42,11 +46,6 @@ class Sampled(Frozen):
     faults: tuple[Fault, ...]
 
 
-def seen_with(number: int, altered: float = ALTERED) -> float:
-    """The probability that a sample of `number` holds one of a fraction `altered`."""
-    return 1 - (1 - altered) ** number
-
-
 def recheck_sample(
     bundle: Bundle,
     *,
@@ -55,12 +54,18 @@ def recheck_sample(
     data: str | None = None,
     pool: str | None = None,
     uids: str | None = None,
+    dataset: str | None = None,
+    assets: Sequence[str] = (),
+    run_code: bool = False,
+    salt: str | None = None,
 ) -> Sampled:
     """Check the bundle by its rules, then repeat a part of what it names.
 
-    `models` are folders of checkpoints by seed. RuleError when nothing that could be repeated is
-    given.
+    `models` are folders of checkpoints by seed. `pool` is the pool's list of uids (.npy), or its
+    folder: then the filter is repeated, and looked up in `dataset` (of a list of uids: `uids`).
+    What is looked at depends on `salt`, by default a new one. RuleError for what does not fit.
     """
+    salt = secrets.token_hex(4) if salt is None else salt
     checked = check_bundle(bundle)
     if checked.faults:
         return Sampled(lines=(), faults=checked.faults)
@@ -70,15 +75,35 @@ def recheck_sample(
         if data is None:
             raise RuleError("name the evaluation data: --data FOLDER")
         for seed, folder in models.items():
-            faults += _answers(bundle, int(seed), folder, data, lines)
-    if pool is not None:
-        faults += _uids(bundle, pool, uids, fraction, lines)
+            faults += _answers(bundle, int(seed), folder, data, salt, lines)
+    if pool is not None and pool.endswith(".npy"):
+        faults += _uids(bundle, pool, uids, fraction, salt, lines)
+    elif pool is not None:
+        case = Case(bundle.record, rules.load_benchmark(bundle.record.work.benchmark), bundle)
+        place = uids if case.book.dataset_format == "uids" else dataset
+        place = place or bundle.manifest.dataset.location
+        if not place:
+            option = "--uids" if case.book.dataset_format == "uids" else "--dataset"
+            raise RuleError(f"the dataset is not public; name it with {option}")
+        verdicts, wrong = repeat_verdicts(
+            case,
+            pool=pool,
+            dataset=place,
+            fraction=fraction,
+            salt=salt,
+            assets=assets,
+            run_code=run_code,
+        )
+        lines.append(verdicts.line)
+        faults += wrong
     if not models and pool is None:
         lines.append("nothing repeated: name a checkpoint (--checkpoint) or the pool (--pool)")
     return Sampled(lines=tuple(lines), faults=tuple(faults))
 
 
-def _answers(bundle: Bundle, seed: int, folder: str, data: str, lines: list[str]) -> list[Fault]:
+def _answers(
+    bundle: Bundle, seed: int, folder: str, data: str, salt: str, lines: list[str]
+) -> list[Fault]:
     scores = seeds_of(bundle.record).get(seed)
     if scores is None:
         raise RuleError(f"the submission has no seed {seed}")
@@ -94,7 +119,7 @@ def _answers(bundle: Bundle, seed: int, folder: str, data: str, lines: list[str]
         if task.kind.startswith("image_"):
             continue  # an image's answer depends on all others; `recheck --rerun` repeats those
         items = read_data(task, data)
-        rows = chosen_rows(items, share, what="recheck")
+        rows = chosen_rows(items, share, what=f"recheck {salt}")
         again = kind_of(task).answer(task, items, rows, model, window=suite.window)
         wrong = _different(task, read_log(bundle, seed, task.name), again)
         asked, differ = asked + len(rows), differ + len(wrong)
@@ -106,7 +131,8 @@ def _answers(bundle: Bundle, seed: int, folder: str, data: str, lines: list[str]
     chance = seen_with(asked)
     lines.append(
         f"seed {seed}: {asked} questions asked again, {differ} answered otherwise; an alteration "
-        f"of {ALTERED:.0%} of the answers would have been seen with probability {chance:.2f}"
+        f"of {ALTERED:.0%} of the answers would have been seen with probability {chance:.2f} "
+        f"(salt {salt})"
     )
     return faults
 
@@ -129,7 +155,7 @@ def _different(task: Task, log: pa.Table, again: pa.Table) -> list[int]:
 
 
 def _uids(
-    bundle: Bundle, pool: str, uids: str | None, fraction: float, lines: list[str]
+    bundle: Bundle, pool: str, uids: str | None, fraction: float, salt: str, lines: list[str]
 ) -> list[Fault]:
     """A part of the list by hash, or without the list the sample in the bundle, in the pool."""
     told = bundle.manifest.uids
@@ -140,7 +166,8 @@ def _uids(
         if uid_lists.describe(ids).sha256 != told.sha256:
             return [fault(uids, "sha256", Words("another list"), told.sha256)]
         number = max(1, round(fraction * told.count))
-        sample = uid_lists.choose(ids, told.sha256, number)
+        key = hashlib.sha256(f"{salt} {told.sha256}".encode()).hexdigest()
+        sample = uid_lists.choose(ids, key, number)
     else:
         sample = read_parquet(bundle, UIDS, columns=None)
     chosen = np.empty(sample.num_rows, uid_lists.RECORDS)
