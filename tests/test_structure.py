@@ -90,6 +90,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "benchmark",
         "__main__",
     ),
+    "ambient": ("diffusion", "systems"),
     "datacomp": (
         "recipe pool extra options results",
         "plan packing training",
@@ -117,6 +118,7 @@ THIRD_PARTY: Mapping[str, tuple[str, ...]] = {
         "pipelines/image_text/",
         "leaderboard/rounds/train_log",
     ),
+    "diffusers": ("ambient/",),
     "open_clip": ("datacomp/", "evals/images/open_clip"),
     "webdataset": ("datacomp/",),
     "datasets": ("evals/fetch", "dclm/pool/", "datacomp/pool/"),

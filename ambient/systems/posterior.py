@@ -1,0 +1,157 @@
+"""Restoration: images from measurements y = A x0 + noise, with a denoiser as the prior.
+
+Diffusion posterior sampling (Chung et al. 2023) follows the sampler's path and steps against the
+gradient of |y - A D(x)| at every level. A-DPS (Daras et al. 2024, arXiv 2403.08728) does the same
+with a denoiser that was trained on corrupted images only: one mask of the training corruption is
+drawn, and D sees the iterate through it. `exact_samples` is what both approximate, for a Gaussian.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ambient.diffusion.edm import Denoiser
+from ambient.systems.exact import Gaussian
+
+
+class Operator(Protocol):
+    """A linear map of images to measurements, and its adjoint."""
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+    def adjoint(self, y: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """y = A x for rows x."""
+
+    a: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x @ self.a.T
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return y @ self.a
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Inpainting: the pixels where the mask is 1."""
+
+    mask: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x * self.mask
+
+    adjoint = __call__
+
+
+@dataclass(frozen=True)
+class Downsample:
+    """Super-resolution: means of blocks of `factor` x `factor` pixels, images (n, c, h, w).
+
+    Scaled by `factor`, so that A A^T = 1 and the adjoint is the projection's right half.
+    """
+
+    factor: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.nn.functional.avg_pool2d(x, self.factor) * self.factor
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        rows = y.repeat_interleave(self.factor, -2).repeat_interleave(self.factor, -1)
+        return rows / self.factor
+
+
+@dataclass(frozen=True)
+class Fourier:
+    """Columns of the centred Fourier transform of images (n, coils or 1, h, w), as in MRI.
+
+    `lines` is 1 for a column that is measured. With `coils` (c, h, w, complex) every coil sees the
+    image times its sensitivity. Complex measurements; the adjoint gives the image that is real when
+    `real` is set.
+    """
+
+    lines: Tensor
+    coils: Tensor | None = None
+    real: bool = True
+
+    def __call__(self, x: Tensor) -> Tensor:
+        seen = x if self.coils is None else x * self.coils
+        return self.lines * _transform(seen.to(torch.complex128), torch.fft.fft2)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        image = _transform(self.lines * y, torch.fft.ifft2)
+        if self.coils is not None:
+            image = (image * self.coils.conj()).sum(1, keepdim=True)
+        return image.real if self.real else image
+
+
+def _transform(x: Tensor, transform: Callable[..., Tensor]) -> Tensor:
+    shifted = transform(torch.fft.ifftshift(x, dim=(-2, -1)), norm="ortho")
+    return torch.fft.fftshift(shifted, dim=(-2, -1))
+
+
+def line_mask(width: int, acceleration: int, *, centre: int, generator: torch.Generator) -> Tensor:
+    """Which columns are measured: the `centre` low ones, and random ones up to width / R."""
+    mask = torch.zeros(width, dtype=torch.float64)
+    low = (width - centre) // 2
+    mask[low : low + centre] = 1
+    rest = torch.nonzero(mask == 0)[:, 0]
+    more = max(0, round(width / acceleration) - centre)
+    mask[rest[torch.randperm(len(rest), generator=generator)[:more]]] = 1
+    return mask
+
+
+def sample(
+    denoise: Denoiser,
+    operator: Operator,
+    y: Tensor,
+    start: Tensor,
+    sigmas: Tensor,
+    *,
+    zeta: float,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """DPS, or with a training mask A-DPS: one sample per row of `start` (noise of level sigmas[0]).
+
+    The guidance step is zeta / |r| times the gradient of |r|^2, r = y - A D: it never vanishes, so
+    a zeta that suits one prior is too large for another. Report it.
+    """
+    x = start
+    for here, after in itertools.pairwise(sigmas):
+        x = x.detach().requires_grad_()
+        levels = here.to(x.dtype).expand(len(x))
+        seen = x if mask is None else x * mask
+        estimate = denoise(seen, levels, mask)
+        residual = (y - operator(estimate)).flatten(1)
+        norms = residual.abs().pow(2).sum(1)
+        (gradient,) = torch.autograd.grad(norms.sum(), x)
+        step = zeta / norms.sqrt().clamp(min=1e-12)
+        with torch.no_grad():
+            moved = x + (after - here).to(x.dtype) * (x - estimate) / here.to(x.dtype)
+            x = moved - step.reshape(-1, *(1,) * (x.ndim - 1)) * gradient
+    return x.detach()
+
+
+def exact_samples(
+    prior: Gaussian, a: Tensor, y: Tensor, noise: float, *, number: int, generator: torch.Generator
+) -> Tensor:
+    """Draws of x0 given each row of y, (number, rows, dim)."""
+    mean, covariance = prior.posterior(a, y, noise)
+    values, vectors = torch.linalg.eigh(covariance)
+    draws = torch.randn(number, *mean.shape, generator=generator, dtype=mean.dtype)
+    return mean + (draws * values.clamp(min=0).sqrt()) @ vectors.T
+
+
+def nrmse(estimate: Tensor, truth: Tensor) -> Tensor:
+    """|estimate - truth| / |truth| of each row."""
+    gap = (estimate - truth).flatten(1).norm(dim=1)
+    return gap / truth.flatten(1).norm(dim=1)

@@ -1,0 +1,96 @@
+"""From which noise level on an image of unknown corruption may teach. (Daras et al. 2025, Ambient
+Omni, arXiv 2506.10038)
+
+Noise hides differences: above some level a blurred image and a clean one look alike. A classifier
+that is told the level learns to tell noised clean from noised other images; for each image the
+least level at which it passes for clean (probability of "clean" at least `threshold`) is its
+sigma_min.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ambient.diffusion.edm import Mlp, draw_sigma, spread
+
+THRESHOLD = 0.45  # of the paper; 0.5 is chance, as batches are balanced
+
+
+def train_classifier(
+    clean: Tensor,
+    other: Tensor,
+    *,
+    num_steps: int = 800,
+    batch: int = 256,
+    width: int = 32,
+    weight_decay: float = 0.3,
+    generator: torch.Generator,
+) -> nn.Module:
+    """A network whose output is the logit that a noised image is one of `other`. Balanced batches.
+
+    A network that knows its few clean images by heart calls every other clean image bad: it is
+    small, with weight decay and random shifts of one pixel. Levels are drawn from the training law,
+    widened at both ends.
+    """
+    net = Mlp(clean[0].numel(), out=1, width=width, layers=2)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=weight_decay)
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
+    wanted = torch.cat([torch.zeros(batch), torch.ones(batch)])
+    for _ in range(num_steps):
+        rows = [
+            images[torch.randint(len(images), (batch,), generator=generator)]
+            for images in (clean, other)
+        ]
+        x = _shifted(torch.cat(rows), generator)
+        sigma = draw_sigma(x.new_zeros(len(x)), generator=generator, log_std=1.5)
+        logits = _logits(net, x, sigma, generator)
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, wanted)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        decay.step()
+    return net.eval()
+
+
+def _shifted(x: Tensor, generator: torch.Generator) -> Tensor:
+    if x.ndim < 4:
+        return x
+    down, right = torch.randint(-1, 2, (2,), generator=generator).tolist()
+    padded = nn.functional.pad(x, (1, 1, 1, 1), mode="replicate")
+    height, width = x.shape[-2:]
+    return padded[..., 1 + down : 1 + down + height, 1 + right : 1 + right + width]
+
+
+def _logits(net: nn.Module, x: Tensor, sigma: Tensor, generator: torch.Generator) -> Tensor:
+    noise = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+    level = spread(sigma, x)
+    noised = (x + level * noise) / (level**2 + 0.25).sqrt()
+    return net(noised.flatten(1), sigma.log() / 4)[:, 0]
+
+
+@torch.no_grad()
+def sigma_mins(
+    net: nn.Module,
+    images: Tensor,
+    levels: Tensor,
+    *,
+    threshold: float = THRESHOLD,
+    draws: int = 16,
+    generator: torch.Generator,
+) -> Tensor:
+    """For each image the least of the rising `levels` from which on it passes for clean.
+
+    Probabilities are means over noise draws. An image that never passes gets infinity.
+    """
+    passes = []
+    for level in levels.tolist():
+        probability = torch.zeros(len(images))
+        for _ in range(draws):
+            sigma = images.new_full((len(images),), level)
+            probability += torch.sigmoid(_logits(net, images, sigma, generator))
+        passes.append(1 - probability / draws >= threshold)
+    table = torch.stack(passes, 1)
+    onwards = table.flip(1).cummin(1).values.flip(1)
+    first = onwards.float().argmax(1)
+    return torch.where(onwards.any(1), levels[first], torch.inf)
