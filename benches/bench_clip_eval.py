@@ -103,7 +103,7 @@ def cpu_seconds() -> float:
         torch.cuda.synchronize()
         return time.monotonic()
     used = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 # ---- evaluation
@@ -126,11 +126,11 @@ def evaluation(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     many = tasks[:: arguments.every]
     if arguments.again:
         shutil.rmtree(BUILD / "clip-peer", ignore_errors=True)
-    one = [task for task in tasks if task.name == "cifar10"]
+    single_task = [task for task in tasks if task.name == "cifar10"]
     rows = []
     turns = 1 if arguments.check else TURNS
     for name, chosen, pictures, repeat, at_least in (
-        (f"one dataset of {arguments.one} pictures", one, arguments.one, turns, (1.0, 1.0)),
+        (f"one dataset of {arguments.one} pictures", single_task, arguments.one, turns, (1.0, 1.0)),
         (f"{len(many)} datasets of {arguments.pictures}", many, arguments.pictures, 1, (3.0, 1.0)),
     ):
         data = BUILD / f"clip-data-{pictures}"
@@ -195,8 +195,8 @@ def ours(model: str, weights: Path, tasks: list[Any], data: Path) -> tuple[Metri
     run(loaded, suite=suite, data=data, out=out)
     after = cpu_seconds()
     by_key = read_results((out / "eval_results.jsonl").read_bytes(), source="results")
-    found = {task.name: by_key[task.key] for task in tasks}
-    return found, between - before, after - between
+    metrics_of = {task.name: by_key[task.key] for task in tasks}
+    return metrics_of, between - before, after - between
 
 
 def peer(
@@ -205,18 +205,18 @@ def peer(
     """The same by clip_benchmark's command, dataset after dataset."""
     kept = BUILD / "clip-peer"
     kept.mkdir(parents=True, exist_ok=True)
-    found: Metrics = {}
+    metrics_of: Metrics = {}
     loading = working = 0.0
     for task in tasks:
         path = kept / f"{model}-{data.name}-{task.name}.json"
         if not path.exists() or not keep:
             measured = _peer_dataset(model, weights, task, data)
             path.write_text(json.dumps(measured))
-        one = json.loads(path.read_text())
-        found[task.name] = one["metrics"]
-        loading += one["loading"]
-        working += one["working"]
-    return found, loading, working
+        first = json.loads(path.read_text())
+        metrics_of[task.name] = first["metrics"]
+        loading += first["loading"]
+        working += first["working"]
+    return metrics_of, loading, working
 
 
 def _peer_dataset(model: str, weights: Path, task: Any, data: Path) -> dict[str, Any]:
@@ -238,7 +238,7 @@ def _peer_dataset(model: str, weights: Path, task: Any, data: Path) -> dict[str,
 
     out = BUILD / "peer.json"
     retrieval = task.kind == "image_retrieval"
-    told = [
+    arguments_ = [
         *("eval", "--dataset", "wds/x", "--dataset_root", str(data / task.file)),
         *("--model", model, "--pretrained", str(weights), "--output", str(out), "--quiet"),
         *("--task", "zeroshot_retrieval" if retrieval else "zeroshot_classification"),
@@ -246,7 +246,7 @@ def _peer_dataset(model: str, weights: Path, task: Any, data: Path) -> dict[str,
     ]
     before = cpu_seconds()
     with (
-        mock.patch.object(sys, "argv", ["clip_benchmark", *told]),
+        mock.patch.object(sys, "argv", ["clip_benchmark", *arguments_]),
         mock.patch.object(cli, "load_clip", timed),
         open(os.devnull, "w") as quiet,
         redirect_stderr(quiet),
@@ -265,13 +265,13 @@ def _check(mine: Metrics, theirs: Metrics) -> None:
     wrong = []
     for task, metrics in theirs.items():
         for name, value in metrics.items():
-            found = mine[task][name]
+            actual = mine[task][name]
             if value is None or value != value:
-                same = found is None
+                same = actual is None
             else:
-                same = found is not None and abs(found - value) <= 1e-6
+                same = actual is not None and abs(actual - value) <= 1e-6
             if not same:
-                wrong.append(f"{task} {name}: {found} instead of {value}")
+                wrong.append(f"{task} {name}: {actual} instead of {value}")
     if wrong:
         raise SystemExit("other results than clip_benchmark:\n" + "\n".join(wrong))
     print(f"{sum(map(len, theirs.values()))} metrics of {len(theirs)} datasets are equal")
@@ -308,8 +308,8 @@ def _gpu_row(model: str) -> dict[str, Any]:
         max(plain, compiled),
         _rate(model, batch, []),
     )
-    told = f"plain {plain:.0f}, compiled {compiled:.0f}, goal {goal}"
-    return row | {"goal": goal, "reason": told}
+    reason = f"plain {plain:.0f}, compiled {compiled:.0f}, goal {goal}"
+    return row | {"goal": goal, "reason": reason}
 
 
 def _row(work: str, mine: float | None, theirs: float | None) -> dict[str, Any]:
@@ -372,18 +372,18 @@ def train_steps(model: str, batch: int, flags: list[str]) -> None:
         if name == "train/loss":
             ticks.append(time.process_time())
 
-    told = arguments(recipe, seed=0, num_gpus=1, parts=1)
-    told[told.index("--log-every-n-steps") + 1] = "1" if on_cpu else "5"
+    options = arguments(recipe, seed=0, num_gpus=1, parts=1)
+    options[options.index("--log-every-n-steps") + 1] = "1" if on_cpu else "5"
     if on_cpu:
         shard = BUILD / "loader-600.tar"
         if not shard.exists():
             write_shard(shard, 600)
-        told += ["--train-data", str(shard), "--device", "cpu"]
+        options += ["--train-data", str(shard), "--device", "cpu"]
     else:
-        told[told.index("webdataset")] = "synthetic"
-        told.remove("--dataset-resampled")
-        told += ["--device", "cuda"]
-    told += [flag for flag in flags if flag == "--torchcompile"]
+        options[options.index("webdataset")] = "synthetic"
+        options.remove("--dataset-resampled")
+        options += ["--device", "cuda"]
+    options += [flag for flag in flags if flag == "--torchcompile"]
     own = open_clip.CLIP.encode_text
     short = partialmethod(open_clip_loop._short_texts, own)
     ours = "--ours" in flags and "--torchcompile" not in flags
@@ -393,7 +393,7 @@ def train_steps(model: str, batch: int, flags: list[str]) -> None:
         mock.patch.object(clip_main, "tensorboard", board),
         mock.patch.object(open_clip.CLIP, "encode_text", short if ours else own),
     ):
-        clip_main.main([*told, "--logs", folder, "--name", "bench"])
+        clip_main.main([*options, "--logs", folder, "--name", "bench"])
     if on_cpu:
         between = [b - a for a, b in zip(ticks[skipped:], ticks[skipped + 1 :], strict=False)]
         rates = [batch / seconds for seconds in between]

@@ -61,11 +61,9 @@ def main() -> None:
     sys.path.insert(0, str(ROOT))  # tests/ holds the S3 server
     before = calibration()
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        size = write_pool(
-            place / "pool", given.pages, shards=given.shards, num_bytes=given.mb << 20
-        )
-        rows = [*ray_rows(place, size), s3_row(place)]
+        root = Path(folder)
+        size = write_pool(root / "pool", given.pages, shards=given.shards, num_bytes=given.mb << 20)
+        rows = [*ray_rows(root, size), s3_row(root)]
     report = {
         "machine": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
@@ -105,13 +103,13 @@ def write_pool(folder: Path, pages: Path, *, shards: int, num_bytes: int) -> int
     return total
 
 
-def ray_rows(place: Path, size: int) -> list[Row]:
+def ray_rows(folder: Path, size: int) -> list[Row]:
     pipeline = Pipeline.load(GOPHER)
-    pool = open_pool(str(place / "pool"))
+    pool = open_pool(str(folder / "pool"))
     numbers = iter(range(1000))
 
     def curate(**options: Any) -> str:
-        return run(pipeline, pool, out=str(place / f"out-{next(numbers)}"), **options).record.id
+        return run(pipeline, pool, out=str(folder / f"out-{next(numbers)}"), **options).record.id
 
     expected = curate()  # kernels are compiled
     start, wall = time.process_time(), time.monotonic()
@@ -173,10 +171,10 @@ def tree_seconds() -> float:
     return total
 
 
-def s3_row(place: Path) -> Row:
+def s3_row(folder: Path) -> Row:
     from tests.s3_server import S3Server
 
-    server = S3Server(place / "s3")
+    server = S3Server(folder / "s3")
     server.start()
     os.environ.update(server.environment)
     try:
@@ -215,7 +213,7 @@ def alternating(works: list[Callable[[], Any]]) -> list[float]:
             start = time.monotonic()
             work()
             times[index].append(time.monotonic() - start)
-    return [statistics.median(one) for one in times]
+    return [statistics.median(seconds) for seconds in times]
 
 
 def row(work: str, ours: float, unit: str, peer: float, peer_name: str, at_least: float) -> Row:

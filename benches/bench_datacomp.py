@@ -60,15 +60,15 @@ def main() -> None:
     BUILD.mkdir(parents=True, exist_ok=True)
     (BUILD / "datacomp.json").write_text(json.dumps(report, indent=2) + "\n")
     print(f"{'work':50} {'ours':>12} {'plain':>12} {'ratio':>7} {'at least':>10}  unit")
-    for one in rows:
+    for row in rows:
         ours, plain = (
-            "-" if one[side] is None else f"{one[side]:,.0f}" for side in ("ours", "plain")
+            "-" if row[side] is None else f"{row[side]:,.0f}" for side in ("ours", "plain")
         )
-        whole = one["ours"] is not None and one["plain"] is not None
-        ratio = f"{one['ours'] / one['plain']:.2f}" if whole else "-"
+        whole = row["ours"] is not None and row["plain"] is not None
+        ratio = f"{row['ours'] / row['plain']:.2f}" if whole else "-"
         print(
-            f"{one['work']:50} {ours:>12} {plain:>12} {ratio:>7} {one['at_least']!s:>10}  "
-            f"{one['unit']} {one.get('reason', '')}"
+            f"{row['work']:50} {ours:>12} {plain:>12} {ratio:>7} {row['at_least']!s:>10}  "
+            f"{row['unit']} {row.get('reason', '')}"
         )
 
 
@@ -110,8 +110,8 @@ def tables(rows: int) -> Path:
             real = [text or "" for text in pq.read_table(CAPTIONS).column("TEXT").to_pylist()]
             chosen = rng.integers(0, len(real), count).tolist()
             texts = [
-                f"{real[one]} q{n:x}{number:x}s" if n % 3 == 0 else real[one]
-                for n, one in enumerate(chosen)
+                f"{real[first]} q{n:x}{number:x}s" if n % 3 == 0 else real[first]
+                for n, first in enumerate(chosen)
             ]
         table = pa.table(
             {
@@ -131,7 +131,7 @@ def tables(rows: int) -> Path:
 
 def filters(rows: int, assets: Assets) -> list[dict[str, Any]]:
     pool = open_pool(str(tables(rows)))
-    found = []
+    result_rows = []
     select = {"select": {"by": L14, "fraction": 0.3, "ties": "reference", "missing": "drop"}}
     small = {"caption_size": {}}, {"picture_size": {}}
     for name, steps, at_least, plain in (
@@ -152,10 +152,10 @@ def filters(rows: int, assets: Assets) -> list[dict[str, Any]]:
         if plain is not None:
             few = rows if plain is not plain_basic else min(rows, 100_000)
             slow = few / timed(lambda plain=plain, few=few: plain(pool.uri, few))  # type: ignore[misc]
-        found.append(row(name, rows / seconds, slow, at_least, "rows/s"))
+        result_rows.append(row(name, rows / seconds, slow, at_least, "rows/s"))
     scores = pq.read_table(Path(pool.uri) / pool.shards[0].name, columns=[L14])[L14]
-    found.append(filter_alone(scores))
-    return found
+    result_rows.append(filter_alone(scores))
+    return result_rows
 
 
 def run(pipeline: Pipeline, pool: Any) -> None:
@@ -184,9 +184,9 @@ def plain_no_filter(uri: str, rows: int) -> None:
 
 
 def plain_clip(uri: str, rows: int) -> None:
-    found = list(read(uri, ["uid", L14]))
-    scores = np.concatenate([table[L14].to_numpy() for table in found])
-    uids = np.concatenate([table["uid"].to_pandas().to_numpy() for table in found])
+    tables_read = list(read(uri, ["uid", L14]))
+    scores = np.concatenate([table[L14].to_numpy() for table in tables_read])
+    uids = np.concatenate([table["uid"].to_pandas().to_numpy() for table in tables_read])
     threshold = np.sort(scores)[::-1][int(len(scores) * 0.3)]
     kept = uids[scores >= threshold]
     pairs = [(int(uid[:16], 16), int(uid[16:32], 16)) for uid in kept]
@@ -241,9 +241,9 @@ def centroids() -> list[dict[str, Any]]:
 
 def on_gpu() -> dict[str, Any]:
     """Assignment on a GPU against its bare product in bfloat16; null where there is none."""
-    told = row("centroid assignment on a GPU", None, None, "60 %", "TFLOP/s")
+    result_row = row("centroid assignment on a GPU", None, None, "60 %", "TFLOP/s")
     if not has_gpu():
-        return told | {"reason": "there is no GPU here"}
+        return result_row | {"reason": "there is no GPU here"}
     import torch
 
     rng = np.random.default_rng(0)
@@ -266,7 +266,7 @@ def on_gpu() -> dict[str, Any]:
         seconds.append(time.perf_counter() - begun)
     operations = 2 * features.size * len(centres) / 1e12
     device = torch.cuda.get_device_name()
-    return told | {
+    return result_row | {
         "ours": operations / seconds[0],
         "plain": operations / seconds[1],
         "device": device,
@@ -311,7 +311,7 @@ def tars(megabytes: int) -> tuple[Path, list[str]]:
 def resharder(megabytes: int) -> list[dict[str, Any]]:
     folder, uids = tars(megabytes)
     size = sum(file.stat().st_size for file in folder.glob("*.tar"))
-    found = []
+    result_rows = []
     for share, at_least in ((0.3, 800), (1.0, 400)):
         step = round(1 / share)
         chosen = uids if share == 1.0 else uids[::step]
@@ -327,9 +327,9 @@ def resharder(megabytes: int) -> list[dict[str, Any]]:
         seconds = best(ours)
         copied = sum(file.stat().st_size for file in (WORK / "packed").glob("*.tar"))
         plain = size / 1e6 / best(lambda copied=copied: copy(folder, copied))  # type: ignore[misc]
-        told = f"resharder, {share:.0%} kept; plain copies the same bytes"
-        found.append(row(told, size / 1e6 / seconds, plain, at_least, "MB/s read"))
-    return found
+        work = f"resharder, {share:.0%} kept; plain copies the same bytes"
+        result_rows.append(row(work, size / 1e6 / seconds, plain, at_least, "MB/s read"))
+    return result_rows
 
 
 def copy(folder: Path, size: int) -> None:

@@ -104,8 +104,11 @@ def main() -> None:
         for folder in corpora
     ]
     rows.more = {"growth": growth, "peers": theirs}
-    for one in growth:
-        print(f"  {one['work']:12} {one['megabytes']:8} {one['seconds']:8} {one['peak_mb']:8}")
+    for measurement in growth:
+        print(
+            f"  {measurement['work']:12} {measurement['megabytes']:8} "
+            f"{measurement['seconds']:8} {measurement['peak_mb']:8}"
+        )
     if arguments.plot:
         plot(growth, arguments.plot)
     rows.close()
@@ -126,7 +129,7 @@ def corpus(size: int) -> Path:
     lengths = rng.integers(2, 11, 60_000)
     vocabulary = np.array(["".join(rng.choice(letters, length)) for length in lengths])
     pairs: list[list[float]] = []
-    written, shard, lines, held = 0, 0, [], 0
+    written, shard, lines, shard_bytes = 0, 0, [], 0
     planted = iter([band for band in BANDS for _ in range(PAIRS)])
     number = 0
     while written < size * 1_000_000:
@@ -141,11 +144,11 @@ def corpus(size: int) -> Path:
             text = " ".join(words)
             lines.append(orjson.dumps({"text": text}))
             written += len(text)
-            held += len(text)
+            shard_bytes += len(text)
             number += 1
-        if held > 64_000_000:
+        if shard_bytes > 64_000_000:
             write_shard(folder, shard, lines)
-            shard, lines, held = shard + 1, [], 0
+            shard, lines, shard_bytes = shard + 1, [], 0
     write_shard(folder, shard, lines)
     (folder / "pairs.json").write_text(json.dumps({"pairs": pairs, "bytes": written}))
     return folder
@@ -161,10 +164,10 @@ def document(rng: np.random.Generator, vocabulary: Any) -> list[str]:
 
 
 def copy(
-    rng: np.random.Generator, base: list[str], vocabulary: Any, wanted: float
+    rng: np.random.Generator, base: list[str], vocabulary: Any, similarity: float
 ) -> tuple[list[str], float]:
     """The text with its end written anew, so that its 5-grams are about `wanted` similar."""
-    keep = round(len(base) * 2 * wanted / (1 + wanted))
+    keep = round(len(base) * 2 * similarity / (1 + similarity))
     fresh = document(rng, vocabulary)
     while len(fresh) < len(base) - keep:
         fresh += document(rng, vocabulary)
@@ -172,10 +175,10 @@ def copy(
     return other, jaccard(base, other)
 
 
-def jaccard(one: list[str], other: list[str]) -> float:
+def jaccard(first: list[str], other: list[str]) -> float:
     left, right = (
         {tuple(w[i : i + NGRAM]) for i in range(len(w) - NGRAM + 1)}
-        for w in (" ".join(one).split(), " ".join(other).split())
+        for w in (" ".join(first).split(), " ".join(other).split())
     )
     return len(left & right) / len(left | right)
 
@@ -314,20 +317,20 @@ def quality(folder: Path) -> dict[str, Any]:
     recall = {}
     for low, high in BANDS:
         band = [int(first) for first, value in planted if low <= value <= high]
-        found = [kept.get(first + 1) == first for first in band]
-        recall[f"{low}-{high}"] = [sum(found), len(band)]
+        is_found = [kept.get(first + 1) == first for first in band]
+        recall[f"{low}-{high}"] = [sum(is_found), len(band)]
     true = [similar.get(row, 0.0) >= 0.5 and other == row - 1 for row, other in kept.items()]
     return {"recall": recall, "dropped": len(kept), "precision": round(float(np.mean(true)), 4)}
 
 
 def number_rows(folder: Path) -> dict[int, int]:
     """A document's place in the corpus by its row."""
-    found: dict[int, int] = {}
+    number_of: dict[int, int] = {}
     for shard, path in enumerate(sorted((folder / "in").iterdir())):
         data = zstandard.ZstdDecompressor().stream_reader(path.open("rb")).read()
         for line in range(data.count(b"\n")):
-            found[shard << 32 | line] = len(found)
-    return found
+            number_of[shard << 32 | line] = len(number_of)
+    return number_of
 
 
 def exact(folder: Path, keys: int = 10_000_000) -> dict[str, Any]:
@@ -361,7 +364,7 @@ def exact(folder: Path, keys: int = 10_000_000) -> dict[str, Any]:
             given = Keys(places, zeros.astype(np.int64), part, zeros.astype(np.uint8))
             writer.add(given, np.arange(begin, begin + len(part)))
         file = writer.close().name
-        _, found = find_duplicates(
+        _, verdict = find_duplicates(
             store,
             step=0,
             state="x",
@@ -370,7 +373,7 @@ def exact(folder: Path, keys: int = 10_000_000) -> dict[str, Any]:
             num_partitions=8,
             map_tasks=map_here,
         )
-        return found.dropped
+        return verdict.dropped
 
     ours(key[:1000])  # compiles
     started = time.process_time()
@@ -406,7 +409,7 @@ INSIDE = {
 def peers(folder: Path) -> dict[str, Any]:
     """What other libraries take for the first megabytes of the corpus."""
     python = peer_python()
-    found = {}
+    results = {}
     for name, most in PEER_MEGABYTES.items():
         file = WORK / f"peer-{name}.jsonl.zst"
         texts, _ = texts_of(folder, most * 1e6)
@@ -418,17 +421,17 @@ def peers(folder: Path) -> dict[str, Any]:
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         if done.returncode:
             raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
-        found[name] = json.loads(done.stdout.splitlines()[-1])
+        results[name] = json.loads(done.stdout.splitlines()[-1])
     planted = json.loads((folder / "pairs.json").read_text())["pairs"]
-    pairs = found["rensa"].pop("found")
+    pairs = results["rensa"].pop("found")
     recall = {}
     for low, high in BANDS:
         band = [
             int(p) for p, v in planted if low <= v <= high and p % 2 == 0 and p // 2 < len(pairs)
         ]
         recall[f"{low}-{high}"] = [sum(pairs[p // 2] for p in band), len(band)]
-    found["rensa"]["recall"] = recall
-    return found
+    results["rensa"]["recall"] = recall
+    return results
 
 
 def peer_python() -> Path:
@@ -460,10 +463,10 @@ def plot(growth: list[dict[str, Any]], path: Path) -> None:
     }
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.4))
     for work, label in names.items():
-        here = [one for one in growth if one["work"] == work]
-        sizes = [one["megabytes"] for one in here]
+        here = [measurement for measurement in growth if measurement["work"] == work]
+        sizes = [item["megabytes"] for item in here]
         for axis, key in zip(axes, ("seconds", "peak_mb"), strict=True):
-            axis.plot(sizes, [one[key] for one in here], marker="o", label=label)
+            axis.plot(sizes, [item[key] for item in here], marker="o", label=label)
     for axis, title in zip(axes, ("CPU-seconds", "peak memory, MB"), strict=True):
         axis.set_xscale("log")
         axis.set_xticks(sizes, [f"{size:.0f}" for size in sizes])

@@ -83,21 +83,21 @@ def main() -> None:
     )
     assert server.stdout is not None
     try:
-        place = server.stdout.readline().strip()
-        many = write_tables("many", place, pictures, arguments.rows)
-        few = write_tables("few", place, pictures, FEW)
-        found: dict[str, list[float]] = {"ours": [], "theirs": []}
+        address = server.stdout.readline().strip()
+        many = write_tables("many", address, pictures, arguments.rows)
+        few = write_tables("few", address, pictures, FEW)
+        rates_of: dict[str, list[float]] = {"ours": [], "theirs": []}
         for round_ in range(ROUNDS):
             for side, python, script in (("ours", sys.executable, OURS), ("theirs", peer, THEIRS)):
                 used = [
-                    run(python, script, tables, WORK / f"{side}-{round_}-{tables.name}", place)
+                    run(python, script, tables, WORK / f"{side}-{round_}-{tables.name}", address)
                     for tables in (few, many)
                 ]
-                found[side].append((arguments.rows - FEW) / (used[1] - used[0]))
+                rates_of[side].append((arguments.rows - FEW) / (used[1] - used[0]))
     finally:
         server.terminate()
         server.wait()
-    ours, theirs = (float(np.median(found[side])) for side in ("ours", "theirs"))
+    ours, theirs = (float(np.median(rates_of[side])) for side in ("ours", "theirs"))
     size = sum(map(len, pictures)) / len(pictures)
     report = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
@@ -111,7 +111,9 @@ def main() -> None:
                 "peer_name": PEER[0],
                 "ratio": round(ours / theirs, 2),
                 "at_least": 1.0,
-                "all": {side: [round(one, 1) for one in rates] for side, rates in found.items()},
+                "all": {
+                    side: [round(item, 1) for item in rates] for side, rates in rates_of.items()
+                },
             }
         ],
     }
@@ -136,7 +138,7 @@ def read_pictures(path: Path) -> list[bytes]:
     return made
 
 
-def write_tables(name: str, place: str, pictures: list[bytes], rows: int) -> Path:
+def write_tables(name: str, address: str, pictures: list[bytes], rows: int) -> Path:
     folder = WORK / name
     folder.mkdir(parents=True)
     hashes = [hashlib.sha256(data).hexdigest() for data in pictures]
@@ -144,7 +146,7 @@ def write_tables(name: str, place: str, pictures: list[bytes], rows: int) -> Pat
     table = pa.table(
         {
             "uid": [f"{n:032x}" for n in range(rows)],
-            "url": [f"http://{place}/{n}.jpg" for n in range(rows)],
+            "url": [f"http://{address}/{n}.jpg" for n in range(rows)],
             "text": [f"picture {n}" for n in range(rows)],
             "face_bboxes": pa.array(
                 [box if n % 10 == 0 else [] for n in range(rows)], pa.list_(pa.list_(pa.float64()))
@@ -156,7 +158,7 @@ def write_tables(name: str, place: str, pictures: list[bytes], rows: int) -> Pat
     return folder
 
 
-def run(python: str | Path, script: str, tables: Path, out: Path, place: str) -> float:
+def run(python: str | Path, script: str, tables: Path, out: Path, address: str) -> float:
     """CPU-seconds of one download, children included. RuntimeError when pictures are missing."""
     code = WORK / "side.py"
     code.write_text(script)
@@ -165,20 +167,20 @@ def run(python: str | Path, script: str, tables: Path, out: Path, place: str) ->
     if script is THEIRS:
         del environment["PYTHONPATH"]
     done = subprocess.run(
-        [str(python), str(code), str(tables), str(out), place],
+        [str(python), str(code), str(tables), str(out), address],
         env=environment,
         capture_output=True,
         text=True,
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    wanted = pq.read_metadata(tables / "a.parquet").num_rows
+    expected = pq.read_metadata(tables / "a.parquet").num_rows
     tars = list(out.glob("*.tar"))
     there = 0
     for tar in tars:
         with tarfile.open(tar) as archive:
             there += sum(name.endswith(".jpg") for name in archive.getnames())
-    if done.returncode or there != wanted:
-        raise RuntimeError(f"{there} of {wanted} pictures came: {done.stderr[-2000:]}")
+    if done.returncode or there != expected:
+        raise RuntimeError(f"{there} of {expected} pictures came: {done.stderr[-2000:]}")
     shutil.rmtree(out)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 

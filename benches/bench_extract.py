@@ -154,9 +154,9 @@ def alternating(works: list[Callable[[], Any]]) -> list[float]:
     """The median CPU seconds of each, in turn, so that a busy machine hits all alike."""
     times: list[list[float]] = [[] for _ in works]
     for _ in range(RUNS):
-        for place, work in enumerate(works):
-            times[place].append(cpu_seconds(work))
-    return [statistics.median(one) for one in times]
+        for index, work in enumerate(works):
+            times[index].append(cpu_seconds(work))
+    return [statistics.median(seconds) for seconds in times]
 
 
 def cpu_seconds(work: Callable[[], Any]) -> float:

@@ -63,13 +63,13 @@ def main() -> None:
     rows += read(folder, arguments.seconds)
     rows += send(folder / "send", 200)
     rows += kill(folder / "kill", 100)
-    told = {
+    measured = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
         "date": time.strftime("%Y-%m-%d"),
         "rows": rows,
     }
     BUILD.mkdir(parents=True, exist_ok=True)
-    (BUILD / "leaderboard.json").write_text(json.dumps(told, indent=2) + "\n")
+    (BUILD / "leaderboard.json").write_text(json.dumps(measured, indent=2) + "\n")
     for row in rows:
         sys.stdout.write(f"{row['work']:60s} {row['ours']:>12} {row['unit']}\n")
     if arguments.keep is None:
@@ -91,7 +91,7 @@ def fill(folder: Path, number: int) -> list[dict[str, Any]]:
     """So many submissions through the validator, unless they are here already."""
     store = Store(f"sqlite:///{folder}/board.db")
     service = Service(store, open_store(f"{folder}/files"))
-    here = sum(one.number for one in store.boards())
+    here = sum(board.number for board in store.boards())
     if here >= number:
         store.close()
         return [figure("submissions on the board, filled before", here, "rows")]
@@ -108,9 +108,9 @@ def fill(folder: Path, number: int) -> list[dict[str, Any]]:
             seeds=(124, 125) if k % 10 == 0 else None,
         )
         middle = _cpu()
-        held, _new = service.receive(path, token)
+        submission, _new = service.receive(path, token)
         assert service.check_next("bench") is not None
-        store.move(held.id, "accepted", who="bench")
+        store.move(submission.id, "accepted", who="bench")
         made, checked = made + middle - start, checked + _cpu() - middle
         path.unlink()
         shutil.rmtree(path.with_suffix(""))
@@ -130,8 +130,8 @@ def fill(folder: Path, number: int) -> list[dict[str, Any]]:
 
 
 def _cpu() -> float:
-    told = resource.getrusage(resource.RUSAGE_SELF)
-    return told.ru_utime + told.ru_stime
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
 
 
 # ---- a server
@@ -189,10 +189,10 @@ class Server:
 
 def client(port: int, paths: list[str], seconds: float, clients: int) -> list[float]:
     """Latencies in seconds of some clients, each with one connection, in a closed loop."""
-    found: list[list[float]] = [[] for _ in range(clients)]
+    seconds_of: list[list[float]] = [[] for _ in range(clients)]
     until = time.monotonic() + seconds
 
-    def one(number: int) -> None:
+    def ask_repeatedly(number: int) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         k = number * 13
         while time.monotonic() < until:
@@ -202,26 +202,26 @@ def client(port: int, paths: list[str], seconds: float, clients: int) -> list[fl
             connection.request("GET", path)
             answer = connection.getresponse()
             body = answer.read()
-            found[number].append(time.perf_counter() - start)
+            seconds_of[number].append(time.perf_counter() - start)
             assert answer.status == 200, (answer.status, path, body[:200])
         connection.close()
 
-    threads = [threading.Thread(target=one, args=(number,)) for number in range(clients)]
+    threads = [threading.Thread(target=ask_repeatedly, args=(number,)) for number in range(clients)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return [value for some in found for value in some]
+    return [value for some in seconds_of for value in some]
 
 
 def views() -> list[str]:
     """64 different views of the board."""
-    found = [f"{BOARD}?offset={50 * page}" for page in range(16)]
+    addresses = [f"{BOARD}?offset={50 * page}" for page in range(16)]
     for sort in ("method", "size", "date", "stderr", "baseline", "heldout_ending"):
-        found += [f"{BOARD}?sort={sort}&order={order}" for order in ("up", "down")]
-    found += [f"{BOARD}?metric=cloze&offset={50 * page}" for page in range(16)]
-    found += [f"{BOARD}?q=method+0{page:02d}" for page in range(20)]
-    return found
+        addresses += [f"{BOARD}?sort={sort}&order={order}" for order in ("up", "down")]
+    addresses += [f"{BOARD}?metric=cloze&offset={50 * page}" for page in range(16)]
+    addresses += [f"{BOARD}?q=method+0{page:02d}" for page in range(20)]
+    return addresses
 
 
 def read(folder: Path, seconds: float) -> list[dict[str, Any]]:
@@ -232,7 +232,9 @@ def read(folder: Path, seconds: float) -> list[dict[str, Any]]:
     taken = time.perf_counter() - start
     rows = [figure("restart to the first board page", taken, "s", holds=taken < 3)]
     store = Store(f"sqlite:///{folder}/board.db", migrate=False)
-    ids = [one.id for one in store.find(states=["accepted"], limit=64) if one.kind == "submission"]
+    ids = [
+        item.id for item in store.find(states=["accepted"], limit=64) if item.kind == "submission"
+    ]
     store.close()
     kinds: list[tuple[str, list[str], float]] = [
         ("board page", [BOARD], 100.0),
@@ -282,8 +284,8 @@ def upload(port: int, secret: str, path: Path) -> tuple[int, str]:
     try:
         connection.request("POST", "/api/v1/submissions", path.read_bytes(), headers)
         answer = connection.getresponse()
-        told = json.loads(answer.read())
-        return answer.status, told.get("id", told.get("error", ""))
+        content = json.loads(answer.read())
+        return answer.status, content.get("id", content.get("error", ""))
     except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:
         return 0, type(error).__name__
     finally:
@@ -303,19 +305,19 @@ def prepare(folder: Path, number: int) -> tuple[list[Path], str]:
 
 
 def all_at_once(port: int, secret: str, paths: list[Path]) -> list[tuple[int, str]]:
-    found: list[tuple[int, str]] = [(0, "")] * len(paths)
+    answers: list[tuple[int, str]] = [(0, "")] * len(paths)
     ready = threading.Barrier(len(paths))
 
-    def one(number: int) -> None:
+    def send_one(number: int) -> None:
         ready.wait()
-        found[number] = upload(port, secret, paths[number])
+        answers[number] = upload(port, secret, paths[number])
 
-    threads = [threading.Thread(target=one, args=(number,)) for number in range(len(paths))]
+    threads = [threading.Thread(target=send_one, args=(number,)) for number in range(len(paths))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return found
+    return answers
 
 
 def settled(folder: Path, seconds: float = 300) -> dict[str, int]:
@@ -334,7 +336,7 @@ def settled(folder: Path, seconds: float = 300) -> dict[str, int]:
 
 def sent(store: Store) -> dict[str, Held]:
     """What was uploaded, without the reference rows of a new service."""
-    return {one.id: one for one in store.find(limit=1000) if one.kind == "submission"}
+    return {item.id: item for item in store.find(limit=1000) if item.kind == "submission"}
 
 
 def send(folder: Path, number: int) -> list[dict[str, Any]]:
@@ -355,7 +357,7 @@ def send(folder: Path, number: int) -> list[dict[str, Any]]:
     try:
         start = time.perf_counter()
         reader.start()
-        told = all_at_once(server.port, secret, paths)
+        answers = all_at_once(server.port, secret, paths)
         taken = time.perf_counter() - start
         over.set()
         reader.join()
@@ -365,8 +367,8 @@ def send(folder: Path, number: int) -> list[dict[str, Any]]:
         over.set()
         server.stop()
     worst = 1000 * max(slow, default=0.0)
-    created = sum(status == 201 for status, _ in told)
-    ids = Counter(id_ for _, id_ in told)
+    created = sum(status == 201 for status, _ in answers)
+    ids = Counter(id_ for _, id_ in answers)
     holds = created == number == len(ids) and counts.get("needs_review") == number
     return [
         figure(f"{number} uploads at once: taken in", created, "bundles", holds=holds),
@@ -381,17 +383,17 @@ def kill(folder: Path, number: int) -> list[dict[str, Any]]:
     """SIGKILL when about a third of the uploads is acknowledged."""
     paths, secret = prepare(folder, number)
     server = Server(folder)
-    found: list[tuple[int, str]] = [(0, "")] * number
+    answers: list[tuple[int, str]] = [(0, "")] * number
     acknowledged = threading.Semaphore(0)
     ready = threading.Barrier(number + 1)
 
-    def one(place: int) -> None:
+    def send_one(position: int) -> None:
         ready.wait()
-        found[place] = upload(server.port, secret, paths[place])
-        if found[place][0] == 201:
+        answers[position] = upload(server.port, secret, paths[position])
+        if answers[position][0] == 201:
             acknowledged.release()
 
-    threads = [threading.Thread(target=one, args=(place,)) for place in range(number)]
+    threads = [threading.Thread(target=send_one, args=(index,)) for index in range(number)]
     for thread in threads:
         thread.start()
     ready.wait()
@@ -400,14 +402,14 @@ def kill(folder: Path, number: int) -> list[dict[str, Any]]:
     server.kill()
     for thread in threads:
         thread.join()
-    sure = [id_ for status, id_ in found if status == 201]
+    sure = [id_ for status, id_ in answers if status == 201]
     again = Server(folder)
     try:
         settled(folder)
         store = Store(f"sqlite:///{folder}/board.db", migrate=False)
-        held = sent(store)
+        size = sent(store)
         broken = 0
-        for one_held in held.values():
+        for one_held in size.values():
             path = folder / "files" / one_held.bundle
             whole = hashlib.sha256(path.read_bytes()).hexdigest() == one_held.bundle_sha256
             broken += not (whole and open_bundle(path).record.id == one_held.id)
@@ -420,7 +422,7 @@ def kill(folder: Path, number: int) -> list[dict[str, Any]]:
         store.close()
     finally:
         again.stop()
-    lost = len(set(sure) - set(held))
+    lost = len(set(sure) - set(size))
     return [
         figure(f"killed amid {number} uploads: acknowledged", len(sure), "bundles"),
         figure("of these lost", lost, "bundles", holds=lost == 0),

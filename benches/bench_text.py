@@ -332,10 +332,10 @@ def changed(text: str, chance: random.Random) -> str:
         if len(words) > 3:
             first = chance.randrange(len(words))
             words = words[first:] + words[:first]
-        for place, word in enumerate(words):
+        for index, word in enumerate(words):
             if len(word) > 4 and chance.random() < 0.04:
                 letter = chance.randrange(len(word))
-                words[place] = word[:letter] + chance.choice("etaoinshr") + word[letter + 1 :]
+                words[index] = word[:letter] + chance.choice("etaoinshr") + word[letter + 1 :]
         lines.append(" ".join(words))
     return "\n".join(lines)
 
@@ -384,9 +384,9 @@ def contamination_row(rows: Rows, texts: Sequence[str], arrays: list[pa.Array]) 
     words = [word for text in texts[::7] for word in text.split()]
     items = [" ".join(chance.choices(words, k=40)) for _ in range(20_000)]
     for number in range(0, len(items), 100):
-        found = texts[chance.randrange(len(texts))].split()
-        if len(found) > 40:
-            items[number] = " ".join(found[:40])
+        actual = texts[chance.randrange(len(texts))].split()
+        if len(actual) > 40:
+            items[number] = " ".join(actual[:40])
     table = pa.table({"task": ["a"] * len(items), "text": pa.array(items, STRING)})
     known = ItemGrams(table)
     known.occurrences(arrays[0])

@@ -158,12 +158,12 @@ def _row(
 
 def _cpu_seconds(work: Callable[[], Any]) -> float:
     """The fewer CPU-seconds of two runs."""
-    found = []
+    collected = []
     for _ in range(2):
         started = time.process_time()
         work()
-        found.append(time.process_time() - started)
-    return min(found)
+        collected.append(time.process_time() - started)
+    return min(collected)
 
 
 def _plain_training(recipe: Recipe, data: Sequences) -> None:

@@ -180,7 +180,7 @@ class _Loader:
 def _batches(run: Run, batch: int, side: int, places: int, vocabulary: int) -> list[Any]:
     """Random images, and ids with the lengths of captions: half have 14 or fewer, a few all 77."""
     chance = np.random.default_rng(5)
-    found = []
+    collected = []
     for _ in range(2):
         images = torch.randn((batch, 3, side, side), device=run.device)
         lengths = np.clip(np.exp(chance.normal(math.log(14), 0.7, batch)), 3, places).astype(int)
@@ -188,8 +188,8 @@ def _batches(run: Run, batch: int, side: int, places: int, vocabulary: int) -> l
         for row, length in zip(ids, lengths, strict=True):
             row[:length] = chance.integers(1, vocabulary - 2, length)
             row[0], row[length - 1] = vocabulary - 2, vocabulary - 1
-        found.append((images, torch.from_numpy(ids).to(run.device)))
-    return found
+        collected.append((images, torch.from_numpy(ids).to(run.device)))
+    return collected
 
 
 def _wait(run: Run) -> None:

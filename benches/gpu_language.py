@@ -139,7 +139,7 @@ def _equal_answers(run: Run, precision: Precision, trained: list[OpenLM]) -> Mea
             )
             texts = scorer.generate(contexts, max_new_tokens=length, is_done=lambda _: False)
             queries = [Query(context, (_walk(follows, 1, 9),) * 2) for context in contexts]
-            scored = [one.greedy for options in scorer.score(queries) for one in options]
+            scored = [item.greedy for options in scorer.score(queries) for item in options]
             answers[name] = np.concatenate([np.ravel(texts), *scored])
     expected = [_walk(follows, int(follows[int(context[-1]) - 1]), length) for context in contexts]
     learnt = float((answers["exact"][: asked * length] == np.ravel(expected)).mean())

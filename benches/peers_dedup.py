@@ -52,12 +52,12 @@ def rensa(file: Path) -> dict[str, Any]:
     index = RMinHashLSH(threshold=0.8, num_perm=BANDS * ROWS, num_bands=BANDS)
     for row, signature in enumerate(signed):
         index.insert(row, signature)
-    found = [row + 1 in index.query(signed[row]) for row in range(0, len(signed), 2)]
+    actual = [row + 1 in index.query(signed[row]) for row in range(0, len(signed), 2)]
     return {
         "bytes": sum(len(text.encode()) for text in texts),
         "signature_seconds": done - read,
         "seconds": time.process_time() - started,
-        "found": found,
+        "found": actual,
     }
 
 

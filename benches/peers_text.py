@@ -27,7 +27,7 @@ def tiktoken(file: Path) -> None:
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in plain]
     byte_of = {chr(byte): byte for byte in plain}
-    byte_of |= {chr(256 + place): byte for place, byte in enumerate(others)}
+    byte_of |= {chr(256 + index): byte for index, byte in enumerate(others)}
     vocabulary = json.loads(given["tokenizer"])["model"]["vocab"]
     ranks = {
         bytes(byte_of[c] for c in token): rank
@@ -65,7 +65,7 @@ def rules(file: Path) -> None:
 
     def keeps(text: str) -> bool:
         document = Document(text=text, id="0")
-        return all(one.filter(document) is True for one in filters)
+        return all(filter_.filter(document) is True for filter_ in filters)
 
     keeps(texts[0])  # loads the tokenizer
     started = time.process_time()

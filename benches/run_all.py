@@ -13,9 +13,9 @@ HERE = Path(__file__).parent
 
 
 def main() -> None:
-    wanted = sys.argv[1:] or sorted(path.stem for path in HERE.glob("bench_*.py"))
+    expected = sys.argv[1:] or sorted(path.stem for path in HERE.glob("bench_*.py"))
     failed = []
-    for name in wanted:
+    for name in expected:
         stem = name if name.startswith("bench_") else f"bench_{name}"
         print(f"== {stem}", flush=True)
         if subprocess.run([sys.executable, str(HERE / f"{stem}.py")]).returncode:

@@ -59,13 +59,13 @@ def read_page() -> dict[str, str]:
     """The sections that are there, by the name of their bench."""
     if not PAGE.is_file():
         return {}
-    found = {}
+    collected = {}
     for part in re.split(r"^(?=## )", PAGE.read_text(), flags=re.M)[1:]:
         title = part.partition("\n")[0].removeprefix("## ").strip()
         name = next((name for name, known in TITLES.items() if known == title), None)
         if name is not None:
-            found[name] = part.rstrip() + "\n"
-    return found
+            collected[name] = part.rstrip() + "\n"
+    return collected
 
 
 def section(name: str, report: dict[str, Any]) -> str:

@@ -44,8 +44,8 @@ def main(arguments: list[str] | None = None) -> None:
     pipeline = given.workspace / "digits.yaml"
     pipeline.write_text("name: few_digits\nsteps:\n  - digits.py:ManyDigits: {max_digits: 5}\n")
 
-    place = str(given.workspace)
-    current = open_round(given.benchmark, given.scale, workspace=place, map_tasks=ProcessMap(2))
+    folder = str(given.workspace)
+    current = open_round(given.benchmark, given.scale, workspace=folder, map_tasks=ProcessMap(2))
     curated = stages.curate(current, stages.find_pipeline(current, str(pipeline)))
     packed = stages.pack(current, curated)
     seeds = current.recipe.seeds[:1]  # more seeds, and the interval knows how they vary

@@ -18,14 +18,14 @@ class Unavailable(RuntimeError):
 def chromium() -> str:
     """Debian's Chromium, installed with apt when this is root."""
     names = ("chromium", "chromium-browser", "google-chrome")
-    found = next((path for name in names if (path := shutil.which(name))), None)
-    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
+    actual = next((path for name in names if (path := shutil.which(name))), None)
+    if actual is None and os.geteuid() == 0 and shutil.which("apt-get"):
         run = ["apt-get", "install", "-y", "-qq", "chromium"]
         subprocess.run(run, capture_output=True, check=False, timeout=600)
-        found = shutil.which("chromium")
-    if found is None:
+        actual = shutil.which("chromium")
+    if actual is None:
         raise Unavailable("no Chromium: apt-get install chromium")
-    return found
+    return actual
 
 
 def axe(folder: Path) -> str:

@@ -38,15 +38,15 @@ class HubServer(WebServer):
 
     def _tree(self, dataset: str, below: str) -> list[dict[str, Any]]:
         root = self.folder / dataset
-        found = []
+        collected = []
         for path in sorted((root / below).rglob("*")):
             name = path.relative_to(root).as_posix()
             if path.is_dir():
-                found.append({"type": "directory", "oid": COMMIT, "size": 0, "path": name})
+                collected.append({"type": "directory", "oid": COMMIT, "size": 0, "path": name})
                 continue
             data = path.read_bytes()
             sha256 = hashlib.sha256(data).hexdigest()
-            found.append(
+            collected.append(
                 {
                     "type": "file",
                     "oid": COMMIT,
@@ -55,4 +55,4 @@ class HubServer(WebServer):
                     "lfs": {"oid": sha256, "size": len(data), "pointerSize": 130},
                 }
             )
-        return found
+        return collected

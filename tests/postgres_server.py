@@ -21,14 +21,14 @@ class Unavailable(RuntimeError):
 
 def programs() -> Path:
     """The folder of initdb and postgres, installed with apt when this is root on Debian."""
-    found = _installed()
-    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
+    actual = _installed()
+    if actual is None and os.geteuid() == 0 and shutil.which("apt-get"):
         run = ["apt-get", "install", "-y", "-qq", "postgresql"]
         subprocess.run(run, capture_output=True, check=False, timeout=300)
-        found = _installed()
-    if found is None:
+        actual = _installed()
+    if actual is None:
         raise Unavailable("no PostgreSQL: apt-get install postgresql")
-    return found
+    return actual
 
 
 def _installed() -> Path | None:

@@ -224,8 +224,8 @@ def test_packages_import_only_what_lies_below_them() -> None:
 
 
 def test_no_import_circles() -> None:
-    found = circles(arrows())
-    assert not found, "\n".join(" <-> ".join(members) for members in found)
+    actual = circles(arrows())
+    assert not actual, "\n".join(" <-> ".join(members) for members in actual)
 
 
 def test_a_planted_circle_is_seen() -> None:
@@ -291,14 +291,15 @@ def test_third_parties_stay_in_their_rooms() -> None:
 
 
 def test_every_allowed_place_exists() -> None:
-    places = [place for homes in (*THIRD_PARTY.values(), LOADS_THEM) for place in homes]
+    places = [position for homes in (*THIRD_PARTY.values(), LOADS_THEM) for position in homes]
     there = [path.relative_to(ROOT).as_posix() for path in modules().values()]
-    gone = [
-        place
-        for place in dict.fromkeys(places)
-        if place.split("/")[0] in PACKAGES and not any(name.startswith(place) for name in there)
+    removed = [
+        position
+        for position in dict.fromkeys(places)
+        if position.split("/")[0] in PACKAGES
+        and not any(name.startswith(position) for name in there)
     ]
-    assert not gone, f"no such files: {gone}"
+    assert not removed, f"no such files: {removed}"
 
 
 def spelled(path: Path) -> Iterator[tuple[int, str]]:

@@ -58,23 +58,23 @@ def write_pictures(folder: Path, *, tars: int = 2, per_tar: int = 60, broken: in
         rows = []
         with tarfile.open(folder / "shards" / f"{number:08d}.tar", "w") as tar:
             for index in range(per_tar):
-                place = number * per_tar + index
-                picture, caption = draw(place)
-                uid = hashlib.sha256(f"{place}".encode()).hexdigest()[:32]
+                position = number * per_tar + index
+                picture, caption = draw(position)
+                uid = hashlib.sha256(f"{position}".encode()).hexdigest()[:32]
                 uids.append(uid)
                 key = f"{number:05d}{index:04d}"
-                add_member(tar, f"{key}.png", b"no picture" if place < broken else picture)
+                add_member(tar, f"{key}.png", b"no picture" if position < broken else picture)
                 add_member(tar, f"{key}.txt", caption.encode())
                 add_member(tar, f"{key}.json", orjson.dumps({"uid": uid, "caption": caption}))
                 rows.append(
                     {
                         "uid": uid,
-                        "url": f"https://example.org/{place}",
+                        "url": f"https://example.org/{position}",
                         "text": caption,
                         "original_width": 48,
                         "original_height": 48,
                         "clip_b32_similarity_score": 0.1,
-                        "clip_l14_similarity_score": place / (tars * per_tar),
+                        "clip_l14_similarity_score": position / (tars * per_tar),
                     }
                 )
         table = pa.Table.from_pylist(rows)

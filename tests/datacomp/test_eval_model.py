@@ -35,14 +35,14 @@ def test_texts_at_their_own_length_give_the_same_output_and_gradients() -> None:
     model = open_clip.create_model("tiny-vit").double()  # what differs is no rounding
     tokens = open_clip.get_tokenizer("tiny-vit")(TEXTS)
     own = open_clip.CLIP.encode_text
-    found = []
+    outputs = []
     for encode in (lambda: own(model, tokens), lambda: encode_text(own, model, tokens)):
         model.zero_grad()
         features = encode()
         features.square().sum().backward()
         gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-        found.append((features.detach(), gradients))
-    (whole, expected), (short, gradients) = found
+        outputs.append((features.detach(), gradients))
+    (whole, expected), (short, gradients) = outputs
     torch.testing.assert_close(short, whole, atol=1e-12, rtol=1e-10)
     assert set(gradients) == set(expected)
     for name, value in expected.items():
@@ -77,10 +77,10 @@ def test_a_model_survives_pickling_and_equal_ones_are_one() -> None:
 def test_a_picture_that_does_not_decode_is_named_by_its_place() -> None:
     model = load_open_clip("tiny-vit", pretrained=None, configs=MODELS)
     pictures = [draw(number)[0] for number in range(70)]
-    for place, bad in ((66, b"no picture"), (2, pictures[0][: len(pictures[0]) // 2])):
+    for position, bad in ((66, b"no picture"), (2, pictures[0][: len(pictures[0]) // 2])):
         with pytest.raises(PictureError) as error:
-            model.encode_images([*pictures[:place], bad, *pictures[place:]])
-        assert error.value.position == place
+            model.encode_images([*pictures[:position], bad, *pictures[position:]])
+        assert error.value.position == position
 
 
 @pytest.fixture(scope="module")

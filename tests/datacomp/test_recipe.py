@@ -31,7 +31,7 @@ PAPER = {
 @pytest.mark.parametrize("scale", PAPER)
 def test_recipes_are_the_papers(scale: str) -> None:
     recipe = load_recipe(scale)
-    found = (
+    numbers = (
         recipe.model,
         recipe.samples,
         recipe.global_batch_size,
@@ -39,7 +39,7 @@ def test_recipes_are_the_papers(scale: str) -> None:
         recipe.warmup_steps,
         recipe.betas[1],
     )
-    assert found == PAPER[scale]
+    assert numbers == PAPER[scale]
     assert (recipe.weight_decay, recipe.betas[0], recipe.eps) == (0.2, 0.9, 1e-6)
     assert recipe.seeds[0] == 0
 
@@ -70,26 +70,26 @@ def test_numbers_of_gpus_that_would_work_are_named() -> None:
 def test_arguments_keep_the_batch_for_any_number_of_gpus() -> None:
     small = load_recipe("small")
     for gpus, parts in ((1, 64), (8, 1), (8, 4), (512, 1)):
-        told = arguments(small, seed=3, num_gpus=gpus, parts=parts)
+        options = arguments(small, seed=3, num_gpus=gpus, parts=parts)
         value = {
-            name: told[place + 1]
-            for place, name in enumerate(told)
-            if name[:2] == "--" and place + 1 < len(told)
+            name: options[position + 1]
+            for position, name in enumerate(options)
+            if name[:2] == "--" and position + 1 < len(options)
         }
         assert int(value["--batch-size"]) * int(value["--accum-freq"]) * gpus == 4096
         assert int(value["--train-num-samples"]) * int(value["--epochs"]) == 5 * 628 * 4096
         assert int(value["--epochs"]) == 20, "five parts, four points to go on from in each"
         assert value["--seed"] == "3"
-        assert "--dataset-resampled" in told
-        assert "--grad-checkpointing" not in told
+        assert "--dataset-resampled" in options
+        assert "--grad-checkpointing" not in options
 
 
 def test_a_part_is_cut_into_equal_pieces_or_refused() -> None:
     small = load_recipe("small")
     assert steps_per_piece(small) == 157
-    told = small.model_dump() | {"resume_points": 3}
+    fields = small.model_dump() | {"resume_points": 3}
     with pytest.raises(ValueError, match="a part has 628 steps, not in 3 equal pieces"):
-        type(small).model_validate(told)
+        type(small).model_validate(fields)
 
 
 def test_open_clip_knows_every_argument() -> None:
@@ -105,7 +105,7 @@ def test_open_clip_knows_every_argument() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("message", "expected"),
     [
         ({}, (0, 1)),
         ({"RANK": "3", "WORLD_SIZE": "8"}, (3, 8)),
@@ -114,15 +114,15 @@ def test_open_clip_knows_every_argument() -> None:
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "RANK": "1", "WORLD_SIZE": "2"}, (1, 2)),
     ],
 )
-def test_torchrun_and_slurm_tell_the_process_its_number(told, expected) -> None:
-    assert process_of(told) == expected
+def test_torchrun_and_slurm_tell_the_process_its_number(environment, expected) -> None:
+    assert process_of(environment) == expected
 
 
 def test_a_recipe_that_is_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"there is no recipe 'smal'; .*debug, large, medium"):
         load_recipe("smal")
-    told = load_recipe("tiny").model_dump(mode="json") | {"learning_rate": -1}
-    (tmp_path / "r.yaml").write_text(yaml.safe_dump(told))
+    fields = load_recipe("tiny").model_dump(mode="json") | {"learning_rate": -1}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(fields))
     with pytest.raises(ValueError, match=r"r\.yaml: learning_rate: Input should be greater"):
         load_recipe(str(tmp_path / "r.yaml"))
     with pytest.raises(ValueError, match="less than one batch"):

@@ -27,11 +27,11 @@ def sentences(count: int, seed: int) -> list[str]:
     chance = random.Random(seed)
     documents = []
     for _ in range(count):
-        place = chance.randrange(len(WORDS))
+        index = chance.randrange(len(WORDS))
         words = []
         for _ in range(chance.randint(5, 60)):
-            words.append(WORDS[place])
-            place = (place * 3 + chance.randrange(4)) % len(WORDS)
+            words.append(WORDS[index])
+            index = (index * 3 + chance.randrange(4)) % len(WORDS)
         documents.append(" ".join(words) + ".")
     return documents
 

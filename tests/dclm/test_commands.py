@@ -67,8 +67,8 @@ def test_plan_answers_a_person_and_a_machine(capsys) -> None:
     ],
 )
 def test_plan_refuses_what_cannot_work(capsys, options, code: int, message: str) -> None:
-    found, text, error = call(capsys, "plan", *options)
-    assert (found, text) == (code, "")
+    result, text, error = call(capsys, "plan", *options)
+    assert (result, text) == (code, "")
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert message in error

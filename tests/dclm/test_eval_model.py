@@ -62,9 +62,9 @@ def test_the_fast_path_equals_the_exact_one_for_any_batch_size(batch_tokens):
     queries = some_queries()
     exact = scorer(exact=True).score(queries)
     fast = scorer(batch_tokens=batch_tokens).score(queries)
-    for one, other in zip(exact, fast, strict=True):
-        assert len(one) == len(other)
-        for a, b in zip(one, other, strict=True):
+    for one_by_one, other in zip(exact, fast, strict=True):
+        assert len(one_by_one) == len(other)
+        for a, b in zip(one_by_one, other, strict=True):
             # float32 sums in another order; mean losses must agree to 1e-4
             np.testing.assert_allclose(a.losses, b.losses, atol=1e-5, rtol=0)
             assert (a.greedy == b.greedy).all()
@@ -74,8 +74,8 @@ def test_the_order_of_queries_does_not_matter():
     queries = some_queries()
     forth = scorer(batch_tokens=60).score(queries)
     back = scorer(batch_tokens=60).score(queries[::-1])[::-1]
-    for one, other in zip(forth, back, strict=True):
-        for a, b in zip(one, other, strict=True):
+    for first, other in zip(forth, back, strict=True):
+        for a, b in zip(first, other, strict=True):
             np.testing.assert_allclose(a.losses, b.losses, atol=1e-5, rtol=0)
 
 
@@ -234,8 +234,8 @@ def test_norms_of_open_lm(norm: str, expected: list[float]) -> None:
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             parameter.copy_(torch.tensor([2.0, 1.0] if name == "weight" else [0.5, 0.5]))
-    found = module(torch.tensor([[3.0, 4.0]]))[0].tolist()
-    assert found == pytest.approx(expected, abs=1e-5)
+    actual = module(torch.tensor([[3.0, 4.0]]))[0].tolist()
+    assert actual == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("norm", ["rms_norm", "no_wb_layer_norm", "lp_layer_norm"])
@@ -255,8 +255,8 @@ def test_all_options_count_their_parameters_and_load_their_weights(norm, positio
 
 def test_without_positions_the_order_of_what_came_before_is_nothing() -> None:
     model = OpenLM(reference_config(SHAPE | {"positional_embedding_type": "none"})).eval()
-    one, other = (model(torch.tensor([ids]))[0, -1] for ids in ([1, 2, 3], [2, 1, 3]))
-    assert torch.allclose(one, other, atol=1e-5)
+    first, other = (model(torch.tensor([ids]))[0, -1] for ids in ([1, 2, 3], [2, 1, 3]))
+    assert torch.allclose(first, other, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -87,9 +87,9 @@ def test_recorded_files_are_read_and_written_again_with_equal_figures(eval_file)
     expected = orjson.loads((eval_file.parent.parent / "expected.json").read_bytes())
     for version in ("v1", "v2"):
         for name in (f"Core_{version}", f"Extended_{version}"):
-            wanted = expected[eval_file.name][version][name]
+            needed = expected[eval_file.name][version][name]
             assert ours[name] == (
-                wanted if isinstance(wanted, str) else pytest.approx(wanted, abs=1e-9, rel=0)
+                needed if isinstance(needed, str) else pytest.approx(needed, abs=1e-9, rel=0)
             )
     latest = expected[eval_file.name]["v2"]
     assert ours["missing tasks"] == latest["missing tasks"]

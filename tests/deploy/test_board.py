@@ -111,8 +111,8 @@ class Running:
         try:
             given = {"Host": "board.example.org"} | headers
             connection.request(method, path, body, given)
-            told = connection.getresponse()
-            return told.status, {k.lower(): v for k, v in told.getheaders()}, told.read()
+            answer = connection.getresponse()
+            return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
         finally:
             connection.close()
 
@@ -155,9 +155,9 @@ def test_behind_nginx_with_tls_and_through_restarts(running: Running, tmp_path: 
     assert running.ask("/", Host="evil.example")[0] == 400
     given = {"Authorization": f"Bearer {secret}", "Content-Type": "application/zip"}
     sent = make_zip(tmp_path).read_bytes()
-    status, _, told = running.ask("/api/v1/submissions", "POST", sent, **given)
-    assert status == 201, told
-    id_ = orjson.loads(told)["id"]
+    status, _, answer = running.ask("/api/v1/submissions", "POST", sent, **given)
+    assert status == 201, answer
+    id_ = orjson.loads(answer)["id"]
     for how in (signal.SIGTERM, signal.SIGKILL):
         running.restart(how)
         assert running.ask(f"/api/v1/submissions/{id_}", **given)[0] == 200
@@ -185,9 +185,9 @@ def test_a_full_disk_refuses_uploads_and_shows_pages(tmp_path: Path) -> None:
         _, secret = create_token(store, "ci", scopes=["submit"], team="a team")
         store.close()
         given = {"Authorization": f"Bearer {secret}", "Content-Type": "application/zip"}
-        status, _, told = running.ask("/api/v1/submissions", "POST", bytes(8 << 20), **given)
-        assert status == 507, told
-        assert b"no space left" in told
+        status, _, answer = running.ask("/api/v1/submissions", "POST", bytes(8 << 20), **given)
+        assert status == 507, answer
+        assert b"no space left" in answer
         assert running.ask("/")[0] == 200
         sent = make_zip(tmp_path / "made").read_bytes()
         assert running.ask("/api/v1/submissions", "POST", sent, **given)[0] == 201

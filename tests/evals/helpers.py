@@ -32,7 +32,7 @@ class FakeModel:
         return [[zlib.crc32(text.encode()) % 1000] if text else [] for text in texts]
 
     def detokenise(self, ids: Sequence[int]) -> str:
-        return " ".join(str(one) for one in ids)
+        return " ".join(str(id_) for id_ in ids)
 
     def score(self, queries: Sequence[Query]) -> list[list[TokenScores]]:
         self.num_questions += len(queries)
@@ -73,8 +73,8 @@ def over_recorded(metafunc: pytest.Metafunc, name: str, pattern: str) -> None:
     """Run a test for every recorded file that matches, or skip it visibly."""
     if name in metafunc.fixturenames:
         folder = Path(metafunc.config.getoption("--fixtures")) / "dclm-eval"
-        found = sorted(folder.glob(pattern))
+        names = sorted(folder.glob(pattern))
         reason = f"no recorded results {folder / pattern}: name a folder with --fixtures DIR"
         missing = pytest.param(None, marks=pytest.mark.skip(reason=reason))
-        cases = [pytest.param(path, id=path.name[:60]) for path in found] or [missing]
+        cases = [pytest.param(path, id=path.name[:60]) for path in names] or [missing]
         metafunc.parametrize(name, cases)

@@ -17,38 +17,38 @@ def table(*texts):
     return pa.Table.from_pylist(rows, schema=ITEMS)
 
 
-def found(texts, documents, **named):
+def fractions_of(texts, documents, **named):
     overlap = Overlap(table(*texts), **named)
     overlap.add(documents)
     return overlap.fractions().tolist()
 
 
 def test_an_item_that_stands_in_a_document_is_found_whole():
-    assert found([LONG], [None, "", f"before {LONG} after"]) == [1.0]
+    assert fractions_of([LONG], [None, "", f"before {LONG} after"]) == [1.0]
 
 
 def test_case_and_punctuation_do_not_matter():
-    assert found([LONG], [LONG.upper().replace(" ", ", ")]) == [1.0]
+    assert fractions_of([LONG], [LONG.upper().replace(" ", ", ")]) == [1.0]
 
 
 def test_half_of_the_ngrams_is_half_an_overlap():
     # 14 words have two 13-grams; the document holds the first
-    assert found([LONG], [" ".join(LONG.split()[:13])]) == [0.5]
+    assert fractions_of([LONG], [" ".join(LONG.split()[:13])]) == [0.5]
 
 
 def test_words_in_another_order_are_not_found():
-    assert found([LONG], [" ".join(LONG.split()[::-1])]) == [0.0]
+    assert fractions_of([LONG], [" ".join(LONG.split()[::-1])]) == [0.0]
 
 
 def test_ngrams_do_not_cross_documents():
     words = LONG.split()
-    assert found([LONG], [" ".join(words[:7]), " ".join(words[7:])]) == [0.0]
+    assert fractions_of([LONG], [" ".join(words[:7]), " ".join(words[7:])]) == [0.0]
 
 
 def test_a_short_item_is_looked_for_whole_and_a_shorter_one_not_at_all():
     eight = " ".join(LONG.split()[:8])
     seven = " ".join(LONG.split()[:7])
-    fractions = found([eight, seven], [LONG])
+    fractions = fractions_of([eight, seven], [LONG])
     assert fractions[0] == 1.0
     assert np.isnan(fractions[1])
 

@@ -180,8 +180,8 @@ def test_made_up_data_is_written_for_a_suite(tmp_path, capsys, monkeypatch):
     ],
 )
 def test_errors_have_their_exit_codes(capsys, arguments, code, message):
-    found, _, err = evals(capsys, *arguments)
-    assert found == code
+    actual, _, err = evals(capsys, *arguments)
+    assert actual == code
     assert message in err
 
 
@@ -190,7 +190,7 @@ def test_importing_evals_loads_no_heavy_library():
         "import sys, evals.run, evals.text.language, evals.text.perplexity, evals.__main__; "
         "print([m for m in ('torch', 'transformers', 'ray', 'boto3', 'numba') if m in sys.modules])"
     )
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True
     )
-    assert found.stdout.strip() == "[]"
+    assert process.stdout.strip() == "[]"

@@ -107,8 +107,8 @@ def test_bootstrap_agrees_with_the_delta_method_for_a_ratio():
 
 
 def test_tasks_with_one_seed_draw_the_same_items():
-    one = tally(np.arange(9) % 2, np.ones(9), np.zeros(9, int))
-    assert (bootstrap(one, seed=5) == bootstrap(one, seed=5)).all()
+    first = tally(np.arange(9) % 2, np.ones(9), np.zeros(9, int))
+    assert (bootstrap(first, seed=5) == bootstrap(first, seed=5)).all()
 
 
 def test_centered_accuracy():

@@ -22,15 +22,15 @@ ROWS = [{"query": f"q{n}", "choices": ["yes", "no"], "gold": n % 2} for n in ran
 
 def test_identity_is_of_the_rows_and_not_of_the_bytes(tmp_path: Path) -> None:
     write_rows(tmp_path / "t.jsonl", ROWS)
-    one = read_data(make_task(), tmp_path)
+    first = read_data(make_task(), tmp_path)
     spaced = b"\n\n".join(orjson.dumps(dict(reversed(row.items()))) for row in ROWS)
     (tmp_path / "t.jsonl").write_bytes(spaced)
     other = read_data(make_task(), tmp_path)
-    assert one.sha256 != other.sha256
-    assert one.identity == other.identity
+    assert first.sha256 != other.sha256
+    assert first.identity == other.identity
     lines = [[None, f"q{n}", [], ["yes", "no"], "", [], "", n % 2, []] for n in range(5)]
     by_hand = b"".join(orjson.dumps(line) + b"\n" for line in lines)
-    assert one.identity == hashlib.sha256(by_hand).hexdigest()
+    assert first.identity == hashlib.sha256(by_hand).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -40,29 +40,29 @@ def test_another_answer_or_text_is_another_identity(
     change: dict[str, object], tmp_path: Path
 ) -> None:
     write_rows(tmp_path / "t.jsonl", ROWS)
-    one = read_data(make_task(), tmp_path).identity
+    first = read_data(make_task(), tmp_path).identity
     write_rows(tmp_path / "t.jsonl", [ROWS[0] | change, *ROWS[1:]])
     same = change == {"query": "q0 "}  # fields are stripped when they are read
-    assert (read_data(make_task(), tmp_path).identity == one) is same
+    assert (read_data(make_task(), tmp_path).identity == first) is same
 
 
 def test_one_image_or_label_of_a_dataset_changes_its_identity(tmp_path: Path) -> None:
     task = load_task("cifar10")
-    found = set()
+    collected = set()
     for name, seed, shards in (("a", 1, 2), ("b", 1, 3), ("c", 2, 2)):
         write_synthetic_pictures([task], tmp_path / name, seed=seed, pictures=12, shards=shards)
-        found.add(read_data(task, str(tmp_path / name)).identity)
-    assert len(found) == 2  # how many tars there are does not matter, one other image does
-    place = tmp_path / "a" / task.file / "test" / "0.tar"
-    data = place.read_bytes()
+        collected.add(read_data(task, str(tmp_path / name)).identity)
+    assert len(collected) == 2  # how many tars there are does not matter, one other image does
+    folder = tmp_path / "a" / task.file / "test" / "0.tar"
+    data = folder.read_bytes()
     label = data.index(b".cls")
     start = 512 * (label // 512 + 1)
     assert data[start : start + 1].isdigit()
-    place.write_bytes(data[:start] + b"9" + data[start + 1 :])
+    folder.write_bytes(data[:start] + b"9" + data[start + 1 :])
     from evals.images.image_tasks import read_pictures
 
     read_pictures.cache_clear()
-    assert read_data(task, str(tmp_path / "a")).identity not in found
+    assert read_data(task, str(tmp_path / "a")).identity not in collected
 
 
 def test_a_pin_says_what_every_log_of_the_data_repeats(tmp_path: Path) -> None:

@@ -34,8 +34,8 @@ class Ordered(FakeModel):
     def score(self, queries):
         return [
             [
-                TokenScores(np.full(len(a), 9.0 + self.step * place, np.float32), a)
-                for place, a in enumerate(query.continuations)
+                TokenScores(np.full(len(a), 9.0 + self.step * position, np.float32), a)
+                for position, a in enumerate(query.continuations)
             ]
             for query in queries
         ]
@@ -70,19 +70,24 @@ def test_an_unknown_task_is_named_with_the_known_ones(two_runs):
 
 
 def test_a_difference_is_paired_and_lists_what_flipped(two_runs):
-    (found,) = compare(*two_runs)
-    assert (found.first, found.second) == (0.6, 0.4)
-    assert found.difference == pytest.approx(-0.2)
-    assert found.lost == (0, 1, 2, 3, 4, 5)
-    assert found.gained == (6, 7, 8, 9)
+    (differences,) = compare(*two_runs)
+    assert (differences.first, differences.second) == (0.6, 0.4)
+    assert differences.difference == pytest.approx(-0.2)
+    assert differences.lost == (0, 1, 2, 3, 4, 5)
+    assert differences.gained == (6, 7, 8, 9)
     # per item the difference is -1 or 1: its error is sqrt(1 - 0.04) / sqrt(10) = 0.31
-    assert found.stderr == pytest.approx(0.31, rel=0.1)
-    assert found.low < found.difference < found.high
+    assert differences.stderr == pytest.approx(0.31, rel=0.1)
+    assert differences.low < differences.difference < differences.high
 
 
 def test_a_model_does_not_differ_from_itself(two_runs):
-    (found,) = compare(two_runs[0], two_runs[0])
-    assert (found.difference, found.stderr, found.low, found.high) == (0, 0, 0, 0)
+    (differences,) = compare(two_runs[0], two_runs[0])
+    assert (differences.difference, differences.stderr, differences.low, differences.high) == (
+        0,
+        0,
+        0,
+        0,
+    )
 
 
 def test_runs_on_other_data_are_not_compared(two_runs, tmp_path):

@@ -68,8 +68,8 @@ def test_the_log_is_an_output_of_the_record(data, tmp_path):
 
 def test_a_finished_run_is_not_asked_again(data, tmp_path):
     first, second = FakeModel(), FakeModel()
-    one = run(first, suite=SUITE, data=data, out=tmp_path / "out")
-    assert run(second, suite=SUITE, data=data, out=tmp_path / "out") == one
+    left = run(first, suite=SUITE, data=data, out=tmp_path / "out")
+    assert run(second, suite=SUITE, data=data, out=tmp_path / "out") == left
     # ten questions of two tasks, each behind another context and with its options rotated too
     assert (first.num_questions, second.num_questions) == (20 + 40, 0)
 
@@ -128,6 +128,6 @@ def test_a_model_with_a_short_context_is_refused(data, tmp_path):
 
 
 def test_changed_data_makes_another_key(data, tmp_path):
-    one = run(FakeModel(), suite=SUITE, data=data, out=tmp_path / "one")
+    first = run(FakeModel(), suite=SUITE, data=data, out=tmp_path / "one")
     write_rows(data / "copa.jsonl", [{"query": "q", "choices": ["a", "b"], "gold": 0}])
-    assert run(FakeModel(), suite=SUITE, data=data, out=tmp_path / "two").key != one.key
+    assert run(FakeModel(), suite=SUITE, data=data, out=tmp_path / "two").key != first.key

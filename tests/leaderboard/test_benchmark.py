@@ -43,9 +43,9 @@ def test_every_scale_has_a_recipe_with_seeds_steps_and_a_budget(name: str) -> No
         assert recipe.seeds, scale.name
         assert stages.num_steps(recipe) > 0
         assert stages.budget(recipe) > 0
-        place = stages.folder(scale.name, workspace="s3://b/w/")
+        position = stages.folder(scale.name, workspace="s3://b/w/")
         built = scale.name in stages.built_scales  # from packages, so always on this machine
-        assert place.startswith("runs/" if built else "s3://b/w/pools/")
+        assert position.startswith("runs/" if built else "s3://b/w/pools/")
 
 
 @pytest.mark.parametrize("name", NAMES)

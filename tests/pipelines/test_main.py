@@ -75,8 +75,8 @@ def test_why_tells_what_became_of_a_document(folder: Path) -> None:
     ]
     (folder / "pool" / "0.jsonl").write_bytes(b"".join(orjson.dumps(r) + b"\n" for r in rows))
     pipelines("run", "mine.yaml", "--input", "pool", "--out", "out", cwd=folder)
-    gone = orjson.loads(pipelines("why", "out", "http://x/gone", "--json", cwd=folder).stdout)
-    assert [(f["fate"], f["step"], f["reason"]) for f in gone] == [
+    removed = orjson.loads(pipelines("why", "out", "http://x/gone", "--json", cwd=folder).stdout)
+    assert [(f["fate"], f["step"], f["reason"]) for f in removed] == [
         ("rejected", 1, "too_few_commas")
     ]
     kept = pipelines("why", "out", "0:0", cwd=folder)

@@ -146,8 +146,8 @@ def labels_table(files: list[Path], workspace: str) -> str:
         "| --- | --- | --- | --- |",
     ]
     lines += [
-        f"| {one.name} | {one.num_documents} | {one.classifier:.3f} | {one.length:.3f} |"
-        for one in auc
+        f"| {item.name} | {item.num_documents} | {item.classifier:.3f} | {item.length:.3f} |"
+        for item in auc
     ]
     return "\n".join([*lines, ""])
 

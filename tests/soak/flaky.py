@@ -57,8 +57,8 @@ class Relay:
                 continue
             with self._lock:
                 self._open |= {client, server}
-            for one, other in ((client, server), (server, client)):
-                threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
+            for first, other in ((client, server), (server, client)):
+                threading.Thread(target=self._pass, args=(first, other), daemon=True).start()
 
     def _pass(self, source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError):
@@ -81,12 +81,12 @@ def descendants(root: int) -> list[int]:
         with suppress(OSError, IndexError, ValueError):
             parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
             children.setdefault(parent, []).append(int(path.name))
-    found, waiting = [], [root]
+    collected, waiting = [], [root]
     while waiting:
         below = children.get(waiting.pop(), [])
-        found += below
+        collected += below
         waiting += below
-    return found
+    return collected
 
 
 def command_of(pid: int) -> str:

@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[2]
 def test_every_metric_equals_that_of_clip_benchmark() -> None:
     """The bench ends with an error where a metric differs by more than 1e-6."""
     bench = ROOT / "benches" / "bench_clip_eval.py"
-    told = ["--every", "3", "--pictures", "24", "--one", "32", "--again", "--check"]
-    done = subprocess.run([sys.executable, str(bench), *told], capture_output=True, text=True)
+    answer = ["--every", "3", "--pictures", "24", "--one", "32", "--again", "--check"]
+    done = subprocess.run([sys.executable, str(bench), *answer], capture_output=True, text=True)
     assert "metrics of 13 datasets are equal" in done.stdout, done.stdout + done.stderr
 
 
@@ -32,7 +32,7 @@ def test_a_compiled_model_has_the_same_losses(
     tmp_path: Path,
 ) -> None:
     recipe = small_recipe.model_copy(update={"samples": 4 * 32, "num_checkpoints": 1})
-    found = []
+    collected = []
     for compiled in (False, True):
         out = tmp_path / str(compiled)
         train(
@@ -42,5 +42,5 @@ def test_a_compiled_model_has_the_same_losses(
             out=str(out),
             compiled=compiled,
         )
-        found.append([row["loss"] for row in read_metrics(LocalStore(out))])
-    np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
+        collected.append([row["loss"] for row in read_metrics(LocalStore(out))])
+    np.testing.assert_allclose(collected[1], collected[0], rtol=1e-5)

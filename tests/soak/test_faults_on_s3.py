@@ -109,7 +109,7 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def bucket_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     from ray.cluster_utils import Cluster
 
     folder = tmp_path_factory.mktemp("soak")
@@ -154,14 +154,14 @@ def write_pool(store: Store) -> None:
 # ---- faults: each says what it hit
 
 
-def kill_a_worker(place: Place, driver: subprocess.Popen[bytes], chance: random.Random) -> str:
+def kill_a_worker(position: Place, driver: subprocess.Popen[bytes], chance: random.Random) -> str:
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         root = driver.pid if "--workers" in command_of(driver.pid) else os.getpid()
         mark = "spawn_main" if root == driver.pid else "ray::run_"
-        found = [pid for pid in descendants(root) if mark in command_of(pid)]
-        if found:
-            pid = chance.choice(found)
+        actual = [pid for pid in descendants(root) if mark in command_of(pid)]
+        if actual:
+            pid = chance.choice(actual)
             said = command_of(pid).split(" ")[0].rpartition("/")[2]
             os.kill(pid, signal.SIGKILL)
             return said
@@ -169,12 +169,12 @@ def kill_a_worker(place: Place, driver: subprocess.Popen[bytes], chance: random.
     raise AssertionError("no worker was found")
 
 
-def lose_a_node(place: Place, driver: subprocess.Popen[bytes], chance: random.Random) -> str:
-    place.cluster.remove_node(place.workers.pop(chance.randrange(2)), allow_graceful=False)
+def lose_a_node(position: Place, driver: subprocess.Popen[bytes], chance: random.Random) -> str:
+    position.cluster.remove_node(position.workers.pop(chance.randrange(2)), allow_graceful=False)
     return "one of 3 nodes"
 
 
-def kill_the_driver(place: Place, driver: subprocess.Popen[bytes], chance: random.Random) -> str:
+def kill_the_driver(position: Place, driver: subprocess.Popen[bytes], chance: random.Random) -> str:
     if "--workers" in command_of(driver.pid):
         os.killpg(driver.pid, signal.SIGKILL)
     else:
@@ -182,29 +182,29 @@ def kill_the_driver(place: Place, driver: subprocess.Popen[bytes], chance: rando
     return "SIGKILL"
 
 
-def kill_the_server(place: Place, driver: subprocess.Popen[bytes], chance: random.Random) -> str:
-    place.server.kill()
+def kill_the_server(position: Place, driver: subprocess.Popen[bytes], chance: random.Random) -> str:
+    position.server.kill()
     time.sleep(chance.uniform(0, 3))
-    place.server.start()
+    position.server.start()
     return "SIGKILL"
 
 
-def refuse(place: Place, driver: subprocess.Popen[bytes], chance: random.Random) -> str:
-    place.relay.refuse()
+def refuse(position: Place, driver: subprocess.Popen[bytes], chance: random.Random) -> str:
+    position.relay.refuse()
     time.sleep(10)
-    place.relay.accept()
+    position.relay.accept()
     return "10 s"
 
 
-def fill_the_disk(place: Place, driver: subprocess.Popen[bytes], chance: random.Random) -> str:
+def fill_the_disk(position: Place, driver: subprocess.Popen[bytes], chance: random.Random) -> str:
     """No file of the server may grow, until space is made and it is started again."""
-    assert place.server.process is not None
+    assert position.server.process is not None
     limit = resource.RLIMIT_FSIZE
-    before = resource.prlimit(place.server.process.pid, limit)
-    resource.prlimit(place.server.process.pid, limit, (1 << 10, before[1]))
+    before = resource.prlimit(position.server.process.pid, limit)
+    resource.prlimit(position.server.process.pid, limit, (1 << 10, before[1]))
     time.sleep(5)
-    place.server.kill()
-    place.server.start()
+    position.server.kill()
+    position.server.start()
     return "files of 1 KB at most, for 5 s"
 
 
@@ -237,26 +237,26 @@ def num_commits(store: Store) -> int:
 
 
 def play(
-    place: Place, out: str, executor: str, fault: str | None, at: int, chance: random.Random
+    position: Place, out: str, executor: str, fault: str | None, at: int, chance: random.Random
 ) -> Outcome:
     """Run to the end, starting again what stops; the fault strikes at the `at`th commit."""
     outcome = Outcome()
     store = open_store(out)
     started = time.monotonic()
-    driver = place.driver(out, executor)
+    driver = position.driver(out, executor)
     if fault is not None:
         while driver.poll() is None and num_commits(store) < at:
             time.sleep(0.02)
         outcome.commits_at_fault = num_commits(store)
         if driver.poll() is None:
-            outcome.hit = STRIKE[fault](place, driver, chance)
+            outcome.hit = STRIKE[fault](position, driver, chance)
     while True:
         code = driver.wait(timeout=LIMIT_SECONDS)
         if code == 0:
             break
         outcome.starts += 1
-        assert outcome.starts <= STARTS, (place.folder / "drivers.log").read_text()[-3000:]
-        driver = place.driver(out, executor)
+        assert outcome.starts <= STARTS, (position.folder / "drivers.log").read_text()[-3000:]
+        driver = position.driver(out, executor)
     outcome.seconds = time.monotonic() - started
     outcome.commits = num_commits(store)
     return outcome
@@ -287,20 +287,20 @@ def left_over(out: str) -> list[str]:
     return [name for name in there if name not in named and not name.startswith("done/")]
 
 
-def test_twenty_runs_with_a_fault_each_end_like_an_undisturbed_one(place: Place) -> None:
+def test_twenty_runs_with_a_fault_each_end_like_an_undisturbed_one(position: Place) -> None:
     chance = random.Random(SEED)
-    calm = play(place, f"{place.bucket}/calm", "processes", None, 0, chance)
-    expected = ids_and_bytes(f"{place.bucket}/calm")
+    calm = play(position, f"{position.bucket}/calm", "processes", None, 0, chance)
+    expected = ids_and_bytes(f"{position.bucket}/calm")
     assert max(expected[0].values()) == 1
-    ray_calm = play(place, f"{place.bucket}/ray", "ray", None, 0, chance)
-    assert ids_and_bytes(f"{place.bucket}/ray") == expected
+    ray_calm = play(position, f"{position.bucket}/ray", "ray", None, 0, chance)
+    assert ids_and_bytes(f"{position.bucket}/ray") == expected
     rows = []
     for number, (fault, executor) in enumerate(FAULTS, start=1):
         for attempt in range(4):
-            out = f"{place.bucket}/{number}-{attempt}"
-            place.add_nodes()
+            out = f"{position.bucket}/{number}-{attempt}"
+            position.add_nodes()
             at = chance.randrange(1, int(calm.commits * 0.85))
-            outcome = play(place, out, executor, fault, at, chance)
+            outcome = play(position, out, executor, fault, at, chance)
             if outcome.hit and outcome.commits_at_fault < outcome.commits:
                 break
         else:
@@ -324,7 +324,7 @@ def test_twenty_runs_with_a_fault_each_end_like_an_undisturbed_one(place: Place)
         "bytes | left after clean | s |"
     )
     table = "\n".join([head, "|" + " --- |" * 11, *rows])
-    (place.folder / "table.md").write_text(table + "\n")
+    (position.folder / "table.md").write_text(table + "\n")
     sys.stdout.write(
         f"\n{SHARDS * ROWS} documents in, {expected[0].total()} out; undisturbed: "
         f"{calm.seconds:.0f} s on processes, {ray_calm.seconds:.0f} s on Ray\n{table}\n"

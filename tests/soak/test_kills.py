@@ -39,11 +39,11 @@ MOMENTS = (
 def commands(workspace: Path) -> list[list[str]]:
     run = [sys.executable, "-m", "dclm"]
     pipelines = [part for name in METHODS for part in ("--pipeline", name)]
-    place = ["--scale", "tiny", "--workspace", str(workspace)]
+    position = ["--scale", "tiny", "--workspace", str(workspace)]
     return [
-        [*run, "pool", *place],
-        [*run, "train-quality", *place],
-        [*run, "run", *place, *pipelines],
+        [*run, "pool", *position],
+        [*run, "train-quality", *position],
+        [*run, "run", *position, *pipelines],
     ]
 
 

@@ -67,11 +67,11 @@ def site() -> Iterator[str]:
 def pool(tmp_path: Path, site: str) -> Path:
     """Drawn pictures: two tables, two tars, and addresses that answer."""
     write_pictures(tmp_path / "pool", tars=2, per_tar=30)
-    place = 0
+    first_number = 0
     for path in sorted((tmp_path / "pool" / "metadata").glob("*.parquet")):
         table = pq.read_table(path)
-        numbers = range(place, place + table.num_rows)
-        place += table.num_rows
+        numbers = range(first_number, first_number + table.num_rows)
+        first_number += table.num_rows
         table = table.drop(["url"])
         table = table.append_column("url", [[f"http://{site}/{number}" for number in numbers]])
         pq.write_table(table, path)

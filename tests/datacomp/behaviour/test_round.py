@@ -112,8 +112,8 @@ def test_the_board_counts_samples_and_tells_who_is_shown_to_be_ahead(played: Pat
 
 
 def test_a_dataset_of_the_same_size_takes_it_from_the_other(played: Path) -> None:
-    found = sorted(path.name.split("-")[0] for path in (played / "datacomp-tiny").iterdir())
-    assert found == ["half", "no_filter", "sample"]
+    names = sorted(path.name.split("-")[0] for path in (played / "datacomp-tiny").iterdir())
+    assert names == ["half", "no_filter", "sample"]
 
 
 def test_a_training_under_other_rules_cannot_be_submitted(played: Path) -> None:

@@ -116,7 +116,9 @@ def test_the_compiled_language_model_gives_the_reference_labels(
     recorded: Path, tmp_path: Path
 ) -> None:
     facts = pq.read_table(recorded / "row_facts.parquet")
-    wanted = sorted(facts.filter(pa.compute.equal(facts["fasttext_ftz"], "en"))["uid"].to_pylist())
+    expected = sorted(
+        facts.filter(pa.compute.equal(facts["fasttext_ftz"], "en"))["uid"].to_pylist()
+    )
     pipeline = Pipeline.from_steps(["caption_language"], assets=needed(recorded))
     try:
         pipeline.steps[0].operator.load(pipeline.assets)
@@ -124,7 +126,7 @@ def test_the_compiled_language_model_gives_the_reference_labels(
         pytest.skip(str(error))
     pool = open_pool(str(recorded / "metadata"))
     curate(pipeline, pool, out=str(tmp_path / "out"), map_tasks=map_here)
-    assert strings(np.load(tmp_path / "out" / "subset.npy")) == wanted
+    assert strings(np.load(tmp_path / "out" / "subset.npy")) == expected
 
 
 def strings(subset: npt.NDArray[Any]) -> list[str]:
@@ -173,11 +175,11 @@ def test_any_number_of_workers_and_parts_writes_the_same_bytes(
     pool = open_pool(str(folder))
     steps = [{"picture_size": {}}, share("l14", 0.5)]
     pipeline = Pipeline.from_steps(steps, name="p")
-    one = curate(pipeline, pool, out=str(tmp_path / "one"), map_tasks=map_here)
+    first = curate(pipeline, pool, out=str(tmp_path / "one"), map_tasks=map_here)
     monkeypatch.setattr(module, "PARTITION_BYTES", 1 + pool.num_bytes // buckets)
-    two = curate(pipeline, pool, out=str(tmp_path / "two"), map_tasks=ProcessMap(2))
-    assert one.record.id == two.record.id
-    assert one.summary.stats == two.summary.stats
+    second = curate(pipeline, pool, out=str(tmp_path / "two"), map_tasks=ProcessMap(2))
+    assert first.record.id == second.record.id
+    assert first.summary.stats == second.summary.stats
     written = (tmp_path / "one" / "subset.npy").read_bytes()
     assert written == (tmp_path / "two" / "subset.npy").read_bytes()
     assert not list((tmp_path / "two").glob("work/*"))
@@ -335,7 +337,7 @@ def test_captions_are_deduplicated_over_all_tables(tmp_path: Path) -> None:
     assert kept(out) == [(0, 0), (0, 1), (1, 1)]
     assert result.record.counts["rejected/1/exact_dedup/duplicate"] == 2
     pairs_ = [pq.read_table(file).to_pylist() for file in sorted(out.glob("duplicates/*.parquet"))]
-    dropped = sorted((one["row"], one["kept_row"]) for part in pairs_ for one in part)
+    dropped = sorted((item["row"], item["kept_row"]) for part in pairs_ for item in part)
     assert dropped == [(2, 0), (1 << 32, 1)]
 
 
@@ -507,9 +509,9 @@ def test_damaged_tables_and_features_never_pass(tmp_path: Path) -> None:
         data = bytearray(originals[name])
         if rng.random() < 0.3:
             data = data[: rng.integers(0, len(data))]
-        for place in rng.integers(0, max(len(data), 1), rng.integers(1, 6)).tolist():
+        for position in rng.integers(0, max(len(data), 1), rng.integers(1, 6)).tolist():
             if data:
-                data[place % len(data)] = int(rng.integers(0, 256))
+                data[position % len(data)] = int(rng.integers(0, 256))
         for other, content in originals.items():
             (folder / other).write_bytes(content)
         (folder / name).write_bytes(bytes(data))
@@ -560,8 +562,8 @@ def test_tables_that_are_counted_together_have_the_same_cut(
     for path in folder.glob("*.parquet"):  # many rows of one score
         table = pq.read_table(path)
         scores = np.round(table.column("clip_l14_similarity_score").to_numpy(), 1)
-        place = table.schema.get_field_index("clip_l14_similarity_score")
-        table = table.set_column(place, "clip_l14_similarity_score", pa.array(scores))
+        column_index = table.schema.get_field_index("clip_l14_similarity_score")
+        table = table.set_column(column_index, "clip_l14_similarity_score", pa.array(scores))
         pq.write_table(table, path)
     by = {"by": "clip_l14_similarity_score", "fraction": 0.37, "ties": ties, "missing": "drop"}
     lists = []
@@ -578,7 +580,7 @@ def test_captions_with_nul_pass_and_captions_that_are_no_text_are_refused(tmp_pa
     folder = write_tables(tmp_path / "in", tables=1, rows=3)
     path = next(folder.glob("*.parquet"))
     whole = pq.read_table(path)
-    place = whole.schema.get_field_index("text")
+    column_index = whole.schema.get_field_index("text")
     pipeline = Pipeline.from_steps([{"caption_size": {"min_words": 2, "min_characters": 3}}])
     for name, raw, kept in (
         ("nul", [b"two\x00words here", b"\x00", b"\x00 \x00"], 2),
@@ -588,7 +590,7 @@ def test_captions_with_nul_pass_and_captions_that_are_no_text_are_refused(tmp_pa
         offsets = np.cumsum([0, *map(len, raw)]).astype(np.int32)
         buffers = [None, pa.py_buffer(offsets.tobytes()), pa.py_buffer(b"".join(raw))]
         column = pa.Array.from_buffers(pa.string(), 3, buffers)
-        pq.write_table(whole.set_column(place, "text", column), path)
+        pq.write_table(whole.set_column(column_index, "text", column), path)
         out = str(tmp_path / name)
         if kept is None:
             with pytest.raises(ShardError, match="damaged"):
@@ -602,9 +604,9 @@ def test_a_selection_by_a_column_that_is_empty_is_refused(tmp_path: Path) -> Non
     folder = write_tables(tmp_path / "in", tables=2, rows=5)
     for path in folder.glob("*.parquet"):
         table = pq.read_table(path)
-        place = table.schema.get_field_index("clip_l14_similarity_score")
+        column_index = table.schema.get_field_index("clip_l14_similarity_score")
         empty = pa.nulls(table.num_rows, pa.float64())
-        pq.write_table(table.set_column(place, "clip_l14_similarity_score", empty), path)
+        pq.write_table(table.set_column(column_index, "clip_l14_similarity_score", empty), path)
     pipeline = Pipeline.from_steps([share("l14", 0.3)])
     with pytest.raises(PipelineError, match="none of the 10 rows has a score"):
         curate(pipeline, open_pool(str(folder)), out=str(tmp_path / "out"), map_tasks=map_here)

@@ -38,8 +38,8 @@ def pool(tmp_path: Path) -> Pool:
 
 def test_planted_clusters_are_found() -> None:
     points, centres = planted()
-    found, spread = kmeans(points, 24, rounds=20, seed=1)
-    distance = np.linalg.norm(found[:, None] - centres[None], axis=2)
+    centres_found, spread = kmeans(points, 24, rounds=20, seed=1)
+    distance = np.linalg.norm(centres_found[:, None] - centres[None], axis=2)
     assert (distance.min(axis=0) < 0.5).all()  # every centre has a centroid
     assert spread[-1] < 0.2
     assert all(later <= earlier + 1e-4 for earlier, later in pairwise(spread))
@@ -49,26 +49,26 @@ def test_a_row_goes_to_the_nearest_centroid() -> None:
     rng = np.random.default_rng(2)
     rows = rng.standard_normal((500, 8)).astype(np.float32)
     centroids = rng.standard_normal((30, 8)).astype(np.float32)
-    found, _ = assign(rows, centroids)
+    actual, _ = assign(rows, centroids)
     plain = ((rows[:, None] - centroids[None]) ** 2).sum(axis=2).argmin(axis=1)
-    assert (found == plain).all()
+    assert (actual == plain).all()
     inner = (rows @ centroids.T).argmax(axis=1)
     assert (nearest(rows, centroids) == inner).all()
 
 
 def test_empty_clusters_take_half_of_a_large_one() -> None:
     rows = np.repeat(np.eye(4, dtype=np.float32), 50, axis=0)
-    found, _ = kmeans(rows, 8, rounds=5, seed=0)
-    assert len(np.unique(found, axis=0)) > 4
-    assert np.isfinite(found).all()
+    centres_found, _ = kmeans(rows, 8, rounds=5, seed=0)
+    assert len(np.unique(centres_found, axis=0)) > 4
+    assert np.isfinite(centres_found).all()
 
 
 def test_the_file_has_a_record_and_is_the_same_again(pool: Pool, tmp_path: Path) -> None:
-    one = train_centroids(pool, tmp_path / "a.npy", clusters=8, rounds=3, sample=0.5)
-    two = train_centroids(pool, tmp_path / "b" / "a.npy", clusters=8, rounds=3, sample=0.5)
+    first = train_centroids(pool, tmp_path / "a.npy", clusters=8, rounds=3, sample=0.5)
+    second = train_centroids(pool, tmp_path / "b" / "a.npy", clusters=8, rounds=3, sample=0.5)
     assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b" / "a.npy").read_bytes()
-    assert one.id == two.id
-    assert 1300 < one.counts["rows"] < 1700
+    assert first.id == second.id
+    assert 1300 < first.counts["rows"] < 1700
     beside = (tmp_path / "a.npy.record.json").read_bytes()
     assert isinstance(parse_record(beside, source="beside"), AssetRecord)
 

@@ -44,14 +44,14 @@ def uid(number: int) -> str:
 def write_tar(path: Path, numbers: list[int], *, broken: int | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as tar:
-        for place, number in enumerate(numbers):
+        for index, number in enumerate(numbers):
             body = b"no picture" if number == broken else picture(number)
             for suffix, data in (
                 ("png", body),
                 ("json", orjson.dumps({"uid": uid(number)})),
                 ("txt", f"picture {number}".encode()),
             ):
-                info = tarfile.TarInfo(f"{place:06d}.{suffix}")
+                info = tarfile.TarInfo(f"{index:06d}.{suffix}")
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
 
@@ -89,10 +89,10 @@ def column(folder: Path, name: str) -> list[float | None]:
 
 def test_every_row_gets_the_score_of_its_picture(pool, tmp_path):
     record = run(pool, tmp_path / "out")
-    wanted = phash([picture(n) for n in range(SAMPLES)], [""] * SAMPLES).tolist()
-    assert len(set(wanted)) == SAMPLES
-    assert column(tmp_path / "out", "a") == [wanted[3], wanted[1], None]
-    assert column(tmp_path / "out", "b") == [wanted[0], wanted[4], wanted[2], wanted[1]]
+    expected = phash([picture(n) for n in range(SAMPLES)], [""] * SAMPLES).tolist()
+    assert len(set(expected)) == SAMPLES
+    assert column(tmp_path / "out", "a") == [expected[3], expected[1], None]
+    assert column(tmp_path / "out", "b") == [expected[0], expected[4], expected[2], expected[1]]
     assert record.counts == {"pairs": 5, "rows": 7, "scored": 6}
     assert sorted(p.name for p in (tmp_path / "out").rglob("*") if p.is_file()) == [
         "a.parquet",
@@ -103,12 +103,12 @@ def test_every_row_gets_the_score_of_its_picture(pool, tmp_path):
 
 
 def test_any_number_of_parts_and_workers_gives_the_same_bytes(pool, tmp_path, monkeypatch):
-    one = run(pool, tmp_path / "one")
-    two = run(pool, tmp_path / "two", map_tasks=ProcessMap(2))
+    first = run(pool, tmp_path / "one")
+    second = run(pool, tmp_path / "two", map_tasks=ProcessMap(2))
     monkeypatch.setattr(scoring, "BUCKET_ROWS", 1)
     many = run(pool, tmp_path / "many")
-    for other, name in ((two, "two"), (many, "many")):
-        assert other.id == one.id
+    for other, name in ((second, "two"), (many, "many")):
+        assert other.id == first.id
         index = (tmp_path / name / "index.json").read_bytes()
         assert index == (tmp_path / "one" / "index.json").read_bytes()
 
@@ -122,9 +122,9 @@ def test_scores_select_pairs(pool, tmp_path):
     ]
     pipeline = Pipeline.from_steps(steps, name="s", assets=assets)
     result = curate(pipeline, open_pairs(str(pool)), out=str(tmp_path / "d"), map_tasks=map_here)
-    wanted = phash([picture(n) for n in range(SAMPLES)], [""] * SAMPLES)
+    expected = phash([picture(n) for n in range(SAMPLES)], [""] * SAMPLES)
     rows = [3, 1, 0, 4, 2, 1]
-    kept = sorted(rows, key=lambda n: -wanted[n])[: int(7 * 0.5)]
+    kept = sorted(rows, key=lambda n: -expected[n])[: int(7 * 0.5)]
     ids = load_subset(str(tmp_path / "d" / "subset.npy"))
     assert ids["f1"].tolist() == sorted(n * 7919 for n in kept)
     assert [asset.name for asset in result.record.work.assets] == ["hashes/index.json"]
@@ -175,9 +175,9 @@ def test_a_perceptual_hash_survives_another_size_and_format():
         smooth = first.resize((200, 200), Image.Resampling.BICUBIC).convert("RGB")
     data = io.BytesIO()
     smooth.save(data, "JPEG", quality=80)
-    one, other, unlike = phash([picture(3), data.getvalue(), picture(5)], ["", "", ""])
-    near = (int(one) ^ int(other)).bit_count()
-    far = (int(one) ^ int(unlike)).bit_count()
+    left, other, unlike = phash([picture(3), data.getvalue(), picture(5)], ["", "", ""])
+    near = (int(left) ^ int(other)).bit_count()
+    far = (int(left) ^ int(unlike)).bit_count()
     assert near <= 6 < far
 
 

@@ -115,7 +115,7 @@ def test_a_folder_that_no_resharder_wrote_is_refused(
     shutil.copytree(packed_pictures / "packed", tmp_path / "s")
     (tmp_path / "s" / "record.json").unlink()
     (tmp_path / "s" / "00000002.tar").unlink()
-    told = orjson.loads((tmp_path / "s" / "meta.json").read_bytes())
-    assert told["output_shard_count"] == 3
+    content = orjson.loads((tmp_path / "s" / "meta.json").read_bytes())
+    assert content["output_shard_count"] == 3
     with pytest.raises(PackError, match=r"has 2 tars, meta\.json says 3; copy the folder again"):
         register_shards(str(tmp_path / "s"), recipe=small_recipe)

@@ -132,12 +132,14 @@ def hub(copy: Path) -> Iterator[Hub]:
     served.server.server_close()
 
 
-def fetch(place: Path, source: Source, *, features: bool = False):
-    return fetch_metadata("small", str(place), source=source, features=features, map_tasks=map_here)
+def fetch(folder: Path, source: Source, *, features: bool = False):
+    return fetch_metadata(
+        "small", str(folder), source=source, features=features, map_tasks=map_here
+    )
 
 
-def names(place: Path) -> list[str]:
-    return sorted(path.name for path in (place / "metadata").iterdir())
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "metadata").iterdir())
 
 
 def test_tables_lie_side_by_side_and_open_as_a_pool(copy, tmp_path):
@@ -202,28 +204,28 @@ def test_places_that_are_no_pool_are_named(copy, hub, tmp_path):
 
 
 def test_an_estimate_says_what_a_pool_takes(copy):
-    told = estimate("small", Source(folder=str(copy)).listing(), workers=16)
-    assert told.tables == 3
-    assert told.picture_bytes == 450_000_000_000
-    assert told.picture_hours == pytest.approx(12_800_000 / 100 / 16 / 3600, abs=0.05)
+    cost = estimate("small", Source(folder=str(copy)).listing(), workers=16)
+    assert cost.tables == 3
+    assert cost.picture_bytes == 450_000_000_000
+    assert cost.picture_hours == pytest.approx(12_800_000 / 100 / 16 / 3600, abs=0.05)
 
 
 @pytest.mark.s3
 def test_tables_go_to_a_bucket_and_nothing_twice(copy, hub, tmp_path, bucket):
     source = Source(repository="some/pool", endpoint=hub.address)
-    place = f"{bucket}/pool"
+    uri = f"{bucket}/pool"
     hub.changed = {f"{11:032x}.parquet"}
     with pytest.raises(PoolError, match="run the same command again"):
-        fetch(place, source)
+        fetch(uri, source)
     hub.changed = set()
-    record = fetch(place, source)
+    record = fetch(uri, source)
     assert hub.fetched == [
         *(f"{n:032x}.parquet" for n in (10, 11, 11)),
         f"part_1/{12:032x}.parquet",
     ]
     assert record.id == fetch(tmp_path / "here", Source(folder=str(copy))).id
-    assert fetch(place, source, features=True).id == record.id
+    assert fetch(uri, source, features=True).id == record.id
     assert len(hub.fetched) == 7
-    assert [shard.name for shard in open_pairs(place).shards] == [
+    assert [shard.name for shard in open_pairs(uri).shards] == [
         f"metadata/{n:032x}.parquet" for n in (10, 11, 12)
     ]

@@ -46,12 +46,12 @@ def save(path: Path, ids: list[tuple[int, int]]) -> str:
 def test_a_list_is_sorted_and_keeps_its_repeats(pool, tmp_path):
     file = save(tmp_path / "ids.npy", [(1, 9), (0, 7), (0, 5), (0, 7)])
     record = register_uids(file, out=str(tmp_path / "d"), name="mine", pool=open_pairs(pool))
-    found = load_subset(str(tmp_path / "d" / "subset.npy"))
-    assert found.tolist() == [(0, 5), (0, 7), (0, 7), (1, 9)]
+    uids = load_subset(str(tmp_path / "d" / "subset.npy"))
+    assert uids.tolist() == [(0, 5), (0, 7), (0, 7), (1, 9)]
     assert record.work.external
     assert record.work.pipeline["name"] == "mine"
     chain = read_chain(open_store(str(tmp_path / "d")))
-    assert [one.kind for one in chain] == ["pool", "dataset"]
+    assert [record.kind for record in chain] == ["pool", "dataset"]
     assert chain[0].id == open_pairs(pool).record.id
 
 
@@ -74,9 +74,9 @@ def test_rows_without_a_uid_get_that_of_address_and_caption(tmp_path):
     folder.mkdir()
     pq.write_table(pa.table({"url": ["u", "v"], "text": ["x", None]}), folder / "a.parquet")
     register_tables(open_pairs(str(folder)), out=str(tmp_path / "d"), name="mine")
-    found = load_subset(str(tmp_path / "d" / "subset.npy"))
-    wanted = sorted([uid_of("u", "x"), uid_of("v", None)])
-    assert [f"{int(one['f0']):016x}{int(one['f1']):016x}" for one in found] == wanted
+    uids = load_subset(str(tmp_path / "d" / "subset.npy"))
+    expected = sorted([uid_of("u", "x"), uid_of("v", None)])
+    assert [f"{int(id_['f0']):016x}{int(id_['f1']):016x}" for id_ in uids] == expected
 
 
 def test_what_is_no_uid_or_no_table_is_refused(tmp_path):
@@ -145,7 +145,7 @@ def test_a_column_twice_is_named(tmp_path):
 def test_text_of_bytes_and_rows_without_uid_have_the_uid_of_the_text(tmp_path):
     """Null uids, a column of nulls, dictionaries, and UTF-8 in a column of bytes."""
     own = "ab" * 16
-    wanted = sorted([uid_of("u", "a"), uid_of("v", None)])
+    expected = sorted([uid_of("u", "a"), uid_of("v", None)])
     urls, texts = ["u", "v"], ["a", None]
     tables = {
         "bytes": {"url": pa.array([b"u", b"v"]), "text": pa.array([b"a", None], pa.binary())},
@@ -159,6 +159,6 @@ def test_text_of_bytes_and_rows_without_uid_have_the_uid_of_the_text(tmp_path):
         folder.mkdir()
         pq.write_table(pa.table(columns), folder / "a.parquet")
         register_tables(open_pairs(str(folder)), out=str(tmp_path / f"{name}-d"), name="mine")
-        found = load_subset(str(tmp_path / f"{name}-d" / "subset.npy"))
-        uids = [f"{int(one['f0']):016x}{int(one['f1']):016x}" for one in found]
-        assert uids == (sorted([uid_of("u", "a"), own]) if name == "null" else wanted), name
+        actual = load_subset(str(tmp_path / f"{name}-d" / "subset.npy"))
+        uids = [f"{int(item['f0']):016x}{int(item['f1']):016x}" for item in actual]
+        assert uids == (sorted([uid_of("u", "a"), own]) if name == "null" else expected), name

@@ -128,14 +128,17 @@ def test_the_pool_has_the_published_layout(tmp_path, sources):
     }
     by_uid = {row["uid"]: row for row in rows}
     for key, members in samples:
-        told = orjson.loads(members["json"])
-        row = by_uid[told["uid"]]
-        assert members["txt"].decode() == row["text"] == told["caption"]
-        assert (told["original_width"], told["sha256"]) == (row["original_width"], row["sha256"])
+        content = orjson.loads(members["json"])
+        row = by_uid[content["uid"]]
+        assert members["txt"].decode() == row["text"] == content["caption"]
+        assert (content["original_width"], content["sha256"]) == (
+            row["original_width"],
+            row["sha256"],
+        )
         with Image.open(io.BytesIO(members["jpg"])) as picture:
             assert max(picture.size) <= tiny.STORED_PIXELS
-            assert picture.size == (told["width"], told["height"])
-        assert told["key"] == key
+            assert picture.size == (content["width"], content["height"])
+        assert content["key"] == key
     for path in tables:
         with np.load(path.with_suffix(".npz")) as features:
             shapes = {name: features[name].shape[1] for name in features}
@@ -162,11 +165,13 @@ def test_what_is_evaluated_on_is_in_no_pair(tmp_path, sources):
         for s in sources[1][:2]
     ]
     assert len(concepts) == NUM_CONCEPTS  # components are no concepts
-    heldout = {one.code for one in concepts if tiny.is_heldout(one)}
+    heldout = {concept.code for concept in concepts if tiny.is_heldout(concept)}
     assert 15 < len(heldout) < 45
-    found = tiny.pairs(concepts, styles)
-    assert {pair.code for pair in found if pair.style == "noto"} == {one.code for one in concepts}
-    assert {pair.code for pair in found if pair.style == "twemoji"}.isdisjoint(heldout)
+    all_pairs = tiny.pairs(concepts, styles)
+    assert {pair.code for pair in all_pairs if pair.style == "noto"} == {
+        concept.code for concept in concepts
+    }
+    assert {pair.code for pair in all_pairs if pair.style == "twemoji"}.isdisjoint(heldout)
     build(tmp_path / "pool", sources)
     shown = list(iter_samples(str(tmp_path / "pool" / "eval" / tiny_pool.RETRIEVAL)))
     assert len(shown) == len(heldout)
@@ -213,9 +218,9 @@ def test_captions_name_the_concept_in_three_ways():
 
 @pytest.mark.slow
 def test_any_number_of_processes_writes_the_same_bytes(tmp_path, sources):
-    one, _ = build(tmp_path / "one", sources)
-    two, _ = build(tmp_path / "two", sources, map_tasks=ProcessMap(2))
-    assert one == two
+    first, _ = build(tmp_path / "one", sources)
+    second, _ = build(tmp_path / "two", sources, map_tasks=ProcessMap(2))
+    assert first == second
 
 
 def test_a_pool_without_its_names_is_refused_with_the_reason(tmp_path, sources, monkeypatch):

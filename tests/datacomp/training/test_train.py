@@ -107,10 +107,10 @@ def test_a_batch_in_parts_moves_the_weights_alike(
 ) -> None:
     """The same samples, the same contrast over all 32: the same steps, up to rounding."""
     recipe = small_recipe.model_copy(update={"samples": 4 * 32, "num_checkpoints": 1})
-    one = run(packed_pictures, recipe, tmp_path / "one")
+    first = run(packed_pictures, recipe, tmp_path / "one")
     four = run(packed_pictures, recipe, tmp_path / "four", max_batch=8)
     assert four.made_by.figures["parts"] == 4
-    assert four.counts["steps"] == one.counts["steps"]
+    assert four.counts["steps"] == first.counts["steps"]
     losses = [
         [row["loss"] for row in read_metrics(LocalStore(tmp_path / name))]
         for name in ("one", "four")
@@ -131,8 +131,8 @@ def test_killed_in_its_second_part_it_ends_with_the_same_model(
     trained: Path, packed_pictures: Path, recipe_file: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "killed"
-    told = command(packed_pictures, recipe_file, out)
-    process = subprocess.Popen(told, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    options = command(packed_pictures, recipe_file, out)
+    process = subprocess.Popen(options, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
     while not any(row["step"] >= 5 for row in read_metrics(LocalStore(out))):
         assert process.poll() is None, process.communicate()
@@ -141,7 +141,7 @@ def test_killed_in_its_second_part_it_ends_with_the_same_model(
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert not (out / "record.json").exists(), "it was killed before its end"
-    done = subprocess.run(told, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(options, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "ETA" in done.stderr
     record = read(out)
@@ -154,9 +154,9 @@ def test_two_processes_of_torchrun_share_the_batch(
     packed_pictures: Path, recipe_file: Path, tmp_path: Path
 ) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    told = command(packed_pictures, recipe_file, tmp_path / "two")
+    options = command(packed_pictures, recipe_file, tmp_path / "two")
     done = subprocess.run(
-        [*torchrun, "--master-port", "0", "--rdzv-backend", "c10d", *told[1:]],
+        [*torchrun, "--master-port", "0", "--rdzv-backend", "c10d", *options[1:]],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -41,8 +41,8 @@ def cluster() -> Iterator[None]:
 
 
 def together(function, item: object, folder: Path, **options: object) -> None:
-    wanted = {"num_processes": 2, "use_gpu": False, "num_cpus": 1} | options
-    run_together(function, item, address="local", folder=str(folder), **wanted)
+    settings = {"num_processes": 2, "use_gpu": False, "num_cpus": 1} | options
+    run_together(function, item, address="local", folder=str(folder), **settings)
 
 
 def test_two_processes_of_ray_give_the_losses_of_one(packed_words, tmp_path: Path) -> None:
@@ -55,10 +55,10 @@ def test_two_processes_of_ray_give_the_losses_of_one(packed_words, tmp_path: Pat
     with pytest.raises(SystemExit) as ended:
         main(command_line("dclm"), ["train", *named, *where])
     assert not ended.value.code
-    one, two = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))
-    assert len(one) == len(two) == 15
+    first, second = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))
+    assert len(first) == len(second) == 15
     np.testing.assert_allclose(
-        [row.loss for row in two], [row.loss for row in one], atol=1e-4, rtol=0
+        [row.loss for row in second], [row.loss for row in first], atol=1e-4, rtol=0
     )
     left = {path.name for path in (tmp_path / "two").iterdir()}
     assert {"checkpoint.safetensors", "record.json", "chain.json"} <= left

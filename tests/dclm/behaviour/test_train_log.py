@@ -35,6 +35,6 @@ def test_tensorboard_files_hold_every_step_once(packed_words, tmp_path: Path) ->
     names = {"loss", "cross_entropy", "grad_norm", "learning_rate", "tokens_per_second"}
     assert set(board.Tags()["scalars"]) == names
     for name in ("loss", "learning_rate"):
-        found = {event.step: event.value for event in board.Scalars(name)}
+        actual = {event.step: event.value for event in board.Scalars(name)}
         assert len(board.Scalars(name)) == 40
-        assert found == pytest.approx({row.step: getattr(row, name) for row in rows}, rel=1e-6)
+        assert actual == pytest.approx({row.step: getattr(row, name) for row in rows}, rel=1e-6)

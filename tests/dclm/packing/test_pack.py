@@ -45,11 +45,11 @@ def ids_of(packed: Path) -> np.ndarray:
 
 def documents_in(sequences: np.ndarray, pad: int) -> Counter:
     """Whole documents that lie inside one sequence, between two ends of text."""
-    found = Counter()
+    documents = Counter()
     for sequence in sequences.tolist():
         parts = ",".join(map(str, sequence)).split(",0,")
-        found.update(part for part in parts[1:-1] if str(pad) not in part.split(","))
-    return found
+        documents.update(part for part in parts[1:-1] if str(pad) not in part.split(","))
+    return documents
 
 
 @pytest.fixture
@@ -86,9 +86,9 @@ def test_documents_stay_whole_between_ends_of_text(words, tmp_path: Path) -> Non
     pack(dataset, recipe=recipe, out=str(tmp_path / "p"), map_tasks=map_here)
     encoder = tokenizer.load(recipe.tokenizer)
     known = {",".join(map(str, ids)) for ids in encoder.encode(DOCUMENTS)}
-    found = documents_in(ids_of(tmp_path / "p"), recipe.tokenizer.pad)
-    assert len(found) > 10
-    assert found.keys() <= known
+    documents = documents_in(ids_of(tmp_path / "p"), recipe.tokenizer.pad)
+    assert len(documents) > 10
+    assert documents.keys() <= known
 
 
 def test_a_mixture_packs_each_source_as_often_as_it_says(words, tmp_path: Path) -> None:
@@ -109,11 +109,11 @@ def test_a_mixture_packs_each_source_as_often_as_it_says(words, tmp_path: Path) 
 def test_any_number_of_workers_writes_the_same_bytes(words, tmp_path: Path, layout: str) -> None:
     recipe, dataset = words
     named = {"recipe": recipe, "layout": layout, "unit_bytes": 8000}
-    one = pack(dataset, out=str(tmp_path / "one"), map_tasks=map_here, **named)
-    two = pack(dataset, out=str(tmp_path / "two"), map_tasks=ProcessMap(2), **named)
+    first = pack(dataset, out=str(tmp_path / "one"), map_tasks=map_here, **named)
+    second = pack(dataset, out=str(tmp_path / "two"), map_tasks=ProcessMap(2), **named)
     assert files_below(tmp_path / "one") == files_below(tmp_path / "two")
-    assert one.id == two.id
-    assert len(one.outputs) > 3, "several shards and the manifest"
+    assert first.id == second.id
+    assert len(first.outputs) > 3, "several shards and the manifest"
 
 
 def test_every_seed_has_its_own_order_of_the_same_tokens(words, tmp_path: Path) -> None:

@@ -82,8 +82,8 @@ def test_every_page_is_a_document_or_a_rejection(warcs: Path, tmp_path: Path) ->
     sha256 = hashlib.sha256((warcs / "CC-0.warc.gz").read_bytes()).hexdigest()
     assert record.work.sources[0].sha256 == sha256
     rejected = sorted((tmp_path / "out" / "rejected").iterdir())
-    found = [row["reason"] for path in rejected for row in pq.read_table(path).to_pylist()]
-    assert sorted(found) == ["bad_status"] * 3 + ["broken_record"]
+    actual = [row["reason"] for path in rejected for row in pq.read_table(path).to_pylist()]
+    assert sorted(actual) == ["bad_status"] * 3 + ["broken_record"]
 
 
 @pytest.mark.parametrize(
@@ -120,16 +120,16 @@ def test_the_reference_s_choices_lose_other_encodings_and_keep_errors(
 def test_any_number_of_workers_writes_the_same_and_a_second_run_nothing(
     warcs: Path, tmp_path: Path
 ) -> None:
-    one = extract(warcs, tmp_path / "one", quarantine=True)
-    two = extract(warcs, tmp_path / "two", quarantine=True, map_tasks=ProcessMap(2))
-    assert one.id == two.id
+    first = extract(warcs, tmp_path / "one", quarantine=True)
+    second = extract(warcs, tmp_path / "two", quarantine=True, map_tasks=ProcessMap(2))
+    assert first.id == second.id
     before = {done.key: done.at for done in all_done(LocalStore(tmp_path / "two"))}
 
     def forbidden(*_: Any, **__: Any) -> list[Any]:
         raise AssertionError("there is nothing to do")
 
     again = extract(warcs, tmp_path / "two", map_tasks=forbidden)
-    assert again == two
+    assert again == second
     assert {done.key: done.at for done in all_done(LocalStore(tmp_path / "two"))} == before
     with pytest.raises(RunFailed, match="another finished run"):
         extract(warcs, tmp_path / "two", options=ExtractOptions.reference())
@@ -178,14 +178,14 @@ def test_the_tables_of_the_tiny_pool_are_its_documents(
 
     from dclm.pool import pool
 
-    place = tmp_path / "pool"
-    shutil.copytree(warcs, place / "sources")
-    (place / "sources" / "CC-1.warc.gz").unlink()  # the one that breaks off
-    files = sorted(path for path in (place / "sources").rglob("*.gz"))
+    folder = tmp_path / "pool"
+    shutil.copytree(warcs, folder / "sources")
+    (folder / "sources" / "CC-1.warc.gz").unlink()  # the one that breaks off
+    files = sorted(path for path in (folder / "sources").rglob("*.gz"))
     built = SimpleNamespace(
         warcs=[
             SimpleNamespace(
-                name=str(path.relative_to(place / "sources")),
+                name=str(path.relative_to(folder / "sources")),
                 sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
                 num_pages=1,
             )
@@ -197,8 +197,8 @@ def test_the_tables_of_the_tiny_pool_are_its_documents(
     )
     monkeypatch.setattr(pool, "_build_sources", lambda _: built)
     monkeypatch.setattr(pool, "build_tiny_tasks", lambda *_, **__: None)
-    record = pool.build_tiny(place, map_tasks=map_here)
+    record = pool.build_tiny(folder, map_tasks=map_here)
     assert any(name.startswith("rejected/") for name in record.counts)
-    assert list((place / "rejected").iterdir())
+    assert list((folder / "rejected").iterdir())
     assert {file.name.split("/")[0] for file in record.outputs} == {"data"}
-    assert "text" in open_pool(str(place)).schema().names
+    assert "text" in open_pool(str(folder)).schema().names

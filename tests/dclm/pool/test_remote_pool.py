@@ -203,10 +203,10 @@ def test_the_command_tells_the_cost_and_fetches_only_when_told_to(
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
 
-    told = dclm()
-    assert told.returncode == 0, told.stderr
-    assert "dclm-1b-1x-refinedweb" in told.stdout
-    assert "add --yes to fetch it" in told.stderr
+    finished = dclm()
+    assert finished.returncode == 0, finished.stderr
+    assert "dclm-1b-1x-refinedweb" in finished.stdout
+    assert "add --yes to fetch it" in finished.stderr
     assert not (tmp_path / "pools").exists()
     fetched = dclm("--yes")
     assert "files 1" in fetched.stdout, fetched.stderr

@@ -157,15 +157,15 @@ def pool_texts(out: Path, pool: TinyPool) -> dict[str, str]:
     texts: dict[str, str] = {}
     for file in pool.warcs:
         with (out / file.name).open("rb") as stream:
-            found = list(documents(stream, options=ExtractOptions()))
-        assert len(found) == file.num_pages
-        texts |= {str(item.url): str(item.text) for item in found}
+            pages = list(documents(stream, options=ExtractOptions()))
+        assert len(pages) == file.num_pages
+        texts |= {str(item.url): str(item.text) for item in pages}
     return texts
 
 
 def report(pool: TinyPool, name: str) -> dict[str, object]:
-    [found] = [row for row in pool.sources if row.name == name]
-    return found.model_dump()
+    [actual] = [row for row in pool.sources if row.name == name]
+    return actual.model_dump()
 
 
 def test_build_writes_a_pool_that_reads_back_page_by_page(tmp_path: Path, cache: Path) -> None:
@@ -248,9 +248,13 @@ def test_missing_source_is_reported_and_the_rest_is_built(
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     extra = SOURCES[0].model_copy(update={"name": "other", "package": "other"})
     pool = build(tmp_path / "out", cache=cache, sources=[*SOURCES, extra])
-    found = report(pool, "other")
-    assert (found["status"], found["sha256"], found["num_pages"]) == ("missing", None, 0)
-    assert found["reason"] == "apt-get is not installed"
+    source_report = report(pool, "other")
+    assert (source_report["status"], source_report["sha256"], source_report["num_pages"]) == (
+        "missing",
+        None,
+        0,
+    )
+    assert source_report["reason"] == "apt-get is not installed"
     assert report(pool, "manual")["num_pages"] == 9
 
 
@@ -274,10 +278,14 @@ def test_changed_package_is_used_and_changes_the_identity(tmp_path: Path, cache:
     newer = deb({**MANUAL, "usr/doc/zinnia.html": page(f"New. {PROSE}")})
     put_in_cache(cache, "manual", newer, pin=SOURCES[0].sha256)
     after = build(tmp_path / "b", cache=cache, sources=SOURCES)
-    found = report(after, "manual")
-    assert (found["status"], found["num_pages"], found["version"]) == ("changed", 10, "1:1.0")
-    assert found["sha256"] != found["expected_sha256"]
-    assert "sha256 is not the pinned one" in str(found["reason"])
+    source_report = report(after, "manual")
+    assert (source_report["status"], source_report["num_pages"], source_report["version"]) == (
+        "changed",
+        10,
+        "1:1.0",
+    )
+    assert source_report["sha256"] != source_report["expected_sha256"]
+    assert "sha256 is not the pinned one" in str(source_report["reason"])
     assert after.identity != before.identity
 
 
@@ -296,18 +304,18 @@ def test_second_fetch_runs_no_client(registry: Path) -> None:
 
 def test_new_pin_of_a_package_is_looked_for_again(registry: Path) -> None:
     stale = SOURCES[1].model_copy(update={"sha256": "0" * 64})
-    [found] = fetch([stale], cache=registry / "cache")
-    assert (found.status, found.version) == ("changed", "2.0")
-    [found] = fetch([SOURCES[1]], cache=registry / "cache")
-    assert found.status == "pinned"
+    [fetched] = fetch([stale], cache=registry / "cache")
+    assert (fetched.status, fetched.version) == ("changed", "2.0")
+    [fetched] = fetch([SOURCES[1]], cache=registry / "cache")
+    assert fetched.status == "pinned"
     assert len((registry / "log").read_text().splitlines()) == 2
 
 
 def test_two_sources_of_one_package_share_its_download(registry: Path) -> None:
     twin = SOURCES[1].model_copy(update={"name": "twin"})
-    found = fetch([SOURCES[1], twin], cache=registry / "cache")
-    assert found[0].path == found[1].path
-    assert [item.source.name for item in found] == ["novel", "twin"]
+    fetched = fetch([SOURCES[1], twin], cache=registry / "cache")
+    assert fetched[0].path == fetched[1].path
+    assert [item.source.name for item in fetched] == ["novel", "twin"]
     assert len((registry / "log").read_text().splitlines()) == 1
 
 
@@ -321,19 +329,19 @@ def test_damaged_file_in_the_cache_is_fetched_again(registry: Path) -> None:
 
 def test_failing_client_gives_its_own_words(registry: Path) -> None:
     absent = SOURCES[1].model_copy(update={"package": "absent"})
-    [found] = fetch([absent], cache=registry / "cache")
-    assert found.status == "missing"
-    assert found.reason is not None
-    assert "npm pack --silent --ignore-scripts absent@1.0: exit code 100" in found.reason
-    assert "no such package absent" in found.reason
+    [fetched] = fetch([absent], cache=registry / "cache")
+    assert fetched.status == "missing"
+    assert fetched.reason is not None
+    assert "npm pack --silent --ignore-scripts absent@1.0: exit code 100" in fetched.reason
+    assert "no such package absent" in fetched.reason
 
 
 def test_interrupted_download_leaves_nothing_behind(registry: Path) -> None:
     npm = registry / "bin/npm"
     npm.write_text("#!/bin/sh\necho half > novel-2.0.tgz\necho connection lost >&2\nexit 1\n")
-    [found] = fetch([SOURCES[1]], cache=registry / "cache")
-    assert found.status == "missing"
-    assert "connection lost" in str(found.reason)
+    [fetched] = fetch([SOURCES[1]], cache=registry / "cache")
+    assert fetched.status == "missing"
+    assert "connection lost" in str(fetched.reason)
     assert [path for path in (registry / "cache").rglob("*") if path.is_file()] == []
 
 
@@ -378,9 +386,9 @@ MAIL = source("novel", content="mail", url="https://mail.example/")
 
 
 def mail_page(data: bytes) -> tuple[str, bytes]:
-    [found] = pages([("spam/1.txt", data)], source=MAIL)
-    assert found.url == "https://mail.example/spam/1.html"
-    return found.content_type, found.body
+    [actual] = pages([("spam/1.txt", data)], source=MAIL)
+    assert actual.url == "https://mail.example/spam/1.html"
+    return actual.content_type, actual.body
 
 
 def test_plain_mail_becomes_a_page_with_subject_and_text_only() -> None:
@@ -422,20 +430,20 @@ def test_rows_hold_whole_paragraphs_of_prose_up_to_the_limit() -> None:
         "speeches", role="heldout", content="text", max_characters=400, max_rows_per_page=9
     )
     text = "\n\n".join(paragraphs)
-    found = list(rows([("a.txt", text.encode())], source=item))
-    assert [row.id for row in found] == ["speeches/a.txt#0", "speeches/a.txt#1"]
-    assert [row.text for row in found] == [f"{paragraphs[1]}\n{paragraphs[2]}", paragraphs[3]]
-    assert [len(row.text) <= 400 for row in found] == [True, True]
+    actual = list(rows([("a.txt", text.encode())], source=item))
+    assert [row.id for row in actual] == ["speeches/a.txt#0", "speeches/a.txt#1"]
+    assert [row.text for row in actual] == [f"{paragraphs[1]}\n{paragraphs[2]}", paragraphs[3]]
+    assert [len(row.text) <= 400 for row in actual] == [True, True]
 
 
 def test_paragraph_longer_than_a_row_is_cut_between_sentences() -> None:
     item = source(
         "speeches", role="heldout", content="text", max_characters=300, max_rows_per_page=9
     )
-    found = list(rows([("a.txt", (SPEECH * 3).encode())], source=item))
+    actual = list(rows([("a.txt", (SPEECH * 3).encode())], source=item))
     # The six sentences have 87 and 88 characters: three of them fit.
-    assert [row.text.count(".") for row in found] == [3, 3]
-    assert " ".join(row.text for row in found) == (SPEECH * 3).strip()
+    assert [row.text.count(".") for row in actual] == [3, 3]
+    assert " ".join(row.text for row in actual) == (SPEECH * 3).strip()
 
 
 def test_page_without_prose_gives_no_row() -> None:

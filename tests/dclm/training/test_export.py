@@ -73,21 +73,21 @@ def test_a_fresh_process_loads_the_export_with_transformers(trained: Path, tmp_p
         text=True,
     )
     assert run.returncode == 0, run.stderr[-3000:]
-    found = json.loads(run.stdout.splitlines()[-1])
+    actual = json.loads(run.stdout.splitlines()[-1])
     model = model_of(trained)
     with torch.no_grad():
         logits = model(TOKENS)
         greedy = TOKENS[:1, :5]
         for _ in range(4):
             greedy = torch.cat((greedy, model(greedy)[:, -1:].argmax(-1)), 1)
-    assert found["type"] == "OpenLMForCausalLM"
-    np.testing.assert_allclose(np.array(found["logits"]), logits.numpy(), atol=1e-4, rtol=0)
-    np.testing.assert_allclose(np.array(found["left"]), logits.numpy(), atol=1e-4, rtol=0)
-    assert found["generated"] == greedy[0].tolist()
+    assert actual["type"] == "OpenLMForCausalLM"
+    np.testing.assert_allclose(np.array(actual["logits"]), logits.numpy(), atol=1e-4, rtol=0)
+    np.testing.assert_allclose(np.array(actual["left"]), logits.numpy(), atol=1e-4, rtol=0)
+    assert actual["generated"] == greedy[0].tolist()
     from dclm.packing.tokenizer import Tokenizer
 
     encoder = Tokenizer((trained / "tokenizer.json").read_bytes(), name="x", source="x")
-    assert [found["ids"]] == encoder.encode(["the time of all"])
+    assert [actual["ids"]] == encoder.encode(["the time of all"])
 
 
 def test_open_lm_export_has_its_names_and_comes_back(trained: Path, tmp_path: Path) -> None:

@@ -37,10 +37,10 @@ def config_of(expected: dict) -> ModelConfig:
 
 
 def folders(fixtures: Path) -> list[Path]:
-    found = sorted(path.parent for path in fixtures.glob("dclm-eval/openlm/*/io.npz"))
-    if not found:
+    paths = sorted(path.parent for path in fixtures.glob("dclm-eval/openlm/*/io.npz"))
+    if not paths:
         pytest.skip("no recorded models in the fixtures")
-    return found
+    return paths
 
 
 def recorded(folder: Path) -> tuple[dict, OpenLM, dict[str, np.ndarray]]:

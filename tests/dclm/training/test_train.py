@@ -139,7 +139,7 @@ def test_eight_steps_equal_the_recorded_trace(fixtures: Path) -> None:
         pytest.skip("no recorded models in the fixtures")
     for path in paths:
         expected = json.loads(path.read_text())
-        shape, wanted = expected["config"], expected["train"]
+        shape, settings = expected["config"], expected["train"]
         config = ModelConfig(
             vocab_size=shape["vocab_size"],
             dim=shape["hidden_dim"],
@@ -158,27 +158,27 @@ def test_eight_steps_equal_the_recorded_trace(fixtures: Path) -> None:
         tokens = torch.from_numpy(np.load(path.parent / "io.npz")["tokens"]).long()
         optimizer = torch.optim.AdamW(
             model.parameters(),
-            betas=tuple(wanted["betas"]),
-            eps=wanted["eps"],
-            weight_decay=wanted["wd"],
+            betas=tuple(settings["betas"]),
+            eps=settings["eps"],
+            weight_decay=settings["wd"],
             fused=True,
         )
-        for row in wanted["trace"]:
+        for row in settings["trace"]:
             optimizer.param_groups[0]["lr"] = row["lr"]
             total = 0.0
-            parts = tokens.chunk(wanted["accum"])
+            parts = tokens.chunk(settings["accum"])
             for part in parts:
                 loss, _ = model.loss(
-                    part[:, :-1], part[:, 1:], z_loss=wanted["z_loss"], ignore=-100
+                    part[:, :-1], part[:, 1:], z_loss=settings["z_loss"], ignore=-100
                 )
                 (loss / len(parts)).backward()
                 total += loss.item() / len(parts)
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), wanted["clip"])
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings["clip"])
             optimizer.step()
             optimizer.zero_grad()
             assert total == pytest.approx(row["loss"], abs=1e-3)
             assert norm.item() == pytest.approx(row["grad_norm"], abs=1e-3)
-        for name, (size, total) in wanted["final_param_norm_sum"].items():
+        for name, (size, total) in settings["final_param_norm_sum"].items():
             if "._ff_w" in name:
                 continue
             value = model.state_dict()[name].double()
@@ -290,10 +290,10 @@ def test_two_processes_give_the_losses_of_one(packed_words, tmp_path: Path) -> N
     recipe = recipe.model_copy(update={"global_batch_size": 16, "tokens": 30 * 16 * 32})
     train(str(packed), recipe=recipe, seed=0, out=str(tmp_path / "one"))
     finish(start(script(recipe, packed, tmp_path / "two"), tmp_path, processes=2))
-    one = [row[1] for row in trace(tmp_path / "one")]
-    two = [row[1] for row in trace(tmp_path / "two")]
-    assert len(one) == len(two) == 30
-    np.testing.assert_allclose(two, one, atol=1e-4, rtol=0)
+    left = [row[1] for row in trace(tmp_path / "one")]
+    right = [row[1] for row in trace(tmp_path / "two")]
+    assert len(left) == len(right) == 30
+    np.testing.assert_allclose(right, left, atol=1e-4, rtol=0)
     first = load_file(tmp_path / "one" / "checkpoint.safetensors")
     second = load_file(tmp_path / "two" / "checkpoint.safetensors")
     assert first.keys() == second.keys()
@@ -321,8 +321,8 @@ def test_one_process_goes_on_where_two_were_lost(packed_words, tmp_path: Path) -
         progress=lambda *values: first.append(values[0]),
     )
     assert first[0] == int(checkpoint.name.removeprefix("step-")) + 1 >= 6
-    one, two = ([row[1] for row in trace(folder)] for folder in (tmp_path / "whole", out))
-    np.testing.assert_allclose(two, one, atol=1e-4, rtol=0)
+    left, second = ([row[1] for row in trace(folder)] for folder in (tmp_path / "whole", out))
+    np.testing.assert_allclose(second, left, atol=1e-4, rtol=0)
 
 
 @pytest.mark.slow

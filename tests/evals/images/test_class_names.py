@@ -18,8 +18,8 @@ pytest.importorskip("open_clip")
 def test_imagenets_names_and_templates_come_from_open_clip() -> None:
     names = class_names(load_task("imagenet1k"))
     assert (len(names), names[0], names[999]) == (1000, "tench", "toilet paper")
-    told = templates(load_task("imagenet1k"))
-    assert (len(told), told[0]) == (80, "a bad photo of a {c}.")
+    answer = templates(load_task("imagenet1k"))
+    assert (len(answer), answer[0]) == (80, "a bad photo of a {c}.")
     # The first three of ImageNet-R's 200 classes: goldfish, great white shark, hammerhead.
     first = class_names(load_task("imagenet_r"))[:3]
     assert first == ["goldfish", "great white shark", "hammerhead shark"]

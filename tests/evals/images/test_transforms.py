@@ -34,10 +34,10 @@ def test_floats_equal_open_clip_s(is_train: bool, size: int) -> None:
     assert ours.compiled
     for seed in range(3):
         torch.manual_seed(seed)
-        wanted = [plain(decode_rgb(data)) for data in IMAGES]
+        expected = [plain(decode_rgb(data)) for data in IMAGES]
         state = torch.get_rng_state()
         torch.manual_seed(seed)
-        for data, floats in zip(IMAGES, wanted, strict=True):
+        for data, floats in zip(IMAGES, expected, strict=True):
             assert torch.equal(ours.of_bytes(data), floats)
         assert torch.equal(torch.get_rng_state(), state)  # no draw more, no draw less
 
@@ -51,9 +51,9 @@ def test_crops_of_any_scale_are_torchvision_s(scale: tuple[float, float]) -> Non
         for seed in range(40):
             torch.manual_seed(seed)
             image = torch.empty(1).expand(3, height, width)
-            wanted = crop.get_params(image, list(crop.scale), list(crop.ratio))
+            expected = crop.get_params(image, list(crop.scale), list(crop.ratio))
             torch.manual_seed(seed)
-            assert ours._place(height, width) == tuple(wanted)
+            assert ours._place(height, width) == tuple(expected)
 
 
 @pytest.mark.parametrize("change", [{"resize_mode": "longest"}, {"interpolation": "bilinear"}])

@@ -32,9 +32,9 @@ def write(path, rows):
 
 def test_the_tasks_are_built_the_same_whatever_the_order_of_the_rows(tmp_path):
     rows = list(documents(30))
-    one = write(tmp_path / "one.jsonl.gz", rows)
-    two = write(tmp_path / "two.jsonl.gz", rows[::-1])
-    for path, out in ((one, "a"), (one, "b"), (two, "c")):
+    first = write(tmp_path / "one.jsonl.gz", rows)
+    second = write(tmp_path / "two.jsonl.gz", rows[::-1])
+    for path, out in ((first, "a"), (first, "b"), (second, "c")):
         build_tiny_tasks(path, tmp_path / out, seed=7)
     for name in TASKS:
         file = load_task(name).file

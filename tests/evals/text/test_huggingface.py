@@ -59,8 +59,8 @@ def queries():
 def test_the_fast_path_equals_the_exact_one(make, batch_tokens):
     exact = HuggingFaceLM(make(), tokenizer(), exact=True).score(queries())
     fast = HuggingFaceLM(make(), tokenizer(), batch_tokens=batch_tokens).score(queries())
-    for one, other in zip(exact, fast, strict=True):
-        for a, b in zip(one, other, strict=True):
+    for first, other in zip(exact, fast, strict=True):
+        for a, b in zip(first, other, strict=True):
             np.testing.assert_allclose(a.losses, b.losses, atol=1e-5, rtol=0)
             assert (a.greedy == b.greedy).all()
 
@@ -287,8 +287,8 @@ def test_every_kind_of_architecture_answers_alike_on_both_paths(name, fields):
     asked = [
         Query(q.context % 250, tuple(answer % 250 for answer in q.continuations)) for q in queries()
     ]
-    for one, other in zip(fast.score(asked), exact.score(asked), strict=True):
-        for a, b in zip(one, other, strict=True):
+    for first, other in zip(fast.score(asked), exact.score(asked), strict=True):
+        for a, b in zip(first, other, strict=True):
             np.testing.assert_allclose(a.losses, b.losses, atol=1e-4, rtol=0)
     contexts = [query.context for query in asked]
     given = {"max_new_tokens": 6, "is_done": lambda text: False}

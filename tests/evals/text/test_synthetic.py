@@ -93,6 +93,8 @@ def test_the_extended_suite_runs_over_all_53_tasks(fixtures, tmp_path):
         centered[task.name] = (score.value - guesses[task.name]) / (1 - guesses[task.name])
     groups = orjson.loads((folder / "aggregation/additional_aggregation.json").read_bytes())
     core = groups["low_variance_datasets"]
-    found = record.results.aggregates
-    assert found["extended_v2"].value == pytest.approx(sum(centered.values()) / 53, abs=1e-9)
-    assert found["core_v2"].value == pytest.approx(sum(centered[n] for n in core) / 22, abs=1e-9)
+    aggregates = record.results.aggregates
+    assert aggregates["extended_v2"].value == pytest.approx(sum(centered.values()) / 53, abs=1e-9)
+    assert aggregates["core_v2"].value == pytest.approx(
+        sum(centered[n] for n in core) / 22, abs=1e-9
+    )

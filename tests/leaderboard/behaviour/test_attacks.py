@@ -54,8 +54,8 @@ class Site:
         self.folder = folder
 
     def send(self, path: Path) -> str:
-        held, _ = self.service.receive(path, self.token)
-        return held.id
+        submission, _ = self.service.receive(path, self.token)
+        return submission.id
 
     def accept(self, path: Path) -> str:
         id_ = self.send(path)
@@ -125,19 +125,19 @@ def test_a_long_text_in_a_log_never_reaches_a_page(site: Site, tmp_path: Path) -
 
     id_ = site.send(make_zip(tmp_path, edit=edit))
     site.service.check_next("check")
-    held = site.store.get(id_)
-    assert held.state == "refused"
-    assert held.faults[0].rule == "form.columns"
+    submission = site.store.get(id_)
+    assert submission.state == "refused"
+    assert submission.faults[0].rule == "form.columns"
     before = peak()
     url = f"/api/v1/submissions/{id_}/questions/heldout_ending"
-    told = site.client.get(url, headers={"authorization": f"Bearer {site.reviewer}"})
-    assert told.status_code == 404
+    response = site.client.get(url, headers={"authorization": f"Bearer {site.reviewer}"})
+    assert response.status_code == 404
     assert peak() - before < 50 * MIB
 
 
 def test_pages_open_no_bundle(site: Site, tmp_path: Path) -> None:
     """Every page of a checked submission is there when its bundle is not."""
-    one, two = (
+    first, second = (
         site.accept(make_zip(tmp_path, method=f"m {k}", chance=k, skill=0.5 + k / 9))
         for k in (0, 1)
     )
@@ -148,12 +148,12 @@ def test_pages_open_no_bundle(site: Site, tmp_path: Path) -> None:
         BOARD,
         f"{BOARD}/plots",
         "/scales/dclm",
-        f"/submissions/{one}",
-        f"/submissions/{one}?rival={two}",
-        f"/submissions/{one}/tasks/heldout_ending?wrong=true",
-        f"/compare?id={one}&id={two}",
-        f"/api/v1/compare?id={one}&id={two}",
-        f"/api/v1/submissions/{one}/questions/heldout_ending",
+        f"/submissions/{first}",
+        f"/submissions/{first}?rival={second}",
+        f"/submissions/{first}/tasks/heldout_ending?wrong=true",
+        f"/compare?id={first}&id={second}",
+        f"/api/v1/compare?id={first}&id={second}",
+        f"/api/v1/submissions/{first}/questions/heldout_ending",
     ):
         assert site.client.get(page).status_code == 200, page
 
@@ -172,9 +172,9 @@ def test_a_cache_s_key_holds_nothing_that_no_route_has_read(site: Site, tmp_path
         "/boards/dclm/tiny/nope",
         "/boards/dclm/x/y",
     ):
-        told = site.client.get(path)
-        assert told.status_code == 404, path
-        assert "<h1>Not found</h1>" in told.text
+        response = site.client.get(path)
+        assert response.status_code == 404, path
+        assert "<h1>Not found</h1>" in response.text
     assert site.client.get(BOARD).text == honest
     for k in range(200):
         site.client.get(f"{BOARD}?q=word{k}")
@@ -191,13 +191,13 @@ def test_errors_are_pages_for_browsers_and_json_for_programs(site: Site) -> None
         ("/logout", 405),
         (f"{BOARD}?sort=nonsense", 200),  # nothing is there to sort
     ):
-        told = site.client.get(path)
-        assert told.status_code == status, path
-        assert told.headers["content-type"].startswith("text/html"), path
-        assert "default-src 'none'" in told.headers["content-security-policy"]
-        assert len(told.headers["x-request-id"]) == 16
-    told = site.client.get("/api/v1/boards/dclm/tiny/filtering?limit=0")
-    assert (told.status_code, list(told.json())) == (422, ["error", "faults"])
+        response = site.client.get(path)
+        assert response.status_code == status, path
+        assert response.headers["content-type"].startswith("text/html"), path
+        assert "default-src 'none'" in response.headers["content-security-policy"]
+        assert len(response.headers["x-request-id"]) == 16
+    response = site.client.get("/api/v1/boards/dclm/tiny/filtering?limit=0")
+    assert (response.status_code, list(response.json())) == (422, ["error", "faults"])
 
 
 def test_an_error_of_ours_is_a_page_with_all_headers(
@@ -208,10 +208,10 @@ def test_an_error_of_ours_is_a_page_with_all_headers(
 
     monkeypatch.setattr(site.service.library, "boards", broken)
     for path in ("/", "/api/v1/boards"):
-        told = site.client.get(path)
-        assert told.status_code == 500
-        assert "broken" not in told.text
-        assert "default-src 'none'" in told.headers["content-security-policy"]
+        response = site.client.get(path)
+        assert response.status_code == 500
+        assert "broken" not in response.text
+        assert "default-src 'none'" in response.headers["content-security-policy"]
 
 
 def test_head_is_get_without_a_body(site: Site, tmp_path: Path) -> None:
@@ -224,9 +224,9 @@ def test_head_is_get_without_a_body(site: Site, tmp_path: Path) -> None:
 
 
 def test_no_host_that_a_caller_invents_comes_back(site: Site) -> None:
-    told = site.client.get("/submit/", headers={"host": "evil.example"}, follow_redirects=False)
-    assert told.status_code == 404
-    assert "evil" not in told.text
+    response = site.client.get("/submit/", headers={"host": "evil.example"}, follow_redirects=False)
+    assert response.status_code == 404
+    assert "evil" not in response.text
     app = create_app(site.service, hosts=("board.example.org",))
     client = TestClient(app, base_url="http://evil.example")
     assert client.get("/").status_code == 400
@@ -238,8 +238,8 @@ def test_control_characters_never_reach_the_database(site: Site, tmp_path: Path)
     id_ = site.accept(make_zip(tmp_path))
     headers = {"authorization": f"Bearer {site.reviewer}"}
     body = {"decision": "refused", "why": "a\0b"}
-    told = site.client.post(f"/api/v1/submissions/{id_}/review", json=body, headers=headers)
-    assert told.status_code == 422
+    response = site.client.post(f"/api/v1/submissions/{id_}/review", json=body, headers=headers)
+    assert response.status_code == 422
     assert site.client.post("/login", data={"token": "lb_\0_x"}).status_code in (401, 422)
     headers = {"authorization": "Bearer lb_\xff_x".encode("latin-1")}
     assert site.client.get("/api/v1/submissions", headers=headers).status_code == 401
@@ -260,9 +260,11 @@ def test_a_big_board_as_json_is_compressed_and_kept(site: Site, tmp_path: Path) 
 def test_the_csv_of_a_view_has_all_its_rows_and_a_name(site: Site, tmp_path: Path) -> None:
     for k in range(3):
         site.accept(make_zip(tmp_path, method=f"m {k}", chance=k))
-    told = site.client.get("/api/v1/boards/dclm/tiny/filtering?format=csv&limit=1")
-    assert len(told.text.splitlines()) == 4
-    assert told.headers["content-disposition"] == 'attachment; filename="dclm-tiny-filtering.csv"'
+    response = site.client.get("/api/v1/boards/dclm/tiny/filtering?format=csv&limit=1")
+    assert len(response.text.splitlines()) == 4
+    assert (
+        response.headers["content-disposition"] == 'attachment; filename="dclm-tiny-filtering.csv"'
+    )
 
 
 # ---- the queue
@@ -318,9 +320,9 @@ def test_what_a_maintainer_refused_is_not_sent_again(site: Site, tmp_path: Path)
     id_ = site.accept(path)
     site.store.move(id_, "refused", who="ada", why="made up")
     headers = {"authorization": f"Bearer {site.secret}", "content-type": "application/zip"}
-    told = site.client.post("/api/v1/submissions", content=path.read_bytes(), headers=headers)
-    assert told.status_code == 403
-    assert "was refused by a maintainer" in told.json()["error"]
+    response = site.client.post("/api/v1/submissions", content=path.read_bytes(), headers=headers)
+    assert response.status_code == 403
+    assert "was refused by a maintainer" in response.json()["error"]
 
 
 def test_a_banned_team_and_one_over_its_quota_may_not_send(site: Site, tmp_path: Path) -> None:
@@ -339,11 +341,11 @@ def test_a_team_s_notices_come_as_a_feed(site: Site, tmp_path: Path) -> None:
     site.accept(make_zip(tmp_path, method="<b>&"))
     key = people.feed_key(site.store, "a team")
     assert people.feed_key(site.store, "a team") == key
-    told = site.client.get(f"/feeds/{key}.atom")
-    assert told.headers["content-type"].startswith("application/atom+xml")
-    feed = ElementTree.fromstring(told.text)
+    response = site.client.get(f"/feeds/{key}.atom")
+    assert response.headers["content-type"].startswith("application/atom+xml")
+    feed = ElementTree.fromstring(response.text)
     atom = "{http://www.w3.org/2005/Atom}"
-    titles = [one.findtext(f"{atom}title") for one in feed.iter(f"{atom}entry")]
+    titles = [entry.findtext(f"{atom}title") for entry in feed.iter(f"{atom}entry")]
     assert titles == ["<b>&: accepted", "<b>&: needs review", "<b>&: received"]
     assert site.client.get(f"/feeds/{'0' * 32}.atom").status_code == 404
 
@@ -351,9 +353,9 @@ def test_a_team_s_notices_come_as_a_feed(site: Site, tmp_path: Path) -> None:
 def test_what_was_on_the_board_says_who_took_it_off(site: Site, tmp_path: Path) -> None:
     id_ = site.accept(make_zip(tmp_path))
     site.store.move(id_, "withdrawn", who="team (token x)", team="a team")
-    told = site.client.get(f"/submissions/{id_}")
-    assert told.status_code == 410
-    assert "was taken off by its team on 20" in told.text
+    response = site.client.get(f"/submissions/{id_}")
+    assert response.status_code == 410
+    assert "was taken off by its team on 20" in response.text
     other = site.send(make_zip(tmp_path, method="never accepted", chance=9))
     assert site.client.get(f"/submissions/{other}").status_code == 404
 
@@ -364,8 +366,8 @@ def test_what_was_on_the_board_says_who_took_it_off(site: Site, tmp_path: Path) 
 def test_a_forgotten_submission_leaves_only_that_it_was(site: Site, tmp_path: Path) -> None:
     id_ = site.accept(make_zip(tmp_path, method="secret method"))
     people.forget(site.store, id_, who="ada")
-    held = site.store.get(id_)
-    assert (held.team, held.method, held.bundle) == ("(removed)", "(removed)", "")
+    submission = site.store.get(id_)
+    assert (submission.team, submission.method, submission.bundle) == ("(removed)", "(removed)", "")
     lines = site.store.history(id_)
     assert {line.who for line in lines[:-1]} == {"removed"}
     assert [line.after for line in lines][-1] == "forgotten"
@@ -381,13 +383,15 @@ def test_a_forgotten_submission_leaves_only_that_it_was(site: Site, tmp_path: Pa
 def test_everybody_sees_roles_and_reviewers_names(site: Site, tmp_path: Path) -> None:
     id_ = site.accept(make_zip(tmp_path))
     url = f"/api/v1/submissions/{id_}"
-    assert {one["who"] for one in site.client.get(url).json()["history"]} == {
+    assert {change["who"] for change in site.client.get(url).json()["history"]} == {
         "the team",
         "a check",
         "a maintainer",
     }
     headers = {"authorization": f"Bearer {site.reviewer}"}
-    assert "ada" in {one["who"] for one in site.client.get(url, headers=headers).json()["history"]}
+    assert "ada" in {
+        change["who"] for change in site.client.get(url, headers=headers).json()["history"]
+    }
 
 
 def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
@@ -422,34 +426,34 @@ def listening(site: Site, **limits: float) -> Iterator[tuple[str, int]]:
 def test_half_a_request_lives_as_long_as_its_head_may_take(site: Site) -> None:
     with listening(site, head_seconds=0.5) as address:
         slow = [socket.create_connection(address, timeout=10) for _ in range(50)]
-        for one in slow:
-            one.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX: ")
+        for connection in slow:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX: ")
         clock = time.monotonic()
-        for one in slow:
+        for connection in slow:
             with contextlib.suppress(ConnectionResetError):
-                assert one.recv(10) == b""
-            one.close()
+                assert connection.recv(10) == b""
+            connection.close()
         assert time.monotonic() - clock < 5
         with socket.create_connection(address, timeout=10) as honest:
             for _ in range(2):  # keep-alive still works
                 honest.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-                told = b""
-                while not told.endswith(b"}"):
-                    told += honest.recv(1000)
-                assert told.startswith(b"HTTP/1.1 200")
+                answer = b""
+                while not answer.endswith(b"}"):
+                    answer += honest.recv(1000)
+                assert answer.startswith(b"HTTP/1.1 200")
 
 
 def test_connections_over_the_limit_are_closed_at_once(site: Site) -> None:
     with listening(site, most=5) as address:
-        held = [socket.create_connection(address, timeout=10) for _ in range(5)]
+        connections = [socket.create_connection(address, timeout=10) for _ in range(5)]
         time.sleep(0.2)
         with (
             socket.create_connection(address, timeout=10) as more,
             contextlib.suppress(ConnectionResetError),
         ):
             assert more.recv(10) == b""
-        for one in held:
-            one.close()
+        for item in connections:
+            item.close()
         time.sleep(0.2)
         with socket.create_connection(address, timeout=10) as again:
             again.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -471,8 +475,8 @@ def test_a_body_that_does_not_come_is_given_up(site: Site) -> None:
 
 def test_too_many_requests_at_once_are_told_to_come_back(site: Site) -> None:
     app = create_app(site.service, most_requests=0)
-    told = TestClient(app).get("/")
-    assert (told.status_code, told.headers["retry-after"]) == (503, "1")
+    response = TestClient(app).get("/")
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
 
 
 def test_the_log_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
@@ -501,10 +505,10 @@ def test_a_database_that_is_down_is_503_everywhere(
     monkeypatch.setattr(site.store.engine, "connect", down)
     site.service.library._asked = -1e9
     for path in ("/", BOARD, "/healthz", "/readyz", "/api/v1/boards"):
-        told = site.client.get(path)
-        assert told.status_code == 503, path
-        assert told.headers["retry-after"] == "5"
-        assert "connection refused" not in told.text
+        response = site.client.get(path)
+        assert response.status_code == 503, path
+        assert response.headers["retry-after"] == "5"
+        assert "connection refused" not in response.text
     assert site.client.get("/livez").status_code == 200
 
 
@@ -516,8 +520,8 @@ def test_metrics_count_requests_queue_and_checks(site: Site, tmp_path: Path) -> 
     assert f'leaderboard_requests_total{{method="GET",{route},status="200"}} 1' in text
     assert 'leaderboard_submissions{state="accepted"} 1' in text
     assert 'leaderboard_checks_total{outcome="needs_review"} 1' in text
-    told = site.client.get("/metrics", headers={"x-forwarded-for": "192.0.2.1"})
-    assert told.status_code == 401
+    response = site.client.get("/metrics", headers={"x-forwarded-for": "192.0.2.1"})
+    assert response.status_code == 401
 
 
 def test_one_odd_row_in_the_database_breaks_no_other(site: Site, tmp_path: Path) -> None:
@@ -528,10 +532,10 @@ def test_one_odd_row_in_the_database_breaks_no_other(site: Site, tmp_path: Path)
         )
         connection.exec_driver_sql("UPDATE revisions SET number = number + 1")
     fresh = TestClient(create_app(Service(site.store, site.service.files)))
-    told = fresh.get(BOARD)
-    assert told.status_code == 200
-    assert "m 1" in told.text
-    assert "m 0" not in told.text
+    response = fresh.get(BOARD)
+    assert response.status_code == 200
+    assert "m 1" in response.text
+    assert "m 0" not in response.text
     assert fresh.get(f"/submissions/{ids[0]}").status_code == 200
 
 
@@ -539,8 +543,8 @@ def test_a_log_line_is_json_with_the_request_s_id(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "leaderboard.access"):
-        told = site.client.get("/livez")
+        response = site.client.get("/livez")
     line = orjson.loads(caplog.records[-1].getMessage())
-    assert line["request"] == told.headers["x-request-id"]
+    assert line["request"] == response.headers["x-request-id"]
     assert (line["method"], line["path"], line["status"]) == ("GET", "/livez", 200)
     assert io.StringIO(caplog.text).read().count("Bearer") == 0

@@ -47,9 +47,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     team, submit = create_token(store, "ci", scopes=["submit"], team="a team")
     review = create_token(store, "maintainer", scopes=["review"])[1]
     for n, (name, skill) in enumerate({"no_filter": 0.4, "good": 0.6, "better": 0.7}.items()):
-        held, _ = service.receive(make_zip(folder, method=name, skill=skill, chance=n), team)
+        submission, _ = service.receive(make_zip(folder, method=name, skill=skill, chance=n), team)
         service.check_next("check")
-        store.move(held.id, "accepted", who="maintainer")
+        store.move(submission.id, "accepted", who="maintainer")
     new = make_zip(folder, method="brand new", skill=0.9, chance=9, seeds=(124, 125))
     store.close()
     with socket.socket() as free:
@@ -178,8 +178,8 @@ def test_rows_are_compared_and_a_question_is_opened(page: Page) -> None:
 def test_a_view_is_exported(page: Page, site: Site) -> None:
     page.goto(f"{BOARD}?q=good")
     address = page.get_by_role("link", name="CSV").get_attribute("href")
-    told = page.request.get(f"{site.address}{address}")
-    lines = told.text().splitlines()
+    answer = page.request.get(f"{site.address}{address}")
+    lines = answer.text().splitlines()
     assert len(lines) == 2
     assert ",good," in lines[1]
 
@@ -226,15 +226,15 @@ def test_axe_finds_no_serious_fault(chromium: Browser, site: Site, scheme: str) 
     paths = ["/", BOARD, f"{BOARD}/plots", "/scales/dclm", "/help", "/help/dclm-tasks", "/login"]
     paths += ["/submit", link, f"{link}?rival={ids[1]}", f"{link}/tasks/heldout_ending"]
     paths += [f"/compare?id={ids[0]}&id={ids[1]}"]
-    found = []
+    collected = []
     for path in paths:
         page.goto(path)
         page.evaluate(code)
-        told = page.evaluate("axe.run(document)")
-        found += [
-            f"{path}: {one['id']}: {one['nodes'][0]['html'][:120]}"
-            for one in told["violations"]
-            if one["impact"] in SERIOUS
+        answer = page.evaluate("axe.run(document)")
+        collected += [
+            f"{path}: {violation['id']}: {violation['nodes'][0]['html'][:120]}"
+            for violation in answer["violations"]
+            if violation["impact"] in SERIOUS
         ]
     context.close()
-    assert found == []
+    assert collected == []

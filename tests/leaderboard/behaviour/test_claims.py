@@ -44,7 +44,7 @@ def row(plain: Row, name: str, *values: float, **fields: object) -> Row:
 
 def test_equal_scores_have_equal_ranks(plain: Row) -> None:
     rows = rank([row(plain, n, v) for n, v in (("a", 2.0), ("b", 1.0), ("c", 2.0), ("d", 3.0))], {})
-    assert [(one.method, one.rank) for one in rows] == [("b", 1), ("a", 2), ("c", 2), ("d", 4)]
+    assert [(row.method, row.rank) for row in rows] == [("b", 1), ("a", 2), ("c", 2), ("d", 4)]
 
 
 def test_more_seeds_of_a_dataset_supersede_fewer(plain: Row) -> None:
@@ -52,21 +52,21 @@ def test_more_seeds_of_a_dataset_supersede_fewer(plain: Row) -> None:
     whole = row(plain, "whole", 1.9, 2.1, 2.0, dataset_id="same")
     other = row(plain, "other", 2.05, dataset_id="another")
     rows = rank([lucky, other, whole], {})
-    assert [(one.method, one.rank) for one in rows] == [("whole", 1), ("other", 2), ("lucky", 0)]
+    assert [(row.method, row.rank) for row in rows] == [("whole", 1), ("other", 2), ("lucky", 0)]
     assert rows[2].superseded_by == "whole"
     assert rank([lucky.model_copy(update={"team": "another team"}), whole], {})[0].method == "lucky"
 
 
 def test_a_proxy_scale_has_an_order_and_no_ranks(plain: Row) -> None:
     rows = rank([row(plain, n, v, ranked=False) for n, v in (("a", 2.0), ("b", 1.0))], {})
-    assert [(one.method, one.rank) for one in rows] == [("b", 0), ("a", 0)]
+    assert [(row.method, row.rank) for row in rows] == [("b", 0), ("a", 0)]
 
 
 def test_the_baseline_is_known_by_its_pipeline(plain: Row) -> None:
     named = row(plain, "no_filter", 1.0)
     real = row(plain, "everything", 3.0, baseline_of="no_filter")
     rows = rank([named, real, row(plain, "mine", 2.0)], {})
-    assert {one.baseline for one in rows} == {"everything"}
+    assert {row.baseline for row in rows} == {"everything"}
 
 
 def test_a_single_seed_has_the_spread_of_the_others(plain: Row) -> None:
@@ -86,10 +86,10 @@ def test_a_single_seed_has_the_spread_of_the_others(plain: Row) -> None:
 
 
 def test_an_end_of_the_interval_moves_with_the_tries_of_its_side() -> None:
-    one = interval(1.0, 0.0, 0, 0.01)
+    first = interval(1.0, 0.0, 0, 0.01)
     best = interval(1.0, 0.0, 0, 0.01, tries=(20, 1))
-    assert one == pytest.approx((1 - 0.196, 1 + 0.196), abs=1e-3)
-    assert best[1] == one[1]
+    assert first == pytest.approx((1 - 0.196, 1 + 0.196), abs=1e-3)
+    assert best[1] == first[1]
     # 2.5% shared among 20: the 99.875% point of the normal is 3.0233
     assert best[0] == pytest.approx(1 - 0.30233, abs=1e-3)
     assert quantile_of(20, 1e9) == pytest.approx(3.0233, abs=1e-3)

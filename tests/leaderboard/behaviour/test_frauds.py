@@ -34,11 +34,11 @@ SECONDS = 60  # for one check
 def checked(folder: Path, known: KnownFacts = KnownFacts(())) -> Checked:
     began = time.monotonic()
     try:
-        found = check_bundle(open_bundle(folder), known=known)
+        actual = check_bundle(open_bundle(folder), known=known)
     except BundleError as error:
-        found = Checked(error.faults, None)
+        actual = Checked(error.faults, None)
     assert time.monotonic() - began < SECONDS
-    return found
+    return actual
 
 
 def rules_of(folder: Path, known: KnownFacts = KnownFacts(())) -> set[str]:
@@ -58,9 +58,9 @@ def known_of(*folders: Path) -> KnownFacts:
     """A board on which these entries were accepted."""
     facts = []
     for folder in folders:
-        found = checked(folder).facts
-        assert found is not None
-        facts.append(found.model_copy(update={"accepted": True}))
+        verdict = checked(folder).facts
+        assert verdict is not None
+        facts.append(verdict.model_copy(update={"accepted": True}))
     return KnownFacts(tuple(facts))
 
 
@@ -101,8 +101,14 @@ def with_evidence(log: pa.Table) -> pa.Table:
         losses[1 - predicted] = [1.0]
         rows.append(
             [
-                {"context": 0, "ids": [5], "losses": one, "greedy": [5], "mean_loss": one[0]}
-                for one in losses
+                {
+                    "context": 0,
+                    "ids": [5],
+                    "losses": losses_,
+                    "greedy": [5],
+                    "mean_loss": losses_[0],
+                }
+                for losses_ in losses
             ]
         )
     kind = pa.list_(
@@ -192,12 +198,12 @@ ROWS = [60]
 def test_answers_that_cannot_be_are_refused(name: str, tmp_path: Path) -> None:
     rule, options = ANSWERS[name]
     ROWS[0] = options.get("rows", 60)
-    found = rules_of(make_folder(tmp_path, **options))
-    if rule == "arithmetic" and found == {"form.columns"}:
+    actual = rules_of(make_folder(tmp_path, **options))
+    if rule == "arithmetic" and actual == {"form.columns"}:
         faults = checked(make_folder(tmp_path, **options)).faults
         assert all(fault.field == "rows" for fault in faults)  # a pinned number of questions
         return
-    assert found == {rule}
+    assert actual == {rule}
 
 
 @pytest.mark.parametrize(
@@ -302,7 +308,7 @@ def test_a_dataset_that_is_nearly_anothers_is_shown_to_the_reviewer(tmp_path: Pa
     folder = make_folder(tmp_path, benchmark="datacomp", team="first", method="first", rows=400)
     known = known_of(folder)
     near = [
-        one.model_copy(
+        item.model_copy(
             update={
                 "logs": (),
                 "weights": (),
@@ -312,12 +318,14 @@ def test_a_dataset_that_is_nearly_anothers_is_shown_to_the_reviewer(tmp_path: Pa
                 "pipeline": "x",
             }
         )
-        for one in known.facts
+        for item in known.facts
     ]
     other = make_folder(tmp_path, benchmark="datacomp", team="second", method="second", rows=400)
-    found = checked(other, KnownFacts(tuple(near)))
-    assert found.faults == ()
-    assert any("100% of the dataset is that of 'first'" in one.text for one in found.notices)
+    verdict = checked(other, KnownFacts(tuple(near)))
+    assert verdict.faults == ()
+    assert any(
+        "100% of the dataset is that of 'first'" in notice.text for notice in verdict.notices
+    )
 
 
 def test_a_dataset_with_a_changed_word_in_every_document_is_shown(tmp_path: Path) -> None:
@@ -418,17 +426,17 @@ def test_losses_that_are_too_close_are_shown_to_the_reviewer(tmp_path: Path) -> 
     first = checked(make_folder(tmp_path, team="first", method="first", seeds=(124, 125)))
     assert first.facts is not None
     moved = {
-        "124": tuple(one + 1e-4 for one in first.facts.losses["124"]),
+        "124": tuple(losses_ + 1e-4 for losses_ in first.facts.losses["124"]),
     }
     near = first.facts.model_copy(
         update={"losses": moved, "id": "0" * 32, "team": "second", "pipeline": "x", "logs": ()}
         | {"weights": (), "packed": (), "data": ()}
     )
-    found = checked(
+    verdict = checked(
         make_folder(tmp_path, team="first", method="first", seeds=(124, 125)),
         KnownFacts((near,)),
     )
-    assert any(one.rule == "novelty.losses" for one in found.notices)
+    assert any(notice.rule == "novelty.losses" for notice in verdict.notices)
 
 
 # ---- bundles
@@ -481,9 +489,9 @@ def test_equal_rows_without_end_are_refused_before_they_are_counted(tmp_path: Pa
     manifest = orjson.loads((folder / "bundle.json").read_bytes())
     import hashlib
 
-    for one in manifest["files"]:
-        if one["name"] == name:
-            one |= {"sha256": hashlib.sha256(data).hexdigest(), "num_bytes": len(data)}
+    for file in manifest["files"]:
+        if file["name"] == name:
+            file |= {"sha256": hashlib.sha256(data).hexdigest(), "num_bytes": len(data)}
     (folder / "bundle.json").write_bytes(orjson.dumps(manifest))
     began = time.monotonic()
     [fault] = checked(folder).faults
@@ -534,9 +542,9 @@ def test_honest_variants_pass(name: str, tmp_path: Path) -> None:
     if options.get("benchmark") == "datacomp" and "seeds" in options:
         allowed = load_stages("datacomp").recipe("tiny").seeds
         options = options | {"seeds": tuple(allowed[:2])}
-    found = checked(make_folder(tmp_path, **options))
-    assert found.faults == ()
-    assert found.measured is not None
+    verdict = checked(make_folder(tmp_path, **options))
+    assert verdict.faults == ()
+    assert verdict.measured is not None
 
 
 def test_honest_entries_beside_each_other_pass(tmp_path: Path) -> None:

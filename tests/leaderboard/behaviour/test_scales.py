@@ -48,27 +48,29 @@ def changed(record: Submission, kind: str, change: Change) -> Submission:
     """The submission with one kind of record changed, everything behind it sealed again."""
     new: dict[str, str] = {}
     chain: list[Record] = []
-    for one in record.chain:
+    for item in record.chain:
         fields: dict[str, Any] = {
-            "work": one.work.model_dump(mode="json"),
-            "parents": {role: new.get(id_, id_) for role, id_ in one.parents.items()},
-            "outputs": [file.model_dump() for file in one.outputs],
-            "counts": dict(one.counts),
-            "results": one.results if one.kind != "scores" else one.results.model_dump(mode="json"),
+            "work": item.work.model_dump(mode="json"),
+            "parents": {role: new.get(id_, id_) for role, id_ in item.parents.items()},
+            "outputs": [file.model_dump() for file in item.outputs],
+            "counts": dict(item.counts),
+            "results": item.results
+            if item.kind != "scores"
+            else item.results.model_dump(mode="json"),
         }
-        if one.kind == kind:
+        if item.kind == kind:
             change(fields)
-        made = type(one).seal(
-            work=type(one.work).model_validate(fields["work"]),
+        made = type(item).seal(
+            work=type(item.work).model_validate(fields["work"]),
             parents=fields["parents"],
-            outputs=[type(one.outputs[0])(**file) for file in fields["outputs"]],
+            outputs=[type(item.outputs[0])(**file) for file in fields["outputs"]],
             counts=fields["counts"],
-            results=type(one).model_fields["results"].annotation.model_validate(fields["results"])
-            if one.kind == "scores"
+            results=type(item).model_fields["results"].annotation.model_validate(fields["results"])
+            if item.kind == "scores"
             else fields["results"],
-            made_by=one.made_by,
+            made_by=item.made_by,
         )
-        new[one.id] = made.id
+        new[item.id] = made.id
         chain.append(made)
     parents = {role: new[id_] for role, id_ in record.parents.items()}
     made_up = Submission.seal(work=record.work, parents=parents, made_by=record.made_by)
@@ -79,10 +81,10 @@ def put(*path: str, value: Any) -> Change:
     """Set one value of a record."""
 
     def change(fields: dict[str, Any]) -> None:
-        place = fields
+        target = fields
         for part in path[:-1]:
-            place = place[part]
-        place[path[-1]] = value
+            target = target[part]
+        target[path[-1]] = value
 
     return change
 
@@ -117,14 +119,14 @@ BROKEN: dict[str, tuple[str, str, Change]] = {
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Submission]:
     """A complete record of each scale, made once: its logs are not looked at here."""
-    found = {}
+    collected = {}
     for book, scale in SCALES:
         if book == "datacomp" and scale not in ("tiny", "medium"):
             continue  # 40 logs each; what is broken here is in the record
         folder = make_folder(tmp_path_factory.mktemp("records"), benchmark=book, scale=scale)
         data = (folder / "submission.json").read_bytes()
-        found[book, scale] = parse_record(data, source="made up")
-    return found
+        collected[book, scale] = parse_record(data, source="made up")
+    return collected
 
 
 @pytest.mark.parametrize("name", BROKEN)

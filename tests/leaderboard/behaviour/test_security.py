@@ -47,12 +47,12 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TestClie
         pool=SCRIPT,
         steps=STEPS,
     )
-    held, _ = service.receive(path, token)
+    submission, _ = service.receive(path, token)
     service.check_next(SCRIPT)
-    store.move(held.id, "accepted", who=SCRIPT, why=SCRIPT)
+    store.move(submission.id, "accepted", who=SCRIPT, why=SCRIPT)
     rates = Rates(uploads=Rate(10_000, 1), failures=Rate(10_000, 1))
     with TestClient(create_app(service, rates=rates), raise_server_exceptions=False) as client:
-        yield client, held.id, service
+        yield client, submission.id, service
     store.close()
 
 
@@ -71,11 +71,11 @@ def test_script_in_every_text_is_only_text(hostile: tuple[TestClient, str, Servi
         "/login?next=%22%3E%3Cscript%3E",
     ]
     for page in pages:
-        told = client.get(page)
-        assert told.status_code == 200, (page, told.status_code)
-        assert "<script>" not in told.text, page
-        assert "<img" not in told.text, page
-        assert "onerror=alert(2)&gt;" in told.text or "onerror" not in told.text, page
+        response = client.get(page)
+        assert response.status_code == 200, (page, response.status_code)
+        assert "<script>" not in response.text, page
+        assert "<img" not in response.text, page
+        assert "onerror=alert(2)&gt;" in response.text or "onerror" not in response.text, page
 
 
 @pytest.mark.parametrize("text", SQL)
@@ -84,13 +84,13 @@ def test_sql_in_a_filter_is_only_text(
     hostile: tuple[TestClient, str, Service], name: str, text: str
 ) -> None:
     client, id_, service = hostile
-    for place in ("/boards/dclm/tiny/mixing", "/api/v1/boards/dclm/tiny/mixing"):
-        told = client.get(place, params={name: text})
-        assert told.status_code in (200, 404, 422), told.text[:300]
-        assert "sqlite" not in told.text.lower()
+    for path in ("/boards/dclm/tiny/mixing", "/api/v1/boards/dclm/tiny/mixing"):
+        response = client.get(path, params={name: text})
+        assert response.status_code in (200, 404, 422), response.text[:300]
+        assert "sqlite" not in response.text.lower()
         if name == "q":
-            assert told.status_code == 200
-            assert id_ not in told.text  # it is no pattern either: nothing fits
+            assert response.status_code == 200
+            assert id_ not in response.text  # it is no pattern either: nothing fits
     assert service.store.counts() == {"accepted": 1}
 
 
@@ -119,9 +119,9 @@ def test_sql_in_a_path_is_only_text(hostile: tuple[TestClient, str, Service], te
     ],
 )
 def test_no_path_leads_out(hostile: tuple[TestClient, str, Service], path: str) -> None:
-    told = hostile[0].get(path)
-    assert told.status_code in (404, 422)
-    assert "import" not in told.text
+    response = hostile[0].get(path)
+    assert response.status_code in (404, 422)
+    assert "import" not in response.text
 
 
 @pytest.mark.parametrize(
@@ -181,10 +181,12 @@ def test_the_api_is_as_its_document_says(hostile: tuple[TestClient, str, Service
         def fuzz(case: schemathesis.Case) -> None:
             nonlocal tried
             tried += 1
-            told = case.call(headers={"authorization": f"Bearer {secret}"})
-            if told.status_code >= 500:
-                failures.append(f"{case.method} {case.path}: {told.status_code}")
-            case.validate_response(told, checks=[not_a_server_error, response_schema_conformance])
+            response = case.call(headers={"authorization": f"Bearer {secret}"})
+            if response.status_code >= 500:
+                failures.append(f"{case.method} {case.path}: {response.status_code}")
+            case.validate_response(
+                response, checks=[not_a_server_error, response_schema_conformance]
+            )
 
         fuzz()
     assert failures == []

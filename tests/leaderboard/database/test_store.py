@@ -26,15 +26,15 @@ FAULT = fault("submission.json", "work.scale", "huge", "tiny")
 
 
 @pytest.fixture
-def held(database: str) -> Iterator[Store]:
+def board_store(database: str) -> Iterator[Store]:
     opened = Store(database)
     yield opened
     opened.close()
 
 
-def send(held: Store, number: int = 1, *, team: str = "a team") -> str:
+def send(board_store: Store, number: int = 1, *, team: str = "a team") -> str:
     id_ = f"{number:032x}"
-    held.receive(
+    board_store.receive(
         id=id_,
         team=team,
         token="t",
@@ -51,26 +51,26 @@ def send(held: Store, number: int = 1, *, team: str = "a team") -> str:
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> list[Measured]:
-    found = []
+    collected = []
     for chance, (method, skill) in enumerate((("no_filter", 0.4), ("good", 0.6), ("better", 0.62))):
-        place = tmp_path_factory.mktemp("m")
-        folder = make_folder(place, method=method, skill=skill, rows=200, chance=chance)
-        one = check_bundle(open_bundle(folder)).measured
-        assert one is not None
-        found.append(one)
-    return found
+        root = tmp_path_factory.mktemp("m")
+        folder = make_folder(root, method=method, skill=skill, rows=200, chance=chance)
+        entry_ = check_bundle(open_bundle(folder)).measured
+        assert entry_ is not None
+        collected.append(entry_)
+    return collected
 
 
-def accept(held: Store, one: Measured) -> None:
-    id_ = one.row.submission_id
-    send(held, int(id_, 16))
-    assert held.claim("check") is not None
-    assert held.checked(id_, "check", (), one)
-    held.move(id_, "accepted", who="maintainer")
+def accept(board_store: Store, entry: Measured) -> None:
+    id_ = entry.row.submission_id
+    send(board_store, int(id_, 16))
+    assert board_store.claim("check") is not None
+    assert board_store.checked(id_, "check", (), entry)
+    board_store.move(id_, "accepted", who="maintainer")
 
 
-def test_the_migrated_tables_are_those_that_the_code_names(held: Store) -> None:
-    with held.engine.connect() as connection:
+def test_the_migrated_tables_are_those_that_the_code_names(board_store: Store) -> None:
+    with board_store.engine.connect() as connection:
         context = MigrationContext.configure(connection)
         assert compare_metadata(context, tables.metadata) == []
 
@@ -78,13 +78,13 @@ def test_the_migrated_tables_are_those_that_the_code_names(held: Store) -> None:
 def test_many_processes_may_migrate_at_once(database: str) -> None:
     with ThreadPoolExecutor(4) as pool:
         stores = list(pool.map(Store, [database] * 4))
-    assert {one.version() for one in stores} == {store.latest_version()}
-    for one in stores:
-        one.close()
+    assert {store.version() for store in stores} == {store.latest_version()}
+    for item in stores:
+        item.close()
 
 
-def test_a_database_of_another_version_is_refused(held: Store, database: str) -> None:
-    with held.writer.begin() as connection:
+def test_a_database_of_another_version_is_refused(board_store: Store, database: str) -> None:
+    with board_store.writer.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(StoreError, match=r"has version 9999, .*: it is of a newer program"):
         Store(database, migrate=False)
@@ -97,33 +97,33 @@ def test_an_address_that_is_none_is_refused() -> None:
         Store("leaderboard.db")
 
 
-def test_sending_twice_is_one_submission(held: Store) -> None:
-    id_ = send(held)
-    again, new = held.receive(**_fields(held, id_))
+def test_sending_twice_is_one_submission(board_store: Store) -> None:
+    id_ = send(board_store)
+    again, new = board_store.receive(**_fields(board_store, id_))
     assert (again.id, new) == (id_, False)
-    assert [line.after for line in held.history(id_)] == ["received"]
+    assert [line.after for line in board_store.history(id_)] == ["received"]
 
 
-def _fields(held: Store, id_: str) -> dict[str, object]:
-    one = held.get(id_).model_dump()
+def _fields(store_: Store, id_: str) -> dict[str, object]:
+    fields = store_.get(id_).model_dump()
     names = "id team token benchmark scale track method bundle bundle_sha256 bundle_bytes"
-    return {name: one[name] for name in names.split()}
+    return {name: fields[name] for name in names.split()}
 
 
-def test_another_team_cannot_send_the_same(held: Store) -> None:
-    id_ = send(held)
+def test_another_team_cannot_send_the_same(board_store: Store) -> None:
+    id_ = send(board_store)
     with pytest.raises(StoreError, match="was sent by another team"):
-        held.receive(**(_fields(held, id_) | {"team": "thieves"}))
+        board_store.receive(**(_fields(board_store, id_) | {"team": "thieves"}))
 
 
-def test_the_way_of_a_submission_is_in_the_audit(held: Store) -> None:
-    id_ = send(held)
-    claimed = held.claim("check 1")
+def test_the_way_of_a_submission_is_in_the_audit(board_store: Store) -> None:
+    id_ = send(board_store)
+    claimed = board_store.claim("check 1")
     assert claimed is not None
     assert (claimed.id, claimed.state, claimed.attempts) == (id_, "checking", 1)
-    assert held.checked(id_, "check 1", (), None)
-    held.move(id_, "accepted", who="maintainer (token 12)", why="well done")
-    lines = [(line.before, line.after, line.who, line.why) for line in held.history(id_)]
+    assert board_store.checked(id_, "check 1", (), None)
+    board_store.move(id_, "accepted", who="maintainer (token 12)", why="well done")
+    lines = [(line.before, line.after, line.who, line.why) for line in board_store.history(id_)]
     assert lines == [
         ("", "received", "token t", "sent by a team"),
         ("received", "checking", "check 1", ""),
@@ -133,93 +133,93 @@ def test_the_way_of_a_submission_is_in_the_audit(held: Store) -> None:
 
 
 @pytest.mark.parametrize("statement", ["UPDATE audit SET who = 'me'", "DELETE FROM audit"])
-def test_the_audit_is_append_only(held: Store, statement: str) -> None:
-    id_ = send(held)
-    with pytest.raises(DBAPIError, match="append-only"), held.writer.begin() as connection:
+def test_the_audit_is_append_only(board_store: Store, statement: str) -> None:
+    id_ = send(board_store)
+    with pytest.raises(DBAPIError, match="append-only"), board_store.writer.begin() as connection:
         connection.execute(text(statement))
-    assert len(held.history(id_)) == 1
+    assert len(board_store.history(id_)) == 1
 
 
 @pytest.mark.parametrize(
     ("before", "after"),
     [("received", "accepted"), ("received", "refused"), ("refused", "accepted")],
 )
-def test_states_are_not_skipped(held: Store, before: str, after: str) -> None:
-    id_ = send(held)
+def test_states_are_not_skipped(board_store: Store, before: str, after: str) -> None:
+    id_ = send(board_store)
     if before == "refused":
-        held.claim("c")
-        held.checked(id_, "c", (FAULT,), None)
+        board_store.claim("c")
+        board_store.checked(id_, "c", (FAULT,), None)
     with pytest.raises(StoreError, match=f"is {before}; it cannot be {after} now"):
-        held.move(id_, after, who="x")  # type: ignore[arg-type]
+        board_store.move(id_, after, who="x")  # type: ignore[arg-type]
 
 
-def test_a_refused_one_says_why_and_may_be_sent_again(held: Store) -> None:
-    id_ = send(held)
-    held.claim("c")
-    held.checked(id_, "c", (FAULT,), None)
-    assert held.get(id_).faults == (FAULT,)
-    again, new = held.receive(**_fields(held, id_))
+def test_a_refused_one_says_why_and_may_be_sent_again(board_store: Store) -> None:
+    id_ = send(board_store)
+    board_store.claim("c")
+    board_store.checked(id_, "c", (FAULT,), None)
+    assert board_store.get(id_).faults == (FAULT,)
+    again, new = board_store.receive(**_fields(board_store, id_))
     assert (again.state, again.faults, new) == ("received", (), False)
 
 
-def test_a_check_that_dies_is_taken_over(held: Store) -> None:
-    id_ = send(held)
-    assert held.claim("first") is not None
-    assert held.claim("second") is None
-    with held.writer.begin() as connection:  # as if its time had passed
+def test_a_check_that_dies_is_taken_over(board_store: Store) -> None:
+    id_ = send(board_store)
+    assert board_store.claim("first") is not None
+    assert board_store.claim("second") is None
+    with board_store.writer.begin() as connection:  # as if its time had passed
         connection.execute(text("UPDATE submissions SET lease_until = 1"))
-    taken = held.claim("second")
+    taken = board_store.claim("second")
     assert taken is not None
     assert (taken.id, taken.attempts) == (id_, 2)
-    assert not held.checked(id_, "first", (FAULT,), None)  # it comes late
-    assert not held.renew(id_, "first")
-    assert held.checked(id_, "second", (), None)
-    assert held.get(id_).state == "needs_review"
+    assert not board_store.checked(id_, "first", (FAULT,), None)  # it comes late
+    assert not board_store.renew(id_, "first")
+    assert board_store.checked(id_, "second", (), None)
+    assert board_store.get(id_).state == "needs_review"
 
 
-def test_a_check_that_always_dies_ends_as_refused(held: Store) -> None:
-    id_ = send(held)
+def test_a_check_that_always_dies_ends_as_refused(board_store: Store) -> None:
+    id_ = send(board_store)
     for _ in range(store.ATTEMPTS):
-        assert held.claim("c", lease_seconds=-1) is not None
-    assert held.claim("c") is None
-    one = held.get(id_)
-    assert one.state == "refused"
-    assert "a check that ended 3 times without a result" in str(one.faults[0])
+        assert board_store.claim("c", lease_seconds=-1) is not None
+    assert board_store.claim("c") is None
+    submission = board_store.get(id_)
+    assert submission.state == "refused"
+    assert "a check that ended 3 times without a result" in str(submission.faults[0])
 
 
-def test_many_checks_take_each_submission_once(held: Store) -> None:
-    ids = [send(held, number) for number in range(40)]
+def test_many_checks_take_each_submission_once(board_store: Store) -> None:
+    ids = [send(board_store, number) for number in range(40)]
 
     def work(owner: str) -> list[str]:
-        found = []
-        while (one := held.claim(owner)) is not None:
-            found.append(one.id)
-        return found
+        claimed = []
+        while (submission := board_store.claim(owner)) is not None:
+            claimed.append(submission.id)
+        return claimed
 
     with ThreadPoolExecutor(4) as pool:
         taken = Counter(id_ for some in pool.map(work, "abcd") for id_ in some)
     assert taken == Counter(ids)
 
 
-def test_only_accepted_rows_are_on_the_board(held: Store, measured: list[Measured]) -> None:
-    library = Library(held)
+def test_only_accepted_rows_are_on_the_board(board_store: Store, measured: list[Measured]) -> None:
+    library = Library(board_store)
     assert library.page("dclm", "tiny", "filtering", View()).rows == ()
-    accept(held, measured[0])
-    accept(held, measured[1])
+    accept(board_store, measured[0])
+    accept(board_store, measured[1])
     page = library.page("dclm", "tiny", "filtering", View())
     assert [row.method for row in page.rows] == ["good", "no_filter"]
-    held.move(measured[1].row.submission_id, "withdrawn", who="team")
+    board_store.move(measured[1].row.submission_id, "withdrawn", who="team")
     page = library.page("dclm", "tiny", "filtering", View())
     assert [(row.method, row.rank) for row in page.rows] == [("no_filter", 1)]
-    assert held.boards()[0].number == 1
+    assert board_store.boards()[0].number == 1
 
 
 def test_ranks_ties_and_baselines_are_computed_from_the_resamples(
-    held: Store, measured: list[Measured]
+    board_store: Store, measured: list[Measured]
 ) -> None:
-    for one in measured:
-        accept(held, one)
-    rows = Library(held).page("dclm", "tiny", "filtering", View()).rows
+    for entry in measured:
+        accept(board_store, entry)
+    rows = Library(board_store).page("dclm", "tiny", "filtering", View()).rows
     assert [row.method for row in rows] == ["better", "good", "no_filter"]
     tie, plain = rows[1], rows[2]
     assert tie.behind_leader is not None
@@ -237,10 +237,10 @@ def test_ranks_ties_and_baselines_are_computed_from_the_resamples(
     assert tie.behind_leader.high - tie.behind_leader.value == pytest.approx(half, rel=3e-3)
 
 
-def test_a_view_filters_sorts_and_pages(held: Store, measured: list[Measured]) -> None:
-    for one in measured:
-        accept(held, one)
-    library = Library(held)
+def test_a_view_filters_sorts_and_pages(board_store: Store, measured: list[Measured]) -> None:
+    for entry in measured:
+        accept(board_store, entry)
+    library = Library(board_store)
 
     def names(**view: object) -> list[str]:
         page = library.page("dclm", "tiny", "filtering", View.model_validate(view))
@@ -260,36 +260,36 @@ def test_a_view_filters_sorts_and_pages(held: Store, measured: list[Measured]) -
 # ---- tokens
 
 
-def test_a_token_is_shown_once_and_stored_hashed(held: Store, tmp_path: Path) -> None:
-    token, secret = auth.create_token(held, "ci", scopes=["submit"], team="a team")
-    assert auth.find_token(held, secret) == token
-    with held.engine.connect() as connection:
+def test_a_token_is_shown_once_and_stored_hashed(board_store: Store, tmp_path: Path) -> None:
+    token, secret = auth.create_token(board_store, "ci", scopes=["submit"], team="a team")
+    assert auth.find_token(board_store, secret) == token
+    with board_store.engine.connect() as connection:
         stored = connection.execute(text("SELECT * FROM tokens")).one()
     assert secret not in repr(stored)
     assert secret.split("_", 2)[2] not in repr(stored)
 
 
-def test_a_token_can_be_revoked_and_expires(held: Store) -> None:
-    token, secret = auth.create_token(held, "ci", scopes=["review"])
-    session = auth.open_session(held, token)
-    assert auth.find_session(held, session) == token
-    auth.revoke_token(held, token.id)
-    assert auth.find_token(held, secret) is None
-    assert auth.find_session(held, session) is None
-    _, old = auth.create_token(held, "ci", scopes=["review"], days=-1)
-    assert auth.find_token(held, old) is None
+def test_a_token_can_be_revoked_and_expires(board_store: Store) -> None:
+    token, secret = auth.create_token(board_store, "ci", scopes=["review"])
+    session = auth.open_session(board_store, token)
+    assert auth.find_session(board_store, session) == token
+    auth.revoke_token(board_store, token.id)
+    assert auth.find_token(board_store, secret) is None
+    assert auth.find_session(board_store, session) is None
+    _, old = auth.create_token(board_store, "ci", scopes=["review"], days=-1)
+    assert auth.find_token(board_store, old) is None
 
 
 @pytest.mark.parametrize("secret", ["", "lb", "lb_x_y", "lb__", "x" * 1000, "lb_' OR 1=1_x"])
-def test_what_is_no_token_is_unknown(held: Store, secret: str) -> None:
-    assert auth.find_token(held, secret) is None
+def test_what_is_no_token_is_unknown(board_store: Store, secret: str) -> None:
+    assert auth.find_token(board_store, secret) is None
 
 
-def test_a_submit_token_belongs_to_a_team(held: Store) -> None:
+def test_a_submit_token_belongs_to_a_team(board_store: Store) -> None:
     with pytest.raises(StoreError, match="belongs to a team"):
-        auth.create_token(held, "ci", scopes=["submit"])
+        auth.create_token(board_store, "ci", scopes=["submit"])
     with pytest.raises(StoreError, match=r"unknown scopes \['root'\]"):
-        auth.create_token(held, "ci", scopes=["root"], team="a")
+        auth.create_token(board_store, "ci", scopes=["root"], team="a")
 
 
 def test_a_rate_says_how_long_to_wait() -> None:
@@ -300,14 +300,14 @@ def test_a_rate_says_how_long_to_wait() -> None:
 
 
 def test_a_reviewer_does_not_decide_on_their_own_team(
-    held: Store, measured: list[Measured]
+    board_store: Store, measured: list[Measured]
 ) -> None:
-    one = measured[1]
-    id_ = one.row.submission_id
-    send(held, int(id_, 16))
-    assert held.claim("check") is not None
-    assert held.checked(id_, "check", (), one)
-    team = held.get(id_).team
+    entry = measured[1]
+    id_ = entry.row.submission_id
+    send(board_store, int(id_, 16))
+    assert board_store.claim("check") is not None
+    assert board_store.checked(id_, "check", (), entry)
+    team = board_store.get(id_).team
     with pytest.raises(StoreError, match="is of your own team; another reviewer has to decide"):
-        held.move(id_, "accepted", who="reviewer", team=team)
-    assert held.move(id_, "accepted", who="reviewer", team="another").state == "accepted"
+        board_store.move(id_, "accepted", who="reviewer", team=team)
+    assert board_store.move(id_, "accepted", who="reviewer", team="another").state == "accepted"

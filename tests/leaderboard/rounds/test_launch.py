@@ -37,10 +37,14 @@ def test_all_gpus_are_used_and_the_first_line_says_so(machine, monkeypatch) -> N
     lines: list[str] = []
     monkeypatch.setattr(launch, "say", lines.append)
     machine(8)
-    place = launch.choose()
-    assert (place.how, place.num_processes, place.gpus) == ("machine", 8, tuple("01234567"))
+    placement = launch.choose()
+    assert (placement.how, placement.num_processes, placement.gpus) == (
+        "machine",
+        8,
+        tuple("01234567"),
+    )
     stages = load_stages("dclm")
-    launch.prepare(place, stages, stages.recipe("400m-1x"))
+    launch.prepare(placement, stages, stages.recipe("400m-1x"))
     assert lines == ["using all 8 GPUs of this machine (NVIDIA H100)"]
 
 
@@ -52,15 +56,15 @@ def test_a_number_of_gpus_may_be_given(machine) -> None:
 
 
 def test_without_gpus_models_are_trained_side_by_side(machine) -> None:
-    place = launch.choose()
-    assert place.side_by_side
-    assert "no GPU on this machine" in place.line
-    assert place.spread(map_here) is map_here
+    placement = launch.choose()
+    assert placement.side_by_side
+    assert "no GPU on this machine" in placement.line
+    assert placement.spread(map_here) is map_here
 
 
 def test_processes_train_one_model_together_on_processors(machine) -> None:
-    place = launch.choose(processes=2)
-    assert (place.how, place.num_processes, place.on_gpus) == ("machine", 2, False)
+    placement = launch.choose(processes=2)
+    assert (placement.how, placement.num_processes, placement.on_gpus) == ("machine", 2, False)
 
 
 def test_gpus_can_be_left_alone(machine) -> None:
@@ -105,8 +109,8 @@ def test_too_little_memory_has_the_sentence_of_the_plan(machine) -> None:
 def test_a_batch_that_does_not_divide(machine) -> None:
     stages = load_stages("datacomp")
     machine(7)  # 4096 samples
-    place = launch.prepare(launch.choose(), stages, stages.recipe("medium"))
-    assert place.gpus == ("0", "1", "2", "3")
+    placement = launch.prepare(launch.choose(), stages, stages.recipe("medium"))
+    assert placement.gpus == ("0", "1", "2", "3")
     with pytest.raises(BatchError, match="7 GPUs cannot share the batch of 4096"):
         launch.prepare(launch.choose(gpus=7), stages, stages.recipe("medium"), fixed=True)
 
@@ -136,16 +140,16 @@ def test_a_slurm_job_of_several_nodes_trains_by_srun(machine, monkeypatch, tmp_p
     monkeypatch.setenv("SLURM_JOB_NODELIST", "node-[a-b]")
     monkeypatch.setenv("SLURM_JOB_ID", "1234")
     task = TrainTask(benchmark="dclm", recipe="1b-1x", packed="p", seed=124, out="m")
-    place = launch.choose()
+    placement = launch.choose()
     if code:
         with pytest.raises(FailedError, match="srun ended with 1"):
-            launch.train(place, task, run=_never)
+            launch.train(placement, task, run=_never)
     else:
-        assert launch.train(place, task, run=_never) == "m"
-    told = json.loads(seen.read_text())
-    assert told["arguments"][:3] == ["--kill-on-bad-exit=1", "--nodes=2", "--ntasks-per-node=8"]
-    assert TrainTask.model_validate_json(told["arguments"][-1]) == task
-    assert (told["MASTER_ADDR"], told["WORLD_SIZE"], told["LOCAL_WORLD_SIZE"]) == (
+        assert launch.train(placement, task, run=_never) == "m"
+    content = json.loads(seen.read_text())
+    assert content["arguments"][:3] == ["--kill-on-bad-exit=1", "--nodes=2", "--ntasks-per-node=8"]
+    assert TrainTask.model_validate_json(content["arguments"][-1]) == task
+    assert (content["MASTER_ADDR"], content["WORLD_SIZE"], content["LOCAL_WORLD_SIZE"]) == (
         "node-a", "16", "8",
     )  # fmt: skip
 

@@ -40,13 +40,13 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalStore:
 
 
 def checkpoint(folder: Path, step: int) -> None:
-    place = folder / "checkpoints" / f"step-{step:08d}"
-    place.mkdir(parents=True)
-    (place / "weights").write_bytes(b"w" * step)
+    folder_ = folder / "checkpoints" / f"step-{step:08d}"
+    folder_.mkdir(parents=True)
+    (folder_ / "weights").write_bytes(b"w" * step)
     with open(folder / "metrics.jsonl", "a") as file:
         file.write(f'{{"step":{step}}}\n')
-    for older in place.parent.iterdir():
-        if older != place:
+    for older in folder_.parent.iterdir():
+        if older != folder_:
             shutil.rmtree(older)
 
 
@@ -70,9 +70,9 @@ def test_a_stopped_run_continues_on_another_machine(bucket: LocalStore, tmp_path
     stop_after(10)
     shutil.rmtree(tmp_path / "scratch")  # the machine is lost
     with mirrored(OUT, rank=1) as folder:
-        place = Path(folder)
-        assert (place / "checkpoints" / "step-00000010" / "weights").read_bytes() == b"w" * 10
-        assert (place / "metrics.jsonl").read_text() == '{"step":10}\n'
+        root = Path(folder)
+        assert (root / "checkpoints" / "step-00000010" / "weights").read_bytes() == b"w" * 10
+        assert (root / "metrics.jsonl").read_text() == '{"step":10}\n'
     stop_after(20)
     assert names(bucket) == [
         f"{PARTIAL}/2/checkpoints/step-00000020/weights",
@@ -135,10 +135,10 @@ def test_a_finished_model_replaces_its_snapshots(bucket: LocalStore) -> None:
 
 def test_a_model_is_copied_once_and_checked(bucket: LocalStore) -> None:
     sealed(bucket.root, b"weights")
-    place = Path(local_model(OUT))
-    assert (place / "model.safetensors").read_bytes() == b"weights"
+    folder = Path(local_model(OUT))
+    assert (folder / "model.safetensors").read_bytes() == b"weights"
     bucket.remove("model.safetensors")
-    assert local_model(OUT) == str(place)
+    assert local_model(OUT) == str(folder)
 
 
 def test_a_changed_file_is_refused(bucket: LocalStore, tmp_path: Path) -> None:

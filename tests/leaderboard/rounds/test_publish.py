@@ -30,15 +30,15 @@ from tests.leaderboard.made_up import make_zip
 
 @pytest.fixture(scope="module")
 def dataset(minibench: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("publish") / "dataset"
+    folder = tmp_path_factory.mktemp("publish") / "dataset"
     pipeline = Pipeline.from_steps([{"stop_words": {}}, "exact_dedup"], name="prose | only")
     run(
         pipeline,
         open_pool(str(minibench / "minibench" / "pool")),
-        out=str(place),
+        out=str(folder),
         map_tasks=map_here,
     )
-    return place
+    return folder
 
 
 def test_a_published_dataset_is_whole_and_says_where_it_comes_from(
@@ -46,8 +46,8 @@ def test_a_published_dataset_is_whole_and_says_where_it_comes_from(
 ) -> None:
     card = publish(str(dataset), str(tmp_path / "out"), benchmark="dclm", url="https://x.org")
     assert card == f"{tmp_path / 'out'}/README.md"
-    ours, theirs = (read_chain(open_store(one)) for one in (dataset, tmp_path / "out"))
-    assert [one.id for one in theirs] == [one.id for one in ours]
+    ours, theirs = (read_chain(open_store(item)) for item in (dataset, tmp_path / "out"))
+    assert [item.id for item in theirs] == [item.id for item in ours]
     for file in ours[-1].outputs:
         assert (tmp_path / "out" / file.name).read_bytes() == (dataset / file.name).read_bytes()
     text = Path(card).read_text()
@@ -129,9 +129,9 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def test_a_bundle_is_sent_and_its_check_is_waited_for(address: str, tmp_path: Path) -> None:
     path = make_zip(tmp_path)
-    told = client.send(path, address, pause=0.05)
-    assert (told["state"], told["faults"]) == ("needs_review", [])
-    assert client.send(path, address, pause=0.05)["id"] == told["id"]
+    status = client.send(path, address, pause=0.05)
+    assert (status["state"], status["faults"]) == ("needs_review", [])
+    assert client.send(path, address, pause=0.05)["id"] == status["id"]
 
 
 def test_what_the_service_refuses_is_said(
@@ -141,9 +141,9 @@ def test_what_the_service_refuses_is_said(
         client.send(make_zip(tmp_path, team="thieves"), address)
     with pytest.raises(ServiceError, match="no address of a service"):
         client.send(make_zip(tmp_path), "example.org")
-    told = client.send(make_zip(tmp_path, changed={"track": "byod"}), address, pause=0.05)
-    assert told["state"] == "refused"
-    assert orjson.dumps(told["faults"]).count(b"work.track") == 1
+    status = client.send(make_zip(tmp_path, changed={"track": "byod"}), address, pause=0.05)
+    assert status["state"] == "refused"
+    assert orjson.dumps(status["faults"]).count(b"work.track") == 1
     monkeypatch.delenv(client.TOKEN)
     with pytest.raises(ServiceError, match="into LEADERBOARD_TOKEN"):
         client.send(make_zip(tmp_path), address)

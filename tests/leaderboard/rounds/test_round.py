@@ -153,7 +153,7 @@ def test_unknown_scales_and_tracks_are_named(workspace: Path, entries: list[Entr
 
 def test_a_chain_with_a_missing_link_is_refused(entries: list[Entry]) -> None:
     record = entries[0].record
-    chain = tuple(one for one in record.chain if one.kind != "packed")
+    chain = tuple(record for record in record.chain if record.kind != "packed")
     faults = check(record.model_copy(update={"chain": chain}), rules.load_benchmark("mini"))
     assert any("0 packed records, expected 1" in str(fault) for fault in faults)
     assert any("expected a packed record of the chain" in str(fault) for fault in faults)
@@ -174,21 +174,21 @@ def test_an_edited_submission_is_refused(entries: list[Entry], tmp_path: Path) -
 def test_unverified_data_cannot_rank(entries: list[Entry]) -> None:
     record = entries[0].record
     chain = []
-    for one in record.chain:
-        if one.kind == "scores":
-            tasks = tuple(t.model_copy(update={"verified": False}) for t in one.work.tasks)
-            one = one.model_copy(update={"work": one.work.model_copy(update={"tasks": tasks})})
-        chain.append(one)
+    for item in record.chain:
+        if item.kind == "scores":
+            tasks = tuple(t.model_copy(update={"verified": False}) for t in item.work.tasks)
+            item = item.model_copy(update={"work": item.work.model_copy(update={"tasks": tasks})})
+        chain.append(item)
     changed = record.model_copy(update={"chain": tuple(chain)})
     faults = check(changed, rules.load_benchmark("mini"))
-    assert any("heldout_bits_per_byte: found unverified data" in str(one) for one in faults)
+    assert any("heldout_bits_per_byte: found unverified data" in str(fault) for fault in faults)
 
 
 def test_rows_of_different_pools_are_never_ranked_together(entries: list[Entry]) -> None:
     record = entries[1].record
     chain = tuple(
-        one.model_copy(update={"id": "another pool"}) if one.kind == "pool" else one
-        for one in record.chain
+        record.model_copy(update={"id": "another pool"}) if record.kind == "pool" else record
+        for record in record.chain
     )
     other = Entry(record.model_copy(update={"chain": chain}), entries[1].folder)
     rows = board([entries[0], other])
@@ -238,18 +238,18 @@ def test_each_step_taken_out_in_turn(workspace: Path) -> None:
     pipeline = stages.find_pipeline(current, str(workspace / "prose.yaml"))
     steps = ablation.chosen_steps(pipeline, None)
     before = len(read_entries(workspace / "submissions"))
-    found = ablation.ablate(current, pipeline, steps=steps, seeds=SEEDS)
-    idle, useful = found.steps
+    ablated = ablation.ablate(current, pipeline, steps=steps, seeds=SEEDS)
+    idle, useful = ablated.steps
     assert (idle.operator, useful.operator) == ("url_words", "stop_words")
     assert idle.effect is not None
     assert idle.effect.value == 0  # it drops nothing: the same data set, the same model
-    assert idle.rows == found.rows
+    assert idle.rows == ablated.rows
     assert useful.effect is not None
     assert useful.effect.value > 0
     assert useful.rows is not None
-    assert useful.rows > found.rows
+    assert useful.rows > ablated.rows
     assert len(read_entries(workspace / "submissions")) == before
-    shown = ablation.ablation_text(found)
+    shown = ablation.ablation_text(ablated)
     assert "stop_words" in shown
     assert f"{useful.effect.value:+.4f}" in shown
 
@@ -260,9 +260,9 @@ def test_a_step_that_others_need_cannot_be_taken_out(workspace: Path) -> None:
     file = workspace / "needs.yaml"
     file.write_text(yaml.safe_dump({"name": "needs", "steps": steps}))
     pipeline = stages.find_pipeline(current, str(file))
-    [found] = ablation.ablate(current, pipeline, steps=[0], seeds=SEEDS[:1]).steps
-    assert found.effect is None
-    assert "word_count" in str(found.needed)
+    [ablation_steps] = ablation.ablate(current, pipeline, steps=[0], seeds=SEEDS[:1]).steps
+    assert ablation_steps.effect is None
+    assert "word_count" in str(ablation_steps.needed)
     with pytest.raises(PipelineError, match="has steps 1 to 2"):
         ablation.chosen_steps(pipeline, [3])
 

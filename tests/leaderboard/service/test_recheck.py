@@ -33,18 +33,20 @@ def service(tmp_path: Path) -> Iterator[Service]:
 
 def send(service: Service, path: Path, team: str = "a team") -> str:
     token, _ = create_token(service.store, "t", scopes=["submit"], team=team)
-    held, _ = service.receive(path, token)
+    submission, _ = service.receive(path, token)
     service.check_next("check")
-    assert service.store.get(held.id).state == "needs_review", service.store.get(held.id).faults
-    service.store.move(held.id, "accepted", who="x")
-    return held.id
+    assert service.store.get(submission.id).state == "needs_review", service.store.get(
+        submission.id
+    ).faults
+    service.store.move(submission.id, "accepted", who="x")
+    return submission.id
 
 
 def test_a_recheck_is_recorded_and_shown(service: Service, tmp_path: Path) -> None:
     id_ = send(service, make_zip(tmp_path))
     before = service.library.row(id_)
-    found = recheck(service, id_, who="ada")
-    assert (found.level, found.faults) == ("sampled", ())
+    result = recheck(service, id_, who="ada")
+    assert (result.level, result.faults) == ("sampled", ())
     after = service.library.row(id_)
     assert before is not None
     assert after is not None
@@ -60,28 +62,28 @@ def test_a_bundle_that_changed_on_disk_is_found(service: Service, tmp_path: Path
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    found = recheck(service, id_)
-    assert found.level == "none"
-    assert "sha256: found" in str(found.faults[0])
+    result = recheck(service, id_)
+    assert result.level == "none"
+    assert "sha256: found" in str(result.faults[0])
 
 
 def ids(number: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    found = np.empty(number, uids.RECORDS)
+    array = np.empty(number, uids.RECORDS)
     for half in ("f0", "f1"):
-        found[half] = rng.integers(0, 1 << 64, number, dtype=np.uint64)
-    return np.sort(found)
+        array[half] = rng.integers(0, 1 << 64, number, dtype=np.uint64)
+    return np.sort(array)
 
 
-def with_uids(folder: Path, chosen: np.ndarray, place: Path) -> Path:
+def with_uids(folder: Path, chosen: np.ndarray, path: Path) -> Path:
     """The bundle of a dataset that is a list of uids."""
-    np.save(place, chosen)
-    told = uids.describe(chosen)
+    np.save(path, chosen)
+    uid_list = uids.describe(chosen)
     (folder / "dataset").mkdir()
-    pq.write_table(uids.choose(chosen, told.sha256), folder / "dataset" / "uids.parquet")
+    pq.write_table(uids.choose(chosen, uid_list.sha256), folder / "dataset" / "uids.parquet")
     data = (folder / "dataset" / "uids.parquet").read_bytes()
     manifest = orjson.loads((folder / "bundle.json").read_bytes())
-    manifest["uids"] = told.model_dump()
+    manifest["uids"] = uid_list.model_dump()
     manifest["files"].append(
         {
             "name": "dataset/uids.parquet",
@@ -99,19 +101,19 @@ def test_a_whole_list_of_uids_is_merged_with_the_pool(service: Service, tmp_path
     chosen = np.sort(np.random.default_rng(1).choice(pool, 600_000, replace=False))
     folder = make_folder(tmp_path, dataset=Place(location="https://example.org/list.npy"))
     id_ = send(service, with_uids(folder, chosen, tmp_path / "list.npy"))
-    place, listed = str(tmp_path / "pool.npy"), str(tmp_path / "list.npy")
-    found = recheck(service, id_, pool=place, uids=listed)
-    assert (found.level, found.faults) == ("full", ())
-    assert "all 600,000 uids have the hash that was submitted" in found.lines
+    root, listed = str(tmp_path / "pool.npy"), str(tmp_path / "list.npy")
+    result = recheck(service, id_, pool=root, uids=listed)
+    assert (result.level, result.faults) == ("full", ())
+    assert "all 600,000 uids have the hash that was submitted" in result.lines
     smaller = np.delete(pool, np.searchsorted(pool, chosen[777]))
     np.save(tmp_path / "pool.npy", smaller)
-    found = recheck(service, id_, pool=place, uids=listed)
-    assert str(found.faults[0]) == "dataset: uids: found 1 that are not in the pool, expected 0"
+    result = recheck(service, id_, pool=root, uids=listed)
+    assert str(result.faults[0]) == "dataset: uids: found 1 that are not in the pool, expected 0"
     other = chosen.copy()
     other["f1"][5] ^= np.uint64(1)
     np.save(tmp_path / "list.npy", np.sort(other))
-    found = recheck(service, id_, pool=place, uids=listed)
-    assert "bundle.json: uids: found '600000 uids," in str(found.faults[0])
+    result = recheck(service, id_, pool=root, uids=listed)
+    assert "bundle.json: uids: found '600000 uids," in str(result.faults[0])
 
 
 @pytest.mark.parametrize("at_once", [1, 7, 1000])
@@ -124,7 +126,11 @@ def test_a_merge_does_not_depend_on_its_pieces(
     pool = ids(200, 0)
     chosen = np.sort(np.concatenate([pool[::3], pool[:5], ids(11, 9)]))  # repeats are allowed
     known = set(map(tuple, pool.tolist()))
-    assert not_in(chosen, pool) == sum(tuple(one) not in known for one in chosen.tolist()) == 11
+    assert (
+        not_in(chosen, pool)
+        == sum(tuple(concept) not in known for concept in chosen.tolist())
+        == 11
+    )
 
 
 def test_a_checkpoint_is_evaluated_again(service: Service, minibench: Path, tmp_path: Path) -> None:
@@ -135,8 +141,8 @@ def test_a_checkpoint_is_evaluated_again(service: Service, minibench: Path, tmp_
     with pytest.raises(RuleError, match="name the model of seed 125"):
         recheck(service, id_, rerun=True, models=models[:1], data=str(minibench / "minibench/eval"))
     data = str(minibench / "minibench" / "eval")
-    found = recheck(service, id_, rerun=True, models=models, data=data)
-    assert (found.level, found.faults) == ("full", ())
+    result = recheck(service, id_, rerun=True, models=models, data=data)
+    assert (result.level, result.faults) == ("full", ())
     crossed = [models[0].replace("124=", "125="), models[1].replace("125=", "124=")]
-    found = recheck(service, id_, rerun=True, models=crossed, data=data)
-    assert "model: found" in str(found.faults[0])
+    result = recheck(service, id_, rerun=True, models=crossed, data=data)
+    assert "model: found" in str(result.faults[0])

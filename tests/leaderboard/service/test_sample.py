@@ -35,12 +35,14 @@ def test_uids_of_the_pool_are_found_and_foreign_ones_are_told(tmp_path: Path) ->
     ids = ids_of(bundle.manifest.uids.count)
     np.save(tmp_path / "pool.npy", ids)
     np.save(tmp_path / "part.npy", ids[::2])
-    found = recheck_sample(bundle, pool=str(tmp_path / "pool.npy"), uids=str(tmp_path / "pool.npy"))
-    assert found.faults == ()
-    assert "300 uids looked up, 0 not in the pool" in found.lines[1]  # 1% of 30,000
-    found = recheck_sample(bundle, pool=str(tmp_path / "part.npy"))
-    assert len(found.faults) == 1
-    assert "10,000 uids looked up" in found.lines[1]
+    result = recheck_sample(
+        bundle, pool=str(tmp_path / "pool.npy"), uids=str(tmp_path / "pool.npy")
+    )
+    assert result.faults == ()
+    assert "300 uids looked up, 0 not in the pool" in result.lines[1]  # 1% of 30,000
+    result = recheck_sample(bundle, pool=str(tmp_path / "part.npy"))
+    assert len(result.faults) == 1
+    assert "10,000 uids looked up" in result.lines[1]
 
 
 def test_another_list_than_the_submitted_one_is_refused(tmp_path: Path) -> None:
@@ -62,7 +64,7 @@ def test_a_sketch_that_leaves_out_uids_is_refused(tmp_path: Path) -> None:
     manifest = orjson.loads((folder / "bundle.json").read_bytes())
     sketch = manifest["uids"]["sketch"]
     assert len(sketch) == uids.SKETCH
-    manifest["uids"]["sketch"] = [one + 1 for one in sketch]
+    manifest["uids"]["sketch"] = [item + 1 for item in sketch]
     (folder / "bundle.json").write_bytes(orjson.dumps(manifest))
     [fault] = recheck_sample(open_bundle(folder)).faults
     assert fault.rule == "form.uids"

@@ -34,16 +34,16 @@ def zip_with(path: Path, entries: dict[str, bytes], **changed: object) -> Path:
 
 
 def said(path: Path, **limits: int) -> str:
-    with pytest.raises(BundleError) as found:
+    with pytest.raises(BundleError) as error:
         look_at(path, limits=Limits(**limits))
-    return str(found.value)
+    return str(error.value)
 
 
 def test_equal_content_is_an_equal_zip(folder: Path, tmp_path: Path) -> None:
-    one, two = (write_zip(folder, tmp_path / name) for name in ("one.zip", "two.zip"))
-    assert one.read_bytes() == two.read_bytes()
-    assert check_bundle(open_bundle(one)).faults == ()
-    assert open_bundle(one).record == open_bundle(folder).record
+    first, second = (write_zip(folder, tmp_path / name) for name in ("one.zip", "two.zip"))
+    assert first.read_bytes() == second.read_bytes()
+    assert check_bundle(open_bundle(first)).faults == ()
+    assert open_bundle(first).record == open_bundle(folder).record
 
 
 @pytest.mark.parametrize(
@@ -91,8 +91,8 @@ def test_a_bomb_is_refused_by_its_ratio_before_it_is_unpacked(tmp_path: Path) ->
 def test_a_bomb_that_lies_about_its_size_is_not_unpacked_whole(tmp_path: Path) -> None:
     path = zip_with(tmp_path / "x.zip", {"submission.json": b" " * (32 << 20)})
     data = bytearray(path.read_bytes())
-    place = data.rindex(b"PK\x01\x02")
-    data[place + 24 : place + 28] = struct.pack("<L", 1000)
+    position = data.rindex(b"PK\x01\x02")
+    data[position + 24 : position + 28] = struct.pack("<L", 1000)
     local = data.index(b"PK\x03\x04")
     data[local + 22 : local + 26] = struct.pack("<L", 1000)
     path.write_bytes(data)
@@ -104,10 +104,10 @@ def test_entries_that_share_bytes_are_refused(tmp_path: Path) -> None:
     names = [f"questions/1/a/{n}.parquet" for n in range(5)]
     path = zip_with(tmp_path / "x.zip", dict.fromkeys(names, b"y" * 200000))
     data = bytearray(path.read_bytes())
-    place = data.index(b"PK\x01\x02")
-    while place >= 0:
-        data[place + 42 : place + 46] = struct.pack("<L", 0)  # all at the first one's place
-        place = data.find(b"PK\x01\x02", place + 4)
+    position = data.index(b"PK\x01\x02")
+    while position >= 0:
+        data[position + 42 : position + 46] = struct.pack("<L", 0)  # all at the first one's place
+        position = data.find(b"PK\x01\x02", position + 4)
     path.write_bytes(data)
     with pytest.raises(BundleError, match=r"another entry has too|Overlapped"):
         look_at(path)
@@ -182,9 +182,9 @@ def test_pickles_are_never_loaded(folder: Path, tmp_path: Path, name: str, trap:
     shutil.copytree(folder, other)
     (other / name).write_bytes(data)
     manifest = orjson.loads((other / "bundle.json").read_bytes())
-    for one in manifest["files"]:
-        if one["name"] == name:
-            one |= {"sha256": hashlib.sha256(data).hexdigest(), "num_bytes": len(data)}
+    for file in manifest["files"]:
+        if file["name"] == name:
+            file |= {"sha256": hashlib.sha256(data).hexdigest(), "num_bytes": len(data)}
     (other / "bundle.json").write_bytes(orjson.dumps(manifest))
     path = write_zip(other, tmp_path / "x.zip")
     try:
@@ -197,7 +197,9 @@ def test_pickles_are_never_loaded(folder: Path, tmp_path: Path, name: str, trap:
 
 def test_a_folder_and_its_zip_check_alike(tmp_path: Path) -> None:
     path = make_zip(tmp_path, method="alike", seeds=(124, 125))
-    from_zip, from_folder = (check_bundle(open_bundle(one)) for one in (path, path.with_suffix("")))
+    from_zip, from_folder = (
+        check_bundle(open_bundle(item)) for item in (path, path.with_suffix(""))
+    )
     assert from_zip.measured is not None
     assert from_folder.measured is not None
     assert from_zip.measured.row == from_folder.measured.row

@@ -19,15 +19,15 @@ def test_host_kernel_and_paths_are_taken_out_and_the_id_stays(tmp_path: Path) ->
             "locations": {"out": "/home/ada/runs", "pool": "s3://bucket/pool", "rel": "runs/x"},
         }
     )
-    chain = tuple(one.model_copy(update={"made_by": private}) for one in record.chain)
-    told = shareable(record.model_copy(update={"made_by": private, "chain": chain}))
-    text = told.to_json()
+    chain = tuple(record.model_copy(update={"made_by": private}) for record in record.chain)
+    shared = shareable(record.model_copy(update={"made_by": private, "chain": chain}))
+    text = shared.to_json()
     for secret in (b"laptop", b"6.1.0", b"/home", b"runs/x"):
         assert secret not in text, secret
     assert b"s3://bucket/pool" in text
     again = parse_record(text, source="x")  # keys and ids are those of the record
     assert isinstance(again, Submission)
-    assert (again.id, [one.id for one in again.chain]) == (
+    assert (again.id, [record.id for record in again.chain]) == (
         record.id,
-        [one.id for one in record.chain],
+        [record.id for record in record.chain],
     )

@@ -38,18 +38,18 @@ def folder(whole: Path, tmp_path: Path) -> Path:
 
 def faults(folder: Path) -> list[str]:
     try:
-        return [str(one) for one in check_bundle(open_bundle(folder)).faults]
+        return [str(fault) for fault in check_bundle(open_bundle(folder)).faults]
     except BundleError as error:
-        return [str(one) for one in error.faults]
+        return [str(fault) for fault in error.faults]
 
 
 def listed(folder: Path, name: str) -> None:
     """Bring the manifest up to date with a file that was changed."""
     manifest = orjson.loads((folder / "bundle.json").read_bytes())
     data = (folder / name).read_bytes()
-    for one in manifest["files"]:
-        if one["name"] == name:
-            one |= {"sha256": hashlib.sha256(data).hexdigest(), "num_bytes": len(data)}
+    for file in manifest["files"]:
+        if file["name"] == name:
+            file |= {"sha256": hashlib.sha256(data).hexdigest(), "num_bytes": len(data)}
     (folder / "bundle.json").write_bytes(orjson.dumps(manifest))
 
 
@@ -58,18 +58,18 @@ def resealed(folder: Path, change: Callable[[ScoresRecord], dict[str, Any]]) -> 
     path = folder / "submission.json"
     record = parse_record(path.read_bytes(), source="x")
     chain, parents = list(record.chain), {}
-    for place, one in enumerate(chain):
-        if isinstance(one, ScoresRecord):
+    for index, first in enumerate(chain):
+        if isinstance(first, ScoresRecord):
             fields = {
-                "work": one.work,
-                "parents": one.parents,
-                "outputs": one.outputs,
-                "counts": one.counts,
-                "results": one.results,
-                "made_by": one.made_by,
+                "work": first.work,
+                "parents": first.parents,
+                "outputs": first.outputs,
+                "counts": first.counts,
+                "results": first.results,
+                "made_by": first.made_by,
             }
-            chain[place] = ScoresRecord.seal(**(fields | change(one)))
-            parents["scores/124"] = chain[place].id
+            chain[index] = ScoresRecord.seal(**(fields | change(first)))
+            parents["scores/124"] = chain[index].id
     forged = Submission.seal(work=record.work, parents=parents, made_by=record.made_by)
     forged = forged.model_copy(update={"chain": tuple(chain)})
     path.write_bytes(forged.to_json())
@@ -123,15 +123,17 @@ def test_answers_turned_right_are_refused(folder: Path) -> None:
 
     def change(scores: ScoresRecord) -> dict[str, Any]:
         outputs = [
-            one.model_copy(update={"sha256": digest}) if "heldout_ending" in one.name else one
-            for one in scores.outputs
+            output.model_copy(update={"sha256": digest})
+            if "heldout_ending" in output.name
+            else output
+            for output in scores.outputs
         ]
         return {"outputs": outputs}
 
     resealed(folder, change)
-    told = faults(folder)
-    assert f"correct: found {wrong} rows (first: row " in told[0]
-    assert "where it differs from predicted = gold" in told[0]
+    messages = faults(folder)
+    assert f"correct: found {wrong} rows (first: row " in messages[0]
+    assert "where it differs from predicted = gold" in messages[0]
 
 
 def test_a_raised_score_is_refused_with_both_values(folder: Path) -> None:
@@ -149,8 +151,8 @@ def test_a_raised_score_is_refused_with_both_values(folder: Path) -> None:
 def test_a_raised_aggregate_is_refused(folder: Path) -> None:
     def change(scores: ScoresRecord) -> dict[str, Any]:
         aggregates = dict(scores.results.aggregates)
-        one = aggregates["bits_per_byte"]
-        aggregates["bits_per_byte"] = one.model_copy(update={"value": 0.5})
+        first = aggregates["bits_per_byte"]
+        aggregates["bits_per_byte"] = first.model_copy(update={"value": 0.5})
         return {"results": scores.results.model_copy(update={"aggregates": aggregates})}
 
     resealed(folder, change)
@@ -178,7 +180,7 @@ def test_unverified_data_is_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "told"),
+    ("field", "value", "message"),
     [
         ("scale", "huge", "work.scale: found 'huge', expected one of tiny"),
         ("track", "byod", "work.track: found 'byod', expected one of filtering, mixing"),
@@ -190,9 +192,9 @@ def test_unverified_data_is_refused(folder: Path) -> None:
         ("url", "javascript:alert(1)", "expected an address that starts with https://"),
     ],
 )
-def test_a_wrong_claim_is_refused(field: str, value: str, told: str, tmp_path: Path) -> None:
+def test_a_wrong_claim_is_refused(field: str, value: str, message: str, tmp_path: Path) -> None:
     path = make_zip(tmp_path, changed={field: value})
-    assert any(told in one for one in faults(path)), faults(path)
+    assert any(message in fault for fault in faults(path)), faults(path)
 
 
 def test_a_file_that_is_not_listed_is_refused(folder: Path) -> None:
@@ -221,12 +223,12 @@ def test_a_question_asked_twice_is_refused(folder: Path) -> None:
         folder,
         lambda scores: {
             "outputs": [
-                one.model_copy(update={"sha256": digest}) if "ending" in one.name else one
-                for one in scores.outputs
+                output.model_copy(update={"sha256": digest}) if "ending" in output.name else output
+                for output in scores.outputs
             ]
         },
     )
-    assert any("row: found a question twice" in one for one in faults(folder))
+    assert any("row: found a question twice" in fault for fault in faults(folder))
 
 
 def test_a_place_that_is_no_address_is_refused(folder: Path) -> None:
@@ -241,19 +243,19 @@ def test_a_place_that_is_no_address_is_refused(folder: Path) -> None:
 
 def ids(number: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    found = np.empty(number, uids.RECORDS)
+    array = np.empty(number, uids.RECORDS)
     for half in ("f0", "f1"):
-        found[half] = rng.integers(0, 1 << 64, number, dtype=np.uint64)
-    return np.sort(found)
+        array[half] = rng.integers(0, 1 << 64, number, dtype=np.uint64)
+    return np.sort(array)
 
 
 def test_a_uid_list_is_told_by_count_hash_and_a_sample(tmp_path: Path) -> None:
     records = ids(50_000)
     np.save(tmp_path / "list.npy", records)
-    told = uids.describe(uids.open_uids(str(tmp_path / "list.npy")))
-    assert told.count == 50_000
-    assert told.sha256 == hashlib.sha256(records.tobytes()).hexdigest()
-    sample = uids.choose(records, told.sha256)
+    uid_list = uids.describe(uids.open_uids(str(tmp_path / "list.npy")))
+    assert uid_list.count == 50_000
+    assert uid_list.sha256 == hashlib.sha256(records.tobytes()).hexdigest()
+    sample = uids.choose(records, uid_list.sha256)
     assert sample.num_rows == 10_000
     chosen = set(zip(sample["high"].to_pylist(), sample["low"].to_pylist(), strict=True))
     assert len(chosen) == 10_000
@@ -271,10 +273,10 @@ def test_the_sample_depends_on_the_list_and_not_on_how_it_is_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     records = ids(3000)
-    one = uids.choose(records, "ab" * 32, 100)
+    first = uids.choose(records, "ab" * 32, 100)
     monkeypatch.setattr(uids, "AT_ONCE", 257)
-    assert uids.choose(records, "ab" * 32, 100) == one
-    assert uids.choose(records, "cd" * 32, 100) != one
+    assert uids.choose(records, "ab" * 32, 100) == first
+    assert uids.choose(records, "cd" * 32, 100) != first
 
 
 def test_an_unsorted_list_is_refused_with_its_place() -> None:

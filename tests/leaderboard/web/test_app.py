@@ -46,12 +46,12 @@ class Running:
         id_ = self.send(path).json()["id"]
         while self.service.check_next("check") is not None:
             pass
-        told = self.client.post(
+        response = self.client.post(
             f"/api/v1/submissions/{id_}/review",
             json={"decision": "accepted", "why": "fine"},
             headers=self.headers("reviewer"),
         )
-        assert told.status_code == 200, told.text
+        assert response.status_code == 200, response.text
         return id_
 
 
@@ -89,9 +89,9 @@ def small(tmp_path: Path) -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    place = tmp_path_factory.mktemp("bundles")
+    folder = tmp_path_factory.mktemp("bundles")
     return {
-        name: make_zip(place, method=name, skill=skill, chance=n)
+        name: make_zip(folder, method=name, skill=skill, chance=n)
         for n, (name, skill) in enumerate({"no_filter": 0.4, "good": 0.6, "better": 0.9}.items())
     }
 
@@ -99,14 +99,14 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_a_bundle_is_sent_checked_reviewed_and_ranked(
     running: Running, bundles: dict[str, Path]
 ) -> None:
-    told = running.send(bundles["good"])
-    assert told.status_code == 201
-    id_ = told.json()["id"]
-    assert (told.json()["state"], told.json()["before_it"]) == ("received", 0)
+    response = running.send(bundles["good"])
+    assert response.status_code == 201
+    id_ = response.json()["id"]
+    assert (response.json()["state"], response.json()["before_it"]) == ("received", 0)
     assert running.client.get("/api/v1/boards").json() == []
     running.service.check_next("check")
-    told = running.client.get(f"/api/v1/submissions/{id_}", headers=running.headers("team"))
-    assert told.json()["state"] == "needs_review"
+    response = running.client.get(f"/api/v1/submissions/{id_}", headers=running.headers("team"))
+    assert response.json()["state"] == "needs_review"
     running.client.post(
         f"/api/v1/submissions/{id_}/review",
         json={"decision": "accepted", "why": "fine"},
@@ -116,13 +116,18 @@ def test_a_bundle_is_sent_checked_reviewed_and_ranked(
     assert [row["method"] for row in page["rows"]] == ["good"]
     assert (page["total"], page["next"], page["metric"]) == (1, None, "bits_per_byte")
     history = running.client.get(f"/api/v1/submissions/{id_}").json()["history"]
-    assert [one["after"] for one in history] == [
+    assert [change["after"] for change in history] == [
         "received",
         "checking",
         "needs_review",
         "accepted",
     ]
-    assert [one["who"] for one in history] == ["the team", "a check", "a check", "a maintainer"]
+    assert [change["who"] for change in history] == [
+        "the team",
+        "a check",
+        "a check",
+        "a maintainer",
+    ]
     seen = running.client.get(f"/api/v1/submissions/{id_}", headers=running.headers("reviewer"))
     assert seen.json()["history"][-1]["who"].startswith("reviewer (token ")
 
@@ -137,55 +142,57 @@ def test_a_refused_bundle_says_why(running: Running, tmp_path: Path) -> None:
     path = make_zip(tmp_path, changed={"scale": "huge"})
     id_ = running.send(path).json()["id"]
     running.service.check_next("check")
-    told = running.client.get(f"/api/v1/submissions/{id_}", headers=running.headers("team")).json()
-    assert told["state"] == "refused"
-    assert told["faults"][0]["field"] == "work.scale"
+    response = running.client.get(
+        f"/api/v1/submissions/{id_}", headers=running.headers("team")
+    ).json()
+    assert response["state"] == "refused"
+    assert response["faults"][0]["field"] == "work.scale"
     assert running.client.get("/api/v1/boards/dclm/huge/filtering").status_code == 404
 
 
 def test_what_is_no_bundle_is_refused_at_once(running: Running, tmp_path: Path) -> None:
     (tmp_path / "x.zip").write_bytes(b"not a zip")
-    told = running.send(tmp_path / "x.zip")
-    assert told.status_code == 422
-    assert "a zip without a comment" in told.json()["error"]
-    assert told.json()["faults"]
+    response = running.send(tmp_path / "x.zip")
+    assert response.status_code == 422
+    assert "a zip without a comment" in response.json()["error"]
+    assert response.json()["faults"]
     assert running.service.store.counts() == {}
 
 
 def test_another_team_s_name_is_refused(running: Running, bundles: dict[str, Path]) -> None:
-    told = running.send(bundles["good"], "other")
-    assert told.status_code == 403
-    assert "work.team: found 'a team', expected 'other team'" in told.json()["error"]
+    response = running.send(bundles["good"], "other")
+    assert response.status_code == 403
+    assert "work.team: found 'a team', expected 'other team'" in response.json()["error"]
 
 
 def test_a_body_over_the_limit_is_refused(small: Running) -> None:
-    told = small.client.post(
+    response = small.client.post(
         "/api/v1/submissions",
         content=b"\0" * 300_000,
         headers=ZIP | small.headers("team"),
     )
-    assert told.status_code == 413
-    assert "longer than the 165,536 bytes" in told.json()["error"]
+    assert response.status_code == 413
+    assert "longer than the 165,536 bytes" in response.json()["error"]
     long = small.headers("team") | ZIP | {"content-length": str(2 << 30)}
-    told = small.client.post("/api/v1/submissions", content=iter([b"x"]), headers=long)
-    assert told.status_code == 413
+    response = small.client.post("/api/v1/submissions", content=iter([b"x"]), headers=long)
+    assert response.status_code == 413
     assert list(small.service.scratch.glob("upload-*")) == []
-    told = small.client.post(
+    response = small.client.post(
         "/api/v1/submissions/" + "0" * 32 + "/withdraw",
         content=b"x" * 100_000,
         headers=small.headers("team"),
     )
-    assert told.status_code == 413
+    assert response.status_code == 413
 
 
 def test_uploads_are_rate_limited(small: Running, bundles: dict[str, Path]) -> None:
     small.client.app.state.rates = Rates(uploads=Rate(2, 3600), failures=Rate(2, 60))
-    told = [small.send(bundles["good"]).status_code for _ in range(3)]
-    assert told == [201, 200, 429]
+    response = [small.send(bundles["good"]).status_code for _ in range(3)]
+    assert response == [201, 200, 429]
     wrong = {"authorization": "Bearer lb_x_y"}
-    told = [small.client.get("/api/v1/submissions", headers=wrong) for _ in range(3)]
-    assert [one.status_code for one in told] == [401, 401, 429]
-    assert int(told[-1].headers["retry-after"]) > 0
+    response = [small.client.get("/api/v1/submissions", headers=wrong) for _ in range(3)]
+    assert [item.status_code for item in response] == [401, 401, 429]
+    assert int(response[-1].headers["retry-after"]) > 0
 
 
 def test_views_have_tags_pages_and_exports(running: Running, bundles: dict[str, Path]) -> None:
@@ -226,10 +233,10 @@ def test_versions_of_a_score_rank_the_same_entries(
         running.accept(path)
     board = "/api/v1/boards/dclm/tiny/filtering"
     for metric, best in (("bits_per_byte", "better"), ("cloze", "better")):
-        told = running.client.get(board, params={"metric": metric}).json()
-        assert told["metric"] == metric
-        assert told["rows"][0]["method"] == best
-        assert len(told["rows"]) == 3
+        response = running.client.get(board, params={"metric": metric}).json()
+        assert response["metric"] == metric
+        assert response["rows"][0]["method"] == best
+        assert len(response["rows"]) == 3
     assert running.client.get(board, params={"metric": "nothing"}).status_code == 404
 
 
@@ -256,24 +263,26 @@ def test_core_ranks_the_same_entries_in_version_1_and_2(local: Running, tmp_path
 def test_questions_compare_and_bundle_are_public_once_accepted(
     running: Running, bundles: dict[str, Path]
 ) -> None:
-    one, two = (running.accept(bundles[name]) for name in ("good", "better"))
-    told = running.client.get(
-        f"/api/v1/submissions/{one}/questions/heldout_ending", params={"wrong": True}
+    first, second = (running.accept(bundles[name]) for name in ("good", "better"))
+    response = running.client.get(
+        f"/api/v1/submissions/{first}/questions/heldout_ending", params={"wrong": True}
     ).json()
-    assert told["total"] == 60 - told["right"]
-    assert all(question["correct"] is False for question in told["questions"])
-    path = f"/api/v1/submissions/{one}/questions/nothing"
+    assert response["total"] == 60 - response["right"]
+    assert all(question["correct"] is False for question in response["questions"])
+    path = f"/api/v1/submissions/{first}/questions/nothing"
     assert running.client.get(path).status_code == 404
-    compared = running.client.get("/api/v1/compare", params={"id": [two, one]}).json()
+    compared = running.client.get("/api/v1/compare", params={"id": [second, first]}).json()
     assert compared[1]["behind_first"]["value"] > 0
-    data = running.client.get(f"/api/v1/submissions/{one}/bundle")
+    data = running.client.get(f"/api/v1/submissions/{first}/bundle")
     assert data.content == bundles["good"].read_bytes()
-    page = running.client.get("/compare", params={"id": [two, one]})
+    page = running.client.get("/compare", params={"id": [second, first]})
     assert "difference (95%)" in page.text
-    page = running.client.get(f"/submissions/{one}", params={"rival": two})
+    page = running.client.get(f"/submissions/{first}", params={"rival": second})
     assert "300,000" in page.text  # rows that stop_words rejected
     assert "dclm run --scale tiny" in page.text
-    page = running.client.get(f"/submissions/{one}/tasks/heldout_ending", params={"wrong": "true"})
+    page = running.client.get(
+        f"/submissions/{first}/tasks/heldout_ending", params={"wrong": "true"}
+    )
     assert "Only wrong answers are shown" in page.text
 
 
@@ -287,9 +296,9 @@ def test_files_that_no_check_has_seen_are_not_opened(
     withdraw = f"/api/v1/submissions/{id_}/withdraw"
     running.client.post(withdraw, json={"why": "again"}, headers=team)
     running.send(bundles["good"])  # other bytes could be behind the same id by now
-    told = running.client.get(asked, headers=team)
-    assert told.status_code == 404
-    assert "has not passed its check" in told.json()["error"]
+    response = running.client.get(asked, headers=team)
+    assert response.status_code == 404
+    assert "has not passed its check" in response.json()["error"]
     assert running.client.get(f"/api/v1/submissions/{id_}/row", headers=team).status_code == 404
     running.service.check_next("check")
     assert running.client.get(asked, headers=team).status_code == 200
@@ -343,15 +352,15 @@ MATRIX = {
 
 
 def routes(running: Running) -> set[tuple[str, str]]:
-    found = set()
+    collected = set()
     waiting = list(running.client.app.routes)
     while waiting:
         route = waiting.pop()
         waiting += getattr(getattr(route, "original_router", None), "routes", [])
         for method in getattr(route, "methods", None) or ():
             if method not in ("HEAD", "OPTIONS"):
-                found.add((method, route.path))
-    return found
+                collected.add((method, route.path))
+    return collected
 
 
 @pytest.fixture(scope="module")
@@ -403,11 +412,11 @@ def test_each_role_may_do_what_the_matrix_says(
         options["json"] = {"name": "x", "scopes": ["review"]}
     elif method == "POST":
         options["data"] = {"key": "0" * 64, "decision": "accepted", "token": "lb_x_y"}
-    told = local.client.request(method, target, **options)
+    response = local.client.request(method, target, **options)
     allowed = role in MATRIX[method, path]
-    assert (told.status_code < 300) == allowed, (told.status_code, told.text[:300])
+    assert (response.status_code < 300) == allowed, (response.status_code, response.text[:300])
     if not allowed:
-        assert told.status_code in (303, 401, 403, 404), told.text[:300]
+        assert response.status_code in (303, 401, 403, 404), response.text[:300]
 
 
 def test_a_cookie_without_the_form_s_key_does_nothing(
@@ -420,27 +429,27 @@ def test_a_cookie_without_the_form_s_key_does_nothing(
     local.client.cookies.set(COOKIE, open_session(local.service.store, token))
     form = {"decision": "accepted", "key": "0" * 64}
     assert local.client.post(f"/submissions/{id_}", data=form).status_code == 403
-    told = local.client.post(
+    response = local.client.post(
         f"/api/v1/submissions/{id_}/review", json={"decision": "accepted", "why": ""}
     )
-    assert told.status_code == 403
+    assert response.status_code == 403
     assert local.service.store.get(id_).state == "needs_review"
 
 
 def test_every_answer_has_the_headers(local: Running) -> None:
     for path in ("/", "/healthz", "/nothing", "/api/v1/boards/a/b/c?limit=0", "/static/style.css"):
-        told = local.client.get(path)
-        assert "default-src 'none'" in told.headers["content-security-policy"], path
-        assert "unsafe" not in told.headers["content-security-policy"]
-        assert told.headers["x-content-type-options"] == "nosniff"
-        assert told.headers["referrer-policy"] == "no-referrer"
+        response = local.client.get(path)
+        assert "default-src 'none'" in response.headers["content-security-policy"], path
+        assert "unsafe" not in response.headers["content-security-policy"]
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["referrer-policy"] == "no-referrer"
 
 
 def test_login_goes_nowhere_else(local: Running) -> None:
     form = {"token": local.tokens["team"], "next": "//evil.example/x"}
-    told = local.client.post("/login", data=form, follow_redirects=False)
-    assert told.headers["location"] == "/submit"
-    cookie = told.headers["set-cookie"]
+    response = local.client.post("/login", data=form, follow_redirects=False)
+    assert response.headers["location"] == "/submit"
+    cookie = response.headers["set-cookie"]
     assert "HttpOnly" in cookie
     assert "SameSite=strict" in cookie
     assert local.tokens["team"] not in cookie

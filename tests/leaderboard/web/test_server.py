@@ -50,13 +50,13 @@ def serving(folder: Path) -> Iterator[Server]:
 def checks_of(pid: int) -> list[int]:
     """The processes that a server checks in."""
     path = Path(f"/proc/{pid}/task/{pid}/children")
-    found = set(map(int, path.read_text().split()))
+    actual = set(map(int, path.read_text().split()))
     for thread in Path(f"/proc/{pid}/task").iterdir():
-        found |= set(map(int, (thread / "children").read_text().split()))
-    return sorted(found)
+        actual |= set(map(int, (thread / "children").read_text().split()))
+    return sorted(actual)
 
 
-def gone(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
@@ -67,10 +67,10 @@ def gone(pid: int) -> bool:
 def test_tokens_reviews_and_the_static_site_by_command(tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path / 'board.db'}"
     given = ("--database", database)
-    told = orjson.loads(
+    content = orjson.loads(
         command("token", "create", "ci", "--scope", "submit", "--team", "a team", "--json", *given)
     )
-    secret, id_ = told["secret"], told["token"]["id"]
+    secret, id_ = content["secret"], content["token"]["id"]
     with serving(tmp_path) as server:
         status, first = upload(server.port, secret, make_zip(tmp_path / "made"))
         assert status == 201
@@ -81,8 +81,8 @@ def test_tokens_reviews_and_the_static_site_by_command(tmp_path: Path) -> None:
         assert b"a method" in server.get("/boards/dclm/tiny/filtering")[1]
         command("token", "revoke", id_, *given)
         assert "revoked" in command("token", "list", *given)
-        status, told = upload(server.port, secret, make_zip(tmp_path / "made", method="x"))
-        assert (status, told) == (401, "this token is unknown, revoked or expired")
+        status, content = upload(server.port, secret, make_zip(tmp_path / "made", method="x"))
+        assert (status, content) == (401, "this token is unknown, revoked or expired")
     files = ("--files", str(tmp_path / "files"))
     command("recheck", first, *given, *files)
     command("export", str(tmp_path / "site"), *given, *files)
@@ -100,16 +100,16 @@ def test_a_server_that_is_killed_leaves_no_check_behind_and_loses_nothing(tmp_pa
     assert checks
     server.kill()
     until = time.monotonic() + 30
-    while not all(gone(pid) for pid in checks):
+    while not all(has_ended(pid) for pid in checks):
         assert time.monotonic() < until, "a check outlives its server"
         time.sleep(0.05)
     with store.writer.begin() as connection:  # the lease of a check that was killed ends at once
         connection.exec_driver_sql("UPDATE submissions SET lease_until = 0")
     with serving(tmp_path) as again:
-        told = [upload(again.port, secret, path) for path in paths]
+        answer = [upload(again.port, secret, path) for path in paths]
         settled(tmp_path)
-    assert [status for status, _ in told] == [200, 200, 200, 201, 201, 201]
-    assert [id_ for _, id_ in told[:3]] == sure
+    assert [status for status, _ in answer] == [200, 200, 200, 201, 201, 201]
+    assert [id_ for _, id_ in answer[:3]] == sure
     assert store.counts()["needs_review"] == 6
     store.close()
 
@@ -170,9 +170,9 @@ def test_a_backup_of_a_running_service_is_a_service(tmp_path: Path) -> None:
     store.close()
     restored = Service(Store(f"sqlite:///{copy / 'board.db'}"), open_store(copy / "board-files"))
     for id_ in sent:
-        held = restored.store.get(id_)
-        assert held.state == "needs_review"
-        assert restored.bundle(held).record.id == id_
+        submission = restored.store.get(id_)
+        assert submission.state == "needs_review"
+        assert restored.bundle(submission).record.id == id_
         assert len(restored.store.history(id_)) == 3
     restored.store.close()
 
@@ -184,7 +184,7 @@ def test_a_dump_of_postgresql_is_a_service(postgres_server: PostgresServer, tmp_
     service = Service(store, open_store(tmp_path / "files"))
     token, _ = create_token(store, "ci", scopes=["submit"], team="a team")
     path = make_zip(tmp_path)
-    held, _ = service.receive(path, token)
+    submission, _ = service.receive(path, token)
     service.check_next("check")
     dump = tmp_path / "board.dump"
     tool = str(postgres_server.bin / "pg_dump")
@@ -202,9 +202,9 @@ def test_a_dump_of_postgresql_is_a_service(postgres_server: PostgresServer, tmp_
     restore = str(postgres_server.bin / "pg_restore")
     subprocess.run([restore, f"--dbname={other}", str(dump)], check=True)
     restored = Service(Store(other), open_store(tmp_path / "copy" / "board-files"))
-    assert restored.store.get(held.id).state == "needs_review"
-    assert restored.bundle(held).record == open_bundle(path).record
+    assert restored.store.get(submission.id).state == "needs_review"
+    assert restored.bundle(submission).record == open_bundle(path).record
     with pytest.raises(Exception, match="append-only"), restored.store.writer.begin() as connection:
         connection.exec_driver_sql("DELETE FROM audit")
-    for one in (store, restored.store):
-        one.close()
+    for item in (store, restored.store):
+        item.close()

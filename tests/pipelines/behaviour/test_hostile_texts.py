@@ -197,10 +197,10 @@ def test_no_kernel_leaves_its_arrays(tmp_path: Path) -> None:
     probe = (
         "import numba, numpy\n@numba.njit\ndef past(a): return a[len(a)]\npast(numpy.zeros(3))\n"
     )
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", probe], env=environment, capture_output=True, text=True, check=False
     )
-    assert "IndexError" in found.stderr  # the checks are on
+    assert "IndexError" in process.stderr  # the checks are on
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     command += ["tests/pipelines/kernels", "tests/pipelines/test_contract.py"]
     command += ["tests/pipelines/dedup/test_minhash.py", "tests/pipelines/dedup/test_substring.py"]

@@ -76,10 +76,10 @@ def mutations(good: bytes, *, number: int = MUTATIONS, seed: int = 0) -> list[by
     return [MUTATED[n % len(MUTATED)](good, chance) for n in range(number)]
 
 
-def common(one: bytes, other: bytes) -> int:
+def common(first: bytes, other: bytes) -> int:
     """How many bytes both begin with."""
-    length = min(len(one), len(other))
-    return next((n for n in range(length) if one[n] != other[n]), length)
+    length = min(len(first), len(other))
+    return next((n for n in range(length) if first[n] != other[n]), length)
 
 
 def counts_add_up(folder: Path, out: Path, steps: list[Any]) -> dict[str, int]:
@@ -155,17 +155,17 @@ def test_of_json_lines_cut_at_any_byte_all_records_before_come_out(
     good, prefix = JSONL[name]
     chance = random.Random(1)
     places = sorted(chance.sample(range(len(good)), MUTATIONS))
-    for place in [0, 1, *places, len(good)]:
-        plain = prefix(good[:place])
+    for position in [0, 1, *places, len(good)]:
+        plain = prefix(good[:position])
         whole = plain.count(b"\n") + (plain.endswith(b"}") and b"\n" + plain != LINES)
-        chunks = read(tmp_path, name, good[:place])
-        assert texts_of(chunks) == TEXTS[:whole], f"cut at {place}"
+        chunks = read(tmp_path, name, good[:position])
+        assert texts_of(chunks) == TEXTS[:whole], f"cut at {position}"
         bad = [bad for chunk in chunks for bad in chunk.bad]
         clean_end = plain == b"" or plain.endswith((b"\n", b"}"))
-        if place == len(good) or (name == "a.jsonl" and clean_end):
+        if position == len(good) or (name == "a.jsonl" and clean_end):
             assert not bad
-        elif place:
-            assert bad, f"cut at {place}: nothing tells that the end is missing"
+        elif position:
+            assert bad, f"cut at {position}: nothing tells that the end is missing"
             assert number_of(bad[-1].row) >= whole
 
 
@@ -208,10 +208,10 @@ PAGES = [warc_record("response", page(n), WARC_Record_ID=f"<urn:{n}>") for n in 
 
 
 def pages(data: bytes) -> list[Extracted]:
-    found = list(documents(io.BytesIO(data), options=ExtractOptions()))
-    for one in found:
-        assert (one.text is None) == (one.reason is not None)
-    return found
+    pages = list(documents(io.BytesIO(data), options=ExtractOptions()))
+    for item in pages:
+        assert (item.text is None) == (item.reason is not None)
+    return pages
 
 
 def warc_faults() -> list[bytes]:
@@ -241,7 +241,7 @@ def test_mutated_warc_files_never_crash_and_pages_before_come_out() -> None:
         parts = [gzip.compress(part, mtime=0) if compressed else part for part in PAGES]
         good = b"".join(parts)
         ends = [sum(map(len, parts[: n + 1])) for n in range(len(parts))]
-        expected = [one.text for one in pages(good)]
+        expected = [page.text for page in pages(good)]
         assert len(expected) == len(PAGES)
         for data in mutations(good, seed=2):
             if not data.startswith((b"\x1f", b"WARC/"[: max(len(data), 1)])):
@@ -249,7 +249,7 @@ def test_mutated_warc_files_never_crash_and_pages_before_come_out() -> None:
                     pages(data)
                 continue
             whole = sum(end <= common(good, data) for end in ends)
-            assert [one.text for one in pages(data)][:whole] == expected[:whole]
+            assert [page.text for page in pages(data)][:whole] == expected[:whole]
 
 
 @pytest.mark.parametrize("compressed", [True, False])
@@ -257,10 +257,10 @@ def test_faults_of_the_format_in_a_warc_file(compressed: bool) -> None:
     for fault in warc_faults():
         parts = [*PAGES[:5], fault, *PAGES[6:]]
         data = b"".join(gzip.compress(part, mtime=0) if compressed else part for part in parts)
-        found = pages(data)
-        texts = [one.text for one in found]
+        actual = pages(data)
+        texts = [item.text for item in actual]
         assert all(f"number {n}" in str(texts[n]) for n in range(5)), fault[:80]
-        assert len(found) >= 6, fault[:80]  # a page, a rejection, or the note that it breaks off
+        assert len(actual) >= 6, fault[:80]  # a page, a rejection, or the note that it breaks off
         if compressed:  # a member's fault costs that member
             assert all(f"number {n}" in str(texts[n - 12]) for n in range(6, 12)), fault[:80]
 
@@ -322,16 +322,16 @@ def test_a_damaged_row_group_costs_only_its_own_rows(tmp_path: Path) -> None:
         column = metadata.row_group(group).column(0)
         start = column.dictionary_page_offset or column.data_page_offset
         for _ in range(10):
-            place = start + chance.randrange(column.total_compressed_size)
+            index = start + chance.randrange(column.total_compressed_size)
             data = bytearray(good)
-            data[place] ^= 0xFF
+            data[index] ^= 0xFF
             chunks = read(tmp_path, "a.parquet", bytes(data))
             texts = texts_of(chunks)
             bad = [bad for chunk in chunks for bad in chunk.bad]
-            assert len(texts) + sum(one.num_rows for one in bad) == 100
+            assert len(texts) + sum(chunk.num_rows for chunk in bad) == 100
             if bad:
                 damaged += 1
-                assert [number_of(one.row) // 20 for one in bad] == [group]
+                assert [number_of(chunk.row) // 20 for chunk in bad] == [group]
                 assert texts == TEXTS[: 20 * group] + TEXTS[20 * (group + 1) : 100]
     assert damaged > 20
 
@@ -339,9 +339,9 @@ def test_a_damaged_row_group_costs_only_its_own_rows(tmp_path: Path) -> None:
 def test_a_parquet_file_without_its_end_is_set_aside_whole(tmp_path: Path) -> None:
     """Its columns and row groups are told at the end only: nothing can be had without it."""
     good, _ = parquet("zstd")
-    for place in random.Random(6).sample(range(len(good)), 50):
+    for index in random.Random(6).sample(range(len(good)), 50):
         with pytest.raises(ShardError, match="is not a parquet file"):
-            read(tmp_path, "a.parquet", good[:place])
+            read(tmp_path, "a.parquet", good[:index])
 
 
 # ---- decompression bombs
@@ -396,7 +396,7 @@ def test_a_decompression_bomb_stops_at_a_limit_in_little_memory(tmp_path: Path, 
         [sys.executable, "-c", BOMB, kind, str(tmp_path)], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    size, told, memory = done.stdout.splitlines()
+    size, answer, memory = done.stdout.splitlines()
     assert int(size) < 50e6
-    assert "a decompression bomb?" in told
+    assert "a decompression bomb?" in answer
     assert int(memory) * 1024 < 1e9

@@ -47,9 +47,9 @@ def test_datatrove_s_json_lines(tmp_path: Path) -> None:
     write_lines(tmp_path / "in" / "00000.jsonl.gz", rows[:3])
     write_lines(tmp_path / "in" / "00001.jsonl.gz", rows[3:])
     result = curate(tmp_path / "in", tmp_path / "out", [{"url_from_metadata": {"header": "url"}}])
-    found = rows_of(tmp_path / "out", result)
-    assert [row["url"] for row in found] == [f"https://x.org/{n}" for n in range(6)]
-    assert [row["id"] for row in found] == [f"d{n}" for n in range(6)]
+    actual = rows_of(tmp_path / "out", result)
+    assert [row["url"] for row in actual] == [f"https://x.org/{n}" for n in range(6)]
+    assert [row["id"] for row in actual] == [f"d{n}" for n in range(6)]
 
 
 def test_datatrove_s_parquet_with_metadata_as_a_struct(tmp_path: Path) -> None:
@@ -58,9 +58,9 @@ def test_datatrove_s_parquet_with_metadata_as_a_struct(tmp_path: Path) -> None:
     table = pa.table({"text": TEXTS, "id": [str(n) for n in range(6)], "metadata": metadata})
     pq.write_table(table, tmp_path / "in" / "00000.parquet")
     result = curate(tmp_path / "in", tmp_path / "out", [{"url_from_metadata": {"header": "url"}}])
-    found = rows_of(tmp_path / "out", result)
-    assert found[2]["url"] == "https://x.org/2"
-    assert orjson.loads(found[2]["extra"])["metadata"]["language"] == "en"
+    rows = rows_of(tmp_path / "out", result)
+    assert rows[2]["url"] == "https://x.org/2"
+    assert orjson.loads(rows[2]["extra"])["metadata"]["language"] == "en"
 
 
 def test_fineweb_s_parquet_with_its_scores_as_columns(tmp_path: Path) -> None:
@@ -120,10 +120,10 @@ def test_dolma_s_attributes_are_joined_and_become_columns(dolma: Path, tmp_path:
     ]
     result = curate(dolma, tmp_path / "out", steps)
     assert result.record.counts["rows_in"] == 6
-    found = rows_of(tmp_path / "out", result)
-    assert [(row["id"], row["quality"]) for row in found] == [("d3", 0.3), ("d4", 0.4), ("d5", 0.5)]
-    assert (found[0]["mean"], found[0]["long"], found[0]["sum"]) == (2.0, 2.5, 4.0)
-    assert found[0]["source"] == "cc"
+    rows = rows_of(tmp_path / "out", result)
+    assert [(row["id"], row["quality"]) for row in rows] == [("d3", 0.3), ("d4", 0.4), ("d5", 0.5)]
+    assert (rows[0]["mean"], rows[0]["long"], rows[0]["sum"]) == (2.0, 2.5, 4.0)
+    assert rows[0]["source"] == "cc"
 
 
 def test_changed_attributes_are_another_pool(dolma: Path) -> None:

@@ -54,13 +54,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("case", cases, ids=[case["case"] for case in cases])
     if "config_name" in metafunc.fixturenames:
         path = folder / "config_results.jsonl.gz"
-        found = {row["config"]: None for row in lines_of(path)} if path.exists() else {}
-        metafunc.parametrize("config_name", list(found))
+        actual = {row["config"]: None for row in lines_of(path)} if path.exists() else {}
+        metafunc.parametrize("config_name", list(actual))
     if "kind_and_function" in metafunc.fixturenames:
         path = folder / "special_cases.jsonl"
         rows = lines_of(path) if path.exists() else []
-        found = {(row["kind"], row["func"]): None for row in rows}
-        metafunc.parametrize("kind_and_function", list(found), ids=["-".join(k) for k in found])
+        actual = {(row["kind"], row["func"]): None for row in rows}
+        metafunc.parametrize("kind_and_function", list(actual), ids=["-".join(k) for k in actual])
 
 
 @pytest.fixture(scope="session")
@@ -86,10 +86,10 @@ def documents(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def results(folder: Path) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = defaultdict(dict)
+    collected: dict[str, dict[str, Any]] = defaultdict(dict)
     for row in lines_of(folder / "mapper_results.jsonl.gz"):
-        found[row["case"]][row["doc_id"]] = row
-    return found
+        collected[row["case"]][row["doc_id"]] = row
+    return collected
 
 
 def table_of(documents: list[dict[str, Any]]) -> pa.Table:
@@ -113,17 +113,17 @@ def pages_of(table: pa.Table) -> list[dict[str, Any]]:
     return rows
 
 
-def same(found: Any, wanted: Any) -> bool:
-    if isinstance(wanted, dict):
+def same(actual: Any, expected: Any) -> bool:
+    if isinstance(expected, dict):
         return (
-            isinstance(found, dict)
-            and found.keys() == wanted.keys()
-            and all(same(found[key], wanted[key]) for key in wanted)
+            isinstance(actual, dict)
+            and actual.keys() == expected.keys()
+            and all(same(actual[key], expected[key]) for key in expected)
         )
-    if isinstance(wanted, float) or isinstance(found, float):
-        numbers = isinstance(found, int | float) and isinstance(wanted, int | float)
-        return numbers and math.isclose(found, wanted, abs_tol=TOLERANCE)
-    return bool(found == wanted)
+    if isinstance(expected, float) or isinstance(actual, float):
+        numbers = isinstance(actual, int | float) and isinstance(expected, int | float)
+        return numbers and math.isclose(actual, expected, abs_tol=TOLERANCE)
+    return bool(actual == expected)
 
 
 def test_mapper_gives_the_recorded_results(
@@ -151,17 +151,17 @@ def test_mapper_gives_the_recorded_results(
     for doc in documents:
         if doc["doc_id"] not in recorded:
             continue
-        wanted = recorded[doc["doc_id"]]
-        found = pages[doc["doc_id"]]
-        if "error" in wanted:
+        expected = recorded[doc["doc_id"]]
+        actual = pages[doc["doc_id"]]
+        if "error" in expected:
             agrees = doc["doc_id"] in failed
-        elif len(found) != wanted["kept"] or doc["doc_id"] in failed:
+        elif len(actual) != expected["kept"] or doc["doc_id"] in failed:
             agrees = False
-        elif not found:
+        elif not actual:
             agrees = True
         else:
-            fields = {"text": wanted.get("text", doc["text"]), **wanted.get("added", {})}
-            agrees = all(same(found[0].get(name), value) for name, value in fields.items())
+            fields = {"text": expected.get("text", doc["text"]), **expected.get("added", {})}
+            agrees = all(same(actual[0].get(name), value) for name, value in fields.items())
         if not agrees:
             wrong.append(doc["doc_id"])
     assert len(wrong) <= ALLOWED * len(documents), wrong
@@ -238,7 +238,7 @@ def test_special_cases_give_the_recorded_results(
                 _run_special(row, assets)
             continue
         try:
-            found = _run_special(row, assets) if row["kind"] == "mapper" else _function(row)
+            actual = _run_special(row, assets) if row["kind"] == "mapper" else _function(row)
         except (ValueError, TypeError) as error:
             if "output" in row and isinstance(error, AssetError):
                 pytest.skip(str(error))
@@ -246,12 +246,12 @@ def test_special_cases_give_the_recorded_results(
                 wrong.append((row["kwargs"], row.get("input"), str(error)))
             continue
         agrees = "output" in row and (
-            len(found) == len(row["output"]) and all(map(same, found, row["output"]))
-            if isinstance(found, list)
-            else same(found, row["output"])
+            len(actual) == len(row["output"]) and all(map(same, actual, row["output"]))
+            if isinstance(actual, list)
+            else same(actual, row["output"])
         )
         if not agrees:
-            wrong.append((row["kwargs"], row.get("input"), found))
+            wrong.append((row["kwargs"], row.get("input"), actual))
     assert wrong == []
 
 
@@ -260,7 +260,7 @@ def test_whole_config_keeps_the_recorded_documents_with_their_texts(
 ) -> None:
     rows = [r for r in lines_of(folder / "config_results.jsonl.gz") if r["config"] == config_name]
     steps = next(r["steps"] for r in rows if r["kind"] == "steps")
-    wanted = {r["doc_id"]: r for r in rows if r["kind"] == "survivor"}
+    needed = {r["doc_id"]: r for r in rows if r["kind"] == "survivor"}
     texts = {doc["doc_id"]: doc["text"] for doc in documents}
     table = table_of(documents).drop_columns(["url"])
     ways = {
@@ -275,8 +275,8 @@ def test_whole_config_keeps_the_recorded_documents_with_their_texts(
             applied = apply(pipeline, table)
         except AssetError as error:
             pytest.skip(str(error))
-        found = {page["doc_id"]: page["text"] for page in pages_of(applied.table)}
-        expected = {doc_id: r.get("text", texts[doc_id]) for doc_id, r in wanted.items()}
-        assert found.keys() == expected.keys(), way
-        assert [d for d in found if found[d] != expected[d]] == [], way
+        actual = {page["doc_id"]: page["text"] for page in pages_of(applied.table)}
+        expected = {doc_id: r.get("text", texts[doc_id]) for doc_id, r in needed.items()}
+        assert actual.keys() == expected.keys(), way
+        assert [d for d in actual if actual[d] != expected[d]] == [], way
         assert applied.errors.num_rows == sum(step["errors"] for step in steps), way

@@ -63,7 +63,7 @@ def done(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Res
     return out, run(Pipeline.from_steps(STEPS, name="look"), pool, out=out)
 
 
-def one(text: str, **columns: Any) -> Batch:
+def batch_of(text: str, **columns: Any) -> Batch:
     table = pa.table({"row": pa.array([0]), "text": pa.array([text], STRING), **columns})
     return Batch(table)
 
@@ -75,20 +75,20 @@ def test_each_step_tells_what_it_saw() -> None:
     steps = ["policy_lines", {"word_count": {"min_words": 4}}, "exact_dedup", "stop_words"]
     pipeline = Pipeline.from_steps(steps)
     text = "One line stays here today\nread our privacy policy\nand one more"
-    found = trace(pipeline.steps, one(text), Assets())
-    assert [step.outcome for step in found] == [
+    traces = trace(pipeline.steps, batch_of(text), Assets())
+    assert [step.outcome for step in traces] == [
         "changed",
         "kept",
         "looks at the whole pool",
         "rejected",
     ]
-    assert found[0].before == text
-    assert found[0].after == "One line stays here today\nand one more"
-    last = found[-1]
+    assert traces[0].before == text
+    assert traces[0].after == "One line stays here today\nand one more"
+    last = traces[-1]
     assert last.reason == "too_few_stop_words"
     assert last.evidence is not None
     assert (last.evidence.value, last.evidence.limit) == (1, 2)
-    shown = trace_text(found, 5)
+    shown = trace_text(traces, 5)
     assert "- read our privacy policy" in shown
     assert "stop_words: rejected, too_few_stop_words: 1 (limit 2)" in shown
     assert "1 more steps do not see it" in shown
@@ -102,7 +102,7 @@ def test_a_diff_marks_what_went_inside_a_line() -> None:
 def test_a_step_that_cannot_is_named() -> None:
     pipeline = Pipeline.from_steps(["language"])
     with pytest.raises(PipelineError, match=r"step 1 \(language\) fails .* no column 'language'"):
-        trace(pipeline.steps, one("x"), Assets())
+        trace(pipeline.steps, batch_of("x"), Assets())
 
 
 def test_the_try_command(tmp_path: Path, pool: Pool) -> None:
@@ -115,9 +115,9 @@ def test_the_try_command(tmp_path: Path, pool: Pool) -> None:
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert "too_few_words: 3 (limit 5)" in call("--text", str(tmp_path / "t.txt")).stdout
-    found = call("--url", "https://x.example/2/3", "--input", pool.uri)
-    assert "contains_phrase: '" in found.stdout
-    assert "lorem ipsum" in found.stdout
+    result = call("--url", "https://x.example/2/3", "--input", pool.uri)
+    assert "contains_phrase: '" in result.stdout
+    assert "lorem ipsum" in result.stdout
     assert "no document of" in call("--url", "https://no.example", "--input", pool.uri).stderr
     assert "give a document" in call().stderr
 
@@ -159,8 +159,8 @@ def test_every_rule_with_a_limit_agrees_with_its_verdict() -> None:
                 above = (value[beyond] >= case.limit).all()
                 below = (value[beyond] <= case.limit).all()
                 assert above or below, (name, case.reason)
-        for place in np.flatnonzero([reason is not None for reason in reasons])[:20].tolist():
-            assert operator.passage(batch.slice(place, 1), reasons[place]) is not False
+        for position in np.flatnonzero([reason is not None for reason in reasons])[:20].tolist():
+            assert operator.passage(batch.slice(position, 1), reasons[position]) is not False
     assert tried >= 15
 
 
@@ -195,8 +195,8 @@ def test_bins_hold_what_was_measured() -> None:
     shares = histogram_of(np.array([0.0, 0.019, 0.5, 1.0, np.nan, np.inf]), 0.3)
     assert shares == {0: 2, 25: 1, 50: 1}
     counts = histogram_of(np.array([0, 1, 7, 1000, -7]), 50)
-    for place, number in counts.items():
-        low, high = Histogram(limit=50).edges(place)
+    for position, number in counts.items():
+        low, high = Histogram(limit=50).edges(position)
         inside = [v for v in (0, 1, 7, 1000, -7) if low <= v < high or (v < 0 and low < v <= high)]
         assert len(inside) == number
     assert sum(counts.values()) == 5
@@ -207,8 +207,8 @@ def test_histograms_count_every_row_that_a_step_saw(done: tuple[str, Result]) ->
     words = stats.step(0).histograms["too_few_words"]
     assert sum(words.bins.values()) == stats.step(0).rows_in == 1200
     assert words.limit == 5
-    gone = sum(n for place, n in words.bins.items() if words.edges(int(place))[1] <= 5)
-    assert gone <= stats.step(0).reasons["too_few_words"]
+    removed = sum(n for position, n in words.bins.items() if words.edges(int(position))[1] <= 5)
+    assert removed <= stats.step(0).reasons["too_few_words"]
     sample = stats.step(3).histograms["not_sampled"]
     assert sum(sample.bins.values()) == stats.step(3).rows_in
 
@@ -276,14 +276,14 @@ def test_texts_in_the_report_are_escaped(tmp_path: Path) -> None:
 
 def test_the_interval_holds_what_comes(pool: Pool, done: tuple[str, Result]) -> None:
     pipeline = Pipeline.from_steps(STEPS, name="look")
-    found = forecasting.forecast(pipeline, pool, fraction=0.9)
+    prediction = forecasting.forecast(pipeline, pool, fraction=0.9)
     actual = done[1].summary
-    for name, bar, came in forecasting.compare(found, actual):
+    for name, bar, came in forecasting.compare(prediction, actual):
         if name != "CPU seconds":
             assert bar.low <= came * 1.02, name
             assert bar.high >= came * 0.98, name
-    assert found.rows_in.value == 1200  # the shards are small: each is read whole
-    assert found.steps["0"].value == actual.stats.step(0).rows_out
+    assert prediction.rows_in.value == 1200  # the shards are small: each is read whole
+    assert prediction.steps["0"].value == actual.stats.step(0).rows_out
 
 
 def test_a_part_of_large_shards_predicts_the_rest(tmp_path: Path) -> None:
@@ -297,12 +297,12 @@ def test_a_part_of_large_shards_predicts_the_rest(tmp_path: Path) -> None:
             lines.append(orjson.dumps({"text": " ".join(["word"] * size)}))
         (folder / f"{shard}.jsonl").write_bytes(b"\n".join(lines) + b"\n")
     pipeline = Pipeline.from_steps([{"word_count": {"min_words": 5}}, "exact_dedup"])
-    found = forecasting.forecast(pipeline, open_pool(str(folder)), fraction=0.1)
-    assert found.sample_rows < 20_000
-    assert found.rows_in.low <= 48_000 <= found.rows_in.high
-    assert found.steps["0"].low <= 48_000 * 0.7 <= found.steps["0"].high * 1.02
-    assert found.steps["0"].high - found.steps["0"].low < 48_000 * 0.1
-    assert "step 2 (exact_dedup) is left out" in found.notes[0]
+    prediction = forecasting.forecast(pipeline, open_pool(str(folder)), fraction=0.1)
+    assert prediction.sample_rows < 20_000
+    assert prediction.rows_in.low <= 48_000 <= prediction.rows_in.high
+    assert prediction.steps["0"].low <= 48_000 * 0.7 <= prediction.steps["0"].high * 1.02
+    assert prediction.steps["0"].high - prediction.steps["0"].low < 48_000 * 0.1
+    assert "step 2 (exact_dedup) is left out" in prediction.notes[0]
 
 
 def test_a_dry_run_writes_its_forecast_and_the_report_holds_it(tmp_path: Path, pool: Pool) -> None:

@@ -48,8 +48,8 @@ def test_lines_are_those_of_a_plain_set() -> None:
     left = dict(
         zip(applied.table["row"].to_pylist(), applied.table["text"].to_pylist(), strict=True)
     )
-    wanted = plain_lines(list(texts))
-    assert [left.get(row) for row in range(len(texts))] == wanted
+    expected = plain_lines(list(texts))
+    assert [left.get(row) for row in range(len(texts))] == expected
     assert 0 < len(left) < 40  # most lose every line
     assert {row["reason"] for row in applied.rejected.to_pylist()} == {"duplicate"}
 

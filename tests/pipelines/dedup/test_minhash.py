@@ -37,9 +37,9 @@ def pair(rng: np.random.Generator, jaccard: float) -> tuple[str, str, float]:
     """Two texts that share their beginning, and the Jaccard similarity of their 5-grams."""
     shingles = WORDS - 4
     shared = round(2 * shingles * jaccard / (1 + jaccard))
-    one = words(rng, WORDS)
-    other = one[: shared + 4] + words(rng, shingles - shared)
-    return " ".join(one), " ".join(other), shared / (2 * shingles - shared)
+    first = words(rng, WORDS)
+    other = first[: shared + 4] + words(rng, shingles - shared)
+    return " ".join(first), " ".join(other), shared / (2 * shingles - shared)
 
 
 def batch_of(texts: list[str], **columns: Any) -> Batch:
@@ -52,14 +52,14 @@ def batch_of(texts: list[str], **columns: Any) -> Batch:
 def test_recall_is_what_theory_says(preset: str, jaccard: float) -> None:
     rng = np.random.default_rng(round(jaccard * 100))
     pairs = [pair(rng, jaccard) for _ in range(PAIRS)]
-    texts = [text for one, other, _ in pairs for text in (one, other)]
+    texts = [text for first, other, _ in pairs for text in (first, other)]
     operator = MinhashDedup.model_validate({"preset": preset})
     bands, rows = operator.shape()
     key = operator.keys(batch_of(texts)).key.reshape(PAIRS, 2, bands, 2)
-    found = (key[:, 0] == key[:, 1]).all(axis=-1).any(axis=-1).mean()
+    rate = (key[:, 0] == key[:, 1]).all(axis=-1).any(axis=-1).mean()
     chance = 1 - (1 - pairs[0][2] ** rows) ** bands
     sigma = (chance * (1 - chance) / PAIRS) ** 0.5
-    assert abs(found - chance) <= 4 * sigma + 1 / PAIRS
+    assert abs(rate - chance) <= 4 * sigma + 1 / PAIRS
 
 
 def test_texts_without_common_shingles_share_no_key() -> None:
@@ -127,16 +127,16 @@ def test_one_and_two_workers_write_the_same_bytes(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     pairs = [pair(rng, 0.95) for _ in range(60)]
-    texts = [one for one, _, _ in pairs] + [other for _, other, _ in pairs]
+    texts = [first for first, _, _ in pairs] + [other for _, other, _ in pairs]
     for shard in range(4):
         lines = [{"text": text} for text in texts[shard * 30 : shard * 30 + 30]]
         (folder / f"{shard}.jsonl").write_bytes(b"".join(orjson.dumps(x) + b"\n" for x in lines))
     pipeline = Pipeline.from_steps(["minhash_dedup"], name="near")
     pool = open_pool(str(folder))
-    one = run(pipeline, pool, out=str(tmp_path / "one"))
-    two = run(pipeline, pool, out=str(tmp_path / "two"), map_tasks=ProcessMap(2))
-    assert one.record.id == two.record.id
-    assert one.record.counts["rows_out"] == 60
+    first = run(pipeline, pool, out=str(tmp_path / "one"))
+    second = run(pipeline, pool, out=str(tmp_path / "two"), map_tasks=ProcessMap(2))
+    assert first.record.id == second.record.id
+    assert first.record.counts["rows_out"] == 60
 
 
 def test_bad_parameters_are_named() -> None:
@@ -187,10 +187,10 @@ def test_groups_are_those_of_a_plain_search_whatever_the_parts(
         compared=300,
         map_tasks=map_here,
     )
-    gone = [read_verdict(store, verdict, shard)[0] for shard in range(3)]
-    wanted = losers_by_search(rows, keys, rank)
-    assert sorted(np.concatenate(gone).tolist()) == wanted
-    assert groups.dropped == len(wanted)
+    removed = [read_verdict(store, verdict, shard)[0] for shard in range(3)]
+    expected = losers_by_search(rows, keys, rank)
+    assert sorted(np.concatenate(removed).tolist()) == expected
+    assert groups.dropped == len(expected)
     assert groups.largest[0].size > 40
 
 
@@ -198,13 +198,13 @@ def losers_by_search(rows: Any, keys: Any, rank: Any) -> list[int]:
     """Walk from row to row over equal keys of a band; all but the best of each group."""
     left, losers = set(range(len(rows))), []
     while left:
-        group, found = [], [left.pop()]
-        while found:
-            one = found.pop()
-            group.append(one)
-            near = {other for other in left if (keys[one] == keys[other]).any()}
+        group, collected = [], [left.pop()]
+        while collected:
+            first = collected.pop()
+            group.append(first)
+            near = {other for other in left if (keys[first] == keys[other]).any()}
             left -= near
-            found += near
-        group.sort(key=lambda one: (rank[one], rows[one]))
-        losers += [int(rows[one]) for one in group[1:]]
+            collected += near
+        group.sort(key=lambda first: (rank[first], rows[first]))
+        losers += [int(rows[item]) for item in group[1:]]
     return sorted(losers)

@@ -33,15 +33,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     folder = Path(metafunc.config.getoption("reference_results")) / "dclm-processing"
     path = folder / "bff_results.jsonl.gz"
-    found: dict[str, Any] = {}
+    collected: dict[str, Any] = {}
     if path.exists():
-        found = {orjson.dumps(line["run"]).decode(): line["run"] for line in lines_of(path)}
+        collected = {orjson.dumps(line["run"]).decode(): line["run"] for line in lines_of(path)}
     names = [
         f"{run['mode']}-{run['min_ngram']}-{run['max_ngram']}-{run['threshold']}"
         f"-{run['substr_seqlen']}{'-annotate' * run['annotate']}"
-        for run in found.values()
+        for run in collected.values()
     ]
-    metafunc.parametrize("settings", list(found.values()), ids=names)
+    metafunc.parametrize("settings", list(collected.values()), ids=names)
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +59,8 @@ def test_agrees_with_every_recorded_run_of_bff(
     settings: dict[str, Any], recorded: tuple[list[Any], list[Any]]
 ) -> None:
     documents, results = recorded
-    wanted = {line["id"]: line for line in results if line["run"] == settings}
-    assert len(wanted) == len(documents)
+    expected = {line["id"]: line for line in results if line["run"] == settings}
+    assert len(expected) == len(documents)
     dedup = operator(
         mode=settings["mode"].replace("-", "_"),
         min_ngram=settings["min_ngram"],
@@ -77,7 +77,7 @@ def test_agrees_with_every_recorded_run_of_bff(
         sieve = dedup.sieve(state, pa.array([line["text"] for line in part], STRING))
         assert set(sieve.columns) == set(dedup.writes())
         for number, line in enumerate(part):
-            want = wanted[line["id"]]
+            want = expected[line["id"]]
             got = {name: column[number].as_py() for name, column in sieve.columns.items()}
             text = got.pop(TEXT)
             assert (text is None) == want["dropped"], line["id"]
@@ -136,9 +136,9 @@ def test_the_filter_has_the_rate_it_was_asked_for() -> None:
         assert not bloom.seen(filter_, rng.integers(0, 1 << 64, 1000, dtype=np.uint64)).any()
         bloom.seen(filter_, rng.integers(0, 1 << 64, 199_000, dtype=np.uint64))
         probes = rng.integers(0, 1 << 64, 400_000, dtype=np.uint64)
-        found = bloom._known(probes, filter_.bits, filter_.num_hashes).mean()
+        actual = bloom._known(probes, filter_.bits, filter_.num_hashes).mean()
         sigma = (rate / len(probes)) ** 0.5
-        assert abs(found - rate) < 5 * sigma + 0.03 * rate
+        assert abs(actual - rate) < 5 * sigma + 0.03 * rate
         assert filter_.bits.nbytes * 8 < 1.6 * 200_000 * np.log(1 / rate) / np.log(2) ** 2
 
 
@@ -169,10 +169,10 @@ def test_one_and_two_workers_write_the_same_bytes(tmp_path: Path) -> None:
     parameters = {"expected_ngrams": 10_000, "groups": 2}
     pipeline = Pipeline.from_steps([{"ngram_bloom_dedup": parameters}], name="bloom")
     pool = open_pool(str(folder))
-    one = run(pipeline, pool, out=str(tmp_path / "one"))
-    two = run(pipeline, pool, out=str(tmp_path / "two"), map_tasks=ProcessMap(2))
-    assert one.record.id == two.record.id
-    assert one.record.counts["rows_out"] == 2  # the first of each group
+    first = run(pipeline, pool, out=str(tmp_path / "one"))
+    second = run(pipeline, pool, out=str(tmp_path / "two"), map_tasks=ProcessMap(2))
+    assert first.record.id == second.record.id
+    assert first.record.counts["rows_out"] == 2  # the first of each group
 
 
 @pytest.mark.parametrize("mode", ["document", "paragraph", "old_both"])
@@ -186,9 +186,9 @@ def test_agrees_with_a_plain_set_of_n_grams(mode: str, low: int, high: int, unit
         texts.append("\n".join(lines[: rng.integers(0, 5)]))
     dedup = operator(mode=mode, min_ngram=low, max_ngram=high, threshold=0.6, units=units)
     known: set[tuple[str, ...]] = set()
-    wanted = [plain(text, mode, low, high, known) for text in texts]
-    assert kept(dedup, *texts) == wanted
-    assert 20 < wanted.count(None) < 295
+    expected = [plain(text, mode, low, high, known) for text in texts]
+    assert kept(dedup, *texts) == expected
+    assert 20 < expected.count(None) < 295
 
 
 def plain(text: str, mode: str, low: int, high: int, known: set[tuple[str, ...]]) -> str | None:
@@ -200,9 +200,9 @@ def plain(text: str, mode: str, low: int, high: int, known: set[tuple[str, ...]]
         width = min(high, len(words))
         grams = [tuple(words[i : i + width]) for i in range(len(words) - width + 1)]
         grams = grams if len(words) >= low else []
-        found = sum(gram in known for gram in grams)
-        hits, total = hits + found, total + len(grams)
-        if not grams or found / len(grams) <= 0.6:
+        actual = sum(gram in known for gram in grams)
+        hits, total = hits + actual, total + len(grams)
+        if not grams or actual / len(grams) <= 0.6:
             known.update(grams)
             out += unit
     if mode == "old_both" and total and hits / total > 0.6:

@@ -50,12 +50,12 @@ def units_of(text: str, units: str) -> list[tuple[bytes, int]]:
     data = text.encode()
     if units == "bytes":
         return [(data[i : i + 1], i) for i in range(len(data))]
-    found, place = [], 0
+    collected, position = [], 0
     for word in text.split():
-        place = text.index(word, place)
-        found.append((word.encode(), len(text[:place].encode())))
-        place += len(word)
-    return found
+        position = text.index(word, position)
+        collected.append((word.encode(), len(text[:position].encode())))
+        position += len(word)
+    return collected
 
 
 def plain(texts: list[str], k: int, units: str, *, keep: str = "first") -> list[str | None]:
@@ -78,18 +78,18 @@ def plain(texts: list[str], k: int, units: str, *, keep: str = "first") -> list[
                 covered[i : i + k] = [True] * k
         data = text.encode()
         stops = [*(start for _, start in words), len(data)][1:]
-        gone = bytearray(len(data))
+        removed = bytearray(len(data))
         for (_, start), stop, lost in zip(words, stops, covered, strict=True):
-            gone[start:stop] = bytes([lost]) * (stop - start)
+            removed[start:stop] = bytes([lost]) * (stop - start)
         if units == "bytes":  # a character goes only as a whole
-            place = 0
+            position = 0
             for character in text:
                 size = len(character.encode())
-                if not all(gone[place : place + size]):
-                    gone[place : place + size] = bytes(size)
-                place += size
-        left = bytes(b for b, lost in zip(data, gone, strict=True) if not lost).decode()
-        out.append(left if left.strip() or not any(gone) else None)
+                if not all(removed[position : position + size]):
+                    removed[position : position + size] = bytes(size)
+                position += size
+        left = bytes(b for b, lost in zip(data, removed, strict=True) if not lost).decode()
+        out.append(left if left.strip() or not any(removed) else None)
     return out
 
 
@@ -101,8 +101,8 @@ def pool(rng: np.random.Generator, number: int, letters: str) -> list[str]:
         if texts and rng.random() < 0.6:
             other = texts[rng.integers(len(texts))].split()
             start = rng.integers(0, len(other) + 1)
-            place = rng.integers(0, len(words) + 1)
-            words[place:place] = other[start : start + rng.integers(0, 25)]
+            position = rng.integers(0, len(words) + 1)
+            words[position:position] = other[start : start + rng.integers(0, 25)]
         if rng.random() < 0.2 and words:
             words += words[: rng.integers(1, len(words) + 1)]
         texts.append("".join(w + str(rng.choice([" ", "  ", "\n"])) for w in words))
@@ -115,9 +115,9 @@ def pool(rng: np.random.Generator, number: int, letters: str) -> list[str]:
 def test_agrees_with_a_search_over_all_windows(units: str, k: int, keep: str) -> None:
     rng = np.random.default_rng(k)
     texts = pool(rng, 150, "abcdefgh" if k < 8 else "abé日")
-    wanted = plain(texts, k, units, keep=keep)
-    assert kept(texts, units=units, length=k, keep=keep) == wanted
-    assert wanted != texts
+    expected = plain(texts, k, units, keep=keep)
+    assert kept(texts, units=units, length=k, keep=keep) == expected
+    assert expected != texts
 
 
 def test_agrees_on_shards_with_small_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,14 +135,14 @@ def test_only_spans_with_equal_bytes_go_when_hashes_collide(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = pool(np.random.default_rng(5), 200, "abcdefgh")
-    wanted = plain(texts, 8, "whitespace")
+    expected = plain(texts, 8, "whitespace")
     true_windows = kernels.spans.windows
 
     def weak(*arguments: Any, **options: Any) -> Any:
-        found = true_windows(*arguments, **options)
-        found.key[:] %= 13
-        found.route[:] = 0
-        return found
+        windows = true_windows(*arguments, **options)
+        windows.key[:] %= 13
+        windows.route[:] = 0
+        return windows
 
     monkeypatch.setattr(kernels.spans, "windows", weak)
     steps = [{"substring_dedup": {"units": "whitespace", "length": 8}}]
@@ -152,7 +152,7 @@ def test_only_spans_with_equal_bytes_go_when_hashes_collide(
         counts = orjson.loads((tmp_path / "out" / done.name).read_bytes())["counts"]
         refused += counts["refused_windows"]
     assert refused > 1000
-    for text, ours, all_gone in zip(texts, left, wanted, strict=True):
+    for text, ours, all_gone in zip(texts, left, expected, strict=True):
         assert len(ours or "") >= len(all_gone or ""), text  # nothing goes that is no repeat
 
 
@@ -196,16 +196,16 @@ def test_an_anchor_is_shared_by_equal_windows_wherever_they_stand() -> None:
     keys = []
     for text in texts:
         ends = np.array([len(text)])
-        found = kernels.spans.anchors(text, np.array([0]), ends, window=50, gram=25)
-        keys.append({(int(high), int(low)) for high, low in found.key})
+        anchors = kernels.spans.anchors(text, np.array([0]), ends, window=50, gram=25)
+        keys.append({(int(high), int(low)) for high, low in anchors.key})
     assert set.intersection(*keys)
 
 
 def test_few_places_are_anchors() -> None:
     rng = np.random.default_rng(2)
     text = rng.integers(0, 1 << 63, 100_000, dtype=np.uint64)
-    found = kernels.spans.anchors(text, np.array([0]), np.array([100_000]), window=50, gram=25)
-    assert 0.065 < len(found.unit) / 100_000 < 0.085  # 2 / 27
+    anchors = kernels.spans.anchors(text, np.array([0]), np.array([100_000]), window=50, gram=25)
+    assert 0.065 < len(anchors.unit) / 100_000 < 0.085  # 2 / 27
 
 
 def test_the_operator_says_what_bad_parameters_are() -> None:

@@ -266,8 +266,8 @@ def test_kill_nine_at_any_moment_loses_nothing(
             cwd=Path(__file__).parents[3],
             stderr=subprocess.DEVNULL,
         )
-        wanted = 3 + 5 * attempt  # commits that are there when the process is killed
-        while process.poll() is None and len(list(out.glob("done/*.json"))) < wanted:
+        expected = 3 + 5 * attempt  # commits that are there when the process is killed
+        while process.poll() is None and len(list(out.glob("done/*.json"))) < expected:
             time.sleep(0.002)
         if process.poll() is None:
             os.kill(process.pid, signal.SIGKILL)

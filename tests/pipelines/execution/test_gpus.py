@@ -51,9 +51,9 @@ def test_all_gpus_with_their_memory(three_gpus) -> None:
 )
 def test_only_visible_gpus_are_used(three_gpus, monkeypatch, visible: str, ids: list[str]) -> None:
     monkeypatch.setenv(VISIBLE, visible)
-    found = gpus_here()
-    assert [gpu.id for gpu in found] == ids
-    assert all(gpu.memory_bytes for gpu in found)
+    gpus = gpus_here()
+    assert [gpu.id for gpu in gpus] == ids
+    assert all(gpu.memory_bytes for gpu in gpus)
 
 
 def use(folder: str) -> tuple[str, float, float, int]:

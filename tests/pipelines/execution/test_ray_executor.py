@@ -152,8 +152,8 @@ def test_ray_on_this_machine_writes_the_same_bytes(
             errors.append((index, str(error)))
             return "instead"
 
-        found = RayMap("local")(_fails_at_two, [1, 2, 3], on_error=on_error)
-        assert found == [1, "instead", 3]
+        actual = RayMap("local")(_fails_at_two, [1, 2, 3], on_error=on_error)
+        assert actual == [1, "instead", 3]
         assert errors == [(1, "broken on purpose")]
     finally:
         ray.shutdown()
@@ -198,17 +198,17 @@ def test_progress_is_served_to_prometheus_by_ray_s_exporter(pool: Path, tmp_path
     try:
         curate(pool, tmp_path / "out", map_tasks=RayMap("local"))
         deadline = time.monotonic() + 60
-        found: dict[str, float] = {}
-        while "ray_curation_tasks_done" not in found and time.monotonic() < deadline:
+        collected: dict[str, float] = {}
+        while "ray_curation_tasks_done" not in collected and time.monotonic() < deadline:
             time.sleep(0.5)
             with suppress(OSError):
                 page = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read()
                 for line in page.decode().splitlines():
                     if line.startswith("ray_curation_") and 'run="small"' in line:
-                        found[line.partition("{")[0]] = float(line.rpartition(" ")[2])
-        assert found["ray_curation_tasks_done"] == 12
-        assert found["ray_curation_tasks_failed"] == 0
-        assert found["ray_curation_cpu_seconds"] > 0
+                        collected[line.partition("{")[0]] = float(line.rpartition(" ")[2])
+        assert collected["ray_curation_tasks_done"] == 12
+        assert collected["ray_curation_tasks_failed"] == 0
+        assert collected["ray_curation_cpu_seconds"] > 0
     finally:
         ray.shutdown()
 

@@ -78,8 +78,8 @@ def test_rows_come_as_often_as_their_source_says(sources: dict[str, str], tmp_pa
 def test_the_choice_depends_on_seed_and_rows_alone(sources: dict[str, str], tmp_path: Path) -> None:
     given = [{"dataset": sources["web"], "name": "web", "repeat": 0.3}]
     for seed in (0, 1):
-        one = mixture(tmp_path, sources=given, seed=seed)
-        mix.mix(one, name="m", out=str(tmp_path / f"m{seed}"))
+        left = mixture(tmp_path, sources=given, seed=seed)
+        mix.mix(left, name="m", out=str(tmp_path / f"m{seed}"))
     first, first_id = rows_of(str(tmp_path / "m0"), tmp_path / "a")
     again, again_id = rows_of(str(tmp_path / "m0"), tmp_path / "b", map_tasks=ProcessMap(2))
     other, _ = rows_of(str(tmp_path / "m1"), tmp_path / "c")
@@ -95,7 +95,7 @@ def test_shares_of_a_token_target(sources: dict[str, str], tmp_path: Path) -> No
     ]
     content = {"sources": given, "total_tokens": 6000, "bytes_per_token": 4.0}
     record = mix.mix(mixture(tmp_path, **content), name="m", out=str(tmp_path / "m"))
-    repeats = {one["name"]: one["repeat"] for one in mix.plan_rows(record)}
+    repeats = {row["name"]: row["repeat"] for row in mix.plan_rows(record)}
     sizes = {}
     for name, uri in sources.items():
         sizes[name] = orjson.loads((Path(uri) / "record.json").read_bytes())["counts"]["text_bytes"]
@@ -110,9 +110,9 @@ def test_the_record_names_every_source(sources: dict[str, str], tmp_path: Path) 
     record = mix.mix(mixture(tmp_path, sources=given), name="m", out=str(tmp_path / "m"))
     assert isinstance(record, DatasetRecord)
     ids = {orjson.loads((Path(uri) / "record.json").read_bytes())["id"] for uri in sources.values()}
-    assert {one["record"] for one in mix.plan_rows(record)} == ids
+    assert {row["record"] for row in mix.plan_rows(record)} == ids
     chain = orjson.loads((tmp_path / "m" / "sources" / "web.json").read_bytes())
-    assert [one["kind"] for one in chain] == ["pool", "dataset"]
+    assert [record["kind"] for record in chain] == ["pool", "dataset"]
     again = mix.mix(mixture(tmp_path, sources=given), name="m", out=str(tmp_path / "again"))
     assert again.id == record.id
 
@@ -135,8 +135,8 @@ def test_a_wrong_file_is_named(tmp_path: Path, content: dict[str, Any], message:
 
 def test_a_source_that_is_gone_or_changed_is_named(tmp_path: Path) -> None:
     uri = dataset(tmp_path, "web", 20)
-    one = mixture(tmp_path, sources=[{"dataset": uri, "name": "web", "repeat": 1}])
-    mix.mix(one, name="m", out=str(tmp_path / "m"))
+    first = mixture(tmp_path, sources=[{"dataset": uri, "name": "web", "repeat": 1}])
+    mix.mix(first, name="m", out=str(tmp_path / "m"))
     [file, *_] = sorted((Path(uri) / "data").iterdir())
     file.write_bytes(b"other")
     with pytest.raises(ShardError, match=r"is not the file that was mixed"):

@@ -47,8 +47,8 @@ def read(data: bytes, options: ExtractOptions = OPTIONS) -> list[Extracted]:
 
 def only(block: bytes, options: ExtractOptions = OPTIONS) -> tuple[str | None, str | None]:
     """Text and reason of the single page of a file."""
-    [found] = read(gzip.compress(record(block)), options)
-    return found.text, found.reason
+    [pages] = read(gzip.compress(record(block)), options)
+    return pages.text, pages.reason
 
 
 def test_document_carries_text_url_headers_warcinfo_and_offset() -> None:
@@ -76,8 +76,8 @@ def test_headers_keep_the_order_of_the_file() -> None:
     """Text that is written from them must be the same bytes in every process."""
     names = [f"X-{n}" for n in (3, 1, 4, 15, 9, 2, 6, 5)]
     head = "WARC/1.0\r\nWARC-Type: conversion\r\n" + "".join(f"{n}: v\r\n" for n in names)
-    [found] = read(gzip.compress(f"{head}Content-Length: 4\r\n\r\ntext\r\n\r\n".encode()))
-    assert list(found.headers) == ["WARC-Type", *names, "Content-Length"]
+    [pages] = read(gzip.compress(f"{head}Content-Length: 4\r\n\r\ntext\r\n\r\n".encode()))
+    assert list(pages.headers) == ["WARC-Type", *names, "Content-Length"]
 
 
 def test_warcinfo_is_the_last_one_before_the_page() -> None:
@@ -88,8 +88,8 @@ def test_warcinfo_is_the_last_one_before_the_page() -> None:
         record(b"second", kind="warcinfo"),
         record(http(html("under the second"))),
     ]
-    found = read(b"".join(map(gzip.compress, parts)))
-    assert [page.warcinfo for page in found] == [None, "first", "second"]
+    pages = read(b"".join(map(gzip.compress, parts)))
+    assert [page.warcinfo for page in pages] == [None, "first", "second"]
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,8 @@ def test_warcinfo_is_the_last_one_before_the_page() -> None:
     ],
 )
 def test_page_is_kept_or_rejected_for_a_reason(block: bytes, reason: str | None) -> None:
-    text, found = only(block)
-    assert found == reason
+    text, actual_reason = only(block)
+    assert actual_reason == reason
     assert (text is None) == (reason is not None)
     assert reason is None or reason in REASONS
 
@@ -187,8 +187,8 @@ def test_compressed_body_that_expands_beyond_the_limit_is_too_large() -> None:
 
 
 def test_wet_conversion_records_give_their_text_as_it_is() -> None:
-    [found] = read(gzip.compress(record("schon Text: ä\n".encode(), kind="conversion")))
-    assert (found.text, found.reason) == ("schon Text: ä\n", None)
+    [pages] = read(gzip.compress(record("schon Text: ä\n".encode(), kind="conversion")))
+    assert (pages.text, pages.reason) == ("schon Text: ä\n", None)
 
 
 def test_all_visible_text_is_more_than_main_content() -> None:
@@ -241,17 +241,17 @@ def test_file_cut_anywhere_gives_what_ends_before_and_one_broken_record(compress
         begun = size > (ends[len(whole) - 1] if whole else 0)
         if begun:
             expected.append("broken_record")
-        found = read(data[:size])
-        assert [page.reason or page.text for page in found] == expected, f"cut at {size}"
+        pages = read(data[:size])
+        assert [page.reason or page.text for page in pages] == expected, f"cut at {size}"
         if begun and compressed:
-            assert found[-1].offset == (ends[len(whole) - 1] if whole else 0), f"cut at {size}"
+            assert pages[-1].offset == (ends[len(whole) - 1] if whole else 0), f"cut at {size}"
 
 
 def test_one_gzip_member_around_many_records_is_read_and_may_be_cut() -> None:
     data = gzip.compress(b"".join(RECORDS), compresslevel=0)
     assert [page.reason or page.text for page in read(data)] == list(PAGES.values())
-    found = read(data[:-120])
-    assert [page.reason or page.text for page in found] == [
+    pages = read(data[:-120])
+    assert [page.reason or page.text for page in pages] == [
         "one",
         "two",
         "bad_status",
@@ -265,16 +265,16 @@ def test_damaged_member_ends_the_file_with_one_broken_record() -> None:
     data = bytearray(b"".join(parts))
     data[start + 12] ^= 0xFF
     data[start + 30] ^= 0xFF
-    found = read(bytes(data))
-    assert [page.reason or page.text for page in found] == ["one", "broken_record"]
-    assert found[-1].offset == start
+    pages = read(bytes(data))
+    assert [page.reason or page.text for page in pages] == ["one", "broken_record"]
+    assert pages[-1].offset == start
 
 
 def test_record_that_claims_more_than_it_has_is_broken() -> None:
-    found = read(record(http(html("short")), length=100_000))
-    assert [page.reason for page in found] == ["broken_record"]
-    assert found[0].detail is not None
-    assert "of 100000 bytes" in found[0].detail
+    pages = read(record(http(html("short")), length=100_000))
+    assert [page.reason for page in pages] == ["broken_record"]
+    assert pages[0].detail is not None
+    assert "of 100000 bytes" in pages[0].detail
 
 
 def test_empty_file_has_no_pages() -> None:
@@ -305,11 +305,11 @@ def num_responses(path: Path) -> int:
 def test_every_response_of_real_files_is_counted_once(data: Path) -> None:
     for path in warc_files(data):
         with path.open("rb") as stream:
-            found = Counter(
+            actual = Counter(
                 page.reason or "document" for page in documents(stream, options=OPTIONS)
             )
-        assert found.total() == num_responses(path), path.name
-        assert found["document"] + found["broken_record"] == found.total(), (path.name, found)
+        assert actual.total() == num_responses(path), path.name
+        assert actual["document"] + actual["broken_record"] == actual.total(), (path.name, actual)
 
 
 @pytest.mark.parity
@@ -468,36 +468,36 @@ def test_header_names_have_no_case_and_wgets_brackets_are_no_part_of_the_url() -
     block = http(html("lower"))
     head = "WARC/1.0\r\nwarc-type: response\r\nwarc-target-uri: <http://a.org/>\r\n"
     head += f"content-length: {len(block)}\r\n\r\n"
-    [found] = read(gzip.compress(head.encode() + block + b"\r\n\r\n"))
-    assert (found.url, found.text) == ("http://a.org/", "lower")
+    [pages] = read(gzip.compress(head.encode() + block + b"\r\n\r\n"))
+    assert (pages.url, pages.text) == ("http://a.org/", "lower")
 
 
 def test_junk_between_records_costs_itself_and_is_placed() -> None:
     first, last = gzip.compress(record(http(html("one")))), gzip.compress(record(http(html("two"))))
-    found = read(first + gzip.compress(b"junk junk\r\n") + last)
-    assert [page.reason or page.text for page in found] == ["one", "broken_record", "two"]
-    assert found[1].offset == len(first)
+    pages = read(first + gzip.compress(b"junk junk\r\n") + last)
+    assert [page.reason or page.text for page in pages] == ["one", "broken_record", "two"]
+    assert pages[1].offset == len(first)
 
 
 def test_length_beyond_its_member_costs_one_record() -> None:
     parts = [record(http(html("one"))), record(http(html("bad")), length=10**9)]
     parts.append(record(http(html("two"))))
-    found = read(b"".join(map(gzip.compress, parts)))
-    assert [page.reason or page.text for page in found] == ["one", "broken_record", "two"]
-    assert found[1].offset == len(gzip.compress(parts[0]))
+    pages = read(b"".join(map(gzip.compress, parts)))
+    assert [page.reason or page.text for page in pages] == ["one", "broken_record", "two"]
+    assert pages[1].offset == len(gzip.compress(parts[0]))
 
 
 def test_record_without_a_length_costs_itself() -> None:
     bad = b"WARC/1.0\r\nWARC-Type: response\r\n\r\n" + http(html("lost")) + b"\r\n\r\n"
-    found = read(record(http(html("one"))) + bad + record(http(html("two"))))
-    assert [page.reason or page.text for page in found] == ["one", "broken_record", "two"]
+    pages = read(record(http(html("one"))) + bad + record(http(html("two"))))
+    assert [page.reason or page.text for page in pages] == ["one", "broken_record", "two"]
 
 
 @pytest.mark.parametrize("less", [1, 2, 4])
 def test_length_a_little_too_short_is_forgiven(less: int) -> None:
     block = http(html("one"))
-    found = read(record(block, length=len(block) - less) + record(http(html("two"))))
-    assert [page.reason or page.text for page in found] == ["one", "two"]
+    pages = read(record(block, length=len(block) - less) + record(http(html("two"))))
+    assert [page.reason or page.text for page in pages] == ["one", "two"]
 
 
 def test_bare_line_feeds_end_headers_of_records_too() -> None:

@@ -25,10 +25,10 @@ def test_rough_products_and_an_exact_look_give_the_exact_answer(monkeypatch) -> 
     centroids = (base + 0.05 * rng.standard_normal((500, 64))).astype(np.float32)  # all alike
     features = (base + 0.05 * rng.standard_normal((300, 64))).astype(np.float32)
     rough = features.astype(np.float64) @ np.float64(_bf16(centroids)).T
-    wanted = exactly(features, centroids)
-    assert (rough.argmax(axis=1) != wanted).any()  # the rough products alone would be wrong
+    expected = exactly(features, centroids)
+    assert (rough.argmax(axis=1) != expected).any()  # the rough products alone would be wrong
     monkeypatch.setattr(clusters, "DEVICE_BYTES", 4 * 500 * 7)  # seven rows at a time
-    assert (on_device("cpu", centroids)(features) == wanted).all()
+    assert (on_device("cpu", centroids)(features) == expected).all()
 
 
 def test_the_first_of_equal_centroids_is_taken() -> None:

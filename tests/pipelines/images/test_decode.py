@@ -95,7 +95,7 @@ def test_numbers_whose_white_is_not_known_are_refused(values: list[float]) -> No
 
 
 @pytest.mark.parametrize(
-    ("data", "wanted"),
+    ("data", "expected"),
     [
         # RGB, 8 bits: red is transparent
         (png(8, 2, b"\xff\0\0\0\xff\0", 2, trns=b"\0\xff\0\0\0\0"), [[255] * 3, [0, 255, 0]]),
@@ -115,8 +115,8 @@ def test_numbers_whose_white_is_not_known_are_refused(values: list[float]) -> No
     ],
     ids=["rgb", "rgb16", "grey", "grey16", "bit", "rgba", "la"],
 )
-def test_what_is_transparent_is_white_in_every_mode(data: bytes, wanted: list[list[int]]) -> None:
-    assert on_white(data)[0].tolist() == wanted
+def test_what_is_transparent_is_white_in_every_mode(data: bytes, expected: list[list[int]]) -> None:
+    assert on_white(data)[0].tolist() == expected
 
 
 def test_training_and_evaluation_drop_transparency_as_open_clip_does() -> None:

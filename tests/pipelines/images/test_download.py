@@ -109,7 +109,7 @@ def run(tables: Path, out: Path, site: Site, *, map_tasks=map_here, retry=False,
     )
 
 
-def told(out: Path, shard: int) -> list[dict[str, object]]:
+def rows_of(out: Path, shard: int) -> list[dict[str, object]]:
     return pq.read_table(out / f"{shard:08d}.parquet").to_pylist()
 
 
@@ -121,28 +121,28 @@ def test_shards_have_the_layout_that_the_resharder_reads(tables, tmp_path, site)
         f"{n:08d}.tar"
         for n in range(4)  # 4 + 3 rows of one table, 4 + 1 of the other
     ]
-    found = list(iter_samples(str(out)))
-    assert [key for key, _ in found][:5] == [
+    samples = list(iter_samples(str(out)))
+    assert [key for key, _ in samples][:5] == [
         "000000000000",
         "000000000001",
         "000000000002",
         "000000000003",
         "000000010000",
     ]
-    for number, (key, members) in enumerate(found):
+    for number, (key, members) in enumerate(samples):
         row = orjson.loads(members["json"])
         assert list(members) == ["jpg", "json", "txt"]
         assert members["txt"].decode() == row["caption"] == f"picture {number}\x00 \u00e9"
         assert (row["uid"], row["key"], row["status"]) == (f"{number:032x}", key, "success")
         assert row["sha256"] == hashlib.sha256(picture(number)).hexdigest()
-    first = orjson.loads(found[0][1]["json"])
+    first = orjson.loads(samples[0][1]["json"])
     assert [first[k] for k in ("width", "height", "original_width", "original_height")] == [
         512,
         256,
         600,
         300,
     ]
-    assert Image.open(io.BytesIO(found[0][1]["jpg"])).size == (512, 256)
+    assert Image.open(io.BytesIO(samples[0][1]["jpg"])).size == (512, 256)
     stats = orjson.loads((out / "00000001_stats.json").read_bytes())
     assert (stats["count"], stats["successes"]) == (3, 3)
     ids = np.array([(0, 2), (0, 9)], dtype=[("f0", "<u8"), ("f1", "<u8")])
@@ -175,7 +175,7 @@ def test_every_failure_is_counted_by_its_reason_and_no_row_is_lost(tables, tmp_p
         "failed/too_many_pixels": 1,
         "failed/refused_address": 1,
     }
-    assert [row["status"] for shard in range(4) for row in told(tmp_path / "out", shard)] == [
+    assert [row["status"] for shard in range(4) for row in rows_of(tmp_path / "out", shard)] == [
         *("success", "failed_to_download", "failed_to_download", "success"),
         *("success", "failed_to_download", "success"),
         *("success", "failed_to_download", "success", "failed_to_resize"),
@@ -187,7 +187,7 @@ def test_changed_pictures_are_kept_when_asked_for_and_marked(tables, tmp_path, s
     site.broken = {2: picture(3)}
     record = run(tables, tmp_path / "out", site, changed="keep")
     assert record.counts == {"rows": 12, "success": 12}
-    row = told(tmp_path / "out", 0)[2]
+    row = rows_of(tmp_path / "out", 0)[2]
     assert (row["status"], row["error_message"]) == ("success", "changed")
     assert row["sha256"] == hashlib.sha256(picture(3)).hexdigest()
 
@@ -232,9 +232,9 @@ def test_trying_again_fetches_only_what_had_failed(tables, tmp_path, site):
 
 
 def test_any_number_of_processes_writes_the_same_bytes(tables, tmp_path, site):
-    one = run(tables, tmp_path / "one", site)
-    two = run(tables, tmp_path / "two", site, map_tasks=ProcessMap(2))
-    assert one.id == two.id
+    first = run(tables, tmp_path / "one", site)
+    second = run(tables, tmp_path / "two", site, map_tasks=ProcessMap(2))
+    assert first.id == second.id
 
 
 def test_a_folder_with_other_pictures_is_refused(tables, tmp_path, site):

@@ -57,11 +57,11 @@ def pool(tmp_path: Path) -> Path:
             }
         )
         pq.write_table(table, home / f"{shard}.parquet")
-    told = {
+    answer = {
         str(n): {"parquet": f"{n}.parquet", "shards": [f"s3://elsewhere/{n:08d}.tar"]}
         for n in range(2)
     }
-    (home / "map.json").write_bytes(orjson.dumps(told))
+    (home / "map.json").write_bytes(orjson.dumps(answer))
     ids = np.array([(n, n + 1) for n in (0, 0, 1, 2, 3)], dtype=[("f0", "<u8"), ("f1", "<u8")])
     np.save(home / "subset.npy", ids)
     return home
@@ -81,17 +81,17 @@ def run(pool: Path, out: Path, *, map_tasks=map_here, **options):
 
 def test_faces_are_blurred_and_the_rest_passes_through(pool, tmp_path):
     done = run(pool, tmp_path / "out", apply=True)
-    found = dict(iter_samples(str(tmp_path / "out")))
-    assert [(key[15], key[-1], sorted(members)) for key, members in found.items()] == [
+    samples = dict(iter_samples(str(tmp_path / "out")))
+    assert [(key[15], key[-1], sorted(members)) for key, members in samples.items()] == [
         ("0", "0", ["json", "txt", "webp"]),
         ("0", "1", ["json", "txt", "webp"]),
         ("1", "0", ["jpg", "json", "txt"]),
         ("2", "0", ["jpg", "json", "txt"]),
         ("3", "0", ["json", "txt", "webp"]),
     ]
-    assert found[f"{uid(1)}-0"]["jpg"] == picture(1)
+    assert samples[f"{uid(1)}-0"]["jpg"] == picture(1)
     before = np.asarray(Image.open(io.BytesIO(picture(0)))).astype(int)
-    blurred = Image.open(io.BytesIO(found[f"{uid(0)}-1"]["webp"]))
+    blurred = Image.open(io.BytesIO(samples[f"{uid(0)}-1"]["webp"]))
     assert blurred.format == "WEBP"
     after = np.asarray(blurred.convert("RGB")).astype(int)
     assert after[35:45, 35:45].std() < 0.35 * before[35:45, 35:45].std()
@@ -103,17 +103,17 @@ def test_faces_are_blurred_and_the_rest_passes_through(pool, tmp_path):
 
 def test_boxes_are_named_in_the_json(pool, tmp_path):
     run(pool, tmp_path / "out", inject=True)
-    told = [orjson.loads(members["json"]) for _, members in iter_samples(str(tmp_path / "out"))]
-    assert [one["face_bboxes"] for one in told] == [[BOX], [BOX], [], [], FACES[3]]
-    assert all(one["caption"] == "x" for one in told)
+    content = [orjson.loads(members["json"]) for _, members in iter_samples(str(tmp_path / "out"))]
+    assert [item["face_bboxes"] for item in content] == [[BOX], [BOX], [], [], FACES[3]]
+    assert all(item["caption"] == "x" for item in content)
     pictures = [members["jpg"] for _, members in iter_samples(str(tmp_path / "out"))]
     assert pictures == [picture(n) for n in (0, 0, 1, 2, 3)]
 
 
 def test_any_number_of_workers_writes_the_same_bytes(pool, tmp_path):
-    one = run(pool, tmp_path / "one", apply=True, inject=True)
-    two = run(pool, tmp_path / "two", apply=True, inject=True, map_tasks=ProcessMap(2))
-    assert one.shards == two.shards
+    first = run(pool, tmp_path / "one", apply=True, inject=True)
+    second = run(pool, tmp_path / "two", apply=True, inject=True, map_tasks=ProcessMap(2))
+    assert first.shards == second.shards
 
 
 def test_a_row_a_tar_or_a_map_that_is_missing_is_named(pool, tmp_path):

@@ -51,12 +51,12 @@ def test_faults_are_those_of_pillow() -> None:
         if rng.random() < 0.3:
             del data[int(rng.integers(4, len(data))) :]
         try:
-            wanted = np.asarray(decode_rgb(bytes(data)))
+            expected = np.asarray(decode_rgb(bytes(data)))
         except DECODE_ERRORS as error:
             with pytest.raises(type(error)):
                 fast_decode.decode(bytes(data))
             continue
-        assert np.array_equal(fast_decode.decode(bytes(data)), wanted)
+        assert np.array_equal(fast_decode.decode(bytes(data)), expected)
         same += 1
     assert 10 < same < 150
 
@@ -74,7 +74,7 @@ def test_other_pixels_send_the_work_to_pillow(monkeypatch: pytest.MonkeyPatch) -
     data = jpeg()
     pixels = fast_decode.decode(data)
     assert np.array_equal(pixels, np.asarray(decode_rgb(data)))
-    wanted = Image.fromarray(pixels).resize((20, 30), Image.Resampling.BICUBIC)
-    assert np.array_equal(fast_decode.resize(pixels, (20, 30)), np.asarray(wanted))
+    expected = Image.fromarray(pixels).resize((20, 30), Image.Resampling.BICUBIC)
+    assert np.array_equal(fast_decode.resize(pixels, (20, 30)), np.asarray(expected))
     part = fast_decode.resize(pixels, (20, 30), keep=(3, 4, 9, 20))
-    assert np.array_equal(part, np.asarray(wanted)[4:20, 3:9])
+    assert np.array_equal(part, np.asarray(expected)[4:20, 3:9])

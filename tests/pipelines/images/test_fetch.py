@@ -202,12 +202,12 @@ def test_a_body_comes_whole_from_a_server_that_is_allowed(inside: Inside) -> Non
 
 
 def test_what_may_mend_is_tried_again_and_what_may_not_is_not(inside: Inside) -> None:
-    place = f"http://127.0.0.1:{inside.port}"
-    assert fetch(f"{place}/flaky", allow=allowed(inside)) == b"body"
+    address = f"http://127.0.0.1:{inside.port}"
+    assert fetch(f"{address}/flaky", allow=allowed(inside)) == b"body"
     assert inside.failures == 2
     before = inside.connections
     with pytest.raises(FetchError) as error:
-        fetch(f"{place}/gone", allow=allowed(inside))
+        fetch(f"{address}/gone", allow=allowed(inside))
     assert error.value.reason == "http_404"
     assert inside.connections == before + 1
 
@@ -232,11 +232,11 @@ def test_a_server_that_is_silent_is_left_after_the_timeout() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        place = f"127.0.0.1:{silent.getsockname()[1]}"
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
 
         async def run() -> None:
-            options = FetchOptions(timeout_seconds=0.2, retries=1, allow=(place,))
-            async with open_fetcher(options) as fetcher, fetcher.body(f"http://{place}/"):
+            options = FetchOptions(timeout_seconds=0.2, retries=1, allow=(address,))
+            async with open_fetcher(options) as fetcher, fetcher.body(f"http://{address}/"):
                 pass
 
         with pytest.raises(FetchError) as error:
@@ -247,20 +247,20 @@ def test_a_server_that_is_silent_is_left_after_the_timeout() -> None:
 def test_bodies_that_are_held_wait_for_others_to_be_given_back() -> None:
     async def run() -> list[str]:
         budget = fetching.Budget(10)
-        told: list[str] = []
+        answer: list[str] = []
         first = fetching.Hold()
 
         async def second() -> None:
             await budget.take(fetching.Hold(), 6)
-            told.append("second")
+            answer.append("second")
 
         await budget.take(first, 6)
         waiting = asyncio.create_task(second())
         await asyncio.sleep(0)
-        told.append("first gives back")
+        answer.append("first gives back")
         await budget.give(first)
         await waiting
-        return told
+        return answer
 
     assert asyncio.run(run()) == ["first gives back", "second"]
 
@@ -367,8 +367,8 @@ def raw_deflate(data: bytes) -> bytes:
 )
 def test_what_a_server_compresses_unasked_is_undone(encoding: str, sent: bytes) -> None:
     with Answers(x=plain(sent, Content_Encoding=encoding)) as site:
-        wanted = sent if sent.startswith(b"\xff\xd8") else BODY
-        assert site.fetch("/x") == wanted
+        expected = sent if sent.startswith(b"\xff\xd8") else BODY
+        assert site.fetch("/x") == expected
         assert site.headers[0]["Accept-Encoding"] == "identity"
 
 
@@ -520,12 +520,12 @@ def test_waiting_for_our_own_memory_is_not_the_server_s_time(
         async def run() -> int:
             async with open_fetcher(options) as fetcher:
 
-                async def one() -> int:
+                async def body_size() -> int:
                     async with fetcher.body(f"http://{site.place}/x") as data:
                         await asyncio.sleep(0.4)
                         return len(data)
 
-                return sum(await asyncio.gather(*(one() for _ in range(5))))
+                return sum(await asyncio.gather(*(body_size() for _ in range(5))))
 
         assert asyncio.run(run()) == 5_000_000
 

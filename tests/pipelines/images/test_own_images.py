@@ -41,18 +41,18 @@ def pairs(out: Path) -> list[dict[str, object]]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    place = tmp_path / "images"
-    (place / "sub").mkdir(parents=True)
-    (place / "a.jpg").write_bytes(image(1))
-    (place / "a.txt").write_text("first\n")
-    (place / "sub" / "B.PNG").write_bytes(image(2, "PNG", (1200, 600)))
-    (place / "sub" / "B.PNG.caption").write_bytes("\ufeffsecond \u00e9".encode())
-    (place / "c.jpg").write_bytes(b"no image")
-    (place / "c.txt").write_text("broken")
-    (place / "d.jpg").write_bytes(image(3))
-    (place / "._a.jpg").write_bytes(b"AppleDouble")
-    (place / "notes.md").write_text("none of it")
-    return place
+    folder = tmp_path / "images"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "a.jpg").write_bytes(image(1))
+    (folder / "a.txt").write_text("first\n")
+    (folder / "sub" / "B.PNG").write_bytes(image(2, "PNG", (1200, 600)))
+    (folder / "sub" / "B.PNG.caption").write_bytes("\ufeffsecond \u00e9".encode())
+    (folder / "c.jpg").write_bytes(b"no image")
+    (folder / "c.txt").write_text("broken")
+    (folder / "d.jpg").write_bytes(image(3))
+    (folder / "._a.jpg").write_bytes(b"AppleDouble")
+    (folder / "notes.md").write_text("none of it")
+    return folder
 
 
 def test_a_folder_with_captions_beside_the_images(folder: Path, tmp_path: Path) -> None:
@@ -60,17 +60,17 @@ def test_a_folder_with_captions_beside_the_images(folder: Path, tmp_path: Path) 
     made = import_folder(str(folder), out=str(out), map_tasks=map_here)
     assert made.counts["images"] == 2
     assert (made.counts["no_caption"], made.counts["not_a_picture"]) == (1, 1)
-    found = pairs(out)
-    assert [(row["text"], row["uid"]) for row in found] == [
+    actual = pairs(out)
+    assert [(row["text"], row["uid"]) for row in actual] == [
         ("first", uid(image(1), "first")),
         ("second \u00e9", uid(image(2, "PNG", (1200, 600)), "second \u00e9")),
     ]
-    assert (found[1]["original_width"], found[1]["original_height"]) == (1200, 600)
+    assert (actual[1]["original_width"], actual[1]["original_height"]) == (1200, 600)
     samples = list(iter_samples(str(out / "shards")))
     assert [members["txt"].decode() for _, members in samples] == ["first", "second \u00e9"]
     assert Image.open(io.BytesIO(samples[1][1]["jpg"])).size == (512, 256)
     assert [orjson.loads(members["json"])["uid"] for _, members in samples] == [
-        row["uid"] for row in found
+        row["uid"] for row in actual
     ]
 
 

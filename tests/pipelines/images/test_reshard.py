@@ -193,14 +193,14 @@ def test_any_number_of_workers_writes_the_same_bytes(
 ) -> None:
     source, _, subset = pool
     options: dict[str, Any] = {"shard_size": 7, "group_shards": 2}
-    one = pack(source, subset, out=str(tmp_path / "one"), map_tasks=map_here, **options)
+    first = pack(source, subset, out=str(tmp_path / "one"), map_tasks=map_here, **options)
     many = ProcessMap(workers)
     other = pack(source, subset, out=str(tmp_path / "two"), map_tasks=many, **options)
     assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two")
-    assert one == other
-    assert one.missing == 1
+    assert first == other
+    assert first.missing == 1
     again = pack(source, subset, out=str(tmp_path / "two"), map_tasks=map_here, **options)
-    assert again == one
+    assert again == first
 
 
 def test_members_pass_through_and_copies_stand_together(
@@ -209,9 +209,9 @@ def test_members_pass_through_and_copies_stand_together(
     source, uids, subset = pool
     pack(source, subset, out=str(tmp_path / "out"), map_tasks=map_here)
     plain = {orjson.loads(s["json"])["uid"]: s for _, s in iter_samples(source)}
-    wanted = Counter(uids[::3] + uids[::9])
+    expected = Counter(uids[::3] + uids[::9])
     made = list(iter_samples(str(tmp_path / "out")))
-    assert [key for key, _ in made] == [f"{u}-{j}" for u in uids for j in range(wanted[u])]
+    assert [key for key, _ in made] == [f"{u}-{j}" for u in uids for j in range(expected[u])]
     for key, sample in made:
         assert sample == plain[key.split("-")[0]]
 
@@ -376,14 +376,14 @@ def test_capital_extensions_are_those_of_a_sample() -> None:
 def test_a_tar_behind_another_is_read_and_anything_else_there_is_a_fault(long: bool) -> None:
     name = "k" * 120 if long else "k"
     fmt = tarfile.PAX_FORMAT if long else tarfile.USTAR_FORMAT
-    one = tar_of((info(f"{name}.txt"), b"one"), fmt=fmt)
-    two = tar_of((info(f"{name}2.txt"), b"two"), fmt=fmt)
-    whole = memoryview(one + bytes(2048) + two)
+    first = tar_of((info(f"{name}.txt"), b"one"), fmt=fmt)
+    second = tar_of((info(f"{name}2.txt"), b"two"), fmt=fmt)
+    whole = memoryview(first + bytes(2048) + second)
     read = [bytes(whole[m.start : m.start + m.size]) for m in members(whole, "t")]
     assert read == [b"one", b"two"]
-    for behind in (b"rubbish".ljust(512, b"x"), b"rubbish", two[:700]):
+    for behind in (b"rubbish".ljust(512, b"x"), b"rubbish", second[:700]):
         with pytest.raises(TarError):
-            list(members(memoryview(one + behind), "t"))
+            list(members(memoryview(first + behind), "t"))
 
 
 def test_a_size_in_base_256_is_read() -> None:
@@ -525,8 +525,8 @@ def test_two_members_of_one_name_are_refused() -> None:
 def test_our_headers_are_those_that_others_read() -> None:
     data = header(b"key-0.jpg", 3) + b"abc".ljust(512, b"\0") + b"\0" * 1024
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        [found] = archive.getmembers()
-    assert (found.name, found.size, found.mode) == ("key-0.jpg", 3, 0o444)
+        [actual] = archive.getmembers()
+    assert (actual.name, actual.size, actual.mode) == ("key-0.jpg", 3, 0o444)
     with pytest.raises(ValueError, match="does not fit"):
         header(b"x" * 101, 1)
 
@@ -563,8 +563,8 @@ def test_mutated_tars_are_refused_or_read_and_counts_add_up(tmp_path: Path) -> N
         data = bytearray(whole)
         for _ in range(int(rng.integers(1, 5))):
             block = int(rng.integers(0, len(data) // 512)) * 512
-            place = block + int(rng.integers(0, 512))
-            data[place] = int(rng.integers(0, 256))
+            position = block + int(rng.integers(0, 512))
+            data[position] = int(rng.integers(0, 256))
         file.write_bytes(bytes(data))
         options: dict[str, Any] = {"out": str(tmp_path / f"o{attempt}"), "map_tasks": map_here}
         try:

@@ -33,7 +33,7 @@ def opened(data: bytes) -> Image.Image:
 
 
 @pytest.mark.parametrize(
-    ("size", "wanted"),
+    ("size", "expected"),
     [
         ((512, 512), (512, 512)),
         ((513, 100), (512, 100)),
@@ -42,8 +42,8 @@ def opened(data: bytes) -> Image.Image:
         ((100_000, 1), (512, 1)),
     ],
 )
-def test_only_what_is_bigger_gets_smaller(size: tuple[int, int], wanted: tuple[int, int]) -> None:
-    assert fitted(*size, 512) == wanted
+def test_only_what_is_bigger_gets_smaller(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert fitted(*size, 512) == expected
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])

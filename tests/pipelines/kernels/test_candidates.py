@@ -61,5 +61,5 @@ def test_a_phrase_occurs_where_the_expression_finds_it(
     border = r"\b" if whole else ""
     pattern = Pattern(phrases, literal=True, before=border, after=border)
     long = "y" * pad + text + "y" * pad
-    found = pattern.occurs(pa.array([text, long], STRING), lowered=True, whole=whole)
-    assert found.tolist() == [pattern.occurs_in(text.lower()), pattern.occurs_in(long.lower())]
+    actual = pattern.occurs(pa.array([text, long], STRING), lowered=True, whole=whole)
+    assert actual.tolist() == [pattern.occurs_in(text.lower()), pattern.occurs_in(long.lower())]

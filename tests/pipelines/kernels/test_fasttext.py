@@ -74,10 +74,10 @@ def check(path: Path, texts: list[str], separators: str, flat: Callable[[str], s
     ours, theirs = kernel.read(path), library.load_model(str(path)).f
     labels, probabilities, alnum = ours.top(pa.array(texts, type=STRING), separators=separators)
     for row, text in enumerate(texts):
-        wanted = theirs.predict(flat(text) + "\n", 1, 0.0, "strict")
+        expected = theirs.predict(flat(text) + "\n", 1, 0.0, "strict")
         label = ours.labels[labels[row]] if labels[row] >= 0 else None
-        assert label == (wanted[0][1] if wanted else None), repr(text)
-        assert probabilities[row] == pytest.approx(wanted[0][0] if wanted else 0.0, abs=1e-4)
+        assert label == (expected[0][1] if expected else None), repr(text)
+        assert probabilities[row] == pytest.approx(expected[0][0] if expected else 0.0, abs=1e-4)
         assert alnum[row] == any(map(str.isalnum, text)), repr(text)
 
 
@@ -94,10 +94,10 @@ def test_lines_are_joined_as_dclm_does(model: Path) -> None:
     array = stripped(pa.array(texts, type=STRING))
     labels, probabilities, _ = ours.top(array, separators="lines")
     for row, text in enumerate(texts):
-        wanted = theirs.predict(joined_lines(text) + "\n", 1, 0.0, "strict")
+        expected = theirs.predict(joined_lines(text) + "\n", 1, 0.0, "strict")
         label = ours.labels[labels[row]] if labels[row] >= 0 else None
-        assert label == (wanted[0][1] if wanted else None), repr(text)
-        assert probabilities[row] == pytest.approx(wanted[0][0] if wanted else 0.0, abs=1e-4)
+        assert label == (expected[0][1] if expected else None), repr(text)
+        assert probabilities[row] == pytest.approx(expected[0][0] if expected else 0.0, abs=1e-4)
 
 
 def test_the_language_model_answers_as_the_library_on_real_pages(data: Path) -> None:

@@ -17,12 +17,12 @@ from pipelines.schema import STRING
 
 def seconds_of_pairs() -> set[int]:
     """Characters that compose with one before them, after UnicodeData and the Hangul algorithm."""
-    found = {*range(0x1161, 0x1176), *range(0x11A8, 0x11C3)}
+    actual = {*range(0x1161, 0x1176), *range(0x11A8, 0x11C3)}
     for code in range(0x110000):
         parts = unicodedata.decomposition(chr(code)).split()
         if len(parts) == 2 and not parts[0].startswith("<"):
-            found.add(int(parts[1], 16))
-    return found
+            actual.add(int(parts[1], 16))
+    return actual
 
 
 def test_inert_characters_are_composed_and_compose_with_nothing() -> None:
@@ -55,11 +55,11 @@ def test_grams_are_found_where_a_python_set_finds_them() -> None:
     texts = [" ".join(chance.choices(words, k=chance.randint(0, 60))) for _ in range(300)]
     items = [" ".join(chance.choices(words, k=40)) for _ in range(200)] + texts[::10]
     known = {}
-    wanted: dict[int, set[tuple[str, ...]]] = {}
+    needed: dict[int, set[tuple[str, ...]]] = {}
     for size in (2, 5):
         hashes, borders = ngrams.words(pa.array(items, STRING))
         known[size], _ = ngrams.grams(hashes, borders, size)
-        wanted[size] = {
+        needed[size] = {
             tuple(split[i : i + size])
             for split in map(str.split, items)
             for i in range(len(split) - size + 1)
@@ -68,7 +68,7 @@ def test_grams_are_found_where_a_python_set_finds_them() -> None:
     counts = np.bincount(rows, minlength=len(texts)).tolist()
     for row, split in enumerate(map(str.split, texts)):
         expected = sum(
-            tuple(split[i : i + size]) in wanted[size]
+            tuple(split[i : i + size]) in needed[size]
             for size in (2, 5)
             for i in range(len(split) - size + 1)
         )

@@ -35,8 +35,8 @@ def test_no_text_with_a_phrase_is_missed(ignore_case: bool, whole: bool) -> None
         expressions.append(re.compile(f"{border}(?:{'|'.join(lowered)}){border}"))
     made = texts()
     prepared = kernel.prepare(chosen, ignore_case=ignore_case, whole=whole)
-    found = kernel.candidates(pa.array(made, type=STRING), prepared)
-    for text, candidate in zip(made, found, strict=True):
+    actual = kernel.candidates(pa.array(made, type=STRING), prepared)
+    for text, candidate in zip(made, actual, strict=True):
         holds = expressions[0].search(text) is not None
         if ignore_case:
             holds = holds or expressions[1].search(text.lower()) is not None
@@ -47,10 +47,10 @@ def test_no_text_with_a_phrase_is_missed(ignore_case: bool, whole: bool) -> None
 
 def test_an_ascii_list_without_case_gives_few_false_candidates() -> None:
     prepared = kernel.prepare(["ass", "kit"], ignore_case=True, whole=True)
-    found = kernel.candidates(
+    actual = kernel.candidates(
         pa.array(["class", "Ass.", "kitten", "a KIT", "ass_"], type=STRING), prepared
     )
-    assert found.tolist() == [False, True, False, True, False]
+    assert actual.tolist() == [False, True, False, True, False]
 
 
 def test_dots_before_letters_and_between_digits() -> None:
@@ -61,5 +61,5 @@ def test_dots_before_letters_and_between_digits() -> None:
 
 def test_phone_like() -> None:
     made = ["555-1234", "5555 12345", "55-1234", "555--1234", "555.123", ""]
-    found = kernel.phone_like(pa.array(made, type=STRING))
-    assert found.tolist() == [True, True, False, False, False, False]
+    actual = kernel.phone_like(pa.array(made, type=STRING))
+    assert actual.tolist() == [True, True, False, False, False, False]

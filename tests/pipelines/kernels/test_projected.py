@@ -102,9 +102,9 @@ def test_lines_are_joined_as_dclm_does(tmp_path: Path) -> None:
     batch = Batch(pa.table({"text": pa.array(texts, type=STRING)}))
     operator = QualityScore(model="m", whitespace="lines", engine="compiled")
     operator._model = quality.Classifiers((path,), negative="__label__cc", exact_near=())
-    found = operator.modify(batch)["quality"].to_pylist()
+    actual = operator.modify(batch)["quality"].to_pylist()
     theirs = library.load_model(str(path)).f
-    for text, score in zip(texts, found, strict=True):
+    for text, score in zip(texts, actual, strict=True):
         expected = quality.library_score(theirs, joined_lines(text), "__label__cc")
         assert score == pytest.approx(expected, abs=2e-5), repr(text)
 

@@ -35,20 +35,20 @@ def texts_of_few_words(number: int) -> list[str]:
 
 def check(texts: list[str]) -> None:
     array = pa.array(texts, type=STRING)
-    for found, separator in (
+    for actual, separator in (
         (kernel.lines(array), "\n"),
         (kernel.paragraphs(array), "\n\n"),
     ):
         units = [split_units(text, separator) for text in texts]
-        assert found.count.tolist() == [len(u) for u in units]
+        assert actual.count.tolist() == [len(u) for u in units]
         for characters in (False, True):
             for every_copy in (False, True):
-                shares = found.fraction(characters=characters, every_copy=every_copy)
-                wanted = [
+                shares = actual.fraction(characters=characters, every_copy=every_copy)
+                expected = [
                     plain.unit_fraction(u, characters=characters, every_copy=every_copy)
                     for u in units
                 ]
-                assert shares.tolist() == wanted
+                assert shares.tolist() == expected
     found_words = words.uax29(array)
     top, repeated = {2: 0.2, 3: 0.18, 4: 0.16}, {5: 0.15, 6: 0.14, 10: 0.1}
     for every_copy in (False, True):
@@ -80,19 +80,19 @@ def test_real_pages_equal_the_plain_statement(data: Path) -> None:
 @pytest.mark.parametrize("size", [1, 2, 5, 12])
 def test_one_limit_for_one_size_equals_the_plain_statement(size: int) -> None:
     texts = texts_of_few_words(200)
-    found = words.uax29(pa.array(texts, type=STRING))
+    actual = words.uax29(pa.array(texts, type=STRING))
     for every_copy in (False, True):
         for limits in (({size: 0.05}, {}), ({}, {size: 0.05})):
-            codes = kernel.first_ngram_failure(found, *limits, every_copy=every_copy)
+            codes = kernel.first_ngram_failure(actual, *limits, every_copy=every_copy)
             covered = "most_common" if limits[0] else "all"
-            wanted = [
-                plain.ngram_fraction(found.strings(row), size, covered, every_copy=every_copy)
+            expected = [
+                plain.ngram_fraction(actual.strings(row), size, covered, every_copy=every_copy)
                 > 0.05
                 for row in range(len(texts))
             ]
-            assert (codes == 0).tolist() == wanted
+            assert (codes == 0).tolist() == expected
 
 
 def test_rows_can_be_taken() -> None:
-    found = kernel.lines(pa.array(["a\na", "b"], type=STRING)).take(np.array([1]))
-    assert found.count.tolist() == [1]
+    actual = kernel.lines(pa.array(["a\na", "b"], type=STRING)).take(np.array([1]))
+    assert actual.count.tolist() == [1]

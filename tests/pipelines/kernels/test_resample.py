@@ -29,8 +29,8 @@ def test_any_size_gives_the_bytes_of_pillow(method: str) -> None:
         if number % 2:
             image = (image > 127).astype(np.uint8) * 255
         size = (int(rng.integers(1, 280)), int(rng.integers(1, 280)))
-        found = resample.resize(image, size, method=method)
-        assert np.array_equal(found, by_pillow(image, size, method)), (image.shape, size)
+        actual = resample.resize(image, size, method=method)
+        assert np.array_equal(actual, by_pillow(image, size, method)), (image.shape, size)
 
 
 @pytest.mark.parametrize(

@@ -45,9 +45,9 @@ def plain(text: str) -> list[int]:
 
 
 def check(texts: list[str]) -> None:
-    found = stats.documents(pa.array(texts, type=STRING)).figures
+    pages = stats.documents(pa.array(texts, type=STRING)).figures
     for row, text in enumerate(texts):
-        assert found[row].tolist() == plain(text), repr(text[:500])
+        assert pages[row].tolist() == plain(text), repr(text[:500])
 
 
 def test_random_mixtures_of_awkward_pieces_equal_the_plain_statement() -> None:
@@ -67,5 +67,5 @@ def test_real_pages_equal_the_plain_statement(data: Path) -> None:
 
 
 def test_rows_can_be_taken() -> None:
-    found = stats.documents(pa.array(["a b", "c"], type=STRING)).take(np.array([1]))
-    assert found[columns.WORDS].tolist() == [1]
+    pages = stats.documents(pa.array(["a b", "c"], type=STRING)).take(np.array([1]))
+    assert pages[columns.WORDS].tolist() == [1]

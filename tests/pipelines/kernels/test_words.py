@@ -70,9 +70,9 @@ DEFINITIONS = {
 @pytest.mark.parametrize("name", DEFINITIONS)
 def test_hostile_cases_equal_the_oracle(name: str) -> None:
     kernel, oracle = DEFINITIONS[name]
-    found = kernel(column(CASES))
+    actual = kernel(column(CASES))
     for row, text in enumerate(CASES):
-        assert found.strings(row) == oracle(text), repr(text)
+        assert actual.strings(row) == oracle(text), repr(text)
 
 
 @pytest.mark.parametrize("name", DEFINITIONS)
@@ -80,9 +80,9 @@ def test_random_mixtures_of_hostile_characters_equal_the_oracle(name: str) -> No
     kernel, oracle = DEFINITIONS[name]
     chance = random.Random(7)
     texts = ["".join(chance.choices(HOSTILE, k=chance.randint(1, 60))) for _ in range(1500)]
-    found = kernel(column(texts))
+    actual = kernel(column(texts))
     for row, text in enumerate(texts):
-        assert found.strings(row) == oracle(text), repr(text)
+        assert actual.strings(row) == oracle(text), repr(text)
 
 
 @settings(max_examples=100, derandomize=True, deadline=None)
@@ -90,9 +90,9 @@ def test_random_mixtures_of_hostile_characters_equal_the_oracle(name: str) -> No
 def test_any_text_equals_the_oracle(texts: list[str]) -> None:
     texts = [text.encode("utf-8", "ignore").decode() for text in texts]  # no lone surrogates
     for kernel, oracle in DEFINITIONS.values():
-        found = kernel(column(texts))
+        actual = kernel(column(texts))
         for row, text in enumerate(texts):
-            assert found.strings(row) == oracle(text), repr(text)
+            assert actual.strings(row) == oracle(text), repr(text)
 
 
 @pytest.mark.parametrize("name", ["uax29", "uax29_tokens"])
@@ -101,29 +101,29 @@ def test_real_pages_in_forty_languages_equal_the_oracle(name: str, data: Path) -
     with gzip.open(data / "web" / "extracted_text.jsonl.gz") as file:
         texts = [orjson.loads(line)["text"] for line, _ in zip(file, range(2248), strict=False)]
     texts = [text[:1500] for text in texts[::4]]
-    found = kernel(column(texts))
-    wrong = [row for row, text in enumerate(texts) if found.strings(row) != oracle(text)]
+    actual = kernel(column(texts))
+    wrong = [row for row, text in enumerate(texts) if actual.strings(row) != oracle(text)]
     assert wrong == []
 
 
 def test_lengths_count_code_points_and_equal_words_hash_alike() -> None:
-    found = words.uax29(column(["na\u00efve \u65e5", "x na\u00efve"]))
-    assert found.length.tolist() == [5, 1, 1, 5]
-    assert found.hash[0] == found.hash[3]
-    assert len(set(found.hash.tolist())) == 3
+    actual = words.uax29(column(["na\u00efve \u65e5", "x na\u00efve"]))
+    assert actual.length.tolist() == [5, 1, 1, 5]
+    assert actual.hash[0] == actual.hash[3]
+    assert len(set(actual.hash.tolist())) == 3
 
 
 def test_slices_of_an_array_see_only_their_rows() -> None:
-    found = words.whitespace(column(["a b", "c", "d e f"]).slice(1))
-    assert [found.strings(0), found.strings(1)] == [["c"], ["d", "e", "f"]]
+    actual = words.whitespace(column(["a b", "c", "d e f"]).slice(1))
+    assert [actual.strings(0), actual.strings(1)] == [["c"], ["d", "e", "f"]]
 
 
 def test_rows_can_be_taken() -> None:
     import numpy as np
 
-    found = words.whitespace(column(["a b", "c", "d e f"])).take(np.array([2, 0]))
-    assert found.counts.tolist() == [3, 2]
-    assert found.strings(0) == ["d", "e", "f"]
+    actual = words.whitespace(column(["a b", "c", "d e f"])).take(np.array([2, 0]))
+    assert actual.counts.tolist() == [3, 2]
+    assert actual.strings(0) == ["d", "e", "f"]
 
 
 def test_nulls_and_other_types_are_refused() -> None:
@@ -134,5 +134,5 @@ def test_nulls_and_other_types_are_refused() -> None:
 
 
 def test_a_single_line_of_ten_megabytes_is_no_trouble() -> None:
-    found = words.uax29(column(["word \u0301" * 1_500_000]))
-    assert found.counts.tolist() == [1_500_000]
+    actual = words.uax29(column(["word \u0301" * 1_500_000]))
+    assert actual.counts.tolist() == [1_500_000]

@@ -116,10 +116,10 @@ def test_a_group_stands_side_by_side(pool: Pool, tmp_path: Path) -> None:
     row = pq.read_table(file)["row"][0].as_py()
     [group] = duplicate_groups.groups_of(store, f"{row >> 32}:{row & 0xFFFFFFFF}", most=5)
     assert (group.step, group.size) == (2, 2)
-    kept, gone = group.members
-    assert (kept.kept, gone.kept, gone.row) == (True, False, row)
+    kept, removed = group.members
+    assert (kept.kept, removed.kept, removed.row) == (True, False, row)
     assert "changed" in str(kept.text)  # keep_by date: the changed copy
-    assert "changed" not in str(gone.text)
+    assert "changed" not in str(removed.text)
     shown = duplicate_groups.group_text(group, width=100)
     assert [line for line in shown.splitlines() if " | " in line and "changed" in line]
 

@@ -74,9 +74,9 @@ def test_agrees_with_a_search_over_all_n_grams() -> None:
     names = [f"t{n % 7}" for n in range(80)]
     table = pa.table({"task": names, "item": range(80), "text": items})
     grams = ItemGrams(table, ngram=4)
-    rows, found = grams.occurrences(pa.array(texts, STRING))
-    wanted = []
-    for place, text in enumerate(texts):
+    rows, actual = grams.occurrences(pa.array(texts, STRING))
+    expected = []
+    for index, text in enumerate(texts):
         words = plain_words(text)
         for number, item in enumerate(items):
             asked = plain_words(item)
@@ -84,9 +84,9 @@ def test_agrees_with_a_search_over_all_n_grams() -> None:
                 continue
             own = {tuple(asked[i : i + 4]) for i in range(len(asked) - 3)}
             if own & {tuple(words[i : i + 4]) for i in range(len(words) - 3)}:
-                wanted.append((place, number))
-    assert list(zip(rows.tolist(), found.tolist(), strict=True)) == wanted
-    assert len(wanted) > 100
+                expected.append((index, number))
+    assert list(zip(rows.tolist(), actual.tolist(), strict=True)) == expected
+    assert len(expected) > 100
 
 
 @settings(deadline=None)

@@ -88,9 +88,9 @@ def test_compiled_modifiers_equal_the_plain_statement(
 ) -> None:
     operator: Any = made(name, parameters, folder)
     texts = random_texts(3000)
-    wanted = [operator.plain(text) or None for text in texts]
-    found = modified(operator, texts)
-    assert [(t, f, w) for t, f, w in zip(texts, found, wanted, strict=True) if f != w] == []
+    expected = [operator.plain(text) or None for text in texts]
+    actual = modified(operator, texts)
+    assert [(t, f, w) for t, f, w in zip(texts, actual, expected, strict=True) if f != w] == []
 
 
 @settings(max_examples=50, derandomize=True, deadline=None)
@@ -107,8 +107,8 @@ def test_real_pages_equal_the_plain_statement(data: Path, folder: Path) -> None:
         texts = [orjson.loads(line)["text"] for line in file][::6]
     for name, parameters in STEPS + REWRITES:
         operator: Any = made(name, parameters, folder)
-        found = modified(operator, texts)
-        assert found == [operator.plain(text) or None for text in texts], name
+        actual = modified(operator, texts)
+        assert actual == [operator.plain(text) or None for text in texts], name
 
 
 def test_rules_in_a_row_give_what_each_gives_alone(folder: Path) -> None:

@@ -42,8 +42,8 @@ PIECES += ["a.b", "com", "co.uk", "@-", "A" * 64, "中", "\u0301"]
 
 def masked(text: str, **parameters: object) -> str:
     operator = MaskPersonalData.model_validate(parameters)
-    found = operator.modify(Batch(pa.table({"text": pa.array([text], STRING)})))
-    return found.value["text"][0].as_py()
+    actual = operator.modify(Batch(pa.table({"text": pa.array([text], STRING)})))
+    return actual.value["text"][0].as_py()
 
 
 @settings(max_examples=2000, deadline=None)

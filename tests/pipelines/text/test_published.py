@@ -75,8 +75,8 @@ def test_personal_data_is_masked(text: str, masked: str | None) -> None:
     if masked is None:
         masked = "host <I>, local 192.168.0.1, version 1.2.3.400"
     assert result.value["text"].to_pylist() == [masked]
-    found = sum(masked.count(mark) for mark in ("<E>", "<P>", "<I>"))
-    assert sum(result.counts.values()) == found
+    actual = sum(masked.count(mark) for mark in ("<E>", "<P>", "<I>"))
+    assert sum(result.counts.values()) == actual
 
 
 SENTENCES = st.lists(
@@ -95,6 +95,6 @@ SENTENCES = st.lists(
 @given(text=SENTENCES, enough=st.integers(1, 5))
 def test_enough_sentences_are_those_that_punkt_counts(text: str, enough: int) -> None:
     whole = len(units.split_sentences(text, "punkt"))
-    found = units.count_sentences(text, "punkt", language="english", enough=enough)
-    assert (found >= enough) == (whole >= enough)
-    assert found == whole or found >= enough
+    actual = units.count_sentences(text, "punkt", language="english", enough=enough)
+    assert (actual >= enough) == (whole >= enough)
+    assert actual == whole or actual >= enough
