@@ -1,9 +1,9 @@
 """CLIP evaluation against clip_benchmark, over the same folders; training against open_clip.
 
-    python benches/bench_clip_eval.py [--model ViT-B-32] [--pictures 64] [--one 256] [--every 1]
+    python benches/bench_clip_eval.py [--model ViT-B-32] [--images 64] [--one 256] [--every 1]
 
 On this machine's processors: one made-up dataset, then every dataset of DataComp's suite that
-clip_benchmark can measure (all but WinoGAViL and the two sets of attributes), 64 pictures each, in
+clip_benchmark can measure (all but WinoGAViL and the two sets of attributes), 64 images each, in
 the published layout with the real numbers of classes. clip_benchmark runs as its command line does,
 the model loaded for every dataset; the table also shows both sides without loading. Every metric
 must be equal within 1e-6. It lives in an environment of its own, and is slow: what it measured is
@@ -41,8 +41,8 @@ GOALS = {"ViT-B-32": (5500, 512), "ViT-B-16": (2800, 512), "ViT-L-14": (720, 96)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="ViT-B-32")
-    parser.add_argument("--pictures", type=int, default=64, help="of each dataset")
-    parser.add_argument("--one", type=int, default=256, help="pictures of the single dataset")
+    parser.add_argument("--images", type=int, default=64, help="of each dataset")
+    parser.add_argument("--one", type=int, default=256, help="images of the single dataset")
     parser.add_argument("--every", type=int, default=1, help="take every so many of the datasets")
     parser.add_argument("--again", action="store_true", help="forget what the peer took before")
     parser.add_argument("--check", action="store_true", help="only compare the metrics")
@@ -113,7 +113,7 @@ def evaluation(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     import open_clip
     import torch
 
-    from evals.images.synthetic import write_synthetic_pictures
+    from evals.images.synthetic import write_synthetic_images
     from evals.suite import load_suite
 
     weights = BUILD / f"{arguments.model}.pt"
@@ -129,12 +129,12 @@ def evaluation(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     single_task = [task for task in tasks if task.name == "cifar10"]
     rows = []
     turns = 1 if arguments.check else TURNS
-    for name, chosen, pictures, repeat, at_least in (
-        (f"one dataset of {arguments.one} pictures", single_task, arguments.one, turns, (1.0, 1.0)),
-        (f"{len(many)} datasets of {arguments.pictures}", many, arguments.pictures, 1, (3.0, 1.0)),
+    for name, chosen, images, repeat, at_least in (
+        (f"one dataset of {arguments.one} images", single_task, arguments.one, turns, (1.0, 1.0)),
+        (f"{len(many)} datasets of {arguments.images}", many, arguments.images, 1, (3.0, 1.0)),
     ):
-        data = BUILD / f"clip-data-{pictures}"
-        write_synthetic_pictures(chosen, data, seed=1, pictures=pictures)
+        data = BUILD / f"clip-data-{images}"
+        write_synthetic_images(chosen, data, seed=1, images=images)
         seconds = []
         for _ in range(repeat):
             mine, *own = ours(arguments.model, weights, chosen, data)
@@ -144,7 +144,7 @@ def evaluation(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         load, work, peer_load, peer_work = (
             statistics.median(c) for c in zip(*seconds, strict=True)
         )
-        total = pictures * len(chosen)
+        total = images * len(chosen)
         for what, a, b, goal in (
             ("", load + work, peer_load + peer_work, at_least[0]),
             (", without loading the model", work, peer_work, at_least[1]),
@@ -154,9 +154,9 @@ def evaluation(arguments: argparse.Namespace) -> list[dict[str, Any]]:
                     "work": f"{arguments.model}, {name}{what}",
                     "ours": round(total / a, 3),
                     "peer": round(total / b, 3),
-                    "unit": "pictures per second"
+                    "unit": "images per second"
                     if torch.cuda.is_available()
-                    else "pictures per CPU-second",
+                    else "images per CPU-second",
                     "peer_name": PEER,
                     "ratio": round(b / a, 3),
                     "at_least": goal,

@@ -1,6 +1,6 @@
-"""How many pictures a second open_clip's loader gives a core, and how many cores eight GPUs need.
+"""How many images a second open_clip's loader gives a core, and how many cores eight GPUs need.
 
-    python benches/bench_clip_loader.py [--pictures 2000] [--seconds 20]
+    python benches/bench_clip_loader.py [--images 2000] [--seconds 20]
 
 The shards hold JPEGs of the size that DataComp's downloader stores (longest side 512, quality 95)
 with captions; the loader is the one that `datacomp train` uses: tar, decode, random crop, bicubic
@@ -33,17 +33,17 @@ SIZES = ((512, 384), (512, 512), (384, 512), (512, 288), (341, 512))
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--pictures", type=int, default=2000)
+    parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--seconds", type=float, default=20.0)
     arguments = parser.parse_args()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
-    shard = BUILD / f"loader-{arguments.pictures}.tar"
+    shard = BUILD / f"loader-{arguments.images}.tar"
     if not shard.exists():
-        write_shard(shard, arguments.pictures)
+        write_shard(shard, arguments.images)
     peer = measure(shard, arguments.seconds, plain=True)
     rate = measure(shard, arguments.seconds)
-    size = shard.stat().st_size / arguments.pictures / 1e3
+    size = shard.stat().st_size / arguments.images / 1e3
     rows: list[dict[str, Any]] = [
         {
             "work": f"loader, JPEGs of {size:.0f} kB to 224 pixels",
@@ -75,14 +75,14 @@ def main() -> None:
         print(f"{row['work']:62} {row['ours']:>9} {row['unit']}")
 
 
-def write_shard(path: Path, pictures: int) -> None:
-    """A tar of pictures with the detail of photographs: noise of many sizes, summed."""
+def write_shard(path: Path, images: int) -> None:
+    """A tar of images with the detail of photographs: noise of many sizes, summed."""
     from PIL import Image
 
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     with tarfile.open(path, "w") as tar:
-        for number in range(pictures):
+        for number in range(images):
             width, height = SIZES[number % len(SIZES)]
             total = np.zeros((height, width, 3))
             for grain in (4, 8, 16, 32, 64, 128):
@@ -133,8 +133,8 @@ def measure(shard: Path, seconds: float, *, plain: bool = False) -> float:
     next(batches)  # the buffer that shuffles is filled
     start, count, wall = time.process_time(), 0, time.monotonic()
     while time.monotonic() - wall < seconds:
-        pictures, _ = next(batches)
-        count += len(pictures)
+        images, _ = next(batches)
+        count += len(images)
     return count / (time.process_time() - start)
 
 

@@ -166,8 +166,9 @@ def run(pipeline: Pipeline, pool: Any) -> None:
 
 def filter_alone(scores: Any) -> dict[str, Any]:
     """The filter on scores without reading or uids."""
+    from pipelines.image_text.images import ClipScore
+
     from pipelines.batch import Batch
-    from pipelines.image_text.pictures import ClipScore
 
     batch = Batch(pa.table({L14: scores}))
     operator = ClipScore(arch="l14", min_score=0.7)
@@ -293,9 +294,9 @@ def tars(megabytes: int) -> tuple[Path, list[str]]:
                 uids.append(uid)
                 key = f"{number:05d}{index:04d}"
                 meta = {"uid": uid, "caption": "a photo", "key": key, "status": "success"}
-                picture = rng.bytes(int(rng.integers(10_000, 54_000)))
+                image = rng.bytes(int(rng.integers(10_000, 54_000)))
                 for extension, data in (
-                    ("jpg", picture),
+                    ("jpg", image),
                     ("json", json.dumps(meta).encode()),
                     ("txt", b"a photo"),
                 ):

@@ -1,9 +1,9 @@
-"""Fetching pictures from a server on loopback, against img2dataset with the same options.
+"""Fetching images from a server on loopback, against img2dataset with the same options.
 
-    python benches/bench_download.py [--rows 3000] [--pictures TAR]
+    python benches/bench_download.py [--rows 3000] [--images TAR]
 
 Both sides read one parquet file, fetch, decode, make smaller than 512 pixels, blur the faces of
-every tenth row and write a tar; ours also checks each sha256. Rates are pictures per CPU-second of
+every tenth row and write a tar; ours also checks each sha256. Rates are images per CPU-second of
 all processes of a side, less what the same run takes for ten rows (starting, importing). The server
 is a process of its own, and not counted. img2dataset lives in an environment of its own.
 Writes build/bench/download.json.
@@ -67,25 +67,25 @@ if __name__ == "__main__":
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rows", type=int, default=3000)
-    parser.add_argument("--pictures", type=Path, default=PHOTOS, help="a tar with .jpg members")
+    parser.add_argument("--images", type=Path, default=PHOTOS, help="a tar with .jpg members")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    pictures = read_pictures(arguments.pictures)
+    images = read_images(arguments.images)
     if arguments.serve:
-        asyncio.run(serve(pictures))
+        asyncio.run(serve(images))
         return
     peer = install()
     shutil.rmtree(WORK, ignore_errors=True)
     server = subprocess.Popen(
-        [sys.executable, __file__, "--serve", "--pictures", str(arguments.pictures)],
+        [sys.executable, __file__, "--serve", "--images", str(arguments.images)],
         stdout=subprocess.PIPE,
         text=True,
     )
     assert server.stdout is not None
     try:
         address = server.stdout.readline().strip()
-        many = write_tables("many", address, pictures, arguments.rows)
-        few = write_tables("few", address, pictures, FEW)
+        many = write_tables("many", address, images, arguments.rows)
+        few = write_tables("few", address, images, FEW)
         rates_of: dict[str, list[float]] = {"ours": [], "theirs": []}
         for round_ in range(ROUNDS):
             for side, python, script in (("ours", sys.executable, OURS), ("theirs", peer, THEIRS)):
@@ -98,15 +98,15 @@ def main() -> None:
         server.terminate()
         server.wait()
     ours, theirs = (float(np.median(rates_of[side])) for side in ("ours", "theirs"))
-    size = sum(map(len, pictures)) / len(pictures)
+    size = sum(map(len, images)) / len(images)
     report = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "date": time.strftime("%Y-%m-%d"),
         "rows": [
             {
-                "work": f"fetch, resize, write ({size / 1000:.0f} kB pictures)",
+                "work": f"fetch, resize, write ({size / 1000:.0f} kB images)",
                 "ours": round(ours, 1),
-                "unit": "pictures/CPU-s",
+                "unit": "images/CPU-s",
                 "peer": round(theirs, 1),
                 "peer_name": PEER[0],
                 "ratio": round(ours / theirs, 2),
@@ -122,8 +122,8 @@ def main() -> None:
         print(f"{row['work']}: {ours:.0f} against {theirs:.0f} {row['unit']}: {row['ratio']}x")
 
 
-def read_pictures(path: Path) -> list[bytes]:
-    """The pictures of a tar of photographs, or made-up ones where there is none."""
+def read_images(path: Path) -> list[bytes]:
+    """The images of a tar of photographs, or made-up ones where there is none."""
     if path.is_file():
         with tarfile.open(path) as tar:
             members = [member for member in tar if member.name.endswith((".jpg", ".jpeg"))]
@@ -138,10 +138,10 @@ def read_pictures(path: Path) -> list[bytes]:
     return made
 
 
-def write_tables(name: str, address: str, pictures: list[bytes], rows: int) -> Path:
+def write_tables(name: str, address: str, images: list[bytes], rows: int) -> Path:
     folder = WORK / name
     folder.mkdir(parents=True)
-    hashes = [hashlib.sha256(data).hexdigest() for data in pictures]
+    hashes = [hashlib.sha256(data).hexdigest() for data in images]
     box = [[0.4, 0.2, 0.6, 0.5]]
     table = pa.table(
         {
@@ -151,7 +151,7 @@ def write_tables(name: str, address: str, pictures: list[bytes], rows: int) -> P
             "face_bboxes": pa.array(
                 [box if n % 10 == 0 else [] for n in range(rows)], pa.list_(pa.list_(pa.float64()))
             ),
-            "sha256": [hashes[n % len(pictures)] for n in range(rows)],
+            "sha256": [hashes[n % len(images)] for n in range(rows)],
         }
     )
     pq.write_table(table, folder / "a.parquet")
@@ -159,7 +159,7 @@ def write_tables(name: str, address: str, pictures: list[bytes], rows: int) -> P
 
 
 def run(python: str | Path, script: str, tables: Path, out: Path, address: str) -> float:
-    """CPU-seconds of one download, children included. RuntimeError when pictures are missing."""
+    """CPU-seconds of one download, children included. RuntimeError when images are missing."""
     code = WORK / "side.py"
     code.write_text(script)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -180,7 +180,7 @@ def run(python: str | Path, script: str, tables: Path, out: Path, address: str) 
         with tarfile.open(tar) as archive:
             there += sum(name.endswith(".jpg") for name in archive.getnames())
     if done.returncode or there != expected:
-        raise RuntimeError(f"{there} of {expected} pictures came: {done.stderr[-2000:]}")
+        raise RuntimeError(f"{there} of {expected} images came: {done.stderr[-2000:]}")
     shutil.rmtree(out)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -195,12 +195,12 @@ def install() -> Path:
     return python
 
 
-async def serve(pictures: list[bytes]) -> None:
+async def serve(images: list[bytes]) -> None:
     from aiohttp import web
 
     async def answer(request: web.Request) -> web.Response:
         number = int(request.path[1:].removesuffix(".jpg"))
-        body = pictures[number % len(pictures)]
+        body = images[number % len(images)]
         return web.Response(body=body, content_type="image/jpeg")
 
     app = web.Application()

@@ -50,7 +50,7 @@ def kmeans(
     seed: Annotated[int, typer.Option(help="Another seed, another sample and beginning.")] = 0,
     json: Json = False,
 ) -> None:
-    """Train the centroids of a pool's picture features, for the filter near_targets."""
+    """Train the centroids of a pool's image features, for the filter near_targets."""
     from datacomp.curation import kmeans as centroids
     from datacomp.pool.pool import open_pairs
 
@@ -102,13 +102,13 @@ def pack(
         str | None, typer.Option(help="With --subset: which table has the faces of which tars.")
     ] = None,
     apply_blur: Annotated[
-        bool, typer.Option("--apply-blur", help="Blur the faces; pictures become WebP.")
+        bool, typer.Option("--apply-blur", help="Blur the faces; images become WebP.")
     ] = False,
     inject_faces: Annotated[
         bool, typer.Option("--inject-faces", help="Add face_bboxes to each sample's json.")
     ] = False,
     webp_quality: Annotated[
-        int, typer.Option(min=1, max=100, help="Of pictures that are blurred.")
+        int, typer.Option(min=1, max=100, help="Of images that are blurred.")
     ] = 100,
     repeats: Annotated[
         Literal["all", "first"],
@@ -287,7 +287,7 @@ def plan(
         ("hours", f"{made.hours:,.1f} ({made.gpu_hours:,.0f} GPU-hours, ${made.dollars:,.0f})"),
         (
             "loaders of a GPU",
-            f"{made.pictures_per_second:,.0f} pictures/s, {made.cores_per_gpu:.1f} cores",
+            f"{made.pictures_per_second:,.0f} images/s, {made.cores_per_gpu:.1f} cores",
         ),
     ]
     if made.passes is not None:

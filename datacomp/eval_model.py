@@ -1,6 +1,6 @@
 """A CLIP model behind the protocol of evals: our checkpoints, and any model of open_clip.
 
-Pictures are decoded by threads while the towers compute, and go through the transform that the
+Images are decoded by threads while the towers compute, and go through the transform that the
 model was made with.
 """
 
@@ -21,7 +21,7 @@ from pipelines.errors import DataError
 from pipelines.records import ModelRecord, parse_record, sha256_file
 from pipelines.storage.chain import RECORD
 
-Image.MAX_IMAGE_PIXELS = 256_000_000  # a larger picture is refused, before it is decoded
+Image.MAX_IMAGE_PIXELS = 256_000_000  # a larger image is refused, before it is decoded
 
 
 def load(model: str, *, device: str | None = None, **_: Any) -> OpenClip:

@@ -1,4 +1,4 @@
-"""What a CLIP training will need, said before anything starts: hours, memory, cost, pictures.
+"""What a CLIP training will need, said before anything starts: hours, memory, cost, images.
 
 FLOPs, parameters and memory follow from the shapes. Hours follow from samples a second that others
 published, not from a measurement here; `--rate` replaces them by what your machine does.
@@ -39,7 +39,7 @@ GPUS = {
 PUBLISHED = {"ViT-B-32": 850.0, "ViT-B-16": 396.0, "ViT-L-14": 78.6}
 """Samples a second of one A100: open_clip's scaling runs (Cherti et al. 2023) on JUWELS."""
 
-PICTURES_PER_CORE = 325.0
+IMAGES_PER_CORE = 325.0
 """Read, decode, crop to 224 pixels, a second and core: ffcv's and torchvision's published loaders
 lie between 300 and 350; docs/performance.md has what was measured here."""
 
@@ -105,12 +105,12 @@ def plan(
     seconds = samples / (speed * num_gpus)
     price = device.dollars_per_hour if dollars_per_hour is None else dollars_per_hour
     gpu_hours = seconds / 3600 * num_gpus
-    cores = speed / PICTURES_PER_CORE
+    cores = speed / IMAGES_PER_CORE
     warnings = []
     if cores > recipe.loader_workers:
         warnings.append(
             f"the recipe's {recipe.loader_workers} loader processes a GPU give about "
-            f"{recipe.loader_workers * PICTURES_PER_CORE:,.0f} pictures a second; train with "
+            f"{recipe.loader_workers * IMAGES_PER_CORE:,.0f} images a second; train with "
             f"--loader-workers {math.ceil(cores)} where there are so many cores"
         )
     passes = None if samples_available is None else samples / max(samples_available, 1)

@@ -1,4 +1,4 @@
-"""Commands around a pool of pairs: fetch it, score its pictures, bring data from elsewhere."""
+"""Commands around a pool of pairs: fetch it, score its images, bring data from elsewhere."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ app = typer.Typer()
 
 Changed = Annotated[
     Literal["drop", "keep"],
-    typer.Option(help="What becomes of a picture with another sha256 than the table says."),
+    typer.Option(help="What becomes of an image with another sha256 than the table says."),
 ]
 Blur = Annotated[bool, typer.Option("--blur/--no-blur", help="Blur the faces that tables name.")]
 Connections = Annotated[int, typer.Option(min=1, help="Addresses fetched at once, a process.")]
@@ -63,7 +63,7 @@ def pool(
         bool, typer.Option("--features", help="Fetch the .npz files of features too.")
     ] = False,
     metadata_only: Annotated[
-        bool, typer.Option("--metadata-only", help="Fetch the tables, and no pictures.")
+        bool, typer.Option("--metadata-only", help="Fetch the tables, and no images.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it will take; fetch nothing.")
@@ -78,9 +78,9 @@ def pool(
     cluster: Cluster = None,
     json: Json = False,
 ) -> None:
-    """Fetch the pool of a scale: tables, features, pictures. Run again to go on.
+    """Fetch the pool of a scale: tables, features, images. Run again to go on.
 
-    Tables are verified by sha256, and so is every picture. Pictures come from public addresses
+    Tables are verified by sha256, and so is every image. Images come from public addresses
     only; how many were still there, and why others were not, is in the record beside them.
     """
     from datacomp.pool import hub
@@ -109,7 +109,7 @@ def pool(
         options=_options(changed, blur, connections, timeout, retries),
         retry_failed=retry_failed,
     )
-    show_pictures(record, f"{root}/{pools.SHARDS}", json=json)
+    show_images(record, f"{root}/{pools.SHARDS}", json=json)
 
 
 def show_pool(opened: Pool, *, json: bool) -> None:
@@ -130,12 +130,12 @@ def estimate_text(cost: Estimate) -> str:
     rows.append(("features (--features)", f"{cost.feature_bytes / 1e9:,.1f} GB"))
     if cost.picture_bytes is not None:
         rows.append(("pairs", f"{cost.pairs:,}"))
-        rows.append(("pictures", f"about {cost.picture_bytes / 1e12:,.2f} TB as tars"))
-        rows.append(("time for pictures", f"about {cost.picture_hours:,} hours, 100/s a process"))
+        rows.append(("images", f"about {cost.picture_bytes / 1e12:,.2f} TB as tars"))
+        rows.append(("time for images", f"about {cost.picture_hours:,} hours, 100/s a process"))
     return table(rows, header=("what", "size"))
 
 
-def show_pictures(record: AssetRecord, root: str, *, json: bool) -> None:
+def show_images(record: AssetRecord, root: str, *, json: bool) -> None:
     """Print how much of a pool was there."""
     if json:
         show_json(record)
@@ -143,7 +143,7 @@ def show_pictures(record: AssetRecord, root: str, *, json: bool) -> None:
     counts = dict(record.counts)
     rows, there = counts.pop("rows"), counts.pop("success", 0)
     bad_boxes = counts.pop("bad_face_boxes", 0)
-    out(f"pictures {record.id} in {root}: {there:,} of {rows:,} rows ({there / max(rows, 1):.1%})")
+    out(f"images {record.id} in {root}: {there:,} of {rows:,} rows ({there / max(rows, 1):.1%})")
     lost = [(name.removeprefix("failed/"), f"{number:,}") for name, number in counts.items()]
     if lost:
         out(table(lost, header=("why not", "rows")))
@@ -168,7 +168,7 @@ def download_tables(
     cluster: Cluster = None,
     json: Json = False,
 ) -> None:
-    """Fetch the pictures of tables of your own, for the track byod. Run again to go on."""
+    """Fetch the images of tables of your own, for the track byod. Run again to go on."""
     from datacomp.pool import pool as pools
     from pipelines.images.download import download
 
@@ -179,7 +179,7 @@ def download_tables(
         options=_options(changed, blur, connections, timeout, retries),
         retry_failed=retry_failed,
     )
-    show_pictures(record, shards, json=json)
+    show_images(record, shards, json=json)
 
 
 @app.command("register")
@@ -262,7 +262,7 @@ def score(
     ] = None,
     kind: Annotated[
         Literal["clip", "phash"],
-        typer.Option(help="CLIP similarity of picture and caption, or perceptual hashes."),
+        typer.Option(help="CLIP similarity of image and caption, or perceptual hashes."),
     ] = "clip",
     model: Annotated[
         str, typer.Option(help="A trained model's folder, or one of open_clip: NAME/WEIGHTS.")
@@ -275,7 +275,7 @@ def score(
     workers: Processes = CORES,
     cluster: Cluster = None,
     quarantine: Annotated[
-        bool, typer.Option("--quarantine", help="Leave pictures that do not decode unscored.")
+        bool, typer.Option("--quarantine", help="Leave images that do not decode unscored.")
     ] = False,
     json: Json = False,
 ) -> None:
@@ -291,7 +291,7 @@ def score(
     map_tasks = executor(workers, cluster=cluster)
     if scale is not None:
         opened = pools.open_scale(scale, workspace=workspace, map_tasks=map_tasks)
-        tar_folder = tars or pools.pictures(scale, workspace=workspace)
+        tar_folder = tars or pools.images(scale, workspace=workspace)
     else:
         opened = pools.open_pairs(str(pool))
         tar_folder = tars or f"{str(pool).rstrip('/')}/{pools.SHARDS}"

@@ -45,7 +45,7 @@ class Recipe(Frozen):
     )
     resampled: Literal[True] = Field(True, description="shards are drawn with replacement")
     augmentation: dict[str, JSON] = Field(
-        default_factory=dict, description="of pictures, where open_clip's default is not kept"
+        default_factory=dict, description="of images, where open_clip's default is not kept"
     )
     shard_size: int = Field(10_000, ge=1, description="samples of a packed shard")
     log_every: int = Field(100, ge=1, description="steps between two lines of metrics")

@@ -138,17 +138,17 @@ def as_encoder(tokenizer: Any) -> Encoder:
     )
 
 
-class PictureError(ValueError):
-    """A picture that does not decode: its place among those that were handed over, and why."""
+class ImageError(ValueError):
+    """An image that does not decode: its place among those that were handed over, and why."""
 
     def __init__(self, position: int, reason: str) -> None:
-        super().__init__(f"picture {position}: {reason}")
+        super().__init__(f"image {position}: {reason}")
         self.position, self.reason = position, reason
 
 
 @runtime_checkable
 class ImageTextModel(Hashable, Protocol):
-    """A model with one space for pictures and texts.
+    """A model with one space for images and texts.
 
     `id` and `settings` as of a language model. Features are float32, (number, dim), as the towers
     give them: nothing is normalised here.
@@ -157,8 +157,8 @@ class ImageTextModel(Hashable, Protocol):
     id: str
     settings: dict[str, Any]
 
-    def encode_images(self, pictures: Iterable[bytes]) -> Floats:
-        """Features of encoded pictures (JPEG, PNG, WebP), in order. PictureError for a bad one."""
+    def encode_images(self, images: Iterable[bytes]) -> Floats:
+        """Features of encoded images (JPEG, PNG, WebP), in order. ImageError for a bad one."""
         ...
 
     def encode_texts(self, texts: Sequence[str]) -> Floats: ...

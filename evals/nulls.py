@@ -126,8 +126,8 @@ class NullModel:
 
     # ---- images and texts in one space
 
-    def encode_images(self, pictures: Iterable[bytes]) -> Floats:
-        return self._features(pictures, blind=self.kind in ("constant", "image_blind"))
+    def encode_images(self, images: Iterable[bytes]) -> Floats:
+        return self._features(images, blind=self.kind in ("constant", "image_blind"))
 
     def encode_texts(self, texts: Sequence[str]) -> Floats:
         given = (text.encode() for text in texts)

@@ -5,7 +5,7 @@
     arc_easy: {identity: <sha256>, rows: 2376, truth: <sha256>}
 
 `identity` is the hash of the task's canonical rows (`evals.tasks.identity_of`, and for images
-`PictureData.identity`), so another file format of the same questions is the same data. `truth` is
+`ImageData.identity`), so another file format of the same questions is the same data. `truth` is
 the hash of what an evaluation's log repeats of the data (`truth_of`): a judge who has the log alone
 sees whether its right answers, byte counts and rows are those of the pinned data.
 """

@@ -344,7 +344,7 @@ class AssetRecord(Record):
 
 
 class PackedWork(Frozen):
-    """How a dataset was packed. Pictures with captions have no tokenizer, length or seed here."""
+    """How a dataset was packed. Images with captions have no tokenizer, length or seed here."""
 
     tokenizer: AssetRef | None = None
     sequence_length: int | None = None

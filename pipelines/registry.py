@@ -46,7 +46,7 @@ BUILTIN = (
     "pipelines.selection",
     "pipelines.image_text.captions",
     "pipelines.image_text.clusters",
-    "pipelines.image_text.pictures",
+    "pipelines.image_text.image_rules",
     "pipelines.image_text.scores",
 )
 """Modules whose import registers the operators that come with the platform."""

@@ -1,4 +1,4 @@
-"""Centroids of a pool's picture features, for `near_targets`: Lloyd's k-means under L2.
+"""Centroids of a pool's image features, for `near_targets`: Lloyd's k-means under L2.
 
 As the reference trains them: random different rows to begin with, a fixed number of rounds, no
 subsampling per cluster; a cluster that is left empty takes a part of a large one. (Gadre et al.

@@ -1,6 +1,6 @@
-"""Scores of a pool's pictures: CLIP similarity by any model, or perceptual hashes, a column a name.
+"""Scores of a pool's images: CLIP similarity by any model, or perceptual hashes, a column a name.
 
-Pictures lie in tars, rows in tables, and only uids join them: every tar gives (uid, score), every
+Images lie in tars, rows in tables, and only uids join them: every tar gives (uid, score), every
 table (uid, row), both in parts by leading bits of the uid; each part is joined on its own and sent
 to the tables; each table writes its column. Nothing grows with the pool, and any number of workers
 writes the same bytes. A folder of scores has `index.json` (which column belongs to which table, by
@@ -17,7 +17,7 @@ import numpy.typing as npt
 import orjson
 import pyarrow as pa
 
-from datacomp.curation.scorers import Floats, PictureFault, ScorerSpec, loaded
+from datacomp.curation.scorers import Floats, ImageFault, ScorerSpec, loaded
 from pipelines import kernels
 from pipelines.errors import PoolError
 from pipelines.execution.executors import MapTasks
@@ -48,7 +48,7 @@ from pipelines.storage.commits import Done, attempt_name, done_name
 from pipelines.storage.open import open_store
 from pipelines.storage.part_files import read_part, read_parts, write_by
 
-PICTURE = ("jpg", "jpeg", "png", "webp")
+IMAGE = ("jpg", "jpeg", "png", "webp")
 CHUNK = 512  # pairs that a scorer sees at once
 BUCKET_ROWS = 4 << 20
 SCORED = pa.schema([("high", pa.uint64()), ("low", pa.uint64()), ("score", pa.float64())])
@@ -114,18 +114,18 @@ def score(
     map_tasks: MapTasks,
     quarantine: bool = False,
 ) -> AssetRecord:
-    """Score every pair that has a picture; write a column for each table of the pool.
+    """Score every pair that has an image; write a column for each table of the pool.
 
     `scorer_id` says which weights; it is in the record, and with it in every dataset that the
-    scores select. Rows whose picture is in no tar stay without a score. PoolError names a tar, a
-    sample and what is wrong with its picture; with `quarantine` it stays without a score, counted.
+    scores select. Rows whose image is in no tar stay without a score. PoolError names a tar, a
+    sample and what is wrong with its image; with `quarantine` it stays without a score, counted.
     """
     started = now()
     store, source = open_store(out), open_store(tars)
     names = [entry.name for entry in source.list() if is_tar(entry.name)]
     sizes = {entry.name: entry.num_bytes for entry in source.list()}
     if not names:
-        raise PoolError(f"there are no tars of pictures below {source.uri}; name them with --tars")
+        raise PoolError(f"there are no tars of images below {source.uri}; name them with --tars")
     work = AssetWork(
         name=name,
         licence="derived from the pool",
@@ -266,16 +266,16 @@ def run_tar(task: TarTask, store: Store) -> Done:
         while left:
             try:
                 scores[left] = scorer(
-                    [chunk[n].picture for n in left], [chunk[n].caption for n in left]
+                    [chunk[n].image for n in left], [chunk[n].caption for n in left]
                 )
                 break
-            except PictureFault as fault:
+            except ImageFault as fault:
                 bad = chunk[left.pop(fault.index)]
                 if not task.quarantine:
                     raise PoolError(
-                        f"{task.tars}/{task.tar}, sample {bad.key}: the picture does not decode: "
+                        f"{task.tars}/{task.tar}, sample {bad.key}: the image does not decode: "
                         f"{fault.reason}; repair it, or run with --quarantine to leave such "
-                        "pictures without a score"
+                        "images without a score"
                     ) from None
                 counts["no_picture"] = counts.get("no_picture", 0) + 1
         uids += [pair.uid for pair in chunk]
@@ -294,7 +294,7 @@ class _Pair(Frozen):
     key: str
     uid: str
     caption: str
-    picture: bytes
+    image: bytes
     fault: str | None = None
 
 
@@ -321,13 +321,13 @@ def _pair(data: memoryview, sample: Sequence[Member]) -> _Pair:
     """The parts of a sample that a scorer needs; `fault` says which it lacks."""
     parts = {m.extension: bytes(data[m.start : m.start + m.size]) for m in sample}
     key = sample[0].key.decode("utf-8", "replace")
-    picture = next((parts[suffix] for suffix in PICTURE if suffix in parts), None)
+    image = next((parts[suffix] for suffix in IMAGE if suffix in parts), None)
     try:
         uid = read_json(parts["json"])[UID]
     except (KeyError, TypeError, ValueError):
         uid = None
     fault = None
-    if picture is None:
+    if image is None:
         fault = "no_picture"
     elif not isinstance(uid, str):
         fault = "no_uid"
@@ -336,7 +336,7 @@ def _pair(data: memoryview, sample: Sequence[Member]) -> _Pair:
         key=key,
         uid=uid if isinstance(uid, str) else "",
         caption=caption,
-        picture=picture or b"",
+        image=image or b"",
         fault=fault,
     )
 

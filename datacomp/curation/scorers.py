@@ -1,4 +1,4 @@
-"""What gives a pair of picture and caption a number: CLIP similarity, or a perceptual hash."""
+"""What gives a pair of image and caption a number: CLIP similarity, or a perceptual hash."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pipelines.records import Frozen, digest
 Floats = npt.NDArray[np.float64]
 
 
-class PictureFault(ValueError):
-    """A picture that does not decode: its place in the chunk, and why."""
+class ImageFault(ValueError):
+    """An image that does not decode: its place in the chunk, and why."""
 
     def __init__(self, index: int, reason: str) -> None:
         super().__init__(reason)
@@ -25,10 +25,10 @@ class PictureFault(ValueError):
 
 
 class Scorer(Protocol):
-    """Gives each pair of a picture and a caption a number."""
+    """Gives each pair of an image and a caption a number."""
 
-    def __call__(self, pictures: Sequence[bytes], captions: Sequence[str]) -> Floats:
-        """One number a pair. PictureFault for the first picture that does not decode."""
+    def __call__(self, images: Sequence[bytes], captions: Sequence[str]) -> Floats:
+        """One number a pair. ImageFault for the first image that does not decode."""
         ...
 
 
@@ -49,24 +49,24 @@ def loaded(spec: ScorerSpec) -> Scorer:
 
 
 def clip_scorer(model: str, device: str | None) -> Scorer:
-    """The cosine of a picture's and a caption's features, by a model of ours or of open_clip.
+    """The cosine of an image's and a caption's features, by a model of ours or of open_clip.
 
     (Radford et al. 2021; the pool's own columns are the same figure of OpenAI's models.)
     """
     from datacomp.eval_model import load
-    from evals.models import PictureError
+    from evals.models import ImageError
 
     loaded = load(model, device=device)
 
-    def similarity(pictures: Sequence[bytes], captions: Sequence[str]) -> Floats:
+    def similarity(images: Sequence[bytes], captions: Sequence[str]) -> Floats:
         try:
-            images = loaded.encode_images(pictures)
-        except PictureError as error:
-            raise PictureFault(error.position, error.reason) from None
+            image_features = loaded.encode_images(images)
+        except ImageError as error:
+            raise ImageFault(error.position, error.reason) from None
         texts = loaded.encode_texts(captions)
-        images = images / np.linalg.norm(images, axis=1, keepdims=True)
+        image_features = image_features / np.linalg.norm(image_features, axis=1, keepdims=True)
         texts = texts / np.linalg.norm(texts, axis=1, keepdims=True)
-        return np.einsum("ij,ij->i", images, texts).astype(np.float64)
+        return np.einsum("ij,ij->i", image_features, texts).astype(np.float64)
 
     return similarity
 
@@ -74,22 +74,22 @@ def clip_scorer(model: str, device: str | None) -> Scorer:
 HASH_SIDE = 32
 
 
-def phash(pictures: Sequence[bytes], captions: Sequence[str]) -> Floats:
-    """Perceptual hashes of 48 bits, as whole numbers: alike pictures have equal or near ones.
+def phash(images: Sequence[bytes], captions: Sequence[str]) -> Floats:
+    """Perceptual hashes of 48 bits, as whole numbers: alike images have equal or near ones.
 
-    The picture in grey at 32 x 32 pixels, its discrete cosine transform, of that the 7 x 7 lowest
+    The image in grey at 32 x 32 pixels, its discrete cosine transform, of that the 7 x 7 lowest
     frequencies without the mean; a bit says whether one is above their median. (Zauner 2010; 48 of
     the usual 64 bits, so that a float64 column holds them exactly)
     """
-    hashes = np.zeros(len(pictures))
-    for number, data in enumerate(pictures):
+    hashes = np.zeros(len(images))
+    for number, data in enumerate(images):
         try:
-            with open_image(data) as picture:
-                eight_bits = picture.mode not in ("F", "I") and not picture.mode.startswith("I;")
-                grey = (picture if eight_bits else rgb(picture)).convert("L")
+            with open_image(data) as image:
+                eight_bits = image.mode not in ("F", "I") and not image.mode.startswith("I;")
+                grey = (image if eight_bits else rgb(image)).convert("L")
                 grey = grey.resize((HASH_SIDE, HASH_SIDE), Image.Resampling.BOX)
         except DECODE_ERRORS as error:
-            raise PictureFault(number, fault_of(error)) from None
+            raise ImageFault(number, fault_of(error)) from None
         low = (_DCT @ np.asarray(grey, np.float64) @ _DCT.T)[:7, :7].reshape(-1)[1:]
         bits = low > np.median(low)
         hashes[number] = int(np.packbits(bits, bitorder="big").tobytes().hex(), 16)

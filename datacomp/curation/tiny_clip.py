@@ -2,7 +2,7 @@
 
 It is the model of `no_filter` with the first seed, trained under the scale's own recipe: nothing
 but the pool goes into it. The pairs that it finds likely are those whose caption says what other
-pictures of the same thing are said to show. (The idea of data filtering networks, Fang et al. 2023,
+images of the same thing are said to show. (The idea of data filtering networks, Fang et al. 2023,
 with the raw pool as their training set)
 """
 
@@ -37,7 +37,7 @@ def train_scorer(current: Round) -> AssetRecord:
     spec = ScorerSpec(kind="clip", model=trained.model(current))
     return scoring.score(
         pool,
-        pools.pictures(current.scale.name, workspace=current.workspace),
+        pools.images(current.scale.name, workspace=current.workspace),
         scorer=spec,
         scorer_id=scorer_id(spec),
         name=NAME,

@@ -97,7 +97,7 @@ def pack_dataset(
 
 
 def _realised(tars: str) -> dict[str, Any] | None:
-    """How much of the pool was still there when its pictures were fetched, by reason."""
+    """How much of the pool was still there when its images were fetched, by reason."""
     store = open_store(tars)
     if not store.exists(RECORD):
         return None
@@ -122,7 +122,7 @@ def find_tars(record: DatasetRecord) -> str:
         if any(reshard.is_tar(entry.name) for entry in open_store(folder).list()):
             return folder
     raise PackError(
-        f"the pool in {tables} has no tars (looked in {', '.join(places)}); fetch its pictures "
+        f"the pool in {tables} has no tars (looked in {', '.join(places)}); fetch its images "
         "with `datacomp pool`, or name their folder with --tars"
     )
 

@@ -49,7 +49,7 @@ PAIRS = {  # rows of the published pools (Gadre et al. 2023, table 1)
     "xlarge": 12_800_000_000,
     "datacomp_1b": 1_400_000_000,
 }
-PICTURE_BYTES = 450e9 / 12_800_000  # of a pair in the tars, over the small pool
+IMAGE_BYTES = 450e9 / 12_800_000  # of a pair in the tars, over the small pool
 LICENCE = "CC-BY-4.0 (index); each picture keeps the licence of its owner"
 
 
@@ -299,9 +299,9 @@ class Estimate(Frozen):
 def estimate(
     scale: str, listing: Sequence[Listed], *, workers: int, rate: float = 100.0
 ) -> Estimate:
-    """Bytes of tables and features as listed, of pictures by the published pool's size.
+    """Bytes of tables and features as listed, of images by the published pool's size.
 
-    `rate` is pictures a second of one process.
+    `rate` is images a second of one process.
     """
     tables = [file for file in listing if file.name.endswith(".parquet")]
     pairs = PAIRS.get(scale)
@@ -310,6 +310,6 @@ def estimate(
         table_bytes=sum(file.num_bytes for file in tables),
         feature_bytes=sum(f.num_bytes for f in listing if f.name.endswith(".npz")),
         pairs=pairs,
-        picture_bytes=round(pairs * PICTURE_BYTES) if pairs else None,
+        picture_bytes=round(pairs * IMAGE_BYTES) if pairs else None,
         picture_hours=round(pairs / rate / workers / 3600, 1) if pairs else None,
     )

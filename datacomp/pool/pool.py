@@ -1,6 +1,6 @@
 """The pools of DataComp's scales: found or built, opened as tables of pairs.
 
-A pool's folder has `metadata/` (tables and features, what curation reads), `shards/` (pictures),
+A pool's folder has `metadata/` (tables and features, what curation reads), `shards/` (images),
 `record.json`, and for the tiny one `eval/`.
 """
 
@@ -30,8 +30,8 @@ def folder(scale: str, *, workspace: str) -> Path:
     return Path(workspace) / "pools" / f"datacomp-{scale}"
 
 
-def pictures(scale: str, *, workspace: str) -> str:
-    """Where the pictures of a scale's pool lie, as tars."""
+def images(scale: str, *, workspace: str) -> str:
+    """Where the images of a scale's pool lie, as tars."""
     return str(folder(scale, workspace=workspace) / SHARDS)
 
 
@@ -87,7 +87,7 @@ def build_tiny(root: Path, *, map_tasks: MapTasks) -> PoolRecord:
     from datacomp.pool import tiny_pool
 
     started = now()
-    with step("fetch packages and draw pictures", unit="steps") as bar:
+    with step("fetch packages and draw images", unit="steps") as bar:
         built, fetched = tiny_pool.build(
             root,
             cache=cache_folder() / "packages",

@@ -52,7 +52,7 @@ def register_uids(file: str, *, out: str, name: str, pool: Pool | None = None) -
 def register_tables(pool: Pool, *, out: str, name: str) -> DatasetRecord:
     """All pairs of a participant's own tables (columns url, text, and uid if they have some).
 
-    A row without a uid gets that of its address and caption. The tables' pictures are fetched by
+    A row without a uid gets that of its address and caption. The tables' images are fetched by
     `datacomp download`, with the same uids.
     """
     started = now()

@@ -1,8 +1,8 @@
-"""Emoji as an image-text pool: concepts, their names in many languages, their pictures in styles.
+"""Emoji as an image-text pool: concepts, their names in many languages, their images in styles.
 
 The packages of `tiny_pool.yaml` give drawings (SVG) in three styles and, for every emoji, a label
-and search words in 28 languages. From them come pairs of a picture and a caption. Most are made
-worse, as pairs on the web are: another concept's caption, another language, a picture of four by
+and search words in 28 languages. From them come pairs of an image and a caption. Most are made
+worse, as pairs on the web are: another concept's caption, another language, an image of four by
 four pixels, a banner, a copy. What becomes of a pair is a hash of its name: the same packages give
 the same pairs. `docs/tiny-pool.md` has the shares.
 """
@@ -27,10 +27,10 @@ from pipelines.errors import PoolError
 from pipelines.records import Frozen
 
 DEFAULT = Path(__file__).with_name("tiny_pool.yaml")
-RENDERED_PIXELS = 224  # what a picture is before it is made smaller
+RENDERED_PIXELS = 224  # what an image is before it is made smaller
 STORED_PIXELS = 64  # longest side in the tars: `image_size` of the tiny pool
 QUALITY = 90
-COMPONENTS = 2  # emojibase's group of hair colours and the like: no pictures of their own
+COMPONENTS = 2  # emojibase's group of hair colours and the like: no images of their own
 LOCALES = ("de", "es", "fr", "it", "ja", "ko", "pl", "pt", "ru", "zh")
 COPIES = 2
 GOOD, WRONG, FOREIGN, TINY = 0.25, 0.65, 0.90, 0.98  # upper borders; the rest are banners
@@ -45,7 +45,7 @@ class Source(Package):
     """One package, and what of the pool it gives."""
 
     role: Literal["pictures", "words", "digits"] = Field(
-        description="drawings, their names, or pictures for evaluation only"
+        description="drawings, their names, or images for evaluation only"
     )
     heldout: bool = Field(False, description="pictures: the style that is evaluated on")
 
@@ -171,8 +171,8 @@ def read_digits(item: Archive, *, per_class: int) -> list[tuple[int, bytes]]:
         for number in range(per_class):
             pixels = flat[784 * number : 784 * (number + 1)]
             grey = bytes(min(255, round(255 * value)) for value in pixels)
-            picture = Image.frombytes("L", (28, 28), grey)
-            digits.append((int(name.removesuffix(".json")), encode(picture, "PNG")))
+            image = Image.frombytes("L", (28, 28), grey)
+            digits.append((int(name.removesuffix(".json")), encode(image, "PNG")))
     return digits
 
 
@@ -246,7 +246,7 @@ def _pair(concept: Concept, style: Style, copy: int, others: Sequence[Concept]) 
 
 
 def english(concept: Concept, form: float) -> str:
-    """One of three ways to say what a picture shows, with two of the words it is searched by."""
+    """One of three ways to say what an image shows, with two of the words it is searched by."""
     words = concept.words["en"]
     label = words.label
     tags = [tag for tag in words.tags if tag != label] or ["emoji"]
@@ -268,7 +268,7 @@ def foreign(words: Words) -> str:
 
 
 def heldout_caption(concept: Concept) -> str:
-    """How a held-out picture is called: in the pool's first way, with its first search words."""
+    """How a held-out image is called: in the pool's first way, with its first search words."""
     words = concept.words["en"]
     tags = [tag for tag in words.tags if tag != words.label]
     if not tags:
@@ -276,7 +276,7 @@ def heldout_caption(concept: Concept) -> str:
     return f"a picture of {words.label}, with {' and '.join(tags[:2])}"
 
 
-# ---- pictures
+# ---- images
 
 
 def render(style: Style, code: str) -> Image.Image:
@@ -285,7 +285,7 @@ def render(style: Style, code: str) -> Image.Image:
         import resvg_py
     except ImportError:
         raise PoolError(
-            "the tiny pool draws its pictures with the package resvg-py: install the extra "
+            "the tiny pool draws its images with the package resvg-py: install the extra "
             "`image`, as in pip install -e '.[image]'"
         ) from None
     body, width, height = style.drawings[style.names[code]]
@@ -296,32 +296,32 @@ def render(style: Style, code: str) -> Image.Image:
     png = resvg_py.svg_to_bytes(
         svg_string=svg, width=RENDERED_PIXELS, background="#ffffff", skip_system_fonts=True
     )
-    with Image.open(io.BytesIO(bytes(png))) as picture:
-        return picture.convert("RGB")
+    with Image.open(io.BytesIO(bytes(png))) as image:
+        return image.convert("RGB")
 
 
-def worsen(picture: Image.Image, fate: Fate) -> Image.Image:
-    """What a page made of the picture: four by four pixels, or a banner five times as long."""
+def worsen(image: Image.Image, fate: Fate) -> Image.Image:
+    """What a page made of the image: four by four pixels, or a banner five times as long."""
     if fate == "tiny":
-        return picture.resize((4, 4), Image.Resampling.BOX)
+        return image.resize((4, 4), Image.Resampling.BOX)
     if fate == "banner":
-        wide = Image.new("RGB", (picture.width * 5, picture.height), "white")
-        wide.paste(picture, (picture.width * 2, 0))
+        wide = Image.new("RGB", (image.width * 5, image.height), "white")
+        wide.paste(image, (image.width * 2, 0))
         return wide
-    return picture
+    return image
 
 
-def store(picture: Image.Image) -> Image.Image:
-    """The picture with its longest side at most 64 pixels, proportions kept."""
-    longest = max(picture.size)
+def store(image: Image.Image) -> Image.Image:
+    """The image with its longest side at most 64 pixels, proportions kept."""
+    longest = max(image.size)
     if longest <= STORED_PIXELS:
-        return picture
-    size = tuple(max(1, round(side * STORED_PIXELS / longest)) for side in picture.size)
-    return picture.resize(size, Image.Resampling.LANCZOS)  # type: ignore[arg-type]
+        return image
+    size = tuple(max(1, round(side * STORED_PIXELS / longest)) for side in image.size)
+    return image.resize(size, Image.Resampling.LANCZOS)  # type: ignore[arg-type]
 
 
-def encode(picture: Image.Image, format: str = "JPEG") -> bytes:
+def encode(image: Image.Image, format: str = "JPEG") -> bytes:
     data = io.BytesIO()
     options = {"quality": QUALITY} if format == "JPEG" else {}
-    picture.save(data, format, **options)
+    image.save(data, format, **options)
     return data.getvalue()

@@ -1,13 +1,13 @@
-"""The embedded tiny pool of pictures, in the layout of the published pools.
+"""The embedded tiny pool of images, in the layout of the published pools.
 
 `build` writes, from the packages in `tiny_pool.yaml`:
 
 - `metadata/NAME.parquet` and `.npz`: the tables and features that curation reads;
-- `shards/00000000.tar` with `.parquet` and `_stats.json`: the pictures, as a download leaves them;
-- `eval/`: held-out pictures in the layout of the evaluation sets.
+- `shards/00000000.tar` with `.parquet` and `_stats.json`: the images, as a download leaves them;
+- `eval/`: held-out images in the layout of the evaluation sets.
 
 The features are no CLIP features (no such model is in a package) but what can be computed from the
-pair itself, in arrays of the same names and sizes: `l14_img` is the picture at 16 x 16 pixels,
+pair itself, in arrays of the same names and sizes: `l14_img` is the image at 16 x 16 pixels,
 `b32_img` a histogram of colours, the text arrays count letter trigrams. The two columns of CLIP
 scores are there and null; `datacomp score` adds one of a model of yours.
 """
@@ -90,7 +90,7 @@ def build(
 ) -> tuple[TinyPool, list[Fetched[tiny.Source]]]:
     """Fetch what is not in `cache` yet, and write the pool below `out`.
 
-    A missing style leaves its pictures out. PoolError when the names, all pool styles or the
+    A missing style leaves its images out. PoolError when the names, all pool styles or the
     held-out style are missing, with the registry client's own words.
     """
     given = tiny.load_sources() if sources is None else list(sources)
@@ -109,7 +109,7 @@ def build(
         nonlocal at
         at += 1
         if progress is not None:
-            progress("draw pictures", at, total)
+            progress("draw images", at, total)
 
     done = map_tasks(build_shard, tasks, on_result=drawn)
     eval_files = build_eval(out / "eval", there)
@@ -123,7 +123,7 @@ def build(
 
 def _check(fetched: Sequence[Fetched[tiny.Source]]) -> None:
     for what, role, heldout in (
-        ("the names of the pictures", "words", False),
+        ("the names of the images", "words", False),
         ("a style for the pool", "pictures", False),
         ("the style that is evaluated on", "pictures", True),
     ):
@@ -158,7 +158,7 @@ def build_shard(task: ShardTask) -> ShardDone:
     stored: dict[tuple[str, str, str], tuple[bytes, str, tuple[int, int], Image.Image]] = {}
     rows: list[image_tars.Row] = []
     table: dict[str, list[Any]] = {name: [] for name in TABLE.names}
-    pictures: list[Image.Image] = []
+    images: list[Image.Image] = []
     tar: list[bytes] = []
     counts = {"pairs": len(mine)}
     for number, pair in enumerate(mine):
@@ -186,7 +186,7 @@ def build_shard(task: ShardTask) -> ShardDone:
         )
         rows.append(row)
         tar.append(image_tars.sample(row, data))
-        pictures.append(small)
+        images.append(small)
         for column, value in (
             ("uid", pair.uid),
             ("url", pair.url),
@@ -203,7 +203,7 @@ def build_shard(task: ShardTask) -> ShardDone:
     store = LocalStore(Path(task.out))
     stem = hashlib.sha256(f"tiny|{task.number}".encode()).hexdigest()[:32]
     shard = f"shards/{image_tars.shard_name(task.number)}"
-    features = _npz(pictures, table["text"])
+    features = _npz(images, table["text"])
     files = (
         write_table(store, f"metadata/{stem}.parquet", pa.table(table, schema=TABLE)),
         write_bytes(store, f"metadata/{stem}.npz", features),
@@ -214,21 +214,21 @@ def build_shard(task: ShardTask) -> ShardDone:
     return ShardDone(files=files, counts=counts)
 
 
-def _stored(picture: Image.Image) -> tuple[bytes, str, tuple[int, int], Image.Image]:
-    """The JPEG of a picture made smaller; the sha256 of the picture before; its size before."""
-    before = hashlib.sha256(f"{picture.size}".encode() + picture.tobytes()).hexdigest()
-    small = tiny.store(picture)
-    return tiny.encode(small), before, picture.size, small
+def _stored(image: Image.Image) -> tuple[bytes, str, tuple[int, int], Image.Image]:
+    """The JPEG of an image made smaller; the sha256 of the image before; its size before."""
+    before = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
+    small = tiny.store(image)
+    return tiny.encode(small), before, image.size, small
 
 
 # ---- features
 
 
-def _npz(pictures: Sequence[Image.Image], texts: Sequence[str]) -> bytes:
+def _npz(images: Sequence[Image.Image], texts: Sequence[str]) -> bytes:
     arrays = {
-        "b32_img": _rows([colours(picture) for picture in pictures], 512),
+        "b32_img": _rows([colours(image) for image in images], 512),
         "b32_txt": _rows([trigrams(text, 512) for text in texts], 512),
-        "l14_img": _rows([pixels(picture) for picture in pictures], 768),
+        "l14_img": _rows([pixels(image) for image in images], 768),
         "l14_txt": _rows([trigrams(text, 768) for text in texts], 768),
     }
     data = io.BytesIO()
@@ -243,15 +243,15 @@ def _rows(vectors: Sequence[npt.NDArray[np.float64]], dim: int) -> npt.NDArray[n
     return (array / np.where(length > 0, length, 1)).astype(np.float16)
 
 
-def pixels(picture: Image.Image) -> npt.NDArray[np.float64]:
-    """The picture at 16 x 16 pixels, each colour less its mean over the picture, shape (768,)."""
-    small = np.asarray(picture.resize((16, 16), Image.Resampling.BOX), dtype=np.float64)
+def pixels(image: Image.Image) -> npt.NDArray[np.float64]:
+    """The image at 16 x 16 pixels, each colour less its mean over the image, shape (768,)."""
+    small = np.asarray(image.resize((16, 16), Image.Resampling.BOX), dtype=np.float64)
     return (small - small.mean(axis=(0, 1))).reshape(-1)
 
 
-def colours(picture: Image.Image) -> npt.NDArray[np.float64]:
+def colours(image: Image.Image) -> npt.NDArray[np.float64]:
     """The histogram of colours, eight steps of red, green and blue each, shape (512,)."""
-    steps = np.asarray(picture, dtype=np.int64) // 32
+    steps = np.asarray(image, dtype=np.int64) // 32
     flat = steps[..., 0] * 64 + steps[..., 1] * 8 + steps[..., 2]
     return np.bincount(flat.reshape(-1), minlength=512).astype(np.float64)
 
@@ -269,7 +269,7 @@ def trigrams(text: str, dim: int) -> npt.NDArray[np.float64]:
 
 
 def build_eval(out: Path, sources: Sequence[tiny.Archive]) -> tuple[File, ...]:
-    """The held-out pictures, with captions and with groups; digits of two sorts."""
+    """The held-out images, with captions and with groups; digits of two sorts."""
     concepts, styles = _read(sources)
     [style] = [style for style in styles if style.heldout]
     chosen = [
@@ -278,17 +278,17 @@ def build_eval(out: Path, sources: Sequence[tiny.Archive]) -> tuple[File, ...]:
         if concept.code == concept.base and concept.code in style.names and tiny.is_heldout(concept)
     ]
     groups = sorted({concept.group for concept in chosen})
-    pictures = [
+    images = [
         tiny.encode(tiny.store(tiny.render(style, concept.code)), "PNG") for concept in chosen
     ]
     store = LocalStore(out)
     captioned = [
-        {"png": picture, "txt": tiny.heldout_caption(concept).encode()}
-        for concept, picture in zip(chosen, pictures, strict=True)
+        {"png": image, "txt": tiny.heldout_caption(concept).encode()}
+        for concept, image in zip(chosen, images, strict=True)
     ]
     grouped = [
-        {"png": picture, "cls": str(groups.index(concept.group)).encode()}
-        for concept, picture in zip(chosen, pictures, strict=True)
+        {"png": image, "cls": str(groups.index(concept.group)).encode()}
+        for concept, image in zip(chosen, images, strict=True)
     ]
     ways = ["a picture of {c}", "the {c} emoji", "{c}"]
     shown = [group.replace("-", " and ") for group in groups]
@@ -300,8 +300,8 @@ def build_eval(out: Path, sources: Sequence[tiny.Archive]) -> tuple[File, ...]:
     for item in sources:
         if item.source.role == "digits":
             digits = [
-                {"png": picture, "cls": str(label).encode()}
-                for label, picture in tiny.read_digits(item, per_class=DIGITS_PER_CLASS)
+                {"png": image, "cls": str(label).encode()}
+                for label, image in tiny.read_digits(item, per_class=DIGITS_PER_CLASS)
             ]
             files += _write_set(store, DIGITS, digits, _classes(NUMERALS, DIGIT_WAYS))
     return tuple(files)

@@ -37,7 +37,7 @@ import torch.distributed as dist
 import webdataset
 
 from datacomp.recipe import MODELS, Recipe, num_steps, steps_per_piece
-from evals.images.image_tasks import PICTURES
+from evals.images.image_tasks import IMAGES
 from evals.images.short_texts import encode_text
 from evals.images.transforms import ImageTransform
 from pipelines.errors import TrainingError
@@ -176,7 +176,7 @@ def _decoder(*_: Any, handler: Any) -> Any:
 
 def _image(name: str, data: bytes) -> Any:
     """The RGB pixels of a member, None for one that is no image."""
-    if name.rpartition(".")[2].lower() not in PICTURES:
+    if name.rpartition(".")[2].lower() not in IMAGES:
         return None
     return fast_decode.decode(data)
 

@@ -2,7 +2,7 @@
 
 `open_clip_train.main` does the training (`open_clip_loop` holds its seeds, its number of steps and
 its messages in hand). Around it stands what a benchmark needs: the shards come from a
-PackedRecord, metrics are written as they come, a picture that does not decode is counted by reason,
+PackedRecord, metrics are written as they come, an image that does not decode is counted by reason,
 and the weights end as safetensors beside a ModelRecord. One process, torchrun, Slurm and Ray Train
 call the same function; each process runs it. Killed at any moment, the same call goes on from the
 last finished part of the training, and ends with the same weights.
@@ -33,7 +33,7 @@ from datacomp.recipe import (
     num_steps,
     samples_seen,
 )
-from evals.images.image_tasks import PICTURES
+from evals.images.image_tasks import IMAGES
 from pipelines.errors import TrainingError
 from pipelines.execution.process import process_of
 from pipelines.formats.tars import Member, samples, tar_bytes
@@ -247,7 +247,7 @@ def _check_samples(source: Store, name: str) -> None:
 def _fault_of(data: memoryview, sample: Sequence[Member]) -> str:
     """Why a sample cannot be trained on; empty when it can."""
     members = {member.extension: member for member in sample}
-    image = next((members[extension] for extension in PICTURES if extension in members), None)
+    image = next((members[extension] for extension in IMAGES if extension in members), None)
     if image is None or "txt" not in members:
         return f"no {'image' if image is None else 'txt'}"
     try:

@@ -18,7 +18,7 @@ import torch
 
 from evals.images.short_texts import encode_text
 from evals.images.transforms import ImageTransform
-from evals.models import Floats, PictureError
+from evals.models import Floats, ImageError
 from pipelines.errors import DataError
 from pipelines.images.decode import DECODE_ERRORS, fault_of
 
@@ -56,23 +56,23 @@ class OpenClip:
         return isinstance(other, OpenClip) and other.id == self.id
 
     @torch.inference_mode()
-    def encode_images(self, pictures: Iterable[bytes]) -> Floats:
+    def encode_images(self, images: Iterable[bytes]) -> Floats:
         parts = [
             self._model.encode_image(batch.to(self._device)).float().cpu().numpy()
-            for batch in self._batches(iter(pictures))
+            for batch in self._batches(iter(images))
         ]
         if not parts:
-            raise DataError("there are no pictures to encode")
+            raise DataError("there are no images to encode")
         return np.concatenate(parts)
 
-    def _batches(self, pictures: Iterator[bytes]) -> Iterator[torch.Tensor]:
+    def _batches(self, images: Iterator[bytes]) -> Iterator[torch.Tensor]:
         """Decoded batches, a few ahead of the one that is computed."""
         waiting: list[Future[list[torch.Tensor]]] = []
         with ThreadPoolExecutor(self._threads) as pool:
             first = 0
             while True:
                 while len(waiting) < self._threads + AHEAD:
-                    part = list(islice(pictures, BATCH))
+                    part = list(islice(images, BATCH))
                     if not part:
                         break
                     waiting.append(pool.submit(self._decode, part, first))
@@ -81,14 +81,14 @@ class OpenClip:
                     return
                 yield torch.stack(waiting.pop(0).result())
 
-    def _decode(self, pictures: Sequence[bytes], first: int) -> list[torch.Tensor]:
-        images = []
-        for number, data in enumerate(pictures):
+    def _decode(self, images: Sequence[bytes], first: int) -> list[torch.Tensor]:
+        tensors = []
+        for number, data in enumerate(images):
             try:
-                images.append(self._transform.of_bytes(data))
+                tensors.append(self._transform.of_bytes(data))
             except DECODE_ERRORS as error:
-                raise PictureError(first + number, fault_of(error)) from None
-        return images
+                raise ImageError(first + number, fault_of(error)) from None
+        return tensors
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> Floats:

@@ -1,6 +1,6 @@
-"""Made-up picture datasets in the published WebDataset layout, for trying a suite without its data.
+"""Made-up image datasets in the published WebDataset layout, for trying a suite without its data.
 
-Class names, templates, captions, groups and files have the form of the real ones; the pictures are
+Class names, templates, captions, groups and files have the form of the real ones; the images are
 patches of colour and noise. Checksums and sizes are not the real ones, so scores on them are marked
 unverified and cannot rank.
 """
@@ -34,17 +34,17 @@ FIELDS = {
     "race_binary": 2,
     "age": 9,
 }
-"""How many values a picture's numbers have; two where nothing is said."""
+"""How many values an image's numbers have; two where nothing is said."""
 
 Members = list[tuple[str, bytes]]
 
 
-def write_synthetic_pictures(
-    tasks: Iterable[Task], folder: Path, *, seed: int, pictures: int = 64, shards: int = 2
+def write_synthetic_images(
+    tasks: Iterable[Task], folder: Path, *, seed: int, images: int = 64, shards: int = 2
 ) -> list[Path]:
-    """Write a folder of `pictures` samples for every task over pictures that has none.
+    """Write a folder of `images` samples for every task over images that has none.
 
-    Same seed, same bytes. Every class that fits gets a picture. EvalError for a task of text.
+    Same seed, same bytes. Every class that fits gets an image. EvalError for a task of text.
     """
     written = []
     for task in tasks:
@@ -54,12 +54,12 @@ def write_synthetic_pictures(
         if (root / "test" / "nshards.txt").exists():
             continue
         rng = random.Random(f"{seed} {task.file}")
-        rows = [_sample(task, number, rng) for number in range(pictures)]
+        rows = [_sample(task, number, rng) for number in range(images)]
         (root / "test").mkdir(parents=True, exist_ok=True)
         for name, lines in _lists(task).items():
             (root / name).write_text("\n".join(lines) + "\n")
         for number in range(shards):
-            part = range(number * pictures // shards, (number + 1) * pictures // shards)
+            part = range(number * images // shards, (number + 1) * images // shards)
             _write_tar(root / "test" / f"{number}.tar", [rows[row] for row in part], part.start)
         (root / "test" / "nshards.txt").write_text(f"{shards}\n")
         written.append(root)
@@ -90,7 +90,7 @@ def _sample(task: ImageTask, number: int, rng: random.Random) -> Members:
     """The members of one sample, by extension."""
     if task.kind == "image_association":
         return _association(rng)
-    members: Members = [("png", _picture(rng))]
+    members: Members = [("png", _image(rng))]
     if task.kind == "image_retrieval":
         captions = [_caption(number, copy, rng) for copy in range(5)]
         return [*members, ("txt", "\n".join(captions).encode())]
@@ -123,15 +123,15 @@ def _association(rng: random.Random) -> Members:
         "candidates": candidates,
         "associations": rng.sample(candidates, rng.randint(2, 4)),
     }
-    pictures = [(f"{index}.png", _picture(rng)) for index in range(count)]
-    return [("json", orjson.dumps(fields)), *pictures]
+    images = [(f"{index}.png", _image(rng)) for index in range(count)]
+    return [("json", orjson.dumps(fields)), *images]
 
 
 def _caption(number: int, copy: int, rng: random.Random) -> str:
     return f"a {' '.join(rng.choices(WORDS, k=4))} {number} {copy}"
 
 
-def _picture(rng: random.Random) -> bytes:
+def _image(rng: random.Random) -> bytes:
     """Four patches of colour with noise over them, as PNG."""
     from PIL import Image
 

@@ -76,7 +76,7 @@ def metric_name(row: Row) -> str:
 
 
 def still_there(record: Submission) -> str:
-    """How many of the pool's pictures were there when they were fetched, and why others were not.
+    """How many of the pool's images were there when they were fetched, and why others were not.
 
     Links rot, so two participants train on different parts of one pool. Empty where it is not told.
     """
@@ -91,7 +91,7 @@ def still_there(record: Submission) -> str:
         reverse=True,
     )
     why = "".join(f", {name} {number:,}" for number, name in lost)
-    return f"{there:,} of the pool's {rows:,} pictures were there ({there / rows:.1%}){why}."
+    return f"{there:,} of the pool's {rows:,} images were there ({there / rows:.1%}){why}."
 
 
 def funnel(dataset: Any) -> list[dict[str, Any]]:

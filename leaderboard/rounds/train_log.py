@@ -1,4 +1,4 @@
-"""What a training says about itself: metrics.jsonl, TensorBoard files, a picture of the loss."""
+"""Logs of a training run: metrics.jsonl, TensorBoard files and a plot of the loss."""
 
 from __future__ import annotations
 

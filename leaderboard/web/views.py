@@ -267,7 +267,7 @@ def constant(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def forests(rows: Sequence[Row]) -> dict[str, str]:
-    """The forest plot of a page, one small picture for each row, on one axis."""
+    """The forest plot of a page, one small image for each row, on one axis."""
     ends = [
         row.headline.value + side * 1.96 * (row.headline.stderr or 0.0)
         for row in rows

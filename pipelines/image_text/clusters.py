@@ -1,4 +1,4 @@
-"""Pictures near those of another set, by clusters of their CLIP features."""
+"""Images near those of another set, by clusters of their CLIP features."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ ROUGH = 2.0**-8 + 2.0**-12  # of a product in bfloat16, with what the sum of 32 
 
 
 class NearTargets(Filter, name="near_targets"):
-    """Keep pictures whose cluster holds a picture of the target set. (Gadre et al. 2023, 3.4)
+    """Keep images whose cluster holds an image of the target set. (Gadre et al. 2023, 3.4)
 
-    A picture belongs to the centroid with the greatest inner product with its features, as they
+    An image belongs to the centroid with the greatest inner product with its features, as they
     stand, in 32 bits (the first of equal ones). Targets are assigned alike; their clusters stay.
     Features that are no numbers belong to no cluster.
     """
@@ -63,7 +63,7 @@ class NearTargets(Filter, name="near_targets"):
         features = features_of(batch.column(self.features), self.features)
         if len(features) and features.shape[1] != self._centroids.shape[1]:
             raise ValueError(
-                f"{self.features!r} has {features.shape[1]} numbers a picture, the centroids have "
+                f"{self.features!r} has {features.shape[1]} numbers an image, the centroids have "
                 f"{self._centroids.shape[1]}"
             )
         good = finite_rows(features)

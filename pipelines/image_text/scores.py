@@ -18,7 +18,7 @@ PREFIX = "scores/"  # how the column is called until this step gives it a name
 class Scores(Modifier, name="scores"):
     """Add the column that `datacomp score` made for this pool; steps behind it read it by name.
 
-    A pair without a picture has no score. Scores belong to the very tables that they were made for:
+    A pair without an image has no score. Scores belong to the very tables that they were made for:
     over other tables the run is refused.
     """
 

@@ -1,8 +1,8 @@
-"""The pictures of a table of pairs: fetched, checked, made smaller, and written as tars.
+"""The images of a table of pairs: fetched, checked, made smaller, and written as tars.
 
 Every 10,000 rows of a table become a shard in img2dataset's layout (`image_tars`), whatever
 failed among them. A shard is the unit of restart; in it many addresses are fetched at once,
-pictures are decoded on threads, and samples stand in the order of the rows. In the end a record
+images are decoded on threads, and samples stand in the order of the rows. In the end a record
 says how much of the pool was still there, by reason: it goes with every dataset that is packed from
 these tars.
 """
@@ -31,7 +31,7 @@ from pipelines.formats.tars import END, Member, samples, tar_bytes
 from pipelines.formats.writers import write_table
 from pipelines.images import image_tars
 from pipelines.images.fetch import Fetcher, FetchError, FetchOptions, open_fetcher
-from pipelines.images.image_tars import NO_DOWNLOAD, NO_PICTURE, SUCCESS, Row
+from pipelines.images.image_tars import NO_DOWNLOAD, NO_IMAGE, SUCCESS, Row
 from pipelines.images.pairs import (
     DAMAGED,
     TEXT,
@@ -42,7 +42,7 @@ from pipelines.images.pairs import (
     text_column,
     with_uids,
 )
-from pipelines.images.resize import Kept, PictureRefused, ResizeOptions, keep
+from pipelines.images.resize import ImageRefused, Kept, ResizeOptions, keep
 from pipelines.kernels.uids import is_uid
 from pipelines.records import (
     AssetRecord,
@@ -72,7 +72,7 @@ COLUMNS = {"url": "url", "text": "caption", UID: "uid", "face_bboxes": "boxes", 
 
 
 class DownloadOptions(Frozen):
-    """How pictures are fetched and kept. `changed`: what becomes of one with another sha256."""
+    """How images are fetched and kept. `changed`: what becomes of one with another sha256."""
 
     fetch: FetchOptions = FetchOptions()
     resize: ResizeOptions = ResizeOptions()
@@ -80,7 +80,7 @@ class DownloadOptions(Frozen):
     rows_per_shard: int = ROWS
 
     def content(self) -> dict[str, Any]:
-        """What of it decides which pictures there are; not how many are fetched at once."""
+        """What of it decides which images there are; not how many are fetched at once."""
         fetch = self.fetch.model_dump(mode="json", exclude={"connections", "allow"})
         return self.model_dump(mode="json", exclude={"fetch"}) | {"fetch": fetch}
 
@@ -107,11 +107,11 @@ def download(
     options: DownloadOptions | None = None,
     retry_failed: bool = False,
 ) -> AssetRecord:
-    """Fetch the pictures of a pool's tables; returns the record of what was there.
+    """Fetch the images of a pool's tables; returns the record of what was there.
 
     Run again, it goes on with the shards that are missing; with `retry_failed`, rows that had
     failed are tried again, and the shards that gain by it are replaced. PoolError for a folder that
-    holds the pictures of another pool, or fetched with other options.
+    holds the images of another pool, or fetched with other options.
     """
     started = now()
     options = options or DownloadOptions()
@@ -134,9 +134,7 @@ def download(
     tasks = plan(pool, store, key, options, retry=retry_failed)
     files: dict[int, tuple[File, ...]] = {}
     counts: Counter[str] = Counter()
-    with progress_step(
-        "fetch pictures", total=sum(task.rows for task in tasks), unit="rows"
-    ) as bar:
+    with progress_step("fetch images", total=sum(task.rows for task in tasks), unit="rows") as bar:
 
         def settle(index: int, done: Done) -> None:
             files[index] = _settle(store, tasks[index].shard, done)
@@ -145,7 +143,7 @@ def download(
             bar.at(counts["rows"], extra=f"{there:.1%} there")
 
         done = map_tasks(run_shard, tasks, on_result=settle)
-        bar.note(f"{short(counts[SUCCESS])} pictures")
+        bar.note(f"{short(counts[SUCCESS])} images")
     record = AssetRecord.seal(
         work=work,
         parents=parents,
@@ -260,9 +258,9 @@ async def _fetch_shard(task: ShardTask, store: Store) -> Done:
     requests = read_rows(task)
     bad_boxes = 0
     rows_by_key: dict[str, Row] = {}
-    pictures: dict[str, bytes] = {}  # of an earlier download
+    images: dict[str, bytes] = {}  # of an earlier download
     if task.retry:
-        rows_by_key, pictures = _before(task, store)
+        rows_by_key, images = _before(task, store)
     places: dict[str, tuple[int, int]] = {}
     with tempfile.TemporaryFile() as spool, ThreadPoolExecutor(DECODERS) as decoders:
         async with open_fetcher(task.options.fetch) as fetcher:
@@ -275,9 +273,9 @@ async def _fetch_shard(task: ShardTask, store: Store) -> Done:
                     spool.write(kept.data)
                     bad_boxes += kept.bad_boxes
 
-            await asyncio.gather(*(fetch_one(row) for row in requests if row.key not in pictures))
+            await asyncio.gather(*(fetch_one(row) for row in requests if row.key not in images))
         rows = [rows_by_key[row.key] for row in requests]
-        files = _write(task, store, rows, spool, places, pictures)
+        files = _write(task, store, rows, spool, places, images)
     counts = Counter({"rows": len(rows)})
     for row in rows:
         counts[SUCCESS if row.status == SUCCESS else f"failed/{image_tars.reason_of(row)}"] += 1
@@ -289,7 +287,7 @@ async def _fetch_shard(task: ShardTask, store: Store) -> Done:
 async def _fetch_row(
     request: Wanted, options: DownloadOptions, fetcher: Fetcher, decoders: ThreadPoolExecutor
 ) -> tuple[Row, Kept | None]:
-    """What became of one row, and its picture."""
+    """What became of one row, and its image."""
     if request.uid is None or not is_uid(request.uid):
         detail = "expected 32 lower-case hexadecimal digits"
         return request.failed(NO_DOWNLOAD, "no_uid", detail), None
@@ -307,8 +305,8 @@ async def _fetch_row(
             kept = await loop.run_in_executor(decoders, keep, data, request.boxes, options.resize)
     except FetchError as error:
         return request.failed(NO_DOWNLOAD, error.reason, str(error)), None
-    except PictureRefused as error:
-        return request.failed(NO_PICTURE, error.reason, str(error)), None
+    except ImageRefused as error:
+        return request.failed(NO_IMAGE, error.reason, str(error)), None
     row = request.row(
         SUCCESS,
         error_message=None if same else "changed",
@@ -333,7 +331,7 @@ def read_rows(task: ShardTask) -> list[Wanted]:
             for name in ("url", "text"):
                 if name not in there:
                     raise PoolError(
-                        f"{where} has no column {name!r}; pictures are fetched by url, and keep "
+                        f"{where} has no column {name!r}; images are fetched by url, and keep "
                         "their text"
                     )
             check_pairs(parquet.schema_arrow, where)
@@ -374,19 +372,19 @@ def _slice(parquet: pq.ParquetFile, begin: int, rows: int, columns: Sequence[str
 
 
 def _before(task: ShardTask, store: Store) -> tuple[dict[str, Row], dict[str, bytes]]:
-    """The rows that an earlier download of this shard has, and its pictures, by key."""
+    """The rows that an earlier download of this shard has, and its images, by key."""
     stem = image_tars.shard_name(task.shard)
     with store.open(f"{stem}.parquet") as file:
         rows = {row["key"]: Row.model_validate(row) for row in pq.read_table(file).to_pylist()}
-    pictures = {}
+    images = {}
     with tar_bytes(store, f"{stem}.tar") as data:
         for sample in samples(data, f"{store.uri}/{stem}.tar"):
-            member = _picture(sample)
-            pictures[member.key.decode()] = bytes(data[member.start : member.start + member.size])
-    return rows, pictures
+            member = _image(sample)
+            images[member.key.decode()] = bytes(data[member.start : member.start + member.size])
+    return rows, images
 
 
-def _picture(sample: Sequence[Member]) -> Member:
+def _image(sample: Sequence[Member]) -> Member:
     return next(member for member in sample if member.extension == "jpg")
 
 
@@ -412,9 +410,9 @@ def _write(
                 data = before[row.key]
             out.write(image_tars.sample(row, data))
         out.write(END)
-    pictures = sum(row.status == SUCCESS for row in rows)
+    images = sum(row.status == SUCCESS for row in rows)
     return (
-        out.file(num_rows=pictures),
+        out.file(num_rows=images),
         write_table(store, attempt_name(stem, ".parquet"), image_tars.table_of(rows)),
         write_bytes(store, attempt_name(stem, ".json"), image_tars.stats_of(rows)),
     )

@@ -1,10 +1,10 @@
-"""Faces of a pool's pictures at resharding: blurred there, or named in each sample's json.
+"""Faces of a pool's images at resharding: blurred there, or named in each sample's json.
 
 A map says which table has the boxes of which tars, as the reference's resharder reads it:
 
     {"first": {"parquet": "metadata/a.parquet", "shards": ["shards/00000000.tar", ...]}, ...}
 
-Paths are taken from the folder of the map; tars are known by their names. Blurred pictures become
+Paths are taken from the folder of the map; tars are known by their names. Blurred images become
 WebP. (mlfoundations/datacomp, resharder: --blur-metadata-map, --apply-blur,
 --inject-blur-metadata; here a row that is missing is an error, and the quality is a number)
 """
@@ -31,7 +31,7 @@ from pipelines.records import Frozen
 from pipelines.storage.open import open_store
 
 BOXES = "face_bboxes"
-PICTURE = "jpg"
+IMAGE = "jpg"
 Boxes = list[list[float]]
 
 
@@ -39,7 +39,7 @@ class FaceOptions(Frozen):
     """What is done about faces: `map` is the address of the map."""
 
     map: str
-    apply: bool = Field(False, description="blur them; the picture becomes WebP")
+    apply: bool = Field(False, description="blur them; the image becomes WebP")
     inject: bool = Field(False, description="add the boxes to the json as face_bboxes")
     quality: int = Field(100, ge=1, le=100, description="of the WebP")
 
@@ -59,12 +59,12 @@ class Faces:
         table = table_of(options.map, tar)
         self._where = table
         self._boxes = _read(table)
-        self.bad_boxes = 0  # left out: outside the picture, or no box
+        self.bad_boxes = 0  # left out: outside the image, or no box
 
     def change(self, uid: tuple[int, int], members: dict[str, bytes]) -> bool:
         """Blur and name the faces in the members of a sample; whether anything was blurred.
 
-        PackError when the table has no row for the sample, or its picture does not decode.
+        PackError when the table has no row for the sample, or its image does not decode.
         """
         boxes = self._boxes.get(uid)
         if boxes is None:
@@ -75,9 +75,9 @@ class Faces:
         if self.options.inject:
             metadata = read_json(members["json"]) | {BOXES: boxes}
             members["json"] = orjson.dumps(metadata)
-        if not self.options.apply or not boxes or PICTURE not in members:
+        if not self.options.apply or not boxes or IMAGE not in members:
             return False
-        members["webp"] = self._blurred(uid, members.pop(PICTURE), boxes)
+        members["webp"] = self._blurred(uid, members.pop(IMAGE), boxes)
         return True
 
     def _blurred(self, uid: tuple[int, int], data: bytes, boxes: Boxes) -> bytes:
@@ -85,12 +85,12 @@ class Faces:
         good, bad = checked_boxes(boxes)
         try:
             with open_image(data) as opened:
-                picture = rgb(opened)
+                image = rgb(opened)
         except DECODE_ERRORS as error:
             raise PackError(
-                f"the picture of {uid[0]:016x}{uid[1]:016x} does not decode: {fault_of(error)}"
+                f"the image of {uid[0]:016x}{uid[1]:016x} does not decode: {fault_of(error)}"
             ) from None
-        blurred, outside = blur(picture, good)
+        blurred, outside = blur(image, good)
         self.bad_boxes += bad + outside
         blurred.save(out, "WEBP", quality=self.options.quality)
         return out.getvalue()

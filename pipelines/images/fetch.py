@@ -502,7 +502,7 @@ async def open_fetcher(options: FetchOptions) -> AsyncIterator[Fetcher]:
         limit_per_host=0,
         resolver=lookup,  # type: ignore[arg-type]
         ttl_dns_cache=300,
-        ssl=False,  # pictures are checked by their hash; half the old certificates have expired
+        ssl=False,  # images are checked by their hash; half the old certificates have expired
     )
     session = aiohttp.ClientSession(
         connector=connector,

@@ -1,6 +1,6 @@
-"""A shard of pictures as img2dataset writes it: a tar of samples, and what became of every row.
+"""A shard of images as img2dataset writes it: a tar of samples, and what became of every row.
 
-    00000000.tar           KEY.jpg, KEY.json, KEY.txt of each picture; KEY is the shard's number in
+    00000000.tar           KEY.jpg, KEY.json, KEY.txt of each image; KEY is the shard's number in
                            8 digits and the row's in 4
     00000000.parquet       a row for each row of the table, with its status
     00000000_stats.json    counts; `successes` is what the resharder reads
@@ -19,7 +19,7 @@ import pyarrow as pa
 from pipelines.formats.tars import member
 from pipelines.records import Frozen
 
-SUCCESS, NO_DOWNLOAD, NO_PICTURE = "success", "failed_to_download", "failed_to_resize"
+SUCCESS, NO_DOWNLOAD, NO_IMAGE = "success", "failed_to_download", "failed_to_resize"
 FIELDS = (
     "uid",
     "caption",
@@ -46,7 +46,7 @@ MAX_ROWS = 10_000  # of a shard: a key has four digits for the row
 
 
 class Row(Frozen):
-    """What became of one row of the table. The sizes are of the picture as stored and as found."""
+    """What became of one row of the table. The sizes are of the image as stored and as found."""
 
     uid: str
     caption: str | None
@@ -75,11 +75,11 @@ def shard_name(shard: int) -> str:
     return f"{shard:08d}"
 
 
-def sample(row: Row, picture: bytes, *, extension: str = "jpg") -> bytes:
+def sample(row: Row, image: bytes, *, extension: str = "jpg") -> bytes:
     """The members of one sample, ready for a tar."""
     parts = []
     caption = (row.caption or "").encode("utf-8", "replace")
-    for suffix, data in ((extension, picture), ("json", row.to_json()), ("txt", caption)):
+    for suffix, data in ((extension, image), ("json", row.to_json()), ("txt", caption)):
         parts.append(member(f"{row.key}.{suffix}".encode(), data))
     return b"".join(parts)
 
@@ -91,14 +91,14 @@ def table_of(rows: Sequence[Row]) -> pa.Table:
 
 
 def stats_of(rows: Sequence[Row]) -> bytes:
-    """The stats file beside the tar: rows, pictures, and failures by the word that begins them."""
+    """The stats file beside the tar: rows, images, and failures by the word that begins them."""
     status = Counter(row.status for row in rows)
     words = Counter(SUCCESS if row.status == SUCCESS else reason_of(row) for row in rows)
     stats = {
         "count": len(rows),
         "successes": status[SUCCESS],
         NO_DOWNLOAD: status[NO_DOWNLOAD],
-        NO_PICTURE: status[NO_PICTURE],
+        NO_IMAGE: status[NO_IMAGE],
         "status_dict": dict(sorted(words.items())),
     }
     return orjson.dumps(stats, option=orjson.OPT_INDENT_2)

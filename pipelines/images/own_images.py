@@ -36,7 +36,7 @@ from pipelines.images import image_tars
 from pipelines.images.decode import DECODE_ERRORS, open_image
 from pipelines.images.image_tars import SUCCESS, Row
 from pipelines.images.pairs import DAMAGED
-from pipelines.images.resize import PictureRefused, ResizeOptions, keep
+from pipelines.images.resize import ImageRefused, ResizeOptions, keep
 from pipelines.images.sample_json import read_json
 from pipelines.kernels.uids import is_uid
 from pipelines.records import File, Frozen, digest
@@ -341,7 +341,7 @@ def _from_folder(
     """A file as a sample: resized, as a JPEG."""
     try:
         kept = keep(data, None, task.resize)
-    except PictureRefused as error:
+    except ImageRefused as error:
         counts[error.reason] += 1
         return None
     sha256 = hashlib.sha256(data).hexdigest()

@@ -1,8 +1,8 @@
-"""A downloaded picture as the pool keeps it: smaller, faces blurred, a JPEG.
+"""A downloaded image as the pool keeps it: smaller, faces blurred, a JPEG.
 
-Longest side at most 512 pixels, only if bigger, by area; transparent pictures on white; quality 95
+Longest side at most 512 pixels, only if bigger, by area; transparent images on white; quality 95
 (img2dataset's settings of the reference). Faces: each box grown by a tenth of its longer side, and
-inside them all the picture blurred with a deviation of a tenth of the largest box. (Gadre et al.
+inside them all the image blurred with a deviation of a tenth of the largest box. (Gadre et al.
 2023, appendix on faces; img2dataset's BoundingBoxBlurrer)
 """
 
@@ -20,13 +20,13 @@ from PIL import Image, ImageDraw, ImageFilter
 from pipelines.images.decode import UnknownRange, fault_of, is_truncated, open_image, rgb
 from pipelines.records import Frozen
 
-EXIF_TAGS = 64  # more than that is no description of a picture
+EXIF_TAGS = 64  # more than that is no description of an image
 Box = tuple[float, float, float, float]
 JPEG_DRAFT = 2  # decode a JPEG at a fraction of its size where it stays this many times too big
 
 
 class ResizeOptions(Frozen):
-    """What becomes of a picture."""
+    """What becomes of an image."""
 
     image_size: int = 512
     quality: int = 95
@@ -34,8 +34,8 @@ class ResizeOptions(Frozen):
     max_pixels: int = 100_000_000
 
 
-class PictureRefused(ValueError):
-    """Bytes that give no picture: `reason` is a word to count by."""
+class ImageRefused(ValueError):
+    """Bytes that give no image: `reason` is a word to count by."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(detail or reason)
@@ -44,9 +44,9 @@ class PictureRefused(ValueError):
 
 @dataclass(frozen=True)
 class Kept:
-    """The picture as it is stored, its size, the size that it came with, and its exif as JSON.
+    """The image as it is stored, its size, the size that it came with, and its exif as JSON.
 
-    `bad_boxes`: faces whose box lies outside the picture, or is none.
+    `bad_boxes`: faces whose box lies outside the image, or is none.
     """
 
     data: bytes
@@ -59,40 +59,40 @@ class Kept:
 
 
 def keep(data: bytes, boxes: object, options: ResizeOptions) -> Kept:
-    """Decode, resize, blur, encode. PictureRefused, before decoding, for too many pixels.
+    """Decode, resize, blur, encode. ImageRefused, before decoding, for too many pixels.
 
-    `boxes` are faces as (left, top, right, bottom) in shares of the picture, or None. A box that is
+    `boxes` are faces as (left, top, right, bottom) in shares of the image, or None. A box that is
     none, or lies outside, is left out and counted: nobody's table may end a run.
     """
     try:
         with open_image(data) as opened:
             width, height = opened.size
             if width * height > options.max_pixels:
-                raise PictureRefused("too_many_pixels", f"{width} x {height}")
+                raise ImageRefused("too_many_pixels", f"{width} x {height}")
             exif = _exif(opened)
             target = fitted(width, height, options.image_size)
             if target != (width, height) and opened.format == "JPEG":
                 opened.draft("RGB", (JPEG_DRAFT * target[0], JPEG_DRAFT * target[1]))
-            picture = rgb(opened)
-    except PictureRefused:
+            image = rgb(opened)
+    except ImageRefused:
         raise
     except Image.DecompressionBombError as error:
-        raise PictureRefused("too_many_pixels", str(error)) from None
+        raise ImageRefused("too_many_pixels", str(error)) from None
     except UnknownRange as error:
-        raise PictureRefused("unknown_range", str(error)) from None
+        raise ImageRefused("unknown_range", str(error)) from None
     except Exception as error:  # decoders of dozens of formats raise whatever they like
         reason = "truncated" if is_truncated(error) else "not_a_picture"
-        raise PictureRefused(reason, fault_of(error)) from None
-    if picture.size != target:
-        picture = picture.resize(target, Image.Resampling.BOX)
+        raise ImageRefused(reason, fault_of(error)) from None
+    if image.size != target:
+        image = image.resize(target, Image.Resampling.BOX)
     bad = 0
     if options.blur_faces:
         faces, bad = checked_boxes(boxes)
-        picture, outside = blur(picture, faces)
+        image, outside = blur(image, faces)
         bad += outside
     out = io.BytesIO()
-    picture.save(out, "JPEG", quality=options.quality)
-    return Kept(out.getvalue(), *picture.size, width, height, exif, bad)
+    image.save(out, "JPEG", quality=options.quality)
+    return Kept(out.getvalue(), *image.size, width, height, exif, bad)
 
 
 def fitted(width: int, height: int, longest: int) -> tuple[int, int]:
@@ -118,16 +118,16 @@ def checked_boxes(boxes: object) -> tuple[list[Box], int]:
     return good, len(boxes) - len(good)
 
 
-def blur(picture: Image.Image, boxes: Sequence[Box]) -> tuple[Image.Image, int]:
-    """The picture with these boxes blurred, softly at their borders, and how many were outside.
+def blur(image: Image.Image, boxes: Sequence[Box]) -> tuple[Image.Image, int]:
+    """The image with these boxes blurred, softly at their borders, and how many were outside.
 
     A box counts as outside when it covers no pixel: beyond the border, or narrower than a pixel.
     """
-    mask = Image.new("L", picture.size, 0)
+    mask = Image.new("L", image.size, 0)
     pen = ImageDraw.Draw(mask)
     largest, outside = 0.0, 0
     for box in boxes:
-        drawn = _rectangle(box, picture.width, picture.height)
+        drawn = _rectangle(box, image.width, image.height)
         if drawn is None:
             outside += 1
             continue
@@ -135,17 +135,17 @@ def blur(picture: Image.Image, boxes: Sequence[Box]) -> tuple[Image.Image, int]:
         largest = max(largest, side)
         pen.rectangle(corners, fill=255)
     if largest <= 0:
-        return picture, outside
+        return image, outside
     soft = ImageFilter.GaussianBlur(0.1 * largest)
-    return Image.composite(picture.filter(soft), picture, mask.filter(soft)), outside
+    return Image.composite(image.filter(soft), image, mask.filter(soft)), outside
 
 
 def _rectangle(box: Box, width: int, height: int) -> tuple[float, tuple[int, int, int, int]] | None:
     """The longer side of a box in pixels, and the corners of it grown by a tenth of that side.
 
-    None where that covers no pixel. A side beyond the picture's own counts as the picture's.
+    None where that covers no pixel. A side beyond the image's own counts as the image's.
     """
-    limit = 1e6  # of the picture's size: int() of a float beyond takes hundreds of digits
+    limit = 1e6  # of the image's size: int() of a float beyond takes hundreds of digits
     left, top, right, bottom = (min(max(value, -limit), limit) for value in box)
     x0, x1, y0, y1 = left * width, right * width, top * height, bottom * height
     if x1 <= x0 or y1 <= y0:
@@ -163,11 +163,11 @@ def _rectangle(box: Box, width: int, height: int) -> tuple[float, tuple[int, int
     return side, corners
 
 
-def _exif(picture: Image.Image) -> str:
+def _exif(image: Image.Image) -> str:
     """The exif tags as a JSON object of strings, empty where there are none or they are broken."""
     try:
-        tags: Any = picture.getexif()
+        tags: Any = image.getexif()
         fields = {str(tag): str(value)[:1000] for tag, value in list(tags.items())[:EXIF_TAGS]}
-    except Exception:  # a description is no reason to lose the picture
+    except Exception:  # a description is no reason to lose the image
         fields = {}
     return json.dumps(fields)

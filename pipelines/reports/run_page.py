@@ -1,6 +1,6 @@
-"""report.html of a finished run: the funnel as a picture, why rows went, and what rules measured.
+"""report.html of a finished run: the funnel as an image, why rows went, and what rules measured.
 
-One file without any other: plain HTML, pictures as SVG, no script.
+One file without any other: plain HTML, images as SVG, no script.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def report_html(store: Store, record: DatasetRecord, summary: RunSummary) -> str
         f"<p class=dim>dataset {escape(record.id)}, in {escape(store.uri)}; "
         f"{summary.cpu_seconds:,.1f} CPU seconds, {summary.wall_seconds:,.1f} s</p>",
         "<h2>The funnel</h2>",
-        _funnel_picture(steps),
+        _funnel_image(steps),
         _funnel_table(summary),
         _predicted(store, summary),
         "<h2>Why rows went</h2>",
@@ -71,7 +71,7 @@ def write(store: Store, result: Result) -> None:
     write_bytes(store, REPORT, page.encode())
 
 
-def _funnel_picture(steps: Sequence[StepStats]) -> str:
+def _funnel_image(steps: Sequence[StepStats]) -> str:
     """A bar of the rows behind each step, the part that the step took in another colour."""
     top = max((step.rows_in + step.split for step in steps), default=0) or 1
     height, width, left = 22, 560, 190
@@ -138,8 +138,8 @@ def _reason(step: StepStats, reason: str, number: int, samples: Sequence[JSON]) 
     text = f"<p>{number:,} rows, {share:.2%} of what came in</p>"
     quotes = "".join(_sample(sample) for sample in samples[:SAMPLES])
     histogram = step.histograms.get(reason)
-    picture = "" if histogram is None else _histogram(histogram)
-    return f"{head}<div class=reason><div>{text}{quotes}</div><div>{picture}</div></div>"
+    image = "" if histogram is None else _histogram(histogram)
+    return f"{head}<div class=reason><div>{text}{quotes}</div><div>{image}</div></div>"
 
 
 def _sample(sample: JSON) -> str:

@@ -1,4 +1,4 @@
-"""Packed shards of drawn pictures, and a recipe that trains on them in seconds."""
+"""Packed shards of drawn images, and a recipe that trains on them in seconds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from datacomp.recipe import Recipe
-from tests.datacomp.image_pool import write_pictures
+from tests.datacomp.image_pool import write_images
 
 SMALL = {
     "scale": "tiny",
@@ -41,8 +41,8 @@ def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def packed_pictures(tmp_path_factory: pytest.TempPathFactory, small_recipe: Recipe) -> Path:
-    """A pool of drawn pictures, curated by no_filter and packed; the folder has `pool` too."""
+def packed_images(tmp_path_factory: pytest.TempPathFactory, small_recipe: Recipe) -> Path:
+    """A pool of drawn images, curated by no_filter and packed; the folder has `pool` too."""
     from datacomp.curation.curate import curate
     from datacomp.packing.pack import pack_dataset
     from pipelines.execution.executors import map_here
@@ -50,7 +50,7 @@ def packed_pictures(tmp_path_factory: pytest.TempPathFactory, small_recipe: Reci
     from pipelines.pipeline import Pipeline
 
     folder = tmp_path_factory.mktemp("pictures")
-    write_pictures(folder / "pool", broken=2)
+    write_images(folder / "pool", broken=2)
     pool = open_pool(str(folder / "pool" / "metadata"))
     curate(
         Pipeline.from_steps([], name="no_filter"),

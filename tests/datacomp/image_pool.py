@@ -1,4 +1,4 @@
-"""A small pool of drawn pictures with true captions, in CommonPool's layout: tables and tars."""
+"""A small pool of drawn images with true captions, in CommonPool's layout: tables and tars."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ SHAPES = ("circle", "square", "triangle")
 
 
 def draw(number: int, *, side: int = 48) -> tuple[bytes, str]:
-    """A picture as PNG and what it shows; equal numbers draw equal bytes."""
+    """An image as PNG and what it shows; equal numbers draw equal bytes."""
     rng = np.random.default_rng(number)
     colour = list(COLOURS)[int(rng.integers(len(COLOURS)))]
     shape = SHAPES[int(rng.integers(len(SHAPES)))]
-    picture = Image.new("RGB", (side, side), tuple(rng.integers(200, 256, 3).tolist()))
-    pen = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (side, side), tuple(rng.integers(200, 256, 3).tolist()))
+    pen = ImageDraw.Draw(image)
     x, y = (int(v) for v in rng.integers(2, side // 3, 2))
     size = int(rng.integers(side // 2, side - max(x, y)))
     box = (x, y, x + size, y + size)
@@ -39,7 +39,7 @@ def draw(number: int, *, side: int = 48) -> tuple[bytes, str]:
     else:
         pen.polygon([(x, y + size), (x + size, y + size), (x + size // 2, y)], fill=COLOURS[colour])
     out = io.BytesIO()
-    picture.save(out, "PNG")
+    image.save(out, "PNG")
     return out.getvalue(), f"a {colour} {shape}"
 
 
@@ -49,8 +49,8 @@ def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(member, io.BytesIO(data))
 
 
-def write_pictures(folder: Path, *, tars: int = 2, per_tar: int = 60, broken: int = 0) -> list[str]:
-    """Tables in `metadata`, tars in `shards`; the first `broken` pictures do not decode."""
+def write_images(folder: Path, *, tars: int = 2, per_tar: int = 60, broken: int = 0) -> list[str]:
+    """Tables in `metadata`, tars in `shards`; the first `broken` images do not decode."""
     (folder / "metadata").mkdir(parents=True)
     (folder / "shards").mkdir()
     uids = []
@@ -59,11 +59,11 @@ def write_pictures(folder: Path, *, tars: int = 2, per_tar: int = 60, broken: in
         with tarfile.open(folder / "shards" / f"{number:08d}.tar", "w") as tar:
             for index in range(per_tar):
                 position = number * per_tar + index
-                picture, caption = draw(position)
+                image, caption = draw(position)
                 uid = hashlib.sha256(f"{position}".encode()).hexdigest()[:32]
                 uids.append(uid)
                 key = f"{number:05d}{index:04d}"
-                add_member(tar, f"{key}.png", b"no picture" if position < broken else picture)
+                add_member(tar, f"{key}.png", b"no image" if position < broken else image)
                 add_member(tar, f"{key}.txt", caption.encode())
                 add_member(tar, f"{key}.json", orjson.dumps({"uid": uid, "caption": caption}))
                 rows.append(

@@ -18,7 +18,7 @@ from datacomp.recipe import MODELS, Recipe
 from datacomp.training.train import train
 from evals.images.open_clip import load_open_clip
 from evals.images.short_texts import encode_text
-from evals.models import ImageTextModel, PictureError
+from evals.models import ImageError, ImageTextModel
 from pipelines.errors import DataError
 from tests.datacomp.image_pool import draw
 
@@ -56,12 +56,12 @@ def test_features_are_those_of_open_clip() -> None:
     torch.manual_seed(3)
     own, _, transform = open_clip.create_model_and_transforms("tiny-vit")
     own.eval()
-    pictures = [draw(number)[0] for number in range(70)]  # more than one batch
+    images = [draw(number)[0] for number in range(70)]  # more than one batch
     with torch.inference_mode():
-        batch = torch.stack([transform(Image.open(io.BytesIO(p))) for p in pictures])
-        images = own.encode_image(batch).numpy()
+        batch = torch.stack([transform(Image.open(io.BytesIO(p))) for p in images])
+        image_features = own.encode_image(batch).numpy()
         texts = own.encode_text(open_clip.get_tokenizer("tiny-vit")(TEXTS)).numpy()
-    np.testing.assert_allclose(model.encode_images(iter(pictures)), images, atol=1e-5)
+    np.testing.assert_allclose(model.encode_images(iter(images)), image_features, atol=1e-5)
     np.testing.assert_allclose(model.encode_texts(TEXTS), texts, atol=1e-5)
 
 
@@ -74,22 +74,22 @@ def test_a_model_survives_pickling_and_equal_ones_are_one() -> None:
     assert pickle.loads(pickle.dumps(model)) is again, "a worker loads it once"
 
 
-def test_a_picture_that_does_not_decode_is_named_by_its_place() -> None:
+def test_a_image_that_does_not_decode_is_named_by_its_place() -> None:
     model = load_open_clip("tiny-vit", pretrained=None, configs=MODELS)
-    pictures = [draw(number)[0] for number in range(70)]
-    for position, bad in ((66, b"no picture"), (2, pictures[0][: len(pictures[0]) // 2])):
-        with pytest.raises(PictureError) as error:
-            model.encode_images([*pictures[:position], bad, *pictures[position:]])
+    images = [draw(number)[0] for number in range(70)]
+    for position, bad in ((66, b"no image"), (2, images[0][: len(images[0]) // 2])):
+        with pytest.raises(ImageError) as error:
+            model.encode_images([*images[:position], bad, *images[position:]])
         assert error.value.position == position
 
 
 @pytest.fixture(scope="module")
 def trained(
-    packed_pictures: Path, small_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory
+    packed_images: Path, small_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     out = tmp_path_factory.mktemp("scored") / "model"
     recipe = small_recipe.model_copy(update={"samples": 64, "num_checkpoints": 1})
-    train(str(packed_pictures / "packed"), recipe=recipe, seed=0, out=str(out))
+    train(str(packed_images / "packed"), recipe=recipe, seed=0, out=str(out))
     return out
 
 
@@ -117,11 +117,11 @@ def test_weights_that_were_cut_off_are_refused(trained: Path, tmp_path: Path) ->
         load(str(copy))
 
 
-def test_a_folder_of_something_else_is_refused(packed_pictures: Path, tmp_path: Path) -> None:
+def test_a_folder_of_something_else_is_refused(packed_images: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is no folder with a model; give one, or a model of open"):
         load(str(tmp_path / "nothing").replace("/", "-"))
     with pytest.raises(DataError, match="holds no CLIP model, but a packed record"):
-        load(str(packed_pictures / "packed"))
+        load(str(packed_images / "packed"))
 
 
 def test_models_and_weights_that_open_clip_does_not_have_are_named() -> None:

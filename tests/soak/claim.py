@@ -62,10 +62,10 @@ CLAIMS = {
         prepare=_train_quality,
     ),
     "datacomp": Claim(
-        heading="## Does curation of pictures win?",
+        heading="## Does curation of images win?",
         metric="Mean recall at 1 of held-out drawings and captions, both ways, higher is better.",
         unit="recall",
-        items="the held-out pictures and captions",
+        items="the held-out images and captions",
         prepare=_train_scorer,
     ),
 }

@@ -12,7 +12,7 @@ import pytest
 from datacomp.recipe import Recipe
 from datacomp.training.train import read_metrics, train
 from pipelines.storage.local import LocalStore
-from tests.datacomp.conftest import packed_pictures, recipe_file, small_recipe  # noqa: F401
+from tests.datacomp.conftest import packed_images, recipe_file, small_recipe  # noqa: F401
 
 pytestmark = [pytest.mark.soak]
 ROOT = Path(__file__).parents[2]
@@ -21,13 +21,13 @@ ROOT = Path(__file__).parents[2]
 def test_every_metric_equals_that_of_clip_benchmark() -> None:
     """The bench ends with an error where a metric differs by more than 1e-6."""
     bench = ROOT / "benches" / "bench_clip_eval.py"
-    answer = ["--every", "3", "--pictures", "24", "--one", "32", "--again", "--check"]
+    answer = ["--every", "3", "--images", "24", "--one", "32", "--again", "--check"]
     done = subprocess.run([sys.executable, str(bench), *answer], capture_output=True, text=True)
     assert "metrics of 13 datasets are equal" in done.stdout, done.stdout + done.stderr
 
 
 def test_a_compiled_model_has_the_same_losses(
-    packed_pictures: Path,  # noqa: F811
+    packed_images: Path,  # noqa: F811
     small_recipe: Recipe,  # noqa: F811
     tmp_path: Path,
 ) -> None:
@@ -36,7 +36,7 @@ def test_a_compiled_model_has_the_same_losses(
     for compiled in (False, True):
         out = tmp_path / str(compiled)
         train(
-            str(packed_pictures / "packed"),
+            str(packed_images / "packed"),
             recipe=recipe,
             seed=0,
             out=str(out),

@@ -28,7 +28,7 @@ from pipelines.images.reshard import pack  # noqa: E402
 from pipelines.pipeline import Pipeline  # noqa: E402
 from pipelines.storage.base import write_bytes  # noqa: E402
 from pipelines.storage.open import open_store  # noqa: E402
-from tests.datacomp.image_pool import draw, write_pictures  # noqa: E402
+from tests.datacomp.image_pool import draw, write_images  # noqa: E402
 
 pytestmark = [pytest.mark.ray, pytest.mark.s3, pytest.mark.slow]
 STEPS: list[Any] = [
@@ -48,10 +48,10 @@ STEPS: list[Any] = [
 def site() -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            picture, _ = draw(int(self.path.rpartition("/")[2]))
+            image, _ = draw(int(self.path.rpartition("/")[2]))
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(picture)
+            self.wfile.write(image)
 
         def log_message(self, *_: object) -> None:
             pass
@@ -65,8 +65,8 @@ def site() -> Iterator[str]:
 
 @pytest.fixture
 def pool(tmp_path: Path, site: str) -> Path:
-    """Drawn pictures: two tables, two tars, and addresses that answer."""
-    write_pictures(tmp_path / "pool", tars=2, per_tar=30)
+    """Drawn images: two tables, two tars, and addresses that answer."""
+    write_images(tmp_path / "pool", tars=2, per_tar=30)
     first_number = 0
     for path in sorted((tmp_path / "pool" / "metadata").glob("*.parquet")):
         table = pq.read_table(path)

@@ -35,9 +35,9 @@ def cluster() -> Iterator[None]:
 
 
 def test_two_processes_of_ray_train_one_model(
-    packed_pictures: Path, recipe_file: Path, tmp_path: Path
+    packed_images: Path, recipe_file: Path, tmp_path: Path
 ) -> None:
-    named = ["--scale", "tiny", "--recipe", str(recipe_file), "--data", f"{packed_pictures}/packed"]
+    named = ["--scale", "tiny", "--recipe", str(recipe_file), "--data", f"{packed_images}/packed"]
     where = ["--out", str(tmp_path / "two"), "--cluster", "local", "--processes", "2"]
     with pytest.raises(SystemExit) as ended:
         main(command_line("datacomp"), ["train", *named, *where])

@@ -1,4 +1,4 @@
-"""A whole round of DataComp over a small pool of drawn pictures, under a recipe of seconds."""
+"""A whole round of DataComp over a small pool of drawn images, under a recipe of seconds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import yaml
 from datacomp import recipe as recipes
 from datacomp.recipe import load_recipe
 from evals.images.image_tasks import vouch
-from evals.images.synthetic import write_synthetic_pictures
+from evals.images.synthetic import write_synthetic_images
 from evals.suite import load_suite
 from leaderboard.board.ranking import board
 from leaderboard.rounds import round as stages
@@ -25,7 +25,7 @@ from pipelines.records import ModelRecord, PackedRecord
 from pipelines.storage.chain import RECORD
 from pipelines.storage.local import LocalStore
 from tests.datacomp.conftest import SMALL
-from tests.datacomp.image_pool import write_pictures
+from tests.datacomp.image_pool import write_images
 
 pytestmark = pytest.mark.slow
 HALF = {"name": "half", "steps": [{"select": {"by": "clip_l14_similarity_score", "fraction": 0.5}}]}
@@ -40,7 +40,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with a pool where the tiny one would be, and an installed recipe of seconds."""
     folder = tmp_path_factory.mktemp("round")
     pool = folder / "pools" / "datacomp-tiny"
-    write_pictures(pool)
+    write_images(pool)
     record = open_pool(str(pool / "metadata")).record
     files = [file.model_copy(update={"name": f"metadata/{file.name}"}) for file in record.outputs]
     made = type(record).seal(
@@ -52,7 +52,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     (pool / RECORD).write_bytes(made.to_json())
     tasks = load_suite("datacomp/tiny").load_tasks()
-    write_synthetic_pictures(tasks, pool / "eval", seed=1, pictures=40)
+    write_synthetic_images(tasks, pool / "eval", seed=1, images=40)
     for task in tasks:
         vouch(LocalStore(pool / "eval"), task.file)
     installed = folder / "recipes"

@@ -1,4 +1,4 @@
-"""Scores of pictures: joined to rows by uid, the same bytes for any number of workers."""
+"""Scores of images: joined to rows by uid, the same bytes for any number of workers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from pipelines.records import RecordError
 SAMPLES = 6
 
 
-def picture(number: int) -> bytes:
+def image(number: int) -> bytes:
     data = io.BytesIO()
     ramp = np.add.outer(np.arange(40) * number, np.arange(40) * (7 - number)) % 256
     Image.fromarray(ramp.astype(np.uint8), "L").convert("RGB").save(data, "PNG")
@@ -45,7 +45,7 @@ def write_tar(path: Path, numbers: list[int], *, broken: int | None = None) -> N
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as tar:
         for index, number in enumerate(numbers):
-            body = b"no picture" if number == broken else picture(number)
+            body = b"no image" if number == broken else image(number)
             for suffix, data in (
                 ("png", body),
                 ("json", orjson.dumps({"uid": uid(number)})),
@@ -58,7 +58,7 @@ def write_tar(path: Path, numbers: list[int], *, broken: int | None = None) -> N
 
 @pytest.fixture
 def pool(tmp_path: Path) -> Path:
-    """Two tables, and two tars with the pictures in another order; row 5 has none."""
+    """Two tables, and two tars with the images in another order; row 5 has none."""
     home = tmp_path / "pool"
     (home / "metadata").mkdir(parents=True)
     for name, numbers in (("a", [3, 1, 5]), ("b", [0, 4, 2, 1])):
@@ -87,9 +87,9 @@ def column(folder: Path, name: str) -> list[float | None]:
     return pq.read_table(folder / f"{name}.parquet").column("score").to_pylist()
 
 
-def test_every_row_gets_the_score_of_its_picture(pool, tmp_path):
+def test_every_row_gets_the_score_of_its_image(pool, tmp_path):
     record = run(pool, tmp_path / "out")
-    expected = phash([picture(n) for n in range(SAMPLES)], [""] * SAMPLES).tolist()
+    expected = phash([image(n) for n in range(SAMPLES)], [""] * SAMPLES).tolist()
     assert len(set(expected)) == SAMPLES
     assert column(tmp_path / "out", "a") == [expected[3], expected[1], None]
     assert column(tmp_path / "out", "b") == [expected[0], expected[4], expected[2], expected[1]]
@@ -122,7 +122,7 @@ def test_scores_select_pairs(pool, tmp_path):
     ]
     pipeline = Pipeline.from_steps(steps, name="s", assets=assets)
     result = curate(pipeline, open_pairs(str(pool)), out=str(tmp_path / "d"), map_tasks=map_here)
-    expected = phash([picture(n) for n in range(SAMPLES)], [""] * SAMPLES)
+    expected = phash([image(n) for n in range(SAMPLES)], [""] * SAMPLES)
     rows = [3, 1, 0, 4, 2, 1]
     kept = sorted(rows, key=lambda n: -expected[n])[: int(7 * 0.5)]
     ids = load_subset(str(tmp_path / "d" / "subset.npy"))
@@ -153,9 +153,9 @@ def test_a_changed_column_of_scores_is_refused(pool, tmp_path):
         curate(pipeline, open_pairs(str(pool)), out=str(tmp_path / "d"), map_tasks=map_here)
 
 
-def test_a_picture_that_does_not_decode_is_named_or_set_aside(pool, tmp_path):
+def test_a_image_that_does_not_decode_is_named_or_set_aside(pool, tmp_path):
     write_tar(pool / "shards" / "00000001.tar", [4, 1], broken=4)
-    with pytest.raises(PoolError, match=r"00000001\.tar, sample 000000: the picture does not"):
+    with pytest.raises(PoolError, match=r"00000001\.tar, sample 000000: the image does not"):
         run(pool, tmp_path / "one")
     record = run(pool, tmp_path / "two", quarantine=True)
     assert record.counts == {"no_picture": 1, "pairs": 5, "rows": 7, "scored": 5}
@@ -171,11 +171,11 @@ def test_other_scores_in_the_folder_are_refused(pool, tmp_path):
 
 
 def test_a_perceptual_hash_survives_another_size_and_format():
-    with Image.open(io.BytesIO(picture(3))) as first:
+    with Image.open(io.BytesIO(image(3))) as first:
         smooth = first.resize((200, 200), Image.Resampling.BICUBIC).convert("RGB")
     data = io.BytesIO()
     smooth.save(data, "JPEG", quality=80)
-    left, other, unlike = phash([picture(3), data.getvalue(), picture(5)], ["", "", ""])
+    left, other, unlike = phash([image(3), data.getvalue(), image(5)], ["", "", ""])
     near = (int(left) ^ int(other)).bit_count()
     far = (int(left) ^ int(unlike)).bit_count()
     assert near <= 6 < far

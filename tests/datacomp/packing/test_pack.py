@@ -20,7 +20,7 @@ from pipelines.pipeline import Pipeline
 from pipelines.records import RecordError
 from pipelines.storage.chain import read_chain
 from pipelines.storage.open import open_store
-from tests.datacomp.image_pool import write_pictures
+from tests.datacomp.image_pool import write_images
 
 
 def pack(folder: Path, recipe: Recipe, out: Path, **options):
@@ -29,39 +29,39 @@ def pack(folder: Path, recipe: Recipe, out: Path, **options):
     )
 
 
-def test_the_record_names_shards_and_dataset(packed_pictures: Path, small_recipe: Recipe) -> None:
-    chain = read_chain(open_store(str(packed_pictures / "packed")))
+def test_the_record_names_shards_and_dataset(packed_images: Path, small_recipe: Recipe) -> None:
+    chain = read_chain(open_store(str(packed_images / "packed")))
     assert [record.kind for record in chain] == ["pool", "dataset", "packed"]
     packed = chain[-1]
     assert packed.counts == {"samples": 120, "shards": 3, "uids_without_sample": 0}
     assert [file.num_rows for file in packed.outputs] == [50, 50, 20]
-    uids = [key for key, _ in iter_samples(str(packed_pictures / "packed"))]
+    uids = [key for key, _ in iter_samples(str(packed_images / "packed"))]
     assert len(set(uids)) == 120
 
 
 def test_packing_again_gives_the_same_record(
-    packed_pictures: Path, small_recipe: Recipe, tmp_path: Path
+    packed_images: Path, small_recipe: Recipe, tmp_path: Path
 ) -> None:
-    first = read_chain(open_store(str(packed_pictures / "packed")))[-1]
-    assert pack(packed_pictures, small_recipe, packed_pictures / "packed").id == first.id
-    assert pack(packed_pictures, small_recipe, tmp_path / "p").id == first.id
+    first = read_chain(open_store(str(packed_images / "packed")))[-1]
+    assert pack(packed_images, small_recipe, packed_images / "packed").id == first.id
+    assert pack(packed_images, small_recipe, tmp_path / "p").id == first.id
     other = small_recipe.model_copy(update={"shard_size": 30})
     with pytest.raises(RecordError, match="another dataset"):
-        pack(packed_pictures, other, tmp_path / "p")
+        pack(packed_images, other, tmp_path / "p")
 
 
 def test_a_list_that_was_edited_is_refused(
-    packed_pictures: Path, small_recipe: Recipe, tmp_path: Path
+    packed_images: Path, small_recipe: Recipe, tmp_path: Path
 ) -> None:
-    shutil.copytree(packed_pictures / "dataset", tmp_path / "dataset")
+    shutil.copytree(packed_images / "dataset", tmp_path / "dataset")
     file = tmp_path / "dataset" / "subset.npy"
     file.write_bytes(file.read_bytes()[:-16])
     with pytest.raises(RecordError, match=r"subset\.npy is not the file that its record names"):
         pack(tmp_path, small_recipe, tmp_path / "p")
 
 
-def test_a_pool_without_pictures_says_what_to_do(small_recipe: Recipe, tmp_path: Path) -> None:
-    write_pictures(tmp_path / "pool", tars=1, per_tar=20)
+def test_a_pool_without_images_says_what_to_do(small_recipe: Recipe, tmp_path: Path) -> None:
+    write_images(tmp_path / "pool", tars=1, per_tar=20)
     pool = open_pool(str(tmp_path / "pool" / "metadata"))
     curate(
         Pipeline.from_steps([], name="no_filter"),
@@ -70,29 +70,29 @@ def test_a_pool_without_pictures_says_what_to_do(small_recipe: Recipe, tmp_path:
         map_tasks=map_here,
     )
     shutil.move(tmp_path / "pool" / "shards", tmp_path / "elsewhere")
-    with pytest.raises(PackError, match=r"has no tars .*; fetch its pictures with `datacomp pool`"):
+    with pytest.raises(PackError, match=r"has no tars .*; fetch its images with `datacomp pool`"):
         pack(tmp_path, small_recipe, tmp_path / "p")
-    write_pictures(tmp_path / "other", tars=1, per_tar=1)
+    write_images(tmp_path / "other", tars=1, per_tar=1)
     shutil.rmtree(tmp_path / "other" / "metadata")
     made = pack(tmp_path, small_recipe, tmp_path / "p", tars=str(tmp_path / "elsewhere"))
     assert made.counts["samples"] == 20
 
 
 def test_none_of_the_uids_in_the_tars_is_an_error(
-    packed_pictures: Path, small_recipe: Recipe, tmp_path: Path
+    packed_images: Path, small_recipe: Recipe, tmp_path: Path
 ) -> None:
     from tests.pipelines.images.test_reshard import write_pool
 
     write_pool(tmp_path / "tars", tars=1, per_tar=5)
     with pytest.raises(PackError, match="none of the 120 uids"):
-        pack(packed_pictures, small_recipe, tmp_path / "p", tars=str(tmp_path / "tars"))
+        pack(packed_images, small_recipe, tmp_path / "p", tars=str(tmp_path / "tars"))
 
 
 def test_shards_of_another_resharder_are_registered_and_trained_on(
-    packed_pictures: Path, small_recipe: Recipe, tmp_path: Path
+    packed_images: Path, small_recipe: Recipe, tmp_path: Path
 ) -> None:
     folder = tmp_path / "shards"
-    shutil.copytree(packed_pictures / "packed", folder)
+    shutil.copytree(packed_images / "packed", folder)
     for name in ("record.json", "chain.json"):
         (folder / name).unlink()
     with pytest.raises(TrainingError, match="run first: datacomp register-shards"):
@@ -108,11 +108,11 @@ def test_shards_of_another_resharder_are_registered_and_trained_on(
 
 
 def test_a_folder_that_no_resharder_wrote_is_refused(
-    packed_pictures: Path, small_recipe: Recipe, tmp_path: Path
+    packed_images: Path, small_recipe: Recipe, tmp_path: Path
 ) -> None:
     with pytest.raises(PackError, match=r"has no meta\.json"):
         register_shards(str(tmp_path), recipe=small_recipe)
-    shutil.copytree(packed_pictures / "packed", tmp_path / "s")
+    shutil.copytree(packed_images / "packed", tmp_path / "s")
     (tmp_path / "s" / "record.json").unlink()
     (tmp_path / "s" / "00000002.tar").unlink()
     content = orjson.loads((tmp_path / "s" / "meta.json").read_bytes())

@@ -1,4 +1,4 @@
-"""The tiny pool of pictures, from small packages made here: no network, no installed client."""
+"""The tiny pool of images, from small packages made here: no network, no installed client."""
 
 from __future__ import annotations
 
@@ -135,9 +135,9 @@ def test_the_pool_has_the_published_layout(tmp_path, sources):
             row["original_width"],
             row["sha256"],
         )
-        with Image.open(io.BytesIO(members["jpg"])) as picture:
-            assert max(picture.size) <= tiny.STORED_PIXELS
-            assert picture.size == (content["width"], content["height"])
+        with Image.open(io.BytesIO(members["jpg"])) as image:
+            assert max(image.size) <= tiny.STORED_PIXELS
+            assert image.size == (content["width"], content["height"])
         assert content["key"] == key
     for path in tables:
         with np.load(path.with_suffix(".npz")) as features:
@@ -196,12 +196,12 @@ def test_pairs_are_made_worse_in_the_shares_that_are_said(sources):
         assert shares[name] / 20_000 == pytest.approx(share, abs=0.01)
 
 
-def test_a_banner_is_longer_than_any_rule_allows_and_a_tiny_picture_smaller():
-    picture = Image.new("RGB", (224, 224), "red")
-    assert tiny.worsen(picture, "banner").size == (1120, 224)
-    assert tiny.store(tiny.worsen(picture, "banner")).size == (64, 13)
-    assert tiny.worsen(picture, "tiny").size == (4, 4)
-    assert tiny.worsen(picture, "good") is picture
+def test_a_banner_is_longer_than_any_rule_allows_and_a_tiny_image_smaller():
+    image = Image.new("RGB", (224, 224), "red")
+    assert tiny.worsen(image, "banner").size == (1120, 224)
+    assert tiny.store(tiny.worsen(image, "banner")).size == (64, 13)
+    assert tiny.worsen(image, "tiny").size == (4, 4)
+    assert tiny.worsen(image, "good") is image
 
 
 def test_captions_name_the_concept_in_three_ways():
@@ -228,7 +228,7 @@ def test_a_pool_without_its_names_is_refused_with_the_reason(tmp_path, sources, 
     monkeypatch.setenv("PATH", "")
     lost = given[2].model_copy(update={"sha256": "0" * 64})
     with pytest.raises(
-        PoolError, match=r"without the names of the pictures: words: npm is not installed"
+        PoolError, match=r"without the names of the images: words: npm is not installed"
     ):
         tiny_pool.build(
             tmp_path / "pool", cache=cache, map_tasks=map_here, sources=[*given[:2], lost]

@@ -34,10 +34,10 @@ def run(packed: Path, recipe: Recipe, out: Path, **options) -> ModelRecord:
 
 @pytest.fixture(scope="module")
 def trained(
-    packed_pictures: Path, small_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory
+    packed_images: Path, small_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     out = tmp_path_factory.mktemp("trained") / "model"
-    run(packed_pictures, small_recipe, out)
+    run(packed_images, small_recipe, out)
     return out
 
 
@@ -61,7 +61,7 @@ def test_a_training_leaves_a_record_weights_metrics_and_a_curve(trained: Path) -
     assert "open_clip" not in left
     assert b"samples seen" in (trained / "loss.svg").read_bytes()
     skipped = record.made_by.figures["skipped/UnidentifiedImageError"]
-    assert skipped > 0  # two pictures of the pool do not decode; they are told of, not hidden
+    assert skipped > 0  # two images of the pool do not decode; they are told of, not hidden
 
 
 def test_open_clip_opens_the_folder(trained: Path) -> None:
@@ -76,39 +76,39 @@ def test_open_clip_opens_the_folder(trained: Path) -> None:
     assert model.encode_text(tokens).shape == (1, 64)
     from PIL import Image
 
-    picture = transform(Image.new("RGB", (40, 30)))
-    assert picture.shape == (3, 32, 32)
-    assert torch.isfinite(model.encode_image(picture[None])).all()
+    image = transform(Image.new("RGB", (40, 30)))
+    assert image.shape == (3, 32, 32)
+    assert torch.isfinite(model.encode_image(image[None])).all()
 
 
 def test_the_same_again_gives_the_same_weights_and_id(
-    trained: Path, packed_pictures: Path, small_recipe: Recipe, tmp_path: Path
+    trained: Path, packed_images: Path, small_recipe: Recipe, tmp_path: Path
 ) -> None:
-    again = run(packed_pictures, small_recipe, tmp_path / "again")
+    again = run(packed_images, small_recipe, tmp_path / "again")
     assert again.id == read(trained).id
     other = train(
-        str(packed_pictures / "packed"), recipe=small_recipe, seed=1, out=str(tmp_path / "other")
+        str(packed_images / "packed"), recipe=small_recipe, seed=1, out=str(tmp_path / "other")
     )
     assert other.outputs[0].sha256 != again.outputs[0].sha256
 
 
 @pytest.mark.slow
 def test_loaders_do_not_change_the_number_of_steps(
-    packed_pictures: Path, small_recipe: Recipe, tmp_path: Path
+    packed_images: Path, small_recipe: Recipe, tmp_path: Path
 ) -> None:
-    record = run(packed_pictures, small_recipe, tmp_path / "three", loader_workers=3)
+    record = run(packed_images, small_recipe, tmp_path / "three", loader_workers=3)
     assert record.counts["steps"] == 12
-    again = run(packed_pictures, small_recipe, tmp_path / "again", loader_workers=3)
+    again = run(packed_images, small_recipe, tmp_path / "again", loader_workers=3)
     assert again.id == record.id
 
 
 def test_a_batch_in_parts_moves_the_weights_alike(
-    packed_pictures: Path, small_recipe: Recipe, tmp_path: Path
+    packed_images: Path, small_recipe: Recipe, tmp_path: Path
 ) -> None:
     """The same samples, the same contrast over all 32: the same steps, up to rounding."""
     recipe = small_recipe.model_copy(update={"samples": 4 * 32, "num_checkpoints": 1})
-    first = run(packed_pictures, recipe, tmp_path / "one")
-    four = run(packed_pictures, recipe, tmp_path / "four", max_batch=8)
+    first = run(packed_images, recipe, tmp_path / "one")
+    four = run(packed_images, recipe, tmp_path / "four", max_batch=8)
     assert four.made_by.figures["parts"] == 4
     assert four.counts["steps"] == first.counts["steps"]
     losses = [
@@ -128,10 +128,10 @@ def command(packed: Path, recipe_file: Path, out: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_killed_in_its_second_part_it_ends_with_the_same_model(
-    trained: Path, packed_pictures: Path, recipe_file: Path, tmp_path: Path
+    trained: Path, packed_images: Path, recipe_file: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "killed"
-    options = command(packed_pictures, recipe_file, out)
+    options = command(packed_images, recipe_file, out)
     process = subprocess.Popen(options, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
     while not any(row["step"] >= 5 for row in read_metrics(LocalStore(out))):
@@ -151,10 +151,10 @@ def test_killed_in_its_second_part_it_ends_with_the_same_model(
 
 @pytest.mark.slow
 def test_two_processes_of_torchrun_share_the_batch(
-    packed_pictures: Path, recipe_file: Path, tmp_path: Path
+    packed_images: Path, recipe_file: Path, tmp_path: Path
 ) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    options = command(packed_pictures, recipe_file, tmp_path / "two")
+    options = command(packed_images, recipe_file, tmp_path / "two")
     done = subprocess.run(
         [*torchrun, "--master-port", "0", "--rdzv-backend", "c10d", *options[1:]],
         cwd=ROOT,
@@ -176,31 +176,31 @@ def test_two_processes_of_torchrun_share_the_batch(
 
 
 def test_gpus_that_cannot_share_the_batch_are_refused_before_anything(
-    packed_pictures: Path, small_recipe: Recipe, tmp_path: Path, monkeypatch
+    packed_images: Path, small_recipe: Recipe, tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setenv("RANK", "0")
     with pytest.raises(
         TrainingError, match="3 processes were started, but MASTER_ADDR does not say"
     ):
-        run(packed_pictures, small_recipe, tmp_path / "x")
+        run(packed_images, small_recipe, tmp_path / "x")
     monkeypatch.setenv("MASTER_ADDR", "localhost")
     with pytest.raises(BatchError, match=r"3 GPUs cannot share the batch of 32 .*: 1, 2, 4"):
-        run(packed_pictures, small_recipe, tmp_path / "x")
+        run(packed_images, small_recipe, tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
 
 def test_shards_that_changed_are_refused(
-    packed_pictures: Path, small_recipe: Recipe, tmp_path: Path
+    packed_images: Path, small_recipe: Recipe, tmp_path: Path
 ) -> None:
-    shutil.copytree(packed_pictures, tmp_path / "copy")
+    shutil.copytree(packed_images, tmp_path / "copy")
     shard = tmp_path / "copy" / "packed" / "00000001.tar"
     shard.write_bytes(shard.read_bytes()[:-700])
     with pytest.raises(TrainingError, match=r"00000001\.tar has \d+ bytes, its record says \d+"):
         run(tmp_path / "copy", small_recipe, tmp_path / "x")
 
 
-def test_shards_without_a_picture_that_decodes_are_refused(
+def test_shards_without_a_image_that_decodes_are_refused(
     small_recipe: Recipe, tmp_path: Path
 ) -> None:
     from datacomp.curation.curate import curate
@@ -208,9 +208,9 @@ def test_shards_without_a_picture_that_decodes_are_refused(
     from pipelines.execution.executors import map_here
     from pipelines.formats.pool import open_pool
     from pipelines.pipeline import Pipeline
-    from tests.datacomp.image_pool import write_pictures
+    from tests.datacomp.image_pool import write_images
 
-    write_pictures(tmp_path / "pool", tars=1, per_tar=40, broken=40)
+    write_images(tmp_path / "pool", tars=1, per_tar=40, broken=40)
     pool = open_pool(str(tmp_path / "pool" / "metadata"))
     curate(
         Pipeline.from_steps([], name="no_filter"), pool, out=str(tmp_path / "d"), map_tasks=map_here
@@ -223,26 +223,24 @@ def test_shards_without_a_picture_that_decodes_are_refused(
 
 
 def test_a_folder_of_other_work_is_refused(
-    trained: Path, packed_pictures: Path, small_recipe: Recipe, tmp_path: Path
+    trained: Path, packed_images: Path, small_recipe: Recipe, tmp_path: Path
 ) -> None:
     with pytest.raises(RecordError, match="other shards"):
-        train(str(packed_pictures / "packed"), recipe=small_recipe, seed=2, out=str(trained))
+        train(str(packed_images / "packed"), recipe=small_recipe, seed=2, out=str(trained))
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "work.json").write_bytes(orjson.dumps({"key": "other"}))
     with pytest.raises(RecordError, match="holds another training, unfinished"):
-        run(packed_pictures, small_recipe, tmp_path / "half")
+        run(packed_images, small_recipe, tmp_path / "half")
     with pytest.raises(RecordError, match="dataset record; expected packed shards"):
-        train(
-            str(packed_pictures / "dataset"), recipe=small_recipe, seed=0, out=str(tmp_path / "y")
-        )
+        train(str(packed_images / "dataset"), recipe=small_recipe, seed=0, out=str(tmp_path / "y"))
 
 
 def test_a_loss_that_is_no_number_stops_the_training(
-    packed_pictures: Path, small_recipe: Recipe, tmp_path: Path
+    packed_images: Path, small_recipe: Recipe, tmp_path: Path
 ) -> None:
     wild = small_recipe.model_copy(update={"learning_rate": 1e30, "warmup_steps": 0})
     with pytest.raises(TrainingError, match=r"the loss is nan at step \d+"):
-        run(packed_pictures, wild, tmp_path / "x")
+        run(packed_images, wild, tmp_path / "x")
     assert not (tmp_path / "x" / "record.json").exists()
 
 
@@ -292,12 +290,12 @@ def test_samples_without_a_caption_or_image_are_counted(caplog) -> None:
 
 @pytest.mark.s3
 def test_shards_of_a_bucket_are_read_by_the_project_s_own_client(
-    packed_pictures: Path, bucket: str
+    packed_images: Path, bucket: str
 ) -> None:
     store = open_store(f"{bucket}/packed")
-    for path in sorted((packed_pictures / "packed").rglob("*")):
+    for path in sorted((packed_images / "packed").rglob("*")):
         if path.is_file():
-            with store.create(str(path.relative_to(packed_pictures / "packed"))) as writer:
+            with store.create(str(path.relative_to(packed_images / "packed"))) as writer:
                 writer.write(path.read_bytes())
     record = parse_record(store.read_bytes("record.json"), source="record.json")
     assert isinstance(record, PackedRecord)
@@ -307,4 +305,4 @@ def test_shards_of_a_bucket_are_read_by_the_project_s_own_client(
     kind, _, command = addresses[0].partition(":")
     read = subprocess.run(command, shell=True, cwd=ROOT, stdout=subprocess.PIPE, check=True)
     assert kind == "pipe"
-    assert read.stdout == (packed_pictures / "packed" / names[0]).read_bytes()
+    assert read.stdout == (packed_images / "packed" / names[0]).read_bytes()

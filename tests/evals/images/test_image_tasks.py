@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from evals.images.image_tasks import CLASSES, TEMPLATES, PictureData, read_pictures
+from evals.images.image_tasks import CLASSES, TEMPLATES, ImageData, read_images
 from pipelines.errors import DataError
 from tests.evals.helpers import make_task
 
@@ -31,9 +31,9 @@ def write(folder: Path, samples: list[dict[str, bytes]], **files: bytes) -> None
                 tar.addfile(info, io.BytesIO(data))
 
 
-def read(folder: Path, kind: str = "image_classification", **fields: Any) -> PictureData:
+def read(folder: Path, kind: str = "image_classification", **fields: Any) -> ImageData:
     task = make_task(kind=kind, file="t", metric="acc1", **fields)
-    return read_pictures(task, str(folder))
+    return read_images(task, str(folder))
 
 
 def npy(*values: float, dtype: str = "<f8") -> bytes:

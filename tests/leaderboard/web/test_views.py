@@ -19,11 +19,11 @@ def submission(results: Any) -> Any:
     return SimpleNamespace(chain=(packed,))
 
 
-def test_a_page_says_how_many_pictures_were_still_there() -> None:
+def test_a_page_says_how_many_images_were_still_there() -> None:
     counts = {"rows": 2000, "success": 1720, "failed/timeout": 30, "failed/http_404": 250}
     answer = still_there(submission({"pictures": {"record": "1" * 32, "counts": counts}}))
     assert answer == (
-        "1,720 of the pool's 2,000 pictures were there (86.0%), http_404 250, timeout 30."
+        "1,720 of the pool's 2,000 images were there (86.0%), http_404 250, timeout 30."
     )
 
 

@@ -1,4 +1,4 @@
-"""Pictures of a table, from a server on loopback: layout, failures, going on, trying again."""
+"""Images of a table, from a server on loopback: layout, failures, going on, trying again."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytest.importorskip("aiohttp")
 ROWS = 12
 
 
-def picture(number: int) -> bytes:
+def image(number: int) -> bytes:
     out = io.BytesIO()
     size = (600, 300) if number == 0 else (30 + number, 20)
     Image.new("RGB", size, (number * 20, 100, 50)).save(out, "PNG")
@@ -52,7 +52,7 @@ class Site:
                 number = int(self.path[1:])
                 site.asked.append(number)
                 answer = site.broken.get(number, 200)
-                body = answer if isinstance(answer, bytes) else picture(number)
+                body = answer if isinstance(answer, bytes) else image(number)
                 self.send_response(answer if isinstance(answer, int) else 200)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -83,7 +83,7 @@ def tables(tmp_path: Path, site: Site) -> Path:
             "url": f"http://{site.place}/{number}",
             "text": f"picture {number}\x00 \u00e9",
             "face_bboxes": [[0.1, 0.1, 0.4, 0.5]] if number == 3 else [],
-            "sha256": hashlib.sha256(picture(number)).hexdigest(),
+            "sha256": hashlib.sha256(image(number)).hexdigest(),
         }
         for number in range(ROWS)
     ]
@@ -134,7 +134,7 @@ def test_shards_have_the_layout_that_the_resharder_reads(tables, tmp_path, site)
         assert list(members) == ["jpg", "json", "txt"]
         assert members["txt"].decode() == row["caption"] == f"picture {number}\x00 \u00e9"
         assert (row["uid"], row["key"], row["status"]) == (f"{number:032x}", key, "success")
-        assert row["sha256"] == hashlib.sha256(picture(number)).hexdigest()
+        assert row["sha256"] == hashlib.sha256(image(number)).hexdigest()
     first = orjson.loads(samples[0][1]["json"])
     assert [first[k] for k in ("width", "height", "original_width", "original_height")] == [
         512,
@@ -156,7 +156,7 @@ def test_shards_have_the_layout_that_the_resharder_reads(tables, tmp_path, site)
 def test_every_failure_is_counted_by_its_reason_and_no_row_is_lost(tables, tmp_path, site):
     whole = io.BytesIO()
     Image.new("1", (20_000, 20_000)).save(whole, "PNG")
-    site.broken = {1: 404, 2: b"no picture", 5: 500, 8: picture(9), 10: whole.getvalue()}
+    site.broken = {1: 404, 2: b"no image", 5: 500, 8: image(9), 10: whole.getvalue()}
     table = pq.read_table(tables / "b.parquet")
     sha256 = table.column("sha256").to_pylist()
     sha256[3] = None  # row 10: a table that does not know it
@@ -183,13 +183,13 @@ def test_every_failure_is_counted_by_its_reason_and_no_row_is_lost(tables, tmp_p
     ]
 
 
-def test_changed_pictures_are_kept_when_asked_for_and_marked(tables, tmp_path, site):
-    site.broken = {2: picture(3)}
+def test_changed_images_are_kept_when_asked_for_and_marked(tables, tmp_path, site):
+    site.broken = {2: image(3)}
     record = run(tables, tmp_path / "out", site, changed="keep")
     assert record.counts == {"rows": 12, "success": 12}
     row = rows_of(tmp_path / "out", 0)[2]
     assert (row["status"], row["error_message"]) == ("success", "changed")
-    assert row["sha256"] == hashlib.sha256(picture(3)).hexdigest()
+    assert row["sha256"] == hashlib.sha256(image(3)).hexdigest()
 
 
 def test_it_goes_on_where_it_was_stopped(tables, tmp_path, site, monkeypatch):
@@ -237,7 +237,7 @@ def test_any_number_of_processes_writes_the_same_bytes(tables, tmp_path, site):
     assert first.id == second.id
 
 
-def test_a_folder_with_other_pictures_is_refused(tables, tmp_path, site):
+def test_a_folder_with_other_images_is_refused(tables, tmp_path, site):
     run(tables, tmp_path / "out", site)
     with pytest.raises(RecordError, match="another pool"):
         run(tables, tmp_path / "out", site, changed="keep")

@@ -22,7 +22,7 @@ BOX = [0.25, 0.25, 0.75, 0.75]
 FACES = {0: [BOX], 1: [], 2: None, 3: [BOX, [0.0, 0.0, 0.1, 0.1]]}
 
 
-def picture(number: int) -> bytes:
+def image(number: int) -> bytes:
     out = io.BytesIO()
     rng = np.random.default_rng(number)
     Image.fromarray(rng.integers(0, 256, (80, 80, 3), dtype=np.uint8)).save(out, "JPEG", quality=95)
@@ -41,7 +41,7 @@ def pool(tmp_path: Path) -> Path:
         with tarfile.open(home / "shards" / f"{shard:08d}.tar", "w") as tar:
             for number in numbers:
                 for suffix, data in (
-                    ("jpg", picture(number)),
+                    ("jpg", image(number)),
                     ("json", orjson.dumps({"uid": uid(number), "caption": "x"})),
                     ("txt", b"x"),
                 ):
@@ -89,14 +89,14 @@ def test_faces_are_blurred_and_the_rest_passes_through(pool, tmp_path):
         ("2", "0", ["jpg", "json", "txt"]),
         ("3", "0", ["json", "txt", "webp"]),
     ]
-    assert samples[f"{uid(1)}-0"]["jpg"] == picture(1)
-    before = np.asarray(Image.open(io.BytesIO(picture(0)))).astype(int)
+    assert samples[f"{uid(1)}-0"]["jpg"] == image(1)
+    before = np.asarray(Image.open(io.BytesIO(image(0)))).astype(int)
     blurred = Image.open(io.BytesIO(samples[f"{uid(0)}-1"]["webp"]))
     assert blurred.format == "WEBP"
     after = np.asarray(blurred.convert("RGB")).astype(int)
     assert after[35:45, 35:45].std() < 0.35 * before[35:45, 35:45].std()
     assert abs(after[:8, 72:] - before[:8, 72:]).mean() < 12  # WebP has half the colour resolution
-    assert done.blur_count == 2  # pictures, however often they are copied
+    assert done.blur_count == 2  # images, however often they are copied
     meta = orjson.loads((tmp_path / "out" / "meta.json").read_bytes())
     assert meta["blur_count"] == 2
 
@@ -106,8 +106,8 @@ def test_boxes_are_named_in_the_json(pool, tmp_path):
     content = [orjson.loads(members["json"]) for _, members in iter_samples(str(tmp_path / "out"))]
     assert [item["face_bboxes"] for item in content] == [[BOX], [BOX], [], [], FACES[3]]
     assert all(item["caption"] == "x" for item in content)
-    pictures = [members["jpg"] for _, members in iter_samples(str(tmp_path / "out"))]
-    assert pictures == [picture(n) for n in (0, 0, 1, 2, 3)]
+    images = [members["jpg"] for _, members in iter_samples(str(tmp_path / "out"))]
+    assert images == [image(n) for n in (0, 0, 1, 2, 3)]
 
 
 def test_any_number_of_workers_writes_the_same_bytes(pool, tmp_path):

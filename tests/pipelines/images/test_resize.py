@@ -1,4 +1,4 @@
-"""A downloaded picture as the pool keeps it, and bytes that are none."""
+"""A downloaded image as the pool keeps it, and bytes that are none."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.images.resize import PictureRefused, ResizeOptions, fitted, keep
+from pipelines.images.resize import ImageRefused, ResizeOptions, fitted, keep
 
 OPTIONS = ResizeOptions()
 
 
-def encoded(picture: Image.Image, format: str = "PNG", **options: object) -> bytes:
+def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
     out = io.BytesIO()
-    picture.save(out, format, **options)
+    image.save(out, format, **options)
     return out.getvalue()
 
 
@@ -27,9 +27,9 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def opened(data: bytes) -> Image.Image:
-    picture = Image.open(io.BytesIO(data))
-    picture.load()
-    return picture
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
 
 
 @pytest.mark.parametrize(
@@ -49,11 +49,11 @@ def test_only_what_is_bigger_gets_smaller(size: tuple[int, int], expected: tuple
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
 def test_every_format_becomes_a_jpeg_of_the_right_size(format: str) -> None:
     kept = keep(encoded(Image.new("RGB", (1200, 600), "navy"), format), None, OPTIONS)
-    picture = opened(kept.data)
-    assert (picture.format, picture.size) == ("JPEG", (512, 256))
+    image = opened(kept.data)
+    assert (image.format, image.size) == ("JPEG", (512, 256))
     assert (kept.width, kept.height) == (512, 256)
     assert (kept.original_width, kept.original_height) == (1200, 600)
-    assert np.abs(np.asarray(picture)[..., 2].astype(int) - 128).max() < 6
+    assert np.abs(np.asarray(image)[..., 2].astype(int) - 128).max() < 6
 
 
 def test_what_is_transparent_is_white() -> None:
@@ -62,18 +62,18 @@ def test_what_is_transparent_is_white() -> None:
 
 
 def test_a_face_is_blurred_and_the_rest_is_not() -> None:
-    picture = noise(200, 200)
-    plain = np.asarray(opened(keep(encoded(picture), None, OPTIONS).data)).astype(int)
+    image = noise(200, 200)
+    plain = np.asarray(opened(keep(encoded(image), None, OPTIONS).data)).astype(int)
     boxes = [[0.4, 0.4, 0.6, 0.6]]
-    hidden = np.asarray(opened(keep(encoded(picture), boxes, OPTIONS).data)).astype(int)
+    hidden = np.asarray(opened(keep(encoded(image), boxes, OPTIONS).data)).astype(int)
     assert hidden[90:110, 90:110].std() < 0.35 * plain[90:110, 90:110].std()
     assert np.array_equal(hidden[:40], plain[:40])
     shown = ResizeOptions(blur_faces=False)
-    assert np.array_equal(np.asarray(opened(keep(encoded(picture), boxes, shown).data)), plain)
+    assert np.array_equal(np.asarray(opened(keep(encoded(image), boxes, shown).data)), plain)
 
 
 @pytest.mark.parametrize("boxes", [[], [[0.5, 0.5, 0.5, 0.5]], [[-1.0, -1.0, 2.0, 2.0]]])
-def test_boxes_without_extent_or_beyond_the_picture_do_no_harm(boxes: list[list[float]]) -> None:
+def test_boxes_without_extent_or_beyond_the_image_do_no_harm(boxes: list[list[float]]) -> None:
     assert opened(keep(encoded(noise(50, 40)), boxes, OPTIONS).data).size == (50, 40)
 
 
@@ -92,20 +92,20 @@ def bomb(side: int) -> bytes:
 def test_a_bomb_is_refused_before_it_is_decoded() -> None:
     data = bomb(20_000)
     assert len(data) < 100_000
-    with pytest.raises(PictureRefused) as error:
+    with pytest.raises(ImageRefused) as error:
         keep(data, None, OPTIONS)
     assert error.value.reason == "too_many_pixels"
 
 
 @pytest.mark.parametrize("data", [b"", b"GIF89a", b"<svg/>", b"\xff\xd8\xff", b"x" * 10_000])
-def test_bytes_that_are_no_picture_are_refused(data: bytes) -> None:
-    with pytest.raises(PictureRefused) as error:
+def test_bytes_that_are_no_image_are_refused(data: bytes) -> None:
+    with pytest.raises(ImageRefused) as error:
         keep(data, None, OPTIONS)
     assert error.value.reason == "not_a_picture"
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF"])
-def test_damaged_pictures_are_kept_or_refused_and_nothing_else(format: str) -> None:
+def test_damaged_images_are_kept_or_refused_and_nothing_else(format: str) -> None:
     good = encoded(noise(64, 48), format)
     rng = np.random.default_rng(len(good))
     kept = 0
@@ -120,7 +120,7 @@ def test_damaged_pictures_are_kept_or_refused_and_nothing_else(format: str) -> N
         try:
             opened(keep(bytes(data), None, OPTIONS).data)
             kept += 1
-        except PictureRefused as error:
+        except ImageRefused as error:
             reasons.add(error.reason)
     assert "not_a_picture" in reasons
     assert reasons <= {"not_a_picture", "too_many_pixels", "truncated"}
@@ -141,7 +141,7 @@ INF, NAN = float("inf"), float("nan")
         *(None, "0.1,0.1,0.4,0.4", 0.5, {"x": 1}, ["0.1", "0.1", "0.4", "0.4"]),
     ],
 )
-def test_what_is_no_box_in_the_picture_is_left_out_and_counted(box: object) -> None:
+def test_what_is_no_box_in_the_image_is_left_out_and_counted(box: object) -> None:
     data = encoded(noise(100, 100))
     alone = keep(data, [box], OPTIONS)
     assert (alone.data, alone.bad_boxes) == (keep(data, None, OPTIONS).data, 1)
@@ -155,15 +155,15 @@ def test_boxes_that_are_no_list_are_counted(boxes: object) -> None:
 
 
 @pytest.mark.parametrize("box", [[0, 0, 1, 1], [0.0, 0.0, 50.0, 50.0], [-1e300, -1e300, 1e9, 1e9]])
-def test_a_box_beyond_the_picture_is_clipped_to_it(box: list[float]) -> None:
-    """The whole picture is blurred, with the deviation of a box as large as it."""
+def test_a_box_beyond_the_image_is_clipped_to_it(box: list[float]) -> None:
+    """The whole image is blurred, with the deviation of a box as large as it."""
     data = encoded(noise(60, 60))
     kept = keep(data, [box], OPTIONS)
     assert kept.bad_boxes == 0
     assert np.asarray(opened(kept.data)).std() < 12  # noise has 74
 
 
-def test_a_picture_of_one_pixel_has_no_faces() -> None:
+def test_a_image_of_one_pixel_has_no_faces() -> None:
     kept = keep(encoded(Image.new("RGB", (1, 1))), [WHOLE], OPTIONS)
     assert (kept.width, kept.height, kept.bad_boxes) == (1, 1, 1)
 
@@ -180,7 +180,7 @@ def test_a_picture_of_one_pixel_has_no_faces() -> None:
 def test_the_word_says_what_is_wrong(data: bytes, reason: str) -> None:
     messages = set()
     for _ in range(2):
-        with pytest.raises(PictureRefused) as error:
+        with pytest.raises(ImageRefused) as error:
             keep(data, None, OPTIONS)
         messages.add(str(error.value))
     assert error.value.reason == reason

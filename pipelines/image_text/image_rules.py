@@ -1,4 +1,4 @@
-"""Rules on the size of a picture and on scores that a pool brings."""
+"""Rules on the size of an image and on scores that a pool brings."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def numbers(batch: Batch, column: str) -> npt.NDArray[Any]:
     return values.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
 
 
-class PictureSize(Filter, name="picture_size"):
-    """Keep pictures that are large enough and not too long. (Gadre et al. 2023, basic filter)
+class ImageSize(Filter, name="picture_size"):
+    """Keep images that are large enough and not too long. (Gadre et al. 2023, basic filter)
 
     The shorter side decides, and longer over shorter; a side that is missing or 0 is too small.
     """
@@ -51,7 +51,7 @@ class PictureSize(Filter, name="picture_size"):
 
 
 class ClipScore(Filter, name="clip_score"):
-    """Keep pairs whose picture and caption are similar enough to CLIP. (Gadre et al. 2023)
+    """Keep pairs whose image and caption are similar enough to CLIP. (Gadre et al. 2023)
 
     Scores are those of the pool. The threshold is compared in the column's own precision, so that a
     stored 0.28 of 32 bits passes 0.28. A missing score goes. For a share of the pool use `select`.
