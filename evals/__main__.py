@@ -13,7 +13,7 @@ from evals.catalogue import tasks_markdown
 from evals.data_check import check_data
 from evals.decontamination import items_table, overlap_with
 from evals.fetch import fetch
-from evals.images.synthetic import write_synthetic_pictures
+from evals.images.synthetic import write_synthetic_images
 from evals.items import Item
 from evals.kinds import read_data
 from evals.loading import load_in_worker, load_model, spread_over
@@ -111,7 +111,7 @@ def show_command(
     ] = None,
     page: Annotated[
         Path | None,
-        typer.Option(help="Tasks over pictures: write confusion and worst mistakes as HTML."),
+        typer.Option(help="Tasks over images: write confusion and worst mistakes as HTML."),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -147,13 +147,13 @@ def show_command(
 def _write_page(
     finished: Run, task: str | None, page: Path, *, data: Path | None, limit: int
 ) -> None:
-    from evals.images.report import picture_page
+    from evals.images.report import image_page
 
     if task is None:
         raise EvalError("--page shows one task: name it after the folder")
     where = data or finished.record.made_by.locations["data"]
     page.parent.mkdir(parents=True, exist_ok=True)
-    text = picture_page(finished, task, data=str(where), limit=max(limit, 24))
+    text = image_page(finished, task, data=str(where), limit=max(limit, 24))
     page.write_text(text, encoding="utf-8")
     out(str(page))
 
@@ -420,7 +420,7 @@ def synthetic_command(
     folder: Annotated[Path, typer.Option("--out", help="The data folder.")],
     seed: Annotated[int, typer.Option(help="Of all random choices.")] = 1,
     pictures: Annotated[
-        int, typer.Option(min=1, help="Pictures of a dataset, for tasks over pictures.")
+        int, typer.Option(min=1, help="Images of a dataset, for tasks over images.")
     ] = 64,
     json: Json = False,
 ) -> None:
@@ -428,7 +428,7 @@ def synthetic_command(
     tasks = load_suite(suite).load_tasks()
     over = [task for task in tasks if isinstance(task, ImageTask)]
     written = write_synthetic([task for task in tasks if task not in over], folder, seed=seed)
-    written += write_synthetic_pictures(over, folder, seed=seed, pictures=pictures)
+    written += write_synthetic_images(over, folder, seed=seed, images=pictures)
     if json:
         show_json({"files": [str(path) for path in written]})
     else:
@@ -438,7 +438,7 @@ def synthetic_command(
 
 @app.command("names")
 def names_command(
-    folder: Annotated[Path, typer.Argument(help="A folder with datasets of pictures.")],
+    folder: Annotated[Path, typer.Argument(help="A folder with datasets of images.")],
     task: Annotated[list[str], typer.Option(help="The task; may be repeated.")],
     json: Json = False,
 ) -> None:

@@ -1,12 +1,12 @@
-"""Pictures with labels, captions or associations, in the published WebDataset layout.
+"""Images with labels, captions or associations, in the published WebDataset layout.
 
     <data>/<folder of the task>/
         classnames.txt  zeroshot_classification_templates.txt  dataset_type.txt
         test/nshards.txt  test/0.tar  test/1.tar ...
 
-A sample has a picture (webp, png, jpg or jpeg) and its label (`cls`), its captions (`txt`, one per
+A sample has an image (webp, png, jpg or jpeg) and its label (`cls`), its captions (`txt`, one per
 line) or, for associations, a `json` with cue, candidates and associations and the candidates'
-pictures as `0.jpg`, `1.jpg`, ...; numbers that make groups are a row in `npy`. Class names and
+images as `0.jpg`, `1.jpg`, ...; numbers that make groups are a row in `npy`. Class names and
 templates travel with the data. Retrieval and association sets may also be parquet files as the hub
 has them: columns image and caption, or cue, candidates, associations and candidates_images.
 """
@@ -36,7 +36,7 @@ from pipelines.records import File, canonical_json
 from pipelines.storage.base import Store, write_bytes
 from pipelines.storage.open import open_store
 
-PICTURES = ("webp", "png", "jpg", "jpeg")
+IMAGES = ("webp", "png", "jpg", "jpeg")
 CLASSES, TEMPLATES = "classnames.txt", "zeroshot_classification_templates.txt"
 BUILT = "built.json"
 CLASS_MARK = "{c}"  # in a template: where the name of the class goes
@@ -53,22 +53,22 @@ class Instance:
     cue: str
     candidates: tuple[str, ...]
     associated: tuple[bool, ...]
-    pictures: tuple[int, ...]
+    images: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar, and where its pictures are: (start, bytes) each; or one parquet file, with none."""
+    """One tar, and where its images are: (start, bytes) each; or one parquet file, with none."""
 
     name: str
     places: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
-class PictureData(TaskData):
-    """The checked pictures of a task: what they are, not their bytes; `pictures` reads those.
+class ImageData(TaskData):
+    """The checked images of a task: what they are, not their bytes; `images` reads those.
 
-    `gold` (pictures,) is -1 where there is no label; `metadata` (pictures, numbers). `classes` and
+    `gold` (images,) is -1 where there is no label; `metadata` (images, numbers). `classes` and
     `templates` are by objective, which is "" where there is only one.
     """
 
@@ -96,26 +96,26 @@ class PictureData(TaskData):
     def num_duplicated(self) -> int:
         return 0
 
-    def pictures(self) -> Iterator[bytes]:
-        """The encoded pictures in order, read shard by shard."""
+    def images(self) -> Iterator[bytes]:
+        """The encoded images in order, read shard by shard."""
         store = open_store(self.uri)
         for shard in self.shards:
             if shard.name.endswith(".parquet"):
-                yield from _parquet_pictures(store, shard.name)
+                yield from _parquet_images(store, shard.name)
                 continue
             with tar_bytes(store, shard.name) as data:
                 for start, size in shard.places:
                     yield bytes(data[start : start + size])
 
     def empty_classes(self) -> list[str]:
-        """Classes that no picture has."""
+        """Classes that no image has."""
         if list(self.classes) != [""] or not len(self.gold):
             return []
         there = np.bincount(self.gold, minlength=len(self.classes[""]))
         return [name for name, n in zip(self.classes[""], there.tolist(), strict=True) if not n]
 
 
-def picture_folder(task: ImageTask, folder: str) -> str:
+def image_folder(task: ImageTask, folder: str) -> str:
     """Where the data of a task lies below the data folder; for `hub`, its home on the hub."""
     if folder != HUB:
         return f"{folder.rstrip('/')}/{task.file}"
@@ -126,12 +126,12 @@ def picture_folder(task: ImageTask, folder: str) -> str:
 
 
 @lru_cache(maxsize=64)
-def read_pictures(task: ImageTask, folder: str) -> PictureData:
-    """Read and check everything about a task's pictures but the pictures themselves.
+def read_images(task: ImageTask, folder: str) -> ImageData:
+    """Read and check everything about a task's images but the images themselves.
 
     DataError names what is missing or malformed: the file, the member, the value.
     """
-    uri = picture_folder(task, folder)
+    uri = image_folder(task, folder)
     store = open_store(uri)
     tars = store.exists("test/nshards.txt")
     names = [] if tars else [e.name for e in store.list() if e.name.endswith(".parquet")]
@@ -180,7 +180,7 @@ class _Reader:
         self.metadata: list[Ints] = []
         self.captions: list[tuple[str, ...]] = []
         self.instances: list[Instance] = []
-        self.num_pictures = 0
+        self.num_images = 0
         labelled = task.kind in ("image_classification", "image_attributes")
         self.classes = self.lists(CLASSES) if labelled else {}
         self.templates = self.lists(TEMPLATES) if labelled else {}
@@ -269,12 +269,12 @@ class _Reader:
         if self.task.kind == "image_association":
             self.association(members, read, key, where, places)
             return
-        images = [members[extension] for extension in PICTURES if extension in members]
+        images = [members[extension] for extension in IMAGES if extension in members]
         if len(images) != 1:
-            raise self.fault(f"{where}: {len(images)} pictures, expected one of {PICTURES}")
+            raise self.fault(f"{where}: {len(images)} images, expected one of {IMAGES}")
         places.append((images[0].start, images[0].size))
         self.image(read(images[0]))
-        self.num_pictures += 1
+        self.num_images += 1
         self.keys.append(key)
         if self.task.kind == "image_retrieval":
             self.caption(read(self.member(members, "txt", where)), where)
@@ -360,11 +360,11 @@ class _Reader:
         if missing:
             raise self.fault(f"{where}: the json has no {', '.join(missing)}")
         names = [
-            next((f"{n}.{e}" for e in PICTURES if f"{n}.{e}" in members), None)
+            next((f"{n}.{e}" for e in IMAGES if f"{n}.{e}" in members), None)
             for n in range(len(fields["candidates"]))
         ]
         if None in names:
-            raise self.fault(f"{where}: no picture of candidate {names.index(None)}")
+            raise self.fault(f"{where}: no image of candidate {names.index(None)}")
         for name in names:
             places.append((members[str(name)].start, members[str(name)].size))
             self.image(read(members[str(name)]))
@@ -376,14 +376,14 @@ class _Reader:
     ) -> None:
         if not associations or not set(associations) <= set(candidates):
             raise self.fault(f"{where}: the associations {associations} are not all candidates")
-        first = self.num_pictures
-        self.num_pictures += len(candidates)
+        first = self.num_images
+        self.num_images += len(candidates)
         self.instances.append(
             Instance(
                 cue=cue,
                 candidates=tuple(candidates),
                 associated=tuple(candidate in associations for candidate in candidates),
-                pictures=tuple(range(first, self.num_pictures)),
+                images=tuple(range(first, self.num_images)),
             )
         )
 
@@ -398,7 +398,7 @@ class _Reader:
                 file.seek(0)
                 try:
                     self.rows(pq.ParquetFile(file), name)
-                    for data in _parquet_pictures(self.store, name):
+                    for data in _parquet_images(self.store, name):
                         self.image(data)
                 except (pa.ArrowException, KeyError) as error:
                     raise self.fault(f"{name}: {error}") from None
@@ -423,22 +423,22 @@ class _Reader:
                     if not all(isinstance(caption, str) for caption in listed):
                         raise self.fault(f"{where}: the captions are {listed}, expected texts")
                     self.listed(tuple(listed), where)
-                    self.num_pictures += 1
+                    self.num_images += 1
                     self.keys.append(f"{row}")
                 row += 1
 
     # ---- the end
 
-    def finish(self, uri: str) -> PictureData:
-        if not self.num_pictures:
-            raise self.fault("test holds no pictures")
+    def finish(self, uri: str) -> ImageData:
+        if not self.num_images:
+            raise self.fault("test holds no images")
         if self.task.kind == "image_attributes" and set(self.classes) != set(self.templates):
             raise self.fault(
                 f"{CLASSES} has the objectives {sorted(self.classes)}, {TEMPLATES} "
                 f"{sorted(self.templates)}"
             )
         sha256 = self.sha256.hexdigest()
-        return PictureData(
+        return ImageData(
             items=(),
             sha256=sha256,
             verified=self.verified(sha256),
@@ -471,7 +471,7 @@ class _Reader:
         return False
 
 
-def _parquet_pictures(store: Store, name: str) -> Iterator[bytes]:
+def _parquet_images(store: Store, name: str) -> Iterator[bytes]:
     with store.open(name) as file:
         parquet = pq.ParquetFile(file)
         several = "candidates_images" in parquet.schema_arrow.names

@@ -1,6 +1,6 @@
-"""A page on one task over pictures: every figure, what is taken for what, and the worst mistakes.
+"""A page on one task over images: every figure, what is taken for what, and the worst mistakes.
 
-One HTML file with everything in it: it can be mailed. Pictures are shrunk to thumbnails.
+One HTML file with everything in it: it can be mailed. Images are shrunk to thumbnails.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from evals.images.image_tasks import PictureData
+from evals.images.image_tasks import ImageData
 from evals.kinds import kind_of, read_data
 from evals.reports import Run
 from evals.tasks import EvalError, ImageTask, load_task
 
 Ints = npt.NDArray[np.int64]
 THUMBNAIL = 112  # pixels of the longest side
-MAX_LABELS = 48  # classes whose names fit beside the confusion picture
+MAX_LABELS = 48  # classes whose names fit beside the confusion image
 PAIRS = 12
 
 STYLE = """
@@ -41,7 +41,7 @@ figure { margin: 0; overflow-x: auto } svg text { font: 11px system-ui, sans-ser
 """
 
 
-def picture_page(run: Run, task: str, *, data: str, limit: int = 24) -> str:
+def image_page(run: Run, task: str, *, data: str, limit: int = 24) -> str:
     """The page of one task of a finished run; `data` is the folder where its dataset lies.
 
     EvalError when the dataset is not the one that was measured.
@@ -51,11 +51,11 @@ def picture_page(run: Run, task: str, *, data: str, limit: int = 24) -> str:
     image_data = None if ref is None else read_data(definition, data)
     if (
         ref is None
-        or not isinstance(image_data, PictureData)
+        or not isinstance(image_data, ImageData)
         or not isinstance(definition, ImageTask)
     ):
         known = ", ".join(ref.name for ref in run.record.work.tasks)
-        raise EvalError(f"{run.store.uri} has no task over pictures {task!r}; it has {known}")
+        raise EvalError(f"{run.store.uri} has no task over images {task!r}; it has {known}")
     if image_data.sha256 != ref.data:
         raise EvalError(
             f"the dataset of {task} in {data} is not the one that was measured; name its folder "
@@ -93,7 +93,7 @@ def _figures(metrics: Mapping[str, float | None]) -> str:
 # ---- classification
 
 
-def _classification(task: ImageTask, data: PictureData, log: pa.Table, limit: int) -> str:
+def _classification(task: ImageTask, data: ImageData, log: pa.Table, limit: int) -> str:
     gold, predicted = _column(log, "gold"), _column(log, "predicted")
     names = data.classes[""]
     margin = log["margin"].to_numpy()
@@ -101,7 +101,7 @@ def _classification(task: ImageTask, data: PictureData, log: pa.Table, limit: in
     worst = wrong[np.argsort(margin[wrong], kind="stable")][:limit]
     thumbnails = _thumbnails(data, worst.tolist())
     empty = data.empty_classes()
-    note = f"<p>No picture has the class {escape(', '.join(empty))}.</p>" if empty else ""
+    note = f"<p>No image has the class {escape(', '.join(empty))}.</p>" if empty else ""
     cards = [
         f'<div class="card">{thumbnails[row]}<div class="right">is {escape(names[gold[row]])}</div>'
         f'<div class="wrong">taken for {escape(names[predicted[row]])}</div>'
@@ -118,11 +118,11 @@ def _classification(task: ImageTask, data: PictureData, log: pa.Table, limit: in
 
 
 def confusion(gold: Ints, predicted: Ints, names: Sequence[str]) -> str:
-    """What is taken for what: a picture with a row for each class, and the commonest mistakes."""
+    """What is taken for what: an image with a row for each class, and the commonest mistakes."""
     size = len(names)
     counts = np.bincount(gold * size + predicted, minlength=size * size).reshape(size, size)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    picture = _grid_of_names(counts, share, names) if size <= MAX_LABELS else _picture_of(share)
+    image = _grid_of_names(counts, share, names) if size <= MAX_LABELS else _image_of(share)
     off = counts.copy()
     np.fill_diagonal(off, 0)
     order = np.argsort(-off, axis=None, kind="stable")[:PAIRS]
@@ -132,10 +132,10 @@ def confusion(gold: Ints, predicted: Ints, names: Sequence[str]) -> str:
         for cell in order.tolist()
         if off.flat[cell]
     )
-    table = f"<table><tr><th>is<th>taken for<th>pictures<th>of the class</tr>{rows}</table>"
+    table = f"<table><tr><th>is<th>taken for<th>images<th>of the class</tr>{rows}</table>"
     return (
         "<h2>What is taken for what</h2><p class='quiet'>A row is a class, a column what its "
-        f"pictures are taken for; dark is often.</p><figure>{picture}</figure>"
+        f"images are taken for; dark is often.</p><figure>{image}</figure>"
         + (table if rows else "")
     )
 
@@ -176,7 +176,7 @@ def _shade(share: float) -> str:
     return f"rgb({','.join(map(str, mixed))})"
 
 
-def _picture_of(share: npt.NDArray[Any]) -> str:
+def _image_of(share: npt.NDArray[Any]) -> str:
     """One pixel for each pair of classes, enlarged until it can be seen."""
     from PIL import Image
 
@@ -191,7 +191,7 @@ def _picture_of(share: npt.NDArray[Any]) -> str:
 # ---- the other kinds
 
 
-def _retrieval(task: ImageTask, data: PictureData, log: pa.Table, limit: int) -> str:
+def _retrieval(task: ImageTask, data: ImageData, log: pa.Table, limit: int) -> str:
     rank, gold = _column(log, "rank"), _column(log, "gold")
     predicted = _column(log, "predicted")
     is_text = log["side"].to_numpy(zero_copy_only=False) == "text"
@@ -203,39 +203,37 @@ def _retrieval(task: ImageTask, data: PictureData, log: pa.Table, limit: int) ->
     cards = [
         f'<div class="card">{thumbnails[int(gold[row])]}'
         f'<div class="right">{escape(texts[row])}</div>'
-        f'<div class="wrong">{rank[row]:,} other pictures are nearer; the nearest:</div>'
+        f'<div class="wrong">{rank[row]:,} other images are nearer; the nearest:</div>'
         f"{thumbnails[int(predicted[row])]}</div>"
         for row in worst.tolist()
         if rank[row]
     ]
-    return "<h2>Captions that are farthest from their picture</h2>" + _grid(
-        cards, "There are none."
-    )
+    return "<h2>Captions that are farthest from their image</h2>" + _grid(cards, "There are none.")
 
 
-def _association(task: ImageTask, data: PictureData, log: pa.Table, limit: int) -> str:
+def _association(task: ImageTask, data: ImageData, log: pa.Table, limit: int) -> str:
     values = log["jaccard"].to_numpy()
     worst = np.argsort(values, kind="stable")[:limit].tolist()
-    shown_images = [image for row in worst for image in data.instances[row].pictures]
+    shown_images = [number for row in worst for number in data.instances[row].images]
     thumbnails = _thumbnails(data, shown_images)
     entries = log.to_pylist()
     cards = []
     for row in worst:
         instance, entry = data.instances[row], entries[row]
         shown = []
-        for position, (name, picture) in enumerate(
-            zip(instance.candidates, instance.pictures, strict=True)
+        for position, (name, image) in enumerate(
+            zip(instance.candidates, instance.images, strict=True)
         ):
             mark = "right" if position in entry["gold"] else "quiet"
             chosen = " (chosen)" if position in entry["predicted"] else ""
-            shown.append(f'{thumbnails[picture]}<span class="{mark}">{escape(name)}{chosen}</span>')
+            shown.append(f'{thumbnails[image]}<span class="{mark}">{escape(name)}{chosen}</span>')
         score = f"<span class='quiet'>Jaccard {values[row]:.2f}</span>"
         heading = f"<b>{escape(instance.cue)}</b> {score}<br>"
         cards.append(f'<div class="card wide">{heading}{"".join(shown)}</div>')
     return "<h2>Cues with the least overlap</h2>" + _grid(cards, "There are none.")
 
 
-def _attributes(task: ImageTask, data: PictureData, log: pa.Table, limit: int) -> str:
+def _attributes(task: ImageTask, data: ImageData, log: pa.Table, limit: int) -> str:
     flat = log["metadata"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     numbers = flat.reshape(len(log), -1)
     parts = []
@@ -269,25 +267,25 @@ def _grid(cards: Sequence[str], none: str) -> str:
     return f'<div class="grid">{"".join(cards)}</div>' if cards else f"<p>{none}</p>"
 
 
-def _thumbnails(data: PictureData, rows: Iterable[int]) -> dict[int, str]:
-    """Small pictures as HTML, by their places in the dataset."""
+def _thumbnails(data: ImageData, rows: Iterable[int]) -> dict[int, str]:
+    """Small images as HTML, by their places in the dataset."""
     from PIL import Image
 
     needed = set(rows)
-    images: dict[int, str] = {}
-    for index, picture in enumerate(data.pictures()):
+    tags: dict[int, str] = {}
+    for index, image in enumerate(data.images()):
         if index in needed:
-            with Image.open(io.BytesIO(picture)) as opened:
-                image = opened.convert("RGB")
-            image.thumbnail((THUMBNAIL, THUMBNAIL))
-            if max(image.size) < THUMBNAIL // 2:
-                scale = THUMBNAIL // max(image.size)
-                size = (image.width * scale, image.height * scale)
-                image = image.resize(size, Image.Resampling.NEAREST)
-            images[index] = f'<img alt="" src="{_png(image)}">'
-        if len(images) == len(needed):
+            with Image.open(io.BytesIO(image)) as opened:
+                shrunk = opened.convert("RGB")
+            shrunk.thumbnail((THUMBNAIL, THUMBNAIL))
+            if max(shrunk.size) < THUMBNAIL // 2:
+                scale = THUMBNAIL // max(shrunk.size)
+                size = (shrunk.width * scale, shrunk.height * scale)
+                shrunk = shrunk.resize(size, Image.Resampling.NEAREST)
+            tags[index] = f'<img alt="" src="{_png(shrunk)}">'
+        if len(tags) == len(needed):
             break
-    return images
+    return tags
 
 
 def _png(image: Any) -> str:

@@ -1,7 +1,7 @@
-"""Zero-shot classification, retrieval, association and attributes of pictures.
+"""Zero-shot classification, retrieval, association and attributes of images.
 
 Classification (Radford et al. 2021): a class's classifier is the normalised mean of the normalised
-features of its templates; a picture belongs to the class of the largest cosine. Retrieval: recall
+features of its templates; an image belongs to the class of the largest cosine. Retrieval: recall
 at k in both directions by cosine. Association (Bitton et al. 2022): the candidates most similar to
 the cue, as many as there are associations, by Jaccard's index. Groups as in WILDS (Koh et al. 2021)
 and in DataComp's sets of people and places (Gadre et al. 2023, appendix N).
@@ -9,7 +9,7 @@ and in DataComp's sets of people and places (Gadre et al. 2023, appendix N).
 Ties count against the right answer, within `TIE`: a tower that gives one vector for everything
 decides nothing, and is not paid for it. Two captions that are the same text are one caption.
 
-What is written down is one row per picture, text or instance; every figure is computed from that.
+What is written down is one row per image, text or instance; every figure is computed from that.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from evals.images.image_tasks import PictureData, read_pictures
+from evals.images.image_tasks import ImageData, read_images
 from evals.items import Item, Metrics, Tally, TaskData
 from evals.kinds import Kind
-from evals.models import ImageTextModel, ModelError, PictureError
+from evals.models import ImageError, ImageTextModel, ModelError
 from evals.tasks import ImageTask
 from pipelines.errors import DataError
 
@@ -47,7 +47,7 @@ class _Images(Kind[ImageTask]):
         raise DataError("images are no JSON rows")
 
     def read(self, task: ImageTask, folder: str) -> TaskData:
-        return read_pictures(task, folder)
+        return read_images(task, folder)
 
 
 class Classification(_Images):
@@ -56,7 +56,7 @@ class Classification(_Images):
     def answer(
         self, task: ImageTask, data: TaskData, rows: Sequence[int], model: Any, *, window: int
     ) -> tuple[pa.Table, dict[str, Floats]]:
-        assert isinstance(data, PictureData)
+        assert isinstance(data, ImageData)
         features = image_features(task, data, model)
         weights = classifier(model, data.classes[""], data.templates[""])
         return predictions(data, features, weights), {"images": features}
@@ -105,12 +105,12 @@ class Classification(_Images):
 
 
 class Retrieval(_Images):
-    """The text of a picture, and the picture of a text."""
+    """The text of an image, and the image of a text."""
 
     def answer(
         self, task: ImageTask, data: TaskData, rows: Sequence[int], model: Any, *, window: int
     ) -> tuple[pa.Table, dict[str, Floats]]:
-        assert isinstance(data, PictureData)
+        assert isinstance(data, ImageData)
         features = image_features(task, data, model)
         texts = [text for captions in data.captions for text in captions]
         owner = np.repeat(np.arange(len(data.captions)), [len(c) for c in data.captions])
@@ -143,14 +143,14 @@ class Association(_Images):
     def answer(
         self, task: ImageTask, data: TaskData, rows: Sequence[int], model: Any, *, window: int
     ) -> tuple[pa.Table, dict[str, Floats]]:
-        assert isinstance(data, PictureData)
+        assert isinstance(data, ImageData)
         features = image_features(task, data, model)
         cues = [cue_prompt(instance.cue) for instance in data.instances]
         texts = normalised(finite(task, model.encode_texts(cues), "text"))
-        pictures = normalised(features)
+        images = normalised(features)
         answer_rows = []
         for row, instance in enumerate(data.instances):
-            scores = pictures[list(instance.pictures)] @ texts[row]
+            scores = images[list(instance.images)] @ texts[row]
             truth = np.array(instance.associated)
             answer_rows.append(
                 {
@@ -185,22 +185,22 @@ class Association(_Images):
 
 
 class Attributes(_Images):
-    """Pictures of people: race, gender, age, and what a model should not see in them."""
+    """Images of people: race, gender, age, and what a model should not see in them."""
 
     def answer(
         self, task: ImageTask, data: TaskData, rows: Sequence[int], model: Any, *, window: int
     ) -> tuple[pa.Table, dict[str, Floats]]:
-        assert isinstance(data, PictureData)
+        assert isinstance(data, ImageData)
         features = image_features(task, data, model)
-        pictures = normalised(features)
+        images = normalised(features)
         columns: dict[str, Any] = {
-            "row": np.arange(len(pictures)),
+            "row": np.arange(len(images)),
             "key": list(data.keys),
             "metadata": list(data.metadata),
         }
         for objective, classes in data.classes.items():
             weights = classifier(model, classes, data.templates[objective])
-            logits = pictures @ weights
+            logits = images @ weights
             columns[f"predicted_{objective}"] = _chosen(task, data, objective, logits)
         return pa.table(columns), {"images": features}
 
@@ -238,8 +238,8 @@ class Attributes(_Images):
         return Tally(right, np.ones_like(right), np.zeros_like(binary))
 
 
-def _chosen(task: ImageTask, data: PictureData, objective: str, logits: Floats) -> Ints:
-    """The best class of an objective; where classes tie, one that the picture does not have.
+def _chosen(task: ImageTask, data: ImageData, objective: str, logits: Floats) -> Ints:
+    """The best class of an objective; where classes tie, one that the image does not have.
 
     Of race the reference asks only whether it is the second class (see `race_right`), so there a
     tie is decided between that one and the first. What is toxic has no right answer.
@@ -270,16 +270,16 @@ KINDS = {
 # ---- features
 
 
-def image_features(task: ImageTask, data: PictureData, model: ImageTextModel) -> Floats:
-    """The features of all pictures, (pictures, dim); DataError names one that does not decode."""
+def image_features(task: ImageTask, data: ImageData, model: ImageTextModel) -> Floats:
+    """The features of all images, (images, dim); DataError names one that does not decode."""
     try:
-        features = model.encode_images(data.pictures())
-    except PictureError as error:
+        features = model.encode_images(data.images())
+    except ImageError as error:
         raise DataError(
-            f"task {task.name}: {data.uri}, sample {data.keys[error.position]}: the picture does "
+            f"task {task.name}: {data.uri}, sample {data.keys[error.position]}: the image does "
             f"not decode ({error.reason}); get the dataset again"
         ) from None
-    return finite(task, features, "picture")
+    return finite(task, features, "image")
 
 
 def finite(task: ImageTask, features: Floats, what: str) -> Floats:
@@ -318,17 +318,17 @@ def classifier(
     return np.ascontiguousarray(normalised(mean).T)
 
 
-# ---- one row per picture, text or instance
+# ---- one row per image, text or instance
 
 
-def predictions(data: PictureData, features: Floats, weights: Floats) -> pa.Table:
-    """The log of a classification: the best classes of every picture, and by how much."""
+def predictions(data: ImageData, features: Floats, weights: Floats) -> pa.Table:
+    """The log of a classification: the best classes of every image, and by how much."""
     logits = (100 * normalised(features) @ weights).astype(np.float32)
     return log_of_logits(logits, data.gold, data.metadata, list(data.keys))
 
 
 def log_of_logits(logits: Floats, gold: Ints, metadata: Ints, keys: Sequence[str]) -> pa.Table:
-    """The same from logits, (pictures, classes): 100 times a cosine. Ties count against `gold`."""
+    """The same from logits, (images, classes): 100 times a cosine. Ties count against `gold`."""
     count = min(TOP, logits.shape[1])
     own = logits[np.arange(len(gold)), gold]
     top = np.argsort(-against(logits, gold, 100 * TIE), axis=1, kind="stable")[:, :count]
@@ -357,10 +357,10 @@ def against(scores: Floats, right: Ints, tie: float) -> Floats:
 def ranks(
     images: Floats, texts: Floats, owner: Ints, captions: Sequence[str] | None = None
 ) -> pa.Table:
-    """For every text the rank of its picture, for every picture that of its best own text.
+    """For every text the rank of its image, for every image that of its best own text.
 
-    `owner` (texts,) is the picture of each text. A rank is the number of others that are more
-    similar, or as similar within `TIE`; a text of another picture that reads as an own one (by
+    `owner` (texts,) is the image of each text. A rank is the number of others that are more
+    similar, or as similar within `TIE`; a text of another image that reads as an own one (by
     `captions`) is no other. Both in blocks: the whole matrix is never held.
     """
     images, texts = normalised(images), normalised(texts)
@@ -375,7 +375,7 @@ def ranks(
         image = owner[places] - start
         best_first = np.lexsort((-scores[image, places], image))
         _, first = np.unique(image[best_first], return_index=True)
-        chosen = places[best_first[first]]  # the own text that fits best, one per picture
+        chosen = places[best_first[first]]  # the own text that fits best, one per image
         own = scores[np.arange(len(scores)), chosen]
         scores[image, places] = -np.inf
         beaten = scores > own[:, None] - TIE
@@ -412,7 +412,7 @@ def _ranks(queries: Floats, others: Floats, right: Ints) -> tuple[Ints, Ints]:
 
 
 def _twins(owner: Ints, captions: Sequence[str]) -> Ints:
-    """Pairs (picture, text): the text belongs to another picture, but reads as one of its own."""
+    """Pairs (image, text): the text belongs to another image, but reads as one of its own."""
     same: dict[str, list[int]] = {}
     for index, caption in enumerate(captions):
         same.setdefault(caption, []).append(index)
@@ -502,13 +502,13 @@ def race_right(predicted: Ints, binary: Ints) -> npt.NDArray[np.bool_]:
 
 
 def _recall(gold: Ints, predicted: Ints) -> tuple[Ints, Ints]:
-    """Hits and pictures by class."""
+    """Hits and images by class."""
     size = int(max(gold.max(), predicted.max())) + 1
     return np.bincount(gold[gold == predicted], minlength=size), np.bincount(gold, minlength=size)
 
 
 def _f1(gold: Ints, predicted: Ints) -> tuple[Ints, Ints]:
-    """2 TP and 2 TP + FP + FN by class, for the classes that pictures have."""
+    """2 TP and 2 TP + FP + FN by class, for the classes that images have."""
     size = int(max(gold.max(), predicted.max())) + 1
     hits = np.bincount(gold[gold == predicted], minlength=size)
     true = np.bincount(gold, minlength=size)
@@ -522,7 +522,7 @@ def _macro(numerator: Ints, denominator: Ints) -> float:
 
 
 def _f1_tally(gold: Ints, predicted: Ints) -> Tally:
-    """Each picture counts in the class that it has, and in the one that it was taken for."""
+    """Each image counts in the class that it has, and in the one that it was taken for."""
     right = (gold == predicted).astype(np.float64)
     taken = np.isin(predicted, np.unique(gold))
     numerator = np.concatenate([2 * right, np.zeros(int(taken.sum()))])

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evals.images.synthetic import write_synthetic_pictures
+from evals.images.synthetic import write_synthetic_images
 from evals.kinds import kind_of, read_data
 from evals.models import ModelError
 from evals.nulls import IMAGE_NULLS, TEXT_NULLS, NullModel, null_model
@@ -157,7 +157,7 @@ IMAGE_TASKS = (
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("images")
     tasks = [load_task(name) for name in (*IMAGE_TASKS, "fairface", "geode", "dollar_street")]
-    write_synthetic_pictures(tasks, folder, seed=3, pictures=120)
+    write_synthetic_images(tasks, folder, seed=3, images=120)
     return folder
 
 

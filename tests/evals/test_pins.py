@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from evals.images.synthetic import write_synthetic_pictures
+from evals.images.synthetic import write_synthetic_images
 from evals.kinds import kind_of, read_data
 from evals.nulls import NullModel
 from evals.pinning import make_pin, write_pins
@@ -50,7 +50,7 @@ def test_one_image_or_label_of_a_dataset_changes_its_identity(tmp_path: Path) ->
     task = load_task("cifar10")
     collected = set()
     for name, seed, shards in (("a", 1, 2), ("b", 1, 3), ("c", 2, 2)):
-        write_synthetic_pictures([task], tmp_path / name, seed=seed, pictures=12, shards=shards)
+        write_synthetic_images([task], tmp_path / name, seed=seed, images=12, shards=shards)
         collected.add(read_data(task, str(tmp_path / name)).identity)
     assert len(collected) == 2  # how many tars there are does not matter, one other image does
     folder = tmp_path / "a" / task.file / "test" / "0.tar"
@@ -59,9 +59,9 @@ def test_one_image_or_label_of_a_dataset_changes_its_identity(tmp_path: Path) ->
     start = 512 * (label // 512 + 1)
     assert data[start : start + 1].isdigit()
     folder.write_bytes(data[:start] + b"9" + data[start + 1 :])
-    from evals.images.image_tasks import read_pictures
+    from evals.images.image_tasks import read_images
 
-    read_pictures.cache_clear()
+    read_images.cache_clear()
     assert read_data(task, str(tmp_path / "a")).identity not in collected
 
 

@@ -19,10 +19,10 @@ from PIL import Image
 
 from datacomp.results import aggregate_results, datacomp_tasks, read_results
 from evals.data_check import check_data
-from evals.images.image_tasks import picture_folder, read_pictures
-from evals.images.report import confusion, picture_page
-from evals.images.synthetic import write_synthetic_pictures
-from evals.models import PictureError
+from evals.images.image_tasks import image_folder, read_images
+from evals.images.report import confusion, image_page
+from evals.images.synthetic import write_synthetic_images
+from evals.models import ImageError
 from evals.reports import open_run
 from evals.run import run
 from evals.suite import load_suite
@@ -36,11 +36,11 @@ DIM = 16
 
 
 class FakeClip:
-    """Features from the hash of a text, and from a picture's colours; counts what it is asked."""
+    """Features from the hash of a text, and from an image's colours; counts what it is asked."""
 
     def __init__(self) -> None:
         self.id, self.settings = "c" * 32, {"precision": "fp32"}
-        self.num_pictures = self.num_texts = 0
+        self.num_images = self.num_texts = 0
 
     def __hash__(self) -> int:
         return 1
@@ -48,14 +48,14 @@ class FakeClip:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, FakeClip)
 
-    def encode_images(self, pictures: Iterable[bytes]) -> np.ndarray:
+    def encode_images(self, images: Iterable[bytes]) -> np.ndarray:
         found = []
-        for place, data in enumerate(pictures):
-            self.num_pictures += 1
+        for place, data in enumerate(images):
+            self.num_images += 1
             try:
                 small = Image.open(io.BytesIO(data)).convert("RGB").resize((2, 2))
             except OSError as error:
-                raise PictureError(place, str(error)) from None
+                raise ImageError(place, str(error)) from None
             found.append(np.resize(np.asarray(small, np.float32).ravel() - 128, DIM))
         return np.array(found, np.float32)
 
@@ -68,7 +68,7 @@ class FakeClip:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wds")
-    write_synthetic_pictures(load_suite("datacomp/full").load_tasks(), folder, seed=1, pictures=48)
+    write_synthetic_images(load_suite("datacomp/full").load_tasks(), folder, seed=1, images=48)
     return folder
 
 
@@ -84,7 +84,7 @@ def mean(values: Iterable[float]) -> float:
 
 
 def by_hand(name: str, rows: list[dict]) -> float:
-    """The main metric of a dataset from the answers to its single pictures, in plain Python."""
+    """The main metric of a dataset from the answers to its single images, in plain Python."""
     task = load_task(name)
     if task.kind == "image_retrieval":
         sides = [[r["rank"] == 0 for r in rows if r["side"] == side] for side in ("text", "image")]
@@ -153,17 +153,17 @@ def test_the_references_file_holds_the_same(finished: tuple[ScoresRecord, Path])
     assert columns["VTAB"] == pytest.approx(record.results.aggregates["vtab"].value)
 
 
-def test_a_picture_is_encoded_once_and_features_are_kept(
+def test_a_image_is_encoded_once_and_features_are_kept(
     data: Path, tmp_path: Path, finished: tuple[ScoresRecord, Path]
 ) -> None:
     model = FakeClip()
     record = run(model, suite="datacomp/full", data=data, out=tmp_path)
-    pictures = sum(
-        len(read_pictures(t, str(data)).keys) for t in load_suite("datacomp/full").load_tasks()
+    images = sum(
+        len(read_images(t, str(data)).keys) for t in load_suite("datacomp/full").load_tasks()
     )
-    assert model.num_pictures == pictures
+    assert model.num_images == images
     kept = [file for file in record.outputs if file.name.startswith("features/")]
-    assert len(kept) == 42  # one of pictures each, and two retrieval sets have texts
+    assert len(kept) == 42  # one of images each, and two retrieval sets have texts
     assert record.id == finished[0].id
     assert model.num_texts < 30_000, "ImageNet's classifier is made once for its four datasets"
 
@@ -197,13 +197,13 @@ def test_datasets_are_read_from_a_web_server(data: Path, tmp_path: Path, finishe
 
 
 def test_every_dataset_of_the_suite_has_a_home_on_the_hub() -> None:
-    homes = {task.name: picture_folder(task, "hub") for task in datacomp_tasks().values()}
+    homes = {task.name: image_folder(task, "hub") for task in datacomp_tasks().values()}
     assert homes["cifar10"] == "hf://datasets/djghosh/wds_cifar10_test"
     assert homes["flickr_1k"] == "hf://datasets/nlphuji/flickr_1k_test_image_text_retrieval"
     assert homes["winogavil"] == "hf://datasets/nlphuji/winogavil"
     assert len(set(homes.values())) == 40
     with pytest.raises(DataError, match="emoji_groups has no home on the hub"):
-        picture_folder(load_task("emoji_groups"), "hub")
+        image_folder(load_task("emoji_groups"), "hub")
 
 
 # ---- faults
@@ -242,15 +242,15 @@ def test_a_failed_dataset_is_named_and_the_others_are_kept(spoiled: Path) -> Non
     whole = shard.read_bytes()
     rewrite(shard, lambda name, content: b"no" if name == "s0000030.png" else content)
     model = FakeClip()
-    with pytest.raises(DataError, match=r"task mnist: .*sample s0000030: the picture does not dec"):
+    with pytest.raises(DataError, match=r"task mnist: .*sample s0000030: the image does not dec"):
         ask(spoiled, model)
     assert not (spoiled / "out" / "record.json").exists()
     assert {p.name for p in (spoiled / "out" / "logs").iterdir()} == {"cifar10", "stl10"}
     shard.write_bytes(whole)
-    read_pictures.cache_clear()  # as in another process
+    read_images.cache_clear()  # as in another process
     again = FakeClip()
     assert ask(spoiled, again).counts["questions"] == 3 * 48
-    assert again.num_pictures == 48, "only the dataset that was missing"
+    assert again.num_images == 48, "only the dataset that was missing"
 
 
 def test_several_failed_datasets_are_all_named(spoiled: Path) -> None:
@@ -282,7 +282,7 @@ def test_a_damaged_dataset_is_refused_before_anything_is_asked(
     model = FakeClip()
     with pytest.raises(DataError, match=told):
         ask(spoiled, model)
-    assert model.num_pictures == 0
+    assert model.num_images == 0
 
 
 def test_a_label_out_of_range_is_named(spoiled: Path) -> None:
@@ -293,7 +293,7 @@ def test_a_label_out_of_range_is_named(spoiled: Path) -> None:
         ask(spoiled, FakeClip())
 
 
-def test_classes_without_pictures_are_counted_and_named(data: Path, finished) -> None:
+def test_classes_without_images_are_counted_and_named(data: Path, finished) -> None:
     counts = finished[0].counts
     assert counts["classes_without_pictures/imagenet1k"] == 952
     assert "classes_without_pictures/cifar10" not in counts
@@ -316,7 +316,7 @@ def test_a_suite_without_one_dataset_has_no_average(data: Path, tmp_path: Path) 
 
 
 def page(finished: tuple[ScoresRecord, Path], data: Path, task: str) -> str:
-    return picture_page(open_run(str(finished[1])), task, data=str(data), limit=5)
+    return image_page(open_run(str(finished[1])), task, data=str(data), limit=5)
 
 
 def test_the_page_of_a_classification_shows_confusions_and_the_worst_mistakes(
@@ -332,11 +332,11 @@ def test_the_page_of_a_classification_shows_confusions_and_the_worst_mistakes(
     assert places == sorted(places), "the worst first"
     assert shown.count('<div class="card">') == 5
     assert shown.count("data:image/png;base64,") == 5
-    assert "No picture has the class" in page(finished, data, "cars")
+    assert "No image has the class" in page(finished, data, "cars")
 
 
 def test_every_kind_of_task_has_a_page(finished: tuple[ScoresRecord, Path], data: Path) -> None:
-    assert "farthest from their picture" in page(finished, data, "flickr_1k")
+    assert "farthest from their image" in page(finished, data, "flickr_1k")
     assert "Cues with the least overlap" in page(finished, data, "winogavil")
     assert "<h2>age</h2>" in page(finished, data, "fairface")
     many = page(finished, data, "imagenet1k")  # too many classes for squares with names
@@ -355,5 +355,5 @@ def test_names_are_escaped_and_other_data_is_refused(
     names.write_text(names.read_text().replace("river", "brook"))
     with pytest.raises(EvalError, match=r"the dataset of cifar10 in .* is not the one that was me"):
         page(finished, tmp_path, "cifar10")
-    with pytest.raises(EvalError, match="has no task over pictures 'heldout_ending'"):
+    with pytest.raises(EvalError, match="has no task over images 'heldout_ending'"):
         page(finished, data, "heldout_ending")
