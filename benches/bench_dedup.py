@@ -42,9 +42,7 @@ PEER_MEGABYTES = {"rensa": 30, "datatrove": 2, "dolma": 30}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--megabytes", type=int, default=270, help="of text in the largest corpus")
-    parser.add_argument(
-        "--plot", type=Path, help="file for the plot of growth (.svg, .png)"
-    )
+    parser.add_argument("--plot", type=Path, help="file for the plot of growth (.svg, .png)")
     parser.add_argument("--inside", nargs=2, metavar=("WORK", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.inside:
