@@ -119,7 +119,7 @@ def measure(
 
     def ours() -> list[int]:
         log = kind_of(task).answer(task, loaded, range(count), scorer, window=WINDOW)
-        return [int(one) for one in log["predicted"].to_pylist()]
+        return [int(item) for item in log["predicted"].to_pylist()]
 
     rates = [calibration()]
     predictions, before = timed(ours)

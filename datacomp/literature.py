@@ -175,16 +175,16 @@ def _openclip_row(line: Mapping[str, str], where: str) -> Row:
     main = {}
     for column, task in tasks.items():
         main[task.key] = accuracy(line[column], f"{where}, {column}")
-    found = aggregate_results(main)
-    told = accuracy(line[AVERAGE], f"{where}, {AVERAGE}")
-    if abs(found["Average"] - told) > ROUNDED:
+    averages = aggregate_results(main)
+    said = accuracy(line[AVERAGE], f"{where}, {AVERAGE}")
+    if abs(averages["Average"] - said) > ROUNDED:
         raise DataError(
-            f"{where}: {model} {pretrained} says an average of {told}, its 38 datasets average "
-            f"{found['Average']:.4f}"
+            f"{where}: {model} {pretrained} says an average of {said}, its 38 datasets average "
+            f"{averages['Average']:.4f}"
         )
     figures = {
         COLUMNS[name]: Figure(values=(value,), item_error=None, higher_is_better=True)
-        for name, value in found.items()
+        for name, value in averages.items()
     }
     run = RUN.match(pretrained)
     scale, track, method = "open", "models", f"{model} {pretrained}".strip()
@@ -220,15 +220,15 @@ def _openclip_row(line: Mapping[str, str], where: str) -> Row:
 def _openclip_columns(line: Mapping[str, str], where: str) -> dict[str, ImageTask]:
     """The task of every column of scores; DataError for a column that is none."""
     by_title = {_plain(task.title): task for task in datacomp_tasks().values() if task.ranks}
-    found = {}
+    tasks_of = {}
     for column in line:
         if column in ("name", "pretrained", "params (M)", "FLOPs (B)", AVERAGE) or not column:
             continue
         task = by_title.get(_plain(column))
         if task is None:
             raise DataError(f"{where}: column {column!r} is no dataset of DataComp's 38")
-        found[column] = task
-    return found
+        tasks_of[column] = task
+    return tasks_of
 
 
 def _plain(title: str) -> str:

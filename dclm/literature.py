@@ -127,14 +127,14 @@ REFERENCE_SCALES = {0.14: "7b-1x", 0.28: "7b-2x"}
 
 
 def _reference(model: Model) -> Row:
-    told = {
+    published = {
         "core_v2": model.core_v2,
         "core_v1": model.core_v1,
         "mmlu": model.mmlu,
         "extended_v2": model.extended_v2,
         "extended_v1": model.extended_v1,
     }
-    figures = {name: figure(value / 100) for name, value in told.items() if value is not None}
+    figures = {name: figure(value / 100) for name, value in published.items() if value is not None}
     tokens = None if model.tokens is None else model.tokens * 1e12
     scale = REFERENCE_SCALES.get(model.tokens or 0, "7b-open")
     size = None if tokens is None or scale != "7b-open" else tokens
@@ -228,21 +228,21 @@ def dclm_published(
 
 def _dclm_figures(icl: Mapping[str, float], version: Version) -> dict[str, Figure]:
     """CORE and EXTENDED where they are complete, else the mean over the tasks there are."""
-    found = aggregate(icl, version)
+    aggregates = aggregate(icl, version)
     tasks = dclm_tasks()
-    told: dict[str, tuple[float | None, list[Task]]] = {
-        f"core_{version}": (found.core, [t for t in tasks.values() if "core" in t.groups]),
-        f"extended_{version}": (found.extended, list(tasks.values())),
+    aggregates_of: dict[str, tuple[float | None, list[Task]]] = {
+        f"core_{version}": (aggregates.core, [t for t in tasks.values() if "core" in t.groups]),
+        f"extended_{version}": (aggregates.extended, list(tasks.values())),
     }
     figures = {}
-    for name, (value, members) in told.items():
+    for name, (value, members) in aggregates_of.items():
         if value is not None:
             error = _centered_error([(icl[t.name], t) for t in members], version)
             figures[name] = Figure(values=(value,), item_error=error, higher_is_better=True)
     if not figures:
         there = [(icl[name], tasks[name]) for name in icl if name in tasks]
         figures[f"mean_centered_{version}"] = Figure(
-            values=(found.centered_mean,),
+            values=(aggregates.centered_mean,),
             item_error=_centered_error(there, version),
             higher_is_better=True,
         )
@@ -286,37 +286,37 @@ def _exp_data(folder: Path) -> Iterator[Row]:
     datasets = _by_uuid(folder / "datasets")
     for path in evals:
         try:
-            one = read_dclm(path.read_bytes(), source=str(path))
+            results = read_dclm(path.read_bytes(), source=str(path))
         except EvalError as error:
             raise DataError(str(error)) from None
-        model = models.get(one.model_uuid or "", {})
+        model = models.get(results.model_uuid or "", {})
         dataset = datasets.get(str(model.get("dataset_uuid", "")), {})
-        told = model.get("hyperparameters")
-        settings: Mapping[str, object] = told if isinstance(told, dict) else {}
+        given_settings = model.get("hyperparameters")
+        settings: Mapping[str, object] = given_settings if isinstance(given_settings, dict) else {}
         date = orjson.loads(path.read_bytes()).get("creation_date") or ""
-        name = str(dataset.get("name") or model.get("dataset_name") or one.model)
+        name = str(dataset.get("name") or model.get("dataset_name") or results.model)
         linked = "model and dataset" if dataset else "model" if model else "nothing else"
         yield dclm_published(
             method=name,
-            icl=one.icl,
+            icl=results.icl,
             params=_whole(settings.get("params")),
             tokens=_whole(settings.get("tokens")),
             size=_whole(dataset.get("num_tokens")),
             date=date[:10].replace("_", "-"),
-            identity=one.uuid,
-            source=f"DCLM's exp_data, evaluation {one.uuid}, which names {linked}",
+            identity=results.uuid,
+            source=f"DCLM's exp_data, evaluation {results.uuid}, which names {linked}",
         )
 
 
 def _by_uuid(folder: Path) -> dict[str, Mapping[str, object]]:
-    found = {}
+    by_uuid = {}
     for path in sorted(folder.rglob("*.json")):
         try:
             value = orjson.loads(path.read_bytes())
-            found[value["uuid"]] = value
+            by_uuid[value["uuid"]] = value
         except (orjson.JSONDecodeError, KeyError, TypeError) as error:
             raise DataError(f"{path} is no record with a uuid: {error}") from None
-    return found
+    return by_uuid
 
 
 def _whole(value: object) -> int | None:
@@ -337,22 +337,22 @@ def _versions(library: Library) -> str:
         ]
         if len(runs) < 3:
             continue
-        one = [row.figures["core_v1"].value for row in runs]
+        first_scores = [row.figures["core_v1"].value for row in runs]
         two = [row.figures["core_v2"].value for row in runs]
-        low, high = kendall_interval(one, two)
-        places = _places(one), _places(two)
+        low, high = kendall_interval(first_scores, two)
+        places = _places(first_scores), _places(two)
         apart = [abs(a - b) for a, b in zip(*places, strict=True)]
         pairs = list(combinations(range(len(runs)), 2))
-        turned = sum((one[i] - one[j]) * (two[i] - two[j]) < 0 for i, j in pairs)
+        turned = sum((first_scores[i] - first_scores[j]) * (two[i] - two[j]) < 0 for i, j in pairs)
         rows.append(
             (
                 scale,
                 len(runs),
-                f"{kendall(one, two):.3f}",
+                f"{kendall(first_scores, two):.3f}",
                 f"{low:.3f} to {high:.3f}",
                 f"{100 * turned / len(pairs):.1f}%",
                 max(apart),
-                f"{np.mean(np.array(one) - np.array(two)):.4f}",
+                f"{np.mean(np.array(first_scores) - np.array(two)):.4f}",
             )
         )
         best = [min(range(len(runs)), key=lambda i: order[i]) for order in places]
@@ -377,55 +377,57 @@ another; `largest move` in places.
 
 def _places(values: Sequence[float]) -> list[int]:
     order = sorted(range(len(values)), key=lambda i: -values[i])
-    found = [0] * len(values)
-    for place, i in enumerate(order, start=1):
-        found[i] = place
-    return found
+    places = [0] * len(values)
+    for rank_, i in enumerate(order, start=1):
+        places[i] = rank_
+    return places
 
 
 def published_core_baselines(
-    told: Sequence[float], scores: Mapping[str, npt.NDArray[np.float64]]
+    published: Sequence[float], scores: Mapping[str, npt.NDArray[np.float64]]
 ) -> dict[str, float]:
     """The random baselines behind published values of CORE, by least squares.
 
     CORE is linear in the accuracies, with slope 1 / (1 - baseline) / n for each of n tasks.
     """
     names = list(scores)
-    matrix = np.column_stack([*(scores[name] for name in names), np.ones(len(told))])
-    slopes = np.linalg.lstsq(matrix, np.asarray(told), rcond=None)[0][:-1] * len(names)
+    matrix = np.column_stack([*(scores[name] for name in names), np.ones(len(published))])
+    slopes = np.linalg.lstsq(matrix, np.asarray(published), rcond=None)[0][:-1] * len(names)
     return {name: float(1 - 1 / slope) for name, slope in zip(names, slopes, strict=True)}
 
 
 def _published(path: Path) -> str:
     """Which baselines the model database's own column `Core` was made with."""
     tasks = {name: task for name, task in dclm_tasks().items() if "core" in task.groups}
-    agree, told, scores = 0, [], []
+    agree, theirs, scores = 0, [], []
     with open(path, encoding="utf-8", newline="") as file:
         for line in csv.DictReader(file):
             icl = {name: float(line[name]) for name in tasks if line.get(name)}
             if not line.get("Core") or len(icl) < len(tasks):
                 continue
-            found = aggregate(icl, "v1").core
-            if found is not None and abs(found - float(line["Core"])) < 1e-6:
+            core = aggregate(icl, "v1").core
+            if core is not None and abs(core - float(line["Core"])) < 1e-6:
                 agree += 1
             else:
-                told.append(float(line["Core"]))
+                theirs.append(float(line["Core"]))
                 scores.append([icl[name] for name in tasks])
-    if len(told) <= 2 * len(tasks):
+    if len(theirs) <= 2 * len(tasks):
         return ""
     table_of = np.array(scores)
     solved = published_core_baselines(
-        told, {name: table_of[:, place] for place, name in enumerate(tasks)}
+        theirs, {name: table_of[:, column] for column, name in enumerate(tasks)}
     )
     other = []
     for name, value in solved.items():
         v1, v2 = (baseline(tasks[name], version) for version in VERSIONS)
         if abs(value - v1) > 1e-4:
             other.append((name, f"{value:.4f}", f"{v1:g}", f"{v2:g}"))
+    unlike = len(theirs)
+    total = agree + unlike
     return f"""## A third version of CORE in the published table
 
-The model database has a column `Core` of its own. Of {agree + len(told)} values {agree} are CORE
-v1; the other {len(told)} are neither v1 nor v2. CORE is linear in the accuracies, so the baselines
+The model database has a column `Core` of its own. Of {total} values {agree} are CORE
+v1; the other {unlike} are neither v1 nor v2. CORE is linear in the accuracies, so the baselines
 behind them can be solved for: they differ from v1 in {len(other)} tasks.
 
 ```

@@ -181,13 +181,13 @@ def compare_command(
     json: Json = False,
 ) -> None:
     """Second minus first over the same questions, with intervals, and the answers that flipped."""
-    found = compare(open_run(first), open_run(second))
+    differences = compare(open_run(first), open_run(second))
     if json:
-        show_json(found)
+        show_json(differences)
         return
     rows = [
         (d.task, d.first, d.second, d.difference, d.low, d.high, len(d.lost), len(d.gained))
-        for d in found
+        for d in differences
     ]
     header = ("task", "first", "second", "difference", "low", "high", "lost", "gained")
     out(table(rows, header=header))
@@ -209,17 +209,17 @@ def check_command(
     if not folder.is_dir():
         raise EvalError(f"there is no folder {folder}")
     tasks = _tasks_to_check(suite, folder)
-    found = [finding for task in tasks for finding in check_data(task, folder)]
+    findings = [finding for task in tasks for finding in check_data(task, folder)]
     if json:
-        show_json(found)
+        show_json(findings)
     else:
-        for finding in found:
+        for finding in findings:
             message = finding.message.removeprefix(f"task {finding.task}: ")
             out(f"{finding.level:8} {finding.task}: {message}")
-        broken = {finding.task for finding in found if finding.level == "error"}
+        broken = {finding.task for finding in findings if finding.level == "error"}
         of = f" of {suite}" if suite else " whose data is there"
         out(f"{len(tasks) - len(broken)} of {len(tasks)} tasks{of} can run")
-    if any(finding.level == "error" for finding in found):
+    if any(finding.level == "error" for finding in findings):
         raise typer.Exit(BAD_DATA)
 
 
@@ -323,9 +323,9 @@ def overlap_command(
     if finished is not None:
         _same_suite(finished, loaded)
     overlap = overlap_with(dataset, suite, data, ngram=ngram, map_tasks=executor(workers))
-    found = overlap.report(finished)
+    overlaps = overlap.report(finished)
     if json:
-        show_json(found)
+        show_json(overlaps)
         return
     rows = [
         (
@@ -337,7 +337,7 @@ def overlap_command(
             o.score,
             o.score_without,
         )
-        for o in found
+        for o in overlaps
     ]
     out(
         table(

@@ -38,43 +38,45 @@ def aggregate_suite(
             f"suite {suite.name} {suite.version} has no headline: there is no score for "
             f"{', '.join(missing)}; evaluate these tasks too"
         )
-    return {one.name: _one(one, suite.members(one), by_name, draws) for one in suite.aggregates}
+    return {
+        entry.name: _one(entry, suite.members(entry), by_name, draws) for entry in suite.aggregates
+    }
 
 
 def aggregate_draws(
-    wanted: Aggregate, tasks: Sequence[Task], draws: Mapping[str, np.ndarray]
+    aggregate_: Aggregate, tasks: Sequence[Task], draws: Mapping[str, np.ndarray]
 ) -> np.ndarray:
     """An aggregate on each resample of the items, from the draws of its tasks."""
-    if wanted.how == "task":
+    if aggregate_.how == "task":
         return draws[tasks[0].name]
-    if wanted.how == "mean":
+    if aggregate_.how == "mean":
         return np.asarray(np.mean([draws[task.name] for task in tasks], axis=0))
-    parts = [centered(draws[task.name], baseline(task, wanted.baselines)) for task in tasks]
+    parts = [centered(draws[task.name], baseline(task, aggregate_.baselines)) for task in tasks]
     return np.asarray(np.mean(parts, axis=0))
 
 
 def _one(
-    wanted: Aggregate,
+    aggregate_: Aggregate,
     tasks: Sequence[Task],
     scores: Mapping[str, TaskScore],
     draws: Mapping[str, np.ndarray],
 ) -> Score:
-    if wanted.how == "task":
+    if aggregate_.how == "task":
         only = scores[tasks[0].name]
         return Score.model_validate(only.model_dump(include=set(Score.model_fields)))
     names = [task.name for task in tasks]
-    if wanted.how == "mean":
+    if aggregate_.how == "mean":
         metric, parts = "mean score", [scores[name].value for name in names]
     else:
         metric = "centered accuracy"
-        guesses = [baseline(task, wanted.baselines) for task in tasks]
+        guesses = [baseline(task, aggregate_.baselines) for task in tasks]
         parts = [
             centered(scores[name].value, guess) for name, guess in zip(names, guesses, strict=True)
         ]
     return Score(
         metric=metric,
         value=float(np.mean(parts)),
-        stderr=standard_error(aggregate_draws(wanted, tasks, draws)),
+        stderr=standard_error(aggregate_draws(aggregate_, tasks, draws)),
         num_items=sum(scores[name].num_items for name in names),
-        higher_is_better=wanted.higher_is_better,
+        higher_is_better=aggregate_.higher_is_better,
     )

@@ -190,5 +190,5 @@ def _shared(suite: str, data: str, ngram: int) -> Overlap:
 def _look_through(shard: _Shard) -> npt.NDArray[np.int64]:
     overlap = _shared(shard.suite, shard.data, shard.ngram)
     tables = read_whole(open_store(shard.dataset), shard.name, shard=shard.number)
-    found = [overlap.numbers(table["text"].to_pylist()) for table in tables]
-    return np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
+    numbers = [overlap.numbers(table["text"].to_pylist()) for table in tables]
+    return np.unique(np.concatenate(numbers)) if numbers else np.zeros(0, np.int64)

@@ -61,9 +61,9 @@ def figures_of(
     """
     formats = [result_format(format)] if format else list(result_formats().values())
     problems = []
-    for one in formats:
+    for reader in formats:
         try:
-            return one.figures(data, source=source, version=version)
+            return reader.figures(data, source=source, version=version)
         except EvalError as error:
             problems.append(str(error))
     raise EvalError("; ".join(problems) or "no format of results is installed")

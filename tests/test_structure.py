@@ -376,3 +376,74 @@ def test_help_answers_within_a_second() -> None:
     assert "submit" in run.stdout
     cpu_seconds = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
     assert cpu_seconds < 1.5, f"{cpu_seconds:.2f} CPU seconds"  # one second, with a shared machine
+
+
+VAGUE_NAMES = frozenset(("found", "one", "place", "told", "wanted", "gone", "held"))
+"""Names that say how a value was met, and not what it is."""
+
+
+NAMED_NODES = (
+    ast.ExceptHandler,
+    ast.MatchAs,
+    ast.MatchStar,
+    ast.FunctionDef,
+    ast.AsyncFunctionDef,
+)
+
+
+def vague_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Variables and parameters of these names; fields of a class are public, and may have them."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            name = node.id
+        elif isinstance(node, ast.arg):
+            name = node.arg
+        elif isinstance(node, NAMED_NODES):
+            name = node.name or ""
+        else:
+            continue
+        if name in VAGUE_NAMES:
+            yield node.lineno, name
+
+
+def class_fields(tree: ast.Module) -> set[int]:
+    """The lines of annotated fields in class bodies."""
+    return {
+        statement.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        for statement in node.body
+        if isinstance(statement, ast.AnnAssign)
+    }
+
+
+def test_variables_are_named_for_what_they_hold() -> None:
+    folders = (*PACKAGES, "tests", "benches", "examples", "docs", "deploy")
+    vague = []
+    for folder in folders:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            tree = ast.parse(path.read_text())
+            fields = class_fields(tree)
+            vague += [
+                f"{path.relative_to(ROOT)}:{line}: {name}"
+                for line, name in vague_names(tree)
+                if line not in fields
+            ]
+    assert vague == []
+
+
+def test_a_vague_name_is_seen_wherever_it_is_bound() -> None:
+    code = """
+class Fault:
+    found: str
+def found(one, *, told=1):
+    held, (place, x) = one
+    for wanted in x: pass
+    try: pass
+    except ValueError as gone: pass
+    return [one for one in x], lambda place: 1
+"""
+    names = [name for line, name in vague_names(ast.parse(code)) if line != 3]
+    assert sorted(names) == sorted(
+        ["found", "one", "told", "held", "place", "wanted", "gone", "one", "place"]
+    )

@@ -144,8 +144,8 @@ def fit(runs: Sequence[Run]) -> Law:
         return np.concatenate([np.log(expected) - seen, weak])
 
     first = np.r_[np.log([lowest / 2, lowest * 10, 0.5, most / 100, 1.0]), np.zeros(len(levels))]
-    found = least_squares(gaps, first, method="trf", bounds=(first - 12, first + 12))
-    return law(found.x)
+    fitted = least_squares(gaps, first, method="trf", bounds=(first - 12, first + 12))
+    return law(fitted.x)
 
 
 def bootstrap(runs: Sequence[Run], *, draws: int = 200, seed: int = 0) -> list[Law]:
@@ -155,5 +155,5 @@ def bootstrap(runs: Sequence[Run], *, draws: int = 200, seed: int = 0) -> list[L
     laws = []
     for _ in range(draws):
         picked = rng.choice(seeds, len(seeds))
-        laws.append(fit([run for one in picked for run in runs if run.seed == one]))
+        laws.append(fit([run for seed in picked for run in runs if run.seed == seed]))
     return laws

@@ -36,7 +36,7 @@ def train_classifier(
     net = Mlp(clean[0].numel(), out=1, width=width, layers=2)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=weight_decay)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
-    wanted = torch.cat([torch.zeros(batch), torch.ones(batch)])
+    labels = torch.cat([torch.zeros(batch), torch.ones(batch)])
     for _ in range(num_steps):
         rows = [
             images[torch.randint(len(images), (batch,), generator=generator)]
@@ -45,7 +45,7 @@ def train_classifier(
         x = _shifted(torch.cat(rows), generator)
         sigma = draw_sigma(x.new_zeros(len(x)), generator=generator, log_std=1.5)
         logits = _logits(net, x, sigma, generator)
-        loss = nn.functional.binary_cross_entropy_with_logits(logits, wanted)
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()

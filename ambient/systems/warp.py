@@ -121,8 +121,8 @@ def clip(
             mine.append(estimate.detach())
             moved = u + (after - here) * (u - estimate) / here
             if steered:
-                wanted, inside = interpolate(outputs[step], flow(grid(*u.shape[-2:])))
-                error = (((estimate - wanted) ** 2) * inside).sum()
+                target, inside = interpolate(outputs[step], flow(grid(*u.shape[-2:])))
+                error = (((estimate - target) ** 2) * inside).sum()
                 (gradient,) = torch.autograd.grad(error, u)
                 moved = moved - guidance / error.detach().sqrt().clamp(min=1e-12) * gradient
             u = moved.detach()

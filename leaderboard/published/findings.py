@@ -38,23 +38,23 @@ def write_findings(library: Library, folder: Path, *, published: Path | None = N
 
     `published` is a benchmark's published table as a file, where its literature looks into one.
     """
-    place = LocalStore(folder)
+    store = LocalStore(folder)
     known = literatures()
-    parts = [_head(library, [one.name for lit in known.values() for one in lit.sources])]
+    parts = [_head(library, [source.name for lit in known.values() for source in lit.sources])]
     for benchmark, literature in sorted(known.items()):
         if literature.headline:
-            parts.append(_scales(library, benchmark, literature.headline, place))
+            parts.append(_scales(library, benchmark, literature.headline, store))
     parts.append(_tasks([group for lit in known.values() for group in lit.runs(library)]))
     for literature in known.values():
         parts += literature.findings(library, published)
     text = "\n".join(parts).rstrip() + "\n"
-    write_bytes(place, PAGE, text.encode())
+    write_bytes(store, PAGE, text.encode())
     return folder / PAGE
 
 
 def _head(library: Library, sources: Sequence[str]) -> str:
     boards = library.boards()
-    number = sum(one.number for one in boards)
+    number = sum(board.number for board in boards)
     commands = " and ".join(f"`leaderboard import {name}`" for name in sources)
     return f"""# Findings
 
@@ -74,38 +74,40 @@ def by_scale(
 ) -> tuple[list[str], list[tuple[str, list[float | None]]]]:
     """The best value of every method at each ranked scale that has imported rows."""
     scales = [
-        one.scale
-        for one in library.boards()
-        if one.benchmark == benchmark and one.track == "filtering"
+        board.scale
+        for board in library.boards()
+        if board.benchmark == benchmark and board.track == "filtering"
     ]
-    found: dict[str, dict[str, float]] = {}
+    by_method: dict[str, dict[str, float]] = {}
     for scale in scales:
         for row in imported(library, benchmark, scale):
             if metric in row.figures:
-                held = found.setdefault(row.method, {})
-                held[scale] = max(held.get(scale, -math.inf), row.figures[metric].value)
-    several = {name: values for name, values in found.items() if len(values) > 1}
+                scores = by_method.setdefault(row.method, {})
+                scores[scale] = max(scores.get(scale, -math.inf), row.figures[metric].value)
+    several = {name: values for name, values in by_method.items() if len(values) > 1}
     used = [scale for scale in scales if any(scale in values for values in several.values())]
     return used, [(name, [v.get(scale) for scale in used]) for name, v in sorted(several.items())]
 
 
-def _scales(library: Library, benchmark: str, metric: str, place: LocalStore) -> str:
+def _scales(library: Library, benchmark: str, metric: str, store: LocalStore) -> str:
     scales, methods = by_scale(library, benchmark, metric)
     if len(scales) < 2:
         return ""
     most = sorted(methods, key=lambda item: -sum(value is not None for value in item[1]))[:12]
     name = f"{FOLDER}/{benchmark}-scales.svg"
     title = f"{metric} across scales of {benchmark}"
-    _save(place, name, lines(most, steps=scales, axis=metric.replace("_", " "), title=title))
-    told = agreements(scales, methods)
+    _save(store, name, lines(most, steps=scales, axis=metric.replace("_", " "), title=title))
+    agreed = agreements(scales, methods)
     rows = [
         (
-            f"{one.a}, {one.b}",
-            one.number,
-            _number(one.tau),
-            "too few" if one.low is None else f"{one.low:.2f} to {_number(one.high)}",
+            f"{agreement.a}, {agreement.b}",
+            agreement.number,
+            _number(agreement.tau),
+            "too few"
+            if agreement.low is None
+            else f"{agreement.low:.2f} to {_number(agreement.high)}",
         )
-        for one in told
+        for agreement in agreed
     ]
     best = _best(scales, methods)
     return f"""## Does a small scale predict a large one? {benchmark}
@@ -128,18 +130,18 @@ def _number(value: float | None) -> str:
 
 def _best(scales: Sequence[str], methods: Sequence[tuple[str, Sequence[float | None]]]) -> str:
     """Where the winner of a scale stands at the next larger ones."""
-    told = []
+    sentences = []
     for i, j in combinations(range(len(scales)), 2):
         both = [(name, v[i], v[j]) for name, v in methods if v[i] is not None and v[j] is not None]
         if len(both) < 3:
             continue
-        winner = max(both, key=lambda one: one[1] or -math.inf)
-        place = 1 + sum((one[2] or 0) > (winner[2] or 0) for one in both)
+        winner = max(both, key=lambda method: method[1] or -math.inf)
+        rank = 1 + sum((method[2] or 0) > (winner[2] or 0) for method in both)
         name = winner[0] if len(winner[0]) <= 60 else f"{winner[0][:57]}..."
-        told.append(
-            f"- the best of {len(both)} at {scales[i]} (`{name}`) is number {place} at {scales[j]}"
+        sentences.append(
+            f"- the best of {len(both)} at {scales[i]} (`{name}`) is number {rank} at {scales[j]}"
         )
-    return "\n".join(told)
+    return "\n".join(sentences)
 
 
 # ---- tasks
@@ -179,21 +181,21 @@ def task_signal(
 def task_signals(rows: Sequence[Row]) -> list[TaskSignal]:
     """Every task over these runs, beside the mean of all other tasks, all centered."""
     names = [task.task for task in rows[0].tasks]
-    held = [{task.task: task for task in row.tasks} for row in rows]
-    shared = [name for name in names if sum(name in one for one in held) == len(rows)]
-    values = {name: np.array([one[name].value for one in held]) for name in shared}
+    scores_of = [{task.task: task for task in row.tasks} for row in rows]
+    shared = [name for name in names if sum(name in scores for scores in scores_of) == len(rows)]
+    values = {name: np.array([scores[name].value for scores in scores_of]) for name in shared}
     centered = {}
     for name in shared:
-        guess = held[0][name].random_baseline or 0.0
+        guess = scores_of[0][name].random_baseline or 0.0
         centered[name] = (values[name] - guess) / (1 - guess)
     whole = np.sum([centered[name] for name in shared], axis=0)
-    found = []
+    signals = []
     for name in shared:
         rest = (whole - centered[name]) / max(len(shared) - 1, 1)
-        task = held[0][name]
+        task = scores_of[0][name]
         items = task.num_items if task.stderr is not None else None
-        found.append(task_signal(name, values[name], rest, items))
-    return found
+        signals.append(task_signal(name, values[name], rest, items))
+    return signals
 
 
 def _tasks(groups: Sequence[tuple[str, Sequence[Row]]]) -> str:
@@ -201,20 +203,22 @@ def _tasks(groups: Sequence[tuple[str, Sequence[Row]]]) -> str:
     for title, rows in groups:
         if len(rows) < ENOUGH:
             continue
-        signals = sorted(task_signals(rows), key=lambda one: -one.tau)
+        signals = sorted(task_signals(rows), key=lambda signal: -signal.tau)
         lines_ = [
             (
-                one.name,
-                f"{one.mean:.3f}",
-                f"{one.spread:.3f}",
-                "-" if one.noise is None else f"{one.noise:.3f}",
-                "-" if one.signal is None else f"{100 * one.signal:.0f}%",
-                f"{one.tau:.2f}",
+                signal.name,
+                f"{signal.mean:.3f}",
+                f"{signal.spread:.3f}",
+                "-" if signal.noise is None else f"{signal.noise:.3f}",
+                "-" if signal.signal is None else f"{100 * signal.signal:.0f}%",
+                f"{signal.tau:.2f}",
             )
-            for one in signals
+            for signal in signals
         ]
         header = ("task", "mean", "spread", "chance", "signal", "tau with the rest")
-        low = [one.name for one in signals if one.signal is not None and one.signal < 0.5]
+        low = [
+            signal.name for signal in signals if signal.signal is not None and signal.signal < 0.5
+        ]
         parts.append(
             f"""### {title}: {len(rows)} runs
 
@@ -236,7 +240,7 @@ Less than half of the variance is signal in: {", ".join(low) or "none"}.
 # ---- plots as files
 
 
-def _save(place: LocalStore, name: str, svg: str) -> None:
+def _save(store: LocalStore, name: str, svg: str) -> None:
     """An SVG that stands alone: the style sheet inside it, its colours fixed."""
     rules = [
         line
@@ -252,4 +256,4 @@ def _save(place: LocalStore, name: str, svg: str) -> None:
     head = svg[:opening].replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" width="640" ')
     white = '<rect width="100%" height="100%" fill="#fff"/>'
     whole = f"{head}<style>{style}</style>{white}{svg[opening:]}\n"
-    write_bytes(place, name, whole.encode())
+    write_bytes(store, name, whole.encode())

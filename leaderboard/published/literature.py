@@ -77,10 +77,12 @@ def literatures() -> dict[str, Literature]:
 
 def source_of(name: str) -> tuple[Literature, Source]:
     """The source of this name and who reads it. UnknownName lists all."""
-    found = {one.name: (lit, one) for lit in literatures().values() for one in lit.sources}
-    if name not in found:
-        raise UnknownName(f"unknown source {name!r}; choose {', '.join(found)}")
-    return found[name]
+    by_name = {
+        source.name: (lit, source) for lit in literatures().values() for source in lit.sources
+    }
+    if name not in by_name:
+        raise UnknownName(f"unknown source {name!r}; choose {', '.join(by_name)}")
+    return by_name[name]
 
 
 def read_published(name: str, uri: str) -> list[Row]:

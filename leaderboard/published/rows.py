@@ -115,7 +115,7 @@ def published_row(
             identity,
             seen,
             source,
-            {name: one.values for name, one in figures.items()},
+            {name: figure_.values for name, figure_ in figures.items()},
         ]
     )
     return Row.model_validate(
@@ -145,7 +145,7 @@ def published_row(
             "flops": flops,
             "seeds": (SeedScore(seed=0, value=head.value),),
             "tasks": tasks,
-            "aggregates": {name: one.value for name, one in figures.items()},
+            "aggregates": {name: figure_.value for name, figure_ in figures.items()},
             "figures": figures,
             "date": date,
             "source": source,

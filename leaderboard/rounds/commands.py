@@ -515,16 +515,16 @@ def submit_command(
             out(f"  {fault['file']}: {fault['field']}: found {fault['found']}")
 
 
-def number_of_tries(told: str | None, workspace: str, benchmark: str, scale: str) -> int | None:
+def number_of_tries(tries: str | None, workspace: str, benchmark: str, scale: str) -> int | None:
     """The tries behind a submission: as said, or with `auto` as the workspace's notebook counts.
 
     RuleError for another text, and for `auto` where the notebook has no try.
     """
     from leaderboard.rounds.notebook import Notebook
 
-    if told is None:
+    if tries is None:
         return None
-    if told == "auto":
+    if tries == "auto":
         number = Notebook(workspace, benchmark, scale).tries()
         if not number:
             raise RuleError(
@@ -532,9 +532,9 @@ def number_of_tries(told: str | None, workspace: str, benchmark: str, scale: str
                 "name the --workspace of the runs, or give a number"
             )
         return number
-    if not told.isdigit() or not int(told):
-        raise RuleError(f"--tries {told}: expected a number from 1, or auto")
-    return int(told)
+    if not tries.isdigit() or not int(tries):
+        raise RuleError(f"--tries {tries}: expected a number from 1, or auto")
+    return int(tries)
 
 
 def publish_command(

@@ -56,14 +56,14 @@ def recheck(
 
     RuleError when something that was asked for is not given: a place of uids, models, data.
     """
-    held = service.store.get(id)
-    if not held.bundle:
-        raise RuleError(f"submission {id} is {held.kind}: there is no bundle to check")
+    submission = service.store.get(id)
+    if not submission.bundle:
+        raise RuleError(f"submission {id} is {submission.kind}: there is no bundle to check")
     lines: list[str] = []
-    faults = list(_bytes(service, held, lines))
+    faults = list(_bytes(service, submission, lines))
     level: Literal["none", "sampled", "full"] = "none"
     if not faults:
-        bundle = service.bundle(held)
+        bundle = service.bundle(submission)
         checked = check_bundle(bundle)
         faults += checked.faults
         if checked.measured is not None:
@@ -75,10 +75,10 @@ def recheck(
             lines.append("every score computed again from the questions")
             level = "sampled"
     if not faults and pool is not None:
-        faults += _whole_list(service, held, pool, uids, lines)
+        faults += _whole_list(service, submission, pool, uids, lines)
         level = "none" if faults else "full"
     if not faults and rerun:
-        faults += _rerun(service, held, models, data, lines)
+        faults += _rerun(service, submission, models, data, lines)
         level = "none" if faults else "full"
     why = "; ".join(map(str, faults)) if faults else "; ".join(lines)
     service.store.rechecked(id, "none" if faults else level, who=who, why=why)
@@ -88,15 +88,17 @@ def recheck(
 
 
 def _differ(stored: Row, again: Row) -> bool:
-    return any(stored.figures[name].values != one.values for name, one in again.figures.items())
+    return any(
+        stored.figures[name].values != figure.values for name, figure in again.figures.items()
+    )
 
 
-def _bytes(service: Service, held: Held, lines: list[str]) -> list[Fault]:
-    with open(service.local(held), "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != held.bundle_sha256:
-        return [fault(held.bundle, "sha256", found, held.bundle_sha256)]
-    lines.append(f"the bundle is the one that was sent ({found[:16]})")
+def _bytes(service: Service, submission: Held, lines: list[str]) -> list[Fault]:
+    with open(service.local(submission), "rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if sha256 != submission.bundle_sha256:
+        return [fault(submission.bundle, "sha256", sha256, submission.bundle_sha256)]
+    lines.append(f"the bundle is the one that was sent ({sha256[:16]})")
     return []
 
 
@@ -104,27 +106,29 @@ def _bytes(service: Service, held: Held, lines: list[str]) -> list[Fault]:
 
 
 def _whole_list(
-    service: Service, held: Held, pool: str, uids: str | None, lines: list[str]
+    service: Service, submission: Held, pool: str, uids: str | None, lines: list[str]
 ) -> list[Fault]:
-    bundle = service.bundle(held)
-    told = bundle.manifest.uids
-    if told is None:
-        raise RuleError(f"submission {held.id} has no list of uids; --pool is for those that have")
-    place = uids or bundle.manifest.dataset.location
-    if not place:
+    bundle = service.bundle(submission)
+    claimed = bundle.manifest.uids
+    if claimed is None:
+        raise RuleError(
+            f"submission {submission.id} has no list of uids; --pool is for those that have"
+        )
+    location = uids or bundle.manifest.dataset.location
+    if not location:
         raise RuleError("the list of uids is not public; name it with --uids")
-    ids = open_uids(place)
-    found = describe(ids)
-    if found != told:
+    ids = open_uids(location)
+    listed = describe(ids)
+    if listed != claimed:
         return [
             fault(
                 MANIFEST,
                 "uids",
-                f"{found.count} uids, {found.sha256}",
-                f"{told.count} uids, {told.sha256}",
+                f"{listed.count} uids, {listed.sha256}",
+                f"{claimed.count} uids, {claimed.sha256}",
             )
         ]
-    lines.append(f"all {found.count:,} uids have the hash that was submitted")
+    lines.append(f"all {listed.count:,} uids have the hash that was submitted")
     [dataset] = chain_of(bundle.record)["dataset"]
     stored = [file.sha256 for file in dataset.outputs if file.name.endswith(".npy")]
     if stored and stored != [npy_sha256(ids)]:
@@ -166,12 +170,12 @@ def not_in(ids: Uids, pool: Uids) -> int:
 
 
 def _rerun(
-    service: Service, held: Held, models: Sequence[str], data: str | None, lines: list[str]
+    service: Service, submission: Held, models: Sequence[str], data: str | None, lines: list[str]
 ) -> list[Fault]:
-    bundle = service.bundle(held)
-    package = load_stages(held.benchmark)
-    suite = official_suite(rules.load_benchmark(held.benchmark), held.scale)
-    folders = dict(one.partition("=")[::2] for one in models)
+    bundle = service.bundle(submission)
+    package = load_stages(submission.benchmark)
+    suite = official_suite(rules.load_benchmark(submission.benchmark), submission.scale)
+    folders = dict(model.partition("=")[::2] for model in models)
     faults: list[Fault] = []
     for seed, scores in seeds_of(bundle.record).items():
         folder = folders.get(str(seed))
@@ -185,19 +189,21 @@ def _rerun(
             continue
         with tempfile.TemporaryDirectory(prefix="recheck-") as out:
             again = run_suite(model, suite=suite, data=data, out=out)
-        for name, told in scores.results.aggregates.items():
-            found = again.results.aggregates[name]
-            error = math.hypot(told.stderr or 0.0, found.stderr or 0.0)
-            apart = abs(found.value - told.value)
+        for name, score in scores.results.aggregates.items():
+            again_score = again.results.aggregates[name]
+            error = math.hypot(score.stderr or 0.0, again_score.stderr or 0.0)
+            apart = abs(again_score.value - score.value)
             if apart > AGREE * error + 1e-12:
                 faults.append(
                     fault(
                         f"seed {seed}",
                         name,
-                        found.value,
-                        told.value,
+                        again_score.value,
+                        score.value,
                         f"{AGREE:g} standard errors are {AGREE * error:.4g}",
                     )
                 )
-            lines.append(f"seed {seed}: {name} {found.value:.6f}, submitted {told.value:.6f}")
+            lines.append(
+                f"seed {seed}: {name} {again_score.value:.6f}, submitted {score.value:.6f}"
+            )
     return faults

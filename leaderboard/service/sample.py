@@ -80,15 +80,15 @@ def recheck_sample(
         faults += _uids(bundle, pool, uids, fraction, salt, lines)
     elif pool is not None:
         case = Case(bundle.record, rules.load_benchmark(bundle.record.work.benchmark), bundle)
-        place = uids if case.book.dataset_format == "uids" else dataset
-        place = place or bundle.manifest.dataset.location
-        if not place:
+        location = uids if case.book.dataset_format == "uids" else dataset
+        location = location or bundle.manifest.dataset.location
+        if not location:
             option = "--uids" if case.book.dataset_format == "uids" else "--dataset"
             raise RuleError(f"the dataset is not public; name it with {option}")
         verdicts, wrong = repeat_verdicts(
             case,
             pool=pool,
-            dataset=place,
+            dataset=location,
             fraction=fraction,
             salt=salt,
             assets=assets,
@@ -126,8 +126,10 @@ def _answers(
         if wrong and (
             task.kind in ("perplexity", "token_loss") or len(wrong) > 1 + FLIPS * len(rows)
         ):
-            found = Words(f"another answer to {len(wrong)} of {len(rows)} (first: row {wrong[0]})")
-            faults.append(fault(f"questions/{seed}/{task.name}", "", found, Words("the log's")))
+            problem = Words(
+                f"another answer to {len(wrong)} of {len(rows)} (first: row {wrong[0]})"
+            )
+            faults.append(fault(f"questions/{seed}/{task.name}", "", problem, Words("the log's")))
     chance = seen_with(asked)
     lines.append(
         f"seed {seed}: {asked} questions asked again, {differ} answered otherwise; an alteration "
@@ -139,17 +141,17 @@ def _answers(
 
 def _different(task: Task, log: pa.Table, again: pa.Table) -> list[int]:
     """Rows whose answer is not the log's."""
-    place = {row: number for number, row in enumerate(log["row"].to_pylist())}
+    position_of = {row: number for number, row in enumerate(log["row"].to_pylist())}
     wrong = []
     for number, row in enumerate(again["row"].to_pylist()):
-        if row not in place:
+        if row not in position_of:
             wrong.append(row)
             continue
         if task.kind in ("perplexity", "token_loss"):
-            a, b = log["nats"][place[row]].as_py(), again["nats"][number].as_py()
+            a, b = log["nats"][position_of[row]].as_py(), again["nats"][number].as_py()
             if abs(a - b) > LOSS_TOLERANCE * max(1.0, abs(b)):
                 wrong.append(row)
-        elif log["correct"][place[row]].as_py() != again["correct"][number].as_py():
+        elif log["correct"][position_of[row]].as_py() != again["correct"][number].as_py():
             wrong.append(row)
     return wrong
 
@@ -158,15 +160,15 @@ def _uids(
     bundle: Bundle, pool: str, uids: str | None, fraction: float, salt: str, lines: list[str]
 ) -> list[Fault]:
     """A part of the list by hash, or without the list the sample in the bundle, in the pool."""
-    told = bundle.manifest.uids
-    if told is None:
+    claimed = bundle.manifest.uids
+    if claimed is None:
         raise RuleError("this submission has no list of uids; --pool is for those that have")
     if uids is not None:
         ids = uid_lists.open_uids(uids)
-        if uid_lists.describe(ids).sha256 != told.sha256:
-            return [fault(uids, "sha256", Words("another list"), told.sha256)]
-        number = max(1, round(fraction * told.count))
-        key = hashlib.sha256(f"{salt} {told.sha256}".encode()).hexdigest()
+        if uid_lists.describe(ids).sha256 != claimed.sha256:
+            return [fault(uids, "sha256", Words("another list"), claimed.sha256)]
+        number = max(1, round(fraction * claimed.count))
+        key = hashlib.sha256(f"{salt} {claimed.sha256}".encode()).hexdigest()
         sample = uid_lists.choose(ids, key, number)
     else:
         sample = read_parquet(bundle, UIDS, columns=None)

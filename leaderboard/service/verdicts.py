@@ -59,7 +59,7 @@ def seen_with(number: int, altered: float = ALTERED) -> float:
 
 
 @dataclass
-class _Found:
+class _Comparison:
     rows: int = 0
     kept: int = 0
     altered: list[str] = field(default_factory=list)
@@ -86,7 +86,7 @@ def repeat_verdicts(
     if record.work.external:
         raise RuleError("this dataset was curated elsewhere: there is no filter to repeat")
     if record.work.modules and not run_code:
-        names = ", ".join(one.name for one in record.work.modules)
+        names = ", ".join(module.name for module in record.work.modules)
         raise RuleError(
             f"the pipeline runs Python of its author ({names}, shown on the submission's page); "
             "read it, then say --run-code"
@@ -105,21 +105,23 @@ def repeat_verdicts(
         if case.book.dataset_format == "uids"
         else _Documents(open_store(dataset), record)
     )
-    found = _Found()
+    comparison = _Comparison()
     cuts: list[tuple[float, bool]] = []
     for number in shards:
         for batch in members.rows_of_pool(opened, number, pipeline):
             hashed = _hashed(np.asarray(batch.rows, np.int64), salt)
             first = hashed < share
             chosen = batch.keep(first | (members.has(batch) & (hashed < of_kept)))
-            found.rows += int(first.sum())
+            comparison.rows += int(first.sum())
             if chosen.num_rows:
-                _compare(chosen, steps, members, pipeline.assets, record, found, cuts)
-        found.altered += members.foreign(number)
+                _compare(chosen, steps, members, pipeline.assets, record, comparison, cuts)
+        comparison.altered += members.foreign(number)
     if steps.to_the_end and steps.num_global == 1 and cuts:
         moved = _beside_the_cut(cuts)
-        found.altered += ["a score on the other side of the cut"] * moved
-    return _told(found, len(shards), len(opened.shards), steps, salt), _faults(found, dataset)
+        comparison.altered += ["a score on the other side of the cut"] * moved
+    return _verdicts_of(comparison, len(shards), len(opened.shards), steps, salt), _faults(
+        comparison, dataset
+    )
 
 
 def _pipeline(case: Case, assets: Sequence[str]) -> Pipeline:
@@ -127,7 +129,7 @@ def _pipeline(case: Case, assets: Sequence[str]) -> Pipeline:
 
     RuleError for steps that this version of the platform decides anew, and for other assets.
     """
-    record, told = case.dataset, case.dataset.work.pipeline
+    record, pipeline_json = case.dataset, case.dataset.work.pipeline
     known = load_stages(case.book.name).assets(case.scale.name, workspace="runs")
     places = Assets(folders=(*(Path(folder) for folder in assets), *known.folders))
     for ref in record.work.assets:
@@ -137,12 +139,12 @@ def _pipeline(case: Case, assets: Sequence[str]) -> Pipeline:
                 f"{ref.sha256[:16]}); name the folder that has it with --assets"
             )
     pipeline = Pipeline.from_steps(
-        [{step["operator"]: step["parameters"]} for step in told["steps"]],
-        name=str(told.get("name") or "pipeline"),
-        modules={one.name: one for one in record.work.modules},
+        [{step["operator"]: step["parameters"]} for step in pipeline_json["steps"]],
+        name=str(pipeline_json.get("name") or "pipeline"),
+        modules={module.name: module for module in record.work.modules},
         assets=places,
     )
-    for step, recorded in zip(pipeline.steps, told["steps"], strict=True):
+    for step, recorded in zip(pipeline.steps, pipeline_json["steps"], strict=True):
         if step.spec()["version"] != recorded["version"]:
             raise RuleError(
                 f"{step.label} has version {recorded['version']} in the entry, "
@@ -181,25 +183,27 @@ def _compare(
     members: _Members,
     assets: Assets,
     record: DatasetRecord,
-    found: _Found,
+    comparison: _Comparison,
     cuts: list[tuple[float, bool]],
 ) -> None:
     """Add what is altered among some rows of the pool."""
     result = _through(steps, batch, assets, record)
     there = members.of(batch)
-    found.kept += len(there)
+    comparison.kept += len(there)
     for row, reason in result.rejected.items():
         if row in there:
-            found.altered.append(f"row {row} is in the dataset, but {reason}")
+            comparison.altered.append(f"row {row} is in the dataset, but {reason}")
     kept = dict.fromkeys(np.asarray(result.kept.rows).tolist())
     if steps.to_the_end and TEXT in result.kept.table.column_names:
         kept = dict(zip(kept, result.kept.text.to_pylist(), strict=True))
     for row, text in kept.items():
         if row not in there:
             if steps.decides:
-                found.altered.append(f"row {row} is not in the dataset, but no step rejects it")
+                comparison.altered.append(
+                    f"row {row} is not in the dataset, but no step rejects it"
+                )
         elif steps.to_the_end and there[row] is not None and there[row] != text:
-            found.altered.append(f"row {row} has another text than the steps leave")
+            comparison.altered.append(f"row {row} has another text than the steps leave")
     for rows, scores in result.scores:
         last = [(row, score) for row, score in zip(rows.tolist(), scores.tolist(), strict=True)]
         cuts += [(score, row in there) for row, score in last if row in kept and score == score]
@@ -214,12 +218,12 @@ def _through(steps: Repeatable, batch: Batch, assets: Assets, record: DatasetRec
             raise
     whole = Repeated(batch.slice(0, 0))
     parts = []
-    for place in range(batch.num_rows):
-        one = batch.slice(place, 1)
+    for row in range(batch.num_rows):
+        row_batch = batch.slice(row, 1)
         try:
-            result = repeat(steps.steps, one, assets)
+            result = repeat(steps.steps, row_batch, assets)
         except ValueError as error:
-            whole.rejected[int(one.rows[0])] = f"a step fails on it: {error}"
+            whole.rejected[int(row_batch.rows[0])] = f"a step fails on it: {error}"
             continue
         whole.rejected |= result.rejected
         whole.scores += result.scores
@@ -245,14 +249,16 @@ def _beside_the_cut(scores: Sequence[tuple[float, bool]]) -> int:
     return least
 
 
-def _told(found: _Found, read: int, of: int, steps: Repeatable, salt: str) -> Verdicts:
+def _verdicts_of(
+    comparison: _Comparison, read: int, of: int, steps: Repeatable, salt: str
+) -> Verdicts:
     whole = read == of
     text = (
-        f"the filter repeated on {found.rows:,} rows of the pool and {found.kept:,} of the "
-        f"dataset: {len(found.altered)} verdicts or texts are others; had 1% of the pool's "
+        f"the filter repeated on {comparison.rows:,} rows of the pool and {comparison.kept:,} of "
+        f"the dataset: {len(comparison.altered)} verdicts or texts differ; had 1% of the pool's "
         f"verdicts been altered, it would have been seen with probability "
-        f"{seen_with(found.rows):.3f}, "
-        f"1% of the dataset's rows with {seen_with(found.kept):.3f}"
+        f"{seen_with(comparison.rows):.3f}, "
+        f"1% of the dataset's rows with {seen_with(comparison.kept):.3f}"
     )
     if not whole:
         text += (
@@ -267,20 +273,20 @@ def _told(found: _Found, read: int, of: int, steps: Repeatable, salt: str) -> Ve
     elif steps.num_global == 1:
         text += "; of the step that looks at the whole pool, only its cut was checked"
     return Verdicts(
-        num_rows=found.rows,
-        num_kept=found.kept,
+        num_rows=comparison.rows,
+        num_kept=comparison.kept,
         num_shards=read,
         whole_pool=whole,
-        altered=tuple(found.altered[:20]),
-        num_altered=len(found.altered),
+        altered=tuple(comparison.altered[:20]),
+        num_altered=len(comparison.altered),
         line=f"{text} (salt {salt})",
     )
 
 
-def _faults(found: _Found, dataset: str) -> list[Fault]:
-    if not found.altered:
+def _faults(comparison: _Comparison, dataset: str) -> list[Fault]:
+    if not comparison.altered:
         return []
-    what = Words(f"{len(found.altered)} altered rows, the first: {found.altered[0]}")
+    what = Words(f"{len(comparison.altered)} altered rows, the first: {comparison.altered[0]}")
     return [fault(dataset, "verdicts", what, Words("what the recorded pipeline decides"))]
 
 
@@ -356,8 +362,8 @@ class _Uids(_Members):
 
     def __init__(self, uri: str, case: Case) -> None:
         self._list = uid_lists.open_uids(uri)
-        told = case.bundle.manifest.uids if case.bundle is not None else None
-        if told is not None and uid_lists.describe(self._list).sha256 != told.sha256:
+        claimed = case.bundle.manifest.uids if case.bundle is not None else None
+        if claimed is not None and uid_lists.describe(self._list).sha256 != claimed.sha256:
             raise RuleError(f"{uri} is another list of uids than the one that was submitted")
 
     def rows_of_pool(self, pool: Pool, shard: int, pipeline: Pipeline) -> Iterator[Batch]:

@@ -65,30 +65,30 @@ def _seed(
 ) -> Iterator[Fault]:
     bundle = case.bundle
     assert bundle is not None
-    hashes = {one.name: one.sha256 for one in bundle.manifest.files}
+    hashes = {file.name: file.sha256 for file in bundle.manifest.files}
     refs = {ref.name: ref for ref in scores.work.tasks}
     out.tasks[seed], out.draws[seed] = [], {}
-    for told in scores.results.tasks:
+    for task_score in scores.results.tasks:
         tick()
-        name, parts = f"questions/{seed}/{told.task}", bundle.parts(seed, told.task)
-        prefix = f"logs/{told.task}/"
+        name, parts = f"questions/{seed}/{task_score.task}", bundle.parts(seed, task_score.task)
+        prefix = f"logs/{task_score.task}/"
         named = sorted(
             (o for o in scores.outputs if o.name.startswith(prefix)), key=lambda o: o.name
         )
-        if not parts or [hashes[part] for part in parts] != [one.sha256 for one in named]:
-            found = Words(f"{len(parts)} files of other bytes")
+        if not parts or [hashes[part] for part in parts] != [file.sha256 for file in named]:
+            problem = Words(f"{len(parts)} files of other bytes")
             yield fault(
                 name,
                 "sha256",
-                found,
+                problem,
                 Words(f"the {len(named)} files that scores {scores.id} names"),
             )
             continue
-        task = load_task(told.task)
+        task = load_task(task_score.task)
         try:
-            log = read_log(bundle, seed, told.task)
+            log = read_log(bundle, seed, task_score.task)
             faults = list(check_rows(name, task, log))
-            faults += _truth(case, name, refs[told.task], task, log, out)
+            faults += _truth(case, name, refs[task_score.task], task, log, out)
             if not faults:
                 faults += _evidence(bundle, parts, name, task, tick)
             score, draws = score_task(task, log)
@@ -96,14 +96,14 @@ def _seed(
             yield from error.faults
             continue
         except (DataError, EvalError, KeyError, pa.ArrowException, ValueError, TypeError) as error:
-            found = Words(f"{type(error).__name__}: {error}")
-            yield fault(name, "", found, Words(f"the log of a {task.kind} task"))
+            problem = Words(f"{type(error).__name__}: {error}")
+            yield fault(name, "", problem, Words(f"the log of a {task.kind} task"))
             continue
         yield from faults
-        yield from _equal(name, told, score)
+        yield from _equal(name, task_score, score)
         yield from _controls(scores, name, task, log)
         out.tasks[seed].append(score)
-        out.draws[seed][told.task] = draws
+        out.draws[seed][task_score.task] = draws
         out.losses.setdefault(str(seed), []).extend(loss_sample(task, log))
         yield from _clean(case, seed, task, log, score, out)
 
@@ -116,17 +116,17 @@ def _clean(
     report = bundle.manifest.overlap if bundle is not None else None
     if report is None:
         return
-    told = report.get(task.name)
+    overlap = report.get(task.name)
     clean = score
-    if told is not None and told.found:
+    if overlap is not None and overlap.found:
         rows = log["row"].to_numpy()
-        unknown = set(told.found) - set(rows.tolist())
-        if unknown or told.num_items < len(told.found):
-            found = Words(f"row {min(unknown)}" if unknown else f"{told.num_items} items")
+        unknown = set(overlap.found) - set(rows.tolist())
+        if unknown or overlap.num_items < len(overlap.found):
+            problem = Words(f"row {min(unknown)}" if unknown else f"{overlap.num_items} items")
             where = f"overlap.{task.name}.found"
-            yield fault(MANIFEST, where, found, Words("rows of the task's data, each once"))
+            yield fault(MANIFEST, where, problem, Words("rows of the task's data, each once"))
             return
-        keep = ~np.isin(rows, np.array(told.found, np.int64))
+        keep = ~np.isin(rows, np.array(overlap.found, np.int64))
         if not keep.any():
             return  # nothing of the task is clean: no score over its clean items
         clean, _ = score_task(task, log.filter(pa.array(keep)))
@@ -137,8 +137,8 @@ def _clean_headline(case: Case, seed: int, out: Recomputed) -> None:
     """The headline over the clean items; none where a task has no clean item left."""
     clean = out.clean.get(seed, [])
     if len(clean) == len(out.tasks[seed]):
-        found = aggregate_suite(case.suite, clean, out.draws[seed])
-        out.clean_headline[seed] = found[case.suite.headline].value
+        aggregates = aggregate_suite(case.suite, clean, out.draws[seed])
+        out.clean_headline[seed] = aggregates[case.suite.headline].value
 
 
 def _evidence(
@@ -163,17 +163,17 @@ def _truth(
     facts = TaskFacts(data=data, rows=len(log), truth=truth)
     before = out.facts.setdefault(task.name, facts)
     if before.truth != truth:
-        found = Words("other right answers, bytes or rows than another seed")
-        yield fault(name, "", found, Words("the same questions for every seed"))
+        problem = Words("other right answers, bytes or rows than another seed")
+        yield fault(name, "", problem, Words("the same questions for every seed"))
         return
     pin = pin_of(task.name)
     if pin is not None and pin.identity == data:
         if len(log) != pin.rows:
             yield fault(name, "rows", len(log), pin.rows, f"the questions of {task.name}")
         elif truth != pin.truth:
-            found = Words("right answers, bytes or rows that are not the data's")
+            problem = Words("right answers, bytes or rows that are not the data's")
             hint = "evaluate again; only a model's answers may differ between logs"
-            yield fault(name, "truth", found, Words("those of the pinned data"), hint)
+            yield fault(name, "truth", problem, Words("those of the pinned data"), hint)
         return
     most = majority(case.known.entries(case.book.name), task.name, data)
     if most is None or most[0].truth == truth:
@@ -184,10 +184,10 @@ def _truth(
 def _first_difference(
     case: Case, name: str, task: Task, log: pa.Table, most: tuple[TaskFacts, str]
 ) -> Fault:
-    told, id_ = most
+    majority_facts, id_ = most
     hint = f"as in the log of {id_}, which was accepted on the same data"
-    if told.rows != len(log):
-        return fault(name, "rows", len(log), told.rows, hint)
+    if majority_facts.rows != len(log):
+        return fault(name, "rows", len(log), majority_facts.rows, hint)
     other = case.known.log(id_, task.name)
     if other is not None:
         mine, theirs = truth_table(task.kind, log), truth_table(task.kind, other)
@@ -200,8 +200,8 @@ def _first_difference(
             )
             if row >= 0:
                 return fault(name, f"{column}, row {row}", a[row], b[row], hint)
-    found = Words("right answers, bytes or rows that are not those of others")
-    return fault(name, "truth", found, Words("the same as in accepted logs"), hint)
+    problem = Words("right answers, bytes or rows that are not those of others")
+    return fault(name, "truth", problem, Words("the same as in accepted logs"), hint)
 
 
 def loss_sample(task: Task, log: pa.Table) -> list[float]:
@@ -231,11 +231,11 @@ def _losses(task: Task, log: pa.Table) -> npt.NDArray[np.float64] | None:
     return None
 
 
-def _equal(name: str, told: TaskScore, found: TaskScore) -> Iterator[Fault]:
-    for one in TaskScore.model_fields:
-        a, b = getattr(told, one), getattr(found, one)
+def _equal(name: str, claimed: TaskScore, computed: TaskScore) -> Iterator[Fault]:
+    for field_name in TaskScore.model_fields:
+        a, b = getattr(claimed, field_name), getattr(computed, field_name)
         if not _same(a, b):
-            yield fault(RECORD, f"{name}: {one}", a, b, "computed again from the questions")
+            yield fault(RECORD, f"{name}: {field_name}", a, b, "computed again from the questions")
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -246,29 +246,34 @@ def _same(a: Any, b: Any) -> bool:
 
 def _controls(scores: ScoresRecord, name: str, task: Task, log: pa.Table) -> Iterator[Fault]:
     """The controls that the log alone gives are those of the record, where it has any."""
-    told = {one.name: one for one in scores.results.controls if one.task == task.name}
-    if not task.kind.startswith("image_") or not told:
+    claimed = {
+        control.name: control for control in scores.results.controls if control.task == task.name
+    }
+    if not task.kind.startswith("image_") or not claimed:
         return
-    for one in image_controls(task, log):
-        mine = told.get(one.name)
+    for control in image_controls(task, log):
+        mine = claimed.get(control.name)
         if mine is None or not all(
-            _same(getattr(mine, field_), getattr(one, field_)) for field_ in type(one).model_fields
+            _same(getattr(mine, field_), getattr(control, field_))
+            for field_ in type(control).model_fields
         ):
             hint = "computed again from the questions"
-            yield fault(RECORD, f"{name}: {one.name}", mine and mine.drop, one.drop, hint)
+            yield fault(RECORD, f"{name}: {control.name}", mine and mine.drop, control.drop, hint)
 
 
 def _aggregates(
     case: Case, scores: ScoresRecord, tasks: Sequence[TaskScore], draws: Mapping[str, Any]
 ) -> Iterator[Fault]:
-    found = aggregate_suite(case.suite, tasks, draws)
-    told = scores.results.aggregates
-    if set(told) != set(found):
-        yield fault(RECORD, f"scores {scores.id}: results.aggregates", sorted(told), sorted(found))
+    computed = aggregate_suite(case.suite, tasks, draws)
+    claimed = scores.results.aggregates
+    if set(claimed) != set(computed):
+        yield fault(
+            RECORD, f"scores {scores.id}: results.aggregates", sorted(claimed), sorted(computed)
+        )
         return
-    for name, value in found.items():
-        for one in ("metric", "value", "stderr", "num_items", "higher_is_better"):
-            a, b = getattr(told[name], one), getattr(value, one)
+    for name, value in computed.items():
+        for field_name in ("metric", "value", "stderr", "num_items", "higher_is_better"):
+            a, b = getattr(claimed[name], field_name), getattr(value, field_name)
             if not _same(a, b):
                 hint = "computed again from the tasks"
-                yield fault(RECORD, f"scores {scores.id}: {name}.{one}", a, b, hint)
+                yield fault(RECORD, f"scores {scores.id}: {name}.{field_name}", a, b, hint)

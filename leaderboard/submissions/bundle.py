@@ -195,8 +195,8 @@ def _check_end(path: Path, limits: Limits) -> None:
     _, disk, start_disk, here, total, length, begin, comment = END.unpack(tail[-END.size :])
     if tail[: -END.size][-20:-16] == b"PK\x06\x07" or 0xFFFFFFFF in (length, begin):
         raise BundleError([fault(path.name, "", Words("a zip64 file"), Words("a plain zip"))])
-    told = {"comment": comment, "disk": disk, "first disk": start_disk, "entries": total - here}
-    faults = [fault(path.name, name, value, 0) for name, value in told.items() if value]
+    fields = {"comment": comment, "disk": disk, "first disk": start_disk, "entries": total - here}
+    faults = [fault(path.name, name, value, 0) for name, value in fields.items() if value]
     if total > limits.members:
         faults.append(fault(path.name, "entries", total, Words(f"at most {limits.members:,}")))
     if length > limits.directory_bytes:
@@ -214,7 +214,7 @@ def _entry_faults(path: Path, entries: list[zipfile.ZipInfo], limits: Limits) ->
         return
     seen: set[str] = set()
     end = 0
-    for entry in sorted(entries, key=lambda one: one.header_offset):
+    for entry in sorted(entries, key=lambda entry_: entry_.header_offset):
         name = entry.filename
         if entry.orig_filename != name or not NAME.fullmatch(name):
             allowed = Words(
@@ -292,7 +292,7 @@ def manifest_of(
     ]
     return Manifest(
         submission=record.id,
-        files=tuple(sorted(packed, key=lambda one: one.name)),
+        files=tuple(sorted(packed, key=lambda file: file.name)),
         dataset=dataset,
         checkpoints=dict(checkpoints or {}),
         uids=uids,

@@ -17,17 +17,17 @@ PARENT_OF = {
 def chain_of(record: Submission) -> dict[str, list[Any]]:
     """The records of a submission by kind."""
     kinds: dict[str, list[Any]] = {}
-    for one in record.chain:
-        kinds.setdefault(one.kind, []).append(one)
+    for link in record.chain:
+        kinds.setdefault(link.kind, []).append(link)
     return kinds
 
 
 def seeds_of(record: Submission) -> dict[int, ScoresRecord]:
     """The scores by training seed, in order of the seeds."""
-    known = {one.id: one for one in record.chain}
-    found = {}
+    known = {link.id: link for link in record.chain}
+    by_seed = {}
     for scores in chain_of(record).get("scores", []):
         model = known[scores.parents["model"]]
         assert isinstance(model, ModelRecord)
-        found[model.work.seed] = scores
-    return dict(sorted(found.items()))
+        by_seed[model.work.seed] = scores
+    return dict(sorted(by_seed.items()))

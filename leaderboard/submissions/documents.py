@@ -30,23 +30,23 @@ Hashes = npt.NDArray[np.uint64]
 
 
 class _Shard(Frozen):
-    place: str
+    uri: str
     name: str
     number: int
 
 
-def describe(place: str, *, map_tasks: MapTasks = map_here) -> DocumentList:
+def describe(uri: str, *, map_tasks: MapTasks = map_here) -> DocumentList:
     """The list of the documents below a folder or prefix, its shards side by side."""
     shards = [
-        _Shard(place=place, name=name, number=number)
-        for number, name in enumerate(shards_with_text(open_store(place)))
+        _Shard(uri=uri, name=name, number=number)
+        for number, name in enumerate(shards_with_text(open_store(uri)))
     ]
     parts = map_tasks(_describe_shard, shards)
     return merged(parts)
 
 
 def _describe_shard(shard: _Shard) -> DocumentList:
-    tables = read_whole(open_store(shard.place), shard.name, shard=shard.number)
+    tables = read_whole(open_store(shard.uri), shard.name, shard=shard.number)
     return merged(of_texts(table[TEXT].combine_chunks()) for table in tables)
 
 
@@ -80,7 +80,7 @@ def keys_of(texts: pa.Array) -> Hashes:
 
 
 def _smallest(hashes: Hashes) -> tuple[int, ...]:
-    return tuple(int(one) for one in np.unique(hashes)[:SKETCH])
+    return tuple(int(value) for value in np.unique(hashes)[:SKETCH])
 
 
 def _mixed(value: Hashes) -> Hashes:

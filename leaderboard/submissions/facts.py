@@ -100,10 +100,10 @@ class KnownFacts:
     pins: Mapping[str, str] | None = None
 
     def entries(self, benchmark: str) -> Sequence[Facts]:
-        return [one for one in self.facts if one.benchmark == benchmark]
+        return [entry for entry in self.facts if entry.benchmark == benchmark]
 
     def names(self) -> Sequence[str]:
-        return sorted({one.team for one in self.facts})
+        return sorted({entry.team for entry in self.facts})
 
     def log(self, id: str, task: str) -> pa.Table | None:
         return (self.logs or {}).get((id, task))
@@ -120,14 +120,14 @@ def majority(entries: Sequence[Facts], task: str, data: str) -> tuple[TaskFacts,
     votes: dict[str, tuple[TaskFacts, str]] = {}
     by_truth: Counter[str] = Counter()
     seen: set[tuple[str, str]] = set()
-    for one in entries:
-        told = one.tasks.get(task)
-        if not one.accepted or told is None or told.data != data:
+    for entry in entries:
+        task_facts = entry.tasks.get(task)
+        if not entry.accepted or task_facts is None or task_facts.data != data:
             continue
-        votes.setdefault(told.truth, (told, one.id))
-        if (one.team, told.truth) not in seen:
-            seen.add((one.team, told.truth))
-            by_truth[told.truth] += 1
+        votes.setdefault(task_facts.truth, (task_facts, entry.id))
+        if (entry.team, task_facts.truth) not in seen:
+            seen.add((entry.team, task_facts.truth))
+            by_truth[task_facts.truth] += 1
     if not by_truth:
         return None
     return votes[by_truth.most_common(1)[0][0]]

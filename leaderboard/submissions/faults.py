@@ -27,9 +27,9 @@ class Fault(Frozen):
     rule: str = Field("", description="the stage and rule, as `lineage.seeds`")
 
     def __str__(self) -> str:
-        place = f"{self.file}: {self.field}" if self.field else self.file
-        told = f"{place}: found {self.found}, expected {self.expected}"
-        return f"{told}; {self.hint}" if self.hint else told
+        where = f"{self.file}: {self.field}" if self.field else self.file
+        sentence = f"{where}: found {self.found}, expected {self.expected}"
+        return f"{sentence}; {self.hint}" if self.hint else sentence
 
 
 HINTS = {
@@ -65,13 +65,15 @@ class BundleError(RuleError):
     """A submission that is refused; `faults` says why."""
 
     def __init__(self, faults: Sequence[Fault], *, what: str = "the submission") -> None:
-        self.faults = tuple(one if one.rule else under("form.bundle", one) for one in faults)
+        self.faults = tuple(
+            fault_ if fault_.rule else under("form.bundle", fault_) for fault_ in faults
+        )
         super().__init__(f"{what} is refused: " + "; ".join(map(str, self.faults)))
 
 
-def fault(file: str, field: str, found: object, expected: object, hint: str = "") -> Fault:
+def fault(file: str, field: str, actual: object, expected: object, hint: str = "") -> Fault:
     """A fault from values: texts in quotes, lists by their members, long ones cut."""
-    return Fault(file=file, field=field, found=_said(found), expected=_said(expected), hint=hint)
+    return Fault(file=file, field=field, found=_said(actual), expected=_said(expected), hint=hint)
 
 
 class Words(str):

@@ -24,29 +24,29 @@ MAX_TRIES = 1_000_000
 
 def manifest(bundle: Bundle) -> Iterator[Fault]:
     """Every file is listed, with its size; nothing else is there."""
-    told = bundle.manifest
-    if told.format != 1:
-        yield fault(MANIFEST, "format", told.format, 1)
-    if told.submission != bundle.record.id:
-        yield fault(MANIFEST, "submission", told.submission, bundle.record.id)
-    listed = {one.name: one for one in told.files}
-    if len(listed) != len(told.files):
+    claimed = bundle.manifest
+    if claimed.format != 1:
+        yield fault(MANIFEST, "format", claimed.format, 1)
+    if claimed.submission != bundle.record.id:
+        yield fault(MANIFEST, "submission", claimed.submission, bundle.record.id)
+    listed = {file.name: file for file in claimed.files}
+    if len(listed) != len(claimed.files):
         yield fault(MANIFEST, "files", Words("a file twice"), Words("each once"))
     there = set(bundle.sizes) - {MANIFEST}
     for name in sorted(there - set(listed)):
         yield fault(MANIFEST, "files", Words(f"{name} is not listed"), Words("every file"))
-    for name, one in sorted(listed.items()):
+    for name, file in sorted(listed.items()):
         if name not in there:
             yield fault(MANIFEST, "files", Words(f"{name}, which is not there"), Words("its bytes"))
-        elif bundle.sizes[name] != one.num_bytes:
-            yield fault(name, "size", bundle.sizes[name], one.num_bytes)
-    for seed in told.checkpoints:
+        elif bundle.sizes[name] != file.num_bytes:
+            yield fault(name, "size", bundle.sizes[name], file.num_bytes)
+    for seed in claimed.checkpoints:
         if f"scores/{seed}" not in bundle.record.parents:
-            found = Words("a seed without scores")
-            yield fault(MANIFEST, f"checkpoints.{seed}", found, list(bundle.record.parents))
-    for name, place in [("dataset", told.dataset), *told.checkpoints.items()]:
-        if place.location and not place.location.startswith(PUBLIC):
-            yield fault(MANIFEST, f"{name}.location", place.location, list(PUBLIC))
+            problem = Words("a seed without scores")
+            yield fault(MANIFEST, f"checkpoints.{seed}", problem, list(bundle.record.parents))
+    for name, location in [("dataset", claimed.dataset), *claimed.checkpoints.items()]:
+        if location.location and not location.location.startswith(PUBLIC):
+            yield fault(MANIFEST, f"{name}.location", location.location, list(PUBLIC))
 
 
 def claim(case: Case) -> Iterator[Fault]:
@@ -57,7 +57,7 @@ def claim(case: Case) -> Iterator[Fault]:
         return
     if work.benchmark_version != book.version:
         yield fault(RECORD, "work.benchmark_version", work.benchmark_version, book.version)
-    scales, tracks = ([one.name for one in these] for these in (book.scales, book.tracks))
+    scales, tracks = ([rule.name for rule in these] for these in (book.scales, book.tracks))
     for field, name, known in (("scale", work.scale, scales), ("track", work.track, tracks)):
         if name not in known:
             yield fault(RECORD, f"work.{field}", name, known)
@@ -78,7 +78,7 @@ def claim(case: Case) -> Iterator[Fault]:
 def links(case: Case) -> Iterator[Fault]:
     """Each record's parents are there and of the right kind; there is one line up to one pool."""
     record, kinds = case.record, case.kinds
-    known = {one.id: one for one in record.chain}
+    known = {link.id: link for link in record.chain}
     if len(known) != len(record.chain):
         yield fault(RECORD, "chain", Words("a record twice"), Words("each once"))
     for kind in ("pool", "dataset", "packed"):
@@ -90,25 +90,31 @@ def links(case: Case) -> Iterator[Fault]:
     if not record.parents:
         yield fault(RECORD, "parents", Words("nothing"), Words("scores"))
     named = set(record.parents.values())
-    for one in kinds.get("scores", []):
-        if one.id not in named:
+    for scores in kinds.get("scores", []):
+        if scores.id not in named:
             yield fault(
                 RECORD,
-                f"scores {one.id}",
+                f"scores {scores.id}",
                 Words("scores that are not submitted"),
                 Words("only those that `parents` names"),
             )
-    for one in record.chain:
-        if one.status != "done":
-            yield fault(RECORD, f"{one.kind} {one.id}: status", one.status, "done", one.error or "")
-        for role, kind in PARENT_OF.get(one.kind, {}).items():
-            parent = known.get(one.parents.get(role, ""))
+    for scores in record.chain:
+        if scores.status != "done":
+            yield fault(
+                RECORD,
+                f"{scores.kind} {scores.id}: status",
+                scores.status,
+                "done",
+                scores.error or "",
+            )
+        for role, kind in PARENT_OF.get(scores.kind, {}).items():
+            parent = known.get(scores.parents.get(role, ""))
             if parent is None or parent.kind != kind:
-                found = one.parents.get(role, Words("nothing"))
+                parent_id = scores.parents.get(role, Words("nothing"))
                 yield fault(
                     RECORD,
-                    f"{one.kind} {one.id}: parents.{role}",
-                    found,
+                    f"{scores.kind} {scores.id}: parents.{role}",
+                    parent_id,
                     Words(f"a {kind} record of the chain"),
                 )
     for id_ in sorted(set(known) - _needed(case)):
@@ -122,7 +128,7 @@ def links(case: Case) -> Iterator[Fault]:
 
 def _needed(case: Case) -> set[str]:
     """The ids of everything behind the scores, assets included."""
-    known = {one.id: one for one in case.record.chain}
+    known = {link.id: link for link in case.record.chain}
     needed: set[str] = set()
     waiting = list(case.record.parents.values())
     while waiting:
@@ -130,13 +136,13 @@ def _needed(case: Case) -> set[str]:
         if id_ in known and id_ not in needed:
             needed.add(id_)
             waiting += known[id_].parents.values()
-    return needed | {one.id for one in case.record.chain if one.kind == "asset"}
+    return needed | {link.id for link in case.record.chain if link.kind == "asset"}
 
 
 def shape(case: Case) -> Iterator[Fault]:
     """The figures and texts of the chain that pages show are what pages expect."""
-    for one in (*case.record.chain, case.record):
-        yield from _plain(one)
+    for link in (*case.record.chain, case.record):
+        yield from _plain(link)
     pipeline = case.dataset.work.pipeline
     name = f"dataset {case.dataset.id}"
     steps = pipeline.get("steps")
@@ -165,14 +171,14 @@ def shape(case: Case) -> Iterator[Fault]:
         yield from _figures(case, model)
 
 
-def _plain(one: Record) -> Iterator[Fault]:
-    name = f"{one.kind} {one.id}"
+def _plain(link: Record) -> Iterator[Fault]:
+    name = f"{link.kind} {link.id}"
     for field in ("started", "finished"):
-        value: str = getattr(one.made_by, field)
+        value: str = getattr(link.made_by, field)
         if not TIME.fullmatch(value):
             expected = Words("a time such as 2026-11-23T10:00:00Z")
             yield fault(RECORD, f"{name}: made_by.{field}", value, expected)
-    for count, number in one.counts.items():
+    for count, number in link.counts.items():
         if not 0 <= number <= MAX_COUNT:
             yield fault(RECORD, f"{name}: counts.{count}", number, Words("0 or more"))
 
@@ -204,8 +210,8 @@ def files(case: Case) -> Iterator[Fault]:
             parts = bundle.parts(seed, task)
             expected = [f"questions/{seed}/{task}/{n:06d}.parquet" for n in range(len(parts))]
             if parts != expected:
-                found = Words(next(p for p, e in zip(parts, expected, strict=True) if p != e))
-                yield fault(MANIFEST, "files", found, Words("files numbered from 000000"))
+                problem = Words(next(p for p, e in zip(parts, expected, strict=True) if p != e))
+                yield fault(MANIFEST, "files", problem, Words("files numbered from 000000"))
             allowed |= set(expected)
     for name in sorted(set(bundle.sizes) - allowed):
         hint = "a bundle holds the logs of its own seeds and tasks and nothing else"
@@ -237,49 +243,51 @@ def logs(case: Case, tick: Callable[[], None]) -> Iterator[Fault]:
 def documents(case: Case) -> Iterator[Fault]:
     """The sketch of the documents is one: sorted, each hash once, no more than there are."""
     assert case.bundle is not None
-    told = case.bundle.manifest.documents
-    if told is None:
+    claimed = case.bundle.manifest.documents
+    if claimed is None:
         return
     if case.book.dataset_format == "uids":
         yield fault(MANIFEST, "documents", Words("a list of documents"), Words("a list of uids"))
-    sketch = list(told.sketch)
+    sketch = list(claimed.sketch)
     if (
         sketch != sorted(set(sketch))
-        or bool(sketch) != bool(told.count)
-        or len(sketch) > told.count
+        or bool(sketch) != bool(claimed.count)
+        or len(sketch) > claimed.count
     ):
-        found = Words(f"{len(sketch)} hashes of {told.count:,} documents")
+        problem = Words(f"{len(sketch)} hashes of {claimed.count:,} documents")
         expected = Words(f"the {uids.SKETCH} smallest, sorted, each once")
-        yield fault(MANIFEST, "documents.sketch", found, expected, "make the bundle again")
+        yield fault(MANIFEST, "documents.sketch", problem, expected, "make the bundle again")
 
 
 def uid_list(case: Case) -> Iterator[Fault]:
     """The description of a list of uids fits the dataset's record and the sample beside it."""
     bundle = case.bundle
     assert bundle is not None
-    told = bundle.manifest.uids
-    if told is None and case.book.dataset_format == "uids":
+    claimed = bundle.manifest.uids
+    if claimed is None and case.book.dataset_format == "uids":
         hint = "submit with --uids LIST"
         yield fault(MANIFEST, "uids", Words("nothing"), Words("the dataset's list of uids"), hint)
-    if (told is None) != (UIDS not in bundle.sizes):
+    if (claimed is None) != (UIDS not in bundle.sizes):
         yield fault(MANIFEST, "uids", Words("one of description and sample"), Words("both or none"))
         return
-    if told is None:
+    if claimed is None:
         return
     rows_out = case.dataset.counts.get("rows_out")
-    if told.count != rows_out:
+    if claimed.count != rows_out:
         hint = "the count of the dataset's record"
-        yield fault(MANIFEST, "uids.count", told.count, rows_out, hint)
+        yield fault(MANIFEST, "uids.count", claimed.count, rows_out, hint)
     try:
         table = read_parquet(bundle, UIDS, columns=None)
     except BundleError as error:
         yield from error.faults
         return
-    expected = min(told.count, uids.SAMPLE)
+    expected = min(claimed.count, uids.SAMPLE)
     if table.schema.remove_metadata() != uids.SCHEMA:
         yield fault(UIDS, "schema", str(table.schema), str(uids.SCHEMA))
     elif table.num_rows != expected:
         yield fault(UIDS, "rows", table.num_rows, expected)
-    elif not uids.sketch_fits(table, told):
-        found = Words("a sketch that does not fit the sample of the list")
-        yield fault(MANIFEST, "uids.sketch", found, Words("the smallest hashes of the list's uids"))
+    elif not uids.sketch_fits(table, claimed):
+        problem = Words("a sketch that does not fit the sample of the list")
+        yield fault(
+            MANIFEST, "uids.sketch", problem, Words("the smallest hashes of the list's uids")
+        )

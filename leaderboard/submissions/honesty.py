@@ -32,7 +32,7 @@ def data(case: Case) -> Iterator[Notice]:
     if tasks:
         text = f"data not pinned: {', '.join(tasks)}; compared only with rows on the same data"
         yield Notice(rule="honesty.data", text=text)
-    changed = [one.name for one in case.pool.work.sources if one.status != "pinned"]
+    changed = [source.name for source in case.pool.work.sources if source.status != "pinned"]
     if changed:
         text = f"sources of the pool that are not the pinned ones: {', '.join(changed)}"
         yield Notice(rule="honesty.pool", text=text)
@@ -40,8 +40,8 @@ def data(case: Case) -> Iterator[Notice]:
 
 def licences(case: Case) -> Iterator[Notice]:
     """Under which licences the pool and the trained assets come."""
-    known = {one.licence for one in case.pool.work.sources if one.licence}
-    known |= {one.work.licence for one in case.kinds.get("asset", []) if one.work.licence}
+    known = {source.licence for source in case.pool.work.sources if source.licence}
+    known |= {asset.work.licence for asset in case.kinds.get("asset", []) if asset.work.licence}
     if known:
         shown = sorted(known)
         more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
@@ -52,19 +52,21 @@ def licences(case: Case) -> Iterator[Notice]:
 def controls(case: Case) -> Iterator[Notice]:
     """Scores that do not drop without context or image, and those that depend on the order."""
     [scores, *_] = case.by_seed.values()
-    told = scores.results.controls
-    if not told:
+    controls_ = scores.results.controls
+    if not controls_:
         text = "no controls: whether the scores use their contexts was not measured"
         yield Notice(rule="honesty.controls", text=text)
-    for one in told:
-        drop = f"{one.drop:.3f} [{one.low:.3f}, {one.high:.3f}]"
-        if one.name == "options rotated":
-            if one.low > 0:
-                text = f"{one.task}: answers depend on the order of the options, drop {drop}"
+    for control in controls_:
+        drop = f"{control.drop:.3f} [{control.low:.3f}, {control.high:.3f}]"
+        if control.name == "options rotated":
+            if control.low > 0:
+                text = f"{control.task}: answers depend on the order of the options, drop {drop}"
                 yield Notice(rule="honesty.controls", text=text)
-        elif one.low <= 0:
-            what = "context" if one.name == "context swapped" else "image"
-            text = f"{one.task}: this score does not use the {what} ({one.name}: drop {drop})"
+        elif control.low <= 0:
+            what = "context" if control.name == "context swapped" else "image"
+            text = (
+                f"{control.task}: this score does not use the {what} ({control.name}: drop {drop})"
+            )
             yield Notice(rule="honesty.controls", text=text)
 
 
@@ -85,19 +87,21 @@ def overlap(case: Case, out: Recomputed) -> Iterator[Notice]:
             text = "overlap of the dataset with the suite's items was not measured (--overlap)"
             yield Notice(rule="honesty.overlap", text=text)
         return
-    for task, one in sorted(report.items()):
-        if not one.found:
+    for task, overlap_ in sorted(report.items()):
+        if not overlap_.found:
             continue
         full = _mean(out.tasks.values(), task)
         clean = _mean(out.clean.values(), task)
         without = "none is left without them" if clean is None else f"without them {clean:.4f}"
-        share = f"{len(one.found)} of {one.num_items} items occur in the dataset"
+        share = f"{len(overlap_.found)} of {overlap_.num_items} items occur in the dataset"
         score = "" if full is None else f"; score {full:.4f}, {without}"
         yield Notice(rule="honesty.overlap", text=f"{task}: {share}{score}")
 
 
 def _mean(seeds: Iterable[Sequence[TaskScore]], task: str) -> float | None:
     """The mean over the seeds of a task's score; None where a seed has none."""
-    known = [[one.value for one in scores if one.task == task] for scores in seeds]
+    known = [
+        [task_score.value for task_score in scores if task_score.task == task] for scores in seeds
+    ]
     values = [value for values in known for value in values]
     return sum(values) / len(values) if values and len(values) == len(known) else None

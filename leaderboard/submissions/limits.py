@@ -50,7 +50,7 @@ def limited(limit: Limit) -> Iterator[Clock]:
     """Run a block within a limit. TooLong or MemoryError when it is passed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     most = _address_space() + limit.num_bytes
-    bounded = [one for one in (soft, hard, most) if one != resource.RLIM_INFINITY]
+    bounded = [bound for bound in (soft, hard, most) if bound != resource.RLIM_INFINITY]
     resource.setrlimit(resource.RLIMIT_AS, (min(bounded), hard))
     main = threading.current_thread() is threading.main_thread()
 

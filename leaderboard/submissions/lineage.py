@@ -23,7 +23,7 @@ def pool(case: Case) -> Iterator[Fault]:
         yield fault(
             RECORD,
             f"pool {case.pool.id}",
-            Words("; ".join(one for one in differences if one)),
+            Words("; ".join(difference for difference in differences if difference)),
             Words(f"a pool that scale {case.scale.name} accepts"),
             "get it with the benchmark's `pool` command, or submit to the other track",
         )
@@ -43,13 +43,13 @@ def dataset(case: Case) -> Iterator[Fault]:
         )
     for module in made.work.modules:
         if hashlib.sha256(module.text.encode()).hexdigest() != module.sha256:
-            found = Words("a text with another sha256")
-            yield fault(RECORD, f"{name}: module {module.name}", found, module.sha256)
+            problem = Words("a text with another sha256")
+            yield fault(RECORD, f"{name}: module {module.name}", problem, module.sha256)
     rows_in, rows_out = made.counts.get("rows_in", 0), made.counts.get("rows_out", 0)
     splits = any(count.startswith("split") for count in made.counts)
     if rows_out > rows_in and not splits and not made.work.external:
-        found = Words(f"{rows_out:,} rows from {rows_in:,}")
-        yield fault(RECORD, f"{name}: counts.rows_out", found, Words("no more than came in"))
+        problem = Words(f"{rows_out:,} rows from {rows_in:,}")
+        yield fault(RECORD, f"{name}: counts.rows_out", problem, Words("no more than came in"))
 
 
 def recipe(case: Case) -> Iterator[Fault]:
@@ -63,11 +63,11 @@ def recipe(case: Case) -> Iterator[Fault]:
             yield fault(RECORD, f"{name}: work", " ".join(asked), " ".join(asked_for))
         elif model.work.recipe != expected:
             for key in sorted(set(expected) | set(model.work.recipe)):
-                found = model.work.recipe.get(key)
-                if found != expected.get(key):
+                value = model.work.recipe.get(key)
+                if value != expected.get(key):
                     hint = f"the recipe of scale {case.scale.name} is frozen"
                     field = f"{name}: work.recipe.{key}"
-                    yield fault(RECORD, field, found, expected.get(key), hint)
+                    yield fault(RECORD, field, value, expected.get(key), hint)
         elif model.work.seed in case.recipe.seeds:  # others are for `seeds` to say
             for text in case.package.check_training(case.packed, model, case.recipe):
                 yield fault(RECORD, name, Words(text), Words("the rules of packing and training"))
@@ -99,10 +99,10 @@ def suite(case: Case) -> Iterator[Fault]:
     """The scale's suite, every task of it, as installed, on data that may rank."""
     for scores in case.by_seed.values():
         name = f"scores {scores.id}"
-        found = (scores.work.benchmark, scores.work.suite, scores.work.suite_version)
+        evaluated = (scores.work.benchmark, scores.work.suite, scores.work.suite_version)
         expected = (case.book.name, case.scale.suite, case.scale.suite_version)
-        if found != expected:
-            yield fault(RECORD, f"{name}: suite", " ".join(found), " ".join(expected))
+        if evaluated != expected:
+            yield fault(RECORD, f"{name}: suite", " ".join(evaluated), " ".join(expected))
             continue
         yield from _suite(case, name, scores)
 
@@ -118,8 +118,8 @@ def _suite(case: Case, name: str, scores: ScoresRecord) -> Iterator[Fault]:
         yield fault(RECORD, f"{name}: work.tasks", Words(", ".join(asked)), listed)
         return
     if [task.task for task in scores.results.tasks] != asked:
-        found = Words("other tasks than were asked")
-        yield fault(RECORD, f"{name}: results.tasks", found, Words(", ".join(asked)))
+        problem = Words("other tasks than were asked")
+        yield fault(RECORD, f"{name}: results.tasks", problem, Words(", ".join(asked)))
     for ref in scores.work.tasks:
         yield from _data(case, name, ref)
 
@@ -180,5 +180,5 @@ def one_data(case: Case) -> Iterator[Fault]:
     for scores in others:
         for (name, data), ref in zip(expected, scores.work.tasks, strict=True):
             if data_of(ref) != data:
-                found = f"scores {scores.id}: task {name}"
-                yield fault(RECORD, found, data_of(ref), data, "seeds on different data")
+                where = f"scores {scores.id}: task {name}"
+                yield fault(RECORD, where, data_of(ref), data, "seeds on different data")

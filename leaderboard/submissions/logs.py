@@ -165,11 +165,11 @@ def read_parquet(bundle: Bundle, name: str, *, columns: Sequence[str] | None) ->
     `columns` None reads all; () those that scores may be computed from.
     """
     file = open_parquet(bundle, name)
-    wanted = list(columns) if columns else None
+    read_columns = list(columns) if columns else None
     if columns == ():
-        wanted = [one for one in file.schema_arrow.names if one not in HEAVY]
+        read_columns = [column for column in file.schema_arrow.names if column not in HEAVY]
     try:
-        return file.read(columns=wanted, use_threads=False)
+        return file.read(columns=read_columns, use_threads=False)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _unreadable(name, error) from None
 
@@ -177,10 +177,10 @@ def read_parquet(bundle: Bundle, name: str, *, columns: Sequence[str] | None) ->
 def open_parquet(bundle: Bundle, name: str, *, max_rows: int = MAX_ROWS) -> pq.ParquetFile:
     """A parquet file whose hash is the listed one, nothing of it unpacked yet."""
     data = bundle.read(name)
-    [listed] = [one for one in bundle.manifest.files if one.name == name]
-    found = hashlib.sha256(data).hexdigest()
-    if found != listed.sha256:
-        raise BundleError([fault(name, "sha256", found, listed.sha256)])
+    [listed] = [file for file in bundle.manifest.files if file.name == name]
+    sha256 = hashlib.sha256(data).hexdigest()
+    if sha256 != listed.sha256:
+        raise BundleError([fault(name, "sha256", sha256, listed.sha256)])
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         rows = file.metadata.num_rows
@@ -281,8 +281,8 @@ def check_rows(name: str, task: Task, log: pa.Table) -> Iterator[Fault]:
     rows = np.sort(log["row"].to_numpy())
     if not np.array_equal(rows, np.arange(len(rows))):
         twice = len(np.unique(rows)) < len(rows)
-        found = Words("a question twice" if twice else "rows that are missing")
-        yield fault(name, "row", found, Words(f"each of 0 to {len(rows) - 1} once"))
+        problem = Words("a question twice" if twice else "rows that are missing")
+        yield fault(name, "row", problem, Words(f"each of 0 to {len(rows) - 1} once"))
         return
     for column, wrong, expected in _consistent(task, log):
         bad = np.flatnonzero(wrong)
@@ -356,9 +356,9 @@ def _retrieval(log: pa.Table) -> Wrong:
     num_images = len(text) - num_texts
 
     def back(wrong: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        found = np.empty(len(wrong), bool)
-        found[order] = wrong
-        return found
+        by_row = np.empty(len(wrong), bool)
+        by_row[order] = wrong
+        return by_row
 
     others = np.where(text, num_images, num_texts)
     yield "rank", back((rank < 0) | (rank >= others)), "is no rank among the others"
@@ -373,9 +373,9 @@ def _retrieval(log: pa.Table) -> Wrong:
 
 def _association(log: pa.Table) -> Wrong:
     predicted, gold = log["predicted"].to_pylist(), log["gold"].to_pylist()
-    count, told = log["candidates"].to_numpy(), log["jaccard"].to_numpy()
+    count, claimed = log["candidates"].to_numpy(), log["jaccard"].to_numpy()
     again = np.array([jaccard_of(p, g) for p, g in zip(predicted, gold, strict=True)])
-    yield "jaccard", ~(abs(told - again) < 1e-9), "differs from predicted and gold"
+    yield "jaccard", ~(abs(claimed - again) < 1e-9), "differs from predicted and gold"
     wrong = [
         len(set(p)) != len(set(g)) or not g or not set(p) | set(g) <= set(range(n))
         for p, g, n in zip(predicted, gold, count.tolist(), strict=True)
@@ -402,8 +402,8 @@ def check_evidence(name: str, task: Task, log: pa.Table) -> Iterator[Fault]:
     length = pc.list_value_length(losses).fill_null(0).to_numpy()
     sums = _sums(losses, length)
     if (length < 1).any() or _apart(sums / np.maximum(length, 1), means).any():
-        found = Words("a mean loss that is not the mean of its losses")
-        yield fault(name, "options", found, Words("their mean"))
+        problem = Words("a mean loss that is not the mean of its losses")
+        yield fault(name, "options", problem, Words("their mean"))
         return
     start = np.cumsum(count) - count
     best = np.minimum.reduceat(means, start)
@@ -413,16 +413,16 @@ def check_evidence(name: str, task: Task, log: pa.Table) -> Iterator[Fault]:
     wrong = np.flatnonzero(outside | (chosen > best + LOSS_TOLERANCE * np.maximum(1, abs(best))))
     if len(wrong):
         first = log["row"][int(wrong[0])].as_py()
-        found = Words(f"{len(wrong)} rows (first: row {first}) where another option costs less")
-        yield fault(name, "predicted", found, Words("the option of the lowest mean loss"))
+        problem = Words(f"{len(wrong)} rows (first: row {first}) where another option costs less")
+        yield fault(name, "predicted", problem, Words("the option of the lowest mean loss"))
         return
     right = means[start + gold]
     unearned = right > best + LOSS_TOLERANCE * np.maximum(1, abs(best))
     paid = np.flatnonzero((log["credit"].to_numpy() > 0) & unearned)
     if len(paid):
         first = log["row"][int(paid[0])].as_py()
-        found = Words(f"{len(paid)} rows (first: row {first}) paid for an option that costs more")
-        yield fault(name, "credit", found, Words("0"))
+        problem = Words(f"{len(paid)} rows (first: row {first}) paid for an option that costs more")
+        yield fault(name, "credit", problem, Words("0"))
 
 
 def _summed(name: str, log: pa.Table) -> Iterator[Fault]:
@@ -434,8 +434,10 @@ def _summed(name: str, log: pa.Table) -> Iterator[Fault]:
     wrong = np.flatnonzero(shown & (_apart(sums, nats) | (length != tokens)))
     if len(wrong):
         first = log["row"][int(wrong[0])].as_py()
-        found = Words(f"{len(wrong)} rows (first: row {first}) that are not the sum of the losses")
-        yield fault(name, "nats", found, Words("the sum over the tokens"))
+        problem = Words(
+            f"{len(wrong)} rows (first: row {first}) that are not the sum of the losses"
+        )
+        yield fault(name, "nats", problem, Words("the sum over the tokens"))
 
 
 def _sums(lists: pa.Array, length: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

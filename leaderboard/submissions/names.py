@@ -66,9 +66,11 @@ def name_fault(name: str) -> str | None:
 def skeleton(name: str) -> str:
     """One string for all names that look alike."""
     plain = unicodedata.normalize("NFKD", name)
-    letters = [one for one in plain if unicodedata.category(one) not in ("Mn", "Me", "Cf", "Cc")]
+    letters = [
+        letter for letter in plain if unicodedata.category(letter) not in ("Mn", "Me", "Cf", "Cc")
+    ]
     for _ in range(2):  # capitals that look Latin, then the small letters of the others
-        letters = [CONFUSABLE.get(one, one).casefold() for one in letters]
+        letters = [CONFUSABLE.get(letter, letter).casefold() for letter in letters]
     return "".join("".join(letters).translate(DIGITS).split()).replace("_", "-")
 
 

@@ -98,11 +98,11 @@ def copies(case: Case, own: Facts) -> Iterator[Fault]:
         if what is None:
             continue
         if other.team != own.team:
-            found = Words(f"{what} of submission {other.id}, which {other.team!r} sent")
-            yield fault(RECORD, "chain", found, Words("an entry of one's own"))
+            problem = Words(f"{what} of submission {other.id}, which {other.team!r} sent")
+            yield fault(RECORD, "chain", problem, Words("an entry of one's own"))
         elif what != "the dataset" and set(own.seeds) <= set(other.seeds):
-            found = Words(f"{what} of your submission {other.id} ({other.method!r})")
-            yield fault(RECORD, "chain", found, Words("something new"), "withdraw one of the two")
+            problem = Words(f"{what} of your submission {other.id} ({other.method!r})")
+            yield fault(RECORD, "chain", problem, Words("something new"), "withdraw one of the two")
 
 
 def _copied(own: Facts, other: Facts) -> str | None:
@@ -123,7 +123,7 @@ def _copied(own: Facts, other: Facts) -> str | None:
 
 def similar(case: Case, own: Facts) -> Iterator[Notice]:
     """Near copies, for the reviewer."""
-    entries = [one for one in case.known.entries(case.book.name) if one.id != own.id]
+    entries = [entry for entry in case.known.entries(case.book.name) if entry.id != own.id]
     usual = seed_distance([*entries, own])
     near = NEAR_TEXTS if case.book.modality == "text" else NEAR
     for other in entries:
@@ -169,14 +169,14 @@ def loss_distance(a: Facts, b: Facts) -> float | None:
 
 def seed_distance(entries: Sequence[Facts]) -> float:
     """The least distance between two seeds of one dataset on this board."""
-    found = [
+    distances = [
         _distance(x, y)
-        for one in entries
-        for n, x in enumerate(one.losses.values())
-        for y in list(one.losses.values())[n + 1 :]
+        for entry in entries
+        for n, x in enumerate(entry.losses.values())
+        for y in list(entry.losses.values())[n + 1 :]
         if len(x) == len(y) >= FEWEST
     ]
-    return min(found, default=SEED_DISTANCE)
+    return min(distances, default=SEED_DISTANCE)
 
 
 def _distance(x: Sequence[float], y: Sequence[float]) -> float:

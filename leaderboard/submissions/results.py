@@ -190,16 +190,18 @@ def measured_of(
     }
     aggregate: dict[str, npt.NDArray[np.float32]] = {}
     figures = {}
-    for one in suite.aggregates:
-        members = suite.members(one)
-        drawn = [aggregate_draws(one, members, draws[seed]) for seed in seeds]
+    for suite_aggregate in suite.aggregates:
+        members = suite.members(suite_aggregate)
+        drawn = [aggregate_draws(suite_aggregate, members, draws[seed]) for seed in seeds]
         mean = np.mean(drawn, axis=0)
-        aggregate[one.name] = mean.astype(np.float32)
-        told = [scores_.results.aggregates[one.name] for scores_ in by_seed.values()]
-        figures[one.name] = Figure(
-            values=tuple(score.value for score in told),
+        aggregate[suite_aggregate.name] = mean.astype(np.float32)
+        seed_scores = [
+            scores_.results.aggregates[suite_aggregate.name] for scores_ in by_seed.values()
+        ]
+        figures[suite_aggregate.name] = Figure(
+            values=tuple(score.value for score in seed_scores),
             item_error=float(mean.std(ddof=1)),
-            higher_is_better=told[0].higher_is_better,
+            higher_is_better=seed_scores[0].higher_is_better,
         )
     model: ModelRecord = kinds["model"][0]
     rows_in = dataset.counts.get("rows_in", 0)
@@ -243,7 +245,7 @@ def measured_of(
         aggregates={name: figure.value for name, figure in figures.items()},
         figures=figures,
         url=record.work.url,
-        date=max(one.made_by.finished for one in by_seed.values())[:10],
+        date=max(scores_.made_by.finished for scores_ in by_seed.values())[:10],
         checkpoint_public=_public_checkpoints(bundle, record),
         dataset_public=bool(bundle.manifest.dataset.location),
         ranked=benchmark.scale(record.work.scale).ranked,
@@ -260,8 +262,8 @@ def _overlap(bundle: Bundle, clean: Mapping[int, float], seeds: Sequence[int]) -
     if report is None:
         return None
     return Overlap(
-        num_items=sum(one.num_items for one in report.values()),
-        num_found=sum(len(one.found) for one in report.values()),
+        num_items=sum(overlap.num_items for overlap in report.values()),
+        num_found=sum(len(overlap.found) for overlap in report.values()),
         clean=sum(clean.values()) / len(seeds) if len(clean) == len(seeds) else None,
     )
 
@@ -291,15 +293,15 @@ def _flops(model: ModelRecord, benchmark: Benchmark, params: int | None, seen: i
 
 def _public_checkpoints(bundle: Bundle, record: Submission) -> bool:
     places = bundle.manifest.checkpoints
-    wanted = {role.removeprefix("scores/") for role in record.parents}
-    return all(seed in places and places[seed].location for seed in wanted)
+    seeds = {role.removeprefix("scores/") for role in record.parents}
+    return all(seed in places and places[seed].location for seed in seeds)
 
 
 def _tasks(scores: Mapping[int, Sequence[TaskScore]], draws: Draws) -> tuple[TaskValue, ...]:
-    found = []
+    task_values = []
     for number, task in enumerate(next(iter(scores.values()))):
         values = [tasks[number].value for tasks in scores.values()]
-        found.append(
+        task_values.append(
             TaskValue(
                 task=task.task,
                 category=task.category,
@@ -311,4 +313,4 @@ def _tasks(scores: Mapping[int, Sequence[TaskScore]], draws: Draws) -> tuple[Tas
                 random_baseline=task.random_baseline,
             )
         )
-    return tuple(found)
+    return tuple(task_values)

@@ -76,12 +76,14 @@ class Overlapping:
         """Which items of each task occur in a dataset."""
         from evals.decontamination import overlap_with  # compiled loops, for this alone
 
-        found = overlap_with(dataset, self.suite, self.data, map_tasks=map_tasks).report()
+        overlaps = overlap_with(dataset, self.suite, self.data, map_tasks=map_tasks).report()
         return {
-            one.task: OverlapOf(
-                num_items=one.num_items, num_too_short=one.num_too_short, found=one.found
+            overlap.task: OverlapOf(
+                num_items=overlap.num_items,
+                num_too_short=overlap.num_too_short,
+                found=overlap.found,
             )
-            for one in found
+            for overlap in overlaps
         }
 
 
@@ -139,14 +141,14 @@ def submit(
         raise BundleError(faults, what=method)
     record = shareable(record)
     files = {FILE: record.to_json()} | _logs(stores)
-    told = None
+    uid_list = None
     if uids is None and benchmark.dataset_format == "uids":
         uids = _list_of(chain.values())
     if uids is not None:
         ids = uid_lists.open_uids(uids)
-        told = uid_lists.describe(ids)
+        uid_list = uid_lists.describe(ids)
         sample = pa.BufferOutputStream()
-        pq.write_table(uid_lists.choose(ids, told.sha256), sample, compression="zstd")
+        pq.write_table(uid_lists.choose(ids, uid_list.sha256), sample, compression="zstd")
         files[UIDS] = sample.getvalue().to_pybytes()
     texts = _documents_of(chain.values()) if benchmark.modality == "text" else ""
     if overlap is not None and not texts:
@@ -159,10 +161,10 @@ def submit(
         files.items(),
         dataset=dataset,
         checkpoints={
-            str(seed): _with_hash(place, seed, chain.values())
-            for seed, place in (checkpoints or {}).items()
+            str(seed): _with_hash(checkpoint, seed, chain.values())
+            for seed, checkpoint in (checkpoints or {}).items()
         },
-        uids=told,
+        uids=uid_list,
         documents=describe_documents(texts, map_tasks=map_tasks) if texts else None,
         overlap=overlap.of(texts, map_tasks=map_tasks) if overlap is not None else None,
     )
@@ -172,46 +174,46 @@ def submit(
 
 def _documents_of(chain: Iterable[Record]) -> str:
     """Where the dataset's documents were written; empty when they are not there any more."""
-    dataset = next(one for one in chain if isinstance(one, DatasetRecord))
-    place = dataset.made_by.locations.get("out", "")
-    store = open_store(place) if place else None
+    dataset = next(link for link in chain if isinstance(link, DatasetRecord))
+    location = dataset.made_by.locations.get("out", "")
+    store = open_store(location) if location else None
     whole = store is not None and all(store.exists(file.name) for file in dataset.outputs)
-    return place if whole else ""
+    return location if whole else ""
 
 
 def _list_of(chain: Iterable[Record]) -> str:
     """Where the dataset's list of uids was written. RuleError when it is not there any more."""
-    dataset = next(one for one in chain if isinstance(one, DatasetRecord))
+    dataset = next(link for link in chain if isinstance(link, DatasetRecord))
     names = [file.name for file in dataset.outputs if file.name.endswith(".npy")]
-    place = dataset.made_by.locations.get("out", "")
-    if len(names) != 1 or not open_store(place or ".").exists(names[0]):
+    location = dataset.made_by.locations.get("out", "")
+    if len(names) != 1 or not open_store(location or ".").exists(names[0]):
         raise RuleError(
-            f"the list of uids of dataset {dataset.id} is not in {place or 'a known place'}; name "
-            "it with --uids"
+            f"the list of uids of dataset {dataset.id} is not in {location or 'a known place'}; "
+            "name it with --uids"
         )
-    return f"{place.rstrip('/')}/{names[0]}"
+    return f"{location.rstrip('/')}/{names[0]}"
 
 
-def _with_hash(place: Place, seed: int, chain: Iterable[Record]) -> Place:
+def _with_hash(checkpoint: Place, seed: int, chain: Iterable[Record]) -> Place:
     """The place of a checkpoint with the hash and size that the model's record says it has."""
     model = next(
-        (one for one in chain if isinstance(one, ModelRecord) and one.work.seed == seed), None
+        (link for link in chain if isinstance(link, ModelRecord) and link.work.seed == seed), None
     )
     if model is None:
         raise RuleError(f"there is no model of seed {seed}; its checkpoint cannot be named")
     largest = max(model.outputs, key=lambda file: file.num_bytes)
-    return place.model_copy(update={"sha256": largest.sha256, "num_bytes": largest.num_bytes})
+    return checkpoint.model_copy(update={"sha256": largest.sha256, "num_bytes": largest.num_bytes})
 
 
-def places(told: Sequence[str]) -> dict[int, Place]:
+def places(values: Sequence[str]) -> dict[int, Place]:
     """Checkpoints by seed, from texts like `124=https://example.org/model.safetensors`."""
-    found = {}
-    for one in told:
-        seed, equals, location = one.partition("=")
+    by_seed = {}
+    for value in values:
+        seed, equals, location = value.partition("=")
         if not equals or not seed.isdigit():
-            raise RuleError(f"{one!r} is no place of a checkpoint; write SEED=ADDRESS")
-        found[int(seed)] = Place(location=location)
-    return found
+            raise RuleError(f"{value!r} is no place of a checkpoint; write SEED=ADDRESS")
+        by_seed[int(seed)] = Place(location=location)
+    return by_seed
 
 
 def _logs(stores: Mapping[int, tuple[Store, ScoresRecord]]) -> dict[str, bytes]:
@@ -232,9 +234,9 @@ def _written(record: Submission, files: Mapping[str, bytes], out: Path, method: 
     checked = check_bundle(opened(str(out / record.id), sizes, files.__getitem__))
     if checked.faults:
         raise BundleError(checked.faults, what=method)
-    place = LocalStore(out / record.id)
+    store = LocalStore(out / record.id)
     for name in sorted(files, key=lambda name: name == FILE):
-        write_bytes(place, name, files[name])
+        write_bytes(store, name, files[name])
     return Entry(record, out / record.id)
 
 

@@ -49,26 +49,26 @@ def open_uids(uri: str) -> Uids:
 
 def describe(ids: Uids) -> UidList:
     """The length and hash of a list. ValueError for one that is not sorted."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for start in range(0, len(ids), AT_ONCE):
         part = ids[max(0, start - 1) : start + AT_ONCE]
         wrong = descends(part)
         if wrong.any():
-            place = max(0, start - 1) + int(np.flatnonzero(wrong)[0]) + 1
-            raise ValueError(f"uid {place} of the list is less than the one before: sort the list")
-        found.update(np.ascontiguousarray(ids[start : start + AT_ONCE]).view(np.uint8).data)
-    return UidList(count=len(ids), sha256=found.hexdigest(), sketch=sketch_of(ids))
+            number = max(0, start - 1) + int(np.flatnonzero(wrong)[0]) + 1
+            raise ValueError(f"uid {number} of the list is less than the one before: sort the list")
+        sha256.update(np.ascontiguousarray(ids[start : start + AT_ONCE]).view(np.uint8).data)
+    return UidList(count=len(ids), sha256=sha256.hexdigest(), sketch=sketch_of(ids))
 
 
 def npy_sha256(ids: Uids) -> str:
     """The sha256 of the list as numpy saves it: a header, then the records."""
     header = io.BytesIO()
-    told = np.lib.format.header_data_from_array_1_0(np.empty(0, RECORDS)) | {"shape": ids.shape}
-    np.lib.format.write_array_header_1_0(header, told)
-    found = hashlib.sha256(header.getvalue())
+    fields = np.lib.format.header_data_from_array_1_0(np.empty(0, RECORDS)) | {"shape": ids.shape}
+    np.lib.format.write_array_header_1_0(header, fields)
+    sha256 = hashlib.sha256(header.getvalue())
     for start in range(0, len(ids), AT_ONCE):
-        found.update(np.ascontiguousarray(ids[start : start + AT_ONCE]).view(np.uint8).data)
-    return found.hexdigest()
+        sha256.update(np.ascontiguousarray(ids[start : start + AT_ONCE]).view(np.uint8).data)
+    return sha256.hexdigest()
 
 
 def descends(ids: Uids) -> npt.NDArray[np.bool_]:
@@ -99,21 +99,21 @@ def sketch_of(ids: Uids) -> tuple[int, ...]:
     for start in range(0, len(ids), AT_ONCE):
         part = np.asarray(ids[start : start + AT_ONCE])
         kept = np.unique(np.concatenate([kept, _hash(part, COMMON)]))[:SKETCH]
-    return tuple(int(one) for one in kept)
+    return tuple(int(value) for value in kept)
 
 
-def sketch_fits(sample: pa.Table, told: UidList) -> bool:
+def sketch_fits(sample: pa.Table, claimed: UidList) -> bool:
     """Whether a sample of a list can be of the list of a sketch: no smaller hash is left out."""
-    if not told.sketch:
+    if not claimed.sketch:
         return True
-    if list(told.sketch) != sorted(set(told.sketch)) or len(told.sketch) > SKETCH:
+    if list(claimed.sketch) != sorted(set(claimed.sketch)) or len(claimed.sketch) > SKETCH:
         return False
     records = np.empty(sample.num_rows, RECORDS)
     records["f0"], records["f1"] = sample["high"].to_numpy(), sample["low"].to_numpy()
     hashes = set(_hash(records, COMMON).tolist())
-    full = len(told.sketch) == SKETCH
-    small = {one for one in hashes if not full or one <= told.sketch[-1]}
-    return small <= set(told.sketch)
+    full = len(claimed.sketch) == SKETCH
+    small = {value for value in hashes if not full or value <= claimed.sketch[-1]}
+    return small <= set(claimed.sketch)
 
 
 def _hash(ids: Uids, sha256: str) -> npt.NDArray[np.uint64]:

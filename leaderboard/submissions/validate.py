@@ -77,8 +77,8 @@ def _names(case: Case) -> Iterator[Fault]:
             yield fault(RECORD, f"work.{name}", value, Words(problem))
     twin = looks_like(work.team, iter(case.known.names()))
     if twin is not None:
-        found = Words(f"{work.team!r}, which looks like {twin!r}")
-        yield fault(RECORD, "work.team", found, Words("a name of one's own"))
+        twin_name = Words(f"{work.team!r}, which looks like {twin!r}")
+        yield fault(RECORD, "work.team", twin_name, Words("a name of one's own"))
 
 
 def _baselines(case: Case) -> Iterator[Fault]:
@@ -90,11 +90,11 @@ def _baselines(case: Case) -> Iterator[Fault]:
     if known is None:
         return
     if method != known:
-        found = Words(f"{method!r}, which looks like the baseline {known!r}")
-        yield fault(RECORD, "work.method", found, Words("a name of one's own"))
+        problem = Words(f"{method!r}, which looks like the baseline {known!r}")
+        yield fault(RECORD, "work.method", problem, Words("a name of one's own"))
     elif not rules.is_baseline(case.book.name, known, case.dataset.work.pipeline):
-        found = Words(f"the name of the baseline {known!r} on another pipeline ({own[:8]})")
-        yield fault(RECORD, "work.method", found, Words("a name of one's own"))
+        problem = Words(f"the name of the baseline {known!r} on another pipeline ({own[:8]})")
+        yield fault(RECORD, "work.method", problem, Words("a name of one's own"))
 
 
 NAMES: Sequence[Rule] = (("names.plain", _names), ("names.baseline", _baselines))
@@ -110,13 +110,13 @@ DATA: Sequence[Rule] = (("lineage.data", lineage.one_data),)
 
 def _run(rules_: Sequence[Rule], case: Case) -> list[Fault]:
     """The faults of some rules, each with the rule's name, the first `MAX_FAULTS` of them."""
-    found = (under(name, one) for name, rule in rules_ for one in rule(case))
-    return list(islice(found, MAX_FAULTS + 1))
+    faults = (under(name, fault_) for name, rule in rules_ for fault_ in rule(case))
+    return list(islice(faults, MAX_FAULTS + 1))
 
 
 def _first(groups: Sequence[Sequence[Rule]], case: Case) -> list[Fault]:
     """The faults of the first group that has any: later groups rely on the earlier."""
-    return next((found for group in groups if (found := _run(group, case))), [])
+    return next((group_faults for group in groups if (group_faults := _run(group, case))), [])
 
 
 def check(record: Submission, benchmark: Benchmark) -> list[Fault]:
@@ -144,11 +144,11 @@ def check_bundle(
             with limited(limits[stage]) as clock:
                 faults = work.stage(stage, clock.check)
         except TooLong:
-            found = Words(f"a check of more than {limits[stage].seconds:g} seconds")
-            faults = [_limit(stage, bundle, found, Words("one that ends"))]
+            problem = Words(f"a check of more than {limits[stage].seconds:g} seconds")
+            faults = [_limit(stage, bundle, problem, Words("one that ends"))]
         except MemoryError:
-            found = Words(f"a check of more than {limits[stage].num_bytes:,} bytes of memory")
-            faults = [_limit(stage, bundle, found, Words("less"))]
+            problem = Words(f"a check of more than {limits[stage].num_bytes:,} bytes of memory")
+            faults = [_limit(stage, bundle, problem, Words("less"))]
         if faults:
             return Checked(tuple(_cut(faults)), None, tuple(work.notices))
     out = work.out
@@ -212,10 +212,10 @@ class _Work:
 HONESTY = (honesty.tries, honesty.data, honesty.licences, honesty.controls, honesty.documents)
 
 
-def _limit(stage: str, bundle: Bundle, found: Words, expected: Words) -> Fault:
+def _limit(stage: str, bundle: Bundle, problem: Words, expected: Words) -> Fault:
     hint = "send fewer rows, or ask the maintainers"
-    told = fault(bundle.where, f"stage {stage}", found, expected, hint)
-    return told.model_copy(update={"rule": f"{stage}.limit"})
+    limit_fault = fault(bundle.where, f"stage {stage}", problem, expected, hint)
+    return limit_fault.model_copy(update={"rule": f"{stage}.limit"})
 
 
 def _cut(faults: Sequence[Fault]) -> list[Fault]:

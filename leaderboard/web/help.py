@@ -27,15 +27,15 @@ class Topic(Frozen):
 @cache
 def topics() -> dict[str, Topic]:
     """All pages of help by name."""
-    found = {"reading": _reading(), "scores": _scores()}
+    pages = {"reading": _reading(), "scores": _scores()}
     for name in sorted(installed.packages()):
         try:
             book = rules.load_benchmark(name)
         except (RuleError, OSError):
             continue
-        found[name] = _benchmark(book)
-        found[f"{name}-tasks"] = _tasks(book)
-    return found
+        pages[name] = _benchmark(book)
+        pages[f"{name}-tasks"] = _tasks(book)
+    return pages
 
 
 def _reading() -> Topic:
@@ -155,11 +155,11 @@ def _suites(book: Benchmark) -> Iterator[Section]:
             header=("figure", "how", "over"),
             rows=tuple(
                 (
-                    one.name + (" (headline)" if one.name == suite.headline else ""),
-                    one.how.replace("_", " "),
-                    f"{len(suite.members(one))} tasks",
+                    aggregate.name + (" (headline)" if aggregate.name == suite.headline else ""),
+                    aggregate.how.replace("_", " "),
+                    f"{len(suite.members(aggregate))} tasks",
                 )
-                for one in suite.aggregates
+                for aggregate in suite.aggregates
             ),
         )
 

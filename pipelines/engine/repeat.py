@@ -70,40 +70,40 @@ def repeat(steps: Sequence[Step], batch: Batch, assets: Assets) -> Repeated:
 
     What an operator raises for a row is raised: a run would have stopped, or set the row aside.
     """
-    found = Repeated(batch)
+    repeated = Repeated(batch)
     for step in steps:
         operator = step.operator
         if operator.kind == "dedup":
             continue
         operator = loaded(step, assets)
-        batch = found.kept
+        batch = repeated.kept
         if isinstance(operator, Select):
-            found.scores.append((np.asarray(batch.rows, np.int64), operator.score(batch)))
+            repeated.scores.append((np.asarray(batch.rows, np.int64), operator.score(batch)))
         elif isinstance(operator, Filter):
-            told = operator.reject(batch)
-            _reject(found, step, told.value if isinstance(told, Counted) else told)
+            verdict = operator.reject(batch)
+            _reject(repeated, step, verdict.value if isinstance(verdict, Counted) else verdict)
         else:
             assert isinstance(operator, Modifier), operator.kind
             written = operator.modify(batch)
             columns = written.value if isinstance(written, Counted) else written
-            found.kept = batch.write(columns).drop(operator.drops())
+            repeated.kept = batch.write(columns).drop(operator.drops())
             if TEXT in columns and batch.has(TEXT):
-                emptied = found.kept.text.is_null().to_numpy(zero_copy_only=False)
+                emptied = repeated.kept.text.is_null().to_numpy(zero_copy_only=False)
                 emptied &= batch.text.is_valid().to_numpy(zero_copy_only=False)
                 if emptied.any():
-                    _reject(found, step, choose([(emptied, operator.reasons[0])]))
-    if found.kept.has(TEXT) and found.kept.text.null_count:
-        without = found.kept.text.is_null().to_numpy(zero_copy_only=False)
-        for row in np.asarray(found.kept.rows)[without].tolist():
-            found.rejected[row] = "no_text"
-        found.kept = found.kept.keep(~without)
-    return found
+                    _reject(repeated, step, choose([(emptied, operator.reasons[0])]))
+    if repeated.kept.has(TEXT) and repeated.kept.text.null_count:
+        without = repeated.kept.text.is_null().to_numpy(zero_copy_only=False)
+        for row in np.asarray(repeated.kept.rows)[without].tolist():
+            repeated.rejected[row] = "no_text"
+        repeated.kept = repeated.kept.keep(~without)
+    return repeated
 
 
-def _reject(found: Repeated, step: Step, reasons: object) -> None:
-    gone = reasons.is_valid().to_numpy(zero_copy_only=False)  # type: ignore[attr-defined]
-    told = reasons.to_pylist()  # type: ignore[attr-defined]
-    for row, reason in zip(np.asarray(found.kept.rows).tolist(), told, strict=True):
+def _reject(repeated: Repeated, step: Step, reasons: object) -> None:
+    rejected = reasons.is_valid().to_numpy(zero_copy_only=False)  # type: ignore[attr-defined]
+    row_reasons = reasons.to_pylist()  # type: ignore[attr-defined]
+    for row, reason in zip(np.asarray(repeated.kept.rows).tolist(), row_reasons, strict=True):
         if reason is not None:
-            found.rejected[row] = f"{step.label}: {reason}"
-    found.kept = found.kept.keep(~gone)
+            repeated.rejected[row] = f"{step.label}: {reason}"
+    repeated.kept = repeated.kept.keep(~rejected)

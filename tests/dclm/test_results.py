@@ -120,8 +120,8 @@ def test_aggregates_equal_the_recorded_ones(input_file):
             return pytest.approx(value, abs=1e-9, rel=0)
 
         for value, name in ((ours.core, "Core"), (ours.extended, "Extended")):
-            wanted = theirs[f"{name}_{version}"]
-            assert value is None if isinstance(wanted, str) else value == close(wanted)
+            expected = theirs[f"{name}_{version}"]
+            assert value is None if isinstance(expected, str) else value == close(expected)
         missing = ast.literal_eval(theirs["missing tasks"])
         assert sorted(ours.missing_extended) == sorted(missing)
         assert ours.mean == close(theirs["aggregated_results"])

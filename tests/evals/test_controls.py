@@ -49,13 +49,13 @@ def task(tmp_path: Path) -> Task:
 def controls(task: Task, folder: Path, model: NullModel) -> dict[str, Control]:
     data = read_data(task, folder)
     log = kind_of(task).answer(task, data, range(N), model, window=64)
-    found = controls_of(task, data, model, window=64, log=log)
-    return {control.name: control for control in found}
+    all_controls = controls_of(task, data, model, window=64, log=log)
+    return {control.name: control for control in all_controls}
 
 
 def test_a_model_that_reads_loses_its_score_with_the_context(task: Task, tmp_path: Path) -> None:
-    found = controls(task, tmp_path, Reader())
-    swapped, rotated = found["context swapped"], found["options rotated"]
+    all_controls = controls(task, tmp_path, Reader())
+    swapped, rotated = all_controls["context swapped"], all_controls["options rotated"]
     assert (swapped.score, swapped.num_items) == (1.0, 64)
     # The context of another question has the same letter about one time in four.
     assert 0.05 < swapped.control < 0.5
@@ -65,17 +65,20 @@ def test_a_model_that_reads_loses_its_score_with_the_context(task: Task, tmp_pat
 
 
 def test_a_model_that_does_not_read_loses_nothing(task: Task, tmp_path: Path) -> None:
-    found = controls(task, tmp_path, NullModel("context_blind"))
-    assert found["context swapped"].drop == 0
-    assert found["context swapped"].low < 0
+    all_controls = controls(task, tmp_path, NullModel("context_blind"))
+    assert all_controls["context swapped"].drop == 0
+    assert all_controls["context swapped"].low < 0
 
 
 def test_a_model_that_goes_by_the_place_of_an_option_is_seen(tmp_path: Path) -> None:
     rows = [{"query": f"{n}", "choices": list("abcd"), "gold": 0} for n in range(N)]
     write_rows(tmp_path / "t.jsonl", rows)
-    found = controls(make_task(), tmp_path, NullModel("first_option"))
-    assert (found["options rotated"].score, found["options rotated"].control) == (1.0, 0.0)
-    assert found["options rotated"].low > 0.9
+    all_controls = controls(make_task(), tmp_path, NullModel("first_option"))
+    assert (all_controls["options rotated"].score, all_controls["options rotated"].control) == (
+        1.0,
+        0.0,
+    )
+    assert all_controls["options rotated"].low > 0.9
 
 
 def test_the_sample_depends_on_the_data_alone(task: Task, tmp_path: Path) -> None:
@@ -88,13 +91,13 @@ def test_the_sample_depends_on_the_data_alone(task: Task, tmp_path: Path) -> Non
 def test_images_are_shuffled_in_the_log() -> None:
     gold = np.arange(300) % 10
     log = pa.table({"row": np.arange(300), "gold": gold, "predicted": gold})
-    [found] = image_controls(load_task("cifar10"), log)
-    assert (found.name, found.score) == ("images shuffled", 1.0)
-    assert found.control < 0.25
-    assert found.low > 0.7
+    [all_controls] = image_controls(load_task("cifar10"), log)
+    assert (all_controls.name, all_controls.score) == ("images shuffled", 1.0)
+    assert all_controls.control < 0.25
+    assert all_controls.low > 0.7
     blind = log.set_column(2, "predicted", pa.array(np.zeros(300, np.int64)))
-    [found] = image_controls(load_task("cifar10"), blind)
-    assert found.low <= 0
+    [all_controls] = image_controls(load_task("cifar10"), blind)
+    assert all_controls.low <= 0
 
 
 # ---- probabilities

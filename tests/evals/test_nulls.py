@@ -53,7 +53,7 @@ def text_task(kind: str, folder: Path, gold: Sequence[int]) -> Task:
         elif kind == "perplexity":
             rows.append({"text": words(rng, 30)})
         else:
-            rows.append({"ids": [int(one) for one in rng.integers(1, 257, 20)]})
+            rows.append({"ids": [int(item) for item in rng.integers(1, 257, 20)]})
     write_rows(folder / "t.jsonl", rows)
     return make_task(kind=kind)
 
@@ -132,7 +132,9 @@ def chance_of(task: Task, folder: Path) -> tuple[float, int]:
     if task.kind == "image_retrieval":
         return 1 / len(data.keys), len(data.keys)  # type: ignore[attr-defined]
     if task.kind == "image_association":
-        shares = [sum(one.associated) / len(one.associated) for one in data.instances]  # type: ignore[attr-defined]
+        shares = [
+            sum(instance.associated) / len(instance.associated) for instance in data.instances
+        ]  # type: ignore[attr-defined]
         # Of n candidates k are right: k are chosen, h = k k / n right on average, of 2 k - h.
         return max(share / (2 - share) for share in shares), len(shares)
     counts = np.bincount(gold)
@@ -184,8 +186,8 @@ def test_every_figure_of_groups_is_nought_when_nothing_is_decided(
     task = load_task(name)
     data = read_data(task, str(images))
     log, _ = kind_of(task).answer(task, data, range(data.num_rows), NullModel(null), window=1)
-    found = kind_of(task).metrics(task, log)  # type: ignore[attr-defined]
-    accuracies = {k: v for k, v in found.items() if k.startswith("acc") and v is not None}
+    metrics = kind_of(task).metrics(task, log)  # type: ignore[attr-defined]
+    accuracies = {k: v for k, v in metrics.items() if k.startswith("acc") and v is not None}
     assert accuracies
     assert set(accuracies.values()) == {0.0}
 

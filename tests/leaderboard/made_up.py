@@ -153,15 +153,15 @@ def make_folder(
         for seed in (seeds or recipe.seeds[:1])
         if checkpoint
     }
-    told = None
+    uid_list = None
     if book.dataset_format == "uids":
-        told = _uid_files(files, chance, chain[1].counts["rows_out"])
+        uid_list = _uid_files(files, chance, chain[1].counts["rows_out"])
     manifest = manifest_of(
         record,
         files.items(),
         dataset=dataset,
         checkpoints=checkpoints,
-        uids=told,
+        uids=uid_list,
         documents=documents,
         overlap=overlap,
     )
@@ -186,9 +186,9 @@ def _uid_files(files: dict[str, bytes], chance: int, count: int) -> uids.UidList
     for half in ("f0", "f1"):
         ids[half] = rng.integers(0, 1 << 64, count, dtype=np.uint64)
     ids = np.sort(ids)
-    told = uids.describe(ids)
-    files[UIDS] = _parquet(uids.choose(ids, told.sha256))
-    return told
+    uid_list = uids.describe(ids)
+    files[UIDS] = _parquet(uids.choose(ids, uid_list.sha256))
+    return uid_list
 
 
 def accepted_pool(rung: Scale, name: str) -> PoolRecord:
@@ -425,7 +425,7 @@ def _image_log(task: Task, skill: float, row: np.ndarray, rng: np.random.Generat
         )
     if task.kind == "image_association":
         gold = [[0, 1]] * rows
-        predicted = [[0, 1] if one else [0, 2] for one in right]
+        predicted = [[0, 1] if is_right else [0, 2] for is_right in right]
         return pa.table(
             {
                 "row": row,

@@ -88,9 +88,9 @@ def test_exact_samples_have_the_posterior_s_spread(acceleration: int) -> None:
     )
     ratio = float(samples.var(0).sum(1).mean() / covariance.trace())
     assert ratio == pytest.approx(1, abs=0.1)
-    one = np.sqrt(float(((samples[0] - digits()[1]) ** 2).sum(1).mean()))
+    first = np.sqrt(float(((samples[0] - digits()[1]) ** 2).sum(1).mean()))
     best = np.sqrt(float(((mean - digits()[1]) ** 2).sum(1).mean()))
-    assert one / best == pytest.approx(2**0.5, abs=0.1)
+    assert first / best == pytest.approx(2**0.5, abs=0.1)
 
 
 def test_a_dps_restores_with_a_prior_of_masked_images() -> None:

@@ -34,21 +34,21 @@ def estimates(seed: int) -> tuple[Tensor, np.ndarray, Tensor]:
         return torch.from_numpy(array[:, None]).float()
 
     net = unknown_level.train_classifier(as_images(clean), as_images(blurred), generator=generator)
-    found = unknown_level.sigma_mins(net, as_images(blurred), LEVELS, generator=generator)
+    actual = unknown_level.sigma_mins(net, as_images(blurred), LEVELS, generator=generator)
     own = unknown_level.sigma_mins(net, as_images(held_out), LEVELS, generator=generator)
-    return found, blur, own
+    return actual, blur, own
 
 
 def test_the_estimate_rises_with_a_blur_that_the_trainer_is_not_told() -> None:
     """Medians by blur are in order; single images scatter, as a digit may be smooth by itself."""
     for seed in (1, 2, 3):
-        found, blur, _ = estimates(seed)
-        medians = [float(found[blur == b].clamp(max=MOST).median()) for b in BLURS]
+        actual, blur, _ = estimates(seed)
+        medians = [float(actual[blur == b].clamp(max=MOST).median()) for b in BLURS]
         assert spearmanr(BLURS, medians).statistic > 0.9, medians
-        assert spearmanr(found.clamp(max=MOST).numpy(), blur).statistic > 0.6
+        assert spearmanr(actual.clamp(max=MOST).numpy(), blur).statistic > 0.6
 
 
 def test_clean_images_that_the_classifier_never_saw_may_teach_from_below() -> None:
-    found, blur, own = estimates(1)
-    strong = found[blur == max(BLURS)].median()
+    actual, blur, own = estimates(1)
+    strong = actual[blur == max(BLURS)].median()
     assert float(own.median()) < float(strong) / 3

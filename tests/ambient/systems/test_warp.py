@@ -26,8 +26,8 @@ def test_warped_noise_keeps_its_variance_and_covariance() -> None:
         measured = float((basis[:, lag:] * basis[:, :-lag]).sum(-1).mean())
         theory = float(torch.exp(torch.tensor(-(lag**2) / (2 * LENGTH**2))))
         assert measured == pytest.approx(theory, abs=0.01)
-    one = noise(positions)
-    torch.testing.assert_close(one, basis @ noise.weights)
+    first = noise(positions)
+    torch.testing.assert_close(first, basis @ noise.weights)
 
 
 def test_interpolated_white_noise_does_not() -> None:

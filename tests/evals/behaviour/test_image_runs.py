@@ -49,15 +49,15 @@ class FakeClip:
         return isinstance(other, FakeClip)
 
     def encode_images(self, images: Iterable[bytes]) -> np.ndarray:
-        found = []
-        for place, data in enumerate(images):
+        collected = []
+        for index, data in enumerate(images):
             self.num_images += 1
             try:
                 small = Image.open(io.BytesIO(data)).convert("RGB").resize((2, 2))
             except OSError as error:
-                raise ImageError(place, str(error)) from None
-            found.append(np.resize(np.asarray(small, np.float32).ravel() - 128, DIM))
-        return np.array(found, np.float32)
+                raise ImageError(index, str(error)) from None
+            collected.append(np.resize(np.asarray(small, np.float32).ravel() - 128, DIM))
+        return np.array(collected, np.float32)
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         self.num_texts += len(texts)
@@ -79,8 +79,8 @@ def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Scor
 
 
 def mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return sum(found) / len(found)
+    actual = list(values)
+    return sum(actual) / len(actual)
 
 
 def by_hand(name: str, rows: list[dict]) -> float:
@@ -104,9 +104,9 @@ def by_hand(name: str, rows: list[dict]) -> float:
             classes[row["gold"]].append(hit)
         return mean(map(mean, classes.values()))
     if task.metric == "F1-macro_all":
-        gold, told = Counter(r["gold"] for r in rows), Counter(r["predicted"] for r in rows)
+        gold, answer = Counter(r["gold"] for r in rows), Counter(r["predicted"] for r in rows)
         both = Counter(r["gold"] for r, hit in zip(rows, hits, strict=True) if hit)
-        return mean(2 * both[c] / (gold[c] + told[c]) for c in gold)
+        return mean(2 * both[c] / (gold[c] + answer[c]) for c in gold)
     field = {"fmow": "region", "dollar_street": "income_ds", "geode": "region"}[name]
     groups = defaultdict(list)
     for row, hit in zip(rows, hits, strict=True):
@@ -135,12 +135,12 @@ def test_every_figure_of_forty_datasets_equals_one_by_hand(
         "vtab": mean(v for n, v in main.items() if n.startswith("vtab_") or n == "sun397"),
         "retrieval": mean(main[name] for name in ("flickr_1k", "mscoco_5k", "winogavil")),
     }
-    found = record.results.aggregates
-    assert {name: score.value for name, score in found.items()} == pytest.approx(expected)
-    for score in (*found.values(), *record.results.tasks):
+    aggregates = record.results.aggregates
+    assert {name: score.value for name, score in aggregates.items()} == pytest.approx(expected)
+    for score in (*aggregates.values(), *record.results.tasks):
         assert score.stderr is not None
         assert score.stderr >= 0
-    assert 0 < found["average"].stderr < 0.05
+    assert 0 < aggregates["average"].stderr < 0.05
 
 
 def test_the_references_file_holds_the_same(finished: tuple[ScoresRecord, Path]) -> None:
@@ -186,8 +186,10 @@ def test_datasets_are_read_from_a_web_server(data: Path, tmp_path: Path, finishe
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
-        place = f"http://127.0.0.1:{server.server_address[1]}"
-        record = run(FakeClip(), suite=str(tmp_path / "two.yaml"), data=place, out=tmp_path / "out")
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        record = run(
+            FakeClip(), suite=str(tmp_path / "two.yaml"), data=address, out=tmp_path / "out"
+        )
         server.shutdown()
         thread.join()
     local = {score.task: score.value for score in finished[0].results.tasks}
@@ -261,7 +263,7 @@ def test_several_failed_datasets_are_all_named(spoiled: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "change", "told"),
+    ("file", "change", "message"),
     [
         (
             "classnames.txt",
@@ -275,12 +277,12 @@ def test_several_failed_datasets_are_all_named(spoiled: Path) -> None:
     ],
 )
 def test_a_damaged_dataset_is_refused_before_anything_is_asked(
-    spoiled: Path, file: str, change, told: str
+    spoiled: Path, file: str, change, message: str
 ) -> None:
     path = spoiled / "data" / "wds_mnist_test" / file
     path.write_bytes(change(path.read_bytes()))
     model = FakeClip()
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         ask(spoiled, model)
     assert model.num_images == 0
 
@@ -288,8 +290,8 @@ def test_a_damaged_dataset_is_refused_before_anything_is_asked(
 def test_a_label_out_of_range_is_named(spoiled: Path) -> None:
     shard = spoiled / "data" / "wds_stl10_test" / "test" / "0.tar"
     rewrite(shard, lambda name, content: b"10" if name == "s0000003.cls" else content)
-    told = r"test/0\.tar, sample s0000003: the label 10 is out of range; .* has 10 classes"
-    with pytest.raises(DataError, match=told):
+    answer = r"test/0\.tar, sample s0000003: the label 10 is out of range; .* has 10 classes"
+    with pytest.raises(DataError, match=answer):
         ask(spoiled, FakeClip())
 
 
@@ -297,7 +299,7 @@ def test_classes_without_images_are_counted_and_named(data: Path, finished) -> N
     counts = finished[0].counts
     assert counts["classes_without_pictures/imagenet1k"] == 952
     assert "classes_without_pictures/cifar10" not in counts
-    notes = [one.message for one in check_data(load_task("cars"), data) if one.level == "note"]
+    notes = [item.message for item in check_data(load_task("cars"), data) if item.level == "note"]
     assert any(note.startswith("148 classes have no image") for note in notes)
 
 

@@ -29,13 +29,13 @@ def recorded(fixtures: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], Pat
     return json.loads((folder / "expected.json").read_bytes()), inputs, folder  # it has NaN
 
 
-def equal(found: dict[str, float | None], expected: dict[str, Any]) -> None:
+def equal(actual: dict[str, float | None], expected: dict[str, Any]) -> None:
     """Every recorded figure within 1e-6; the reference's NaN is a None here."""
     for name, value in expected.items():
         if value is None or np.isnan(value):
-            assert found[name] is None, name
+            assert actual[name] is None, name
         else:
-            assert found[name] == pytest.approx(value, abs=1e-6), name
+            assert actual[name] == pytest.approx(value, abs=1e-6), name
 
 
 def log_of(gold: np.ndarray, predicted: np.ndarray, metadata: np.ndarray) -> pa.Table:
@@ -63,11 +63,11 @@ def test_classification_equals_the_reference(fixtures: Path) -> None:
         sized = task.model_copy(update={"classes": logits.shape[1]})
         keys = [""] * len(target)
         log = log_of_logits(logits, target, np.zeros((len(target), 0), np.int64), keys)
-        found = kind_of(task).metrics(sized, log)
-        equal(found, expected[name])
+        metrics = kind_of(task).metrics(sized, log)
+        equal(metrics, expected[name])
         for metric in ("acc1", "mean_per_class_recall"):
             tally = kind_of(task).tally(sized.model_copy(update={"metric": metric}), log)
-            assert score_of(tally) == pytest.approx(found[metric], abs=1e-12)
+            assert score_of(tally) == pytest.approx(metrics[metric], abs=1e-12)
 
 
 @pytest.mark.parity
@@ -77,9 +77,9 @@ def test_groups_equal_the_reference(fixtures: Path) -> None:
         task = load_task(name)
         gold, predicted = inputs[f"{name}.target"], inputs[f"{name}.pred"]
         log = log_of(gold, predicted, inputs[f"{name}.metadata"])
-        found = kind_of(task).metrics(task, log)
-        equal(found, expected[name])
-        assert score_of(kind_of(task).tally(task, log)) == pytest.approx(found[task.metric])
+        metrics = kind_of(task).metrics(task, log)
+        equal(metrics, expected[name])
+        assert score_of(kind_of(task).tally(task, log)) == pytest.approx(metrics[task.metric])
 
 
 @pytest.mark.parity
@@ -89,9 +89,9 @@ def test_top_five_by_income_equals_the_reference(fixtures: Path) -> None:
     gold = inputs["dollar_street.target"]
     metadata = inputs["dollar_street.metadata"].astype(np.int64)
     log = log_of_logits(inputs["dollar_street.logits"], gold, metadata, [""] * len(gold))
-    found = kind_of(task).metrics(task, log)
-    equal(found, expected["dollar_street"])
-    assert score_of(kind_of(task).tally(task, log)) == pytest.approx(found[task.metric])
+    metrics = kind_of(task).metrics(task, log)
+    equal(metrics, expected["dollar_street"])
+    assert score_of(kind_of(task).tally(task, log)) == pytest.approx(metrics[task.metric])
 
 
 @pytest.mark.parity
@@ -100,13 +100,13 @@ def test_attributes_equal_the_reference(fixtures: Path) -> None:
     task = load_task("fairface")
     predicted = inputs["fairface.pred"]
     columns = {
-        f"predicted_{name}": predicted[:, place]
-        for place, name in enumerate(("race", "gender", "age", "toxic"))
+        f"predicted_{name}": predicted[:, position]
+        for position, name in enumerate(("race", "gender", "age", "toxic"))
     }
     log = pa.table({"metadata": list(inputs["fairface.metadata"].astype(np.int64)), **columns})
-    found = kind_of(task).metrics(task, log)
-    equal(found, expected["fairface"])
-    assert set(found) == set(expected["fairface"])
+    metrics = kind_of(task).metrics(task, log)
+    equal(metrics, expected["fairface"])
+    assert set(metrics) == set(expected["fairface"])
 
 
 @pytest.mark.parity
@@ -118,10 +118,10 @@ def test_retrieval_equals_the_reference(fixtures: Path) -> None:
     for name in names:
         owner = inputs[f"{name}.text_image_index"].astype(np.int64)
         log = ranks(inputs[f"{name}.image_emb"], inputs[f"{name}.text_emb"], owner)
-        found = kind_of(task).metrics(task, log)
-        equal(found, expected[name])
+        metrics = kind_of(task).metrics(task, log)
+        equal(metrics, expected[name])
         tally = kind_of(task).tally(task, log)
-        assert score_of(tally) == pytest.approx(found["mean_recall@1"], abs=1e-12)
+        assert score_of(tally) == pytest.approx(metrics["mean_recall@1"], abs=1e-12)
 
 
 @pytest.mark.parity
@@ -129,15 +129,15 @@ def test_association_equals_the_reference(fixtures: Path) -> None:
     expected, _, folder = recorded(fixtures)
     instances = orjson.loads((folder / "winogavil_instances.json").read_bytes())
     rows = []
-    for one in instances:
-        logits = np.array(one["logits"], np.float32)
-        truth = np.array(one["y"], bool)
+    for instance in instances:
+        logits = np.array(instance["logits"], np.float32)
+        truth = np.array(instance["y"], bool)
         rows.append({"candidates": len(truth), "jaccard": jaccard(logits, truth)})
     task = load_task("winogavil")
     log = pa.Table.from_pylist(rows)
-    found = kind_of(task).metrics(task, log)
-    equal(found, expected["winogavil"])
-    assert score_of(kind_of(task).tally(task, log)) == pytest.approx(found[task.metric])
+    metrics = kind_of(task).metrics(task, log)
+    equal(metrics, expected["winogavil"])
+    assert score_of(kind_of(task).tally(task, log)) == pytest.approx(metrics[task.metric])
     for cue, prompt in expected["winogavil_prompts"].items():
         assert cue_prompt(cue) == prompt
 
@@ -147,8 +147,8 @@ def test_the_columns_equal_the_reference(fixtures: Path) -> None:
     expected, _, folder = recorded(fixtures)
     results = read_results((folder / "eval_results.jsonl").read_bytes(), source="results")
     main = {key: metrics["main_metric"] for key, metrics in results.items()}
-    found = aggregate_results(main)
-    assert found == pytest.approx(expected["aggregate"], abs=1e-9)
+    averages = aggregate_results(main)
+    assert averages == pytest.approx(expected["aggregate"], abs=1e-9)
 
 
 # ---- by hand
@@ -181,10 +181,10 @@ def test_a_group_without_members_has_no_mean_and_is_never_the_worst() -> None:
     gold = np.array([0, 0, 1, 1])
     predicted = np.array([0, 1, 1, 1])
     metadata = np.array([[0, 0], [0, 0], [2, 0], [2, 0]])
-    found = kind_of(task).metrics(task, log_of(gold, predicted, metadata))
-    assert found["acc_region:1"] is None
-    assert found["count_region:1"] == 0
-    assert (found["acc_region:0"], found["acc_region:2"], found["acc_wg"]) == (0.5, 1.0, 0.5)
+    metrics = kind_of(task).metrics(task, log_of(gold, predicted, metadata))
+    assert metrics["acc_region:1"] is None
+    assert metrics["count_region:1"] == 0
+    assert (metrics["acc_region:0"], metrics["acc_region:2"], metrics["acc_wg"]) == (0.5, 1.0, 0.5)
 
 
 def test_fmow_tells_the_worst_region_without_the_remainder_too() -> None:
@@ -192,10 +192,10 @@ def test_fmow_tells_the_worst_region_without_the_remainder_too() -> None:
     gold = np.zeros(6, np.int64)
     predicted = np.array([0, 0, 1, 0, 1, 1])
     metadata = np.array([[0, 1, 0], [0, 1, 0], [0, 2, 0], [0, 2, 0], [5, 2, 0], [5, 1, 0]])
-    found = kind_of(task).metrics(task, log_of(gold, predicted, metadata))
-    assert found["acc_worst_region"] == 0.0
-    assert found["acc_worst_region_without_other"] == 0.75
-    assert found["count_region:5"] == 2.0
+    metrics = kind_of(task).metrics(task, log_of(gold, predicted, metadata))
+    assert metrics["acc_worst_region"] == 0.0
+    assert metrics["acc_worst_region_without_other"] == 0.75
+    assert metrics["count_region:5"] == 2.0
 
 
 def test_the_error_of_a_worst_group_is_drawn_within_groups() -> None:

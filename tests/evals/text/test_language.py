@@ -22,8 +22,8 @@ def pytest_generate_tests(metafunc):
 ROWS = [{"query": f"q{i}", "choices": ["yes", "no", "no"], "gold": i % 3} for i in range(7)]
 
 
-def answer(one, folder, model, rows, window=2048):
-    return kind_of(one).answer(one, read_data(one, folder), rows, model, window=window)
+def answer(task, folder, model, rows, window=2048):
+    return kind_of(task).answer(task, read_data(task, folder), rows, model, window=window)
 
 
 @pytest.mark.parity
@@ -72,17 +72,17 @@ def test_options_of_other_lengths_see_other_contexts_when_trimmed(tmp_path):
 
 def test_a_part_of_the_questions_has_the_requests_of_the_whole(tmp_path):
     write_rows(tmp_path / "t.jsonl", ROWS)
-    one, model = make_task(shots=2), FakeModel()
-    whole = answer(one, tmp_path, model, range(7))
-    parts = [answer(one, tmp_path, model, rows) for rows in (range(3), range(3, 7))]
+    task, model = make_task(shots=2), FakeModel()
+    whole = answer(task, tmp_path, model, range(7))
+    parts = [answer(task, tmp_path, model, rows) for rows in (range(3), range(3, 7))]
     assert whole.to_pylist() == parts[0].to_pylist() + parts[1].to_pylist()
 
 
 def test_shots_stay_in_the_category(tmp_path):
     rows = [{"context": f"c{i}", "continuation": "x", "category": "ab"[i % 2]} for i in range(8)]
     write_rows(tmp_path / "t.jsonl", rows)
-    one = make_task(kind="language_modeling", by_category=True, shots=3)
-    asked = list(requests(one, tmp_path, FakeModel()))
+    task = make_task(kind="language_modeling", by_category=True, shots=3)
+    asked = list(requests(task, tmp_path, FakeModel()))
     assert [request.row for request in asked] == [0, 2, 4, 6, 1, 3, 5, 7]
     assert all(sorted({*r.shots, r.index}) == [0, 1, 2, 3] for r in asked)
 
@@ -100,9 +100,9 @@ def test_the_score_is_the_mean_of_categories(tmp_path):
         {"context": "c", "continuation": even[1], "category": "a"},
     ]
     write_rows(tmp_path / "t.jsonl", rows)
-    one = make_task(kind="language_modeling", by_category=True)
-    log = answer(one, tmp_path, model, range(5))
-    tally = kind_of(one).tally(one, log)
+    task = make_task(kind="language_modeling", by_category=True)
+    log = answer(task, tmp_path, model, range(5))
+    tally = kind_of(task).tally(task, log)
     assert tally.numerator.tolist() == [1, 0, 0, 0, 1]
     assert tally.group.tolist() == [0, 0, 0, 0, 1]
 
@@ -130,12 +130,12 @@ def test_generation_ends_where_the_reference_ends_it(tmp_path):
         {"context": "3+3?", "answer": "6", "chain_of_thought": "three and three"},
     ]
     write_rows(tmp_path / "t.jsonl", rows)
-    one = make_task(kind="generation", stop=("Q:",), cot_delimiter=" #### ", shots=1)
-    log = answer(one, tmp_path, FakeModel(), range(2)).to_pylist()
+    left = make_task(kind="generation", stop=("Q:",), cot_delimiter=" #### ", shots=1)
+    log = answer(left, tmp_path, FakeModel(), range(2)).to_pylist()
     assert [entry["correct"] for entry in log] == [True, False]
     assert [entry["generated"] for entry in log] == ["4", "4"]
-    (first, _) = requests(one, tmp_path, FakeModel())
-    assert first.max_new_tokens == 11  # one token, and ten to spare behind a chain of thought
+    (task, _) = requests(left, tmp_path, FakeModel())
+    assert task.max_new_tokens == 11  # one token, and ten to spare behind a chain of thought
 
 
 def test_a_loss_that_is_not_a_number_names_task_and_row(tmp_path):
@@ -186,7 +186,7 @@ def test_a_tokenizers_beginning_comes_once_before_the_shots(tmp_path):
     write_rows(tmp_path / "t.jsonl", ROWS)
     asked = list(requests(make_task(shots=2), tmp_path, Begins()))
     plain = list(requests(make_task(shots=2), tmp_path, FakeModel()))
-    for one, other in zip(asked, plain, strict=True):
-        assert [o.context.tolist() for o in one.options] == [
+    for first, other in zip(asked, plain, strict=True):
+        assert [o.context.tolist() for o in first.options] == [
             [99, 98, *o.context.tolist()] for o in other.options
         ]

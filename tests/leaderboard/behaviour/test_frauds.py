@@ -333,15 +333,15 @@ def test_a_dataset_with_a_changed_word_in_every_document_is_shown(tmp_path: Path
     words = [f"w{n}" for n in range(3000)]
     rng = np.random.default_rng(0)
     texts = [" ".join(rng.choice(words, 300)) for _ in range(1000)]
-    edited = [one.replace(" ", f" x{n} ", 1) for n, one in enumerate(texts)]
+    edited = [first.replace(" ", f" x{n} ", 1) for n, first in enumerate(texts)]
     first = make_folder(tmp_path, team="first", method="first", documents=documents_of(texts))
     facts = known_of(first).facts[0].model_copy(update={"pipeline": "x"})
     thief = make_folder(
         tmp_path, team="second", method="mine", chance=1, documents=documents_of(edited)
     )
-    found = checked(thief, KnownFacts((facts,)))
-    assert found.faults == ()
-    [notice] = [one for one in found.notices if one.rule == "novelty.dataset"]
+    verdict = checked(thief, KnownFacts((facts,)))
+    assert verdict.faults == ()
+    [notice] = [notice for notice in verdict.notices if notice.rule == "novelty.dataset"]
     assert notice.text.endswith("% of the dataset is that of 'first' of 'first'")
     assert notice.ids == (facts.id,)
     other = [" ".join(rng.choice(words, 300)) for _ in range(1000)]
@@ -349,7 +349,7 @@ def test_a_dataset_with_a_changed_word_in_every_document_is_shown(tmp_path: Path
         tmp_path, team="third", method="own", chance=2, documents=documents_of(other)
     )
     assert "novelty.dataset" not in {
-        one.rule for one in checked(honest, KnownFacts((facts,))).notices
+        notice.rule for notice in checked(honest, KnownFacts((facts,))).notices
     }
 
 
@@ -360,14 +360,16 @@ def documents_of(texts: list[str]) -> DocumentList:
 def test_losses_that_were_shifted_and_scaled_are_shown(tmp_path: Path) -> None:
     first = checked(make_folder(tmp_path, team="first", method="first", seeds=(124, 125))).facts
     assert first is not None
-    copied = {"124": tuple(1.02 * one + 0.1 for one in first.losses["124"])}
+    copied = {"124": tuple(1.02 * losses_ + 0.1 for losses_ in first.losses["124"])}
     near = first.model_copy(
         update={"losses": copied, "id": "0" * 32, "team": "second", "pipeline": "x", "logs": ()}
         | {"weights": (), "packed": (), "data": ()}
     )
     own = make_folder(tmp_path, team="first", method="first", seeds=(124, 125))
     [notice] = [
-        one for one in checked(own, KnownFacts((near,))).notices if one.rule == "novelty.losses"
+        notice
+        for notice in checked(own, KnownFacts((near,))).notices
+        if notice.rule == "novelty.losses"
     ]
     assert "of 'first' of 'second' by 1.00000" in notice.text
 
@@ -384,33 +386,33 @@ def test_a_dataset_with_the_suites_items_has_two_scores(tmp_path: Path) -> None:
         log = column(log, "predicted", pa.array(np.where(right, gold, 1 - gold), pa.int32()))
         return column(column(log, "correct", right), "credit", right.astype(float))
 
-    told = {
+    answer = {
         "heldout_next_sentence": OverlapOf(num_items=60, found=tuple(range(20))),
         "heldout_ending": OverlapOf(num_items=60),
     }
-    folder = make_folder(tmp_path, edit=only("multiple_choice", leaked), overlap=told)
-    found = checked(folder)
-    assert found.faults == ()
-    [notice] = [one for one in found.notices if one.rule == "honesty.overlap"]
+    folder = make_folder(tmp_path, edit=only("multiple_choice", leaked), overlap=answer)
+    verdict = checked(folder)
+    assert verdict.faults == ()
+    [notice] = [notice for notice in verdict.notices if notice.rule == "honesty.overlap"]
     assert notice.text == (
         "heldout_next_sentence: 20 of 60 items occur in the dataset; score 0.3333, without them "
         "0.0000"
     )
-    assert found.measured is not None
-    overlap = found.measured.row.overlap
+    assert verdict.measured is not None
+    overlap = verdict.measured.row.overlap
     assert overlap is not None
     assert (overlap.num_items, overlap.num_found) == (120, 20)
-    assert overlap.clean == pytest.approx(found.measured.row.headline.value)  # bits per byte
+    assert overlap.clean == pytest.approx(verdict.measured.row.headline.value)  # bits per byte
 
 
 def test_an_overlap_of_rows_that_are_not_there_is_refused(tmp_path: Path) -> None:
-    for one in (OverlapOf(num_items=60, found=(999,)), OverlapOf(num_items=1, found=(1, 2))):
-        told = {"heldout_next_sentence": one}
-        assert rules_of(make_folder(tmp_path, overlap=told)) == {"arithmetic"}
+    for page in (OverlapOf(num_items=60, found=(999,)), OverlapOf(num_items=1, found=(1, 2))):
+        answer = {"heldout_next_sentence": page}
+        assert rules_of(make_folder(tmp_path, overlap=answer)) == {"arithmetic"}
 
 
 @pytest.mark.parametrize(
-    "told",
+    "message",
     [
         DocumentList(count=3, sketch=(5, 4, 3)),
         DocumentList(count=3, sketch=(4, 4)),
@@ -418,8 +420,8 @@ def test_an_overlap_of_rows_that_are_not_there_is_refused(tmp_path: Path) -> Non
         DocumentList(count=9),
     ],
 )
-def test_a_sketch_that_is_none_is_refused(told: DocumentList, tmp_path: Path) -> None:
-    assert rules_of(make_folder(tmp_path, documents=told)) == {"form.documents"}
+def test_a_sketch_that_is_none_is_refused(message: DocumentList, tmp_path: Path) -> None:
+    assert rules_of(make_folder(tmp_path, documents=message)) == {"form.documents"}
 
 
 def test_losses_that_are_too_close_are_shown_to_the_reviewer(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_a_dclm_run_is_placed_and_its_errors_are_binomial(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("mine,m,1,,d,.5,.5", "row 2: column 'tokens' is empty"),
         ("mine,m,1,1,d,1.5,.5", "row 2, copa: 1.5 is no accuracy"),
@@ -69,10 +69,10 @@ def test_a_dclm_run_is_placed_and_its_errors_are_binomial(tmp_path: Path) -> Non
         ("mine,m,1,1,d,,", "row 2: none of DCLM's tasks has a score"),
     ],
 )
-def test_a_broken_line_is_named(line: str, told: str, tmp_path: Path) -> None:
+def test_a_broken_line_is_named(line: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text(f"{COLUMNS}\n{line}\n")
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         read_published("dclm", str(path))
 
 
@@ -138,10 +138,10 @@ def test_kendall_by_hand() -> None:
 
 def test_the_signal_of_a_task_is_what_is_more_than_chance() -> None:
     values = np.array([0.4, 0.6])  # variance 0.02; of 100 questions 0.24 / 100
-    found = task_signal("x", values, np.array([1.0, 2.0]), 100)
-    assert found.noise == pytest.approx(math.sqrt(0.0024))
-    assert found.signal == pytest.approx(1 - 0.0024 / 0.02)
-    assert found.tau == 1
+    signal = task_signal("x", values, np.array([1.0, 2.0]), 100)
+    assert signal.noise == pytest.approx(math.sqrt(0.0024))
+    assert signal.signal == pytest.approx(1 - 0.0024 / 0.02)
+    assert signal.tau == 1
     assert task_signal("x", values, np.array([1.0, 2.0]), None).signal is None
 
 
@@ -149,8 +149,8 @@ def test_the_baselines_behind_a_published_score_are_solved_for() -> None:
     rng = np.random.default_rng(0)
     scores = {name: rng.random(20) for name in "abc"}
     baselines = {"a": 0.5, "b": 0.25, "c": 0.0}
-    told = np.mean([(scores[n] - b) / (1 - b) for n, b in baselines.items()], axis=0)
-    assert published_core_baselines(told.tolist(), scores) == pytest.approx(baselines)
+    answer = np.mean([(scores[n] - b) / (1 - b) for n, b in baselines.items()], axis=0)
+    assert published_core_baselines(answer.tolist(), scores) == pytest.approx(baselines)
 
 
 # ---- the real files
@@ -192,22 +192,22 @@ def test_dclm_s_records_are_linked_and_agree_in_both_versions(fixtures: Path) ->
     if not folder.is_dir():
         pytest.skip(f"no folder {folder}")
     expected = json.loads((folder / "expected.json").read_text())
-    by_uuid = {one["uuid"]: (name, one) for name, one in expected.items()}
+    by_uuid = {first["uuid"]: (name, first) for name, first in expected.items()}
     rows = read_published("dclm", str(folder))
     assert len(rows) == len(list((folder / "evals").glob("*.json")))
     compared = 0
     for row in rows:
         uuid = row.source.split("evaluation ")[1].split(",")[0]
-        name, one = by_uuid[uuid]
+        name, first = by_uuid[uuid]
         for version in ("v1", "v2"):
             for figure, key in (("core", "Core"), ("extended", "Extended")):
-                told = one[version].get(f"{key}_{version}", one[version].get(key))
-                if isinstance(told, float):
+                answer = first[version].get(f"{key}_{version}", first[version].get(key))
+                if isinstance(answer, float):
                     assert row.figures[f"{figure}_{version}"].value == pytest.approx(
-                        told, abs=1e-9
+                        answer, abs=1e-9
                     ), name
                     compared += 1
-        if (one.get("link") or {}).get("dataset"):
+        if (first.get("link") or {}).get("dataset"):
             assert "model and dataset" in row.source
     assert compared >= 2 * len(rows)
 

@@ -21,8 +21,8 @@ def dataset(folder: Path, **options: object) -> DatasetRecord:
     record = parse_record(
         (make_folder(folder, **options) / "submission.json").read_bytes(), source="made up"
     )
-    [found] = [one for one in record.chain if isinstance(one, DatasetRecord)]
-    return found
+    [actual] = [record for record in record.chain if isinstance(record, DatasetRecord)]
+    return actual
 
 
 def test_tries_are_the_datasets_that_were_trained_on(tmp_path: Path) -> None:
@@ -63,9 +63,9 @@ def test_no_line_is_lost_when_the_writer_is_killed(tmp_path: Path) -> None:
     os.kill(writer.pid, signal.SIGKILL)
     rest = writer.stdout.read().split()
     writer.wait()
-    told = int((rest or [last])[-1])
+    answer = int((rest or [last])[-1])
     lines = Notebook(str(tmp_path), "dclm", "tiny").lines()
-    assert [line.text for line in lines][: told + 1] == [str(n) for n in range(told + 1)]
+    assert [line.text for line in lines][: answer + 1] == [str(n) for n in range(answer + 1)]
 
 
 def test_tries_of_a_submission_are_counted_or_said(tmp_path: Path) -> None:
@@ -75,8 +75,8 @@ def test_tries_of_a_submission_are_counted_or_said(tmp_path: Path) -> None:
     ):
         number_of_tries("auto", str(tmp_path), "dclm", "tiny")
     for number in range(3):
-        found = dataset(tmp_path / str(number), method=f"try {number}", chance=number)
-        book.start(f"try {number}", found, (124,))
+        actual = dataset(tmp_path / str(number), method=f"try {number}", chance=number)
+        book.start(f"try {number}", actual, (124,))
     assert number_of_tries("auto", str(tmp_path), "dclm", "tiny") == 3
     assert number_of_tries("12", str(tmp_path), "dclm", "tiny") == 12
     assert number_of_tries(None, str(tmp_path), "dclm", "tiny") is None

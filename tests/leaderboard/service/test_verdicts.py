@@ -95,20 +95,20 @@ FILTER: list[Any] = [{"word_count": {"min_words": 5}}]
 
 def test_an_honest_dataset_passes(tmp_path: Path) -> None:
     _, record = curated(tmp_path, FILTER)
-    told, faults = looked_at(tmp_path, record)
+    answer, faults = looked_at(tmp_path, record)
     assert faults == []
-    assert (told.num_rows, told.num_kept, told.num_altered) == (900, 600, 0)
-    assert told.whole_pool
+    assert (answer.num_rows, answer.num_kept, answer.num_altered) == (900, 600, 0)
+    assert answer.whole_pool
 
 
 def test_at_least_enough_rows_are_looked_at_to_see_one_in_a_hundred(tmp_path: Path) -> None:
     _, record = curated(tmp_path, FILTER)
-    told, faults = looked_at(tmp_path, record, fraction=0.01)
+    answer, faults = looked_at(tmp_path, record, fraction=0.01)
     assert faults == []
-    assert 459 <= told.num_rows <= 600  # 520 of 900
-    assert 459 <= told.num_kept <= 600
-    assert "with probability 0.99" in told.line
-    assert "(salt x)" in told.line
+    assert 459 <= answer.num_rows <= 600  # 520 of 900
+    assert 459 <= answer.num_kept <= 600
+    assert "with probability 0.99" in answer.line
+    assert "(salt x)" in answer.line
 
 
 def insert_rejected(table: pa.Table) -> pa.Table:
@@ -116,9 +116,9 @@ def insert_rejected(table: pa.Table) -> pa.Table:
 
 
 def change_text(table: pa.Table) -> pa.Table:
-    place = table.column_names.index("text")
+    position = table.column_names.index("text")
     texts = ["the answers of the test", *table["text"].to_pylist()[1:]]
-    return table.set_column(place, "text", pa.array(texts, pa.large_string()))
+    return table.set_column(position, "text", pa.array(texts, pa.large_string()))
 
 
 def foreign(table: pa.Table) -> pa.Table:
@@ -126,7 +126,7 @@ def foreign(table: pa.Table) -> pa.Table:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (insert_rejected, "row 3 is in the dataset, but step 1 (word_count): too_few_words"),
         (lambda table: table.slice(1), "row 1 is not in the dataset, but no step rejects it"),
@@ -135,11 +135,11 @@ def foreign(table: pa.Table) -> pa.Table:
     ],
 )
 def test_altered_datasets_are_seen(
-    change: Callable[[pa.Table], pa.Table], told: str, tmp_path: Path
+    change: Callable[[pa.Table], pa.Table], message: str, tmp_path: Path
 ) -> None:
     folder, record = curated(tmp_path, FILTER)
-    found, faults = looked_at(tmp_path, altered(folder, record, change))
-    assert told in found.altered
+    actual, faults = looked_at(tmp_path, altered(folder, record, change))
+    assert message in actual.altered
     assert faults[0].field == "verdicts"
 
 
@@ -155,9 +155,9 @@ def test_one_in_a_hundred_is_seen_by_99_viewers_of_a_hundred() -> None:
 def test_the_cut_of_a_select_is_checked_and_other_global_steps_are_left_out(tmp_path: Path) -> None:
     steps = [*FILTER, {"select": {"by": "score", "fraction": 0.5}}]
     folder, record = curated(tmp_path, steps)
-    told, faults = looked_at(tmp_path, record)
+    answer, faults = looked_at(tmp_path, record)
     assert faults == []
-    assert "only its cut was checked" in told.line
+    assert "only its cut was checked" in answer.line
 
     def swap(table: pa.Table) -> pa.Table:
         """A page with a low score (row 1: 7) in place of the one with the best."""
@@ -170,9 +170,9 @@ def test_the_cut_of_a_select_is_checked_and_other_global_steps_are_left_out(tmp_
             columns[name] = pa.array(values, table.schema.field(name).type)
         return pa.table(columns)
 
-    found, faults = looked_at(tmp_path, altered(folder, record, swap))
-    assert found.num_altered == 2
-    assert found.altered[0] == "a score on the other side of the cut"
+    actual, faults = looked_at(tmp_path, altered(folder, record, swap))
+    assert actual.num_altered == 2
+    assert actual.altered[0] == "a score on the other side of the cut"
 
 
 def test_rows_beside_a_cut() -> None:
@@ -186,8 +186,8 @@ def test_rows_beside_a_cut() -> None:
 def test_a_dedup_leaves_the_row_wise_steps_before_and_behind_it(tmp_path: Path) -> None:
     folder, record = curated(tmp_path, ["exact_dedup", *FILTER])
     assert looked_at(tmp_path, record)[1] == []
-    found, _ = looked_at(tmp_path, altered(folder, record, insert_rejected))
-    assert found.altered == ("row 3 is in the dataset, but step 2 (word_count): too_few_words",)
+    actual, _ = looked_at(tmp_path, altered(folder, record, insert_rejected))
+    assert actual.altered == ("row 3 is in the dataset, but step 2 (word_count): too_few_words",)
 
 
 def test_another_pool_and_other_bytes_are_refused(tmp_path: Path) -> None:
@@ -216,8 +216,8 @@ def test_python_of_the_author_is_run_only_when_said(tmp_path: Path) -> None:
     record = run(pipeline, open_pool(str(pool)), out=str(tmp_path / "out")).record
     with pytest.raises(RuleError, match=r"runs Python of its author \(mine\.py"):
         looked_at(tmp_path, record)
-    told, faults = looked_at(tmp_path, record, run_code=True)
-    assert (faults, told.num_kept) == ([], 450)
+    answer, faults = looked_at(tmp_path, record, run_code=True)
+    assert (faults, answer.num_kept) == ([], 450)
 
 
 def test_a_list_of_uids_is_looked_up(tmp_path: Path) -> None:
@@ -244,13 +244,13 @@ def test_a_list_of_uids_is_looked_up(tmp_path: Path) -> None:
     case = case_of(record, pool, format="uids")
     case.book.name, case.pool = "datacomp", opened.record
 
-    def told(uri: Path) -> Any:
+    def look(uri: Path) -> Any:
         return repeat_verdicts(case, pool=str(pool), dataset=str(uri), fraction=1, salt="x")
 
-    found, faults = told(out / name)
-    assert (faults, found.num_rows, found.num_kept) == ([], 600, 300)
+    actual, faults = look(out / name)
+    assert (faults, actual.num_rows, actual.num_kept) == ([], 600, 300)
     ids = np.array(uid_lists.open_uids(str(out / name)))
     np.save(tmp_path / "less.npy", ids[1:])
-    found, faults = told(tmp_path / "less.npy")
-    assert found.num_altered == 1
-    assert "no step rejects it" in found.altered[0]
+    actual, faults = look(tmp_path / "less.npy")
+    assert actual.num_altered == 1
+    assert "no step rejects it" in actual.altered[0]

@@ -40,15 +40,15 @@ def test_the_same_documents_in_another_order_have_the_same_sketch() -> None:
 
 def test_case_blanks_and_punctuation_are_nothing() -> None:
     some = texts(300)
-    assert of(some) == of([one.upper().replace(" ", ",\n ") for one in some])
+    assert of(some) == of([item.upper().replace(" ", ",\n ") for item in some])
 
 
 def test_one_changed_word_in_every_document_is_still_nearly_the_dataset() -> None:
     """200 words have 196 5-grams; one changed word takes 5 and adds 5: 191 / 201 = 0.95 agree."""
     some = texts(2000)
     changed = []
-    for number, one in enumerate(some):
-        words = one.split()
+    for number, first in enumerate(some):
+        words = first.split()
         words[number % 200] = "changed"
         changed.append(" ".join(words))
     # of two sets of keys that agree in 0.95 each, 0.95 / (2 - 0.95) = 0.90 of the union agree
