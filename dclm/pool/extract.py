@@ -266,7 +266,8 @@ def extract_all(
     """Extract every WARC file below `source` (or those of `names`) into the folder `out`.
 
     Run again it goes on where it stopped. `parameters` (how the files were chosen) go into the
-    record. RunFailed when `out` holds other work.
+    record; where the files were fetched as a published pool, so do its name and the hash of its
+    list. RunFailed when `out` holds other work.
     """
     options = options or ExtractOptions()
     started = now()
@@ -283,6 +284,7 @@ def extract_all(
     work = {
         "extraction": options.model_dump(mode="json"),
         "format": format,
+        **_raw_pool(warc_store),
         **(parameters or {}),
     }
     key = digest([name, work, [entry.model_dump() for entry in entries]])
@@ -324,6 +326,16 @@ def extract_all(
         write_bytes(store, RECORD, record.to_json())
         watch.event("finished", id=record.id)
     return record
+
+
+def _raw_pool(store: Store) -> dict[str, JSON]:
+    """What a pool that is made from a fetched one says of it: nothing where there is no record."""
+    if not store.exists(RECORD):
+        return {}
+    record = parse_record(store.read_bytes(RECORD), source=f"{store.uri}/{RECORD}")
+    if not isinstance(record, PoolRecord):
+        return {}
+    return {"raw": record.work.name, "raw_keys": record.work.parameters.get("keys")}
 
 
 def _record(

@@ -148,9 +148,15 @@ def _data(case: Case, name: str, ref: TaskRef) -> Iterator[Fault]:
 
 
 def data_pin(case: Case, task: str) -> str | None:
-    """The identity that a task's data must have: of this version, or pinned on this board."""
+    """The identity that a task's data must have: of this version, or pinned on this board.
+
+    Data that each machine builds from packages may differ where a package was withdrawn: it is
+    known by its pin, and other data ranks apart, but it is no reason to refuse.
+    """
     pin = pin_of(task)
-    return pin.identity if pin is not None else case.known.pinned(task)
+    if pin is not None and not load_task(task).built:
+        return pin.identity
+    return case.known.pinned(task)
 
 
 def data_of(ref: TaskRef) -> str:
@@ -166,11 +172,14 @@ def data_of(ref: TaskRef) -> str:
 def unpinned(case: Case) -> tuple[str, ...]:
     """The tasks whose data nobody pinned: rows rank only beside rows on the same data."""
     [scores, *_] = case.by_seed.values()
-    return tuple(
-        ref.name
-        for ref in scores.work.tasks
-        if data_pin(case, ref.name) is None and load_task(ref.name).sha256 is None
-    )
+    return tuple(ref.name for ref in scores.work.tasks if not _is_known(case, ref))
+
+
+def _is_known(case: Case, ref: TaskRef) -> bool:
+    pin = pin_of(ref.name)
+    if pin is not None and ref.identity == pin.identity:
+        return True
+    return data_pin(case, ref.name) is not None or load_task(ref.name).sha256 is not None
 
 
 def one_data(case: Case) -> Iterator[Fault]:

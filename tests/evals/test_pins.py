@@ -12,7 +12,8 @@ from evals.images.synthetic import write_synthetic_images
 from evals.kinds import kind_of, read_data
 from evals.nulls import NullModel
 from evals.pinning import make_pin, write_pins
-from evals.pins import pins, truth_of
+from evals.pins import pin_of, pins, truth_of
+from evals.suite import load_suite
 from evals.tasks import load_task
 from pipelines.errors import DataError
 from tests.evals.helpers import make_task, write_rows
@@ -103,3 +104,12 @@ def test_pins_are_written_and_read_again(tmp_path: Path) -> None:
     write_pins([("b", pin), ("a", pin)], tmp_path / "pins.yaml")
     lines = (tmp_path / "pins.yaml").read_text().splitlines()
     assert [line.partition(":")[0] for line in lines[1:]] == ["a", "b"]
+
+
+def test_every_ranked_tiny_task_is_pinned() -> None:
+    """A row on the packages' own data is not marked as one on data that nobody pinned."""
+    for suite in ("dclm/tiny", "datacomp/tiny"):
+        for task in load_suite(suite).tasks:
+            pin = pin_of(task)
+            assert pin is not None
+            assert pin.rows > 100

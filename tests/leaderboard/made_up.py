@@ -321,7 +321,7 @@ def _scores(
     scores, draws, outputs, refs = [], {}, [], []
     for number, task in enumerate(tasks):
         rng = np.random.default_rng([chance, seed, number])
-        pin = pin_of(task.name)
+        pin = None if task.built else pin_of(task.name)  # built data may be anything
         log = log_of(task, skill, task.rows or rows, rng)
         if edit is not None:
             log = edit(task, log)

@@ -22,7 +22,7 @@ from pipelines.formats.pool import open_pool
 from pipelines.formats.readers import ShardError
 from pipelines.formats.warc import ExtractOptions
 from pipelines.pipeline import Pipeline
-from pipelines.records import PoolRecord
+from pipelines.records import PoolRecord, PoolWork, made_by, now
 from pipelines.reports.status import status
 from pipelines.storage.commits import all_done
 from pipelines.storage.local import LocalStore
@@ -202,3 +202,39 @@ def test_the_tables_of_the_tiny_pool_are_its_documents(
     assert list((folder / "rejected").iterdir())
     assert {file.name.split("/")[0] for file in record.outputs} == {"data"}
     assert "text" in open_pool(str(folder)).schema().names
+
+
+def test_a_pool_from_a_fetched_one_names_it_and_its_list(tmp_path: Path, warcs: Path) -> None:
+    """The rule book accepts such a pool only with the published list's name and the options."""
+    from leaderboard.rules import load_benchmark
+
+    fetched = PoolRecord.seal(
+        work=PoolWork(
+            name="dclm-1b-1x-raw", variant="raw", sources=(), parameters={"keys": "k" * 32}
+        ),
+        parents={},
+        made_by=made_by(now()),
+    )
+    (warcs / "record.json").write_bytes(fetched.to_json())
+    rule = load_benchmark("dclm").scale("1b-1x").pools[1]
+
+    def made(name: str, options: ExtractOptions, **parameters: Any) -> PoolRecord:
+        return extract_all(
+            str(warcs),
+            out=str(tmp_path / name),
+            name="dclm-1b-1x",
+            options=options,
+            parameters=parameters,
+            quarantine=True,
+        )
+
+    record = made("reference", ExtractOptions.reference())
+    assert record.work.parameters["raw"] == "dclm-1b-1x-raw"
+    assert record.work.parameters["raw_keys"] == "k" * 32
+    assert rule.differs(record) is None
+    assert "parameter extraction" in str(rule.differs(made("other", ExtractOptions())))
+    sample = made("sample", ExtractOptions.reference(), take=1, seed=42)
+    assert "parameter take" in str(rule.differs(sample))
+    (warcs / "record.json").unlink()
+    own = made("own", ExtractOptions.reference())
+    assert "parameter raw" in str(rule.differs(own))
