@@ -123,6 +123,7 @@ class DataComp(Stages["Recipe"]):
         device: str | None = None,
         precision: Precision = "fp32",
         exact: bool = False,
+        checkpoint: str | None = None,
     ) -> ImageTextModel:
         if precision != "fp32" or exact:
             raise UsageError(
@@ -131,7 +132,7 @@ class DataComp(Stages["Recipe"]):
         with image_extra():
             from datacomp import eval_model
 
-            return eval_model.load(model, device=device)
+            return eval_model.load(model, device=device, checkpoint=checkpoint)
 
     def check_training(self, packed: PackedRecord, model: ModelRecord, recipe: Recipe) -> list[str]:
         from datacomp.recipe import training_faults

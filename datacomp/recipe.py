@@ -132,7 +132,7 @@ def arguments(
         "workers": recipe.loader_workers if loader_workers is None else loader_workers,
         "seed": seed,
         "report-to": "tensorboard",
-        "save-frequency": 0,
+        "save-frequency": recipe.resume_points if recipe.num_checkpoints > 1 else 0,
         "log-every-n-steps": recipe.log_every,
     }
     flags = ["dataset-resampled", "local-loss", "gather-with-grad", "save-most-recent"]

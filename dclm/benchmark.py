@@ -121,10 +121,13 @@ class DCLM(Stages["Recipe"]):
         device: str | None = None,
         precision: Precision = "fp32",
         exact: bool = False,
+        checkpoint: str | None = None,
     ) -> LanguageModel:
         from dclm import eval_model
 
-        return eval_model.load(model, device=device, precision=precision, exact=exact)
+        return eval_model.load(
+            model, device=device, precision=precision, exact=exact, checkpoint=checkpoint
+        )
 
     def check_training(self, packed: PackedRecord, model: ModelRecord, recipe: Recipe) -> list[str]:
         """Mode, tokenizer and budget."""

@@ -26,7 +26,8 @@ from dclm.training.model import KeyValueCache, OpenLM, load_state_dict
 from evals.models import Floats, Ids, ModelError, Query, TokenizerFile, TokenScores
 from evals.tasks import EvalError
 from evals.text.batching import length_batches, pad_right
-from pipelines.records import ModelRecord, parse_record, sha256_file
+from leaderboard.benchmark import INTERMEDIATE
+from pipelines.records import ModelRecord, digest, parse_record, sha256_file
 
 Precision = Literal["fp32", "bf16"]
 
@@ -259,18 +260,22 @@ def load(
     device: str | None = None,
     precision: Precision = "fp32",
     exact: bool = False,
+    checkpoint: str | None = None,
 ) -> OpenLMScorer:
     """The scorer of a trained model's folder, on the GPU if there is one.
 
     The folder holds `record.json`, `checkpoint.safetensors`, `model.json` (the shape and the name
-    of the tokenizer file) and that tokenizer file. EvalError names what is missing or unfit.
+    of the tokenizer file) and that tokenizer file. `checkpoint` names weights on the way, in its
+    folder `intermediate`. EvalError names what is missing or unfit.
     """
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return _load(str(Path(model).absolute()), where, precision, exact)
+    return _load(str(Path(model).absolute()), where, precision, exact, checkpoint)
 
 
 @lru_cache(maxsize=1)
-def _load(folder: str, device: str, precision: Precision, exact: bool) -> OpenLMScorer:
+def _load(
+    folder: str, device: str, precision: Precision, exact: bool, checkpoint: str | None
+) -> OpenLMScorer:
     path = Path(folder)
     record = parse_record(_bytes(path / "record.json"), source=str(path / "record.json"))
     if not isinstance(record, ModelRecord):
@@ -282,17 +287,20 @@ def _load(folder: str, device: str, precision: Precision, exact: bool) -> OpenLM
         document_start = int(described["end_of_text"])
     except (KeyError, ValidationError) as error:
         raise EvalError(f"{path / 'model.json'} does not describe a model: {error}") from None
+    file = "checkpoint.safetensors"
+    if checkpoint is not None:
+        file = f"{INTERMEDIATE}/{checkpoint}.safetensors"
     scorer = _scorer(
         config,
-        path / "checkpoint.safetensors",
+        path / file,
         tokenizer_file,
-        id=record.id,
+        id=record.id if checkpoint is None else digest([record.id, checkpoint]),
         document_start=document_start,
         device=device,
         precision=precision,
         exact=exact,
     )
-    scorer._arguments = (folder, device, precision, exact)
+    scorer._arguments = (folder, device, precision, exact, checkpoint)
     return scorer
 
 

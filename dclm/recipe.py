@@ -169,6 +169,13 @@ def num_steps(recipe: Recipe) -> int:
     return sequences // recipe.global_batch_size
 
 
+def part_steps(recipe: Recipe) -> tuple[int, ...]:
+    """Steps at the ends of the budget's parts but the last: where OpenLM keeps the weights."""
+    per_part = sequences_per_checkpoint(recipe)
+    parts = range(1, recipe.num_checkpoints)
+    return tuple(per_part * part // recipe.global_batch_size for part in parts)
+
+
 def num_sequences(recipe: Recipe) -> int:
     """Sequences that the steps consume, repeats counted."""
     return num_steps(recipe) * recipe.global_batch_size

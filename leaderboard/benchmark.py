@@ -35,6 +35,13 @@ Progress = Callable[..., None]
 """Lines of progress for a log; what is passed is between a benchmark's stage and its command."""
 
 
+INTERMEDIATE = "intermediate"
+"""Folder of a model's outputs with its weights on the way, at the ends of the budget's parts.
+
+A file is named `step-00001234.safetensors` by the steps before it.
+"""
+
+
 def desk(workspace: str) -> Path:
     """The local folder of a workspace: itself, or where a bucket's small files are.
 
@@ -201,11 +208,13 @@ class Stages(ABC, Generic[R]):
         device: str | None = None,
         precision: Precision = "fp32",
         exact: bool = False,
+        checkpoint: str | None = None,
     ) -> EvalModel:
         """A trained model behind a protocol of evals.
 
-        `exact` asks question by question, without shared contexts. UsageError for what a benchmark
-        does not offer.
+        `exact` asks question by question, without shared contexts. `checkpoint` names one of the
+        model's weights on the way, `step-00001234`, in place of the final ones; its id is then
+        another. UsageError for what a benchmark does not offer.
         """
 
     @abstractmethod

@@ -32,8 +32,10 @@ from datacomp.recipe import (
     arguments,
     num_steps,
     samples_seen,
+    steps_per_part,
 )
 from evals.images.image_tasks import IMAGES
+from leaderboard.benchmark import INTERMEDIATE
 from pipelines.errors import TrainingError
 from pipelines.execution.process import process_of
 from pipelines.formats.tars import Member, samples, tar_bytes
@@ -303,23 +305,40 @@ def _rates(rows: list[dict[str, Any]]) -> dict[str, float]:
 def write_model(store: LocalStore, recipe: Recipe) -> list[File]:
     """The weights as safetensors, with the configuration that lets open_clip open the folder."""
     import open_clip
-    import torch
     from open_clip.factory import get_model_config
-    from safetensors.torch import save_file
 
     open_clip.add_model_config(MODELS)
-    latest = store.root / RUN / "run" / "checkpoints" / "epoch_latest.pt"
-    state = torch.load(latest, map_location="cpu", weights_only=True)["state_dict"]
-    weights = {name.removeprefix("module."): value.contiguous() for name, value in state.items()}
-    part = store.root / f".part-{WEIGHTS}"
-    save_file(weights, part, metadata={"format": "pt"})
-    part.chmod(0o644)
-    os.replace(part, store.root / WEIGHTS)
-    path = store.root / WEIGHTS
-    file = File(name=WEIGHTS, sha256=sha256_file(path), num_bytes=path.stat().st_size)
+    file = _write_weights(store, "epoch_latest.pt", WEIGHTS)
+    parts = range(1, recipe.num_checkpoints)
+    kept = [
+        _write_weights(store, f"epoch_{part * recipe.resume_points}.pt", kept_name(recipe, part))
+        for part in parts
+    ]
     open_clip_config = {"model_cfg": get_model_config(recipe.model), "preprocess_cfg": {}}
     config = orjson.dumps(open_clip_config, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-    return [file, write_bytes(store, CONFIG, config)]
+    return [file, write_bytes(store, CONFIG, config), *kept]
+
+
+def kept_name(recipe: Recipe, part: int) -> str:
+    """The file with the weights at the end of a part of the budget."""
+    return f"{INTERMEDIATE}/step-{part * steps_per_part(recipe):08d}.safetensors"
+
+
+def _write_weights(store: LocalStore, checkpoint: str, name: str) -> File:
+    """The weights of one of open_clip's checkpoints as safetensors."""
+    import torch
+    from safetensors.torch import save_file
+
+    source = store.root / RUN / "run" / "checkpoints" / checkpoint
+    state = torch.load(source, map_location="cpu", weights_only=True)["state_dict"]
+    weights = {key.removeprefix("module."): value.contiguous() for key, value in state.items()}
+    path = store.root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".part-{path.name}")
+    save_file(weights, part, metadata={"format": "pt"})
+    part.chmod(0o644)
+    os.replace(part, path)
+    return File(name=name, sha256=sha256_file(path), num_bytes=path.stat().st_size)
 
 
 def _num_params(store: LocalStore) -> int:

@@ -133,14 +133,17 @@ class Checkpoints:
         if _is_first():
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def check_space(self, num_params: int) -> None:
-        """StorageError now rather than hours later: two checkpoints of 12 bytes a parameter."""
+    def check_space(self, num_params: int, *, num_kept: int = 0) -> None:
+        """StorageError now rather than hours later.
+
+        Two checkpoints of 12 bytes a parameter, and `num_kept` copies of the weights of 4.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        needed, free = 24 * num_params, shutil.disk_usage(self.folder).free
+        needed, free = (24 + 4 * num_kept) * num_params, shutil.disk_usage(self.folder).free
         if free < needed:
             raise StorageError(
                 errno.ENOSPC,
-                f"{self.folder} has {free / 1e9:.1f} GB free, but two checkpoints need "
+                f"{self.folder} has {free / 1e9:.1f} GB free, but its checkpoints need "
                 f"{needed / 1e9:.1f} GB; free space or choose another --out",
             )
 

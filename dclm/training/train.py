@@ -18,6 +18,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -32,10 +33,11 @@ from torch.distributed.fsdp import FSDPModule
 from dclm.packing import tokenizer
 from dclm.packing.loader import Sequences
 from dclm.plan import micro_batch as fitting_micro_batch
-from dclm.recipe import RESHARD_PARAMS, Recipe, lr, num_steps
+from dclm.recipe import RESHARD_PARAMS, Recipe, lr, num_steps, part_steps
 from dclm.training.checkpoints import Checkpoints
 from dclm.training.model import OpenLM
 from dclm.training.parallel import agree, build, fast_attention, mean_over_processes, processes
+from leaderboard.benchmark import INTERMEDIATE
 from leaderboard.rounds.train_log import Metrics, Step, draw_loss, read_metrics
 from pipelines.errors import Interrupted, PlanError, TrainingError
 from pipelines.records import (
@@ -89,7 +91,8 @@ def train(
     `out` gets `checkpoint.safetensors`, `model.json`, `tokenizer.json`, `metrics.jsonl`, `loss.png`
     and `record.json`. `progress(step, num_steps, loss, tokens_per_second)` is called in the first
     process after every logged step. `micro_batch` is the number of sequences of one forward;
-    checkpoints are written every `checkpoint_every` steps, or else every `checkpoint_seconds`.
+    checkpoints are written every `checkpoint_every` steps, or else every `checkpoint_seconds` and
+    where a part of the budget ends. The weights there stay, below `intermediate/`.
 
     Raises ValueError for a seed the recipe does not allow, RecordError and ShardError for data that
     is not what it should be, CheckpointError for a checkpoint of another training, StorageError
@@ -117,7 +120,8 @@ def train(
         _rows_of(recipe, rank, world)  # says at once when the batch does not divide
         rows_at_once = _micro_batch(recipe, world, micro_batch, device)
         checkpoints = Checkpoints(store.root / "checkpoints", key=key)
-        checkpoints.check_space(recipe.model.num_params)
+        kept_parts = len(part_steps(recipe))
+        checkpoints.check_space(recipe.model.num_params, num_kept=kept_parts)
         compiled = device.type == "cuda" if compile_model is None else compile_model
         model = build(recipe, seed, device, mesh, compiled=compiled)
         optimizer = torch.optim.AdamW(
@@ -153,6 +157,7 @@ def train(
                 checkpoint_every=checkpoint_every,
                 checkpoint_seconds=checkpoint_seconds,
                 progress=progress if rank == 0 else None,
+                keep=partial(_keep_weights, store, rank=rank),
             )
         except BaseException:
             if world == 1:  # with more, the others may be gone and would be waited for
@@ -204,9 +209,14 @@ def _loop(
     checkpoint_every: int | None,
     checkpoint_seconds: float,
     progress: Progress | None,
+    keep: Callable[[OpenLM, int], None],
 ) -> float:
-    """All steps from `first` on; returns the seconds they took."""
+    """All steps from `first` on; returns the seconds they took.
+
+    `keep` is called by every process where a part of the budget ends.
+    """
     total = num_steps(recipe)
+    part_ends = part_steps(recipe)
     rows = _rows_of(recipe, rank, world)
     log_every = 1 if device.type == "cpu" else 20
     # Small models sum gradients over processes once a step; of large ones the sum over
@@ -238,6 +248,8 @@ def _loop(
             norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad()
+            if step + 1 in part_ends:
+                keep(model, step + 1)
             norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
             pending.append((step, rate, torch.cat((sums, norm.detach().reshape(1)))))
 
@@ -268,7 +280,8 @@ def _loop(
             if checkpoint_every is not None:
                 is_due = (step + 1) // checkpoint_every > last_saved // checkpoint_every
             else:
-                is_due = moment - last_checkpoint > checkpoint_seconds
+                part_ended = any(last_saved < end <= step + 1 for end in part_ends)
+                is_due = part_ended or moment - last_checkpoint > checkpoint_seconds
             is_due, must_stop = agree(is_due, is_terminated(), device, world)
             if (is_due or must_stop) and not is_last:
                 checkpoints.save(step + 1, model, optimizer)
@@ -404,13 +417,34 @@ def _whole_weights(model: OpenLM) -> dict[str, Tensor]:
     return whole
 
 
+def _keep_weights(store: LocalStore, model: OpenLM, step: int, *, rank: int) -> None:
+    """Leave the weights as they are after `step` steps. All processes call it."""
+    weights = _whole_weights(model)
+    if rank == 0:
+        _write_weights(store, kept_name(step), weights)
+
+
+def kept_name(step: int) -> str:
+    return f"{INTERMEDIATE}/step-{step:08d}.safetensors"
+
+
+def _write_weights(store: LocalStore, name: str, weights: dict[str, Tensor]) -> None:
+    path = store.root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".part-{path.name}")
+    save_file(weights, part, metadata={"format": "pt"})
+    os.replace(part, path)
+
+
+def _file(store: LocalStore, name: str) -> File:
+    path = store.root / name
+    return File(name=name, sha256=sha256_file(path), num_bytes=path.stat().st_size)
+
+
 def _write_model(store: LocalStore, recipe: Recipe, weights: dict[str, Tensor]) -> list[File]:
     encoder = tokenizer.load(recipe.tokenizer)
-    part = store.root / f".part-{WEIGHTS}"
-    save_file(weights, part, metadata={"format": "pt"})
-    os.replace(part, store.root / WEIGHTS)
-    path = store.root / WEIGHTS
-    file = File(name=WEIGHTS, sha256=sha256_file(path), num_bytes=path.stat().st_size)
+    _write_weights(store, WEIGHTS, weights)
+    file = _file(store, WEIGHTS)
     described = {
         "model": recipe.model.model_dump(mode="json"),
         "tokenizer": TOKENIZER,
@@ -423,6 +457,7 @@ def _write_model(store: LocalStore, recipe: Recipe, weights: dict[str, Tensor]) 
         file,
         write_bytes(store, MODEL, orjson.dumps(described, option=options)),
         write_bytes(store, TOKENIZER, encoder.data),
+        *(_file(store, kept_name(step)) for step in part_steps(recipe)),
     ]
 
 

@@ -38,7 +38,9 @@ from pipelines.operators import PipelineError
 
 if TYPE_CHECKING:
     from leaderboard.board.ranking import Row
+    from leaderboard.rounds.round import EvaluateTask
     from pipelines.engine.run import Result
+    from pipelines.records import ScoresRecord
 
 
 def command_line(name: str) -> typer.Typer:
@@ -93,6 +95,10 @@ def run_command(
     gpus: Gpus = None,
     processes: TrainProcesses = None,
     recipe: RecipeFile = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Folder or URI of evaluation data, or `hub`; default: the workspace's."),
+    ] = None,
     quarantine: Quarantine = False,
     json: Json = False,
 ) -> None:
@@ -113,6 +119,7 @@ def run_command(
         workspace=workspace,
         map_tasks=executor(workers, cluster=cluster),
         recipe=recipe,
+        data=data,
     )
     seeds = list(current.recipe.seeds)[:repeat]
     if len(seeds) < repeat:
@@ -395,6 +402,10 @@ def evaluate_command(
         str | None,
         typer.Option(help="Another suite by name, or a .yaml file; it cannot rank."),
     ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="Weights on the way, as step-00001234; `all`: every one, and the final."),
+    ] = None,
     workspace: Workspace = RUNS,
     workers: Annotated[
         int, typer.Option(min=1, help="Processes without GPUs; each takes tasks.")
@@ -426,11 +437,51 @@ def evaluate_command(
     if placement.on_gpus:
         say(placement.line)
     spread = placement.spread(map_tasks)
-    record = stages.evaluate_one(task, map_tasks=spread, remote=spread is not map_tasks)
+    evaluate = partial(stages.evaluate_one, map_tasks=spread, remote=spread is not map_tasks)
+    if checkpoint == "all":
+        _show_curve(name, [evaluate(one) for one in _checkpoint_tasks(task)], json=json)
+        return
+    record = evaluate(task.model_copy(update={"checkpoint": checkpoint}))
     if json:
         show_json(record)
     else:
         out(scores_text(record))
+
+
+def _checkpoint_tasks(task: EvaluateTask) -> list[EvaluateTask]:
+    """An evaluation of every checkpoint of a model and of its final weights, in folders below."""
+    from leaderboard.rounds.round import checkpoints_of
+
+    names: list[str | None] = [*checkpoints_of(task.model), None]
+    return [
+        task.model_copy(update={"checkpoint": name, "out": f"{task.out}/{name or 'final'}"})
+        for name in names
+    ]
+
+
+def _show_curve(model: str, records: Sequence[ScoresRecord], *, json: bool) -> None:
+    """The headline at every checkpoint: a curve rather than a point."""
+    from evals.suite import load_suite
+    from leaderboard.rounds.round import checkpoints_of
+
+    work = records[0].work
+    headline = load_suite(f"{work.benchmark}/{work.suite}").headline
+    rows = []
+    for name, record in zip([*checkpoints_of(model), "final"], records, strict=True):
+        score = record.results.aggregates[headline]
+        rows.append({"checkpoint": name, headline: score.value, "stderr": score.stderr})
+    if json:
+        show_json(rows)
+        return
+    cells = [
+        (
+            row["checkpoint"],
+            f"{row[headline]:.4f}",
+            "-" if row["stderr"] is None else f"{row['stderr']:.4f}",
+        )
+        for row in rows
+    ]
+    out(table(cells, header=("checkpoint", headline, "standard error")))
 
 
 def submit_command(

@@ -4,8 +4,9 @@ Trainers write to a local folder, for checkpoints are written in place and read 
 `--out` is a prefix of a bucket, that folder is a scratch folder of this machine and a thread of the
 first process copies it to the bucket:
 
-    PREFIX/partial/<number>/...     the files of one snapshot: checkpoint, metrics
-    PREFIX/snapshot.json            the names, sizes and sha256 of the newest whole snapshot
+    PREFIX/partial/<number>/...     files of the snapshot of this number: checkpoint, metrics
+    PREFIX/snapshot.json            the newest whole snapshot: names, sizes, sha256; a file that did
+                                    not change stays where an earlier snapshot put it
     PREFIX/model files, record.json the finished model; the record is written last
 
 `snapshot.json` is written when all of its files are there, so a snapshot that a kill cut off is
@@ -23,11 +24,11 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from pipelines.errors import PlanError
 from pipelines.records import File, Frozen, RecordError, digest, parse_record, sha256_file
@@ -47,6 +48,13 @@ class Snapshot(Frozen):
 
     number: int
     files: tuple[File, ...]
+    earlier: dict[str, int] = Field(
+        default_factory=dict, description="files that did not change: the snapshot that stored them"
+    )
+
+    def place(self, name: str) -> str:
+        """Where in the bucket a file of this snapshot is."""
+        return f"{PARTIAL}/{self.earlier.get(name, self.number)}/{name}"
 
 
 def scratch_folder() -> Path:
@@ -117,8 +125,7 @@ def _restore(store: Store, folder: Path) -> bool:
     snapshot = _read_snapshot(store)
     log.info("%s: continuing from snapshot %d", store.uri, snapshot.number)
     for file in snapshot.files:
-        name = f"{PARTIAL}/{snapshot.number}/{file.name}"
-        download(store, name, folder / file.name, sha256=file.sha256)
+        download(store, snapshot.place(file.name), folder / file.name, sha256=file.sha256)
     return True
 
 
@@ -158,6 +165,7 @@ class _Mirror(threading.Thread):
         self._ended = threading.Event()
         self._seen = self._state() if is_copy else []
         self._number = _read_snapshot(store).number if store.exists(SNAPSHOT) else 0
+        self._stored: dict[tuple[str, int, int], tuple[File, int]] = {}  # by name, size, time
 
     def run(self) -> None:
         while not self._ended.wait(LOOK_SECONDS):
@@ -208,16 +216,22 @@ class _Mirror(threading.Thread):
             else:
                 os.link(path, link)
         number = self._number + 1
-        files = [
-            _put(self.store, link, str(link.relative_to(links)), prefix=f"{PARTIAL}/{number}/")
-            for link in sorted(links.rglob("*"))
-            if link.is_file()
-        ]
-        snapshot = Snapshot(number=number, files=tuple(files))
+        stored = {}
+        for link in sorted(links.rglob("*")):
+            if link.is_file():
+                about, name = link.stat(), str(link.relative_to(links))
+                state = (name, about.st_size, about.st_mtime_ns)
+                stored[state] = self._stored.get(state) or (
+                    _put(self.store, link, name, prefix=f"{PARTIAL}/{number}/"),
+                    number,
+                )
+        earlier = {file.name: at for file, at in stored.values() if at != number}
+        files = tuple(file for file, _ in stored.values())
+        snapshot = Snapshot(number=number, files=files, earlier=earlier)
         write_bytes(self.store, SNAPSHOT, snapshot.model_dump_json().encode())
-        self._number = number
+        self._number, self._stored = number, stored
         shutil.rmtree(links)
-        _remove_partial(self.store, keep=f"{PARTIAL}/{number}/")
+        _remove_partial(self.store, keep={snapshot.place(file.name) for file in files})
 
 
 def _put(store: Store, path: Path, name: str, *, prefix: str = "") -> File:
@@ -226,9 +240,9 @@ def _put(store: Store, path: Path, name: str, *, prefix: str = "") -> File:
     return writer.file().model_copy(update={"name": name})
 
 
-def _remove_partial(store: Store, *, keep: str | None = None) -> None:
+def _remove_partial(store: Store, *, keep: Collection[str] = ()) -> None:
     for entry in list(store.list(f"{PARTIAL}/")):
-        if keep is None or not entry.name.startswith(keep):
+        if entry.name not in keep:
             store.remove(entry.name)
 
 

@@ -23,7 +23,7 @@ from evals.remote import remote_model
 from evals.run import run as run_suite
 from evals.suite import load_suite
 from leaderboard import rules
-from leaderboard.benchmark import StageOptions, desk, load_stages
+from leaderboard.benchmark import INTERMEDIATE, StageOptions, desk, load_stages
 from leaderboard.rounds.mirror import local_model
 from leaderboard.rounds.training import Trained
 from leaderboard.rounds.workspace import Curated, Round, is_done
@@ -41,6 +41,7 @@ from pipelines.records import (
     DatasetRecord,
     Frozen,
     ScoresRecord,
+    parse_record,
 )
 from pipelines.reports import run_page
 from pipelines.selection import HashSample
@@ -187,6 +188,7 @@ class EvaluateTask(Frozen):
     suite: str
     data: str
     out: str
+    checkpoint: str | None = None  # weights on the way in place of the final ones
 
 
 def run_evaluation(task: EvaluateTask) -> str:
@@ -202,26 +204,36 @@ def evaluate_one(
 
     `remote`: only workers load the weights, each once; this process may have no GPU for them.
     """
-    stages = load_stages(task.benchmark)
     model: Any
     if remote and map_tasks is not None:
-        model = remote_model(load_model, (task.benchmark, task.model), map_tasks=map_tasks)
+        model = remote_model(
+            load_model, (task.benchmark, task.model, task.checkpoint), map_tasks=map_tasks
+        )
     else:
-        model = stages.load(local_model(task.model))
+        model = load_model(task.benchmark, task.model, task.checkpoint)
     with step("evaluate", unit="") as bar:
         record = run_suite(
             model, suite=task.suite, data=task.data, out=task.out, map_tasks=map_tasks
         )
         bar.note(f"{record.counts['questions']:,} questions")
     source = open_store(task.model) if is_folder(task.model) else None
-    if source is not None and source.exists(RECORD):
+    if source is not None and source.exists(RECORD) and task.checkpoint is None:
         write_chain(open_store(task.out), read_chain(source))
     return record
 
 
-def load_model(benchmark: str, model: str) -> Any:
+def load_model(benchmark: str, model: str, checkpoint: str | None = None) -> Any:
     """A model in a worker: on the GPU that is the worker's own, where it has one."""
-    return load_stages(benchmark).load(local_model(model))
+    return load_stages(benchmark).load(local_model(model), checkpoint=checkpoint)
+
+
+def checkpoints_of(model: str) -> list[str]:
+    """The names of a trained model's weights on the way, in order. RecordError without a record."""
+    store = open_store(model)
+    record = parse_record(store.read_bytes(RECORD), source=f"{store.uri}/{RECORD}")
+    folder = f"{INTERMEDIATE}/"
+    names = sorted(file.name for file in record.outputs if file.name.startswith(folder))
+    return [name.removeprefix(folder).removesuffix(".safetensors") for name in names]
 
 
 def is_folder(model: str) -> bool:
@@ -250,7 +262,6 @@ def evaluate(
     own has the GPUs: then one model after another is spread over it.
     """
     suite = suite_name(current)
-    data = current.stages.eval_data(current.scale.name, workspace=current.workspace)
     tasks = []
     for trained_run in trained:
         if is_done(trained_run.scores(current)):
@@ -261,7 +272,7 @@ def evaluate(
                 benchmark=current.benchmark.name,
                 model=trained_run.model(current),
                 suite=suite,
-                data=data,
+                data=current.eval_data,
                 out=trained_run.scores(current),
             )
         )
@@ -310,5 +321,4 @@ def overlapping(current: Round) -> Overlapping | None:
     """What a scale's datasets are looked through for; None where they hold no texts."""
     if current.benchmark.modality != "text":
         return None
-    data = current.stages.eval_data(current.scale.name, workspace=current.workspace)
-    return Overlapping(suite=suite_name(current), data=data)
+    return Overlapping(suite=suite_name(current), data=current.eval_data)

@@ -23,6 +23,7 @@ class Round:
     map_tasks: MapTasks
     recipe: RecipeLike  # the benchmark's own type
     official: bool  # whether the recipe is the rule book's
+    data: str | None = None  # evaluation data, where it is not the workspace's own
 
     @property
     def stages(self) -> Stages[RecipeLike]:
@@ -33,6 +34,12 @@ class Round:
         return f"{self.workspace}/{self.benchmark.name}-{self.scale.name}"
 
     @property
+    def eval_data(self) -> str:
+        """Where the evaluation data of this scale is."""
+        own = self.stages.eval_data(self.scale.name, workspace=self.workspace)
+        return own if self.data is None else self.data
+
+    @property
     def recipe_name(self) -> str:
         """`recipe`, or for an experimental one `recipe-<hash>`."""
         if self.official:
@@ -41,13 +48,19 @@ class Round:
 
 
 def open_round(
-    benchmark: str, scale: str, *, workspace: str, map_tasks: MapTasks, recipe: str | None = None
+    benchmark: str,
+    scale: str,
+    *,
+    workspace: str,
+    map_tasks: MapTasks,
+    recipe: str | None = None,
+    data: str | None = None,
 ) -> Round:
     """Read the rules and the recipe of a scale. RuleError for an unknown one."""
     book = rules.load_benchmark(benchmark)
     rung = book.scale(scale)
     chosen = load_stages(benchmark).recipe(recipe or rung.recipe)
-    return Round(book, rung, workspace.rstrip("/"), map_tasks, chosen, recipe is None)
+    return Round(book, rung, workspace.rstrip("/"), map_tasks, chosen, recipe is None, data)
 
 
 class Curated(Frozen):

@@ -19,10 +19,13 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
+from dclm.eval_model import load
 from dclm.packing.loader import Sequences
 from dclm.recipe import ModelConfig, Recipe, lr, num_steps
 from dclm.training.model import OpenLM, load_state_dict
 from dclm.training.train import spike_limit, train
+from evals.tasks import EvalError
+from leaderboard.rounds.round import checkpoints_of
 from leaderboard.rounds.train_log import read_metrics
 from pipelines.errors import CheckpointError, Interrupted, TrainingError
 from pipelines.execution.executors import map_here
@@ -538,3 +541,38 @@ def test_the_limit_of_a_jump_grows_with_the_spread_of_the_losses() -> None:
     assert spike_limit(calm) == pytest.approx(3.01 + 2.0)
     assert spike_limit(noisy) == pytest.approx(3.0 + 10 * 1.4826 * 0.5)
     assert spike_limit([*calm, 90.0]) < 6  # one outlier does not move it
+
+
+# ---- weights on the way
+
+
+def test_the_weights_at_the_ends_of_the_parts_are_kept(packed_words, tmp_path: Path) -> None:
+    """Those of a run that was stopped between two parts equal those of one that was not."""
+    recipe, packed = packed_words
+    shorter = {"tokens": 12 * 8 * 32, "num_checkpoints": 3, "warmup_steps": 2}
+    recipe = Recipe.model_validate(recipe.model_dump() | shorter)
+    whole = train(str(packed), recipe=recipe, seed=0, out=str(tmp_path / "whole"))
+    kept = [file.name for file in whole.outputs if file.name.startswith("intermediate/")]
+    assert kept == [
+        "intermediate/step-00000004.safetensors",
+        "intermediate/step-00000008.safetensors",
+    ]
+
+    def stop(step: int, *_: object) -> None:
+        if step == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    parts = tmp_path / "parts"
+    with pytest.raises(Interrupted):
+        train(str(packed), recipe=recipe, seed=0, out=str(parts), progress=stop)
+    resumed = train(str(packed), recipe=recipe, seed=0, out=str(parts))
+    assert [file.sha256 for file in resumed.outputs] == [file.sha256 for file in whole.outputs]
+    final = load_file(parts / "checkpoint.safetensors")
+    before = load_file(parts / kept[0])
+    assert final.keys() == before.keys()
+    assert any(not torch.equal(final[name], before[name]) for name in final)
+    assert checkpoints_of(str(parts)) == ["step-00000004", "step-00000008"]
+    scorers = [load(str(parts), checkpoint=name) for name in (None, "step-00000004")]
+    assert scorers[0].id == resumed.id != scorers[1].id
+    with pytest.raises(EvalError, match=r"step-1\.safetensors"):
+        load(str(parts), checkpoint="step-1")
