@@ -5,7 +5,7 @@ DEMO := build/demo
 WORDNET := $(foreach part,noun verb adj adv,index.$(part) $(part).exc)
 LABELS := $(wildcard ../shared/data/quality/majority_data.jsonl ../shared/data/quality/agreement_data.jsonl)
 
-.PHONY: cluster-local demo test venv test-fast check format docs soak bench clean help
+.PHONY: cluster-local demo rehearsal test venv test-fast check format docs soak bench clean help
 
 help:
 	@echo "make demo       both benchmarks at tiny scale: pools, datasets, models, scores, the board"
@@ -14,6 +14,7 @@ help:
 	@echo "make check      format, lint, types, the documentation as a site"
 	@echo "make docs       write the generated pages again"
 	@echo "make bench      measure against peers (installs them into an environment of their own)"
+	@echo "make rehearsal  the whole road at real scale, in small: S3, Ray, kills, a running board"
 	@echo "make soak       long runs: many seeds, many kills"
 	@echo "make cluster-local  a Ray head and two workers on this machine, until Ctrl-C"
 	@echo "make clean      remove build/ (the downloads in the user's cache stay)"
@@ -59,7 +60,11 @@ cluster-local: venv
 docs: venv
 	$(BIN)/python docs/generate.py
 
-soak: venv
+TASKS ?= ../shared/fixtures/dclm-eval/local_data
+rehearsal: venv
+	$(BIN)/python tests/soak/rehearse.py --data $(TASKS)
+
+soak: rehearsal
 	$(BIN)/python tests/soak/claim.py --benchmark dclm --workspace build/soak $(foreach file,$(LABELS),--labels $(file))
 	$(BIN)/python tests/soak/claim.py --benchmark datacomp --workspace build/soak
 	$(BIN)/python -m pytest -m soak --timeout 7200 -s tests/soak tests/dclm/training/test_train.py
