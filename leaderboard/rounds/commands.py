@@ -439,7 +439,7 @@ def evaluate_command(
     spread = placement.spread(map_tasks)
     evaluate = partial(stages.evaluate_one, map_tasks=spread, remote=spread is not map_tasks)
     if checkpoint == "all":
-        _show_curve(name, [evaluate(one) for one in _checkpoint_tasks(task)], json=json)
+        _show_curve(name, [evaluate(part) for part in _checkpoint_tasks(task)], json=json)
         return
     record = evaluate(task.model_copy(update={"checkpoint": checkpoint}))
     if json:

@@ -52,7 +52,7 @@ class Snapshot(Frozen):
         default_factory=dict, description="files that did not change: the snapshot that stored them"
     )
 
-    def place(self, name: str) -> str:
+    def stored_at(self, name: str) -> str:
         """Where in the bucket a file of this snapshot is."""
         return f"{PARTIAL}/{self.earlier.get(name, self.number)}/{name}"
 
@@ -125,7 +125,7 @@ def _restore(store: Store, folder: Path) -> bool:
     snapshot = _read_snapshot(store)
     log.info("%s: continuing from snapshot %d", store.uri, snapshot.number)
     for file in snapshot.files:
-        download(store, snapshot.place(file.name), folder / file.name, sha256=file.sha256)
+        download(store, snapshot.stored_at(file.name), folder / file.name, sha256=file.sha256)
     return True
 
 
@@ -231,7 +231,7 @@ class _Mirror(threading.Thread):
         write_bytes(self.store, SNAPSHOT, snapshot.model_dump_json().encode())
         self._number, self._stored = number, stored
         shutil.rmtree(links)
-        _remove_partial(self.store, keep={snapshot.place(file.name) for file in files})
+        _remove_partial(self.store, keep={snapshot.stored_at(file.name) for file in files})
 
 
 def _put(store: Store, path: Path, name: str, *, prefix: str = "") -> File:

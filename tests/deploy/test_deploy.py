@@ -41,6 +41,8 @@ def test_ray_s_autoscaler_accepts_the_cluster_on_aws() -> None:
     config = yaml.safe_load((DEPLOY / "ray-aws.yaml").read_text())
     validate_config(prepare_config(config))
     assert config["available_node_types"]["head"]["resources"] == {"CPU": 0}
+    gpus = config["available_node_types"]["gpus"]["resources"]
+    assert gpus["CPU"] >= gpus["GPU"] > 0  # a task that asks for a GPU asks for a processor too
     assert (DEPLOY / ".." / "constraints.txt").is_file()
 
 
