@@ -339,7 +339,7 @@ def is_scores(name: str) -> bool:
 
 def chain_kinds(submissions: Path, id_: str) -> set[str]:
     record = json.loads((submissions / id_ / "submission.json").read_bytes())
-    return {one["kind"] for one in record["chain"]}
+    return {link["kind"] for link in record["chain"]}
 
 
 # ---- all of it
