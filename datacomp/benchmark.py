@@ -124,8 +124,9 @@ class DataComp(Stages["Recipe"]):
         precision: Precision = "fp32",
         exact: bool = False,
         checkpoint: str | None = None,
+        batch_tokens: int | None = None,
     ) -> ImageTextModel:
-        if precision != "fp32" or exact:
+        if precision != "fp32" or exact or batch_tokens:
             raise UsageError(
                 "CLIP models are evaluated in fp32, image by image: leave out these options"
             )

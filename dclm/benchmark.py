@@ -122,11 +122,17 @@ class DCLM(Stages["Recipe"]):
         precision: Precision = "fp32",
         exact: bool = False,
         checkpoint: str | None = None,
+        batch_tokens: int | None = None,
     ) -> LanguageModel:
         from dclm import eval_model
 
         return eval_model.load(
-            model, device=device, precision=precision, exact=exact, checkpoint=checkpoint
+            model,
+            device=device,
+            precision=precision,
+            exact=exact,
+            checkpoint=checkpoint,
+            batch_tokens=batch_tokens,
         )
 
     def check_training(self, packed: PackedRecord, model: ModelRecord, recipe: Recipe) -> list[str]:

@@ -8,6 +8,7 @@ fast path is tested against, to 1e-4 in mean cross-entropy.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +22,9 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from dclm.packing.tokenizer import find
 from dclm.recipe import ModelConfig
+from dclm.training.export import read_open_lm
 from dclm.training.model import KeyValueCache, OpenLM, load_state_dict
 from evals.models import Floats, Ids, ModelError, Query, TokenizerFile, TokenScores
 from evals.tasks import EvalError
@@ -261,6 +264,7 @@ def load(
     precision: Precision = "fp32",
     exact: bool = False,
     checkpoint: str | None = None,
+    batch_tokens: int | None = None,
 ) -> OpenLMScorer:
     """The scorer of a trained model's folder, on the GPU if there is one.
 
@@ -269,14 +273,23 @@ def load(
     folder `intermediate`. EvalError names what is missing or unfit.
     """
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return _load(str(Path(model).absolute()), where, precision, exact, checkpoint)
+    return _load(str(Path(model).absolute()), where, precision, exact, checkpoint, batch_tokens)
 
 
 @lru_cache(maxsize=1)
 def _load(
-    folder: str, device: str, precision: Precision, exact: bool, checkpoint: str | None
+    folder: str,
+    device: str,
+    precision: Precision,
+    exact: bool,
+    checkpoint: str | None,
+    batch_tokens: int | None,
 ) -> OpenLMScorer:
     path = Path(folder)
+    if not (path / "record.json").is_file():
+        scorer = _load_open_lm(path, device, precision, exact, batch_tokens)
+        scorer._arguments = (folder, device, precision, exact, checkpoint, batch_tokens)
+        return scorer
     record = parse_record(_bytes(path / "record.json"), source=str(path / "record.json"))
     if not isinstance(record, ModelRecord):
         raise EvalError(f"{path} holds a {record.kind} record, not a model; name a model's folder")
@@ -299,9 +312,77 @@ def _load(
         device=device,
         precision=precision,
         exact=exact,
+        batch_tokens=batch_tokens,
     )
-    scorer._arguments = (folder, device, precision, exact, checkpoint)
+    scorer._arguments = (folder, device, precision, exact, checkpoint, batch_tokens)
     return scorer
+
+
+def _load_open_lm(
+    path: Path, device: str, precision: Precision, exact: bool, batch_tokens: int | None
+) -> OpenLMScorer:
+    """A checkpoint of open_lm itself, in a folder.
+
+    Weights (`.pt` or `.safetensors`; of several epochs the last) beside the model's JSON file
+    (`hidden_dim`, `n_layers`, ...), and `tokenizer.json` where it is not gpt-neox-20b's.
+    `params.txt`, where it is there, says the options of the command line.
+    """
+    weights = [*path.glob("*.safetensors"), *path.glob("*.pt"), *path.glob("checkpoints/*.pt")]
+    described = [file for file in sorted(path.glob("*.json")) if _is_model_file(file)]
+    if not weights or len(described) != 1:
+        raise EvalError(
+            f"{path} has no record.json, so it should be a checkpoint of open_lm: weights "
+            "(*.safetensors or *.pt) beside one JSON file of the model (hidden_dim, n_layers, "
+            f"n_heads); found {len(weights)} and {len(described)} of them"
+        )
+    chosen = max(weights, key=_epoch_of)
+    values = orjson.loads(described[0].read_bytes()) | _command_line_of(path / "params.txt")
+    own = path / "tokenizer.json"
+    config = reference_config(values)
+    try:
+        model = read_open_lm(chosen, config)
+        tokenizer_file = find(str(own) if own.is_file() else "gpt-neox-20b")
+    except ValueError as error:
+        raise EvalError(str(error)) from None
+    return OpenLMScorer(
+        model.float(),
+        Tokenizer.from_file(str(tokenizer_file)),
+        id=sha256_file(chosen)[:32],
+        document_start=0,
+        device=device,
+        precision=precision,
+        exact=exact,
+        batch_tokens=batch_tokens,
+    )
+
+
+def _is_model_file(path: Path) -> bool:
+    try:
+        values = orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(values, dict) and "hidden_dim" in values
+
+
+def _epoch_of(path: Path) -> tuple[int, str]:
+    """The number in `epoch_5.pt`: of several checkpoints the last is the model."""
+    digits = re.search(r"(\d+)\D*$", path.stem)
+    return (int(digits[1]) if digits else -1, path.name)
+
+
+def _command_line_of(path: Path) -> dict[str, Any]:
+    """The model's options among the lines `name: value` of open_lm's params.txt."""
+    if not path.is_file():
+        return {}
+    lines = (line.partition(":") for line in path.read_text(encoding="utf-8").splitlines())
+    values = {name.strip(): value.strip() for name, _, value in lines}
+    options: dict[str, Any] = {}
+    for name in ("model_norm", "ffn_type", "positional_embedding_type"):
+        if values.get(name):
+            options[name] = values[name]
+    if "qk_norm" in values:
+        options["qk_norm"] = values["qk_norm"] == "True"
+    return options
 
 
 def load_openlm(
@@ -313,6 +394,7 @@ def load_openlm(
     device: str = "cpu",
     precision: Precision = "fp32",
     exact: bool = False,
+    batch_tokens: int | None = None,
 ) -> OpenLMScorer:
     """The scorer of a bare OpenLM checkpoint: its shape, a safetensors file, a tokenizer.json.
 
@@ -327,6 +409,7 @@ def load_openlm(
         device=device,
         precision=precision,
         exact=exact,
+        batch_tokens=batch_tokens,
     )
 
 

@@ -12,7 +12,7 @@ from evals.aggregate import Version
 from evals.catalogue import tasks_markdown
 from evals.data_check import check_data
 from evals.decontamination import items_table, overlap_with
-from evals.fetch import fetch
+from evals.fetch import fetch, fetch_tasks
 from evals.images.synthetic import write_synthetic_images
 from evals.items import Item
 from evals.kinds import read_data
@@ -46,7 +46,10 @@ RunFolder = Annotated[str, typer.Argument(help="Folder of a finished evaluation.
 @app.command("run")
 def run_command(
     model: Annotated[
-        str, typer.Argument(help="A trained model's folder, a Hugging Face model, or null:KIND.")
+        str,
+        typer.Argument(
+            help="A trained model's folder, a Hugging Face model, null:KIND, or BENCHMARK:FOLDER."
+        ),
     ],
     suite: SuiteName,
     data: Data,
@@ -57,6 +60,9 @@ def run_command(
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     device: Annotated[
         str | None, typer.Option(help="cpu or cuda; the GPU if there is one.")
+    ] = None,
+    batch_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens computed at once; default: as memory allows.")
     ] = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that a hub model brings along.")
@@ -82,13 +88,18 @@ def run_command(
     if precision not in ("fp32", "bf16"):
         raise EvalError(f"unknown precision {precision!r}; choose fp32 or bf16")
     printed = None if format == "text" else result_format(format)
-    named = {"device": device, "precision": precision, "exact": exact}
+    named = {
+        "device": device,
+        "precision": precision,
+        "exact": exact,
+        "batch_tokens": batch_tokens,
+    }
     spread = None if device or model.startswith(PREFIX) else spread_over(cluster, gpus)
     if spread is None:
         loaded = load_model(model, trust_remote_code=trust_remote_code, **named)
         map_tasks = executor(workers, cluster=cluster)
     else:
-        arguments = (model, trust_remote_code, precision, exact)
+        arguments = (model, trust_remote_code, precision, exact, batch_tokens)
         loaded, map_tasks = remote_model(load_in_worker, arguments, map_tasks=spread), spread
     record = run(loaded, suite=suite, data=data, out=out_uri, map_tasks=map_tasks)
     if printed is not None:
@@ -315,6 +326,7 @@ def overlap_command(
     ] = None,
     ngram: Annotated[int, typer.Option(help="Words that must match in a row.", min=4)] = 13,
     workers: Annotated[int, typer.Option(min=1, help="Processes; each takes shards.")] = 1,
+    cluster: Annotated[str | None, typer.Option(help="Run on Ray: `local` or an address.")] = None,
     json: Json = False,
 ) -> None:
     """Count which items of a suite occur in a dataset, and score a model without them."""
@@ -322,7 +334,9 @@ def overlap_command(
     finished = open_run(run_folder) if run_folder else None
     if finished is not None:
         _same_suite(finished, loaded)
-    overlap = overlap_with(dataset, suite, data, ngram=ngram, map_tasks=executor(workers))
+    overlap = overlap_with(
+        dataset, suite, data, ngram=ngram, map_tasks=executor(workers, cluster=cluster)
+    )
     overlaps = overlap.report(finished)
     if json:
         show_json(overlaps)
@@ -401,17 +415,34 @@ def convert_command(
 
 @app.command("fetch")
 def fetch_command(
-    task: Annotated[str, typer.Argument(help="A task.")],
+    name: Annotated[str, typer.Argument(help="A task, or a suite: all of its tasks.")],
     folder: Annotated[Path, typer.Option("--out", help="The data folder.")],
-    revision: Annotated[str | None, typer.Option(help="Revision of the hub's data set.")] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Of one task: revision of the hub's dataset.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Fetch a task's data from the Hugging Face hub, where it has a home; it is unverified."""
-    path = fetch(load_task(task), folder, revision=revision)
+    """Fetch the data of tasks from the Hugging Face hub, where they have a home.
+
+    The texts are the hub's, not the reference's bytes: scores on them are unverified. Tasks
+    without a home there are listed with what to do by hand.
+    """
+    if name in task_names():
+        path = fetch(load_task(name), folder, revision=revision)
+        if json:
+            show_json({"file": str(path)})
+        else:
+            out(f"wrote {path}; scores on it are marked unverified")
+        return
+    fetched = fetch_tasks(load_suite(name).load_tasks(), folder)
     if json:
-        show_json({"file": str(path)})
-    else:
+        show_json(fetched._asdict())
+        return
+    for path in fetched.written:
         out(f"wrote {path}; scores on it are marked unverified")
+    out(f"{len(fetched.there)} tasks were there; {len(fetched.by_hand)} need a hand:")
+    for task, source in fetched.by_hand.items():
+        out(f"  {task}: {source}")
 
 
 @app.command("synthetic")

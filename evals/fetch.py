@@ -6,7 +6,7 @@ texts are those of the hub's version, not the reference's bytes, so scores on th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +35,73 @@ def squad(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"context": context, "continuation": row["answers"]["text"][0]}
 
 
+def _labelled(row: Mapping[str, Any], query: str) -> dict[str, Any]:
+    """Choices with labels, and the label of the right one."""
+    labels = list(row["choices"]["label"])
+    gold = labels.index(row["answerKey"])
+    return {"query": query, "choices": list(row["choices"]["text"]), "gold": gold}
+
+
+def arc(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of allenai/ai2_arc: question, choices with labels, the right label."""
+    return _labelled(row, f"Question: {row['question']}")
+
+
+def openbook_qa(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of allenai/openbookqa: the beginning of a sentence and its ends."""
+    return _labelled(row, row["question_stem"])
+
+
+def piqa(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of ybisk/piqa: a goal, two ways to it, the number of the right one."""
+    choices = [row["sol1"], row["sol2"]]
+    return {"query": f"Question: {row['goal']}\n", "choices": choices, "gold": int(row["label"])}
+
+
+def boolq(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of google/boolq: a passage, a question without its mark, true or false."""
+    query = f"Passage: {row['passage']}\nQuestion: {row['question']}?"
+    return {"query": query, "choices": ["no", "yes"], "gold": int(bool(row["answer"]))}
+
+
+def copa(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of super_glue's copa: a premise, its cause or effect asked for, two sentences."""
+    word = {"cause": "because", "effect": "therefore"}[row["question"]]
+    choices = [text[:1].lower() + text[1:] for text in (row["choice1"], row["choice2"])]
+    query = f"{row['premise'].rstrip('.')}, {word}"
+    return {"query": query, "choices": choices, "gold": int(row["label"])}
+
+
+def winogrande(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of allenai/winogrande: a sentence with a gap, two names, the right one of them."""
+    before, gap, after = row["sentence"].partition("_")
+    if not gap:
+        raise ValueError(f"there is no gap in {row['sentence']!r}")
+    return {
+        "context_options": [before + row["option1"], before + row["option2"]],
+        "continuation": after.strip(),
+        "gold": int(row["answer"]) - 1,
+    }
+
+
+def lambada(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of EleutherAI/lambada_openai: a passage, of which the last word is asked for."""
+    context, _, word = row["text"].strip().rpartition(" ")
+    return {"context": context, "continuation": word}
+
+
+def gsm8k(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of openai/gsm8k: a question, and steps that end in `#### number`."""
+    steps, mark, answer = row["answer"].rpartition("####")
+    if not mark:
+        raise ValueError(f"there is no #### in {row['answer']!r}")
+    return {
+        "context": row["question"],
+        "chain_of_thought": steps.strip(),
+        "answer": answer.strip().replace(",", ""),
+    }
+
+
 class Home(NamedTuple):
     """Where a file's rows live on the hub, and how they are brought into the layout."""
 
@@ -50,7 +117,45 @@ HOMES = {
     ),
     "world_knowledge/mmlu.jsonl": Home("cais/mmlu", "all", "test", mmlu),
     "reading_comprehension/squad.jsonl": Home("rajpurkar/squad", None, "validation", squad),
+    "reading_comprehension/boolq.jsonl": Home("google/boolq", None, "validation", boolq),
+    "world_knowledge/arc_easy.jsonl": Home("allenai/ai2_arc", "ARC-Easy", "test", arc),
+    "world_knowledge/arc_challenge.jsonl": Home("allenai/ai2_arc", "ARC-Challenge", "test", arc),
+    "commonsense_reasoning/openbook_qa.jsonl": Home(
+        "allenai/openbookqa", "main", "test", openbook_qa
+    ),
+    "commonsense_reasoning/piqa.jsonl": Home("ybisk/piqa", None, "validation", piqa),
+    "commonsense_reasoning/copa.jsonl": Home("aps/super_glue", "copa", "validation", copa),
+    "language_understanding/winogrande.jsonl": Home(
+        "allenai/winogrande", "winogrande_xl", "validation", winogrande
+    ),
+    "language_understanding/lambada_openai.jsonl": Home(
+        "EleutherAI/lambada_openai", "default", "test", lambada
+    ),
+    "symbolic_problem_solving/gsm8k.jsonl": Home("openai/gsm8k", "main", "test", gsm8k),
 }
+
+
+class Fetched(NamedTuple):
+    """What became of a suite's tasks."""
+
+    written: list[Path]
+    there: list[str]
+    by_hand: dict[str, str]  # task to where its data is, as the task file says
+
+
+def fetch_tasks(tasks: Sequence[Task], folder: Path) -> Fetched:
+    """Fetch every task that has a home and no data in the folder yet."""
+    result = Fetched([], [], {})
+    files: set[str] = set()
+    for task in tasks:
+        if all((folder / name).exists() for name in task.files()):
+            result.there.append(task.name)
+        elif task.file in HOMES:
+            result.written.append(fetch(task, folder))
+        elif task.file not in files:
+            result.by_hand[task.name] = task.source or f"no source is known for {task.file}"
+        files.add(task.file)
+    return result
 
 
 def fetch(task: Task, folder: Path, *, revision: str | None = None) -> Path:

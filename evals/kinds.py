@@ -83,6 +83,11 @@ def _kind(name: str) -> Kind[Any]:
     return kinds[name]
 
 
+def has_data(task: Task, folder: str) -> bool:
+    """Whether a local folder has the first data file of a task; elsewhere it is taken for there."""
+    return "://" in folder or folder == "hub" or (Path(folder) / task.files()[0]).exists()
+
+
 def read_data(task: Task, folder: Path | str) -> TaskData:
     """Read and check the data of one task.
 

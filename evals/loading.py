@@ -18,9 +18,16 @@ from pipelines.records import ModelRecord, parse_record
 
 
 def load_model(model: str, *, trust_remote_code: bool, **named: Any) -> Any:
-    """The model behind its protocol: a null, a benchmark's own, or one from Hugging Face."""
+    """The model behind its protocol: a null, a benchmark's own, or one from Hugging Face.
+
+    `BENCHMARK:FOLDER` asks an installed benchmark to open a folder that has no record of ours, as
+    `dclm:FOLDER` for a checkpoint of open_lm.
+    """
     if model.startswith(PREFIX):
         return null_model(model)
+    name, colon, folder = model.partition(":")
+    if colon and name in installed.packages():
+        return _stages(name).load(folder, **named)
     record_file = Path(model) / "record.json"
     if not record_file.is_file():
         from evals.text import huggingface
@@ -32,14 +39,24 @@ def load_model(model: str, *, trust_remote_code: bool, **named: Any) -> Any:
     name = record.work.benchmark
     if name not in installed.packages():
         raise EvalError(f"{model} is of the benchmark {name!r}, which is not installed here")
-    stages = cast("Callable[[], ModelLoader]", installed.load(name))()
-    return stages.load(model, **named)
+    return _stages(name).load(model, **named)
 
 
-def load_in_worker(model: str, trust_remote_code: bool, precision: str, exact: bool) -> Any:
+def _stages(name: str) -> ModelLoader:
+    return cast("Callable[[], ModelLoader]", installed.load(name))()
+
+
+def load_in_worker(
+    model: str, trust_remote_code: bool, precision: str, exact: bool, batch_tokens: int | None
+) -> Any:
     """The same in a worker, on the GPU that is its own where it has one."""
     return load_model(
-        model, trust_remote_code=trust_remote_code, device=None, precision=precision, exact=exact
+        model,
+        trust_remote_code=trust_remote_code,
+        device=None,
+        precision=precision,
+        exact=exact,
+        batch_tokens=batch_tokens,
     )
 
 

@@ -168,5 +168,11 @@ class ModelLoader(Protocol):
     """What an installed benchmark offers to load its own models with."""
 
     def load(
-        self, model: str, *, device: str | None, precision: Precision, exact: bool
+        self,
+        model: str,
+        *,
+        device: str | None,
+        precision: Precision,
+        exact: bool,
+        batch_tokens: int | None,
     ) -> LanguageModel | ImageTextModel: ...

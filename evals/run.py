@@ -22,13 +22,14 @@ import pyarrow.parquet as pq
 from evals.aggregate import aggregate_suite
 from evals.controls import check_probabilities, controls_of
 from evals.items import Metrics, TaskData
-from evals.kinds import kind_of, read_data
+from evals.kinds import has_data, kind_of, read_data
 from evals.metrics import bootstrap, score_of, standard_error
 from evals.models import ModelError
 from evals.result_formats import result_formats
 from evals.suite import Suite, load_suite
 from evals.tasks import EvalError, Task
 from pipelines.errors import DataError
+from pipelines.execution.progress import say
 from pipelines.formats.writers import write_array
 from pipelines.records import (
     Control,
@@ -116,6 +117,7 @@ def run(
     started, clock = now(), time.perf_counter()
     suite = load_suite(suite) if isinstance(suite, str) else suite
     folder = str(data)
+    suite = suite.without(_absent(suite, folder))
     tasks = suite.load_tasks()
     _check_length(model, suite)
     loaded = _read_all(tasks, folder)
@@ -181,6 +183,16 @@ def run(
     return record
 
 
+def _absent(suite: Suite, folder: str) -> list[str]:
+    """The optional tasks without data in a folder, each said in one line."""
+    absent = []
+    for task in suite.load_tasks():
+        if task.name in suite.optional and not has_data(task, folder):
+            say(f"{task.name} is left out: {folder} has no {task.file}; the headline needs it not")
+            absent.append(task.name)
+    return absent
+
+
 def _check_length(model: Any, suite: Suite) -> None:
     longest = getattr(model, "max_length", None)
     if longest is not None and longest < suite.window:
@@ -207,7 +219,7 @@ def _work(suite: Suite, tasks: Sequence[Task], loaded: Sequence[_Data], model: A
         suite_version=suite.version,
         tasks=refs,
         parameters={
-            "suite": suite.model_dump(mode="json"),
+            "suite": suite.to_record(),
             "model": model.settings,
             "bootstrap_draws": 1000,
         },

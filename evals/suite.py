@@ -6,8 +6,9 @@ score: scores of different versions are never compared.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -48,6 +49,9 @@ class Suite(Frozen):
     description: str
     window: int = Field(2048, gt=1, description="tokens that a context and its answer may have")
     tasks: tuple[str, ...] = Field(min_length=1)
+    optional: tuple[str, ...] = Field(
+        (), description="tasks that are left out, and said so, where their data is missing"
+    )
     aggregates: tuple[Aggregate, ...]
     headline: str = Field(description="the aggregate that ranks")
 
@@ -56,6 +60,8 @@ class Suite(Frozen):
         if len(set(self.tasks)) < len(self.tasks):
             raise ValueError("a task is listed twice")
         names = [aggregate.name for aggregate in self.aggregates]
+        if unknown_optional := sorted(set(self.optional) - set(self.tasks)):
+            raise ValueError(f"optional tasks {unknown_optional} are not in the suite")
         if self.headline not in names:
             raise ValueError(f"the headline {self.headline!r} is not one of the aggregates {names}")
         for aggregate in self.aggregates:
@@ -65,6 +71,24 @@ class Suite(Frozen):
             if not self.members(aggregate):
                 raise ValueError(f"aggregate {aggregate.name!r} is over no task of the suite")
         return self
+
+    def without(self, missing: Collection[str]) -> Suite:
+        """This suite without some of its optional tasks, and without the aggregates over them."""
+        if not missing:
+            return self
+        named = [a for a in self.aggregates if not set(a.tasks) & set(missing)]
+        return Suite.model_validate(
+            self.model_dump()
+            | {
+                "tasks": [name for name in self.tasks if name not in missing],
+                "optional": [name for name in self.optional if name not in missing],
+                "aggregates": [aggregate.model_dump() for aggregate in named],
+            }
+        )
+
+    def to_record(self) -> dict[str, Any]:
+        """The suite as a ScoresRecord embeds it: what was asked; what might be left out is not."""
+        return self.model_dump(mode="json", exclude={"optional"})
 
     def load_tasks(self) -> list[Task]:
         """The definitions of the tasks, in order."""

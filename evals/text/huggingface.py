@@ -347,6 +347,7 @@ def load(
     precision: Literal["fp32", "bf16"] = "fp32",
     exact: bool = False,
     trust_remote_code: bool = False,
+    batch_tokens: int | None = None,
 ) -> HuggingFaceLM:
     """A model of the hub by name, or of a folder. Code from the hub runs only if asked for."""
     transformers: Any = importlib.import_module("transformers")
@@ -358,4 +359,4 @@ def load(
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(model), **named)
     except (OSError, ValueError) as error:
         raise EvalError(f"cannot load {str(model)!r} with transformers: {error}") from None
-    return HuggingFaceLM(loaded.to(where), tokenizer, exact=exact)
+    return HuggingFaceLM(loaded.to(where), tokenizer, exact=exact, batch_tokens=batch_tokens)

@@ -49,7 +49,10 @@ class Case:
 
     @cached_property
     def suite(self) -> Suite:
-        return official_suite(self.book, self.scale.name)
+        """The suite that was asked: the scale's, less optional tasks that its scores lack."""
+        suite = official_suite(self.book, self.scale.name)
+        asked = {task.name for scores in self.by_seed.values() for task in scores.work.tasks}
+        return suite.without([name for name in suite.optional if name not in asked])
 
     @cached_property
     def package(self) -> Any:

@@ -108,7 +108,7 @@ def suite(case: Case) -> Iterator[Fault]:
 
 
 def _suite(case: Case, name: str, scores: ScoresRecord) -> Iterator[Fault]:
-    installed = case.suite.model_dump(mode="json")
+    installed = case.suite.to_record()
     if scores.work.parameters.get("suite", installed) != installed:
         expected = Words(f"suite {case.suite.name} version {case.suite.version} as installed")
         yield fault(RECORD, f"{name}: work.parameters.suite", Words("an edited suite"), expected)

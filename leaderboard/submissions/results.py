@@ -20,9 +20,18 @@ from evals.suite import Suite
 from leaderboard import rules
 from leaderboard.rules import Benchmark
 from leaderboard.submissions.bundle import Bundle
+from leaderboard.submissions.case import official_suite
 from leaderboard.submissions.chain import chain_of, seeds_of
 from leaderboard.submissions.lineage import data_of
-from pipelines.records import DatasetRecord, Frozen, ModelRecord, Submission, TaskScore, digest
+from pipelines.records import (
+    DatasetRecord,
+    Frozen,
+    ModelRecord,
+    ScoresRecord,
+    Submission,
+    TaskScore,
+    digest,
+)
 
 Draws = Mapping[str, npt.NDArray[Any]]
 BASELINE = "no_filter"
@@ -166,6 +175,12 @@ def combined_error(values: Sequence[float], item_error: float) -> float:
     return math.sqrt(seeds + item_error**2)
 
 
+def _data_id(scores: ScoresRecord, suite: Suite) -> str:
+    """The hash over the data of all tasks but those that a run may leave out."""
+    tasks = [task for task in scores.work.tasks if task.name not in suite.optional]
+    return digest(sorted((task.name, data_of(task)) for task in tasks))
+
+
 def measured_of(
     bundle: Bundle,
     benchmark: Benchmark,
@@ -221,7 +236,7 @@ def measured_of(
         ),
         suite=first.work.suite,
         suite_version=first.work.suite_version,
-        data_id=digest(sorted((task.name, data_of(task)) for task in first.work.tasks)),
+        data_id=_data_id(first, official_suite(benchmark, record.work.scale)),
         method=record.work.method,
         team=record.work.team,
         submission_id=record.id,

@@ -131,3 +131,31 @@ def test_changed_data_makes_another_key(data, tmp_path):
     first = run(FakeModel(), suite=SUITE, data=data, out=tmp_path / "one")
     write_rows(data / "copa.jsonl", [{"query": "q", "choices": ["a", "b"], "gold": 0}])
     assert run(FakeModel(), suite=SUITE, data=data, out=tmp_path / "two").key != first.key
+
+
+def test_an_optional_task_without_data_is_left_out_and_said_so(tmp_path, monkeypatch):
+    tasks = {name: make_task(name, file=f"{name}.jsonl") for name in ("copa", "boolq")}
+    monkeypatch.setattr("evals.suite.load_task", tasks.__getitem__)
+    suite = Suite.model_validate(
+        SUITE.model_dump()
+        | {
+            "optional": ["boolq"],
+            "aggregates": [
+                {"name": "main", "how": "centered_mean", "tasks": ["copa"]},
+                {"name": "beside", "how": "task", "tasks": ["boolq"]},
+            ],
+            "headline": "main",
+        }
+    )
+    said = []
+    monkeypatch.setattr(running, "say", said.append)
+    rows = [{"query": f"q{i}", "choices": ["a", "b"], "gold": 0} for i in range(4)]
+    write_rows(tmp_path / "data" / "copa.jsonl", rows)
+    record = run(FakeModel(), suite=suite, data=tmp_path / "data", out=tmp_path / "out")
+    assert [ref.name for ref in record.work.tasks] == ["copa"]
+    assert list(record.results.aggregates) == ["main"]
+    assert [line.split(":")[0] for line in said] == ["boolq is left out"]
+    assert "optional" not in record.work.parameters["suite"]
+    (tmp_path / "data" / "copa.jsonl").unlink()
+    with pytest.raises(DataError, match="copa"):
+        run(FakeModel(), suite=suite, data=tmp_path / "data", out=tmp_path / "other")

@@ -14,10 +14,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dclm.eval_model import load
 from dclm.recipe import ModelConfig
 from dclm.training.export import export, read_model, read_open_lm
 from dclm.training.model import OpenLM, load_state_dict
 from dclm.training.train import train
+from evals.loading import load_model
+from evals.models import Query
+from evals.tasks import EvalError
 
 ROOT = Path(__file__).parents[3]
 
@@ -102,6 +106,25 @@ def test_open_lm_export_has_its_names_and_comes_back(trained: Path, tmp_path: Pa
     back = read_open_lm(tmp_path / "o" / "checkpoint.pt", model.config)
     with torch.no_grad():
         assert torch.equal(back(TOKENS), model(TOKENS))
+
+
+def test_a_folder_of_open_lm_is_scored_as_the_model_it_came_from(
+    trained: Path, tmp_path: Path
+) -> None:
+    export(str(trained), to="open_lm", out=str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "epoch_1.pt").write_bytes(b"an earlier one, not opened")
+    (tmp_path / "checkpoint.pt").rename(tmp_path / "checkpoints" / "epoch_2.pt")
+    own, theirs = load(str(trained)), load_model(f"dclm:{tmp_path}", trust_remote_code=False)
+    assert own.id != theirs.id
+    queries = [Query(np.int32([0, 5, 6]), (np.int32([7, 8]), np.int32([9])))]
+    for ours, their in zip(own.score(queries)[0], theirs.score(queries)[0], strict=True):
+        assert np.array_equal(ours.losses, their.losses)
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "epoch_2.pt").write_bytes(b"")
+    with pytest.raises(EvalError, match=r"one JSON file of the model .* found 1 and 0"):
+        load(str(bare))
 
 
 @pytest.mark.parity

@@ -9,6 +9,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,42 @@ def nodes() -> Iterator[Any]:
     yield cluster, workers
     ray.shutdown()
     cluster.shutdown()
+
+
+def _on_a_gpu(number: int) -> tuple[str, str, float, float]:
+    """Where a task ran, the GPU it was given, and from when to when it held it."""
+    began = time.time()
+    time.sleep(0.3)
+    context = ray.get_runtime_context()
+    [gpu] = context.get_accelerator_ids()["GPU"]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == gpu
+    return context.get_node_id(), gpu, began, time.time()
+
+
+def test_two_tasks_never_share_a_gpu() -> None:
+    """Nodes that declare GPUs: as many tasks at a time as GPUs, each GPU with one of them."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20}
+    )
+    try:
+        for _ in range(2):
+            cluster.add_node(num_cpus=4, num_gpus=2, object_store_memory=100 << 20)
+        cluster.wait_for_nodes()
+        placed = RayMap(cluster.address).with_needs(Needs(num_gpus=1))
+        runs = placed(_on_a_gpu, list(range(12)))
+        by_gpu: dict[tuple[str, str], list[tuple[float, float]]] = {}
+        for node, gpu, began, ended in runs:
+            by_gpu.setdefault((node, gpu), []).append((began, ended))
+        assert len(by_gpu) > 1
+        assert len({node for node, _ in by_gpu}) == 2
+        for spans in by_gpu.values():
+            spans.sort()
+            assert all(ended <= began for (_, ended), (began, _) in pairwise(spans))
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
 
 
 def test_the_pipeline_has_every_kind_of_step_and_every_dedup() -> None:
