@@ -353,7 +353,7 @@ def _scores(
             suite=suite.name,
             suite_version=suite.version,
             tasks=tuple(refs),
-            parameters={"suite": suite.model_dump(mode="json"), "model": {}},
+            parameters={"suite": suite.to_record(), "model": {}},
         ),
         parents={"model": model.id},
         outputs=outputs,
