@@ -7,14 +7,17 @@ called `extra` must hold JSON objects, as a run writes it.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.ipc
 
 from pipelines.formats.json_rows import as_json
 from pipelines.schema import EXTRA, KNOWN, STRING, is_nested, normal_type
+
+ARROW_FILE = b"ARROW1"  # at the head of the file format; a stream has none
 
 
 class NameTaken(ValueError):
@@ -90,3 +93,14 @@ def _object(pairs: Any) -> Any:
     if pairs is None or not all(isinstance(key, str) for key, _ in pairs):
         return pairs
     return dict(pairs)
+
+
+def open_batches(file: BinaryIO) -> pa.RecordBatchReader:
+    """The record batches of an Arrow file, in the stream or the file format."""
+    magic = file.read(len(ARROW_FILE))
+    file.seek(0)
+    if magic != ARROW_FILE:
+        return pa.ipc.open_stream(file)
+    opened = pa.ipc.open_file(file)
+    batches = (opened.get_batch(number) for number in range(opened.num_record_batches))
+    return pa.RecordBatchReader.from_batches(opened.schema, batches)

@@ -1,6 +1,6 @@
-"""gzip and zstd files read once from front to back, however they end.
+"""gzip, zstd, xz and bzip2 files read once from front to back, however they end.
 
-Both formats are chains of members (zstd calls them frames). Everything that can be had before a cut
+All formats are chains of members (zstd calls them frames). Everything that can be had before a cut
 or a damaged place comes out, and `fault` then says what was wrong: library readers drop it, or take
 a cut file for a whole one. Memory stays at one buffer, and a file that expands beyond all reason
 (a decompression bomb) stops.
@@ -8,7 +8,9 @@ a cut file for a whole one. Memory stays at one buffer, and a file that expands 
 
 from __future__ import annotations
 
+import bz2
 import io
+import lzma
 import sys
 from typing import Any, Protocol
 
@@ -26,7 +28,12 @@ MAX_EXPANSION = 200  # beyond that; pages and their text expand 3 to 20 times
 # `zstd --long=31` writes windows of 2 GiB, as in Pushshift's dumps; the default stops at 128 MiB
 ZSTD_OPTIONS: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 31}
 
-ERRORS: tuple[Any, ...] = (igzip_lib.IsalError, zstd.ZstdError, EOFError)
+LZMA_BYTES = 1 << 30  # of memory; `xz -9` takes 65 MB
+
+# bz2 says OSError for data that is none of its own
+ERRORS: tuple[Any, ...] = (
+    *(igzip_lib.IsalError, zstd.ZstdError, lzma.LZMAError, EOFError, OSError),
+)
 
 
 class Stream(Protocol):
@@ -112,6 +119,10 @@ class Inflated(io.RawIOBase):
     def _begin(self) -> None:
         if self._kind == "gzip":
             self._member = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+        elif self._kind == "xz":
+            self._member = lzma.LZMADecompressor(memlimit=LZMA_BYTES)
+        elif self._kind == "bzip2":
+            self._member = bz2.BZ2Decompressor()
         else:
             self._member = zstd.ZstdDecompressor(options=ZSTD_OPTIONS)
         self._num_members += 1

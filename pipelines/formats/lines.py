@@ -13,14 +13,25 @@ from pipelines.formats.json_rows import parse_row
 MAX_LINE_BYTES = 128 << 20  # a longer line is set aside: its parse would need gigabytes
 
 
+COMPRESSIONS = {
+    ".gz": "gzip",
+    ".zst": "zstd",
+    ".zstd": "zstd",
+    ".xz": "xz",
+    ".bz2": "bzip2",
+}
+
+
 def _inflated(file: BinaryIO, name: str) -> Inflated | None:
     """The bytes of a file after the compression that its suffix names, None for a plain file."""
-    lower = name.lower()
-    if lower.endswith(".gz"):
-        return Inflated(file, kind="gzip")
-    if lower.endswith((".zst", ".zstd")):
-        return Inflated(file, kind="zstd")
-    return None
+    kind = next((k for suffix, k in COMPRESSIONS.items() if name.lower().endswith(suffix)), None)
+    return None if kind is None else Inflated(file, kind=kind)
+
+
+def inflated_lines(file: BinaryIO, name: str) -> BinaryIO:
+    """The plain bytes of a file. Its reader does not see where a damaged file breaks off."""
+    inflated = _inflated(file, name)
+    return file if inflated is None else io.BufferedReader(inflated, 1 << 18)  # type: ignore[return-value]
 
 
 def numbered_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes, str | None]]:

@@ -1,4 +1,4 @@
-"""Shards to tables: JSON lines (plain, gzip, zstd), parquet and WARC, broken rows set aside.
+"""Shards to tables: JSON lines, parquet, Arrow, WARC and plain files; broken rows are set aside.
 
 Every row gets its identity here (`row`), UTF-8 is validated here, and a record that cannot be read
 becomes a `BadRow` with its bytes instead of stopping or vanishing. A page of a WARC file that gives
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 from urllib.parse import unquote
@@ -22,11 +22,12 @@ import pyarrow.parquet as pq
 
 from pipelines.batch import MAX_BATCH_BYTES, MAX_BATCH_ROWS, cut
 from pipelines.errors import DataError
-from pipelines.formats.arrow_tables import NameTaken, check_names, normal_table
+from pipelines.formats.arrow_tables import NameTaken, check_names, normal_table, open_batches
 from pipelines.formats.dolma import ATTRIBUTES, Attributes, documents_only
 from pipelines.formats.inflate import FREE_BYTES, MAX_EXPANSION
 from pipelines.formats.json_rows import extra_of, jsonl_schema, parse_row, table_of
 from pipelines.formats.lines import numbered_lines
+from pipelines.formats.plain_files import Value, csv_values, json_values, text_values
 from pipelines.schema import (
     EXTRA,
     KNOWN,
@@ -46,14 +47,27 @@ SUFFIXES = {
     ".jsonl.gz": "jsonl",
     ".jsonl.zst": "jsonl",
     ".jsonl.zstd": "jsonl",
+    ".jsonl.xz": "jsonl",
+    ".jsonl.bz2": "jsonl",
     ".parquet": "parquet",
+    ".arrow": "arrow",
     ".warc": "warc",
     ".warc.gz": "warc",
     ".warc.zst": "warc",
     ".wet": "warc",
     ".wet.gz": "warc",
     ".mix.json": "mix",
+    **dict.fromkeys((".csv", ".tsv", ".csv.gz", ".tsv.gz"), "csv"),
+    ".json": "json",
+    ".txt": "text",
 }
+PLAIN: dict[str, Callable[[BinaryIO, str], Iterator[Value]]] = {
+    "csv": csv_values,
+    "json": json_values,
+    "text": text_values,
+}
+"""Formats of files that are shards only where a folder has none of another format."""
+ABOUT = ("dataset_info.json", "dataset_dict.json", "state.json")  # as `save_to_disk` leaves them
 
 
 log = logging.getLogger(__name__)
@@ -92,7 +106,7 @@ class Chunk:
 
 
 def format_of(name: str) -> str | None:
-    """`jsonl`, `parquet` or `warc` by the file's suffix, None for a file that is no shard."""
+    """The format by the suffix, as `jsonl` or `parquet`; None for a file that is no shard."""
     lower = name.lower()
     for suffix, format_ in SUFFIXES.items():
         if lower.endswith(suffix):
@@ -117,6 +131,11 @@ def shards_of(store: Store) -> list[Entry]:
             left_out.setdefault(why, []).append(entry.name)
         else:
             kept.append(entry)
+    if any(format_of(entry.name) not in PLAIN for entry in kept):
+        beside = [entry.name for entry in kept if format_of(entry.name) in PLAIN]
+        kept = [entry for entry in kept if format_of(entry.name) not in PLAIN]
+        if beside:
+            left_out["plain files beside shards of another format"] = beside
     shards = documents_only(kept)
     for why, names in left_out.items():
         log.warning("%s: %d files are left out (%s): %s", store.uri, len(names), why, _some(names))
@@ -135,7 +154,7 @@ def _left_out(name: str, runs: set[str]) -> str | None:
     *folders, leaf = name.split("/")
     if leaf.startswith(".") or any(folder.startswith((".", "_")) for folder in folders):
         return "hidden, or of a job that did not end"
-    if format_of(name) is None and not name.startswith(ATTRIBUTES):
+    if (format_of(name) is None and not name.startswith(ATTRIBUTES)) or leaf in ABOUT:
         return UNKNOWN
     return None
 
@@ -206,6 +225,12 @@ def _read(store: Store, name: str, format_: str, *, shard: int, keep_rows: bool)
             yield from _read_parquet(file, shard=shard, where=where, keep_rows=keep_rows)
         elif format_ == "mix":
             yield from _read_mix(file.read(), shard=shard, where=f"{store.uri}/{name}")
+        elif format_ == "arrow":
+            yield from _read_arrow(file, shard=shard, where=f"{store.uri}/{name}")
+        elif format_ in PLAIN:
+            yield from _read_plain(
+                PLAIN[format_](file, name), shard=shard, where=f"{store.uri}/{name}"
+            )
         elif format_ == "warc":
             yield from _read_warc(file, shard=shard, where=f"{store.uri}/{name}")
         else:
@@ -245,6 +270,48 @@ def _read_jsonl(
             bad = []
     if rows.rows or bad:
         yield Chunk(rows.table(), tuple(bad))
+
+
+def _read_plain(values: Iterator[Value], *, shard: int, where: str) -> Iterator[Chunk]:
+    rows = _Rows()
+    bad: list[BadRow] = []
+    try:
+        for number, value, problem, raw in values:
+            row = row_of(shard, number)
+            problem = problem or rows.add(value, row, len(raw) or len(str(value)))
+            if problem is not None:
+                bad.append(BadRow(row, problem, raw))
+            if rows.is_full():
+                yield Chunk(rows.table(), tuple(bad))
+                bad = []
+    except StorageError:
+        raise
+    except DataError as error:
+        raise ShardError(f"{where}: {error}") from None
+    if rows.rows or bad:
+        yield Chunk(rows.table(), tuple(bad))
+
+
+def _read_arrow(file: BinaryIO, *, shard: int, where: str) -> Iterator[Chunk]:
+    """The batches of an Arrow stream or file, as `datasets` saves them."""
+    number = 0
+    try:
+        batches = open_batches(file)
+        check_names(batches.schema)
+        for batch in batches:
+            table = pa.Table.from_batches([batch], schema=batches.schema)
+            table.validate(full=True)
+            rows = np.arange(table.num_rows, dtype=np.int64) + row_of(shard, number)
+            number += table.num_rows
+            for slice_ in cut(_numbered(normal_table(table), rows)):
+                yield Chunk(slice_)
+        if number == 0:
+            empty = normal_table(batches.schema.empty_table())
+            yield Chunk(_numbered(empty, np.zeros(0, dtype=np.int64)))
+    except StorageError:
+        raise
+    except UNREADABLE as error:
+        raise ShardError(f"{where}: {error}") from None
 
 
 class _Rows:
@@ -456,5 +523,12 @@ def _plain_schema(store: Store, name: str) -> pa.Schema:
     if format_of(name) == "parquet":
         with store.open(name) as file:
             schema = _parquet_file(file, f"{store.uri}/{name}").schema_arrow
+        return _numbered(normal_table(schema.empty_table()), np.zeros(0, dtype=np.int64)).schema
+    if format_of(name) == "arrow":
+        with store.open(name) as file:
+            try:
+                schema = open_batches(file).schema
+            except UNREADABLE as error:
+                raise ShardError(f"{store.uri}/{name} is not an Arrow file: {error}") from None
         return _numbered(normal_table(schema.empty_table()), np.zeros(0, dtype=np.int64)).schema
     return jsonl_schema()

@@ -166,7 +166,8 @@ def test_a_folder_without_shards_says_what_was_expected(tmp_path: Path) -> None:
 def test_formats_go_by_suffix() -> None:
     assert format_of("x/a.JSONL.GZ") == "jsonl"
     assert format_of("a.parquet") == "parquet"
-    assert format_of("a.csv") is None
+    assert format_of("a.csv") == "csv"
+    assert format_of("a.docx") is None
 
 
 def warc_record(kind: str, body: bytes, **headers: str) -> bytes:
