@@ -18,6 +18,7 @@ from pydantic import Field
 from pipelines.assets.catalogue import Assets
 from pipelines.engine.fold import FoldTask, groups_of, run_fold
 from pipelines.engine.shard import OperatorFailed, role, run_shard, steps_of
+from pipelines.engine.trial import try_participants
 from pipelines.errors import FailedError
 from pipelines.execution.executors import MapTasks, Needs, Placed, WorkerLost, map_here
 from pipelines.execution.monitor import Watch, failures, forget_failures
@@ -258,6 +259,7 @@ class _Run:
             failures_allowed=max_failed_shards,
             mendable=MENDABLE,
         )
+        self.tried: dict[str, int] = {}  # rows that participants' operators were tried on
         self.verdicts: dict[str, JSON] = {}
         self.groups: dict[int, Groups] = {}  # by the number of the step
         self.filters: dict[int, tuple[FilterState, ...]] = {}
@@ -269,6 +271,7 @@ class _Run:
             self._forget_work(standing)
             return standing
         self._claim()
+        self.tried = try_participants(self.plan, self.pipeline)
         with self.watch:
             result = self._passes()
         self._forget_work(result)
@@ -556,7 +559,10 @@ class _Run:
             made_by=made_by(
                 self.started,
                 locations={"pool": self.pool.uri, "out": self.store.uri},
-                figures={"cpu_seconds": round(self.watch.cpu_seconds, 3)},
+                figures={
+                    "cpu_seconds": round(self.watch.cpu_seconds, 3),
+                    **{f"tried_rows/{label}": rows for label, rows in self.tried.items()},
+                },
             ),
         )
         summary = RunSummary(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import socket
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -420,7 +421,7 @@ class _ShardRun:
         return Batch(pa.concat_tables([half.table for half in halves]))
 
     def _failed(self, step: Step, tally: Tally, batch: Batch, error: Exception) -> Batch:
-        problem = f"{type(error).__name__}: {error}"
+        problem = f"{type(error).__name__}: {error}{_line_of(error, self.task.plan.modules)}"
         where = f"{step.label} on shard {self.task.name}"
         if batch.num_rows == 0:
             raise OperatorFailed(f"{where}: fails on an empty batch: {problem}") from error
@@ -532,6 +533,13 @@ class _ShardRun:
                 raise ValueError(
                     f"modify wrote {name!r} as {values.type}, declared as {declared[name]}"
                 )
+
+
+def _line_of(error: Exception, modules: Mapping[str, Any]) -> str:
+    """Where in a participant's own file an error was raised, as ` (mine.py, line 12)`."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename in modules]
+    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
 
 
 def _counted(result: Any) -> tuple[Any, Mapping[str, int]]:

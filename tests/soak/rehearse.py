@@ -32,6 +32,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
+from botocore.exceptions import ClientError  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
 from pipelines.console import table  # noqa: E402
@@ -285,8 +286,10 @@ def answers(url: str) -> bool:
         return False
 
 
-def read(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=30) as answer:
+def read(url: str, secret: str = "") -> Any:
+    headers = {"Authorization": f"Bearer {secret}"} if secret else {}
+    request = urllib.request.Request(url, headers=headers)
+    with urllib.request.urlopen(request, timeout=30) as answer:
         return json.load(answer)
 
 
@@ -309,15 +312,15 @@ def show_on_board(rehearsal: Rehearsal, benchmark: str) -> None:
         )
         id_ = json.loads(sent[: sent.rindex("}") + 1])["id"]
         url = f"{address}/api/v1/submissions/{id_}"
-        wait_for(lambda: read(url)["state"] not in ("received", "checking"), stage)
-        state = read(url)
-        if state["state"] == "needs review":
+        wait_for(lambda: read(url, secret)["state"] not in ("received", "checking"), stage)
+        state = read(url, secret)
+        if state["state"] == "needs_review":
             rehearsal.call(
                 stage,
                 *("leaderboard", "review", id_, "--accept", "--why", "the rehearsal"),
                 *("--database", database),
             )
-            state = read(url)
+            state = read(url, secret)
         if state["state"] != "accepted":
             raise RehearsalFailed(f"{stage}: {json.dumps(state)[:3000]}")
         row = read(f"{url}/row")
@@ -432,15 +435,20 @@ def main() -> None:
     parser.add_argument("--warc", type=Path, help="folder with more WARC files for the pool")
     parser.add_argument("--workspace", type=Path, default=ROOT / "build" / "rehearsal")
     parser.add_argument("--base", help="workspace whose tiny pools are used; default: its own")
+    parser.add_argument(
+        "--resume", action="store_true", help="keep what an earlier rehearsal left, do the rest"
+    )
     given = parser.parse_args()
     folder = given.workspace.resolve()
-    shutil.rmtree(folder / "run", ignore_errors=True)
-    (folder / "run").mkdir(parents=True)
+    if not given.resume:
+        shutil.rmtree(folder / "run", ignore_errors=True)
+    (folder / "run" / "s3").mkdir(parents=True, exist_ok=True)
+    (folder / "run" / "board.db").unlink(missing_ok=True)
     server = S3Server(folder / "run" / "s3")
-    (folder / "run" / "s3").mkdir()
     server.start()
     os.environ.update(server.environment | scratch(folder / "run"))
-    server.client().create_bucket(Bucket=BUCKET)  # type: ignore[attr-defined]
+    with contextlib.suppress(ClientError):  # it is there when resumed
+        server.client().create_bucket(Bucket=BUCKET)  # type: ignore[attr-defined]
     head = {"num_cpus": 1, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:

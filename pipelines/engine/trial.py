@@ -1,0 +1,144 @@
+"""Participants' operators tried on the pool's first rows before a run spends hours on them.
+
+What is tried: the same rows give the same answers twice, wherever the table is cut, and in another
+process (whose hashes, random state and order of sets are others). A run counts on all three: its
+shards are cut anew for every executor, and many workers must agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from pipelines.batch import Batch
+from pipelines.contract import leaves_input_alone, outcome_of, same_when_cut
+from pipelines.engine.repeat import repeat, repeatable
+from pipelines.errors import FailedError
+from pipelines.formats.readers import read_shard
+from pipelines.job import Plan, loaded
+from pipelines.pipeline import Pipeline, Step
+from pipelines.schema import TEXT
+from pipelines.storage.open import open_store
+
+NUM_ROWS = 64
+PROMISES = (leaves_input_alone, same_when_cut)
+# Words without which code has nothing that differs between processes: a second process costs a
+# second, so it is only asked where one of them is in the participant's text.
+CHANCE = re.compile(r"\b(hash|set|frozenset|random|id|time|datetime|getpid|urandom|uuid\w*)\b")
+
+
+class ContractBroken(FailedError):
+    """A participant's operator that would give other rows on other machines."""
+
+
+def try_participants(plan: Plan, pipeline: Pipeline) -> dict[str, int]:
+    """How many rows each participant's operator was tried on, by the label of its step.
+
+    What an operator raises for a row is left to the run, which names the row or sets it aside.
+    Steps behind a global step or a splitter, and those that need a GPU, are not tried.
+    ContractBroken names the step and the promise.
+    """
+    tried: dict[str, int] = {}
+    digests: dict[str, str] = {}
+    for step, batch in _inputs(plan, pipeline):
+        operator = loaded(step, pipeline.assets)
+        try:
+            for promise in PROMISES:
+                for problem in promise(operator, batch.table):
+                    raise ContractBroken(_message(step, plan, problem))
+            digests[step.label] = _digest(step, batch, pipeline)
+        except ContractBroken:
+            raise
+        except Exception:  # of a row: the run says which
+            continue
+        tried[step.label] = batch.num_rows
+    texts = [module.text for module in plan.modules.values()]
+    if digests and any(map(CHANCE.search, texts)):
+        elsewhere = _elsewhere(plan)
+        for label, digest in digests.items():
+            if elsewhere.get(label, digest) != digest:
+                [step] = [step for step in pipeline.steps if step.label == label]
+                problem = (
+                    "another process gives other answers for the same rows: it depends on hash(), "
+                    "the order of a set, chance or time; take hashlib, sorted() or a fixed seed"
+                )
+                raise ContractBroken(_message(step, plan, problem))
+    return tried
+
+
+def _message(step: Step, plan: Plan, problem: str) -> str:
+    return (
+        f"{step.label}, tried on the first rows of {plan.like}: {problem}; such a run could not be "
+        "repeated. `pipelines check` tries the operator alone"
+    )
+
+
+def _inputs(plan: Plan, pipeline: Pipeline) -> list[tuple[Step, Batch]]:
+    """Each participant's step with the rows that reach it."""
+    steps = repeatable(pipeline).steps
+    own = [step for step in steps if ":" in step.name and not step.operator.needs()]
+    if not own or plan.like is None:
+        return []
+    chunk = next(read_shard(open_store(plan.input_uri), plan.like, shard=0), None)
+    if chunk is None or not chunk.table.num_rows:
+        return []
+    first = Batch(chunk.table.slice(0, NUM_ROWS))
+    if first.has(TEXT):
+        first = first.keep(first.text.is_valid().to_numpy(zero_copy_only=False))
+    inputs = []
+    for step in own:
+        before = steps[: steps.index(step)]
+        try:
+            batch = repeat(before, first, pipeline.assets).kept
+        except Exception:  # a step before raised for a row: the run says which
+            continue
+        if batch.num_rows > 1 and set(step.operator.reads()) <= set(batch.table.column_names):
+            inputs.append((step, batch))
+    return inputs
+
+
+def _digest(step: Step, batch: Batch, pipeline: Pipeline) -> str:
+    """The hash of what an operator computes for some rows."""
+    outcome = outcome_of(loaded(step, pipeline.assets), batch)
+    state = hashlib.sha256()
+    for name, values in sorted(outcome.items()):
+        array = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+        state.update(name.encode() + repr(np.asarray(array).tolist()).encode())
+    return state.hexdigest()
+
+
+def _elsewhere(plan: Plan) -> dict[str, str]:
+    """The digests as another process computes them; none where it cannot run."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.engine.trial"],
+        input=plan.model_dump_json().encode(),
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        return {}
+    digests: dict[str, str] = orjson.loads(done.stdout.splitlines()[-1])
+    return digests
+
+
+def main() -> None:
+    """In the other process: a plan on standard input, digests by step on standard output."""
+    plan = Plan.model_validate_json(sys.stdin.buffer.read())
+    pipeline = plan.pipeline()
+    digests = {}
+    for step, batch in _inputs(plan, pipeline):
+        try:
+            digests[step.label] = _digest(step, batch, pipeline)
+        except Exception:  # of a row: the run says which
+            continue
+    sys.stdout.buffer.write(orjson.dumps(digests) + b"\n")
+
+
+if __name__ == "__main__":
+    main()
