@@ -335,14 +335,15 @@ def test_files_that_are_left_out_are_reported(
         "_temporary/0/b.jsonl",
         ".hidden.jsonl",
         "c.json",
-        "d.jsonl.xz",
+        "d.jsonl.lz4",
         "_e.jsonl",
     ):
         jsonl(tmp_path / "pool" / name, {"text": name})
     with caplog.at_level(logging.WARNING):
         names = [entry.name for entry in shards_of(LocalStore(tmp_path / "pool"))]
     assert names == ["_e.jsonl", "a.jsonl"]
-    assert "2 files are left out (not a format of shards): c.json, d.jsonl.xz" in caplog.text
+    assert "1 files are left out (not a format of shards): d.jsonl.lz4" in caplog.text
+    assert "(plain files beside shards of another format): c.json" in caplog.text
     assert "2 files are left out (hidden, or of a job that did not end)" in caplog.text
 
 
