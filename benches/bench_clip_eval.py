@@ -96,7 +96,7 @@ def _environment(threads: int) -> dict[str, str]:
 
 
 def cpu_seconds() -> float:
-    """Of this process and those it waited for; on a GPU, which works beside it, seconds."""
+    """Of this process and those it waited for; on a GPU, which runs concurrently, seconds."""
     import torch
 
     if torch.cuda.is_available():
@@ -325,7 +325,7 @@ def _row(work: str, mine: float | None, theirs: float | None) -> dict[str, Any]:
 
 
 def _rate(model: str, batch: int, flags: list[str]) -> float:
-    """Samples a second of a training in a process of its own, the median of its steps."""
+    """Samples a second of a training run in a process of its own, the median of its steps."""
     code = (
         "import sys; from benches.bench_clip_eval import train_steps; "
         f"train_steps({model!r}, {batch}, sys.argv[1:])"

@@ -10,7 +10,7 @@ CLIP recipes, `near_targets`, CLIP scoring. Compilation and warm-up are outside 
 Every row has a time limit of its own; a row that fails or runs out of time is empty, with its
 reason and a traceback. Rows are printed as they come and written after each one to $OUT/gpu.json,
 or to build/bench/gpu.json. `--dry` runs the same code at toy sizes, on a CPU or a GPU, in under a
-minute; its rows are no measurements and go to gpu-dry.json.
+minute; its rows are not measurements and go to gpu-dry.json.
 
 It needs python >= 3.11, torch >= 2.11, torchvision, numpy, numba, pyarrow, pyyaml, pillow, regex,
 safetensors, timm, tokenizers, tqdm, huggingface_hub, and: pydantic, pydantic_core, annotated_types,

@@ -374,7 +374,7 @@ def send(folder: Path, number: int) -> list[dict[str, Any]]:
         figure(f"{number} uploads at once: taken in", created, "bundles", holds=holds),
         figure(f"{number} uploads at once: different ids", len(ids), "ids", holds=holds),
         figure(f"{number} uploads at once: all answered after", taken, "s"),
-        figure(f"slowest of {len(slow)} pages beside them", worst, "ms", holds=worst < 500),
+        figure(f"slowest of {len(slow)} pages meanwhile", worst, "ms", holds=worst < 500),
         figure(f"{number} uploads at once: all checked after", checked, "s"),
     ]
 

@@ -239,5 +239,5 @@ def _score(run: Run, name: str) -> Measured:
     scores = np.einsum("ij,ij->i", left, right)
     spent = time.monotonic() - began
     if not np.isfinite(scores).all():
-        raise RuntimeError("scores that are no numbers")
+        raise RuntimeError("scores that are not numbers")
     return count / spent, {"settings": {k: str(v) for k, v in model.settings.items()}}

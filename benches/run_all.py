@@ -1,4 +1,4 @@
-"""Every bench in turn, each in a process of its own; those that need a GPU say so and go on.
+"""Runs every bench in turn, each in its own process; those that need a GPU say so and are skipped.
 
 python benches/run_all.py [NAME ...]
 """

@@ -33,7 +33,7 @@ class DataComp(Stages["Recipe"]):
         pool.build_tiny(Path(folder), map_tasks=map_tasks)
 
     def open_tables(self, folder: str) -> Pool:
-        """The tables of pairs; those beside the tars are about the download."""
+        """The tables of pairs; those next to the tars describe the download."""
         from datacomp.pool import pool
 
         return pool.open_pairs(folder)

@@ -253,7 +253,7 @@ def plan(
     recipe: RecipeFile = None,
     json: Json = False,
 ) -> None:
-    """Say before a training what it needs: memory, hours, cost, loaders; refuse the impossible."""
+    """Report what a training run needs: memory, hours, cost, loaders; refuse the impossible."""
     from datacomp import plan as planning
     from datacomp.recipe import load_recipe
 

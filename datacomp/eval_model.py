@@ -41,7 +41,7 @@ def load(
     name, slash, tag = model.partition("/")
     if not slash:
         raise DataError(
-            f"{model} is no folder with a model; give one, or a model of open_clip with its "
+            f"{model} is not a folder with a model; give one, or a model of open_clip with its "
             "weights, as ViT-B-32/openai"
         )
     return load_open_clip(name, pretrained=tag, device=device, configs=MODELS)

@@ -218,7 +218,7 @@ def _openclip_row(line: Mapping[str, str], where: str) -> Row:
 
 
 def _openclip_columns(line: Mapping[str, str], where: str) -> dict[str, ImageTask]:
-    """The task of every column of scores; DataError for a column that is none."""
+    """The task of every column of scores; DataError for a column that is not one."""
     by_title = {_plain(task.title): task for task in datacomp_tasks().values() if task.ranks}
     tasks_of = {}
     for column in line:
@@ -226,7 +226,7 @@ def _openclip_columns(line: Mapping[str, str], where: str) -> dict[str, ImageTas
             continue
         task = by_title.get(_plain(column))
         if task is None:
-            raise DataError(f"{where}: column {column!r} is no dataset of DataComp's 38")
+            raise DataError(f"{where}: column {column!r} is not a dataset of DataComp's 38")
         tasks_of[column] = task
     return tasks_of
 

@@ -1,4 +1,4 @@
-"""What a CLIP training will need, said before anything starts: hours, memory, cost, images.
+"""What a CLIP training run will need, reported before anything starts: hours, memory, cost, images.
 
 FLOPs, parameters and memory follow from the shapes. Hours follow from samples a second that others
 published, not from a measurement here; `--rate` replaces them by what your machine does.
@@ -23,7 +23,7 @@ from pipelines.records import Frozen
 class Gpu(Frozen):
     """What planning must know of a device."""
 
-    memory_bytes: float = Field(description="usable by a training, bytes")
+    memory_bytes: float = Field(description="usable by a training run, bytes")
     speed: float = Field(description="against an A100 in open_clip")
     dollars_per_hour: float = Field(description="an assumed price of renting one")
 
@@ -48,7 +48,7 @@ MAX_PASSES = 8  # over the data; curated sets of small and medium are repeated f
 
 
 class Plan(Frozen):
-    """What a training will need; bytes and hours are estimates."""
+    """What a training run will need; bytes and hours are estimates."""
 
     scale: str
     gpu: str
@@ -66,7 +66,7 @@ class Plan(Frozen):
     dollars: float
     pictures_per_second: float = Field(description="that the loaders of one GPU must give")
     cores_per_gpu: float = Field(description="that decoding at this rate takes")
-    passes: float | None = Field(description="over the data set; None when it was not named")
+    passes: float | None = Field(description="over the dataset; None when it was not named")
     warnings: tuple[str, ...] = ()
 
 
@@ -79,7 +79,7 @@ def plan(
     rate: float | None = None,
     dollars_per_hour: float | None = None,
 ) -> Plan:
-    """Plan a training on so many GPUs of a kind; `rate`: samples a second of one GPU, if known.
+    """Plan a training run on so many GPUs of a kind; `rate`: samples a second of one GPU, if known.
 
     PlanError names what cannot work: an unknown GPU, a model without published figures and no
     `rate`, too little memory for one sample. BatchError when the GPUs cannot share the batch.

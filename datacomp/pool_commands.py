@@ -78,10 +78,10 @@ def pool(
     cluster: Cluster = None,
     json: Json = False,
 ) -> None:
-    """Fetch the pool of a scale: tables, features, images. Run again to go on.
+    """Fetch the pool of a scale: tables, features, images. Run again to resume.
 
     Tables are verified by sha256, and so is every image. Images come from public addresses
-    only; how many were still there, and why others were not, is in the record beside them.
+    only; how many were still there, and why others were not, is in the record next to them.
     """
     from datacomp.pool import hub
     from datacomp.pool import pool as pools
@@ -168,7 +168,7 @@ def download_tables(
     cluster: Cluster = None,
     json: Json = False,
 ) -> None:
-    """Fetch the images of tables of your own, for the track byod. Run again to go on."""
+    """Fetch the images of tables of your own, for the track byod. Run again to resume."""
     from datacomp.pool import pool as pools
     from pipelines.images.download import download
 
@@ -279,7 +279,7 @@ def score(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Give every pair of a pool a score, for steps to select by; run again to go on."""
+    """Give every pair of a pool a score, for steps to select by; run again to resume."""
     from datacomp.curation import score as scoring
     from datacomp.curation.scorers import ScorerSpec, scorer_id
     from datacomp.pool import pool as pools

@@ -21,7 +21,7 @@ MODELS = Path(__file__).parent / "models"
 
 
 class Recipe(Frozen):
-    """All of what a training is given, beside its data and its seed."""
+    """Everything that a training run is given besides its data and its seed."""
 
     scale: str
     ranked: bool = True
@@ -38,7 +38,7 @@ class Recipe(Frozen):
         5, ge=1, description="parts of the training, to which the reference rounds"
     )
     resume_points: int = Field(
-        1, ge=1, description="pieces of a part; a training can go on behind each"
+        1, ge=1, description="checkpoints per part; a training run can resume after each"
     )
     loader_workers: int = Field(
         4, ge=0, description="loader processes of each GPU, to whose number steps are rounded up"
@@ -75,7 +75,7 @@ def steps_per_part(recipe: Recipe) -> int:
 
 
 def steps_per_piece(recipe: Recipe) -> int:
-    """Steps between two points that a training can go on from."""
+    """Steps between two points that a training run can resume from."""
     return steps_per_part(recipe) // recipe.resume_points
 
 
@@ -168,7 +168,7 @@ def load_recipe(name: str) -> Recipe:
 
 
 def training_faults(packed: PackedRecord, model: ModelRecord, recipe: Recipe) -> list[str]:
-    """What a judge finds wrong with a packing and a training, in words."""
+    """What a judge finds wrong with a packing and a training run, in words."""
     faults = []
     if packed.work.layout != "webdataset" or packed.work.mode not in ("reshard", "registered"):
         faults.append(

@@ -105,7 +105,7 @@ def _mean(
 
 
 class DataCompFormat(ResultFormat):
-    """`eval_results.jsonl`, written beside the record of every suite of this benchmark."""
+    """`eval_results.jsonl`, written next to the record of every suite of this benchmark."""
 
     name: ClassVar[str] = "datacomp"
 

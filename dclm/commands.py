@@ -110,7 +110,8 @@ def pool(
     ] = "https",
     workspace: Workspace = RUNS,
     destination: Annotated[
-        str | None, typer.Option("--out", help="Where it goes, local or s3://; default: workspace.")
+        str | None,
+        typer.Option("--out", help="Output folder, local or s3://; default: in the workspace."),
     ] = None,
     assets: AssetFolders = None,
     mirror: Annotated[
@@ -119,16 +120,16 @@ def pool(
     ] = None,
     mbit: Annotated[float, typer.Option(min=1, help="Your line, for the hours: Mbit/s.")] = 1000,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Fetch; without it only the cost is told.")
+        bool, typer.Option("--yes", help="Fetch; without it only the cost is shown.")
     ] = False,
     workers: Processes = CORES,
     cluster: Cluster = None,
     max_failed_shards: Annotated[
-        int, typer.Option(min=0, help="Files that may fail while the others go on.")
+        int, typer.Option(min=0, help="Files that may fail while the others continue.")
     ] = 0,
     json: Json = False,
 ) -> None:
-    """Build the tiny pool; of larger ones tell files, bytes, hours and cost, then fetch (--yes)."""
+    """Build the tiny pool; of larger ones, show size, hours and cost, then fetch (--yes)."""
     from dclm.pool import pool as pools
     from dclm.pool import remote_pool
     from pipelines.formats.pool import open_pool
@@ -232,11 +233,11 @@ def extract(
         bool, typer.Option("--quarantine", help="Take what comes before a broken place in a file.")
     ] = False,
     max_failed_shards: Annotated[
-        int, typer.Option(min=0, help="Files that may fail while the others go on.")
+        int, typer.Option(min=0, help="Files that may fail while the others continue.")
     ] = 0,
     json: Json = False,
 ) -> None:
-    """Turn WARC or WET files into documents; run it again to go on where it stopped."""
+    """Turn WARC or WET files into documents; run it again to resume where it stopped."""
     from dclm.pool import extract as extracting
     from pipelines.formats.warc import ExtractOptions
     from pipelines.storage.open import open_store
@@ -258,7 +259,7 @@ def extract(
     try:
         re.compile(exclude or "")
     except re.error as error:
-        raise UsageError(f"--exclude {exclude!r} is no regular expression: {error}") from None
+        raise UsageError(f"--exclude {exclude!r} is not a regular expression: {error}") from None
     parameters: dict[str, object] = {}
     if tokens is not None:
         take = extracting.warcs_for(tokens)
@@ -325,7 +326,7 @@ def plan(
     recipe: RecipeFile = None,
     json: Json = False,
 ) -> None:
-    """Say before a training what it needs: memory, hours, cost, data; refuse what cannot work."""
+    """Report what a training run needs: memory, hours, cost, data; refuse the impossible."""
     from dclm import plan as planning
     from dclm.recipe import load_recipe
 

@@ -267,7 +267,7 @@ def _mean_figure(scores: Sequence[tuple[float, str]], error: float | None) -> Fi
 
 
 def _dclm_place(params: int | None, tokens: int | None) -> tuple[str, str]:
-    """The scale and track of a run; those that fit no scale stand apart, as `models`."""
+    """The scale and track of a run; those that fit no scale are kept apart, as `models`."""
     if not params or not tokens:
         return "open", "models"
     millions, billions = round(params / 1e6), round(tokens / 1e9, 1)
@@ -315,7 +315,7 @@ def _by_uuid(folder: Path) -> dict[str, Mapping[str, object]]:
             value = orjson.loads(path.read_bytes())
             by_uuid[value["uuid"]] = value
         except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-            raise DataError(f"{path} is no record with a uuid: {error}") from None
+            raise DataError(f"{path} is not a record with a uuid: {error}") from None
     return by_uuid
 
 

@@ -26,5 +26,5 @@ class TrainOptions(StageOptions):
 
     wandb: str | None = Field(None, description="Project of Weights & Biases.")
     pass_spikes: bool = Field(
-        False, description="Go on past jumps of the loss; the record counts them."
+        False, description="Continue past jumps of the loss; the record counts them."
     )

@@ -1,4 +1,5 @@
-"""What a training will need, said before anything starts: memory, micro-batch, hours, cost, data.
+"""What a training run will need, reported before anything starts: memory, micro-batch, hours, cost,
+data.
 
 Memory follows from the shapes. Hours follow from a share of the GPU's peak (model FLOPs
 utilisation, 6 N D over dense bf16) that is interpolated between published trainers, not measured
@@ -20,7 +21,7 @@ from pipelines.records import Frozen
 class Gpu(Frozen):
     """What planning must know of a device."""
 
-    memory_bytes: float = Field(description="usable by a training, bytes")
+    memory_bytes: float = Field(description="usable by a training run, bytes")
     peak_flops: float = Field(description="dense bf16, per second")
     dollars_per_hour: float = Field(description="an assumed price of renting one")
 
@@ -51,7 +52,7 @@ MAX_PASSES = 4  # over the data; more repeats are worth little (Muennighoff et a
 
 
 class Plan(Frozen):
-    """What a training will need; bytes and hours are estimates."""
+    """What a training run will need; bytes and hours are estimates."""
 
     scale: str
     gpu: str
@@ -67,7 +68,7 @@ class Plan(Frozen):
     hours: float = Field(description="of the whole training")
     gpu_hours: float
     dollars: float | None
-    passes: float | None = Field(description="over the data set; None when it was not named")
+    passes: float | None = Field(description="over the dataset; None when it was not named")
     warnings: tuple[str, ...] = ()
 
 
@@ -80,7 +81,7 @@ def plan(
     mfu: float | None = None,
     dollars_per_hour: float | None = None,
 ) -> Plan:
-    """Plan a training on so many GPUs of a kind, with a packed data set of so many sequences.
+    """Plan a training run on so many GPUs of a kind, with a packed dataset of so many sequences.
 
     PlanError names what cannot work: an unknown GPU, a global batch that does not divide, too
     little memory for a single sequence, less data than one step.

@@ -40,7 +40,7 @@ class Aggregates(Frozen):
     """DCLM's figures over one model's accuracies.
 
     `core` and `extended` are None when one of their tasks is missing; the names of the missing
-    ones are beside them. The other means are over the tasks that are present, as in the reference.
+    ones are next to them. The other means are over the tasks that are present, as in the reference.
     """
 
     version: Version

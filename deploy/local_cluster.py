@@ -21,7 +21,7 @@ OBJECT_STORE_BYTES = 100 << 20
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--workers", type=int, default=2, help="nodes beside the head")
+    parser.add_argument("--workers", type=int, default=2, help="nodes besides the head")
     parser.add_argument("--cpus", type=int, default=1, help="processors of each node")
     given = parser.parse_args()
 

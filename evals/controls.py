@@ -195,7 +195,7 @@ def check_probabilities(task: Task, data: TaskData, model: Any, *, window: int) 
         if not abs(total - 1) <= SUM_TOLERANCE:
             raise ModelError(
                 f"task {task.name}, row {row}: the model's probabilities of the next token sum to "
-                f"{total:.6g} over {len(losses)} ids, not to 1; its losses are no cross-entropies"
+                f"{total:.6g} over {len(losses)} ids, not to 1; its losses are not cross-entropies"
             )
         apart = abs(float(losses[token]) - float(scores[0].losses[0]))
         if not apart <= LOSS_TOLERANCE:

@@ -44,7 +44,7 @@ def _unverified(task: Task, data: TaskData) -> str:
     if task.sha256 is None and pin_of(task.name) is None and not task.built:
         return (
             f"not pinned: its identity is {data.identity[:16]}, none is recorded; scores rank only "
-            "beside scores on data of the same identity"
+            "next to scores on data of the same identity"
         )
     expected = f"not the recorded {task.sha256[:16]}" if task.sha256 else "not the recorded data"
     return f"unverified: the sha256 is {data.sha256[:16]}, {expected}; scores cannot rank"

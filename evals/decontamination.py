@@ -1,9 +1,9 @@
-"""A suite's items as a table of texts, and how much of them stands in a data set.
+"""A suite's items as a table of texts, and how much of them occurs in a dataset.
 
 Texts are compared as words: Unicode letters and digits, lower case. An item is found by its word
 n-grams (13 words, as in Brown et al. 2020, Appendix C); an item shorter than that is looked for
 whole if it has at least `MIN_WORDS` words, and is otherwise too short to tell. The overlap of an
-item is the fraction of its n-grams that occur anywhere in the data set.
+item is the fraction of its n-grams that occur anywhere in the dataset.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def items_table(suite: Suite, data: Path, *, secret: bool = False) -> pa.Table:
 
 
 class TaskOverlap(Frozen):
-    """How much of one task stands in a data set."""
+    """How much of one task occurs in a dataset."""
 
     task: str
     num_items: int

@@ -51,7 +51,7 @@ LEAST_LOSS = -1e-4  # nats: a cross-entropy is 0 or more, up to the rounding of 
 
 
 def loss_fault(losses: np.ndarray[Any, np.dtype[np.floating[Any]]]) -> str | None:
-    """Why these are no cross-entropies, as the end of a sentence; None when they are."""
+    """Why these are not cross-entropies, as the end of a sentence; None when they are."""
     if not np.isfinite(losses).all():
         return "a loss that is not a number; its weights or its precision are broken"
     if (losses < LEAST_LOSS).any():
@@ -74,7 +74,7 @@ class LanguageModel(Hashable, Protocol):
     """A causal language model.
 
     `id` is the id of the model record, or another hash of the weights where there is none.
-    `document_start` is the id that stands before the first token of a document. `max_length` is
+    `document_start` is the id before the first token of a document. `max_length` is
     the longest sequence the model can take, None where there is no such limit. `settings` says
     how it computes (precision, path, tokenizer): it becomes a part of the record.
     """

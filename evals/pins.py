@@ -1,6 +1,6 @@
 """Which data of a task is the data: its identity, how many questions it has, and their answers.
 
-`pins.yaml` beside this file lists what is known, one task a line:
+`pins.yaml` next to this file lists what is known, one task a line:
 
     arc_easy: {identity: <sha256>, rows: 2376, truth: <sha256>}
 

@@ -19,7 +19,7 @@ from pipelines.storage.open import open_store
 
 
 class Run:
-    """A finished run: its record and the logs beside it."""
+    """A finished run: its record and the logs next to it."""
 
     def __init__(self, record: ScoresRecord, store: Store) -> None:
         self.record = record

@@ -27,12 +27,12 @@ class ResultFormat:
     def write(
         self, store: Store, tasks: Sequence[Task], measured: Mapping[str, Metrics]
     ) -> list[File]:
-        """Write files beside a record of this benchmark's suites, from all metrics by task."""
+        """Write files next to a record of this benchmark's suites, from all metrics by task."""
         return []
 
     def from_record(self, record: ScoresRecord, *, model: str) -> dict[str, Any]:
         """A record as one JSON object; `model` is the name it carries."""
-        raise EvalError(f"format {self.name!r} is not printed; its file is beside the record")
+        raise EvalError(f"format {self.name!r} is not printed; its file is next to the record")
 
     def figures(self, data: bytes, *, source: str, version: Version) -> dict[str, Any]:
         """The aggregates of a file of this format. EvalError names `source` and what is wrong."""

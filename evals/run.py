@@ -266,7 +266,7 @@ def _load(task: Task, folder: str, sha256: str) -> TaskData:
 
 @dataclass(frozen=True)
 class Failed:
-    """A chunk that could not be asked. The others go on; what they find is kept."""
+    """A chunk that could not be asked. The others continue; what they find is kept."""
 
     task: str
     error: Exception
@@ -400,7 +400,7 @@ def score_task(task: Task, log: pa.Table) -> tuple[TaskScore, np.ndarray]:
     if len(tally.numerator) == 0:
         raise DataError(f"task {task.name}: the log is empty; remove the run's folder and start")
     if not (np.isfinite(tally.numerator).all() and np.isfinite(tally.denominator).all()):
-        raise DataError(f"task {task.name}: the log holds something that is no number")
+        raise DataError(f"task {task.name}: the log holds something that is not a number")
     draws = bootstrap(tally, seed=task_seed(task))
     score = TaskScore(
         task=task.name,

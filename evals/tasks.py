@@ -50,7 +50,7 @@ class TaskBase(Frozen):
         None, description="checksum of the reference file or files (see `checksum_of`), where known"
     )
     built: bool = Field(
-        False, description="the file is built from a pool; `built.json` beside it vouches for it"
+        False, description="the file is built from a pool; `built.json` next to it vouches for it"
     )
     source: str = Field("", description="where the data comes from and how to get it")
     licence: str
@@ -121,7 +121,7 @@ class ImageTask(TaskBase):
     key: str = Field("", description="the dataset's key in its benchmark's results file")
     title: str = Field("", description="the dataset's name in its benchmark's results file")
     classes: int | None = Field(None, description="how many classes there are")
-    metadata: tuple[str, ...] = Field((), description="what the numbers beside an image are")
+    metadata: tuple[str, ...] = Field((), description="what the numbers next to an image are")
     group_by: tuple[str, ...] = Field((), description="metadata columns to group by")
     other_group: int | None = Field(
         None, description='index of the "other" group; the worst is also reported without it'

@@ -16,7 +16,7 @@ from leaderboard.rounds.workspace import open_round
 from leaderboard.submissions.submission import read_entries
 from pipelines.execution.executors import ProcessMap
 
-# The filter is a file beside the pipeline: its text travels to the workers and into the record,
+# The filter is a file next to the pipeline: its text travels to the workers and into the record,
 # so changed code is another dataset.
 FILTER = '''
 import numpy as np

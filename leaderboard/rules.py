@@ -71,7 +71,7 @@ class Scale(Frozen):
     seed_sd: float | None = Field(
         None,
         gt=0,
-        description="spread of the headline over training seeds, where it was measured; stands in "
+        description="spread of the headline over training seeds, where it was measured; is in "
         "for the spread of rows that have one seed",
     )
     baselines: tuple[str, ...] = Field((), description="pipelines a demo of this scale runs")

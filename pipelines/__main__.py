@@ -52,7 +52,7 @@ app.add_typer(asset_app, name="assets")
 
 Cluster = Annotated[str | None, typer.Option(help="Run on Ray: `local` or an address.")]
 MaxFailedShards = Annotated[
-    int, typer.Option(min=0, help="Shards that may fail while the others go on.")
+    int, typer.Option(min=0, help="Shards that may fail while the others continue.")
 ]
 Config = Annotated[Path, typer.Argument(help="A pipeline's YAML file.")]
 
@@ -86,7 +86,7 @@ def run_command(
     ] = "1%",
     json: Json = False,
 ) -> None:
-    """Run a pipeline over a pool; run it again to go on where it stopped."""
+    """Run a pipeline over a pool; run it again to resume where it stopped."""
     pipeline = Pipeline.load(config, assets=asset_files(assets))
     if text_field is not None:
         pipeline = pipeline.with_text_from(text_field)
@@ -291,7 +291,7 @@ def retry_command(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Go on with a run: redo what failed or is missing, and nothing else. Needs only its folder."""
+    """Resume a run: redo only what failed or is missing. Needs only its folder."""
     result = retry(
         uri,
         assets=asset_files(assets) if assets else None,

@@ -1,8 +1,8 @@
 """A slice of a table, and what several operators need to know about it computed once.
 
 A `view` is what a pure function makes of one column (words, lines, hashes): operators ask for it by
-naming the function, and the batch keeps it for as long as that column stands. Dropping rows keeps
-views, writing a column drops the views of that column.
+naming the function, and the batch keeps it for as long as that column is unchanged. Dropping rows
+keeps views, writing a column drops the views of that column.
 """
 
 from __future__ import annotations

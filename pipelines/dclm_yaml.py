@@ -1,7 +1,7 @@
 """DCLM's own pipeline files, read as ours: mapper names and keyword arguments become operators.
 
 A reference file is a list of {source, steps}; a step is {func: name, keyword arguments, _aggregate}
-or `commit`. Every mapper of the reference (commit 361714b) stands in `RULES` with the operator that
+or `commit`. `RULES` lists every mapper of the reference (commit 361714b) with the operator that
 does its work and the parameters under which the result is the reference's, mistakes included: where
 our default is another, the rule sets the named parameter. A name with dots is a participant's
 function in a Python file, called with each page as a dictionary.

@@ -67,8 +67,8 @@ def _values(extra: pa.Array, name: str) -> list[Any]:
 def typed(values: Sequence[Any], name: str) -> pa.Array:
     """Values of JSON as an array of one type: strings, booleans, integers or doubles.
 
-    Integers beside fractions become doubles where that is exact. ValueError for a mixture of other
-    types, and for lists and objects.
+    Integers mixed with fractions become doubles where that is exact. ValueError for a mixture of
+    other types, and for lists and objects.
     """
     kinds = {_kind(value) for value in values if value is not None}
     if not kinds:
@@ -88,7 +88,9 @@ def typed(values: Sequence[Any], name: str) -> pa.Array:
                 )
         return pa.array([None if v is None else float(v) for v in values], type=pa.float64())
     if len(kinds) == 1:
-        raise ValueError(f"the field {name!r} holds {kinds.pop()}s, which are no values to compare")
+        raise ValueError(
+            f"the field {name!r} holds {kinds.pop()}s, which are not values to compare"
+        )
     raise ValueError(
         f"the field {name!r} is of several types ({', '.join(sorted(kinds))}); make them one"
     )

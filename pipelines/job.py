@@ -98,7 +98,7 @@ class ShardTask(Frozen):
     input: Held
     scores: str | None = None
     verdict: Verdict | None = None
-    excluded: bool = False  # the shard failed, and the run goes on without it
+    excluded: bool = False  # the shard failed, and the run continues without it
 
 
 def load_array(store: Store, name: str) -> npt.NDArray[Any]:

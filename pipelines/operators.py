@@ -262,10 +262,10 @@ class Dedup(Operator):
 
 
 class SpanDedup(Dedup):
-    """Finds runs of units (words, bytes) that stand more than once in the pool.
+    """Finds runs of units (words, bytes) that occur more than once in the pool.
 
     `keys` gives anchors: in any two equal windows the same units are anchored. Where an anchor's
-    key stands more than once, the platform asks for all windows around it, groups those, and has
+    key occurs more than once, the platform asks for all windows around it, groups those, and has
     every pair compared by `quotes` before it is dropped. A unit of the verdict is a span of bytes,
     begin << 32 | end.
     """
@@ -312,7 +312,7 @@ class SpanDedup(Dedup):
 class Fold(Operator):
     """Carries a state over the shards of one group, in order; groups run side by side.
 
-    The number of groups is a parameter, stands in the record and is the unit of restart.
+    The number of groups is a parameter, is in the record and is the unit of restart.
     """
 
     kind: ClassVar[str] = "fold"

@@ -4,7 +4,7 @@
     steps:
       - exact_dedup                      # an operator with its defaults
       - word_count: {min: 50}            # an operator with parameters
-      - my_filters.py:MyFilter: {}       # a participant's own, from a file beside the YAML
+      - my_filters.py:MyFilter: {}       # a participant's own, from a file next to the YAML
 
 It is planned into passes: row-wise operators between two global ones run shard by shard in one go.
 """
@@ -92,7 +92,7 @@ class Pipeline:
         assets: str | Path | Assets | None = None,
         source: str | None = None,
     ) -> Pipeline:
-        """Read a YAML file, ours or DCLM's; participant files are looked for beside it.
+        """Read a YAML file, ours or DCLM's; participant files are looked for next to it.
 
         `source` names the entry of a DCLM file that has several.
         """

@@ -7,7 +7,7 @@ Every stage of a round leaves one frozen record, and each record names its paren
 `key` is the hash of the work asked for (kind, parents, parameters); it names files and is what
 resuming looks for. `id` is the hash of the key and of what came out (checksums of the stored bytes,
 counts, results), so equal work has an equal id and a changed input or output cannot hide.
-`made_by` says where and when; it stands outside both.
+`made_by` says where and when; it is outside both.
 """
 
 from __future__ import annotations

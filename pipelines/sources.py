@@ -1,7 +1,7 @@
 """Where the rows of a pass come from: shards of documents, or tables of pairs.
 
 Documents are read whole, since every column travels to the output. Of tables of pairs only the
-columns are read that the steps of the pass read (features and scores from the files beside them):
+columns are read that the steps of the pass read (features and scores from the files next to them):
 the output is a list of uids, and rows travel between passes as their places.
 """
 

@@ -184,7 +184,7 @@ class Tally:
         self.words_in += amount.words
 
     def leave(self, amount: Amount) -> None:
-        """Count what goes on."""
+        """Count the rows that are passed on."""
         self.rows_out += amount.rows
         self.bytes_out += amount.bytes
         self.words_out += amount.words

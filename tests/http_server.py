@@ -1,4 +1,4 @@
-"""A web server of a folder on loopback, with ranges and ETags; it can be told to misbehave."""
+"""A web server of a folder on loopback, with ranges and ETags; it can be made to misbehave."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 D(x, s) should be the mean of D(x', s') over reverse paths from (x, s) to s' that D itself draws
 (Daras et al. 2023, arXiv 2302.09057). `statistic` measures how far a denoiser is from it;
 `penalty` trains for it. A constant denoiser is perfectly consistent and useless: read the statistic
-beside a denoising error.
+next to a denoising error.
 """
 
 from __future__ import annotations

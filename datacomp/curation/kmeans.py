@@ -37,7 +37,7 @@ def train_centroids(
     sample: float = 1.0,
     seed: int = 0,
 ) -> AssetRecord:
-    """Write centroids (clusters, dim) float32 as .npy, with the record of the asset beside.
+    """Write centroids (clusters, dim) float32 as .npy, with the record of the asset next to it.
 
     `sample` is the share of rows that is used, by a hash of seed and row; the features of the
     sample are held in memory. Rows with NaN or infinity are left out and counted. ValueError where

@@ -1,4 +1,5 @@
-"""Scores of a pool's images: CLIP similarity by any model, or perceptual hashes, a column a name.
+"""Scores of a pool's images: CLIP similarity by any model, or perceptual hashes, one column per
+scorer.
 
 Images lie in tars, rows in tables, and only uids join them: every tar gives (uid, score), every
 table (uid, row), both in parts by leading bits of the uid; each part is joined on its own and sent

@@ -36,7 +36,7 @@ from pipelines.storage.base import Store, write_bytes
 from pipelines.storage.chain import RECORD, read_chain, standing, write_chain
 from pipelines.storage.open import open_store
 
-SHARDS_FOLDER = "shards"  # of a pool, beside its tables
+SHARDS_FOLDER = "shards"  # of a pool, next to its tables
 
 
 def pack_dataset(
@@ -114,7 +114,7 @@ def _check_file(store: Store, file: File, name: str) -> None:
 
 
 def find_tars(record: DatasetRecord) -> str:
-    """Where the tars of a dataset's pool lie: `shards` in or beside its tables, or among them."""
+    """Where the tars of a dataset's pool lie: `shards` in or next to its tables, or among them."""
     tables = record.made_by.locations.get("pool", "").rstrip("/")
     beside = tables.rpartition("/")[0]
     places = [f"{tables}/{SHARDS_FOLDER}", f"{beside}/{SHARDS_FOLDER}", tables]
@@ -131,7 +131,7 @@ def find_tars(record: DatasetRecord) -> str:
 
 
 def register_shards(folder: str, *, recipe: Recipe) -> PackedRecord:
-    """Write a record beside the shards of a resharder (meta.json, sample_ids.npy, NNNNNNNN.tar).
+    """Write a record next to the shards of a resharder (meta.json, sample_ids.npy, NNNNNNNN.tar).
 
     PackError names what is missing. Models trained on them cannot be submitted for the filtering
     track: the dataset is external.

@@ -85,7 +85,7 @@ class Source(Frozen):
             key=lambda file: file.name,
         )
         if not any(file.name.endswith(".parquet") for file in chosen):
-            raise PoolError(f"{self.shown} holds no parquet files: it is no published pool")
+            raise PoolError(f"{self.shown} holds no parquet files: it is not a published pool")
         names = Counter(file.name for file in chosen)
         twice = [name for name, number in names.items() if number > 1]
         if twice:
@@ -129,7 +129,7 @@ class Source(Frozen):
         ]
 
     def fetch(self, file: Listed, part: Path) -> None:
-        """Copy a file to `part`; a download that was cut off goes on where it was."""
+        """Copy a file to `part`; a download that was cut off resumes where it was."""
         if self.folder:
             shutil.copyfile(Path(self.folder) / file.path, part)
             return

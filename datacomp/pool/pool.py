@@ -58,7 +58,7 @@ def open_pairs(uri: str) -> Pool:
         pool = open_tables(uri)
         tables = tuple(shard for shard in pool.shards if _is_table(shard.name))
         if not tables:
-            raise PoolError(f"{uri} is no pool of pairs: its record names no parquet files")
+            raise PoolError(f"{uri} is not a pool of pairs: its record names no parquet files")
         return replace(pool, shards=tables)
     if any(_is_table(entry.name) for entry in store.list(f"{METADATA}/")):
         return open_tables(f"{uri.rstrip('/')}/{METADATA}")
@@ -66,7 +66,7 @@ def open_pairs(uri: str) -> Pool:
 
 
 def _is_table(name: str) -> bool:
-    """Whether a pool's file is a table of pairs; those beside the tars tell of the download."""
+    """Whether a pool's file is a table of pairs; those next to the tars describe the download."""
     return name.endswith(".parquet") and not name.startswith(f"{SHARDS}/")
 
 

@@ -6,7 +6,7 @@
 - `shards/00000000.tar` with `.parquet` and `_stats.json`: the images, as a download leaves them;
 - `eval/`: held-out images in the layout of the evaluation sets.
 
-The features are no CLIP features (no such model is in a package) but what can be computed from the
+The features are not CLIP features (no such model is in a package) but what can be computed from the
 pair itself, in arrays of the same names and sizes: `l14_img` is the image at 16 x 16 pixels,
 `b32_img` a histogram of colours, the text arrays count letter trigrams. The two columns of CLIP
 scores are there and null; `datacomp score` adds one of a model of yours.

@@ -1,4 +1,4 @@
-"""open_clip's training loop, called with chance, number of steps and messages in hand.
+"""Runs open_clip's training loop with seeds, step count and logging under our control.
 
 The loop is `open_clip_train.main.main` as installed. What is put in its place while it runs:
 
@@ -62,7 +62,7 @@ def run(
     num_threads: int,
     progress: Callable[[str], None] | None = None,
 ) -> None:
-    """Run the loop with its arguments; TrainingError when it refuses, or the loss is no number."""
+    """Run the loop; TrainingError when it refuses, or when the loss is not a number."""
     open_clip.add_model_config(MODELS)
     if not torch.cuda.is_available():
         torch.set_num_threads(num_threads)
@@ -175,7 +175,7 @@ def _decoder(*_: Any, handler: Any) -> Any:
 
 
 def _image(name: str, data: bytes) -> Any:
-    """The RGB pixels of a member, None for one that is no image."""
+    """The RGB pixels of a member, None for one that is not an image."""
     if name.rpartition(".")[2].lower() not in IMAGES:
         return None
     return fast_decode.decode(data)
@@ -338,7 +338,7 @@ class _Messages(logging.Handler):
 
 @contextmanager
 def _listening(handler: logging.Handler) -> Iterator[None]:
-    """Send what is logged to the handler alone: what a person should see is told by progress."""
+    """Send log lines to the handler alone; progress for people goes to the progress bar."""
     level, handlers = logging.root.level, logging.root.handlers
     logging.root.setLevel(logging.INFO)
     logging.root.handlers = [handler]

@@ -1,10 +1,10 @@
 """Train CLIP under a recipe: open_clip's own model, loss and loop, with every argument frozen.
 
 `open_clip_train.main` does the training (`open_clip_loop` holds its seeds, its number of steps and
-its messages in hand). Around it stands what a benchmark needs: the shards come from a
+its messages in hand). Around it is what a benchmark needs: the shards come from a
 PackedRecord, metrics are written as they come, an image that does not decode is counted by reason,
-and the weights end as safetensors beside a ModelRecord. One process, torchrun, Slurm and Ray Train
-call the same function; each process runs it. Killed at any moment, the same call goes on from the
+and the weights end as safetensors next to a ModelRecord. One process, torchrun, Slurm and Ray Train
+call the same function; each process runs it. Killed at any moment, the same call resumes from the
 last finished part of the training, and ends with the same weights.
 
 A training folder: `metrics.jsonl`, `skipped.jsonl`, `log.txt`, `open_clip/` (the last checkpoint,
@@ -79,7 +79,7 @@ def train(
     `max_batch` is the largest batch that a GPU holds: the recipe's is then computed in parts, which
     gives the same gradients (Gao et al. 2021). `loader_workers` and `compiled` change how fast it
     goes, `progress` takes lines for a log. BatchError when the GPUs cannot share the batch;
-    TrainingError when the loss is no number, or shards are not what their record says.
+    TrainingError when the loss is not a number, or shards are not what their record says.
     """
     started = now()
     source, out_store = open_store(packed), LocalStore(Path(out))
@@ -277,7 +277,7 @@ def _wait(store: LocalStore, key: str) -> ModelRecord:
 
 
 def read_metrics(store: LocalStore) -> list[dict[str, Any]]:
-    """The lines of metrics by step, the last of each: a part that was repeated stands once."""
+    """The lines of metrics by step, the last of each: a part that was repeated occurs once."""
     path = store.root / METRICS
     if not path.is_file():
         return []
@@ -347,7 +347,7 @@ def _num_params(store: LocalStore) -> int:
     with safe_open(store.root / WEIGHTS, framework="pt") as file:
         return sum(
             math.prod(file.get_slice(name).get_shape())
-            for name in file.keys()  # noqa: SIM118 - it is no mapping
+            for name in file.keys()  # noqa: SIM118 - it is not a mapping
             if "running_" not in name and "num_batches" not in name
         )
 

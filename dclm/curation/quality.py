@@ -1,6 +1,6 @@
 """Train the tiny scale's quality classifier: the pool's good prose against its other documents.
 
-The result is an asset with a record beside it, and the areas under its ROC curve on labelled
+The result is an asset with a record next to it, and the areas under its ROC curve on labelled
 documents, when there are some, are printed next to those of document length alone.
 """
 

@@ -1,7 +1,7 @@
 """Packed data as training reads it: checked, in one order for any number of devices.
 
-Position p of a training is sequence p of the first pass over the data, and so on through as many
-passes as the budget needs. The first pass reads shards and rows as they lie, for packing has
+Position p of a training run is sequence p of the first pass over the data, and so on through as
+many passes as the budget needs. The first pass reads shards and rows as they lie, for packing has
 shuffled them; every later pass has its own order of shards and of rows within each, drawn from the
 recipe's data seed. Local `.npy` shards are memory-mapped; others are held one at a time.
 """
@@ -25,7 +25,7 @@ from pipelines.storage.open import open_store
 
 Ids = NDArray[np.unsignedinteger]
 
-# Data sets up to this size are read through once at the start to compare their sha256.
+# Datasets up to this size are read through once at the start to compare their sha256.
 VERIFY_BYTES = 1 << 30
 
 
@@ -128,7 +128,7 @@ class Sequences:
         if array.shape != (row.num_sequences, self.length):
             raise ShardError(
                 f"{source} holds {array.shape[0]} sequences of {array.shape[-1]} ids, but the "
-                f"manifest says {row.num_sequences} of {self.length}; pack the data set again"
+                f"manifest says {row.num_sequences} of {self.length}; pack the dataset again"
             )
         return array
 
@@ -137,7 +137,7 @@ class Sequences:
         try:
             data = self.store.read_bytes(MANIFEST)
         except FileNotFoundError:
-            raise ShardError(f"{source} is missing; pack the data set again") from None
+            raise ShardError(f"{source} is missing; pack the dataset again") from None
         rows = read_manifest(data, source=source)
         if sha256_bytes(data) != self.record.outputs[-1].sha256:
             raise ShardError(
@@ -148,7 +148,7 @@ class Sequences:
         return rows
 
     def _check_files(self) -> None:
-        """Every shard is there, whole; for small data sets, also unchanged."""
+        """Every shard is there, whole; for small datasets, also unchanged."""
         verify = sum(file.num_bytes for file in self.record.outputs) <= VERIFY_BYTES
         sizes = {entry.name: entry.num_bytes for entry in self.store.list()}
         for file in self.record.outputs[:-1]:
@@ -158,7 +158,7 @@ class Sequences:
             if sizes[file.name] != file.num_bytes:
                 raise ShardError(
                     f"{where} has {sizes[file.name]} bytes, but the record says {file.num_bytes}: "
-                    "it is truncated or was written over; pack the data set again"
+                    "it is truncated or was written over; pack the dataset again"
                 )
             path = self.store.local_path(file.name)
             if verify and path is not None and sha256_file(path) != file.sha256:
@@ -196,5 +196,5 @@ def _check_recipe(record: PackedRecord, recipe: Recipe, uri: str) -> None:
         if actual[name] != value:
             raise RecordError(
                 f"{uri} was packed with {name} {actual[name]!r}, but the recipe of {recipe.scale} "
-                f"has {value!r}; pack the data set for this scale"
+                f"has {value!r}; pack the dataset for this scale"
             )

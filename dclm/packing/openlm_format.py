@@ -46,7 +46,7 @@ def read_manifest(data: bytes, *, source: str) -> list[ManifestRow]:
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{source}, line {number}: {line[:80]!r} is not a row of a manifest ({error!r}); "
-                'expected {"shard": NAME, "num_sequences": COUNT}; pack the data set again'
+                'expected {"shard": NAME, "num_sequences": COUNT}; pack the dataset again'
             ) from None
     return rows
 
@@ -72,7 +72,7 @@ def read_tar(file: BinaryIO, *, source: str, length: int) -> NDArray[np.uint32]:
     """All sequences of a shard, (num_sequences, length).
 
     ValueError for a damaged archive, for a sequence of another length (open_lm crops or drops
-    those) and for values that are no ids (open_lm makes them 0 or counts them from the end).
+    those) and for values that are not ids (open_lm makes them 0 or counts them from the end).
     """
     rows = []
     try:

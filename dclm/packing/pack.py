@@ -2,16 +2,16 @@
 
     dataset files -> units: ids of whole documents, cut into sequences -> shards: shuffled sequences
 
-Two-level shuffle. A unit is a fixed group of the data set's files: its documents are put in a
+Two-level shuffle. A unit is a fixed group of the dataset's files: its documents are put in a
 random order, joined with an end of text after each, cut, and every sequence is sent to a random
 shard. A shard gathers its sequences from all units and puts them in a random order. No task holds
 more than one unit or one shard. Chance is a hash of the recipe's data seed and the place in the
 data, so any number of workers, and any version of any library, writes the same bytes.
 
 In `lossless` mode, which ranking demands, what is left over at the end of a unit is joined with the
-other units' and cut too, so at most one sequence of the whole data set is filled up with the pad
-id, which is no token. `reference` mode fills up every file on its own, as DCLM's tokshuf does, with
-an id that is a token; what it makes cannot be submitted.
+other units' and cut too, so at most one sequence of the whole dataset is filled up with the pad
+id, which is not a token. `reference` mode fills up every file on its own, as DCLM's tokshuf does,
+with an id that is a token; what it makes cannot be submitted.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class _Plan(Frozen):
 
 
 class _Unit(Frozen):
-    """Some files of the data set; or, with `rests`, what earlier units left over."""
+    """Some files of the dataset; or, with `rests`, what earlier units left over."""
 
     plan: _Plan
     index: int
@@ -121,13 +121,13 @@ def pack(
     layout: Layout = "npy",
     unit_bytes: int = UNIT_BYTES,
 ) -> PackedRecord:
-    """Tokenize, shuffle and cut a data set; finished tasks of an earlier, killed run are kept.
+    """Tokenize, shuffle and cut a dataset; finished tasks of an earlier, killed run are kept.
 
     `dataset` holds `record.json` and the parquet files it names, with a column `text`. `out` gets
     `data/`, `manifest.jsonl` and `record.json`. Counts: documents, tokens (ends of text included),
     sequences, padding.
 
-    RecordError when `dataset` holds no finished data set; ShardError names the file that is
+    RecordError when `dataset` holds no finished dataset; ShardError names the file that is
     missing, changed or damaged; ValueError when there is not one token.
     """
     started = now()
@@ -164,7 +164,7 @@ def pack(
         num_shards=max(1, -(-total_bytes // unit_bytes)),
     )
     before = standing(
-        target, key=plan.key, kind=PackedRecord, other="another data set, recipe or layout"
+        target, key=plan.key, kind=PackedRecord, other="another dataset, recipe or layout"
     )
     if before is not None:
         return before
@@ -183,7 +183,7 @@ def pack(
         for name in ("documents", "tokens", "sequences", "padding")
     }
     if counts["tokens"] == 0:
-        raise ValueError(f"{source.uri} holds no text to pack; curate a data set with documents")
+        raise ValueError(f"{source.uri} holds no text to pack; curate a dataset with documents")
     files = [shard.files[0] for shard in shards if shard.counts["sequences"]]
     rows = [
         ManifestRow(shard=_shard_name(shard), num_sequences=shard.counts["sequences"])
@@ -278,11 +278,11 @@ def _dataset_record(store: Store) -> DatasetRecord:
         data = store.read_bytes(RECORD)
     except FileNotFoundError:
         raise RecordError(
-            f"there is no {where}; name the folder of a finished data set, or register one"
+            f"there is no {where}; name the folder of a finished dataset, or register one"
         ) from None
     record = parse_record(data, source=where)
     if not isinstance(record, DatasetRecord):
-        raise RecordError(f"{where} is a {record.kind} record; packing needs a data set")
+        raise RecordError(f"{where} is a {record.kind} record; packing needs a dataset")
     if record.status != "done":
         raise RecordError(f"{where} is of a run that failed: {record.error}; finish it first")
     return record
@@ -379,7 +379,7 @@ def _documents(unit: _Unit) -> Iterator[NDArray[np.unsignedinteger]]:
             texts = batch.to_pylist()
             if None in texts:
                 raise ShardError(
-                    f"{where}, row {number + texts.index(None)}: the text is null; a data set's "
+                    f"{where}, row {number + texts.index(None)}: the text is null; a dataset's "
                     "documents have text, so drop such rows when curating"
                 )
             ids, offsets = encoder.encode_flat(texts)
@@ -393,11 +393,11 @@ def _texts(store: Store, file: File, where: str) -> Iterator[pa.Array]:
     try:
         data = store.read_bytes(file.name)
     except FileNotFoundError:
-        raise ShardError(f"{where} is missing, but the data set's record names it") from None
+        raise ShardError(f"{where} is missing, but the dataset's record names it") from None
     if sha256_bytes(data) != file.sha256:
         raise ShardError(
-            f"{where} is not the file that the data set's record names: it has {len(data)} bytes, "
-            f"expected {file.num_bytes}, and another sha256; copy or curate the data set again"
+            f"{where} is not the file that the dataset's record names: it has {len(data)} bytes, "
+            f"expected {file.num_bytes}, and another sha256; copy or curate the dataset again"
         )
     if file.name.endswith(mix.SUFFIX):
         try:

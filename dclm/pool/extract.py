@@ -74,7 +74,7 @@ class ExtractTask(Frozen):
     options: ExtractOptions = Field(default_factory=ExtractOptions)
     format: Format = "parquet"
     keep_headers: bool = Field(True, description="whether documents keep the WARC headers")
-    quarantine: bool = Field(False, description="note a broken end of the file, and go on")
+    quarantine: bool = Field(False, description="note a broken end of the file, and continue")
 
     @property
     def uri(self) -> str:
@@ -87,7 +87,7 @@ class ExtractTask(Frozen):
 
 @once
 def extract(task: ExtractTask, store: Store) -> Done:
-    """Write the documents of one WARC file as a shard, and what was rejected beside it.
+    """Write the documents of one WARC file as a shard, and what was rejected next to it.
 
     Counts: pages, documents, bytes (stored), text_bytes, and rejected pages by reason. The sha256
     of the file, taken in passing, is in the statistics. A file that breaks off raises ShardError
@@ -265,7 +265,7 @@ def extract_all(
 ) -> PoolRecord:
     """Extract every WARC file below `source` (or those of `names`) into the folder `out`.
 
-    Run again it goes on where it stopped. `parameters` (how the files were chosen) go into the
+    Run again, it resumes where it stopped. `parameters` (how the files were chosen) go into the
     record; where the files were fetched as a published pool, so do its name and the hash of its
     list. RunFailed when `out` holds other work.
     """

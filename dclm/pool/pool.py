@@ -129,7 +129,9 @@ def build_tiny(root: Path, *, map_tasks: MapTasks) -> PoolRecord:
             },
         ),
         parents={},
-        outputs=[result.files[0] for result in done],  # the documents; rejected pages lie beside
+        outputs=[
+            result.files[0] for result in done
+        ],  # the documents; rejected pages lie next to it
         counts=counts,
         made_by=made_by(started, locations={"out": str(root)}),
     )

@@ -266,7 +266,7 @@ def fetch_all(
     map_tasks: MapTasks = map_here,
     max_failed_shards: int = 0,
 ) -> PoolRecord:
-    """Fetch the files that are not there yet, and record the pool. Run again it goes on.
+    """Fetch the files that are not there yet, and record the pool. Run again, it resumes.
 
     The record's id covers the files' checksums, not where they came from: whoever fetches the same
     files has the same pool.

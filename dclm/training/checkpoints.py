@@ -1,8 +1,9 @@
 """Checkpoints of a running training: model, optimizer, step and random state, or nothing.
 
 A checkpoint is a folder `checkpoints/step-00001234` that appears by a rename when all of it is on
-disk; the one before is removed after that. It is written beside the training (a copy of the state
-is taken at once), by every process its own part, and can be read by another number of processes.
+disk; the one before is removed after that. It is written concurrently with training (a copy of the
+state is taken at once), by every process its own part, and can be read by another number of
+processes.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Checkpoints:
     def latest(self) -> int | None:
         """The step of the newest whole checkpoint, None when there is none.
 
-        CheckpointError when it is of another recipe, seed or data set.
+        CheckpointError when it is of another recipe, seed or dataset.
         """
         steps = sorted(int(path.name.removeprefix(STEP)) for path in self.folder.glob(f"{STEP}*"))
         if not steps:

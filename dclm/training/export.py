@@ -59,7 +59,7 @@ def read_model(folder: str | Path) -> tuple[ModelConfig, dict[str, Tensor], dict
 
 
 def export(model: str, *, to: Format, out: str) -> list[str]:
-    """Write the model of a training's folder in another format; returns the names of the files.
+    """Write the model of a training run's folder in another format; returns the names of the files.
 
     ValueError for an unknown format, and for `out` that is not empty.
     """

@@ -306,7 +306,7 @@ def spike_limit(recent: Sequence[float]) -> float:
 
 
 class _Watch:
-    """Stops a training whose loss is no longer a number, or jumps."""
+    """Stops a training run whose loss is no longer a number, or jumps."""
 
     def __init__(
         self, recipe: Recipe, data: Sequences, folder: Path, *, first_step: int, stop_at_spike: bool

@@ -2,7 +2,7 @@
 
 The published datasets carry both as files, and those are what is measured with. Where a folder
 lacks them, they are written into it from open_clip (ImageNet and, by timm's lists of classes, its
-parts A and R) and from clip_benchmark, so that what was asked can be read beside the images. No
+parts A and R) and from clip_benchmark, so that what was asked can be read next to the images. No
 package is imported: the lists are data.
 """
 

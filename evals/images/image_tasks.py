@@ -150,7 +150,7 @@ def read_images(task: ImageTask, folder: str) -> ImageData:
 
 
 def vouch(store: Store, folder: str) -> File:
-    """Write `built.json` beside a dataset that was built here from a pool, with its checksum."""
+    """Write `built.json` next to a dataset that was built here from a pool, with its checksum."""
     sha256 = hashlib.sha256()
 
     def add(name: str) -> bytes:

@@ -113,7 +113,7 @@ def load_open_clip(
 ) -> OpenClip:
     """A model of open_clip by name; without `pretrained`, random weights of a seed (for tests).
 
-    `configs` is a folder of model configurations beside open_clip's own.
+    `configs` is a folder of model configurations next to open_clip's own.
     """
     import open_clip
 
@@ -170,7 +170,7 @@ def trained_with_quick_gelu(name: str, pretrained: str | None) -> bool:
 
 
 def activation_of(model: Any) -> str:
-    """The activations of a model's towers, as they stand in the record."""
+    """The activations of a model's towers, as they are in the record."""
     from open_clip.transformer import QuickGELU
 
     kinds = {type(module) for module in model.modules()}

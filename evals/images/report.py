@@ -22,7 +22,7 @@ from evals.tasks import EvalError, ImageTask, load_task
 
 Ints = npt.NDArray[np.int64]
 THUMBNAIL = 112  # pixels of the longest side
-MAX_LABELS = 48  # classes whose names fit beside the confusion image
+MAX_LABELS = 48  # classes whose names fit next to the confusion image
 PAIRS = 12
 
 STYLE = """
@@ -141,7 +141,7 @@ def confusion(gold: Ints, predicted: Ints, names: Sequence[str]) -> str:
 
 
 def _grid_of_names(counts: Ints, share: npt.NDArray[Any], names: Sequence[str]) -> str:
-    """Squares with names beside and above, and numbers when one points at them."""
+    """Squares with names to the left and above, and numbers when one points at them."""
     size, cell, left = len(names), 18, 8 * min(30, max(len(name) for name in names)) + 10
     parts = []
     for row in range(size):

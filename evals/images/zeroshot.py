@@ -44,7 +44,7 @@ class _Images(Kind[ImageTask]):
     whole = True
 
     def item(self, row: Mapping[str, Any], index: int, task: ImageTask) -> Item:
-        raise DataError("images are no JSON rows")
+        raise DataError("images are not JSON rows")
 
     def read(self, task: ImageTask, folder: str) -> TaskData:
         return read_images(task, folder)

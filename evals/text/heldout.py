@@ -41,7 +41,7 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)]*\s+(?=[\"'“‘(]*[A-Z])")
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence and where it stands."""
+    """A sentence and its position."""
 
     document: str
     before: str
@@ -128,7 +128,7 @@ def _shuffled(documents: Sequence[dict[str, str]], salt: str) -> list[dict[str, 
 
 
 def _sentences(document: str, text: str) -> Iterator[Sentence]:
-    """Plain sentences of paragraphs, each with some of what stands before it."""
+    """Plain sentences of paragraphs, each with some of what is before it."""
     for paragraph in re.split(r"\n\s*\n", text):
         flat = " ".join(paragraph.split())
         start = 0

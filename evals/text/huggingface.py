@@ -248,7 +248,7 @@ class HuggingFaceLM:
         return [self._cut(row, is_done) for row in output[:, width:].tolist()]
 
     def _cut(self, ids: list[int], is_done: Callable[[str], bool]) -> list[int]:
-        """What one row generated before the batch went on without it."""
+        """What one row generated before the batch continued without it."""
         for count, token in enumerate(ids, start=1):
             if token in self.document_ends or is_done(self.detokenise(ids[:count])):
                 return ids[:count]

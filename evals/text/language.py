@@ -61,7 +61,7 @@ class Option:
 
     @property
     def span(self) -> tuple[int, int]:
-        """Where the answer stands in `ids`: begin and end."""
+        """Where the answer is in `ids`: begin and end."""
         return len(self.context), len(self.context) + len(self.answer)
 
 

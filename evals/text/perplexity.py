@@ -3,7 +3,7 @@
 A document is tokenised whole and read in windows of `window` tokens that do not overlap. The first
 token of a document is predicted from the model's document-start token, the first token of a later
 window from the last token of the one before; so every token is scored exactly once. The loss in
-nats is divided by ln 2 and by the number of UTF-8 bytes of the document as it stands in the file.
+nats is divided by ln 2 and by the number of UTF-8 bytes of the document as it is in the file.
 The score is all bits over all bytes, so models with different tokenizers can be compared.
 """
 

@@ -3,7 +3,7 @@
 The rules are those of the evaluation code behind DCLM (MosaicML's in-context learning tasks), read
 from its behaviour and checked against recorded token ids. The surprising ones:
 
-- One random stream serves a whole data set in order, so the shots of a question depend on all
+- One random stream serves a whole dataset in order, so the shots of a question depend on all
   questions before it. Asking a part of the questions must replay the stream from its start.
 - Shots are shown in the iteration order of a CPython set of integers, not in the order drawn.
 - Shots come from the evaluated data itself; only the question's own row is excluded.

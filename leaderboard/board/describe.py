@@ -54,7 +54,7 @@ def verdict(rows: Sequence[Row]) -> str:
     unknown = sum(row.tied_with_leader is None for row in others)
     lines = [f"{leader.method} is ahead of {beaten} of {len(others)} others."]
     if ties:
-        lines.append(f"It cannot be told from {len(ties)}: {_and(ties)}.")
+        lines.append(f"It is not distinguishable from {len(ties)}: {_and(ties)}.")
     if unknown:
         lines.append(f"Of {unknown} no error is published, so nothing is known.")
     if min(len(row.seeds) for row in rows) == 1 and beaten:
@@ -78,7 +78,8 @@ def metric_name(row: Row) -> str:
 def still_there(record: Submission) -> str:
     """How many of the pool's images were there when they were fetched, and why others were not.
 
-    Links rot, so two participants train on different parts of one pool. Empty where it is not told.
+    Links rot, so two participants train on different parts of one pool. Empty where it is not
+    recorded.
     """
     packed = chain_of(record)["packed"][0]
     image_results = packed.results.get("pictures") if isinstance(packed.results, dict) else None

@@ -686,7 +686,7 @@ def _engine(url: str) -> Engine:
         _private(engine)
     except (SQLAlchemyError, ValueError, ImportError) as error:
         raise StoreError(
-            f"{url!r} is no address of a database ({error}); write sqlite:///FILE or "
+            f"{url!r} is not an address of a database ({error}); write sqlite:///FILE or "
             "postgresql://USER:PASSWORD@HOST/NAME"
         ) from None
 

@@ -61,8 +61,8 @@ def _head(library: Library, sources: Sequence[str]) -> str:
 Written by `leaderboard findings` from the published results that
 {commands} bring: {number} rows on {len(boards)} boards, figures of other
 people's models. Nothing here was trained by this project. Intervals of Kendall's tau are from 1,000
-resamples of the methods; they hold the choice of methods, not the variance between trainings, which
-these tables do not publish.
+resamples of the methods; they hold the choice of methods, not the variance between training runs,
+which these tables do not publish.
 """
 
 
@@ -112,7 +112,7 @@ def _scales(library: Library, benchmark: str, metric: str, store: LocalStore) ->
     best = _best(scales, methods)
     return f"""## Does a small scale predict a large one? {benchmark}
 
-{metric}, best run of each method that stands at two scales or more.
+{metric}, best run of each method with runs at two scales or more.
 
 ```
 {table(rows, header=("scales", "methods", "tau", "95% interval"))}
@@ -129,7 +129,7 @@ def _number(value: float | None) -> str:
 
 
 def _best(scales: Sequence[str], methods: Sequence[tuple[str, Sequence[float | None]]]) -> str:
-    """Where the winner of a scale stands at the next larger ones."""
+    """The rank of the winner of a scale at the next larger ones."""
     sentences = []
     for i, j in combinations(range(len(scales)), 2):
         both = [(name, v[i], v[j]) for name, v in methods if v[i] is not None and v[j] is not None]
@@ -165,7 +165,7 @@ def task_signal(
     rest: npt.NDArray[np.float64],
     items: int | None,
 ) -> TaskSignal:
-    """`items` None where the metric is no share of questions: then its chance is not known."""
+    """`items` None where the metric is not a share of questions: then its chance is not known."""
     spread = float(values.std(ddof=1))
     chance = float(np.mean(values * (1 - values))) / items if items else None
     return TaskSignal(
@@ -179,7 +179,7 @@ def task_signal(
 
 
 def task_signals(rows: Sequence[Row]) -> list[TaskSignal]:
-    """Every task over these runs, beside the mean of all other tasks, all centered."""
+    """Every task over these runs, next to the mean of all other tasks, all centered."""
     names = [task.task for task in rows[0].tasks]
     scores_of = [{task.task: task for task in row.tasks} for row in rows]
     shared = [name for name in names if sum(name in scores for scores in scores_of) == len(rows)]
@@ -241,7 +241,7 @@ Less than half of the variance is signal in: {", ".join(low) or "none"}.
 
 
 def _save(store: LocalStore, name: str, svg: str) -> None:
-    """An SVG that stands alone: the style sheet inside it, its colours fixed."""
+    """A self-contained SVG: the style sheet inside it, its colours fixed."""
     rules = [
         line
         for line in (STATIC / "style.css").read_text(encoding="utf-8").splitlines()

@@ -39,7 +39,7 @@ def read_table(source: str) -> list[dict[str, str]]:
     try:
         lines = list(csv.DictReader(io.StringIO(data.decode())))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{source} is no CSV file: {error}") from None
+        raise DataError(f"{source} is not a CSV file: {error}") from None
     if not lines:
         raise DataError(f"{source} has no rows")
     return lines
@@ -50,9 +50,9 @@ def accuracy(text: str, where: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise DataError(f"{where}: {text!r} is no number") from None
+        raise DataError(f"{where}: {text!r} is not a number") from None
     if not 0 <= value <= 1:
-        raise DataError(f"{where}: {value} is no accuracy")
+        raise DataError(f"{where}: {value} is not an accuracy")
     return value
 
 
@@ -62,7 +62,7 @@ def binomial(value: float, rows: int | None) -> float | None:
 
 
 def task_value(task: Task, value: float, *, error: bool = True) -> TaskValue:
-    """The value of one task; `error=False` where the metric is no plain accuracy."""
+    """The value of one task; `error=False` where the metric is not a plain accuracy."""
     return TaskValue(
         task=task.name,
         category=task.category,

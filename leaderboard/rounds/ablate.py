@@ -1,4 +1,4 @@
-"""What each step of a pipeline is worth: the round without it, beside the round with all.
+"""What each step of a pipeline is worth: the round without it, next to the round with all.
 
 The effect of a step is the score with it minus the score without it, signed so that more is better,
 with the paired interval of the board (over seeds and over items).
@@ -55,7 +55,7 @@ def ablate(
 ) -> Ablation:
     """Rounds without each of these steps (counted from 0), trained where `where_to_train` says.
 
-    The rounds are kept beside the board's submissions, in `ablations`, and not on the board.
+    The rounds are kept next to the board's submissions, in `ablations`, and not on the board.
     """
     arms: list[tuple[int | None, Curated]] = [(None, stages.curate(current, pipeline))]
     needed: dict[int, str] = {}
@@ -132,7 +132,9 @@ def ablation_text(ablation: Ablation) -> str:
         rows.append((step.step, step.operator, step.rows, round(step.score, 4), shown, interval))
     header = ("without", "operator", "rows", ablation.metric, "the step adds", "95%")
     seeds = ", ".join(map(str, ablation.seeds))
-    note = "one seed: the interval holds no variance between trainings" * (len(ablation.seeds) == 1)
+    note = "one seed: the interval holds no variance between training runs" * (
+        len(ablation.seeds) == 1
+    )
     lines = [f"{ablation.pipeline}, seeds {seeds}", "", table(rows, header=header)]
     return "\n".join([*lines, *([note] if note else [])])
 

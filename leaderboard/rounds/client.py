@@ -45,7 +45,7 @@ def _ask(
     parts = urlsplit(address)
     kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
     if parts.scheme not in kinds or not parts.hostname:
-        raise ServiceError(f"{address!r} is no address of a service; write https://HOST")
+        raise ServiceError(f"{address!r} is not an address of a service; write https://HOST")
     connection = kinds[parts.scheme](parts.hostname, parts.port, timeout=120)
     headers = {"Authorization": f"Bearer {token}"}
     if body is not None:

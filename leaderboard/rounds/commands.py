@@ -521,7 +521,7 @@ def submit_command(
 ) -> None:
     """Check the whole chain behind scores and write a bundle to submit.
 
-    The bundle (a zip beside the submission's folder) holds records, scores and questions, and
+    The bundle (a zip next to the submission's folder) holds records, scores and questions, and
     is checked by the rules that the service applies. Making it again changes nothing.
     """
     from leaderboard.rounds import round as stages

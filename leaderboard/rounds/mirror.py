@@ -186,7 +186,7 @@ class _Mirror(threading.Thread):
             self._upload()
         except FileNotFoundError:
             return  # a newer checkpoint has taken the place of this one: look again
-        except Exception as error:  # the next look tries again; training goes on meanwhile
+        except Exception as error:  # the next look tries again; training continues meanwhile
             log.warning("%s: the checkpoint could not be copied: %s", self.store.uri, error)
             return
         self._seen = state

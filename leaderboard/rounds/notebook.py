@@ -3,7 +3,7 @@
     <workspace>/notebook/<benchmark>-<scale>/<time>-<hash>.json
 
 A line is a file of its own, written whole or not at all, and nothing is ever changed or removed: a
-process that is killed loses no line, several write beside each other, and a bucket will do. A try
+process that is killed loses no line, several write concurrently, and a bucket will do. A try
 is a dataset that was trained on to see its score; how many there were goes with a submission, and
 the interval of its score accounts for it (`leaderboard.board.intervals.interval`).
 """
@@ -37,7 +37,7 @@ class Line(Frozen):
     method: str = ""
     dataset: str = Field("", description="id of the dataset's record")
     pipeline: str = Field("", description="hash of the pipeline's steps")
-    baseline: bool = Field(False, description="a baseline of the benchmark is no try")
+    baseline: bool = Field(False, description="a baseline of the benchmark is not a try")
     seeds: tuple[int, ...] = ()
     metric: str = ""
     value: float | None = None
@@ -67,7 +67,7 @@ class Notebook:
         return [Line.model_validate_json(self._store.read_bytes(name)) for name in names]
 
     def tries(self) -> int:
-        """How many datasets were tried: those that a training was started on, baselines aside."""
+        """How many datasets a training run was started on, baselines aside."""
         return len(
             {line.dataset for line in self.lines() if line.state == "started" and line.dataset}
         )

@@ -83,7 +83,7 @@ def _to_hub(source: Store, record: DatasetRecord, card: str, repository: str) ->
     from huggingface_hub import HfApi
 
     if repository.count("/") != 1:
-        raise RuleError(f"hf://{repository} is no repository; write hf://OWNER/NAME")
+        raise RuleError(f"hf://{repository} is not a repository; write hf://OWNER/NAME")
     api = HfApi()
     api.create_repo(repository, repo_type="dataset", exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="publish-") as folder:

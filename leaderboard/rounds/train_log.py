@@ -26,7 +26,7 @@ class Step(Frozen):
 
 
 class Metrics:
-    """Rows of `metrics.jsonl` in a folder, cut back to `first_step` when a training continues.
+    """Rows of `metrics.jsonl` in a folder, cut back to `first_step` when a training run continues.
 
     `wandb` is a project of Weights & Biases; `run_id` names the training there.
     """

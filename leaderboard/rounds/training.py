@@ -92,8 +92,8 @@ def train(
     """Train every method with every seed. `methods` are (curated, packed folder).
 
     `run` trains one model at a time wherever it likes (`launch.trainer`); without it the models are
-    trained side by side by the round's executor. With `failures` a training that stops at its loss
-    does not stop the others: its message is put there by method, and the method is left out.
+    trained side by side by the round's executor. With `failures` a training run that stops at its
+    loss does not stop the others: its message is put there by method, and the method is left out.
     """
     check_seeds(current, seeds)
     tasks, trained = [], []
@@ -131,7 +131,7 @@ def train(
 
 
 def _attempt(task: TrainTask, *, run: Callable[[TrainTask], str]) -> str:
-    """Train; the message of a training that stopped at its loss, else nothing."""
+    """Train; the message of a training run that stopped at its loss, else nothing."""
     try:
         run(task)
     except TrainingError as error:
@@ -157,7 +157,7 @@ def check_seeds_of(recipe: RecipeLike, seeds: Sequence[int]) -> None:
 
 @contextmanager
 def _training_bar(title: str, tasks: Sequence[TrainTask]) -> Iterator[None]:
-    """A bar over the steps of all trainings, read from the metrics that they write."""
+    """A bar over the steps of all training runs, read from the metrics that they write."""
     stages = load_stages(tasks[0].benchmark)
     unit = rules.load_benchmark(tasks[0].benchmark).budget_unit
     recipe = stages.recipe(tasks[0].recipe)
@@ -178,7 +178,7 @@ def _training_bar(title: str, tasks: Sequence[TrainTask]) -> Iterator[None]:
 
 
 def _watch(bar: ProgressStep, folders: Sequence[Path], unit: str, stop: threading.Event) -> None:
-    """Follow the trainings until `stop`: steps done, losses and rates of those that run."""
+    """Follow the training runs until `stop`: steps done, losses and rates of those that run."""
     while not stop.wait(0.5):
         rows = [row for folder in folders if (row := _last_metrics(folder)) is not None]
         running = [row for row in rows if row.get("step", 0) > 0][-2:]
@@ -190,7 +190,7 @@ def _watch(bar: ProgressStep, folders: Sequence[Path], unit: str, stop: threadin
 
 
 def _last_metrics(folder: Path) -> dict[str, Any] | None:
-    """The last whole line of a training's metrics, or None before there is one."""
+    """The last whole line of a training run's metrics, or None before there is one."""
     path = folder / "metrics.jsonl"
     if not path.is_file():
         return None

@@ -76,6 +76,6 @@ class Curated(Frozen):
 
 
 def is_done(folder: str) -> bool:
-    """Whether a stage's folder is finished, with its ancestors beside it."""
+    """Whether a stage's folder is finished, with its ancestors next to it."""
     store = open_store(folder)
     return store.exists(RECORD) and store.exists("chain.json")

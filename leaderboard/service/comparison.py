@@ -1,4 +1,4 @@
-"""Rows beside each other: task by task, and scale by scale."""
+"""Rows side by side: task by task, and scale by scale."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Agreement(Frozen):
 
 
 def across_scales(library: Library, benchmark: str, *, track: str = "", metric: str = "") -> Any:
-    """The methods of a benchmark that stand at several scales, for the page and its plot.
+    """The methods of a benchmark with runs at several scales, for the page and its plot.
 
     At each scale the largest group of comparable rows counts, and of a method its best row.
     """

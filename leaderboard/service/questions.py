@@ -48,7 +48,7 @@ class QuestionPage(Frozen):
 
 
 class Index(Frozen):
-    """What stands at the end of a file of questions."""
+    """What is at the end of a file of questions."""
 
     total: int
     right: int | None

@@ -1,7 +1,7 @@
 """Who a bundle says it is from, read by a process that may take a bounded time and memory.
 
 A record is JSON that a stranger sent: 28 MB of it can take gigabytes to parse. So the service has
-it read by a process beside it (`python -m leaderboard.service.reader`), one request a line; a
+it read by a separate process (`python -m leaderboard.service.reader`), one request a line; a
 request that takes too long or too much ends that process, and the next one has another.
 """
 

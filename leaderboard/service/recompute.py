@@ -27,7 +27,7 @@ def recompute(service: Service, ids: Sequence[str] = (), *, who: str) -> Iterato
     """Check submissions again that were checked before, and put what comes out in their rows.
 
     Without `ids`: all that are accepted or wait for review. States do not change: a submission
-    that no longer passes keeps its row, and is told.
+    that no longer passes keeps its row, and is reported.
     """
     store = service.store
     for id_ in ids or list(_checked(service)):

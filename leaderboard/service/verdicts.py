@@ -321,7 +321,7 @@ class _Documents(_Members):
         for file in record.outputs:
             number = file.name.rpartition("/")[2].partition(".")[0]
             if not number.isdigit():
-                raise RuleError(f"{file.name} is no file of a dataset that was curated here")
+                raise RuleError(f"{file.name} is not a file of a dataset that was curated here")
             self._files.setdefault(int(number), []).append(file)
         self._texts: dict[int, str | None] = {}
         self._rows = np.empty(0, np.int64)
@@ -354,7 +354,7 @@ class _Documents(_Members):
 
     def foreign(self, shard: int) -> list[str]:
         wrong = [row for row in self._texts if shard_of(row) != shard or row > self._pool_rows]
-        return [f"row {row} of the dataset is no row of the pool" for row in wrong]
+        return [f"row {row} of the dataset is not a row of the pool" for row in wrong]
 
 
 class _Uids(_Members):

@@ -1,4 +1,4 @@
-"""What is wrong with a submission, said so that its author can mend it.
+"""What is wrong with a submission, phrased so that its author can fix it.
 
 A fault names the file, the field in it, what was found there and what was expected. The command and
 the service print the same faults, because they run the same checks.
@@ -39,8 +39,8 @@ HINTS = {
     "form.chain": "submit the folders of scores that the stages wrote; they hold the whole chain",
     "form.record": "make the record again with the command of its stage",
     "form.files": "make the bundle again with `submit`; it adds what the rules name",
-    "form.uids": "make the bundle again with `submit` beside the dataset's own list of uids",
-    "form.documents": "make the bundle again with `submit` beside the dataset's own folder",
+    "form.uids": "make the bundle again with `submit` next to the dataset's own list of uids",
+    "form.documents": "make the bundle again with `submit` next to the dataset's own folder",
     "form.columns": "evaluate again with the installed version; logs are taken as it writes them",
     "names.plain": "choose another name; `--method` and `--team` of `submit` give it",
     "names.baseline": "choose another method name, or run the baseline as it comes",

@@ -260,7 +260,7 @@ def documents(case: Case) -> Iterator[Fault]:
 
 
 def uid_list(case: Case) -> Iterator[Fault]:
-    """The description of a list of uids fits the dataset's record and the sample beside it."""
+    """The description of a list of uids fits the dataset's record and the sample next to it."""
     bundle = case.bundle
     assert bundle is not None
     claimed = bundle.manifest.uids

@@ -1,6 +1,6 @@
-"""Honesty of the data: what a reader of the score should know beside it.
+"""Honesty of the data: what a reader of the score should know next to it.
 
-How many tries stand behind the entry, what of the suite occurs in the dataset, which licences the
+How many tries are behind the entry, what of the suite occurs in the dataset, which licences the
 data has, whether the score uses its context. None of it refuses an entry; all of it is shown.
 """
 
@@ -16,7 +16,7 @@ from pipelines.records import TaskScore
 
 
 def tries(case: Case) -> Iterator[Notice]:
-    """The number of tries that the team says stand behind this one."""
+    """The number of tries that the team says are behind this one."""
     number = case.record.work.tries
     if number is None:
         text = "the number of tries behind this entry is not said: its interval is that of one try"

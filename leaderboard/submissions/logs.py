@@ -306,7 +306,7 @@ def _consistent(task: Task, log: pa.Table) -> Wrong:
         gold, predicted = log["gold"].to_numpy(), log["predicted"].to_numpy()
         size = task.classes or int(max(gold.max(), predicted.max())) + 1
         for column, values in (("gold", gold), ("predicted", predicted)):
-            yield column, (values < 0) | (values >= size), "is no class"
+            yield column, (values < 0) | (values >= size), "is not a class"
         right, hit = _bools(log, "correct"), _bools(log, "in_top5")
         yield "correct", right != (predicted == gold), "differs from predicted = gold"
         yield "in_top5", (predicted == gold) & ~hit, "is false for the best class"
@@ -323,8 +323,8 @@ def _bools(log: pa.Table, name: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
 def _choices(log: pa.Table) -> Wrong:
     gold, predicted = log["gold"].to_numpy(), log["predicted"].to_numpy()
     right, credit = _bools(log, "correct"), log["credit"].to_numpy()
-    yield "gold", gold < 0, "is no option"
-    yield "predicted", predicted < 0, "is no option"
+    yield "gold", gold < 0, "is not an option"
+    yield "predicted", predicted < 0, "is not an option"
     yield "correct", right != (predicted == gold), "differs from predicted = gold"
     with np.errstate(divide="ignore", invalid="ignore"):
         share = np.where(credit > 0, 1 / credit, 1.0)
@@ -338,7 +338,7 @@ def _choices(log: pa.Table) -> Wrong:
 
 def _losses(task: Task, log: pa.Table) -> Wrong:
     nats, tokens = log["nats"].to_numpy(), log["num_tokens"].to_numpy()
-    yield "nats", ~np.isfinite(nats), "is no number"
+    yield "nats", ~np.isfinite(nats), "is not a number"
     yield "nats", nats < LEAST_NATS, "is below 0, so a probability above 1"
     yield "num_tokens", tokens < 0, "is below 0"
     if task.kind == "perplexity":
@@ -361,7 +361,7 @@ def _retrieval(log: pa.Table) -> Wrong:
         return by_row
 
     others = np.where(text, num_images, num_texts)
-    yield "rank", back((rank < 0) | (rank >= others)), "is no rank among the others"
+    yield "rank", back((rank < 0) | (rank >= others)), "is not a rank among the others"
     yield "correct", back(right != (rank == 0)), "differs from rank = 0"
     yield "predicted", back((predicted < 0) | (predicted >= others)), "is none of the others"
     if not text[:num_texts].all() or (gold[text] < 0).any() or (gold[text] >= num_images).any():
@@ -396,7 +396,9 @@ def check_evidence(name: str, task: Task, log: pa.Table) -> Iterator[Fault]:
     count = pc.list_value_length(options).fill_null(0).to_numpy()
     means = flat.field("mean_loss").to_numpy(zero_copy_only=False).astype(np.float64)
     if (count < 2).any() or not np.isfinite(means).all() or (means < LEAST_NATS).any():
-        yield fault(name, "options", Words("a mean loss that is none"), Words("finite, 0 or more"))
+        yield fault(
+            name, "options", Words("a mean loss that is not a number"), Words("finite, 0 or more")
+        )
         return
     losses = flat.field("losses")
     length = pc.list_value_length(losses).fill_null(0).to_numpy()

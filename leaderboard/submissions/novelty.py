@@ -22,7 +22,9 @@ from pipelines.records import Frozen, digest
 
 NEAR = 0.95  # of two datasets' uids in common
 NEAR_TEXTS = 0.8  # of documents: one changed word in each of a hundred words leaves 0.9
-CLOSE = 0.2  # of the distance between two seeds of one dataset: two trainings are never as close
+CLOSE = (
+    0.2  # of the distance between two seeds of one dataset: two training runs are never as close
+)
 SEED_DISTANCE = 0.02  # relative distance of losses between seeds, where the board shows none
 FEWEST = 30  # losses to compare
 

@@ -1,4 +1,4 @@
-"""What is known of one submission by itself: the line it gets on the board, and its resamples.
+"""What is known of one submission alone: the line it gets on the board, and its resamples.
 
 A row holds every aggregate of its suite for every seed, so that the same row can be ranked by any
 of them. Its place among others is the business of `leaderboard.board.ranking`.

@@ -241,7 +241,7 @@ def _written(record: Submission, files: Mapping[str, bytes], out: Path, method: 
 
 
 def pack(entry: Entry, path: Path | None = None) -> Path:
-    """The submission as one zip, by default beside its folder."""
+    """The submission as one zip, by default next to its folder."""
     return write_zip(entry.folder, path or entry.folder.with_suffix(".zip"))
 
 

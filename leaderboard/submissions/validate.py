@@ -37,7 +37,7 @@ from pipelines.errors import RuleError
 from pipelines.installed import packages
 from pipelines.records import Submission
 
-MAX_FAULTS = 100  # that are told of one submission; the first is what its author needs
+MAX_FAULTS = 100  # reported for one submission; the first is what its author needs
 GIB = 1 << 30
 
 # A 7b-1x entry with all seeds (CORE, 110,000 questions a seed) takes a tenth of this.

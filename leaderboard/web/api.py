@@ -43,7 +43,7 @@ MOST_COMPARED = 5
 
 
 class Status(Frozen):
-    """A submission and where it stands."""
+    """A submission and its state."""
 
     id: str
     kind: str
@@ -135,7 +135,7 @@ def _health(service: Service) -> Response:
 
 @api.get("/metrics", include_in_schema=False)
 def metrics(request: Request, service: Serves, asks: Asks) -> Response:
-    """For Prometheus: to an admin's token, or on this machine where no proxy stands between."""
+    """For Prometheus: to an admin's token, or on this machine where no proxy is between."""
     near = request.client is not None and request.client.host in ("127.0.0.1", "::1", "testclient")
     if not near or "x-forwarded-for" in request.headers:
         asks.need("admin")
@@ -219,7 +219,7 @@ def get_submissions(
 
 @api.get("/api/v1/submissions/{id}")
 def get_submission(id: Id, service: Serves, asks: Asks) -> Status:
-    """Where a submission stands, what is wrong with it, and who decided what."""
+    """The state of a submission, what is wrong with it, and who decided what."""
     return status_of(service, seen(service, asks, id), asks)
 
 

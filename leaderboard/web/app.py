@@ -1,4 +1,4 @@
-"""The web service over one `Service`: the API, the pages, and what stands before them.
+"""The web service over one `Service`: the API, the pages, and what runs before them.
 
 Nothing here decides what counts; it says who may ask, how much may be sent, and how an answer
 looks. Errors are JSON with one sentence (`error`) for programs, and pages for browsers.

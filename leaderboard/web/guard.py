@@ -1,4 +1,4 @@
-"""What stands before every route: limits, headers, request ids, the log and the metrics.
+"""What runs before every route: limits, headers, request ids, the log and the metrics.
 
 `BodyLimit` bounds a body in bytes and in time. `Observed` gives each request an id, answers what
 cannot be an address of ours, bounds how many requests run at once, serves HEAD by GET, adds the
@@ -57,7 +57,7 @@ def error_answer(path: str, status: int, text: str) -> Response:
 
 
 HEADINGS = {
-    400: "This is no address",
+    400: "This is not an address",
     401: "Log in first",
     403: "Not allowed",
     404: "Not found",

@@ -45,7 +45,7 @@ def _reading() -> Topic:
         sections=(
             Section(
                 title="What is compared",
-                text="Rows stand in one table only when benchmark, scale, track, pool, suite "
+                text="Rows share a table only when benchmark, scale, track, pool, suite "
                 "version and evaluation data are the same. Model, training and evaluation are "
                 "held still, so a difference is about the data.",
             ),
@@ -56,7 +56,7 @@ def _reading() -> Topic:
                 "1,000 resamples of them. Two rows are a tie when the 95% interval of their "
                 "difference holds zero. All models answer the same questions, so the interval is "
                 "paired over questions, and over seeds where both have the same. With one seed the "
-                "variance between trainings is unknown and not in the interval.",
+                "variance between training runs is unknown and not in the interval.",
             ),
             Section(
                 title="Better than no_filter",

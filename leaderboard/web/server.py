@@ -1,4 +1,4 @@
-"""The service as a process: the web server, and the processes that check beside it."""
+"""The service as a process: the web server, and the processes that check submissions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PAUSE = 1.0  # seconds before a check process that ended is started again
 
 
 def files_of(database: str) -> str:
-    """Where bundles lie when nobody says: a folder beside the SQLite file."""
+    """Where bundles lie when nobody says: a folder next to the SQLite file."""
     parts = urlsplit(database)
     if parts.scheme == "sqlite" and parts.path:
         return str(Path(parts.path[1:]).with_suffix("")) + "-files"
@@ -73,7 +73,7 @@ def serve(
     set_up(serving.log, requests=serving.log_requests)
     _more_files()
     if any("://" in argument and "@" in argument and argument == database for argument in sys.argv):
-        log.warning("the database's address stands in the arguments; use LEADERBOARD_DATABASE")
+        log.warning("the database's address is in the arguments; use LEADERBOARD_DATABASE")
     trusted = networks(serving.trusted_proxies)
     files = files or files_of(database)
     store = Store(database)

@@ -1,6 +1,6 @@
 """The pages as text: pure functions from rows to HTML. The service and the static site use both.
 
-A `Links` says where things lie: at the service's addresses, or in files beside each other. Every
+A `Links` says where things lie: at the service's addresses, or in neighbouring files. Every
 text that somebody submitted is escaped by the templates.
 """
 
@@ -202,7 +202,7 @@ def described(benchmark: str, scale: str, track: str) -> dict[str, str]:
         (scale_rule.note for scale_rule in book.scales if scale_rule.name == scale), ""
     )
     if scale not in [scale_rule.name for scale_rule in book.scales]:
-        descriptions["scale"] = "Not a scale of the rule book: only published results stand here."
+        descriptions["scale"] = "Not a scale of the rule book: only published results are listed."
     descriptions["track"] = next(
         (track_rule.description for track_rule in book.tracks if track_rule.name == track), ""
     )
@@ -473,7 +473,7 @@ def _bibtex(text: str) -> str:
 
 
 def task_bars(row: Row, rival: Row | None) -> list[dict[str, Any]]:
-    """Every task with a bar from guessing to perfect, and the rival's beside it."""
+    """Every task with a bar from guessing to perfect, and the rival's next to it."""
     others = {task.task: task for task in rival.tasks} if rival is not None else {}
     task_rows = []
     for task in row.tasks:

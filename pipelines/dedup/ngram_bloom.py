@@ -19,7 +19,7 @@ from pipelines.batch import Batch
 from pipelines.operators import Fold
 from pipelines.schema import STRING, TEXT
 
-TASK_BYTES = 1 << 30  # of a task beside its filter
+TASK_BYTES = 1 << 30  # of a task besides its filter
 CONTAINED_BEFORE = "bff_contained_ngram_count_before_dedupe"
 CONTAINED = "bff_contained_ngram_count"
 SPANS = "bff_duplicate_spans"

@@ -1,4 +1,4 @@
-"""Exact substrings: runs of words or bytes that stand more than once in the pool are cut out."""
+"""Exact substrings: runs of words or bytes that occur more than once in the pool are cut out."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class SubstringDedup(SpanDedup, name="substring_dedup"):
     """Cut out every span of `length` or more units that the pool has had before.
 
     Two spans are equal when all their words are; white space between words does not count. A span
-    is a repeat when it stands in an earlier document, or in the same one and ends before this one
+    is a repeat when it occurs in an earlier document, or in the same one and ends before this one
     begins. Each repeat is found by hash and goes only after it was compared with the first one byte
     by byte. With words, white space behind a span goes with it; with bytes, characters that are
     only partly covered stay. (Lee et al. 2022; RefinedWeb: Penedo et al. 2023, G.3.2)

@@ -29,7 +29,7 @@ ERRORS = pa.schema([("row", pa.int64()), ("step", STRING), ("message", STRING)])
 
 @dataclass(frozen=True)
 class Applied:
-    """What came of each row: kept (`table`), `rejected` with step and reason, or in `errors`."""
+    """The outcome of each row: kept (`table`), `rejected` with step and reason, or in `errors`."""
 
     table: pa.Table
     rejected: pa.Table

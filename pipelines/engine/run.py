@@ -66,7 +66,7 @@ RUN = "run.json"
 STATS = "stats.json"
 PARTITION_BYTES = 256 << 20
 MENDABLE = (OperatorFailed, ShardError, WorkerLost, StorageError, MemoryError)
-"""What one shard may fail of while the others go on."""
+"""What one shard may fail of while the others continue."""
 FOLDERS = ("data", "work", "rejected", "quarantine", DUPLICATES)
 
 
@@ -83,14 +83,14 @@ class RunFile(Frozen):
     num_shards: int
     num_passes: int
     started: str
-    plan: Plan | None = None  # absent for work that is no pipeline, as extraction
+    plan: Plan | None = None  # absent for work that is not a pipeline, as extraction
     external: bool = False
     excluded: tuple[str, ...] = ()  # shards that are left out, because they failed
 
     def of_pipeline(self) -> Plan:
-        """The plan. RunFailed when the work is no pipeline."""
+        """The plan. RunFailed when the work is not a pipeline."""
         if self.plan is None:
-            raise RunFailed(f"{self.pipeline} is no pipeline's run")
+            raise RunFailed(f"{self.pipeline} is not a pipeline's run")
         return self.plan
 
 
@@ -158,7 +158,7 @@ def retry(
     max_failed_shards: int = 0,
     exclude_failed: bool = False,
 ) -> Result:
-    """Go on with the run in a folder: what is done stays, what failed or is missing is done.
+    """Continue with the run in a folder: what is done stays, what failed or is missing is done.
 
     Needs nothing but the folder, which holds the pipeline and names the pool; so another person, on
     another machine, may do it. `assets` are needed where they lie elsewhere there.
@@ -166,7 +166,9 @@ def retry(
     store = open_store(uri)
     known = read_run(store)
     if known.plan is None:
-        raise RunFailed(f"{store.uri} is no pipeline's run: give the command that began it again")
+        raise RunFailed(
+            f"{store.uri} is not a pipeline's run: give the command that began it again"
+        )
     plan = known.plan
     return run(
         plan.pipeline(assets=assets),
@@ -463,7 +465,7 @@ class _Run:
         self.removed[end.number] = _added(result.stats["removed"] for result in done)
 
     def _write_reports(self, stats: RunStats) -> None:
-        """What each deduplication found, beside the pairs of duplicates."""
+        """What each deduplication found, next to the pairs of duplicates."""
         for number in sorted(self.removed):
             counts = stats.step(number)
             report = Report(
@@ -591,7 +593,7 @@ class _Run:
         return join_uids(self.store, self.watch.stage(title, run_sort, tasks, unit="parts"))
 
     def _asset_records(self) -> list[AssetRecord]:
-        """How the assets were made, of those that have a record beside them."""
+        """How the assets were made, of those that have a record next to them."""
         records = []
         for asset in self.work.assets:
             path = self.pipeline.assets.path(asset.name)
@@ -648,7 +650,7 @@ def _check_places(pool: Pool, out: str) -> None:
     if target == source or target.startswith(source.rstrip("/") + "/"):
         raise RunFailed(
             f"--out {out} lies in the pool {pool.uri}: the pool would then hold the run's own "
-            "files; choose a folder beside it"
+            "files; choose a folder next to it"
         )
 
 

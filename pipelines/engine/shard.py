@@ -64,7 +64,7 @@ class OperatorFailed(FailedError):
 
 
 def run_shard(task: ShardTask) -> Done:
-    """Run one pass over one shard and commit it; returns the commit that stands."""
+    """Run one pass over one shard and commit it; returns the commit that counts."""
     store = open_store(task.plan.output_uri)
     standing = find_done(store, task.key)
     if standing is not None:

@@ -1,6 +1,6 @@
 """Compile the kernels before a run does, so that no worker of a cluster spends its first minute so.
 
-Compiled code is kept beside the sources, or in the folder that NUMBA_CACHE_DIR names where those
+Compiled code is kept next to the sources, or in the folder that NUMBA_CACHE_DIR names where those
 cannot be written; it is used again by the same processor and version.
 """
 

@@ -83,7 +83,7 @@ class Placed(Protocol):
 
 @runtime_checkable
 class Cluster(Protocol):
-    """What an executor on several machines can tell, and be told, beside running tasks."""
+    """What an executor on several machines can report, and accept, besides running tasks."""
 
     def with_needs(self, needs: Needs) -> MapTasks:
         """The executor for tasks that take this of a machine."""
@@ -188,7 +188,9 @@ class ProcessMap:
 
         def submit_next() -> None:
             for index, item in upcoming:
-                packed = pickle.dumps((function, item))  # what cannot travel is told here
+                packed = pickle.dumps(
+                    (function, item)
+                )  # an item that cannot be pickled is reported here
                 waiting[pool.submit(_call, packed)] = index
                 if len(waiting) >= 2 * self.workers:
                     return

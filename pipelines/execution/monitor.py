@@ -185,8 +185,8 @@ class Watch:
     ) -> list[Done]:
         """Run the tasks that are not done yet; all commits, in the order of the tasks.
 
-        `names` say what a task is about, `weights` how long each takes beside the others, `needs`
-        what it takes of a machine, where there is a choice. Raises
+        `names` say what a task is about, `weights` how long each takes relative to the others,
+        `needs` what it takes of a machine, where there is a choice. Raises
         ShardsFailed when some failed and were allowed to; all others are done then.
         """
         done_before = find_done_many(self.store, [task.key for task in tasks])
@@ -417,6 +417,6 @@ def _told(failed: Sequence[Failure], tasks: int, uri: str) -> str:
     first = "; ".join(f"{failure.name}: {failure.error}" for failure in failed[:3])
     more = f"; and {len(failed) - 3} more" if len(failed) > 3 else ""
     return (
-        f"{len(failed)} of {tasks} shards failed, all others are done: {first}{more}. Mend the "
-        f"cause, then: pipelines retry {uri} (or go on without them: --exclude-failed)"
+        f"{len(failed)} of {tasks} shards failed, all others are done: {first}{more}. Fix the "
+        f"cause, then: pipelines retry {uri} (or continue without them: --exclude-failed)"
     )

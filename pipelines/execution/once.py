@@ -28,7 +28,7 @@ T = TypeVar("T", bound=Task)
 
 
 def once(work: Callable[[T, Store], Done]) -> Callable[[T], Done]:
-    """Commit what `work` returns, with the CPU seconds it took; do nothing when that stands.
+    """Commit what `work` returns, with the CPU seconds it took; do nothing when it is committed.
 
     They count for the task's step, unless `work` says itself what each step took.
     """

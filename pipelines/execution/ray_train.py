@@ -2,7 +2,7 @@
 
 Ray Train starts the processes, on as many nodes as they need, and sets RANK, WORLD_SIZE and
 LOCAL_RANK as torchrun does; the function is the same under both. When a process or node is lost,
-all are started again, and the function goes on from what it has written.
+all are started again, and the function resumes from what it has written.
 """
 
 from __future__ import annotations

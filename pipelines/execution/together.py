@@ -1,9 +1,9 @@
 """One function in several processes at once on this machine, as torchrun would start them.
 
 Each process has RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT in its
-environment, and GPU number LOCAL_RANK or none. SIGTERM goes on to all of them, so that they can
-write a checkpoint. When a process is killed, all start again and the function resumes from what it
-wrote; an error of the function itself is raised here, as it was raised there.
+environment, and GPU number LOCAL_RANK or none. SIGTERM is passed on to all of them, so that they
+can write a checkpoint. When a process is killed, all start again and the function resumes from what
+it wrote; an error of the function itself is raised here, as it was raised there.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def _end(processes: Sequence[Any]) -> None:
 
 @contextmanager
 def _terminating(processes: Sequence[Any]) -> Iterator[None]:
-    """Hand SIGTERM on to the processes, which then end by themselves."""
+    """Pass SIGTERM on to the processes, which then exit."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -42,7 +42,7 @@ def normal_table(table: pa.Table) -> pa.Table:
     """All strings as large_string; nested columns moved into the JSON of `extra`.
 
     Known columns of bytes are read as UTF-8, and those of nothing but null as strings. ArrowInvalid
-    for bytes that are no UTF-8, NameTaken for an `extra` of something else than JSON objects.
+    for bytes that are not UTF-8, NameTaken for an `extra` of something else than JSON objects.
     """
     for number, field in enumerate(table.schema):
         type_ = field.type
@@ -70,7 +70,7 @@ def _is_binary(type_: pa.DataType) -> bool:
 def _check_objects(extra: pa.ChunkedArray) -> None:
     objects = pc.and_(pc.starts_with(extra, "{"), pc.ends_with(extra, "}"))
     if pc.any(pc.invert(objects)).as_py():  # null of no rows, and rows of null do not count
-        raise NameTaken(f"the column {EXTRA!r} holds text that is no JSON object; {TAKEN}")
+        raise NameTaken(f"the column {EXTRA!r} holds text that is not a JSON object; {TAKEN}")
 
 
 def _nested_to_extra(table: pa.Table, nested: list[str]) -> pa.Table:

@@ -1,4 +1,4 @@
-"""Dolma's layout: `documents/<name>` and, line by line beside it, `attributes/<tagger>/<name>`.
+"""Dolma's layout: `documents/<name>` and, line by line next to it, `attributes/<tagger>/<name>`.
 
 A line of an attribute file is `{"id": ..., "attributes": {name: [[begin, end, value], ...]}}`, in
 the order of the documents (github.com/allenai/dolma, docs/taggers.md). Readers join them: a
@@ -22,7 +22,7 @@ ATTRIBUTES = "attributes/"
 
 
 def documents_only(entries: list[Entry]) -> list[Entry]:
-    """The entries without attribute files, where documents lie beside them."""
+    """The entries without attribute files, where documents lie next to them."""
     if not any(entry.name.startswith(DOCUMENTS) for entry in entries):
         return entries
     return [entry for entry in entries if not entry.name.startswith(ATTRIBUTES)]

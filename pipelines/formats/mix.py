@@ -99,7 +99,7 @@ def load_mixture(path: Path) -> Mixture:
     try:
         mixture = Mixture.model_validate(load_yaml(path.read_text(encoding="utf-8")))
     except (ValidationError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} is no mixture: {error}") from None
+        raise ValueError(f"{path} is not a mixture: {error}") from None
     for source in mixture.sources:
         if (source.repeat is None) == (source.share is None):
             raise ValueError(f"{path}: source {source.name!r}: give repeat or share, not both")
@@ -118,8 +118,8 @@ def load_mixture(path: Path) -> Mixture:
 def mix(mixture: Mixture, *, name: str, out: str) -> DatasetRecord:
     """Write the manifest of a mixture and its record; the texts stay where they are.
 
-    RecordError for a source that is no finished dataset in parquet; ValueError where a share needs
-    more repeats than `max_repeat`.
+    RecordError for a source that is not a finished dataset in parquet; ValueError where a share
+    needs more repeats than `max_repeat`.
     """
     started = now()
     target = open_store(out)
@@ -171,7 +171,9 @@ def _dataset(store: Store) -> DatasetRecord:
         raise RecordError(f"{where} is a {record.kind} record; a source is a dataset")
     wrong = [file.name for file in record.outputs if not file.name.endswith(".parquet")]
     if wrong:
-        raise RecordError(f"{where}: {wrong[0]} is no parquet file; curate with --format parquet")
+        raise RecordError(
+            f"{where}: {wrong[0]} is not a parquet file; curate with --format parquet"
+        )
     return record
 
 
@@ -231,7 +233,7 @@ def read_mix_shard(data: bytes, *, where: str) -> MixShard:
     try:
         return MixShard.model_validate(orjson.loads(data))
     except (orjson.JSONDecodeError, ValidationError) as error:
-        raise ValueError(f"{where} is no shard of a mixture: {error}") from None
+        raise ValueError(f"{where} is not a shard of a mixture: {error}") from None
 
 
 def mixed_tables(shard: MixShard) -> Iterator[pa.Table]:

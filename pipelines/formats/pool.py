@@ -101,7 +101,7 @@ def open_pool(uri: str) -> Pool:
 
 
 def _with_attributes(store: Store, name: str) -> str:
-    """What a shard's content is known by: its bytes, and those of Dolma's attributes beside it."""
+    """What a shard's content is known by: its bytes, and those of Dolma's attributes next to it."""
     beside = dolma.attribute_files(store, name)
     if not beside:
         return _sha256(store, name)

@@ -28,7 +28,7 @@ MAX_MEMBERS = 4_000_000  # in one tar; more is a fault
 FAULTS = {
     1: "the file breaks off",
     2: "a header whose checksum is wrong",
-    3: "a header whose size is no octal number",
+    3: "a header whose size is not an octal number",
     5: f"more than {MAX_MEMBERS} members",
 }
 """By the code that `pipelines.kernels.tars.walk` answers."""
@@ -84,7 +84,7 @@ def is_hidden(name: str) -> bool:
 def samples(
     data: memoryview, where: str, passed: Counter[str] | None = None
 ) -> Iterator[list[Member]]:
-    """The samples of a tar in memory, in order; `passed` counts what is no part of one.
+    """The samples of a tar in memory, in order; `passed` counts what is not part of one.
 
     TarError, after the samples that are whole, for a tar that breaks off or is damaged, and for
     members that lead out of the folder.
@@ -213,5 +213,5 @@ def padding(size: int) -> bytes:
 
 
 def member(name: bytes, data: bytes) -> bytes:
-    """A plain file as it stands in a tar: header, bytes, zeros up to the next block."""
+    """A plain file as it is in a tar: header, bytes, zeros up to the next block."""
     return b"".join((header(name, len(data)), data, padding(len(data))))

@@ -58,7 +58,7 @@ def open_records(uri: str) -> Subset:
             else:
                 records = np.load(io.BytesIO(store.read_bytes(name)), allow_pickle=False)
         except (ValueError, EOFError) as error:
-            raise ValueError(f"{uri} is no list of uids: {error}") from None
+            raise ValueError(f"{uri} is not a list of uids: {error}") from None
         if not isinstance(records, np.ndarray):
             raise ValueError(f"{uri} is an archive of arrays (.npz), expected one array (.npy)")
     else:
@@ -85,11 +85,11 @@ def _raw(uri: str, data: npt.NDArray[np.uint8]) -> Subset:
     hint = "; a list of uids is an .npy file, or raw records of 16 bytes"
     other = next((suffix for suffix in OTHERS if uri.lower().endswith(suffix)), None)
     if other is not None:
-        raise ValueError(f"{uri} is no list of uids, but {other}{hint}")
+        raise ValueError(f"{uri} is not a list of uids, but {other}{hint}")
     if not len(data):
         raise ValueError(f"{uri} is empty{hint}")
     if _TEXT[data[:LOOKED_AT]].all():
-        raise ValueError(f"{uri} is no list of uids, but text{hint}")
+        raise ValueError(f"{uri} is not a list of uids, but text{hint}")
     if len(data) % SUBSET.itemsize:
         raise ValueError(f"{uri} has {len(data)} bytes, no multiple of {SUBSET.itemsize}{hint}")
     return data.view(SUBSET)
@@ -130,7 +130,7 @@ def write_subset(store: Store, name: str, ids: Subset) -> File:
 def look_up(
     ids: Subset, high: Halves, low: Halves, *, leading: Halves | None = None
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Where each uid stands first in a sorted list, and how often; where it is not, 0 times.
+    """The first position of each uid in a sorted list, and how often; where it is not, 0 times.
 
     `leading` is the list's column f0 as an array of its own, for who looks into one list often.
     """

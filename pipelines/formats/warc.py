@@ -118,11 +118,11 @@ class RejectedError(Exception):
 def documents(stream: Stream, *, options: ExtractOptions) -> Iterator[Extracted]:
     """Yield one `Extracted` per page of a WARC or WET file, in file order.
 
-    `stream` is a WARC file, plain, gzip or zstd. Bytes that are no record are one `broken_record`,
-    and the records behind them follow; where the file is cut or a compressed member damaged, all
-    records that end before that byte come out, and the rest is one `broken_record`. Raises
-    ValueError when the file is no WARC at all, and ImportError when `trafilatura` is asked for and
-    not installed.
+    `stream` is a WARC file, plain, gzip or zstd. Bytes that are not a record are one
+    `broken_record`, and the records behind them follow; where the file is cut or a compressed
+    member damaged, all records that end before that byte come out, and the rest is one
+    `broken_record`. Raises ValueError when the file is not a WARC at all, and ImportError when
+    `trafilatura` is asked for and not installed.
     """
     extractor = _extractor(options.extractor)
     source = WarcBytes(stream)

@@ -1,6 +1,6 @@
 """WARC files as records: plain, gzip or zstd bytes in, headers and blocks out.
 
-Names of headers have no case (WARC 1.1, 4). What is no record costs itself: it comes out as a
+Names of headers have no case (WARC 1.1, 4). What is not a record costs itself: it comes out as a
 `Fault` with its place, and reading continues at the next line that begins a record. Only where the
 stored bytes themselves cannot be followed (a cut or damaged member, a plain file that ends inside a
 record) does a fault end the file.
@@ -45,7 +45,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Fault:
-    """Bytes that are no record: what is wrong, and where they begin."""
+    """Bytes that are not a record: what is wrong, and where they begin."""
 
     detail: str
     position: int
@@ -56,7 +56,7 @@ class WarcBytes:
     """The plain bytes of a WARC file, looked at from the front and taken off it.
 
     `fault` says what was wrong with the stored bytes; `member_start` and `member_offset` where the
-    last member begins, in plain and in stored bytes. ValueError when the file is no WARC at all.
+    last member begins, in plain and in stored bytes. ValueError when the file is not a WARC at all.
     """
 
     def __init__(self, stream: Stream) -> None:
@@ -144,7 +144,7 @@ class WarcBytes:
 
 
 def records(source: WarcBytes, *, max_block_bytes: int) -> Iterator[Record | Fault]:
-    """The records of a file in order, and what stands between them and is none.
+    """The records of a file in order, and what is between them and is not a record.
 
     Blocks above `max_block_bytes` are passed over. After a Fault with `ends_file` nothing follows.
     """

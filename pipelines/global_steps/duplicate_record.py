@@ -1,8 +1,8 @@
 """What deduplication found: which unit was dropped for which, how large the groups are.
 
-Every dropped unit (document, line or span) stands with the one that was kept for it in a parquet
+Every dropped unit (document, line or span) is listed with the one that was kept for it in a parquet
 file below `duplicates/`, which stays with the run; counts of groups merge by addition.
-`step-N.json` beside them is the report of one step.
+`step-N.json` next to them is the report of one step.
 """
 
 from __future__ import annotations

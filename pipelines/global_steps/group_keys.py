@@ -1,4 +1,5 @@
-"""Global steps without a gathering place: keys to partition files, groups to verdicts, exact cuts.
+"""Global steps without a driver-side shuffle: keys to partition files, groups to verdicts, exact
+cuts.
 
 A Dedup writes the keys of each shard into one file with P parts; one task per part groups equal
 keys from all shards and writes which units go, indexed by shard. A Select counts scores by their
@@ -232,7 +233,7 @@ def find_duplicates(
 
 
 def verdict_of(done: Sequence[Done]) -> Verdict:
-    """The verdict that stands in the first file of each of these commits."""
+    """The verdict that is in the first file of each of these commits."""
     names = tuple(result.files[0].name for result in done)
     return Verdict(hash=digest([result.files[0].sha256 for result in done]), dropped=names)
 

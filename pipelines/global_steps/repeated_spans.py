@@ -3,7 +3,7 @@
 Six rounds of tasks, by parts of keys or by shards; what passes between them is a file per task:
 
     shard   anchors (in the pass before: the operator's `keys`)
-    part    anchors whose key stands more than once             -> to their shards
+    part    anchors whose key occurs more than once             -> to their shards
     shard   windows of those anchors, with keys                 -> to parts, by anchor
     part    windows equal to an earlier one, joined into runs   -> to their shards
     shard   runs joined further: which spans of other shards to fetch
@@ -193,7 +193,7 @@ def _names(done: Sequence[Done], number: int = 0) -> list[str]:
 
 @once
 def run_anchors(task: GroupTask, store: Store) -> Done:
-    """Anchors of one part whose key stands more than once, for their shards."""
+    """Anchors of one part whose key occurs more than once, for their shards."""
     groups = read_groups(store, task)
     many = np.repeat(groups.sizes > 1, groups.sizes)
     row, unit = groups.row[many], groups.unit[many].astype(np.int64)
@@ -225,7 +225,7 @@ def run_repeats(task: RepeatTask, store: Store) -> Done:
     """Windows of one part that repeat another one, joined into runs, for their shards.
 
     The other is the first of the equal windows; a window that begins inside the first one of its
-    own document is no repeat. Where all go, the other is the last, if only that is clear of it.
+    own document is not a repeat. Where all go, the other is the last, if only that is clear of it.
     """
     groups = read_groups(store, task)
     row, unit = groups.row, groups.unit.astype(np.int64)
@@ -347,7 +347,7 @@ def run_compare(task: SpanTask, store: Store) -> Done:
 
 @once
 def run_groups(task: SpanTask, store: Store) -> Done:
-    """The groups of equal spans whose first stands in this shard."""
+    """The groups of equal spans whose first is in this shard."""
     row, span, other, other_span = read_parts(store, task.files, task.shard, PAIRS)
     duplicates = Duplicates(row, span, other, other_span)
     file = write_duplicates(store, f"{DUPLICATES}/{task.step:03d}-{task.shard:05d}", duplicates)
@@ -372,7 +372,7 @@ def _sorted(columns: Sequence[Ints]) -> list[Ints]:
 
 
 def _rows_among(task: SpanTask, store: Store, rows: Ints) -> Iterator[Batch]:
-    """The shard's rows that stand in `rows` (sorted), in batches."""
+    """The shard's rows that are in `rows` (sorted), in batches."""
     if not len(rows):
         return
     columns = task.operator().reads()

@@ -25,8 +25,8 @@ class NearTargets(Filter, name="near_targets"):
     """Keep images whose cluster holds an image of the target set. (Gadre et al. 2023, 3.4)
 
     An image belongs to the centroid with the greatest inner product with its features, as they
-    stand, in 32 bits (the first of equal ones). Targets are assigned alike; their clusters stay.
-    Features that are no numbers belong to no cluster.
+    are, in 32 bits (the first of equal ones). Targets are assigned alike; their clusters stay.
+    Features that are not numbers belong to no cluster.
     """
 
     features: str = Field("l14_img", description="the column of features")

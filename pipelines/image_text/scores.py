@@ -1,4 +1,4 @@
-"""Scores that somebody gave to the pairs of a pool, kept beside its tables."""
+"""Scores that somebody gave to the pairs of a pool, kept next to its tables."""
 
 from __future__ import annotations
 

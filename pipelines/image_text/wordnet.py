@@ -108,7 +108,7 @@ def read_synsets(path: Path) -> frozenset[int]:
     synsets = set()
     for number, line in enumerate(path.read_text(encoding="utf-8").split(), start=1):
         if len(line) < 2 or not line[1:].isdigit():
-            raise ValueError(f"{path}, line {number}: {line!r} is no wnid, as n01440764")
+            raise ValueError(f"{path}, line {number}: {line!r} is not a wnid, as n01440764")
         synsets.add(int(line[1:]))
     if not synsets:
         raise ValueError(f"{path} is empty: no word would be kept")

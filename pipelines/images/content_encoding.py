@@ -24,7 +24,7 @@ def undo(data: bytes, encoding: str, *, max_bytes: int) -> bytes:
     """The body without its encodings, the last one applied first (RFC 9110, 8.4).
 
     `encoding` is the header, several separated by commas. TooLarge, or ValueError for a body that
-    is damaged or an encoding without a decoder; names that are no encoding are passed over.
+    is damaged or an encoding without a decoder; names that are not encodings are passed over.
     """
     layers = [word.strip().lower() for word in encoding.split(",")]
     if len(layers) > MAX_LAYERS:

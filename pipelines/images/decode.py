@@ -1,7 +1,7 @@
 """Decode an untrusted image to RGB: a fixed list of formats, no helper programs, no clipping.
 
 `Image.open` without a list of formats hands an EPS to Ghostscript and a WMF to the system. Only the
-formats below are opened; all others are no image. Values of 16 bits are scaled to 8; values whose
+formats below are opened; other formats are refused. Values of 16 bits are scaled to 8; values whose
 white is not known (floats, 32-bit integers beyond 16 bits) are refused, because a guess makes the
 image black or white. (Pillow's own conversion clips at 255.)
 """
@@ -29,7 +29,7 @@ DECODE_ERRORS = (
     *(OSError, ValueError, SyntaxError, TypeError, KeyError, IndexError, EOFError),
     *(OverflowError, MemoryError, Image.DecompressionBombError),
 )
-"""What Pillow's decoders raise for bytes that are no image, or only nearly so."""
+"""What Pillow's decoders raise for bytes that are not an image, or only nearly so."""
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow itself refuses twice as many when it opens a file
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")

@@ -2,7 +2,7 @@
 
 Every 10,000 rows of a table become a shard in img2dataset's layout (`image_tars`), whatever
 failed among them. A shard is the unit of restart; in it many addresses are fetched at once,
-images are decoded on threads, and samples stand in the order of the rows. In the end a record
+images are decoded on threads, and samples are in the order of the rows. In the end a record
 says how much of the pool was still there, by reason: it goes with every dataset that is packed from
 these tars.
 """
@@ -80,7 +80,7 @@ class DownloadOptions(Frozen):
     rows_per_shard: int = ROWS
 
     def content(self) -> dict[str, Any]:
-        """What of it decides which images there are; not how many are fetched at once."""
+        """The options that change the output (hashed into the key); concurrency does not."""
         fetch = self.fetch.model_dump(mode="json", exclude={"connections", "allow"})
         return self.model_dump(mode="json", exclude={"fetch"}) | {"fetch": fetch}
 
@@ -109,7 +109,7 @@ def download(
 ) -> AssetRecord:
     """Fetch the images of a pool's tables; returns the record of what was there.
 
-    Run again, it goes on with the shards that are missing; with `retry_failed`, rows that had
+    Run again, it continues with the shards that are missing; with `retry_failed`, rows that had
     failed are tried again, and the shards that gain by it are replaced. PoolError for a folder that
     holds the images of another pool, or fetched with other options.
     """

@@ -138,7 +138,7 @@ def _read(path: str) -> dict[tuple[int, int], Boxes]:
         try:
             table = pq.read_table(file, columns=[UID, BOXES])
         except DAMAGED as error:
-            raise PackError(f"{path} is no table with {UID} and {BOXES}: {error}") from None
+            raise PackError(f"{path} is not a table with {UID} and {BOXES}: {error}") from None
     uids: Any = text_column(table.column(UID), UID, path).combine_chunks()
     high, low, bad = kernels.uids.parse(uids)
     if bad.any():

@@ -1,4 +1,4 @@
-"""Bytes of addresses that strangers wrote down: many at a time, and only from the public net.
+"""Download untrusted URLs concurrently; private addresses are refused.
 
 An address may name a host inside the operator's network, redirect there, or have a name whose
 answer changes between two look-ups. So: only http and https; redirects are followed by hand, each
@@ -79,7 +79,8 @@ class FetchOptions(Frozen):
 
 
 class FetchError(Exception):
-    """An address that gave nothing: `reason` is a word to count by, `again` whether it may mend.
+    """An address that gave nothing: `reason` is a word to count by, `again` whether a retry may
+    help.
 
     `after`: the seconds that the server asks to wait before another try.
     """
@@ -151,7 +152,7 @@ def as_written(url: str) -> URL:
 
     Only what no request line may hold is escaped: blanks, controls, letters beyond ASCII, a percent
     sign without two digits. Escapes stay as they are: signatures cover the very bytes. ValueError
-    for an address that is none.
+    for an address that is not one.
     """
     url = url.strip()
     parsed = URL(url)  # the host: names beyond ASCII, ports, brackets

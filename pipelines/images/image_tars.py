@@ -85,13 +85,13 @@ def sample(row: Row, image: bytes, *, extension: str = "jpg") -> bytes:
 
 
 def table_of(rows: Sequence[Row]) -> pa.Table:
-    """The rows as the parquet file beside the tar holds them."""
+    """The rows as the parquet file next to the tar holds them."""
     columns = {name: [getattr(row, name) for row in rows] for name in FIELDS}
     return pa.table(columns, schema=SCHEMA)
 
 
 def stats_of(rows: Sequence[Row]) -> bytes:
-    """The stats file beside the tar: rows, images, and failures by the word that begins them."""
+    """The stats file next to the tar: rows, images, and failures by the word that begins them."""
     status = Counter(row.status for row in rows)
     words = Counter(SUCCESS if row.status == SUCCESS else reason_of(row) for row in rows)
     stats = {

@@ -3,9 +3,9 @@
     OUT/metadata/00000000.parquet   uid, url, text, original_width, original_height, sha256
     OUT/shards/00000000.tar         the images, their captions and uids, as every later stage reads
 
-A folder's captions are files beside the images (`a.txt` or `a.caption` beside `a.jpg`), or a table
-of names and captions (.csv, .jsonl, .parquet). Tars are those of webdataset or img2dataset; what
-their json says of uid, url and caption is kept. A pair without a uid gets that of its url and
+A folder's captions are files next to the images (`a.txt` or `a.caption` next to `a.jpg`), or a
+table of names and captions (.csv, .jsonl, .parquet). Tars are those of webdataset or img2dataset;
+what their json says of uid, url and caption is kept. A pair without a uid gets that of its url and
 caption; an image without a url gets one made of its bytes, `sha256:...`, so no uid depends on a
 path. Images of a folder are resized like downloaded ones; images in tars are copied byte for byte.
 What is left out is counted by reason. (The layouts: Hugging Face's imagefolder, webdataset,
@@ -103,7 +103,7 @@ def import_folder(
     if not pairs:
         raise PoolError(
             f"none of the {len(images):,} images below {source.uri} has a caption: put a file "
-            "a.txt beside a.jpg, or name a table of names and captions with --captions"
+            "a.txt next to a.jpg, or name a table of names and captions with --captions"
         )
     parts = [tuple(pairs[begin : begin + ROWS]) for begin in range(0, len(pairs), ROWS)]
     sizes = {entry.name: entry.num_bytes for entry in source.list()}
@@ -228,7 +228,7 @@ def _captions(
 
 
 def _sidecar(source: Store, names: set[str], image: str) -> str | None:
-    """The text of the file beside an image: `a.txt` or `a.jpg.txt` for `a.jpg`."""
+    """The text of the file next to an image: `a.txt` or `a.jpg.txt` for `a.jpg`."""
     for stem in (image.rpartition(".")[0], image):
         for suffix in SIDECARS:
             if f"{stem}{suffix}" in names:
@@ -244,7 +244,7 @@ def _read_captions(store: Store, name: str) -> dict[str, str]:
     except FileNotFoundError:
         raise PoolError(f"there is no table of captions {where}") from None
     except (*DAMAGED, orjson.JSONDecodeError) as error:
-        raise PoolError(f"{where} is no table of captions: {error}") from None
+        raise PoolError(f"{where} is not a table of captions: {error}") from None
     column = _column(table, NAME_COLUMNS, where, "image names")
     caption = _column(table, CAPTION_COLUMNS, where, "captions")
     rows = zip(table.column(column).to_pylist(), table.column(caption).to_pylist(), strict=True)
@@ -261,7 +261,7 @@ def _table(data: bytes, name: str) -> pa.Table:
     if name.endswith(".jsonl"):
         rows = [orjson.loads(line) for line in data.splitlines() if line.strip()]
         if not all(isinstance(row, dict) for row in rows):
-            raise ValueError("a line is no JSON object")
+            raise ValueError("a line is not a JSON object")
         names = sorted({key for row in rows for key in row})
         return pa.table({key: _texts([row.get(key) for row in rows]) for key in names})
     if name.endswith(".csv"):

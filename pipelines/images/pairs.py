@@ -1,4 +1,4 @@
-"""The tables of a CommonPool: parquet files of pairs, and .npz files of features beside them.
+"""The tables of a CommonPool: parquet files of pairs, and .npz files of features next to them.
 
 A parquet file `NAME.parquet` has a row per pair; `NAME.npz` has arrays (rows, dim) in the same
 order: b32_img, b32_txt, l14_img, l14_txt. Only the columns that are asked for are read, and the
@@ -42,7 +42,7 @@ TEXTS = (UID, URL, TEXT, SHA256)
 """The columns of a table of pairs that are text, whoever wrote it."""
 FEATURES = ("b32_img", "b32_txt", "l14_img", "l14_txt")
 DAMAGED = (pa.ArrowException, OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
-"""What the libraries raise for bytes that are no parquet or .npz file, or only nearly so."""
+"""What the libraries raise for bytes that are not a parquet or .npz file, or only nearly so."""
 BATCH_ROWS = 64 << 10
 READ_BYTES = 1 << 20  # read ahead of a column: whole chunks would be all of a table in memory
 FEATURE_BATCH_ROWS = 8 << 10  # 12 MB of 768 numbers of 16 bits
@@ -311,7 +311,7 @@ class _Member:
 
 
 class _Features:
-    """One array of the .npz beside a parquet file, read from front to back."""
+    """One array of the .npz next to a parquet file, read from front to back."""
 
     def __init__(self, store: Store, table: str, key: str, rows: int) -> None:
         self.key = key
@@ -349,7 +349,7 @@ class _Features:
         if len(shape) != 2 or fortran or dtype.kind != "f":
             raise ValueError(f"expected numbers of shape (rows, dim), found {dtype} {shape}")
         if shape[0] != rows:
-            raise ValueError(f"{shape[0]} rows, but the table beside it has {rows}")
+            raise ValueError(f"{shape[0]} rows, but the table next to it has {rows}")
         return _Member(archive, file, dtype, int(shape[1]))
 
     def take(self, rows: int) -> pa.Array:
@@ -374,7 +374,7 @@ class _Features:
 
 
 class _Scores:
-    """A column of scores beside a table, read from front to back."""
+    """A column of scores next to a table, read from front to back."""
 
     type = pa.float64()
 

@@ -475,7 +475,7 @@ class _Output:
 
 
 def _missing(store: Store, ids: Subset, done: Sequence[Done]) -> int:
-    """Different uids of the list that stood in no tar."""
+    """Different uids of the list that were in no tar."""
     seen = np.zeros(len(ids), dtype=bool)
     for result in done:
         seen[_found(store, result)] = True

@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from pipelines.images.decode import UnknownRange, fault_of, is_truncated, open_image, rgb
 from pipelines.records import Frozen
 
-EXIF_TAGS = 64  # more than that is no description of an image
+EXIF_TAGS = 64  # more than that is not a description of an image
 Box = tuple[float, float, float, float]
 JPEG_DRAFT = 2  # decode a JPEG at a fraction of its size where it stays this many times too big
 

@@ -1,6 +1,6 @@
 """The json of a sample: the uid in it, whoever wrote the file.
 
-Python's json writes NaN for a score that is none; Windows editors add a byte order mark; old tools
+Python's json writes NaN for a missing score; Windows editors add a byte order mark; old tools
 write Latin-1. None of that is a reason to lose a sample whose uid is good.
 """
 

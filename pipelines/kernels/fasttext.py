@@ -116,7 +116,7 @@ class _Reader:
 
 
 def read(path: Path) -> Model:
-    """A model from its file. ValueError for a file that is no supervised fastText model."""
+    """A model from its file. ValueError for a file that is not a supervised fastText model."""
     reader = _Reader(path)
     if len(reader.data) < 8 or reader.number("<i4") != MAGIC:
         raise ValueError(f"{path} is not a fastText model (other first bytes)")
@@ -269,7 +269,7 @@ def _add_subwords(
 ) -> int:
     """Add the rows of the character n-grams of a word; how many there were.
 
-    The word stands at word[1 : size - 1], with < before and > behind.
+    The word is at word[1 : size - 1], with < before and > behind.
     """
     count = 0
     inverse = 1.0 / bucket
@@ -484,7 +484,7 @@ def _is_end(word: Bytes, size: int, end_of_line: Bytes) -> bool:
 
 @nb.njit(cache=True)
 def _is_label(word: Bytes, size: int) -> bool:
-    """Whether the word begins with __label__: such words are no features."""
+    """Whether the word begins with __label__: such words are not features."""
     if size < 9:
         return False
     for k, byte in enumerate((95, 95, 108, 97, 98, 101, 108, 95, 95)):

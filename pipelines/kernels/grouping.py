@@ -1,7 +1,7 @@
 """Equal 128-bit keys brought side by side, in time that grows with their number.
 
 Keys are scattered by the leading bits of a mix of both halves until few share a place, then sorted
-there by insertion. Nothing moves among equal keys, so a key that stands a million times costs no
+there by insertion. Nothing moves among equal keys, so a key that occurs a million times costs no
 more than a million that differ.
 """
 

@@ -1,6 +1,6 @@
 """Lines of texts: what line rules measure of each, and texts without some of them.
 
-A line is what lies between newlines, as it stands. When lines are dropped, the figures of those
+A line is what lies between newlines, as it is. When lines are dropped, the figures of those
 that stay are carried along, so that rules in a row measure once and copy the text as rarely as can
 be.
 """
@@ -196,7 +196,7 @@ def _rstrip(
     index: npt.NDArray[np.uint16],
     blocks: npt.NDArray[np.uint16],
 ) -> int:
-    """The place behind the last character that is no space; `start` when there is none."""
+    """The place behind the last character that is not a space; `start` when there is none."""
     while stop > start:
         position = stop - 1
         while (data[position] & 0xC0) == 0x80:

@@ -1,4 +1,4 @@
-"""Word n-grams of texts as 64-bit numbers, and which of them stand in a given set.
+"""Word n-grams of texts as 64-bit numbers, and which of them are in a given set.
 
 Words are runs of letters and digits (str.isalnum). Case and composition are the caller's.
 """
@@ -27,7 +27,7 @@ class Grams:
 
     gram: Hashes  # sorted within a size
     size: Ints  # the sizes there are, ascending
-    border: Ints  # grams of size[i] stand in border[i] .. border[i + 1]
+    border: Ints  # grams of size[i] are in border[i] .. border[i + 1]
     table: Ints  # open addressing: the number of a gram, or -1
     bits: Bytes  # a bit for each gram, by other bits of its number: most grams of a text end here
 

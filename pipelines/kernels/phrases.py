@@ -23,7 +23,7 @@ FOLD_TO_ASCII = "\u0130\u0131\u017f\u212a"  # dotted I, dotless i, long s, Kelvi
 
 @dataclass(frozen=True)
 class Phrases:
-    """Phrases as arrays: those that begin with the bytes a, b stand at first[a << 8 | b] .. next.
+    """Phrases as arrays: those that begin with the bytes a, b are at first[a << 8 | b] .. next.
 
     `short` marks phrases of one byte. `everywhere` is set when a phrase can be anywhere (it is
     empty, or holds other letters than ASCII whose case is to be ignored).
@@ -76,7 +76,7 @@ def candidates(texts: pa.Array, phrases: Phrases) -> npt.NDArray[np.bool_]:
 
 
 def places(texts: pa.Array, phrases: Phrases) -> Ints:
-    """The first byte of each text at which a phrase can stand (0: anywhere), -1 where none can."""
+    """The first byte of each text at which a phrase can occur (0: anywhere), -1 where none can."""
     if phrases.everywhere:
         return np.zeros(len(texts), dtype=np.int64)
     data, offsets = buffers_of(texts)

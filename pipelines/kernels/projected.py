@@ -300,7 +300,7 @@ def _without_newlines(data: Bytes, begin: int, end: int, made: Bytes) -> int:
 
 @nb.njit(cache=True, inline="always")
 def _starts_with_label(data: Bytes, first: int, last: int) -> bool:
-    """Whether a word begins with __label__; such a word is no feature."""
+    """Whether a word begins with __label__; such a word is not a feature."""
     if last - first < 9 or data[first] != 95 or data[first + 1] != 95:
         return False
     for k, byte in enumerate((108, 97, 98, 101, 108, 95, 95)):

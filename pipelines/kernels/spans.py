@@ -20,7 +20,7 @@ from pipelines.kernels.words import Hashes, Ints
 
 _P1, _P2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
 _ADD = np.uint64(0x8EBC6AF09C88C6E3)
-SEPARATOR = 0xFF  # stands in no UTF-8 text
+SEPARATOR = 0xFF  # never occurs in UTF-8 text
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Random numbers that are a hash of where they are used: same place, same number, on any machine.
 
-numpy's generators may change between versions; a packed data set may not.
+numpy's generators may change between versions; a packed dataset may not.
 """
 
 from __future__ import annotations

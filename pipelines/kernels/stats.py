@@ -70,7 +70,7 @@ def _documents(
         in_word, letter = False, False
         word_bytes, key = np.int64(0), np.uint64(0)  # the word's first bytes in lower case
         after_break = True  # fastText's word begins here
-        line_first = np.int64(-1)  # place of the line's first character that is no space
+        line_first = np.int64(-1)  # place of the line's first character that is not a space
         line_last = np.int64(-1)  # place behind the last one
         dots_free, spaced_free = position, position  # places before are part of a match
         while position <= end:

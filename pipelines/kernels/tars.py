@@ -16,7 +16,7 @@ def walk(data: npt.NDArray[np.uint8], most: int) -> tuple[Ints, Ints, int, int, 
 
     The fourth is 0 at the blocks of zeros that end a tar, else one of the codes above: EXTENDED is
     a header of an extension (long names, sparse files), which is not read here. A tar may follow
-    another in one file; whatever follows the zeros and is no header is a fault. The last counts
+    another in one file; whatever follows the zeros and is not a header is a fault. The last counts
     links and devices, which are passed over.
     """
     return _walk(data, most)

@@ -29,14 +29,14 @@ def is_uid(text: str) -> bool:
 
 
 def halves(text: str) -> tuple[int, int]:
-    """A uid as two numbers of 64 bits. ValueError for a text that is none."""
+    """A uid as two numbers of 64 bits. ValueError for a text that is not one."""
     if not is_uid(text):
-        raise ValueError(f"{text!r} is no uid: expected 32 lower-case hexadecimal digits")
+        raise ValueError(f"{text!r} is not a uid: expected 32 lower-case hexadecimal digits")
     return int(text[:16], 16), int(text[16:], 16)
 
 
 def parse(texts: pa.Array) -> tuple[Hashes, Hashes, npt.NDArray[np.bool_]]:
-    """High and low half of each uid, and which are no uids (not 32 lower-case digits, or null)."""
+    """High and low half of each uid, and which are not uids (not 32 lower-case digits, or null)."""
     null = texts.is_null().to_numpy(zero_copy_only=False)
     data, offsets = buffers_of(texts.fill_null("") if texts.null_count else texts)
     high, low, bad = _parse(data, offsets, _DIGITS)

@@ -1,6 +1,6 @@
 """Words of UTF-8 text with their places, lengths and hashes, in one pass.
 
-The word definitions of the platform stand here, in one list:
+The word definitions of the platform are here, in one list:
 
 | name | what a word is | who uses it |
 | --- | --- | --- |

@@ -1,4 +1,4 @@
-"""Groups of duplicates of a finished run, and what stood in their documents, side by side."""
+"""Groups of duplicates of a finished run, and what was in their documents, side by side."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MAX_COMPARED_WORDS = 600
 
 
 class Member(Frozen):
-    """A unit of a group. `text` is what stood there when the step saw it, if that can be told."""
+    """A unit of a group. `text` is what was there when the step saw it, if it is known."""
 
     row: int
     unit: int
@@ -211,7 +211,7 @@ def report_text(report: Report) -> str:
 
 
 def group_text(group: DuplicateGroup, *, width: int = 120) -> str:
-    """A group: its members, then each beside the one that stays, `|` where words differ."""
+    """A group: its members, then each next to the one that stays, `|` where words differ."""
     rows = [
         (f"{m.shard}:{m.number}", "kept" if m.kept else "dropped", m.url) for m in group.members
     ]

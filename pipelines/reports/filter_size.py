@@ -26,7 +26,7 @@ class Estimate(Frozen):
     """The n-grams that the largest group of shards of one step (counted from 1) may hold.
 
     An upper bound in expectation: n-grams are taken to be as new in the whole group as they are in
-    the sample, and global steps that stand before this one are left out.
+    the sample, and global steps that are before this one are left out.
     """
 
     step: int

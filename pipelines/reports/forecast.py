@@ -1,4 +1,4 @@
-"""What a run will keep and take, told from a sample of its pool, with error bars.
+"""What a run will keep and take, estimated from a sample of its pool, with error bars.
 
 The row-wise steps run over the first rows of shards that lie evenly over the pool. Every figure is
 a ratio to the bytes of pool file that the sample took, times those of the whole pool; its error
@@ -206,7 +206,7 @@ def read_forecast(store: Store) -> Forecast | None:
 
 
 def compare(forecast: Forecast, summary: RunSummary) -> Iterator[tuple[str, Bar, float]]:
-    """What was predicted beside what came, of the figures that both know."""
+    """Predicted and actual figures side by side, where both are known."""
     steps = summary.stats.steps
     yield "rows in", forecast.rows_in, summary.stats.rows_in
     for step in steps[1:]:

@@ -116,7 +116,7 @@ def _table(header: Iterable[str], rows: Iterable[Sequence[str]], *, kind: str = 
 
 
 def _predicted(store: Store, summary: RunSummary) -> str:
-    """The prediction that was made of this run, beside what came."""
+    """The prediction for this run next to the actual figures."""
     forecast = read_forecast(store)
     if forecast is None:
         return ""

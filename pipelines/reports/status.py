@@ -130,7 +130,7 @@ def status_text(state: Status) -> str:
     if state.record_id:
         lines.append(f"  record {state.record_id}")
     elif state.state in ("silent", "stopped"):
-        lines.append("  to go on: the same command again, or pipelines retry RUN")
+        lines.append("  to resume: run the same command again, or pipelines retry RUN")
     return "\n".join(lines)
 
 

@@ -177,7 +177,7 @@ def _value(value: object) -> str:
 
 
 def diff(before: str, after: str) -> Iterator[str]:
-    """A unified diff of lines; inside one changed line, what went stands in [-...-]{+...+}."""
+    """A unified diff of lines; inside a changed line, changes are marked [-...-]{+...+}."""
     ours, theirs = before.split("\n"), after.split("\n")
     matcher = difflib.SequenceMatcher(None, ours, theirs, autojunk=False)
     for group in matcher.get_grouped_opcodes(CONTEXT_LINES):

@@ -106,7 +106,7 @@ class Writer:
         return self._num_bytes
 
     def flush(self) -> None:
-        """Nothing: bytes become durable together, at the end."""
+        """No-op: data is made durable on close."""
 
     @property
     def closed(self) -> bool:

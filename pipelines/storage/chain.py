@@ -1,4 +1,4 @@
-"""A stage's record and, beside it, its ancestors: `record.json` and `chain.json`."""
+"""A stage's record and, next to it, its ancestors: `record.json` and `chain.json`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ R = TypeVar("R", bound=Record)
 
 
 def write_chain(store: Store, records: Sequence[Record]) -> None:
-    """Put the ancestors of a record beside it, each whole."""
+    """Write the ancestors of a record next to it, each whole."""
     parts = [record.to_json().strip() for record in records]
     write_bytes(store, CHAIN, b"[\n" + b",\n".join(parts) + b"\n]\n")
 

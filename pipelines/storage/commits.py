@@ -68,7 +68,7 @@ def find_done(store: Store, key: str) -> Done | None:
 def find_done_many(store: Store, keys: Sequence[str]) -> dict[str, Done]:
     """The commits of these pieces of work that are there, by key; one listing, not one look each.
 
-    Fast when the keys share what stands before their first `-`, as those of one step do.
+    Fast when the keys share what is before their first `-`, as those of one step do.
     """
     key_of = {done_name(key): key for key in keys}
     committed = {}
@@ -100,7 +100,7 @@ def read_done(store: Store, name: str) -> Done:
 def commit(store: Store, done: Done) -> Done:
     """Make finished work visible; the first of several equal attempts wins.
 
-    Returns the commit that stands. If another attempt was first and wrote the same bytes, this
+    Returns the commit that counts. If another attempt was first and wrote the same bytes, this
     attempt's files are removed; if it wrote other bytes, DeterminismError names the work.
     """
     if store.put_if_absent(done_name(done.key), done.model_dump_json().encode()):

@@ -97,7 +97,7 @@ class HttpStore(_ReadOnly):
             problem = f"the server answers {answer.status} {answer.reason}"
             if answer.status not in PASSING:
                 break
-        raise StorageError(f"cannot read {url}: {problem}; run the same command again to go on")
+        raise StorageError(f"cannot read {url}: {problem}; run the same command again to resume")
 
     def read_bytes(self, name: str) -> bytes:
         return self._ask("GET", name)[1]

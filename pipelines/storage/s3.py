@@ -326,7 +326,7 @@ class _UploadSink:
                 raise  # else it was completed, and only the answer was lost
 
     def _is_there(self) -> bool:
-        """Whether the object stands under this name with this size. Names are of one attempt."""
+        """Whether the object exists under this name with this size. Names are of one attempt."""
         head = self.store._call("head_object", self.name, Key=self.store._key(self.name))
         return int(head["ContentLength"]) == self.num_bytes
 

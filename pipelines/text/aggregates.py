@@ -53,7 +53,7 @@ def top_language(scores: Mapping[str, float], threshold: float, default: str = "
 
 
 class ValueCounts(Filter, name="value_counts"):
-    """Count what a field holds, and let every row pass. The counts stand in the run's statistics.
+    """Count what a field holds, and let every row pass. The counts are in the run's statistics.
 
     Strings are counted as they are; of `{language: probability}` the likeliest language, if it
     reaches `min_probability`; numbers rounded to `digits` significant digits, so that percentiles

@@ -1,4 +1,4 @@
-"""Scores that another tool left beside the documents: Dolma's attributes as columns."""
+"""Scores that another tool left next to the documents: Dolma's attributes as columns."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class ItemGrams:
             item.append(np.repeat(here, np.diff(starts)))
             gram.append(grams)
         self.known = kernels.ngrams.grams_of(by_size)
-        # every gram's number beside its item, sorted by number
+        # every gram's number next to its item, sorted by number
         numbers = self._numbers(np.concatenate(gram), np.concatenate(item))
         pairs = np.unique(np.stack([numbers, np.concatenate(item)]), axis=1)
         self.number, self.item = pairs[0], pairs[1]
@@ -106,7 +106,7 @@ def read_items(path: Path) -> pa.Table:
     try:
         table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path} is no parquet file: {error}; make it by evals items") from None
+        raise ValueError(f"{path} is not a parquet file: {error}; make it by evals items") from None
     missing = [name for name in ITEMS if name not in table.column_names]
     if missing:
         raise ValueError(f"{path} has no column {missing[0]!r}; make it by evals items")

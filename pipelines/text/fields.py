@@ -1,7 +1,7 @@
 """Fields of a page by name: a column of that name, else an entry of the JSON object in `extra`.
 
 Readers make columns of the few fields they know and leave the others in `extra`; steps add columns
-for plain values and entries of `extra` for nested ones. An operator that is told a field's name
+for plain values and entries of `extra` for nested ones. An operator that is given a field's name
 finds it in either place, and the column comes first.
 """
 

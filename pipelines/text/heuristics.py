@@ -185,7 +185,7 @@ class RepeatedLines(Filter, name="repeated_lines"):
 
 
 def most_repeated(units: Iterable[str]) -> str | None:
-    """The unit that takes most characters by its copies, and how often it stands; for people."""
+    """The unit that takes most characters by its copies, and how often it occurs; for people."""
     counts = Counter(unit for unit in units if unit)
     repeated = [(len(unit) * (n - 1), unit, n) for unit, n in counts.items() if n > 1]
     if not repeated:

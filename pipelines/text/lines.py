@@ -1,6 +1,6 @@
 """Modifiers that drop lines. A document that loses all of them goes, with the reason `emptied`.
 
-A line is what lies between newlines, as it stands; empty lines stay. Parameters say whether the
+A line is what lies between newlines, as it is; empty lines stay. Parameters say whether the
 result is stripped, and whether one of nothing but white space counts as emptied.
 """
 
@@ -271,7 +271,7 @@ class SubstringLines(PhraseList, LineModifier, name="substring_lines"):
     """
 
     regex: bool = Field(False, description="phrases are regular expressions, as in DCLM")
-    location: Location = Field("any", description="where in the line the phrase stands")
+    location: Location = Field("any", description="where in the line the phrase must occur")
     case_sensitive: bool = Field(False, description="tell upper from lower case")
     max_words: int | None = Field(None, ge=0, description="longer lines are left alone")
     remove_only: bool = Field(

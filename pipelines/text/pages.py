@@ -80,7 +80,7 @@ class RenameField(Modifier, name="rename_field"):
                 raise ValueError(f"{self.old!r} is {type(value).__name__}, and a text is a string")
             values.append(value if isinstance(value, str) else None)
             # A field that keeps its old name moves into `extra`, since the column goes; so does a
-            # value that is no string, since the column holds strings.
+            # value that is not a string, since the column holds strings.
             kept = old if stays and old is not None else fields.MISSING
             inside = fields.MISSING if isinstance(value, str | None) else value
             entries.append({self.old: kept, self.new: inside})

@@ -18,7 +18,7 @@ import regex
 from pipelines import kernels
 
 SECONDS_PER_DOCUMENT = 5.0
-AROUND = 200  # bytes that are looked at first, on both sides of where a phrase may stand
+AROUND = 200  # bytes that are looked at first, on both sides of where a phrase may occur
 _PLAIN = re.compile(r"[^.^$*+?{}\[\]\\|()]*")
 _REPEATS = re.compile(r"[*+?]|\{\d*,?\d*\}")
 
@@ -54,7 +54,7 @@ class Pattern:
                 self._compiled = regex.compile(source, flags | regex.V0)
                 self._timeout = {"timeout": SECONDS_PER_DOCUMENT}
         except (re.error, regex.error) as error:
-            raise ValueError(f"{source!r} is no regular expression: {error}") from None
+            raise ValueError(f"{source!r} is not a regular expression: {error}") from None
 
         self._prefixes = tuple(e if literal else _literal_prefix(e) for e in entries)
         self._entries = tuple(entries)
@@ -68,7 +68,7 @@ class Pattern:
         """Texts in which the expression may occur: those with a literal beginning of it.
 
         `lowered` says that the expression is sought in the lower case of the texts, `whole` that
-        it stands between word boundaries (of use only to plain phrases).
+        it is between word boundaries (of use only to plain phrases).
         """
         if self._prepared is None:
             ignore = self._ignore_case or lowered
@@ -102,7 +102,7 @@ class Pattern:
     def _near(self, text: str, position: int, lowered: bool) -> bool:
         """Whether it surely occurs at a byte, seen from a few characters on both sides.
 
-        A match that touches the edge of what is seen proves nothing: a word may go on there.
+        A match that touches the edge of what is seen proves nothing: a word may continue there.
         """
         data = text.encode("utf-8")
         begin, end = max(0, position - AROUND), position + AROUND
@@ -118,7 +118,7 @@ class Pattern:
         return self._compiled.search(text, **self._timeout) is not None
 
     def shown(self, text: str, *, around: int = 60) -> str | None:
-        """The first match with what stands around it, for people; None where there is none."""
+        """The first match with what is around it, for people; None where there is none."""
         match = self._compiled.search(text, **self._timeout)
         if match is None:
             return None

@@ -1,7 +1,7 @@
 """Masking of what identifies persons: e-mail addresses, phone numbers, IP addresses.
 
 Like Dolma (Soldaini et al. 2024, section 5.2) and FineWeb (Penedo et al. 2024), by expressions; an
-address that is no person's (a private network, an example) may be masked too.
+address that is not a person's (a private network, an example) may be masked too.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """FineWeb's rules on whole documents. (Penedo et al. 2024, section 3.6)
 
-Lines lie between newlines, empty ones left out; words between white space. Gopher's rules stand in
+Lines lie between newlines, empty ones left out; words between white space. Gopher's rules are in
 `heuristics` and `repetition`, C4's in `lines` and `substrings`; the baselines gopher and fineweb
 put them together.
 """

@@ -205,12 +205,12 @@ FLAT: Mapping[Whitespace, Callable[[str], str]] = {"squeeze": one_line, "lines":
 
 
 def load_engine(engine: Engine, path: Path) -> Any:
-    """The library's predictor, or the compiled model. ValueError for a file that is no model."""
+    """The library's predictor, or the compiled model. ValueError for a file that is not a model."""
     return load_fasttext(path) if engine == "library" else kernels.fasttext.read(path)
 
 
 def load_fasttext(path: Path) -> Any:
-    """The compiled predictor of a fastText model file. ValueError for a file that is none."""
+    """The compiled predictor of a fastText model file. ValueError for a file that is not one."""
     import fasttext
 
     try:

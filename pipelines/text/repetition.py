@@ -84,7 +84,7 @@ def _grams(text: str, kind: RuleWords, size: int) -> list[str]:
 class Repetition(Filter, name="repetition"):
     """Reject documents with too many repeated lines, paragraphs or word n-grams.
 
-    One unit alone is no repetition. A document without lines (or paragraphs) is rejected.
+    One unit alone is not a repetition. A document without lines (or paragraphs) is rejected.
     """
 
     unit: Literal["line", "paragraph"] | int = Field(

@@ -189,7 +189,7 @@ class SplitLines(Splitter, name="split_lines"):
     """Turn the text into a list of its lines, an entry `text` of `extra`; empty texts go.
 
     A text that is a list already stays. Between such a list and `join_lines` only steps that know
-    lists can stand; `exact_dedup` with `unit: line` needs neither.
+    lists can be; `exact_dedup` with `unit: line` needs neither.
     """
 
     delimiter: str = Field("\n", min_length=1, description="what lies between lines")

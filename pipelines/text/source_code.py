@@ -87,7 +87,7 @@ class RepositoryText(Modifier, name="repository_text"):
     """Make one text of a repository's files, with StarCoder2's marks. (Lozhkov et al. 2024, 4.2)
 
     With names, `<repo_name>` and `<file_sep>` with each file's name precede the files; without,
-    only the files stand there. Which repositories get names is a hash of seed and first file.
+    only the files are given. Which repositories get names is a hash of seed and first file.
     """
 
     names_fraction: float = Field(0.5, ge=0, le=1, description="share of repositories with names")

@@ -1,6 +1,6 @@
 """The units that rules count: characters, words, sentences, lines and paragraphs of a text.
 
-Word definitions (the compiled ones stand in `pipelines.kernels.words`, equal to these):
+Word definitions (the compiled ones are in `pipelines.kernels.words`, equal to these):
 
 | name | what a word is |
 | --- | --- |
@@ -9,7 +9,7 @@ Word definitions (the compiled ones stand in `pipelines.kernels.words`, equal to
 | `uax29` | a segment between the word boundaries of UAX #29, white space and punctuation too |
 
 Which of them count is said by two switches: `skip_punctuation` leaves out words whose first
-character is no letter or digit, `skip_whitespace` those that are blank.
+character is not a letter or digit, `skip_whitespace` those that are blank.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ _SURE = re.compile(r"(?:^|(?<=[ \n]))([^\W\d_]{2,})([.?!])[ \n]+(?=[^\W_])")
 
 
 def _sure_breaks(text: str, language: str, enough: int) -> int:
-    """Places, up to `enough`, at which Punkt breaks whatever stands around.
+    """Places, up to `enough`, at which Punkt breaks whatever is around.
 
     A word of two letters or more behind a blank, a mark, blanks, a letter or digit: behind
     ? and ! always, behind a full stop unless the word is an abbreviation or begins a collocation

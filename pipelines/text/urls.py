@@ -88,7 +88,7 @@ def _host(url: str) -> str:
 
 
 def _hosts_above(url: str) -> list[str]:
-    """a.b.org, b.org and org for https://a.b.org/path; nothing for what is no URL."""
+    """a.b.org, b.org and org for https://a.b.org/path; nothing for what is not a URL."""
     host = _host(url)
     if not host:
         return []
@@ -106,7 +106,7 @@ class UrlSubstrings(PhraseList, Filter, name="url_substrings"):
 
     hosts: bool = Field(False, description="the URL's host must equal an entry")
     min_phrases: int = Field(1, ge=1, description="distinct phrases from which on a document goes")
-    whole_words: bool = Field(False, description="a phrase is no part of a longer word")
+    whole_words: bool = Field(False, description="a phrase is not part of a longer word")
     case_sensitive: bool = Field(False, description="tell upper from lower case")
     remove: tuple[str, ...] = Field((), description="strings taken out of the URL before")
     reasons: ClassVar[tuple[str, ...]] = ("blocked_domain", "words_in_url")

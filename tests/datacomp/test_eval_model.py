@@ -32,7 +32,7 @@ def _configurations() -> None:
 
 def test_texts_at_their_own_length_give_the_same_output_and_gradients() -> None:
     torch.manual_seed(0)
-    model = open_clip.create_model("tiny-vit").double()  # what differs is no rounding
+    model = open_clip.create_model("tiny-vit").double()  # what differs is not a rounding
     tokens = open_clip.get_tokenizer("tiny-vit")(TEXTS)
     own = open_clip.CLIP.encode_text
     outputs = []
@@ -118,7 +118,9 @@ def test_weights_that_were_cut_off_are_refused(trained: Path, tmp_path: Path) ->
 
 
 def test_a_folder_of_something_else_is_refused(packed_images: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is no folder with a model; give one, or a model of open"):
+    with pytest.raises(
+        DataError, match="is not a folder with a model; give one, or a model of open"
+    ):
         load(str(tmp_path / "nothing").replace("/", "-"))
     with pytest.raises(DataError, match="holds no CLIP model, but a packed record"):
         load(str(packed_images / "packed"))

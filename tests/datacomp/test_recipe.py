@@ -78,7 +78,7 @@ def test_arguments_keep_the_batch_for_any_number_of_gpus() -> None:
         }
         assert int(value["--batch-size"]) * int(value["--accum-freq"]) * gpus == 4096
         assert int(value["--train-num-samples"]) * int(value["--epochs"]) == 5 * 628 * 4096
-        assert int(value["--epochs"]) == 20, "five parts, four points to go on from in each"
+        assert int(value["--epochs"]) == 20, "five parts, four points to resume from in each"
         assert value["--seed"] == "3"
         assert "--dataset-resampled" in options
         assert "--grad-checkpointing" not in options

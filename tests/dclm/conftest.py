@@ -1,4 +1,4 @@
-"""A packed data set, made once for all tests of this folder."""
+"""A packed dataset, made once for all tests of this folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 
 def _load(name: str) -> ModuleType:
-    """A helper beside the tests; there are no packages below tests/ to import it from."""
+    """A helper next to the tests; there are no packages below tests/ to import it from."""
     spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None

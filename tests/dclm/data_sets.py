@@ -1,4 +1,4 @@
-"""A small data set, its tokenizer and its recipe, made from nothing, for tests of this folder."""
+"""A small dataset, its tokenizer and its recipe, made from nothing, for tests of this folder."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def recipe(folder: Path, **changes: object) -> Recipe:
 
 
 def dataset(folder: Path, documents: list[str], *, num_files: int = 3) -> str:
-    """A finished data set of parquet files with the columns `row`, `text` and one more."""
+    """A finished dataset of parquet files with the columns `row`, `text` and one more."""
     store = open_store(folder)
     (folder / "data").mkdir(parents=True)
     files = []

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recipe]:
-    """A data set, and a recipe of 10 steps in a file."""
+    """A dataset, and a recipe of 10 steps in a file."""
     folder = tmp_path_factory.mktemp("commands")
     recipe = data_sets.recipe(folder, tokens=10 * 8 * 32)
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
@@ -88,7 +88,7 @@ def test_a_model_is_packed_planned_trained_and_exported(capsys, words, tmp_path:
     record = parse_record(orjson.dumps(orjson.loads(text)), source="output")
     assert isinstance(record, ModelRecord)
     assert record.work.seed == 1
-    assert len(orjson.loads((model / "chain.json").read_bytes())) == 2, "data set, packing"
+    assert len(orjson.loads((model / "chain.json").read_bytes())) == 2, "dataset, packing"
     code, text, _ = call(capsys, "train", *named, "--out", model, "--seed", 1, "--json")
     assert code == 0
     assert orjson.loads(text)["id"] == record.id, "trained before"

@@ -180,7 +180,7 @@ def make_zip(out: Path, **options: Any) -> Path:
 
 
 def _uid_files(files: dict[str, bytes], chance: int, count: int) -> uids.UidList:
-    """A list of `count` uids that nobody has: its description, and the sample beside it."""
+    """A list of `count` uids that nobody has: its description, and the sample next to it."""
     rng = np.random.default_rng([7, chance])
     ids = np.empty(count, uids.RECORDS)
     for half in ("f0", "f1"):

@@ -1,4 +1,4 @@
-"""CLIP beside its peers: clip_benchmark's figures, and a compiled model's losses."""
+"""CLIP next to its peers: clip_benchmark's figures, and a compiled model's losses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The level from which on a blurred image may teach, estimated without being told the blur."""
+"""The level from which on a blurred image may teach, estimated without knowing the blur."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def test_the_board_counts_samples_and_tells_who_is_shown_to_be_ahead(played: Pat
     assert [row.rank for row in rows] == [1, 1, 3]  # two have the same score
     [sentence] = verdicts(rows)
     tied = [row.method for row in rows[1:] if row.tied_with_leader]
-    assert ("cannot be told from" in sentence) == bool(tied)
+    assert ("is not distinguishable from" in sentence) == bool(tied)
     assert sentence.startswith(rows[0].method)
 
 

@@ -279,7 +279,7 @@ def test_missing_columns_and_features_are_named(tmp_path: Path) -> None:
     npz = folder / "00.npz"
     whole = npz.read_bytes()
     np.savez(npz, l14_img=np.zeros((499, 8), np.float16))
-    refused("499 rows, but the table beside it has 500")
+    refused("499 rows, but the table next to it has 500")
     np.savez(npz, b32_img=np.zeros((500, 8), np.float16))
     refused("there is no such array")
     np.savez(npz, l14_img=np.zeros((500, 9), np.float16))

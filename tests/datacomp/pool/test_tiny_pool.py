@@ -164,7 +164,7 @@ def test_what_is_evaluated_on_is_in_no_pair(tmp_path, sources):
         )
         for s in sources[1][:2]
     ]
-    assert len(concepts) == NUM_CONCEPTS  # components are no concepts
+    assert len(concepts) == NUM_CONCEPTS  # components are not concepts
     heldout = {concept.code for concept in concepts if tiny.is_heldout(concept)}
     assert 15 < len(heldout) < 45
     all_pairs = tiny.pairs(concepts, styles)

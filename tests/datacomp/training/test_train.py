@@ -61,7 +61,7 @@ def test_a_training_leaves_a_record_weights_metrics_and_a_curve(trained: Path) -
     assert "open_clip" not in left
     assert b"samples seen" in (trained / "loss.svg").read_bytes()
     skipped = record.made_by.figures["skipped/UnidentifiedImageError"]
-    assert skipped > 0  # two images of the pool do not decode; they are told of, not hidden
+    assert skipped > 0  # two images of the pool do not decode; they are reported, not hidden
 
 
 def test_open_clip_opens_the_folder(trained: Path) -> None:

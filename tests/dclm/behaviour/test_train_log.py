@@ -1,4 +1,4 @@
-"""TensorBoard files hold what metrics.jsonl holds, also after a training was continued."""
+"""TensorBoard files hold what metrics.jsonl holds, also after a training run was continued."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_tensorboard_files_hold_every_step_once(packed_words, tmp_path: Path) ->
     named = {"recipe": recipe, "seed": 0, "out": str(tmp_path), "checkpoint_every": 10}
     with pytest.raises(StoppedError):
         train(str(packed), progress=stop, **named)
-    train(str(packed), **named)  # goes on from step 20: steps 20 to 22 are written again
+    train(str(packed), **named)  # resumes from step 20: steps 20 to 22 are written again
     logging.getLogger("tensorboard").setLevel(logging.ERROR)
     board = reader.EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"scalars": 0})
     board.Reload()

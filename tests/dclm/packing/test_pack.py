@@ -296,7 +296,7 @@ def test_parquet_without_text_is_named(tmp_path: Path) -> None:
 
 
 def open_lm_folder(folder: Path, sequences: np.ndarray) -> None:
-    """Shards as open_lm's own tools leave them: tars beside the manifest."""
+    """Shards as open_lm's own tools leave them: tars next to the manifest."""
     folder.mkdir()
     lines = []
     for index, part in enumerate(np.array_split(sequences, 3)):

@@ -90,7 +90,7 @@ def test_sql_in_a_filter_is_only_text(
         assert "sqlite" not in response.text.lower()
         if name == "q":
             assert response.status_code == 200
-            assert id_ not in response.text  # it is no pattern either: nothing fits
+            assert id_ not in response.text  # it is not a pattern either: nothing fits
     assert service.store.counts() == {"accepted": 1}
 
 
@@ -136,7 +136,7 @@ def test_no_path_leads_out(hostile: tuple[TestClient, str, Service], path: str) 
 def test_broken_requests_are_no_server_errors(
     hostile: tuple[TestClient, str, Service], raw: bytes
 ) -> None:
-    """Over a real socket, as a client that is no browser sends them."""
+    """Over a real socket, as a client that is not a browser sends them."""
     import threading
 
     import uvicorn

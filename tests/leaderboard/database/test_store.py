@@ -93,7 +93,7 @@ def test_a_database_of_another_version_is_refused(board_store: Store, database: 
 
 
 def test_an_address_that_is_none_is_refused() -> None:
-    with pytest.raises(StoreError, match="is no address of a database"):
+    with pytest.raises(StoreError, match="is not an address of a database"):
         Store("leaderboard.db")
 
 

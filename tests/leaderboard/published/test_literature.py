@@ -64,8 +64,8 @@ def test_a_dclm_run_is_placed_and_its_errors_are_binomial(tmp_path: Path) -> Non
     ("line", "message"),
     [
         ("mine,m,1,,d,.5,.5", "row 2: column 'tokens' is empty"),
-        ("mine,m,1,1,d,1.5,.5", "row 2, copa: 1.5 is no accuracy"),
-        ("mine,m,1,1,d,N/A,.5", "row 2, copa: 'N/A' is no number"),
+        ("mine,m,1,1,d,1.5,.5", "row 2, copa: 1.5 is not an accuracy"),
+        ("mine,m,1,1,d,N/A,.5", "row 2, copa: 'N/A' is not a number"),
         ("mine,m,1,1,d,,", "row 2: none of DCLM's tasks has a score"),
     ],
 )

@@ -242,7 +242,7 @@ def test_each_step_taken_out_in_turn(workspace: Path) -> None:
     idle, useful = ablated.steps
     assert (idle.operator, useful.operator) == ("url_words", "stop_words")
     assert idle.effect is not None
-    assert idle.effect.value == 0  # it drops nothing: the same data set, the same model
+    assert idle.effect.value == 0  # it drops nothing: the same dataset, the same model
     assert idle.rows == ablated.rows
     assert useful.effect is not None
     assert useful.effect.value > 0

@@ -131,7 +131,7 @@ def foreign(table: pa.Table) -> pa.Table:
         (insert_rejected, "row 3 is in the dataset, but step 1 (word_count): too_few_words"),
         (lambda table: table.slice(1), "row 1 is not in the dataset, but no step rejects it"),
         (change_text, "row 1 has another text than the steps leave"),
-        (foreign, "row 99999 of the dataset is no row of the pool"),
+        (foreign, "row 99999 of the dataset is not a row of the pool"),
     ],
 )
 def test_altered_datasets_are_seen(

@@ -1,4 +1,4 @@
-"""Shards that fail: the others go on, `retry` redoes only what failed, or the run leaves it out."""
+"""Shards that fail: the others continue, `retry` redoes only those, or the run omits them."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_one_bad_shard_does_not_stop_the_others_and_retry_redoes_only_it(
     assert "cannot do 'shard3" in shown
 
     (tmp_path / "flag").touch()
-    monkeypatch.chdir(pool)  # whoever goes on, wherever: the folder is enough
+    monkeypatch.chdir(pool)  # whoever resumes it, wherever: the folder is enough
     result = retry(str(out), map_tasks=map_tasks)
     assert {key: done.at for key, done in _commits(store).items() if key in before} == before
     assert failures(store) == []
@@ -150,7 +150,7 @@ def test_retry_of_a_folder_without_a_run_says_so(tmp_path: Path) -> None:
 def test_an_unreadable_shard_is_set_aside_whole_and_counts_add_up(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
-    (folder / "0.parquet").write_bytes(b"PAR1 this is no parquet file PAR1")
+    (folder / "0.parquet").write_bytes(b"PAR1 this is not a parquet file PAR1")
     for name in ("1.parquet", "2.parquet"):
         pq.write_table(pa.table({"text": ["one two three"] * 5}), folder / name)
     pipeline = Pipeline.from_steps(["exact_dedup", {"word_count": {"min_words": 2}}])

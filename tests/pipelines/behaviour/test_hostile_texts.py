@@ -100,7 +100,7 @@ def test_every_operator_keeps_its_promises_on_hostile_texts(name: str, texts: li
 )
 def test_one_enormous_document(name: str, text: str, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    table = pa.table({"text": pa.array([text, "a plain text beside it"], STRING)})
+    table = pa.table({"text": pa.array([text, "a plain text next to it"], STRING)})
     pq.write_table(table, tmp_path / "in" / "0.parquet")
     started = time.process_time()
     result = run(
@@ -154,7 +154,7 @@ def test_an_empty_list_is_an_error_and_not_everything(name: str) -> None:
 
 
 def test_a_wrong_expression_is_named() -> None:
-    with pytest.raises(PipelineError, match="is no regular expression"):
+    with pytest.raises(PipelineError, match="is not a regular expression"):
         Pipeline.from_steps([{"substrings": {"phrases": ["a(b"], "regex": True}}])
 
 
@@ -187,7 +187,7 @@ def test_a_missing_column_and_a_wrong_type_are_named() -> None:
 
 @pytest.mark.slow
 def test_no_kernel_leaves_its_arrays(tmp_path: Path) -> None:
-    """Numba checks no bounds unless it is told to: the kernels' own tests once more, checked."""
+    """Numba checks no bounds unless it is asked to: the kernels' own tests once more, checked."""
     environment = {
         **os.environ,
         "NUMBA_BOUNDSCHECK": "1",

@@ -337,7 +337,7 @@ def test_a_damaged_row_group_costs_only_its_own_rows(tmp_path: Path) -> None:
 
 
 def test_a_parquet_file_without_its_end_is_set_aside_whole(tmp_path: Path) -> None:
-    """Its columns and row groups are told at the end only: nothing can be had without it."""
+    """Its columns and row groups are described only at the end: nothing can be had without it."""
     good, _ = parquet("zstd")
     for index in random.Random(6).sample(range(len(good)), 50):
         with pytest.raises(ShardError, match="is not a parquet file"):

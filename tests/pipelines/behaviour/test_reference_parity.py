@@ -104,7 +104,7 @@ def table_of(documents: list[dict[str, Any]]) -> pa.Table:
 
 
 def pages_of(table: pa.Table) -> list[dict[str, Any]]:
-    """Rows as pages: fields of `extra` beside the columns."""
+    """Rows as pages: fields of `extra` next to the columns."""
     rows = []
     for row in table.to_pylist():
         extra = orjson.loads(row.pop("extra", None) or "{}")

@@ -153,7 +153,7 @@ def test_only_spans_with_equal_bytes_go_when_hashes_collide(
         refused += counts["refused_windows"]
     assert refused > 1000
     for text, ours, all_gone in zip(texts, left, expected, strict=True):
-        assert len(ours or "") >= len(all_gone or ""), text  # nothing goes that is no repeat
+        assert len(ours or "") >= len(all_gone or ""), text  # nothing goes that is not a repeat
 
 
 def test_the_first_stays_and_the_rest_is_cut_out_with_the_space_behind_it() -> None:

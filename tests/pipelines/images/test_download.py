@@ -1,4 +1,4 @@
-"""Images of a table, from a server on loopback: layout, failures, going on, trying again."""
+"""Images of a table, from a server on loopback: layout, failures, resuming, trying again."""
 
 from __future__ import annotations
 

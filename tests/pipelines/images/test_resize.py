@@ -1,4 +1,4 @@
-"""A downloaded image as the pool keeps it, and bytes that are none."""
+"""A downloaded image as the pool keeps it, and bytes that are not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is no candidate is not changed by the full rule: on texts that try to look otherwise."""
+"""What is not a candidate is not changed by the full rule: on texts that try to look otherwise."""
 
 from __future__ import annotations
 

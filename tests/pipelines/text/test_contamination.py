@@ -104,7 +104,7 @@ def test_words_are_runs_of_letters_and_digits(text: str) -> None:
 
 def test_a_wrong_items_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(b"no")
-    with pytest.raises(ValueError, match="is no parquet file"):
+    with pytest.raises(ValueError, match="is not a parquet file"):
         read_items(tmp_path / "x.parquet")
     pq.write_table(pa.table({"task": ["a"]}), tmp_path / "y.parquet")
     with pytest.raises(ValueError, match="no column 'item'"):
