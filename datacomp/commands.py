@@ -26,7 +26,9 @@ from pipelines.execution.progress import say
 from pipelines.operators import PipelineError
 
 if TYPE_CHECKING:
-    pass
+    from pipelines.images.faces import FaceOptions
+    from pipelines.images.reshard import Packed
+
 
 BASELINES = Path(__file__).parent / "baselines"
 SHARD_SIZE, GROUP_SHARDS = 10_000, 64  # as of datacomp.shards, which is imported when it is needed
@@ -131,7 +133,6 @@ def pack(
     With --scale and --dataset the shards get a record, and can be trained on and submitted.
     """
     from pipelines.images import reshard
-    from pipelines.images.faces import FaceOptions
 
     if scale is not None and dataset is not None and subset is None:
         pack_command(
@@ -149,17 +150,10 @@ def pack(
     map_tasks = executor(workers, cluster=cluster)
     if subset is None or tars is None or dataset is not None:
         raise PackError("give either --scale with --dataset, or --input with --subset")
-    if (blur_map is None) == (apply_blur or inject_faces):
-        raise PackError("--blur-map goes with --apply-blur, with --inject-faces, or with both")
-    faces = None
-    if blur_map is not None:
-        faces = FaceOptions(
-            map=blur_map, apply=apply_blur, inject=inject_faces, quality=webp_quality
-        )
     done = reshard.pack(
         tars,
         subset,
-        faces=faces,
+        faces=_faces(blur_map, apply=apply_blur, inject=inject_faces, quality=webp_quality),
         out=out_uri,
         map_tasks=map_tasks,
         shard_size=shard_size,
@@ -172,6 +166,23 @@ def pack(
     if json:
         show_json(done)
         return
+    out(table(_pack_rows(done), header=("what", "number")))
+    if done.processed_count and not done.output_count:
+        say("nothing was written: none of the uids of the list is in these tars")
+
+
+def _faces(blur_map: str | None, *, apply: bool, inject: bool, quality: int) -> FaceOptions | None:
+    """What to do with faces, or None. PackError when the options do not go together."""
+    from pipelines.images.faces import FaceOptions
+
+    if (blur_map is None) == (apply or inject):
+        raise PackError("--blur-map goes with --apply-blur, with --inject-faces, or with both")
+    if blur_map is None:
+        return None
+    return FaceOptions(map=blur_map, apply=apply, inject=inject, quality=quality)
+
+
+def _pack_rows(done: Packed) -> list[tuple[str, int]]:
     rows = [
         ("samples read", done.processed_count),
         ("samples written", done.output_count),
@@ -183,9 +194,7 @@ def pack(
         rows.append(("written although their uid was there before", done.repeated))
     if done.bad_boxes:
         rows.append(("face boxes outside the image, or none", done.bad_boxes))
-    out(table(rows, header=("what", "number")))
-    if done.processed_count and not done.output_count:
-        say("nothing was written: none of the uids of the list is in these tars")
+    return rows
 
 
 @app.command("register-shards")

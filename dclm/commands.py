@@ -30,6 +30,7 @@ from pipelines.operators import PipelineError
 if TYPE_CHECKING:
     from dclm.plan import Plan
     from dclm.pool.remote_pool import Cost
+    from pipelines.records import PoolRecord
 
 Scale = Annotated[str, typer.Option(help="The scale, whose recipe has the same name.")]
 
@@ -240,7 +241,6 @@ def extract(
     """Turn WARC or WET files into documents; run it again to resume where it stopped."""
     from dclm.pool import extract as extracting
     from pipelines.formats.warc import ExtractOptions
-    from pipelines.storage.open import open_store
 
     options = ExtractOptions.reference() if reference else ExtractOptions(encoding=encoding)
     options = options.model_copy(
@@ -250,23 +250,9 @@ def extract(
             **({"content_types": None} if all_types else {}),
         }
     )
-    names = None if files is None else extracting.read_list(files)
-    if names is not None and (not names or len(set(names)) < len(names)):
-        what = "holds no name" if not names else "holds a name twice"
-        raise UsageError(f"--files {files} {what}; give each file once")
-    if exclude is not None and take is None and tokens is None:
-        raise UsageError("--exclude leaves files out of a sample: give --take or --tokens too")
-    try:
-        re.compile(exclude or "")
-    except re.error as error:
-        raise UsageError(f"--exclude {exclude!r} is not a regular expression: {error}") from None
-    parameters: dict[str, object] = {}
-    if tokens is not None:
-        take = extracting.warcs_for(tokens)
-    if take is not None:
-        known = names or [entry.name for entry in extracting.warcs_below(open_store(input))]
-        names = extracting.select_warcs(known, take, seed=seed, exclude=exclude)
-        parameters = {"take": take, "seed": seed, "exclude": exclude}
+    names, parameters = _chosen_warcs(
+        input, files=files, take=take, tokens=tokens, seed=seed, exclude=exclude
+    )
     record = extracting.extract_all(
         input,
         out=out_uri,
@@ -282,6 +268,42 @@ def extract(
     if json:
         show_json(record)
         return
+    _show_extracted(record, out_uri)
+
+
+def _chosen_warcs(
+    source: str,
+    *,
+    files: str | None,
+    take: int | None,
+    tokens: float | None,
+    seed: int,
+    exclude: str | None,
+) -> tuple[list[str] | None, dict[str, object]]:
+    """The files to extract (None: all), and how a sample of them was drawn, for the record."""
+    from dclm.pool import extract as extracting
+    from pipelines.storage.open import open_store
+
+    names = None if files is None else extracting.read_list(files)
+    if names is not None and (not names or len(set(names)) < len(names)):
+        what = "holds no name" if not names else "holds a name twice"
+        raise UsageError(f"--files {files} {what}; give each file once")
+    if exclude is not None and take is None and tokens is None:
+        raise UsageError("--exclude leaves files out of a sample: give --take or --tokens too")
+    try:
+        re.compile(exclude or "")
+    except re.error as error:
+        raise UsageError(f"--exclude {exclude!r} is not a regular expression: {error}") from None
+    if tokens is not None:
+        take = extracting.warcs_for(tokens)
+    if take is None:
+        return names, {}
+    known = names or [entry.name for entry in extracting.warcs_below(open_store(source))]
+    names = extracting.select_warcs(known, take, seed=seed, exclude=exclude)
+    return names, {"take": take, "seed": seed, "exclude": exclude}
+
+
+def _show_extracted(record: PoolRecord, where: str) -> None:
     rows = [
         (what.removeprefix("rejected/"), number)
         for what, number in sorted(record.counts.items(), key=lambda item: -item[1])
@@ -292,7 +314,7 @@ def extract(
     counts = record.counts
     out(
         f"pool {record.id}: {counts['documents']:,} documents of {counts['pages']:,} pages, "
-        f"{counts['text_bytes']:,} bytes of text, in {out_uri}"
+        f"{counts['text_bytes']:,} bytes of text, in {where}"
     )
 
 

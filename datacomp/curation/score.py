@@ -123,25 +123,13 @@ def score(
     """
     started = now()
     store, source = open_store(out), open_store(tars)
-    names = [entry.name for entry in source.list() if is_tar(entry.name)]
-    sizes = {entry.name: entry.num_bytes for entry in source.list()}
-    if not names:
-        raise PoolError(f"there are no tars of images below {source.uri}; name them with --tars")
-    work = AssetWork(
-        name=name,
-        licence="derived from the pool",
-        inputs=(AssetRef(name=scorer.kind, sha256=scorer_id),),
-        parameters={
-            "tars": digest([[name, sizes[name]] for name in names]),
-            "quarantine": quarantine,
-        },
-    )
+    work, names = _work(source, scorer, scorer_id, name=name, quarantine=quarantine)
     parents = {"pool": pool.record.id}
     key = AssetRecord.key_of(work=work, parents=parents)
     done_before = standing(store, key=key, kind=AssetRecord, other="another scorer, pool or tars")
     if done_before is not None:
         return done_before
-    buckets = max(1, -(-pool.num_bytes // (BUCKET_ROWS * 64)))
+    buckets = max(1, -(-pool.num_bytes // (BUCKET_ROWS * 64)))  # about 64 bytes of table a row
     common: dict[str, Any] = {"uri": store.uri, "buckets": buckets}
     scored = _map(
         f"score {name}",
@@ -151,11 +139,11 @@ def score(
                 **common,
                 key=f"s0-{number:06d}-{key[:16]}",
                 tars=source.uri,
-                tar=name,
+                tar=tar,
                 scorer=scorer,
                 quarantine=quarantine,
             )
-            for number, name in enumerate(names)
+            for number, tar in enumerate(names)
         ],
         _with_gpus(map_tasks) if scorer.kind == "clip" else map_tasks,
     )
@@ -168,45 +156,13 @@ def score(
         ],
         map_tasks,
     )
-    joined = _map(
-        "join",
-        run_join,
-        [
-            JoinTask(
-                uri=store.uri,
-                key=f"s2-{bucket:06d}-{key[:16]}",
-                bucket=bucket,
-                scored=tuple(result.files[0].name for result in scored),
-                keyed=tuple(result.files[0].name for result in keyed),
-            )
-            for bucket in range(buckets)
-        ],
-        map_tasks,
-    )
-    columns = _map(
-        "write scores",
-        run_column,
-        [
-            ColumnTask(
-                uri=store.uri,
-                key=f"s3-{n:06d}-{key[:16]}",
-                number=n,
-                name=_column_file(shard),
-                rows=result.counts["rows"],
-                match_files=tuple(done.files[0].name for done in joined),
-            )
-            for n, (shard, result) in enumerate(zip(pool.shards, keyed, strict=True))
-        ],
-        map_tasks,
-    )
+    joined = _join(store, key, buckets, scored, keyed, map_tasks)
+    columns = _write_columns(store, key, pool, keyed, joined, map_tasks)
     named = [
         _settle(store, result.files[0], s) for result, s in zip(columns, pool.shards, strict=True)
     ]
-    index = Index(
-        id=key,
-        scorer=scorer_id,
-        files={shard.sha256: file for shard, file in zip(pool.shards, named, strict=True)},
-    )
+    files = {shard.sha256: file for shard, file in zip(pool.shards, named, strict=True)}
+    index = Index(id=key, scorer=scorer_id, files=files)
     file = write_bytes(
         store, INDEX, orjson.dumps(index.model_dump(mode="json"), option=orjson.OPT_INDENT_2)
     )
@@ -230,6 +186,69 @@ def _with_gpus(map_tasks: MapTasks) -> MapTasks:
     if not isinstance(map_tasks, Placed):
         return map_tasks
     return map_tasks.with_needs(Needs(num_gpus=1, optional_gpus=True))
+def _work(
+    source: Store, scorer: ScorerSpec, scorer_id: str, *, name: str, quarantine: bool
+) -> tuple[AssetWork, list[str]]:
+    """What is asked of these tars, and their names. PoolError when there are none."""
+    names = [entry.name for entry in source.list() if is_tar(entry.name)]
+    sizes = {entry.name: entry.num_bytes for entry in source.list()}
+    if not names:
+        raise PoolError(f"there are no tars of images below {source.uri}; name them with --tars")
+    work = AssetWork(
+        name=name,
+        licence="derived from the pool",
+        inputs=(AssetRef(name=scorer.kind, sha256=scorer_id),),
+        parameters={
+            "tars": digest([[tar, sizes[tar]] for tar in names]),
+            "quarantine": quarantine,
+        },
+    )
+    return work, names
+
+
+def _join(
+    store: Store,
+    key: str,
+    buckets: int,
+    scored: Sequence[Done],
+    keyed: Sequence[Done],
+    map_tasks: MapTasks,
+) -> list[Done]:
+    """Bring the scores to rows, a part of the uids at a time."""
+    tasks = [
+        JoinTask(
+            uri=store.uri,
+            key=f"s2-{bucket:06d}-{key[:16]}",
+            bucket=bucket,
+            scored=tuple(result.files[0].name for result in scored),
+            keyed=tuple(result.files[0].name for result in keyed),
+        )
+        for bucket in range(buckets)
+    ]
+    return _map("join", run_join, tasks, map_tasks)
+
+
+def _write_columns(
+    store: Store,
+    key: str,
+    pool: Pool,
+    keyed: Sequence[Done],
+    joined: Sequence[Done],
+    map_tasks: MapTasks,
+) -> list[Done]:
+    """Write the column of every table of the pool."""
+    tasks = [
+        ColumnTask(
+            uri=store.uri,
+            key=f"s3-{n:06d}-{key[:16]}",
+            number=n,
+            name=_column_file(shard),
+            rows=result.counts["rows"],
+            match_files=tuple(done.files[0].name for done in joined),
+        )
+        for n, (shard, result) in enumerate(zip(pool.shards, keyed, strict=True))
+    ]
+    return _map("write scores", run_column, tasks, map_tasks)
 
 
 def _map(title: str, run: Any, tasks: Sequence[Any], map_tasks: MapTasks) -> list[Done]:

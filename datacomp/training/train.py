@@ -83,14 +83,7 @@ def train(
     """
     started = now()
     source, out_store = open_store(packed), LocalStore(Path(out))
-    if not source.exists(RECORD) and source.exists("meta.json"):
-        raise TrainingError(
-            f"{packed} has no {RECORD}: its shards were made elsewhere; run first: datacomp "
-            f"register-shards {packed} --scale {recipe.scale}"
-        )
-    record = read_chain(source)[-1]
-    if not isinstance(record, PackedRecord):
-        raise RecordError(f"{packed} holds a {record.kind} record; expected packed shards")
+    record = _packed_record(source, packed, recipe)
     work = ModelWork(
         benchmark="datacomp", scale=recipe.scale, recipe=recipe.model_dump(mode="json"), seed=seed
     )
@@ -139,6 +132,9 @@ def train(
         return _wait(out_store, key)
     rows = read_metrics(out_store)
     outputs = write_model(out_store, recipe)
+    figures: dict[str, float] = {"gpus": world, "parts": parts, "resumed": float(resumed)}
+    for reason, number in open_clip_loop.skipped(out_store.root).items():
+        figures[f"skipped/{reason}"] = number
     sealed = ModelRecord.seal(
         work=work,
         parents=parents,
@@ -149,26 +145,26 @@ def train(
             "samples_available": record.counts["samples"],
         },
         results={"samples_seen": samples_seen(recipe), "loss": rows[-1]["loss"]},
-        made_by=made_by(
-            started,
-            locations={"packed": source.uri},
-            figures={
-                "gpus": world,
-                "parts": parts,
-                "resumed": float(resumed),
-                **_rates(rows),
-                **{
-                    f"skipped/{reason}": number
-                    for reason, number in open_clip_loop.skipped(out_store.root).items()
-                },
-            },
-        ),
+        made_by=made_by(started, locations={"packed": source.uri}, figures=figures | _rates(rows)),
     )
     loss_curve(rows, out_store.root / "loss.svg")
     shutil.rmtree(out_store.root / RUN)
     write_bytes(out_store, RECORD, sealed.to_json())
     _meet()
     return sealed
+
+
+def _packed_record(source: Store, packed: str, recipe: Recipe) -> PackedRecord:
+    """The record of the shards. TrainingError when they were made elsewhere and not registered."""
+    if not source.exists(RECORD) and source.exists("meta.json"):
+        raise TrainingError(
+            f"{packed} has no {RECORD}: its shards were made elsewhere; run first: datacomp "
+            f"register-shards {packed} --scale {recipe.scale}"
+        )
+    record = read_chain(source)[-1]
+    if not isinstance(record, PackedRecord):
+        raise RecordError(f"{packed} holds a {record.kind} record; expected packed shards")
+    return record
 
 
 def _compiles(asked: bool | None, device: str | None) -> bool:

@@ -16,7 +16,7 @@ import os
 import signal
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -100,13 +100,10 @@ def train(
     SIGTERM.
     """
     started, began = now(), time.monotonic()
-    if seed not in recipe.seeds:
-        raise ValueError(f"seed {seed} is not allowed by the recipe; choose one of {recipe.seeds}")
+    _check_seed(recipe, seed)
     if num_threads is not None:
         torch.set_num_threads(num_threads)
-    store = open_store(out)
-    if not isinstance(store, LocalStore):
-        raise ValueError(f"cannot train into {out}: name a local folder, and copy it afterwards")
+    store = _local(out)
     data = Sequences(packed, recipe=recipe)
     work = ModelWork(
         benchmark="dclm", scale=recipe.scale, recipe=recipe.model_dump(mode="json"), seed=seed
@@ -115,30 +112,21 @@ def train(
     key = ModelRecord.key_of(work=work, parents=parents)
     if (finished := _finished(store, key)) is not None:
         return finished
-
     with processes(recipe) as (rank, world, device, mesh):
         _rows_of(recipe, rank, world)  # says at once when the batch does not divide
         rows_at_once = _micro_batch(recipe, world, micro_batch, device)
         checkpoints = Checkpoints(store.root / "checkpoints", key=key)
-        kept_parts = len(part_steps(recipe))
-        checkpoints.check_space(recipe.model.num_params, num_kept=kept_parts)
+        checkpoints.check_space(recipe.model.num_params, num_kept=len(part_steps(recipe)))
         compiled = device.type == "cuda" if compile_model is None else compile_model
         model = build(recipe, seed, device, mesh, compiled=compiled)
-        optimizer = torch.optim.AdamW(
-            model.parameters(),  # all of them decay, norm gains and embeddings too
-            lr=recipe.learning_rate,
-            betas=recipe.betas,
-            eps=recipe.eps,
-            weight_decay=recipe.weight_decay,
-            fused=True,
-        )
+        optimizer = _optimizer(model, recipe)
         first = checkpoints.latest() or 0
         if first:
             checkpoints.load(first, model, optimizer)
             log.info("continuing %s from step %d", out, first)
-        metrics = None
-        if rank == 0:
-            metrics = Metrics(store.root, first_step=first, run_id=key, wandb=wandb)
+        metrics = (
+            Metrics(store.root, first_step=first, run_id=key, wandb=wandb) if rank == 0 else None
+        )
         watch = _Watch(recipe, data, store.root, first_step=first, stop_at_spike=stop_at_spike)
         try:
             seconds = _loop(
@@ -166,14 +154,7 @@ def train(
         weights = _whole_weights(model)
         if rank == 0:
             outputs = _write_model(store, recipe, weights)
-            history = read_metrics(store.root / "metrics.jsonl")
-            per_step = recipe.global_batch_size * recipe.model.seq_len
-            draw_loss(
-                history,
-                tokens_per_step=per_step,
-                title=f"dclm {recipe.scale}",
-                path=store.root / "loss.png",
-            )
+            history = _draw_history(store, recipe)
             record = _record(
                 recipe, data, work, parents, outputs, history, started,
                 figures={
@@ -190,6 +171,41 @@ def train(
         if mesh is not None:
             dist.barrier()
     return _finished_or_fail(store, key)
+
+
+def _check_seed(recipe: Recipe, seed: int) -> None:
+    if seed not in recipe.seeds:
+        raise ValueError(f"seed {seed} is not allowed by the recipe; choose one of {recipe.seeds}")
+
+
+def _local(out: str) -> LocalStore:
+    store = open_store(out)
+    if not isinstance(store, LocalStore):
+        raise ValueError(f"cannot train into {out}: name a local folder, and copy it afterwards")
+    return store
+
+
+def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
+        model.parameters(),  # all of them decay, norm gains and embeddings too
+        lr=recipe.learning_rate,
+        betas=recipe.betas,
+        eps=recipe.eps,
+        weight_decay=recipe.weight_decay,
+        fused=True,
+    )
+
+
+def _draw_history(store: LocalStore, recipe: Recipe) -> list[Step]:
+    """Every logged step; its loss is drawn as `loss.png`."""
+    history = read_metrics(store.root / "metrics.jsonl")
+    draw_loss(
+        history,
+        tokens_per_step=recipe.global_batch_size * recipe.model.seq_len,
+        title=f"dclm {recipe.scale}",
+        path=store.root / "loss.png",
+    )
+    return history
 
 
 def _loop(
@@ -219,9 +235,6 @@ def _loop(
     part_ends = part_steps(recipe)
     rows = _rows_of(recipe, rank, world)
     log_every = 1 if device.type == "cpu" else 20
-    # Small models sum gradients over processes once a step; of large ones the sum over
-    # micro-batches only fits in shards.
-    keeps_gradients = recipe.model.num_params <= RESHARD_PARAMS
     pending: list[tuple[int, float, Tensor]] = []  # step, learning rate, (loss, CE, norm)
     began = last_log = last_checkpoint = time.monotonic()
     last_saved = first
@@ -231,20 +244,7 @@ def _loop(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             sequences = _to_device(data, step * recipe.global_batch_size + rows.start, rows, device)
-            sums = torch.zeros(2, device=device)
-            for start in range(0, len(rows), micro_batch):
-                part = sequences[start : start + micro_batch]
-                if isinstance(model, FSDPModule) and keeps_gradients:
-                    model.set_requires_gradient_sync(start + micro_batch >= len(rows))
-                loss, cross_entropy = model.loss(
-                    part[:, :-1],
-                    part[:, 1:],
-                    z_loss=recipe.z_loss,
-                    ignore=recipe.tokenizer.pad,
-                )
-                share = len(part) / len(rows)
-                (loss * share).backward()  # type: ignore[no-untyped-call]
-                sums += torch.stack((loss.detach(), cross_entropy.detach())) * share
+            sums = _gradients(model, recipe, sequences, micro_batch)
             norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad()
@@ -260,17 +260,7 @@ def _loop(
             moment = time.monotonic()
             speed = _tokens(recipe, len(pending)) / (moment - last_log)
             last_log = moment
-            logged = [
-                Step(
-                    step=s,
-                    loss=row[0],
-                    cross_entropy=row[1],
-                    grad_norm=row[2],
-                    learning_rate=r,
-                    tokens_per_second=speed,
-                )
-                for (s, r, _), row in zip(pending, watch.check(pending, values), strict=True)
-            ]
+            logged = _logged(pending, watch.check(pending, values), speed)
             pending = []
             if metrics is not None:
                 metrics.write(logged)
@@ -296,6 +286,42 @@ def _loop(
     if metrics is not None:
         metrics.close()
     return max(time.monotonic() - began, 1e-9)
+
+
+def _gradients(model: OpenLM, recipe: Recipe, sequences: Tensor, micro_batch: int) -> Tensor:
+    """Add the gradients of this process's sequences; returns their mean (loss, cross entropy)."""
+    # Small models sum gradients over processes once a step; of large ones the sum over
+    # micro-batches only fits in shards.
+    keeps_gradients = recipe.model.num_params <= RESHARD_PARAMS
+    sums = torch.zeros(2, device=sequences.device)
+    for start in range(0, len(sequences), micro_batch):
+        part = sequences[start : start + micro_batch]
+        if isinstance(model, FSDPModule) and keeps_gradients:
+            model.set_requires_gradient_sync(start + micro_batch >= len(sequences))
+        loss, cross_entropy = model.loss(
+            part[:, :-1], part[:, 1:], z_loss=recipe.z_loss, ignore=recipe.tokenizer.pad
+        )
+        share = len(part) / len(sequences)
+        (loss * share).backward()  # type: ignore[no-untyped-call]
+        sums += torch.stack((loss.detach(), cross_entropy.detach())) * share
+    return sums
+
+
+def _logged(
+    pending: Sequence[tuple[int, float, Tensor]], values: Iterable[Sequence[float]], speed: float
+) -> list[Step]:
+    """One row of metrics per step; `values` are their loss, cross entropy and gradient norm."""
+    return [
+        Step(
+            step=step,
+            loss=row[0],
+            cross_entropy=row[1],
+            grad_norm=row[2],
+            learning_rate=rate,
+            tokens_per_second=speed,
+        )
+        for (step, rate, _), row in zip(pending, values, strict=True)
+    ]
 
 
 def spike_limit(recent: Sequence[float]) -> float:

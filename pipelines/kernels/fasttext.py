@@ -30,6 +30,7 @@ SEPARATORS = {"spaces": 0, "delete_newlines": 1, "lines": 2, "unicode": 3}
 """What parts words: fastText's white space with newlines among it; the same but newlines are
 deleted, so that words glue together; line breaks of Unicode as well; all Unicode white space."""
 
+NGRAM_FACTOR = np.uint64(116049371)  # of the library's hash of word n-grams
 CACHE_BITS = 13
 _PRIME, _BASIS = np.uint32(16777619), np.uint32(2166136261)
 
@@ -295,6 +296,32 @@ def _add_subwords(
     return count
 
 
+@nb.njit(cache=True, inline="always")
+def _add_ngrams(
+    hidden: Floats,
+    table: Floats,
+    recent: npt.NDArray[np.int32],
+    state: int,
+    seen: int,
+    ngrams: int,
+    bucket: int,
+    num_words: int,
+    pruned: npt.NDArray[np.int32],
+) -> int:
+    """Add the n-grams that end with this word; `recent` holds the words before it."""
+    count = np.int64(0)
+    for back in range(1, min(seen, ngrams - 1) + 1):
+        gram = np.uint64(np.int64(recent[(seen - back) % ngrams]))
+        for k in range(back - 1, -1, -1):
+            this = np.int32(state) if k == 0 else recent[(seen - k) % ngrams]
+            gram = gram * NGRAM_FACTOR + np.uint64(np.int64(this))
+        gram_row = pruned[np.int64(gram % np.uint64(bucket))]
+        if gram_row >= 0:
+            _add(hidden, table, num_words + gram_row)
+            count += 1
+    return count
+
+
 @nb.njit(cache=True, nogil=True)
 def _top(
     data: Bytes,
@@ -418,17 +445,9 @@ def _top(
                         hidden[k] += part[k]
                     features += num_vectors
             if counts_as_word and ngrams > 1:
-                # n-grams that end with this word; `recent` holds the words before it.
-                most = min(seen, ngrams - 1)
-                for back in range(1, most + 1):
-                    gram = np.uint64(np.int64(recent[(seen - back) % ngrams]))
-                    for k in range(back - 1, -1, -1):
-                        this = np.int32(state) if k == 0 else recent[(seen - k) % ngrams]
-                        gram = gram * np.uint64(116049371) + np.uint64(np.int64(this))
-                    found_row = pruned[np.int64(gram % np.uint64(bucket))]
-                    if found_row >= 0:
-                        _add(hidden, table, num_words + found_row)
-                        features += 1
+                features += _add_ngrams(
+                    hidden, table, recent, state, seen, ngrams, bucket, num_words, pruned
+                )
                 recent[seen % ngrams] = np.int32(state)
                 seen += 1
             if last or (size == 4 and _is_end(word, size, end_of_line)):
@@ -440,24 +459,29 @@ def _top(
         if loss == HIERARCHICAL:
             best[row], probability[row] = _best_leaf(hidden, output, tree, num_labels)
             continue
-        for label in range(num_labels):
-            score = np.float32(0)
-            for k in range(dim):
-                score += output[label, k] * hidden[k]
-            scores[label] = _sigmoid(score) if loss == ONE_VS_ALL else score
-        top = 0
-        for label in range(1, num_labels):
-            if scores[label] >= scores[top]:  # of equal ones the last, as in the library
-                top = label
-        best[row] = top
-        if loss == ONE_VS_ALL:
-            probability[row] = scores[top]
-        else:
-            total = 0.0
-            for label in range(num_labels):
-                total += np.exp(scores[label] - scores[top])
-            probability[row] = 1.0 / total
+        best[row], probability[row] = _best_label(hidden, output, scores, loss)
     return best, probability, alnum
+
+
+@nb.njit(cache=True)
+def _best_label(hidden: Floats, output: Floats, scores: Floats, loss: int) -> tuple[int, float]:
+    """The label with the highest score, and its probability; `scores` is room for all scores."""
+    num_labels = len(scores)
+    for label in range(num_labels):
+        score = np.float32(0)
+        for k in range(len(hidden)):
+            score += output[label, k] * hidden[k]
+        scores[label] = _sigmoid(score) if loss == ONE_VS_ALL else score
+    top = 0
+    for label in range(1, num_labels):
+        if scores[label] >= scores[top]:  # of equal ones the last, as in the library
+            top = label
+    if loss == ONE_VS_ALL:
+        return top, np.float64(scores[top])
+    total = 0.0
+    for label in range(num_labels):
+        total += np.exp(scores[label] - scores[top])
+    return top, 1.0 / total
 
 
 @nb.njit(cache=True)

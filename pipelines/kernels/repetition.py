@@ -229,6 +229,15 @@ def _grown(array, size):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     return larger
 
 
+@nb.njit(cache=True)
+def _most(begin: Ints, end: Ints) -> int:
+    """The largest number of words of a row."""
+    most = np.int64(0)
+    for row in range(len(begin)):
+        most = max(most, end[row] - begin[row])
+    return most
+
+
 @nb.njit(cache=True, nogil=True)
 def _ngram_failures(
     hashes: npt.NDArray[np.uint64],
@@ -242,9 +251,7 @@ def _ngram_failures(
 ) -> Codes:
     rows = len(begin)
     out = np.full(rows, -1, np.int8)
-    most = np.int64(0)
-    for row in range(rows):
-        most = max(most, end[row] - begin[row])
+    most = _most(begin, end)
     grams = np.empty(most, np.uint64)
     before = np.zeros(most + 1, np.int64)
     counts = np.empty(most, np.int32)
