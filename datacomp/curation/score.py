@@ -25,13 +25,12 @@ from pipelines.execution.executors import MapTasks, Needs, Placed
 from pipelines.execution.once import once
 from pipelines.execution.progress import step as progress_step
 from pipelines.formats.pool import InputShard, Pool
-from pipelines.formats.tars import Member, samples, tar_bytes
+from pipelines.formats.tars import Member, is_tar, samples, tar_bytes
 from pipelines.formats.uid_lists import look_up
 from pipelines.formats.uid_subset import bucket_of
 from pipelines.formats.writers import write_table
 from pipelines.image_text.scores import INDEX
 from pipelines.images.pairs import UID, Index, read_uids
-from pipelines.images.reshard import is_tar
 from pipelines.images.sample_json import read_json
 from pipelines.records import (
     AssetRecord,

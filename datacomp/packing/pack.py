@@ -13,9 +13,11 @@ import orjson
 from datacomp.recipe import Recipe
 from pipelines.errors import PackError
 from pipelines.execution.executors import MapTasks
+from pipelines.formats.tars import is_tar
 from pipelines.formats.uid_lists import load_subset, sha256_of
 from pipelines.formats.uid_subset import SUBSET_FILE
 from pipelines.images import reshard
+from pipelines.images.image_tars import tar_folders, tars_of_tables
 from pipelines.images.reshard import META, SAMPLE_IDS
 from pipelines.records import (
     AssetRecord,
@@ -35,8 +37,6 @@ from pipelines.records import (
 from pipelines.storage.base import Store, write_bytes
 from pipelines.storage.chain import RECORD, read_chain, standing, write_chain
 from pipelines.storage.open import open_store
-
-SHARDS_FOLDER = "shards"  # of a pool, next to its tables
 
 
 def pack_dataset(
@@ -114,17 +114,15 @@ def _check_file(store: Store, file: File, name: str) -> None:
 
 
 def find_tars(record: DatasetRecord) -> str:
-    """Where the tars of a dataset's pool lie: `shards` in or next to its tables, or among them."""
+    """Where the tars of a dataset's pool are: `shards` in or next to its tables, or among them."""
     tables = record.made_by.locations.get("pool", "").rstrip("/")
-    beside = tables.rpartition("/")[0]
-    places = [f"{tables}/{SHARDS_FOLDER}", f"{beside}/{SHARDS_FOLDER}", tables]
-    for folder in places:
-        if any(reshard.is_tar(entry.name) for entry in open_store(folder).list()):
-            return folder
-    raise PackError(
-        f"the pool in {tables} has no tars (looked in {', '.join(places)}); fetch its images "
-        "with `datacomp pool`, or name their folder with --tars"
-    )
+    tars = tars_of_tables(tables)
+    if tars is None:
+        raise PackError(
+            f"the pool in {tables} has no tars (looked in {', '.join(tar_folders(tables))}); fetch "
+            "its images with `datacomp pool`, or name their folder with --tars"
+        )
+    return tars[0].uri
 
 
 # ---- shards that were made elsewhere
@@ -144,7 +142,7 @@ def register_shards(folder: str, *, recipe: Recipe) -> PackedRecord:
     if store.exists(RECORD):
         raise PackError(f"{store.uri} has a {RECORD} already; train on it as it is")
     meta = orjson.loads(store.read_bytes(META))
-    names = [entry.name for entry in store.list() if reshard.is_tar(entry.name)]
+    names = [entry.name for entry in store.list() if is_tar(entry.name)]
     if len(names) != meta["output_shard_count"]:
         raise PackError(
             f"{store.uri} has {len(names)} tars, {META} says {meta['output_shard_count']}; copy "

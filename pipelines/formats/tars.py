@@ -81,6 +81,11 @@ def is_hidden(name: str) -> bool:
     return leaf.startswith(".") or "__MACOSX" in folder.split("/")
 
 
+def is_tar(name: str) -> bool:
+    """Whether a file of a folder is one of its tars: `._0.tar`, as macOS adds it, is not."""
+    return name.endswith(".tar") and not is_hidden(name)
+
+
 def samples(
     data: memoryview, where: str, passed: Counter[str] | None = None
 ) -> Iterator[list[Member]]:

@@ -16,8 +16,10 @@ from collections.abc import Sequence
 import orjson
 import pyarrow as pa
 
-from pipelines.formats.tars import member
+from pipelines.formats.tars import is_tar, member
 from pipelines.records import Frozen
+from pipelines.storage.base import Entry, StorageError, Store
+from pipelines.storage.open import open_store
 
 SUCCESS, NO_DOWNLOAD, NO_IMAGE = "success", "failed_to_download", "failed_to_resize"
 FIELDS = (
@@ -42,6 +44,7 @@ SCHEMA = pa.schema(
         ("sha256", pa.string()),
     ]
 )
+SHARDS_FOLDER = "shards"  # of a pool, next to its tables
 MAX_ROWS = 10_000  # of a shard: a key has four digits for the row
 
 
@@ -107,3 +110,26 @@ def stats_of(rows: Sequence[Row]) -> bytes:
 def reason_of(row: Row) -> str:
     """The word by which a failure is counted, as in `http_404` or `timeout: no answer in 10 s`."""
     return (row.error_message or "unknown").partition(":")[0]
+
+
+def tars_of_tables(tables: str) -> tuple[Store, list[Entry]] | None:
+    """The folder with the tars of a pool's tables, and its files; None where there is none.
+
+    Looked for in `shards` below or next to the tables, then among them.
+    """
+    for folder in tar_folders(tables):
+        store = open_store(folder)
+        try:
+            entries = list(store.list())
+        except StorageError:  # a server that lists nothing
+            continue
+        if any(is_tar(entry.name) for entry in entries):
+            return store, entries
+    return None
+
+
+def tar_folders(tables: str) -> tuple[str, ...]:
+    """Where the tars of a pool's tables may be."""
+    root = tables.rstrip("/")
+    parent = root.rpartition("/")[0]
+    return f"{root}/{SHARDS_FOLDER}", f"{parent}/{SHARDS_FOLDER}", root

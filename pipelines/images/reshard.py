@@ -28,7 +28,7 @@ from pipelines.formats.tars import (
     Member,
     TarError,
     header,
-    is_hidden,
+    is_tar,
     padding,
     samples,
     tar_bytes,
@@ -190,11 +190,6 @@ def _tars(store: Store) -> list[str]:
     if not names:
         raise PackError(f"there are no .tar files below {store.uri}")
     return names
-
-
-def is_tar(name: str) -> bool:
-    """Whether a file of a folder is one of its tars: `._0.tar`, as macOS adds it, is not."""
-    return name.endswith(".tar") and not is_hidden(name)
 
 
 def _claim(store: Store, work: str, *, overwrite: bool) -> Packed | None:

@@ -1,19 +1,22 @@
-"""report.html of a finished run: the funnel as an image, why rows went, and what rules measured.
+"""report.html of a finished run: the funnel as a plot, why rows went, and what rules measured.
 
-One file without any other: plain HTML, images as SVG, no script.
+One file without any other: plain HTML, plots as SVG, no script. Rejected image-text pairs are shown
+with their images where the pool has them in tars.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 import pyarrow.parquet as pq
 
 from pipelines.engine.run import Result, RunSummary
+from pipelines.images.pairs import UID
 from pipelines.records import JSON, DatasetRecord
 from pipelines.reports.forecast import compare, read_forecast
 from pipelines.reports.funnel import funnel_cells
+from pipelines.reports.sample_images import thumbnails
 from pipelines.stats import Histogram, StepStats
 from pipelines.storage.base import Store, write_bytes
 
@@ -30,13 +33,17 @@ tr{border-bottom:1px solid #e5e5e5}
 @media(max-width:45rem){.reason{grid-template-columns:1fr}}
 blockquote{margin:.4rem 0;padding:.4rem .7rem;background:#f6f6f4;border-left:3px solid #c8c2b5;
 font-size:13px;overflow-wrap:anywhere}
-blockquote p{margin:.2rem 0}mark{background:#ffe9a8}small,.dim{color:#666}svg text{font-size:11px}
+blockquote p{margin:.2rem 0}
+blockquote img{float:right;margin-left:.7rem}blockquote{overflow:auto}
+mark{background:#ffe9a8}small,.dim{color:#666}svg text{font-size:11px}
 """
 
 
 def report_html(store: Store, record: DatasetRecord, summary: RunSummary) -> str:
     """The page of a finished run; reads some of its files of rejected rows."""
     samples = _samples(store)
+    uids = [row[UID] for rows in samples.values() for row in rows if row.get(UID)]
+    images = thumbnails(record.made_by.locations.get("pool", ""), uids)
     counts = record.counts
     steps = summary.stats.steps
     name = record.work.pipeline.get("name", "pipeline")
@@ -54,7 +61,7 @@ def report_html(store: Store, record: DatasetRecord, summary: RunSummary) -> str
     for step in steps:
         for reason, number in sorted(step.reasons.items(), key=lambda item: -item[1]):
             step_samples = samples.get((step.number, reason), [])
-            parts.append(_reason(step, reason, number, step_samples))
+            parts.append(_reason(step, reason, number, step_samples, images))
     if not any(step.reasons for step in steps):
         parts.append("<p>No row was rejected.</p>")
     body = "\n".join(parts)
@@ -132,18 +139,26 @@ def _predicted(store: Store, summary: RunSummary) -> str:
 # ---- reasons
 
 
-def _reason(step: StepStats, reason: str, number: int, samples: Sequence[JSON]) -> str:
+def _reason(
+    step: StepStats,
+    reason: str,
+    number: int,
+    samples: Sequence[JSON],
+    images: Mapping[str, str],
+) -> str:
     head = f"<h3>{step.number + 1} {escape(step.name)}: {escape(reason)}</h3>"
     share = number / max(step.rows_in, 1)
     text = f"<p>{number:,} rows, {share:.2%} of what came in</p>"
-    quotes = "".join(_sample(sample) for sample in samples[:SAMPLES])
+    quotes = "".join(_sample(sample, images) for sample in samples[:SAMPLES])
     histogram = step.histograms.get(reason)
-    image = "" if histogram is None else _histogram(histogram)
-    return f"{head}<div class=reason><div>{text}{quotes}</div><div>{image}</div></div>"
+    bars = "" if histogram is None else _histogram(histogram)
+    return f"{head}<div class=reason><div>{text}{quotes}</div><div>{bars}</div></div>"
 
 
-def _sample(sample: JSON) -> str:
+def _sample(sample: JSON, images: Mapping[str, str]) -> str:
     parts = []
+    if (source := images.get(sample.get(UID) or "")) is not None:
+        parts.append(f'<img alt="" src="{escape(source)}">')
     if sample["value"] is not None:
         limit = "" if sample["limit"] is None else f" (limit {sample['limit']:.6g})"
         parts.append(f"<p>measured {sample['value']:.6g}{limit}</p>")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from datacomp.curation.curate import curate
 from pipelines import kernels
@@ -27,6 +31,7 @@ from pipelines.images import pairs
 from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline
 from pipelines.schema import STRING
+from tests.datacomp.image_pool import write_images
 
 BASELINES = Path(__file__).parents[3] / "datacomp" / "baselines"
 ENGLISH = {"caption_language": {"keep": ["en"], "model": "column", "column": "fasttext_ftz"}}
@@ -610,3 +615,45 @@ def test_a_selection_by_a_column_that_is_empty_is_refused(tmp_path: Path) -> Non
     pipeline = Pipeline.from_steps([share("l14", 0.3)])
     with pytest.raises(PipelineError, match="none of the 10 rows has a score"):
         curate(pipeline, open_pool(str(folder)), out=str(tmp_path / "out"), map_tasks=map_here)
+
+
+def test_the_report_shows_the_images_of_rejected_pairs_from_the_tars(tmp_path: Path) -> None:
+    from pipelines.reports import run_page
+    from pipelines.storage.open import open_store
+
+    write_images(tmp_path / "pool", tars=1, per_tar=6, broken=1)
+    pipeline = Pipeline.from_steps([{"caption_size": {"min_words": 20}}], name="<b>")
+    out = tmp_path / "out"
+    result = curate(
+        pipeline, open_pool(str(tmp_path / "pool" / "metadata")), out=str(out), map_tasks=map_here
+    )
+    page = run_page.report_html(open_store(str(out)), result.record, result.summary)
+    shown = re.findall(r'<img alt="" src="data:image/jpeg;base64,([A-Za-z0-9+/=]+)">', page)
+    assert len(shown) == run_page.SAMPLES - 1  # the first of three samples does not decode
+    with Image.open(io.BytesIO(base64.b64decode(shown[0]))) as image:
+        assert image.size == (48, 48)  # smaller than a thumbnail: kept as it is
+    assert "<b>" not in page
+
+
+def test_thumbnails_are_bounded_and_found_by_the_table_next_to_a_tar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines.reports import sample_images
+
+    pool = tmp_path / "pool"
+    uids = write_images(pool, tars=2, per_tar=4)
+    rows = [
+        {"uid": uid, "key": f"{0:05d}{n:04d}", "status": "success" if n else "failed_to_download"}
+        for n, uid in enumerate(uids[:4])
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), pool / "shards" / "00000000.parquet")
+    tables = str(pool / "metadata")
+    # By the table only rows 1 to 3 of the first tar have an image; the second tar has no table.
+    assert set(sample_images.thumbnails(tables, uids)) == set(uids[1:])
+    assert sample_images.thumbnails(tables, ["0" * 32]) == {}
+    assert sample_images.thumbnails(str(tmp_path / "nothing"), uids) == {}
+    monkeypatch.setattr(sample_images, "MAX_LOCAL_BYTES", 1)
+    assert sample_images.thumbnails(tables, uids) == {}
+    monkeypatch.undo()
+    monkeypatch.setattr(sample_images, "MAX_PAGE_BYTES", 1)
+    assert sample_images.thumbnails(tables, uids) == {}

@@ -139,7 +139,7 @@ def test_what_the_service_refuses_is_said(
 ) -> None:
     with pytest.raises(ServiceError, match=r"refused it \(403\).*work\.team: found 'thieves'"):
         client.send(make_zip(tmp_path, team="thieves"), address)
-    with pytest.raises(ServiceError, match="no address of a service"):
+    with pytest.raises(ServiceError, match="not an address of a service"):
         client.send(make_zip(tmp_path), "example.org")
     status = client.send(make_zip(tmp_path, changed={"track": "byod"}), address, pause=0.05)
     assert status["state"] == "refused"

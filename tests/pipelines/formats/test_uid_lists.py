@@ -31,7 +31,7 @@ def lines(number: int) -> bytes:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("uids.txt", lines(16), "no list of uids, but .txt"),
+        ("uids.txt", lines(16), "not a list of uids, but .txt"),
         ("uids", lines(16), "but text"),
         ("uids.bin", lines(16), "but text"),
         ("uids.bin", b"uid\r\n" + b"a" * 43, "but text"),
@@ -39,7 +39,7 @@ def lines(number: int) -> bytes:
         ("uids.parquet", bytes(32), "but .parquet"),
         ("uids.NPZ", bytes(32), "but .npz"),
         ("uids.bin", b"", "is empty"),
-        ("uids.npy", b"", "no list of uids"),
+        ("uids.npy", b"", "not a list of uids"),
         ("uids.bin", b"\x01" * 17, "17 bytes, no multiple of 16"),
     ],
 )
