@@ -323,7 +323,7 @@ def _load_open_lm(
 ) -> OpenLMScorer:
     """A checkpoint of open_lm itself, in a folder.
 
-    Weights (`.pt` or `.safetensors`; of several epochs the last) beside the model's JSON file
+    Weights (`.pt` or `.safetensors`; of several epochs the last) next to the model's JSON file
     (`hidden_dim`, `n_layers`, ...), and `tokenizer.json` where it is not gpt-neox-20b's.
     `params.txt`, where it is there, says the options of the command line.
     """

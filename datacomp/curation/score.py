@@ -185,6 +185,8 @@ def _with_gpus(map_tasks: MapTasks) -> MapTasks:
     if not isinstance(map_tasks, Placed):
         return map_tasks
     return map_tasks.with_needs(Needs(num_gpus=1, optional_gpus=True))
+
+
 def _work(
     source: Store, scorer: ScorerSpec, scorer_id: str, *, name: str, quarantine: bool
 ) -> tuple[AssetWork, list[str]]:

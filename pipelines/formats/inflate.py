@@ -30,7 +30,7 @@ ZSTD_OPTIONS: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 31}
 
 LZMA_BYTES = 1 << 30  # of memory; `xz -9` takes 65 MB
 
-# bz2 says OSError for data that is none of its own
+# bz2 says OSError for data that is not one of its own
 ERRORS: tuple[Any, ...] = (
     *(igzip_lib.IsalError, zstd.ZstdError, lzma.LZMAError, EOFError, OSError),
 )

@@ -84,7 +84,7 @@ class BadRow:
     row: int
     error: str
     raw: bytes
-    num_rows: int = 1  # more where only a whole group of rows can be told to be damaged
+    num_rows: int = 1  # more where only a whole group of rows can be recognised as damaged
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some rows of a shard, in order, and what was found between them and is no row."""
+    """Some rows of a shard, in order, and what was found between them and is not a row."""
 
     table: pa.Table
     bad: tuple[BadRow, ...] = ()
@@ -106,7 +106,7 @@ class Chunk:
 
 
 def format_of(name: str) -> str | None:
-    """The format by the suffix, as `jsonl` or `parquet`; None for a file that is no shard."""
+    """The format by the suffix, as `jsonl` or `parquet`; None for a file that is not a shard."""
     lower = name.lower()
     for suffix, format_ in SUFFIXES.items():
         if lower.endswith(suffix):
@@ -148,7 +148,7 @@ UNKNOWN = "not a format of shards"
 
 
 def _left_out(name: str, runs: set[str]) -> str | None:
-    """Why a file of a folder is no shard of the pool."""
+    """Why a file of a folder is not a shard of the pool."""
     if any(name.startswith(run) for run in runs):
         return "part of a run"
     *folders, leaf = name.split("/")
@@ -471,7 +471,9 @@ def _parquet_file(file: BinaryIO, where: str) -> pq.ParquetFile:
         raise ShardError(f"{where} is not a parquet file: {error}") from None
     groups = [parquet.metadata.row_group(n).num_rows for n in range(parquet.num_row_groups)]
     if min(groups, default=0) < 0 or sum(groups) >= 1 << ROW_BITS:
-        raise ShardError(f"{where} is no sound parquet file: its row groups have {groups[:9]} rows")
+        raise ShardError(
+            f"{where} is not a sound parquet file: its row groups have {groups[:9]} rows"
+        )
     return parquet
 
 

@@ -6,7 +6,7 @@ each, `extract`, then one `run` command for the round, whose driver is killed on
 and started again; one node leaves while a dataset is curated. The bundles go to a running service,
 are accepted by its rules and reviewer, and stand on its board with their lineage back to the pool.
 
-Prints one table: what each stage took and where it ran; beside it the plan's projection for the
+Prints one table: what each stage took and where it ran; next to it the plan's projection for the
 real scale. Ends with 1 and names the stage when one fails.
 """
 

@@ -85,7 +85,7 @@ def test_each_text_file_is_a_document(tmp_path: Path) -> None:
 
 
 def test_a_saved_dataset_of_arrow_files_is_a_pool(tmp_path: Path) -> None:
-    """Both Arrow formats; `datasets` writes streams, and JSON files beside them."""
+    """Both Arrow formats; `datasets` writes streams, and JSON files next to them."""
     folder = tmp_path / "in"
     folder.mkdir()
     table = pa.table(
