@@ -54,7 +54,7 @@ def csv_values(file: BinaryIO, name: str) -> Iterator[Value]:
     except UnicodeDecodeError as error:
         raise DataError(f"it is not UTF-8 ({error}); convert it, as with iconv") from None
     except csv.Error as error:
-        raise DataError(f"line {rows.line_num} is not a CSV ({error})") from None
+        raise DataError(f"line {rows.line_num} is not valid CSV ({error})") from None
 
 
 def json_values(file: BinaryIO, name: str) -> Iterator[Value]:

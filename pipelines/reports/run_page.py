@@ -16,7 +16,6 @@ from pipelines.images.pairs import UID
 from pipelines.records import JSON, DatasetRecord
 from pipelines.reports.forecast import compare, read_forecast
 from pipelines.reports.funnel import funnel_cells
-from pipelines.reports.sample_images import thumbnails
 from pipelines.stats import Histogram, StepStats
 from pipelines.storage.base import Store, write_bytes
 
@@ -43,7 +42,7 @@ def report_html(store: Store, record: DatasetRecord, summary: RunSummary) -> str
     """The page of a finished run; reads some of its files of rejected rows."""
     samples = _samples(store)
     uids = [row[UID] for rows in samples.values() for row in rows if row.get(UID)]
-    images = thumbnails(record.made_by.locations.get("pool", ""), uids)
+    images = _thumbnails(record, uids)
     counts = record.counts
     steps = summary.stats.steps
     name = record.work.pipeline.get("name", "pipeline")
@@ -70,6 +69,14 @@ def report_html(store: Store, record: DatasetRecord, summary: RunSummary) -> str
         '<meta name=viewport content="width=device-width,initial-scale=1">'
         f"<style>{CSS}</style><body>{body}</body></html>\n"
     )
+
+
+def _thumbnails(record: DatasetRecord, uids: Sequence[str]) -> dict[str, str]:
+    if not uids:  # a pool of text: no need to load the code that reads tars
+        return {}
+    from pipelines.reports.sample_images import thumbnails
+
+    return thumbnails(record.made_by.locations.get("pool", ""), uids)
 
 
 def write(store: Store, result: Result) -> None:
