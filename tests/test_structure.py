@@ -135,13 +135,14 @@ LOADS_THEM = (
     "pipelines/kernels/",
     "pipelines/images/",
     "pipelines/formats/uid_",
+    "pipelines/reports/sample_images",
     "evals/text/huggingface",
     "evals/images/open_clip",
     "evals/images/short_texts",
     "evals/images/transforms",
     "leaderboard/migrations/",
 )
-"""Modules that stand on one of ON_DEMAND; commands import them only when they need them."""
+"""Modules that need one of ON_DEMAND; commands import them only when they need them."""
 
 
 @cache
