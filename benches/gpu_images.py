@@ -17,7 +17,7 @@ from dclm.plan import GPUS
 from pipelines.image_text.clusters import nearest, on_device
 
 if TYPE_CHECKING:
-    from bench_gpu import Measured, Run
+    from gpu_run import Measured, Run
 
 PEAK = GPUS["h100"].peak_flops
 SCALES = ("medium", "large", "xlarge")  # B/32, B/16, L/14

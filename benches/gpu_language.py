@@ -33,7 +33,7 @@ from pipelines.storage.base import write_bytes
 from pipelines.storage.open import open_store
 
 if TYPE_CHECKING:
-    from bench_gpu import Measured, Run
+    from gpu_run import Measured, Run
 
 SHAPES = ("25m", "400m-1x", "1b-1x")
 GOALS = {"400m-1x": 0.37, "1b-1x": 0.46}  # share of the peak, kind `final`; docs/training.md

@@ -28,7 +28,7 @@ def test_dry_run_measures_every_row(tmp_path: Path) -> None:
 
 
 def make_run(folder: Path, seconds: float = 60.0):
-    from bench_gpu import Run
+    from gpu_run import Run
     from rows import Rows
 
     return Run(Rows("gpu", folder=folder), seconds=seconds, dry=True, only=[])

@@ -453,3 +453,16 @@ def test_login_goes_nowhere_else(local: Running) -> None:
     assert "HttpOnly" in cookie
     assert "SameSite=strict" in cookie
     assert local.tokens["team"] not in cookie
+
+
+def test_the_document_of_the_api_declares_the_token(running: Running) -> None:
+    document = running.client.get("/openapi.json").json()
+    scheme = document["components"]["securitySchemes"]["HTTPBearer"]
+    assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
+    assert {"HTTPBearer": []} in document["paths"]["/api/v1/submissions"]["post"]["security"]
+
+
+@pytest.mark.parametrize("header", ["Basic dXNlcjpwYXNz", "Bearer", "Bearer nothing", "x"])
+def test_another_authorization_is_refused(header: str, running: Running) -> None:
+    answer = running.client.get("/api/v1/submissions", headers={"authorization": header})
+    assert answer.status_code == 401
