@@ -18,8 +18,8 @@ import pyarrow as pa
 from pipelines import extra_fields, kernels
 from pipelines.schema import EXTRA, KNOWN, ROW, TEXT
 
-MAX_BATCH_ROWS = 1000
-MAX_BATCH_BYTES = 4 << 20
+MAX_BATCH_ROWS = 1000  # enough that a step's fixed cost is small, few enough for one bad row
+MAX_BATCH_BYTES = 4 << 20  # views of a batch take several times its text
 FALLS_BACK = frozenset(KNOWN) - {TEXT, EXTRA}  # columns of strings that a pool may hold as numbers
 
 

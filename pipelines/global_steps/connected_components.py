@@ -24,7 +24,7 @@ from pipelines.storage.base import Store
 from pipelines.storage.commits import Done, attempt_name
 from pipelines.storage.part_files import ALL, PartsWriter, read_parts
 
-MAX_ROUNDS = 200
+MAX_ROUNDS = 200  # far more than the algorithm needs: reaching it is an error of ours
 Ints = npt.NDArray[np.int64]
 
 

@@ -16,6 +16,8 @@ from pipelines.storage.base import Store
 from pipelines.storage.open import open_store
 from pipelines.verdict import NO_CUT, Verdict, ordered_bits
 
+# Four levels of 16 bits find the cut among 64-bit scores: a level counts 65,536 bins (512 KB) per
+# task, where one of 64 bits would have to sort the scores of all tasks in one place.
 RADIX_BITS = 16
 
 

@@ -38,7 +38,7 @@ from pipelines.storage.part_files import PartsWriter, read_parts, write_by
 from pipelines.verdict import Verdict
 
 VERDICT_SCHEMA = pa.schema([("row", pa.int64()), ("unit", pa.int64())])
-FLUSH_KEYS = 1 << 20
+FLUSH_KEYS = 1 << 20  # bounds memory; fewer would leave many small pieces of each part
 
 
 # ---- Dedup

@@ -53,7 +53,7 @@ from pipelines.storage.commits import Done, attempt_name
 from pipelines.storage.part_files import PartsWriter, read_part, read_parts, write_by
 from pipelines.verdict import Verdict
 
-PART_KEYS = 4_000_000
+PART_KEYS = 4_000_000  # bounds the memory of the task that groups a part
 CHUNK_UNITS = 4_000_000  # units whose text is compared at a time
 Ints = npt.NDArray[np.int64]
 

@@ -17,13 +17,13 @@ import numpy.typing as npt
 from pipelines.kernels.buffers import Bytes, Offsets
 from pipelines.kernels.words import Hashes, Ints, Words
 
-BLOCK_BITS = 512
+BLOCK_BITS = 512  # a cache line: one look at memory per n-gram, whatever the number of hashes
 BLOCK_WORDS = 8
-MAX_BLOCKS = (1 << 32) - 1
+MAX_BLOCKS = (1 << 32) - 1  # the block comes from 32 bits of the hash; 256 GiB
 PARAGRAPH, DOCUMENT, OLD_BOTH, BOTH, NAIVE_BOTH, SUBSTRING = range(6)
 
-_M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_P = np.uint64(0x9E3779B97F4A7C15)
+_M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)  # splitmix64's
+_P = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio, odd: steps far apart
 _30, _27, _31, _32 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(32)
 _ONE, _63, _511, _9, _6 = (np.uint64(n) for n in (1, 63, 511, 9, 6))
 

@@ -24,15 +24,15 @@ from pipelines.kernels.words import BLOCKS, HASH_SEED, INDEX, Ints, _flags_at, _
 
 Floats = npt.NDArray[np.float32]
 
-MAGIC = 793712314
+MAGIC = 793712314  # the first word of the library's model files
 HIERARCHICAL, ONE_VS_ALL = 1, 4
 SEPARATORS = {"spaces": 0, "delete_newlines": 1, "lines": 2, "unicode": 3}
 """What parts words: fastText's white space with newlines among it; the same but newlines are
 deleted, so that words glue together; line breaks of Unicode as well; all Unicode white space."""
 
 NGRAM_FACTOR = np.uint64(116049371)  # of the library's hash of word n-grams
-CACHE_BITS = 13
-_PRIME, _BASIS = np.uint32(16777619), np.uint32(2166136261)
+CACHE_BITS = 13  # 8,192 words: with 16 dimensions half a megabyte, which a core's L2 holds
+_PRIME, _BASIS = np.uint32(16777619), np.uint32(2166136261)  # FNV-1a of 32 bits, as the library
 
 
 @dataclass(frozen=True)

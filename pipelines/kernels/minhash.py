@@ -13,7 +13,7 @@ from pipelines.kernels.words import Hashes, Ints, decode
 
 Signatures = npt.NDArray[np.uint32]
 
-_PRIME = np.uint64(0x9E3779B97F4A7C15)
+_PRIME = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio, odd: steps far apart
 _32 = np.uint64(32)
 _HIGH, _LOW = np.uint64(0x8EBC6AF09C88C6E3), np.uint64(0x589965CC75374CC3)
 

@@ -17,7 +17,7 @@ from pipelines.kernels.buffers import Bytes, Offsets, buffers_of, empty
 from pipelines.kernels.unicode_table import ALNUM
 from pipelines.kernels.words import BLOCKS, HASH_SEED, INDEX, Hashes, Ints, _flags_at, _width, mix
 
-_P = np.uint64(0x9E3779B97F4A7C15)
+_P = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio, odd: steps far apart
 _ASCII = np.array([chr(code).isalnum() for code in range(128)])
 
 

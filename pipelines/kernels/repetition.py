@@ -18,7 +18,7 @@ from pipelines.kernels.unicode_table import SPACE
 from pipelines.kernels.words import BLOCKS, HASH_SEED, INDEX, Ints, Words, _flags_at, _width, mix
 
 Codes = npt.NDArray[np.int8]
-MULTIPLIER = np.uint64(0x9FB21C651E98DF25)
+MULTIPLIER = np.uint64(0x9FB21C651E98DF25)  # odd, so that no bit is lost; xxh3's avalanche
 _29, _32 = np.uint64(29), np.uint64(32)
 
 

@@ -18,6 +18,7 @@ from pipelines.kernels.bloom import final
 from pipelines.kernels.buffers import Bytes, Offsets, buffers_of
 from pipelines.kernels.words import Hashes, Ints
 
+# Odd, so that multiplying loses no bit: two hashes roll together and make a key of 128 bits.
 _P1, _P2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
 _ADD = np.uint64(0x8EBC6AF09C88C6E3)
 SEPARATOR = 0xFF  # never occurs in UTF-8 text

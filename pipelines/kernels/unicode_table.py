@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-BLOCK_BITS = 7
+BLOCK_BITS = 7  # 128 characters share a block: most blocks are equal, and the table stays small
 
 CLASSES = {
     name: number
@@ -39,7 +39,7 @@ CLASSES = {
         )
     )
 }
-CLASS_MASK = 31
+CLASS_MASK = 31  # 5 bits hold the word-break class; the flags lie above
 
 PICTOGRAPHIC = 1 << 5
 ALNUM = 1 << 6  # str.isalnum

@@ -23,8 +23,8 @@ from pipelines.storage.base import Entry, StorageError, Writer
 
 READ_BYTES = 8 << 20  # of one request for a part
 STREAM_BYTES = 1 << 20  # taken at once from a long answer
-TRIES = 8
-LONGEST_PAUSE_SECONDS = 20.0
+TRIES = 8  # with doubling pauses about a minute: a restart of the server is survived
+LONGEST_PAUSE_SECONDS = 20.0  # a server that is back is noticed within twenty seconds
 PASSING = (429, 500, 502, 503, 504)
 T = TypeVar("T")
 

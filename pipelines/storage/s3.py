@@ -38,10 +38,10 @@ PART_BYTES = 16 << 20  # of a multipart upload; 10,000 parts allow objects of 16
 READ_BYTES = 8 << 20  # fetched by one ranged read, at least
 CONFLICTS = 10  # puts that meet another put of the name
 MISSING = ("404", "NoSuchKey", "NotFound")
-CONFLICT_WAIT_SECONDS = 0.2
+CONFLICT_WAIT_SECONDS = 0.2  # the other put is of a small file, and nearly done
 FIRST_PATIENCE_SECONDS = 30.0  # with a server that never answered: its address may be wrong
 PATIENCE_SECONDS = 300.0  # with one that did
-LONGEST_PAUSE_SECONDS = 10.0
+LONGEST_PAUSE_SECONDS = 10.0  # a store that is back is noticed within ten seconds
 PASSING = (
     HTTPClientError,
     EndpointError,
