@@ -64,6 +64,24 @@ def verdict(rows: Sequence[Row]) -> str:
     return lines[0] + "".join(f" {line}" for line in lines[1:])
 
 
+def verdict_in_short(rows: Sequence[Row]) -> str:
+    """How far the leader is ahead, in numbers alone. Superseded rows do not count."""
+    others = [row for row in rows if not row.superseded_by][1:]
+    if not others:
+        return "The only entry."
+    beaten = sum(row.tied_with_leader is False for row in others)
+    ties = sum(bool(row.tied_with_leader) for row in others)
+    unknown = len(others) - beaten - ties
+    if unknown == len(others):
+        return f"No errors are published, so {len(others)} others may be as good."
+    parts = [f"Ahead of {beaten} of {len(others)}"]
+    if ties:
+        parts.append(f"not distinguishable from {ties}")
+    if unknown:
+        parts.append(f"not known for {unknown}")
+    return "; ".join(parts) + "."
+
+
 def _and(names: Sequence[str]) -> str:
     if len(names) > 4:
         return f"{names[0]}, {names[1]} and {len(names) - 2} others"

@@ -20,7 +20,7 @@ from leaderboard.web.access import Asks, Id, Name, Serves, seen
 from leaderboard.web.answers import LINKS, private, public
 from leaderboard.web.api import MOST_COMPARED
 from leaderboard.web.forms import may_decide
-from leaderboard.web.texts import front_text, submission_text
+from leaderboard.web.texts import front_text, search_text, submission_text
 
 ASSETS = {
     "style.css": "text/css; charset=utf-8",
@@ -35,6 +35,15 @@ pages = APIRouter(include_in_schema=False)
 @pages.get("/", response_class=HTMLResponse)
 async def front(request: Request, service: Serves) -> Response:
     return await public(request, service, ("front",), lambda: front_text(service, LINKS))
+
+
+@pages.get("/search", response_class=HTMLResponse)
+async def search(
+    request: Request, service: Serves, q: Annotated[str, Query(max_length=200)] = ""
+) -> Response:
+    return await public(
+        request, service, ("search", q), lambda: search_text(service, q, LINKS), free=True
+    )
 
 
 @pages.get("/boards/{benchmark}/{scale}/{track}", response_class=HTMLResponse)

@@ -2,26 +2,87 @@
 
 from __future__ import annotations
 
-from leaderboard.board.boards import View
-from leaderboard.database.store import Held
+from collections.abc import Sequence
+from typing import Any
+
+from leaderboard.board.boards import MAX_LIMIT, Library, View
+from leaderboard.board.describe import verdict_in_short
+from leaderboard.database.store import Board, Held
+from leaderboard.service.comparison import across_scales
 from leaderboard.service.evidence import CHECKED, read_evidence
 from leaderboard.service.service import Service
 from leaderboard.submissions.results import Row
 from leaderboard.web import views
 from leaderboard.web.access import Caller, by_role
 
+MOST_FOUND = 100  # rows of a search that are shown
+
 
 def front_text(service: Service, link: views.Links) -> str:
     """The front page."""
-    library = service.library
-    best = View(limit=5)
+    boards: dict[str, list[Board]] = {}
+    for board in service.library.boards():
+        boards.setdefault(board.benchmark, []).append(board)
     return views.front_page(
-        [
-            (board, library.page(board.benchmark, board.scale, board.track, best))
-            for board in library.boards()
-        ],
-        link,
+        [_summary(service.library, name, own) for name, own in boards.items()], link
     )
+
+
+def _summary(library: Library, name: str, boards: Sequence[Board]) -> dict[str, Any]:
+    """What the front page says of one benchmark."""
+    ranked: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
+    answer: dict[str, Any] | None = None
+    for board in boards:
+        page = library.page(board.benchmark, board.scale, board.track, View(limit=MAX_LIMIT))
+        if not page.rows:
+            continue
+        leader = page.rows[0]
+        line = {
+            "board": board,
+            "leader": leader,
+            "changed": max((row.date for row in page.rows), default=""),
+        }
+        is_ranked = leader.ranked and board.track == "filtering"
+        (ranked if is_ranked and views.is_scale(name, board.scale) else others).append(line)
+        if line in ranked:
+            # Of the largest scale that ranks.
+            answer = {"scale": board.scale, "leader": leader, "text": verdict_in_short(page.rows)}
+    comparison = across_scales(library, name)
+    parts = [("Ranked scales", ranked), ("Other boards: proxies, open scales, models", others)]
+    return {
+        "name": name,
+        "title": views.benchmark_title(name),
+        "question": views.question_of(name),
+        "answer": answer,
+        "parts": [
+            {
+                "caption": caption,
+                "lines": lines,
+                "dated": any(line["changed"] for line in lines),
+            }
+            for caption, lines in parts
+            if lines
+        ],
+        "plot": comparison["plot"],
+        "plot_caption": (
+            f"{comparison['metric'].replace('_', ' ')} of the methods that are at most scales."
+        ),
+    }
+
+
+def search_text(service: Service, q: str, link: views.Links) -> str:
+    """The rows of all boards with these letters in the name of method or team, the newest first."""
+    rows: list[Row] = []
+    total = 0
+    if q.strip():
+        for board in service.library.boards():
+            view = View(q=q, limit=MOST_FOUND)
+            page = service.library.page(board.benchmark, board.scale, board.track, view)
+            rows += page.rows
+            total += page.total
+    rows.sort(key=lambda row: (row.date, row.submission_id), reverse=True)
+    return views.search_page(q, rows[:MOST_FOUND], total, link)
 
 
 def submission_text(

@@ -25,7 +25,7 @@ from leaderboard.board.describe import (
     words,
 )
 from leaderboard.board.plots import Point, bars, forest, history, scatter
-from leaderboard.database.store import Board, Change, Held, shown
+from leaderboard.database.store import Change, Held, shown
 from leaderboard.service.evidence import Evidence
 from leaderboard.service.questions import QuestionPage
 from leaderboard.submissions.novelty import Notice
@@ -76,6 +76,9 @@ class Links:
 
     def help(self, topic: str = "") -> str:
         return f"/help/{topic}" if topic else "/help"
+
+    def search(self, q: str) -> str:
+        return f"/search{asked({'q': q})}"
 
     def page(self, name: str) -> str:
         return f"/{name}"
@@ -186,6 +189,22 @@ def benchmark_title(name: str) -> str:
         return name
 
 
+def question_of(name: str) -> str:
+    """What a benchmark asks, as its rule book says it; empty where it is not installed."""
+    try:
+        return rules.load_benchmark(name).description
+    except RuleError:
+        return ""
+
+
+def is_scale(benchmark: str, scale: str) -> bool:
+    """Whether the rule book has a scale of this name."""
+    try:
+        return scale in [rule.name for rule in rules.load_benchmark(benchmark).scales]
+    except RuleError:
+        return False
+
+
 def described(benchmark: str, scale: str, track: str) -> dict[str, str]:
     """What the rule book says of a board; empty texts for what it does not know."""
     descriptions: dict[str, str] = {
@@ -209,18 +228,14 @@ def described(benchmark: str, scale: str, track: str) -> dict[str, str]:
     return descriptions
 
 
-def front_page(boards: Sequence[tuple[Board, Page]], link: Links) -> str:
-    """All boards, each with its best rows."""
-    by_benchmark: dict[str, list[dict[str, Any]]] = {}
-    for board, page in boards:
-        board_fields: dict[str, Any] = {
-            "board": board,
-            "page": page,
-            "verdict": page.verdict,
-        }
-        by_benchmark.setdefault(board.benchmark, []).append(board_fields)
-    titles = {name: benchmark_title(name) for name in by_benchmark}
-    return render("index.html", link, benchmarks=by_benchmark, titles=titles)
+def front_page(benchmarks: Sequence[Mapping[str, Any]], link: Links) -> str:
+    """A summary of each benchmark: its boards' leaders, one chart, one answer."""
+    return render("index.html", link, benchmarks=benchmarks)
+
+
+def search_page(q: str, rows: Sequence[Row], total: int, link: Links) -> str:
+    """Rows of all boards whose method or team has these letters."""
+    return render("search.html", link, q=q, rows=rows, total=total)
 
 
 COLUMNS = (

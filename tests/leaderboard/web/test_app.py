@@ -330,6 +330,7 @@ MATRIX = {
     ("POST", "/api/v1/tokens"): {ADMIN},
     ("DELETE", "/api/v1/tokens/{id}"): {ADMIN},
     ("GET", "/"): EVERYBODY,
+    ("GET", "/search"): EVERYBODY,
     ("GET", "/boards/{benchmark}/{scale}/{track}"): EVERYBODY,
     ("GET", "/boards/{benchmark}/{scale}/{track}/plots"): EVERYBODY,
     ("GET", "/scales/{benchmark}"): EVERYBODY,
