@@ -46,7 +46,7 @@ WORKSPACE = f"s3://{BUCKET}/me"
 SCALE = "rehearsal"
 PIPELINE_NAMES = {"dclm": "rehearsal_text", "datacomp": "rehearsal_pairs"}
 REAL = {"dclm": "400m-1x", "datacomp": "small"}
-STAGE_SECONDS = 600.0
+STAGE_SECONDS = 1200.0
 OBJECT_STORE_BYTES = 200 << 20
 
 
