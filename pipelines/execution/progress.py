@@ -1,6 +1,7 @@
 """Progress as one line: a bar with a rate while a long step runs, one line of summary at its end.
 
-On a terminal the bar is drawn in place; elsewhere only the summary is printed.
+On a terminal the bar is drawn in place. Elsewhere (a log file, a Slurm job) a line is printed every
+half minute in which work was done, and the summary at the end.
 """
 
 from __future__ import annotations
@@ -20,15 +21,19 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+LINE_SECONDS = 30.0  # between two lines of a log: a night's run stays a few hundred lines
+
 console = Console(file=sys.stderr, highlight=False)
 
 
 class Step:
     """A long step: `advance` as work is done, `note` for what the summary should say."""
 
-    def __init__(self, title: str, unit: str) -> None:
+    def __init__(self, title: str, unit: str, total: float | None = None) -> None:
         self.title = title
         self.unit = unit
+        self.total = total
+        self._last_line = time.monotonic()
         self.done = 0.0
         self.extra = ""
         self.started = time.monotonic()
@@ -42,6 +47,7 @@ class Step:
     def at(self, done: float, total: float | None = None, *, extra: str = "") -> None:
         """Set how much is done (for callbacks that count for themselves)."""
         self.done = done
+        self.total = self.total if total is None else total
         if self._bar is not None and self._task is not None and total is not None:
             self._bar.update(self._task, total=total)
         self._show(extra)
@@ -52,6 +58,20 @@ class Step:
     def _show(self, extra: str) -> None:
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=self.done, extra=f"{self.rate()} {extra}")
+        elif time.monotonic() - self._last_line >= LINE_SECONDS:
+            self._last_line = time.monotonic()
+            console.print(self._line(extra), soft_wrap=True, markup=False)
+
+    def _line(self, extra: str) -> str:
+        """How far the step is, for a log: amount, time, rate, and what is left at that rate."""
+        amount = short(self.done) + (f" of {short(self.total)}" if self.total else "")
+        parts = [f"{amount} {self.unit}".strip(), f"{self.seconds:.0f} s"]
+        if self.done:
+            parts.append(self.rate())
+        if self.total and 0 < self.done <= self.total:
+            left = self.seconds * (self.total - self.done) / self.done
+            parts.append(f"about {left:.0f} s left")
+        return f"{self.title}: {', '.join(parts)}" + (f"  {extra}" if extra else "")
 
     @property
     def seconds(self) -> float:
@@ -64,7 +84,7 @@ class Step:
 @contextmanager
 def step(title: str, *, total: float | None = None, unit: str = "") -> Iterator[Step]:
     """Show a bar for the block, then one line: title, amount, seconds, rate, note."""
-    current = Step(title, unit)
+    current = Step(title, unit, total)
     if console.is_terminal:
         bar = Progress(
             TextColumn("{task.description}"),
