@@ -709,6 +709,7 @@ def show_record(folder: str, *, json: bool) -> None:
 
 
 def _show_board(submissions: Path, *, json: bool, only: list[str] | None = None) -> None:
+    from leaderboard.board.describe import verdict
     from leaderboard.board.formats import board_table
     from leaderboard.board.ranking import board
     from leaderboard.submissions.submission import read_entries
@@ -720,21 +721,24 @@ def _show_board(submissions: Path, *, json: bool, only: list[str] | None = None)
     if json:
         show_json(rows)
         return
-    header, cells = board_table(rows)
-    out(table(cells, header=header))
-    for sentence in verdicts(rows):
-        out(f"\n{sentence}")
+    groups = comparable(rows)
+    for number, group in enumerate(groups):
+        if len(groups) > 1:
+            first = group[0]
+            heading = f"{first.benchmark} at {first.scale}, {first.track} track"
+            out(f"{chr(10) * bool(number)}{heading}, pool {first.pool_id[:8]}")
+        header, cells = board_table(group)
+        out(table(cells, header=header))
+        out(f"\n{verdict(group)}")
 
 
-def verdicts(rows: Sequence[Row]) -> list[str]:
-    """For each group of rows that may be compared, who is ahead, and whether to believe it."""
-    from leaderboard.board.describe import verdict
-
+def comparable(rows: Sequence[Row]) -> list[list[Row]]:
+    """The rows in groups that may be compared, in the order of their first rows."""
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         key = (row.benchmark, row.scale, row.track, row.pool_id, row.suite_version)
         groups.setdefault(key, []).append(row)
-    return [verdict(group) for group in groups.values()]
+    return list(groups.values())
 
 
 def absolute(address: str) -> str:

@@ -12,10 +12,11 @@ from datacomp.recipe import load_recipe
 from evals.images.image_tasks import vouch
 from evals.images.synthetic import write_synthetic_images
 from evals.suite import load_suite
+from leaderboard.board.describe import verdict
 from leaderboard.board.ranking import board
 from leaderboard.rounds import round as stages
 from leaderboard.rounds import training
-from leaderboard.rounds.commands import verdicts
+from leaderboard.rounds.commands import comparable
 from leaderboard.rounds.workspace import open_round
 from leaderboard.submissions.submission import check, read_entries
 from pipelines.errors import RuleError
@@ -105,7 +106,8 @@ def test_the_board_counts_samples_and_tells_who_is_shown_to_be_ahead(played: Pat
     assert {row.budget.seen for row in rows} == {12 * 32}
     assert {row.dataset.unit for row in rows} == {"samples"}
     assert [row.rank for row in rows] == [1, 1, 3]  # two have the same score
-    [sentence] = verdicts(rows)
+    [group] = comparable(rows)
+    sentence = verdict(group)
     tied = [row.method for row in rows[1:] if row.tied_with_leader]
     assert ("is not distinguishable from" in sentence) == bool(tied)
     assert sentence.startswith(rows[0].method)
