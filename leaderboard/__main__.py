@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from leaderboard.database.store import DEFAULT
+from leaderboard.database.connection import DEFAULT
 from leaderboard.rounds.commands import _show_board
 from leaderboard.submissions.bundle import open_bundle
 from leaderboard.submissions.facts import NOTHING, Known

@@ -19,7 +19,8 @@ from threading import Lock
 from sqlalchemy import Connection, delete, insert, select, update
 
 from leaderboard.database import tables as t
-from leaderboard.database.store import Store, StoreError
+from leaderboard.database.connection import StoreError
+from leaderboard.database.store import Store
 from pipelines.records import Frozen
 
 SCOPES = ("submit", "review", "admin")

@@ -10,7 +10,8 @@ import orjson
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from leaderboard.database import tables as t
-from leaderboard.database.store import Change, Store, StoreError
+from leaderboard.database.connection import StoreError
+from leaderboard.database.store import Change, Store
 from pipelines.records import Frozen
 
 QUOTA_BYTES = 50 << 30  # of bundles of one team, unless a maintainer says otherwise

@@ -9,7 +9,8 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from leaderboard.database.store import Store, StoreError
+from leaderboard.database.connection import StoreError
+from leaderboard.database.store import Store
 from leaderboard.service.evidence import folder_of
 from leaderboard.service.service import Service
 from pipelines.records import Frozen

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from leaderboard.database.store import DATABASE_DOWN, StoreError
+from leaderboard.database.connection import DATABASE_DOWN, StoreError
 from leaderboard.service.service import check_forever
 from leaderboard.submissions.bundle import Limits
 

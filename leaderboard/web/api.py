@@ -16,7 +16,8 @@ from leaderboard.board.boards import View
 from leaderboard.board.formats import board_csv
 from leaderboard.board.ranking import compare, seed_spread
 from leaderboard.database.auth import Token, create_token, list_tokens, revoke_token
-from leaderboard.database.store import DATABASE_DOWN, Board, Change, Held, StoreError
+from leaderboard.database.connection import DATABASE_DOWN, StoreError
+from leaderboard.database.store import Board, Change, Held
 from leaderboard.service.evidence import page_of
 from leaderboard.service.service import NotAllowed, Service
 from leaderboard.submissions.faults import BundleError, Fault

@@ -13,7 +13,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from leaderboard.database.store import DATABASE_DOWN
+from leaderboard.database.connection import DATABASE_DOWN
 from leaderboard.service.reader import READERS
 from leaderboard.service.service import Service
 from leaderboard.web.access import SMALL_BODY, Rates, problem

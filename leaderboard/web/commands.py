@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from leaderboard.database.store import DEFAULT
+from leaderboard.database.connection import DEFAULT
 from leaderboard.service.service import Service
 from leaderboard.submissions.bundle import Limits
 from pipelines.console import Json, fail, out, show_json, table

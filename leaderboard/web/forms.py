@@ -21,7 +21,8 @@ from leaderboard.database.auth import (
     form_key,
     open_session,
 )
-from leaderboard.database.store import Held, StoreError
+from leaderboard.database.connection import StoreError
+from leaderboard.database.store import Held
 from leaderboard.service.service import NotAllowed, Service
 from leaderboard.submissions.faults import BundleError
 from leaderboard.web import views

@@ -17,13 +17,8 @@ from urllib.parse import urlsplit
 
 import uvicorn
 
-from leaderboard.database.store import (
-    DATABASE_DOWN,
-    DEFAULT,
-    LEASE_SECONDS,
-    Store,
-    StoreError,
-)
+from leaderboard.database.connection import DATABASE_DOWN, DEFAULT, StoreError
+from leaderboard.database.store import LEASE_SECONDS, Store
 from leaderboard.service.service import Service
 from leaderboard.submissions.bundle import Limits
 from leaderboard.web.access import Rates

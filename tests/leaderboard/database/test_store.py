@@ -15,7 +15,8 @@ from sqlalchemy.exc import DBAPIError
 
 from leaderboard.board.boards import Library, View
 from leaderboard.database import auth, store, tables
-from leaderboard.database.store import Store, StoreError
+from leaderboard.database.connection import StoreError, latest_version
+from leaderboard.database.store import Store
 from leaderboard.submissions.bundle import open_bundle
 from leaderboard.submissions.faults import fault
 from leaderboard.submissions.results import Measured
@@ -78,7 +79,7 @@ def test_the_migrated_tables_are_those_that_the_code_names(board_store: Store) -
 def test_many_processes_may_migrate_at_once(database: str) -> None:
     with ThreadPoolExecutor(4) as pool:
         stores = list(pool.map(Store, [database] * 4))
-    assert {store.version() for store in stores} == {store.latest_version()}
+    assert {store.version() for store in stores} == {latest_version()}
     for item in stores:
         item.close()
 

@@ -1,0 +1,150 @@
+"""Opening a database: its engine, the version of its tables, and migrations.
+
+SQLite waits for a lock instead of failing, and commits durably; PostgreSQL keeps a pool.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from pipelines.errors import DataError
+
+DEFAULT = "sqlite:///leaderboard.db"
+DATABASE_DOWN = (OperationalError, InterfaceError, PoolTimeoutError)
+"""What is raised when the database cannot be reached, or cannot write."""
+
+
+class StoreError(DataError):
+    """A change that the states do not allow, or a database that cannot be used."""
+
+
+class Database:
+    """A database whose tables have the version that this program needs."""
+
+    def __init__(self, url: str = DEFAULT, *, migrate: bool = True) -> None:
+        self.url = url
+        self.engine = _engine(url)
+        self.writer = self.engine.execution_options(immediate=True)
+        if migrate:
+            self.migrate()
+        self._check_version()
+
+    def migrate(self) -> None:
+        """Bring the tables to this version. Safe to run from many processes at once."""
+        try:
+            with self.writer.begin() as connection:
+                if self.engine.dialect.name == "postgresql":
+                    connection.exec_driver_sql("SELECT pg_advisory_xact_lock(427001)")
+                version = self.version(connection)
+                if version == latest_version():
+                    return
+                if version is not None and version not in _known_versions():
+                    raise StoreError(self._newer(version))
+                config = _config()
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+        except OperationalError as error:
+            raise StoreError(f"the database {self.shown} cannot be used: {error.orig}") from None
+
+    def version(self, connection: Connection | None = None) -> str | None:
+        """The version of the tables; None before the first migration."""
+        if connection is not None:
+            return MigrationContext.configure(connection).get_current_revision()
+        with self.engine.connect() as own:
+            return MigrationContext.configure(own).get_current_revision()
+
+    def _check_version(self) -> None:
+        try:
+            version, latest = self.version(), latest_version()
+        except DATABASE_DOWN as error:
+            cause = getattr(error, "orig", error)
+            raise StoreError(f"the database {self.shown} cannot be used: {cause}") from None
+        if version is None:
+            raise StoreError(f"there is no board in the database {self.shown} yet")
+        if version not in _known_versions():
+            raise StoreError(self._newer(version))
+        if version != latest:
+            raise StoreError(
+                f"the database {self.shown} has version {version}, this program needs {latest}; "
+                "run `leaderboard migrate` (make a backup first)"
+            )
+
+    def _newer(self, version: str) -> str:
+        return (
+            f"the database {self.shown} has version {version}, this program needs "
+            f"{latest_version()}: it is of a newer program; use that one, or restore the backup "
+            "that was made before"
+        )
+
+    @property
+    def shown(self) -> str:
+        """The address without its password."""
+        return self.engine.url.render_as_string(hide_password=True)
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parents[1] / "migrations"))
+    return config
+
+
+def latest_version() -> str | None:
+    """The version of the tables that this program needs."""
+    return ScriptDirectory.from_config(_config()).get_current_head()
+
+
+def _known_versions() -> frozenset[str]:
+    return frozenset(
+        script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()
+    )
+
+
+def _private(engine: Engine) -> None:
+    """Make a new SQLite file readable by its owner alone; its journal has the same mode."""
+    path = engine.url.database
+    if path and path != ":memory:" and not path.startswith("file:") and not Path(path).exists():
+        with contextlib.suppress(OSError):  # the engine says better what is wrong
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+
+def _engine(url: str) -> Engine:
+    if url.startswith("postgresql://"):
+        url = url.replace("postgresql://", "postgresql+psycopg://", 1)
+    try:
+        if not url.startswith("sqlite"):
+            return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=30)
+        engine = create_engine(url, connect_args={"timeout": 60, "check_same_thread": False})
+        _private(engine)
+    except (SQLAlchemyError, ValueError, ImportError) as error:
+        raise StoreError(
+            f"{url!r} is not an address of a database ({error}); write sqlite:///FILE or "
+            "postgresql://USER:PASSWORD@HOST/NAME"
+        ) from None
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: Any, _: object) -> None:
+        connection.isolation_level = None  # transactions begin where `_begin` says
+        for line in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {line}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # Who means to write takes the lock at once: two readers that both want to write deadlock.
+        write = connection.get_execution_options().get("immediate")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine
