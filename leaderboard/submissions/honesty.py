@@ -18,6 +18,16 @@ from pipelines.records import TaskScore
 def tries(case: Case) -> Iterator[Notice]:
     """The number of tries that the team says are behind this one."""
     number = case.record.work.tries
+    work = case.record.work
+    shown = {
+        other.dataset
+        for other in case.known.entries(case.book.name)
+        if (other.team, other.scale, other.track) == (work.team, work.scale, work.track)
+        and other.dataset != case.dataset.id
+    }
+    if number is not None and number <= len(shown):
+        text = f"{number} tries are said; {len(shown)} other datasets of this team are here"
+        yield Notice(rule="honesty.tries", text=text)
     if number is None:
         text = "the number of tries behind this entry is not said: its interval is that of one try"
         yield Notice(rule="honesty.tries", text=text)

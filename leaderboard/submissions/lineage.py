@@ -50,6 +50,32 @@ def dataset(case: Case) -> Iterator[Fault]:
     if rows_out > rows_in and not splits and not made.work.external:
         problem = Words(f"{rows_out:,} rows from {rows_in:,}")
         yield fault(RECORD, f"{name}: counts.rows_out", problem, Words("no more than came in"))
+    yield from _counts(case, splits=splits)
+
+
+def _counts(case: Case, *, splits: bool) -> Iterator[Fault]:
+    """The counts of pool, dataset and packed data fit each other and the files."""
+    made, packed = case.dataset, case.packed
+    name = f"dataset {made.id}: counts"
+    rows_in, rows_out = made.counts.get("rows_in", 0), made.counts.get("rows_out", 0)
+    in_pool = [case.pool.counts[u] for u in ("documents", "pairs") if u in case.pool.counts]
+    if in_pool and rows_in > in_pool[0] and not made.work.external:
+        expected = Words(f"at most the {in_pool[0]:,} of the pool")
+        yield fault(RECORD, f"{name}.rows_in", rows_in, expected)
+    stored = [file.num_rows for file in made.outputs]
+    in_files = sum(number for number in stored if number is not None)
+    if stored and None not in stored and in_files != rows_out:
+        yield fault(RECORD, f"{name}.rows_out", rows_out, Words(f"{in_files:,}, as in its files"))
+    rejected = sum(n for reason, n in made.counts.items() if reason.startswith("rejected/"))
+    left = rows_in - rejected - made.counts.get("errors", 0)
+    if rejected and not splits and left != rows_out:  # older records count no reasons
+        expected = Words(f"{left:,}: what came in less what was rejected")
+        yield fault(RECORD, f"{name}.rows_out", rows_out, expected)
+    for unit in ("documents", "samples"):
+        number = packed.counts.get(unit, 0)
+        if number > rows_out:
+            expected = Words(f"at most the {rows_out:,} rows of the dataset")
+            yield fault(RECORD, f"packed {packed.id}: counts.{unit}", number, expected)
 
 
 def recipe(case: Case) -> Iterator[Fault]:

@@ -14,11 +14,12 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from pydantic import Field
 
+from evals.tasks import load_task
 from leaderboard.submissions.bundle import RECORD, Bundle
 from leaderboard.submissions.case import Case
 from leaderboard.submissions.facts import Facts
 from leaderboard.submissions.faults import Fault, Words, fault
-from pipelines.records import Frozen, digest
+from pipelines.records import Frozen, ScoresRecord, digest
 
 NEAR = 0.95  # of two datasets' uids in common
 NEAR_TEXTS = 0.8  # of documents: one changed word in each of a hundred words leaves 0.9
@@ -61,12 +62,7 @@ def facts_of(
         data=_hashes(case.dataset.outputs),
         packed=_hashes(case.packed.outputs),
         weights=_hashes(file for model in case.models for file in _large(model.outputs)),
-        logs=_hashes(
-            file
-            for scores in case.by_seed.values()
-            for file in scores.outputs
-            if file.name.startswith("logs/")
-        ),
+        logs=tuple(sorted({h for scores in case.by_seed.values() for h in _answers(scores)})),
         seeds=tuple(case.by_seed),
         sketch=_sketch(bundle),
         losses={seed: tuple(values) for seed, values in (losses or {}).items()},
@@ -92,7 +88,8 @@ def _large(files: Sequence[object]) -> list[object]:
 
 
 def copies(case: Case, own: Facts) -> Iterator[Fault]:
-    """What another team has sent already."""
+    """What another team has sent already, and seeds that are one seed again."""
+    yield from _equal_seeds(case)
     for other in case.known.entries(case.book.name):
         if other.id == own.id:
             continue
@@ -105,6 +102,38 @@ def copies(case: Case, own: Facts) -> Iterator[Fault]:
         elif what != "the dataset" and set(own.seeds) <= set(other.seeds):
             problem = Words(f"{what} of your submission {other.id} ({other.method!r})")
             yield fault(RECORD, "chain", problem, Words("something new"), "withdraw one of the two")
+
+
+def _equal_seeds(case: Case) -> Iterator[Fault]:
+    """Two seeds never have equal weights, and never the same losses to the last bit."""
+    weights: dict[str, int] = {}
+    for model in case.models:
+        for sha256 in _hashes(_large(model.outputs)):
+            other = weights.setdefault(sha256, model.work.seed)
+            if other != model.work.seed:
+                problem = Words(f"the trained model of seed {other} again")
+                yield fault(RECORD, f"model {model.id}", problem, Words("one of its own"))
+    logs: dict[tuple[str, ...], int] = {}
+    for seed, scores in case.by_seed.items():
+        other = logs.setdefault(_answers(scores), seed)
+        if other != seed:
+            problem = Words(f"the answers of seed {other} again")
+            yield fault(RECORD, f"scores {scores.id}", problem, Words("those of its own model"))
+
+
+def _answers(scores: ScoresRecord) -> tuple[str, ...]:
+    """Hashes of the logs in which losses or similarities are written.
+
+    Not those of generated texts and single words: two small models that answer nothing right may
+    well agree in those.
+    """
+    return _hashes(
+        file
+        for ref in scores.work.tasks
+        if load_task(ref.name).kind not in ("generation", "language_modeling")
+        for file in scores.outputs
+        if file.name.startswith(f"logs/{ref.name}/")
+    )
 
 
 def _copied(own: Facts, other: Facts) -> str | None:

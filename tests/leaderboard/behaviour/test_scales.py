@@ -98,10 +98,20 @@ def other_definition(fields: dict[str, Any]) -> None:
     fields["work"]["tasks"][0]["definition"] = "0" * 32
 
 
+def more_packed(fields: dict[str, Any]) -> None:
+    for unit in ("documents", "samples"):
+        if unit in fields["counts"]:
+            fields["counts"][unit] *= 10
+
+
 BROKEN: dict[str, tuple[str, str, Change]] = {
     "pool": ("lineage.pool", "pool", put("work", "name", value="another pool")),
     "external": ("lineage.dataset", "dataset", put("work", "external", value=True)),
     "more rows": ("lineage.dataset", "dataset", put("counts", "rows_out", value=10**9)),
+    "files": ("lineage.dataset", "dataset", lambda fields: fields["outputs"][0].update(num_rows=1)),
+    "funnel": ("lineage.dataset", "dataset", put("counts", "rejected/9/a/b", value=7)),
+    "more packed": ("lineage.dataset", "packed", more_packed),
+    "a smaller pool": ("lineage.dataset", "pool", put("counts", "documents", value=10)),
     "recipe": ("lineage.recipe", "model", put("work", "recipe", "scale", value="another")),
     "model's scale": ("lineage.recipe", "model", put("work", "scale", value="another")),
     "benchmark": ("lineage.recipe", "model", put("work", "benchmark", value="another")),
