@@ -12,6 +12,7 @@ import typer
 
 from datacomp.options import PackOptions
 from leaderboard.rounds.commands import pack_command, show_record
+from leaderboard.rounds.deciding import show_power
 from leaderboard.rounds.options import CORES, RUNS, Cluster, Processes, RecipeFile, Workspace
 from pipelines.console import (
     Json,
@@ -20,7 +21,7 @@ from pipelines.console import (
     show_json,
     table,
 )
-from pipelines.errors import PackError
+from pipelines.errors import PackError, UsageError
 from pipelines.execution.choose import executor
 from pipelines.execution.progress import say
 from pipelines.operators import PipelineError
@@ -249,8 +250,9 @@ def train_scorer(
 
 @app.command("plan")
 def plan(
+    *,
     scale: Scale,
-    gpus: Annotated[int, typer.Option(min=1, help="How many GPUs.")],
+    gpus: Annotated[int | None, typer.Option(min=1, help="How many GPUs.")] = None,
     gpu: Annotated[str, typer.Option(help="h100, h200, a100 or a100-40.")] = "h100",
     data: Annotated[
         str | None, typer.Option("--data", "--packed", help="Packed shards: how often seen?")
@@ -259,6 +261,12 @@ def plan(
         float | None, typer.Option(help="Samples a second of one GPU; default: the published.")
     ] = None,
     price: Annotated[float | None, typer.Option(help="Dollars of one GPU for an hour.")] = None,
+    detect: Annotated[
+        float | None, typer.Option(help="Instead: the seeds that a gap of the headline takes.")
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Instead: the gap that can be seen, as with `3 seeds`.")
+    ] = None,
     recipe: RecipeFile = None,
     json: Json = False,
 ) -> None:
@@ -266,6 +274,11 @@ def plan(
     from datacomp import plan as planning
     from datacomp.recipe import load_recipe
 
+    if detect is not None or budget is not None:
+        show_power("datacomp", scale, detect=detect, budget=budget, json=json)
+        return
+    if gpus is None:
+        raise UsageError("plan needs --gpus N; or --detect GAP or --budget '3 seeds'")
     available = None
     if data is not None:
         from pipelines.storage.chain import read_chain

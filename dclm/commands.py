@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from leaderboard.rounds.commands import show_pool, show_record
+from leaderboard.rounds.deciding import show_power
 from leaderboard.rounds.options import CORES, RUNS, Cluster, Processes, RecipeFile, Workspace
 from pipelines.assets.catalogue import asset_files
 from pipelines.console import (
@@ -335,8 +336,9 @@ def register_shards(
 
 @app.command("plan")
 def plan(
+    *,
     scale: Scale,
-    gpus: Annotated[int, typer.Option(min=1, help="How many GPUs.")],
+    gpus: Annotated[int | None, typer.Option(min=1, help="How many GPUs.")] = None,
     gpu: Annotated[str, typer.Option(help="h100, h200, a100, a100-40 or l40s.")] = "h100",
     packed: Annotated[
         str | None, typer.Option(help="Packed data: is it whole, and is it enough?")
@@ -345,6 +347,12 @@ def plan(
         float | None, typer.Option(help="Share of the peak; default: the published one.")
     ] = None,
     price: Annotated[float | None, typer.Option(help="Dollars of one GPU for an hour.")] = None,
+    detect: Annotated[
+        float | None, typer.Option(help="Instead: the seeds that a gap of the headline takes.")
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Instead: the gap that can be seen, as with `3 seeds`.")
+    ] = None,
     recipe: RecipeFile = None,
     json: Json = False,
 ) -> None:
@@ -352,6 +360,11 @@ def plan(
     from dclm import plan as planning
     from dclm.recipe import load_recipe
 
+    if detect is not None or budget is not None:
+        show_power("dclm", scale, detect=detect, budget=budget, json=json)
+        return
+    if gpus is None:
+        raise UsageError("plan needs --gpus N; or --detect GAP or --budget '3 seeds'")
     chosen = load_recipe(recipe or scale)
     sequences = None
     if packed is not None:

@@ -74,6 +74,31 @@ def check(
 
 
 @app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="A bundle, a submission's folder, or an id.")],
+    second: Annotated[str, typer.Argument(help="Another of the same scale.")],
+    database: Database = DATABASE,
+    files: Files = None,
+    json: Json = False,
+) -> None:
+    """Compare two submissions question by question: wins, losses, ties, what could be seen."""
+    from leaderboard.board.paired import compare_bundles, comparison_text
+
+    bundles = []
+    for place in (first, second):
+        if Path(place).exists():
+            bundles.append(open_bundle(Path(place)))
+        else:
+            service = open_service(database, files)
+            bundles.append(service.bundle(service.store.get(place)))
+    told = compare_bundles(*bundles)
+    if json:
+        show_json(told)
+    else:
+        out(comparison_text(told))
+
+
+@app.command()
 def export(
     folder: Annotated[Path, typer.Argument(help="Where the pages go.")],
     submissions: Annotated[Path | None, typer.Option(help="Folder of submissions.")] = None,

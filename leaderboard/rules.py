@@ -57,6 +57,31 @@ class PoolRule(Frozen):
         return None
 
 
+class Noise(Frozen):
+    """How far a score moves when nothing of the method does, as standard deviations of one run.
+
+    Measured by `noise` (`leaderboard.rounds.noise`), or taken from a published table.
+    """
+
+    metric: str
+    seed_sd: float = Field(gt=0, description="another initialisation, the same data in its order")
+    seed_freedom: int = Field(gt=0, description="degrees of freedom of that estimate")
+    order_sd: float = Field(
+        0.0, ge=0, description="another order, and so another part, of the same data"
+    )
+    order_freedom: int = Field(0, ge=0)
+    draw_sd: float = Field(0.0, ge=0, description="another random sample of the pool")
+    draw_freedom: int = Field(0, ge=0)
+    draw_fraction: float = Field(0.1, gt=0, lt=1, description="the part of the pool in a sample")
+    source: str = Field(description="where it was measured, and how")
+
+    def draw_variance(self, fraction: float) -> float:
+        """Of a sample that is another part of the pool: as (1 - f) / f, as means of samples do."""
+        fraction = min(max(fraction, 1e-6), 1.0)
+        known = (1 - self.draw_fraction) / self.draw_fraction
+        return self.draw_sd**2 * (1 - fraction) / fraction / known
+
+
 class Scale(Frozen):
     """One rung: which pools, which recipe, how much training, which seeds."""
 
@@ -68,14 +93,15 @@ class Scale(Frozen):
     pools: tuple[PoolRule, ...] | Literal["open"] = Field(
         description="rules of accepted pools, or `open`; only rows of one pool are compared"
     )
-    seed_sd: float | None = Field(
-        None,
-        gt=0,
-        description="spread of the headline over training seeds, where it was measured; is in "
-        "for the spread of rows that have one seed",
+    noise: tuple[Noise, ...] = Field(
+        (), description="by metric, where it was measured; intervals of rows hold it"
     )
     baselines: tuple[str, ...] = Field((), description="pipelines a demo of this scale runs")
     note: str = ""
+
+    def noise_of(self, metric: str) -> Noise | None:
+        """What is known of a metric's noise at this scale."""
+        return next((noise for noise in self.noise if noise.metric == metric), None)
 
 
 class Track(Frozen):

@@ -38,8 +38,8 @@ def words(name: str) -> str:
 
 
 ONE_SEED = (
-    "A row with one seed is taken to vary between training runs as the rows with several do, where "
-    "there are any."
+    "A row with one seed is taken to vary between training runs as the rows with several do, or as "
+    "the rule book measured, and is ranked by the worse end of its interval."
 )
 
 

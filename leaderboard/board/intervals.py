@@ -17,22 +17,23 @@ def interval(
     freedom: int,
     item_variance: float,
     *,
+    more: Sequence[tuple[float, int]] = (),
     tries: tuple[int, int] = (1, 1),
 ) -> tuple[float, float]:
     """A 95% interval around `value`. Student's t with Welch-Satterthwaite degrees of freedom.
 
-    The seed part rests on few runs, `freedom` of them free; the item part on many draws. Where a
+    The seed part rests on few runs, `freedom` of them free; the item part on many draws. `more` are
+    other parts of the variance, each with its degrees of freedom: order and draw of data. Where a
     side is the best of n tries, the chance of an error on that side is shared among them: 2.5% / n
     (Bonferroni), so that the best of n equal things is taken for better in at most 2.5% of cases.
     `tries` are those of the row that `value` favours, and of the other.
     """
-    total = seed_variance + item_variance
+    parts = [(seed_variance, freedom), *more]
+    total = sum(variance for variance, _ in parts) + item_variance
     if total == 0:
         return value, value
-    if seed_variance == 0 or freedom < 1:
-        degrees = math.inf  # no part of the error rests on few runs
-    else:
-        degrees = total**2 / (seed_variance**2 / freedom)
+    uncertain = sum(variance**2 / free for variance, free in parts if free >= 1)
+    degrees = total**2 / uncertain if uncertain else math.inf
     error = math.sqrt(total)
     below, above = (quantile_of(n, degrees) * error for n in tries)
     return value - below, value + above

@@ -20,6 +20,8 @@ from evals.suite import Suite, load_suite
 from evals.tasks import load_task
 from leaderboard import rules
 from leaderboard.board.intervals import interval, kendall
+from leaderboard.board.power import gap_for
+from leaderboard.rules import Noise
 from leaderboard.submissions.bundle import Bundle
 from leaderboard.submissions.case import Case
 from leaderboard.submissions.chain import seeds_of
@@ -38,7 +40,6 @@ from leaderboard.submissions.results import (
 )
 from leaderboard.submissions.submission import Entry
 from pipelines.errors import RuleError
-from pipelines.installed import folder
 
 Values = npt.NDArray[np.float32]
 Resamples = Mapping[str, Values]  # by submission: one aggregate, the mean over seeds
@@ -131,6 +132,8 @@ def rank(
 ) -> list[Row]:
     """Rows of one group, best first, each with its distance to the leader and to the baseline.
 
+    A row with one seed stands where the worse end of its interval is. The leader is the best of all
+    rows, so its distance to another holds only if it would for the best of so many equal ones.
     Rows that have no such aggregate are left out, and rows that another of the same dataset
     supersedes come last, without a rank. Equal scores have equal ranks; rows of a scale that is not
     ranked have rank 0. The baseline is the best row whose pipeline is that of `no_filter` (of rows
@@ -141,30 +144,41 @@ def rank(
     if not rows:
         return []
     sign = -1 if rows[0].headline.higher_is_better else 1
+    seeds = seed_spread(rows, name)
+    place = {row.submission_id: standing(row, name, seeds) for row in rows}
     rows = sorted(
-        rows, key=lambda r: (bool(r.superseded_by), sign * r.headline.value, r.submission_id)
+        rows,
+        key=lambda r: (bool(r.superseded_by), sign * place[r.submission_id], r.submission_id),
     )
     drawn = resamples.get(name, {})
-    seeds = seed_spread(rows, name)
     leader = rows[0]
+    choices = sum(not row.superseded_by for row in rows)
     plain = next((row for row in rows if is_baseline(row)), None)
-    behind = compare_all(leader, rows, name, drawn, seeds)
+    behind = compare_all(leader, rows, name, drawn, seeds, choices=choices)
     over = compare_all(plain, rows, name, drawn, seeds) if plain else [None] * len(rows)
     ranked_rows: list[Row] = []
     for index, (row, to_leader, to_plain) in enumerate(zip(rows, behind, over, strict=True)):
         first = index == 0
         number = index + 1
-        if ranked_rows and ranked_rows[-1].headline.value == row.headline.value:
-            number = ranked_rows[-1].rank
+        before = ranked_rows[-1] if ranked_rows else None
+        if before is not None and place[before.submission_id] == place[row.submission_id]:
+            number = before.rank
         changed = {
             "rank": number if row.ranked and not row.superseded_by else 0,
             "behind_leader": None if first else to_leader,
             "tied_with_leader": False if first else _holds_zero(to_leader),
+            "detectable": _detectable(row, seeds),
             "baseline": plain.submission_id if plain is not None else None,
             "over_baseline": _reversed(to_plain) if row is not plain else None,
         }
         ranked_rows.append(row.model_copy(update=changed))
     return ranked_rows
+
+
+def _detectable(row: Row, spread: SeedSpread | None) -> float | None:
+    if row.kind != "submission" or spread is None or spread.noise is None:
+        return None
+    return gap_for(len(row.seeds), spread.noise)
 
 
 def is_baseline(row: Row) -> bool:
@@ -194,34 +208,80 @@ def joined(rows: Sequence[Row]) -> list[Row]:
 
 @dataclass(frozen=True)
 class SeedSpread:
-    """The variance of a score between training seeds, for rows that have a single one."""
+    """How a score varies between runs of one method: variances of one run, with their freedom.
+
+    `order` and `draw` are not seen in seeds: all seeds of a dataset train on it in one order, and
+    all rows of a sampled dataset on one sample. None: not known.
+    """
 
     variance: float
     freedom: int
+    order: tuple[float, int] | None = None
+    draw: tuple[float, int] | None = None  # of a family's own draws, whatever their size
+    noise: Noise | None = None
 
-
-KNOWN_FREEDOM = 30  # of a spread that the rule book gives: measured over some ten methods
+    def of_data(self, row: Row) -> list[tuple[float, int]]:
+        """The parts of a row's variance that its data has, beside its seeds."""
+        parts = [self.order] if self.order is not None else []
+        if row.sampled is not None and self.draw is not None:
+            return [self.draw]  # own draws were trained in their own orders
+        if row.sampled is not None and self.noise is not None and self.noise.draw_freedom:
+            variance = self.noise.draw_variance(row.sampled)
+            parts.append((variance, self.noise.draw_freedom))
+        return parts
 
 
 def seed_spread(rows: Sequence[Row], metric: str) -> SeedSpread | None:
-    """Pooled over the rows with several seeds; else what the rule book knows; None: not known."""
+    """Pooled over the rows with several seeds and what the rule book knows; None: neither."""
+    noise = _noise(rows[0], metric)
     total, freedom = 0.0, 0
+    if noise is not None:
+        total, freedom = noise.seed_sd**2 * noise.seed_freedom, noise.seed_freedom
     for row in rows:
         values = row.figures[metric].values
         if len(values) > 1:
             total += _variance(values) * (len(values) - 1)
             freedom += len(values) - 1
-    if freedom:
-        return SeedSpread(total / freedom, freedom)
-    first = rows[0]
+    if not freedom:
+        return None
+    known = noise is not None and noise.order_freedom > 0
+    order = (noise.order_sd**2, noise.order_freedom) if noise is not None and known else None
+    return SeedSpread(total / freedom, freedom, order, _drawn(rows, metric), noise)
+
+
+def _noise(row: Row, metric: str) -> Noise | None:
     try:
-        scale = rules.load_benchmark(first.benchmark).scale(first.scale)
+        return rules.load_benchmark(row.benchmark).scale(row.scale).noise_of(metric)
     except RuleError:
         return None
-    suite = load_suite(folder(first.benchmark) / "suites" / f"{scale.suite}.yaml")
-    if scale.seed_sd is None or suite.headline != metric:
-        return None
-    return SeedSpread(scale.seed_sd**2, KNOWN_FREEDOM)
+
+
+def _drawn(rows: Sequence[Row], metric: str) -> tuple[float, int] | None:
+    """The variance between draws of one sampled method, pooled over the families that have some."""
+    families: dict[tuple[str, str], dict[str, float]] = {}
+    for row in rows:
+        if row.sampled is not None and row.kind == "submission":
+            family = families.setdefault((row.team, row.family), {})
+            family.setdefault(row.dataset_id, row.figures[metric].value)
+    total, freedom = 0.0, 0
+    for family in families.values():
+        if len(family) > 1:
+            total += _variance(list(family.values())) * (len(family) - 1)
+            freedom += len(family) - 1
+    return (total / freedom, freedom) if freedom else None
+
+
+def standing(row: Row, metric: str, spread: SeedSpread | None) -> float:
+    """What a row is ranked by: its score; with one seed, the worse end of its 95% interval.
+
+    One run may be lucky. Where the spread between runs is not known, the score itself; rows that
+    were not submitted here were published as they are.
+    """
+    value = row.figures[metric].value
+    if row.kind != "submission" or len(row.seeds) > 1 or spread is None:
+        return value
+    low, high = interval(value, spread.variance, spread.freedom, 0.0, more=spread.of_data(row))
+    return low if row.headline.higher_is_better else high
 
 
 def by_metric(row: Row, metric: str) -> Row:
@@ -285,8 +345,13 @@ def compare_all(
     metric: str,
     resamples: Resamples,
     seeds: SeedSpread | None = None,
+    *,
+    choices: int = 1,
 ) -> list[Difference | None]:
-    """`compare` of every row with one of them, the resamples taken together."""
+    """`compare` of every row with one of them, the resamples taken together.
+
+    `choices`: the leader was chosen as the best of so many rows.
+    """
     drawn = resamples.get(leader.submission_id)
     variances: dict[str, float] = {}
     if drawn is not None:
@@ -298,7 +363,12 @@ def compare_all(
     first = leader.figures[metric]
     return [
         _difference(
-            leader, row, (first, row.figures[metric]), variances.get(row.submission_id), seeds
+            leader,
+            row,
+            (first, row.figures[metric]),
+            variances.get(row.submission_id),
+            seeds,
+            choices=choices,
         )
         for row in rows
     ]
@@ -310,6 +380,8 @@ def _difference(
     figures: tuple[Figure, Figure],
     item_variance: float | None,
     seeds: SeedSpread | None,
+    *,
+    choices: int = 1,
 ) -> Difference | None:
     better_figure, two = figures
     sign = 1.0 if better_figure.higher_is_better else -1.0
@@ -326,8 +398,11 @@ def _difference(
         seed_variance, freedom = _variance(apart) / len(apart), len(apart) - 1
     else:
         seed_variance, freedom = _unpaired(a, b, seeds)
-    tries = (better.tries or 1, other.tries or 1)
-    low, high = interval(value, seed_variance, freedom, item_variance, tries=tries)
+    tries = ((better.tries or 1) * choices, other.tries or 1)
+    more: list[tuple[float, int]] = []
+    if seeds is not None and better.dataset_id != other.dataset_id:
+        more = [part for row in (better, other) for part in seeds.of_data(row)]
+    low, high = interval(value, seed_variance, freedom, item_variance, more=more, tries=tries)
     return Difference(value=value, low=low, high=high)
 
 

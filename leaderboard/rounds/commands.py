@@ -84,6 +84,9 @@ def run_command(
         list[str], typer.Option(help="A .yaml file or a baseline; may be repeated.")
     ],
     repeat: Annotated[int, typer.Option(min=1, help="Train this many of the seeds.")] = 1,
+    resample: Annotated[
+        int, typer.Option(min=1, help="Draw the sample of a sampled pipeline so many times.")
+    ] = 1,
     workspace: Workspace = RUNS,
     track: Annotated[str, typer.Option(help="What you touched.")] = "filtering",
     method: Annotated[
@@ -109,6 +112,7 @@ def run_command(
     from evals.suite import load_suite
     from leaderboard.rounds import launch, training
     from leaderboard.rounds import round as stages
+    from leaderboard.rounds.deciding import power_before
     from leaderboard.rounds.notebook import Notebook, noted
     from leaderboard.rounds.workspace import open_round
     from leaderboard.submissions.chain import seeds_of
@@ -125,17 +129,26 @@ def run_command(
     if len(seeds) < repeat:
         raise RuleError(f"--repeat {repeat}: scale {scale} allows {len(seeds)} seeds")
     current.benchmark.track(track)  # before hours are spent
-    if method is not None and len(pipeline) > 1:
+    if method is not None and (len(pipeline) > 1 or resample > 1):
         raise RuleError("--method names one pipeline; leave it out with several")
     placement = launch.choose(cluster=cluster, gpus=gpus, processes=processes)
     placement = launch.prepare(placement, current.stages, current.recipe, fixed=gpus is not None)
     run = None if placement.side_by_side else launch.trainer(placement, training.run_training)
     arms = []
+    baselines = []
     for path in pipeline:
-        curated = stages.curate(current, stages.find_pipeline(current, path), quarantine=quarantine)
-        arms.append((curated, stages.pack(current, curated)))
+        for drawn in stages.draws_of(stages.find_pipeline(current, path), resample):
+            curated = stages.curate(current, drawn, quarantine=quarantine)
+            arms.append((curated, stages.pack(current, curated)))
+            baselines.append(path in rules.baselines(benchmark))
+    told = power_before(benchmark, scale, seeds=repeat)
+    if told is not None:
+        say(told.line)
     book = Notebook(workspace, benchmark, scale)
-    starts = [book.start(arm.method, arm.record, tuple(seeds)) for arm, _ in arms]
+    starts = [
+        book.start(arm.method, arm.record, tuple(seeds), baseline=baseline)
+        for (arm, _), baseline in zip(arms, baselines, strict=True)
+    ]
     failures: dict[str, str] = {}
     with noted(book, starts):
         trained = training.train(

@@ -72,11 +72,20 @@ class Notebook:
             {line.dataset for line in self.lines() if line.state == "started" and line.dataset}
         )
 
-    def start(self, method: str, dataset: DatasetRecord, seeds: tuple[int, ...]) -> Line:
-        """Note that a dataset is trained on."""
+    def start(
+        self,
+        method: str,
+        dataset: DatasetRecord,
+        seeds: tuple[int, ...],
+        *,
+        baseline: bool = False,
+    ) -> Line:
+        """Note that a dataset is trained on; `baseline`: it is a draw of a baseline's sample."""
         pipeline = dataset.work.pipeline
         names = rules.baselines(self.benchmark)
-        baseline = any(rules.is_baseline(self.benchmark, name, pipeline) for name in names)
+        baseline = baseline or any(
+            rules.is_baseline(self.benchmark, name, pipeline) for name in names
+        )
         return self.write(
             "started",
             method=method,

@@ -16,6 +16,7 @@ was made before:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,31 @@ def sized(current: Round, pipeline: Pipeline) -> Pipeline:
             given = operator.model_copy(update={"total": other.record.counts[unit]})
             pipeline = pipeline.replace(pipeline_step.number, given)
     return pipeline
+
+
+def draws_of(pipeline: Pipeline, number: int) -> list[Pipeline]:
+    """A sampled pipeline with the next seeds of its sample, each under a name of its own.
+
+    The first is the pipeline as it is. PipelineError for one that draws no sample.
+    """
+    samples = [one for one in pipeline.steps if isinstance(one.operator, HashSample)]
+    if number == 1:
+        return [pipeline]
+    if not samples:
+        raise PipelineError(
+            f"{pipeline.name} draws no sample (no hash_sample step): leave out --resample, or vary "
+            "its seeds with --repeat"
+        )
+    drawn = [pipeline]
+    for extra in range(1, number):
+        other = pipeline
+        for sample in samples:
+            operator = sample.operator
+            assert isinstance(operator, HashSample)
+            seeded = operator.model_copy(update={"seed": operator.seed + extra})
+            other = other.replace(sample.number, seeded)
+        drawn.append(replace(other, name=f"{pipeline.name}-draw{extra + 1}"))
+    return drawn
 
 
 # ---- pack

@@ -153,6 +153,13 @@ class Row(Frozen):
     baseline_of: str = Field("", description="the baseline whose pipeline this is, by its steps")
     tries: int | None = Field(None, description="datasets tried for this one; None: not said")
     overlap: Overlap | None = Field(None, description="None: not measured")
+    sampled: float | None = Field(
+        None, description="the part of the pool that is kept, where a random sample decides on it"
+    )
+    family: str = Field("", description="hash of the pipeline's steps without seeds of samples")
+    detectable: float | None = Field(
+        None, description="the smallest gap that as many seeds an arm see with 80%; None: not known"
+    )
     superseded_by: str = Field("", description="the row of the same dataset with more seeds")
 
 
@@ -268,8 +275,33 @@ def measured_of(
         baseline_of=_baseline_of(benchmark, record, dataset),
         tries=record.work.tries,
         overlap=_overlap(bundle, clean or {}, seeds),
+        sampled=_sampled(dataset),
+        family=_family(dataset),
     )
     return Measured(row, aggregate, task_draws)
+
+
+SAMPLE = "hash_sample"
+
+
+def _sampled(dataset: DatasetRecord) -> float | None:
+    """The part of the pool that a dataset is, where chance decides which rows stay."""
+    steps = dataset.work.pipeline.get("steps") or []
+    rows_in = dataset.counts.get("rows_in", 0)
+    if not rows_in or all(step["operator"] != SAMPLE for step in steps):
+        return None
+    return dataset.counts["rows_out"] / rows_in
+
+
+def _family(dataset: DatasetRecord) -> str:
+    """What draws of one sampled method have in common; and nothing else has."""
+    steps = [
+        [step["operator"], {k: v for k, v in step["parameters"].items() if k != "seed"}]
+        if step["operator"] == SAMPLE
+        else [step["operator"], step.get("parameters", {})]
+        for step in dataset.work.pipeline.get("steps") or []
+    ]
+    return digest(["family", steps])
 
 
 def _overlap(bundle: Bundle, clean: Mapping[int, float], seeds: Sequence[int]) -> Overlap | None:

@@ -72,14 +72,15 @@ def test_the_baseline_is_known_by_its_pipeline(plain: Row) -> None:
 def test_a_single_seed_has_the_spread_of_the_others(plain: Row) -> None:
     spread = seed_spread([row(plain, "a", 2.0, 2.2, 2.4), row(plain, "b", 1.0)], "bits_per_byte")
     assert spread is not None
-    assert (spread.variance, spread.freedom) == (pytest.approx(0.04), 2)
-    alone, other = row(plain, "b", 1.0), row(plain, "c", 1.3)
+    # pooled with the rule book's: (0.04 * 2 + 0.0106^2 * 30) / 32
+    assert (spread.variance, spread.freedom) == (pytest.approx(0.0026053375), 32)
+    alone, other = row(plain, "b", 1.0), row(plain, "c", 1.1)
     bare = compare(alone, other, "bits_per_byte", None, None)
     wide = compare(alone, other, "bits_per_byte", None, None, spread)
     assert bare is not None
     assert wide is not None
     assert not bare.holds_zero
-    assert wide.holds_zero  # 0.3 apart, where two seeds of one dataset are 0.2 apart
+    assert wide.holds_zero  # 0.1 apart, where two runs differ by 0.072 (one standard deviation)
     book = seed_spread([alone, other], "bits_per_byte")
     assert book is not None
     assert book.variance == pytest.approx(0.0106**2)  # of the rule book, when no row has several

@@ -276,3 +276,21 @@ def test_the_example_of_a_filter_plays_a_whole_round(
     main = runpy.run_path(str(path))["main"]
     main(["--benchmark", "mini", "--scale", "mini", "--workspace", str(tmp_path / "runs")])
     assert capsys.readouterr().out.splitlines()[-1].startswith("1 few_digits ")
+
+
+def test_a_sampled_pipeline_is_drawn_several_times(workspace: Path) -> None:
+    """Each draw is a dataset of its own, of equal size; a pipeline without a sample is refused."""
+    current = open_round("mini", "mini", workspace=str(workspace), map_tasks=map_here)
+    file = workspace / "half.yaml"
+    step = {"hash_sample": {"fraction": 0.5, "seed": 7}}
+    file.write_text(yaml.safe_dump({"name": "half", "steps": [step]}))
+    drawn = stages.draws_of(stages.find_pipeline(current, str(file)), 3)
+    assert [one.name for one in drawn] == ["half", "half-draw2", "half-draw3"]
+    assert [one.steps[0].operator.seed for one in drawn] == [7, 8, 9]
+    records = [stages.curate(current, one).record for one in drawn]
+    assert len({record.id for record in records}) == 3
+    assert {record.counts["rows_out"] for record in records} == {30}
+    whole = stages.find_pipeline(current, str(workspace / "everything.yaml"))
+    assert stages.draws_of(whole, 1) == [whole]
+    with pytest.raises(PipelineError, match="everything draws no sample"):
+        stages.draws_of(whole, 2)

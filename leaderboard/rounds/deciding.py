@@ -1,0 +1,64 @@
+"""What a run will be able to tell, said before it: by `plan`, and by the round itself."""
+
+from __future__ import annotations
+
+import re
+
+from evals.suite import load_suite
+from leaderboard import rules
+from leaderboard.board.power import Detection, detection
+from pipelines.console import out, show_json
+from pipelines.errors import RuleError
+from pipelines.installed import folder
+
+
+def show_power(
+    benchmark: str, scale: str, *, detect: float | None, budget: str | None, json: bool
+) -> None:
+    """Print the seeds for a gap, or the smallest gap that a budget of seeds can see.
+
+    RuleError for a budget that is no number of seeds, and where no noise is known.
+    """
+    told = power_before(benchmark, scale, detect=detect, seeds=seeds_of_budget(budget))
+    if told is None:
+        metric = headline_of(benchmark, scale)
+        raise RuleError(
+            f"the noise of {metric} at {benchmark} {scale} is not known; measure it with: "
+            f"{benchmark} noise --scale {scale}"
+        )
+    if json:
+        show_json(told.model_dump() | {"line": told.line})
+    else:
+        out(told.line)
+
+
+def seeds_of_budget(told: str | None) -> int | None:
+    """The seeds of a budget such as `3 seeds` or `3`. RuleError for anything else."""
+    if told is None:
+        return None
+    found = re.fullmatch(r"\s*([1-9][0-9]{0,4})\s*(seeds?)?\s*", told)
+    if found is None:
+        raise RuleError(f"--budget {told!r}: expected a number of seeds, as `3 seeds`")
+    return int(found[1])
+
+
+def headline_of(benchmark: str, scale: str) -> str:
+    """The metric that ranks at a scale."""
+    rung = rules.load_benchmark(benchmark).scale(scale)
+    return load_suite(folder(benchmark) / "suites" / f"{rung.suite}.yaml").headline
+
+
+def power_before(
+    benchmark: str, scale: str, *, detect: float | None = None, seeds: int | None = None
+) -> Detection | None:
+    """What runs at a scale can tell; None where nobody measured the noise of its headline.
+
+    With both, whether so many seeds see the gap is left to the reader: the seeds it takes are said.
+    """
+    if detect is not None and not detect > 0:
+        raise RuleError(f"--detect {detect:g}: expected a gap above 0")
+    rung = rules.load_benchmark(benchmark).scale(scale)
+    metric = headline_of(benchmark, scale)
+    if detect is not None:
+        return detection(rung, metric, gap=detect)
+    return detection(rung, metric, seeds=seeds or 1)
