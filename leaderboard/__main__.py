@@ -85,17 +85,17 @@ def compare(
     from leaderboard.board.paired import compare_bundles, comparison_text
 
     bundles = []
-    for place in (first, second):
-        if Path(place).exists():
-            bundles.append(open_bundle(Path(place)))
+    for address in (first, second):
+        if Path(address).exists():
+            bundles.append(open_bundle(Path(address)))
         else:
             service = open_service(database, files)
-            bundles.append(service.bundle(service.store.get(place)))
-    told = compare_bundles(*bundles)
+            bundles.append(service.bundle(service.store.get(address)))
+    comparison = compare_bundles(*bundles)
     if json:
-        show_json(told)
+        show_json(comparison)
     else:
-        out(comparison_text(told))
+        out(comparison_text(comparison))
 
 
 @app.command()

@@ -66,7 +66,7 @@ def sign_test(wins: int, losses: int) -> float:
         math.lgamma(number + 1) - math.lgamma(k + 1) - math.lgamma(number - k + 1)
         for k in range(few + 1)
     ]
-    half = sum(math.exp(one - number * math.log(2)) for one in logs)
+    half = sum(math.exp(entry - number * math.log(2)) for entry in logs)
     return min(1.0, 2 * half)
 
 
@@ -190,43 +190,44 @@ def compare_bundles(first: Bundle, second: Bundle) -> Comparison:
     )
 
 
-def comparison_text(told: Comparison) -> str:
+def comparison_text(comparison: Comparison) -> str:
     """The comparison for a terminal: what is shown, and what could have been."""
-    words = told.metric.replace("_", " ")
-    lines = [f"{words}: {told.first} {told.values[0]:.4f}, {told.second} {told.values[1]:.4f}"]
-    gap = told.headline
+    words = comparison.metric.replace("_", " ")
+    first, second = comparison.values
+    lines = [f"{words}: {comparison.first} {first:.4f}, {comparison.second} {second:.4f}"]
+    gap = comparison.headline
     if gap is None:
         lines.append("an error is not known, so nothing is known of the difference")
     else:
-        told_apart = "cannot be told apart" if gap.holds_zero else "are apart"
+        apart = "cannot be told apart" if gap.holds_zero else "are apart"
         lines.append(
-            f"{told.second} is better by {gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]: "
-            f"they {told_apart}"
+            f"{comparison.second} is better by {gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]: "
+            f"they {apart}"
         )
-    if told.detectable is not None:
-        number = min(told.seeds)
+    if comparison.detectable is not None:
+        number = min(comparison.seeds)
         arm = "1 seed" if number == 1 else f"{number} seeds"
-        lines.append(f"{arm} an arm see a gap of {told.detectable:.4g} with 80%")
+        lines.append(f"{arm} an arm see a gap of {comparison.detectable:.4g} with 80%")
     rows = [
         (
             name,
-            one.wins,
-            one.losses,
-            one.ties,
-            f"{one.difference:+.4f}",
-            f"[{one.low:+.4f}, {one.high:+.4f}]",
-            f"{one.sign_p:.3f}",
-            f"{one.detectable:.4f}",
+            entry.wins,
+            entry.losses,
+            entry.ties,
+            f"{entry.difference:+.4f}",
+            f"[{entry.low:+.4f}, {entry.high:+.4f}]",
+            f"{entry.sign_p:.3f}",
+            f"{entry.detectable:.4f}",
         )
-        for name, one in told.tasks.items()
+        for name, entry in comparison.tasks.items()
     ]
     header = ("task", "wins", "losses", "ties", "better by", "95%", "sign test", "could see")
     text = "\n".join(lines) + "\n\n" + table(rows, header=header)
     text += (
         "\n\nOf the tasks, the questions alone vary: another training run is not in the interval."
     )
-    if told.not_paired:
-        text += f"\nNo sum over questions: {', '.join(told.not_paired)}"
+    if comparison.not_paired:
+        text += f"\nNo sum over questions: {', '.join(comparison.not_paired)}"
     return text
 
 

@@ -51,17 +51,17 @@ class Detection(Frozen):
             noise += f" and {self.noise.order_sd:.4g} over orders of the data"
         name = self.metric.replace("_", " ")
         if self.seeds is None:
-            told = (
+            sentence = (
                 f"a gap of {self.gap:.4g} in {name} cannot be seen with any number of seeds: the "
                 "order of the data varies more; repeat with other data or at a larger scale"
             )
         else:
             arm = "1 seed" if self.seeds == 1 else f"{self.seeds:,} seeds"
-            told = (
+            sentence = (
                 f"{arm} an arm see a gap of {self.gap:.4g} in {name} with a probability of "
                 f"{self.power:.0%}"
             )
-        return f"{told} ({noise}: {where})"
+        return f"{sentence} ({noise}: {where})"
 
 
 def noise_of(scale: Scale, metric: str) -> tuple[Noise, bool] | None:

@@ -145,10 +145,10 @@ def rank(
         return []
     sign = -1 if rows[0].headline.higher_is_better else 1
     seeds = seed_spread(rows, name)
-    place = {row.submission_id: standing(row, name, seeds) for row in rows}
+    standings = {row.submission_id: standing(row, name, seeds) for row in rows}
     rows = sorted(
         rows,
-        key=lambda r: (bool(r.superseded_by), sign * place[r.submission_id], r.submission_id),
+        key=lambda r: (bool(r.superseded_by), sign * standings[r.submission_id], r.submission_id),
     )
     drawn = resamples.get(name, {})
     leader = rows[0]
@@ -161,7 +161,7 @@ def rank(
         first = index == 0
         number = index + 1
         before = ranked_rows[-1] if ranked_rows else None
-        if before is not None and place[before.submission_id] == place[row.submission_id]:
+        if before is not None and standings[before.submission_id] == standings[row.submission_id]:
             number = before.rank
         changed = {
             "rank": number if row.ranked and not row.superseded_by else 0,

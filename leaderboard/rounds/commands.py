@@ -141,9 +141,9 @@ def run_command(
             curated = stages.curate(current, drawn, quarantine=quarantine)
             arms.append((curated, stages.pack(current, curated)))
             baselines.append(path in rules.baselines(benchmark))
-    told = power_before(benchmark, scale, seeds=repeat)
-    if told is not None:
-        say(told.line)
+    power = power_before(benchmark, scale, seeds=repeat)
+    if power is not None:
+        say(power.line)
     book = Notebook(workspace, benchmark, scale)
     starts = [
         book.start(arm.method, arm.record, tuple(seeds), baseline=baseline)

@@ -19,27 +19,27 @@ def show_power(
 
     RuleError for a budget that is no number of seeds, and where no noise is known.
     """
-    told = power_before(benchmark, scale, detect=detect, seeds=seeds_of_budget(budget))
-    if told is None:
+    power = power_before(benchmark, scale, detect=detect, seeds=seeds_of_budget(budget))
+    if power is None:
         metric = headline_of(benchmark, scale)
         raise RuleError(
             f"the noise of {metric} at {benchmark} {scale} is not known; measure it with: "
             f"{benchmark} noise --scale {scale}"
         )
     if json:
-        show_json(told.model_dump() | {"line": told.line})
+        show_json(power.model_dump() | {"line": power.line})
     else:
-        out(told.line)
+        out(power.line)
 
 
-def seeds_of_budget(told: str | None) -> int | None:
+def seeds_of_budget(budget: str | None) -> int | None:
     """The seeds of a budget such as `3 seeds` or `3`. RuleError for anything else."""
-    if told is None:
+    if budget is None:
         return None
-    found = re.fullmatch(r"\s*([1-9][0-9]{0,4})\s*(seeds?)?\s*", told)
-    if found is None:
-        raise RuleError(f"--budget {told!r}: expected a number of seeds, as `3 seeds`")
-    return int(found[1])
+    match = re.fullmatch(r"\s*([1-9][0-9]{0,4})\s*(seeds?)?\s*", budget)
+    if match is None:
+        raise RuleError(f"--budget {budget!r}: expected a number of seeds, as `3 seeds`")
+    return int(match[1])
 
 
 def headline_of(benchmark: str, scale: str) -> str:

@@ -156,7 +156,7 @@ def draws_of(pipeline: Pipeline, number: int) -> list[Pipeline]:
 
     The first is the pipeline as it is. PipelineError for one that draws no sample.
     """
-    samples = [one for one in pipeline.steps if isinstance(one.operator, HashSample)]
+    samples = [step_ for step_ in pipeline.steps if isinstance(step_.operator, HashSample)]
     if number == 1:
         return [pipeline]
     if not samples:

@@ -71,11 +71,11 @@ def false_claims(
     rng = np.random.default_rng([seeds, rows, sampled])
     ahead = 0
     for _ in range(BOARDS):
-        told = table(rng)
+        noise = table(rng)
         if not known:  # as if only seeds varied
-            told = told.model_copy(update={"order_freedom": 0, "draw_freedom": 0})
-        monkeypatch.setattr(ranking, "_noise", lambda row, metric, told=told: told)
-        found = rank(
+            noise = noise.model_copy(update={"order_freedom": 0, "draw_freedom": 0})
+        monkeypatch.setattr(ranking, "_noise", lambda row, metric, noise=noise: noise)
+        rows_ = rank(
             [
                 row(
                     plain,
@@ -88,7 +88,7 @@ def false_claims(
             ],
             {},
         )
-        ahead += found[1].tied_with_leader is False
+        ahead += rows_[1].tied_with_leader is False
     return ahead / BOARDS
 
 
@@ -118,8 +118,8 @@ def test_a_real_gap_is_still_seen(plain: Row, monkeypatch: pytest.MonkeyPatch) -
     rng = np.random.default_rng(0)
     seen = 0
     for _ in range(200):
-        told = table(rng)
-        monkeypatch.setattr(ranking, "_noise", lambda row, metric, told=told: told)
+        noise = table(rng)
+        monkeypatch.setattr(ranking, "_noise", lambda row, metric, noise=noise: noise)
         worse = [value + 0.2 for value in scores(rng, 1)]
         first, second = rank([row(plain, "a", *scores(rng, 1)), row(plain, "b", *worse)], {})
         seen += first.method == "a" and second.tied_with_leader is False
@@ -128,10 +128,10 @@ def test_a_real_gap_is_still_seen(plain: Row, monkeypatch: pytest.MonkeyPatch) -
 
 def test_one_dataset_twice_has_neither_order_nor_draw(plain: Row) -> None:
     spread = SeedSpread(0.01**2, 30, order=(0.02**2, 10))
-    one, two = row(plain, "a", 2.0, sampled=0.1), row(plain, "b", 2.01, sampled=0.1)
-    apart = compare(one, two, "bits_per_byte", None, None, spread)
+    entry, two = row(plain, "a", 2.0, sampled=0.1), row(plain, "b", 2.01, sampled=0.1)
+    apart = compare(entry, two, "bits_per_byte", None, None, spread)
     same = compare(
-        one, two.model_copy(update={"dataset_id": "a"}), "bits_per_byte", None, None, spread
+        entry, two.model_copy(update={"dataset_id": "a"}), "bits_per_byte", None, None, spread
     )
     assert apart is not None
     assert same is not None
@@ -142,9 +142,9 @@ def test_a_row_with_one_seed_is_ranked_by_the_worse_end(plain: Row) -> None:
     """Known spread 0.0106 with 30 degrees of freedom: 2.0423 standard deviations worse."""
     lucky = row(plain, "lucky", 1.99)
     steady = row(plain, "steady", 2.0, 2.0, 2.0)
-    found = rank([lucky, steady], {})
-    assert [one.method for one in found] == ["steady", "lucky"]
-    assert found[1].tied_with_leader
+    rows_ = rank([lucky, steady], {})
+    assert [entry.method for entry in rows_] == ["steady", "lucky"]
+    assert rows_[1].tied_with_leader
     spread = seed_spread([lucky], "bits_per_byte")
     assert standing(lucky, "bits_per_byte", spread) == pytest.approx(
         1.99 + 2.0423 * 0.0106, abs=1e-5
@@ -164,21 +164,21 @@ def test_own_draws_stand_in_for_the_rule_books(plain: Row) -> None:
 
 
 def test_a_smaller_sample_varies_more(plain: Row) -> None:
-    told = table(np.random.default_rng(0))
-    assert told.draw_variance(0.1) == pytest.approx(told.draw_sd**2)
+    noise = table(np.random.default_rng(0))
+    assert noise.draw_variance(0.1) == pytest.approx(noise.draw_sd**2)
     # (1 - f) / f is 9 at a tenth and 99 at a hundredth
-    assert told.draw_variance(0.01) == pytest.approx(11 * told.draw_sd**2)
-    assert told.draw_variance(1.0) == 0
+    assert noise.draw_variance(0.01) == pytest.approx(11 * noise.draw_sd**2)
+    assert noise.draw_variance(1.0) == 0
 
 
 def test_a_sampled_dataset_is_known_by_its_steps(tmp_path: Path) -> None:
     steps = [{"operator": "hash_sample", "parameters": {"seed": 3, "fraction": 0.6}}]
     others = [{"operator": "hash_sample", "parameters": {"seed": 4, "fraction": 0.6}}]
-    found = []
-    for chance, one in enumerate((steps, others)):
-        folder = make_folder(tmp_path, method=f"s{chance}", chance=chance, steps=one)
+    rows_ = []
+    for chance, entry in enumerate((steps, others)):
+        folder = make_folder(tmp_path, method=f"s{chance}", chance=chance, steps=entry)
         measured = check_bundle(open_bundle(folder)).measured
         assert measured is not None
-        found.append(measured.row)
-    assert found[0].sampled == pytest.approx(0.6)
-    assert found[0].family == found[1].family
+        rows_.append(measured.row)
+    assert rows_[0].sampled == pytest.approx(0.6)
+    assert rows_[0].family == rows_[1].family

@@ -42,17 +42,17 @@ def test_the_standard_errors_are_the_published_ones() -> None:
                 double += (apart[i] - 0.25) * (apart[j] - 0.25)
     expected = math.sqrt(plain**2 + double / 64)
     assert clustered_error(apart, np.array(CLUSTERS)) == pytest.approx(expected, abs=1e-9)
-    found = compare_values(FIRST, SECOND)
-    assert found.stderr == pytest.approx(plain, abs=1e-12)
+    paired = compare_values(FIRST, SECOND)
+    assert paired.stderr == pytest.approx(plain, abs=1e-12)
     # t with 7 degrees of freedom: 2.364624; the interpolation is within 2e-4 of it
-    assert found.high - 0.25 == pytest.approx(2.364624 * plain, rel=2e-4)
-    assert found.detectable == pytest.approx((1.959963985 + 0.841621234) * plain, rel=1e-6)
+    assert paired.high - 0.25 == pytest.approx(2.364624 * plain, rel=2e-4)
+    assert paired.detectable == pytest.approx((1.959963985 + 0.841621234) * plain, rel=1e-6)
 
 
 def test_wins_losses_and_ties_are_counted_and_ties_decide_nothing() -> None:
-    found = compare_values(FIRST, SECOND)
-    assert (found.wins, found.losses, found.ties) == (3, 1, 4)
-    assert found.sign_p == pytest.approx(2 * (1 + 4) / 16)  # of four, at most one loses
+    paired = compare_values(FIRST, SECOND)
+    assert (paired.wins, paired.losses, paired.ties) == (3, 1, 4)
+    assert paired.sign_p == pytest.approx(2 * (1 + 4) / 16)  # of four, at most one loses
     assert sign_test(0, 0) == 1.0
     assert sign_test(10, 0) == pytest.approx(2 / 1024, rel=1e-9)
     assert sign_test(5, 5) == 1.0
@@ -69,16 +69,16 @@ def test_clusters_of_one_are_no_clusters() -> None:
 def test_the_interval_holds_the_truth_in_95_of_100(size: int) -> None:
     """2,000 simulations of 60 clusters of questions on one text, whose difficulty they share."""
     rng = np.random.default_rng(size)
-    held = naive = 0
+    inside = naive = 0
     for _ in range(2000):
         shared = np.repeat(rng.standard_normal(60), size)
         apart = 0.3 + shared + rng.standard_normal(60 * size)
         clusters = np.repeat(np.arange(60), size).tolist()
-        found = compare_values(np.zeros(60 * size), apart, clusters=clusters)
-        held += found.low <= 0.3 <= found.high
+        paired = compare_values(np.zeros(60 * size), apart, clusters=clusters)
+        inside += paired.low <= 0.3 <= paired.high
         bare = compare_values(np.zeros(60 * size), apart)
         naive += bare.low <= 0.3 <= bare.high
-    assert held / 2000 == pytest.approx(0.95, abs=0.02)
+    assert inside / 2000 == pytest.approx(0.95, abs=0.02)
     if size == 5:
         assert naive / 2000 < 0.85  # the partner: without clusters the interval is too narrow
 
@@ -89,8 +89,8 @@ def test_the_smallest_detectable_difference_is_seen_in_80_of_100() -> None:
     for _ in range(2000):
         noise = rng.standard_normal(400)
         gap = 2.8016 / math.sqrt(400)
-        found = compare_values(np.zeros(400), noise + gap)
-        seen += found.low > 0
+        paired = compare_values(np.zeros(400), noise + gap)
+        seen += paired.low > 0
     assert seen / 2000 == pytest.approx(0.80, abs=0.03)
 
 
@@ -103,13 +103,13 @@ def test_the_difference_of_two_bundles_is_that_of_their_scores(tmp_path: Path) -
     rows = [check_bundle(bundle).measured.row for bundle in bundles]  # type: ignore[union-attr]
     for name in ("heldout_bits_per_byte", "heldout_ending"):
         task = load_task(name)
-        found = compare_task(task, *bundles)
-        assert found is not None
+        paired = compare_task(task, *bundles)
+        assert paired is not None
         a, b = (next(t.value for t in row.tasks if t.task == name) for row in rows)
         sign = 1 if task.higher_is_better else -1
-        assert found.difference == pytest.approx(sign * (b - a), abs=1e-9)
-        assert (found.num_questions, found.num_clusters) == (60, 60)
-        assert found.wins + found.losses + found.ties == 60
+        assert paired.difference == pytest.approx(sign * (b - a), abs=1e-9)
+        assert (paired.num_questions, paired.num_clusters) == (60, 60)
+        assert paired.wins + paired.losses + paired.ties == 60
 
 
 def test_two_submissions_are_compared_in_the_terminal(tmp_path: Path) -> None:
@@ -119,9 +119,9 @@ def test_two_submissions_are_compared_in_the_terminal(tmp_path: Path) -> None:
         for n, skill in enumerate((0.2, 0.8))
     ]
     shown = runner.invoke(app, ["compare", *map(str, folders), "--json"])
-    told = orjson.loads(shown.stdout)
-    assert told["headline"]["low"] > 0  # the second is far better, even for one run
-    assert set(told["tasks"]) == {
+    answer = orjson.loads(shown.stdout)
+    assert answer["headline"]["low"] > 0  # the second is far better, even for one run
+    assert set(answer["tasks"]) == {
         "heldout_bits_per_byte",
         "heldout_next_sentence",
         "heldout_ending",

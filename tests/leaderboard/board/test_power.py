@@ -63,8 +63,8 @@ def test_the_promised_power_and_the_error_rate_hold_in_simulation(freedom: int, 
     """20,000 pairs by the board's interval: 5 +- 1% false, 80 +- 2% of the promised gap seen."""
     rng = np.random.default_rng(freedom + seeds)
     sd, number = 0.0052, 20_000
-    told = noise(sd, freedom)
-    gap = gap_for(seeds, told)
+    answer = noise(sd, freedom)
+    gap = gap_for(seeds, answer)
     book = sd**2 * rng.chisquare(freedom, number) / freedom
     a = sd * rng.standard_normal((number, seeds))
     b = sd * rng.standard_normal((number, seeds))
@@ -83,9 +83,9 @@ def test_the_promised_power_and_the_error_rate_hold_in_simulation(freedom: int, 
 
 
 def test_the_order_of_the_data_is_a_floor_under_every_number_of_seeds() -> None:
-    told = noise(0.01, order=0.02)
-    assert seeds_for(0.02, told) is None
-    assert gap_for(10_000, told) == pytest.approx(2.8016 * 0.02 * math.sqrt(2), rel=1e-3)
+    answer = noise(0.01, order=0.02)
+    assert seeds_for(0.02, answer) is None
+    assert gap_for(10_000, answer) == pytest.approx(2.8016 * 0.02 * math.sqrt(2), rel=1e-3)
 
 
 def test_questions_for_a_gap_of_accuracy() -> None:
@@ -110,9 +110,9 @@ def test_plan_answers_with_seeds_or_with_the_gap(capsys: pytest.CaptureFixture[s
     show_power("dclm", "1b-1x", detect=0.005, budget=None, json=False)
     assert "seeds an arm see a gap of 0.005 in core v2" in capsys.readouterr().out
     show_power("dclm", "1b-1x", detect=None, budget="3 seeds", json=True)
-    told = orjson.loads(capsys.readouterr().out)
-    assert (told["seeds"], told["measured_here"]) == (3, False)
-    assert told["gap"] == pytest.approx(gap_for(3, PUBLISHED["core_v2"]))
+    answer = orjson.loads(capsys.readouterr().out)
+    assert (answer["seeds"], answer["measured_here"]) == (3, False)
+    assert answer["gap"] == pytest.approx(gap_for(3, PUBLISHED["core_v2"]))
     for wrong in ("many", "0", "-3 seeds", "3 hours"):
         with pytest.raises(RuleError, match="expected a number of seeds"):
             seeds_of_budget(wrong)

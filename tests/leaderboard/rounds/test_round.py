@@ -285,9 +285,9 @@ def test_a_sampled_pipeline_is_drawn_several_times(workspace: Path) -> None:
     step = {"hash_sample": {"fraction": 0.5, "seed": 7}}
     file.write_text(yaml.safe_dump({"name": "half", "steps": [step]}))
     drawn = stages.draws_of(stages.find_pipeline(current, str(file)), 3)
-    assert [one.name for one in drawn] == ["half", "half-draw2", "half-draw3"]
-    assert [one.steps[0].operator.seed for one in drawn] == [7, 8, 9]
-    records = [stages.curate(current, one).record for one in drawn]
+    assert [pipeline.name for pipeline in drawn] == ["half", "half-draw2", "half-draw3"]
+    assert [pipeline.steps[0].operator.seed for pipeline in drawn] == [7, 8, 9]
+    records = [stages.curate(current, pipeline).record for pipeline in drawn]
     assert len({record.id for record in records}) == 3
     assert {record.counts["rows_out"] for record in records} == {30}
     whole = stages.find_pipeline(current, str(workspace / "everything.yaml"))

@@ -57,16 +57,16 @@ class Program:
         return orjson.loads(out)
 
     def notebook(self, *note: str) -> Any:
-        place = ("--workspace", str(self.workspace))
-        return self.command(BOARD, "notebook", "mini", "mini", *place, *note)
+        options = ("--workspace", str(self.workspace))
+        return self.command(BOARD, "notebook", "mini", "mini", *options, *note)
 
     def run(self, pipeline: Path, *, kills: Sequence[str] = ()) -> Any:
         args = ("run", "--scale", "mini", "--pipeline", str(pipeline), "--team", "program")
-        place = ("--workspace", str(self.workspace), "--workers", "1")
+        options = ("--workspace", str(self.workspace), "--workers", "1")
         for stage in kills:
             home = f"mini-mini/{pipeline.stem}-*/{stage}"
-            self.command(ROUND, *args, *place, kill_at=home)
-        return self.command(ROUND, *args, *place)
+            self.command(ROUND, *args, *options, kill_at=home)
+        return self.command(ROUND, *args, *options)
 
     def propose(self, words: int) -> Path:
         """The next filter: pages with at least so many stop words."""
@@ -77,7 +77,7 @@ class Program:
 
 
 def own_row(rows: list[dict[str, Any]], method: str) -> dict[str, Any]:
-    [row] = [one for one in rows if one["method"] == method]
+    [row] = [line for line in rows if line["method"] == method]
     return row
 
 
@@ -96,16 +96,16 @@ def test_a_program_plays_the_whole_loop_and_is_killed_on_the_way(program: Progra
         assert row["tries"] == words
         better = min(scores, key=lambda name: scores[name])  # decide: bits per byte
         program.notebook("--note", f"keep {better}")
-    told = program.notebook()
-    assert told["tries"] == 2
-    lines = told["lines"]
-    assert [one["text"] for one in lines if one["state"] == "note"][-1].startswith("keep ")
-    scored = {one["method"]: one["value"] for one in lines if one["state"] == "scored"}
+    notebook = program.notebook()
+    assert notebook["tries"] == 2
+    lines = notebook["lines"]
+    assert [line["text"] for line in lines if line["state"] == "note"][-1].startswith("keep ")
+    scored = {line["method"]: line["value"] for line in lines if line["state"] == "scored"}
     assert scored == pytest.approx(scores)
-    started = [one for one in lines if one["state"] == "started"]
+    started = [line for line in lines if line["state"] == "started"]
     assert program.kills == len(STAGES)
     assert len(started) > 2  # a start for each time that training was reached
-    assert len({one["dataset"] for one in started}) == 2
+    assert len({line["dataset"] for line in started}) == 2
 
 
 def test_what_was_killed_gives_the_same_row_as_what_was_not(
