@@ -22,7 +22,7 @@ from pydantic import Field
 
 from evals.kinds import kind_of
 from evals.tasks import Task, load_task
-from leaderboard.board.intervals import student_quantile, two_sided
+from leaderboard.board.intervals import CONFIDENCE, student_quantile
 from leaderboard.board.power import POWER, gap_for, noise_of
 from leaderboard.board.ranking import compare, group_of, seed_spread
 from leaderboard.rules import load_benchmark
@@ -95,7 +95,7 @@ def compare_values(
     groups = int(numbers.max()) + 1
     wins, losses = _signs(apart, numbers)
     value = float(apart.mean())
-    reach = two_sided(max(1, groups - 1)) * error
+    reach = student_quantile(0.5 + CONFIDENCE / 2, max(1, groups - 1)) * error
     normal = student_quantile(0.975, 1e9) + student_quantile(POWER, 1e9)
     return Paired(
         num_questions=len(apart),
