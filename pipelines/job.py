@@ -17,6 +17,7 @@ import orjson
 from pydantic import Field
 
 from pipelines.assets.catalogue import Assets
+from pipelines.formats.uid_subset import VALUES
 from pipelines.operators import Operator
 from pipelines.pipeline import Pipeline, Step
 from pipelines.records import JSON, Frozen, Module, canonical_json
@@ -44,6 +45,15 @@ class Plan(Frozen):
     def pairs(self) -> bool:
         """Whether the pool is tables of pairs, and the output the list of their uids."""
         return self.format == UIDS
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The columns that go with the uids into the list: those of VALUES that a step writes."""
+        if not self.pairs:
+            return ()
+        steps = self.pipeline().steps
+        written = {name for step in steps for name in step.operator.writes()}
+        return tuple(name for name in VALUES if name in written)
 
     def pipeline(self, *, assets: Assets | None = None) -> Pipeline:
         """The pipeline, built once per process; another one with other `assets`."""

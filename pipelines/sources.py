@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from pipelines import kernels
 from pipelines.batch import Batch
 from pipelines.formats.readers import BadRow, Chunk, ShardError, read_shard, schema_of
+from pipelines.formats.uid_subset import VALUES
 from pipelines.images.pairs import UID, read_table, score_files, table_columns
 from pipelines.job import Held, Plan, ShardTask, load_array
 from pipelines.operators import Dedup, Operator, PipelineError, Select
@@ -208,6 +209,9 @@ def _reads(passes: Sequence[Pass], number: int) -> list[str]:
     for step in [*current.steps, *([current.end] if current.end is not None else [])]:
         columns += [name for name in step.operator.reads() if name not in written]
         written |= set(step.operator.writes())
+    if number == len(passes) - 1:  # what goes with the uids, where an earlier pass wrote it
+        earlier = {name for before in range(number) for name in _writes(passes, before)}
+        columns += [name for name in VALUES if name in earlier - written]
     return columns
 
 

@@ -24,7 +24,7 @@ from pipelines.execution.executors import MapTasks, Needs, Placed, WorkerLost, m
 from pipelines.execution.monitor import Watch, failures, forget_failures
 from pipelines.formats.pool import Pool, open_pool
 from pipelines.formats.readers import ShardError
-from pipelines.formats.uid_subset import MAX_BUCKETS, SortTask, join_uids, run_sort
+from pipelines.formats.uid_subset import MAX_BUCKETS, SortTask, join_uids, join_values, run_sort
 from pipelines.global_steps.duplicate_record import (
     DUPLICATES,
     FilterState,
@@ -535,7 +535,7 @@ class _Run:
         stats.check()
         self._write_reports(stats)
         if self.plan.pairs:
-            outputs: tuple[File, ...] = (self._sorted_uids(done),)
+            outputs: tuple[File, ...] = self._sorted_uids(done)
         else:
             outputs = tuple(done_file(result, "table") for result in done)
         sums: dict[str, int] = {}
@@ -580,17 +580,26 @@ class _Run:
         self.watch.event("finished", id=record.id)
         return Result(record, summary, skipped=False)
 
-    def _sorted_uids(self, done: Sequence[Done]) -> File:
-        """The list of uids of all shards, sorted part by part."""
+    def _sorted_uids(self, done: Sequence[Done]) -> tuple[File, ...]:
+        """The list of uids of all shards, sorted part by part, and what goes with them."""
         files = tuple(_named(result, "uids") for result in done)
         parts = min(self.plan.num_partitions, MAX_BUCKETS)
         state = digest([result.key for result in done])[:16]
+        values = self.plan.values
         tasks = [
-            SortTask(uri=self.store.uri, key=f"sort-{part:05d}-{state}", part=part, files=files)
+            SortTask(
+                uri=self.store.uri,
+                key=f"sort-{part:05d}-{state}",
+                part=part,
+                files=files,
+                values=values,
+            )
             for part in range(parts)
         ]
         title = f"{self.pipeline.name}: sort uids"
-        return join_uids(self.store, self.watch.stage(title, run_sort, tasks, unit="parts"))
+        sorted_parts = self.watch.stage(title, run_sort, tasks, unit="parts")
+        uids = join_uids(self.store, sorted_parts)
+        return (uids, join_values(self.store, sorted_parts)) if values else (uids,)
 
     def _asset_records(self) -> list[AssetRecord]:
         """How the assets were made, of those that have a record next to them."""

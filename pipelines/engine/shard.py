@@ -156,7 +156,8 @@ class _ShardRun:
         plan, stem = task.plan, f"work/{self.stem}"
         if plan.pairs:
             if task.last:
-                return [UidSink(store, stem, num_buckets=min(plan.num_partitions, MAX_BUCKETS))]
+                buckets = min(plan.num_partitions, MAX_BUCKETS)
+                return [UidSink(store, stem, num_buckets=buckets, values=plan.values)]
             stored = stored_after(plan, task.number)
             sinks: list[Sink] = [RowSink(store, stem)]
             if stored:

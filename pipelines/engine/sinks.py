@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from pipelines import kernels
 from pipelines.assets.catalogue import Assets
@@ -158,18 +159,28 @@ class KeySink:
 
 
 class UidSink:
-    """The uids of pairs, by their leading bits, to be sorted part by part."""
+    """The uids of pairs, by their leading bits, to be sorted part by part.
 
-    def __init__(self, store: Store, stem: str, *, num_buckets: int) -> None:
+    `values` are columns of numbers that go with them; null is NaN.
+    """
+
+    def __init__(
+        self, store: Store, stem: str, *, num_buckets: int, values: Sequence[str] = ()
+    ) -> None:
         self._store, self._stem, self._buckets = store, stem, num_buckets
+        self._values: dict[str, list[Any]] = {name: [] for name in values}
         self._uids: list[tuple[Any, Any]] = []
 
     def add(self, batch: Batch) -> None:
         high, low, _ = kernels.uids.parse(batch.column(UID))
         self._uids.append((high, low))
+        for name, parts in self._values.items():
+            column = batch.column(name).cast(pa.float32())
+            parts.append(column.to_numpy(zero_copy_only=False).astype(np.float32))
 
     def close(self) -> Iterator[tuple[str, File]]:
-        yield "uids", write_uids(self._store, f"{self._stem}-uids", self._uids, self._buckets)
+        stem, values = f"{self._stem}-uids", self._values
+        yield "uids", write_uids(self._store, stem, self._uids, self._buckets, values=values)
 
     def abandon(self) -> None:
         """Nothing was written yet."""

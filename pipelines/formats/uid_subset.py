@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines import kernels
+from pipelines.errors import SubsetError
 from pipelines.execution.once import once
 from pipelines.formats.uid_lists import npy_header
 from pipelines.records import File, Frozen
@@ -19,6 +20,12 @@ from pipelines.storage.commits import Done, attempt_name
 from pipelines.storage.part_files import PartsWriter, read_parts
 
 SUBSET_FILE = "subset.npy"
+VALUES_FILE = "subset.values"  # what pipelines say of each uid: float32, a row of VALUES for each
+
+
+VALUES = ("sigma_min", "weight")
+"""Columns that go with the uids where a pipeline writes them: how a row is trained on. In a file of
+values the columns are in this order; null and what no step wrote is NaN, the recipe's default."""
 
 
 BUCKET_BYTES = 256 << 20  # of tables, whose uids are sorted together
@@ -40,24 +47,39 @@ class SortTask(Frozen):
     key: str
     part: int
     files: tuple[str, ...]
+    values: tuple[str, ...] = ()
     step: int = READ
 
 
-def write_uids(store: Store, stem: str, uids: Sequence[tuple[Any, Any]], buckets: int) -> File:
-    """The uids of one table, in parts by their leading bits."""
+def parts_schema(values: Sequence[str]) -> pa.Schema:
+    """The columns of unsorted parts."""
+    return pa.schema([*PARTS, *((name, pa.float32()) for name in values)])
+
+
+def write_uids(
+    store: Store,
+    stem: str,
+    uids: Sequence[tuple[Any, Any]],
+    buckets: int,
+    *,
+    values: Mapping[str, Sequence[Any]] | None = None,
+) -> File:
+    """The uids of one table, in parts by their leading bits; `values` beside them by name."""
     nothing = np.zeros(0, np.uint64)
     high = np.concatenate([nothing, *(highs for highs, _ in uids)])
     low = np.concatenate([nothing, *(lows for _, lows in uids)])
-    with PartsWriter(store, attempt_name(stem, ".parts"), PARTS) as out:
+    given = values or {}
+    beside = [np.concatenate([np.zeros(0, np.float32), *parts]) for parts in given.values()]
+    with PartsWriter(store, attempt_name(stem, ".parts"), parts_schema(tuple(given))) as out:
         if buckets == 1:
-            out.add(0, [high, low])
+            out.add(0, [high, low, *beside])
         else:
             part = bucket_of(high, buckets)
             places = np.argsort(part, kind="stable")
             borders = np.searchsorted(part[places], np.arange(buckets + 1))
             for number in range(buckets):
                 here = places[borders[number] : borders[number + 1]]
-                out.add(number, [high[here], low[here]])
+                out.add(number, [high[here], low[here], *(column[here] for column in beside)])
     return out.file()
 
 
@@ -70,13 +92,45 @@ def bucket_of(high: npt.NDArray[np.uint64], buckets: int) -> Ints:
 @once
 def run_sort(task: SortTask, store: Store) -> Done:
     """The uids of one part from all tables, sorted, as records without a header."""
-    high, low = read_parts(store, task.files, task.part, PARTS)
+    schema = parts_schema(task.values)
+    high, low, *beside = read_parts(store, task.files, task.part, schema)
     order = kernels.uids.order(high, low)
     records = np.empty(len(order), kernels.uids.SUBSET)
     records["f0"], records["f1"] = high[order], low[order]
     with store.create(attempt_name(f"work/sorted-{task.part:05d}", ".bin")) as out:
         out.write(records.view(np.uint8).data)
-    return Done(key=task.key, files=(out.file(num_rows=len(order)),))
+    files = [out.file(num_rows=len(order))]
+    if task.values:
+        known = dict(zip(task.values, beside, strict=True))
+        missing = np.full(len(order), np.nan, np.float32)
+        table = np.stack([known.get(name, missing)[order] for name in VALUES], 1)
+        with store.create(attempt_name(f"work/values-{task.part:05d}", ".bin")) as out:
+            out.write(np.ascontiguousarray(table, "<f4").view(np.uint8).data)
+        files.append(out.file(num_rows=len(order)))
+    return Done(key=task.key, files=tuple(files))
+
+
+def join_values(store: Store, parts: Sequence[Done]) -> File:
+    """The values of the sorted parts, in the order of the list (`subset.values`)."""
+    with store.create(VALUES_FILE) as out:
+        for part in parts:
+            with store.open(part.files[1].name) as file:
+                while data := file.read(8 << 20):
+                    out.write(data)
+    return out.file(num_rows=sum(part.files[1].num_rows or 0 for part in parts))
+
+
+def read_values(store: Store, num_rows: int) -> npt.NDArray[np.float32]:
+    """The values of a list of `num_rows` uids, (rows, VALUES); all NaN where there is no file."""
+    if not store.exists(VALUES_FILE):
+        return np.full((num_rows, len(VALUES)), np.nan, np.float32)
+    values = np.frombuffer(store.read_bytes(VALUES_FILE), "<f4")
+    if len(values) != num_rows * len(VALUES):
+        raise SubsetError(
+            f"{store.uri}/{VALUES_FILE} has {len(values)} numbers, expected {num_rows} rows of "
+            f"{len(VALUES)}; curate again"
+        )
+    return values.reshape(num_rows, len(VALUES))
 
 
 def join_uids(store: Store, parts: Sequence[Done]) -> File:
