@@ -36,6 +36,7 @@ demo: venv
 	$(BIN)/datacomp pool --scale tiny --workspace $(DEMO)
 	$(BIN)/datacomp train-scorer --scale tiny --workspace $(DEMO)
 	$(BIN)/datacomp run --scale tiny --pipeline no_filter --pipeline random_same_size --pipeline tiny_baseline --workspace $(DEMO)
+	$(BIN)/ambient run --scale tiny --pipeline clean_only --pipeline everything_as_clean --pipeline mix --workspace $(DEMO)
 	$(BIN)/leaderboard export $(DEMO)/board --submissions $(DEMO)/submissions
 
 test: venv

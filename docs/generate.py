@@ -83,6 +83,7 @@ def commands_page() -> str:
     apps = {
         "dclm": command_line("dclm"),
         "datacomp": command_line("datacomp"),
+        "ambient": command_line("ambient"),
         "pipelines": pipelines,
         "evals": evals,
         "leaderboard": leaderboard,

@@ -14,6 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar, cast
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 import pyarrow as pa
 
@@ -34,11 +36,16 @@ KINDS = {
     "image_retrieval": "evals.images.zeroshot",
     "image_association": "evals.images.zeroshot",
     "image_attributes": "evals.images.zeroshot",
+    "image_generation": "evals.images.generation",
+    "image_memorisation": "evals.images.generation",
 }
 """The module of each kind; its `KINDS` holds the kind by name. Imported when a kind is used."""
 
 Answer: TypeAlias = pa.Table | tuple[pa.Table, dict[str, Any]]
 """A log with one row per question; of kinds over images, with the features by name as well."""
+
+Estimate: TypeAlias = tuple[float, npt.NDArray[np.float64]]
+"""A score, and the same on resamples of the questions."""
 
 T = TypeVar("T", bound=TaskBase)
 
@@ -66,6 +73,10 @@ class Kind(ABC, Generic[T]):
     @abstractmethod
     def tally(self, task: T, log: pa.Table) -> Tally:
         """What the log of the whole task adds up to."""
+
+    def estimate(self, task: T, log: pa.Table, *, seed: int) -> Estimate | None:
+        """The score and its values on resamples, of a kind whose score is no ratio of sums."""
+        return None
 
     def metrics(self, task: T, log: pa.Table) -> Metrics | None:
         """All figures of a task that has more than one, else None."""

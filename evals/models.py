@@ -164,6 +164,28 @@ class ImageTextModel(Hashable, Protocol):
     def encode_texts(self, texts: Sequence[str]) -> Floats: ...
 
 
+@runtime_checkable
+class ImageGenerator(Hashable, Protocol):
+    """A model that draws images in [-1, 1] of one shape (channels, height, width).
+
+    `id` and `settings` as of a language model; the settings name the sampler. `denoiser` is what a
+    sampler follows (`evals.images.sampling.Denoiser`).
+    """
+
+    id: str
+    settings: dict[str, Any]
+    shape: tuple[int, int, int]
+    denoiser: Any
+
+    def sample(self, indices: Sequence[int], *, seed: int) -> Floats:
+        """The images of these indices, (indices, *shape); one does not depend on the others."""
+        ...
+
+    def training_images(self) -> Iterable[Floats]:
+        """The images that it was trained on as clean ones, in blocks. DataError: not there."""
+        ...
+
+
 class ModelLoader(Protocol):
     """What an installed benchmark offers to load its own models with."""
 
@@ -175,4 +197,4 @@ class ModelLoader(Protocol):
         precision: Precision,
         exact: bool,
         batch_tokens: int | None,
-    ) -> LanguageModel | ImageTextModel: ...
+    ) -> LanguageModel | ImageTextModel | ImageGenerator: ...

@@ -35,6 +35,8 @@ TRUTH = {
     "image_retrieval": ("row", "side", "gold"),
     "image_association": ("row", "cue", "candidates", "gold"),
     "image_attributes": ("row", "key", "metadata"),
+    "image_generation": ("row", "reference"),
+    "image_memorisation": ("row",),
 }
 """The columns of a log that are the data's, by kind of task; a model cannot change them."""
 

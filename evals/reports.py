@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from evals.kinds import kind_of
-from evals.metrics import bootstrap, score_of, standard_error
-from evals.run import RECORD, read_log, task_seed
+from evals.metrics import standard_error
+from evals.run import RECORD, estimate, read_log
 from evals.tasks import EvalError, Task, load_task
 from pipelines.console import table
 from pipelines.records import Frozen, RecordError, ScoresRecord, TaskScore, parse_record
@@ -100,8 +100,8 @@ def _difference(name: str, first: Run, second: Run) -> Difference:
     task = load_task(name)
     logs = first.log(name), second.log(name)
     tallies = [kind_of(task).tally(task, log) for log in logs]
-    draws = [bootstrap(tally, seed=task_seed(task)) for tally in tallies]
-    scores = [score_of(tally) for tally in tallies]
+    estimates = [estimate(task, log, tally) for log, tally in zip(logs, tallies, strict=True)]
+    scores, draws = [value for value, _ in estimates], [drawn for _, drawn in estimates]
     change = draws[1] - draws[0]
     low, high = np.quantile(change, [0.025, 0.975])
     lost, gained = _flips(logs)

@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 
 from evals.aggregate import aggregate_suite
 from evals.controls import check_probabilities, controls_of
-from evals.items import Metrics, TaskData
-from evals.kinds import has_data, kind_of, read_data
+from evals.items import Metrics, Tally, TaskData
+from evals.kinds import Estimate, has_data, kind_of, read_data
 from evals.metrics import bootstrap, score_of, standard_error
 from evals.models import ModelError
 from evals.result_formats import result_formats
@@ -401,18 +401,27 @@ def score_task(task: Task, log: pa.Table) -> tuple[TaskScore, np.ndarray]:
         raise DataError(f"task {task.name}: the log is empty; remove the run's folder and start")
     if not (np.isfinite(tally.numerator).all() and np.isfinite(tally.denominator).all()):
         raise DataError(f"task {task.name}: the log holds something that is not a number")
-    draws = bootstrap(tally, seed=task_seed(task))
+    value, draws = estimate(task, log, tally)
     score = TaskScore(
         task=task.name,
         category=task.category,
         random_baseline=task.random_baseline.v2,
         metric=task.metric,
-        value=score_of(tally),
+        value=value,
         stderr=standard_error(draws),
         num_items=len(tally.numerator),
         higher_is_better=task.higher_is_better,
     )
     return score, draws
+
+
+def estimate(task: Task, log: pa.Table, tally: Tally) -> Estimate:
+    """The score of a task and the same on resamples: the kind's own, or those of its tally."""
+    seed = task_seed(task)
+    return kind_of(task).estimate(task, log, seed=seed) or (
+        score_of(tally),
+        bootstrap(tally, seed=seed),
+    )
 
 
 def task_seed(task: Task) -> int:

@@ -129,7 +129,14 @@ class ImageTask(TaskBase):
     ranks: bool = Field(True, description="whether the metric is the dataset's main one")
 
 
-Task = LanguageTask | PerplexityTask | TokenLossTask | ImageTask
+class GenerationTask(TaskBase):
+    """Images that a generator draws, against held-out ones."""
+
+    kind: Literal["image_generation", "image_memorisation"]
+    seed: int = Field(0, ge=0, description="of the sampler's noise")
+
+
+Task = LanguageTask | PerplexityTask | TokenLossTask | ImageTask | GenerationTask
 
 _TASK: TypeAdapter[Task] = TypeAdapter(Annotated[Task, Field(discriminator="kind")])
 

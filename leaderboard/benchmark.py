@@ -23,13 +23,13 @@ from pipelines.errors import PoolError, RuleError
 if TYPE_CHECKING:
     import typer
 
-    from evals.models import ImageTextModel, LanguageModel, Precision
+    from evals.models import ImageGenerator, ImageTextModel, LanguageModel, Precision
     from pipelines.assets.catalogue import Assets
     from pipelines.execution.executors import MapTasks
     from pipelines.formats.pool import Pool
     from pipelines.records import ModelRecord, PackedRecord
 
-    EvalModel = LanguageModel | ImageTextModel
+    EvalModel = LanguageModel | ImageTextModel | ImageGenerator
 
 Progress = Callable[..., None]
 """Lines of progress for a log; what is passed is between a benchmark's stage and its command."""

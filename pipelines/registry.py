@@ -46,6 +46,7 @@ BUILTIN = (
     "pipelines.selection",
     "pipelines.image_text.captions",
     "pipelines.image_text.clusters",
+    "pipelines.image_text.corruption",
     "pipelines.image_text.image_rules",
     "pipelines.image_text.scores",
 )

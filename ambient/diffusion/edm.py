@@ -1,4 +1,4 @@
-"""Noise levels, preconditioning and schedules of diffusion models. (Karras et al. 2022, table 1)
+"""Noise levels of training and preconditioning of diffusion models. (Karras et al. 2022, table 1)
 
 A noisy image is x = x0 + sigma e. A denoiser D(x, sigma) estimates E[x0 | x]; the score of the
 noisy law is (D - x) / sigma^2 (Tweedie's rule). Images are in [-1, 1].
@@ -8,21 +8,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 LOG_MEAN, LOG_STD = -1.2, 1.2  # of ln sigma in training (Karras et al. 2022, table 1)
 SIGMA_DATA = 0.5
-SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 80.0, 7.0
 TINY = 1e-6  # below every level: stands for "no lower bound" in logarithms
-
-
-class Denoiser(Protocol):
-    """Estimates the clean images; `sigma` has one level per row, `mask` 1 where a pixel is seen."""
-
-    def __call__(self, x: Tensor, sigma: Tensor, mask: Tensor | None = None) -> Tensor: ...
 
 
 def spread(sigma: Tensor, like: Tensor) -> Tensor:
@@ -47,17 +40,6 @@ def draw_sigma(
     quantile = (low + (1 - low) * draws).clamp(1e-12, 1 - 1e-12)
     sigma = torch.exp(log_mean + log_std * torch.special.ndtri(quantile)).to(lower.dtype)
     return torch.maximum(sigma, lower * (1 + 1e-3))  # float32 may round a draw down to the bound
-
-
-def schedule(
-    num_steps: int, *, low: float = SIGMA_MIN, high: float = SIGMA_MAX, rho: float = RHO
-) -> Tensor:
-    """`num_steps` levels from `high` down to `low`, then 0; shape (num_steps + 1,) float64."""
-    if num_steps < 2:
-        raise ValueError(f"a schedule of {num_steps} steps: at least 2 are needed")
-    part = torch.arange(num_steps, dtype=torch.float64) / (num_steps - 1)
-    levels = (high ** (1 / rho) + part * (low ** (1 / rho) - high ** (1 / rho))) ** rho
-    return torch.cat([levels, levels.new_zeros(1)])
 
 
 class Preconditioned(nn.Module):

@@ -53,11 +53,16 @@ def draw(
     delta: float = 0.1,
     log_mean: float = LOG_MEAN,
     log_std: float = LOG_STD,
+    sigma: Tensor | None = None,
 ) -> Draw:
-    """Add noise to the rows up to a level that each may teach, and hide more of masked ones."""
+    """Add noise to the rows up to a level that each may teach, and hide more of masked ones.
+
+    The levels are drawn here, for each row above its own bounds, unless `sigma` has them.
+    """
     like = rows.images
-    lower = torch.maximum(rows.level, rows.sigma_min)
-    sigma = draw_sigma(lower, generator=generator, log_mean=log_mean, log_std=log_std)
+    if sigma is None:
+        lower = torch.maximum(rows.level, rows.sigma_min)
+        sigma = draw_sigma(lower, generator=generator, log_mean=log_mean, log_std=log_std)
     noise = torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
     extra = (sigma**2 - rows.level**2).clamp(min=0).sqrt()
     x = like + spread(extra, like) * noise

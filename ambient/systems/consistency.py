@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ambient.diffusion.edm import Denoiser, draw_sigma, spread
+from ambient.diffusion.edm import draw_sigma, spread
+from evals.images.sampling import Denoiser
 
 
 def bridge(

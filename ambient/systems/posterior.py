@@ -16,8 +16,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ambient.diffusion.edm import Denoiser
 from ambient.systems.exact import Gaussian
+from evals.images.sampling import Denoiser
 
 
 class Operator(Protocol):
@@ -102,7 +102,7 @@ def _transform(x: Tensor, transform: Callable[..., Tensor]) -> Tensor:
 def line_mask(width: int, acceleration: int, *, centre: int, generator: torch.Generator) -> Tensor:
     """Which columns are measured: the `centre` low ones, and random ones up to width / R."""
     mask = torch.zeros(width, dtype=torch.float64)
-    low = (width - centre) // 2
+    low = width // 2 - centre // 2  # the lowest frequency is at width // 2
     mask[low : low + centre] = 1
     rest = torch.nonzero(mask == 0)[:, 0]
     more = max(0, round(width / acceleration) - centre)

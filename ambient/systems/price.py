@@ -14,9 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import orjson
+
+from pipelines.errors import DataError
+from pipelines.records import Frozen
 
 Floats = npt.NDArray[np.float64]
 
@@ -83,8 +88,7 @@ def worths(
     }
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(Frozen):
     """One trained model: what its pool held, and its distance."""
 
     num_clean: int
@@ -144,8 +148,8 @@ def fit(runs: Sequence[Run]) -> Law:
         return np.concatenate([np.log(expected) - seen, weak])
 
     first = np.r_[np.log([lowest / 2, lowest * 10, 0.5, most / 100, 1.0]), np.zeros(len(levels))]
-    fitted = least_squares(gaps, first, method="trf", bounds=(first - 12, first + 12))
-    return law(fitted.x)
+    solution = least_squares(gaps, first, method="trf", bounds=(first - 12, first + 12))
+    return law(np.asarray(solution.x))
 
 
 def bootstrap(runs: Sequence[Run], *, draws: int = 200, seed: int = 0) -> list[Law]:
@@ -157,3 +161,101 @@ def bootstrap(runs: Sequence[Run], *, draws: int = 200, seed: int = 0) -> list[L
         picked = rng.choice(seeds, len(seeds))
         laws.append(fit([run for seed in picked for run in runs if run.seed == seed]))
     return laws
+
+
+# ---- the report of a grid of runs
+
+
+class Worth(Frozen):
+    """Of one noise level: clean images that a noisy one is worth where clean ones are many."""
+
+    level: float
+    worth: float
+    low: float
+    high: float
+
+    @property
+    def price(self) -> float:
+        return 1 / self.worth
+
+
+class Report(Frozen):
+    """A fitted law: worths with intervals over seeds, and how it did on the largest size."""
+
+    worths: tuple[Worth, ...]
+    floor: float
+    scale: float
+    power: float
+    few: float
+    steepness: float
+    held_out_error: float | None
+    runs: tuple[Run, ...]
+
+
+def read_runs(path: Path) -> list[Run]:
+    """Runs from a .jsonl file. DataError names the line that is none."""
+    runs = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            runs.append(Run.model_validate(orjson.loads(line)))
+        except ValueError as error:
+            text = str(error).splitlines()[0]
+            raise DataError(f"{path}, line {number}: not a run: {text}") from None
+    return runs
+
+
+def report(runs: Sequence[Run], *, draws: int = 100) -> Report:
+    """Fit the law, with intervals by resampling seeds; the largest size is predicted from the rest.
+
+    The held-out figure is the mean of |predicted / measured - 1| over runs of the largest size.
+    """
+    law = fit(runs)
+    laws = bootstrap(runs, draws=draws) if len({run.seed for run in runs}) > 1 else [law]
+    sizes = sorted({run.num_clean + run.num_noisy for run in runs})
+    rest = [run for run in runs if run.num_clean + run.num_noisy < sizes[-1]]
+    largest = [run for run in runs if run.num_clean + run.num_noisy == sizes[-1]]
+    error = None
+    if {run.level for run in largest} <= {run.level for run in rest} and len(rest) >= 5 + len(
+        law.worth
+    ):
+        other = fit(rest)
+        gaps = [
+            abs(other.distance(run.num_clean, run.num_noisy, run.level) / run.distance - 1)
+            for run in largest
+        ]
+        error = float(np.mean(gaps))
+    worths = []
+    for level, worth in law.worth.items():
+        low, high = np.percentile([fitted.worth[level] for fitted in laws], [2.5, 97.5])
+        worths.append(Worth(level=level, worth=worth, low=float(low), high=float(high)))
+    return Report(
+        worths=tuple(worths),
+        floor=law.floor,
+        scale=law.scale,
+        power=law.power,
+        few=law.few,
+        steepness=law.steepness,
+        held_out_error=error,
+        runs=tuple(runs),
+    )
+
+
+def draw(fitted: Report, path: Path) -> None:
+    """Measured distances over the images that each pool is worth, with the law, as SVG."""
+    from matplotlib.figure import Figure
+
+    worth = {entry.level: entry.worth for entry in fitted.worths}
+    law = Law(fitted.floor, fitted.scale, fitted.power, worth, fitted.few, fitted.steepness)
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for level in sorted({run.level for run in fitted.runs}):
+        chosen = [run for run in fitted.runs if run.level == level]
+        worths = [r.num_clean + law.worth_at(level, r.num_clean) * r.num_noisy for r in chosen]
+        axes.loglog(worths, [r.distance for r in chosen], "o", ms=4, label=f"level {level:g}")
+    low, high = axes.get_xlim()
+    line = np.geomspace(low, high, 60)
+    axes.loglog(line, law.floor + law.scale * line**-law.power, "k-", lw=1, label="law")
+    axes.set_xlabel("worth of the pool, in clean images")
+    axes.set_ylabel("Frechet distance")
+    axes.legend(frameon=False)
+    figure.savefig(path, metadata={"Date": None})

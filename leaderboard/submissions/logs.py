@@ -125,6 +125,8 @@ COLUMNS: dict[str, dict[str, Type]] = {
         "jaccard": FLOAT,
     },
     "image_attributes": {"row": INTEGER, "key": _text, "metadata": _integers},
+    "image_generation": {"row": INTEGER, "features": _floats, "reference": _floats},
+    "image_memorisation": {"row": INTEGER, "train_distance": FLOAT, "heldout_distance": FLOAT},
 }
 """Every column that a log of a kind may have, and its type."""
 
@@ -139,6 +141,8 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "image_retrieval": ("row", "side", "gold", "predicted", "rank", "correct"),
     "image_association": ("row", "cue", "candidates", "predicted", "gold", "jaccard"),
     "image_attributes": ("row", "key", "metadata"),
+    "image_generation": ("row", "features", "reference"),
+    "image_memorisation": ("row", "train_distance", "heldout_distance"),
 }
 OBJECTIVES = ("race", "gender", "age", "toxic")
 
@@ -314,6 +318,10 @@ def _consistent(task: Task, log: pa.Table) -> Wrong:
         yield from _retrieval(log)
     elif task.kind == "image_association":
         yield from _association(log)
+    elif task.kind == "image_memorisation":
+        for name in ("train_distance", "heldout_distance"):
+            values = log[name].to_numpy()
+            yield name, ~(np.isfinite(values) & (values >= 0)), "is no distance"
 
 
 def _bools(log: pa.Table, name: str) -> np.ndarray[Any, np.dtype[np.bool_]]:

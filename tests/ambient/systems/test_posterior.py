@@ -10,9 +10,9 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from ambient.diffusion.edm import schedule
 from ambient.systems import posterior
 from ambient.systems.exact import Gaussian
+from evals.images.sampling import schedule
 
 NOISE, DRAWS = 0.02, 6
 

@@ -59,7 +59,15 @@ def runs(seeds: int, sizes: tuple[int, ...], noise: float) -> list[price.Run]:
                             continue
                         expected = law.distance(clean, noisy, level)
                         value = expected * np.exp(noise * rng.standard_normal())
-                        result.append(price.Run(clean, noisy, level, seed, float(value)))
+                        result.append(
+                            price.Run(
+                                num_clean=clean,
+                                num_noisy=noisy,
+                                level=level,
+                                seed=seed,
+                                distance=float(value),
+                            )
+                        )
     return result
 
 
@@ -80,7 +88,7 @@ def test_intervals_come_from_seeds() -> None:
 
 def test_too_few_runs_are_an_error() -> None:
     with pytest.raises(ValueError, match="run more seeds or sizes"):
-        price.fit([price.Run(10, 0, 0.0, 0, 1.0)])
+        price.fit([price.Run(num_clean=10, num_noisy=0, level=0.0, seed=0, distance=1.0)])
 
 
 def test_without_noise_an_image_is_worth_one() -> None:

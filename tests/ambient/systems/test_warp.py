@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ambient.diffusion.edm import schedule
 from ambient.systems import warp
+from evals.images.sampling import schedule
 
 SIZE, LENGTH, FEATURES = 16, 1.5, 2000
 

@@ -9,11 +9,29 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ambient.diffusion.edm import Denoiser, schedule
+SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 80.0, 7.0  # Karras et al. 2022, table 1
+
+
+class Denoiser(Protocol):
+    """Estimates the clean images; `sigma` has one level per row, `mask` 1 where a pixel is seen."""
+
+    def __call__(self, x: Tensor, sigma: Tensor, mask: Tensor | None = None) -> Tensor: ...
+
+
+def schedule(
+    num_steps: int, *, low: float = SIGMA_MIN, high: float = SIGMA_MAX, rho: float = RHO
+) -> Tensor:
+    """`num_steps` levels from `high` down to `low`, then 0; shape (num_steps + 1,) float64."""
+    if num_steps < 2:
+        raise ValueError(f"a schedule of {num_steps} steps: at least 2 are needed")
+    part = torch.arange(num_steps, dtype=torch.float64) / (num_steps - 1)
+    levels = (high ** (1 / rho) + part * (low ** (1 / rho) - high ** (1 / rho))) ** rho
+    return torch.cat([levels, levels.new_zeros(1)])
 
 
 def noise_of(indices: Sequence[int], shape: Sequence[int], *, seed: int) -> Tensor:

@@ -1,0 +1,15 @@
+"""The `ambient` command: the stages of a round, and what only this benchmark has."""
+
+from __future__ import annotations
+
+from leaderboard.rounds.commands import command_line
+from pipelines.console import main
+
+
+def entry() -> None:
+    """The console script."""
+    main(command_line("ambient"))
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,232 @@
+"""Commands that only this benchmark has: corrupt, sample, restore, price, personalise, plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from leaderboard.rounds.commands import show_pool
+from leaderboard.rounds.options import RecipeFile
+from pipelines.console import Json, out, show_json, table
+from pipelines.errors import UsageError
+from pipelines.execution.progress import say
+
+app = typer.Typer()
+
+Scale = Annotated[str, typer.Option(help="The scale, as in the rule book.")]
+Seed = Annotated[int, typer.Option(min=0, help="Another seed, other noise.")]
+
+
+@app.command("corrupt")
+def corrupt(
+    images: Annotated[str, typer.Argument(help="Folder or prefix of clean images.")],
+    folder: Annotated[str, typer.Option("--out", help="Where the pool goes.")],
+    scale: Scale,
+    layout: Annotated[
+        Literal["folder", "webdataset", "fastmri"], typer.Option(help="How the images lie there.")
+    ] = "folder",
+    clean_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Part of the images that stays clean.")
+    ] = 0.1,
+    kind: Annotated[
+        Literal["gaussian", "mask", "blur", "fourier"], typer.Option(help="Corruption of the rest.")
+    ] = "gaussian",
+    level: Annotated[
+        float,
+        typer.Option(help="Noise on [-1, 1]; hidden part; pixels of blur; acceleration."),
+    ] = 0.2,
+    seed: Seed = 0,
+    name: Annotated[str, typer.Option(help="The pool's name in its record.")] = "own",
+    recipe: RecipeFile = None,
+    json: Json = False,
+) -> None:
+    """Make a pool of your own images: corrupt most of them once, and keep no clean copy.
+
+    Images are cut and resized to the scale's resolution before they are corrupted.
+    """
+    from ambient.extra import ambient_extra
+    from ambient.pool import pool
+    from ambient.recipe import load_recipe
+
+    chosen = load_recipe(recipe or scale)
+    with ambient_extra():
+        if layout == "fastmri":
+            if chosen.channels != 1:
+                raise UsageError(
+                    f"scale {scale} has {chosen.channels} channels, k-space gives images of one"
+                )
+            originals = pool.from_fastmri(images, resolution=chosen.resolution)
+        else:
+            read = {"folder": pool.from_folder, "webdataset": pool.from_tars}[layout]
+            originals = read(images, resolution=chosen.resolution, channels=chosen.channels)
+        mix = pool.Mix(clean_share=clean_share, kind=kind, level=level, seed=seed)
+        pool.build(originals, folder, mix=mix, name=name)
+    show_pool(pool.open_images(folder), json=json)
+
+
+@app.command("sample")
+def sample(
+    model: Annotated[str, typer.Argument(help="A folder that `ambient train` finished.")],
+    file: Annotated[Path, typer.Option("--out", help="The .png file of the grid.")],
+    number: Annotated[int, typer.Option(min=1, help="How many images.")] = 64,
+    columns: Annotated[int, typer.Option(min=1, help="Images in a row.")] = 8,
+    enlarge: Annotated[int, typer.Option(min=1, help="Pixels for one of an image.")] = 4,
+    seed: Seed = 0,
+    nearest: Annotated[
+        bool, typer.Option("--nearest", help="Below each row, the nearest training images.")
+    ] = False,
+) -> None:
+    """Draw a grid of a model's images."""
+    from ambient.extra import ambient_extra
+
+    with ambient_extra():
+        from ambient.eval_model import load
+        from ambient.pictures import sample_grid, save
+
+        image = sample_grid(load(model), number=number, columns=columns, seed=seed, nearest=nearest)
+        save(image, file, enlarge=enlarge)
+    out(f"{file}: {number} images of {model}")
+
+
+@app.command("restore")
+def restore(
+    model: Annotated[str, typer.Argument(help="A folder that `ambient train` finished.")],
+    data: Annotated[Path, typer.Option(help="An .npz file with `images` in [-1, 1].")],
+    file: Annotated[Path, typer.Option("--out", help="The .png file of the grid.")],
+    task: Annotated[
+        Literal["inpainting", "superresolution", "fourier"], typer.Option(help="What is measured.")
+    ] = "fourier",
+    acceleration: Annotated[
+        int, typer.Option(min=1, help="Fourier: one column in so many is measured.")
+    ] = 4,
+    zeta: Annotated[float, typer.Option(help="Strength of the guidance.")] = 1.0,
+    number: Annotated[int, typer.Option(min=1, help="How many images.")] = 16,
+    draws: Annotated[int, typer.Option(min=1, help="Samples that are averaged.")] = 4,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Restore images from measurements with a trained model as the prior (DPS).
+
+    The grid shows the truth, the zero-filled image (the adjoint), one sample, and the mean.
+    """
+    from ambient.extra import ambient_extra
+
+    with ambient_extra():
+        from ambient.eval_model import load
+        from ambient.pictures import restoration, save
+
+        restored = restoration(
+            load(model),
+            data,
+            task=task,
+            acceleration=acceleration,
+            zeta=zeta,
+            number=number,
+            draws=draws,
+            seed=seed,
+        )
+        save(restored.image, file, enlarge=4)
+    if json:
+        show_json(restored.errors)
+        return
+    rows = [(name, f"{value:.3f}") for name, value in restored.errors.items()]
+    out(table(rows, header=(f"{task}, zeta {zeta:g}", "normalised error")))
+
+
+@app.command("price")
+def price(
+    runs: Annotated[
+        Path | None,
+        typer.Option(help="A .jsonl file of runs: num_clean, num_noisy, level, seed, distance."),
+    ] = None,
+    file: Annotated[Path | None, typer.Option("--out", help="An .svg file of the law.")] = None,
+    json: Json = False,
+) -> None:
+    """What is a noisy image worth? Fits the law to runs, or without runs shows the exact toy world.
+
+    The largest size is held out: the law's prediction there is printed beside what was measured.
+    """
+    from ambient.extra import ambient_extra
+
+    with ambient_extra():
+        from ambient.systems import price as law
+
+        if runs is None:
+            shown = [
+                (
+                    f"{ratio} tau",
+                    *(f"{law.worths(0.25 * ratio)[key]:.3f}" for key in ("alone", "mixed")),
+                )
+                for ratio in (1, 2, 3, 4)
+            ]
+            out(table(shown, header=("noise", "worth alone", "worth beside clean ones")))
+            return
+        report = law.report(law.read_runs(runs))
+        if file is not None:
+            law.draw(report, file)
+    if json:
+        show_json(report)
+        return
+    rows = [
+        (
+            f"{entry.level:g}",
+            f"{entry.worth:.3f}",
+            f"{entry.low:.3f} to {entry.high:.3f}",
+            f"{entry.price:.2f}",
+        )
+        for entry in report.worths
+    ]
+    out(table(rows, header=("level", "worth", "95 % of seeds", "price")))
+    if report.held_out_error is not None:
+        out(f"largest size held out: mean error of the prediction {report.held_out_error:.1%}")
+
+
+@app.command("plan")
+def plan(
+    scale: Scale,
+    gpus: Annotated[int, typer.Option(min=1, help="How many GPUs.")],
+    gpu: Annotated[str, typer.Option(help="h100, h200, a100 or a100-40.")] = "h100",
+    data: Annotated[
+        str | None, typer.Option("--data", "--packed", help="A packed dataset: how often seen?")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Images a second of one GPU; default: assumed.")
+    ] = None,
+    recipe: RecipeFile = None,
+    json: Json = False,
+) -> None:
+    """Say before a training run what it needs: memory, hours, cost; refuse the impossible."""
+    from ambient import plan as planning
+    from ambient.recipe import load_recipe
+
+    available = None
+    if data is not None:
+        from pipelines.storage.chain import read_chain
+        from pipelines.storage.open import open_store
+
+        available = read_chain(open_store(data))[-1].counts["images"]
+    made = planning.plan(
+        load_recipe(recipe or scale), num_gpus=gpus, gpu=gpu, images_available=available, rate=rate
+    )
+    if json:
+        show_json(made)
+        return
+    room = planning.GPUS[gpu].memory_bytes
+    rows = [
+        ("GPUs", f"{made.num_gpus} {made.gpu}"),
+        ("parameters", f"{made.params / 1e6:.1f} M, about"),
+        ("memory", f"{made.memory_bytes / 1e9:.1f} GB a GPU of {room / 1e9:.0f}"),
+        ("batch of a GPU", f"{made.images_per_gpu:,} images, {made.pieces} times a step"),
+        ("steps", f"{made.num_steps:,}"),
+        ("images seen", f"{made.images:,}"),
+        ("FLOPs of an image", f"{made.flops_per_image / 1e9:.2f} G"),
+        ("images/s", f"{made.images_per_second:,.0f}"),
+        ("hours", f"{made.hours:,.1f} (${made.dollars:,.0f})"),
+    ]
+    if made.passes is not None:
+        rows.append(("passes over the dataset", f"{made.passes:.1f}"))
+    out(table(rows, header=(f"plan of {made.scale}", "")))
+    for warning in made.warnings:
+        say(f"note: {warning}")

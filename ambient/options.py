@@ -1,0 +1,15 @@
+"""Options of stage commands that only this benchmark has."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from leaderboard.benchmark import StageOptions
+
+
+class TrainOptions(StageOptions):
+    """How fast a training run goes; what it trains stays the same."""
+
+    max_batch: int | None = Field(
+        None, ge=1, description="Images that one GPU holds; the batch is computed in pieces."
+    )

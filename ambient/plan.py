@@ -1,0 +1,181 @@
+"""What a training run will need, said before it starts: steps, memory, hours, cost.
+
+Parameters and operations follow from the shapes of the network. Hours assume a part of a GPU's
+peak that U-Nets of this size reach (`UTILISATION`); `--rate` replaces them by what yours does.
+"""
+
+from __future__ import annotations
+
+import os
+from itertools import pairwise
+
+from pydantic import Field
+
+from ambient.recipe import Recipe, images_seen, num_steps, parts
+from pipelines.errors import PlanError
+from pipelines.records import Frozen
+
+
+class Gpu(Frozen):
+    """What planning must know of a device."""
+
+    memory_bytes: float
+    flops: float = Field(description="of bf16 with dense matrices, a second")
+    dollars_per_hour: float = Field(description="an assumed price of renting one")
+
+
+GPUS = {
+    "h100": Gpu(memory_bytes=78e9, flops=990e12, dollars_per_hour=2.5),
+    "h200": Gpu(memory_bytes=139e9, flops=990e12, dollars_per_hour=3.5),
+    "a100": Gpu(memory_bytes=78e9, flops=312e12, dollars_per_hour=1.5),
+    "a100-40": Gpu(memory_bytes=38e9, flops=312e12, dollars_per_hour=1.2),
+}
+UTILISATION = 0.15  # assumed: convolutions of 128 to 256 channels at 32 x 32 are small for a GPU
+RESERVED = 0.1  # of the memory: fragments, communication, libraries
+CPU_FLOPS, MAX_CPU_HOURS = 1e11, 100
+
+
+class Plan(Frozen):
+    """What a training run will need; bytes and hours are estimates."""
+
+    scale: str
+    gpu: str
+    num_gpus: int
+    images_per_gpu: int = Field(description="of one forward on one GPU")
+    pieces: int
+    params: float
+    memory_bytes: float = Field(description="per GPU")
+    num_steps: int
+    images: int
+    flops_per_image: float = Field(description="forward and backward")
+    images_per_second: float = Field(description="over all GPUs")
+    hours: float
+    dollars: float
+    passes: float | None = Field(description="over the dataset; None when it was not named")
+    warnings: tuple[str, ...] = ()
+
+
+def plan(
+    recipe: Recipe,
+    *,
+    num_gpus: int,
+    gpu: str = "h100",
+    images_available: int | None = None,
+    rate: float | None = None,
+) -> Plan:
+    """Plan a run on so many GPUs of a kind; `rate`: images a second of one GPU, if known.
+
+    PlanError for an unknown GPU, or one that holds not even one image.
+    """
+    if gpu not in GPUS:
+        raise PlanError(f"unknown GPU {gpu!r}; known: {', '.join(sorted(GPUS))}")
+    device = GPUS[gpu]
+    fitting = largest_batch(recipe, memory_bytes=device.memory_bytes)
+    if fitting < 1:
+        raise PlanError(f"not even one image of scale {recipe.scale} fits a {gpu}")
+    pieces = parts(recipe, num_processes=num_gpus, fitting=fitting)
+    share = recipe.global_batch_size // num_gpus // pieces
+    speed = device.flops * UTILISATION / (3 * forward_flops(recipe)) if rate is None else rate
+    hours = images_seen(recipe) / (speed * num_gpus) / 3600
+    seen = images_seen(recipe)
+    warnings = [] if rate is not None else ["the hours assume a rate; nothing was measured here"]
+    return Plan(
+        scale=recipe.scale,
+        gpu=gpu,
+        num_gpus=num_gpus,
+        images_per_gpu=share,
+        pieces=pieces,
+        params=num_params(recipe),
+        memory_bytes=memory_per_gpu(recipe, share),
+        num_steps=num_steps(recipe),
+        images=seen,
+        flops_per_image=3 * forward_flops(recipe),
+        images_per_second=speed * num_gpus,
+        hours=hours,
+        dollars=hours * num_gpus * device.dollars_per_hour,
+        passes=None if images_available is None else seen / max(images_available, 1),
+        warnings=tuple(warnings),
+    )
+
+
+def check_room(recipe: Recipe, *, num_gpus: int, num_processes: int, memory_bytes: float) -> None:
+    """PlanError or BatchError for a run that cannot work there; no GPUs: processors."""
+    parts(recipe, num_processes=num_processes)
+    if num_gpus == 0:
+        hours = 3 * forward_flops(recipe) * images_seen(recipe) / CPU_FLOPS / 3600
+        if hours > MAX_CPU_HOURS:
+            raise PlanError(
+                f"{recipe.scale} needs GPUs: on processors it takes about {hours:,.0f} hours. Use "
+                f"a machine with GPUs or --cluster ADDRESS; `ambient plan --scale {recipe.scale} "
+                "--gpus 8` says what it takes there"
+            )
+        return
+    if memory_bytes and largest_batch(recipe, memory_bytes=memory_bytes) < 1:
+        raise PlanError(
+            f"not even one image of {recipe.scale} fits a GPU of {memory_bytes / 1e9:.0f} GB"
+        )
+
+
+def _layers(recipe: Recipe) -> list[tuple[float, float, float]]:
+    """Parameters, operations and activations of each layer: of one image's forward."""
+    net = recipe.network
+    if net.kind == "mlp":
+        ends = recipe.channels * recipe.resolution**2
+        sizes = [ends, *[net.width] * net.layers, ends]
+        return [(a * b, 2.0 * a * b, float(b)) for a, b in pairwise(sizes)]
+    layers = []
+    widths = [net.width * factor for factor in net.multipliers]
+    for down in (True, False):  # the way up has one block more, and twice the input channels
+        for level, width in enumerate(widths):
+            side = recipe.resolution >> level
+            for _ in range(net.layers + (not down)):
+                before = width if down else 2 * width
+                weights = 9.0 * (before * width + width * width) + 4 * net.width * width
+                layers.append((weights, 2.0 * weights * side**2, 6.0 * width * side**2))
+                if side in net.attention:
+                    more = 4.0 * width**2
+                    work = 2 * more * side**2 + 4.0 * side**4 * width
+                    layers.append((more, work, 4.0 * width * side**2 + side**4))
+    middle = widths[-1]
+    side = recipe.resolution >> (len(widths) - 1)
+    weights = 36.0 * middle**2
+    layers.append((weights, 2 * weights * side**2, 12.0 * middle * side**2))
+    return layers
+
+
+def num_params(recipe: Recipe) -> float:
+    """Numbers that are trained, about."""
+    return sum(params for params, _, _ in _layers(recipe))
+
+
+def forward_flops(recipe: Recipe) -> float:
+    """Operations of one image's forward, two for a multiplication with addition."""
+    return sum(flops for _, flops, _ in _layers(recipe))
+
+
+def memory_per_gpu(recipe: Recipe, images: int) -> float:
+    """Bytes without recomputation.
+
+    24 a parameter: weights, gradients, DDP's copy, two moments and the average, all of 32 bits.
+    Activations of 16 or 32 bits.
+    """
+    width = 4 if recipe.precision == "fp32" else 2
+    activations = width * sum(number for _, _, number in _layers(recipe))
+    return 24.0 * num_params(recipe) + images * activations
+
+
+def largest_batch(recipe: Recipe, *, memory_bytes: float) -> int:
+    """The most images of one forward that fit."""
+    room = memory_bytes * (1 - RESERVED) - memory_per_gpu(recipe, 0)
+    return int(room // (memory_per_gpu(recipe, 1) - memory_per_gpu(recipe, 0)))
+
+
+def fitting_here(recipe: Recipe) -> int | None:
+    """The most images of one forward that fit the GPU of this process; None without one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    local_rank = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
+    memory = torch.cuda.get_device_properties(local_rank % torch.cuda.device_count()).total_memory
+    return max(1, largest_batch(recipe, memory_bytes=memory))

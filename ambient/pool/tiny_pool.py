@@ -1,0 +1,87 @@
+"""The tiny pool: scikit-learn's digits of 8 x 8 pixels, a tenth of them clean.
+
+1,797 digits (Alpaydin and Kaynak 1998). By hash, 597 are held out for evaluation; the other 1,200
+are the pool. Frechet distances are of the features of a small network over digits that comes with
+this package (`ambient/assets/digit_features.npz`, made by `python -m ambient.pool.tiny_pool`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from ambient.pool.corruption import Floats
+from ambient.pool.pool import EVAL, Mix, Original, build
+from pipelines.errors import PoolError
+from pipelines.records import PoolRecord, PoolSource
+from pipelines.storage.base import write_bytes
+from pipelines.storage.local import LocalStore
+
+POOL_IMAGES = 1200
+LEVEL = 0.5  # of the noise: a digit is hard to read, and its own level is the middle of training
+FEATURES = Path(__file__).parents[1] / "assets" / "digit_features.npz"
+HELD_OUT = "digits_heldout.npz"
+
+
+def digits() -> tuple[Floats, np.ndarray[Any, np.dtype[np.int64]]]:
+    """All digits in [-1, 1], (1797, 1, 8, 8), in the order of a hash of their number; labels."""
+    try:
+        from sklearn.datasets import load_digits
+    except ModuleNotFoundError:
+        raise PoolError("the tiny pool needs scikit-learn: pip install -e '.[ambient]'") from None
+    data = load_digits()
+    order = sorted(range(len(data.images)), key=lambda n: hashlib.sha256(b"%d" % n).digest())
+    images = (data.images[order] / 8 - 1).astype(np.float32)[:, None]
+    return images, np.asarray(data.target[order], np.int64)
+
+
+def build_tiny(folder: Path, *, mix: Mix | None = None) -> PoolRecord:
+    """Write the pool and its evaluation data."""
+    mix = mix or Mix(clean_share=0.1, kind="gaussian", level=LEVEL)
+    images, labels = digits()
+    held_out = images[POOL_IMAGES:]
+    data = io.BytesIO()
+    with np.load(FEATURES) as features:
+        np.savez(data, images=held_out, labels=labels[POOL_IMAGES:], **dict(features))
+    store = LocalStore(folder / EVAL)
+    write_bytes(store, HELD_OUT, data.getvalue())
+    built = {"files": {HELD_OUT: hashlib.sha256(data.getvalue()).hexdigest()}}
+    write_bytes(store, "built.json", orjson.dumps(built))
+    originals = (
+        Original(f"digit {n}", image, int(label))
+        for n, (image, label) in enumerate(
+            zip(images[:POOL_IMAGES], labels[:POOL_IMAGES], strict=True)
+        )
+    )
+    sha256 = hashlib.sha256(images.tobytes()).hexdigest()
+    source = PoolSource(
+        name="scikit-learn digits", version="1", sha256=sha256, licence="CC BY 4.0", status="pinned"
+    )
+    return build(
+        originals, str(folder), mix=mix, name="ambient-tiny", sources=[source], shard_rows=300
+    )
+
+
+def train_features(path: Path = FEATURES) -> float:
+    """Fit the network of the features on all digits and their labels; its accuracy."""
+    from sklearn.neural_network import MLPClassifier
+
+    images, labels = digits()
+    rows = images.reshape(len(images), -1)
+    net = MLPClassifier((64, 32), alpha=1e-2, max_iter=400, random_state=0).fit(rows, labels)
+    layers = {
+        f"{kind}{n}": values.astype(np.float32)
+        for n in range(2)
+        for kind, values in (("weight", net.coefs_[n]), ("bias", net.intercepts_[n]))
+    }
+    np.savez(path, **layers)  # type: ignore[arg-type]
+    return float(net.score(rows, labels))
+
+
+if __name__ == "__main__":
+    train_features()

@@ -1,0 +1,378 @@
+"""Train a denoiser under a recipe, on one process, torchrun, Slurm or Ray Train.
+
+Every process runs `train`; gradients are averaged over all (DDP). Killed at any moment, the same
+call resumes behind the last checkpoint and ends with the same weights: a batch depends on seed,
+step and process only. A training folder: `metrics.jsonl`, `checkpoint.pt` (while it runs),
+`model.safetensors` (the moving average), `config.json`, `loss.svg`, `record.json`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from ambient.diffusion.edm import Average, Preconditioned
+from ambient.diffusion.loss import Draw, Rows, draw, losses
+from ambient.recipe import Recipe, images_seen, num_steps, parts
+from ambient.training.data import Images
+from ambient.training.model import build, device_of, num_params
+from pipelines.errors import CheckpointError, TrainingError
+from pipelines.execution.process import process_of
+from pipelines.records import (
+    File,
+    ModelRecord,
+    ModelWork,
+    PackedRecord,
+    RecordError,
+    made_by,
+    now,
+    sha256_file,
+)
+from pipelines.storage.base import write_bytes
+from pipelines.storage.chain import RECORD, read_chain, standing
+from pipelines.storage.local import LocalStore
+from pipelines.storage.open import open_store
+
+WEIGHTS, CONFIG, METRICS, CHECKPOINT = (
+    "model.safetensors",
+    "config.json",
+    "metrics.jsonl",
+    "checkpoint.pt",
+)
+WORK = "work.json"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class Run:
+    """One training run in this process: the model, its optimizer, its average."""
+
+    def __init__(self, recipe: Recipe, images: Images, *, seed: int, device: torch.device) -> None:
+        self.recipe, self.images, self.seed, self.device = recipe, images, seed, device
+        torch.manual_seed(seed)
+        self.model: Preconditioned = build(recipe, masked=images.masked).to(device)
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(), lr=recipe.learning_rate, betas=recipe.betas
+        )
+        half_life = recipe.ema_half_life / recipe.global_batch_size
+        self.average = Average(self.model, half_life=half_life)
+        self.step = 0
+
+    def rate(self) -> float:
+        """The learning rate of the coming step."""
+        recipe, seen = self.recipe, self.step * self.recipe.global_batch_size
+        rate = recipe.learning_rate * min(1.0, (seen + 1) / max(1, recipe.warmup_images))
+        if recipe.decay == "cosine":
+            rate *= (1 + math.cos(math.pi * self.step / num_steps(recipe))) / 2
+        return rate
+
+    def save(self, path: Path, key: str) -> None:
+        """Write the whole state beside `path`, then rename."""
+        state = {
+            "key": key,
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict(),
+        }
+        part = path.with_suffix(".part")
+        torch.save(state, part)
+        os.replace(part, path)
+
+    def load(self, path: Path, key: str) -> None:
+        """Continue from a checkpoint. CheckpointError for another run's, or a damaged one."""
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            record_there = state["key"]
+        except Exception as error:
+            raise CheckpointError(
+                f"{path} is damaged ({type(error).__name__}); remove it and run the same command "
+                "again: training begins anew"
+            ) from error
+        if record_there != key:
+            raise CheckpointError(f"{path} is of another training run; choose an empty --out")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average.load_state_dict(state["average"])
+        self.step = state["step"]
+
+
+class _Loss(nn.Module):
+    """The loss as a module, so that DDP sees the forward pass."""
+
+    def __init__(self, model: Preconditioned) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, rows: Rows, drawn: Draw) -> torch.Tensor:
+        return losses(self.model, rows, drawn).mean()
+
+
+def train(
+    packed: str,
+    *,
+    recipe: Recipe,
+    seed: int,
+    out: str,
+    num_threads: int = 1,
+    device: str | None = None,
+    max_batch: int | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> ModelRecord:
+    """Train one model on a packed dataset; returns its record, also when it was there before.
+
+    `max_batch` is the largest batch that a GPU holds: the recipe's is then computed in pieces with
+    the same gradients. TrainingError when the loss is no number.
+    """
+    started = now()
+    source, folder = open_store(packed), LocalStore(Path(out))
+    record = read_chain(source)[-1]
+    if not isinstance(record, PackedRecord):
+        raise RecordError(f"{packed} holds a {record.kind} record; expected packed images")
+    work = ModelWork(
+        benchmark="ambient", scale=recipe.scale, recipe=recipe.model_dump(mode="json"), seed=seed
+    )
+    parents = {"packed": record.id}
+    key = ModelRecord.key_of(work=work, parents=parents)
+    other = "other images, another recipe or seed"
+    before = standing(folder, key=key, kind=ModelRecord, other=other)
+    if before is not None:
+        return before
+    folder.root.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(num_threads)
+    rank, world = process_of()
+    with _group(world, device):
+        if rank == 0:
+            _claim(folder.root / WORK, key)
+        local = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
+        run = Run(
+            recipe, Images(source, record), seed=seed, device=device_of(device, local_rank=local)
+        )
+        checkpoint = folder.root / CHECKPOINT
+        resumed = checkpoint.is_file()
+        if resumed:
+            run.load(checkpoint, key)
+        pieces = parts(recipe, num_processes=world, fitting=max_batch)
+        clock = time.monotonic()
+        _loop(run, folder, key, rank=rank, world=world, pieces=pieces, progress=progress)
+        seconds = time.monotonic() - clock
+        if rank:
+            dist.barrier()
+            record_there = standing(folder, key=key, kind=ModelRecord, other=other)
+            if record_there is None:
+                raise TrainingError(f"{folder.uri}: the first process left no record")
+            return record_there
+        rows = read_metrics(folder)
+        sealed = ModelRecord.seal(
+            work=work,
+            parents=parents,
+            outputs=_write_model(folder, run),
+            counts={
+                "steps": num_steps(recipe),
+                "params": num_params(run.model),
+                "images_available": record.counts["images"],
+            },
+            results={"images_seen": images_seen(recipe), "loss": rows[-1]["loss"]},
+            made_by=made_by(
+                started,
+                locations={"packed": source.uri},
+                figures={
+                    "processes": world,
+                    "pieces": pieces,
+                    "resumed": float(resumed),
+                    "seconds": round(seconds, 3),
+                },
+            ),
+        )
+        _curve(rows, folder.root / "loss.svg")
+        write_bytes(folder, RECORD, sealed.to_json())
+        checkpoint.unlink(missing_ok=True)
+        if world > 1:
+            dist.barrier()
+    return sealed
+
+
+def _loop(
+    run: Run,
+    folder: LocalStore,
+    key: str,
+    *,
+    rank: int,
+    world: int,
+    pieces: int,
+    progress: Callable[[str], None] | None,
+) -> None:
+    """All steps that are left, with metrics and checkpoints."""
+    recipe, total = run.recipe, num_steps(run.recipe)
+    module: nn.Module = _Loss(run.model)
+    if world > 1:
+        ids = [run.device.index] if run.device.type == "cuda" else None
+        module = nn.parallel.DistributedDataParallel(module, device_ids=ids)
+    if rank == 0:
+        _cut_metrics(folder, run.step)
+    clock, seen = time.monotonic(), 0
+    run.model.train()
+    while run.step < total:
+        rate = run.rate()
+        run.optimizer.param_groups[0]["lr"] = rate
+        loss, norm = _step(run, module, rank=rank, world=world, pieces=pieces)
+        run.step += 1
+        seen += recipe.global_batch_size
+        run.average.update(run.model, run.step)
+        if rank == 0 and (run.step % recipe.log_every == 0 or run.step == total):
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise TrainingError(
+                    f"{folder.uri}: the loss is {loss} at step {run.step} (gradient {norm}); look "
+                    "at the images of the pool, or lower the learning rate in a recipe of your own"
+                )
+            row = {
+                "step": run.step - 1,
+                "loss": loss,
+                "grad_norm": norm,
+                "learning_rate": rate,
+                "images_per_second": round(seen / max(time.monotonic() - clock, 1e-9), 1),
+            }
+            clock, seen = time.monotonic(), 0
+            with open(folder.root / METRICS, "ab") as file:
+                file.write(orjson.dumps(row) + b"\n")
+            if progress is not None and run.step % (10 * recipe.log_every) == 0:
+                progress(f"step {run.step:,} of {total:,}: loss {loss:.4f}")
+        if rank == 0 and run.step % recipe.checkpoint_steps == 0 and run.step < total:
+            run.save(folder.root / CHECKPOINT, key)
+
+
+def _step(
+    run: Run, module: nn.Module, *, rank: int, world: int, pieces: int
+) -> tuple[float, float]:
+    """One optimizer step; the loss, and the gradient's norm before it was cut.
+
+    All noise of a step is drawn at once, so that pieces change nothing but the rounding.
+    """
+    recipe = run.recipe
+    rows, sigma, generator = run.images.batch(
+        recipe, seed=run.seed, step=run.step, rank=rank, world=world, device=run.device
+    )
+    drawn = draw(rows, generator=generator, delta=recipe.delta, sigma=sigma)
+    half: Any = nullcontext()
+    if recipe.precision != "fp32":
+        half = torch.autocast(run.device.type, DTYPES[recipe.precision])
+    run.optimizer.zero_grad(set_to_none=True)
+    total = torch.zeros((), device=run.device)
+    size = len(rows) // pieces
+    for number in range(pieces):
+        part = slice(number * size, (number + 1) * size)
+        waits = world > 1 and number < pieces - 1
+        with module.no_sync() if waits else nullcontext():  # type: ignore[operator]
+            with half:
+                loss = module(_cut(rows, part), _cut_draw(drawn, part)) / pieces
+            torch.autograd.backward(loss)
+        total += loss.detach()
+    norm = nn.utils.clip_grad_norm_(run.model.parameters(), recipe.max_grad_norm)
+    run.optimizer.step()
+    if world > 1:
+        dist.all_reduce(total)
+        total /= world
+    is_logged = (run.step + 1) % recipe.log_every == 0 or run.step + 1 == num_steps(recipe)
+    return (
+        (float(total), float(norm)) if is_logged else (0.0, 0.0)
+    )  # no wait for the GPU in between
+
+
+def _cut(rows: Rows, part: slice) -> Rows:
+    return Rows(
+        rows.images[part],
+        rows.level[part],
+        rows.sigma_min[part],
+        None if rows.mask is None else rows.mask[part],
+    )
+
+
+def _cut_draw(drawn: Draw, part: slice) -> Draw:
+    seen = None if drawn.seen is None else drawn.seen[part]
+    return Draw(drawn.x[part], drawn.sigma[part], seen)
+
+
+@contextmanager
+def _group(world: int, device: str | None) -> Iterator[None]:
+    """The processes that train together, where there are several."""
+    if world == 1 or dist.is_initialized():  # Ray Train brings its own
+        yield
+        return
+    if "MASTER_ADDR" not in os.environ:
+        raise TrainingError(
+            f"{world} processes were started, but MASTER_ADDR does not say where they meet; start "
+            "them with torchrun, or with deploy/slurm-train.sh"
+        )
+    gpu = torch.cuda.is_available() and device != "cpu"
+    dist.init_process_group("nccl" if gpu else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def _claim(marker: Path, key: str) -> None:
+    if marker.is_file() and orjson.loads(marker.read_bytes())["key"] != key:
+        raise RecordError(
+            f"{marker.parent} holds another training run, unfinished; remove it or choose another "
+            "--out"
+        )
+    marker.write_bytes(orjson.dumps({"key": key}))
+
+
+def read_metrics(folder: LocalStore) -> list[dict[str, Any]]:
+    """The lines of metrics, the last of each step, in order."""
+    path = folder.root / METRICS
+    if not path.is_file():
+        return []
+    rows: dict[int, dict[str, Any]] = {}
+    for line in path.read_bytes().splitlines():
+        if line.endswith(b"}"):  # one that was cut off by a kill is written again
+            row = orjson.loads(line)
+            rows[row["step"]] = row
+    return [rows[step] for step in sorted(rows)]
+
+
+def _cut_metrics(folder: LocalStore, first_step: int) -> None:
+    kept = [row for row in read_metrics(folder) if row["step"] < first_step]
+    part = folder.root / f".{METRICS}"
+    part.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in kept))
+    os.replace(part, folder.root / METRICS)
+
+
+def _write_model(folder: LocalStore, run: Run) -> list[File]:
+    """The moving average as safetensors, and what opens it again."""
+    from safetensors.torch import save_file
+
+    values = {name: value.cpu().contiguous() for name, value in run.average.values.items()}
+    part = folder.root / f".part-{WEIGHTS}"
+    save_file(values, part, metadata={"format": "pt"})
+    part.chmod(0o644)
+    os.replace(part, folder.root / WEIGHTS)
+    path = folder.root / WEIGHTS
+    config = {"recipe": run.recipe.model_dump(mode="json"), "masked": run.images.masked}
+    return [
+        File(name=WEIGHTS, sha256=sha256_file(path), num_bytes=path.stat().st_size),
+        write_bytes(folder, CONFIG, orjson.dumps(config, option=orjson.OPT_INDENT_2)),
+    ]
+
+
+def _curve(rows: list[dict[str, Any]], path: Path) -> None:
+    """The loss over steps, as SVG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([row["step"] for row in rows], [row["loss"] for row in rows], color="#1f5f99")
+    axes.set_xlabel("step")
+    axes.set_ylabel("weighted loss")
+    figure.savefig(path, metadata={"Date": None})

@@ -1,0 +1,266 @@
+"""Generated images against held-out ones: the Frechet distance, and copies of training images.
+
+A question is a held-out image; its answer is the generator's image of the same number, from the
+fixed sampler. The log has the features of both, and the distances of the generated image to the
+nearest training image and to the nearest held-out image, so that both scores are computed again
+from the log alone.
+
+    image_generation     Frechet distance in the stated features (Heusel et al. 2017)
+    image_memorisation   mean distance to the nearest training image over that to the nearest
+                         held-out one, near 1 for new images and near 0 for copies
+
+A bootstrap of a Frechet distance is biased upwards (a resample has fewer different images), so its
+draws are moved to have the value as their mean; their spread is the interval.
+
+`TrainingSet` and `GaussianImages` are null models: one repeats the training images (a distance of
+nearly 0 and a memorisation of 0), the other knows mean and covariance of pixels alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+
+from evals.images.frechet import frechet, mlp_features, moments, nearest
+from evals.items import Item, Metrics, Tally, TaskData
+from evals.kinds import Kind
+from evals.metrics import NUM_DRAWS
+from evals.models import Floats, ImageGenerator, ModelError
+from evals.tasks import GenerationTask
+from pipelines.errors import DataError
+from pipelines.records import digest
+
+MIN_IMAGES = 64  # below it a covariance of 32 features is hardly known
+FEATURES_SUFFIX = ".features.pt"
+
+
+@dataclass(frozen=True, eq=False)
+class GenerationData(TaskData):
+    """Held-out images (rows, channels, height, width) in [-1, 1], and what computes features."""
+
+    images: Floats = field(default_factory=lambda: np.zeros((0, 1, 1, 1), np.float32))
+    layers: Mapping[str, Floats] = field(default_factory=dict)
+    module: Path | None = None
+
+    @cached_property
+    def identity(self) -> str:
+        state = hashlib.sha256(self.images.tobytes())
+        for name in sorted(self.layers):
+            state.update(name.encode() + self.layers[name].tobytes())
+        if self.module is not None:
+            state.update(self.module.read_bytes())
+        return state.hexdigest()
+
+    def features(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Features of images, (images, dim)."""
+        if self.module is None:
+            return mlp_features(self.layers, images).astype(np.float32)
+        import torch
+
+        load: Any = torch.jit.load
+        network = load(str(self.module), map_location="cpu").eval()
+        with torch.inference_mode():
+            parts = [
+                network(torch.from_numpy(np.asarray(images[n : n + 64], np.float32)))
+                for n in range(0, len(images), 64)
+            ]
+        return torch.cat(parts).flatten(1).numpy().astype(np.float32)
+
+
+class _Generated(Kind[GenerationTask]):
+    """What both kinds have in common."""
+
+    whole = True
+
+    def item(self, row: Mapping[str, Any], index: int, task: GenerationTask) -> Item:
+        raise DataError("held-out images are not JSON rows")
+
+    def read(self, task: GenerationTask, folder: str) -> TaskData:
+        """An .npz file with `images`, and layers of a small network or a TorchScript beside it."""
+        path = Path(folder) / task.file
+        if not path.is_file():
+            raise DataError(
+                f"task {task.name}: there is no file {path}. {task.source} Put the file there, or "
+                "choose another folder with --data"
+            )
+        content = path.read_bytes()
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: np.asarray(file[name]) for name in file.files}
+        except (ValueError, OSError, EOFError) as error:
+            raise DataError(f"task {task.name}: {path} is not an .npz file: {error}") from None
+        images = arrays.get("images")
+        if images is None or images.ndim != 4 or len(images) < MIN_IMAGES:
+            raise DataError(
+                f"task {task.name}: {path} has no array `images` of at least {MIN_IMAGES} images "
+                "(images, channels, height, width)"
+            )
+        if not (np.isfinite(images).all() and abs(images).max() <= 1.001):
+            raise DataError(f"task {task.name}: {path}: images are not within [-1, 1]")
+        layers = {n: v for n, v in arrays.items() if n.startswith(("weight", "bias"))}
+        beside = path.with_name(path.stem + FEATURES_SUFFIX)
+        module = None if layers else beside
+        if module is not None and not module.is_file():
+            raise DataError(
+                f"task {task.name}: {path} has no features: put a TorchScript network beside it as "
+                f"{beside.name}"
+            )
+        built = Path(folder) / "built.json"
+        sha256 = hashlib.sha256(content).hexdigest()
+        known = orjson.loads(built.read_bytes())["files"] if built.is_file() else {}
+        verified = sha256 == task.sha256 or (task.built and known.get(task.file) == sha256)
+        items = tuple(Item(row=row) for row in range(len(images)))
+        return GenerationData(
+            items, sha256, verified, images=images.astype(np.float32), layers=layers, module=module
+        )
+
+    def answer(
+        self,
+        task: GenerationTask,
+        data: TaskData,
+        rows: Sequence[int],
+        model: Any,
+        *,
+        window: int,
+    ) -> pa.Table:
+        assert isinstance(data, GenerationData)
+        if tuple(model.shape) != data.images.shape[1:]:
+            raise ModelError(
+                f"task {task.name}: the model draws images of {tuple(model.shape)}, the held-out "
+                f"ones are {data.images.shape[1:]}"
+            )
+        images = _samples(model, len(rows), task.seed)
+        if not np.isfinite(images).all():
+            raise ModelError(f"task {task.name}: the model drew something that is no number")
+        columns: dict[str, Any] = {"row": pa.array(list(rows), pa.int64())}
+        if task.kind == "image_generation":
+            columns["features"] = _lists(data.features(images))
+            columns["reference"] = _lists(data.features(data.images))
+        else:
+            columns["train_distance"] = nearest(images, model.training_images())
+            columns["heldout_distance"] = nearest(images, [data.images])
+        return pa.table(columns)
+
+
+@lru_cache(maxsize=1)
+def _samples(model: ImageGenerator, number: int, seed: int) -> Floats:
+    """Both tasks ask for the same images: they are drawn once."""
+    return np.asarray(model.sample(range(number), seed=seed), np.float32)
+
+
+def _lists(rows: npt.NDArray[np.float32]) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), rows.shape[1]).cast(
+        pa.list_(pa.float32())
+    )
+
+
+def _rows(log: pa.Table, name: str) -> npt.NDArray[np.float64]:
+    column = log[name].combine_chunks()
+    sizes = np.diff(np.asarray(column.offsets))
+    if len(set(sizes.tolist())) != 1:
+        raise DataError(f"column {name!r}: features of several lengths")
+    flat = np.asarray(column.flatten(), np.float64)
+    return flat.reshape(len(log), -1)
+
+
+class Generation(_Generated):
+    """The Frechet distance."""
+
+    def tally(self, task: GenerationTask, log: pa.Table) -> Tally:
+        """Squared distances of features, whose sums are finite when all features are."""
+        gaps = ((_rows(log, "features") - _rows(log, "reference")) ** 2).sum(1)
+        return Tally(gaps, np.ones(len(log)), np.zeros(len(log), np.int64))
+
+    def estimate(
+        self, task: GenerationTask, log: pa.Table, *, seed: int
+    ) -> tuple[float, npt.NDArray[np.float64]]:
+        made, reference = _rows(log, "features"), _rows(log, "reference")
+        value = frechet(moments(made), moments(reference))
+        rng = np.random.default_rng(seed)
+        drawn = np.empty(NUM_DRAWS)
+        for number in range(NUM_DRAWS):
+            first, second = rng.integers(len(made), size=(2, len(made)))
+            drawn[number] = frechet(moments(made[first]), moments(reference[second]))
+        return value, drawn - drawn.mean() + value
+
+    def metrics(self, task: GenerationTask, log: pa.Table) -> Metrics:
+        made, reference = _rows(log, "features"), _rows(log, "reference")
+        return {
+            "frechet": frechet(moments(made), moments(reference)),
+            "kernel": kernel_distance(made, reference),
+        }
+
+
+class Memorisation(_Generated):
+    """How near to training images the generated ones are."""
+
+    def tally(self, task: GenerationTask, log: pa.Table) -> Tally:
+        train, held_out = (
+            np.asarray(log[name].to_numpy(), np.float64)
+            for name in ("train_distance", "heldout_distance")
+        )
+        return Tally(train, held_out, np.zeros(len(log), np.int64))
+
+
+def kernel_distance(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> float:
+    """Unbiased squared maximum mean discrepancy with (x.y / dim + 1)^3 (Binkowski et al. 2018)."""
+    dim = first.shape[1]
+
+    def inner(rows: npt.NDArray[Any]) -> float:
+        kernel = (rows @ rows.T / dim + 1) ** 3
+        number = len(rows)
+        return float((kernel.sum() - np.trace(kernel)) / (number * (number - 1)))
+
+    cross = float(((first @ second.T / dim + 1) ** 3).mean())
+    return inner(first) + inner(second) - 2 * cross
+
+
+class TrainingSet:
+    """A null model that repeats its training images."""
+
+    def __init__(self, images: Floats) -> None:
+        self._images = np.asarray(images, np.float32)
+        self.shape = tuple(self._images.shape[1:])
+        self.id = digest(["training set", hashlib.sha256(self._images.tobytes()).hexdigest()])
+        self.settings: dict[str, Any] = {"null": "training_set"}
+        self.denoiser = None
+
+    def sample(self, indices: Sequence[int], *, seed: int) -> Floats:
+        result: Floats = self._images[[index % len(self._images) for index in indices]]
+        return result
+
+    def training_images(self) -> Iterable[Floats]:
+        return [self._images]
+
+
+class GaussianImages(TrainingSet):
+    """A null model that knows mean and covariance of its training images' pixels."""
+
+    def __init__(self, images: Floats) -> None:
+        super().__init__(images)
+        self.id = digest(["gaussian", self.id])
+        self.settings = {"null": "gaussian"}
+        flat = self._images.reshape(len(images), -1).astype(np.float64)
+        self._mean = flat.mean(0)
+        values, vectors = np.linalg.eigh(np.cov(flat, rowvar=False))
+        self._root = vectors * np.sqrt(values.clip(min=0))
+
+    def sample(self, indices: Sequence[int], *, seed: int) -> Floats:
+        rows = [np.random.default_rng([seed, i]).standard_normal(len(self._mean)) for i in indices]
+        drawn = self._mean + np.array(rows) @ self._root.T
+        return drawn.clip(-1, 1).astype(np.float32).reshape(-1, *self.shape)
+
+
+KINDS: dict[str, Kind[GenerationTask]] = {
+    "image_generation": Generation(),
+    "image_memorisation": Memorisation(),
+}

@@ -1,0 +1,95 @@
+"""Generated images: the distance by hand, null models, and scores from the log alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evals.images import generation
+from evals.images.generation import GaussianImages, TrainingSet
+from evals.models import ModelError
+from evals.run import score_task
+from evals.tasks import GenerationTask, load_task
+from pipelines.errors import DataError
+
+NUMBER = 200
+
+
+def images(seed: int, number: int = NUMBER) -> np.ndarray:
+    """Two kinds of blobs, so that a Gaussian of pixels is another law."""
+    rng = np.random.default_rng(seed)
+    left = rng.random(number) < 0.5
+    base = np.full((number, 1, 4, 4), -0.8, np.float32)
+    base[left, :, :, :2] = 0.7
+    base[~left, :, :, 2:] = 0.7
+    return (base + 0.05 * rng.standard_normal(base.shape)).astype(np.float32)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    rng = np.random.default_rng(0)
+    layers = {
+        "weight0": rng.standard_normal((16, 12)).astype(np.float32),
+        "bias0": np.zeros(12, np.float32),
+    }
+    np.savez(tmp_path / "digits_heldout.npz", images=images(1), **layers)  # type: ignore[arg-type]
+    return str(tmp_path)
+
+
+def task_of(name: str) -> GenerationTask:
+    task = load_task(name)
+    assert isinstance(task, GenerationTask)
+    return task
+
+
+def score(name: str, folder: str, model: object) -> tuple[float, float]:
+    task = task_of(name)
+    kind = generation.KINDS[task.kind]
+    data = kind.read(task, folder)
+    log = kind.answer(task, data, range(NUMBER), model, window=0)
+    found, draws = score_task(task, log)  # type: ignore[arg-type]
+    assert len(draws) == 1000
+    assert abs(float(draws.mean()) - found.value) < 0.05 * max(found.value, 1e-3) + 1e-6
+    return found.value, found.stderr
+
+
+def test_null_models_are_where_they_should_be(folder: str) -> None:
+    """Other images of the law are near, a Gaussian of the same moments is far."""
+    fresh = TrainingSet(images(2))
+    copies, copies_error = score("digits_frechet", folder, fresh)
+    gaussian, _ = score("digits_frechet", folder, GaussianImages(images(2)))
+    assert copies + 3 * copies_error < gaussian
+    assert score("digits_novelty", folder, fresh)[0] < 1e-3
+    assert score("digits_novelty", folder, GaussianImages(images(2)))[0] > 0.5
+
+
+def test_a_model_of_another_shape_or_without_numbers_is_refused(folder: str) -> None:
+    with pytest.raises(ModelError, match="the held-out"):
+        score("digits_frechet", folder, TrainingSet(np.zeros((3, 1, 8, 8))))
+    with pytest.raises(ModelError, match="no number"):
+        score("digits_frechet", folder, TrainingSet(np.full((3, 1, 4, 4), np.nan)))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"pixels": np.zeros((100, 1, 4, 4))}, "no array `images`"),
+        ({"images": np.zeros((3, 1, 4, 4))}, "at least 64 images"),
+        ({"images": np.full((100, 1, 4, 4), 255.0)}, "not within"),
+        ({"images": np.zeros((100, 1, 4, 4))}, "TorchScript"),
+    ],
+)
+def test_bad_data_is_named(content: dict[str, np.ndarray], message: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "digits_heldout.npz", **content)  # type: ignore[arg-type]
+    task = task_of("digits_frechet")
+    with pytest.raises(DataError, match=message):
+        generation.KINDS[task.kind].read(task, str(tmp_path))
+
+
+def test_kernel_distance_of_one_law_is_near_zero() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.standard_normal((2, 500, 8))
+    assert abs(generation.kernel_distance(first, second)) < 0.02
+    assert generation.kernel_distance(first, second + 1) > 1
