@@ -51,7 +51,7 @@ def test_images_are_in_the_order_of_the_rows(tmp_path: Path) -> None:
     shards = [np.load(path) for path in sorted((tmp_path / "packed").glob("*.npy"))]
     assert [len(shard) for shard in shards] == [15, 15, 10]
     images = np.concatenate(shards)
-    known = {pool.uid_of(one): one.image for one in originals()}
+    known = {pool.uid_of(original): original.image for original in originals()}
     for row, image in zip(rows, images, strict=True):
         np.testing.assert_allclose(image, known[str(row["uid"])], atol=1e-3)
 

@@ -40,7 +40,7 @@ def images_of(folder: Path) -> dict[str, np.ndarray]:
 def test_a_pool_has_a_row_and_an_image_for_each_original(tmp_path: Path) -> None:
     mix = Mix(clean_share=0.3, kind="gaussian", level=0.5)
     rows, images = built(tmp_path, mix), images_of(tmp_path)
-    assert set(rows) == set(images) == {pool.uid_of(one) for one in originals()}
+    assert set(rows) == set(images) == {pool.uid_of(original) for original in originals()}
     for original in originals():
         uid = pool.uid_of(original)
         if rows[uid]["corruption"] == "none":
@@ -99,7 +99,7 @@ def test_a_folder_of_images_becomes_a_pool(tmp_path: Path) -> None:
         (tmp_path / "images" / label).mkdir(parents=True)
         Image.new("RGB", (20, 10), (255, 0, 0)).save(tmp_path / "images" / label / "a.png")
     images = list(pool.from_folder(str(tmp_path / "images"), resolution=8, channels=3))
-    assert [one.label for one in images] == [0, 1]
+    assert [image.label for image in images] == [0, 1]
     assert images[0].image.shape == (3, 8, 8)
     np.testing.assert_array_equal(images[0].image[:, 0, 0], [1, -1, -1])
 

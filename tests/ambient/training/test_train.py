@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from ambient.pool.pool import Mix
 from ambient.recipe import Network, Recipe, load_recipe
@@ -19,6 +23,7 @@ from pipelines.storage.chain import read_chain
 from pipelines.storage.open import open_store
 from tests.ambient.packing.test_pack import packed
 
+ROOT = Path(__file__).parents[3]
 HALF_NOISY = Mix(clean_share=0.3, kind="gaussian", level=0.5)
 
 
@@ -152,3 +157,33 @@ def test_the_u_net_of_diffusers_has_the_recipe_s_shape() -> None:
     x = torch.randn(2, 1, 8, 8)
     assert model(x, torch.tensor([0.1, 5.0]), torch.ones_like(x)).shape == x.shape
     assert num_params(model) > 1000
+
+
+def test_two_processes_train_one_model(folder: Path, tmp_path: Path) -> None:
+    """Each computes half of every batch; both return the same record."""
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(yaml.safe_dump(small().model_dump(mode="json")))
+    code = (
+        "import sys\n"
+        "from ambient.recipe import load_recipe\n"
+        "from ambient.training.train import train\n"
+        "record = train(sys.argv[1], recipe=load_recipe(sys.argv[2]), seed=1, out=sys.argv[3])\n"
+        "print(record.id)\n"
+    )
+    script = tmp_path / "run.py"
+    script.write_text(code)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [*torchrun, "--nproc-per-node", "2"]
+    arguments = [str(script), str(folder), str(recipe), str(tmp_path / "model")]
+    run = subprocess.run(
+        [*command, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    ids = [line for line in run.stdout.split() if len(line) == 32]
+    assert len(ids) == 2
+    assert len(set(ids)) == 1

@@ -49,10 +49,10 @@ def score(name: str, folder: str, model: object) -> tuple[float, float]:
     kind = generation.KINDS[task.kind]
     data = kind.read(task, folder)
     log = kind.answer(task, data, range(NUMBER), model, window=0)
-    found, draws = score_task(task, log)  # type: ignore[arg-type]
+    measured, draws = score_task(task, log)  # type: ignore[arg-type]
     assert len(draws) == 1000
-    assert abs(float(draws.mean()) - found.value) < 0.05 * max(found.value, 1e-3) + 1e-6
-    return found.value, found.stderr
+    assert abs(float(draws.mean()) - measured.value) < 0.05 * max(measured.value, 1e-3) + 1e-6
+    return measured.value, measured.stderr
 
 
 def test_null_models_are_where_they_should_be(folder: str) -> None:
