@@ -322,8 +322,8 @@ def _add_ngrams(
     return count
 
 
-# Whole on purpose: one pass over the bytes, whose state (position, word, two hashes, the flags of the
-# row) would have to go into and out of a function for every word.
+# Whole on purpose: one pass over the bytes, whose state (position, word, two hashes, the row's
+# flags) would have to go into and out of a function for every word.
 @nb.njit(cache=True, nogil=True)
 def _top(
     data: Bytes,

@@ -48,7 +48,7 @@ def documents(texts: pa.Array) -> Stats:
     return Stats(_documents(data, offsets, INDEX, BLOCKS, _STOPS))
 
 
-# Whole on purpose: thirteen counts come from one pass; each in a pass of its own would read the text
+# Whole on purpose: thirteen counts come from one pass; in separate passes the text would be read
 # thirteen times.
 @nb.njit(cache=True, nogil=True)
 def _documents(

@@ -371,7 +371,7 @@ def _breaks(
     return not (kind == RI and previous == RI and odd)  # WB15, WB16
 
 
-# Whole on purpose: one pass over the characters, with ten scalars of state that every branch changes.
+# Whole on purpose: one pass over the characters, with ten scalars that every branch changes.
 @nb.njit(cache=True, nogil=True)
 def _segment(
     data: Bytes,
