@@ -105,7 +105,7 @@ def test_open_clip_knows_every_argument() -> None:
 
 
 @pytest.mark.parametrize(
-    ("message", "expected"),
+    ("environment", "expected"),
     [
         ({}, (0, 1)),
         ({"RANK": "3", "WORLD_SIZE": "8"}, (3, 8)),
