@@ -159,10 +159,17 @@ def test_a_loaded_model_travels_to_workers_by_its_folder(folder):
     assert again.score(query)[0][0].losses == model.score(query)[0][0].losses
 
 
-@pytest.mark.parametrize("name", ["record.json", "model.json", "checkpoint.safetensors"])
-def test_a_missing_file_is_named(folder, name):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("record.json", "has no record.json, so it should be a checkpoint of open_lm"),
+        ("model.json", "there is no file .*model.json"),
+        ("checkpoint.safetensors", "there is no file .*checkpoint.safetensors"),
+    ],
+)
+def test_a_missing_file_is_named(folder, name, message):
     (folder[0] / name).unlink()
-    with pytest.raises(ValueError, match=f"there is no file .*{name}"):
+    with pytest.raises(ValueError, match=message):
         load(str(folder[0]), device="cpu")
 
 
