@@ -56,6 +56,9 @@ class View(Frozen):
     kind: Literal["", "submission", "imported", "reference"] = ""
     since: str = Field("", pattern=r"^(\d{4}-\d{2}-\d{2})?$", description="finished on or after")
     until: str = Field("", pattern=r"^(\d{4}-\d{2}-\d{2})?$", description="finished on or before")
+    columns: Literal["", "categories", "tasks"] = Field(
+        "", description="scores beside the headline"
+    )
     sort: str = Field("rank", max_length=100, description=f"{', '.join(SORTS)}, or a task's name")
     order: Literal["", "up", "down"] = Field("", description="empty: the best first")
     limit: int = Field(50, ge=1, le=MAX_LIMIT)

@@ -55,6 +55,9 @@ def kendall(a: Sequence[float], b: Sequence[float]) -> float:
     """Kendall's tau-b of two orders of the same things; nan when one of them is all ties."""
     from scipy.stats import kendalltau
 
+    if len(a) == 2:  # the variance that scipy computes on the way is not defined for one pair
+        signs = np.sign(a[1] - a[0]), np.sign(b[1] - b[0])
+        return float(signs[0] * signs[1]) if all(signs) else math.nan
     # The p-value is not used; the asymptotic one costs nothing, the exact one grows with n.
     return float(kendalltau(a, b, method="asymptotic").statistic)
 

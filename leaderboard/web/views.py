@@ -17,6 +17,7 @@ from markupsafe import Markup, escape
 
 from leaderboard import rules
 from leaderboard.board.boards import Group, Page, View
+from leaderboard.board.columns import task_columns
 from leaderboard.board.describe import (
     behind,
     metric_name,
@@ -306,6 +307,8 @@ def board_page(page: Page, view: View, link: Links) -> str:
     }
     headers: list[dict[str, Any]] = []
     hidden = constant(rows) if rows else {}
+    if view.columns:  # they need the room
+        hidden |= {name: hidden.get(name, "") for name in ("forest", "behind", *SAME, "notes")}
     for name, title, right in COLUMNS:
         if name in hidden:
             continue
@@ -316,6 +319,12 @@ def board_page(page: Page, view: View, link: Links) -> str:
         address = link.board(*board_key, **plain, sort=name, order="down" if turned else "up")
         state = ("ascending" if turned else "descending") if view.sort == name else None
         headers.append({"title": title, "right": right, "address": address, "sorted": state})
+    names, cells = task_columns(rows, view.columns)
+    for name in names:
+        sortable = view.columns == "tasks"
+        address = link.board(*board_key, **plain, sort=name) if sortable else ""
+        state = "descending" if view.sort == name else None
+        headers.append({"title": words(name), "right": True, "address": address, "sorted": state})
     ranked = sorted(rows, key=lambda row: (not row.rank, row.rank))
     whole = not any((view.q, view.recheck, view.kind, view.since, view.until, view.offset))
     return render(
@@ -328,6 +337,8 @@ def board_page(page: Page, view: View, link: Links) -> str:
         headers=headers,
         rows=rows,
         hidden=hidden,
+        names=names,
+        cells=cells,
         same=[text for text in hidden.values() if text],
         forests=forests(rows) if rows else {},
         first=rows[0] if rows else None,

@@ -367,7 +367,13 @@ def prepare(rehearsal: Rehearsal, base: str, warc: Path | None, images: Path) ->
         desk = rehearsal.folder / "runs" / BUCKET / "me"
         shutil.copytree(Path(base) / "assets", desk / "assets", dirs_exist_ok=True)
         rehearsal.call(
-            "pools", "evals", "synthetic", f"datacomp/{SCALE}", "--out", str(images), "--json"
+            "pools",
+            "evals",
+            "synthetic",
+            str(PIPELINES / "images.yaml"),
+            "--out",
+            str(images),
+            "--json",
         )
 
 
@@ -377,7 +383,7 @@ def rehearse(rehearsal: Rehearsal, *, data: Path, base: str, warc: Path | None) 
     extract(rehearsal)
     for benchmark, pipeline, tasks in (
         ("dclm", PIPELINES / "text.yaml", data),
-        ("datacomp", PIPELINES / "pairs.yaml", images),
+        ("datacomp", PIPELINES / "pairs.yaml", Path(base) / "pools" / "datacomp-tiny" / "eval"),
     ):
         arguments = (
             *(benchmark, "run", "--scale", SCALE, "--pipeline", str(pipeline)),
@@ -387,6 +393,21 @@ def rehearse(rehearsal: Rehearsal, *, data: Path, base: str, warc: Path | None) 
         play(rehearsal, benchmark, arguments)
         show_on_board(rehearsal, benchmark)
     show_curve(rehearsal, base)
+    measure_generated(rehearsal, images)
+
+
+def measure_generated(rehearsal: Rehearsal, images: Path) -> None:
+    """Every kind of image task, on generated folders, by workers that have a GPU each."""
+    store = open_store(f"{WORKSPACE}/datacomp-{SCALE}")
+    models = [e.name.rpartition("/")[0] for e in store.list() if is_model(e.name)]
+    stage = "datacomp generated tasks"
+    with rehearsal.measured(stage, "Ray tasks, a GPU each"):
+        rehearsal.call(
+            stage,
+            *("datacomp", "evaluate", f"{store.uri}/{models[0]}"),
+            *("--suite", str(PIPELINES / "images.yaml"), "--data", str(images)),
+            *("--out", f"{WORKSPACE}/generated", "--cluster", rehearsal.cluster.address, "--json"),
+        )
 
 
 def show_curve(rehearsal: Rehearsal, base: str) -> None:
