@@ -127,6 +127,8 @@ def test_reference_rows_fill_a_new_service_once(tmp_path: Path) -> None:
 
 def test_kendall_by_hand() -> None:
     assert kendall([1, 2, 3], [1, 2, 3]) == 1
+    assert (kendall([1, 2], [3, 9]), kendall([1, 2], [9, 3])) == (1, -1)
+    assert math.isnan(kendall([1, 2], [3, 3]))
     assert kendall([1, 2, 3], [3, 2, 1]) == -1
     # pairs of (1,2,3,4) and (1,3,2,4): five agree, one does not
     assert kendall([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(4 / 6)
