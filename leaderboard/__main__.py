@@ -329,6 +329,36 @@ def findings(
 
 
 @app.command()
+def decisions(
+    published: Annotated[Path, typer.Argument(help="DCLM's model database (CSV).")],
+    metric: Annotated[
+        list[str] | None, typer.Option(help="A column: Core or a task; may be repeated.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Of all pairs of datasets, how many does a small scale order as a large one does?"""
+    from leaderboard.published.decisions import decisions as decide_all
+
+    results = decide_all(published, metrics=tuple(metric or ("Core",)))
+    if json:
+        show_json(results)
+        return
+    rows = [
+        (
+            result.small,
+            result.large,
+            result.metric + (" (at chance)" if result.at_chance else ""),
+            result.num_methods,
+            result.num_pairs,
+            f"{result.accuracy:.3f}",
+            f"[{result.low:.3f}, {result.high:.3f}]",
+        )
+        for result in results
+    ]
+    out(table(rows, header=("small", "large", "metric", "methods", "pairs", "right", "95%")))
+
+
+@app.command()
 def recheck(
     id: Annotated[str, typer.Argument(help="A submission.")],
     pool: Annotated[
