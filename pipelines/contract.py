@@ -73,6 +73,12 @@ def sample() -> pa.Table:
             "scores/quality": pa.array([0.5, None, 0.1, 0.0, 1.0, 0.25, 0.75, 0.3]),
             "original_width": pa.array([200, 640, 199, 0, 1000, None, 300, 50], type=pa.int64()),
             "original_height": pa.array([200, 480, 600, 0, 300, 200, None, 50], type=pa.int64()),
+            "uid": pa.array([f"{n * 0x9E3779B97F4A7C15:032x}" for n in range(number)], type=STRING),
+            "corruption": pa.array(
+                ["none", "gaussian", None, "mask", "blur", "none", "gaussian", "fourier"],
+                type=STRING,
+            ),
+            "level": pa.array([0.0, 0.2, None, 0.5, 1.0, 0.0, 0.4, 4.0]),
             "clip_l14_similarity_score": pa.array([0.3, 0.2, None, 0.1, 0.25, -0.1, 0.4, 0.2]),
             "l14_img": pa.FixedSizeListArray.from_arrays(
                 pa.array(np.linspace(-1, 1, 4 * number).astype(np.float32)), 4

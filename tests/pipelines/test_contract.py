@@ -25,6 +25,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "hash_sample": {"fraction": 0.5},
     "language_from_scores": {"keep": ["en"], "field": "scores"},
     "letters_per_token": {"tokenizer": "tiny-bpe.json"},
+    "noise_level": {"of_level": 2.0},
     "near_targets": {"centroids": "centroids.npy", "targets": "centroids.npy"},
     "mark_contamination": {"items": "items.parquet", "ngram": 2},
     "scores": {"of": "quality"},
