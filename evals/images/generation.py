@@ -40,6 +40,8 @@ from pipelines.errors import DataError
 from pipelines.records import digest
 
 MIN_IMAGES = 64  # below it a covariance of 32 features is hardly known
+MOMENT_NUMBERS = 1 << 21  # numbers of covariances that are held at once: 16 MB
+PRODUCT_NUMBERS = 1 << 22  # of products of all pairs of features: 32 MB
 FEATURES_SUFFIX = ".features.pt"
 
 
@@ -187,9 +189,12 @@ class Generation(_Generated):
         value = frechet(moments(made), moments(reference))
         rng = np.random.default_rng(seed)
         drawn = np.empty(NUM_DRAWS)
-        for number in range(NUM_DRAWS):
-            first, second = rng.integers(len(made), size=(2, len(made)))
-            drawn[number] = frechet(moments(made[first]), moments(reference[second]))
+        at_once = max(1, MOMENT_NUMBERS // made.shape[1] ** 2)
+        for begin in range(0, NUM_DRAWS, at_once):
+            number = min(at_once, NUM_DRAWS - begin)
+            first, second = rng.integers(len(made), size=(2, number, len(made)))
+            laws = zip(resampled(made, first), resampled(reference, second), strict=True)
+            drawn[begin : begin + number] = [frechet(law, other) for law, other in laws]
         return value, drawn - drawn.mean() + value
 
     def metrics(self, task: GenerationTask, log: pa.Table) -> Metrics:
@@ -209,6 +214,27 @@ class Memorisation(_Generated):
             for name in ("train_distance", "heldout_distance")
         )
         return Tally(train, held_out, np.zeros(len(log), np.int64))
+
+
+def resampled(
+    rows: npt.NDArray[np.float64], draws: npt.NDArray[np.int64]
+) -> list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
+    """Mean and covariance of the rows of each draw (draws, rows), by how often each row is in it.
+
+    Centred first, so that subtracting the squared mean loses no digits.
+    """
+    number, dim = rows.shape
+    centre = rows.mean(0)
+    apart = rows - centre
+    counts = np.stack([np.bincount(draw, minlength=number) for draw in draws]).astype(np.float64)
+    means = counts @ apart / number
+    if dim * dim * number <= PRODUCT_NUMBERS:
+        products = (apart[:, :, None] * apart[:, None, :]).reshape(number, dim * dim)
+        squares = (counts @ products / number).reshape(-1, dim, dim)
+    else:
+        squares = np.stack([(apart * count[:, None]).T @ apart / number for count in counts])
+    covariances = (squares - means[:, :, None] * means[:, None, :]) * (number / (number - 1))
+    return list(zip(means + centre, covariances, strict=True))
 
 
 def kernel_distance(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> float:

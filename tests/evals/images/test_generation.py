@@ -88,6 +88,15 @@ def test_bad_data_is_named(content: dict[str, np.ndarray], message: str, tmp_pat
         generation.KINDS[task.kind].read(task, str(tmp_path))
 
 
+def test_moments_of_resamples_are_those_of_the_rows() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((40, 3)) + 100
+    draws = rng.integers(40, size=(5, 40))
+    for (mean, covariance), draw in zip(generation.resampled(rows, draws), draws, strict=True):
+        np.testing.assert_allclose(mean, rows[draw].mean(0))
+        np.testing.assert_allclose(covariance, np.cov(rows[draw], rowvar=False), atol=1e-9)
+
+
 def test_kernel_distance_of_one_law_is_near_zero() -> None:
     rng = np.random.default_rng(0)
     first, second = rng.standard_normal((2, 500, 8))
