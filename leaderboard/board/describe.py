@@ -43,6 +43,9 @@ ONE_SEED = (
 )
 
 
+MOST_NAMED, MOST_LETTERS = 3, 60  # methods that a verdict names: it stays within two lines
+
+
 def verdict(rows: Sequence[Row]) -> str:
     """Who is ahead, and whether to believe it, in a line or two. Superseded rows do not count."""
     rows = [row for row in rows if not row.superseded_by] or rows[:1]
@@ -54,7 +57,9 @@ def verdict(rows: Sequence[Row]) -> str:
     unknown = sum(row.tied_with_leader is None for row in others)
     lines = [f"{leader.method} is ahead of {beaten} of {len(others)} others."]
     if ties:
-        lines.append(f"It is not distinguishable from {len(ties)}: {_and(ties)}.")
+        short = len(ties) <= MOST_NAMED and sum(map(len, ties)) <= MOST_LETTERS
+        names = f": {_and(ties)}" if short else ""
+        lines.append(f"It is not distinguishable from {len(ties)}{names}.")
     if unknown:
         lines.append(f"Of {unknown} no error is published, so nothing is known.")
     if min(len(row.seeds) for row in rows) == 1 and beaten:
@@ -83,8 +88,6 @@ def verdict_in_short(rows: Sequence[Row]) -> str:
 
 
 def _and(names: Sequence[str]) -> str:
-    if len(names) > 4:
-        return f"{names[0]}, {names[1]} and {len(names) - 2} others"
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
