@@ -461,9 +461,9 @@ class _Reader:
         if self.task.sha256 is not None:
             return sha256 == self.task.sha256
         pin = pin_of(self.task.name)
-        if pin is not None:
+        if pin is not None and (not self.task.built or self.identity() == pin.identity):
             return self.identity() == pin.identity
-        if self.task.built:
+        if self.task.built:  # of another pool than the pinned: it ranks apart, by its identity
             if not self.store.exists(BUILT):
                 return False
             built = orjson.loads(self.store.read_bytes(BUILT))

@@ -510,7 +510,7 @@ def test_no_space_is_said_before_the_training(packed_words, tmp_path: Path, monk
     recipe, packed = packed_words
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100_000))
-    with pytest.raises(StorageError, match=r"0\.0 GB free, but two checkpoints need"):
+    with pytest.raises(StorageError, match=r"0\.0 GB free, but its checkpoints need"):
         run(recipe, packed, tmp_path)
 
 

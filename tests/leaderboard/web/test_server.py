@@ -86,7 +86,7 @@ def test_tokens_reviews_and_the_static_site_by_command(tmp_path: Path) -> None:
     files = ("--files", str(tmp_path / "files"))
     command("recheck", first, *given, *files)
     command("export", str(tmp_path / "site"), *given, *files)
-    assert "recheck: sampled" in (tmp_path / "site" / "index.html").read_text()
+    assert "recheck: sampled" in (tmp_path / "site" / "submissions" / f"{first}.html").read_text()
     assert (tmp_path / "site" / "submissions" / f"{first}.html").is_file()
 
 
