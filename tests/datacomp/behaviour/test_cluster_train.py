@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 def cluster() -> Iterator[None]:
     root = str(Path(__file__).parents[3])
     ray.init(
+        address="local",  # and not a cluster that somebody runs on this machine
         num_cpus=2,
         object_store_memory=100 << 20,
         include_dashboard=False,
