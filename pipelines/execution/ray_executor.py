@@ -7,6 +7,7 @@ so a run of a million shards does not fill Ray's memory; autoscaling is left to 
 
 from __future__ import annotations
 
+import inspect
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +33,10 @@ LOOK_SECONDS = 1.0
 LOCAL_OBJECT_STORE_BYTES = 256 << 20  # results are small: names, checksums, counts
 KNOCK_SECONDS = 10
 FORWARDED = ("AWS_", "OMP_NUM_THREADS", "XDG_CACHE_HOME")
+
+
+def _call(function: Callable[[T], R], item: T) -> R:
+    return function(item)
 
 
 class RayMap:
@@ -105,13 +110,15 @@ class RayMap:
         if num_gpus and self.optional_gpus and not self.num_gpus_there():
             num_gpus = 0
         self._check_room(num_gpus)
-        run = ray.remote(
+        run: Any = ray.remote(
             num_cpus=self.num_cpus,
             num_gpus=num_gpus,
             memory=self.memory_bytes or 0,
             max_retries=RETRIES,
             retry_exceptions=False,
-        )(function)
+        )(function if inspect.isfunction(function) else _call)
+        # Ray takes functions alone: of anything else with arguments of its own, one copy is shared.
+        given = () if inspect.isfunction(function) else (ray.put(function),)
         results: list[Any] = [None] * len(items)
         waiting: dict[Any, int] = {}
         upcoming = iter(enumerate(items))
@@ -119,7 +126,7 @@ class RayMap:
             while True:
                 num_free = self._in_flight() - len(waiting)
                 for index, item in islice(upcoming, max(num_free, 0)):
-                    waiting[run.remote(item)] = index
+                    waiting[run.remote(*given, item)] = index
                 if not waiting:
                     return results
                 # Asking for one at a time would look through all that wait for each that ends.

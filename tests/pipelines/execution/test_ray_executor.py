@@ -9,6 +9,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,7 @@ def test_ray_on_this_machine_writes_the_same_bytes(
         assert rows == here.record.counts["rows_out"]
         with pytest.raises(ShardError, match="broken on purpose"):
             RayMap("local")(_fails, [1, 2])
+        assert RayMap("local")(partial(_plus, 10), [1, 2]) == [11, 12]
         errors: list[tuple[int, str]] = []
 
         def on_error(index: int, error: Exception) -> str:
@@ -194,6 +196,10 @@ def test_ray_on_this_machine_writes_the_same_bytes(
         assert errors == [(1, "broken on purpose")]
     finally:
         ray.shutdown()
+
+
+def _plus(amount: int, number: int) -> int:
+    return amount + number
 
 
 def _fails(_: int) -> None:
