@@ -13,12 +13,15 @@ from typing import Any
 
 import typer
 
-from evals.catalogue import tasks_markdown
-from pipelines.operators import Operator
-from pipelines.registry import registry
-from pipelines.reports.funnel import parameter_rows
-
 DOCS = Path(__file__).parent
+if Path(sys.path[0]).resolve() == DOCS.resolve():  # run as a script: folders of images lie here
+    sys.path[0] = str(DOCS.parent)  # that have the names of packages
+
+from evals.catalogue import tasks_markdown  # noqa: E402
+from pipelines.operators import Operator  # noqa: E402
+from pipelines.registry import registry  # noqa: E402
+from pipelines.reports.funnel import parameter_rows  # noqa: E402
+
 NOTE = "<!-- Written by docs/generate.py: run `make docs` after a change. -->\n\n"
 KINDS = {
     "filter": "drops rows, and says why",
