@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -15,6 +16,7 @@ from leaderboard.board.boards import MAX_LIMIT, Library, View
 from leaderboard.board.intervals import interval, kendall, kendall_interval
 from leaderboard.board.plots import Point, lines, scatter
 from leaderboard.board.ranking import by_metric, compare, seed_spread
+from leaderboard.database.store import Board
 from leaderboard.service.evidence import read_draws
 from leaderboard.service.service import Service
 from leaderboard.submissions.results import Difference, Figure, Row, TaskValue
@@ -122,12 +124,34 @@ class Agreement(Frozen):
     high: float | None
 
 
-def across_scales(library: Library, benchmark: str, *, track: str = "", metric: str = "") -> Any:
-    """The methods of a benchmark with runs at several scales, for the page and its plot.
+@dataclass(frozen=True)
+class ScaleLines:
+    """The methods of a benchmark with runs at several scales: most scales first, then the best."""
+
+    tracks: list[str]
+    track: str
+    metric: str
+    scales: list[str]
+    methods: list[tuple[str, list[float | None]]]
+
+    @property
+    def shown(self) -> list[tuple[str, list[float | None]]]:
+        return self.methods[:SHOWN]
+
+    def plot(self) -> str:
+        """One line for each of the first methods."""
+        axis = self.metric.replace("_", " ")
+        return lines(self.shown, steps=self.scales, axis=axis, title=f"{axis} across scales")
+
+
+def scale_lines(
+    library: Library, benchmark: str, *, track: str = "", metric: str = ""
+) -> ScaleLines:
+    """The lines of a benchmark, without what the page of scales computes from them.
 
     At each scale the largest group of comparable rows counts, and of a method its best row.
     """
-    boards = [board for board in library.boards() if board.benchmark == benchmark]
+    boards = _boards_of(library, benchmark)
     if not boards and benchmark not in packages():
         raise KeyError(f"there is no benchmark {benchmark}")
     if track and track not in [board.track for board in boards]:
@@ -141,16 +165,12 @@ def across_scales(library: Library, benchmark: str, *, track: str = "", metric: 
     )
     by_method: dict[str, dict[str, Figure]] = {}
     name = metric
-    costly: list[Row] = []
     for scale in scales:
         page = library.page(benchmark, scale, chosen, View(limit=MAX_LIMIT))
         for row in page.rows:
             name = name or row.headline.metric
             if name in row.figures:
                 by_method.setdefault(row.method, {}).setdefault(scale, row.figures[name])
-    for board in boards:
-        page = library.page(benchmark, board.scale, board.track, View(limit=MAX_LIMIT))
-        costly += [by_metric(row, name) for row in page.rows if row.flops and name in row.figures]
     several = {m: figures for m, figures in by_method.items() if len(figures) > 1}
     higher = next((f.higher_is_better for v in several.values() for f in v.values()), True)
     ranked = sorted(
@@ -164,20 +184,33 @@ def across_scales(library: Library, benchmark: str, *, track: str = "", metric: 
         (method, [figures[scale].value if scale in figures else None for scale in scales])
         for method, figures in ranked
     ]
-    shown = methods[:SHOWN]
-    title = f"{name.replace('_', ' ')} across scales"
+    return ScaleLines(tracks, chosen, name, scales, methods)
+
+
+def across_scales(library: Library, benchmark: str, *, track: str = "", metric: str = "") -> Any:
+    """The page of scales: the lines, how far the scales agree, and score against compute."""
+    across = scale_lines(library, benchmark, track=track, metric=metric)
+    name = across.metric
+    costly: list[Row] = []
+    for board in _boards_of(library, benchmark):
+        page = library.page(benchmark, board.scale, board.track, View(limit=MAX_LIMIT))
+        costly += [by_metric(row, name) for row in page.rows if row.flops and name in row.figures]
     return {
-        "track": chosen,
-        "tracks": tracks,
+        "track": across.track,
+        "tracks": across.tracks,
         "metric": name,
-        "scales": scales,
-        "methods": methods,
-        "shown": len(shown),
-        "plot": lines(shown, steps=scales, axis=name.replace("_", " "), title=title),
-        "agreement": agreements(scales, methods),
+        "scales": across.scales,
+        "methods": across.methods,
+        "shown": len(across.shown),
+        "plot": across.plot(),
+        "agreement": agreements(across.scales, across.methods),
         "compute": _compute(costly, name),
         "costly": sorted(costly, key=lambda row: (row.flops or 0.0, row.method)),
     }
+
+
+def _boards_of(library: Library, benchmark: str) -> list[Board]:
+    return [board for board in library.boards() if board.benchmark == benchmark]
 
 
 def _compute(rows: Sequence[Row], name: str) -> str:

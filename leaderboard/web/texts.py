@@ -8,7 +8,7 @@ from typing import Any
 from leaderboard.board.boards import MAX_LIMIT, Library, View
 from leaderboard.board.describe import verdict_in_short
 from leaderboard.database.store import Board, Held
-from leaderboard.service.comparison import across_scales
+from leaderboard.service.comparison import scale_lines
 from leaderboard.service.evidence import CHECKED, read_evidence
 from leaderboard.service.service import Service
 from leaderboard.submissions.results import Row
@@ -48,7 +48,7 @@ def _summary(library: Library, name: str, boards: Sequence[Board]) -> dict[str, 
         if line in ranked:
             # Of the largest scale that ranks.
             answer = {"scale": board.scale, "leader": leader, "text": verdict_in_short(page.rows)}
-    comparison = across_scales(library, name)
+    across = scale_lines(library, name)
     parts = [("Ranked scales", ranked), ("Other boards: proxies, open scales, models", others)]
     return {
         "name": name,
@@ -64,9 +64,9 @@ def _summary(library: Library, name: str, boards: Sequence[Board]) -> dict[str, 
             for caption, lines in parts
             if lines
         ],
-        "plot": comparison["plot"],
+        "plot": across.plot(),
         "plot_caption": (
-            f"{comparison['metric'].replace('_', ' ')} of the methods that are at most scales."
+            f"{across.metric.replace('_', ' ')} of the methods that are at most scales."
         ),
     }
 
