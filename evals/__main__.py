@@ -15,7 +15,7 @@ from evals.decontamination import items_table, overlap_with
 from evals.fetch import fetch, fetch_tasks
 from evals.images.synthetic import write_synthetic_images
 from evals.items import Item
-from evals.kinds import read_data
+from evals.kinds import has_data, read_data
 from evals.loading import load_in_worker, load_model, spread_over
 from evals.nulls import PREFIX
 from evals.pinning import make_pin, write_pins
@@ -237,9 +237,7 @@ def check_command(
 def _tasks_to_check(suite: str | None, folder: Path) -> list[Task]:
     if suite is not None:
         return load_suite(suite).load_tasks()
-    tasks = [
-        task for name in task_names() if (folder / (task := load_task(name)).files()[0]).exists()
-    ]
+    tasks = [task for name in task_names() if has_data(task := load_task(name), str(folder))]
     if not tasks:
         raise EvalError(f"{folder} has the data of no task; name a suite to see what it needs")
     return tasks

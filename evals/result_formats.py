@@ -44,6 +44,11 @@ def result_formats() -> dict[str, ResultFormat]:
     return {name: _load(name) for name in installed.points(GROUP)}
 
 
+def format_of_benchmark(benchmark: str) -> ResultFormat | None:
+    """The format that a benchmark offers under its own name; the others are not loaded."""
+    return _load(benchmark) if benchmark in installed.points(GROUP) else None
+
+
 def result_format(name: str) -> ResultFormat:
     """The format of this name. EvalError lists the installed ones."""
     if name not in installed.points(GROUP):

@@ -25,7 +25,7 @@ from evals.items import Metrics, Tally, TaskData
 from evals.kinds import Estimate, has_data, kind_of, read_data
 from evals.metrics import bootstrap, score_of, standard_error
 from evals.models import ModelError
-from evals.result_formats import result_formats
+from evals.result_formats import format_of_benchmark
 from evals.suite import Suite, load_suite
 from evals.tasks import EvalError, Task
 from pipelines.errors import DataError
@@ -147,8 +147,9 @@ def run(
         metrics = kind_of(task).metrics(task, log)
         if metrics is not None:
             measured[task.name] = metrics
-    if measured and suite.benchmark in result_formats():
-        files += result_formats()[suite.benchmark].write(store, tasks, measured)
+    format_ = format_of_benchmark(suite.benchmark) if measured else None
+    if format_ is not None:
+        files += format_.write(store, tasks, measured)
     seconds = time.perf_counter() - clock
     record = ScoresRecord.seal(
         work=work,

@@ -172,10 +172,10 @@ def play(rehearsal: Rehearsal, benchmark: str, arguments: Sequence[str]) -> None
     """One `run` command, killed once in each of its stages and started again until it is done."""
     store = open_store(f"{WORKSPACE}/{benchmark}-{SCALE}")
     where = {
-        "curate": "Ray tasks; a node left",
+        "curate": "Ray tasks; a node left" if benchmark == "dclm" else "Ray tasks",
         "pack": "Ray tasks",
         "train": "Ray Train, 2 processes",
-        "evaluate": "Ray tasks, a GPU each",
+        "evaluate": "Ray tasks",
     }
     process = rehearsal.start(*arguments)
     try:
