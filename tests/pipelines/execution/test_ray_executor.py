@@ -240,9 +240,10 @@ def test_progress_is_served_to_prometheus_by_ray_s_exporter(pool: Path, tmp_path
     )
     try:
         curate(pool, tmp_path / "out", map_tasks=RayMap("local"))
-        deadline = time.monotonic() + 60
+        # The exporter's page is some seconds behind the run, so it is read until it shows the end.
+        deadline = time.monotonic() + 120
         collected: dict[str, float] = {}
-        while "ray_curation_tasks_done" not in collected and time.monotonic() < deadline:
+        while collected.get("ray_curation_tasks_done") != 12 and time.monotonic() < deadline:
             time.sleep(0.5)
             with suppress(OSError):
                 page = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read()
