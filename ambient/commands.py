@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from leaderboard.rounds.commands import show_pool
 from leaderboard.rounds.options import RecipeFile
+from leaderboard.rounds.show import show_pool
 from pipelines.console import Json, out, show_json, table
 from pipelines.errors import UsageError
 from pipelines.execution.progress import say

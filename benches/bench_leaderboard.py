@@ -40,7 +40,8 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from leaderboard.database.auth import create_token  # noqa: E402
-from leaderboard.database.store import Held, Store  # noqa: E402
+from leaderboard.database.states import Held  # noqa: E402
+from leaderboard.database.store import Store  # noqa: E402
 from leaderboard.service.service import Service  # noqa: E402
 from leaderboard.submissions.bundle import open_bundle  # noqa: E402
 from pipelines.storage.open import open_store  # noqa: E402

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from datacomp.options import PackOptions
-from leaderboard.rounds.commands import pack_command, show_record
+from leaderboard.rounds.data_commands import pack_command
 from leaderboard.rounds.deciding import show_power
 from leaderboard.rounds.options import CORES, RUNS, Cluster, Processes, RecipeFile, Workspace
+from leaderboard.rounds.show import show_record
 from pipelines.console import (
     Json,
     Workers,

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from leaderboard.rounds.commands import show_pool, show_record
 from leaderboard.rounds.deciding import show_power
 from leaderboard.rounds.options import CORES, RUNS, Cluster, Processes, RecipeFile, Workspace
+from leaderboard.rounds.show import show_pool, show_record
 from pipelines.assets.catalogue import asset_files
 from pipelines.console import (
     AssetFolders,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from leaderboard.database.connection import DEFAULT
-from leaderboard.rounds.commands import _show_board
+from leaderboard.rounds.show import show_board
 from leaderboard.submissions.bundle import open_bundle
 from leaderboard.submissions.facts import NOTHING, Known
 from leaderboard.submissions.validate import Checked, check_bundle
@@ -33,7 +33,7 @@ DATABASE = DEFAULT
 @app.command()
 def board(submissions: Submissions, json: Json = False) -> None:
     """Print the board."""
-    _show_board(submissions, json=json)
+    show_board(submissions, json=json)
 
 
 @app.command()
@@ -131,7 +131,8 @@ def review(
     json: Json = False,
 ) -> None:
     """List what waits for review, show one submission, accept or refuse it."""
-    from leaderboard.database.store import Store, shown
+    from leaderboard.database.states import shown
+    from leaderboard.database.store import Store
 
     store = Store(database, migrate=False)
     if id is None:

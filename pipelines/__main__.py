@@ -24,13 +24,15 @@ from pipelines.console import (
     show_json,
     table,
 )
-from pipelines.engine.run import FOLDERS, Result, finished, read_run, retry, run
+from pipelines.engine.run import retry, run
+from pipelines.engine.run_folder import FOLDERS, Result, finished, read_run
 from pipelines.engine.warmup import warm_up
 from pipelines.execution.choose import executor
 from pipelines.execution.progress import say
 from pipelines.formats.json_rows import jsonl_schema
 from pipelines.formats.pool import open_pool
-from pipelines.formats.readers import format_of, read_shard
+from pipelines.formats.readers import read_shard
+from pipelines.formats.shards import format_of
 from pipelines.operators import Operator, PipelineError
 from pipelines.pipeline import Pipeline
 from pipelines.registry import build, did_you_mean, load_module, module_of, operators_in, registry

@@ -16,7 +16,9 @@ import pyarrow.parquet as pq
 
 from pipelines import kernels
 from pipelines.batch import Batch
-from pipelines.formats.readers import BadRow, Chunk, ShardError, read_shard, schema_of
+from pipelines.formats.chunks import BadRow, Chunk
+from pipelines.formats.readers import read_shard, schema_of
+from pipelines.formats.shards import ShardError
 from pipelines.formats.uid_subset import VALUES
 from pipelines.images.pairs import UID, read_table, score_files, table_columns
 from pipelines.job import Held, Plan, ShardTask, load_array

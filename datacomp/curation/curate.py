@@ -7,7 +7,8 @@ tables are sorted part by part, so memory does not grow with the pool.
 
 from __future__ import annotations
 
-from pipelines.engine.run import Result, run
+from pipelines.engine.run import run
+from pipelines.engine.run_folder import Result
 from pipelines.execution.executors import MapTasks
 from pipelines.formats.pool import Pool
 from pipelines.job import UIDS

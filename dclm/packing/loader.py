@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dclm.packing.openlm_format import ManifestRow, read_manifest, read_tar
 from dclm.packing.pack import MANIFEST, RECORD
 from dclm.recipe import Recipe
-from pipelines.formats.readers import ShardError
+from pipelines.formats.shards import ShardError
 from pipelines.kernels.splitmix import permutation
 from pipelines.records import PackedRecord, RecordError, parse_record, sha256_bytes, sha256_file
 from pipelines.storage.base import Store

@@ -32,7 +32,7 @@ from dclm.packing.openlm_format import ManifestRow, read_manifest, write_manifes
 from dclm.recipe import Recipe, TokenizerSpec
 from pipelines.execution.executors import MapTasks
 from pipelines.formats import mix
-from pipelines.formats.readers import ShardError
+from pipelines.formats.shards import ShardError
 from pipelines.kernels.splitmix import draws, permutation
 from pipelines.records import (
     DatasetRecord,

@@ -19,12 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from pipelines.engine.run import MENDABLE, RUN, RunFailed, RunFile, read_run
+from pipelines.engine.run import MENDABLE
+from pipelines.engine.run_folder import RUN, RunFailed, RunFile, read_run
 from pipelines.errors import PoolError
 from pipelines.execution.executors import MapTasks, map_here
 from pipelines.execution.monitor import Watch
 from pipelines.execution.once import once
-from pipelines.formats.readers import ShardError, format_of
+from pipelines.formats.shards import ShardError, format_of
 from pipelines.formats.warc import Extracted, ExtractOptions, documents
 from pipelines.formats.writers import TableWriter, suffix_of, write_table
 from pipelines.records import (

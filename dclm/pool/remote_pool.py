@@ -22,13 +22,14 @@ import yaml
 from pydantic import Field, TypeAdapter
 
 from pipelines.assets.catalogue import AssetError, Assets
-from pipelines.engine.run import MENDABLE, RUN, RunFailed, RunFile, read_run
+from pipelines.engine.run import MENDABLE
+from pipelines.engine.run_folder import RUN, RunFailed, RunFile, read_run
 from pipelines.errors import PoolError
 from pipelines.execution.executors import MapTasks, map_here
 from pipelines.execution.monitor import Watch
 from pipelines.execution.once import once
 from pipelines.formats.inflate import Inflated
-from pipelines.formats.readers import ShardError
+from pipelines.formats.shards import ShardError
 from pipelines.records import Frozen, PoolRecord, PoolSource, PoolWork, digest, made_by, now
 from pipelines.storage.base import Store, write_bytes
 from pipelines.storage.chain import RECORD

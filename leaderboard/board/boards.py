@@ -21,7 +21,8 @@ from pydantic import Field
 from leaderboard import rules
 from leaderboard.board.describe import verdict
 from leaderboard.board.ranking import group_of, rank
-from leaderboard.database.store import Board, Store
+from leaderboard.database.states import Board
+from leaderboard.database.store import Store
 from leaderboard.submissions.results import Row
 from pipelines.errors import RuleError
 from pipelines.records import Frozen

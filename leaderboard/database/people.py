@@ -11,7 +11,8 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from leaderboard.database import tables as t
 from leaderboard.database.connection import StoreError
-from leaderboard.database.store import Change, Store
+from leaderboard.database.states import Change
+from leaderboard.database.store import Store
 from pipelines.records import Frozen
 
 QUOTA_BYTES = 50 << 30  # of bundles of one team, unless a maintainer says otherwise

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -21,7 +21,6 @@ import numpy.typing as npt
 import orjson
 from pydantic import ValidationError
 from sqlalchemy import (
-    Connection,
     delete,
     func,
     insert,
@@ -35,66 +34,26 @@ from sqlalchemy.exc import (
 from leaderboard.database import queue
 from leaderboard.database import tables as t
 from leaderboard.database.connection import DEFAULT, Database, StoreError
+from leaderboard.database.lines import (
+    count_change,
+    held_of,
+    note,
+    note_end,
+    refuse_dead,
+    refused_by_person,
+    store_measured,
+    stored,
+    submission_of,
+)
+from leaderboard.database.states import ALLOWED, Board, Change, Held, State, shown
 from leaderboard.submissions.facts import Facts
-from leaderboard.submissions.faults import Fault, Words, fault
+from leaderboard.submissions.faults import Fault
 from leaderboard.submissions.novelty import Notice
 from leaderboard.submissions.results import Measured, Row
-from pipelines.records import Frozen
 
-State = Literal["received", "checking", "needs_review", "accepted", "refused", "withdrawn"]
-ALLOWED: dict[str, tuple[str, ...]] = {
-    "received": ("checking", "withdrawn"),
-    "checking": ("checking", "needs_review", "refused", "withdrawn"),
-    "needs_review": ("accepted", "refused", "withdrawn"),
-    "accepted": ("refused", "withdrawn"),
-    "refused": ("received", "withdrawn"),
-    "withdrawn": ("received",),
-}
 ATTEMPTS = 3
 LEASE_SECONDS = 60.0  # a check renews it while it runs
 log = logging.getLogger("leaderboard.database")
-
-
-class Held(Frozen):
-    """One submission as the service knows it."""
-
-    id: str
-    kind: Literal["submission", "imported", "reference"]
-    team: str
-    token: str
-    benchmark: str
-    scale: str
-    track: str
-    method: str
-    state: State
-    received: float
-    changed: float
-    bundle: str
-    bundle_sha256: str
-    bundle_bytes: int
-    attempts: int
-    faults: tuple[Fault, ...]
-
-
-class Change(Frozen):
-    """One line of the audit."""
-
-    submission: str
-    at: float
-    who: str
-    before: str
-    after: str
-    why: str
-
-
-class Board(Frozen):
-    """One benchmark, scale and track that has accepted rows."""
-
-    benchmark: str
-    scale: str
-    track: str
-    number: int
-    changed: float
 
 
 class Store(Database):
@@ -147,18 +106,18 @@ class Store(Database):
         try:
             with self.writer.begin() as connection:
                 connection.execute(insert(t.submissions).values(id=id, kind="submission", **values))
-                _note(connection, id, f"token {token}", "", "received", f"sent by {team}")
+                note(connection, id, f"token {token}", "", "received", f"sent by {team}")
             return self.get(id), True
         except IntegrityError:
             pass  # it is here already
         with self.writer.begin() as connection:
-            before = _row(connection, id)
+            before = submission_of(connection, id)
             assert before is not None
             if before.team != team:
                 raise StoreError(f"submission {id} was sent by another team")
             if before.state not in ("refused", "withdrawn"):
                 return before, False
-            if before.state == "refused" and _by_person(connection, id):
+            if before.state == "refused" and refused_by_person(connection, id):
                 raise StoreError(
                     f"submission {id} was refused by a maintainer; the same cannot be sent again: "
                     "send another, or write to them"
@@ -172,7 +131,7 @@ class Store(Database):
                 connection.execute(delete(t.rows).where(t.rows.c.id == id))
                 connection.execute(delete(t.draws).where(t.draws.c.id == id))
                 connection.execute(delete(t.facts).where(t.facts.c.id == id))
-                _note(connection, id, f"token {token}", before.state, "received", "sent again")
+                note(connection, id, f"token {token}", before.state, "received", "sent again")
         return self.get(id), False
 
     def import_row(
@@ -181,7 +140,7 @@ class Store(Database):
         """Put a row on the board that has no bundle; True when it is new. The same is one row."""
         now = time.time()
         with self.writer.begin() as connection:
-            before = _row(connection, row.submission_id)
+            before = submission_of(connection, row.submission_id)
             if before is None:
                 connection.execute(
                     insert(t.submissions).values(
@@ -205,10 +164,10 @@ class Store(Database):
                         faults="[]",
                     )
                 )
-                _note(connection, row.submission_id, who, "", "accepted", why)
+                note(connection, row.submission_id, who, "", "accepted", why)
             connection.execute(delete(t.rows).where(t.rows.c.id == row.submission_id))
-            connection.execute(insert(t.rows).values(**_stored(row, now)))
-            _bump(connection)
+            connection.execute(insert(t.rows).values(**stored(row, now)))
+            count_change(connection)
         self.changes += 1
         return before is None
 
@@ -227,10 +186,10 @@ class Store(Database):
                 id_ = queue.first(connection, now)
                 if id_ is None:
                     return None
-                submission = _row(connection, id_)
+                submission = submission_of(connection, id_)
                 assert submission is not None
                 if submission.attempts >= ATTEMPTS:
-                    _died_too_often(connection, submission)
+                    refuse_dead(connection, submission)
                     continue
                 connection.execute(
                     update(t.submissions)
@@ -244,8 +203,8 @@ class Store(Database):
                     )
                 )
                 why = "" if submission.state == "received" else "the check before did not end"
-                _note(connection, id_, owner, submission.state, "checking", why)
-                return _row(connection, id_)
+                note(connection, id_, owner, submission.state, "checking", why)
+                return submission_of(connection, id_)
 
     def renew(self, id: str, owner: str, *, lease_seconds: float = LEASE_SECONDS) -> bool:
         """Lengthen a lease; False when somebody else holds it by now."""
@@ -284,7 +243,7 @@ class Store(Database):
             if changed.rowcount != 1:
                 return False
             if measured is not None:
-                _store_measured(connection, measured, now)
+                store_measured(connection, measured, now)
             connection.execute(delete(t.facts).where(t.facts.c.id == id))
             if facts is not None:
                 faults_json = orjson.dumps([notice.model_dump() for notice in notices]).decode()
@@ -298,8 +257,8 @@ class Store(Database):
                 t.audit.c.submission == id, t.audit.c.after == "checking"
             )
             seconds = now - float(connection.execute(begun).scalar() or now)
-            _ended(connection, id, after, seconds)
-            _note(connection, id, owner, "checking", after, why)
+            note_end(connection, id, after, seconds)
+            note(connection, id, owner, "checking", after, why)
             return True
 
     def released(self, owner: str, why: str) -> str | None:
@@ -313,8 +272,8 @@ class Store(Database):
             connection.execute(
                 update(t.submissions).where(s.id == id_).values(lease_until=0.0, lease_owner="")
             )
-            _ended(connection, id_, "died", 0.0)
-            _note(connection, id_, owner, "checking", "checking", why)
+            note_end(connection, id_, "died", 0.0)
+            note(connection, id_, owner, "checking", "checking", why)
             return id_
 
     # ---- decisions
@@ -325,7 +284,7 @@ class Store(Database):
         `team` is that of the decider: nobody accepts or refuses an entry of their own team.
         """
         with self.writer.begin() as connection:
-            before = _row(connection, id)
+            before = submission_of(connection, id)
             if before is None:
                 raise StoreError(f"there is no submission {id}")
             if team and team == before.team and after in ("accepted", "refused"):
@@ -344,9 +303,9 @@ class Store(Database):
             )
             if changed.rowcount != 1:
                 raise StoreError(f"submission {id} was changed by somebody else just now")
-            _note(connection, id, who, before.state, after, why)
+            note(connection, id, who, before.state, after, why)
             if "accepted" in (before.state, after):
-                _bump(connection)
+                count_change(connection)
         self.changes += 1
         return self.get(id)
 
@@ -356,7 +315,7 @@ class Store(Database):
         """Record that a maintainer checked a submission again."""
         now = time.time()
         with self.writer.begin() as connection:
-            submission = _row(connection, id)
+            submission = submission_of(connection, id)
             row_json = connection.execute(select(t.rows.c.row).where(t.rows.c.id == id)).scalar()
             if submission is None or row_json is None:
                 raise StoreError(f"there is no checked submission {id}")
@@ -366,24 +325,24 @@ class Store(Database):
                 .where(t.rows.c.id == id)
                 .values(row=orjson.dumps(row).decode(), changed=now)
             )
-            _note(
+            note(
                 connection, id, who, submission.state, submission.state, f"recheck: {level}; {why}"
             )
-            _bump(connection)
+            count_change(connection)
         self.changes += 1
 
     def replaced(self, id: str, measured: Measured, *, who: str) -> None:
         """Put what was computed again in the place of a submission's row; its state stays."""
         now = time.time()
         with self.writer.begin() as connection:
-            submission = _row(connection, id)
+            submission = submission_of(connection, id)
             if submission is None:
                 raise StoreError(f"there is no submission {id}")
             old = connection.execute(select(t.rows.c.row).where(t.rows.c.id == id)).scalar()
             level = orjson.loads(old).get("recheck", "none") if old else "none"
             row = measured.row.model_copy(update={"recheck": level, "team": submission.team})
-            _store_measured(connection, replace(measured, row=row), now)
-            _note(
+            store_measured(connection, replace(measured, row=row), now)
+            note(
                 connection,
                 id,
                 who,
@@ -391,7 +350,7 @@ class Store(Database):
                 submission.state,
                 "computed again from its logs",
             )
-            _bump(connection)
+            count_change(connection)
         self.changes += 1
 
     # ---- looking
@@ -399,7 +358,7 @@ class Store(Database):
     def get(self, id: str) -> Held:
         """One submission. StoreError when there is none."""
         with self.engine.connect() as connection:
-            submission = _row(connection, id)
+            submission = submission_of(connection, id)
         if submission is None:
             raise StoreError(f"there is no submission {id}")
         return submission
@@ -420,7 +379,7 @@ class Store(Database):
             query = query.where(t.submissions.c.team == team)
         with self.engine.connect() as connection:
             lines = connection.execute(query.limit(limit).offset(offset)).mappings().all()
-        return [_held(line) for line in lines]
+        return [held_of(line) for line in lines]
 
     def place_in_line(self, submission: Held) -> int:
         """How many submissions are checked before this one, as things are now."""
@@ -487,8 +446,8 @@ class Store(Database):
             connection.execute(delete(t.pins).where(t.pins.c.task == task))
             values = {"task": task, "identity": identity, "at": now, "who": who[:200]}
             connection.execute(insert(t.pins).values(**values))
-            _note(connection, "", who, "", "pinned", f"{task} {identity}: {why}")
-            _bump(connection)
+            note(connection, "", who, "", "pinned", f"{task} {identity}: {why}")
+            count_change(connection)
         self.changes += 1
 
     def pins(self) -> dict[str, str]:
@@ -558,81 +517,3 @@ class Store(Database):
                 for id_, data in connection.execute(query):
                     drawn[id_] = np.frombuffer(data, "<f4")
         return drawn
-
-
-def shown(state: str) -> str:
-    """A state as a person reads it."""
-    return state.replace("_", " ")
-
-
-# ---- inside
-
-
-def _row(connection: Connection, id: str) -> Held | None:
-    query = select(t.submissions).where(t.submissions.c.id == id)
-    line = connection.execute(query).mappings().one_or_none()
-    return None if line is None else _held(line)
-
-
-def _held(line: Mapping[Any, Any]) -> Held:
-    values = {name: line[name] for name in Held.model_fields}
-    values["faults"] = tuple(Fault(**fault_) for fault_ in orjson.loads(line["faults"]))
-    return Held(**values)
-
-
-def _note(connection: Connection, id: str, who: str, before: str, after: str, why: str) -> None:
-    connection.execute(
-        insert(t.audit).values(
-            submission=id, at=time.time(), who=who[:200], before=before, after=after, why=why[:4000]
-        )
-    )
-
-
-def _by_person(connection: Connection, id: str) -> bool:
-    """Whether a person refused it, and not its check."""
-    a = t.audit.c
-    query = select(a.before).where(a.submission == id, a.after == "refused")
-    last = connection.execute(query.order_by(a.id.desc()).limit(1)).scalar()
-    return last in ("accepted", "needs_review")
-
-
-def _ended(connection: Connection, id: str, outcome: str, seconds: float) -> None:
-    line = {"submission": id, "at": time.time(), "seconds": seconds, "outcome": outcome}
-    connection.execute(insert(t.checks).values(**line))
-
-
-def _bump(connection: Connection) -> None:
-    connection.execute(update(t.revisions).values(number=t.revisions.c.number + 1))
-
-
-def _died_too_often(connection: Connection, submission: Held) -> None:
-    limit = Words(f"a check that ended {submission.attempts} times without a result")
-    refusal = fault(submission.id, "", limit, Words("one that ends"), "ask the maintainers")
-    connection.execute(
-        update(t.submissions)
-        .where(t.submissions.c.id == submission.id)
-        .values(
-            state="refused",
-            changed=time.time(),
-            faults=orjson.dumps([refusal.model_dump()]).decode(),
-            lease_owner="",
-            lease_until=0.0,
-        )
-    )
-    _note(connection, submission.id, "service", submission.state, "refused", str(refusal))
-
-
-def _stored(row: Row, now: float) -> dict[str, Any]:
-    return {"id": row.submission_id, "changed": now, "row": row.model_dump_json()}
-
-
-def _store_measured(connection: Connection, measured: Measured, now: float) -> None:
-    id_ = measured.row.submission_id
-    connection.execute(delete(t.rows).where(t.rows.c.id == id_))
-    connection.execute(delete(t.draws).where(t.draws.c.id == id_))
-    connection.execute(insert(t.rows).values(**_stored(measured.row, now)))
-    lines = [
-        {"id": id_, "metric": metric, "resamples": values.astype("<f4").tobytes()}
-        for metric, values in measured.draws.items()
-    ]
-    connection.execute(insert(t.draws), lines)

@@ -32,7 +32,8 @@ from leaderboard.submissions.submission import Entry, Overlapping
 from leaderboard.submissions.submission import submit as submit_scores
 from pipelines import installed
 from pipelines.assets.catalogue import Assets
-from pipelines.engine.run import Result, dataset_work, run
+from pipelines.engine.run import dataset_work, run
+from pipelines.engine.run_folder import Result
 from pipelines.errors import RuleError
 from pipelines.execution.executors import MapTasks
 from pipelines.execution.progress import say, step

@@ -16,7 +16,7 @@ from leaderboard.board.boards import MAX_LIMIT, Library, View
 from leaderboard.board.intervals import interval, kendall, kendall_interval
 from leaderboard.board.plots import Point, lines, scatter
 from leaderboard.board.ranking import by_metric, compare, seed_spread
-from leaderboard.database.store import Board
+from leaderboard.database.states import Board
 from leaderboard.service.evidence import read_draws
 from leaderboard.service.service import Service
 from leaderboard.submissions.results import Difference, Figure, Row, TaskValue

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from pydantic import Field, ValidationError
 
 from leaderboard.board.describe import funnel, pipeline_yaml, still_there
-from leaderboard.database.store import Held
+from leaderboard.database.states import Held
 from leaderboard.service.questions import QuestionPage, read_questions, write_questions
 from leaderboard.submissions.bundle import Bundle
 from leaderboard.submissions.chain import chain_of, seeds_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from leaderboard.database.store import Held
+from leaderboard.database.states import Held
 from leaderboard.service.evidence import folder_of
 from leaderboard.service.service import Service
 from pipelines.records import Frozen

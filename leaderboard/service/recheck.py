@@ -18,7 +18,7 @@ import numpy as np
 from evals.run import run as run_suite
 from leaderboard import rules
 from leaderboard.benchmark import load_stages
-from leaderboard.database.store import Held
+from leaderboard.database.states import Held
 from leaderboard.service.service import Service
 from leaderboard.submissions.bundle import MANIFEST, UIDS
 from leaderboard.submissions.chain import chain_of, seeds_of

@@ -21,7 +21,8 @@ from leaderboard.board.boards import Library
 from leaderboard.database.auth import Token
 from leaderboard.database.connection import StoreError
 from leaderboard.database.people import may_send
-from leaderboard.database.store import LEASE_SECONDS, Held, Store
+from leaderboard.database.states import Held
+from leaderboard.database.store import LEASE_SECONDS, Store
 from leaderboard.service.evidence import write_evidence
 from leaderboard.service.reader import Readers, shared_readers
 from leaderboard.submissions.bundle import LIMITS, RECORD, Bundle, Limits, look_at, open_bundle

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 
 from leaderboard.database.auth import Rate, Token, find_session, find_token, form_key
 from leaderboard.database.connection import StoreError
-from leaderboard.database.store import Change, Held
+from leaderboard.database.states import Change, Held
 from leaderboard.service.service import Service
 from leaderboard.submissions.faults import BundleError, Fault
 from pipelines.records import Frozen

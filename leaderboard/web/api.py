@@ -17,7 +17,7 @@ from leaderboard.board.formats import board_csv
 from leaderboard.board.ranking import compare, seed_spread
 from leaderboard.database.auth import Token, create_token, list_tokens, revoke_token
 from leaderboard.database.connection import DATABASE_DOWN, StoreError
-from leaderboard.database.store import Board, Change, Held
+from leaderboard.database.states import Board, Change, Held
 from leaderboard.service.evidence import page_of
 from leaderboard.service.service import NotAllowed, Service
 from leaderboard.submissions.faults import BundleError, Fault

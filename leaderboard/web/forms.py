@@ -22,7 +22,7 @@ from leaderboard.database.auth import (
     open_session,
 )
 from leaderboard.database.connection import StoreError
-from leaderboard.database.store import Held
+from leaderboard.database.states import Held
 from leaderboard.service.service import NotAllowed, Service
 from leaderboard.submissions.faults import BundleError
 from leaderboard.web import views

@@ -7,7 +7,7 @@ from typing import Any
 
 from leaderboard.board.boards import MAX_LIMIT, Library, View
 from leaderboard.board.describe import verdict_in_short
-from leaderboard.database.store import Board, Held
+from leaderboard.database.states import Board, Held
 from leaderboard.service.comparison import scale_lines
 from leaderboard.service.evidence import CHECKED, read_evidence
 from leaderboard.service.service import Service

@@ -26,7 +26,7 @@ from leaderboard.board.describe import (
     words,
 )
 from leaderboard.board.plots import Point, bars, forest, history, scatter
-from leaderboard.database.store import Change, Held, shown
+from leaderboard.database.states import Change, Held, shown
 from leaderboard.service.evidence import Evidence
 from leaderboard.service.questions import QuestionPage
 from leaderboard.submissions.novelty import Notice

@@ -9,24 +9,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
-
-import orjson
-from pydantic import Field
 
 from pipelines.assets.catalogue import Assets
 from pipelines.engine.fold import FoldTask, groups_of, run_fold
+from pipelines.engine.run_checks import check_any_text, check_has_text, check_places, check_ranks
+from pipelines.engine.run_folder import (
+    FOLDERS,
+    RUN,
+    STATS,
+    Result,
+    RunFailed,
+    RunFile,
+    RunSummary,
+    finished,
+    read_run,
+)
 from pipelines.engine.shard import OperatorFailed, role, run_shard, steps_of
+from pipelines.engine.shard_files import done_file, rows_left, written
 from pipelines.engine.trial import try_participants
-from pipelines.errors import FailedError
 from pipelines.execution.executors import MapTasks, Needs, Placed, WorkerLost, map_here
 from pipelines.execution.monitor import Watch, failures, forget_failures
 from pipelines.formats.pool import Pool, open_pool
-from pipelines.formats.readers import ShardError
+from pipelines.formats.shards import ShardError
 from pipelines.formats.uid_subset import MAX_BUCKETS, SortTask, join_uids, join_values, run_sort
 from pipelines.global_steps.duplicate_record import (
-    DUPLICATES,
     FilterState,
     Groups,
     Report,
@@ -47,70 +54,22 @@ from pipelines.records import (
     DatasetRecord,
     DatasetWork,
     File,
-    Frozen,
     RecordError,
     digest,
     made_by,
     now,
     parse_record,
 )
-from pipelines.schema import EXTRA, ROW, TEXT
-from pipelines.stats import READ, RunStats, StepStats, add_counts, merge
+from pipelines.stats import RunStats, StepStats, add_counts, merge
 from pipelines.storage.base import StorageError, Store, write_bytes
 from pipelines.storage.chain import RECORD, write_chain
 from pipelines.storage.commits import Done, all_done
 from pipelines.storage.open import open_store
 from pipelines.verdict import Verdict
 
-RUN = "run.json"
-STATS = "stats.json"
 PARTITION_BYTES = 256 << 20
 MENDABLE = (OperatorFailed, ShardError, WorkerLost, StorageError, MemoryError)
 """What one shard may fail of while the others continue."""
-FOLDERS = ("data", "work", "rejected", "quarantine", DUPLICATES)
-
-
-class RunFailed(FailedError):
-    """A run that stopped. What was finished is kept."""
-
-
-class RunFile(Frozen):
-    """What a run's folder is for, written before the first shard (`pipelines status` reads it)."""
-
-    key: str
-    pipeline: str
-    input_uri: str
-    num_shards: int
-    num_passes: int
-    started: str
-    plan: Plan | None = None  # absent for work that is not a pipeline, as extraction
-    external: bool = False
-    excluded: tuple[str, ...] = ()  # shards that are left out, because they failed
-
-    def of_pipeline(self) -> Plan:
-        """The plan. RunFailed when the work is not a pipeline."""
-        if self.plan is None:
-            raise RunFailed(f"{self.pipeline} is not a pipeline's run")
-        return self.plan
-
-
-class RunSummary(Frozen):
-    """stats.json: the counts of a run, which any executor must get alike, and its times."""
-
-    stats: RunStats
-    seconds: dict[str, float] = Field(default_factory=dict)
-    cpu_seconds: float = 0.0
-    wall_seconds: float = 0.0
-    verdicts: dict[str, JSON] = Field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Result:
-    """A finished run."""
-
-    record: DatasetRecord
-    summary: RunSummary
-    skipped: bool  # it was already there
 
 
 def run(
@@ -140,8 +99,8 @@ def run(
         check_pipeline(pipeline, pool)
     else:
         pipeline.check_columns(pool.schema(), inside=pool.fields())
-        _check_has_text(pipeline, pool, external=external)
-    _check_places(pool, out)
+        check_has_text(pipeline, pool, external=external)
+    check_places(pool, out)
     store = open_store(out)
     excluded = _failed_shards(store) if exclude_failed else ()
     work = dataset_work(
@@ -181,13 +140,6 @@ def retry(
         max_failed_shards=max_failed_shards,
         exclude_failed=exclude_failed or bool(known.excluded),
     )
-
-
-def read_run(store: Store) -> RunFile:
-    """What a folder's run is. RunFailed when it holds none."""
-    if not store.exists(RUN):
-        raise RunFailed(f"{store.uri} holds no run: there is no {RUN} in it")
-    return RunFile.model_validate(orjson.loads(store.read_bytes(RUN)))
 
 
 def _failed_shards(store: Store) -> tuple[str, ...]:
@@ -369,7 +321,7 @@ class _Run:
             )
             stats += [steps_of(result) for result in done]
             if not current.number:
-                _check_any_text(merge(stats), self.pool)
+                check_any_text(merge(stats), self.pool)
             if current.number:
                 self._note_removed(passes[current.number - 1].end, done)
             inputs = [
@@ -411,7 +363,7 @@ class _Run:
             examples = tuple((group.row, group.unit) for group in groups.largest)
             return verdict.model_copy(update={"examples": examples}), nothing, inputs
         assert isinstance(operator, Select)
-        scores = [_named(result, "scores") for result in done]
+        scores = [written(result, "scores") for result in done]
         try:
             verdict = find_cut(
                 operator,
@@ -429,20 +381,20 @@ class _Run:
     def _duplicates(
         self, step: Step, operator: Dedup, state: JSON, done: Sequence[Done], inputs: list[Held]
     ) -> tuple[Verdict, Groups]:
-        _check_ranks(step, done, [shard.name for shard in self.pool.shards])
+        check_ranks(step, done, [shard.name for shard in self.pool.shards])
         given: dict[str, Any] = {
             "step": step.number,
             "state": digest(state),
-            "files": [_named(result, "keys") for result in done],
+            "files": [written(result, "keys") for result in done],
             "map_tasks": self.watch.named(self._title(step)),
         }
         if isinstance(operator, SpanDedup):
             return find_spans(self.store, plan=self.plan, inputs=inputs, **given)
         filled = [result for result in done if done_file(result, "keys").num_rows]
         rank = filled[0].stats["rank"] if filled else "uint8"
-        given["files"] = [_named(result, "keys") for result in filled]
+        given["files"] = [written(result, "keys") for result in filled]
         if operator.linked:
-            compared = sum(_rows_left(result) for result in done)
+            compared = sum(rows_left(result) for result in done)
             return find_linked(
                 self.store, plan=self.plan, inputs=inputs, rank=rank, compared=compared, **given
             )
@@ -512,7 +464,7 @@ class _Run:
             if result.stats["state"]
         )
         return [
-            Held(work=True, name=_named(result, f"table/{shard}"))
+            Held(work=True, name=written(result, f"table/{shard}"))
             for result, shards in zip(done, groups, strict=True)
             for shard in shards
         ]
@@ -582,7 +534,7 @@ class _Run:
 
     def _sorted_uids(self, done: Sequence[Done]) -> tuple[File, ...]:
         """The list of uids of all shards, sorted part by part, and what goes with them."""
-        files = tuple(_named(result, "uids") for result in done)
+        files = tuple(written(result, "uids") for result in done)
         parts = min(self.plan.num_partitions, MAX_BUCKETS)
         state = digest([result.key for result in done])[:16]
         values = self.plan.values
@@ -630,110 +582,8 @@ class _Run:
         forget_failures(self.store)
 
 
-def _check_has_text(pipeline: Pipeline, pool: Pool, *, external: bool) -> None:
-    """PipelineError when data that is brought in as documents has no column of texts."""
-    schema = pool.schema()
-    made = any(TEXT in step.operator.writes() for step in pipeline.steps)
-    if external and TEXT not in schema.names and not made:
-        raise PipelineError(
-            f"{pool.uri} has no column 'text'; its columns are {', '.join(schema.names)}: name the "
-            "one that holds the text with --text-field"
-        )
-
-
-def _check_any_text(stats: RunStats, pool: Pool) -> None:
-    """PipelineError when the reader found no text in any row: that is never meant."""
-    read = stats.step(READ)
-    if read.rows_in and read.reasons.get("no_text", 0) == read.rows_in:
-        fields = sorted({*pool.fields(), *pool.schema().names} - {ROW, EXTRA, TEXT})
-        raise PipelineError(
-            f"none of the {read.rows_in:,} rows of {pool.uri} has a text; the fields are "
-            f"{', '.join(fields) or 'none'}: name the one that holds it with --text-field, "
-            "or begin the pipeline with rename_field"
-        )
-
-
-def _check_places(pool: Pool, out: str) -> None:
-    """RunFailed when the run would lie in its own pool, where the next run would read it."""
-    source, target = open_store(pool.uri).uri, open_store(out).uri
-    if target == source or target.startswith(source.rstrip("/") + "/"):
-        raise RunFailed(
-            f"--out {out} lies in the pool {pool.uri}: the pool would then hold the run's own "
-            "files; choose a folder next to it"
-        )
-
-
-def _check_ranks(step: Step, done: Sequence[Done], names: Sequence[str]) -> None:
-    """PipelineError when shards hold the column that decides who stays as other kinds of value."""
-    first: dict[str, str] = {}
-    for result, name in zip(done, names, strict=True):
-        if kind := result.stats.get("rank_kind"):
-            first.setdefault(kind, name)
-    if len(first) > 1:
-        (kind, name), (other, beside) = list(first.items())[:2]
-        raise PipelineError(
-            f"{step.label}: keep_by compares {kind} in {name} and {other} in {beside}; make the "
-            "column one type in all shards"
-        )
-
-
 def _added(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     total: dict[str, int] = {}
     for part in parts:
         total = add_counts(total, part)
     return total
-
-
-def _named(done: Done, name: str) -> str:
-    name_written = role(done, name)
-    assert name_written is not None, f"{done.key} wrote no {name}"
-    return name_written
-
-
-def done_file(done: Done, name: str) -> File:
-    """The stored file that a shard wrote in a role."""
-    return done.files[done.stats["roles"][name]]
-
-
-def _rows_left(done: Done) -> int:
-    """How many rows a pass over one shard handed on, as a table or as their numbers."""
-    file = done_file(done, "table" if "table" in done.stats["roles"] else "rows")
-    return file.num_rows or 0
-
-
-def finished(store: Store) -> Result:
-    """A finished run as its folder tells it. RunFailed when there is none."""
-    where = f"{store.uri}/{RECORD}"
-    if not store.exists(RECORD):
-        raise RunFailed(f"{store.uri} holds no finished run: there is no {RECORD} in it")
-    record = parse_record(store.read_bytes(RECORD), source=where)
-    if not isinstance(record, DatasetRecord):
-        raise RunFailed(f"{where} is a {record.kind} record, expected a dataset: another --out?")
-    return Result(record, read_summary(store.uri), skipped=True)
-
-
-def read_summary(uri: str) -> RunSummary:
-    """The statistics of a finished run."""
-    return RunSummary.model_validate(orjson.loads(open_store(uri).read_bytes(STATS)))
-
-
-def funnel(summary: RunSummary) -> list[Mapping[str, JSON]]:
-    """One row per step: rows and bytes in and out, reasons, seconds."""
-    return [
-        {
-            "step": step.number + 1,
-            "operator": step.name,
-            "kind": step.kind,
-            "rows_in": step.rows_in,
-            "rows_out": step.rows_out,
-            "bytes_in": step.bytes_in,
-            "bytes_out": step.bytes_out,
-            "words_in": step.words_in,
-            "words_out": step.words_out,
-            "split": step.split,
-            "errors": step.errors,
-            "reasons": step.reasons,
-            "seconds": summary.seconds.get(str(step.number), 0.0),
-        }
-        for step in summary.stats.steps
-    ]

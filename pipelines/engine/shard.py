@@ -33,7 +33,8 @@ from pipelines.engine.sinks import (
     with_rows,
 )
 from pipelines.errors import FailedError
-from pipelines.formats.readers import BadRow, ShardError
+from pipelines.formats.chunks import BadRow
+from pipelines.formats.shards import ShardError
 from pipelines.formats.uid_subset import MAX_BUCKETS
 from pipelines.formats.writers import write_row_list
 from pipelines.global_steps.duplicate_record import EXAMPLE_CHARACTERS, Removed

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from pipelines.formats import dolma
-from pipelines.formats.readers import ShardError, fields_of, schema_of, shards_of
+from pipelines.formats.readers import fields_of, schema_of
+from pipelines.formats.shards import ShardError, shards_of
 from pipelines.records import (
     DatasetRecord,
     File,

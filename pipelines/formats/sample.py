@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from pipelines.batch import text_bytes
 from pipelines.formats.pool import Pool
-from pipelines.formats.readers import format_of, read_shard
+from pipelines.formats.readers import read_shard
+from pipelines.formats.shards import format_of
 from pipelines.schema import TEXT
 from pipelines.storage.base import Store
 from pipelines.storage.open import open_store

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from pipelines import kernels
-from pipelines.formats.readers import ShardError
+from pipelines.formats.shards import ShardError
 from pipelines.storage.base import Store
 
 BLOCK = 512

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipelines.errors import DataError
-from pipelines.formats.readers import shards_of
+from pipelines.formats.shards import shards_of
 from pipelines.records import DatasetRecord, parse_record
 from pipelines.storage.base import Store
 from pipelines.storage.chain import RECORD

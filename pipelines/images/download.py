@@ -26,7 +26,7 @@ from pipelines.execution.executors import MapTasks
 from pipelines.execution.progress import short
 from pipelines.execution.progress import step as progress_step
 from pipelines.formats.pool import Pool
-from pipelines.formats.readers import ShardError
+from pipelines.formats.shards import ShardError
 from pipelines.formats.tars import END, Member, samples, tar_bytes
 from pipelines.formats.writers import write_table
 from pipelines.images import image_tars

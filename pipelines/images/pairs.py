@@ -26,7 +26,7 @@ from pipelines.assets.catalogue import Assets
 from pipelines.batch import Batch
 from pipelines.formats.arrow_tables import normal_table
 from pipelines.formats.pool import Pool
-from pipelines.formats.readers import ShardError, shards_of
+from pipelines.formats.shards import ShardError, shards_of
 from pipelines.formats.uid_lists import uid_of
 from pipelines.image_text.scores import INDEX, PREFIX
 from pipelines.operators import Fold, PipelineError, Splitter

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from pipelines.batch import Batch
 from pipelines.console import table
-from pipelines.engine.run import read_run
+from pipelines.engine.run_folder import read_run
 from pipelines.execution.progress import short
 from pipelines.global_steps.duplicate_record import DUPLICATES, Report
 from pipelines.job import loaded

@@ -19,7 +19,7 @@ from pydantic import Field
 from pipelines.batch import MAX_BATCH_ROWS
 from pipelines.console import table
 from pipelines.engine.apply import apply
-from pipelines.engine.run import RunSummary
+from pipelines.engine.run_folder import RunSummary
 from pipelines.execution.progress import short
 from pipelines.formats.pool import Pool
 from pipelines.formats.sample import pieces

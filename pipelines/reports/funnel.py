@@ -10,11 +10,12 @@ import orjson
 from pydantic_core import PydanticUndefined
 
 from pipelines.console import table
-from pipelines.engine.run import RunSummary, funnel
+from pipelines.engine.run_folder import RunSummary
 from pipelines.execution.progress import short
 from pipelines.operators import Operator
 from pipelines.pipeline import Pipeline
 from pipelines.records import JSON
+from pipelines.reports._funnel_tmp import funnel
 
 
 def operator_line(operator: type[Operator]) -> tuple[str, str, str]:

@@ -11,7 +11,7 @@ from html import escape
 
 import pyarrow.parquet as pq
 
-from pipelines.engine.run import Result, RunSummary
+from pipelines.engine.run_folder import Result, RunSummary
 from pipelines.images.pairs import UID
 from pipelines.records import JSON, DatasetRecord
 from pipelines.reports.forecast import compare, read_forecast

@@ -13,7 +13,7 @@ import orjson
 from pydantic import Field
 
 from pipelines.console import table
-from pipelines.engine.run import RunFailed, read_run
+from pipelines.engine.run_folder import RunFailed, read_run
 from pipelines.execution.monitor import BEAT_SECONDS, Failure, Progress, failures, read_progress
 from pipelines.execution.progress import short
 from pipelines.records import Frozen

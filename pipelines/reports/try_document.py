@@ -19,7 +19,7 @@ from pydantic import Field
 from pipelines.assets.catalogue import Assets
 from pipelines.batch import Batch
 from pipelines.engine.evidence import Evidence, evidence_of
-from pipelines.engine.run import read_run
+from pipelines.engine.run_folder import read_run
 from pipelines.formats.readers import read_shard
 from pipelines.job import Plan, loaded
 from pipelines.operators import (

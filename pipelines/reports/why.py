@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from pipelines import kernels
 from pipelines.engine.evidence import Evidence
-from pipelines.engine.run import read_run
+from pipelines.engine.run_folder import read_run
 from pipelines.images.pairs import rows_with_uid
 from pipelines.records import Frozen, RecordError
 from pipelines.reports.try_document import pool_rows, trace

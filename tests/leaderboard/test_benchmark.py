@@ -10,7 +10,8 @@ import typer
 from leaderboard import benchmark as module
 from leaderboard import rules
 from leaderboard.benchmark import RecipeLike, StageOptions, Stages, load_stages
-from leaderboard.rounds.commands import STAGES, baselines_command, command_line
+from leaderboard.rounds.commands import STAGES, command_line
+from leaderboard.rounds.data_commands import baselines_command
 from leaderboard.rounds.options import bind
 from pipelines import installed
 from pipelines.errors import RuleError

@@ -29,7 +29,7 @@ import pytest
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 ray = pytest.importorskip("ray")
 
-from pipelines.engine.run import FOLDERS  # noqa: E402
+from pipelines.engine.run_folder import FOLDERS  # noqa: E402
 from pipelines.records import parse_record  # noqa: E402
 from pipelines.storage.base import Store, write_bytes  # noqa: E402
 from pipelines.storage.commits import all_done, unreferenced  # noqa: E402

@@ -16,7 +16,7 @@ from leaderboard.board.describe import verdict
 from leaderboard.board.ranking import board
 from leaderboard.rounds import round as stages
 from leaderboard.rounds import training
-from leaderboard.rounds.commands import comparable
+from leaderboard.rounds.show import comparable
 from leaderboard.rounds.workspace import open_round
 from leaderboard.submissions.submission import check, read_entries
 from pipelines.errors import RuleError

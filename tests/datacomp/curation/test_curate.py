@@ -20,12 +20,13 @@ from PIL import Image
 from datacomp.curation.curate import curate
 from pipelines import kernels
 from pipelines.assets.catalogue import AssetError, Assets
-from pipelines.engine.run import read_run, retry
+from pipelines.engine.run import retry
+from pipelines.engine.run_folder import read_run
 from pipelines.engine.shard import OperatorFailed
 from pipelines.execution.executors import ProcessMap, map_here
 from pipelines.execution.monitor import ShardsFailed
 from pipelines.formats.pool import open_pool
-from pipelines.formats.readers import ShardError
+from pipelines.formats.shards import ShardError
 from pipelines.formats.uid_subset import bucket_of
 from pipelines.images import pairs
 from pipelines.operators import PipelineError

@@ -17,7 +17,7 @@ from datacomp.pool_commands import app
 from datacomp.recipe import load_recipe
 from pipelines.errors import SubsetError
 from pipelines.execution.executors import map_here
-from pipelines.formats.readers import ShardError
+from pipelines.formats.shards import ShardError
 from pipelines.formats.uid_lists import load_subset, uid_of
 from pipelines.operators import PipelineError
 from pipelines.storage.chain import read_chain

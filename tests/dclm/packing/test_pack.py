@@ -23,7 +23,7 @@ from dclm.packing.pack import pack, register
 from dclm.training.train import train
 from pipelines.execution.executors import ProcessMap, map_here
 from pipelines.formats import mix
-from pipelines.formats.readers import ShardError
+from pipelines.formats.shards import ShardError
 from pipelines.records import PackedRecord, RecordError, parse_record
 
 DOCUMENTS = data_sets.sentences(400, seed=3)

@@ -14,12 +14,13 @@ import pytest
 import zstandard
 
 from dclm.pool.extract import extract_all, read_list, select_warcs, warcs_for
-from pipelines.engine.run import RunFailed, run
+from pipelines.engine.run import run
+from pipelines.engine.run_folder import RunFailed
 from pipelines.errors import PoolError
 from pipelines.execution.executors import ProcessMap, map_here
 from pipelines.execution.monitor import ShardsFailed
 from pipelines.formats.pool import open_pool
-from pipelines.formats.readers import ShardError
+from pipelines.formats.shards import ShardError
 from pipelines.formats.warc import ExtractOptions
 from pipelines.pipeline import Pipeline
 from pipelines.records import PoolRecord, PoolWork, made_by, now

@@ -29,7 +29,7 @@ from leaderboard.rounds.round import checkpoints_of
 from leaderboard.rounds.train_log import read_metrics
 from pipelines.errors import CheckpointError, Interrupted, TrainingError
 from pipelines.execution.executors import map_here
-from pipelines.formats.readers import ShardError
+from pipelines.formats.shards import ShardError
 from pipelines.records import ModelRecord, RecordError, parse_record
 from pipelines.storage.base import StorageError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from leaderboard.rounds.commands import comparable
+from leaderboard.rounds.show import comparable
 
 
 def row(scale: str, pool: str, method: str) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from leaderboard.rounds.commands import number_of_tries
+from leaderboard.rounds.model_commands import number_of_tries
 from leaderboard.rounds.notebook import Notebook, noted
 from pipelines.errors import RuleError
 from pipelines.records import DatasetRecord, parse_record

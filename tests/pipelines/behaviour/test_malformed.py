@@ -23,8 +23,10 @@ import pytest
 import zstandard
 
 from pipelines.engine.run import run
+from pipelines.formats.chunks import Chunk
 from pipelines.formats.pool import open_pool
-from pipelines.formats.readers import Chunk, ShardError, read_shard
+from pipelines.formats.readers import read_shard
+from pipelines.formats.shards import ShardError
 from pipelines.formats.warc import Extracted, ExtractOptions, documents
 from pipelines.pipeline import Pipeline
 from pipelines.schema import number_of

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.engine.run import Result, run
+from pipelines.engine.run import run
+from pipelines.engine.run_folder import Result
 from pipelines.formats.pool import open_pool
 from pipelines.formats.readers import read_shard
 from pipelines.pipeline import Pipeline

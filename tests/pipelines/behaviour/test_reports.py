@@ -17,7 +17,8 @@ import yaml
 
 from pipelines.assets.catalogue import Assets
 from pipelines.batch import Batch
-from pipelines.engine.run import Result, run
+from pipelines.engine.run import run
+from pipelines.engine.run_folder import Result
 from pipelines.formats.pool import Pool, open_pool
 from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline

@@ -20,11 +20,12 @@ import pyarrow.parquet as pq
 import pytest
 from backports import zstd
 
-from pipelines.engine.run import RunFailed, run
+from pipelines.engine.run import run
+from pipelines.engine.run_folder import RunFailed
 from pipelines.engine.shard import OperatorFailed
 from pipelines.formats.mix import load_mixture
 from pipelines.formats.pool import open_pool
-from pipelines.formats.readers import ShardError, shards_of
+from pipelines.formats.shards import ShardError, shards_of
 from pipelines.operators import PipelineError, because, choose
 from pipelines.pipeline import Pipeline
 from pipelines.storage.local import LocalStore

@@ -18,11 +18,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.engine.apply import apply
-from pipelines.engine.run import Result, RunFailed, run
+from pipelines.engine.run import run
+from pipelines.engine.run_folder import Result, RunFailed
 from pipelines.engine.shard import OperatorFailed
 from pipelines.execution.executors import OnResult, ProcessMap, map_here
 from pipelines.formats.pool import open_pool
-from pipelines.formats.readers import ShardError
+from pipelines.formats.shards import ShardError
 from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline
 from pipelines.storage.commits import all_done, unreferenced

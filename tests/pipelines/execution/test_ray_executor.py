@@ -21,12 +21,13 @@ import pytest
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 ray = pytest.importorskip("ray")
 
-from pipelines.engine.run import Result, run  # noqa: E402
+from pipelines.engine.run import run  # noqa: E402
+from pipelines.engine.run_folder import Result  # noqa: E402
 from pipelines.execution.executors import Needs, ProcessMap, WorkerLost  # noqa: E402
 from pipelines.execution.ray_executor import RayMap  # noqa: E402
 from pipelines.formats.pool import open_pool  # noqa: E402
 from pipelines.formats.ray_dataset import as_dataset  # noqa: E402
-from pipelines.formats.readers import ShardError  # noqa: E402
+from pipelines.formats.shards import ShardError  # noqa: E402
 from pipelines.pipeline import Pipeline  # noqa: E402
 from pipelines.registry import registry  # noqa: E402
 

@@ -13,7 +13,7 @@ from pipelines.engine.run import run
 from pipelines.execution.executors import ProcessMap
 from pipelines.formats import mix
 from pipelines.formats.pool import open_pool
-from pipelines.formats.readers import ShardError
+from pipelines.formats.shards import ShardError
 from pipelines.pipeline import Pipeline
 from pipelines.records import DatasetRecord, RecordError
 

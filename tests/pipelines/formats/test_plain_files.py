@@ -14,7 +14,8 @@ import pytest
 
 from pipelines.engine.run import run
 from pipelines.formats.pool import open_pool
-from pipelines.formats.readers import ShardError, read_shard, shards_of
+from pipelines.formats.readers import read_shard
+from pipelines.formats.shards import ShardError, shards_of
 from pipelines.pipeline import Pipeline
 from pipelines.storage.local import LocalStore
 

@@ -9,15 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from pipelines.formats.chunks import Chunk
 from pipelines.formats.json_rows import to_json_rows
-from pipelines.formats.readers import (
-    Chunk,
-    ShardError,
-    format_of,
-    read_shard,
-    read_whole,
-    shards_of,
-)
+from pipelines.formats.readers import read_shard, read_whole
+from pipelines.formats.shards import ShardError, format_of, shards_of
 from pipelines.schema import row_of
 from pipelines.storage.local import LocalStore
 

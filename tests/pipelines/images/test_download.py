@@ -19,7 +19,7 @@ from PIL import Image
 from datacomp.pool.pool import open_pairs
 from pipelines.errors import PoolError
 from pipelines.execution.executors import ProcessMap, map_here
-from pipelines.formats.readers import ShardError
+from pipelines.formats.shards import ShardError
 from pipelines.images import download as downloading
 from pipelines.images.download import DownloadOptions, download
 from pipelines.images.fetch import FetchOptions

@@ -13,11 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.engine.run import Result, run
+from pipelines.engine.run import run
+from pipelines.engine.run_folder import Result
 from pipelines.execution.executors import ProcessMap, map_here
 from pipelines.formats.pool import Pool, open_pool
-from pipelines.formats.readers import ShardError
 from pipelines.formats.sample import pieces
+from pipelines.formats.shards import ShardError
 from pipelines.pipeline import Pipeline
 from pipelines.reports import duplicate_groups
 from pipelines.reports.filter_size import estimates

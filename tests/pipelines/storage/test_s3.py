@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.engine.run import RunFailed, run
+from pipelines.engine.run import run
+from pipelines.engine.run_folder import RunFailed
 from pipelines.execution.executors import ProcessMap
 from pipelines.formats.pool import open_pool
 from pipelines.pipeline import Pipeline

@@ -1,0 +1,93 @@
+"""Lines of the tables inside an open transaction: read one, note a change, store a result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from sqlalchemy import (
+    Connection,
+    delete,
+    insert,
+    select,
+    update,
+)
+
+from leaderboard.database import tables as t
+from leaderboard.database.states import Held
+from leaderboard.submissions.faults import Fault, Words, fault
+from leaderboard.submissions.results import Measured, Row
+
+# ---- inside
+
+
+def submission_of(connection: Connection, id: str) -> Held | None:
+    query = select(t.submissions).where(t.submissions.c.id == id)
+    line = connection.execute(query).mappings().one_or_none()
+    return None if line is None else held_of(line)
+
+
+def held_of(line: Mapping[Any, Any]) -> Held:
+    values = {name: line[name] for name in Held.model_fields}
+    values["faults"] = tuple(Fault(**fault_) for fault_ in orjson.loads(line["faults"]))
+    return Held(**values)
+
+
+def note(connection: Connection, id: str, who: str, before: str, after: str, why: str) -> None:
+    connection.execute(
+        insert(t.audit).values(
+            submission=id, at=time.time(), who=who[:200], before=before, after=after, why=why[:4000]
+        )
+    )
+
+
+def refused_by_person(connection: Connection, id: str) -> bool:
+    """Whether a person refused it, and not its check."""
+    a = t.audit.c
+    query = select(a.before).where(a.submission == id, a.after == "refused")
+    last = connection.execute(query.order_by(a.id.desc()).limit(1)).scalar()
+    return last in ("accepted", "needs_review")
+
+
+def note_end(connection: Connection, id: str, outcome: str, seconds: float) -> None:
+    line = {"submission": id, "at": time.time(), "seconds": seconds, "outcome": outcome}
+    connection.execute(insert(t.checks).values(**line))
+
+
+def count_change(connection: Connection) -> None:
+    connection.execute(update(t.revisions).values(number=t.revisions.c.number + 1))
+
+
+def refuse_dead(connection: Connection, submission: Held) -> None:
+    limit = Words(f"a check that ended {submission.attempts} times without a result")
+    refusal = fault(submission.id, "", limit, Words("one that ends"), "ask the maintainers")
+    connection.execute(
+        update(t.submissions)
+        .where(t.submissions.c.id == submission.id)
+        .values(
+            state="refused",
+            changed=time.time(),
+            faults=orjson.dumps([refusal.model_dump()]).decode(),
+            lease_owner="",
+            lease_until=0.0,
+        )
+    )
+    note(connection, submission.id, "service", submission.state, "refused", str(refusal))
+
+
+def stored(row: Row, now: float) -> dict[str, Any]:
+    return {"id": row.submission_id, "changed": now, "row": row.model_dump_json()}
+
+
+def store_measured(connection: Connection, measured: Measured, now: float) -> None:
+    id_ = measured.row.submission_id
+    connection.execute(delete(t.rows).where(t.rows.c.id == id_))
+    connection.execute(delete(t.draws).where(t.draws.c.id == id_))
+    connection.execute(insert(t.rows).values(**stored(measured.row, now)))
+    lines = [
+        {"id": id_, "metric": metric, "resamples": values.astype("<f4").tobytes()}
+        for metric, values in measured.draws.items()
+    ]
+    connection.execute(insert(t.draws), lines)

@@ -1,0 +1,61 @@
+"""What must hold of a pool, a folder and the shards' counts for a run to begin or continue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipelines.engine.run_folder import RunFailed
+from pipelines.formats.pool import Pool
+from pipelines.operators import PipelineError
+from pipelines.pipeline import Pipeline, Step
+from pipelines.schema import EXTRA, ROW, TEXT
+from pipelines.stats import READ, RunStats
+from pipelines.storage.commits import Done
+from pipelines.storage.open import open_store
+
+
+def check_has_text(pipeline: Pipeline, pool: Pool, *, external: bool) -> None:
+    """PipelineError when data that is brought in as documents has no column of texts."""
+    schema = pool.schema()
+    made = any(TEXT in step.operator.writes() for step in pipeline.steps)
+    if external and TEXT not in schema.names and not made:
+        raise PipelineError(
+            f"{pool.uri} has no column 'text'; its columns are {', '.join(schema.names)}: name the "
+            "one that holds the text with --text-field"
+        )
+
+
+def check_any_text(stats: RunStats, pool: Pool) -> None:
+    """PipelineError when the reader found no text in any row: that is never meant."""
+    read = stats.step(READ)
+    if read.rows_in and read.reasons.get("no_text", 0) == read.rows_in:
+        fields = sorted({*pool.fields(), *pool.schema().names} - {ROW, EXTRA, TEXT})
+        raise PipelineError(
+            f"none of the {read.rows_in:,} rows of {pool.uri} has a text; the fields are "
+            f"{', '.join(fields) or 'none'}: name the one that holds it with --text-field, "
+            "or begin the pipeline with rename_field"
+        )
+
+
+def check_places(pool: Pool, out: str) -> None:
+    """RunFailed when the run would lie in its own pool, where the next run would read it."""
+    source, target = open_store(pool.uri).uri, open_store(out).uri
+    if target == source or target.startswith(source.rstrip("/") + "/"):
+        raise RunFailed(
+            f"--out {out} lies in the pool {pool.uri}: the pool would then hold the run's own "
+            "files; choose a folder next to it"
+        )
+
+
+def check_ranks(step: Step, done: Sequence[Done], names: Sequence[str]) -> None:
+    """PipelineError when shards hold the column that decides who stays as other kinds of value."""
+    first: dict[str, str] = {}
+    for result, name in zip(done, names, strict=True):
+        if kind := result.stats.get("rank_kind"):
+            first.setdefault(kind, name)
+    if len(first) > 1:
+        (kind, name), (other, beside) = list(first.items())[:2]
+        raise PipelineError(
+            f"{step.label}: keep_by compares {kind} in {name} and {other} in {beside}; make the "
+            "column one type in all shards"
+        )

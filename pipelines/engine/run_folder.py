@@ -1,0 +1,94 @@
+"""What a run leaves in its folder, and how others read it: run.json, stats.json, the record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import orjson
+from pydantic import Field
+
+from pipelines.errors import FailedError
+from pipelines.global_steps.duplicate_record import (
+    DUPLICATES,
+)
+from pipelines.job import Plan
+from pipelines.records import (
+    JSON,
+    DatasetRecord,
+    Frozen,
+    parse_record,
+)
+from pipelines.stats import RunStats
+from pipelines.storage.base import Store
+from pipelines.storage.chain import RECORD
+from pipelines.storage.open import open_store
+
+RUN = "run.json"
+STATS = "stats.json"
+FOLDERS = ("data", "work", "rejected", "quarantine", DUPLICATES)
+
+
+class RunFailed(FailedError):
+    """A run that stopped. What was finished is kept."""
+
+
+class RunFile(Frozen):
+    """What a run's folder is for, written before the first shard (`pipelines status` reads it)."""
+
+    key: str
+    pipeline: str
+    input_uri: str
+    num_shards: int
+    num_passes: int
+    started: str
+    plan: Plan | None = None  # absent for work that is not a pipeline, as extraction
+    external: bool = False
+    excluded: tuple[str, ...] = ()  # shards that are left out, because they failed
+
+    def of_pipeline(self) -> Plan:
+        """The plan. RunFailed when the work is not a pipeline."""
+        if self.plan is None:
+            raise RunFailed(f"{self.pipeline} is not a pipeline's run")
+        return self.plan
+
+
+class RunSummary(Frozen):
+    """stats.json: the counts of a run, which any executor must get alike, and its times."""
+
+    stats: RunStats
+    seconds: dict[str, float] = Field(default_factory=dict)
+    cpu_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    verdicts: dict[str, JSON] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run."""
+
+    record: DatasetRecord
+    summary: RunSummary
+    skipped: bool  # it was already there
+
+
+def read_run(store: Store) -> RunFile:
+    """What a folder's run is. RunFailed when it holds none."""
+    if not store.exists(RUN):
+        raise RunFailed(f"{store.uri} holds no run: there is no {RUN} in it")
+    return RunFile.model_validate(orjson.loads(store.read_bytes(RUN)))
+
+
+def finished(store: Store) -> Result:
+    """A finished run as its folder tells it. RunFailed when there is none."""
+    where = f"{store.uri}/{RECORD}"
+    if not store.exists(RECORD):
+        raise RunFailed(f"{store.uri} holds no finished run: there is no {RECORD} in it")
+    record = parse_record(store.read_bytes(RECORD), source=where)
+    if not isinstance(record, DatasetRecord):
+        raise RunFailed(f"{where} is a {record.kind} record, expected a dataset: another --out?")
+    return Result(record, read_summary(store.uri), skipped=True)
+
+
+def read_summary(uri: str) -> RunSummary:
+    """The statistics of a finished run."""
+    return RunSummary.model_validate(orjson.loads(open_store(uri).read_bytes(STATS)))

@@ -1,0 +1,150 @@
+"""Which files of a folder are shards, in which order, and what their names and folders say."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import BinaryIO
+from urllib.parse import unquote
+
+import pyarrow as pa
+
+from pipelines.errors import DataError
+from pipelines.formats.dolma import ATTRIBUTES, documents_only
+from pipelines.formats.plain_files import Value, csv_values, json_values, text_values
+from pipelines.schema import (
+    KNOWN,
+    ROW,
+    STRING,
+)
+from pipelines.storage.base import Entry, Store
+
+SUFFIXES = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".ndjson.gz": "jsonl",
+    ".json.gz": "jsonl",
+    ".jsonl.gz": "jsonl",
+    ".jsonl.zst": "jsonl",
+    ".jsonl.zstd": "jsonl",
+    ".jsonl.xz": "jsonl",
+    ".jsonl.bz2": "jsonl",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".warc": "warc",
+    ".warc.gz": "warc",
+    ".warc.zst": "warc",
+    ".wet": "warc",
+    ".wet.gz": "warc",
+    ".mix.json": "mix",
+    **dict.fromkeys((".csv", ".tsv", ".csv.gz", ".tsv.gz"), "csv"),
+    ".json": "json",
+    ".txt": "text",
+}
+PLAIN: dict[str, Callable[[BinaryIO, str], Iterator[Value]]] = {
+    "csv": csv_values,
+    "json": json_values,
+    "text": text_values,
+}
+"""Formats of files that are shards only where a folder has none of another format."""
+ABOUT = ("dataset_info.json", "dataset_dict.json", "state.json")  # as `save_to_disk` leaves them
+
+
+log = logging.getLogger(__name__)
+
+
+class ShardError(DataError):
+    """A shard that cannot be read; the message names the shard and what to do."""
+
+
+def format_of(name: str) -> str | None:
+    """The format by the suffix, as `jsonl` or `parquet`; None for a file that is not a shard."""
+    lower = name.lower()
+    for suffix, format_ in SUFFIXES.items():
+        if lower.endswith(suffix):
+            return format_
+    return None
+
+
+def shards_of(store: Store) -> list[Entry]:
+    """The shards below a store, sorted by name: the order that shard numbers count.
+
+    Left out, and reported, are files of no known format, hidden ones, those in folders whose name
+    begins with `.` or `_` (as Spark leaves them), and the files of runs that lie in the folder;
+    Dolma's attributes come with their documents. ShardError when no shard is left.
+    """
+    entries = list(store.list())
+    runs = {e.name.removesuffix("run.json") for e in entries if e.name.endswith("run.json")}
+    runs = {prefix for prefix in runs if not prefix or prefix.endswith("/")}
+    kept: list[Entry] = []
+    left_out: dict[str, list[str]] = {}
+    for entry in entries:
+        if why := _left_out(entry.name, runs):
+            left_out.setdefault(why, []).append(entry.name)
+        else:
+            kept.append(entry)
+    if any(format_of(entry.name) not in PLAIN for entry in kept):
+        beside = [entry.name for entry in kept if format_of(entry.name) in PLAIN]
+        kept = [entry for entry in kept if format_of(entry.name) not in PLAIN]
+        if beside:
+            left_out["plain files beside shards of another format"] = beside
+    shards = documents_only(kept)
+    for why, names in left_out.items():
+        log.warning("%s: %d files are left out (%s): %s", store.uri, len(names), why, _some(names))
+    if not shards:
+        raise ShardError(_nothing_in(store, left_out))
+    return shards
+
+
+UNKNOWN = "not a format of shards"
+
+
+def _left_out(name: str, runs: set[str]) -> str | None:
+    """Why a file of a folder is not a shard of the pool."""
+    if any(name.startswith(run) for run in runs):
+        return "part of a run"
+    *folders, leaf = name.split("/")
+    if leaf.startswith(".") or any(folder.startswith((".", "_")) for folder in folders):
+        return "hidden, or of a job that did not end"
+    if (format_of(name) is None and not name.startswith(ATTRIBUTES)) or leaf in ABOUT:
+        return UNKNOWN
+    return None
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _nothing_in(store: Store, left_out: Mapping[str, list[str]]) -> str:
+    path = store.local_path("")
+    if path is not None and path.is_file():
+        return f"{store.uri} is a file; give the folder that holds it"
+    if path is not None and not path.exists():
+        return f"there is no folder {store.uri}"
+    other = left_out.get(UNKNOWN, [])
+    here = f" (here are {_some(other)})" if other else ""
+    return (
+        f"there are no shards below {store.uri}{here}; expected files ending in "
+        f"{', '.join(SUFFIXES)}; write other formats as JSON lines, one object with `text` a line"
+    )
+
+
+HIVE = re.compile(r"([A-Za-z_]\w*)=([^/]+)/")
+
+
+def hive_columns(name: str) -> dict[str, str]:
+    """What the folders of a shard say of its rows, as `lang=en/` does (Hive, Spark)."""
+    return {key: unquote(value) for key, value in HIVE.findall(name)}
+
+
+def with_folders(table: pa.Table, folders: Mapping[str, str]) -> pa.Table:
+    """The table with a column for each folder that says something the rows do not."""
+    for key, value in folders.items():
+        if key not in (*table.column_names, ROW):
+            column = pa.repeat(pa.scalar(value, type=STRING), table.num_rows)
+            table = table.append_column(key, column)
+        elif key in KNOWN and table.column(key).null_count == table.num_rows:
+            column = pa.repeat(pa.scalar(value, type=STRING), table.num_rows)
+            table = table.set_column(table.column_names.index(key), key, column)
+    return table
