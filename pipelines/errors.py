@@ -8,17 +8,17 @@
     │   ├── EvalError                   evals.tasks
     │   └── UnknownName                 (also a RuleError)
     ├── DataError (exit code 3)       data or a record is not what it should be; change the data
-    │   ├── ShardError                  pipelines.formats.readers
+    │   ├── ShardError                  pipelines.formats.shards
     │   │   └── TarError                pipelines.formats.tars
     │   ├── RecordError                 pipelines.records
     │   ├── SubsetError, CheckpointError
-    │   ├── StoreError                  leaderboard.database.store
+    │   ├── StoreError                  leaderboard.database.connection
     │   └── RuleError
     │       ├── BundleError             leaderboard.submissions.faults
     │       └── ServiceError            leaderboard.rounds.client
     └── FailedError (exit code 1)     the work was sound and did not end; what is finished is kept
         ├── OperatorFailed              pipelines.engine.shard
-        ├── RunFailed                   pipelines.engine.run
+        ├── RunFailed                   pipelines.engine.run_folder
         ├── ShardsFailed                pipelines.execution.monitor
         ├── WorkerLost                  pipelines.execution.executors
         ├── StorageError                pipelines.storage.base (also an OSError)

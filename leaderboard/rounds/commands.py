@@ -1,13 +1,14 @@
 """The stages of a round as commands, for any benchmark: `dclm run`, `dclm curate`, ...
 
-A benchmark's `__main__` calls `command_line(name)`. Each stage is a function here, bound to the
-benchmark's name and to its model of further options; a benchmark adds commands of its own.
+A benchmark's `__main__` calls `command_line(name)`. Each stage is a function (those of one stage in
+`data_commands` and `model_commands`), bound to the benchmark's name and to its model of further
+options; a benchmark adds commands of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -40,9 +41,6 @@ from pipelines.console import Json, out, show_json
 from pipelines.errors import RuleError, TrainingError
 from pipelines.execution.choose import executor
 from pipelines.execution.progress import say
-
-if TYPE_CHECKING:
-    pass
 
 
 def command_line(name: str) -> typer.Typer:

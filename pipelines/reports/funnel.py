@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -15,7 +15,6 @@ from pipelines.execution.progress import short
 from pipelines.operators import Operator
 from pipelines.pipeline import Pipeline
 from pipelines.records import JSON
-from pipelines.reports._funnel_tmp import funnel
 
 
 def operator_line(operator: type[Operator]) -> tuple[str, str, str]:
@@ -131,6 +130,28 @@ def _given(operator: Operator) -> str:
 def _short_value(value: JSON) -> str:
     text = orjson.dumps(value).decode()
     return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def funnel(summary: RunSummary) -> list[Mapping[str, JSON]]:
+    """One row per step: rows and bytes in and out, reasons, seconds."""
+    return [
+        {
+            "step": step.number + 1,
+            "operator": step.name,
+            "kind": step.kind,
+            "rows_in": step.rows_in,
+            "rows_out": step.rows_out,
+            "bytes_in": step.bytes_in,
+            "bytes_out": step.bytes_out,
+            "words_in": step.words_in,
+            "words_out": step.words_out,
+            "split": step.split,
+            "errors": step.errors,
+            "reasons": step.reasons,
+            "seconds": summary.seconds.get(str(step.number), 0.0),
+        }
+        for step in summary.stats.steps
+    ]
 
 
 def funnel_text(summary: RunSummary) -> str:
