@@ -17,7 +17,7 @@
     │       ├── BundleError             leaderboard.submissions.faults
     │       └── ServiceError            leaderboard.rounds.client
     └── FailedError (exit code 1)     the work was sound and did not end; what is finished is kept
-        ├── OperatorFailed              pipelines.engine.shard
+        ├── OperatorFailed              pipelines.engine.row_steps
         ├── RunFailed                   pipelines.engine.run_folder
         ├── ShardsFailed                pipelines.execution.monitor
         ├── WorkerLost                  pipelines.execution.executors

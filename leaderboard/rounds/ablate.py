@@ -16,7 +16,7 @@ from leaderboard.rounds.workspace import Curated, Round
 from leaderboard.submissions.chain import seeds_of
 from leaderboard.submissions.submission import Entry
 from pipelines.console import table
-from pipelines.engine.shard import OperatorFailed
+from pipelines.engine.row_steps import OperatorFailed
 from pipelines.execution.progress import say
 from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from pipelines.assets.catalogue import Assets
 from pipelines.engine.global_end import GlobalSteps, needs_of
+from pipelines.engine.row_steps import OperatorFailed
 from pipelines.engine.run_checks import check_any_text, check_has_text, check_places
 from pipelines.engine.run_folder import (
     FOLDERS,
@@ -24,8 +25,8 @@ from pipelines.engine.run_folder import (
     finished,
     read_run,
 )
-from pipelines.engine.shard import OperatorFailed, role, run_shard, steps_of
-from pipelines.engine.shard_files import done_file, written
+from pipelines.engine.shard import run_shard
+from pipelines.engine.shard_files import done_file, role, steps_of, written
 from pipelines.engine.trial import try_participants
 from pipelines.execution.executors import MapTasks, WorkerLost, map_here
 from pipelines.execution.monitor import Watch, failures, forget_failures

@@ -9,19 +9,16 @@ from __future__ import annotations
 import base64
 import socket
 import time
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.batch import Amount, Batch
-from pipelines.engine.evidence import has_cases
-from pipelines.engine.rejections import Rejections
+from pipelines.batch import Batch
+from pipelines.engine.row_steps import OperatorFailed, RowSteps
 from pipelines.engine.sinks import (
     KeySink,
     NoScore,
@@ -40,11 +37,11 @@ from pipelines.formats.writers import write_row_list
 from pipelines.global_steps.duplicate_record import EXAMPLE_CHARACTERS, Removed
 from pipelines.global_steps.exact_cut import score_of
 from pipelines.global_steps.group_keys import read_verdict
-from pipelines.job import ShardTask, load_array, loaded
-from pipelines.operators import Case, Counted, Dedup, Filter, Operator, Select, choose
+from pipelines.job import ShardTask, load_array
+from pipelines.operators import Case, Dedup, Select, choose
 from pipelines.pipeline import Pass, Step
 from pipelines.records import JSON, File
-from pipelines.schema import PARENT, ROW, TEXT, number_of, row_of
+from pipelines.schema import number_of, row_of
 from pipelines.sources import (
     describe_pairs,
     empty_pairs,
@@ -58,10 +55,6 @@ from pipelines.storage.base import StorageError, Store
 from pipelines.storage.commits import Done, attempt_name, commit, find_done
 from pipelines.storage.open import open_store
 from pipelines.verdict import NO_CUT, Verdict
-
-
-class OperatorFailed(FailedError):
-    """An operator raised on a row; the message names operator, shard and row."""
 
 
 def run_shard(task: ShardTask) -> Done:
@@ -83,17 +76,13 @@ class _ShardRun:
         passes = self.pipeline.passes()
         self.current: Pass = passes[task.number]
         self.before = passes[task.number - 1].end if task.number else None
-        self.tallies = [Tally(s.number, s.name, s.operator.kind) for s in self.current.steps]
         self.read = Tally(READ, "read", "reader")
         self.verdict_tally = (
             Tally(self.before.number, self.before.name, self.before.operator.kind)
             if self.before is not None and self.before.operator.kind != "fold"
             else None
         )
-        self.door = self.pipeline.text_door()
-        self.rejections = Rejections()
-        self.bad: list[dict[str, JSON]] = []
-        self.next_part = 0
+        self.steps = RowSteps(task, self.pipeline, self.current.steps)
         self.sums: dict[str, int] = {}
         self.removed = Removed(task.name)
         self.examples: list[tuple[int, int, str]] = []
@@ -127,7 +116,7 @@ class _ShardRun:
         for role_, file in [*self._closed(sinks), *self._accounts()]:
             roles[role_] = len(files)
             files.append(file)
-        timings = {t.number: t.seconds for t in [*self._before(), *self.tallies]}
+        timings = {t.number: t.seconds for t in [*self._before(), *self.steps.tallies]}
         if self.current.end is not None:
             timings[self.current.end.number] = end_seconds
         done = Done(
@@ -211,16 +200,16 @@ class _ShardRun:
 
     def _accounts(self) -> Iterator[tuple[str, File]]:
         """The files of rejected rows and of records that were set aside."""
-        if self.rejections.num_rows:
-            table = self.rejections.table(self._looked_up if self.task.plan.pairs else None)
+        if self.steps.rejections.num_rows:
+            table = self.steps.rejections.table(self._looked_up if self.task.plan.pairs else None)
             name = attempt_name(f"rejected/{self.stem}", ".parquet")
             yield "rejected", write_row_list(self.store, name, table)
-        if self.bad:
+        if self.steps.bad:
             name = attempt_name(f"quarantine/{self.stem}", ".jsonl")
             with self.store.create(name) as writer:
-                for row in self.bad:
+                for row in self.steps.bad:
                     writer.write(orjson.dumps(row) + b"\n")
-            yield "quarantine", writer.file(num_rows=len(self.bad))
+            yield "quarantine", writer.file(num_rows=len(self.steps.bad))
 
     def _looked_up(self, rows: Sequence[int]) -> Mapping[int, Mapping[str, str | None]]:
         return describe_pairs(self.task, rows)
@@ -230,12 +219,8 @@ class _ShardRun:
             return [self.read]
         return [] if self.verdict_tally is None else [self.verdict_tally]
 
-    def _amount(self, batch: Batch) -> Amount:
-        """Rows with the bytes and words of their texts; captions of pairs are not counted."""
-        return Amount(batch.num_rows, 0, 0) if self.task.plan.pairs else batch.amount()
-
     def _stats(self) -> list[StepStats]:
-        return [tally.freeze() for tally in [*self._before(), *self.tallies]]
+        return [tally.freeze() for tally in [*self._before(), *self.steps.tallies]]
 
     def _verdict_writes(self) -> bool:
         """Whether applying the verdict of the step before may change columns."""
@@ -248,9 +233,9 @@ class _ShardRun:
         any_batch = False
         for batch in self._entering():
             any_batch = True
-            yield self._through_steps(batch)
+            yield self.steps.apply(batch)
         if not any_batch:
-            yield self._through_steps(Batch(self._empty()))
+            yield self.steps.apply(Batch(self._empty()))
 
     def _empty(self) -> pa.Table:
         if self.task.plan.pairs:
@@ -271,9 +256,9 @@ class _ShardRun:
             tally = self.verdict_tally
             assert tally is not None
             started = time.process_time()
-            tally.enter(self._amount(batch))
+            tally.enter(self.steps.amount(batch))
             batch = decide(batch)
-            tally.leave(self._amount(batch))
+            tally.leave(self.steps.amount(batch))
             tally.seconds += time.process_time() - started
             yield batch
 
@@ -286,20 +271,13 @@ class _ShardRun:
             for bad in chunk.bad:
                 self._bad_record(bad)
             for refused in chunk.refused:
-                self.rejections.add_row(refused.row, self.read, refused.reason, refused.url)
+                self.steps.rejections.add_row(refused.row, self.read, refused.reason, refused.url)
             batch = Batch(chunk.table)
-            self.read.enter(self._amount(batch))
-            if self.door == READ:
-                batch = self._with_text(batch, self.read)
-            self.read.leave(self._amount(batch))
+            self.read.enter(self.steps.amount(batch))
+            if self.steps.door == READ:
+                batch = self.steps.with_text(batch, self.read)
+            self.read.leave(self.steps.amount(batch))
             yield batch
-
-    def _with_text(self, batch: Batch, tally: Tally) -> Batch:
-        """The rows that have a text; pairs do without, and so do tables without the column."""
-        if self.task.plan.pairs or not batch.has(TEXT) or not batch.text.null_count:
-            return batch
-        without_text = batch.text.is_null().to_numpy(zero_copy_only=False)
-        return self._reject(batch, choose([(without_text, "no_text")]), tally)
 
     def _chunks(self) -> Iterator[Any]:
         chunks = first_chunks(self.task)
@@ -326,12 +304,7 @@ class _ShardRun:
             )
         self.read.errors += bad.num_rows
         rows: dict[str, JSON] = {} if bad.num_rows == 1 else {"num_rows": bad.num_rows}
-        self._quarantine(bad.row, "read", bad.error, **rows, **_raw(bad.raw))
-
-    def _quarantine(self, row: int, step: str, error: str, **content: JSON) -> None:
-        self.bad.append(
-            {"shard": self.task.name, "row": row, "step": step, "error": error, **content}
-        )
+        self.steps.set_aside(bad.row, "read", bad.error, **rows, **_raw(bad.raw))
 
     def _held_rows(self) -> Iterator[Batch]:
         """Rows as the pass before left them."""
@@ -363,7 +336,7 @@ class _ShardRun:
                     Case(~stays & ~missing, below, part, limit),
                 ]
                 tally.measure(cases[1])
-                return self._reject(batch, choose(cases), tally)
+                return self.steps.reject(batch, choose(cases), tally)
 
             return select
         assert isinstance(operator, Dedup)
@@ -377,7 +350,7 @@ class _ShardRun:
             outcome = dict(operator.apply(batch, dropped))
             reject = outcome.pop("reject", None)
             after = batch.write(outcome) if outcome else batch
-            after = after if reject is None else self._reject(after, reject, tally)
+            after = after if reject is None else self.steps.reject(after, reject, tally)
             self.removed.count(batch, after)
             return after
 
@@ -391,161 +364,6 @@ class _ShardRun:
                 value = batch.column(operator.reads()[0])[position].as_py()
                 text = operator.excerpt(str(value), unit)[:EXAMPLE_CHARACTERS]
                 self.examples.append((row, unit, text))
-
-    # ---- steps
-
-    def _through_steps(self, batch: Batch) -> Batch:
-        for step, tally in zip(self.current.steps, self.tallies, strict=True):
-            started = time.process_time()
-            tally.enter(self._amount(batch))
-            batch = self._through(step, tally, batch)
-            if step.number == self.door:
-                batch = self._with_text(batch, tally)
-            tally.leave(self._amount(batch))
-            tally.seconds += time.process_time() - started
-        return batch
-
-    def _through(self, step: Step, tally: Tally, batch: Batch) -> Batch:
-        """One step over one batch; when it raises, the batch is halved until the row is alone."""
-        operator = loaded(step, self.pipeline.assets)
-        try:
-            return self._one(step, operator, tally, batch)
-        except (OperatorFailed, AssertionError):
-            raise
-        except Exception as error:
-            if batch.num_rows <= 1:
-                return self._failed(step, tally, batch, error)
-        middle = batch.num_rows // 2
-        halves = [
-            self._through(step, tally, half)
-            for half in (batch.slice(0, middle), batch.slice(middle, batch.num_rows - middle))
-        ]
-        return Batch(pa.concat_tables([half.table for half in halves]))
-
-    def _failed(self, step: Step, tally: Tally, batch: Batch, error: Exception) -> Batch:
-        problem = f"{type(error).__name__}: {error}{_line_of(error, self.task.plan.modules)}"
-        where = f"{step.label} on shard {self.task.name}"
-        if batch.num_rows == 0:
-            raise OperatorFailed(f"{where}: fails on an empty batch: {problem}") from error
-        row = int(batch.rows[0])
-        if not self.task.plan.quarantine:
-            raise OperatorFailed(
-                f"{where}, row {number_of(row)} (id {row}): {problem}; repair the operator, or run "
-                "with --quarantine to set such rows aside"
-            ) from error
-        tally.errors += 1
-        content = {name: batch.column(name)[0].as_py() for name in batch.table.column_names}
-        content.pop(ROW)
-        self._quarantine(row, step.name, problem, content=_jsonable(content))
-        # The rows that stay need this step's columns: run it on no rows to learn them.
-        return self._one(step, loaded(step, self.pipeline.assets), tally, batch.slice(0, 0))
-
-    def _one(self, step: Step, operator: Operator, tally: Tally, batch: Batch) -> Batch:
-        """Apply one row-wise operator. Counts only when it succeeds."""
-        if operator.kind == "filter":
-            assert isinstance(operator, Filter)
-            cases = operator.cases(batch) if has_cases(operator) else ()
-            reasons, counts = _counted(choose(cases) if cases else operator.reject(batch))
-            self._check_reasons(step, operator, reasons, batch)
-            tally.count(counts)
-            for case in cases:
-                tally.measure(case)
-            return self._reject(batch, reasons, tally, filter_=operator)
-        if operator.kind == "modifier":
-            columns, counts = _counted(operator.modify(batch))  # type: ignore[attr-defined]
-            self._check_columns(step, operator, columns)
-            tally.count(counts)
-            return self._modified(step, operator, tally, batch, columns)
-        assert operator.kind == "splitter", operator.kind
-        parts, parent = operator.split(batch)  # type: ignore[attr-defined]
-        return self._split(tally, batch, parts, np.asarray(parent, dtype=np.int64))
-
-    def _modified(
-        self,
-        step: Step,
-        operator: Operator,
-        tally: Tally,
-        batch: Batch,
-        columns: Mapping[str, pa.Array],
-    ) -> Batch:
-        before, batch = batch, batch.write(columns)
-        if operator.drops():
-            batch = batch.drop(operator.drops())
-        if TEXT in columns and batch.text.null_count:
-            emptied = batch.text.is_null().to_numpy(zero_copy_only=False)
-            if step.number <= self.door:  # who had no text yet may get one at a later step
-                if not before.has(TEXT):
-                    return batch
-                emptied &= before.text.is_valid().to_numpy(zero_copy_only=False)
-                if not emptied.any():
-                    return batch
-            batch = self._reject(batch, choose([(emptied, operator.reasons[0])]), tally)
-        return batch
-
-    def _split(
-        self, tally: Tally, batch: Batch, parts: pa.Table, parent: npt.NDArray[np.int64]
-    ) -> Batch:
-        if len(parent) != parts.num_rows or (len(parent) and (np.diff(parent) < 0).any()):
-            raise ValueError("split must return one parent per part, in the order of the parents")
-        has_parts = np.zeros(batch.num_rows, dtype=bool)
-        has_parts[parent] = True
-        self._reject(batch, choose([(~has_parts, "no_parts")]), tally)
-        tally.split += parts.num_rows - int(has_parts.sum())
-        first = row_of(self.task.shard, self.next_part)
-        self.next_part += parts.num_rows
-        rows = np.arange(first, first + parts.num_rows, dtype=np.int64)
-        parents = batch.rows[parent]
-        table = parts.drop_columns([n for n in (ROW, PARENT) if n in parts.column_names])
-        table = table.add_column(0, ROW, pa.array(rows))
-        return Batch(table.append_column(PARENT, pa.array(parents)))
-
-    def _reject(
-        self, batch: Batch, reasons: pa.Array, tally: Tally, *, filter_: Filter | None = None
-    ) -> Batch:
-        """Drop the rows that have a reason; count and remember them."""
-        if reasons.null_count == len(reasons):
-            return batch
-        self.rejections.add(batch, reasons, tally, filter_=filter_)
-        return batch.keep(~reasons.is_valid().to_numpy(zero_copy_only=False))
-
-    def _check_reasons(self, step: Step, operator: Operator, reasons: Any, batch: Batch) -> None:
-        if not isinstance(reasons, pa.Array | pa.ChunkedArray):
-            raise TypeError(
-                f"reject returned a {type(reasons).__name__}; return because(mask, reason), a "
-                "reason for each row that goes"
-            )
-        if len(reasons) != batch.num_rows:
-            raise ValueError(f"reject returned {len(reasons)} values for {batch.num_rows} rows")
-        unknown = set(reasons.drop_null().unique().to_pylist()) - set(operator.reasons)
-        if unknown:
-            raise ValueError(
-                f"reject gave the reasons {sorted(map(str, unknown))}, but {step.name} declares "
-                f"only {list(operator.reasons)}"
-            )
-
-    def _check_columns(self, step: Step, operator: Operator, columns: Any) -> None:
-        declared = dict(operator.writes())
-        for name, values in columns.items():
-            if name not in declared:
-                raise ValueError(
-                    f"modify wrote the column {name!r}, but {step.name} declares "
-                    f"{sorted(declared)} in writes()"
-                )
-            if values.type != declared[name]:
-                raise ValueError(
-                    f"modify wrote {name!r} as {values.type}, declared as {declared[name]}"
-                )
-
-
-def _line_of(error: Exception, modules: Mapping[str, Any]) -> str:
-    """Where in a participant's own file an error was raised, as ` (mine.py, line 12)`."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename in modules]
-    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
-
-
-def _counted(result: Any) -> tuple[Any, Mapping[str, int]]:
-    return (result.value, result.counts) if isinstance(result, Counted) else (result, {})
 
 
 def _sums(batch: Batch) -> dict[str, int]:
@@ -563,21 +381,3 @@ def _raw(data: bytes) -> dict[str, JSON]:
         return {"raw": data.decode("utf-8")}
     except UnicodeDecodeError:
         return {"raw_base64": base64.b64encode(data).decode("ascii")}
-
-
-def _jsonable(content: Mapping[str, Any]) -> dict[str, JSON]:
-    return {
-        name: value if isinstance(value, str | int | float | bool | None) else repr(value)
-        for name, value in content.items()
-    }
-
-
-def steps_of(done: Done) -> Sequence[StepStats]:
-    """The statistics that a shard's commit holds."""
-    return [StepStats.model_validate(step) for step in done.stats["steps"]]
-
-
-def role(done: Done, name: str) -> str | None:
-    """The name of the file that a shard wrote in this role, or None."""
-    index = done.stats["roles"].get(name)
-    return None if index is None else done.files[index].name

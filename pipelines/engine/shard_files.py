@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from pipelines.engine.shard import role
+from collections.abc import Sequence
+
 from pipelines.records import (
     File,
 )
+from pipelines.stats import StepStats
 from pipelines.storage.commits import Done
+
+
+def steps_of(done: Done) -> Sequence[StepStats]:
+    """The statistics that a shard's commit holds."""
+    return [StepStats.model_validate(step) for step in done.stats["steps"]]
+
+
+def role(done: Done, name: str) -> str | None:
+    """The name of the file that a shard wrote in this role, or None."""
+    index = done.stats["roles"].get(name)
+    return None if index is None else done.files[index].name
 
 
 def written(done: Done, name: str) -> str:

@@ -20,9 +20,9 @@ from PIL import Image
 from datacomp.curation.curate import curate
 from pipelines import kernels
 from pipelines.assets.catalogue import AssetError, Assets
+from pipelines.engine.row_steps import OperatorFailed
 from pipelines.engine.run import retry
 from pipelines.engine.run_folder import read_run
-from pipelines.engine.shard import OperatorFailed
 from pipelines.execution.executors import ProcessMap, map_here
 from pipelines.execution.monitor import ShardsFailed
 from pipelines.formats.pool import open_pool

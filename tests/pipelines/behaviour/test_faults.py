@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.engine.row_steps import OperatorFailed
 from pipelines.engine.run import retry, run
 from pipelines.engine.run_folder import Result, RunFailed
-from pipelines.engine.shard import OperatorFailed
 from pipelines.execution.executors import MapTasks, ProcessMap, map_here
 from pipelines.execution.monitor import ShardsFailed, failures, read_progress
 from pipelines.formats.pool import open_pool

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from pipelines import contract
 from pipelines.engine.apply import apply
+from pipelines.engine.row_steps import OperatorFailed
 from pipelines.engine.run import run
-from pipelines.engine.shard import OperatorFailed
 from pipelines.formats.pool import open_pool
 from pipelines.operators import Operator, PipelineError
 from pipelines.pipeline import Pipeline

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 import pytest
 from backports import zstd
 
+from pipelines.engine.row_steps import OperatorFailed
 from pipelines.engine.run import run
 from pipelines.engine.run_folder import RunFailed
-from pipelines.engine.shard import OperatorFailed
 from pipelines.formats.mix import load_mixture
 from pipelines.formats.pool import open_pool
 from pipelines.formats.shards import ShardError, shards_of

@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.engine.apply import apply
+from pipelines.engine.row_steps import OperatorFailed
 from pipelines.engine.run import run
 from pipelines.engine.run_folder import Result, RunFailed
-from pipelines.engine.shard import OperatorFailed
 from pipelines.execution.executors import OnResult, ProcessMap, map_here
 from pipelines.formats.pool import open_pool
 from pipelines.formats.shards import ShardError

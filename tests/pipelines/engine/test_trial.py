@@ -8,8 +8,8 @@ from pathlib import Path
 import orjson
 import pytest
 
+from pipelines.engine.row_steps import OperatorFailed
 from pipelines.engine.run import run
-from pipelines.engine.shard import OperatorFailed
 from pipelines.engine.trial import ContractBroken
 from pipelines.formats.pool import open_pool
 from pipelines.pipeline import Pipeline
