@@ -11,13 +11,14 @@ import typer
 from evals.aggregate import Version
 from evals.catalogue import tasks_markdown
 from evals.data_check import check_data
-from evals.decontamination import items_table, overlap_with
+from evals.decontamination import items_table
 from evals.fetch import fetch, fetch_tasks
 from evals.images.synthetic import write_synthetic_images
 from evals.items import Item
 from evals.kinds import has_data, read_data
 from evals.loading import load_in_worker, load_model, spread_over
 from evals.nulls import PREFIX
+from evals.overlap import overlap_with
 from evals.pinning import make_pin, write_pins
 from evals.remote import remote_model
 from evals.reports import Run, compare, describe, open_run, questions, scores_text
@@ -316,7 +317,12 @@ def items_command(
 
 @app.command("overlap")
 def overlap_command(
-    dataset: Annotated[str, typer.Argument(help="A curated dataset, or a folder of shards.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            help="A dataset of documents, a packed one of pairs, or a folder of shards."
+        ),
+    ],
     suite: Annotated[str, typer.Argument(help="Suite by name, or a YAML file.")],
     data: Data,
     run_folder: Annotated[

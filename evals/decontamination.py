@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from evals.kinds import kind_of, read_data
-from evals.metrics import score_of
+from evals.kinds import read_data
+from evals.overlap_report import Items, TaskOverlap, task_overlaps
 from evals.reports import Run
 from evals.suite import Suite, load_suite
-from evals.tasks import is_secret, load_task
+from evals.tasks import is_secret
 from pipelines import kernels
 from pipelines.execution.executors import MapTasks, map_here
 from pipelines.formats.readers import read_whole
@@ -28,8 +28,6 @@ from pipelines.formats.texts import shards_with_text
 from pipelines.records import Frozen
 from pipelines.storage.open import open_store
 from pipelines.text.contamination import NGRAM, ItemGrams, word_hashes
-
-FOUND_FRACTION = 0.5
 
 ITEMS = pa.schema([("task", pa.string()), ("item", pa.int64()), ("text", pa.string())])
 
@@ -48,19 +46,6 @@ def items_table(suite: Suite, data: Path, *, secret: bool = False) -> pa.Table:
         if not item.ids  # sequences of ids have no text of their own
     ]
     return pa.Table.from_pylist(rows, schema=ITEMS)
-
-
-class TaskOverlap(Frozen):
-    """How much of one task occurs in a dataset."""
-
-    task: str
-    num_items: int
-    num_too_short: int
-    num_found: int
-    mean_overlap: float
-    found: tuple[int, ...]
-    score: float | None = None
-    score_without: float | None = None
 
 
 class Overlap:
@@ -99,36 +84,9 @@ class Overlap:
         fractions = self.fractions()
         tasks = np.array(self.items["task"].to_pylist())
         rows = self.items["item"].to_numpy()
-        reports = []
-        for name in dict.fromkeys(tasks.tolist()):
-            own = tasks == name
-            known = own & ~np.isnan(fractions)
-            is_found = known & (fractions >= FOUND_FRACTION)
-            scores = _scores(run, name, set(rows[is_found].tolist())) if run else (None, None)
-            reports.append(
-                TaskOverlap(
-                    task=name,
-                    num_items=int(own.sum()),
-                    num_too_short=int((own & np.isnan(fractions)).sum()),
-                    num_found=int(is_found.sum()),
-                    mean_overlap=float(fractions[known].mean()) if known.any() else 0.0,
-                    found=tuple(int(row) for row in rows[is_found]),
-                    score=scores[0],
-                    score_without=scores[1],
-                )
-            )
-        return reports
-
-
-def _scores(run: Run, name: str, overlapping: set[int]) -> tuple[float, float | None]:
-    task = load_task(name)
-    log = run.log(name)
-    kind = kind_of(task)
-    keep = np.array([row not in overlapping for row in log["row"].to_pylist()])
-    whole = score_of(kind.tally(task, log))
-    if not keep.any():
-        return whole, None
-    return whole, score_of(kind.tally(task, log.filter(pa.array(keep))))
+        of_task = {name: tasks == name for name in dict.fromkeys(tasks.tolist())}
+        items = (Items(name, rows[own], fractions[own]) for name, own in of_task.items())
+        return list(task_overlaps(items, run))
 
 
 class _Shard(Frozen):
@@ -142,7 +100,7 @@ class _Shard(Frozen):
     ngram: int
 
 
-def overlap_with(
+def text_overlap(
     dataset: str,
     suite: str | Path,
     data: str | Path,

@@ -66,8 +66,10 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "controls loading",
         "run",
         "reports",
+        "overlap_report",
+        "decontamination",
         "images",
-        "fetch decontamination catalogue",
+        "fetch overlap catalogue",
         "__main__",
     ),
     "leaderboard": (

@@ -98,14 +98,8 @@ class ImageData(TaskData):
 
     def images(self) -> Iterator[bytes]:
         """The encoded images in order, read shard by shard."""
-        store = open_store(self.uri)
         for shard in self.shards:
-            if shard.name.endswith(".parquet"):
-                yield from _parquet_images(store, shard.name)
-                continue
-            with tar_bytes(store, shard.name) as data:
-                for start, size in shard.places:
-                    yield bytes(data[start : start + size])
+            yield from shard_images(self.uri, shard)
 
     def empty_classes(self) -> list[str]:
         """Classes that no image has."""
@@ -113,6 +107,17 @@ class ImageData(TaskData):
             return []
         there = np.bincount(self.gold, minlength=len(self.classes[""]))
         return [name for name, n in zip(self.classes[""], there.tolist(), strict=True) if not n]
+
+
+def shard_images(uri: str, shard: Shard) -> Iterator[bytes]:
+    """The encoded images of one shard of a task's data, in order."""
+    store = open_store(uri)
+    if shard.name.endswith(".parquet"):
+        yield from _parquet_images(store, shard.name)
+        return
+    with tar_bytes(store, shard.name) as data:
+        for start, size in shard.places:
+            yield bytes(data[start : start + size])
 
 
 def image_folder(task: ImageTask, folder: str) -> str:

@@ -216,7 +216,10 @@ def submit_command(
     ] = None,
     overlap: Annotated[
         bool,
-        typer.Option("--overlap", help="Look for the suite's items in the dataset's documents."),
+        typer.Option(
+            "--overlap",
+            help="Look for the suite's items in the dataset: documents, or packed pairs.",
+        ),
     ] = False,
     workspace: Workspace = RUNS,
     workers: Processes = CORES,
@@ -241,7 +244,7 @@ def submit_command(
     map_tasks = executor(workers)
     current = open_round(benchmark, scale, workspace=workspace, map_tasks=map_tasks)
     if overlap and stages.overlapping(current) is None:
-        raise RuleError("--overlap looks through documents; this benchmark's datasets have none")
+        raise RuleError("--overlap: this benchmark's suite has no items that a dataset could hold")
     entry = submit_entry(
         rules.load_benchmark(benchmark),
         scale=scale,

@@ -327,7 +327,7 @@ def submit(
 ) -> Entry:
     """Submit a method with its seeds into a folder of the workspace.
 
-    A dataset of documents is looked through for the suite's items on the way.
+    A dataset of documents or pairs is looked through for the suite's items on the way.
     """
     trained = [Trained(method=curated.method, home=curated.home, seed=seed) for seed in seeds]
     return submit_scores(
@@ -345,7 +345,7 @@ def submit(
 
 
 def overlapping(current: Round) -> Overlapping | None:
-    """What a scale's datasets are looked through for; None where they hold no texts."""
-    if current.benchmark.modality != "text":
+    """What a scale's datasets are looked through for; None where the suite has no items."""
+    if current.benchmark.modality == "image":
         return None
     return Overlapping(suite=suite_name(current), data=current.eval_data)

@@ -129,7 +129,10 @@ def _clean(
         keep = ~np.isin(rows, np.array(overlap.found, np.int64))
         if not keep.any():
             return  # nothing of the task is clean: no score over its clean items
-        clean, _ = score_task(task, log.filter(pa.array(keep)))
+        try:
+            clean, _ = score_task(task, log.filter(pa.array(keep)))
+        except DataError:
+            return  # what is clean is too little for the task's metric
     out.clean.setdefault(seed, []).append(clean)
 
 

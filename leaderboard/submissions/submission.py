@@ -38,6 +38,7 @@ from pipelines.execution.executors import MapTasks, map_here
 from pipelines.records import (
     DatasetRecord,
     ModelRecord,
+    PackedRecord,
     Record,
     ScoresRecord,
     Submission,
@@ -73,8 +74,8 @@ class Overlapping:
     data: str
 
     def of(self, dataset: str, *, map_tasks: MapTasks) -> dict[str, OverlapOf]:
-        """Which items of each task occur in a dataset."""
-        from evals.decontamination import overlap_with  # compiled loops, for this alone
+        """Which items of each task occur in a dataset: documents, or the images of a packed one."""
+        from evals.overlap import overlap_with  # compiled loops, for this alone
 
         overlaps = overlap_with(dataset, self.suite, self.data, map_tasks=map_tasks).report()
         return {
@@ -107,7 +108,8 @@ def submit(
     """Gather the chain behind folders of scores, check it, and write the submission below `out`.
 
     `uids` is the address of the dataset's list of uids, where it is one. With `overlap` the
-    dataset's documents are looked through for the suite's items; documents are read by `map_tasks`.
+    dataset's documents, or its packed images and captions, are looked through for the suite's
+    items; they are read by `map_tasks`.
     BundleError lists every broken rule; then nothing is left in `out`. Submitting the same again
     gives the same submission.
     """
@@ -151,10 +153,12 @@ def submit(
         pq.write_table(uid_lists.choose(ids, uid_list.sha256), sample, compression="zstd")
         files[UIDS] = sample.getvalue().to_pybytes()
     texts = _documents_of(chain.values()) if benchmark.modality == "text" else ""
-    if overlap is not None and not texts:
+    content = texts or _images_of(chain.values())
+    if overlap is not None and not content:
         raise RuleError(
-            "the dataset's documents are not where they were written, so they cannot be looked "
-            "through for the suite's items; put them back, or submit without --overlap"
+            "the dataset's documents, or its packed images, are not where they were written, so "
+            "they cannot be looked through for the suite's items; put them back, or submit "
+            "without --overlap"
         )
     manifest = manifest_of(
         record,
@@ -166,7 +170,7 @@ def submit(
         },
         uids=uid_list,
         documents=describe_documents(texts, map_tasks=map_tasks) if texts else None,
-        overlap=overlap.of(texts, map_tasks=map_tasks) if overlap is not None else None,
+        overlap=overlap.of(content, map_tasks=map_tasks) if overlap is not None else None,
     )
     files[MANIFEST] = orjson.dumps(manifest.model_dump(mode="json"), option=orjson.OPT_INDENT_2)
     return _written(record, files, out, method)
@@ -179,6 +183,18 @@ def _documents_of(chain: Iterable[Record]) -> str:
     store = open_store(location) if location else None
     whole = store is not None and all(store.exists(file.name) for file in dataset.outputs)
     return location if whole else ""
+
+
+def _images_of(chain: Iterable[Record]) -> str:
+    """Where the packed images are that the model was trained on; empty when they are not there."""
+    records = list(chain)
+    packed = next(link for link in records if isinstance(link, PackedRecord))
+    models = [link for link in records if isinstance(link, ModelRecord)]
+    location = next(filter(None, (m.made_by.locations.get("packed", "") for m in models)), "")
+    if packed.work.layout != "webdataset" or not location:
+        return ""
+    store = open_store(location)
+    return location if all(store.exists(file.name) for file in packed.outputs) else ""
 
 
 def _list_of(chain: Iterable[Record]) -> str:

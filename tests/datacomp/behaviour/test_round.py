@@ -97,6 +97,10 @@ def test_submissions_have_the_whole_chain_and_keep_every_rule(played: Path) -> N
         kinds = [record.kind for record in entry.record.chain]
         assert kinds[:3] == ["pool", "dataset", "packed"]
         assert check(entry.record, benchmark) == []
+        overlap = entry.bundle.manifest.overlap
+        assert overlap is not None
+        assert set(overlap) == set(load_suite("datacomp/tiny").tasks)
+        assert {len(of_task.found) for of_task in overlap.values()} == {0}
 
 
 def test_the_board_counts_samples_and_tells_who_is_shown_to_be_ahead(played: Path) -> None:

@@ -405,6 +405,43 @@ def test_a_dataset_with_the_suites_items_has_two_scores(tmp_path: Path) -> None:
     assert overlap.clean == pytest.approx(verdict.measured.row.headline.value)  # bits per byte
 
 
+def test_a_dataset_with_the_suites_images_has_two_scores(tmp_path: Path) -> None:
+    """Half of the retrieval rows occur in the dataset, and all of them are answered rightly."""
+
+    def leaked(log: pa.Table) -> pa.Table:
+        known = np.arange(len(log)) % 2 == 0
+        gold = log["gold"].to_numpy()
+        log = column(log, "predicted", np.where(known, gold, (gold + 1) % 200))
+        return column(column(log, "rank", np.where(known, 0, 7)), "correct", known)
+
+    folder = make_folder(
+        tmp_path,
+        benchmark="datacomp",
+        rows=400,
+        edit=only("image_retrieval", leaked),
+        overlap={"emoji_retrieval": OverlapOf(num_items=400, found=tuple(range(0, 400, 2)))},
+    )
+    verdict = checked(folder)
+    assert verdict.faults == ()
+    [notice] = [notice for notice in verdict.notices if notice.rule == "honesty.overlap"]
+    assert notice.text == (
+        "emoji_retrieval: 200 of 400 items occur in the dataset; score 0.5000, without them 0.0000"
+    )
+    assert verdict.measured is not None
+    overlap = verdict.measured.row.overlap
+    assert overlap is not None
+    assert (overlap.num_found, overlap.clean) == (200, 0.0)
+
+
+def test_an_overlap_that_leaves_too_little_for_a_metric_has_no_second_score(tmp_path: Path) -> None:
+    """All of one task occurs in the dataset; nothing of it is clean."""
+    overlap = {"emoji_retrieval": OverlapOf(num_items=400, found=tuple(range(400)))}
+    verdict = checked(make_folder(tmp_path, benchmark="datacomp", rows=400, overlap=overlap))
+    assert verdict.measured is not None
+    assert verdict.measured.row.overlap is not None
+    assert verdict.measured.row.overlap.clean is None
+
+
 def test_an_overlap_of_rows_that_are_not_there_is_refused(tmp_path: Path) -> None:
     for page in (OverlapOf(num_items=60, found=(999,)), OverlapOf(num_items=1, found=(1, 2))):
         answer = {"heldout_next_sentence": page}

@@ -1,0 +1,50 @@
+"""Which items of a suite occur in a dataset: documents for tasks of text, pairs for image tasks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from evals.decontamination import text_overlap
+from evals.images.overlap import image_overlap
+from evals.overlap_report import TaskOverlap
+from evals.reports import Run
+from evals.suite import load_suite
+from evals.tasks import EvalError, GenerationTask, ImageTask
+from pipelines.execution.executors import MapTasks, map_here
+from pipelines.text.contamination import NGRAM
+
+
+class SuiteOverlap(Protocol):
+    """What a dataset was found to hold of a suite."""
+
+    def report(self, run: Run | None = None) -> list[TaskOverlap]:
+        """Per task what was found, and with a run the score over the items that were not."""
+
+
+def overlap_with(
+    dataset: str,
+    suite: str | Path,
+    data: str | Path,
+    *,
+    ngram: int = NGRAM,
+    map_tasks: MapTasks = map_here,
+) -> SuiteOverlap:
+    """Look through a dataset for the items of a suite, its shards side by side.
+
+    `suite` is a name or a file, `data` the folder of its evaluation data. `dataset` holds documents
+    where the suite asks about texts, tars of images and captions where it asks about images.
+    EvalError for a suite of both, or of generators.
+    """
+    tasks = load_suite(suite).load_tasks()
+    of_images = [task for task in tasks if isinstance(task, ImageTask)]
+    if len(of_images) == len(tasks):
+        return image_overlap(dataset, of_images, str(data), ngram=ngram, map_tasks=map_tasks)
+    generated = [task.name for task in tasks if isinstance(task, GenerationTask)]
+    if of_images or generated:
+        names = ", ".join(generated or [task.name for task in of_images])
+        raise EvalError(
+            f"suite {suite}: {names}: the overlap is that of a suite of texts or of a suite of "
+            "labelled images; name one"
+        )
+    return text_overlap(dataset, suite, data, ngram=ngram, map_tasks=map_tasks)
