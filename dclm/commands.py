@@ -76,27 +76,18 @@ def train_quality(
 ) -> None:
     """Train the quality classifier of the tiny scale; the result is an asset with a record."""
     from dclm.curation import quality
+    from pipelines.scoring.commands import show_classifier
+    from pipelines.scoring.train import labelled_auc
 
     if scale != "tiny":
         raise PipelineError(
-            f"--scale {scale}: a classifier is trained here for the tiny scale only; at larger "
-            "scales bring a model file with --assets"
+            f"--scale {scale}: only the tiny scale has positives of its own; at this scale give "
+            "yours to `pipelines train-classifier --positives URI --negatives POOL --out FILE`"
         )
     record = quality.train_quality(workspace=workspace, map_tasks=executor(workers))
-    tested = [quality.labelled_auc(path, workspace=workspace) for path in labels or []]
-    if json:
-        show_json({"record": record, "auc": tested})
-        return
-    out(
-        f"{record.work.name}: {record.counts['positives']:,} positives, "
-        f"{record.counts['negatives']:,} negatives (asset {record.id[:8]})"
-    )
-    if tested:
-        rows = [
-            (classifier.name, classifier.num_documents, classifier.classifier, classifier.length)
-            for classifier in tested
-        ]
-        out(table(rows, header=("labels", "documents", "AUC", "AUC of length alone")))
+    model = quality.model_file(workspace)
+    tested = [labelled_auc(path, model=model) for path in labels or []]
+    show_classifier(record, tested, json=json)
 
 
 @app.command("pool")

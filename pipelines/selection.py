@@ -63,6 +63,11 @@ class HashSample(Select, name="hash_sample"):
     seed: int = Field(0, ge=0, description="another seed, another sample")
     column: str = Field(TEXT, description="the column that is hashed, or `row`")
     same_size_as: str | None = Field(None, description="take the total from this pipeline's run")
+    plain: bool = Field(
+        False,
+        description="hash the value without the seed, and keep the lowest hashes",
+        exclude_if=lambda plain: not plain,
+    )
     reasons: ClassVar[tuple[str, ...]] = ("not_sampled", "no_score")
 
     def pending(self) -> str | None:
@@ -78,9 +83,11 @@ class HashSample(Select, name="hash_sample"):
         return columns if self.of == "rows" else (*columns, self.of)
 
     def score(self, batch: Batch) -> npt.NDArray[np.float64]:
-        seed = f"{self.seed}:".encode()
+        seed = b"" if self.plain else f"{self.seed}:".encode()
         values = batch.column(self.column).to_pylist()
         hashes = [xxhash.xxh3_64_intdigest(seed + canonical(v).encode()) >> 11 for v in values]
         scores = np.array(hashes, dtype=np.float64) / float(1 << 53)
+        if self.plain:
+            scores = -scores
         scores[[value is None for value in values]] = np.nan  # nothing to hash: no score
         return scores

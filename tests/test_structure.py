@@ -51,6 +51,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "sources",
         "global_steps",
         "engine",
+        "scoring",
         "reports",
         "__main__",
     ),

@@ -27,7 +27,7 @@ from pipelines.records import (
 )
 from pipelines.storage.base import Store
 from pipelines.storage.chain import RECORD
-from pipelines.storage.open import open_store
+from pipelines.storage.open import open_store, split_uri
 
 EXAMPLE_SHARDS = 4  # whose first rows are looked at for the names of fields
 
@@ -47,6 +47,7 @@ class Pool:
     uri: str
     record: PoolRecord
     shards: tuple[InputShard, ...]
+    single: bool = False  # one file, whatever else lies in its folder
 
     @property
     def num_bytes(self) -> int:
@@ -99,6 +100,18 @@ def open_pool(uri: str) -> Pool:
         for e in entries
     )
     return Pool(uri, _pool_of_files(uri.rstrip("/").rpartition("/")[2], shards), shards)
+
+
+def open_file(uri: str) -> Pool:
+    """One file of documents as a pool of one shard, whatever lies beside it."""
+    store, name = split_uri(uri)
+    dolma.forget()
+    entry = next((entry for entry in store.list(name) if entry.name == name), None)
+    if entry is None:
+        raise FileNotFoundError(f"there is no file {uri}")
+    sha256 = _with_attributes(store, name)
+    shards = (InputShard(name=name, num_bytes=entry.num_bytes, sha256=sha256),)
+    return Pool(store.uri, _pool_of_files(name, shards), shards, single=True)
 
 
 def _with_attributes(store: Store, name: str) -> str:

@@ -231,10 +231,24 @@ class ClassifierRecipe(Frozen):
     seed: int = Field(1, ge=0)
 
 
+DCLM_RECIPE = ClassifierRecipe(
+    dim=100, word_ngrams=2, epochs=5, learning_rate=0.1, min_count=1, buckets=2_000_000
+)
+"""DCLM's classifiers: fastText's own defaults with pairs of words (Li et al. 2024, appendix)."""
+
+
 def train_classifier(
-    good: Sequence[str], other: Sequence[str], *, recipe: ClassifierRecipe, out: Path
+    good: Sequence[str],
+    other: Sequence[str],
+    *,
+    recipe: ClassifierRecipe,
+    out: Path,
+    threads: int = 1,
 ) -> None:
-    """Train with one thread (so that it can be repeated) and write the model to `out`."""
+    """Train and write the model to `out`. Only one thread gives the same bytes again.
+
+    ValueError when a kind of document is missing or the training diverges.
+    """
     import fasttext
 
     if not good or not other:
@@ -248,17 +262,22 @@ def train_classifier(
                 if number < len(texts):
                     file.write(f"{label} {one_line(texts[number])}\n")
         file.flush()
-        model = fasttext.train_supervised(
-            file.name,
-            dim=recipe.dim,
-            wordNgrams=recipe.word_ngrams,
-            epoch=recipe.epochs,
-            lr=recipe.learning_rate,
-            minCount=recipe.min_count,
-            bucket=recipe.buckets,
-            seed=recipe.seed,
-            thread=1,
-            verbose=0,
-        )
+        try:
+            model = fasttext.train_supervised(
+                file.name,
+                dim=recipe.dim,
+                wordNgrams=recipe.word_ngrams,
+                epoch=recipe.epochs,
+                lr=recipe.learning_rate,
+                minCount=recipe.min_count,
+                bucket=recipe.buckets,
+                seed=recipe.seed,
+                thread=threads,
+                verbose=0,
+            )
+        except RuntimeError as error:  # "Encountered NaN."
+            raise ValueError(
+                f"fastText cannot train on this: {error}; a lower learning rate may help"
+            ) from None
     out.parent.mkdir(parents=True, exist_ok=True)
     model.save_model(str(out))
