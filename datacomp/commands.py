@@ -29,7 +29,7 @@ from pipelines.operators import PipelineError
 
 if TYPE_CHECKING:
     from pipelines.images.faces import FaceOptions
-    from pipelines.images.reshard import Packed
+    from pipelines.images.packed_shards import Packed
 
 
 BASELINES = Path(__file__).parent / "baselines"

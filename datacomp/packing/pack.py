@@ -18,7 +18,7 @@ from pipelines.formats.uid_lists import load_subset, sha256_of
 from pipelines.formats.uid_subset import SUBSET_FILE
 from pipelines.images import reshard
 from pipelines.images.image_tars import tar_folders, tars_of_tables
-from pipelines.images.reshard import META, SAMPLE_IDS
+from pipelines.images.packed_shards import META, SAMPLE_IDS
 from pipelines.records import (
     AssetRecord,
     DatasetRecord,

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import signal
 import statistics
 import time
@@ -21,35 +20,36 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
-import orjson
 import torch
 import torch.distributed as dist
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from dclm.packing import tokenizer
 from dclm.packing.loader import Sequences
 from dclm.plan import micro_batch as fitting_micro_batch
 from dclm.recipe import RESHARD_PARAMS, Recipe, lr, num_steps, part_steps
 from dclm.training.checkpoints import Checkpoints
 from dclm.training.model import OpenLM
+from dclm.training.model_files import (
+    RECORD,
+    finished_model,
+    finished_or_fail,
+    keep_weights,
+    seal,
+    tokens_after,
+    whole_weights,
+    write_model,
+)
 from dclm.training.parallel import agree, build, fast_attention, mean_over_processes, processes
-from leaderboard.benchmark import INTERMEDIATE
 from leaderboard.rounds.train_log import Metrics, Step, draw_loss, read_metrics
 from pipelines.errors import Interrupted, PlanError, TrainingError
 from pipelines.records import (
-    File,
     ModelRecord,
     ModelWork,
-    made_by,
     now,
-    sha256_file,
 )
 from pipelines.storage.base import write_bytes
-from pipelines.storage.chain import standing
 from pipelines.storage.local import LocalStore
 from pipelines.storage.open import open_store
 
@@ -57,12 +57,6 @@ log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, float, float], None]
 
-WEIGHTS, MODEL, TOKENIZER, RECORD = (
-    "checkpoint.safetensors",
-    "model.json",
-    "tokenizer.json",
-    "record.json",
-)
 # A jump is what leaves the last steps behind by 2 nats and by ten of their robust deviations: the
 # losses of a batch of 1,000 tokens vary by a third of a nat, those of half a million by 0.02.
 SPIKE_NATS = 2.0
@@ -110,7 +104,7 @@ def train(
     )
     parents = {"packed": data.record.id}
     key = ModelRecord.key_of(work=work, parents=parents)
-    if (finished := _finished(store, key)) is not None:
+    if (finished := finished_model(store, key)) is not None:
         return finished
     with processes(recipe) as (rank, world, device, mesh):
         _rows_of(recipe, rank, world)  # says at once when the batch does not divide
@@ -145,21 +139,21 @@ def train(
                 checkpoint_every=checkpoint_every,
                 checkpoint_seconds=checkpoint_seconds,
                 progress=progress if rank == 0 else None,
-                keep=partial(_keep_weights, store, rank=rank),
+                keep=partial(keep_weights, store, rank=rank),
             )
         except BaseException:
             if world == 1:  # with more, the others may be gone and would be waited for
                 checkpoints.finish()
             raise
-        weights = _whole_weights(model)
+        weights = whole_weights(model)
         if rank == 0:
-            outputs = _write_model(store, recipe, weights)
+            outputs = write_model(store, recipe, weights)
             history = _draw_history(store, recipe)
-            record = _record(
+            record = seal(
                 recipe, data, work, parents, outputs, history, started,
                 figures={
                     "seconds": time.monotonic() - began,
-                    "tokens_per_second": _tokens(recipe, num_steps(recipe) - first) / seconds,
+                    "tokens_per_second": tokens_after(recipe, num_steps(recipe) - first) / seconds,
                     "first_step": float(first),
                     **({} if stop_at_spike else {"passed_spikes": float(watch.passed)}),
                     "num_processes": float(world),
@@ -170,7 +164,7 @@ def train(
             checkpoints.remove()
         if mesh is not None:
             dist.barrier()
-    return _finished_or_fail(store, key)
+    return finished_or_fail(store, key)
 
 
 def _check_seed(recipe: Recipe, seed: int) -> None:
@@ -258,7 +252,7 @@ def _loop(
                 continue
             values = mean_over_processes(torch.stack([v for _, _, v in pending]), world)
             moment = time.monotonic()
-            speed = _tokens(recipe, len(pending)) / (moment - last_log)
+            speed = tokens_after(recipe, len(pending)) / (moment - last_log)
             last_log = moment
             logged = _logged(pending, watch.check(pending, values), speed)
             pending = []
@@ -429,110 +423,3 @@ def _terminated() -> Iterator[Callable[[], bool]]:
         yield lambda: seen[0]
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-# ---- What is left behind ------------------------------------------------------------------------
-
-
-def _whole_weights(model: OpenLM) -> dict[str, Tensor]:
-    """All weights, float32, on the CPU of every process."""
-    whole = {}
-    for name, tensor in model.state_dict().items():
-        full = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-        whole[name] = full.detach().cpu().contiguous()
-    return whole
-
-
-def _keep_weights(store: LocalStore, model: OpenLM, step: int, *, rank: int) -> None:
-    """Leave the weights as they are after `step` steps. All processes call it."""
-    weights = _whole_weights(model)
-    if rank == 0:
-        _write_weights(store, kept_name(step), weights)
-
-
-def kept_name(step: int) -> str:
-    return f"{INTERMEDIATE}/step-{step:08d}.safetensors"
-
-
-def _write_weights(store: LocalStore, name: str, weights: dict[str, Tensor]) -> None:
-    path = store.root / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".part-{path.name}")
-    save_file(weights, part, metadata={"format": "pt"})
-    os.replace(part, path)
-
-
-def _file(store: LocalStore, name: str) -> File:
-    path = store.root / name
-    return File(name=name, sha256=sha256_file(path), num_bytes=path.stat().st_size)
-
-
-def _write_model(store: LocalStore, recipe: Recipe, weights: dict[str, Tensor]) -> list[File]:
-    encoder = tokenizer.load(recipe.tokenizer)
-    _write_weights(store, WEIGHTS, weights)
-    file = _file(store, WEIGHTS)
-    described = {
-        "model": recipe.model.model_dump(mode="json"),
-        "tokenizer": TOKENIZER,
-        "tokenizer_name": encoder.name,
-        "tokenizer_sha256": encoder.sha256,
-        "end_of_text": recipe.tokenizer.end_of_text,
-    }
-    options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
-    return [
-        file,
-        write_bytes(store, MODEL, orjson.dumps(described, option=options)),
-        write_bytes(store, TOKENIZER, encoder.data),
-        *(_file(store, kept_name(step)) for step in part_steps(recipe)),
-    ]
-
-
-def _record(
-    recipe: Recipe,
-    data: Sequences,
-    work: ModelWork,
-    parents: dict[str, str],
-    outputs: list[File],
-    history: list[Step],
-    started: str,
-    *,
-    figures: dict[str, float],
-) -> ModelRecord:
-    tail = [row.cross_entropy for row in history[-max(1, len(history) // 20) :]]
-    steps = num_steps(recipe)
-    used = steps * recipe.global_batch_size
-    results: dict[str, Any] = {
-        "loss": sum(tail) / len(tail),  # mean cross-entropy of the last twentieth of the steps
-        "tokens_seen": _tokens(recipe, steps),
-    }
-    counts = {
-        "steps": steps,
-        "sequences_seen": used,
-        "sequences_available": data.num_sequences,
-        "passes": -(-used // data.num_sequences),
-        "params": recipe.model.num_params,
-    }
-    return ModelRecord.seal(
-        work=work,
-        parents=parents,
-        outputs=outputs,
-        counts=counts,
-        results=results,
-        made_by=made_by(started, locations={"packed": data.store.uri}, figures=figures),
-    )
-
-
-def _tokens(recipe: Recipe, steps: int) -> int:
-    return steps * recipe.global_batch_size * recipe.model.seq_len
-
-
-def _finished(store: LocalStore, key: str) -> ModelRecord | None:
-    """The record of this very training if it is there; RecordError for another one's."""
-    other = "another recipe, seed or packed data"
-    return standing(store, key=key, kind=ModelRecord, other=other)
-
-
-def _finished_or_fail(store: LocalStore, key: str) -> ModelRecord:
-    record = _finished(store, key)
-    assert record is not None, "the first process wrote no record"
-    return record

@@ -19,9 +19,25 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from evals.images.image_metrics import (
+    TIE,
+    Floats,
+    Ints,
+    _with_average,
+    against,
+    by_group,
+    f1,
+    f1_tally,
+    jaccard,
+    macro,
+    normalised,
+    race_right,
+    ranks,
+    recall,
+    top_of,
+)
 from evals.images.image_tasks import ImageData, read_images
 from evals.items import Item, Metrics, Tally, TaskData
 from evals.kinds import Kind
@@ -29,13 +45,7 @@ from evals.models import ImageError, ImageTextModel, ModelError
 from evals.tasks import ImageTask
 from pipelines.errors import DataError
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
 TOP = 5
-TIE = (
-    2e-6  # a cosine's rounding in float32 at a few hundred dimensions: below it nothing is decided
-)
-BLOCK = 4096  # rows of a similarity matrix that are held at once
 
 
 class _Images(Kind[ImageTask]):
@@ -67,7 +77,7 @@ class Classification(_Images):
         metrics: Metrics = {
             "acc1": float(np.mean(gold == predicted)),
             "acc5": float(np.mean(hit5)) if (task.classes or TOP) >= TOP else None,
-            "mean_per_class_recall": _macro(*_recall(gold, predicted)),
+            "mean_per_class_recall": macro(*recall(gold, predicted)),
         }
         if not task.metadata:
             return metrics
@@ -76,8 +86,8 @@ class Classification(_Images):
         right = hit5 if top5 else gold == predicted
         metrics[f"{prefix}_avg"] = float(np.mean(right))
         if task.metric == "F1-macro_all":
-            metrics["recall-macro_all"] = _macro(*_recall(gold, predicted))
-            metrics["F1-macro_all"] = _macro(*_f1(gold, predicted))
+            metrics["recall-macro_all"] = macro(*recall(gold, predicted))
+            metrics["F1-macro_all"] = macro(*f1(gold, predicted))
         for field in task.group_by:
             worst = f"worst_{field}" if len(task.group_by) > 1 else "wg"
             groups = _field(task, log, field)
@@ -93,7 +103,7 @@ class Classification(_Images):
         right = (gold == predicted).astype(np.float64)
         metric = task.metric
         if metric == "F1-macro_all":
-            return _f1_tally(gold, predicted)
+            return f1_tally(gold, predicted)
         if metric == "mean_per_class_recall":
             return Tally(right, np.ones_like(right), gold)
         if metric in ("acc1", "acc_avg"):
@@ -293,13 +303,6 @@ def finite(task: ImageTask, features: Floats, what: str) -> Floats:
     return features
 
 
-def normalised(features: Floats) -> Floats:
-    """Rows of length 1."""
-    length = np.linalg.norm(features, axis=1, keepdims=True)
-    result: Floats = features / np.maximum(length, 1e-12)
-    return result
-
-
 @lru_cache(maxsize=64)
 def classifier(
     model: ImageTextModel, classes: tuple[str, ...], templates: tuple[str, ...]
@@ -347,186 +350,10 @@ def log_of_logits(logits: Floats, gold: Ints, metadata: Ints, keys: Sequence[str
     return pa.table(columns)
 
 
-def against(scores: Floats, right: Ints, tie: float) -> Floats:
-    """The scores (rows, others) with that of the right one lowered by `tie`: it loses near ties."""
-    lowered = scores.copy()
-    lowered[np.arange(len(right)), right] -= tie
-    return lowered
-
-
-def ranks(
-    images: Floats, texts: Floats, owner: Ints, captions: Sequence[str] | None = None
-) -> pa.Table:
-    """For every text the rank of its image, for every image that of its best own text.
-
-    `owner` (texts,) is the image of each text. A rank is the number of others that are more
-    similar, or as similar within `TIE`; a text of another image that reads as an own one (by
-    `captions`) is no other. Both in blocks: the whole matrix is never held.
-    """
-    images, texts = normalised(images), normalised(texts)
-    text_rank, text_best = _ranks(texts, images, owner)
-    image_rank = np.empty(len(images), np.int64)
-    image_best = np.empty(len(images), np.int64)
-    twins = _twins(owner, captions) if captions is not None else np.empty((0, 2), np.int64)
-    for start in range(0, len(images), BLOCK):
-        scores = images[start : start + BLOCK] @ texts.T
-        stop = start + len(scores)
-        places = np.flatnonzero((owner >= start) & (owner < stop))
-        image = owner[places] - start
-        best_first = np.lexsort((-scores[image, places], image))
-        _, first = np.unique(image[best_first], return_index=True)
-        chosen = places[best_first[first]]  # the own text that fits best, one per image
-        own = scores[np.arange(len(scores)), chosen]
-        scores[image, places] = -np.inf
-        beaten = scores > own[:, None] - TIE
-        near = twins[(twins[:, 0] >= start) & (twins[:, 0] < stop)] - (start, 0)
-        beaten[near[:, 0], near[:, 1]] &= scores[near[:, 0], near[:, 1]] > own[near[:, 0]] + TIE
-        image_rank[start:stop] = beaten.sum(axis=1)
-        other = np.where(beaten, scores, -np.inf).argmax(axis=1)
-        image_best[start:stop] = np.where(beaten.any(axis=1), other, chosen)
-    rank = np.concatenate([text_rank, image_rank])
-    return pa.table(
-        {
-            "row": np.arange(len(rank)),
-            "side": ["text"] * len(texts) + ["image"] * len(images),
-            "gold": np.concatenate([owner, np.arange(len(images))]),
-            "predicted": np.concatenate([text_best, image_best]),
-            "rank": rank,
-            "correct": rank == 0,
-        }
-    )
-
-
-def _ranks(queries: Floats, others: Floats, right: Ints) -> tuple[Ints, Ints]:
-    rank, best = np.empty(len(queries), np.int64), np.empty(len(queries), np.int64)
-    for start in range(0, len(queries), BLOCK):
-        scores = queries[start : start + BLOCK] @ others.T
-        stop = start + len(scores)
-        lowered = against(scores, right[start:stop], TIE)
-        own = lowered[np.arange(len(scores)), right[start:stop]]
-        beaten = lowered > own[:, None]
-        rank[start:stop] = beaten.sum(axis=1)
-        other = np.where(beaten, lowered, -np.inf).argmax(axis=1)
-        best[start:stop] = np.where(beaten.any(axis=1), other, right[start:stop])
-    return rank, best
-
-
-def _twins(owner: Ints, captions: Sequence[str]) -> Ints:
-    """Pairs (image, text): the text belongs to another image, but reads as one of its own."""
-    same: dict[str, list[int]] = {}
-    for index, caption in enumerate(captions):
-        same.setdefault(caption, []).append(index)
-    pairs = [
-        (int(owner[index]), other)
-        for places in same.values()
-        if len(places) > 1
-        for index in places
-        for other in places
-        if owner[index] != owner[other]
-    ]
-    return np.array(sorted(set(pairs)), dtype=np.int64).reshape(-1, 2)
-
-
 def cue_prompt(cue: str) -> str:
     """WinoGAViL's text for a cue: An before a, e, i, o, u."""
     lower = cue.lower()
     return f"{'An' if lower[:1] in tuple('aeiou') else 'A'} {lower}"
-
-
-def top_of(scores: Floats, count: int) -> list[int]:
-    """The places of the `count` largest scores."""
-    return sorted(np.argsort(scores)[-count:].tolist()) if count else []
-
-
-def jaccard(scores: Floats, truth: npt.NDArray[np.bool_]) -> float:
-    """Jaccard's index of the best candidates and the right ones. Ties count against."""
-    chosen = np.zeros(len(truth), bool)
-    chosen[top_of(scores - TIE * truth, int(truth.sum()))] = True
-    return float((chosen & truth).sum() / (chosen | truth).sum())
-
-
-def jaccard_of(predicted: Sequence[int], gold: Sequence[int]) -> float:
-    """Jaccard's index of two sets of candidates."""
-    union = set(predicted) | set(gold)
-    return len(set(predicted) & set(gold)) / len(union) if union else 0.0
-
-
-# ---- figures
-
-
-def by_group(
-    right: npt.NDArray[Any],
-    groups: Ints,
-    prefix: str,
-    field: str | Sequence[str],
-    worst: str,
-    *,
-    counted: bool = True,
-) -> Metrics:
-    """The mean of `right` and the size of every group, and the lowest mean of those with members.
-
-    A group without members has no mean (None) and counts for nothing.
-    """
-    names = (
-        [f"{field}:{number}" for number in range(int(groups.max()) + 1)]
-        if isinstance(field, str)
-        else list(field)
-    )
-    total = np.bincount(groups, minlength=len(names))
-    hits = np.bincount(groups, weights=right, minlength=len(names))
-    metrics: Metrics = {}
-    for name, count, hit in zip(names, total.tolist(), hits.tolist(), strict=True):
-        metrics[f"{prefix}_{name}"] = hit / count if count else None
-        if counted:
-            metrics[f"count_{name}"] = float(count)
-    metrics[worst] = min(hit / n for hit, n in zip(hits.tolist(), total.tolist(), strict=True) if n)
-    return metrics
-
-
-def _with_average(
-    prefix: str,
-    right: npt.NDArray[Any],
-    groups: Ints,
-    field: str | Sequence[str],
-    *,
-    counted: bool = True,
-) -> Metrics:
-    metrics: Metrics = {f"{prefix}_avg": float(np.mean(right))}
-    return metrics | by_group(right, groups, prefix, field, f"{prefix}_wg", counted=counted)
-
-
-def race_right(predicted: Ints, binary: Ints) -> npt.NDArray[np.bool_]:
-    """The reference asks of race only whether it is the second class or another one."""
-    result: npt.NDArray[np.bool_] = (predicted != 1).astype(np.int64) == binary
-    return result
-
-
-def _recall(gold: Ints, predicted: Ints) -> tuple[Ints, Ints]:
-    """Hits and images by class."""
-    size = int(max(gold.max(), predicted.max())) + 1
-    return np.bincount(gold[gold == predicted], minlength=size), np.bincount(gold, minlength=size)
-
-
-def _f1(gold: Ints, predicted: Ints) -> tuple[Ints, Ints]:
-    """2 TP and 2 TP + FP + FN by class, for the classes that images have."""
-    size = int(max(gold.max(), predicted.max())) + 1
-    hits = np.bincount(gold[gold == predicted], minlength=size)
-    true = np.bincount(gold, minlength=size)
-    num_predicted = np.bincount(predicted, minlength=size)
-    return np.where(true > 0, 2 * hits, 0), np.where(true > 0, true + num_predicted, 0)
-
-
-def _macro(numerator: Ints, denominator: Ints) -> float:
-    here = denominator > 0
-    return float(np.mean(numerator[here] / denominator[here]))
-
-
-def _f1_tally(gold: Ints, predicted: Ints) -> Tally:
-    """Each image counts in the class that it has, and in the one that it was taken for."""
-    right = (gold == predicted).astype(np.float64)
-    taken = np.isin(predicted, np.unique(gold))
-    numerator = np.concatenate([2 * right, np.zeros(int(taken.sum()))])
-    return Tally(numerator, np.ones_like(numerator), np.concatenate([gold, predicted[taken]]))
 
 
 def _field(task: ImageTask, log: pa.Table, name: str) -> Ints:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from evals.images.zeroshot import jaccard_of
+from evals.images.image_metrics import jaccard_of
 from evals.tasks import ImageTask, LanguageTask, PerplexityTask, Task
 from leaderboard.submissions.bundle import Bundle
 from leaderboard.submissions.faults import BundleError, Fault, Words, fault

@@ -13,10 +13,10 @@ from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
 from leaderboard.service.service import Service
-from leaderboard.web import views
 from leaderboard.web.access import tag_of
+from leaderboard.web.links import Links
 
-LINKS = views.Links()
+LINKS = Links()
 HTML = "text/html; charset=utf-8"
 JSON = "application/json"
 SMALL = 1400  # bytes that fit into one packet are not worth compressing

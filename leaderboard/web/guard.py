@@ -45,10 +45,11 @@ def error_answer(path: str, status: int, text: str) -> Response:
     if for_program(path):
         return problem(status, text)
     from leaderboard.web import views
+    from leaderboard.web.links import Links
 
     page = views.form_page(
         "error.html",
-        views.Links(),
+        Links(),
         status=status,
         heading=HEADINGS.get(status, "This did not work"),
         message=text,

@@ -79,8 +79,8 @@ def export_service(service: Service, folder: Path) -> Path:
     from leaderboard.service.comparison import across_scales
     from leaderboard.web import views
     from leaderboard.web.help import topics
+    from leaderboard.web.links import FileLinks, file_name
     from leaderboard.web.texts import front_text, submission_text
-    from leaderboard.web.views import FileLinks, file_name
 
     store = LocalStore(folder)
     library = service.library

@@ -14,11 +14,12 @@ from leaderboard.service.service import Service
 from leaderboard.submissions.results import Row
 from leaderboard.web import views
 from leaderboard.web.access import Caller, by_role
+from leaderboard.web.links import Links
 
 MOST_FOUND = 100  # rows of a search that are shown
 
 
-def front_text(service: Service, link: views.Links) -> str:
+def front_text(service: Service, link: Links) -> str:
     """The front page."""
     boards: dict[str, list[Board]] = {}
     for board in service.library.boards():
@@ -71,7 +72,7 @@ def _summary(library: Library, name: str, boards: Sequence[Board]) -> dict[str, 
     }
 
 
-def search_text(service: Service, q: str, link: views.Links) -> str:
+def search_text(service: Service, q: str, link: Links) -> str:
     """The rows of all boards with these letters in the name of method or team, the newest first."""
     rows: list[Row] = []
     total = 0
@@ -88,7 +89,7 @@ def search_text(service: Service, q: str, link: views.Links) -> str:
 def submission_text(
     service: Service,
     submission: Held,
-    link: views.Links,
+    link: Links,
     rival: str = "",
     *,
     inside: bool = False,

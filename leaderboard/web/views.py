@@ -7,16 +7,14 @@ text that somebody submitted is escaped by the templates.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
-from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup, escape
 
 from leaderboard import rules
-from leaderboard.board.boards import Group, Page, View
+from leaderboard.board.boards import Page, View
 from leaderboard.board.columns import task_columns
 from leaderboard.board.describe import (
     behind,
@@ -25,107 +23,17 @@ from leaderboard.board.describe import (
     spread,
     words,
 )
-from leaderboard.board.plots import Point, bars, forest, history, scatter
+from leaderboard.board.plots import history
 from leaderboard.database.states import Change, Held, shown
 from leaderboard.service.evidence import Evidence
 from leaderboard.service.questions import QuestionPage
 from leaderboard.submissions.novelty import Notice
 from leaderboard.submissions.results import Row
+from leaderboard.web.figures import compute_plot, forests, size_plot, task_bars
 from leaderboard.web.help import topics
+from leaderboard.web.links import Links
 from pipelines.errors import RuleError
 from pipelines.execution.progress import short
-
-MAX_PLOTTED = 200
-
-
-@dataclass(frozen=True)
-class Links:
-    """Addresses of the service."""
-
-    up: str = "/"  # what leads from a page to the front page
-    live: bool = True
-
-    def home(self) -> str:
-        return self.up
-
-    def static(self, name: str) -> str:
-        return f"{self.up}static/{name}"
-
-    def board(self, benchmark: str, scale: str, track: str, **query: object) -> str:
-        return f"/boards/{quote(benchmark)}/{quote(scale)}/{quote(track)}{asked(query)}"
-
-    def plots(self, benchmark: str, scale: str, track: str, **query: object) -> str:
-        return f"/boards/{quote(benchmark)}/{quote(scale)}/{quote(track)}/plots{asked(query)}"
-
-    def data(self, benchmark: str, scale: str, track: str, **query: object) -> str:
-        return f"/api/v1/boards/{quote(benchmark)}/{quote(scale)}/{quote(track)}{asked(query)}"
-
-    def scales(self, benchmark: str, **query: object) -> str:
-        return f"/scales/{quote(benchmark)}{asked(query)}"
-
-    def submission(self, id: str, **query: object) -> str:
-        return f"/submissions/{id}{asked(query)}"
-
-    def questions(self, id: str, task: str, **query: object) -> str:
-        return f"/submissions/{id}/tasks/{quote(task)}{asked(query)}"
-
-    def bundle(self, id: str) -> str:
-        return f"/api/v1/submissions/{id}/bundle"
-
-    def compare(self, *ids: str) -> str:
-        return f"/compare?{urlencode([('id', id_) for id_ in ids])}"
-
-    def help(self, topic: str = "") -> str:
-        return f"/help/{topic}" if topic else "/help"
-
-    def search(self, q: str) -> str:
-        return f"/search{asked({'q': q})}"
-
-    def page(self, name: str) -> str:
-        return f"/{name}"
-
-
-@dataclass(frozen=True)
-class FileLinks(Links):
-    """Addresses between the files of a static site; what only a service can do has none."""
-
-    up: str = ""
-    live: bool = False
-
-    def home(self) -> str:
-        return f"{self.up}index.html"
-
-    def board(self, benchmark: str, scale: str, track: str, **query: object) -> str:
-        metric = query.get("metric") or ""
-        return f"{self.up}boards/{file_name(benchmark, scale, track, str(metric))}.html"
-
-    def plots(self, benchmark: str, scale: str, track: str, **query: object) -> str:
-        return f"{self.up}boards/{file_name(benchmark, scale, track, 'plots')}.html"
-
-    def data(self, benchmark: str, scale: str, track: str, **query: object) -> str:
-        return f"{self.up}boards/{file_name(benchmark, scale, track)}.{query.get('format', 'json')}"
-
-    def scales(self, benchmark: str, **query: object) -> str:
-        return f"{self.up}scales/{file_name(benchmark)}.html"
-
-    def submission(self, id: str, **query: object) -> str:
-        return f"{self.up}submissions/{id}.html"
-
-    def help(self, topic: str = "") -> str:
-        return f"{self.up}help/{topic or 'index'}.html"
-
-
-def file_name(*parts: str) -> str:
-    """A file's name of several names."""
-    kept = ["".join(c if c.isalnum() or c in "._" else "-" for c in part) for part in parts if part]
-    return "-".join(kept)
-
-
-def asked(query: Mapping[str, object]) -> str:
-    """A query of what is set: `?metric=core_v1`, or nothing."""
-    kept = {name: value for name, value in query.items() if value not in (None, "", 0, False)}
-    return f"?{urlencode(kept)}" if kept else ""
-
 
 # ---- how things read
 
@@ -282,21 +190,6 @@ def constant(rows: Sequence[Row]) -> dict[str, str]:
     return hidden
 
 
-def forests(rows: Sequence[Row]) -> dict[str, str]:
-    """The forest plot of a page, one small image for each row, on one axis."""
-    ends = [
-        row.headline.value + side * 1.96 * (row.headline.stderr or 0.0)
-        for row in rows
-        for side in (-1, 1)
-    ]
-    leader = next((row.headline.value for row in rows if row.rank == 1), None)
-    span = (min(ends), max(ends))
-    return {
-        row.submission_id: forest(row.headline.value, row.headline.stderr, span, leader)
-        for row in rows
-    }
-
-
 def board_page(page: Page, view: View, link: Links) -> str:
     """One board: filters, rows, plot."""
     board_key = (page.benchmark, page.scale, page.track)
@@ -369,34 +262,6 @@ def _pages(
         "before": link.board(*board_key, **rest, offset=max(0, before)) if view.offset else "",
         "after": link.board(*board_key, **rest, offset=after) if after < page.total else "",
     }
-
-
-def point_of(row: Row, size: float) -> Point:
-    return Point(
-        label=row.method,
-        size=size,
-        value=row.headline.value,
-        error=1.96 * row.headline.stderr if row.headline.stderr is not None else 0.0,
-        rank=row.rank,
-    )
-
-
-def size_plot(rows: Sequence[Row]) -> str:
-    """Score against dataset size, with the Pareto front; empty when no size is known."""
-    points = [point_of(row, row.dataset.size) for row in rows[:MAX_PLOTTED] if row.dataset.size]
-    if len({point.size for point in points}) < 2:
-        return ""
-    axes = (f"dataset, {rows[0].dataset.unit}", metric_name(rows[0]))
-    return scatter(points, axes=axes, higher_is_better=rows[0].headline.higher_is_better)
-
-
-def compute_plot(rows: Sequence[Row]) -> str:
-    """Score against training FLOPs, with the Pareto front."""
-    points = [point_of(row, row.flops) for row in rows[:MAX_PLOTTED] if row.flops]
-    if len({point.size for point in points}) < 2:  # compute is frozen: one column of points
-        return ""
-    axes = ("training, FLOPs", metric_name(rows[0]))
-    return scatter(points, axes=axes, higher_is_better=rows[0].headline.higher_is_better)
 
 
 def plots_page(page: Page, view: View, link: Links) -> str:
@@ -498,28 +363,6 @@ def _bibtex(text: str) -> str:
     return "".join(letter if letter not in "{}\\%$&#_^~" else f"\\{letter}" for letter in text)
 
 
-def task_bars(row: Row, rival: Row | None) -> list[dict[str, Any]]:
-    """Every task with a bar from guessing to perfect, and the rival's next to it."""
-    others = {task.task: task for task in rival.tasks} if rival is not None else {}
-    task_rows = []
-    for task in row.tasks:
-        other = others.get(task.task)
-        task_rows.append(
-            {
-                "task": task,
-                "other": other,
-                "bar": bars(
-                    task.value,
-                    other.value if other is not None else None,
-                    task.random_baseline,
-                    higher_is_better=task.higher_is_better,
-                    stderr=task.stderr,
-                ),
-            }
-        )
-    return task_rows
-
-
 def question_page(
     submission: Held, row: Row | None, page: QuestionPage, wrong: bool, link: Links
 ) -> str:
@@ -557,6 +400,3 @@ def feed(team: str, notices: Sequence[tuple[Change, str]], base: str, key: str) 
 def form_page(name: str, link: Links, **values: Any) -> str:
     """Log in, submit, review."""
     return render(name, link, **values)
-
-
-__all__ = ["FileLinks", "Group", "Links", "board_page", "front_page", "help_page"]

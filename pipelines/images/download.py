@@ -30,7 +30,8 @@ from pipelines.formats.shards import ShardError
 from pipelines.formats.tars import END, Member, samples, tar_bytes
 from pipelines.formats.writers import write_table
 from pipelines.images import image_tars
-from pipelines.images.fetch import Fetcher, FetchError, FetchOptions, open_fetcher
+from pipelines.images.addresses import FetchError
+from pipelines.images.fetch import Fetcher, FetchOptions, open_fetcher
 from pipelines.images.image_tars import NO_DOWNLOAD, NO_IMAGE, SUCCESS, Row
 from pipelines.images.pairs import (
     DAMAGED,

@@ -34,29 +34,33 @@ from pipelines.formats.tars import (
     tar_bytes,
 )
 from pipelines.formats.uid_lists import (
-    Subset,
     check_sorted,
     load_subset,
     look_up,
     sha256_of,
-    write_subset,
 )
 from pipelines.formats.writers import write_array
 from pipelines.images.faces import FaceOptions, Faces
+from pipelines.images.packed_shards import (
+    META,
+    SHARDS,
+    Packed,
+    finish,
+    missing_uids,
+    number_shards,
+    uids_there,
+)
 from pipelines.images.sample_json import uid_of_json
-from pipelines.job import load_array
 from pipelines.records import File, Frozen, digest
 from pipelines.storage.base import Store, write_bytes
 from pipelines.storage.commits import Done, attempt_name, done_name, find_done
 from pipelines.storage.open import open_store
 
-META, SAMPLE_IDS, SHARDS = "meta.json", "sample_ids.npy", "shards.json"
 SHARD_SIZE = 10_000
 GROUP_SHARDS = 64
 WRITE_BYTES = 1 << 20
 MAX_EXTENSION = 60  # a tar header has 100 bytes for `UID-COPY.EXTENSION`; a copy has up to 6 digits
 REPEATED = "repeated_uid"
-NUMBERED = 32  # output shards that one task numbers
 Part = bytes | memoryview
 
 
@@ -76,23 +80,6 @@ class GroupTask(Frozen):
     repeats: Literal["first", "all"] = "all"
     exclude: tuple[int, ...] = ()  # places of the list that an earlier group has
     step: int = 0
-
-
-class Packed(Frozen):
-    """What a packing did. `missing`: different uids of the list that no sample has.
-
-    `bad_boxes`: faces that could not be blurred, since their box lies outside the image or is none.
-    """
-
-    processed_count: int
-    output_count: int
-    output_shard_count: int
-    missing: int
-    skipped: dict[str, int]
-    shards: tuple[File, ...]
-    blur_count: int = 0
-    bad_boxes: int = 0
-    repeated: int = 0
 
 
 def pack(
@@ -161,10 +148,10 @@ def pack(
     else:
         repeated = sum(len(places) for places in between.values())
         repeated += sum(result.counts.get("repeated", 0) for result in done)
-    missing = _missing(store, ids, done)
+    missing = missing_uids(store, ids, done)
     packed: tuple[File, ...] = ()
     if not dry_run:
-        packed = _number(store, done, output_format, stats_format, map_tasks)
+        packed = number_shards(store, done, output_format, stats_format, map_tasks)
     skipped: dict[str, int] = {}
     for task_done in done:
         for reason, number in task_done.stats["skipped"].items():
@@ -181,7 +168,7 @@ def pack(
         repeated=repeated,
     )
     if not dry_run:
-        _finish(store, result, ids, done, names)
+        finish(store, result, ids, done, names)
     return result
 
 
@@ -231,7 +218,7 @@ def _repeats_between(
     seen = np.zeros(size, dtype=bool)
     between = {}
     for number, result in enumerate(done):
-        places = _found(store, result)
+        places = uids_there(store, result)
         repeated = places[seen[places]]
         if len(repeated):
             between[number] = repeated
@@ -268,14 +255,6 @@ def _without_repeats(
                 store.remove(file.name)
         store.remove(done_name(done[number].key))
     return [changed.get(number, result) for number, result in enumerate(done)]
-
-
-def _found(store: Store, done: Done) -> npt.NDArray[np.int64]:
-    """The places of the list whose uids a group has."""
-    inside = done.stats.get("found")
-    if inside is not None:
-        return np.asarray(inside, np.int64)
-    return np.asarray(load_array(store, done.files[-1].name), np.int64)
 
 
 def _there(done: Done | None) -> Done:
@@ -464,81 +443,6 @@ class _Output:
     def abandon(self) -> None:
         if self._writer is not None:
             self._writer.__exit__(RuntimeError, RuntimeError("abandoned"), None)
-
-
-# ---- the end
-
-
-def _missing(store: Store, ids: Subset, done: Sequence[Done]) -> int:
-    """Different uids of the list that were in no tar."""
-    seen = np.zeros(len(ids), dtype=bool)
-    for result in done:
-        seen[_found(store, result)] = True
-    first = np.ones(len(ids), dtype=bool)
-    first[1:] = ids[1:] != ids[:-1]
-    return int((first & ~seen).sum())
-
-
-class NumberTask(Frozen):
-    """Output shards, and the names that they and their stats files get."""
-
-    uri: str
-    files: tuple[File, ...]
-    names: tuple[str, ...]
-    stats: tuple[str, ...]
-
-
-def run_number(task: NumberTask) -> tuple[File, ...]:
-    """Give shards their names. Done again after a crash, it changes nothing."""
-    store = open_store(task.uri)
-    named = []
-    for file, name, stats in zip(task.files, task.names, task.stats, strict=True):
-        store.move(file.name, name)
-        write_bytes(store, stats, orjson.dumps({"successes": file.num_rows}))
-        named.append(file.model_copy(update={"name": name}))
-    return tuple(named)
-
-
-def _number(
-    store: Store, done: Sequence[Done], output_format: str, stats_format: str, map_tasks: MapTasks
-) -> tuple[File, ...]:
-    """Number the output shards through, in the order of the groups.
-
-    On a bucket a new name is a copy, so this too is shared among the workers.
-    """
-    files = [file for result in done for file in result.files[:-1]]
-    tasks = [
-        NumberTask(
-            uri=store.uri,
-            files=tuple(files[first : first + NUMBERED]),
-            names=tuple(output_format.format(n) for n in _places(first, files)),
-            stats=tuple(stats_format.format(n) for n in _places(first, files)),
-        )
-        for first in range(0, len(files), NUMBERED)
-    ]
-    return tuple(file for some in map_tasks(run_number, tasks) for file in some)
-
-
-def _places(first: int, files: Sequence[File]) -> range:
-    return range(first, min(first + NUMBERED, len(files)))
-
-
-def _finish(
-    store: Store, result: Packed, ids: Subset, done: Sequence[Done], names: Sequence[str]
-) -> None:
-    write_subset(store, SAMPLE_IDS, ids)
-    write_bytes(store, SHARDS, result.model_dump_json(indent=2).encode())
-    meta = {
-        **result.model_dump(exclude={"shards"}),
-        "input_shards": len(names),
-        "subset_sha256": sha256_of(ids),
-        "subset_size": len(ids),
-    }
-    for task_done in done:
-        store.remove(task_done.files[-1].name)
-    write_bytes(store, META, orjson.dumps(meta, option=orjson.OPT_INDENT_2))
-    for task_done in done:
-        store.remove(done_name(task_done.key))
 
 
 def iter_samples(uri: str) -> Iterator[tuple[str, dict[str, bytes]]]:

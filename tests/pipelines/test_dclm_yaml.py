@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from pipelines import dclm_yaml
+from pipelines import dclm_yaml_rules
 from pipelines.engine.apply import apply
 from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline
@@ -79,7 +79,7 @@ def test_what_import_prints_is_the_same_pipeline(tmp_path: Path) -> None:
 def test_every_rule_names_an_operator_and_parameters_that_exist() -> None:
     consumed = {"threshold", "lower_better", "key_must_exist", "key_prefix", "seed", "skip"}
     consumed |= {"allow_overwrite", "match_substrings"}
-    for name, rule in dclm_yaml.RULES.items():
+    for name, rule in dclm_yaml_rules.RULES.items():
         fields = registry()[rule.operator].model_fields
         for parameter in [*rule.names.values(), *rule.fixed]:
             assert parameter in fields or parameter in consumed, (name, parameter)

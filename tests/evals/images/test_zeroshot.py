@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 
 from datacomp.results import aggregate_results, datacomp_tasks, read_results
-from evals.images.zeroshot import cue_prompt, jaccard, log_of_logits, ranks
+from evals.images.image_metrics import jaccard, ranks
+from evals.images.zeroshot import cue_prompt, log_of_logits
 from evals.kinds import kind_of
 from evals.metrics import bootstrap, score_of
 from evals.suite import load_suite

@@ -17,8 +17,10 @@ import brotli
 import pytest
 import zstandard
 
+from pipelines.images import addresses
 from pipelines.images import fetch as fetching
-from pipelines.images.fetch import FetchError, FetchOptions, check_url, open_fetcher, refused
+from pipelines.images.addresses import FetchError, check_url, refused
+from pipelines.images.fetch import FetchOptions, open_fetcher
 
 pytest.importorskip("aiohttp")
 
@@ -188,7 +190,7 @@ def test_a_name_that_changes_its_address_is_connected_to_as_it_was_checked(
             for address in answers[len(asked) - 1]
         ]
 
-    monkeypatch.setattr(fetching, "look_up", look_up)
+    monkeypatch.setattr(addresses, "look_up", look_up)
     for _ in answers:
         with pytest.raises(FetchError) as error:
             fetch(f"http://rebinding.example:{inside.port}/", retries=0)
@@ -468,7 +470,7 @@ def test_a_name_that_does_not_exist_is_looked_up_once(monkeypatch: pytest.Monkey
         asked.append(host)
         raise socket.gaierror(codes[host], "no")
 
-    monkeypatch.setattr(fetching, "look_up", look_up)
+    monkeypatch.setattr(addresses, "look_up", look_up)
     monkeypatch.setattr(fetching, "FIRST_WAIT_SECONDS", 0.01)
     for host in codes:
         with pytest.raises(FetchError) as error:

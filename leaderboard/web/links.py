@@ -1,0 +1,96 @@
+"""Addresses of pages: queries for the service, file names for the static site."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import quote, urlencode
+
+
+@dataclass(frozen=True)
+class Links:
+    """Addresses of the service."""
+
+    up: str = "/"  # what leads from a page to the front page
+    live: bool = True
+
+    def home(self) -> str:
+        return self.up
+
+    def static(self, name: str) -> str:
+        return f"{self.up}static/{name}"
+
+    def board(self, benchmark: str, scale: str, track: str, **query: object) -> str:
+        return f"/boards/{quote(benchmark)}/{quote(scale)}/{quote(track)}{asked(query)}"
+
+    def plots(self, benchmark: str, scale: str, track: str, **query: object) -> str:
+        return f"/boards/{quote(benchmark)}/{quote(scale)}/{quote(track)}/plots{asked(query)}"
+
+    def data(self, benchmark: str, scale: str, track: str, **query: object) -> str:
+        return f"/api/v1/boards/{quote(benchmark)}/{quote(scale)}/{quote(track)}{asked(query)}"
+
+    def scales(self, benchmark: str, **query: object) -> str:
+        return f"/scales/{quote(benchmark)}{asked(query)}"
+
+    def submission(self, id: str, **query: object) -> str:
+        return f"/submissions/{id}{asked(query)}"
+
+    def questions(self, id: str, task: str, **query: object) -> str:
+        return f"/submissions/{id}/tasks/{quote(task)}{asked(query)}"
+
+    def bundle(self, id: str) -> str:
+        return f"/api/v1/submissions/{id}/bundle"
+
+    def compare(self, *ids: str) -> str:
+        return f"/compare?{urlencode([('id', id_) for id_ in ids])}"
+
+    def help(self, topic: str = "") -> str:
+        return f"/help/{topic}" if topic else "/help"
+
+    def search(self, q: str) -> str:
+        return f"/search{asked({'q': q})}"
+
+    def page(self, name: str) -> str:
+        return f"/{name}"
+
+
+@dataclass(frozen=True)
+class FileLinks(Links):
+    """Addresses between the files of a static site; what only a service can do has none."""
+
+    up: str = ""
+    live: bool = False
+
+    def home(self) -> str:
+        return f"{self.up}index.html"
+
+    def board(self, benchmark: str, scale: str, track: str, **query: object) -> str:
+        metric = query.get("metric") or ""
+        return f"{self.up}boards/{file_name(benchmark, scale, track, str(metric))}.html"
+
+    def plots(self, benchmark: str, scale: str, track: str, **query: object) -> str:
+        return f"{self.up}boards/{file_name(benchmark, scale, track, 'plots')}.html"
+
+    def data(self, benchmark: str, scale: str, track: str, **query: object) -> str:
+        return f"{self.up}boards/{file_name(benchmark, scale, track)}.{query.get('format', 'json')}"
+
+    def scales(self, benchmark: str, **query: object) -> str:
+        return f"{self.up}scales/{file_name(benchmark)}.html"
+
+    def submission(self, id: str, **query: object) -> str:
+        return f"{self.up}submissions/{id}.html"
+
+    def help(self, topic: str = "") -> str:
+        return f"{self.up}help/{topic or 'index'}.html"
+
+
+def file_name(*parts: str) -> str:
+    """A file's name of several names."""
+    kept = ["".join(c if c.isalnum() or c in "._" else "-" for c in part) for part in parts if part]
+    return "-".join(kept)
+
+
+def asked(query: Mapping[str, object]) -> str:
+    """A query of what is set: `?metric=core_v1`, or nothing."""
+    kept = {name: value for name, value in query.items() if value not in (None, "", 0, False)}
+    return f"?{urlencode(kept)}" if kept else ""
