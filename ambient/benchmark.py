@@ -102,11 +102,6 @@ class Ambient(Stages["Recipe"]):
                 progress=progress,
             )
 
-    def progress(self, recipe: Recipe) -> Progress | None:
-        from pipelines.execution.progress import console, say
-
-        return None if console.is_terminal else say
-
     def load(
         self,
         model: str,

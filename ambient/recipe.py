@@ -6,9 +6,9 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, Self
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
+from leaderboard.rounds.recipe_file import read_recipe
 from pipelines.errors import BatchError
 from pipelines.records import Frozen, ModelRecord, PackedRecord
 
@@ -89,20 +89,9 @@ def parts(recipe: Recipe, *, num_processes: int, fitting: int | None = None) -> 
 
 
 @cache
-def load_recipe(name: str) -> Recipe:
-    """A recipe by the name of its scale, or from a YAML file. ValueError says what is wrong."""
-    path = Path(name)
-    if path.suffix not in (".yaml", ".yml"):
-        path = RECIPES / f"{name}.yaml"
-        if not path.is_file():
-            known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
-            raise ValueError(f"there is no recipe {name!r}; give a .yaml file or one of: {known}")
-    try:
-        return Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{path}: {where}: {first['msg']}") from None
+def load_recipe(name: str | Path) -> Recipe:
+    """The recipe of a scale by name, or any recipe file by path. ValueError says what is wrong."""
+    return read_recipe(Recipe, name, folder=RECIPES)
 
 
 def training_faults(packed: PackedRecord, model: ModelRecord, recipe: Recipe) -> list[str]:

@@ -111,11 +111,6 @@ class DataComp(Stages["Recipe"]):
                 compiled=chosen.compile,
             )
 
-    def progress(self, recipe: Recipe) -> Progress | None:
-        from pipelines.execution.progress import console, say
-
-        return None if console.is_terminal else say
-
     def load(
         self,
         model: str,

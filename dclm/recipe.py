@@ -14,9 +14,9 @@ import math
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
+from leaderboard.rounds.recipe_file import read_recipe
 from pipelines.records import Frozen, ModelRecord, PackedRecord
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -206,28 +206,8 @@ def recipe_names() -> list[str]:
 
 
 def load_recipe(name: str | Path) -> Recipe:
-    """Read the recipe of a scale by name, or any recipe file by path.
-
-    ValueError names the file and the field of the first mistake, or lists the known scales.
-    """
-    path = RECIPES / f"{name}.yaml"
-    if not path.is_file():
-        path = Path(name)
-    if path.suffix not in {".yaml", ".yml"} or not path.is_file():
-        known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
-        raise ValueError(
-            f"there is no recipe {str(name)!r}; expected one of {known}, or the path of a YAML file"
-        )
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from None
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "recipe"
-        raise ValueError(f"{path}: {where}: {first['msg']}") from None
+    """The recipe of a scale by name, or any recipe file by path. ValueError says what is wrong."""
+    return read_recipe(Recipe, name, folder=RECIPES)
 
 
 def is_official(recipe: Recipe) -> bool:

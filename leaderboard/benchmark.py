@@ -198,7 +198,9 @@ class Stages(ABC, Generic[R]):
 
     def progress(self, recipe: R) -> Progress | None:
         """Lines of progress for a log file, None where a terminal shows a bar."""
-        return None
+        from pipelines.execution.progress import console, say
+
+        return None if console.is_terminal else say
 
     @abstractmethod
     def load(

@@ -39,7 +39,7 @@ BELOW: Mapping[str, tuple[str, ...]] = {
 LAYERS: Mapping[str, tuple[str, ...]] = {
     "pipelines": (
         "errors kernels schema yaml_text",
-        "extra_fields",
+        "extra_fields extras",
         "records installed batch",
         "operators console verdict storage",
         "execution stats selection text image_text",

@@ -26,6 +26,7 @@ from ambient.diffusion.loss import Draw, Rows, draw, losses
 from ambient.recipe import Recipe, images_seen, num_steps, parts
 from ambient.training.data import Images
 from ambient.training.model import build, device_of, num_params
+from leaderboard.rounds.train_folder import claim, metric_lines, write_weights
 from pipelines.errors import CheckpointError, TrainingError
 from pipelines.execution.process import process_of
 from pipelines.records import (
@@ -36,7 +37,6 @@ from pipelines.records import (
     RecordError,
     made_by,
     now,
-    sha256_file,
 )
 from pipelines.storage.base import write_bytes
 from pipelines.storage.chain import RECORD, read_chain, standing
@@ -152,7 +152,7 @@ def train(
     rank, world = process_of()
     with _group(world, device):
         if rank == 0:
-            _claim(folder.root / WORK, key)
+            claim(folder.root / WORK, key)
         local = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
         run = Run(
             recipe, Images(source, record), seed=seed, device=device_of(device, local_rank=local)
@@ -171,7 +171,7 @@ def train(
             if record_there is None:
                 raise TrainingError(f"{folder.uri}: the first process left no record")
             return record_there
-        rows = read_metrics(folder)
+        rows = metric_lines(folder.root / METRICS)
         sealed = ModelRecord.seal(
             work=work,
             parents=parents,
@@ -320,30 +320,8 @@ def _group(world: int, device: str | None) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def _claim(marker: Path, key: str) -> None:
-    if marker.is_file() and orjson.loads(marker.read_bytes())["key"] != key:
-        raise RecordError(
-            f"{marker.parent} holds another training run, unfinished; remove it or choose another "
-            "--out"
-        )
-    marker.write_bytes(orjson.dumps({"key": key}))
-
-
-def read_metrics(folder: LocalStore) -> list[dict[str, Any]]:
-    """The lines of metrics, the last of each step, in order."""
-    path = folder.root / METRICS
-    if not path.is_file():
-        return []
-    rows: dict[int, dict[str, Any]] = {}
-    for line in path.read_bytes().splitlines():
-        if line.endswith(b"}"):  # one that was cut off by a kill is written again
-            row = orjson.loads(line)
-            rows[row["step"]] = row
-    return [rows[step] for step in sorted(rows)]
-
-
 def _cut_metrics(folder: LocalStore, first_step: int) -> None:
-    kept = [row for row in read_metrics(folder) if row["step"] < first_step]
+    kept = [row for row in metric_lines(folder.root / METRICS) if row["step"] < first_step]
     part = folder.root / f".{METRICS}"
     part.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in kept))
     os.replace(part, folder.root / METRICS)
@@ -351,17 +329,10 @@ def _cut_metrics(folder: LocalStore, first_step: int) -> None:
 
 def _write_model(folder: LocalStore, run: Run) -> list[File]:
     """The moving average as safetensors, and what opens it again."""
-    from safetensors.torch import save_file
-
     values = {name: value.cpu().contiguous() for name, value in run.average.values.items()}
-    part = folder.root / f".part-{WEIGHTS}"
-    save_file(values, part, metadata={"format": "pt"})
-    part.chmod(0o644)
-    os.replace(part, folder.root / WEIGHTS)
-    path = folder.root / WEIGHTS
     config = {"recipe": run.recipe.model_dump(mode="json"), "masked": run.images.masked}
     return [
-        File(name=WEIGHTS, sha256=sha256_file(path), num_bytes=path.stat().st_size),
+        write_weights(folder, WEIGHTS, values),
         write_bytes(folder, CONFIG, orjson.dumps(config, option=orjson.OPT_INDENT_2)),
     ]
 

@@ -36,6 +36,7 @@ from datacomp.recipe import (
 )
 from evals.images.image_tasks import IMAGES
 from leaderboard.benchmark import INTERMEDIATE
+from leaderboard.rounds.train_folder import claim, metric_lines, write_weights
 from pipelines.errors import TrainingError
 from pipelines.execution.process import process_of
 from pipelines.formats.tars import Member, samples, tar_bytes
@@ -48,7 +49,6 @@ from pipelines.records import (
     RecordError,
     made_by,
     now,
-    sha256_file,
 )
 from pipelines.storage.base import Store, write_bytes
 from pipelines.storage.chain import RECORD, read_chain, standing
@@ -103,7 +103,7 @@ def train(
     out_store.root.mkdir(parents=True, exist_ok=True)
     marker = out_store.root / "work.json"
     if rank == 0:
-        _claim(marker, key)
+        claim(marker, key)
     resumed = (out_store.root / RUN / "run" / "checkpoints" / "epoch_latest.pt").is_file()
     import torch
 
@@ -130,7 +130,7 @@ def train(
     )
     if rank:
         return _wait(out_store, key)
-    rows = read_metrics(out_store)
+    rows = metric_lines(out_store.root / METRICS)
     outputs = write_model(out_store, recipe)
     figures: dict[str, float] = {"gpus": world, "parts": parts, "resumed": float(resumed)}
     for reason, number in open_clip_loop.skipped(out_store.root).items():
@@ -179,14 +179,6 @@ def _compiles(asked: bool | None, device: str | None) -> bool:
 def _finished(store: LocalStore, key: str) -> ModelRecord | None:
     other = "other shards, another recipe or seed"
     return standing(store, key=key, kind=ModelRecord, other=other)
-
-
-def _claim(marker: Path, key: str) -> None:
-    if marker.is_file() and orjson.loads(marker.read_bytes())["key"] != key:
-        raise RecordError(
-            f"{marker.parent} holds another training, unfinished; remove it or choose another --out"
-        )
-    marker.write_bytes(orjson.dumps({"key": key}))
 
 
 def _shards(source: Store, record: PackedRecord) -> list[str]:
@@ -272,19 +264,6 @@ def _wait(store: LocalStore, key: str) -> ModelRecord:
     return record
 
 
-def read_metrics(store: LocalStore) -> list[dict[str, Any]]:
-    """The lines of metrics by step, the last of each: a part that was repeated occurs once."""
-    path = store.root / METRICS
-    if not path.is_file():
-        return []
-    rows: dict[int, dict[str, Any]] = {}
-    for line in path.read_bytes().splitlines():
-        if line.endswith(b"}"):  # one that was cut off by a kill is written again
-            row = orjson.loads(line)
-            rows[row["step"]] = row
-    return [rows[step] for step in sorted(rows)]
-
-
 def _rates(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Medians over the lines: samples a second, and the share of the time that waits for data."""
     rates = sorted(row["samples_per_second"] for row in rows)
@@ -323,18 +302,11 @@ def kept_name(recipe: Recipe, part: int) -> str:
 def _write_weights(store: LocalStore, checkpoint: str, name: str) -> File:
     """The weights of one of open_clip's checkpoints as safetensors."""
     import torch
-    from safetensors.torch import save_file
 
     source = store.root / RUN / "run" / "checkpoints" / checkpoint
     state = torch.load(source, map_location="cpu", weights_only=True)["state_dict"]
     weights = {key.removeprefix("module."): value.contiguous() for key, value in state.items()}
-    path = store.root / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".part-{path.name}")
-    save_file(weights, part, metadata={"format": "pt"})
-    part.chmod(0o644)
-    os.replace(part, path)
-    return File(name=name, sha256=sha256_file(path), num_bytes=path.stat().st_size)
+    return write_weights(store, name, weights)
 
 
 def _num_params(store: LocalStore) -> int:

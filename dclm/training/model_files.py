@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import orjson
-from safetensors.torch import save_file
 from torch import Tensor
 
 from dclm.packing import tokenizer
@@ -14,13 +12,13 @@ from dclm.packing.loader import Sequences
 from dclm.recipe import Recipe, num_steps, part_steps
 from dclm.training.model import OpenLM
 from leaderboard.benchmark import INTERMEDIATE
+from leaderboard.rounds.train_folder import file_of, write_weights
 from leaderboard.rounds.train_log import Step
 from pipelines.records import (
     File,
     ModelRecord,
     ModelWork,
     made_by,
-    sha256_file,
 )
 from pipelines.storage.base import write_bytes
 from pipelines.storage.chain import standing
@@ -32,8 +30,6 @@ WEIGHTS, MODEL, TOKENIZER, RECORD = (
     "tokenizer.json",
     "record.json",
 )
-
-# ---- What is left behind ------------------------------------------------------------------------
 
 
 def whole_weights(model: OpenLM) -> dict[str, Tensor]:
@@ -49,30 +45,16 @@ def keep_weights(store: LocalStore, model: OpenLM, step: int, *, rank: int) -> N
     """Leave the weights as they are after `step` steps. All processes call it."""
     weights = whole_weights(model)
     if rank == 0:
-        _write_weights(store, kept_name(step), weights)
+        write_weights(store, kept_name(step), weights)
 
 
 def kept_name(step: int) -> str:
     return f"{INTERMEDIATE}/step-{step:08d}.safetensors"
 
 
-def _write_weights(store: LocalStore, name: str, weights: dict[str, Tensor]) -> None:
-    path = store.root / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".part-{path.name}")
-    save_file(weights, part, metadata={"format": "pt"})
-    os.replace(part, path)
-
-
-def _file(store: LocalStore, name: str) -> File:
-    path = store.root / name
-    return File(name=name, sha256=sha256_file(path), num_bytes=path.stat().st_size)
-
-
 def write_model(store: LocalStore, recipe: Recipe, weights: dict[str, Tensor]) -> list[File]:
     encoder = tokenizer.load(recipe.tokenizer)
-    _write_weights(store, WEIGHTS, weights)
-    file = _file(store, WEIGHTS)
+    file = write_weights(store, WEIGHTS, weights)
     described = {
         "model": recipe.model.model_dump(mode="json"),
         "tokenizer": TOKENIZER,
@@ -85,7 +67,7 @@ def write_model(store: LocalStore, recipe: Recipe, weights: dict[str, Tensor]) -
         file,
         write_bytes(store, MODEL, orjson.dumps(described, option=options)),
         write_bytes(store, TOKENIZER, encoder.data),
-        *(_file(store, kept_name(step)) for step in part_steps(recipe)),
+        *(file_of(store, kept_name(step)) for step in part_steps(recipe)),
     ]
 
 

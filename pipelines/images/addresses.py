@@ -12,8 +12,6 @@ from typing import Any
 from yarl import URL
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-
-
 LOOKUP_THREADS = 64
 _SIX_TO_FOUR = ipaddress.ip_network("2002::/16")
 _COMPATIBLE = ipaddress.ip_network("::/96")

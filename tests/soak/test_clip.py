@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from datacomp.recipe import Recipe
-from datacomp.training.train import read_metrics, train
-from pipelines.storage.local import LocalStore
+from datacomp.training.train import train
+from leaderboard.rounds.train_folder import metric_lines
 from tests.datacomp.conftest import packed_images, recipe_file, small_recipe  # noqa: F401
 
 pytestmark = [pytest.mark.soak]
@@ -42,5 +42,5 @@ def test_a_compiled_model_has_the_same_losses(
             out=str(out),
             compiled=compiled,
         )
-        collected.append([row["loss"] for row in read_metrics(LocalStore(out))])
+        collected.append([row["loss"] for row in metric_lines(out / "metrics.jsonl")])
     np.testing.assert_allclose(collected[1], collected[0], rtol=1e-5)

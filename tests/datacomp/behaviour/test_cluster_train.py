@@ -11,10 +11,9 @@ import pytest
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 ray = pytest.importorskip("ray")
 
-from datacomp.training.train import read_metrics  # noqa: E402
 from leaderboard.rounds.commands import command_line  # noqa: E402
+from leaderboard.rounds.train_folder import metric_lines  # noqa: E402
 from pipelines.console import main  # noqa: E402
-from pipelines.storage.local import LocalStore  # noqa: E402
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -43,7 +42,7 @@ def test_two_processes_of_ray_train_one_model(
     with pytest.raises(SystemExit) as ended:
         main(command_line("datacomp"), ["train", *named, *where])
     assert not ended.value.code
-    rows = read_metrics(LocalStore(tmp_path / "two"))
+    rows = metric_lines(tmp_path / "two" / "metrics.jsonl")
     assert [row["samples"] for row in rows] == [32 * n for n in range(1, 13)]
     assert rows[-1]["loss"] < rows[0]["loss"]
     left = {path.name for path in (tmp_path / "two").iterdir()}

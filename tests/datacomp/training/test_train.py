@@ -18,10 +18,10 @@ from safetensors.numpy import load_file
 
 from datacomp.recipe import Recipe
 from datacomp.training.open_clip_loop import _is_trainable, check_skipped, skipped
-from datacomp.training.train import METRICS, WEIGHTS, _check_samples, _shards, read_metrics, train
+from datacomp.training.train import METRICS, WEIGHTS, _check_samples, _shards, train
+from leaderboard.rounds.train_folder import metric_lines
 from pipelines.errors import BatchError, TrainingError
 from pipelines.records import ModelRecord, PackedRecord, RecordError, parse_record
-from pipelines.storage.local import LocalStore
 from pipelines.storage.open import open_store
 from tests.datacomp.image_pool import add_member, draw
 
@@ -49,7 +49,7 @@ def test_a_training_leaves_a_record_weights_metrics_and_a_curve(trained: Path) -
     record = read(trained)
     assert record.counts["steps"] == 12
     assert record.results["samples_seen"] == 12 * 32
-    rows = read_metrics(LocalStore(trained))
+    rows = metric_lines(trained / "metrics.jsonl")
     assert [row["step"] for row in rows] == list(range(12))
     assert [row["samples"] for row in rows] == [32 * n for n in range(1, 13)]
     assert rows[0]["loss"] == pytest.approx(np.log(32), abs=0.3)  # chance among 32
@@ -112,7 +112,7 @@ def test_a_batch_in_parts_moves_the_weights_alike(
     assert four.made_by.figures["parts"] == 4
     assert four.counts["steps"] == first.counts["steps"]
     losses = [
-        [row["loss"] for row in read_metrics(LocalStore(tmp_path / name))]
+        [row["loss"] for row in metric_lines(tmp_path / name / "metrics.jsonl")]
         for name in ("one", "four")
     ]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
@@ -134,7 +134,7 @@ def test_killed_in_its_second_part_it_ends_with_the_same_model(
     options = command(packed_images, recipe_file, out)
     process = subprocess.Popen(options, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
-    while not any(row["step"] >= 5 for row in read_metrics(LocalStore(out))):
+    while not any(row["step"] >= 5 for row in metric_lines(out / "metrics.jsonl")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -167,7 +167,7 @@ def test_two_processes_of_torchrun_share_the_batch(
     record = read(tmp_path / "two")
     assert record.made_by.figures["gpus"] == 2
     assert record.counts["steps"] == 12
-    rows = read_metrics(LocalStore(tmp_path / "two"))
+    rows = metric_lines(tmp_path / "two" / "metrics.jsonl")
     assert rows[-1]["samples"] == 12 * 32
     assert rows[-1]["loss"] < rows[0]["loss"]
 
@@ -229,7 +229,7 @@ def test_a_folder_of_other_work_is_refused(
         train(str(packed_images / "packed"), recipe=small_recipe, seed=2, out=str(trained))
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "work.json").write_bytes(orjson.dumps({"key": "other"}))
-    with pytest.raises(RecordError, match="holds another training, unfinished"):
+    with pytest.raises(RecordError, match="holds another training run, unfinished"):
         run(packed_images, small_recipe, tmp_path / "half")
     with pytest.raises(RecordError, match="dataset record; expected packed shards"):
         train(str(packed_images / "dataset"), recipe=small_recipe, seed=0, out=str(tmp_path / "y"))
