@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datacomp.extra import image_extra
-from datacomp.options import PackOptions, TrainOptions
-from leaderboard.benchmark import Progress, StageOptions, Stages
+from datacomp.options import PackOptions, RegisterOptions, TrainOptions
+from leaderboard.benchmark import Packed, Progress, Registered, StageOptions, Stages
 from pipelines.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ class DataComp(Stages["Recipe"]):
     """DataComp (Gadre et al. 2023)."""
 
     name = "datacomp"
+    register_options = RegisterOptions
     pack_options = PackOptions
     train_options = TrainOptions
 
@@ -37,6 +38,14 @@ class DataComp(Stages["Recipe"]):
         from datacomp.pool import pool
 
         return pool.open_pairs(folder)
+
+    def register(
+        self, *, out: str, name: str, map_tasks: MapTasks, options: StageOptions
+    ) -> Registered:
+        from datacomp.pool import registered
+
+        assert isinstance(options, RegisterOptions)
+        return registered.register(options, out=out, name=name, map_tasks=map_tasks)
 
     def recipe(self, name: str) -> Recipe:
         from datacomp.recipe import load_recipe
@@ -81,6 +90,15 @@ class DataComp(Stages["Recipe"]):
         return pack.pack_dataset(
             dataset, recipe=recipe, out=out, map_tasks=map_tasks, tars=chosen.tars
         )
+
+    def pack_without_recipe(
+        self, *, out: str, map_tasks: MapTasks, options: StageOptions
+    ) -> Packed:
+        """Copy the samples of a bare list of uids."""
+        from datacomp.packing import pack
+
+        assert isinstance(options, PackOptions)
+        return pack.pack_uids(options, out=out, map_tasks=map_tasks)
 
     def train(
         self,

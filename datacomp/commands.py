@@ -1,39 +1,27 @@
-"""Commands that only DataComp has, and its own forms of `curate`, `pack`, `train` and `evaluate`.
-
-Under torchrun and Slurm every process runs `datacomp train`; only the first one prints.
-"""
+"""Commands that only DataComp has: kmeans, register-shards, train-scorer, plan."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from datacomp.options import PackOptions
-from leaderboard.rounds.data_commands import pack_command
 from leaderboard.rounds.deciding import show_power
-from leaderboard.rounds.options import CORES, RUNS, Cluster, Processes, RecipeFile, Workspace
+from leaderboard.rounds.options import CORES, RUNS, Processes, RecipeFile, Workspace
 from leaderboard.rounds.show import show_record
 from pipelines.console import (
     Json,
-    Workers,
     out,
     show_json,
     table,
 )
-from pipelines.errors import PackError, UsageError
+from pipelines.errors import UsageError
 from pipelines.execution.choose import executor
 from pipelines.execution.progress import say
 from pipelines.operators import PipelineError
 
-if TYPE_CHECKING:
-    from pipelines.images.faces import FaceOptions
-    from pipelines.images.packed_shards import Packed
-
-
 BASELINES = Path(__file__).parent / "baselines"
-SHARD_SIZE, GROUP_SHARDS = 10_000, 64  # as of datacomp.shards, which is imported when it is needed
 
 app = typer.Typer()
 
@@ -79,126 +67,6 @@ def kmeans(
 # ---- pack
 
 
-@app.command("pack")
-def pack(
-    out_uri: Annotated[str, typer.Option("--out", help="Where the training shards go.")],
-    scale: Annotated[
-        str | None, typer.Option(help="Pack a curated dataset for the recipe of this scale.")
-    ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="With --scale: the folder of the dataset.")
-    ] = None,
-    tars: Annotated[
-        str | None, typer.Option("--tars", "--input", help="The pool's tars; default: the pool's.")
-    ] = None,
-    subset: Annotated[
-        str | None, typer.Option(help="Or: a list of uids, .npy or raw records, for --input.")
-    ] = None,
-    shard_size: Annotated[
-        int, typer.Option(min=1, help="With --subset: samples of an output shard.")
-    ] = SHARD_SIZE,
-    group_shards: Annotated[
-        int, typer.Option(min=1, help="With --subset: input shards that are packed together.")
-    ] = GROUP_SHARDS,
-    workers: Workers = 1,
-    cluster: Cluster = None,
-    blur_map: Annotated[
-        str | None, typer.Option(help="With --subset: which table has the faces of which tars.")
-    ] = None,
-    apply_blur: Annotated[
-        bool, typer.Option("--apply-blur", help="Blur the faces; images become WebP.")
-    ] = False,
-    inject_faces: Annotated[
-        bool, typer.Option("--inject-faces", help="Add face_bboxes to each sample's json.")
-    ] = False,
-    webp_quality: Annotated[
-        int, typer.Option(min=1, max=100, help="Of images that are blurred.")
-    ] = 100,
-    repeats: Annotated[
-        Literal["all", "first"],
-        typer.Option(help="With --subset: samples whose uid was there before, as the reference."),
-    ] = "all",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Empty the folder of other work first.")
-    ] = False,
-    quarantine: Annotated[
-        bool, typer.Option("--quarantine", help="Take what is whole of damaged tars.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Count what would be copied; write nothing.")
-    ] = False,
-    recipe: RecipeFile = None,
-    json: Json = False,
-) -> None:
-    """Copy the samples of a dataset, or of a bare list of uids, from a pool's tars into shards.
-
-    With --scale and --dataset the shards get a record, and can be trained on and submitted.
-    """
-    from pipelines.images import reshard
-
-    if scale is not None and dataset is not None and subset is None:
-        pack_command(
-            benchmark="datacomp",
-            scale=scale,
-            dataset=dataset,
-            packed=out_uri,
-            options=PackOptions(tars=tars),
-            workers=workers,
-            cluster=cluster,
-            recipe=recipe,
-            json=json,
-        )
-        return
-    map_tasks = executor(workers, cluster=cluster)
-    if subset is None or tars is None or dataset is not None:
-        raise PackError("give either --scale with --dataset, or --input with --subset")
-    done = reshard.pack(
-        tars,
-        subset,
-        faces=_faces(blur_map, apply=apply_blur, inject=inject_faces, quality=webp_quality),
-        out=out_uri,
-        map_tasks=map_tasks,
-        shard_size=shard_size,
-        group_shards=group_shards,
-        repeats=repeats,
-        overwrite=overwrite,
-        quarantine=quarantine,
-        dry_run=dry_run,
-    )
-    if json:
-        show_json(done)
-        return
-    out(table(_pack_rows(done), header=("what", "number")))
-    if done.processed_count and not done.output_count:
-        say("nothing was written: none of the uids of the list is in these tars")
-
-
-def _faces(blur_map: str | None, *, apply: bool, inject: bool, quality: int) -> FaceOptions | None:
-    """What to do with faces, or None. PackError when the options do not go together."""
-    from pipelines.images.faces import FaceOptions
-
-    if (blur_map is None) == (apply or inject):
-        raise PackError("--blur-map goes with --apply-blur, with --inject-faces, or with both")
-    if blur_map is None:
-        return None
-    return FaceOptions(map=blur_map, apply=apply, inject=inject, quality=quality)
-
-
-def _pack_rows(done: Packed) -> list[tuple[str, int]]:
-    rows = [
-        ("samples read", done.processed_count),
-        ("samples written", done.output_count),
-        ("shards written", done.output_shard_count),
-        ("uids of the list that no sample has", done.missing),
-        *((f"left out: {reason}", number) for reason, number in done.skipped.items()),
-    ]
-    if done.repeated:
-        rows.append(("written although their uid was there before", done.repeated))
-    if done.bad_boxes:
-        rows.append(("face boxes outside the image, or none", done.bad_boxes))
-    return rows
-
-
 @app.command("register-shards")
 def register_shards(
     folder: Annotated[str, typer.Argument(help="What a resharder wrote: meta.json and tars.")],
@@ -241,9 +109,6 @@ def train_scorer(
         return
     counts = record.counts
     out(f"scores {record.id} ({tiny_clip.NAME}): {counts['scored']:,} of {counts['rows']:,} pairs")
-
-
-# ---- evaluate
 
 
 # ---- plan

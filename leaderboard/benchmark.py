@@ -10,15 +10,16 @@ loads neither torch nor a tokenizer.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines import installed
-from pipelines.errors import PoolError, RuleError
+from pipelines.errors import PoolError, RuleError, UsageError
 
 if TYPE_CHECKING:
     import typer
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from pipelines.assets.catalogue import Assets
     from pipelines.execution.executors import MapTasks
     from pipelines.formats.pool import Pool
-    from pipelines.records import ModelRecord, PackedRecord
+    from pipelines.records import DatasetRecord, ModelRecord, PackedRecord
 
     EvalModel = LanguageModel | ImageTextModel | ImageGenerator
 
@@ -78,10 +79,38 @@ class StageOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class RegisterOptions(StageOptions):
+    """Where data that was curated elsewhere is: rows of documents."""
+
+    input: str = Field(description="Folder or prefix of parquet or JSON lines.")
+    text_field: str | None = Field(
+        None, description="The field that holds the text, if it is not `text`."
+    )
+    quarantine: bool = Field(False, description="Set bad rows aside instead of stopping.")
+
+
+class Packed(Protocol):
+    """What a packing without a recipe reports."""
+
+    def rows(self) -> list[tuple[str, int]]:
+        """What was counted, as a person reads it."""
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A dataset that was brought from elsewhere, and how many rows were left out, by reason."""
+
+    record: DatasetRecord
+    left_out: Mapping[str, int]
+
+
 class Stages(ABC, Generic[R]):
     """One benchmark. Recipes are its own type `R`; everything else has one type for all."""
 
     name: ClassVar[str]
+    register_options: ClassVar[type[StageOptions]] = RegisterOptions
     pack_options: ClassVar[type[StageOptions]] = StageOptions
     train_options: ClassVar[type[StageOptions]] = StageOptions
 
@@ -143,6 +172,32 @@ class Stages(ABC, Generic[R]):
             return f"{self.folder(scale, workspace=workspace)}/eval"
         return str(desk(workspace) / "eval")
 
+    def register(
+        self, *, out: str, name: str, map_tasks: MapTasks, options: StageOptions
+    ) -> Registered:
+        """Bring data that was curated elsewhere; it is checked and recorded as external."""
+        from pipelines.engine.run import run
+        from pipelines.formats.pool import open_pool
+        from pipelines.pipeline import Pipeline
+        from pipelines.stats import add_counts
+
+        assert isinstance(options, RegisterOptions)
+        pipeline = Pipeline.from_steps([], name=name)
+        if options.text_field is not None:
+            pipeline = pipeline.with_text_from(options.text_field)
+        result = run(
+            pipeline,
+            open_pool(options.input),
+            out=out,
+            map_tasks=map_tasks,
+            quarantine=options.quarantine,
+            external=True,
+        )
+        left_out: dict[str, int] = {}
+        for step in result.summary.stats.steps:
+            left_out = add_counts(left_out, step.reasons)
+        return Registered(result.record, left_out)
+
     # ---- the frozen stages
 
     @abstractmethod
@@ -181,6 +236,12 @@ class Stages(ABC, Generic[R]):
         options: StageOptions | None = None,
     ) -> PackedRecord:
         """Turn a dataset into the training data of a recipe."""
+
+    def pack_without_recipe(
+        self, *, out: str, map_tasks: MapTasks, options: StageOptions
+    ) -> Packed:
+        """Pack what is no dataset of a run, without a record; as a benchmark's options ask."""
+        raise UsageError("pack needs --scale and --dataset")
 
     @abstractmethod
     def train(

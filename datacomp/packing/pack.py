@@ -10,15 +10,18 @@ from typing import Any
 
 import orjson
 
+from datacomp.options import PackOptions
 from datacomp.recipe import Recipe
 from pipelines.errors import PackError
 from pipelines.execution.executors import MapTasks
+from pipelines.execution.progress import say
 from pipelines.formats.tars import is_tar
 from pipelines.formats.uid_lists import load_subset, sha256_of
 from pipelines.formats.uid_subset import SUBSET_FILE
 from pipelines.images import reshard
+from pipelines.images.faces import FaceOptions
 from pipelines.images.image_tars import tar_folders, tars_of_tables
-from pipelines.images.packed_shards import META, SAMPLE_IDS
+from pipelines.images.packed_shards import META, SAMPLE_IDS, Packed
 from pipelines.records import (
     AssetRecord,
     DatasetRecord,
@@ -189,3 +192,37 @@ def _file(store: Store, name: str) -> File:
             sha256.update(block)
             size += len(block)
     return File(name=name, sha256=sha256.hexdigest(), num_bytes=size)
+
+
+def pack_uids(options: PackOptions, *, out: str, map_tasks: MapTasks) -> Packed:
+    """Copy the samples of a bare list of uids; PackError when the options do not go together."""
+    if options.subset is None or options.tars is None:
+        raise PackError("give either --scale with --dataset, or --input with --subset")
+    done = reshard.pack(
+        options.tars,
+        options.subset,
+        faces=_faces(options),
+        out=out,
+        map_tasks=map_tasks,
+        shard_size=options.shard_size,
+        group_shards=options.group_shards,
+        repeats=options.repeats,
+        overwrite=options.overwrite,
+        quarantine=options.quarantine,
+        dry_run=options.dry_run,
+    )
+    if done.processed_count and not done.output_count:
+        say("nothing was written: none of the uids of the list is in these tars")
+    return done
+
+
+def _faces(options: PackOptions) -> FaceOptions | None:
+    """What to do with faces, or None."""
+    apply, inject = options.apply_blur, options.inject_faces
+    if (options.blur_map is None) == (apply or inject):
+        raise PackError("--blur-map goes with --apply-blur, with --inject-faces, or with both")
+    if options.blur_map is None:
+        return None
+    return FaceOptions(
+        map=options.blur_map, apply=apply, inject=inject, quality=options.webp_quality
+    )

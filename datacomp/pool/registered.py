@@ -11,8 +11,11 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from datacomp.options import RegisterOptions
+from datacomp.pool.pool import open_pairs
+from leaderboard.benchmark import Registered
 from pipelines import kernels
-from pipelines.errors import SubsetError
+from pipelines.errors import PoolError, SubsetError
 from pipelines.execution.executors import MapTasks
 from pipelines.execution.progress import step as progress_step
 from pipelines.formats.pool import Pool
@@ -26,6 +29,37 @@ from pipelines.storage.chain import RECORD, write_chain
 from pipelines.storage.open import open_store
 
 Subset = npt.NDArray[np.void]
+
+
+def register(options: RegisterOptions, *, out: str, name: str, map_tasks: MapTasks) -> Registered:
+    """Data in one of five forms as a dataset. PoolError when it is none of them, or several.
+
+    Of images on disk a pool is made first, in `OUT/pool`: tables and tars, as `datacomp pack` reads
+    them.
+    """
+    forms = (options.uids, options.parquet, options.folder, options.webdataset, options.img2dataset)
+    if sum(value is not None for value in forms) != 1:
+        raise PoolError(
+            "say what is registered: one of --uids, --parquet, --folder, --webdataset and "
+            "--img2dataset"
+        )
+    if options.captions is not None and options.folder is None:
+        raise PoolError("--captions goes with --folder")
+    if options.uids is not None:
+        known = open_pairs(options.pool) if options.pool is not None else None
+        return Registered(register_uids(options.uids, out=out, name=name, pool=known), {})
+    tables, left_out = options.parquet, {}
+    if tables is None:
+        tables = f"{out.rstrip('/')}/pool"
+        counts = import_images(
+            tables,
+            folder=options.folder,
+            tars=options.webdataset or options.img2dataset,
+            captions=options.captions,
+            map_tasks=map_tasks,
+        )
+        left_out = {reason: number for reason, number in counts.items() if reason != "images"}
+    return Registered(register_tables(open_pairs(tables), out=out, name=name), left_out)
 
 
 def register_uids(file: str, *, out: str, name: str, pool: Pool | None = None) -> DatasetRecord:

@@ -53,7 +53,11 @@ def command_line(name: str) -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     stages = load_stages(name)
-    options = {"pack": stages.pack_options, "train": stages.train_options}
+    options = {
+        "register": stages.register_options,
+        "pack": stages.pack_options,
+        "train": stages.train_options,
+    }
     own = stages.commands().registered_commands
     replaced = {command.name for command in own}
     for stage, function in STAGES.items():

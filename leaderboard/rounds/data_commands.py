@@ -20,6 +20,7 @@ from leaderboard.rounds.options import (
 )
 from leaderboard.rounds.show import show_pool, show_record
 from pipelines.console import AssetFolders, Json, out, show_json, table
+from pipelines.errors import UsageError
 from pipelines.execution.choose import executor
 from pipelines.execution.progress import say
 from pipelines.operators import PipelineError
@@ -124,48 +125,35 @@ def _show_dataset(folder: str, result: Result, *, json: bool) -> None:
 def register_command(
     *,
     benchmark: str,
-    input: Annotated[str, typer.Option(help="Folder or prefix of parquet or JSON lines.")],
     dataset: Annotated[str, typer.Option("--out", help="Where the dataset goes.")],
     method: Annotated[str, typer.Option("--name", help="The dataset's name.")],
+    options: StageOptions,
     workers: Processes = CORES,
     cluster: Cluster = None,
-    quarantine: Quarantine = False,
-    text_field: Annotated[
-        str | None, typer.Option(help="The field that holds the text, if it is not `text`.")
-    ] = None,
     json: Json = False,
 ) -> None:
     """Bring data that was curated elsewhere; it is checked and recorded as external."""
-    from pipelines.engine.run import run as run_pipeline
-    from pipelines.formats.pool import open_pool
-    from pipelines.pipeline import Pipeline
-
-    pipeline = Pipeline.from_steps([], name=method)
-    result = run_pipeline(
-        pipeline if text_field is None else pipeline.with_text_from(text_field),
-        open_pool(input),
-        out=dataset,
-        map_tasks=executor(workers, cluster=cluster),
-        quarantine=quarantine,
-        external=True,
+    registered = load_stages(benchmark).register(
+        out=dataset, name=method, map_tasks=executor(workers, cluster=cluster), options=options
     )
     if json:
-        show_json(result.record)
-    else:
-        rows = result.record.counts["rows_out"]
-        out(f"dataset {result.record.id} (external): {rows:,} rows in {dataset}")
-        for step in result.summary.stats.steps:
-            for reason, number in step.reasons.items():
-                out(f"{number:,} rows left out: {reason}")
+        show_json(registered.record)
+        return
+    rows = registered.record.counts["rows_out"]
+    out(f"dataset {registered.record.id} (external): {rows:,} rows in {dataset}")
+    for reason, number in registered.left_out.items():
+        out(f"{number:,} rows left out: {reason}")
 
 
 def pack_command(
     *,
     benchmark: str,
-    scale: Scale,
-    dataset: Annotated[str, typer.Option(help="A dataset's folder.")],
     packed: Annotated[str, typer.Option("--out", help="Where the packed data goes.")],
-    options: StageOptions | None,
+    scale: Annotated[
+        str | None, typer.Option(help="The scale, as in the rule book: its recipe says how.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="A dataset's folder.")] = None,
+    options: StageOptions,
     workers: Processes = CORES,
     cluster: Cluster = None,
     recipe: RecipeFile = None,
@@ -177,8 +165,18 @@ def pack_command(
     from pipelines.storage.open import open_store
 
     map_tasks = executor(workers, cluster=cluster)
+    stages = load_stages(benchmark)
+    if scale is None or dataset is None:
+        if scale is not None or dataset is not None:
+            raise UsageError("pack needs --scale and --dataset, both")
+        bare = stages.pack_without_recipe(out=packed, map_tasks=map_tasks, options=options)
+        if json:
+            show_json(bare)
+        else:
+            out(table(bare.rows(), header=("what", "number")))
+        return
     current = open_round(benchmark, scale, workspace="", map_tasks=map_tasks, recipe=recipe)
-    current.stages.pack(dataset, current.recipe, out=packed, map_tasks=map_tasks, options=options)
+    stages.pack(dataset, current.recipe, out=packed, map_tasks=map_tasks, options=options)
     write_chain(open_store(packed), read_chain(open_store(dataset)))
     show_record(packed, json=json)
 

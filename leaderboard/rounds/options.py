@@ -6,7 +6,7 @@ import inspect
 import os
 from collections.abc import Callable
 from functools import wraps
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from annotated_types import Ge, Le
@@ -78,14 +78,17 @@ def bind(
 
 
 def _parameter(name: str, info: FieldInfo) -> inspect.Parameter:
-    """The option of a model's field: its type, bounds, default and description."""
+    """The option of a model's field: its type, bounds, default, description and other `flags`."""
     low = next((m.ge for m in info.metadata if isinstance(m, Ge)), None)
     high = next((m.le for m in info.metadata if isinstance(m, Le)), None)
     flag = f"--{name.replace('_', '-')}"
     bounds: dict[str, Any] = {} if low is None and high is None else {"min": low, "max": high}
     if info.annotation == bool | None:  # neither is a third answer: the benchmark decides
         flag = f"{flag}/--no-{flag.removeprefix('--')}"
-    option = typer.Option(flag, help=info.description, **bounds)
+    more = (
+        info.json_schema_extra.get("flags", []) if isinstance(info.json_schema_extra, dict) else []
+    )
+    option = typer.Option(flag, *cast("list[str]", more), help=info.description, **bounds)
     default = inspect.Parameter.empty if info.default is PydanticUndefined else info.default
     return inspect.Parameter(
         name,

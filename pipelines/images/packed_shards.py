@@ -41,6 +41,21 @@ class Packed(Frozen):
     bad_boxes: int = 0
     repeated: int = 0
 
+    def rows(self) -> list[tuple[str, int]]:
+        """What was counted, as a person reads it."""
+        rows = [
+            ("samples read", self.processed_count),
+            ("samples written", self.output_count),
+            ("shards written", self.output_shard_count),
+            ("uids of the list that no sample has", self.missing),
+            *((f"left out: {reason}", number) for reason, number in self.skipped.items()),
+        ]
+        if self.repeated:
+            rows.append(("written although their uid was there before", self.repeated))
+        if self.bad_boxes:
+            rows.append(("face boxes outside the image, or none", self.bad_boxes))
+        return rows
+
 
 def uids_there(store: Store, done: Done) -> npt.NDArray[np.int64]:
     """The places of the list whose uids a group has."""

@@ -10,12 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from datacomp.options import RegisterOptions
 from datacomp.packing.pack import pack_dataset
 from datacomp.pool.pool import open_pairs
-from datacomp.pool.registered import register_tables, register_uids
-from datacomp.pool_commands import app
+from datacomp.pool.registered import register, register_tables, register_uids
 from datacomp.recipe import load_recipe
-from pipelines.errors import SubsetError
+from leaderboard.rounds.commands import command_line
+from pipelines.errors import PoolError, SubsetError
 from pipelines.execution.executors import map_here
 from pipelines.formats.shards import ShardError
 from pipelines.formats.uid_lists import load_subset, uid_of
@@ -106,14 +107,28 @@ def test_a_folder_of_images_is_registered_and_packed_by_two_commands(tmp_path):
         (images / f"{number}.txt").write_text(f"{caption} {number}")
     run = CliRunner()
     out = str(tmp_path / "d")
+    app = command_line("datacomp")
     made = run.invoke(app, ["register", "--folder", str(images), "--name", "mine", "--out", out])
     assert made.exit_code == 0, made.output
-    assert "6 pairs" in made.output
+    assert "6 rows" in made.output
     packed = pack_dataset(
         out, recipe=load_recipe("tiny"), out=str(tmp_path / "p"), map_tasks=map_here
     )
     assert packed.counts["samples"] == 6
     assert packed.counts["uids_without_sample"] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "say what is registered"),
+        ({"uids": "a.npy", "parquet": "b"}, "say what is registered"),
+        ({"uids": "a.npy", "captions": "c.csv"}, "--captions goes with --folder"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(tmp_path, options, message):
+    with pytest.raises(PoolError, match=message):
+        register(RegisterOptions(**options), out=str(tmp_path), name="x", map_tasks=map_here)
 
 
 @pytest.mark.parametrize(
