@@ -74,6 +74,19 @@ def images_seen(recipe: Recipe) -> int:
     return num_steps(recipe) * recipe.global_batch_size
 
 
+def changed(recipe: Recipe, *, budget: float = 1.0, rate: float = 1.0) -> Recipe:
+    """The recipe with its images and its learning rate multiplied, for experiments.
+
+    Warmup and the average of weights keep their share of the run. ValueError below one batch.
+    """
+    values = recipe.model_dump(mode="json")
+    values["images"] = round(recipe.images * budget)
+    values["warmup_images"] = round(recipe.warmup_images * budget)
+    values["ema_half_life"] = max(1, round(recipe.ema_half_life * budget))
+    values["learning_rate"] = recipe.learning_rate * rate
+    return Recipe.model_validate(values)
+
+
 def parts(recipe: Recipe, *, num_processes: int, fitting: int | None = None) -> int:
     """Pieces in which each process computes its share of a batch; `fitting`: images it can hold."""
     if recipe.global_batch_size % num_processes:

@@ -89,6 +89,19 @@ def samples_seen(recipe: Recipe) -> int:
     return num_steps(recipe) * recipe.global_batch_size
 
 
+def changed(recipe: Recipe, *, budget: float = 1.0, rate: float = 1.0) -> Recipe:
+    """The recipe with its samples and its learning rate multiplied, for experiments.
+
+    The warmup keeps its share of the steps. ValueError where a part has not even one batch.
+    """
+    values = recipe.model_dump(mode="json")
+    values["samples"] = round(recipe.samples * budget)
+    values["warmup_steps"] = round(recipe.warmup_steps * budget)
+    values["learning_rate"] = recipe.learning_rate * rate
+    values["resume_points"] = 1  # further ones must divide the steps of a part
+    return Recipe.model_validate(values)
+
+
 def accumulation(recipe: Recipe, *, num_gpus: int, fitting: int | None = None) -> int:
     """Parts in which each GPU computes its share of the batch; `fitting`: samples that it can hold.
 

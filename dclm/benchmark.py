@@ -51,6 +51,15 @@ class DCLM(Stages["Recipe"]):
         """Tokens of one training run."""
         return recipe.tokens
 
+    def in_other_order(self, recipe: Recipe, number: int) -> Recipe:
+        """Another seed of the shuffle when packing, and of the epochs."""
+        return recipe.model_copy(update={"data_seed": recipe.data_seed + number})
+
+    def changed(self, recipe: Recipe, *, budget: float = 1.0, rate: float = 1.0) -> Recipe:
+        from dclm.recipe import changed
+
+        return changed(recipe, budget=budget, rate=rate)
+
     def check_room(
         self, recipe: Recipe, *, num_gpus: int, num_processes: int, memory_bytes: int
     ) -> None:

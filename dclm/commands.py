@@ -344,6 +344,7 @@ def plan(
     budget: Annotated[
         str | None, typer.Option(help="Instead: the gap that can be seen, as with `3 seeds`.")
     ] = None,
+    workspace: Workspace = RUNS,
     recipe: RecipeFile = None,
     json: Json = False,
 ) -> None:
@@ -352,7 +353,7 @@ def plan(
     from dclm.recipe import load_recipe
 
     if detect is not None or budget is not None:
-        show_power("dclm", scale, detect=detect, budget=budget, json=json)
+        show_power("dclm", scale, detect=detect, budget=budget, json=json, workspace=workspace)
         return
     if gpus is None:
         raise UsageError("plan needs --gpus N; or --detect GAP or --budget '3 seeds'")

@@ -194,6 +194,19 @@ def lr(recipe: Recipe, step: int) -> float:
     return recipe.min_learning_rate + share * (recipe.learning_rate - recipe.min_learning_rate)
 
 
+def changed(recipe: Recipe, *, budget: float = 1.0, rate: float = 1.0) -> Recipe:
+    """The recipe with its tokens and its learning rates multiplied, for experiments.
+
+    The warmup keeps its share of the steps. ValueError where not even one step is left.
+    """
+    values = recipe.model_dump(mode="json")
+    values["tokens"] = round(recipe.tokens * budget)
+    values["warmup_steps"] = round(recipe.warmup_steps * budget)
+    values["learning_rate"] = recipe.learning_rate * rate
+    values["min_learning_rate"] = recipe.min_learning_rate * rate
+    return Recipe.model_validate(values)
+
+
 def flops(recipe: Recipe) -> float:
     """6 N D: floating-point operations of the training as DCLM counts them."""
     return 6.0 * recipe.counted_params * recipe.tokens

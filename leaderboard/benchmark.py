@@ -217,6 +217,20 @@ class Stages(ABC, Generic[R]):
         size = getattr(recipe, "global_batch_size", num_processes)
         return bool(size % num_processes == 0)
 
+    def in_other_order(self, recipe: R, number: int) -> R | None:
+        """The recipe with its data in the `number`th other order, counted from 1, for experiments.
+
+        None where the seed orders the data too: then there is no order beside it.
+        """
+        return None
+
+    def changed(self, recipe: R, *, budget: float = 1.0, rate: float = 1.0) -> R:
+        """The recipe with its budget and its learning rates multiplied, for experiments.
+
+        UsageError where the benchmark does not offer it.
+        """
+        raise UsageError(f"{self.name} has no experiments with other budgets and rates")
+
     def check_room(
         self, recipe: R, *, num_gpus: int, num_processes: int, memory_bytes: int
     ) -> None:

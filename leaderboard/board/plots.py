@@ -98,7 +98,7 @@ def scatter(
         )
         parts.append(f'<polyline class="front" points="{line}"/>')
     named = _named(points, front)
-    labels = _spread([frame.y(points[index].value) for index in named], gap=15)
+    labels = spread_labels([frame.y(points[index].value) for index in named], gap=15)
     for index, point in enumerate(points):
         x, y = frame.x(xs[index]), frame.y(point.value)
         top, bottom = frame.y(point.value + point.error), frame.y(point.value - point.error)
@@ -171,7 +171,7 @@ def lines(
             ends.append((name, frame.x(there[-1][0]), frame.y(there[-1][1]), css))
     shown = ends[:MOST_LABELS]
     for (name, x, y, css), at in zip(
-        shown, _spread([end[2] for end in shown], gap=15), strict=True
+        shown, spread_labels([end[2] for end in shown], gap=15), strict=True
     ):
         parts.append(
             f'<line class="leader" x1="{x + 5:.1f}" x2="{WIDTH - RIGHT + 6}" y1="{y:.1f}" '
@@ -324,7 +324,7 @@ def _cut(label: str, most: int = 20) -> str:
     return label if len(label) <= most else label[: most - 1] + "…"
 
 
-def _spread(positions: Sequence[float], *, gap: float) -> list[float]:
+def spread_labels(positions: Sequence[float], *, gap: float) -> list[float]:
     """Positions moved apart to at least `gap`, their order kept, none below the figure's foot."""
     order = sorted(range(len(positions)), key=lambda i: positions[i])
     placed = list(positions)

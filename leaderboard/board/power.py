@@ -64,9 +64,12 @@ class Detection(Frozen):
         return f"{sentence} ({noise}: {where})"
 
 
-def noise_of(scale: Scale, metric: str) -> tuple[Noise, bool] | None:
-    """The noise of a metric at a scale and whether it is ours; None where nobody measured it."""
-    own = scale.noise_of(metric)
+def noise_of(scale: Scale, metric: str, *, own: Noise | None = None) -> tuple[Noise, bool] | None:
+    """The noise of a metric at a scale and whether it was measured there; None: not known.
+
+    `own` is what a participant measured; the rule book's goes first.
+    """
+    own = scale.noise_of(metric) or own
     if own is not None:
         return own, True
     published = PUBLISHED.get(metric)
@@ -146,10 +149,15 @@ def questions_for(gap: float, *, discordant: float = 0.2, power: float = POWER) 
 
 
 def detection(
-    scale: Scale, metric: str, *, gap: float | None = None, seeds: int | None = None
+    scale: Scale,
+    metric: str,
+    *,
+    gap: float | None = None,
+    seeds: int | None = None,
+    own: Noise | None = None,
 ) -> Detection | None:
     """Either the seeds for a gap, or the gap for seeds; None where the noise is not known."""
-    known = noise_of(scale, metric)
+    known = noise_of(scale, metric, own=own)
     if known is None:
         return None
     noise, ours = known

@@ -7,8 +7,8 @@ options; a benchmark adds commands of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,6 +22,7 @@ from leaderboard.rounds.data_commands import (
     publish_command,
     register_command,
 )
+from leaderboard.rounds.deciding_commands import cross_command, noise_command, sweep_command
 from leaderboard.rounds.model_commands import evaluate_command, submit_command, train_command
 from leaderboard.rounds.options import (
     CORES,
@@ -41,6 +42,11 @@ from pipelines.console import Json, out, show_json
 from pipelines.errors import RuleError, TrainingError
 from pipelines.execution.choose import executor
 from pipelines.execution.progress import say
+
+if TYPE_CHECKING:
+    from leaderboard.rounds.notebook import Line, Notebook
+    from leaderboard.rounds.workspace import Curated, Round
+    from leaderboard.submissions.submission import Entry
 
 
 def command_line(name: str) -> typer.Typer:
@@ -93,6 +99,10 @@ def run_command(
         str | None,
         typer.Option(help="Folder or URI of evaluation data, or `hub`; default: the workspace's."),
     ] = None,
+    recipe_check: Annotated[
+        Literal["low-rate"] | None,
+        typer.Option(help="Train again at a tenth of the learning rate: does the order stay?"),
+    ] = None,
     quarantine: Quarantine = False,
     json: Json = False,
 ) -> None:
@@ -100,13 +110,13 @@ def run_command(
 
     Training and evaluation use all GPUs of this machine, or of the cluster, and say so first.
     """
-    from evals.suite import load_suite
+    from leaderboard.board.flips import flips_text
     from leaderboard.rounds import launch, training
     from leaderboard.rounds import round as stages
+    from leaderboard.rounds.budgets import check_low_rate, low_rate
     from leaderboard.rounds.deciding import power_before
     from leaderboard.rounds.notebook import Notebook, noted
     from leaderboard.rounds.workspace import open_round
-    from leaderboard.submissions.chain import seeds_of
 
     current = open_round(
         benchmark,
@@ -120,6 +130,8 @@ def run_command(
     if len(seeds) < repeat:
         raise RuleError(f"--repeat {repeat}: scale {scale} allows {len(seeds)} seeds")
     current.benchmark.track(track)  # before hours are spent
+    if recipe_check is not None:
+        check_low_rate(current, num_methods=len(pipeline) * resample, num_seeds=repeat)
     if method is not None and (len(pipeline) > 1 or resample > 1):
         raise RuleError("--method names one pipeline; leave it out with several")
     placement = launch.choose(cluster=cluster, gpus=gpus, processes=processes)
@@ -132,7 +144,7 @@ def run_command(
             curated = stages.curate(current, drawn, quarantine=quarantine)
             arms.append((curated, stages.pack(current, curated)))
             baselines.append(path in rules.baselines(benchmark))
-    power = power_before(benchmark, scale, seeds=repeat)
+    power = power_before(benchmark, scale, seeds=repeat, workspace=workspace)
     if power is not None:
         say(power.line)
     book = Notebook(workspace, benchmark, scale)
@@ -151,9 +163,34 @@ def run_command(
             failures=failures,
         )
         stages.evaluate(current, trained, spread=placement.spread(current.map_tasks))
+    done = [curated for curated, _ in arms if curated.method not in failures]
+    if recipe_check is not None and len(done) > 1:
+        say(flips_text(low_rate(current, done, seeds=seeds, where_to_train=placement)))
     if not current.official:
         say("trained under an experimental recipe: evaluated, but not submitted")
         return
+    how = {"seeds": seeds, "track": track, "method": method, "team": team}
+    entries = _submitted(current, arms, starts, book, failures, **how)
+    if entries:
+        show_board(desk(workspace) / "submissions", json=json, only=[e.record.id for e in entries])
+    if failures:
+        stopped = "; ".join(f"{name}: {text}" for name, text in failures.items())
+        raise TrainingError(f"{len(failures)} of {len(arms)} methods were not trained: {stopped}")
+
+
+def _submitted(
+    current: Round,
+    arms: Sequence[tuple[Curated, str]],
+    starts: Sequence[Line],
+    book: Notebook,
+    failures: Mapping[str, str],
+    **how: Any,
+) -> list[Entry]:
+    """Submit every method that was trained, and note the score of each in the notebook."""
+    from evals.suite import load_suite
+    from leaderboard.rounds import round as stages
+    from leaderboard.submissions.chain import seeds_of
+
     entries = []
     headline = load_suite(stages.suite_name(current)).headline
     for (curated, _), start in zip(arms, starts, strict=True):
@@ -162,19 +199,13 @@ def run_command(
             book.write("failed", **line, text=failures[curated.method][:2000])
             continue
         tries = None if start.baseline else book.tries()
-        entry = stages.submit(
-            current, curated, seeds=seeds, track=track, method=method, team=team, tries=tries
-        )
+        entry = stages.submit(current, curated, tries=tries, **how)
         entries.append(entry)
         score = next(iter(seeds_of(entry.record).values())).results
         values = {"metric": headline, "value": score.aggregates[headline].value}
         known = start.model_dump(exclude={"at", "benchmark", "scale", "state", "metric", "value"})
         book.write("scored", **(known | values))
-    if entries:
-        show_board(desk(workspace) / "submissions", json=json, only=[e.record.id for e in entries])
-    if failures:
-        stopped = "; ".join(f"{name}: {text}" for name, text in failures.items())
-        raise TrainingError(f"{len(failures)} of {len(arms)} methods were not trained: {stopped}")
+    return entries
 
 
 def ablate_command(
@@ -234,5 +265,8 @@ STAGES: dict[str, Callable[..., None]] = {
     "publish": publish_command,
     "ablate": ablate_command,
     "baselines": baselines_command,
+    "noise": noise_command,
+    "sweep": sweep_command,
+    "cross": cross_command,
 }
 """Every stage by its command's name; a benchmark's own command of a name takes its place."""

@@ -7,19 +7,28 @@ import re
 from evals.suite import load_suite
 from leaderboard import rules
 from leaderboard.board.power import Detection, detection
+from leaderboard.rounds.noise import own_noise
 from pipelines.console import out, show_json
 from pipelines.errors import RuleError
 from pipelines.installed import folder
 
 
 def show_power(
-    benchmark: str, scale: str, *, detect: float | None, budget: str | None, json: bool
+    benchmark: str,
+    scale: str,
+    *,
+    detect: float | None,
+    budget: str | None,
+    json: bool,
+    workspace: str = "runs",
 ) -> None:
     """Print the seeds for a gap, or the smallest gap that a budget of seeds can see.
 
     RuleError for a budget that is no number of seeds, and where no noise is known.
     """
-    power = power_before(benchmark, scale, detect=detect, seeds=seeds_of_budget(budget))
+    power = power_before(
+        benchmark, scale, detect=detect, seeds=seeds_of_budget(budget), workspace=workspace
+    )
     if power is None:
         metric = headline_of(benchmark, scale)
         raise RuleError(
@@ -49,9 +58,17 @@ def headline_of(benchmark: str, scale: str) -> str:
 
 
 def power_before(
-    benchmark: str, scale: str, *, detect: float | None = None, seeds: int | None = None
+    benchmark: str,
+    scale: str,
+    *,
+    detect: float | None = None,
+    seeds: int | None = None,
+    workspace: str = "runs",
 ) -> Detection | None:
     """What runs at a scale can tell; None where nobody measured the noise of its headline.
+
+    The rule book's noise goes first, since the board judges by it; then what `noise` measured in
+    the workspace; then a published figure.
 
     With both, whether so many seeds see the gap is left to the reader: the seeds it takes are said.
     """
@@ -59,6 +76,7 @@ def power_before(
         raise RuleError(f"--detect {detect:g}: expected a gap above 0")
     rung = rules.load_benchmark(benchmark).scale(scale)
     metric = headline_of(benchmark, scale)
+    own = own_noise(benchmark, scale, metric, workspace)
     if detect is not None:
-        return detection(rung, metric, gap=detect)
-    return detection(rung, metric, seeds=seeds or 1)
+        return detection(rung, metric, gap=detect, own=own)
+    return detection(rung, metric, seeds=seeds or 1, own=own)

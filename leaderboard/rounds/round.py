@@ -73,9 +73,15 @@ def load_pipeline(benchmark: str, name: str, assets: Assets) -> Pipeline:
 
 
 def curate(
-    current: Round, pipeline: Pipeline, *, quarantine: bool = False, max_failed_shards: int = 0
+    current: Round,
+    pipeline: Pipeline,
+    *,
+    quarantine: bool = False,
+    max_failed_shards: int = 0,
+    share: str | None = None,
+    keep_work: bool = False,
 ) -> Curated:
-    """Run a pipeline over the scale's pool."""
+    """Run a pipeline over the scale's pool. `share`, `keep_work`: as `pipelines.engine.run.run`."""
     pool = current.stages.open_pool(
         current.scale.name, workspace=current.workspace, map_tasks=current.map_tasks
     )
@@ -92,6 +98,8 @@ def curate(
         quarantine=quarantine,
         format=form,
         max_failed_shards=max_failed_shards,
+        share=share,
+        keep_work=keep_work,
     )
     run_page.write(open_store(f"{home}/dataset"), result)
     _say_curated(pipeline.name, result)

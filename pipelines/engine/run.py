@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from pipelines.assets.catalogue import Assets
 from pipelines.engine.global_end import GlobalSteps, needs_of
@@ -27,6 +28,7 @@ from pipelines.engine.run_folder import (
 )
 from pipelines.engine.shard import run_shard
 from pipelines.engine.shard_files import done_file, role, steps_of, written
+from pipelines.engine.share import adopt
 from pipelines.engine.trial import try_participants
 from pipelines.execution.executors import MapTasks, WorkerLost, map_here
 from pipelines.execution.monitor import Watch, failures, forget_failures
@@ -72,6 +74,8 @@ def run(
     external: bool = False,
     max_failed_shards: int = 0,
     exclude_failed: bool = False,
+    share: str | None = None,
+    keep_work: bool = False,
 ) -> Result:
     """Run `pipeline` over `pool` into the folder or bucket prefix `out`.
 
@@ -82,6 +86,9 @@ def run(
     When a shard fails, the run stops; with `max_failed_shards` up to that many may fail in a pass
     and all others are done before ShardsFailed is raised. Running again does only what is missing.
     `exclude_failed` leaves the shards out that failed before; the record names them.
+
+    Passes that the run in `share` has made alike are taken from it. `keep_work` leaves the files
+    between passes for that; `forget_work` removes them.
     """
     pipeline.check_ready()
     if format == UIDS:
@@ -95,7 +102,9 @@ def run(
     work = dataset_work(
         pipeline, quarantine=quarantine, format=format, external=external, excluded=excluded
     )
-    return _Run(pipeline, pool, store, map_tasks, work, max_failed_shards).run()
+    shared = None if share is None else open_store(share)
+    current = _Run(pipeline, pool, store, map_tasks, work, max_failed_shards, shared)
+    return current.run(keep_work=keep_work)
 
 
 def retry(
@@ -171,6 +180,7 @@ class _Run:
         map_tasks: MapTasks,
         work: DatasetWork,
         max_failed_shards: int,
+        shared: Store | None = None,
     ) -> None:
         self.pipeline, self.pool, self.map_tasks = pipeline, pool, map_tasks
         self.store = store
@@ -201,22 +211,25 @@ class _Run:
             map_tasks=map_tasks,
             failures_allowed=max_failed_shards,
             mendable=MENDABLE,
+            adopt=None if shared is None else partial(adopt, shared, store),
         )
         self.tried: dict[str, int] = {}  # rows that participants' operators were tried on
         self.global_steps = GlobalSteps(
             self.plan, pipeline, pool, self.store, self.watch, map_tasks
         )
 
-    def run(self) -> Result:
+    def run(self, *, keep_work: bool) -> Result:
         standing = self._standing()
         if standing is not None:
-            self._forget_work(standing)
+            if not keep_work:
+                forget_work(self.store, standing.record)
             return standing
         self._claim()
         self.tried = try_participants(self.plan, self.pipeline)
         with self.watch:
             result = self._passes()
-        self._forget_work(result)
+        if not keep_work:
+            forget_work(self.store, result.record)
         return result
 
     def _standing(self) -> Result | None:
@@ -419,14 +432,15 @@ class _Run:
                 records.append(record)
         return records
 
-    def _forget_work(self, result: Result) -> None:
-        """Remove what only lay between passes, and what killed attempts left."""
-        kept = {file.name for file in result.record.outputs}
-        for commit in all_done(self.store):
-            kept |= {f.name for f in commit.files if not f.name.startswith("work/")}
-        for folder in FOLDERS:
-            for entry in list(self.store.list(f"{folder}/")):
-                if entry.name not in kept:
-                    self.store.remove(entry.name)
-        self.store.discard_unfinished()
-        forget_failures(self.store)
+
+def forget_work(store: Store, record: DatasetRecord) -> None:
+    """Remove what only lay between a finished run's passes, and what killed attempts left."""
+    kept = {file.name for file in record.outputs}
+    for commit in all_done(store):
+        kept |= {f.name for f in commit.files if not f.name.startswith("work/")}
+    for folder in FOLDERS:
+        for entry in list(store.list(f"{folder}/")):
+            if entry.name not in kept:
+                store.remove(entry.name)
+    store.discard_unfinished()
+    forget_failures(store)

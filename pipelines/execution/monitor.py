@@ -98,7 +98,8 @@ class Watch:
     """Runs stages of a run and tells how they go. Used with `with`.
 
     `name` is what the run is called, `key` its key. Where `failures_allowed` is not 0, that many
-    shards of a stage may fail before it stops; then ShardsFailed is raised at its end.
+    shards of a stage may fail before it stops; then ShardsFailed is raised at its end. `adopt`
+    brings commits that another run made, of the keys that it is given.
     """
 
     def __init__(
@@ -110,8 +111,10 @@ class Watch:
         map_tasks: MapTasks,
         failures_allowed: int = 0,
         mendable: tuple[type[Exception], ...] = (),
+        adopt: Callable[[Sequence[str]], Mapping[str, Done]] | None = None,
     ) -> None:
         self.store, self.name, self.key = store, name, key
+        self.adopt = adopt
         self.map_tasks = map_tasks
         self.failures_allowed = failures_allowed
         self.mendable = mendable
@@ -190,6 +193,8 @@ class Watch:
         ShardsFailed when some failed and were allowed to; all others are done then.
         """
         done_before = find_done_many(self.store, [task.key for task in tasks])
+        if self.adopt is not None:
+            done_before |= self.adopt([t.key for t in tasks if t.key not in done_before])
         missing = [n for n, task in enumerate(tasks) if task.key not in done_before]
         names = names or [task.key for task in tasks]
         failures: list[Failure] = []

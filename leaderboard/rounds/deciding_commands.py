@@ -1,0 +1,178 @@
+"""Commands of a benchmark about what its runs can tell: `noise`, `sweep`, `cross`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from leaderboard.rounds.options import (
+    CORES,
+    RUNS,
+    Cluster,
+    Gpus,
+    Processes,
+    Scale,
+    TrainProcesses,
+    Workspace,
+)
+from pipelines.console import Json, out, show_json
+from pipelines.execution.choose import executor
+
+if TYPE_CHECKING:
+    from leaderboard.rounds.launch import Launch
+    from leaderboard.rounds.workspace import Round
+
+
+Seeds = Annotated[int, typer.Option("--repeat", min=1, help="Train this many of the seeds.")]
+
+
+def noise_command(
+    *,
+    benchmark: str,
+    scale: Scale,
+    pipeline: Annotated[
+        str, typer.Option(help="The dataset to train again and again: a .yaml file or a baseline.")
+    ] = "no_filter",
+    seeds: Annotated[int, typer.Option(min=2, help="Initialisations, in every order.")] = 3,
+    orders: Annotated[int, typer.Option(min=1, help="Orders of the data.")] = 3,
+    draws: Annotated[
+        int, typer.Option(min=1, help="Random samples of the pool, trained once each; 1: none.")
+    ] = 3,
+    sample: Annotated[
+        str | None,
+        typer.Option(help="The pipeline that samples; default: the baseline random_same_size."),
+    ] = None,
+    workspace: Workspace = RUNS,
+    workers: Processes = CORES,
+    cluster: Cluster = None,
+    gpus: Gpus = None,
+    processes: TrainProcesses = None,
+    json: Json = False,
+) -> None:
+    """Measure how far a score moves when the method does not; `plan` and `run` read it.
+
+    It trains seeds x orders + draws - 1 models; run again to resume, or with more of them.
+    """
+    from leaderboard.rounds import round as stages
+    from leaderboard.rounds.noise import Design, measure_noise, noise_text, random_sample
+
+    current, placement = _opened(benchmark, scale, workspace, workers, cluster, gpus, processes)
+    sampled = sample or random_sample(benchmark)
+    report = measure_noise(
+        current,
+        stages.find_pipeline(current, pipeline),
+        Design(seeds=seeds, orders=orders, draws=draws),
+        sample=stages.find_pipeline(current, sampled) if sampled and draws > 1 else None,
+        where_to_train=placement,
+    )
+    if json:
+        show_json(report)
+    else:
+        out(noise_text(report))
+
+
+def sweep_command(
+    *,
+    benchmark: str,
+    pipeline: Annotated[str, typer.Argument(help="A .yaml file or a baseline.")],
+    scale: Scale,
+    over: Annotated[
+        list[str],
+        typer.Option(help="PARAMETER=V1,V2 or OPERATOR.PARAMETER=V1,V2; may be repeated."),
+    ],
+    repeat: Seeds = 1,
+    workspace: Workspace = RUNS,
+    workers: Processes = CORES,
+    cluster: Cluster = None,
+    gpus: Gpus = None,
+    processes: TrainProcesses = None,
+    json: Json = False,
+) -> None:
+    """Train every combination of some parameters, and the unfiltered pool, and table them.
+
+    Passes that the points share are run once. All points count as tries, and the intervals account
+    for choosing the best of them. Run again to resume.
+    """
+    from leaderboard.rounds import round as stages
+    from leaderboard.rounds import sweep as sweeping
+
+    current, placement = _opened(benchmark, scale, workspace, workers, cluster, gpus, processes)
+    whole = stages.find_pipeline(current, pipeline)
+    made = sweeping.sweep(
+        current,
+        whole,
+        [sweeping.parse_over(whole, text) for text in over],
+        seeds=list(current.recipe.seeds)[:repeat],
+        where_to_train=placement,
+    )
+    if json:
+        show_json(made)
+    else:
+        out(sweeping.sweep_text(made))
+
+
+def cross_command(
+    *,
+    benchmark: str,
+    scale: Scale,
+    pipeline: Annotated[
+        list[str], typer.Option(help="A .yaml file or a baseline; may be repeated.")
+    ],
+    budgets: Annotated[
+        str, typer.Option(help="Parts of the scale's budget, at least four.")
+    ] = "0.25,0.5,1,2",
+    repeat: Seeds = 1,
+    plot: Annotated[str | None, typer.Option(help="Write the curves as an SVG file.")] = None,
+    workspace: Workspace = RUNS,
+    workers: Processes = CORES,
+    cluster: Cluster = None,
+    gpus: Gpus = None,
+    processes: TrainProcesses = None,
+    json: Json = False,
+) -> None:
+    """Train datasets at several budgets: where do two cross, and what is a filter worth?
+
+    The unfiltered pool is always one of the curves. Run again to resume, or with more budgets.
+    """
+    from pathlib import Path
+
+    from leaderboard.rounds import budgets as crossing
+    from leaderboard.rounds import round as stages
+
+    parts = crossing.budgets_of(budgets)
+    current, placement = _opened(benchmark, scale, workspace, workers, cluster, gpus, processes)
+    made = crossing.curves(
+        current,
+        [stages.find_pipeline(current, name) for name in pipeline],
+        parts,
+        repeat=repeat,
+        where_to_train=placement,
+    )
+    if plot is not None:
+        Path(plot).write_text(crossing.curves_plot(made), encoding="utf-8")
+    if json:
+        show_json(made)
+    else:
+        out(crossing.curves_text(made))
+
+
+def _opened(
+    benchmark: str,
+    scale: str,
+    workspace: str,
+    workers: int,
+    cluster: str | None,
+    gpus: int | None,
+    processes: int | None,
+) -> tuple[Round, Launch]:
+    """The round, and where its models are trained; says so first."""
+    from leaderboard.rounds import launch
+    from leaderboard.rounds.workspace import open_round
+
+    current = open_round(
+        benchmark, scale, workspace=workspace, map_tasks=executor(workers, cluster=cluster)
+    )
+    placement = launch.choose(cluster=cluster, gpus=gpus, processes=processes)
+    placement = launch.prepare(placement, current.stages, current.recipe, fixed=gpus is not None)
+    return current, placement
