@@ -268,4 +268,15 @@ def budget_faults(packed: PackedRecord, model: ModelRecord, recipe: Recipe) -> l
         faults.append(
             f"trained for {model.counts.get('steps')} steps; the recipe has {num_steps(recipe)}"
         )
+    results = model.results if isinstance(model.results, dict) else {}
+    tokens = num_steps(recipe) * recipe.global_batch_size * recipe.model.seq_len
+    if results.get("tokens_seen") != tokens:
+        faults.append(f"saw {results.get('tokens_seen')} tokens; the recipe has {tokens}")
+    params = model.counts.get("params", recipe.model.num_params)
+    if params != recipe.model.num_params:
+        faults.append(f"has {params} params; the recipe's model has {recipe.model.num_params}")
+    expected_flops = 6.0 * recipe.model.num_params * tokens  # Kaplan et al. 2020
+    claimed = results.get("flops", expected_flops)
+    if not isinstance(claimed, int | float) or not 0.5 < claimed / expected_flops < 2:
+        faults.append(f"cost {claimed} flops; 6 N D of the recipe is {expected_flops:.3g}")
     return faults

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from evals.aggregate import aggregate_suite
 from evals.controls import image_controls
@@ -24,16 +25,25 @@ from leaderboard.submissions.faults import BundleError, Fault, Words, fault
 from leaderboard.submissions.lineage import data_of
 from leaderboard.submissions.logs import (
     BATCH_ROWS,
-    check_evidence,
     check_rows,
     open_parquet,
     read_log,
 )
+from leaderboard.submissions.shown_losses import check_evidence
 from pipelines.errors import DataError
 from pipelines.records import ScoresRecord, TaskRef, TaskScore
 
 TOLERANCE = 1e-9  # of a score computed again from the same numbers in the same order
 LOSSES = 64  # questions of a task whose losses are remembered
+ANSWERS = {
+    "perplexity": ("nats",),
+    "token_loss": ("nats",),
+    "image_retrieval": ("rank", "predicted"),
+    "image_classification": ("margin",),
+}
+"""What a model says in a log of a kind, as numbers that two models do not share."""
+FEWEST_ANSWERS = 30
+VARIED = 0.25  # of the values have to differ: a model that says one thing is like every other such
 
 Draws = dict[str, npt.NDArray[np.float64]]
 
@@ -46,6 +56,7 @@ class Recomputed:
     draws: dict[int, Draws] = field(default_factory=dict)
     facts: dict[str, TaskFacts] = field(default_factory=dict)
     losses: dict[str, list[float]] = field(default_factory=dict)
+    answers: set[str] = field(default_factory=set)
     clean: dict[int, list[TaskScore]] = field(default_factory=dict)
     clean_headline: dict[int, float] = field(default_factory=dict)
 
@@ -89,8 +100,11 @@ def _seed(
             log = read_log(bundle, seed, task_score.task)
             faults = list(check_rows(name, task, log))
             faults += _truth(case, name, refs[task_score.task], task, log, out)
-            if not faults:
+            if not faults:  # else not even scored: a class of a billion is an array of a billion
                 faults += _evidence(bundle, parts, name, task, tick)
+            if faults:
+                yield from faults
+                continue
             score, draws = score_task(task, log)
         except BundleError as error:
             yield from error.faults
@@ -99,12 +113,14 @@ def _seed(
             problem = Words(f"{type(error).__name__}: {error}")
             yield fault(name, "", problem, Words(f"the log of a {task.kind} task"))
             continue
-        yield from faults
         yield from _equal(name, task_score, score)
         yield from _controls(scores, name, task, log)
         out.tasks[seed].append(score)
         out.draws[seed][task_score.task] = draws
         out.losses.setdefault(str(seed), []).extend(loss_sample(task, log))
+        answers = answers_of(task, log)
+        if answers:
+            out.answers.add(answers)
         yield from _clean(case, seed, task, log, score, out)
 
 
@@ -218,6 +234,25 @@ def loss_sample(task: Task, log: pa.Table) -> list[float]:
         return hashlib.sha256(f"{task.name} {row}".encode()).digest()
 
     return [round(by_row[row], 6) for row in sorted(sorted(by_row, key=key)[:LOSSES])]
+
+
+def answers_of(task: Task, log: pa.Table) -> str:
+    """The hash of what a model said, in order of the rows, however the log is stored.
+
+    Of kinds whose answers two models never share: losses, ranks and margins. Empty for the others,
+    and for logs too short to tell.
+    """
+    columns = [name for name in ANSWERS.get(task.kind, ()) if name in log.column_names]
+    if not columns or len(log) < FEWEST_ANSWERS:
+        return ""
+    ordered = log.select(columns).take(pc.sort_indices(log["row"]))
+    state = hashlib.sha256(task.name.encode())
+    varied = False
+    for name in columns:
+        values = np.asarray(ordered[name].to_numpy(), np.float64)
+        varied |= len(np.unique(values)) > VARIED * len(values)
+        state.update(np.round(values, 5).tobytes())
+    return state.hexdigest() if varied else ""
 
 
 def _losses(task: Task, log: pa.Table) -> npt.NDArray[np.float64] | None:

@@ -126,7 +126,12 @@ def open_bundle(path: Path, *, limits: Limits = LIMITS) -> Bundle:
 
 
 def _folder_sizes(folder: Path) -> dict[str, int]:
-    files = (path for path in folder.rglob("*") if path.is_file())
+    whole = folder.resolve()
+    files = (
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not path.is_symlink() and path.resolve().is_relative_to(whole)
+    )
     named = {path.relative_to(folder).as_posix(): path for path in files}
     return {name: named[name].stat().st_size for name in sorted(named) if NAME.fullmatch(name)}
 

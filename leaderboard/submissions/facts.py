@@ -42,6 +42,7 @@ class Facts(Frozen):
     packed: tuple[str, ...] = Field(description="hashes of the packed files")
     weights: tuple[str, ...] = Field(description="hashes of the models' files")
     logs: tuple[str, ...] = Field(description="hashes of the logs' files")
+    answers: tuple[str, ...] = Field((), description="hashes of the answers in the logs")
     seeds: tuple[int, ...]
     sketch: tuple[int, ...] = Field((), description="smallest hashes of the dataset's uids")
     losses: dict[str, tuple[float, ...]] = Field(

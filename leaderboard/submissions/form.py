@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 
 from evals.pins import pin_of
 from evals.tasks import load_task
+from leaderboard.rules import load_benchmark
 from leaderboard.submissions import uids
 from leaderboard.submissions.bundle import MANIFEST, RECORD, UIDS, Bundle
-from leaderboard.submissions.case import Case
+from leaderboard.submissions.case import Case, official_suite
 from leaderboard.submissions.chain import PARENT_OF
 from leaderboard.submissions.faults import BundleError, Fault, Words, fault
 from leaderboard.submissions.logs import check_form, read_parquet
-from pipelines.records import Record
+from pipelines.errors import RuleError
+from pipelines.records import Record, ScoresRecord
 
 MAX_TEXT = {"method": 120, "team": 120, "url": 500}
 PUBLIC = ("https://", "http://", "s3://", "hf://", "gs://")
-TIME = re.compile(r"\d{4}-(0[1-9]|1[0-2])-([0-2]\d|3[01])T([01]\d|2[0-3]):[0-5]\d:[0-5]\dZ")
+TIME = "%Y-%m-%dT%H:%M:%SZ"
+EARLIEST = datetime(2020, 1, 1)  # before any benchmark here was written down
+CLOCK = timedelta(days=1)  # that a participant's clock may be ahead
+MAX_STEPS = 1000  # of a pipeline; a page lists each
+MAX_COUNTS = 10_000  # of a record: reasons of all steps, and what else is counted
+MAX_LABEL = 200  # characters of an operator's name, or of a reason's
+EXACT = 1e-9  # of a difference that is computed again
 MAX_COUNT = 1 << 60  # of rows, tokens, bytes: more than any pool, and safe in every sum
 MAX_TRIES = 1_000_000
 
@@ -40,6 +50,15 @@ def manifest(bundle: Bundle) -> Iterator[Fault]:
             yield fault(MANIFEST, "files", Words(f"{name}, which is not there"), Words("its bytes"))
         elif bundle.sizes[name] != file.num_bytes:
             yield fault(name, "size", bundle.sizes[name], file.num_bytes)
+    try:
+        known = official_suite(
+            load_benchmark(bundle.record.work.benchmark), bundle.record.work.scale
+        )
+    except RuleError:
+        return  # the claim is checked next
+    for task in sorted(set(claimed.overlap or {}) - set(known.tasks)):
+        expected = Words(f"a task of suite {known.name}")
+        yield fault(MANIFEST, f"overlap.{task}", Words("a task of another suite"), expected)
     for seed in claimed.checkpoints:
         if f"scores/{seed}" not in bundle.record.parents:
             problem = Words("a seed without scores")
@@ -71,6 +90,10 @@ def claim(case: Case) -> Iterator[Fault]:
             yield fault(RECORD, f"work.{field}", value, Words("a text without control characters"))
     if work.url and not re.fullmatch(r"https?://[!-~]+", work.url):
         yield fault(RECORD, "work.url", work.url, Words("an address that starts with https://"))
+    elif "@" in work.url.split("/")[2] if work.url else False:
+        yield fault(
+            RECORD, "work.url", work.url, Words("an address without a name before its host")
+        )
     if work.tries is not None and not 1 <= work.tries <= MAX_TRIES:
         yield fault(RECORD, "work.tries", work.tries, Words(f"1 to {MAX_TRIES:,}"))
 
@@ -155,9 +178,14 @@ def shape(case: Case) -> Iterator[Fault]:
             and isinstance(step.get("operator"), str)
             and isinstance(step.get("parameters", {}), dict)
         )
+        where = f"{name}: work.pipeline.steps[{number}]"
         if not whole:
-            where = f"{name}: work.pipeline.steps[{number}]"
             yield fault(RECORD, where, step, Words("operator and parameters"))
+        elif not _printable(step["operator"]):
+            yield fault(RECORD, where, step["operator"], Words("a name of printable letters"))
+    if len(steps) > MAX_STEPS:
+        most = Words(f"at most {MAX_STEPS:,}")
+        yield fault(RECORD, f"{name}: work.pipeline.steps", len(steps), most)
     for count in case.dataset.counts:
         if count.startswith("rejected/") and len(count.split("/")) != 4:
             yield fault(RECORD, f"{name}: counts", count, Words("rejected/STEP/OPERATOR/REASON"))
@@ -167,20 +195,73 @@ def shape(case: Case) -> Iterator[Fault]:
     if case.book.size_count not in case.packed.counts:
         where = f"packed {case.packed.id}: counts.{case.book.size_count}"
         yield fault(RECORD, where, Words("nothing"), Words("a number"))
+    for stage in (case.dataset, case.packed, *case.models):
+        external = stage is case.dataset and case.dataset.work.external
+        if not stage.outputs and not external:
+            where = f"{stage.kind} {stage.id}: outputs"
+            yield fault(RECORD, where, Words("no files"), Words("what the stage wrote"))
     for model in case.models:
         yield from _figures(case, model)
+    for scores in case.by_seed.values():
+        yield from _controls(case, scores)
 
 
 def _plain(link: Record) -> Iterator[Fault]:
     name = f"{link.kind} {link.id}"
+    times = []
     for field in ("started", "finished"):
         value: str = getattr(link.made_by, field)
-        if not TIME.fullmatch(value):
-            expected = Words("a time such as 2026-11-23T10:00:00Z")
+        when = _time(value)
+        if when is None or not EARLIEST <= when <= datetime.now(UTC).replace(tzinfo=None) + CLOCK:
+            expected = Words("a time that was, such as 2026-11-23T10:00:00Z")
             yield fault(RECORD, f"{name}: made_by.{field}", value, expected)
+        else:
+            times.append(when)
+    if len(times) == 2 and times[1] < times[0]:
+        expected = Words(f"no earlier than it started, {link.made_by.started}")
+        yield fault(RECORD, f"{name}: made_by.finished", link.made_by.finished, expected)
+    if len(link.counts) > MAX_COUNTS:
+        most = Words(f"at most {MAX_COUNTS:,}")
+        yield fault(RECORD, f"{name}: counts", Words(f"{len(link.counts):,} counts"), most)
+        return
     for count, number in link.counts.items():
         if not 0 <= number <= MAX_COUNT:
             yield fault(RECORD, f"{name}: counts.{count}", number, Words("0 or more"))
+        if not _printable(count):
+            yield fault(RECORD, f"{name}: counts", count, Words("a name of printable letters"))
+
+
+def _time(value: str) -> datetime | None:
+    """A time as records have it; None for anything else, and for days that no calendar has."""
+    try:
+        when = datetime.strptime(value, TIME)
+    except ValueError:
+        return None
+    return when if when.strftime(TIME) == value else None
+
+
+def _printable(label: str) -> bool:
+    return 0 < len(label) <= MAX_LABEL and label.isprintable()
+
+
+def _controls(case: Case, scores: ScoresRecord) -> Iterator[Fault]:
+    """Each control is of a task of the suite, and its figures add up."""
+    for number, control in enumerate(scores.results.controls):
+        where = f"scores {scores.id}: results.controls[{number}]"
+        figures = (control.score, control.control, control.drop, control.low, control.high)
+        if control.task not in case.suite.tasks:
+            yield fault(RECORD, where, control.task, Words("a task of the suite"))
+        elif not all(map(math.isfinite, figures)) or control.num_items < 1:
+            yield fault(RECORD, where, Words("figures that are none"), Words("finite ones"))
+        elif not (0 <= control.score <= 1 and 0 <= control.control <= 1):
+            figure = Words(f"{control.score} and {control.control}")
+            yield fault(RECORD, where, figure, Words("shares of questions, 0 to 1"))
+        elif (
+            abs(control.score - control.control - control.drop) > EXACT
+            or not control.low <= control.drop <= control.high
+        ):
+            figure = Words(f"{control.drop} [{control.low}, {control.high}]")
+            yield fault(RECORD, where, figure, Words("score less control, inside its interval"))
 
 
 def _figures(case: Case, model: Record) -> Iterator[Fault]:
@@ -249,7 +330,11 @@ def documents(case: Case) -> Iterator[Fault]:
     if case.book.dataset_format == "uids":
         yield fault(MANIFEST, "documents", Words("a list of documents"), Words("a list of uids"))
     sketch = list(claimed.sketch)
-    if (
+    if uids.too_dense(sketch, claimed.count):
+        problem = Words(f"{len(sketch)} hashes that {claimed.count:,} documents do not have")
+        expected = Words("the smallest hashes of the documents' keys")
+        yield fault(MANIFEST, "documents.sketch", problem, expected)
+    elif (
         sketch != sorted(set(sketch))
         or bool(sketch) != bool(claimed.count)
         or len(sketch) > claimed.count
@@ -286,7 +371,7 @@ def uid_list(case: Case) -> Iterator[Fault]:
         yield fault(UIDS, "schema", str(table.schema), str(uids.SCHEMA))
     elif table.num_rows != expected:
         yield fault(UIDS, "rows", table.num_rows, expected)
-    elif not uids.sketch_fits(table, claimed):
+    elif not uids.sketch_fits(table, claimed) or not uids.sketch_is_whole(claimed):
         problem = Words("a sketch that does not fit the sample of the list")
         yield fault(
             MANIFEST, "uids.sketch", problem, Words("the smallest hashes of the list's uids")

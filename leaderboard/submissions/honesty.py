@@ -66,6 +66,11 @@ def controls(case: Case) -> Iterator[Notice]:
     if not controls_:
         text = "no controls: whether the scores use their contexts was not measured"
         yield Notice(rule="honesty.controls", text=text)
+    else:
+        missing = sorted(_controllable(case) - {control.task for control in controls_})
+        if missing:
+            text = f"no controls: {', '.join(missing)}; the other tasks have them"
+            yield Notice(rule="honesty.controls", text=text)
     for control in controls_:
         drop = f"{control.drop:.3f} [{control.low:.3f}, {control.high:.3f}]"
         if control.name == "options rotated":
@@ -78,6 +83,13 @@ def controls(case: Case) -> Iterator[Notice]:
                 f"{control.task}: this score does not use the {what} ({control.name}: drop {drop})"
             )
             yield Notice(rule="honesty.controls", text=text)
+
+
+def _controllable(case: Case) -> set[str]:
+    """The tasks that `evals run` measures controls of."""
+    kinds = ("multiple_choice", "schema", "language_modeling", "generation")
+    of_images = ("image_classification", "image_retrieval")
+    return {task.name for task in case.suite.load_tasks() if task.kind in (*kinds, *of_images)}
 
 
 def documents(case: Case) -> Iterator[Notice]:
@@ -106,6 +118,20 @@ def overlap(case: Case, out: Recomputed) -> Iterator[Notice]:
         share = f"{len(overlap_.found)} of {overlap_.num_items} items occur in the dataset"
         score = "" if full is None else f"; score {full:.4f}, {without}"
         yield Notice(rule="honesty.overlap", text=f"{task}: {share}{score}")
+        if full is not None and clean is not None and _worse_inside(out, task, full, clean):
+            text = f"{task}: the items that are said to occur were answered worse than the others"
+            yield Notice(rule="honesty.overlap", text=text)
+
+
+def _worse_inside(out: Recomputed, task: str, full: float, clean: float) -> bool:
+    """Whether leaving items out makes a score better by more than three of its standard errors.
+
+    A dataset with an item helps with it, so whoever calls the wrong answers overlap is seen here.
+    """
+    [first, *_] = out.tasks.values()
+    score = next(score for score in first if score.task == task)
+    gain = clean - full if score.higher_is_better else full - clean
+    return gain > 3 * (score.stderr or 0.0)
 
 
 def _mean(seeds: Iterable[Sequence[TaskScore]], task: str) -> float | None:

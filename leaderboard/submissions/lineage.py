@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 
 from evals.pins import pin_of
@@ -11,6 +12,8 @@ from leaderboard.submissions.bundle import RECORD
 from leaderboard.submissions.case import Case
 from leaderboard.submissions.faults import Fault, Words, fault
 from pipelines.records import ScoresRecord, TaskRef
+
+REPEATED_ROWS = 100  # in files of equal bytes; shards of a single row may be equal by right
 
 
 def pool(case: Case) -> Iterator[Fault]:
@@ -62,6 +65,11 @@ def _counts(case: Case, *, splits: bool) -> Iterator[Fault]:
     if in_pool and rows_in > in_pool[0] and not made.work.external:
         expected = Words(f"at most the {in_pool[0]:,} of the pool")
         yield fault(RECORD, f"{name}.rows_in", rows_in, expected)
+    hashes = Counter(file.sha256 for file in made.outputs)
+    again = [file for file in made.outputs if hashes[file.sha256] > 1 and file.num_rows != 0]
+    if sum(file.num_rows or 0 for file in again) >= REPEATED_ROWS:
+        problem = Words(f"{len(again)} files of equal bytes, as {again[0].name}")
+        yield fault(RECORD, f"dataset {made.id}: outputs", problem, Words("each shard once"))
     stored = [file.num_rows for file in made.outputs]
     in_files = sum(number for number in stored if number is not None)
     if stored and None not in stored and in_files != rows_out:

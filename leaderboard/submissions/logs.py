@@ -28,7 +28,6 @@ MAX_LOG_BYTES = 768 << 20  # one task's log, unpacked
 BATCH_ROWS = 32  # read at once: a text of a megabyte, repeated by a dictionary, stays 32 MB
 MAX_TEXT = 1 << 16  # bytes of one text in a log
 LEAST_NATS = -1e-4  # the rounding of a cross-entropy of 0
-LOSS_TOLERANCE = 1e-3  # relative: a mean of float32 losses in another order
 HEAVY = ("contexts", "options", "shots", "losses", "generated", "top5", "generation")
 
 Type = Callable[[pa.DataType], bool]
@@ -389,76 +388,3 @@ def _association(log: pa.Table) -> Wrong:
         for p, g, n in zip(predicted, gold, count.tolist(), strict=True)
     ]
     yield "predicted", np.array(wrong), "is not as many candidates as there are associations"
-
-
-def check_evidence(name: str, task: Task, log: pa.Table) -> Iterator[Fault]:
-    """A batch of whole rows: what was chosen follows from the losses that the log shows."""
-    if task.kind == "perplexity" and "losses" in log.column_names:
-        yield from _summed(name, log)
-    if task.kind not in ("multiple_choice", "schema") or "options" not in log.column_names:
-        return
-    options = log["options"].combine_chunks()
-    if options.null_count == len(options) or not len(options.flatten()):
-        return
-    flat = options.flatten()
-    count = pc.list_value_length(options).fill_null(0).to_numpy()
-    means = flat.field("mean_loss").to_numpy(zero_copy_only=False).astype(np.float64)
-    if (count < 2).any() or not np.isfinite(means).all() or (means < LEAST_NATS).any():
-        yield fault(
-            name, "options", Words("a mean loss that is not a number"), Words("finite, 0 or more")
-        )
-        return
-    losses = flat.field("losses")
-    length = pc.list_value_length(losses).fill_null(0).to_numpy()
-    sums = _sums(losses, length)
-    if (length < 1).any() or _apart(sums / np.maximum(length, 1), means).any():
-        problem = Words("a mean loss that is not the mean of its losses")
-        yield fault(name, "options", problem, Words("their mean"))
-        return
-    start = np.cumsum(count) - count
-    best = np.minimum.reduceat(means, start)
-    predicted, gold = log["predicted"].to_numpy(), log["gold"].to_numpy()
-    outside = (predicted >= count) | (gold >= count)
-    chosen = means[start + np.minimum(predicted, count - 1)]
-    wrong = np.flatnonzero(outside | (chosen > best + LOSS_TOLERANCE * np.maximum(1, abs(best))))
-    if len(wrong):
-        first = log["row"][int(wrong[0])].as_py()
-        problem = Words(f"{len(wrong)} rows (first: row {first}) where another option costs less")
-        yield fault(name, "predicted", problem, Words("the option of the lowest mean loss"))
-        return
-    right = means[start + gold]
-    unearned = right > best + LOSS_TOLERANCE * np.maximum(1, abs(best))
-    paid = np.flatnonzero((log["credit"].to_numpy() > 0) & unearned)
-    if len(paid):
-        first = log["row"][int(paid[0])].as_py()
-        problem = Words(f"{len(paid)} rows (first: row {first}) paid for an option that costs more")
-        yield fault(name, "credit", problem, Words("0"))
-
-
-def _summed(name: str, log: pa.Table) -> Iterator[Fault]:
-    losses = log["losses"].combine_chunks()
-    length = pc.list_value_length(losses).fill_null(0).to_numpy()
-    shown = length > 0
-    nats, tokens = log["nats"].to_numpy(), log["num_tokens"].to_numpy()
-    sums = _sums(losses, length)
-    wrong = np.flatnonzero(shown & (_apart(sums, nats) | (length != tokens)))
-    if len(wrong):
-        first = log["row"][int(wrong[0])].as_py()
-        problem = Words(
-            f"{len(wrong)} rows (first: row {first}) that are not the sum of the losses"
-        )
-        yield fault(name, "nats", problem, Words("the sum over the tokens"))
-
-
-def _sums(lists: pa.Array, length: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Sums of the lists, 0 for empty and null ones."""
-    values = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float64)
-    total = np.concatenate([[0.0], np.cumsum(values)])
-    end = np.cumsum(length)
-    result: np.ndarray[Any, Any] = total[end] - total[end - length]
-    return result
-
-
-def _apart(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    result: np.ndarray[Any, Any] = ~(abs(a - b) <= LOSS_TOLERANCE * np.maximum(1, abs(b)))
-    return result

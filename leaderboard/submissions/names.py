@@ -8,6 +8,7 @@ Unicode's UTS 39 does, over the letters that occur in names here.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterator
 
@@ -42,6 +43,20 @@ LOOKALIKES = {
     "y": "\u0443\u0423\u03a5\u03b3\u04af",
     "z": "\u0396\u1d22",
 }
+PAIRS = {"rn": "m", "vv": "w", "cl": "d"}
+"""Two letters that look like one, in most typefaces; after UTS 39."""
+LATIN_LIKE = {"CYRILLIC", "CHEROKEE", "ARMENIAN", "LISU", "COPTIC", "GEORGIAN", "DESERET"}
+"""Alphabets with letters of a Latin shape, which no honest word mixes with Latin ones. Greek is not
+among them: formulas have its letters."""
+LATIN = re.compile(
+    r"LATIN (?:SMALL LETTER|CAPITAL LETTER|LETTER SMALL CAPITAL) ([A-Z])(?: WITH .*)?"
+)
+INVISIBLE = frozenset(
+    "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
+    + "".join(map(chr, (*range(0x180B, 0x180E), *range(0xFE00, 0xFE0F))))
+)
+"""Letters and marks without ink: fillers, joiners, variants of the letter before. U+FE0F, which
+makes an emoji coloured, is looked at where it is."""
 CONFUSABLE = {letter: latin for latin, letters in LOOKALIKES.items() for letter in letters}
 DIGITS = str.maketrans({"0": "o", "1": "l", "|": "l", "i": "l", "5": "s"})
 
@@ -50,16 +65,28 @@ def name_fault(name: str) -> str | None:
     """What is wrong with a name, as `expected ...`; None when it is plain."""
     if name != name.strip() or "  " in name:
         return "no blanks at its ends or two in a row"
-    for letter in name:
+    for before, letter in zip(f" {name}", name, strict=False):
         kind = unicodedata.category(letter)
         if kind in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"):
             return f"a text without control characters (it has U+{ord(letter):04X})"
         if kind == "Zs" and letter != " ":
             return f"plain blanks (it has U+{ord(letter):04X})"
+        coloured = letter == "\ufe0f" and unicodedata.category(before) in ("So", "Sm")
+        if letter in INVISIBLE or (letter == "\ufe0f" and not coloured):
+            return f"letters that are seen (it has U+{ord(letter):04X})"
     if unicodedata.normalize("NFKC", name) != unicodedata.normalize("NFC", name):
         return "plain letters (it has forms such as letters of mathematics or of full width)"
     if sum(unicodedata.category(letter) in ("Mn", "Me") for letter in name) > len(name) // 2:
         return "fewer combining marks than letters"
+    return None
+
+
+def mixed_alphabets(name: str) -> str | None:
+    """What is wrong with a word of Latin letters and ones of the same shapes; None: nothing."""
+    for word in re.findall(r"[^\W\d_]+", name):
+        scripts = {unicodedata.name(letter, "").split()[0] for letter in word}
+        if "LATIN" in scripts and scripts & LATIN_LIKE:
+            return f"one alphabet in a word (it has {word!r} in {' and '.join(sorted(scripts))})"
     return None
 
 
@@ -70,8 +97,23 @@ def skeleton(name: str) -> str:
         letter for letter in plain if unicodedata.category(letter) not in ("Mn", "Me", "Cf", "Cc")
     ]
     for _ in range(2):  # capitals that look Latin, then the small letters of the others
-        letters = [CONFUSABLE.get(letter, letter).casefold() for letter in letters]
-    return "".join("".join(letters).translate(DIGITS).split()).replace("_", "-")
+        letters = [CONFUSABLE.get(letter, _latin(letter)).casefold() for letter in letters]
+    joined = "".join("".join(letters).translate(DIGITS).split())
+    joined = "".join(letter for letter in joined if not _joins(letter))
+    for pair, letter in PAIRS.items():
+        joined = joined.replace(pair, letter)
+    return joined
+
+
+def _latin(letter: str) -> str:
+    """The plain letter of a Latin one with a stroke, a hook, or as a small capital."""
+    match = LATIN.fullmatch(unicodedata.name(letter, ""))
+    return match[1].lower() if match and not letter.isascii() else letter
+
+
+def _joins(letter: str) -> bool:
+    """Whether a letter only joins two words: dashes of any length, underscores, dots."""
+    return unicodedata.category(letter) in ("Pd", "Pc") or letter in ".\u00b7\u2022\u2219\u22c5"
 
 
 def looks_like(name: str, others: Iterator[str]) -> str | None:

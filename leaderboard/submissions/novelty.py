@@ -44,7 +44,10 @@ def pipeline_key(steps: object) -> str:
 
 
 def facts_of(
-    case: Case, losses: dict[str, list[float]] | None = None, tasks: object = None
+    case: Case,
+    losses: dict[str, list[float]] | None = None,
+    tasks: object = None,
+    answers: Iterable[str] = (),
 ) -> Facts:
     """What the board will remember of an entry."""
     bundle = case.bundle
@@ -63,6 +66,7 @@ def facts_of(
         packed=_hashes(case.packed.outputs),
         weights=_hashes(file for model in case.models for file in _large(model.outputs)),
         logs=tuple(sorted({h for scores in case.by_seed.values() for h in _answers(scores)})),
+        answers=tuple(sorted(answers)),
         seeds=tuple(case.by_seed),
         sketch=_sketch(bundle),
         losses={seed: tuple(values) for seed, values in (losses or {}).items()},
@@ -138,7 +142,7 @@ def _answers(scores: ScoresRecord) -> tuple[str, ...]:
 
 def _copied(own: Facts, other: Facts) -> str | None:
     """What of an entry is that of another; None when nothing is."""
-    if own.logs and set(own.logs) & set(other.logs):
+    if set(own.logs) & set(other.logs) or set(own.answers) & set(other.answers):
         return "the answers"
     if set(own.weights) & set(other.weights):
         return "the trained model"

@@ -30,7 +30,7 @@ from leaderboard.submissions.facts import NOTHING, Facts, Known
 from leaderboard.submissions.faults import Fault, Words, fault, under
 from leaderboard.submissions.limits import Limit, TooLong, limited
 from leaderboard.submissions.logs import read_log, read_parquet
-from leaderboard.submissions.names import looks_like, name_fault
+from leaderboard.submissions.names import looks_like, mixed_alphabets, name_fault
 from leaderboard.submissions.novelty import Notice
 from leaderboard.submissions.results import Measured, measured_of
 from pipelines.errors import RuleError
@@ -73,6 +73,8 @@ def _names(case: Case) -> Iterator[Fault]:
     work = case.record.work
     for name, value in (("method", work.method), ("team", work.team)):
         problem = name_fault(value)
+        if problem is None and (name == "team" or _baseline_meant(case) is None):
+            problem = mixed_alphabets(value)
         if problem:
             yield fault(RECORD, f"work.{name}", value, Words(problem))
     twin = looks_like(work.team, iter(case.known.names()))
@@ -81,12 +83,19 @@ def _names(case: Case) -> Iterator[Fault]:
         yield fault(RECORD, "work.team", twin_name, Words("a name of one's own"))
 
 
+def _baseline_meant(case: Case) -> str | None:
+    """The baseline that a method's name is, or looks like; None for names that are not plain."""
+    method, names = case.record.work.method, rules.baselines(case.book.name)
+    if name_fault(method):
+        return None
+    return method if method in names else looks_like(method, iter(names))
+
+
 def _baselines(case: Case) -> Iterator[Fault]:
     """The name of a baseline, or what looks like it, is that pipeline's."""
     method = case.record.work.method
-    names = rules.baselines(case.book.name)
     own = novelty.pipeline_key(case.dataset.work.pipeline.get("steps"))
-    known = method if method in names else looks_like(method, iter(names))
+    known = _baseline_meant(case)
     if known is None:
         return
     if method != known:
@@ -184,7 +193,7 @@ class _Work:
         if name == "arithmetic":
             return _run((("arithmetic", self._arithmetic(tick)),), self.case)
         if name == "novelty":
-            facts = novelty.facts_of(self.case, self.out.losses, self.out.facts)
+            facts = novelty.facts_of(self.case, self.out.losses, self.out.facts, self.out.answers)
             self.facts = facts
             self.notices += novelty.similar(self.case, facts)
             return _run((("novelty.copy", lambda case: novelty.copies(case, facts)),), self.case)

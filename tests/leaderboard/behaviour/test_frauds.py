@@ -314,6 +314,7 @@ def test_a_dataset_that_is_nearly_anothers_is_shown_to_the_reviewer(tmp_path: Pa
                 "weights": (),
                 "packed": (),
                 "data": (),
+                "answers": (),
                 "id": "0" * 32,
                 "pipeline": "x",
             }

@@ -1,0 +1,134 @@
+"""The losses in a log are evidence for its answers: what was chosen and paid follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from evals.metrics import TIE, credit
+from evals.tasks import Task, is_secret
+from leaderboard.submissions.faults import Fault, Words, fault
+from leaderboard.submissions.logs import LEAST_NATS
+
+SECRET_TIES = 0.1  # of the rows of a task whose options must not be written
+LOSS_TOLERANCE = 1e-3  # relative: a mean of float32 losses in another order
+
+
+def check_evidence(name: str, task: Task, log: pa.Table) -> Iterator[Fault]:
+    """A batch of whole rows: what was chosen follows from the losses that the log shows."""
+    if task.kind == "perplexity" and "losses" in log.column_names:
+        yield from _summed(name, log)
+    if task.kind not in ("multiple_choice", "schema"):
+        return
+    there = "options" in log.column_names
+    options = log["options"].combine_chunks() if there else pa.nulls(len(log), pa.null())
+    if options.null_count == len(options) or not len(options.flatten()):
+        yield from _unshown_ties(name, task, log)
+        return
+    flat = options.flatten()
+    count = pc.list_value_length(options).fill_null(0).to_numpy()
+    means = flat.field("mean_loss").to_numpy(zero_copy_only=False).astype(np.float64)
+    if (count < 2).any() or not np.isfinite(means).all() or (means < LEAST_NATS).any():
+        yield fault(
+            name, "options", Words("a mean loss that is not a number"), Words("finite, 0 or more")
+        )
+        return
+    losses = flat.field("losses")
+    length = pc.list_value_length(losses).fill_null(0).to_numpy()
+    sums = _sums(losses, length)
+    if (length < 1).any() or _apart(sums / np.maximum(length, 1), means).any():
+        problem = Words("a mean loss that is not the mean of its losses")
+        yield fault(name, "options", problem, Words("their mean"))
+        return
+    start = np.cumsum(count) - count
+    best = np.minimum.reduceat(means, start)
+    predicted, gold = log["predicted"].to_numpy(), log["gold"].to_numpy()
+    outside = (predicted >= count) | (gold >= count)
+    chosen = means[start + np.minimum(predicted, count - 1)]
+    wrong = np.flatnonzero(outside | (chosen > best + LOSS_TOLERANCE * np.maximum(1, abs(best))))
+    if len(wrong):
+        first = log["row"][int(wrong[0])].as_py()
+        problem = Words(f"{len(wrong)} rows (first: row {first}) where another option costs less")
+        yield fault(name, "predicted", problem, Words("the option of the lowest mean loss"))
+        return
+    right = means[start + gold]
+    unearned = right > best + LOSS_TOLERANCE * np.maximum(1, abs(best))
+    paid = np.flatnonzero((log["credit"].to_numpy() > 0) & unearned)
+    if len(paid):
+        first = log["row"][int(paid[0])].as_py()
+        problem = Words(f"{len(paid)} rows (first: row {first}) paid for an option that costs more")
+        yield fault(name, "credit", problem, Words("0"))
+        return
+    yield from _ties(name, log, flat, start, count, means)
+
+
+def _unshown_ties(name: str, task: Task, log: pa.Table) -> Iterator[Fault]:
+    """Without losses nobody sees a tie; logs of secret tasks have none, and few ties."""
+    part = log["credit"].to_numpy()
+    shared = np.flatnonzero((part > 0) & (part < 1))
+    if is_secret(task) and len(shared) <= SECRET_TIES * len(log) + 2:
+        return
+    if len(shared):
+        first = log["row"][int(shared[0])].as_py()
+        problem = Words(f"{len(shared)} rows (first: row {first}) of options that tie, unseen")
+        yield fault(name, "credit", problem, Words("the options' losses in `options`"))
+
+
+def _ties(
+    name: str,
+    log: pa.Table,
+    flat: pa.Array,
+    start: np.ndarray[Any, Any],
+    count: np.ndarray[Any, Any],
+    means: np.ndarray[Any, Any],
+) -> Iterator[Fault]:
+    """Where options tie, the credit is the expectation over them, computed again."""
+    best = np.minimum.reduceat(means, start)
+    near = means <= np.repeat(best + TIE * np.maximum(1.0, abs(best)), count)
+    several = np.add.reduceat(near.astype(np.int64), start) > 1
+    claimed = log["credit"].to_numpy()
+    gold, predicted = log["gold"].to_numpy(), log["predicted"].to_numpy()
+    ids = flat.field("ids")
+    wrong = []
+    for row in np.flatnonzero(several | ((claimed > 0) & (claimed < 1))).tolist():
+        first, stop = int(start[row]), int(start[row] + count[row])
+        asked = [repr(ids[option].as_py()).encode() for option in range(first, stop)]
+        losses = means[first:stop].astype(np.float32)
+        if abs(credit(list(losses), gold[row], predicted[row], asked) - claimed[row]) > 1e-9:
+            wrong.append(row)
+    if wrong:
+        problem = Words(f"{len(wrong)} rows (first: row {log['row'][wrong[0]].as_py()}) of a tie")
+        yield fault(name, "credit", problem, Words("1 / (a number of options that tie)"))
+
+
+def _summed(name: str, log: pa.Table) -> Iterator[Fault]:
+    losses = log["losses"].combine_chunks()
+    length = pc.list_value_length(losses).fill_null(0).to_numpy()
+    shown = length > 0
+    nats, tokens = log["nats"].to_numpy(), log["num_tokens"].to_numpy()
+    sums = _sums(losses, length)
+    wrong = np.flatnonzero(shown & (_apart(sums, nats) | (length != tokens)))
+    if len(wrong):
+        first = log["row"][int(wrong[0])].as_py()
+        problem = Words(
+            f"{len(wrong)} rows (first: row {first}) that are not the sum of the losses"
+        )
+        yield fault(name, "nats", problem, Words("the sum over the tokens"))
+
+
+def _sums(lists: pa.Array, length: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Sums of the lists, 0 for empty and null ones."""
+    values = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float64)
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    end = np.cumsum(length)
+    result: np.ndarray[Any, Any] = total[end] - total[end - length]
+    return result
+
+
+def _apart(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    result: np.ndarray[Any, Any] = ~(abs(a - b) <= LOSS_TOLERANCE * np.maximum(1, abs(b)))
+    return result
