@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from leaderboard.rounds.deciding import show_power
-from leaderboard.rounds.options import CORES, RUNS, Processes, RecipeFile, Workspace
+from leaderboard.rounds.options import CORES, RUNS, Cluster, Gpus, Processes, RecipeFile, Workspace
 from leaderboard.rounds.show import show_record
 from pipelines.console import (
     Json,
+    Workers,
     out,
     show_json,
     table,
@@ -89,26 +90,92 @@ def register_shards(
 def train_scorer(
     scale: Scale,
     workspace: Workspace = RUNS,
+    pipeline: Annotated[
+        str, typer.Option(help="Trained on what this baseline or file leaves of the pool.")
+    ] = "no_filter",
+    name: Annotated[
+        str | None, typer.Option(help="What a step `scores` calls it; needed above tiny.")
+    ] = None,
     workers: Processes = CORES,
+    cluster: Cluster = None,
+    gpus: Gpus = None,
     json: Json = False,
 ) -> None:
-    """Train a CLIP on the whole pool of the tiny scale, and score the pool's pairs with it."""
+    """Train a CLIP on a part of a scale's pool, or all of it, and score the pool with it."""
     from leaderboard.rounds.workspace import open_round
 
-    if scale != "tiny":
+    if name is None and (scale != "tiny" or pipeline != "no_filter"):
         raise PipelineError(
-            f"--scale {scale}: a scorer is trained here for the tiny scale only; at larger scales "
-            "pools have CLIP scores, and `datacomp score` adds those of any model"
+            f"--scale {scale} --pipeline {pipeline}: give the scores a name, as --name mine"
         )
     from datacomp.curation import tiny_clip
+    from leaderboard.rounds import launch
 
-    current = open_round("datacomp", scale, workspace=workspace, map_tasks=executor(workers))
-    record = tiny_clip.train_scorer(current)
+    map_tasks = executor(workers, cluster=cluster)
+    current = open_round("datacomp", scale, workspace=workspace, map_tasks=map_tasks)
+    placement = launch.choose(cluster=cluster, gpus=gpus)
+    placement = launch.prepare(placement, current.stages, current.recipe, fixed=gpus is not None)
+    record = tiny_clip.train_scorer(
+        current, pipeline=pipeline, name=name or tiny_clip.NAME, placement=placement
+    )
     if json:
         show_json(record)
         return
     counts = record.counts
-    out(f"scores {record.id} ({tiny_clip.NAME}): {counts['scored']:,} of {counts['rows']:,} pairs")
+    out(
+        f"scores {record.id} ({record.work.name}): {counts['scored']:,} of {counts['rows']:,} pairs"
+    )
+
+
+@app.command("train-head")
+def train_head(
+    pool: Annotated[str, typer.Option(help="Folder or prefix of parquet and .npz files.")],
+    positives: Annotated[str, typer.Option(help="A list of uids of good pairs: .npy or raw.")],
+    file: Annotated[Path, typer.Option("--out", help="The .npz file of the head.")],
+    negatives: Annotated[
+        str | None, typer.Option(help="A list of others; default: all other pairs.")
+    ] = None,
+    features: Annotated[
+        list[str] | None, typer.Option(help="Arrays of the .npz files; default: l14_img, l14_txt.")
+    ] = None,
+    hidden: Annotated[int, typer.Option(min=0, help="Hidden units; 0: a logistic regression.")] = 0,
+    pairs: Annotated[
+        int, typer.Option(min=1, help="Most pairs of each label, by the hash of uids.")
+    ] = 200_000,
+    held_out: Annotated[
+        float, typer.Option(min=0.01, max=0.9, help="Part of the pairs kept for testing.")
+    ] = 0.1,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes, with hidden units.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sample and the training.")] = 0,
+    work: Annotated[
+        str | None, typer.Option(help="Where the sample is drawn; default: beside the file.")
+    ] = None,
+    workers: Workers = 1,
+    cluster: Cluster = None,
+    json: Json = False,
+) -> None:
+    """Train a head over a pool's features, for the step feature_score; an asset with a record."""
+    from datacomp.curation import head
+    from datacomp.pool.pool import open_pairs
+    from pipelines.scoring.commands import show_classifier
+
+    record = head.train_head(
+        open_pairs(pool),
+        positives,
+        negatives=negatives,
+        out=file,
+        options=head.HeadOptions(
+            features=tuple(features or ("l14_img", "l14_txt")),
+            hidden=hidden,
+            pairs=pairs,
+            held_out=held_out,
+            epochs=epochs,
+            seed=seed,
+        ),
+        map_tasks=executor(workers, cluster=cluster),
+        work=work,
+    )
+    show_classifier(record, [], json=json)
 
 
 # ---- plan

@@ -47,6 +47,7 @@ BUILTIN = (
     "pipelines.image_text.captions",
     "pipelines.image_text.clusters",
     "pipelines.image_text.corruption",
+    "pipelines.image_text.feature_head",
     "pipelines.image_text.image_rules",
     "pipelines.image_text.scores",
 )

@@ -160,9 +160,12 @@ def evaluation_text(evaluation: Evaluation) -> str:
     ]
     cuts = [(f"{c.negatives_kept:.0%}", c.threshold, c.positives_kept) for c in evaluation.cuts]
     header = ("negatives kept", "threshold", "positives kept")
+    length = ""
+    if evaluation.auc_of_length is not None:
+        length = f" (of length alone {evaluation.auc_of_length:.4f})"
     return (
         f"held out: {evaluation.positives:,} positives, {evaluation.negatives:,} negatives; "
-        f"AUC {evaluation.auc:.4f} (of length alone {evaluation.auc_of_length:.4f}), "
+        f"AUC {evaluation.auc:.4f}{length}, "
         f"calibration error {evaluation.calibration_error:.4f}\n\n"
         + table(bins, header=("score", "mean", "positive", *names))
         + "\n\n"

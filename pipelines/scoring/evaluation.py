@@ -41,7 +41,7 @@ class Evaluation(Frozen):
     negatives: int
     without_score: int = Field(0, description="documents without any feature, left out")
     auc: float = Field(description="chance that a positive scores above a negative")
-    auc_of_length: float = Field(description="the same of the number of characters alone")
+    auc_of_length: float | None = Field(description="the same of the number of characters alone")
     calibration_error: float = Field(description="mean distance of score and share of positives")
     calibration: tuple[CalibrationBin, ...]
     histograms: dict[str, tuple[int, ...]] = Field(description="documents by score, per source")
@@ -51,12 +51,13 @@ class Evaluation(Frozen):
 def evaluate(
     scores: npt.NDArray[np.float64],
     positive: npt.NDArray[np.bool_],
-    lengths: Sequence[int],
+    lengths: Sequence[int] | None,
     sources: Mapping[str, npt.NDArray[np.bool_]],
 ) -> Evaluation:
     """Figures of one score a document in [0, 1]; NaN where there is none.
 
-    `sources` says which documents are of which source. ValueError without documents of both kinds.
+    `lengths` are the texts', where there are any; `sources` says which documents are of which
+    source. ValueError without documents of both kinds.
     """
     known = ~np.isnan(scores)
     values, labels = scores[known], positive[known]
@@ -71,7 +72,9 @@ def evaluate(
         negatives=int((~labels).sum()),
         without_score=int((~known).sum()),
         auc=area_under_roc(values, labels),
-        auc_of_length=area_under_roc(np.asarray(lengths, np.float64)[known], labels),
+        auc_of_length=None
+        if lengths is None
+        else area_under_roc(np.asarray(lengths, np.float64)[known], labels),
         calibration_error=distance / max(len(values), 1),
         calibration=calibration,
         histograms={

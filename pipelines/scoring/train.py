@@ -137,7 +137,7 @@ def train(
         ),
     )
     write_bytes(LocalStore(out.parent), beside(out).name, record.to_json())
-    _forget(folder)
+    forget(folder)
     return record
 
 
@@ -255,7 +255,7 @@ def _tested(
     return evaluate(scores, positive, [len(text) for text in texts], sources)
 
 
-def _forget(work: str) -> None:
+def forget(work: str) -> None:
     """Remove the samples: the record names what they were drawn from, and how."""
     store = open_store(work)
     if isinstance(store, LocalStore):

@@ -14,6 +14,7 @@ import pytest
 from pipelines import contract
 from pipelines.assets.catalogue import AssetError, Assets
 from pipelines.batch import Batch
+from pipelines.image_text.feature_head import Head, head_bytes
 from pipelines.operators import Fold, Operator
 from pipelines.registry import build, registry
 
@@ -22,6 +23,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "clip_score": {"min_score": 0.2},
     "decontaminate": {"items": "items.parquet", "ngram": 2},
     "domains": {"hosts": ["example.com"]},
+    "feature_score": {"model": "head.npz", "features": ["l14_img"]},
     "hash_sample": {"fraction": 0.5},
     "language_from_scores": {"keep": ["en"], "field": "scores"},
     "letters_per_token": {"tokenizer": "tiny-bpe.json"},
@@ -59,6 +61,8 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Assets:
     items = {"task": ["a"], "item": [0], "text": ["one two three four five six seven eight"]}
     pq.write_table(pa.table(items), folder / "items.parquet")
     np.save(folder / "centroids.npy", np.eye(4, dtype=np.float32))
+    head = Head(("l14_img",), (np.ones((1, 4), np.float32),), (np.zeros(1, np.float32),))
+    (folder / "head.npz").write_bytes(head_bytes(head))
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
