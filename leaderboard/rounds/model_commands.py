@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -123,6 +123,7 @@ def evaluate_command(
 ) -> None:
     """Measure a model with the suite of a scale; run again to do only what is missing."""
     from evals.reports import scores_text
+    from evals.suite import load_suite
     from leaderboard.rounds import launch
     from leaderboard.rounds import round as stages
     from leaderboard.rounds.workspace import open_round
@@ -146,7 +147,9 @@ def evaluate_command(
     spread = placement.spread(map_tasks)
     evaluate = partial(stages.evaluate_one, map_tasks=spread, remote=spread is not map_tasks)
     if checkpoint == "all":
-        _show_curve(name, [evaluate(part) for part in _checkpoint_tasks(task)], json=json)
+        parts = _checkpoint_tasks(task)
+        records = {part.checkpoint or "final": evaluate(part) for part in parts}
+        _show_curve(records, headline=load_suite(task.suite).headline, json=json)
         return
     record = evaluate(task.model_copy(update={"checkpoint": checkpoint}))
     if json:
@@ -166,15 +169,10 @@ def _checkpoint_tasks(task: EvaluateTask) -> list[EvaluateTask]:
     ]
 
 
-def _show_curve(model: str, records: Sequence[ScoresRecord], *, json: bool) -> None:
+def _show_curve(records: Mapping[str, ScoresRecord], *, headline: str, json: bool) -> None:
     """The headline at every checkpoint: a curve rather than a point."""
-    from evals.suite import load_suite
-    from leaderboard.rounds.round import checkpoints_of
-
-    work = records[0].work
-    headline = load_suite(f"{work.benchmark}/{work.suite}").headline
     rows = []
-    for name, record in zip([*checkpoints_of(model), "final"], records, strict=True):
+    for name, record in records.items():
         score = record.results.aggregates[headline]
         rows.append({"checkpoint": name, headline: score.value, "stderr": score.stderr})
     if json:
@@ -221,6 +219,10 @@ def submit_command(
             help="Look for the suite's items in the dataset: documents, or packed pairs.",
         ),
     ] = False,
+    curve: Annotated[
+        list[str] | None,
+        typer.Option(help="What `evaluate --checkpoint all` wrote for a seed; may be repeated."),
+    ] = None,
     workspace: Workspace = RUNS,
     workers: Processes = CORES,
     to: Annotated[
@@ -259,6 +261,7 @@ def submit_command(
         uids=uids,
         tries=number_of_tries(tries, workspace, benchmark, scale),
         overlap=stages.overlapping(current) if overlap else None,
+        curves=curve or [],
         map_tasks=map_tasks,
     )
     bundle = pack_bundle(entry)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import io
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from threading import Lock
 from typing import Any, Generic, TypeVar
 
@@ -77,6 +77,14 @@ class Module(Frozen):
     text: str
 
 
+class Curve(Frozen):
+    """Scores on the way of one seed: step, headline, its standard error; the last is the row's."""
+
+    seed: int
+    steps: int
+    points: tuple[tuple[int, float, float | None], ...]
+
+
 class Evidence(Frozen):
     """Everything that pages show of a record."""
 
@@ -92,10 +100,12 @@ class Evidence(Frozen):
     commands: str
     seeds: tuple[int, ...]
     tasks: tuple[str, ...]
+    curves: tuple[Curve, ...] = Field((), description="scores of checkpoints, as the team says")
 
 
-def evidence_of(record: Submission) -> Evidence:
-    """What pages show of a record that passed its check."""
+def evidence_of(bundle: Bundle) -> Evidence:
+    """What pages show of a bundle that passed its check."""
+    record = bundle.record
     dataset = chain_of(record)["dataset"][0]
     scores = seeds_of(record)
     return Evidence(
@@ -123,7 +133,19 @@ def evidence_of(record: Submission) -> Evidence:
         commands=_cut(reproduce(record)),
         seeds=tuple(scores),
         tasks=tuple(task.name for task in next(iter(scores.values())).work.tasks),
+        curves=tuple(_curves(bundle)),
     )
+
+
+def _curves(bundle: Bundle) -> Iterator[Curve]:
+    """The curves that the manifest has, each with its model's last step, which is its own score."""
+    models = {str(m.work.seed): m for m in chain_of(bundle.record)["model"]}
+    for seed, points in sorted(bundle.manifest.curves.items(), key=lambda item: int(item[0])):
+        steps = models[seed].counts.get("steps", 0)
+        if points and steps >= points[-1].step:
+            before = points[:-1] if points[-1].step == steps else points
+            figures = tuple((p.step, p.value, p.stderr) for p in before[:MAX_ROWS])
+            yield Curve(seed=int(seed), steps=steps, points=figures)
 
 
 def _links(record: Submission) -> list[Link]:
@@ -199,7 +221,7 @@ def write_evidence(files: Files, submission: Held, bundle: Bundle, measured: Mea
     }
     np.savez(packed, **drawn)
     write_bytes(files, f"{folder}draws.npz", packed.getvalue())
-    content = evidence_of(bundle.record).model_dump_json().encode()
+    content = evidence_of(bundle).model_dump_json().encode()
     write_bytes(files, f"{folder}evidence.json", content)  # last: where it is, the others are
 
 

@@ -82,6 +82,19 @@ class OverlapOf(Frozen):
     found: tuple[int, ...] = Field((), description="rows of the task's data")
 
 
+class CurvePoint(Frozen):
+    """The headline of a checkpoint on the way, as `evaluate --checkpoint` measured it."""
+
+    checkpoint: str = Field(pattern=r"^step-[0-9]{8}$")
+    value: float = Field(allow_inf_nan=False)
+    stderr: float | None = Field(None, ge=0, allow_inf_nan=False)
+
+    @property
+    def step(self) -> int:
+        """Steps of training behind it."""
+        return int(self.checkpoint.removeprefix("step-"))
+
+
 class Manifest(Frozen):
     """`bundle.json`. Outside the submission's id: where data lies may change, what it is not."""
 
@@ -93,6 +106,9 @@ class Manifest(Frozen):
     uids: UidList | None = None
     documents: DocumentList | None = None
     overlap: dict[str, OverlapOf] | None = Field(None, description="by task; `evals overlap`")
+    curves: dict[str, tuple[CurvePoint, ...]] = Field(
+        default_factory=dict, description="by seed: scores of checkpoints on the way"
+    )
 
 
 @dataclass(frozen=True)
@@ -289,6 +305,7 @@ def manifest_of(
     uids: UidList | None = None,
     documents: DocumentList | None = None,
     overlap: Mapping[str, OverlapOf] | None = None,
+    curves: Mapping[str, tuple[CurvePoint, ...]] | None = None,
 ) -> Manifest:
     """The manifest over these files (without itself)."""
     packed = [
@@ -303,6 +320,7 @@ def manifest_of(
         uids=uids,
         documents=documents,
         overlap=None if overlap is None else dict(overlap),
+        curves=dict(curves or {}),
     )
 
 

@@ -41,6 +41,7 @@ HINTS = {
     "form.files": "make the bundle again with `submit`; it adds what the rules name",
     "form.uids": "make the bundle again with `submit` next to the dataset's own list of uids",
     "form.documents": "make the bundle again with `submit` next to the dataset's own folder",
+    "form.curves": "name the folder that `evaluate --checkpoint all` wrote with `submit --curve`",
     "form.columns": "evaluate again with the installed version; logs are taken as it writes them",
     "names.plain": "choose another name; `--method` and `--team` of `submit` give it",
     "names.baseline": "choose another method name, or run the baseline as it comes",

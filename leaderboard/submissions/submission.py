@@ -28,7 +28,9 @@ from leaderboard.submissions.bundle import (
     write_zip,
 )
 from leaderboard.submissions.bundle import RECORD as FILE
+from leaderboard.submissions.case import official_suite
 from leaderboard.submissions.chain import chain_of, seeds_of
+from leaderboard.submissions.curves import read_curves
 from leaderboard.submissions.documents import describe as describe_documents
 from leaderboard.submissions.faults import BundleError
 from leaderboard.submissions.sharing import shareable
@@ -103,13 +105,14 @@ def submit(
     uids: str | None = None,
     tries: int | None = None,
     overlap: Overlapping | None = None,
+    curves: Sequence[str] = (),
     map_tasks: MapTasks = map_here,
 ) -> Entry:
     """Gather the chain behind folders of scores, check it, and write the submission below `out`.
 
     `uids` is the address of the dataset's list of uids, where it is one. With `overlap` the
     dataset's documents, or its packed images and captions, are looked through for the suite's
-    items; they are read by `map_tasks`.
+    items; they are read by `map_tasks`. `curves` are folders of scores of checkpoints on the way.
     BundleError lists every broken rule; then nothing is left in `out`. Submitting the same again
     gives the same submission.
     """
@@ -171,6 +174,9 @@ def submit(
         uids=uid_list,
         documents=describe_documents(texts, map_tasks=map_tasks) if texts else None,
         overlap=overlap.of(content, map_tasks=map_tasks) if overlap is not None else None,
+        curves=read_curves(
+            curves, chain.values(), headline=official_suite(benchmark, scale).headline
+        ),
     )
     files[MANIFEST] = orjson.dumps(manifest.model_dump(mode="json"), option=orjson.OPT_INDENT_2)
     return _written(record, files, out, method)

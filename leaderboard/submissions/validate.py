@@ -26,6 +26,7 @@ from leaderboard.submissions import arithmetic, form, honesty, lineage, novelty
 from leaderboard.submissions.arithmetic import Recomputed
 from leaderboard.submissions.bundle import RECORD, Bundle
 from leaderboard.submissions.case import Case, official_suite
+from leaderboard.submissions.curves import curves
 from leaderboard.submissions.facts import NOTHING, Facts, Known
 from leaderboard.submissions.faults import Fault, Words, fault, under
 from leaderboard.submissions.limits import Limit, TooLong, limited
@@ -213,6 +214,7 @@ class _Work:
             ("form.files", form.files),
             ("form.uids", form.uid_list),
             ("form.documents", form.documents),
+            ("form.curves", curves),
         )
         columns: Sequence[Rule] = (("form.columns", lambda case: form.logs(case, tick)),)
         return _first((whole, CLAIM, LINKS, SHAPE, files, columns), self.case)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from leaderboard.board.describe import (
-    metric_name,
-)
+from markupsafe import Markup
+
+from leaderboard.board.crossing import Point as Budget
+from leaderboard.board.crossing_plot import crossing_plot
+from leaderboard.board.describe import metric_name
 from leaderboard.board.plots import Point, bars, forest, scatter
+from leaderboard.service.evidence import Curve
 from leaderboard.submissions.results import Row
 
 MAX_PLOTTED = 200
@@ -55,6 +58,31 @@ def compute_plot(rows: Sequence[Row]) -> str:
         return ""
     axes = ("training, FLOPs", metric_name(rows[0]))
     return scatter(points, axes=axes, higher_is_better=rows[0].headline.higher_is_better)
+
+
+def training_curve(row: Row, curves: Sequence[Curve]) -> dict[str, Any] | None:
+    """The headline over the steps of training: a plot, and its numbers by step; None for none.
+
+    The last point of each seed is the row's own score, computed from its questions.
+    """
+    finals = {seed.seed: seed.value for seed in row.seeds}
+    own = [curve for curve in curves if curve.points and curve.seed in finals]
+    if not own:
+        return None
+    last = 1.96 * (row.figures[row.headline.metric].item_error or 0.0)
+    points: dict[str, list[Budget]] = {}
+    errors: dict[str, list[float]] = {}
+    table: dict[int, dict[int, float]] = {}
+    for curve in own:
+        steps = [*curve.points, (curve.steps, finals[curve.seed], None)]
+        name = f"seed {curve.seed}"
+        points[name] = [Budget(budget=max(s, 1), scores=(value,)) for s, value, _ in steps]
+        errors[name] = [1.96 * (error or 0.0) for _, _, error in curve.points] + [last]
+        for step, value, _ in steps:
+            table.setdefault(step, {})[curve.seed] = value
+    title = f"{metric_name(row)} at checkpoints of training"
+    plot = crossing_plot(points, errors, (), metric=row.headline.metric, unit="steps", title=title)
+    return {"plot": Markup(plot), "seeds": [c.seed for c in own], "steps": sorted(table.items())}
 
 
 def task_bars(row: Row, rival: Row | None) -> list[dict[str, Any]]:

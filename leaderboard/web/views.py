@@ -29,7 +29,7 @@ from leaderboard.service.evidence import Evidence
 from leaderboard.service.questions import QuestionPage
 from leaderboard.submissions.novelty import Notice
 from leaderboard.submissions.results import Row
-from leaderboard.web.figures import compute_plot, forests, size_plot, task_bars
+from leaderboard.web.figures import compute_plot, forests, size_plot, task_bars, training_curve
 from leaderboard.web.help import topics
 from leaderboard.web.links import Links
 from pipelines.errors import RuleError
@@ -316,6 +316,7 @@ def submission_page(
         held=submission,
         evidence=evidence,
         tasks=task_bars(row, rival) if row is not None else [],
+        curve=training_curve(row, evidence.curves) if row is not None and evidence else None,
         rivals=[
             other_row
             for other_row in rivals

@@ -411,14 +411,14 @@ def measure_generated(rehearsal: Rehearsal, images: Path) -> None:
 
 
 def show_curve(rehearsal: Rehearsal, base: str) -> None:
-    """The text model's weights on the way by the tiny suite: a value for each part."""
+    """The text model's weights on the way by held-out text: a value for each part."""
     store = open_store(f"{WORKSPACE}/dclm-{SCALE}")
     models = [e.name.rpartition("/")[0] for e in store.list() if is_model(e.name)]
     with rehearsal.measured("dclm checkpoints", "Ray tasks, a GPU each"):
         text = rehearsal.call(
             "dclm checkpoints",
             *("dclm", "evaluate", f"{store.uri}/{models[0]}", "--checkpoint", "all"),
-            *("--suite", "dclm/tiny", "--data", f"{base}/pools/dclm-tiny/eval"),
+            *("--suite", str(PIPELINES / "curve.yaml"), "--data", f"{base}/pools/dclm-tiny/eval"),
             *("--out", f"{WORKSPACE}/curve", "--cluster", rehearsal.cluster.address, "--json"),
         )
         values = [row["bits_per_byte"] for row in json.loads(text)]
