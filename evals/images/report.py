@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,26 +18,15 @@ from evals.images.image_tasks import ImageData
 from evals.kinds import kind_of, read_data
 from evals.reports import Run
 from evals.tasks import EvalError, ImageTask, load_task
+from pipelines.templates import templates
 
 Ints = npt.NDArray[np.int64]
 THUMBNAIL = 112  # pixels of the longest side
 MAX_LABELS = 48  # classes whose names fit next to the confusion image
+MAX_NAME = 30  # letters of a class that are drawn
 PAIRS = 12
-
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 64rem; padding: 0 1rem;
-  color: #1c2430; background: #fff }
-h1 { font-size: 1.5rem; margin-bottom: 0 } h2 { font-size: 1.1rem; margin-top: 2rem }
-table { border-collapse: collapse } td, th { padding: .15rem .8rem .15rem 0; text-align: left }
-td.n { text-align: right; font-variant-numeric: tabular-nums }
-.grid { display: flex; flex-wrap: wrap; gap: 1rem }
-.card { width: 12.5rem; border: 1px solid #d5dbe3; border-radius: 6px; padding: .6rem;
-  font-size: 13px; overflow-wrap: anywhere }
-.card img { display: block; margin: 0 auto .4rem; max-height: 112px; image-rendering: auto }
-.wide { width: 100% } .wide img { display: inline-block; margin: 0 .2rem }
-.right { color: #17693a } .wrong { color: #a5232c } .quiet { color: #5d6978 }
-figure { margin: 0; overflow-x: auto } svg text { font: 11px system-ui, sans-serif; fill: #1c2430 }
-"""
+Shown = dict[str, Any]
+"""Values of the template, by its names."""
 
 
 def image_page(run: Run, task: str, *, data: str, limit: int = 24) -> str:
@@ -63,109 +51,91 @@ def image_page(run: Run, task: str, *, data: str, limit: int = 24) -> str:
         )
     log = run.log(task)
     score = run.score(task)
-    error = "" if score.stderr is None else f" &plusmn; {score.stderr:.4f}"
-    parts = [
-        f"<h1>{escape(definition.title or task)}</h1>",
-        f'<p class="quiet">{escape(definition.description)} {score.num_items:,} items.</p>',
-        f"<p><b>{escape(score.metric)}: {score.value:.4f}</b>{error}, "
-        f"chance {definition.random_baseline.v2:.4f}. Model "
-        f"<code>{escape(run.record.parents['model'][:12])}</code></p>",
-        _CONTENT[definition.kind](definition, image_data, log, limit),
-        "<h2>Every figure</h2>",
-        _figures(kind_of(definition).metrics(definition, log) or {}),
-    ]
-    title = escape(f"{definition.title or task}: what the model sees")
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-        f"<style>{STYLE}</style>\n" + "\n".join(parts) + "\n</html>\n"
+        templates("evals.images")
+        .get_template("task.html")
+        .render(
+            title=definition.title or task,
+            description=definition.description,
+            score=score,
+            chance=definition.random_baseline.v2,
+            model=run.record.parents["model"][:12],
+            kind=definition.kind,
+            shown=_CONTENT[definition.kind](definition, image_data, log, limit),
+            metrics=kind_of(definition).metrics(definition, log) or {},
+        )
     )
-
-
-def _figures(metrics: Mapping[str, float | None]) -> str:
-    rows = "".join(
-        f'<tr><td>{escape(name)}</td><td class="n">'
-        f"{'no member' if value is None else f'{value:,.4f}'}</td></tr>"
-        for name, value in metrics.items()
-    )
-    return f"<table>{rows}</table>"
 
 
 # ---- classification
 
 
-def _classification(task: ImageTask, data: ImageData, log: pa.Table, limit: int) -> str:
+def _classification(task: ImageTask, data: ImageData, log: pa.Table, limit: int) -> Shown:
     gold, predicted = _column(log, "gold"), _column(log, "predicted")
     names = data.classes[""]
     margin = log["margin"].to_numpy()
     wrong = np.flatnonzero(gold != predicted)
     worst = wrong[np.argsort(margin[wrong], kind="stable")][:limit]
     thumbnails = _thumbnails(data, worst.tolist())
-    empty = data.empty_classes()
-    note = f"<p>No image has the class {escape(', '.join(empty))}.</p>" if empty else ""
-    cards = [
-        f'<div class="card">{thumbnails[row]}<div class="right">is {escape(names[gold[row]])}</div>'
-        f'<div class="wrong">taken for {escape(names[predicted[row]])}</div>'
-        f'<div class="quiet">by {-margin[row]:.2f} logits &middot; {escape(data.keys[row])}</div>'
-        "</div>"
-        for row in worst.tolist()
-    ]
-    return (
-        confusion(gold, predicted, names)
-        + note
-        + f"<h2>The worst of {len(wrong):,} mistakes</h2>"
-        + _grid(cards, "There are none.")
-    )
+    return {
+        "confusion": confusion(gold, predicted, names),
+        "empty": data.empty_classes(),
+        "num_wrong": len(wrong),
+        "cards": [
+            {
+                "image": thumbnails[row],
+                "gold": names[gold[row]],
+                "predicted": names[predicted[row]],
+                "margin": -margin[row],
+                "key": data.keys[row],
+            }
+            for row in worst.tolist()
+        ],
+    }
 
 
-def confusion(gold: Ints, predicted: Ints, names: Sequence[str]) -> str:
+def confusion(gold: Ints, predicted: Ints, names: Sequence[str]) -> Shown:
     """What is taken for what: an image with a row for each class, and the commonest mistakes."""
     size = len(names)
     counts = np.bincount(gold * size + predicted, minlength=size * size).reshape(size, size)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    image = _grid_of_names(counts, share, names) if size <= MAX_LABELS else _image_of(share)
     off = counts.copy()
     np.fill_diagonal(off, 0)
     order = np.argsort(-off, axis=None, kind="stable")[:PAIRS]
-    rows = "".join(
-        f"<tr><td>{escape(names[cell // size])}</td><td>{escape(names[cell % size])}</td>"
-        f'<td class="n">{off.flat[cell]:,}</td><td class="n">{share.flat[cell]:.0%}</td></tr>'
-        for cell in order.tolist()
-        if off.flat[cell]
-    )
-    table = f"<table><tr><th>is<th>taken for<th>images<th>of the class</tr>{rows}</table>"
-    return (
-        "<h2>What is taken for what</h2><p class='quiet'>A row is a class, a column what its "
-        f"images are taken for; dark is often.</p><figure>{image}</figure>"
-        + (table if rows else "")
-    )
+    return {
+        "size": size,
+        "plot": _grid_of_names(counts, share, names) if size <= MAX_LABELS else None,
+        "image": None if size <= MAX_LABELS else _image_of(share),
+        "mistakes": [
+            (names[cell // size], names[cell % size], int(off.flat[cell]), share.flat[cell])
+            for cell in order.tolist()
+            if off.flat[cell]
+        ],
+    }
 
 
-def _grid_of_names(counts: Ints, share: npt.NDArray[Any], names: Sequence[str]) -> str:
+def _grid_of_names(counts: Ints, share: npt.NDArray[Any], names: Sequence[str]) -> Shown:
     """Squares with names to the left and above, and numbers when one points at them."""
-    size, cell, left = len(names), 18, 8 * min(30, max(len(name) for name in names)) + 10
-    parts = []
-    for row in range(size):
-        y = left + row * cell
-        parts.append(
-            f'<text x="{left - 6}" y="{y + 13}" text-anchor="end">{escape(names[row][:30])}</text>'
-        )
-        x = left + row * cell + 13
-        parts.append(
-            f'<text transform="rotate(-90 {x} {left - 6})" x="{x}" y="{left - 6}">'
-            f"{escape(names[row][:30])}</text>"
-        )
-        for column in range(size):
-            number = int(counts[row, column])
-            title = f"{names[row]} taken for {names[column]}: {number:,} ({share[row, column]:.0%})"
-            parts.append(
-                f'<rect x="{left + column * cell}" y="{y}" width="{cell - 1}" height="{cell - 1}" '
-                f'fill="{_shade(share[row, column])}"><title>{escape(title)}</title></rect>'
-            )
-    side = left + size * cell + 4
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{side}" height="{side}" role="img" '
-        f'aria-label="confusion of {size} classes">{"".join(parts)}</svg>'
-    )
+    size, cell = len(names), 18
+    left = 8 * min(MAX_NAME, max(len(name) for name in names)) + 10  # 8 pixels for a letter
+    squares = [
+        {
+            "x": left + column * cell,
+            "y": left + row * cell,
+            "fill": _shade(share[row, column]),
+            "title": f"{names[row]} taken for {names[column]}: {int(counts[row, column]):,} "
+            f"({share[row, column]:.0%})",
+        }
+        for row in range(size)
+        for column in range(size)
+    ]
+    return {
+        "names": [name[:MAX_NAME] for name in names],
+        "squares": squares,
+        "cell": cell,
+        "left": left,
+        "side": left + size * cell + 4,
+    }
 
 
 def _shade(share: float) -> str:
@@ -185,13 +155,13 @@ def _image_of(share: npt.NDArray[Any]) -> str:
     pixels = (low + (high - low) * level).astype(np.uint8)
     scale = max(1, 960 // len(share))
     image = Image.fromarray(pixels).resize((len(share) * scale,) * 2, Image.Resampling.NEAREST)
-    return f'<img alt="confusion of {len(share)} classes" src="{_png(image)}">'
+    return _png(image)
 
 
 # ---- the other kinds
 
 
-def _retrieval(task: ImageTask, data: ImageData, log: pa.Table, limit: int) -> str:
+def _retrieval(task: ImageTask, data: ImageData, log: pa.Table, limit: int) -> Shown:
     rank, gold = _column(log, "rank"), _column(log, "gold")
     predicted = _column(log, "predicted")
     is_text = log["side"].to_numpy(zero_copy_only=False) == "text"
@@ -200,18 +170,21 @@ def _retrieval(task: ImageTask, data: ImageData, log: pa.Table, limit: int) -> s
     worst = order[np.argsort(-rank[order], kind="stable")][:limit]
     shown = [*gold[worst].tolist(), *predicted[worst].tolist()]
     thumbnails = _thumbnails(data, shown)
-    cards = [
-        f'<div class="card">{thumbnails[int(gold[row])]}'
-        f'<div class="right">{escape(texts[row])}</div>'
-        f'<div class="wrong">{rank[row]:,} other images are nearer; the nearest:</div>'
-        f"{thumbnails[int(predicted[row])]}</div>"
-        for row in worst.tolist()
-        if rank[row]
-    ]
-    return "<h2>Captions that are farthest from their image</h2>" + _grid(cards, "There are none.")
+    return {
+        "cards": [
+            {
+                "image": thumbnails[int(gold[row])],
+                "text": texts[row],
+                "rank": int(rank[row]),
+                "nearest": thumbnails[int(predicted[row])],
+            }
+            for row in worst.tolist()
+            if rank[row]
+        ]
+    }
 
 
-def _association(task: ImageTask, data: ImageData, log: pa.Table, limit: int) -> str:
+def _association(task: ImageTask, data: ImageData, log: pa.Table, limit: int) -> Shown:
     values = log["jaccard"].to_numpy()
     worst = np.argsort(values, kind="stable")[:limit].tolist()
     shown_images = [number for row in worst for number in data.instances[row].images]
@@ -220,20 +193,22 @@ def _association(task: ImageTask, data: ImageData, log: pa.Table, limit: int) ->
     cards = []
     for row in worst:
         instance, entry = data.instances[row], entries[row]
-        shown = []
-        for position, (name, image) in enumerate(
-            zip(instance.candidates, instance.images, strict=True)
-        ):
-            mark = "right" if position in entry["gold"] else "quiet"
-            chosen = " (chosen)" if position in entry["predicted"] else ""
-            shown.append(f'{thumbnails[image]}<span class="{mark}">{escape(name)}{chosen}</span>')
-        score = f"<span class='quiet'>Jaccard {values[row]:.2f}</span>"
-        heading = f"<b>{escape(instance.cue)}</b> {score}<br>"
-        cards.append(f'<div class="card wide">{heading}{"".join(shown)}</div>')
-    return "<h2>Cues with the least overlap</h2>" + _grid(cards, "There are none.")
+        candidates = [
+            {
+                "image": thumbnails[image],
+                "name": name,
+                "mark": "right" if position in entry["gold"] else "quiet",
+                "chosen": position in entry["predicted"],
+            }
+            for position, (name, image) in enumerate(
+                zip(instance.candidates, instance.images, strict=True)
+            )
+        ]
+        cards.append({"cue": instance.cue, "jaccard": values[row], "candidates": candidates})
+    return {"cards": cards}
 
 
-def _attributes(task: ImageTask, data: ImageData, log: pa.Table, limit: int) -> str:
+def _attributes(task: ImageTask, data: ImageData, log: pa.Table, limit: int) -> Shown:
     flat = log["metadata"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     numbers = flat.reshape(len(log), -1)
     parts = []
@@ -241,10 +216,9 @@ def _attributes(task: ImageTask, data: ImageData, log: pa.Table, limit: int) -> 
         if objective in task.metadata and objective in data.classes:
             gold = numbers[:, task.metadata.index(objective)].astype(np.int64)
             predicted = _column(log, f"predicted_{objective}")
-            parts.append(
-                f"<h2>{objective}</h2>" + confusion(gold, predicted, data.classes[objective])
-            )
-    return "".join(parts)
+            shown = confusion(gold, predicted, data.classes[objective])
+            parts.append({"objective": objective, "confusion": shown})
+    return {"parts": parts}
 
 
 _CONTENT = {
@@ -263,16 +237,12 @@ def _column(log: pa.Table, name: str) -> Ints:
     return values
 
 
-def _grid(cards: Sequence[str], none: str) -> str:
-    return f'<div class="grid">{"".join(cards)}</div>' if cards else f"<p>{none}</p>"
-
-
 def _thumbnails(data: ImageData, rows: Iterable[int]) -> dict[int, str]:
-    """Small images as HTML, by their places in the dataset."""
+    """Small images as data URIs, by their places in the dataset."""
     from PIL import Image
 
     needed = set(rows)
-    tags: dict[int, str] = {}
+    sources: dict[int, str] = {}
     for index, image in enumerate(data.images()):
         if index in needed:
             with Image.open(io.BytesIO(image)) as opened:
@@ -282,10 +252,10 @@ def _thumbnails(data: ImageData, rows: Iterable[int]) -> dict[int, str]:
                 scale = THUMBNAIL // max(shrunk.size)
                 size = (shrunk.width * scale, shrunk.height * scale)
                 shrunk = shrunk.resize(size, Image.Resampling.NEAREST)
-            tags[index] = f'<img alt="" src="{_png(shrunk)}">'
-        if len(tags) == len(needed):
+            sources[index] = _png(shrunk)
+        if len(sources) == len(needed):
             break
-    return tags
+    return sources
 
 
 def _png(image: Any) -> str:

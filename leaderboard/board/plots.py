@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
+
+from pipelines.templates import templates
 
 STATIC = Path(__file__).parents[1] / "web" / "static"  # the style sheet that colours the plots
 WIDTH, HEIGHT = 640, 360
 LEFT, RIGHT, TOP, BOTTOM = 72, 150, 20, 52
-MOST_LABELS = 18
+MOST_LABELS = 18  # as many as there is room for, one below the other
+NUM_COLOURS = 6  # of series, in the style sheet
 
 
 @dataclass(frozen=True)
@@ -44,38 +48,38 @@ class Frame:
         part = (value - self.y_low) / (self.y_high - self.y_low)
         return HEIGHT - BOTTOM - part * (HEIGHT - TOP - BOTTOM)
 
-    def start(
-        self, title: str, axes: tuple[str, str], x_ticks: Sequence[tuple[float, str]]
-    ) -> list[str]:
-        """The opening of the figure: title, grid, ticks, axes."""
-        parts = [
-            f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" class="plot">',
-            f"<title>{escape(title)}</title>",
-        ]
-        for value in ticks(self.y_low, self.y_high, 5):
-            y = self.y(value)
-            parts.append(
-                f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-            )
-            parts.append(_text("tick", LEFT - 8, y + 4, f"{value:g}", "end"))
-        for tick, label in x_ticks:
-            x = self.x(tick)
-            parts.append(
-                f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
-            )
-            parts.append(_text("tick", x, HEIGHT - BOTTOM + 18, label, "middle"))
-        parts.append(_text("axis", (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 10, axes[0], "middle"))
-        parts.append(
-            f'<text class="axis" transform="translate(16 {(TOP + HEIGHT - BOTTOM) / 2}) '
-            f'rotate(-90)" text-anchor="middle">{escape(axes[1])}</text>'
-        )
-        return parts
+    def shown(
+        self,
+        title: str,
+        axes: tuple[str, str],
+        x_ticks: Sequence[tuple[float, str]],
+        *,
+        style: str = "",
+    ) -> dict[str, Any]:
+        """What the template draws around the data: title, grid, ticks, axes."""
+        return {
+            "title": title,
+            "style": Markup(style),
+            "width": WIDTH,
+            "height": HEIGHT,
+            "left": LEFT,
+            "right": WIDTH - RIGHT,
+            "top": TOP,
+            "bottom": HEIGHT - BOTTOM,
+            "x_axis": axes[0],
+            "y_axis": axes[1],
+            "x_ticks": [{"x": self.x(tick), "label": label} for tick, label in x_ticks],
+            "y_ticks": [
+                {"y": self.y(value), "label": f"{value:g}"}
+                for value in ticks(self.y_low, self.y_high, 5)
+            ],
+        }
 
 
-def _text(css: str, x: float, y: float, text: str, anchor: str = "start") -> str:
-    return (
-        f'<text class="{css}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
-    )
+def _drawn(plot: str, *values: Any) -> Markup:
+    """A plot of the template `plots.svg`."""
+    module = templates("leaderboard.board").get_template("plots.svg").module
+    return Markup(getattr(module, plot)(*values).strip())
 
 
 def scatter(
@@ -90,35 +94,46 @@ def scatter(
     high = max(point.value + point.error for point in points)
     frame = Frame(*_widened(min(xs), max(xs)), *_padded(low, high))
     sizes = [(math.log10(size), _short(size)) for size in _sizes(frame.x_low, frame.x_high)]
-    parts = frame.start(f"{axes[1]} against {axes[0]}", axes, sizes)
     front = pareto([(point.size, point.value) for point in points], higher_is_better)
-    if len(front) > 1:
-        line = " ".join(
-            f"{frame.x(xs[index]):.1f},{frame.y(points[index].value):.1f}" for index in front
-        )
-        parts.append(f'<polyline class="front" points="{line}"/>')
     named = _named(points, front)
-    labels = spread_labels([frame.y(points[index].value) for index in named], gap=15)
-    for index, point in enumerate(points):
-        x, y = frame.x(xs[index]), frame.y(point.value)
-        top, bottom = frame.y(point.value + point.error), frame.y(point.value - point.error)
-        css = "lead" if point.rank == 1 else "rest"
-        title = f"{point.label}: {point.value:.4f} at {_short(point.size)}"
-        parts.append(f"<g><title>{escape(title)}</title>")
-        parts.append(
-            f'<line class="error {css}" x1="{x:.1f}" x2="{x:.1f}" y1="{top:.1f}" '
-            f'y2="{bottom:.1f}"/>'
-        )
-        parts.append(f'<circle class="{css}" cx="{x:.1f}" cy="{y:.1f}" r="5"/></g>')
-    for index, label_y in zip(named, labels, strict=True):
-        x, y = frame.x(xs[index]), frame.y(points[index].value)
-        parts.append(
-            f'<line class="leader" x1="{x + 7:.1f}" x2="{WIDTH - RIGHT + 6}" y1="{y:.1f}" '
-            f'y2="{label_y:.1f}"/>'
-        )
-        parts.append(_text("label", WIDTH - RIGHT + 10, label_y + 4, _cut(points[index].label)))
-    parts.append("</svg>")
-    return Markup("\n".join(parts))
+    places = [(frame.x(x), frame.y(point.value)) for x, point in zip(xs, points, strict=True)]
+    marks = [
+        {
+            "x": x,
+            "y": y,
+            "top": frame.y(point.value + point.error),
+            "bottom": frame.y(point.value - point.error),
+            "css": "lead" if point.rank == 1 else "rest",
+            "title": f"{point.label}: {point.value:.4f} at {_short(point.size)}",
+        }
+        for (x, y), point in zip(places, points, strict=True)
+    ]
+    names = [(points[index].label, *places[index], "label") for index in named]
+    return _drawn(
+        "scatter",
+        frame.shown(f"{axes[1]} against {axes[0]}", axes, sizes),
+        [places[index] for index in front],
+        marks,
+        _labels(names, offset=7),
+    )
+
+
+def _labels(
+    names: Sequence[tuple[str, float, float, str]], *, offset: float
+) -> list[dict[str, Any]]:
+    """Names right of the plot, moved apart, each joined to its point."""
+    heights = spread_labels([y for _, _, y, _ in names], gap=15)
+    return [
+        {
+            "x": x + offset,
+            "y": y,
+            "label_x": WIDTH - RIGHT + 10,
+            "label_y": label_y,
+            "label": _cut(name),
+            "css": css,
+        }
+        for (name, x, y, css), label_y in zip(names, heights, strict=True)
+    ]
 
 
 def _named(points: Sequence[Point], front: Sequence[int]) -> list[int]:
@@ -148,38 +163,30 @@ def lines(
     steps: Sequence[str],
     axis: str,
     title: str,
+    style: str = "",
 ) -> Markup:
-    """One line per method across scales; `steps` name the places to the right."""
+    """One line per method across scales; `steps` name the places to the right.
+
+    With a `style` sheet the plot is a file by itself.
+    """
     values = [value for _, line in series for value in line if value is not None]
     if not values or len(steps) < 2:
         return Markup("")
     frame = Frame(-0.15, len(steps) - 0.85, *_padded(min(values), max(values)))
-    parts = frame.start(title, ("scale", axis), list(enumerate(steps)))
+    drawn = []
     ends = []
     for number, (name, line_values) in enumerate(series):
-        there = [(index, value) for index, value in enumerate(line_values) if value is not None]
-        line = " ".join(f"{frame.x(index):.1f},{frame.y(value):.1f}" for index, value in there)
-        css = f"series s{number % 6}"
-        parts.append(f'<g class="{css}"><title>{escape(name)}</title>')
-        parts.append(f'<polyline points="{line}"/>')
-        parts += [
-            f'<circle cx="{frame.x(index):.1f}" cy="{frame.y(value):.1f}" r="3.5"/>'
-            for index, value in there
+        points = [
+            (frame.x(index), frame.y(value))
+            for index, value in enumerate(line_values)
+            if value is not None
         ]
-        parts.append("</g>")
-        if there:
-            ends.append((name, frame.x(there[-1][0]), frame.y(there[-1][1]), css))
-    shown = ends[:MOST_LABELS]
-    for (name, x, y, css), at in zip(
-        shown, spread_labels([end[2] for end in shown], gap=15), strict=True
-    ):
-        parts.append(
-            f'<line class="leader" x1="{x + 5:.1f}" x2="{WIDTH - RIGHT + 6}" y1="{y:.1f}" '
-            f'y2="{at:.1f}"/>'
-        )
-        parts.append(_text(f"label {css}", WIDTH - RIGHT + 10, at + 4, _cut(name)))
-    parts.append("</svg>")
-    return Markup("\n".join(parts))
+        css = f"series s{number % NUM_COLOURS}"
+        drawn.append({"name": name, "css": css, "points": points})
+        if points:
+            ends.append((name, *points[-1], f"label {css}"))
+    around = frame.shown(title, ("scale", axis), list(enumerate(steps)), style=style)
+    return _drawn("lines", around, drawn, _labels(ends[:MOST_LABELS], offset=5))
 
 
 def history(
@@ -195,27 +202,23 @@ def history(
     ticks = [(float(day), date.fromordinal(day).isoformat()) for day in marks]
     if len(ticks) > 1 and (high - low) / (2 * pad + high - low) < 0.3:
         ticks = ticks[:1]
-    parts = frame.start(f"{axis} by date", ("date", axis), ticks)
     best: float | None = None
-    line = []
+    front = []
     for day, (_, value, _) in sorted(zip(days, points, strict=True), key=lambda pair: pair[0]):
         better = best is None or (value > best if higher_is_better else value < best)
         if better:
             if best is not None:
-                line.append(f"{frame.x(day):.1f},{frame.y(best):.1f}")
+                front.append((frame.x(day), frame.y(best)))
             best = value
-            line.append(f"{frame.x(day):.1f},{frame.y(value):.1f}")
+            front.append((frame.x(day), frame.y(value)))
     assert best is not None
-    line.append(f"{frame.x(frame.x_high):.1f},{frame.y(best):.1f}")
-    parts.append(f'<polyline class="front" points="{" ".join(line)}"/>')
-    for day, (when, value, name) in zip(days, points, strict=True):
-        x, y = frame.x(day), frame.y(value)
-        parts.append(
-            f"<g><title>{escape(f'{name}: {value:.4f} on {when}')}</title>"
-            f'<circle class="rest" cx="{x:.1f}" cy="{y:.1f}" r="4"/></g>'
-        )
-    parts.append("</svg>")
-    return Markup("\n".join(parts))
+    front.append((frame.x(frame.x_high), frame.y(best)))
+    shown = [
+        {"x": frame.x(day), "y": frame.y(value), "title": f"{name}: {value:.4f} on {when}"}
+        for day, (when, value, name) in zip(days, points, strict=True)
+    ]
+    around = frame.shown(f"{axis} by date", ("date", axis), ticks)
+    return _drawn("history", around, front, shown)
 
 
 def bars(
@@ -234,20 +237,16 @@ def bars(
     def at(x: float) -> float:
         return max(0.0, min(1.0, x / most)) * width if most else 0.0
 
-    parts = [
-        f'<svg viewBox="0 0 {width} 22" width="{width}" height="22" class="bar" aria-hidden="true">'
-    ]
-    parts.append(f'<rect class="own" x="0" y="2" width="{at(value):.1f}" height="9"/>')
-    if other is not None:
-        parts.append(f'<rect class="other" x="0" y="12" width="{at(other):.1f}" height="7"/>')
-    if stderr:
-        low, high = at(value - 1.96 * stderr), at(value + 1.96 * stderr)
-        parts.append(f'<line class="error" x1="{low:.1f}" x2="{high:.1f}" y1="6.5" y2="6.5"/>')
-    if baseline is not None and baseline <= most:
-        x = at(baseline)
-        parts.append(f'<line class="guess" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="22"/>')
-    parts.append("</svg>")
-    return Markup("".join(parts))
+    return _drawn(
+        "bars",
+        {
+            "width": width,
+            "value": at(value),
+            "other": None if other is None else at(other),
+            "interval": (at(value - 1.96 * stderr), at(value + 1.96 * stderr)) if stderr else None,
+            "guess": at(baseline) if baseline is not None and baseline <= most else None,
+        },
+    )
 
 
 FOREST_WIDTH, FOREST_HEIGHT = 150, 16
@@ -264,18 +263,16 @@ def forest(
         share = (x - low) / (high - low) if high > low else 0.5
         return 4 + wide * max(0.0, min(1.0, share))
 
-    middle = FOREST_HEIGHT / 2
-    size = f'width="{FOREST_WIDTH}" height="{FOREST_HEIGHT}"'
-    parts = [f'<svg class="forest" {size} viewBox="0 0 {FOREST_WIDTH} {FOREST_HEIGHT}" ']
-    parts.append('aria-hidden="true">')
-    if mark is not None:
-        x = at(mark)
-        parts.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{FOREST_HEIGHT}"/>')
-    if error:
-        a, b = at(value - 1.96 * error), at(value + 1.96 * error)
-        parts.append(f'<line class="error" x1="{a:.1f}" x2="{b:.1f}" y1="{middle}" y2="{middle}"/>')
-    parts.append(f'<circle class="own" cx="{at(value):.1f}" cy="{middle}" r="3.5"/></svg>')
-    return Markup("".join(parts))
+    return _drawn(
+        "forest",
+        {
+            "width": FOREST_WIDTH,
+            "height": FOREST_HEIGHT,
+            "value": at(value),
+            "interval": (at(value - 1.96 * error), at(value + 1.96 * error)) if error else None,
+            "mark": None if mark is None else at(mark),
+        },
+    )
 
 
 def ticks(low: float, high: float, number: int) -> list[float]:

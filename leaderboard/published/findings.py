@@ -96,7 +96,8 @@ def _scales(library: Library, benchmark: str, metric: str, store: LocalStore) ->
     most = sorted(methods, key=lambda item: -sum(value is not None for value in item[1]))[:12]
     name = f"{FOLDER}/{benchmark}-scales.svg"
     title = f"{metric} across scales of {benchmark}"
-    _save(store, name, lines(most, steps=scales, axis=metric.replace("_", " "), title=title))
+    plot = lines(most, steps=scales, axis=metric.replace("_", " "), title=title, style=_style())
+    write_bytes(store, name, f"{plot}\n".encode())
     agreed = agreements(scales, methods)
     rows = [
         (
@@ -240,8 +241,8 @@ Less than half of the variance is signal in: {", ".join(low) or "none"}.
 # ---- plots as files
 
 
-def _save(store: LocalStore, name: str, svg: str) -> None:
-    """A self-contained SVG: the style sheet inside it, its colours fixed."""
+def _style() -> str:
+    """The style sheet of a plot that is a file by itself: its rules, with the colours fixed."""
     rules = [
         line
         for line in (STATIC / "style.css").read_text(encoding="utf-8").splitlines()
@@ -250,10 +251,4 @@ def _save(store: LocalStore, name: str, svg: str) -> None:
     style = "\n".join(rules)
     for variable, colour in COLOURS.items():
         style = style.replace(variable, colour)
-    style = style.replace(".plot text", "text", 1)
-    svg = svg.encode().decode()  # a plain text: what is put into markup would be escaped
-    opening = svg.index(">") + 1
-    head = svg[:opening].replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" width="640" ')
-    white = '<rect width="100%" height="100%" fill="#fff"/>'
-    whole = f"{head}<style>{style}</style>{white}{svg[opening:]}\n"
-    write_bytes(store, name, whole.encode())
+    return style.replace(".plot text", "text", 1)

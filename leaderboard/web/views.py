@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, select_autoescape
+from jinja2 import Environment
 from markupsafe import Markup, escape
 
 from leaderboard import rules
@@ -34,18 +34,14 @@ from leaderboard.web.help import topics
 from leaderboard.web.links import Links
 from pipelines.errors import RuleError
 from pipelines.execution.progress import short
+from pipelines.templates import templates
 
 # ---- how things read
 
 
 @cache
 def _templates() -> Environment:
-    pages = Environment(
-        loader=PackageLoader("leaderboard.web"),
-        autoescape=select_autoescape(("html", "xml")),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    pages = templates("leaderboard.web", strict=False)
     pages.filters |= {
         "short": lambda value: "-" if value is None else short(value),
         "behind": behind,

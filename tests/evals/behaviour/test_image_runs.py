@@ -31,6 +31,7 @@ from pipelines.errors import DataError
 from pipelines.execution.executors import ProcessMap
 from pipelines.records import ScoresRecord
 from pipelines.storage.open import open_store
+from pipelines.templates import templates
 
 DIM = 16
 
@@ -350,7 +351,9 @@ def test_names_are_escaped_and_other_data_is_refused(
     finished: tuple[ScoresRecord, Path], data: Path, tmp_path: Path
 ) -> None:
     gold = np.array([0, 1])
-    shown = confusion(gold, gold, ["<script>alert(1)</script>", "b"])
+    values = confusion(gold, gold, ["<script>alert(1)</script>", "b"])
+    shown = templates("evals.images").get_template("macros.html").module.confusion(values)
+    assert "&lt;script&gt;" in shown
     assert "<script>" not in shown
     shutil.copytree(data / "wds_cifar10_test", tmp_path / "wds_cifar10_test")
     names = tmp_path / "wds_cifar10_test" / "classnames.txt"

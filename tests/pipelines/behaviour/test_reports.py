@@ -320,7 +320,7 @@ def test_a_dry_run_writes_its_forecast_and_the_report_holds_it(tmp_path: Path, p
     assert "rows out" in dry.stdout
     assert not (tmp_path / "out" / "record.json").exists()
     assert call().returncode == 0
-    assert "Predicted and found" in (tmp_path / "out" / "report.html").read_text()
+    assert "Predicted and actual" in (tmp_path / "out" / "report.html").read_text()
     assert "expected a share" in call("--dry-run", "--sample", "a lot").stderr
 
 
