@@ -36,6 +36,7 @@ from pipelines.storage.base import Store, copy_into, write_bytes
 from pipelines.storage.chain import RECORD
 from pipelines.storage.commits import Done, commit, find_done
 from pipelines.storage.open import open_store
+from pipelines.storage.retries import HUB, hub_may_pass, patiently
 
 METADATA = "metadata"
 REPOSITORIES = {
@@ -108,13 +109,18 @@ class Source(Frozen):
 
         api = HfApi(endpoint=self.endpoint)
         try:
-            tree = list(
-                api.list_repo_tree(
-                    str(self.repository),
-                    recursive=True,
-                    revision=self.revision,
-                    repo_type="dataset",
-                )
+            tree = patiently(
+                lambda: list(
+                    api.list_repo_tree(
+                        str(self.repository),
+                        recursive=True,
+                        revision=self.revision,
+                        repo_type="dataset",
+                    )
+                ),
+                what=self.shown,
+                may_pass=hub_may_pass,
+                patience=lambda: HUB,
             )
         except Exception as error:  # the client has errors of four libraries
             raise PoolError(_unreachable(self, error)) from None

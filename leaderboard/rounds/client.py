@@ -12,9 +12,21 @@ from urllib.parse import urlsplit
 import orjson
 
 from pipelines.errors import RuleError
+from pipelines.storage.retries import BOARD, patiently
 
 TOKEN = "LEADERBOARD_TOKEN"
 OVER = ("needs_review", "accepted", "refused", "withdrawn")
+
+
+GATEWAY = (502, 504)  # a proxy did not reach the service
+
+
+class _NotReached(OSError):
+    """The service was not reached, or stopped halfway."""
+
+
+def _may_pass(error: Exception) -> bool:
+    return isinstance(error, OSError | http.client.HTTPException)
 
 
 class ServiceError(RuleError):
@@ -24,7 +36,7 @@ class ServiceError(RuleError):
 def send(bundle: Path, address: str, *, wait_seconds: float = 600.0, pause: float = 1.0) -> Any:
     """Send a bundle with the token in LEADERBOARD_TOKEN; returns its status once it is checked.
 
-    Sending twice is one submission, so after a broken connection it is simply sent again.
+    Sending twice is one submission, so after a broken connection it is sent again by itself.
     ServiceError says what the service said.
     """
     token = os.environ.get(TOKEN)
@@ -46,18 +58,30 @@ def _ask(
     kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
     if parts.scheme not in kinds or not parts.hostname:
         raise ServiceError(f"{address!r} is not an address of a service; write https://HOST")
-    connection = kinds[parts.scheme](parts.hostname, parts.port, timeout=120)
     headers = {"Authorization": f"Bearer {token}"}
     if body is not None:
         headers |= {"Content-Type": "application/zip", "Content-Length": str(length)}
+
+    def request() -> tuple[int, Any]:
+        if body is not None:
+            body.seek(0)
+        connection = kinds[parts.scheme](str(parts.hostname), parts.port, timeout=120)
+        try:
+            connection.request(method, parts.path.rstrip("/") + path, body, headers)
+            answer = connection.getresponse()
+            content = answer.read()
+            if answer.status in GATEWAY:
+                raise _NotReached(f"{answer.status} {answer.reason}")
+            return answer.status, orjson.loads(content)
+        finally:
+            connection.close()
+
     try:
-        connection.request(method, parts.path.rstrip("/") + path, body, headers)
-        answer = connection.getresponse()
-        content = orjson.loads(answer.read())
+        status, content = patiently(
+            request, what=address, may_pass=_may_pass, patience=lambda: BOARD
+        )
     except (OSError, http.client.HTTPException, orjson.JSONDecodeError) as error:
         raise ServiceError(f"{address} did not answer as the service does: {error}") from None
-    finally:
-        connection.close()
-    if answer.status >= 400:
-        raise ServiceError(f"{address} refused it ({answer.status}): {content.get('error')}")
+    if status >= 400:
+        raise ServiceError(f"{address} refused it ({status}): {content.get('error')}")
     return content

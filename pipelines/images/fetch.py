@@ -21,14 +21,13 @@ from urllib.parse import urljoin
 from pipelines.images.addresses import FetchError, Lookup, check_url
 from pipelines.images.content_encoding import TooLarge, undo
 from pipelines.records import Frozen
+from pipelines.storage.retries import STRANGERS, passes
 
 MAX_REDIRECTS = 5
 CHUNK_BYTES = 64 << 10
 HELD_BYTES = 1 << 30
-FIRST_WAIT_SECONDS = 0.25
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 GOOD = frozenset({200, 203})  # 203: a proxy changed the answer; its sha256 shows whether it matters
-AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 MAX_RETRY_AFTER_SECONDS = 30.0  # a server that asks for a longer pause is not asked again
 MAX_HEADER_BYTES = 65_536  # of one line, as http.client takes it
 MIN_BYTES_PER_SECOND = 64 << 10
@@ -232,7 +231,7 @@ class Fetcher:
                 tries += 1
                 if not error.again or tries > self.options.retries:
                     raise
-                wait = FIRST_WAIT_SECONDS * 2 ** (tries - 1)
+                wait = STRANGERS.pause(tries)
                 if error.after is not None:
                     if error.after > MAX_RETRY_AFTER_SECONDS:
                         raise
@@ -276,7 +275,7 @@ class Fetcher:
                     continue
                 if answer.status not in GOOD:
                     after = retry_after(answer.headers.get("Retry-After"))
-                    again = answer.status in AGAIN
+                    again = passes(answer.status)
                     raise FetchError(f"http_{answer.status}", again=again, after=after)
                 self._check_headers(answer)
                 return await self._read(answer, limit)

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import io
 import os
-import random
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, Protocol, TypeVar, cast
@@ -20,13 +18,27 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from pipelines.storage.base import Entry, StorageError, Writer
+from pipelines.storage.retries import HTTP, HUB, hub_may_pass, passes, patiently
 
 READ_BYTES = 8 << 20  # of one request for a part
 STREAM_BYTES = 1 << 20  # taken at once from a long answer
-TRIES = 8  # with doubling pauses about a minute: a restart of the server is survived
-LONGEST_PAUSE_SECONDS = 20.0  # a server that is back is noticed within twenty seconds
-PASSING = (429, 500, 502, 503, 504)
 T = TypeVar("T")
+
+
+class _Status(Exception):
+    """An answer that is not the file."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(f"the server answers {status} {reason}")
+        self.status = status
+
+
+class _BrokenOff(Exception):
+    """An answer that ended before all of it was read."""
+
+
+def _may_pass(error: Exception) -> bool:
+    return isinstance(error, HTTPError) or (isinstance(error, _Status) and passes(error.status))
 
 
 class _ReadOnly:
@@ -79,25 +91,22 @@ class HttpStore(_ReadOnly):
         FileNotFoundError for 404, StorageError for what does not pass.
         """
         url = self._url(name)
-        problem = ""
-        for attempt in range(TRIES):
-            if attempt:
-                pause = min(0.25 * 2**attempt, LONGEST_PAUSE_SECONDS)
-                time.sleep(pause * random.uniform(0.5, 1.5))
-            try:
-                answer = _connections().request(method, url, headers=headers, preload_content=body)
-            except HTTPError as error:
-                problem = str(error)
-                continue
+
+        def request() -> Any:
+            answer = _connections().request(method, url, headers=headers, preload_content=body)
             if answer.status in (200, 206):
                 return answer
             answer.close()
             if answer.status == 404:
                 raise FileNotFoundError(f"there is no file {url}")
-            problem = f"the server answers {answer.status} {answer.reason}"
-            if answer.status not in PASSING:
-                break
-        raise StorageError(f"cannot read {url}: {problem}; run the same command again to resume")
+            raise _Status(answer.status, answer.reason)
+
+        try:
+            return patiently(request, what=url, may_pass=_may_pass, patience=lambda: HTTP)
+        except (HTTPError, _Status) as error:
+            raise StorageError(
+                f"cannot read {url}: {error}; run the same command again to resume"
+            ) from None
 
     def read_bytes(self, name: str) -> bytes:
         return self._ask("GET", name)[1]
@@ -221,23 +230,32 @@ class Ranges(io.RawIOBase):
 
     def _read_on(self, start: int, size: int) -> bytes:
         """At least one byte from `start` on."""
-        problem = "the answer ends early"
-        for attempt in range(TRIES):
-            if attempt:
-                time.sleep(min(0.1 * 2**attempt, LONGEST_PAUSE_SECONDS) * random.uniform(0.5, 1.5))
+        broken: tuple[type[Exception], ...] = (_BrokenOff, *self._passing)
+
+        def read() -> bytes:
             if self._body is None or self._body_at != start:
                 self._drop()
                 self._body, self._body_at = self._stream(start), start
             try:
                 data = self._body.read(size)
-            except self._passing as error:
-                problem = str(error)
-                data = b""
-            if data:
-                self._body_at += len(data)
-                return data
-            self._drop()
-        raise StorageError(f"an answer broke off {TRIES} times at byte {start}: {problem}")
+            except self._passing:
+                self._drop()
+                raise
+            if not data:
+                self._drop()
+                raise _BrokenOff("the answer ends early")
+            self._body_at += len(data)
+            return data
+
+        def may_pass(error: Exception) -> bool:
+            return isinstance(error, broken)
+
+        try:
+            return patiently(read, what=f"byte {start}", may_pass=may_pass, patience=lambda: HTTP)
+        except broken as error:
+            raise StorageError(
+                f"an answer broke off {HTTP.tries} times at byte {start}: {error}"
+            ) from None
 
     def _drop(self) -> None:
         if self._body is not None:
@@ -267,8 +285,9 @@ class HfStore(_ReadOnly):
         return HfFileSystem(endpoint=os.environ.get("HF_ENDPOINT"))  # as it is now, not at import
 
     def _said(self, name: str, request: Callable[[], T]) -> T:
+        what = f"{self.uri}/{name}"
         try:
-            return request()
+            return patiently(request, what=what, may_pass=hub_may_pass, patience=lambda: HUB)
         except FileNotFoundError:
             raise FileNotFoundError(f"there is no file {self.uri}/{name}") from None
         except Exception as error:  # the client's own, of several libraries

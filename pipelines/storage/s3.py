@@ -9,9 +9,7 @@ minutes once it has answered before: a run outlives a restart of its storage.
 from __future__ import annotations
 
 import io
-import logging
 import os
-import random
 import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -33,15 +31,13 @@ from urllib3.exceptions import ProtocolError
 
 from pipelines.storage.base import Entry, StorageError, Writer
 from pipelines.storage.read_only import Body, Ranges
+from pipelines.storage.retries import BUCKET, NEW_BUCKET, Patience, passes, patiently
 
 PART_BYTES = 16 << 20  # of a multipart upload; 10,000 parts allow objects of 160 GB
 READ_BYTES = 8 << 20  # fetched by one ranged read, at least
 CONFLICTS = 10  # puts that meet another put of the name
 MISSING = ("404", "NoSuchKey", "NotFound")
 CONFLICT_WAIT_SECONDS = 0.2  # the other put is of a small file, and nearly done
-FIRST_PATIENCE_SECONDS = 30.0  # with a server that never answered: its address may be wrong
-PATIENCE_SECONDS = 300.0  # with one that did
-LONGEST_PAUSE_SECONDS = 10.0  # a store that is back is noticed within ten seconds
 PASSING = (
     HTTPClientError,
     EndpointError,
@@ -54,38 +50,26 @@ PASSING = (
 PASSING_CODES = ("SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "InternalError")
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
 _answered: set[str | None] = set()  # endpoints that answered this process
 
 
 def _patiently(request: Callable[[], T], *, what: str) -> T:
-    """The answer of a request; asked again while the fault may pass."""
+    """The answer of a request; sent again while the fault may pass."""
     endpoint = os.environ.get("AWS_ENDPOINT_URL")
-    started = time.monotonic()
-    pause = 0.1
-    while True:
-        try:
-            answer = request()
-        except Exception as error:
-            known = endpoint in _answered
-            patience = PATIENCE_SECONDS if known else FIRST_PATIENCE_SECONDS
-            left = started + patience - time.monotonic()
-            if not _may_pass(error) or left <= 0:
-                raise
-            if pause >= 1:
-                log.warning("%s: %s; trying again for %.0f s", what, error, left)
-            time.sleep(min(pause * random.uniform(0.5, 1.5), left))
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-        else:
-            _answered.add(endpoint)
-            return answer
+
+    def patience() -> Patience:
+        return BUCKET if endpoint in _answered else NEW_BUCKET
+
+    answer = patiently(request, what=what, may_pass=_may_pass, patience=patience)
+    _answered.add(endpoint)
+    return answer
 
 
 def _may_pass(error: Exception) -> bool:
     if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0
         code = error.response.get("Error", {}).get("Code", "")
-        return status >= 500 or status == 429 or code in PASSING_CODES
+        return passes(status) or code in PASSING_CODES
     return isinstance(error, PASSING)
 
 

@@ -28,6 +28,7 @@ from pipelines.storage.base import StorageError, write_bytes
 from pipelines.storage.commits import all_done
 from pipelines.storage.local import LocalStore
 from pipelines.storage.open import open_store
+from pipelines.storage.retries import Patience
 from tests.http_server import WebServer
 
 ROOT = Path(__file__).parents[3]
@@ -37,7 +38,7 @@ SMALL = RemotePool(scale="400m-1x", variant="extracted", list="small.txt", num_f
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
-    monkeypatch.setattr(read_only, "LONGEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(read_only, "HTTP", Patience(tries=8, longest_pause_seconds=0.01))
     folder = tmp_path / "bucket"
     for number in range(4):
         rows = [{"text": f"page {n} of file {number} " * 50, "metadata": {}} for n in range(100)]
@@ -175,7 +176,7 @@ def test_where_a_pool_comes_from() -> None:
 def test_an_address_that_does_not_answer_or_forbids_is_an_error_with_its_name(
     server: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(read_only, "TRIES", 2)
+    monkeypatch.setattr(read_only, "HTTP", Patience(tries=2))
     store = open_store("http://127.0.0.1:1/x")
     with pytest.raises(StorageError, match=r"cannot read http://127\.0\.0\.1:1/x/a"):
         store.read_bytes("a")

@@ -21,6 +21,7 @@ from pipelines.images import addresses
 from pipelines.images import fetch as fetching
 from pipelines.images.addresses import FetchError, check_url, refused
 from pipelines.images.fetch import FetchOptions, open_fetcher
+from pipelines.storage.retries import Patience
 
 pytest.importorskip("aiohttp")
 
@@ -471,7 +472,7 @@ def test_a_name_that_does_not_exist_is_looked_up_once(monkeypatch: pytest.Monkey
         raise socket.gaierror(codes[host], "no")
 
     monkeypatch.setattr(addresses, "look_up", look_up)
-    monkeypatch.setattr(fetching, "FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(fetching, "STRANGERS", Patience(first_pause_seconds=0.01))
     for host in codes:
         with pytest.raises(FetchError) as error:
             fetch(f"http://{host}/")

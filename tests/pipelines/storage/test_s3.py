@@ -25,6 +25,7 @@ from pipelines.storage import s3
 from pipelines.storage.base import StorageError, write_bytes
 from pipelines.storage.commits import DeterminismError, Done, attempt_name, commit, unreferenced
 from pipelines.storage.open import open_store
+from pipelines.storage.retries import Patience
 from pipelines.storage.s3 import PART_BYTES
 
 pytestmark = pytest.mark.s3
@@ -187,7 +188,7 @@ def test_a_server_that_is_away_for_a_moment_is_waited_for(s3_server: Any, bucket
 
 
 def test_an_address_that_never_answered_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3, "FIRST_PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(s3, "NEW_BUCKET", Patience(seconds=1.0))
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
