@@ -10,19 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from leaderboard.board.crossing import Crossing, Point
 from leaderboard.board.plots import spread_labels, ticks
 from pipelines.execution.progress import short
+from pipelines.templates import templates
 
 WIDTH, LEFT, RIGHT, TOP, HEIGHT = 820, 76, 640, 24, 340
 COLOURS = ("#57606a", "#0b5cad", "#b35900", "#1a7f37", "#8250df", "#cf222e")  # grey: the baseline
 LINE_HEIGHT, LABEL_GAP = 18, 16
-
-TEMPLATES = Environment(
-    loader=PackageLoader("leaderboard.board"), autoescape=True, undefined=StrictUndefined
-)
 
 
 @dataclass(frozen=True)
@@ -80,23 +75,27 @@ def crossing_plot(
         if entry.at is not None and entry.between is not None
     ]
     sentences = [entry.sentence(unit) for entry in crossings]
-    return TEMPLATES.get_template("crossing.svg").render(
-        width=WIDTH,
-        height=HEIGHT + 68 + LINE_HEIGHT * len(sentences),
-        left=LEFT,
-        right=RIGHT,
-        top=TOP,
-        bottom=HEIGHT,
-        title=title,
-        x_axis=f"training budget ({unit})",
-        y_axis=metric.replace("_", " "),
-        y_ticks=[
-            {"at": frame.y(v), "label": f"{v:g}"} for v in ticks(frame.y_low, frame.y_high, 5)
-        ],
-        x_ticks=[{"at": frame.x(budget), "label": short(budget)} for budget in budgets],
-        curves=shown,
-        crossings=marks,
-        sentences=sentences,
+    return (
+        templates("leaderboard.board")
+        .get_template("crossing.svg")
+        .render(
+            width=WIDTH,
+            height=HEIGHT + 68 + LINE_HEIGHT * len(sentences),
+            left=LEFT,
+            right=RIGHT,
+            top=TOP,
+            bottom=HEIGHT,
+            title=title,
+            x_axis=f"training budget ({unit})",
+            y_axis=metric.replace("_", " "),
+            y_ticks=[
+                {"at": frame.y(v), "label": f"{v:g}"} for v in ticks(frame.y_low, frame.y_high, 5)
+            ],
+            x_ticks=[{"at": frame.x(budget), "label": short(budget)} for budget in budgets],
+            curves=shown,
+            crossings=marks,
+            sentences=sentences,
+        )
     )
 
 
