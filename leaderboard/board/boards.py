@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import RLock
@@ -45,12 +45,13 @@ SORTS = (
 Order = Literal["up", "down"]
 MAX_LIMIT = 1000
 FRESH = 0.02
+OF_A_TEAM = 3  # rows of a team that count for the choice of the group that is shown first
 
 
 class View(Frozen):
     """What of a board is shown: filters, order and page. Every view has a stable address."""
 
-    group: str = Field("", max_length=100, description="pool and suite; empty: the largest")
+    group: str = Field("", max_length=100, description="pool and suite; empty: most teams'")
     metric: str = Field("", max_length=100, description="an aggregate; empty: the headline")
     q: str = Field("", max_length=200, description="part of a method's or team's name")
     recheck: Literal["", "none", "sampled", "full"] = Field("", description="how it was rechecked")
@@ -161,7 +162,7 @@ class Library:
         with self._lock:
             copy = self._copy(benchmark, scale, track)
             groups = [_described(key, rows) for key, rows in copy.groups.items()]
-            groups.sort(key=lambda group: (-group.number, group.key))
+            groups.sort(key=lambda group: (-_weight(copy.groups[group.key]), group.key))
             chosen = next((candidate for candidate in groups if candidate.key == view.group), None)
             if view.group and chosen is None:
                 raise KeyError(f"this board has no group {view.group!r}")
@@ -282,6 +283,17 @@ def _order_of(board: Board) -> tuple[str, int, str, int, str]:
 def key_of(row: Row) -> str:
     """The name of a row's group in addresses."""
     return f"{row.pool_id[:12]}-{row.suite}-{row.suite_version}-{row.data_id[:6]}".rstrip("-")
+
+
+def _weight(rows: Sequence[Row]) -> int:
+    """How many rows count for which group is shown first: of each team `OF_A_TEAM` at most.
+
+    A team with thirty rows on a pool that it made up is not what a reader came for. Reference and
+    imported rows all count.
+    """
+    teams = Counter(row.team for row in rows if row.kind == "submission")
+    others = sum(row.kind != "submission" for row in rows)
+    return others + sum(min(number, OF_A_TEAM) for number in teams.values())
 
 
 def _described(key: str, rows: Sequence[Row]) -> Group:

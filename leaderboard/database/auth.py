@@ -21,6 +21,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from leaderboard.database import tables as t
 from leaderboard.database.connection import StoreError
 from leaderboard.database.store import Store
+from leaderboard.submissions.names import looks_like, mixed_alphabets, name_fault
 from pipelines.records import Frozen
 
 SCOPES = ("submit", "review", "admin")
@@ -68,6 +69,8 @@ def create_token(
     for what, text in (("name", name), ("team", team)):
         if len(text) > 120 or any(ord(letter) < 32 for letter in text):
             raise StoreError(f"the {what} of a token has at most 120 characters, all printable")
+    if "submit" in scopes:
+        _check_team(store, team)
     now = time.time()
     id_ = secrets.token_hex(6)
     secret = f"{PREFIX}_{id_}_{secrets.token_urlsafe(32)}"
@@ -97,6 +100,19 @@ def create_token(
         revoked=False,
     )
     return token, secret
+
+
+def _check_team(store: Store, team: str) -> None:
+    """StoreError for a team whose name no submission could have: it would be found out later."""
+    problem = name_fault(team) or mixed_alphabets(team)
+    if problem:
+        raise StoreError(f"the team {team!r} has a name that submissions may not have: {problem}")
+    twin = looks_like(team, iter(store.teams()))
+    if twin is not None:
+        raise StoreError(
+            f"the team {team!r} looks like {twin!r}, which is there already; choose another name, "
+            f"or name that team with --team {twin!r}"
+        )
 
 
 def find_token(store: Store, secret: str) -> Token | None:
