@@ -24,7 +24,7 @@ from torch import Tensor
 
 from dclm.packing.tokenizer import find
 from dclm.recipe import ModelConfig
-from dclm.training.export import read_open_lm
+from dclm.training.export import model_of_state, read_state
 from dclm.training.model import KeyValueCache, OpenLM, load_state_dict
 from evals.models import Floats, Ids, ModelError, Query, TokenizerFile, TokenScores
 from evals.tasks import EvalError
@@ -336,11 +336,16 @@ def _load_open_lm(
             f"n_heads); found {len(weights)} and {len(described)} of them"
         )
     chosen = max(weights, key=_epoch_of)
-    values = orjson.loads(described[0].read_bytes()) | _command_line_of(path / "params.txt")
+    # What the model's file says counts, whatever the command line of open_lm was.
+    values = _command_line_of(path / "params.txt") | orjson.loads(described[0].read_bytes())
     own = path / "tokenizer.json"
-    config = reference_config(values)
     try:
-        model = read_open_lm(chosen, config)
+        state = read_state(chosen)
+        # Norms without a gain leave no trace in the weights; DCLM's models have them on q and k.
+        without_trace = values.get("model_norm") == "no_wb_layer_norm"
+        has_qk_norm = without_trace or any(".q_norm." in name for name in state)
+        config = reference_config(values, qk_norm=has_qk_norm)
+        model = model_of_state(state, config)
         tokenizer_file = find(str(own) if own.is_file() else "gpt-neox-20b")
     except ValueError as error:
         raise EvalError(str(error)) from None
@@ -377,12 +382,21 @@ def _command_line_of(path: Path) -> dict[str, Any]:
     lines = (line.partition(":") for line in path.read_text(encoding="utf-8").splitlines())
     values = {name.strip(): value.strip() for name, _, value in lines}
     options: dict[str, Any] = {}
-    for name in ("model_norm", "ffn_type", "positional_embedding_type"):
-        if values.get(name):
-            options[name] = values[name]
-    if "qk_norm" in values:
-        options["qk_norm"] = values["qk_norm"] == "True"
-    return options
+    for name, value in values.items():
+        if name in COMMAND_LINE or name.startswith(("attn_", "moe_")):
+            options[name] = _plain_value(value)
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _plain_value(text: str) -> Any:
+    """A value as open_lm writes it into params.txt: Python's spelling of it."""
+    known = {"True": True, "False": False, "None": None, "": None}
+    if text in known:
+        return known[text]
+    try:
+        return float(text) if "." in text or "e" in text else int(text)
+    except ValueError:
+        return text
 
 
 def load_openlm(
@@ -425,7 +439,9 @@ OPENLM_NAMES = {  # of open_lm's model files and arguments, to ours
 OPENLM_SAME = (
     *("seq_len", "vocab_size", "post_embed_norm", "weight_tying", "norm", "norm_eps", "qk_norm"),
 )
-SOFTMAX = ("auto", "xformers_attn", "torch_attn")  # the same attention by other kernels
+COMMAND_LINE = ("model_norm", "ffn_type", "positional_embedding_type", "qk_norm")
+SOFTMAX = ("auto", "xformers_attn", "xformers_attn_variable_length", "torch_attn")
+"""The same attention by other kernels; lengths vary in training alone, between documents."""
 OPENLM_FFNS = {"swiglu_torch": "swiglu"}  # the same map, stored alike
 
 

@@ -159,10 +159,22 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 def read_open_lm(checkpoint: str | Path, config: ModelConfig) -> OpenLM:
-    """The model of an open_lm checkpoint (`epoch_N.pt`, or its state dict as safetensors).
+    """The model of an open_lm checkpoint; ValueError as of `read_state`, or for another shape."""
+    return model_of_state(read_state(checkpoint), config)
+
+
+def model_of_state(state: dict[str, Tensor], config: ModelConfig) -> OpenLM:
+    """A model with the tensors of a state dict. ValueError when it is of another shape."""
+    model = OpenLM(config)
+    load_state_dict(model, {name: tensor.float() for name, tensor in state.items()})
+    return model
+
+
+def read_state(checkpoint: str | Path) -> dict[str, Tensor]:
+    """The tensors of an open_lm checkpoint (`epoch_N.pt`, or its state dict as safetensors).
 
     ValueError when the file holds anything but tensors and plain values (such a pickle is refused,
-    not run), is damaged, or is of another shape than `config`.
+    not run), or is damaged.
     """
     path = Path(checkpoint)
     if path.suffix == ".safetensors":
@@ -184,6 +196,4 @@ def read_open_lm(checkpoint: str | Path, config: ModelConfig) -> OpenLM:
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
         raise ValueError(f"{path} holds no state dict; expected tensors by name")
-    model = OpenLM(config)
-    load_state_dict(model, {name: tensor.float() for name, tensor in state.items()})
-    return model
+    return state

@@ -383,6 +383,12 @@ def load_state_dict(model: OpenLM, state: Mapping[str, Tensor]) -> None:
     clean = {_plain_name(name): tensor for name, tensor in state.items()}
     if model.config.ffn == "gelu":  # open_lm stores these matrices under two names
         clean = {name: tensor for name, tensor in clean.items() if "._ff_w" not in name}
+    if model.config.rotary == "llama_rotary":  # a table that is computed here
+        clean = {name: t for name, t in clean.items() if not name.endswith("freqs_cis")}
+    if model.config.weight_tying:  # one tensor: a file may hold it under one of its names
+        table = clean.get("tok_embeddings.weight", clean.get("output.weight"))
+        if table is not None:
+            clean = {"tok_embeddings.weight": table, "output.weight": table} | clean
     expected = model.state_dict()
     missing = sorted(expected.keys() - clean.keys())
     unknown = sorted(clean.keys() - expected.keys())

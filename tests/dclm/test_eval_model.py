@@ -260,6 +260,67 @@ def test_all_options_count_their_parameters_and_load_their_weights(norm, positio
     assert torch.equal(model(tokens), other(tokens))
 
 
+NORMS = (
+    *("gain_only_lp_layer_norm", "gain_only_layer_norm", "default_layer_norm"),
+    *("lp_layer_norm", "no_wb_layer_norm", "rms_norm"),
+)
+CONFIGURATIONS = [
+    *({"model_norm": norm} for norm in NORMS),
+    *({"positional_embedding_type": p} for p in ("rotary", "head_rotary", "llama_rotary", "none")),
+    *({"ffn_type": ffn} for ffn in ("swiglu", "swiglu_torch", "gelu", "gemma_geglu")),
+    *({"qk_norm": qk, "model_norm": "lp_layer_norm"} for qk in (True, False)),
+    {"weight_tying": True},
+    {"post_embed_norm": True, "model_norm": "rms_norm"},
+    *({"attn_name": name} for name in ("auto", "torch_attn", "xformers_attn_variable_length")),
+    {"moe_freq": 0, "moe_num_experts": None, "moe_top_k": 2, "moe_capacity_factor": 1.25},
+]
+
+
+@pytest.mark.parametrize("options", CONFIGURATIONS, ids=str)
+def test_a_folder_of_open_lm_with_each_option_is_read(options, tmp_path) -> None:
+    """Weights as open_lm saves them beside the model's file: the same logits as the model's own."""
+    shape = {k: v for k, v in SHAPE.items() if k not in options}
+    torch.manual_seed(3)
+    model = OpenLM(reference_config(shape | options))
+    state = {f"module._orig_mod.{k}": v for k, v in model.state_dict().items()}
+    torch.save({"epoch": 2, "state_dict": state}, tmp_path / "epoch_2.pt")
+    (tmp_path / "mine.json").write_bytes(orjson.dumps(shape | options))
+    byte_tokenizer().save(str(tmp_path / "tokenizer.json"))
+    loaded = load(str(tmp_path), device="cpu")
+    tokens = torch.arange(8)[None]
+    assert torch.equal(loaded._model(tokens), model(tokens))
+
+
+def test_the_models_file_counts_before_the_command_line(tmp_path) -> None:
+    """open_lm reads an option from its arguments only where the model's file does not name it."""
+    model = OpenLM(reference_config(SHAPE | {"model_norm": "rms_norm", "qk_norm": False}))
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "epoch_1.pt")
+    (tmp_path / "mine.json").write_bytes(orjson.dumps(SHAPE | {"model_norm": "rms_norm"}))
+    lines = ["model_norm: gain_only_layer_norm", "qk_norm: False", "attn_name: auto"]
+    (tmp_path / "params.txt").write_text(
+        "\n".join([*lines, "moe_freq: 0", "attn_activation: None"])
+    )
+    byte_tokenizer().save(str(tmp_path / "tokenizer.json"))
+    loaded = load(str(tmp_path), device="cpu")
+    assert (loaded._model.config.norm, loaded._model.config.qk_norm) == ("rms_norm", False)
+    other = tmp_path.rename(tmp_path.with_name("other"))
+    (other / "params.txt").write_text("attn_name: custom_attn\nattn_activation: relu\n")
+    with pytest.raises(EvalError, match="option attn_name: 'custom_attn' is not supported"):
+        load(str(other), device="cpu")
+
+
+@pytest.mark.parametrize("name", ["tok_embeddings.weight", "output.weight"])
+def test_a_tied_table_may_be_stored_once(name: str) -> None:
+    from dclm.training.model import load_state_dict
+
+    model = OpenLM(reference_config(SHAPE | {"weight_tying": True}))
+    state = dict(model.state_dict())
+    del state[name]
+    other = OpenLM(model.config)
+    load_state_dict(other, state)
+    assert torch.equal(model(torch.arange(4)[None]), other(torch.arange(4)[None]))
+
+
 def test_without_positions_the_order_of_what_came_before_is_nothing() -> None:
     model = OpenLM(reference_config(SHAPE | {"positional_embedding_type": "none"})).eval()
     first, other = (model(torch.tensor([ids]))[0, -1] for ids in ([1, 2, 3], [2, 1, 3]))

@@ -87,9 +87,9 @@ def test_an_odd_record_is_refused_and_its_page_says_why(
     except BundleError:
         return  # its message names the faults
     service.check_next("check")
-    held = service.store.get(submission.id)
-    assert held.state == "refused"
-    assert held.attempts == 1
+    kept = service.store.get(submission.id)
+    assert kept.state == "refused"
+    assert kept.attempts == 1
     for used in (secret, reviewer):
         url = f"/api/v1/submissions/{submission.id}"
         answer = client.get(url, headers={"authorization": f"Bearer {used}"})
@@ -154,9 +154,9 @@ def test_a_column_that_no_page_could_read_is_refused(
     token, _ = create_token(service.store, "ci", scopes=["submit"], team="a team")
     submission, _ = service.receive(write_zip(folder, tmp_path / "x.zip"), token)
     service.check_next("check")
-    held = service.store.get(submission.id)
-    assert held.state == "refused"
-    assert {fault.rule for fault in held.faults} <= {"form.columns", "form.bundle"}
+    kept = service.store.get(submission.id)
+    assert kept.state == "refused"
+    assert {fault.rule for fault in kept.faults} <= {"form.columns", "form.bundle"}
 
 
 def test_a_refusal_of_many_faults_is_a_small_page(service: Service, tmp_path: Path) -> None:
