@@ -16,11 +16,10 @@ from evals.fetch import fetch, fetch_tasks
 from evals.images.synthetic import write_synthetic_images
 from evals.items import Item
 from evals.kinds import has_data, read_data
-from evals.loading import load_in_worker, load_model, spread_over
-from evals.nulls import PREFIX
+from evals.loading import check_precision, open_model
 from evals.overlap import overlap_with
+from evals.perplexity_command import perplexity_command
 from evals.pinning import make_pin, write_pins
-from evals.remote import remote_model
 from evals.reports import Run, compare, describe, open_run, questions, scores_text
 from evals.result_formats import figures_of, result_format
 from evals.run import run
@@ -86,22 +85,19 @@ def run_command(
     Questions are spread over all GPUs of this machine, or of the cluster; each worker loads the
     weights once.
     """
-    if precision not in ("fp32", "bf16"):
-        raise EvalError(f"unknown precision {precision!r}; choose fp32 or bf16")
+    check_precision(precision)
     printed = None if format == "text" else result_format(format)
-    named = {
-        "device": device,
-        "precision": precision,
-        "exact": exact,
-        "batch_tokens": batch_tokens,
-    }
-    spread = None if device or model.startswith(PREFIX) else spread_over(cluster, gpus)
-    if spread is None:
-        loaded = load_model(model, trust_remote_code=trust_remote_code, **named)
-        map_tasks = executor(workers, cluster=cluster)
-    else:
-        arguments = (model, trust_remote_code, precision, exact, batch_tokens)
-        loaded, map_tasks = remote_model(load_in_worker, arguments, map_tasks=spread), spread
+    loaded, map_tasks = open_model(
+        model,
+        trust_remote_code=trust_remote_code,
+        device=device,
+        precision=precision,
+        exact=exact,
+        batch_tokens=batch_tokens,
+        workers=workers,
+        cluster=cluster,
+        gpus=gpus,
+    )
     record = run(loaded, suite=suite, data=data, out=out_uri, map_tasks=map_tasks)
     if printed is not None:
         show_json(printed.from_record(record, model=model))
@@ -109,6 +105,9 @@ def run_command(
         show_json(record)
     else:
         out(scores_text(record))
+
+
+app.command("perplexity")(perplexity_command)
 
 
 @app.command("show")

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from evals.models import ModelLoader
 from evals.nulls import PREFIX, null_model
+from evals.remote import remote_model
 from evals.tasks import EvalError
 from pipelines import installed
 from pipelines.errors import DataError, PlanError
@@ -58,6 +59,43 @@ def load_in_worker(
         exact=exact,
         batch_tokens=batch_tokens,
     )
+
+
+def check_precision(precision: str) -> None:
+    """EvalError for another precision than fp32 and bf16."""
+    if precision not in ("fp32", "bf16"):
+        raise EvalError(f"unknown precision {precision!r}; choose fp32 or bf16")
+
+
+def open_model(
+    model: str,
+    *,
+    trust_remote_code: bool,
+    device: str | None,
+    precision: str,
+    exact: bool,
+    batch_tokens: int | None,
+    workers: int,
+    cluster: str | None,
+    gpus: int | None,
+) -> tuple[Any, MapTasks]:
+    """A model, and the executor that asks it: here, in processes, on GPUs, or on a cluster.
+
+    Where GPUs or a cluster have the weights, this process has only the model's name and limits.
+    """
+    spread = None if device or model.startswith(PREFIX) else spread_over(cluster, gpus)
+    if spread is not None:
+        arguments = (model, trust_remote_code, precision, exact, batch_tokens)
+        return remote_model(load_in_worker, arguments, map_tasks=spread), spread
+    loaded = load_model(
+        model,
+        trust_remote_code=trust_remote_code,
+        device=device,
+        precision=precision,
+        exact=exact,
+        batch_tokens=batch_tokens,
+    )
+    return loaded, executor(workers, cluster=cluster)
 
 
 def spread_over(cluster: str | None, gpus: int | None) -> MapTasks | None:

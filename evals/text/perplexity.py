@@ -50,7 +50,12 @@ class Perplexity(Kind[PerplexityTask]):
         *,
         window: int,
     ) -> pa.Table:
-        chosen = [data.items[row] for row in rows]
+        return self.scored(task, [data.items[row] for row in rows], model, window=window)
+
+    def scored(
+        self, task: PerplexityTask, chosen: Sequence[Item], model: LanguageModel, *, window: int
+    ) -> pa.Table:
+        """The log of some documents."""
         tokens = model.tokenise([item.context for item in chosen])
         queries = []
         counts = []
@@ -95,4 +100,4 @@ def _windows(ids: Sequence[int], document_start: int, window: int) -> list[Query
     ]
 
 
-KINDS: dict[str, Kind[PerplexityTask]] = {"perplexity": Perplexity()}
+KINDS = {"perplexity": Perplexity()}
