@@ -166,9 +166,8 @@ def run(pipeline: Pipeline, pool: Any) -> None:
 
 def filter_alone(scores: Any) -> dict[str, Any]:
     """The filter on scores without reading or uids."""
-    from pipelines.image_text.images import ClipScore
-
     from pipelines.batch import Batch
+    from pipelines.image_text.image_rules import ClipScore
 
     batch = Batch(pa.table({L14: scores}))
     operator = ClipScore(arch="l14", min_score=0.7)

@@ -120,17 +120,19 @@ def write_row_list(store: Store, name: str, table: pa.Table) -> File:
     of the general writer.
     """
     words = [field.name for field in table.schema if pa.types.is_dictionary(field.type)]
+    buffer = io.BytesIO()  # some bytes a row; parquet writes hundreds of pieces
+    pq.write_table(
+        table,
+        buffer,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=words,
+        column_encoding={ROW: "DELTA_BINARY_PACKED"},
+        write_statistics=False,
+    )
     writer = store.create(name)
     with writer:
-        pq.write_table(
-            table,
-            as_file(writer),
-            compression="zstd",
-            compression_level=1,
-            use_dictionary=words,
-            column_encoding={ROW: "DELTA_BINARY_PACKED"},
-            write_statistics=False,
-        )
+        writer.write(buffer.getbuffer())
     return writer.file(num_rows=table.num_rows)
 
 
