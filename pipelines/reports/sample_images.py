@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,7 +27,8 @@ SUFFIXES = ("jpg", "jpeg", "png", "webp")
 SIDE = 96  # pixels of a thumbnail's longest side
 MAX_TARS = 200  # of a pool: two million pairs; samples are from its first tables
 MAX_LOCAL_BYTES = 8 << 30  # local tars are mapped, and mostly skipped over
-MAX_REMOTE_BYTES = 256 << 20  # tars in a bucket are read whole
+MAX_REMOTE_BYTES = 256 << 20  # read of all tars in a bucket
+TAR_HEAD_BYTES = 64 << 20  # read of one of them: about 2,000 of 10,000 samples, the first rows'
 MAX_PIXELS = 16_000_000  # a pool keeps 512 pixels a side; larger ones are not worth the seconds
 MAX_THUMBNAIL_BYTES = 16 << 10
 MAX_PAGE_BYTES = 2 << 20  # of all thumbnails: the page stays one that can be mailed
@@ -64,8 +66,8 @@ def _images(tables: str, uids: set[str]) -> Iterator[tuple[str, bytes]]:
         keys = _keys(store, table, left) if table in names else None
         if keys is not None and not keys:
             continue
-        num_bytes += tar.num_bytes
         local = store.local_path(tar.name) is not None
+        num_bytes += tar.num_bytes if local else min(tar.num_bytes, TAR_HEAD_BYTES)
         if num_bytes > (MAX_LOCAL_BYTES if local else MAX_REMOTE_BYTES):
             return
         for uid, data in _of_tar(store, tar, left, keys):
@@ -90,9 +92,10 @@ def _keys(store: Store, table: str, uids: set[str]) -> set[bytes] | None:
 def _of_tar(
     store: Store, tar: Entry, uids: set[str], keys: set[bytes] | None
 ) -> Iterator[tuple[str, bytes]]:
-    """The images of one tar; a damaged tar gives those before the damage."""
+    """The images of one tar; a damaged tar gives those before the damage, one in a bucket those of
+    its first part."""
     try:
-        with tar_bytes(store, tar.name) as data:
+        with _tar(store, tar.name) as data:
             for sample in samples(data, tar.name):
                 if keys is not None and sample[0].key not in keys:
                     continue
@@ -102,6 +105,16 @@ def _of_tar(
                     yield uid, _bytes(data, image)
     except (PlatformError, OSError):
         return
+
+
+@contextmanager
+def _tar(store: Store, name: str) -> Iterator[memoryview]:
+    if store.local_path(name) is not None:
+        with tar_bytes(store, name) as data:
+            yield data
+        return
+    with store.open(name) as file:
+        yield memoryview(file.read(TAR_HEAD_BYTES))
 
 
 def _uid(data: memoryview, sample: Sequence[Member]) -> str:
