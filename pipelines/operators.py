@@ -222,6 +222,14 @@ class Keys:
     rank_kind: str | None = None  # what ranks compare (numbers, times, ...); shards must agree
 
 
+class Sketch(NamedTuple):
+    """The shingles of rows as hashes, where each row's begin and end, and how they were thinned."""
+
+    hashes: npt.NDArray[np.uint32]  # (shingles,)
+    borders: npt.NDArray[np.int64]  # (rows + 1,)
+    shifts: npt.NDArray[np.uint8]  # (rows,): kept are hashes whose upper `shift` bits are 0
+
+
 class Dedup(Operator):
     """Finds equal units (documents, lines) over the whole pool and drops all but one of each.
 
@@ -238,15 +246,20 @@ class Dedup(Operator):
         raise NotImplementedError
 
     def min_similarity(self) -> float | None:
-        """Linked only: links stay if the Jaccard similarity of the rows' `shingles` is as high."""
+        """Linked only: a link stays if the rows' `sketch`es are as similar as this."""
         return None
 
-    def shingles(self, batch: Batch) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
-        """Each row's different shingles as sorted hashes, and where each row's begin, and the end.
+    def containment(self) -> bool:
+        """Whether similarity is the part of the row that the other holds, and not Jaccard's."""
+        return False
 
-        Shapes (shingles,) and (rows + 1,).
-        """
+    def sketch(self, batch: Batch) -> Sketch:
+        """What stands for each row when links are checked."""
         raise NotImplementedError
+
+    def max_loss(self) -> float | None:
+        """Which part of a source or domain may go before the run stops, if any part does."""
+        return None
 
     def excerpt(self, value: str, unit: int) -> str:
         """What unit `unit` of a document with this text is, for people to read."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -13,22 +16,24 @@ from pydantic import Field, model_validator
 from pipelines import kernels
 from pipelines.batch import Batch
 from pipelines.dedup.ranks import Keep, rank_kind, ranks
-from pipelines.operators import Dedup, Keys
+from pipelines.operators import Dedup, Keys, Sketch
 from pipelines.schema import TEXT
 
+SKETCH = 1024  # n-grams that stand for a document: all of most; of longer ones about 750, +-.015
 PRESETS = {"14x8": (14, 8), "93x15": (93, 15)}
 
 
 class MinhashDedup(Dedup, name="minhash_dedup"):
-    """Keep one of all documents that are linked by near-equal text, found by MinHash in bands.
+    """Keep one of documents with near-equal text, found by MinHash in bands and then verified.
 
-    Two documents with Jaccard similarity J of their n-grams are linked with probability
-    1 - (1 - J^rows)^bands; links join into groups, and one document of each group stays. A document
-    shorter than an n-gram is one shingle; one without any word is never a duplicate.
+    Two documents with Jaccard similarity J of their n-grams are found with probability
+    1 - (1 - J^rows)^bands. A document goes only if one that stays is as similar to it as `verify`;
+    with `verify: null` whatever is linked, by way of others too, is one group of which one stays.
+    A document shorter than an n-gram is one shingle; one without any word is never a duplicate.
     (Broder 1997; Leskovec, Rajaraman, Ullman, Mining of Massive Datasets, section 3.4)
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3  # 3: links are verified unless `verify` is null
     linked: ClassVar[bool] = True
     reasons: ClassVar[tuple[str, ...]] = ("near_duplicate",)
 
@@ -41,10 +46,21 @@ class MinhashDedup(Dedup, name="minhash_dedup"):
     ngram: int = Field(5, ge=1, description="units per n-gram")
     lowercase: bool = Field(False, description="compare lower-cased texts")
     verify: float | None = Field(
+        0.8,
+        gt=0,
+        le=1,
+        description="a document goes if one that stays is as similar as this; null: unverified",
+    )
+    verify_by: Literal["jaccard", "containment"] = Field(
+        "jaccard",
+        description="similarity of n-grams: Jaccard's, or the part of them that the kept one has",
+    )
+    stop_at_loss: float | None = Field(
         None,
         gt=0,
         le=1,
-        description="check each link: it stays if the true Jaccard similarity is this or more",
+        description="stop the run when a source or domain loses more than this part of its "
+        "documents; null: report it",
     )
     keep_by: str | None = Field(
         None,
@@ -71,7 +87,7 @@ class MinhashDedup(Dedup, name="minhash_dedup"):
 
     def keys(self, batch: Batch) -> Keys:
         bands, rows = self.shape()
-        hashes, begin, end = self._units(batch.text)
+        hashes, begin, end = self._units(batch)
         there = np.flatnonzero(end > begin)
         factors, summands = kernels.minhash.coefficients(self.seed, bands * rows)
         signed = kernels.minhash.signatures(
@@ -87,24 +103,47 @@ class MinhashDedup(Dedup, name="minhash_dedup"):
         )
 
     def _units(
-        self, texts: pa.Array
+        self, batch: Batch
     ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        if self.lowercase:
-            texts = pc.utf8_lower(texts)
-        if self.units == "characters":
-            signatures: tuple[
-                npt.NDArray[np.uint64], npt.NDArray[np.int64], npt.NDArray[np.int64]
-            ] = kernels.minhash.characters(texts)
-            return signatures
-        words = getattr(kernels.words, self.units)(texts)
-        return words.hash, words.begin, words.end
+        units = batch.view(_reader(self.units, self.lowercase))
+        return units.hash, units.begin, units.end
 
     def min_similarity(self) -> float | None:
         return self.verify
 
-    def shingles(self, batch: Batch) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
-        hashes, begin, end = self._units(batch.text)
-        shingles: tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]] = kernels.minhash.shingles(
-            hashes, begin, end, ngram=self.ngram
-        )
-        return shingles
+    def containment(self) -> bool:
+        return self.verify_by == "containment"
+
+    def max_loss(self) -> float | None:
+        return self.stop_at_loss
+
+    def sketch(self, batch: Batch) -> Sketch:
+        hashes, begin, end = self._units(batch)
+        return Sketch(*kernels.minhash.sketches(hashes, begin, end, ngram=self.ngram, limit=SKETCH))
+
+
+@dataclass(frozen=True)
+class _Units:
+    """The hashed units of each row: row i has begin[i] .. end[i]."""
+
+    hash: npt.NDArray[np.uint64]
+    begin: npt.NDArray[np.int64]
+    end: npt.NDArray[np.int64]
+
+    def take(self, indices: npt.NDArray[np.int64]) -> _Units:
+        return _Units(self.hash, self.begin[indices], self.end[indices])
+
+
+@cache
+def _reader(units: str, lowercase: bool) -> Callable[[pa.Array], _Units]:
+    """The function of a column that gives its units: one object, so that a batch keeps its view."""
+    return partial(_read_units, units=units, lowercase=lowercase)
+
+
+def _read_units(texts: pa.Array, *, units: str, lowercase: bool) -> _Units:
+    if lowercase:
+        texts = pc.utf8_lower(texts)
+    if units == "characters":
+        return _Units(*kernels.minhash.characters(texts))
+    words = getattr(kernels.words, units)(texts)
+    return _Units(words.hash, words.begin, words.end)

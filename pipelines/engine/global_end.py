@@ -22,6 +22,7 @@ from pipelines.global_steps.duplicate_record import (
 )
 from pipelines.global_steps.exact_cut import find_cut
 from pipelines.global_steps.group_keys import find_duplicates
+from pipelines.global_steps.losses import Loss, check_losses, losses_of
 from pipelines.global_steps.near_duplicates import find_linked
 from pipelines.global_steps.repeated_spans import find_spans
 from pipelines.job import Held, Plan
@@ -55,6 +56,7 @@ class GlobalSteps:
         self.groups: dict[int, Groups] = {}  # by the number of the step
         self.filters: dict[int, tuple[FilterState, ...]] = {}
         self.removed: dict[int, dict[str, int]] = {}
+        self.losses: dict[int, tuple[Loss, ...]] = {}
 
     def end(
         self,
@@ -108,8 +110,9 @@ class GlobalSteps:
         given["files"] = [written(result, "keys") for result in filled]
         if operator.linked:
             compared = sum(rows_left(result) for result in done)
+            sketches = [role(result, "sketches") for result in done]
             return find_linked(
-                self.store, plan=self.plan, inputs=inputs, rank=rank, compared=compared, **given
+                self.store, plan=self.plan, sketches=sketches, rank=rank, compared=compared, **given
             )
         parts = self.plan.num_partitions
         return find_duplicates(self.store, rank=rank, num_partitions=parts, **given)
@@ -169,6 +172,11 @@ class GlobalSteps:
         )
         self.groups[end.number] = groups.model_copy(update={"largest": largest})
         self.removed[end.number] = _added(result.stats["removed"] for result in done)
+        parts = [result.stats.get("losses", {}) for result in done]
+        self.losses[end.number] = losses_of(parts)
+        most = end.operator.max_loss() if isinstance(end.operator, Dedup) else None
+        if most is not None:
+            check_losses(parts, most=most, label=end.label)
 
     def write_reports(self, stats: RunStats) -> None:
         """What each deduplication found, next to the pairs of duplicates."""
@@ -183,6 +191,7 @@ class GlobalSteps:
                 removed_bytes=self.removed[number],
                 groups=self.groups.get(number),
                 filters=self.filters.get(number, ()),
+                losses=self.losses.get(number, ()),
             )
             write_report(self.store, report)
 

@@ -11,6 +11,7 @@ from pipelines.errors import FailedError
 from pipelines.global_steps.duplicate_record import (
     DUPLICATES,
 )
+from pipelines.global_steps.similarity import COMPARED
 from pipelines.job import Plan
 from pipelines.records import (
     JSON,
@@ -25,7 +26,7 @@ from pipelines.storage.open import open_store
 
 RUN = "run.json"
 STATS = "stats.json"
-FOLDERS = ("data", "work", "rejected", "quarantine", DUPLICATES)
+FOLDERS = ("data", "work", "rejected", "quarantine", DUPLICATES, COMPARED)
 
 
 class RunFailed(FailedError):

@@ -127,6 +127,7 @@ class _ShardRun:
                 "amount": end.amount if isinstance(end, ScoreSink) else 0,
                 "sums": self.sums,
                 "removed": self.removed.by_source,
+                "losses": self.removed.losses.counts(),
                 "examples": self.examples,
                 "rank": end.rank if isinstance(end, KeySink) else None,
                 "rank_kind": end.rank_kind if isinstance(end, KeySink) else None,

@@ -19,6 +19,7 @@ from pipelines.batch import Batch
 from pipelines.formats.uid_subset import write_uids
 from pipelines.formats.writers import TableWriter, suffix_of, write_array
 from pipelines.global_steps.group_keys import KeyWriter
+from pipelines.global_steps.similarity import SKETCHES, sketch_columns
 from pipelines.images.pairs import UID
 from pipelines.job import loaded
 from pipelines.operators import Dedup, Select
@@ -27,6 +28,7 @@ from pipelines.records import File
 from pipelines.schema import ROW, number_of
 from pipelines.storage.base import Store
 from pipelines.storage.commits import attempt_name
+from pipelines.storage.part_files import PartsWriter
 
 
 class NoScore(ValueError):
@@ -126,12 +128,17 @@ class ScoreSink:
 
 
 class KeySink:
-    """The keys of a Dedup, by the part that compares them."""
+    """The keys of a Dedup, by the part that compares them, and sketches where links are checked."""
 
     def __init__(
         self, store: Store, stem: str, step: Step, assets: Assets, *, num_partitions: int
     ) -> None:
         self._step, self._assets = step, assets
+        assert isinstance(step.operator, Dedup)
+        self._sketches: PartsWriter | None = None
+        if step.operator.linked and step.operator.min_similarity() is not None:
+            name = attempt_name(f"{stem}-sketches", ".parts")
+            self._sketches = PartsWriter(store, name, SKETCHES)
         self.rank_kind: str | None = None
         self._writer = KeyWriter(store, attempt_name(f"{stem}-keys", ".parts"), num_partitions)
 
@@ -150,12 +157,19 @@ class KeySink:
             )
         self.rank_kind = self.rank_kind or keys.rank_kind
         self._writer.add(keys, batch.rows)
+        if self._sketches is not None:
+            self._sketches.add(0, sketch_columns(batch.rows, operator.sketch(batch)))
 
     def close(self) -> Iterator[tuple[str, File]]:
         yield "keys", self._writer.close()
+        if self._sketches is not None:
+            self._sketches.__exit__(None, None, None)
+            yield "sketches", self._sketches.file()
 
     def abandon(self) -> None:
         self._writer.abandon()
+        if self._sketches is not None:
+            self._sketches.__exit__(RuntimeError, RuntimeError("abandoned"), None)
 
 
 class UidSink:

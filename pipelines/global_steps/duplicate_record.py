@@ -20,6 +20,7 @@ from pydantic import Field
 
 from pipelines.batch import Batch
 from pipelines.formats.writers import write_table
+from pipelines.global_steps.losses import Loss, Losses
 from pipelines.records import JSON, File, Frozen, digest
 from pipelines.schema import TEXT
 from pipelines.stats import add_counts
@@ -65,6 +66,8 @@ class Groups(Frozen):
     units: int = 0  # that were compared
     groups: int = 0  # of two or more
     dropped: int = 0
+    pairs: int | None = None  # that were compared n-gram by n-gram, where links are checked
+    refused: int | None = None  # of them, not similar enough
     sizes: dict[str, int] = Field(default_factory=dict)
     largest: tuple[Group, ...] = ()
 
@@ -93,6 +96,7 @@ class Report(Frozen):
     removed_bytes: dict[str, int]  # of text, by the column `source`, else by shard
     groups: Groups | None = None  # a Bloom filter does not know them
     filters: tuple[FilterState, ...] = ()
+    losses: tuple[Loss, ...] = ()  # sources and domains of which more than half went
 
 
 def groups_of_sizes(
@@ -167,13 +171,16 @@ class Removed:
     def __init__(self, shard: str) -> None:
         self.shard = shard
         self.by_source: dict[str, int] = {}
+        self.losses = Losses()
 
     def count(self, before: Batch, after: Batch) -> None:
         """What `before` had and `after`, a batch of some of its rows, has not."""
         if not before.has(TEXT):
             return
         lost = _sizes(before)
-        lost[np.isin(before.rows, after.rows, assume_unique=True)] -= _sizes(after)
+        stays = np.isin(before.rows, after.rows, assume_unique=True)
+        lost[stays] -= _sizes(after)
+        self.losses.count(before, ~stays)
         if before.has(SOURCE):
             sources = before.column(SOURCE).fill_null("").dictionary_encode()
             names = [name or self.shard for name in sources.dictionary.to_pylist()]

@@ -1,8 +1,10 @@
 """Groups of linked rows: rows that share any key are joined, and one of each group stays.
 
-One task per part of the key files writes the links it sees (every row of a group of equal keys to
-the group's first). Where the operator asks for it, links are checked (`jaccard`). One task joins up
-to `MAX_LINKS` links in memory; more are joined by parts (`connected_components`).
+One task per part of the key files writes the links it sees: every row of a group of equal keys to
+the group's first. Where the operator asks for it, rows are linked to some before them as well,
+links are checked (`similarity`), and a row goes only if it has a checked link to one that stays.
+One task joins up to `MAX_LINKS` links in memory; more are joined by parts
+(`connected_components`).
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import numpy.typing as npt
 from pipelines import kernels
 from pipelines.execution.executors import MapTasks
 from pipelines.execution.once import once
-from pipelines.global_steps import connected_components, jaccard
+from pipelines.global_steps import connected_components, similarity
 from pipelines.global_steps.duplicate_record import (
     DUPLICATES,
     Duplicates,
@@ -26,7 +28,8 @@ from pipelines.global_steps.duplicate_record import (
     write_duplicates,
 )
 from pipelines.global_steps.group_keys import GroupTask, read_groups, verdict_of, write_dropped
-from pipelines.job import Held, Plan
+from pipelines.job import Plan
+from pipelines.operators import Dedup
 from pipelines.records import Frozen, digest
 from pipelines.schema import ROW_BITS
 from pipelines.storage.base import Store
@@ -34,6 +37,9 @@ from pipelines.storage.commits import Done, attempt_name
 from pipelines.storage.part_files import ALL, read_parts, write_by
 from pipelines.verdict import Verdict
 
+BEFORE = 3
+"""Rows before it in a group of equal keys that a row is compared with, beside the group's first:
+where the first is another page of the same template, the copy is often among them."""
 MAX_LINKS = 50_000_000
 """Links that one process joins; a link takes at most about 250 bytes at the peak, so 12 GB."""
 
@@ -47,17 +53,30 @@ class JoinTask(Frozen):
     part: int
     rank: str
     files: tuple[str, ...]
+    checked: tuple[str, ...] | None = None  # the checked links, where links are
+
+
+class LinkTask(GroupTask):
+    """Link the rows of one part. `before`: how many rows before it a row is linked to as well."""
+
+    before: int = 0
 
 
 @once
-def run_links(task: GroupTask, store: Store) -> Done:
+def run_links(task: LinkTask, store: Store) -> Done:
     """Write the links of one part, each once: a row, and the first row of a group it is in.
 
     Two files of the same links: by the shard of the row, and by the shard of the first.
     """
     groups = read_groups(store, task)
-    lead = groups.leader[groups.same]
-    row, rank = groups.row[groups.same], groups.rank[groups.same]
+    later = np.flatnonzero(groups.same)
+    earlier = groups.leader[later]
+    pairs = [(later, earlier)]
+    for distance in range(1, task.before + 1):
+        near = later - distance > earlier  # the first itself is linked already
+        pairs.append((later[near], later[near] - distance))
+    here, lead = (np.concatenate([pair[n] for pair in pairs]) for n in range(2))
+    row, rank = groups.row[here], groups.rank[here]
     first, first_rank = groups.row[lead], groups.rank[lead]
     order = np.lexsort((first, row))
     fresh = np.ones(len(order), dtype=bool)
@@ -75,10 +94,21 @@ def run_links(task: GroupTask, store: Store) -> Done:
 
 @once
 def run_join(task: JoinTask, store: Store) -> Done:
-    """Write which rows go: all of each group of linked rows but the lowest rank, then row."""
+    """Write which rows go: all of each group of linked rows but the lowest rank, then row.
+
+    Of checked links, all rows that have one to a row that stays.
+    """
     schema = connected_components.link_schema(task.rank)
-    row, rank, first, first_rank = read_parts(store, task.files, task.part, schema)
-    duplicates, groups = losers(row, rank, first, first_rank)
+    links = read_parts(store, task.files, task.part, schema)
+    if task.checked is None:
+        duplicates, groups = losers(*links)
+    else:
+        if task.part != ALL:
+            members = np.unique(np.concatenate([links[0], links[2]]))
+            links = read_parts(store, task.checked, ALL, schema)
+            here = np.isin(links[0], members)
+            links = [values[here] for values in links]
+        duplicates, groups = similar_losers(*links)
     name = attempt_name(f"work/verdict-linked-{task.part + 1:04d}", ".parts")
     files = (
         write_dropped(store, name, duplicates),
@@ -111,6 +141,32 @@ def losers(
     return Duplicates(dropped, nothing, kept, nothing), groups
 
 
+def similar_losers(
+    row: npt.NDArray[np.int64],
+    rank: npt.NDArray[Any],
+    other: npt.NDArray[np.int64],
+    other_rank: npt.NDArray[Any],
+) -> tuple[Duplicates, Groups]:
+    """Rows that go, each with the row that stays and that it has a link to, of the lowest rank."""
+    rows, where, inverse = np.unique(
+        np.concatenate([row, other]), return_index=True, return_inverse=True
+    )
+    order = np.lexsort((rows, np.concatenate([rank, other_rank])[where]))
+    position = np.empty(len(rows), np.int64)
+    position[order] = np.arange(len(rows))
+    left, right = position[inverse[: len(row)]], position[inverse[len(row) :]]
+    stays_for = kernels.components.representatives(
+        len(rows), np.maximum(left, right), np.minimum(left, right)
+    )
+    ordered = rows[order]
+    dropped = np.flatnonzero(stays_for != np.arange(len(rows)))
+    nothing = np.zeros(len(dropped), dtype=np.int64)
+    sizes = np.bincount(stays_for, minlength=len(rows))
+    kept = np.flatnonzero(sizes)
+    groups = groups_of_sizes(sizes[kept], ordered[kept], np.zeros(len(kept), np.int64), compared=0)
+    return Duplicates(ordered[dropped], nothing, ordered[stays_for[dropped]], nothing), groups
+
+
 def find_linked(
     store: Store,
     *,
@@ -118,15 +174,18 @@ def find_linked(
     step: int,
     state: str,
     files: Sequence[str],
-    inputs: Sequence[Held],
+    sketches: Sequence[str | None],
     rank: str,
     compared: int,
     map_tasks: MapTasks,
 ) -> tuple[Verdict, Groups]:
     """Link the rows of equal keys part by part, check the links if asked to, then join them."""
     operator = plan.pipeline().steps[step].operator
+    assert isinstance(operator, Dedup)
+    least = operator.min_similarity()
     tasks = [
-        GroupTask(
+        LinkTask(
+            before=0 if least is None else BEFORE,
             uri=store.uri,
             step=step,
             key=f"links{step}-{part:04d}-{digest([state, plan.num_partitions])[:16]}",
@@ -139,20 +198,24 @@ def find_linked(
     done = map_tasks(run_links, tasks)
     links = sum(result.counts["links"] for result in done)
     names = [result.files[0].name for result in done]
-    if operator.min_similarity() is not None:  # type: ignore[attr-defined]
-        checked = jaccard.check_links(
+    checked: tuple[str, ...] | None = None
+    refused = 0
+    if least is not None:
+        compared_links = similarity.check_links(
             store,
-            plan=plan,
+            check=similarity.Check(least=least, containment=operator.containment()),
             step=step,
             state=state,
             links=names,
-            firsts=[result.files[1].name for result in done],
+            others=[result.files[1].name for result in done],
             rank=rank,
-            inputs=inputs,
+            sketches=sketches,
             map_tasks=map_tasks,
         )
-        links = sum(result.counts["links"] for result in checked)
-        names = [result.files[0].name for result in checked]
+        links = sum(result.counts["links"] for result in compared_links)
+        refused = sum(result.counts["refused"] for result in compared_links)
+        names = [result.files[0].name for result in compared_links]
+        checked = tuple(names)
     parts: Sequence[int] = [ALL]
     if links > MAX_LINKS:
         parts, names = connected_components.join_by_parts(
@@ -172,9 +235,13 @@ def find_linked(
             part=part,
             rank=rank,
             files=tuple(names),
+            checked=checked,
         )
         for part in parts
     ]
     joined = map_tasks(run_join, joins)
     groups = merge_groups([result.stats for result in joined])
-    return verdict_of(joined), groups.model_copy(update={"units": compared})
+    figures: dict[str, int] = {"units": compared}
+    if least is not None:
+        figures |= {"pairs": links + refused, "refused": refused}
+    return verdict_of(joined), groups.model_copy(update=figures)

@@ -12,6 +12,8 @@ from pipelines.kernels.buffers import Bytes, Offsets, buffers_of
 from pipelines.kernels.words import Hashes, Ints, decode
 
 Signatures = npt.NDArray[np.uint32]
+Shifts = npt.NDArray[np.uint8]
+Sets = tuple[Signatures, Ints, Shifts]
 
 _PRIME = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio, odd: steps far apart
 _32 = np.uint64(32)
@@ -48,24 +50,32 @@ def band_keys(signed: Signatures, bands: int, rows: int) -> Hashes:
     return _band_keys(signed, bands, rows)
 
 
-def shingles(hashes: Hashes, begin: Ints, end: Ints, *, ngram: int) -> tuple[Hashes, Ints]:
-    """Each row's different n-grams as sorted 64-bit hashes, and where each row's begin (and end).
+def sketches(
+    hashes: Hashes, begin: Ints, end: Ints, *, ngram: int, limit: int
+) -> tuple[Signatures, Ints, Shifts]:
+    """Each row's n-grams as 32-bit hashes in the order of the text, their borders, and a shift.
 
-    A row of fewer than `ngram` units has one, a row of none has none.
+    A row of fewer than `ngram` units has one, a row of none has none. Of a row with more than
+    `limit` n-grams only those are kept whose upper `shift` bits are 0, about `limit` / 2 to `limit`
+    of them: the same n-grams in every row, so that similarities are estimated without bias.
     """
-    return _shingles(hashes, begin, end, ngram)
+    return _sketches(hashes, begin, end, ngram, limit)
 
 
-def jaccard(
-    left: Hashes,
-    left_borders: Ints,
-    left_at: Ints,
-    right: Hashes,
-    right_borders: Ints,
-    right_at: Ints,
+def sorted_sets(flat: Signatures, borders: Ints) -> tuple[Signatures, Ints]:
+    """The different hashes of each row, sorted, and their borders."""
+    return _sorted_sets(flat, borders)
+
+
+def similarity(
+    left: Sets, left_at: Ints, right: Sets, right_at: Ints, *, containment: bool
 ) -> npt.NDArray[np.float64]:
-    """The Jaccard similarity of pairs of sorted sets; of two empty sets it is 1."""
-    return _jaccard(left, left_borders, left_at, right, right_borders, right_at)
+    """Of pairs of sorted sets the Jaccard similarity, or which part of the left is in the right.
+
+    A set is (hashes, borders, shifts); of two with other shifts, what both would have kept is
+    compared. Of two empty sets it is 1.
+    """
+    return _similarity(*left, left_at, *right, right_at, containment)
 
 
 @nb.njit(cache=True)
@@ -131,57 +141,86 @@ def _band_keys(signed: Signatures, bands: int, rows: int) -> Hashes:
 
 
 @nb.njit(cache=True, nogil=True)
-def _shingles(hashes: Hashes, begin: Ints, end: Ints, ngram: int) -> tuple[Hashes, Ints]:
+def _sketches(
+    hashes: Hashes, begin: Ints, end: Ints, ngram: int, limit: int
+) -> tuple[Signatures, Ints, Shifts]:
     total = 0
     for row in range(len(begin)):
         total += max(min(end[row] - begin[row], 1), end[row] - begin[row] - ngram + 1)
-    flat, borders = np.empty(total, np.uint64), np.zeros(len(begin) + 1, np.int64)
+    flat = np.empty(total, np.uint32)
+    borders, shifts = np.zeros(len(begin) + 1, np.int64), np.zeros(len(begin), np.uint8)
     count = 0
     for row in range(len(begin)):
         units = end[row] - begin[row]
         width = min(units, ngram)
+        shift = 0
+        while (units - width + 1) >> shift > limit:
+            shift += 1
+        bound = np.uint64(1) << np.uint64(32 - shift)
+        shifts[row] = shift
         power = np.uint64(1)
         for _ in range(width):
             power = power * _PRIME
         state = np.uint64(0)
-        first = count
         for i in range(units):
             state = state * _PRIME + final(hashes[begin[row] + i])
             if i >= width:
                 state = state - final(hashes[begin[row] + i - width]) * power
             if i >= width - 1:
-                flat[count] = final(state + np.uint64(width))
-                count += 1
-        here = np.sort(flat[first:count])
-        count = first
-        for i in range(len(here)):
-            if i == 0 or here[i] != here[i - 1]:
-                flat[count] = here[i]
-                count += 1
+                shingle = final(state + np.uint64(width)) >> _32
+                if shingle < bound:
+                    flat[count] = np.uint32(shingle)
+                    count += 1
         borders[row + 1] = count
-    return flat[:count], borders
+    return flat[:count], borders, shifts
 
 
 @nb.njit(cache=True, nogil=True)
-def _jaccard(
-    left: Hashes,
+def _sorted_sets(flat: Signatures, borders: Ints) -> tuple[Signatures, Ints]:
+    out, sizes = np.empty(len(flat), np.uint32), np.zeros(len(borders), np.int64)
+    count = 0
+    for row in range(len(borders) - 1):
+        here = np.sort(flat[borders[row] : borders[row + 1]])
+        for i in range(len(here)):
+            if i == 0 or here[i] != here[i - 1]:
+                out[count] = here[i]
+                count += 1
+        sizes[row + 1] = count
+    return out[:count], sizes
+
+
+@nb.njit(cache=True, nogil=True)
+def _similarity(
+    left: Signatures,
     left_borders: Ints,
+    left_shifts: Shifts,
     left_at: Ints,
-    right: Hashes,
+    right: Signatures,
     right_borders: Ints,
+    right_shifts: Shifts,
     right_at: Ints,
+    containment: bool,
 ) -> npt.NDArray[np.float64]:
     similar = np.ones(len(left_at))
     for pair in range(len(left_at)):
         i, i_end = left_borders[left_at[pair]], left_borders[left_at[pair] + 1]
         j, j_end = right_borders[right_at[pair]], right_borders[right_at[pair] + 1]
-        sizes = i_end - i + j_end - j
+        shift = max(left_shifts[left_at[pair]], right_shifts[right_at[pair]])
+        if shift:
+            bound = np.uint64(1) << np.uint64(32 - np.int64(shift))
+            while i_end > i and np.uint64(left[i_end - 1]) >= bound:
+                i_end -= 1
+            while j_end > j and np.uint64(right[j_end - 1]) >= bound:
+                j_end -= 1
+        size, sizes = i_end - i, i_end - i + j_end - j
         common = 0
         while i < i_end and j < j_end:
             a, other = left[i], right[j]
             common += a == other
             i += a <= other
             j += other <= a
-        if sizes:
+        if containment and size:
+            similar[pair] = common / size
+        elif sizes:
             similar[pair] = common / (sizes - common)
     return similar

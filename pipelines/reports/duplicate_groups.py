@@ -181,6 +181,8 @@ def report_text(report: Report) -> str:
     if report.groups is not None:
         groups = report.groups
         lines[0] += f"; {groups.dropped:,} duplicates in {groups.groups:,} groups"
+        if groups.pairs is not None:
+            lines[0] += f"; {groups.refused:,} of {groups.pairs:,} pairs were not similar enough"
         if groups.sizes:
             rows = list(groups.sizes.items())
             lines += ["", table(rows, header=("group size", "groups"))]
@@ -207,6 +209,10 @@ def report_text(report: Report) -> str:
     if report.removed_bytes:
         by_size = sorted(report.removed_bytes.items(), key=lambda item: (-item[1], item[0]))
         lines += ["", table(by_size[:20], header=("source", "bytes removed"))]
+    if report.losses:
+        lost = [(x.kind, x.name, x.rows, x.lost, f"{x.fraction:.1%}") for x in report.losses[:20]]
+        lines += ["", "ALARM: more than half of these went; look at their pairs before you go on"]
+        lines += [table(lost, header=("kind", "name", "documents", "removed", "part"))]
     return "\n".join(lines)
 
 

@@ -95,7 +95,7 @@ def test_links_join_over_any_band_and_the_best_of_a_group_stays() -> None:
     chain = [base[30 * i : 30 * i + 180] for i in range(4)]  # neighbours alike, the ends not
     texts = [" ".join(part) for part in chain] + [" ".join(words(rng, 100)), "", " "]
     table = pa.table({"text": texts, "score": [1.0, None, 3.0, 2.0, 0.0, 0.0, 0.0]})
-    near = {"bands": 60, "rows": 3}
+    near = {"bands": 60, "rows": 3, "verify": None}
     first = apply(Pipeline.from_steps([{"minhash_dedup": near}]), table, quarantine=False)
     assert first.table.column("row").to_pylist() == [0, 4, 5, 6]
     by = near | {"keep_by": "score"}
@@ -171,7 +171,7 @@ def test_groups_are_those_of_a_plain_search_whatever_the_parts(
         names.append(writer.close().name)
     plan = Plan(
         name="x",
-        steps=({"minhash_dedup": {}},),
+        steps=({"minhash_dedup": {"verify": None}},),
         input_uri="",
         output_uri=store.uri,
         num_partitions=num_partitions,
@@ -182,7 +182,7 @@ def test_groups_are_those_of_a_plain_search_whatever_the_parts(
         step=0,
         state="s",
         files=names,
-        inputs=[],
+        sketches=[],
         rank="float64",
         compared=300,
         map_tasks=map_here,
