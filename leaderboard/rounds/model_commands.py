@@ -113,6 +113,15 @@ def evaluate_command(
         str | None,
         typer.Option(help="Weights on the way, as step-00001234; `all`: every one, and the final."),
     ] = None,
+    precision: Annotated[
+        str, typer.Option(help="fp32, or bf16 where a benchmark's models have it.")
+    ] = "fp32",
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Every option whole and alone: slow, the oracle.")
+    ] = False,
+    batch_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens computed at once; default: as memory allows.")
+    ] = None,
     workspace: Workspace = RUNS,
     workers: Annotated[
         int, typer.Option(min=1, help="Processes without GPUs; each takes tasks.")
@@ -138,8 +147,17 @@ def evaluate_command(
         current = open_round(benchmark, scale, workspace=workspace, map_tasks=map_tasks)
         suite = suite or stages.suite_name(current)
         data = data or load_stages(benchmark).eval_data(scale, workspace=workspace)
+    if precision not in ("fp32", "bf16"):
+        raise PipelineError(f"unknown precision {precision!r}; choose fp32 or bf16")
     task = stages.EvaluateTask(
-        benchmark=benchmark, model=name, suite=str(suite), data=str(data), out=scores
+        benchmark=benchmark,
+        model=name,
+        suite=str(suite),
+        data=str(data),
+        out=scores,
+        precision="bf16" if precision == "bf16" else "fp32",
+        exact=exact,
+        batch_tokens=batch_tokens,
     )
     placement = launch.choose(cluster=cluster, gpus=gpus)
     if placement.on_gpus:

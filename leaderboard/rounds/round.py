@@ -18,8 +18,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+from evals.models import Precision
 from evals.remote import remote_model
 from evals.run import run as run_suite
 from evals.suite import load_suite
@@ -215,6 +216,9 @@ def pack_folder(
 # ---- evaluate
 
 
+Loading: TypeAlias = tuple[str, str, str | None, Precision, bool, int | None]
+
+
 class EvaluateTask(Frozen):
     """One model measured by one suite."""
 
@@ -224,6 +228,15 @@ class EvaluateTask(Frozen):
     data: str
     out: str
     checkpoint: str | None = None  # weights on the way in place of the final ones
+    precision: Precision = "fp32"
+    exact: bool = False
+    batch_tokens: int | None = None
+
+    @property
+    def how(self) -> Loading:
+        """What `load_model` is called with."""
+        named = (self.checkpoint, self.precision, self.exact, self.batch_tokens)
+        return (self.benchmark, self.model, *named)
 
 
 def run_evaluation(task: EvaluateTask) -> str:
@@ -241,11 +254,9 @@ def evaluate_one(
     """
     model: Any
     if remote and map_tasks is not None:
-        model = remote_model(
-            load_model, (task.benchmark, task.model, task.checkpoint), map_tasks=map_tasks
-        )
+        model = remote_model(load_model, task.how, map_tasks=map_tasks)
     else:
-        model = load_model(task.benchmark, task.model, task.checkpoint)
+        model = load_model(*task.how)
     with step("evaluate", unit="") as bar:
         record = run_suite(
             model, suite=task.suite, data=task.data, out=task.out, map_tasks=map_tasks
@@ -257,9 +268,22 @@ def evaluate_one(
     return record
 
 
-def load_model(benchmark: str, model: str, checkpoint: str | None = None) -> Any:
+def load_model(
+    benchmark: str,
+    model: str,
+    checkpoint: str | None,
+    precision: Precision,
+    exact: bool,
+    batch_tokens: int | None,
+) -> Any:
     """A model in a worker: on the GPU that is the worker's own, where it has one."""
-    return load_stages(benchmark).load(local_model(model), checkpoint=checkpoint)
+    return load_stages(benchmark).load(
+        local_model(model),
+        checkpoint=checkpoint,
+        precision=precision,
+        exact=exact,
+        batch_tokens=batch_tokens,
+    )
 
 
 def checkpoints_of(model: str) -> list[str]:

@@ -11,6 +11,7 @@ import inspect
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -28,6 +29,10 @@ R = TypeVar("R")
 
 RETRIES = 5  # of a task whose worker or node was lost; errors of the task itself are not retried
 IN_FLIGHT_PER_CPU = 2
+PACKS_PER_GPU = 4
+"""Ray ends a process after one task with a GPU, so that its memory is free again, and the next one
+loads its model anew. So items are dealt to few tasks; what one has committed is not done twice."""
+GPUS_TO_COME = 8  # of a cluster that has none yet and grows when it is asked
 ENDED_AT_ONCE = 16  # a look waits for this part of what is in flight, or for LOOK_SECONDS
 LOOK_SECONDS = 1.0
 LOCAL_OBJECT_STORE_BYTES = 256 << 20  # results are small: names, checksums, counts
@@ -37,6 +42,26 @@ FORWARDED = ("AWS_", "OMP_NUM_THREADS", "XDG_CACHE_HOME")
 
 def _call(function: Callable[[T], R], item: T) -> R:
     return function(item)
+
+
+def _call_pack(
+    function: Callable[[T], R], items: Sequence[T], *, stop: bool
+) -> list[tuple[R | None, Exception | None]]:
+    """Several items in one process, which loads a model once; with `stop` up to the first error."""
+    answers: list[tuple[R | None, Exception | None]] = []
+    for item in items:
+        try:
+            answers.append((function(item), None))
+        except Exception as error:
+            answers.append((None, error))
+            if stop:
+                break
+    return answers
+
+
+def _dealt(count: int, packs: int) -> list[range]:
+    """The places 0 to count - 1 dealt like cards: where the long ones are first, each has some."""
+    return [range(first, count, packs) for first in range(min(packs, count))]
 
 
 class RayMap:
@@ -110,6 +135,46 @@ class RayMap:
         if num_gpus and self.optional_gpus and not self.num_gpus_there():
             num_gpus = 0
         self._check_room(num_gpus)
+        if not num_gpus:
+            return self._run(function, items, 0, on_result=on_result, on_error=on_error)
+        packs = _dealt(len(items), self._num_packs(num_gpus))
+        results: list[Any] = [None] * len(items)
+
+        def settle(index: int, value: Any, error: Exception | None) -> None:
+            if error is not None:
+                if on_error is None:
+                    raise error
+                value = on_error(index, error)
+            results[index] = value
+            if on_result:
+                on_result(index, value)
+
+        def settle_pack(number: int, answers: Sequence[tuple[Any, Exception | None]]) -> None:
+            for index, (value, error) in zip(packs[number], answers, strict=False):
+                settle(index, value, error)
+
+        def lost(number: int, error: Exception) -> list[tuple[Any, Exception | None]]:
+            return [(None, error) for _ in packs[number]]
+
+        call = partial(_call_pack, function, stop=on_error is None)
+        packed = [[items[index] for index in pack] for pack in packs]
+        self._run(call, packed, num_gpus, on_result=settle_pack, on_error=lost)
+        return results
+
+    def _num_packs(self, num_gpus: float) -> int:
+        """How many tasks items on GPUs are dealt to: a few for each place that there is."""
+        there = self.num_gpus_there() or GPUS_TO_COME
+        return max(1, int(PACKS_PER_GPU * there / num_gpus))
+
+    def _run(
+        self,
+        function: Callable[[T], R],
+        items: Sequence[T],
+        num_gpus: float,
+        *,
+        on_result: OnResult | None,
+        on_error: OnError | None,
+    ) -> list[R]:
         run: Any = ray.remote(
             num_cpus=self.num_cpus,
             num_gpus=num_gpus,

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from leaderboard.rounds.commands import command_line
 from leaderboard.rounds.show import comparable
+from pipelines.console import main
 
 
 def row(scale: str, pool: str, method: str) -> Any:
@@ -28,3 +33,21 @@ def test_only_rows_that_may_be_compared_are_in_one_table() -> None:
     ]
     assert [[r.method for r in group] for group in comparable(rows)] == [["a", "c"], ["b"], ["d"]]
     assert comparable([]) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--precision", "int8"], "unknown precision 'int8'"),
+        (["--precision", "bf16"], "leave out these options"),
+        (["--batch-tokens", "100"], "leave out these options"),
+    ],
+)
+def test_what_a_benchmarks_models_do_not_offer_is_said(
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """CLIP models are evaluated in fp32, image by image."""
+    given = ["evaluate", str(tmp_path), "--suite", "datacomp/tiny", "--data", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        main(command_line("datacomp"), [*given, "--out", str(tmp_path / "o"), *options])
+    assert message in " ".join(capsys.readouterr().err.split())

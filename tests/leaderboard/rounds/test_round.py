@@ -228,7 +228,7 @@ def test_submitted_text_is_escaped_on_the_page(tmp_path: Path) -> None:
 
 
 def test_the_evals_command_loads_a_model_by_the_benchmark_that_trained_it(workspace: Path) -> None:
-    from evals.__main__ import load_model
+    from evals.loading import load_model
 
     [folder] = workspace.glob("mini-mini/prose-*/model-recipe-124")
     model = load_model(str(folder), trust_remote_code=False, device="cpu", exact=True)

@@ -135,6 +135,10 @@ def _on_a_gpu(number: int) -> tuple[str, str, float, float]:
     return context.get_node_id(), gpu, began, time.time()
 
 
+def _process(item: int) -> int:
+    return os.getpid()
+
+
 def test_two_tasks_never_share_a_gpu() -> None:
     """Nodes that declare GPUs: as many tasks at a time as GPUs, each GPU with one of them."""
     from ray.cluster_utils import Cluster
@@ -156,6 +160,21 @@ def test_two_tasks_never_share_a_gpu() -> None:
         for spans in by_gpu.values():
             spans.sort()
             assert all(ended <= began for (_, ended), (began, _) in pairwise(spans))
+        processes = placed(_process, list(range(60)))
+        assert len(set(processes)) <= 4 * 4  # four packs a GPU, not a process an item
+        arrived: list[int] = []
+        with pytest.raises(ShardError, match="broken on purpose"):
+            placed(_fails_at_two, [1, 3, 2, 4], on_result=lambda index, _: arrived.append(index))
+        assert 2 not in arrived
+        errors: list[int] = []
+
+        def on_error(index: int, error: Exception) -> str:
+            errors.append(index)
+            return str(error)
+
+        actual = placed(_fails_at_two, [1, 2, 3] * 20, on_error=on_error)
+        assert actual == [1, "broken on purpose", 3] * 20
+        assert sorted(errors) == list(range(1, 60, 3))
     finally:
         ray.shutdown()
         cluster.shutdown()
