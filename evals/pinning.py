@@ -14,7 +14,7 @@ import pyarrow as pa
 from evals.kinds import kind_of, read_data
 from evals.nulls import NullModel
 from evals.pins import PINS, Pin, pins, truth_of
-from evals.tasks import LanguageTask, Task
+from evals.tasks import EvalError, GenerationTask, LanguageTask, Task
 from pipelines.errors import DataError
 
 HEADER = "# Task data that is known; see pins.py. Written by `evals pin TASK --data FOLDER`.\n"
@@ -25,8 +25,16 @@ WIDE = 1 << 30  # tokens: no context is cut
 def make_pin(task: Task, folder: Path | str) -> Pin:
     """Identity, rows and truth of the task's data below `folder`. DataError when it is malformed.
 
+    EvalError for a generator's task: its log repeats features of the held-out images, which each
+    machine rounds in its own way.
+
     Data of a task that records a checksum must have that checksum: a pin is never of other bytes.
     """
+    if isinstance(task, GenerationTask):
+        raise EvalError(
+            f"task {task.name} cannot be pinned: its logs repeat features of the held-out images, "
+            "which each machine rounds in its own way; its data is known by its sha256"
+        )
     data = read_data(task, folder)
     if task.sha256 is not None and data.sha256 != task.sha256:
         raise DataError(

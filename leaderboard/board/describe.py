@@ -9,7 +9,7 @@ import yaml
 
 from leaderboard.submissions.chain import chain_of
 from leaderboard.submissions.results import Difference, Row
-from pipelines.records import Submission
+from pipelines.records import Control, Submission
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -168,3 +168,11 @@ def pipeline_yaml(pipeline: Mapping[str, Any]) -> str:
     document = {"name": pipeline.get("name", "pipeline"), **rest, "steps": steps}
     text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
     return text
+
+
+def control_meaning(control: Control) -> str:
+    """What a control says of a score, in a few words."""
+    if control.name == "options rotated":
+        return "depends on the order" if control.low > 0 else "does not depend on the order"
+    what = "context" if control.name == "context swapped" else "image"
+    return f"uses the {what}" if control.low > 0 else f"this score does not use the {what}"

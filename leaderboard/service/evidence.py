@@ -26,7 +26,7 @@ from leaderboard.service.questions import QuestionPage, read_questions, write_qu
 from leaderboard.submissions.bundle import Bundle
 from leaderboard.submissions.chain import chain_of, seeds_of
 from leaderboard.submissions.results import Measured
-from pipelines.records import Frozen, Submission
+from pipelines.records import Control, Frozen, Submission
 from pipelines.storage.base import Store as Files
 from pipelines.storage.base import write_bytes
 
@@ -101,6 +101,7 @@ class Evidence(Frozen):
     seeds: tuple[int, ...]
     tasks: tuple[str, ...]
     curves: tuple[Curve, ...] = Field((), description="scores of checkpoints, as the team says")
+    controls: tuple[Control, ...] = Field((), description="tests of the test, of the first seed")
 
 
 def evidence_of(bundle: Bundle) -> Evidence:
@@ -134,6 +135,7 @@ def evidence_of(bundle: Bundle) -> Evidence:
         seeds=tuple(scores),
         tasks=tuple(task.name for task in next(iter(scores.values())).work.tasks),
         curves=tuple(_curves(bundle)),
+        controls=next(iter(scores.values())).results.controls[:MAX_ROWS],
     )
 
 

@@ -18,6 +18,7 @@ from leaderboard.board.boards import Page, View
 from leaderboard.board.columns import task_columns
 from leaderboard.board.describe import (
     behind,
+    control_meaning,
     metric_name,
     number,
     spread,
@@ -45,6 +46,7 @@ def _templates() -> Environment:
     pages.filters |= {
         "short": lambda value: "-" if value is None else short(value),
         "behind": behind,
+        "meaning": control_meaning,
         "number": number,
         "spread": spread,
         "words": words,

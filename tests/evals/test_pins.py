@@ -14,7 +14,7 @@ from evals.nulls import NullModel
 from evals.pinning import make_pin, write_pins
 from evals.pins import pin_of, pins, truth_of
 from evals.suite import load_suite
-from evals.tasks import load_task
+from evals.tasks import EvalError, load_task
 from pipelines.errors import DataError
 from tests.evals.helpers import make_task, write_rows
 
@@ -113,3 +113,8 @@ def test_every_ranked_tiny_task_is_pinned() -> None:
             pin = pin_of(task)
             assert pin is not None
             assert pin.rows > 100
+
+
+def test_a_generators_task_is_not_pinned(tmp_path: Path) -> None:
+    with pytest.raises(EvalError, match="digits_frechet cannot be pinned"):
+        make_pin(load_task("digits_frechet"), tmp_path)

@@ -19,7 +19,9 @@ from pipelines.errors import RuleError
 from pipelines.records import ScoresRecord, digest
 from pipelines.storage.open import open_store
 from tests.leaderboard.behaviour.test_invented_frauds import (
+    CONTROL,
     altered,
+    controls,
     manifested,
     record_of,
     refused,
@@ -144,3 +146,22 @@ def test_a_row_without_checkpoints_has_no_curve(
     service.check_next("check")
     service.store.move(submission.id, "accepted", who="ada")
     assert "While it was trained" not in client.get(f"/submissions/{submission.id}").text
+
+
+def test_the_page_shows_what_the_tests_of_the_test_say(
+    site: tuple[TestClient, Service], tmp_path: Path
+) -> None:
+    client, service = site
+    made = controls(CONTROL, CONTROL | {"task": "heldout_next_sentence", "low": -0.1})
+    folder = altered(make_folder(tmp_path), "scores", made)
+    token, _ = create_token(service.store, "ci", scopes=["submit"], team="a team")
+    submission, _ = service.receive(write_zip(folder, tmp_path / "x.zip"), token)
+    service.check_next("check")
+    service.store.move(submission.id, "accepted", who="ada")
+    text = client.get(f"/submissions/{submission.id}").text
+    part = text[text.index("<h2>Does the test work</h2>") : text.index("<h2>Lineage</h2>")]
+    assert part.count("context swapped") == 2
+    assert "uses the context" in part
+    assert "this score does not use the context" in part
+    assert "0.1" in part
+    assert "0.5" in part
