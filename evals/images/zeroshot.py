@@ -136,15 +136,22 @@ class Retrieval(_Images):
                 metrics[f"{side_found}_retrieval_recall@{k}"] = float(
                     np.mean(rank[side == given] < k)
                 )
-        metrics["mean_recall@1"] = (
-            _there(metrics["image_retrieval_recall@1"]) + _there(metrics["text_retrieval_recall@1"])
+        k = _rank_of(task)
+        metrics[task.metric] = (
+            _there(metrics[f"image_retrieval_recall@{k}"])
+            + _there(metrics[f"text_retrieval_recall@{k}"])
         ) / 2
         return metrics
 
     def tally(self, task: ImageTask, log: pa.Table) -> Tally:
-        right = (_ints(log, "rank") == 0).astype(np.float64)
+        right = (_ints(log, "rank") < _rank_of(task)).astype(np.float64)
         side = (log["side"].to_numpy(zero_copy_only=False) == "text").astype(np.int64)
         return Tally(right, np.ones_like(right), side)
+
+
+def _rank_of(task: ImageTask) -> int:
+    """The k of a task that counts what is among the first k: of `mean_recall@10`, ten."""
+    return int(task.metric.rpartition("@")[2])
 
 
 class Association(_Images):
