@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar
 
 from datacomp.results import COLUMNS, aggregate_results, datacomp_tasks
 from evals.tasks import ImageTask
 from leaderboard.board.boards import Library
-from leaderboard.published.literature import Literature, Section, Source, imported
+from leaderboard.published.literature import Ladder, Literature, Section, Source, imported
 from leaderboard.published.rows import (
     POOL,
     accuracy,
@@ -56,6 +57,9 @@ class DataCompLiterature(Literature):
         rows = [row for scale in SCALES for row in imported(library, "datacomp", scale)]
         rows += imported(library, "datacomp", "open", "models")
         return [("CLIP, all models of open_clip's table: other data, sizes and budgets", rows)]
+
+    def ladder(self, path: Path, metrics: Sequence[str]) -> Ladder | None:
+        return _ladder(path, metrics)
 
     def glossary(self) -> list[Section]:
         return [
@@ -214,6 +218,35 @@ def _openclip_row(line: Mapping[str, str], where: str) -> Row:
             task_value(task, main[task.key], error=task.metric in PLAIN) for task in tasks.values()
         ),
         identity=f"{model} {pretrained}",
+    )
+
+
+def _ladder(path: Path, metrics: Sequence[str]) -> Ladder | None:
+    """The runs of the paper's own recipes in open_clip's table, by scale; None: another table.
+
+    A metric is an aggregate or a dataset by its key; `*` stands for all. DataError for another.
+    """
+    lines = read_table(str(path))
+    if not lines or AVERAGE not in lines[0]:
+        return None
+    values: dict[str, dict[str, dict[str, float]]] = {}
+    for number, line in enumerate(lines, start=2):
+        row = _openclip_row(line, f"{path}, row {number}")
+        if row.scale not in SCALES:
+            continue
+        scores = {name: figure_.value for name, figure_ in row.figures.items()}
+        scores |= {task.task: task.value for task in row.tasks}
+        unknown = [name for name in metrics if name != "*" and name not in scores]
+        if unknown:
+            raise DataError(f"{path} has no {unknown[0]!r}; it has {', '.join(sorted(scores))}")
+        kept = scores if "*" in metrics else {n: scores[n] for n in {"average", *metrics}}
+        for name, value in kept.items():
+            values.setdefault(row.scale, {}).setdefault(name, {})[row.method] = value
+    return Ladder(
+        scales=tuple(scale for scale in SCALES if scale in values),
+        costs={scale: float(SEEN[scale]) for scale in SCALES},
+        values=values,
+        headline="average",
     )
 
 

@@ -18,13 +18,14 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from dclm import model_database
 from dclm.results import aggregate, dclm_tasks, read_dclm
 from evals.aggregate import Version, baseline
 from evals.suite import Suite, load_suite
 from evals.tasks import EvalError, Task
 from leaderboard.board.boards import Library
 from leaderboard.board.intervals import kendall, kendall_interval
-from leaderboard.published.literature import Literature, Section, Source, imported
+from leaderboard.published.literature import Ladder, Literature, Section, Source, imported
 from leaderboard.published.rows import (
     POOL,
     accuracy,
@@ -77,6 +78,9 @@ class DclmLiterature(Literature):
         rows = [row for row in imported(library, "dclm", "1b-1x") if _has_core(row)]
         title = "DCLM at 1b-1x: one size and budget, other data (and a few other settings)"
         return [(title, rows)]
+
+    def ladder(self, path: Path, metrics: Sequence[str]) -> Ladder | None:
+        return model_database.ladder(path, metrics)
 
     def findings(self, library: Library, table: Path | None) -> list[str]:
         return [_versions(library), *([] if table is None else [_published(table)])]

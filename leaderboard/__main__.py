@@ -331,32 +331,34 @@ def findings(
 
 @app.command()
 def decisions(
-    published: Annotated[Path, typer.Argument(help="DCLM's model database (CSV).")],
+    published: Annotated[
+        Path, typer.Argument(help="DCLM's model database or open_clip's results (CSV).")
+    ],
     metric: Annotated[
-        list[str] | None, typer.Option(help="A column: Core or a task; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Of the small scale: an aggregate or a task; may be repeated."),
     ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="What is predicted at the large scale; default: the same.")
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every metric of the cheapest scale, best first.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Of all pairs of datasets, how many does a small scale order as a large one does?"""
+    from leaderboard.published.decisions import decision_rows, every_metric
     from leaderboard.published.decisions import decisions as decide_all
 
-    results = decide_all(published, metrics=tuple(metric or ("Core",)))
+    if every:
+        results = every_metric(published, target=target)
+    else:
+        results = decide_all(published, metrics=tuple(metric or ()), target=target)
     if json:
         show_json(results)
-        return
-    rows = [
-        (
-            result.small,
-            result.large,
-            result.metric + (" (at chance)" if result.at_chance else ""),
-            result.num_methods,
-            result.num_pairs,
-            f"{result.accuracy:.3f}",
-            f"[{result.low:.3f}, {result.high:.3f}]",
-        )
-        for result in results
-    ]
-    out(table(rows, header=("small", "large", "metric", "methods", "pairs", "right", "95%")))
+    else:
+        header, rows = decision_rows(results)
+        out(table(rows, header=header))
 
 
 @app.command()

@@ -1,7 +1,9 @@
 """Decision accuracy: of all pairs of methods, how many does a small scale order as a large one?
 
-Computed from DCLM's published model database (a row a trained model). A method is a dataset; where
-it was trained several times at a scale, its median counts. A pair that is equal at either scale is
+Computed from a published table of a benchmark (its `Literature.ladder`). A method is a dataset;
+where it was trained several times at a scale, its median counts. The small scale is read by one
+metric, the large one by the same or by another (`target`): a loss of right answers may tell more of
+a large model's accuracy than a small model's accuracy does. A pair that is equal at either scale is
 half right. The interval resamples methods, since pairs of one method hang together; it is wide
 where few methods were trained at both scales. (The name is that of DataDecide, Magnusson et al.
 2025.)
@@ -9,24 +11,22 @@ where few methods were trained at both scales. (The name is that of DataDecide, 
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 from pydantic import Field
 
 from evals.tasks import load_task
+from leaderboard.published.literature import Ladder, literatures
 from pipelines.errors import DataError
 from pipelines.records import Frozen
 
 DRAWS = 1000
 FEWEST = 4  # methods at both scales: with fewer there are at most three pairs
 CHANCE_ERRORS = 2.0  # standard errors above guessing below which a task tells nothing
-COLUMNS = ("Dataset", "params", "tokens", "Core")
 
 
 class Decision(Frozen):
@@ -34,7 +34,9 @@ class Decision(Frozen):
 
     small: str
     large: str
-    metric: str
+    metric: str = Field(description="read at the small scale")
+    target: str = Field(description="read at the large scale")
+    cost: float | None = Field(None, description="of a run at the small scale, as part of a large")
     num_methods: int
     num_pairs: int
     accuracy: float
@@ -43,17 +45,88 @@ class Decision(Frozen):
     at_chance: bool = Field(description="no method is above guessing at the small scale")
 
 
-def decisions(path: Path, *, metrics: tuple[str, ...] = ("Core",)) -> list[Decision]:
-    """Every two scales that share enough methods. DataError for a table without the columns."""
-    by_scale = _by_scale(path, metrics)
-    ordered = sorted(by_scale, key=_compute)
+def decisions(
+    path: Path, *, metrics: tuple[str, ...] = (), target: str | None = None
+) -> list[Decision]:
+    """Every two scales that share enough methods, cheapest first.
+
+    Without `metrics`, the headline of the table's benchmark; without `target`, each metric predicts
+    itself. DataError for a table that no benchmark knows, or without a column.
+    """
+    ladder = read_ladder(path, metrics, target)
     results = []
-    for small, large in combinations(ordered, 2):
-        for metric in metrics:
-            a, b = by_scale[small].get(metric, {}), by_scale[large].get(metric, {})
-            if len(set(a) & set(b)) >= FEWEST:
-                results.append(decide(a, b, small=small, large=large, metric=metric))
+    for small, large in combinations(ladder.scales, 2):
+        for metric in metrics or (ladder.headline,):
+            aim = target or metric
+            a = ladder.values[small].get(metric, {})
+            b = ladder.values[large].get(aim, {})
+            if len(set(a) & set(b)) < FEWEST:
+                continue
+            sign = (
+                1 if (metric in ladder.lower_is_better) == (aim in ladder.lower_is_better) else -1
+            )
+            decided = decide(
+                {name: sign * value for name, value in a.items()},
+                b,
+                small=small,
+                large=large,
+                metric=metric,
+                target=aim,
+                at_chance=_at_chance(metric, np.array(list(a.values()))),
+            )
+            cost = ladder.costs[small] / ladder.costs[large]
+            results.append(decided.model_copy(update={"cost": cost}))
     return results
+
+
+def every_metric(path: Path, *, target: str | None = None) -> list[Decision]:
+    """What each metric of the cheapest scale says of `target` at the dearest one, best first.
+
+    The scales are the ones furthest apart that share enough methods.
+    """
+    ladder = read_ladder(path, ("*",), target)
+    aim = target or ladder.headline
+    names = sorted({name for by_metric in ladder.values.values() for name in by_metric})
+    results = decisions(path, metrics=tuple(names), target=aim)
+    if not results:
+        return []
+    widest = min(results, key=lambda decision: decision.cost or 1.0)
+    kept = [d for d in results if (d.small, d.large) == (widest.small, widest.large)]
+    return sorted(kept, key=lambda d: (d.at_chance, -d.accuracy, d.metric))
+
+
+def decision_rows(
+    results: Sequence[Decision],
+) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+    """A header and rows for a table in text."""
+    header = ("small", "large", "metric", "predicts", "cost", "methods", "pairs", "right", "95%")
+    rows: list[tuple[object, ...]] = [
+        (
+            decision.small,
+            decision.large,
+            decision.metric + (" (at chance)" if decision.at_chance else ""),
+            decision.target,
+            "" if decision.cost is None else f"{decision.cost:.2%}",
+            decision.num_methods,
+            decision.num_pairs,
+            f"{decision.accuracy:.3f}",
+            f"[{decision.low:.3f}, {decision.high:.3f}]",
+        )
+        for decision in results
+    ]
+    return header, rows
+
+
+def read_ladder(path: Path, metrics: tuple[str, ...], target: str | None) -> Ladder:
+    """The scores of a published table by scale. DataError when no benchmark knows the table."""
+    names = (*metrics, *((target,) if target else ()))
+    for literature in literatures().values():
+        ladder = literature.ladder(path, names)
+        if ladder is not None:
+            return ladder
+    raise DataError(
+        f"{path} is not a published table of an installed benchmark: none knows its columns"
+    )
 
 
 def decide(
@@ -63,6 +136,8 @@ def decide(
     small: str = "",
     large: str = "",
     metric: str = "",
+    target: str | None = None,
+    at_chance: bool = False,
 ) -> Decision:
     """The decision accuracy of the methods that are in both."""
     methods = sorted(set(small_values) & set(large_values))
@@ -79,12 +154,13 @@ def decide(
         small=small,
         large=large,
         metric=metric,
+        target=target or metric,
         num_methods=len(methods),
         num_pairs=len(methods) * (len(methods) - 1) // 2,
         accuracy=_accuracy(a, b, np.arange(len(methods))),
         low=float(low),
         high=float(high),
-        at_chance=_at_chance(metric, a),
+        at_chance=at_chance,
     )
 
 
@@ -106,39 +182,8 @@ def _at_chance(metric: str, values: np.ndarray[tuple[int], np.dtype[np.float64]]
         task = load_task(metric)
     except ValueError:
         return False  # an aggregate
-    chance = task.random_baseline.v2
-    if chance is None or not task.rows:
+    chance, rows = task.random_baseline.v2, task.rows
+    if not rows or not task.higher_is_better:
         return False
-    error = math.sqrt(max(chance * (1 - chance), 1e-4) / task.rows)
+    error = math.sqrt(max(chance * (1 - chance), 1e-4) / rows)
     return bool(values.max() < chance + CHANCE_ERRORS * error)
-
-
-def _by_scale(path: Path, metrics: tuple[str, ...]) -> dict[str, dict[str, dict[str, float]]]:
-    values: dict[str, dict[str, dict[str, list[float]]]] = {}
-    with open(path, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = {*COLUMNS, *metrics} - set(reader.fieldnames or ())
-        if missing:
-            raise DataError(f"{path} has no column {sorted(missing)[0]!r}: not the model database")
-        for line in reader:
-            scale = _scale_name(float(line["params"]), float(line["tokens"]))
-            for metric in metrics:
-                if line[metric]:
-                    by_method = values.setdefault(scale, {}).setdefault(metric, {})
-                    by_method.setdefault(line["Dataset"], []).append(float(line[metric]))
-    return {
-        scale: {
-            metric: {method: median(runs) for method, runs in methods.items()}
-            for metric, methods in by_metric.items()
-        }
-        for scale, by_metric in values.items()
-    }
-
-
-def _scale_name(params: float, tokens: float) -> str:
-    return f"{params / 1e9:.1f}B on {tokens / 1e9:.0f}B"
-
-
-def _compute(scale: str) -> float:
-    params, _, tokens = scale.partition(" on ")
-    return float(params.rstrip("B")) * float(tokens.rstrip("B"))

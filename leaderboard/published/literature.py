@@ -38,6 +38,18 @@ class Source(Frozen):
     """The address behind the word `official`."""
 
 
+class Ladder(Frozen):
+    """Scores of a published table by scale, metric and method."""
+
+    scales: tuple[str, ...]
+    """The cheapest first."""
+    costs: dict[str, float]
+    """Of one run, in operations or in samples seen."""
+    values: dict[str, dict[str, dict[str, float]]]
+    headline: str
+    lower_is_better: tuple[str, ...] = ()
+
+
 class Literature:
     """One benchmark's. Each method has a default: a new benchmark has nothing published yet."""
 
@@ -60,6 +72,13 @@ class Literature:
     def runs(self, library: Library) -> list[tuple[str, list[Row]]]:
         """Groups of imported runs, with titles, over which the signal of tasks is measured."""
         return []
+
+    def ladder(self, path: Path, metrics: Sequence[str]) -> Ladder | None:
+        """A table's scores by scale, of its headline and of `metrics`.
+
+        None when the table is not one of this benchmark's. DataError for a metric without a column.
+        """
+        return None
 
     def findings(self, library: Library, table: Path | None) -> list[str]:
         """Sections of the page of findings that only this benchmark has, as Markdown."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from leaderboard.published.decisions import decide, decisions
+from leaderboard.published.decisions import decide, decisions, every_metric
 from pipelines.errors import DataError
 
 SMALL = {"a": 0.1, "b": 0.2, "c": 0.3, "d": 0.4}
@@ -54,5 +55,39 @@ def test_scales_are_ordered_by_compute_and_repeated_runs_are_one(tmp_path: Path)
 
 def test_another_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(DataError, match="has no column 'Core': not the model database"):
+    with pytest.raises(
+        DataError, match=r"x\.csv is not a published table of an installed benchmark"
+    ):
         decisions(tmp_path / "x.csv")
+    with pytest.raises(DataError, match="has no column 'nothing'"):
+        decisions(table(tmp_path, ["a,4e8,8e9,1,0.25"]), metrics=("nothing",))
+
+
+def test_a_loss_of_the_small_scale_predicts_an_accuracy_of_the_large(tmp_path: Path) -> None:
+    """Losses fall where accuracies rise: 1, 2, 3, 4 in reverse is the same order."""
+    path = tmp_path / "models.csv"
+    head = "Dataset,params,tokens,Core,perplexity.hellaswag,text"
+    small = [f"{n},4e8,8e9,5,{loss},x" for n, loss in zip("abcd", (4, 3, 2, 1), strict=True)]
+    large = [f"{n},7e9,1.4e11,{core},1,x" for n, core in zip("abcd", (1, 2, 3, 4), strict=True)]
+    path.write_text("\n".join([head, *small, *large]) + "\n")
+    [decision] = decisions(path, metrics=("perplexity.hellaswag",), target="Core")
+    assert decision.accuracy == 1.0
+    assert decision.cost == pytest.approx(4e8 * 8e9 / (7e9 * 1.4e11))
+    names = [decision.metric for decision in every_metric(path)]
+    assert names == ["perplexity.hellaswag", "Core"]
+
+
+def test_the_held_out_half_of_the_methods_falls_within_the_interval() -> None:
+    """Methods of one law: what a random half says holds for the other, as often as it claims."""
+    rng = np.random.default_rng(8)
+    inside = 0
+    times = 40
+    for _ in range(times):
+        skill = rng.normal(0, 1, 72)
+        small = {str(n): v + rng.normal(0, 0.8) for n, v in enumerate(skill)}
+        large = {str(n): v + rng.normal(0, 0.2) for n, v in enumerate(skill)}
+        known = {name: small[name] for name in list(small)[:24]}
+        hidden = {name: small[name] for name in list(small)[24:]}
+        claim = decide(known, large)
+        inside += claim.low <= decide(hidden, large).accuracy <= claim.high
+    assert inside >= 0.8 * times
