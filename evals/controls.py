@@ -25,7 +25,7 @@ import pyarrow as pa
 from evals.items import Item, TaskData
 from evals.kinds import kind_of
 from evals.models import Distributions, Ids, LanguageModel, ModelError, Query
-from evals.tasks import LanguageTask, Task
+from evals.tasks import AnswerLossTask, LanguageTask, Task
 from evals.text.language import Prompts
 from evals.text.prompts import as_ids
 from evals.text.token_loss import mask_sequence
@@ -221,6 +221,8 @@ def _place(
         )
         places = np.flatnonzero(scored)
         return [(fed[: places[0]], int(fed[places[0]]))] if len(places) else []
+    if isinstance(task, AnswerLossTask):
+        task = task.question()
     assert isinstance(task, LanguageTask)
     [request] = Prompts(task, data.items, model).requests([row], window=window)
     option = request.options[0]

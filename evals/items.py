@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from evals.tasks import LanguageTask, PerplexityTask
+from evals.tasks import PerplexityTask, PromptedTask
 from pipelines.errors import DataError
 from pipelines.records import canonical_json
 
@@ -136,7 +136,7 @@ def gold_field(row: Mapping[str, Any], num_options: int) -> int:
     return gold
 
 
-def category_field(row: Mapping[str, Any], task: LanguageTask | PerplexityTask) -> str | None:
+def category_field(row: Mapping[str, Any], task: PromptedTask | PerplexityTask) -> str | None:
     """The category of a row, where the task is split by category."""
     return text_field(row, "category") if task.by_category else None
 

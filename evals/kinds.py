@@ -22,7 +22,7 @@ import pyarrow as pa
 from evals.archives import read_gpqa, tar_rows
 from evals.items import Item, Metrics, Tally, TaskData, identity_of
 from evals.pins import pin_of
-from evals.tasks import LanguageTask, Task, TaskBase
+from evals.tasks import PromptedTask, Task, TaskBase
 from pipelines.errors import DataError
 
 KINDS = {
@@ -30,6 +30,7 @@ KINDS = {
     "schema": "evals.text.language",
     "language_modeling": "evals.text.language",
     "generation": "evals.text.language",
+    "answer_loss": "evals.text.answer_loss",
     "perplexity": "evals.text.perplexity",
     "token_loss": "evals.text.token_loss",
     "image_classification": "evals.images.zeroshot",
@@ -133,7 +134,7 @@ def checksum_of(checksums: Sequence[str]) -> str:
 def read_bytes(task: TaskBase, folder: Path, name: str) -> bytes:
     """The bytes of a data file of a task. A file that is not there is an error, never a gap."""
     path = folder / name
-    archive = task.archive if isinstance(task, LanguageTask) else None
+    archive = task.archive if isinstance(task, PromptedTask) else None
     if not path.is_file() and archive and (folder / archive).is_file():
         try:
             return read_gpqa(folder / archive, Path(name).stem)

@@ -14,7 +14,7 @@ import pyarrow as pa
 from evals.kinds import kind_of, read_data
 from evals.nulls import NullModel
 from evals.pins import PINS, Pin, pins, truth_of
-from evals.tasks import EvalError, GenerationTask, LanguageTask, Task
+from evals.tasks import EvalError, GenerationTask, PromptedTask, Task
 from pipelines.errors import DataError
 
 HEADER = "# Task data that is known; see pins.py. Written by `evals pin TASK --data FOLDER`.\n"
@@ -41,7 +41,7 @@ def make_pin(task: Task, folder: Path | str) -> Pin:
             f"task {task.name}: {folder}/{task.file} has the sha256 {data.sha256[:16]}, but the "
             f"task records {task.sha256[:16]}; get the file again"
         )
-    plain = task.model_copy(update={"shots": 0}) if isinstance(task, LanguageTask) else task
+    plain = task.model_copy(update={"shots": 0}) if isinstance(task, PromptedTask) else task
     kind = kind_of(task)
     image = task.kind.startswith("image_")
     model = NullModel("constant" if image else "uniform")

@@ -29,6 +29,7 @@ TRUTH = {
     "schema": ("row", "category", "gold"),
     "language_modeling": ("row", "category"),
     "generation": ("row", "category"),
+    "answer_loss": ("row", "category", "num_bytes"),
     "perplexity": ("row", "category", "num_bytes"),
     "token_loss": ("row", "num_tokens"),
     "image_classification": ("row", "key", "gold", "metadata"),

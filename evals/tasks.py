@@ -75,10 +75,9 @@ class TaskBase(Frozen):
         return digest({**OTHER_KINDS, **self.model_dump(mode="json")})
 
 
-class LanguageTask(TaskBase):
-    """Questions with options or answers in text, asked with solved examples before them."""
+class PromptedTask(TaskBase):
+    """What tasks have that are asked in text, with solved examples before the question."""
 
-    kind: Literal["multiple_choice", "schema", "language_modeling", "generation"]
     archive: str | None = Field(
         None, description="GPQA's zip below the data folder, read in memory when there is no `file`"
     )
@@ -93,6 +92,30 @@ class LanguageTask(TaskBase):
     by_category: bool = Field(
         False, description="shots stay in the row's category; the score is the mean of categories"
     )
+
+
+class LanguageTask(PromptedTask):
+    """Questions with options or answers in text, scored right or wrong."""
+
+    kind: Literal["multiple_choice", "schema", "language_modeling", "generation"]
+
+
+class AnswerLossTask(PromptedTask):
+    """The same questions, scored by the bits that a model needs for each byte of a right answer.
+
+    A loss falls smoothly where accuracy is still at chance, so it orders small models.
+    """
+
+    kind: Literal["answer_loss"]
+    asked: Literal["multiple_choice", "schema", "language_modeling"] = Field(
+        description="the kind that the data's rows have and that the question is asked as"
+    )
+
+    def question(self) -> LanguageTask:
+        """The task whose prompts are used."""
+        values = self.model_dump(mode="json") | {"kind": self.asked, "metric": "accuracy"}
+        del values["asked"]
+        return LanguageTask.model_validate(values)
 
 
 class PerplexityTask(TaskBase):
@@ -136,7 +159,7 @@ class GenerationTask(TaskBase):
     seed: int = Field(0, ge=0, description="of the sampler's noise")
 
 
-Task = LanguageTask | PerplexityTask | TokenLossTask | ImageTask | GenerationTask
+Task = LanguageTask | AnswerLossTask | PerplexityTask | TokenLossTask | ImageTask | GenerationTask
 
 _TASK: TypeAdapter[Task] = TypeAdapter(Annotated[Task, Field(discriminator="kind")])
 
@@ -149,6 +172,10 @@ OTHER_KINDS: dict[str, Any] = {
 """Fields that only one family has, with their defaults as JSON."""
 
 
+PER_BYTE = ("perplexity", "answer_loss")
+"""Kinds whose logs hold nats and bytes, and whose score is bits per byte."""
+
+
 def parse_task(value: object, *, source: str) -> Task:
     """A task from plain values. EvalError names `source` and what is wrong."""
     try:
@@ -159,12 +186,12 @@ def parse_task(value: object, *, source: str) -> Task:
 
 def shots_of(task: Task) -> int:
     """Solved examples shown before a question; none where a kind has no such thing."""
-    return task.shots if isinstance(task, LanguageTask) else 0
+    return task.shots if isinstance(task, PromptedTask) else 0
 
 
 def is_secret(task: Task) -> bool:
     """Whether the task's texts must not be written anywhere."""
-    return isinstance(task, LanguageTask) and task.secret
+    return isinstance(task, PromptedTask) and task.secret
 
 
 @cache

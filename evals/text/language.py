@@ -150,7 +150,7 @@ class Prompts:
 
 
 @lru_cache(maxsize=2)
-def _prompts(task: LanguageTask, data: TaskData, encoder: Encoder) -> Prompts:
+def kept_prompts(task: LanguageTask, data: TaskData, encoder: Encoder) -> Prompts:
     """The prompts of a task, for chunk after chunk of it."""
     return Prompts(task, data.items, encoder)
 
@@ -295,9 +295,9 @@ class LanguageKind(Kind[LanguageTask]):
         *,
         window: int,
     ) -> pa.Table:
-        asked = _prompts(task, data, model).requests(rows, window=window)
+        asked = kept_prompts(task, data, model).requests(rows, window=window)
         for request in asked:
-            _check_vocabulary(task, request, model)
+            check_vocabulary(task.name, request, model)
         chosen = [data.items[row] for row in rows]
         if self.name == "generation":
             entries = _generate(task, chosen, asked, model)
@@ -383,11 +383,12 @@ def _described(request: Request) -> dict[str, Any]:
     }
 
 
-def _check_vocabulary(task: LanguageTask, request: Request, model: LanguageModel) -> None:
+def check_vocabulary(task: str, request: Request, model: LanguageModel) -> None:
+    """DataError when a request has an id that the model does not know."""
     largest = max(int(option.ids.max()) for option in request.options)
     if largest >= model.vocab_size:
         raise DataError(
-            f"task {task.name}, row {request.row}: the tokenizer gives id {largest}, but the model "
+            f"task {task}, row {request.row}: the tokenizer gives id {largest}, but the model "
             f"has {model.vocab_size} ids; take the tokenizer that the model was trained with"
         )
 

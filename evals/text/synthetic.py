@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from evals.tasks import EvalError, LanguageTask, PerplexityTask, Task
+from evals.tasks import AnswerLossTask, EvalError, PerplexityTask, PromptedTask, Task
 
 NUM_CATEGORIES = {"mmlu_zeroshot": 57, "mmlu_fewshot": 57, "bbq": 11, "jeopardy": 5}
 LETTERS = ("A", "B", "C", "D")
@@ -46,12 +46,14 @@ def write_synthetic(tasks: Iterable[Task], folder: Path, *, seed: int) -> list[P
 
 def _row(task: Task, index: int, rng: random.Random) -> dict[str, Any]:
     row = _content(task, rng)
-    if isinstance(task, LanguageTask | PerplexityTask) and task.by_category:
+    if isinstance(task, PromptedTask | PerplexityTask) and task.by_category:
         row["category"] = f"category_{index % NUM_CATEGORIES.get(task.name, 3):02}"
     return row
 
 
 def _content(task: Task, rng: random.Random) -> dict[str, Any]:
+    if isinstance(task, AnswerLossTask):
+        task = task.question()
     if task.kind == "schema":
         options = [_sentence(rng, 6) for _ in range(2)]
         return {

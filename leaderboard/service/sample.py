@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from evals.controls import chosen_rows
 from evals.kinds import kind_of, read_data
-from evals.tasks import Task
+from evals.tasks import PER_BYTE, Task
 from leaderboard import rules
 from leaderboard.benchmark import load_stages
 from leaderboard.service.recheck import not_in
@@ -123,9 +123,7 @@ def _answers(
         again = kind_of(task).answer(task, items, rows, model, window=suite.window)
         wrong = _different(task, read_log(bundle, seed, task.name), again)
         asked, differ = asked + len(rows), differ + len(wrong)
-        if wrong and (
-            task.kind in ("perplexity", "token_loss") or len(wrong) > 1 + FLIPS * len(rows)
-        ):
+        if wrong and (task.kind in (*PER_BYTE, "token_loss") or len(wrong) > 1 + FLIPS * len(rows)):
             problem = Words(
                 f"another answer to {len(wrong)} of {len(rows)} (first: row {wrong[0]})"
             )
@@ -147,7 +145,7 @@ def _different(task: Task, log: pa.Table, again: pa.Table) -> list[int]:
         if row not in position_of:
             wrong.append(row)
             continue
-        if task.kind in ("perplexity", "token_loss"):
+        if task.kind in (*PER_BYTE, "token_loss"):
             a, b = log["nats"][position_of[row]].as_py(), again["nats"][number].as_py()
             if abs(a - b) > LOSS_TOLERANCE * max(1.0, abs(b)):
                 wrong.append(row)

@@ -17,7 +17,7 @@ from evals.aggregate import aggregate_suite
 from evals.controls import image_controls
 from evals.pins import pin_of, truth_of, truth_table
 from evals.run import score_task
-from evals.tasks import EvalError, Task, load_task
+from evals.tasks import PER_BYTE, EvalError, Task, load_task
 from leaderboard.submissions.bundle import MANIFEST, RECORD, Bundle
 from leaderboard.submissions.case import Case
 from leaderboard.submissions.facts import TaskFacts, majority
@@ -36,6 +36,7 @@ from pipelines.records import ScoresRecord, TaskRef, TaskScore
 TOLERANCE = 1e-9  # of a score computed again from the same numbers in the same order
 LOSSES = 64  # questions of a task whose losses are remembered
 ANSWERS = {
+    "answer_loss": ("nats",),
     "perplexity": ("nats",),
     "token_loss": ("nats",),
     "image_retrieval": ("rank", "predicted"),
@@ -256,7 +257,7 @@ def answers_of(task: Task, log: pa.Table) -> str:
 
 
 def _losses(task: Task, log: pa.Table) -> npt.NDArray[np.float64] | None:
-    if task.kind == "perplexity":
+    if task.kind in PER_BYTE:
         bits = log["nats"].to_numpy() / log["num_bytes"].to_numpy() / math.log(2)
         return np.asarray(bits, np.float64)
     if task.kind == "token_loss":

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from evals.images.image_metrics import jaccard_of
-from evals.tasks import ImageTask, LanguageTask, PerplexityTask, Task
+from evals.tasks import PER_BYTE, ImageTask, PerplexityTask, PromptedTask, Task
 from leaderboard.submissions.bundle import Bundle
 from leaderboard.submissions.faults import BundleError, Fault, Words, fault
 
@@ -85,16 +85,17 @@ TEXT_LOG: dict[str, Type] = {
     "correct": BOOLEAN,
     "credit": FLOAT,
 }
+PER_BYTE_LOG: dict[str, Type] = {
+    "row": INTEGER,
+    "category": _category,
+    "num_bytes": INTEGER,
+    "num_tokens": INTEGER,
+    "nats": FLOAT,
+    "losses": _floats,
+}
 COLUMNS: dict[str, dict[str, Type]] = {
     **dict.fromkeys(("multiple_choice", "schema", "language_modeling", "generation"), TEXT_LOG),
-    "perplexity": {
-        "row": INTEGER,
-        "category": _category,
-        "num_bytes": INTEGER,
-        "num_tokens": INTEGER,
-        "nats": FLOAT,
-        "losses": _floats,
-    },
+    **dict.fromkeys(("perplexity", "answer_loss"), PER_BYTE_LOG),
     "token_loss": {"row": INTEGER, "num_tokens": INTEGER, "nats": FLOAT},
     "image_classification": {
         "row": INTEGER,
@@ -134,6 +135,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "schema": ("row", "predicted", "gold", "correct", "credit"),
     "language_modeling": ("row", "correct"),
     "generation": ("row", "correct"),
+    "answer_loss": ("row", "num_bytes", "num_tokens", "nats"),
     "perplexity": ("row", "num_bytes", "num_tokens", "nats"),
     "token_loss": ("row", "num_tokens", "nats"),
     "image_classification": ("row", "key", "gold", "predicted", "in_top5", "correct"),
@@ -152,7 +154,7 @@ def columns_of(task: Task) -> tuple[dict[str, Type], tuple[str, ...]]:
     if task.kind == "image_attributes":
         more = {f"predicted_{name}": INTEGER for name in OBJECTIVES}
         return known | more, (*needed, *more)
-    if isinstance(task, LanguageTask | PerplexityTask) and task.by_category:
+    if isinstance(task, PromptedTask | PerplexityTask) and task.by_category:
         needed = (*needed, "category")
     if isinstance(task, ImageTask) and task.metadata:
         needed = (*needed, "metadata")
@@ -303,7 +305,7 @@ def _consistent(task: Task, log: pa.Table) -> Wrong:
     """Pairs of a column and the rows where it cannot be, with what is wrong there."""
     if task.kind in ("multiple_choice", "schema"):
         yield from _choices(log)
-    elif task.kind in ("perplexity", "token_loss"):
+    elif task.kind in (*PER_BYTE, "token_loss"):
         yield from _losses(task, log)
     elif task.kind == "image_classification":
         gold, predicted = log["gold"].to_numpy(), log["predicted"].to_numpy()
@@ -348,10 +350,12 @@ def _losses(task: Task, log: pa.Table) -> Wrong:
     yield "nats", ~np.isfinite(nats), "is not a number"
     yield "nats", nats < LEAST_NATS, "is below 0, so a probability above 1"
     yield "num_tokens", tokens < 0, "is below 0"
-    if task.kind == "perplexity":
+    if task.kind in PER_BYTE:
         num_bytes = log["num_bytes"].to_numpy()
         yield "num_bytes", num_bytes <= 0, "is not above 0"
-        yield "num_tokens", tokens > num_bytes, "is above the number of bytes"
+        # An answer is scored with the space before it, which is no byte of its own.
+        room = num_bytes if task.kind == "perplexity" else num_bytes + 1
+        yield "num_tokens", tokens > room, "is above the number of bytes"
 
 
 def _retrieval(log: pa.Table) -> Wrong:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from evals.metrics import TIE, credit
-from evals.tasks import Task, is_secret
+from evals.tasks import PER_BYTE, Task, is_secret
 from leaderboard.submissions.faults import Fault, Words, fault
 from leaderboard.submissions.logs import LEAST_NATS
 
@@ -20,7 +20,7 @@ LOSS_TOLERANCE = 1e-3  # relative: a mean of float32 losses in another order
 
 def check_evidence(name: str, task: Task, log: pa.Table) -> Iterator[Fault]:
     """A batch of whole rows: what was chosen follows from the losses that the log shows."""
-    if task.kind == "perplexity" and "losses" in log.column_names:
+    if task.kind in PER_BYTE and "losses" in log.column_names:
         yield from _summed(name, log)
     if task.kind not in ("multiple_choice", "schema"):
         return

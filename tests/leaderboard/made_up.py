@@ -370,7 +370,7 @@ def log_of(task: Task, skill: float, rows: int, rng: np.random.Generator) -> pa.
     row = np.arange(rows)
     if task.kind == "token_loss":
         return pa.table({"row": row, "num_tokens": [20] * rows, "nats": 40.0 + rng.random(rows)})
-    if task.kind == "perplexity":
+    if task.kind in ("perplexity", "answer_loss"):
         sizes = 1000 + 10 * (row % 50)
         bits = (3.5 - 2 * skill) + 0.3 * rng.standard_normal(rows)
         return pa.table(

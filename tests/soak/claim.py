@@ -63,7 +63,7 @@ CLAIMS = {
     ),
     "datacomp": Claim(
         heading="## Does curation of images win?",
-        metric="Mean recall at 1 of held-out drawings and captions, both ways, higher is better.",
+        metric="Mean recall at 10 of held-out drawings and captions, both ways, higher is better.",
         unit="recall",
         items="the held-out images and captions",
         prepare=_train_scorer,
