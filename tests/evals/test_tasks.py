@@ -106,7 +106,7 @@ def test_oddities_are_noted(tmp_path):
 
 
 def test_an_unknown_task_is_answered_with_near_names():
-    with pytest.raises(ValueError, match="'arc'; did you mean arc_challenge, .*arc_easy"):
+    with pytest.raises(ValueError, match=r"'arc'; did you mean arc_challenge, .*arc_easy"):
         load_task("arc")
 
 
