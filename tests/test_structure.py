@@ -85,7 +85,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "__main__",
     ),
     "dclm": (
-        "recipe options results",
+        "recipe options results model_database",
         "plan pool",
         "packing curation",
         "training",
