@@ -40,7 +40,7 @@ from pipelines.reports import duplicate_groups, filter_size, forecast, funnel, r
 from pipelines.reports import status as run_status
 from pipelines.reports.try_document import row_by_url, trace, trace_text
 from pipelines.reports.why import fates
-from pipelines.scoring.commands import train_classifier
+from pipelines.scoring.commands import score, train_classifier
 from pipelines.storage.chain import RECORD
 from pipelines.storage.commits import unreferenced
 from pipelines.storage.open import open_store
@@ -53,6 +53,7 @@ app = typer.Typer(
 asset_app = typer.Typer(help="Files that operators need.", no_args_is_help=True)
 app.add_typer(asset_app, name="assets")
 app.command("train-classifier")(train_classifier)
+app.command("score")(score)
 
 Cluster = Annotated[str | None, typer.Option(help="Run on Ray: `local` or an address.")]
 MaxFailedShards = Annotated[

@@ -20,6 +20,7 @@ from pipelines.records import JSON, Module, sha256_bytes
 
 BUILTIN = (
     "pipelines.text.aggregates",
+    "pipelines.text.score_columns",
     "pipelines.text.source_code",
     "pipelines.text.contamination",
     "pipelines.text.attributes",

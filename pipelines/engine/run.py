@@ -14,7 +14,7 @@ from functools import partial
 from pipelines.assets.catalogue import Assets
 from pipelines.engine.global_end import GlobalSteps, needs_of
 from pipelines.engine.row_steps import OperatorFailed
-from pipelines.engine.run_checks import check_any_text, check_has_text, check_places
+from pipelines.engine.run_checks import check_any_text, check_has_text, check_places, check_rows
 from pipelines.engine.run_folder import (
     FOLDERS,
     RUN,
@@ -96,6 +96,7 @@ def run(
     else:
         pipeline.check_columns(pool.schema(), inside=pool.fields())
         check_has_text(pipeline, pool, external=external)
+    check_rows(pipeline, pool)
     check_places(pool, out)
     store = open_store(out)
     excluded = _failed_shards(store) if exclude_failed else ()

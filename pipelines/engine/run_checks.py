@@ -10,8 +10,10 @@ from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline, Step
 from pipelines.schema import EXTRA, ROW, TEXT
 from pipelines.stats import READ, RunStats
+from pipelines.storage.chain import RECORD
 from pipelines.storage.commits import Done
 from pipelines.storage.open import open_store
+from pipelines.text.score_columns import ChosenRows, RowFolder, ScoreColumns
 
 
 def check_has_text(pipeline: Pipeline, pool: Pool, *, external: bool) -> None:
@@ -23,6 +25,20 @@ def check_has_text(pipeline: Pipeline, pool: Pool, *, external: bool) -> None:
             f"{pool.uri} has no column 'text'; its columns are {', '.join(schema.names)}: name the "
             "one that holds the text with --text-field"
         )
+
+
+def check_rows(pipeline: Pipeline, pool: Pool) -> None:
+    """PipelineError when a step joins scores, or a choice of rows, that are of another pool."""
+    for step in pipeline.steps:
+        operator = step.operator
+        if isinstance(operator, ScoreColumns | ChosenRows):
+            record = pipeline.assets.path(f"{operator.of}/{RECORD}")
+            of_pool = RowFolder(record, ()).pool
+            if not pool.record.id.startswith(of_pool):
+                raise PipelineError(
+                    f"{step.label}: the rows of {record.parent} are of the pool {of_pool}..., "
+                    f"not of {pool.uri} ({pool.record.id}); score this pool"
+                )
 
 
 def check_any_text(stats: RunStats, pool: Pool) -> None:

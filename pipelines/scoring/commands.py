@@ -1,4 +1,4 @@
-"""Commands that train classifiers."""
+"""Commands that train classifiers and keep scores."""
 
 from __future__ import annotations
 
@@ -109,6 +109,51 @@ def train_classifier(
     )
     tested = [labelled_auc(path, model=model) for path in labels or []]
     show_classifier(record, tested, json=json)
+
+
+def score(
+    config: Annotated[Path, typer.Argument(help="A pipeline's YAML file: steps that add columns.")],
+    input: Annotated[str, typer.Option(help="Pool: a folder or s3:// prefix of shards.")],
+    out_uri: Annotated[str, typer.Option("--out", help="Where the folder of scores goes.")],
+    columns: Annotated[
+        list[str] | None, typer.Option("--column", help="Keep this column; default: all new ones.")
+    ] = None,
+    text_field: Annotated[
+        str | None, typer.Option(help="The field that holds the text, if it is not `text`.")
+    ] = None,
+    assets: AssetFolders = None,
+    workers: Workers = 1,
+    cluster: Cluster = None,
+    quarantine: Annotated[
+        bool, typer.Option("--quarantine", help="Set bad rows aside instead of stopping.")
+    ] = False,
+    max_failed_shards: Annotated[
+        int, typer.Option(min=0, help="Shards that may fail while the others continue.")
+    ] = 0,
+    json: Json = False,
+) -> None:
+    """Compute columns of a pool's documents once; pipelines read them from the folder."""
+    from pipelines.formats.pool import open_pool
+    from pipelines.scoring.columns import score as score_pool
+
+    result = score_pool(
+        _qualify(config, text_field, assets),
+        open_pool(input),
+        out=out_uri,
+        columns=columns,
+        map_tasks=executor(workers, cluster=cluster),
+        quarantine=quarantine,
+        max_failed_shards=max_failed_shards,
+    )
+    if json:
+        show_json(result.record)
+        return
+    counts = result.record.counts
+    num_bytes = sum(file.num_bytes for file in result.record.outputs)
+    out(
+        f"scores {result.record.id}: {counts['rows_out']:,} of {counts['rows_in']:,} rows, "
+        f"{num_bytes:,} bytes, in {out_uri}"
+    )
 
 
 def _qualify(config: Path | None, text_field: str | None, folders: list[str] | None) -> Pipeline:
