@@ -27,7 +27,7 @@ def ahead(entries: list[Entry]) -> tuple[int, int]:
     """Of all pairs, how many differ by an interval that leaves out zero."""
     measured = [measure(entry) for entry in entries]
     metric = measured[0].row.headline.metric
-    spread = seed_spread([one.row for one in measured], metric)
+    spread = seed_spread([entry.row for entry in measured], metric)
     false = 0
     pairs = list(combinations(measured, 2))
     for a, b in pairs:
