@@ -35,7 +35,7 @@ class Recipe(Frozen):
     weight_decay: float = Field(0.2, description="on matrices only")
     precision: Literal["amp", "amp_bf16", "fp32"] = "amp"
     num_checkpoints: int = Field(
-        5, ge=1, description="parts of the training, to which the reference rounds"
+        5, ge=1, description="parts of the training run, to which the reference rounds"
     )
     resume_points: int = Field(
         1, ge=1, description="checkpoints per part; a training run can resume after each"
@@ -54,7 +54,7 @@ class Recipe(Frozen):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.samples // self.num_checkpoints < self.global_batch_size:
-            raise ValueError("a part of the training has less than one batch")
+            raise ValueError("a part of the training run has less than one batch")
         if steps_per_part(self) % self.resume_points:
             raise ValueError(
                 f"a part has {steps_per_part(self)} steps, not in {self.resume_points} equal pieces"

@@ -208,7 +208,7 @@ def changed(recipe: Recipe, *, budget: float = 1.0, rate: float = 1.0) -> Recipe
 
 
 def flops(recipe: Recipe) -> float:
-    """6 N D: floating-point operations of the training as DCLM counts them."""
+    """6 N D: floating-point operations of the training run as DCLM counts them."""
     return 6.0 * recipe.counted_params * recipe.tokens
 
 

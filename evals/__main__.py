@@ -75,7 +75,7 @@ def run_command(
     format: Annotated[
         str,
         typer.Option(
-            help="What to print: text, or the name of a benchmark whose own format is wanted."
+            help="What to print: text, or the name of a benchmark whose own format to print."
         ),
     ] = "text",
     json: Json = False,

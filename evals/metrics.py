@@ -28,7 +28,7 @@ TIE = 1e-6  # of a mean loss near 10 nats, eight steps of float32: below it orde
 
 
 def tied_with_best(mean_losses: Sequence[np.float32]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Which options no measurement tells apart from the best one, (options,) bool."""
+    """Which options no measurement distinguishes from the best one, (options,) bool."""
     losses = np.asarray(mean_losses, dtype=np.float64)
     best = losses.min()
     result: np.ndarray[Any, np.dtype[np.bool_]] = losses <= best + TIE * max(1.0, abs(best))

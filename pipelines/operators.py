@@ -158,7 +158,7 @@ class Splitter(Operator):
     def split(self, batch: Batch) -> tuple[pa.Table, npt.NDArray[np.int64]]:
         """The parts (no `row` column) and, for each, the position in the batch it came from.
 
-        Parts keep the order of their parents. A row without parts is gone, counted as `no_parts`.
+        Parts keep the order of their parents. One without parts is dropped, counted as `no_parts`.
         """
         raise NotImplementedError
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipelines.operators import Case
 
 SHARE_BINS, LOG_BINS = 50, 4
-READ = -1  # the number of the step that stands for reading the pool
+READ = -1  # the number of reading the pool, which is no step
 
 
 class Histogram(Frozen):

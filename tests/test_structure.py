@@ -394,6 +394,58 @@ def test_help_answers_within_a_second() -> None:
     assert cpu_seconds < 1.5, f"{cpu_seconds:.2f} CPU seconds"  # one second, with a shared machine
 
 
+def test_files_and_functions_stay_short() -> None:
+    """Nine files of ten, and every function outside the kernels: in a kernel a call costs."""
+    lines = sorted(len(path.read_text().splitlines()) for path in modules().values())
+    lines = [number for number in lines if number]
+    assert lines[int(0.9 * len(lines))] <= 400
+    assert lines[-1] <= 550
+    long = [
+        f"{name}.{node.name}: {length} lines"
+        for name, path in modules().items()
+        if not name.startswith("pipelines.kernels.")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (length := (node.end_lineno or 0) - node.lineno + 1) > 105
+    ]
+    assert long == []
+
+
+MARKUP = re.compile(r"<(svg|div|table|tr|td|html|body|rect|line|circle|polyline|text|h[1-3]|p)[ >]")
+MAKES_INPUT = ("dclm/pool/tiny_pages.py", "datacomp/pool/tiny_images.py")
+"""Files that make pages to extract, and drawings to render, for a tiny pool."""
+
+
+def test_markup_comes_from_templates() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{part.lineno}"
+        for path in modules().values()
+        if not path.relative_to(ROOT).as_posix().startswith(MAKES_INPUT)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.JoinedStr)
+        for part in node.values
+        if isinstance(part, ast.Constant) and MARKUP.search(str(part.value))
+    ]
+    assert wrong == []
+
+
+BANNED = re.compile(
+    r"\b(trainings|mend(s|ed)?|goes on|what came of it|stood|told)\b", re.IGNORECASE
+)
+
+
+def test_banned_words_stay_out_of_prose() -> None:
+    """Of the code and the pages; STYLE's table has what to say instead."""
+    paths = [*modules().values(), *(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
+    wrong = [
+        f"{path.relative_to(ROOT)}:{number}: {match[0]}"
+        for path in paths
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if (match := BANNED.search(line))
+    ]
+    assert wrong == []
+
+
 VAGUE_NAMES = frozenset(("found", "one", "place", "told", "wanted", "gone", "held"))
 """Names that say how a value was met, and not what it is."""
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 LOG_MEAN, LOG_STD = -1.2, 1.2  # of ln sigma in training (Karras et al. 2022, table 1)
 SIGMA_DATA = 0.5
-TINY = 1e-6  # below every level: stands for "no lower bound" in logarithms
+TINY = 1e-6  # below every level: used as "no lower bound" in logarithms
 
 
 def spread(sigma: Tensor, like: Tensor) -> Tensor:

@@ -191,7 +191,7 @@ def fetch_metadata(
 ) -> PoolRecord:
     """Fetch the tables of a pool into `metadata/` below a folder or a bucket's prefix.
 
-    Its features come too where they are wanted.
+    Its features come too where they are asked for.
 
     Files that are there and whole are not fetched again. The record names the tables only, so the
     same pool has the same id with features and without.

@@ -2,8 +2,8 @@
 
 The loop is `open_clip_train.main.main` as installed. What is put in its place while it runs:
 
-- every piece of the training seeds all generators from (seed, piece, process), and loader processes
-  start anew with it: a piece that is done again gives the same batches;
+- every piece of the training run seeds all generators from (seed, piece, process), and loader
+  processes start anew with it: a piece that is done again gives the same batches;
 - the loader ends after exactly the recipe's steps, whatever the number of its processes, and the
   number of parts that a batch is computed in;
 - images are decoded, cropped and resized by compiled code, to the same floats;
@@ -182,7 +182,7 @@ def _image(name: str, data: bytes) -> Any:
 
 
 class _Piece:
-    """A loader that begins each piece of the training from its number, and ends after its steps."""
+    """A loader that begins each piece of the run from its number, and ends after its steps."""
 
     def __init__(self, loader: Any, piece: Any, state: _Chance, num_batches: int) -> None:
         self._loader, self._piece, self._state = loader, piece, state
@@ -228,7 +228,7 @@ def _on_processors(given: Any, model: Any, device_ids: Any = None, **named: Any)
 
 
 class _Metrics:
-    """Takes the loop's numbers, a line of JSON for each step that it tells of."""
+    """Takes the loop's numbers, a line of JSON for each step that it reports."""
 
     def __init__(
         self, folder: Path, recipe: Recipe, progress: Callable[[str], None] | None

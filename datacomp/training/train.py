@@ -5,7 +5,7 @@ its messages in hand). Around it is what a benchmark needs: the shards come from
 PackedRecord, metrics are written as they come, an image that does not decode is counted by reason,
 and the weights end as safetensors next to a ModelRecord. One process, torchrun, Slurm and Ray Train
 call the same function; each process runs it. Killed at any moment, the same call resumes from the
-last finished part of the training, and ends with the same weights.
+last finished part of the training run, and ends with the same weights.
 
 A training folder: `metrics.jsonl`, `skipped.jsonl`, `log.txt`, `open_clip/` (the last checkpoint,
 while it runs), `model.safetensors`, `open_clip_config.json`, `loss.svg`, `record.json`.

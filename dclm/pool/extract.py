@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from pipelines.engine.run import MENDABLE
+from pipelines.engine.run import RECOVERABLE
 from pipelines.engine.run_folder import RUN, RunFailed, RunFile, read_run
 from pipelines.errors import PoolError
 from pipelines.execution.executors import MapTasks, map_here
@@ -313,7 +313,7 @@ def extract_all(
         key=key,
         map_tasks=map_tasks,
         failures_allowed=max_failed_shards,
-        mendable=MENDABLE,
+        recoverable=RECOVERABLE,
     ) as watch:
         done = watch.stage(
             f"{name}: extract",

@@ -22,7 +22,7 @@ import yaml
 from pydantic import Field, TypeAdapter
 
 from pipelines.assets.catalogue import AssetError, Assets
-from pipelines.engine.run import MENDABLE
+from pipelines.engine.run import RECOVERABLE
 from pipelines.engine.run_folder import RUN, RunFailed, RunFile, read_run
 from pipelines.errors import PoolError
 from pipelines.execution.executors import MapTasks, map_here
@@ -207,7 +207,7 @@ class FetchTask(Frozen):
 
 @once
 def fetch(task: FetchTask, store: Store) -> Done:
-    """Copy one file and check it: its length, its md5 where the server tells it, its inflation."""
+    """Copy one file and check it: its length, its md5 where the server has it, its inflation."""
     remote = open_store(task.root)
     where = f"{task.root}/{task.name}"
     folder, _, leaf = f"data/{task.name}".rpartition("/")
@@ -235,7 +235,7 @@ def fetch(task: FetchTask, store: Store) -> Done:
 
 
 def _etag(store: Store, name: str) -> str | None:
-    """The md5 that the server tells; S3's ETag of an upload in parts is none."""
+    """The md5 that the server reports; S3's ETag of an upload in parts is none."""
     ask = getattr(store, "etag", None)
     etag = None if ask is None else ask(name)
     is_md5 = etag is not None and len(etag) == 32 and all(c in "0123456789abcdef" for c in etag)
@@ -304,7 +304,7 @@ def fetch_all(
         key=key,
         map_tasks=map_tasks,
         failures_allowed=max_failed_shards,
-        mendable=MENDABLE,
+        recoverable=RECOVERABLE,
     ) as watch:
         done = watch.stage(f"{pool.name}: fetch", fetch, tasks, unit="files", names=list(keys))
         record = PoolRecord.seal(

@@ -41,7 +41,7 @@ class Checkpoints:
         self.folder = folder
         self.key = key
         self._writing: tuple[int, Future[Any]] | None = None
-        # Its own group: the thread that writes must not mix its messages with the training's.
+        # Its own group: the thread that writes must not mix its messages with those of training.
         self._group: Any = dist.new_group(backend="gloo") if dist.is_initialized() else None
 
     def latest(self) -> int | None:
@@ -130,7 +130,7 @@ class Checkpoints:
         _barrier()
 
     def remove(self) -> None:
-        """Remove all checkpoints, when the training is finished."""
+        """Remove all checkpoints, when the training run is finished."""
         if _is_first():
             shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -142,7 +142,7 @@ def train(
                 keep=partial(keep_weights, store, rank=rank),
             )
         except BaseException:
-            if world == 1:  # with more, the others may be gone and would be waited for
+            if world == 1:  # with more, the others may have ended and would be waited for
                 checkpoints.finish()
             raise
         weights = whole_weights(model)

@@ -23,7 +23,7 @@ LINES_PER_ITEM = 6
 
 
 def convert(source: Path, folder: Path) -> Path:
-    """Write the reference's file for `source` into `folder`; its name tells which one it is.
+    """Write the reference's file for `source` into `folder`; its name says which one it is.
 
     `*.txt` or `*.txt.bz2` is HellaSwag in six lines an item (context, index of the right ending,
     four endings); `*.tar*` is MMLU as CSV tables `test/<subject>_test.csv` with a header.

@@ -146,8 +146,8 @@ def spread(points: Sequence[Point], known: tuple[float, int] | None) -> tuple[fl
             freedom += len(point.scores) - 1
     if not freedom:
         raise RuleError(
-            "with one seed a budget, and no noise known at this scale, no difference can be told "
-            "from chance: give --repeat 2 or more, or measure the scale with `noise`"
+            "with one seed a budget, and no noise known at this scale, no difference can be "
+            "distinguished from chance: give --repeat 2 or more, or measure the scale with `noise`"
         )
     return total / freedom, freedom
 

@@ -199,7 +199,7 @@ def comparison_text(comparison: Comparison) -> str:
     if gap is None:
         lines.append("an error is not known, so nothing is known of the difference")
     else:
-        apart = "cannot be told apart" if gap.holds_zero else "are apart"
+        apart = "cannot be distinguished" if gap.holds_zero else "are apart"
         lines.append(
             f"{comparison.second} is better by {gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]: "
             f"they {apart}"

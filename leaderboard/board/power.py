@@ -1,6 +1,6 @@
 """What a run can tell before it is made: seeds for a gap, and the smallest gap that seeds can see.
 
-Two methods with n seeds each are told apart by the board's own interval: Student's t over the
+Two methods with n seeds each are distinguished by the board's own interval: Student's t over the
 seeds' pooled variance, whose degrees of freedom are those of the rule book's estimate and of the
 runs themselves. The order of the data and the draw of a sample do not shrink with seeds. Power is
 the probability that the interval of a true gap leaves out zero: 80% unless said otherwise.

@@ -132,7 +132,7 @@ def rank(
 ) -> list[Row]:
     """Rows of one group, best first, each with its distance to the leader and to the baseline.
 
-    A row with one seed stands where the worse end of its interval is. The leader is the best of all
+    A row with one seed is ranked by the worse end of its interval. The leader is the best of all
     rows, so its distance to another holds only if it would for the best of so many equal ones.
     Rows that have no such aggregate are left out, and rows that another of the same dataset
     supersedes come last, without a rank. Equal scores have equal ranks; rows of a scale that is not

@@ -77,7 +77,7 @@ def create_token(
     expires = None if days is None else now + days * 86400
     with store.writer.begin() as connection:
         connection.execute(
-            insert(t.tokens).values(
+            insert(t.Token).values(
                 id=id_,
                 hash=_hash(secret),
                 name=name,
@@ -123,7 +123,7 @@ def find_token(store: Store, secret: str) -> Token | None:
     if not (secret.isascii() and secret.isprintable()):
         return None
     with store.engine.connect() as connection:
-        query = select(t.tokens).where(t.tokens.c.id == parts[1][:16])
+        query = select(t.Token).where(t.Token.id == parts[1][:16])
         line = connection.execute(query).mappings().one_or_none()
     if line is None or not hmac.compare_digest(line["hash"], _hash(secret)):
         return None
@@ -131,14 +131,14 @@ def find_token(store: Store, secret: str) -> Token | None:
     now = time.time()
     if token is not None and (token.used is None or token.used < now - USED_SECONDS):
         with store.writer.begin() as connection:
-            mine = t.tokens.c.id == token.id
-            connection.execute(update(t.tokens).where(mine).values(used=now))
+            mine = t.Token.id == token.id
+            connection.execute(update(t.Token).where(mine).values(used=now))
     return token
 
 
 def list_tokens(store: Store) -> list[Token]:
     """All tokens, the newest first."""
-    query = select(t.tokens).order_by(t.tokens.c.created.desc())
+    query = select(t.Token).order_by(t.Token.created.desc())
     with store.engine.connect() as connection:
         return [_token(line) for line in connection.execute(query).mappings()]
 
@@ -146,13 +146,11 @@ def list_tokens(store: Store) -> list[Token]:
 def revoke_token(store: Store, id: str) -> None:
     """Make a token worthless, with everybody who is logged in by it. StoreError if unknown."""
     with store.writer.begin() as connection:
-        changed = connection.execute(
-            update(t.tokens).where(t.tokens.c.id == id).values(revoked=True)
-        )
+        changed = connection.execute(update(t.Token).where(t.Token.id == id).values(revoked=True))
         if changed.rowcount != 1:
             raise StoreError(f"there is no token {id}; see `leaderboard token list`")
         _audit(connection, id, "token revoked", "")
-        connection.execute(delete(t.sessions).where(t.sessions.c.token == id))
+        connection.execute(delete(t.Session).where(t.Session.token == id))
 
 
 # ---- sessions of the page
@@ -163,9 +161,9 @@ def open_session(store: Store, token: Token) -> str:
     secret = secrets.token_urlsafe(32)
     now = time.time()
     with store.writer.begin() as connection:
-        connection.execute(delete(t.sessions).where(t.sessions.c.expires < now))
+        connection.execute(delete(t.Session).where(t.Session.expires < now))
         connection.execute(
-            insert(t.sessions).values(
+            insert(t.Session).values(
                 hash=_hash(secret), token=token.id, expires=now + SESSION_SECONDS
             )
         )
@@ -175,9 +173,9 @@ def open_session(store: Store, token: Token) -> str:
 def find_session(store: Store, secret: str) -> Token | None:
     """Who is logged in by this cookie."""
     query = (
-        select(t.tokens)
-        .join(t.sessions, t.sessions.c.token == t.tokens.c.id)
-        .where(t.sessions.c.hash == _hash(secret), t.sessions.c.expires > time.time())
+        select(t.Token)
+        .join(t.Session, t.Session.token == t.Token.id)
+        .where(t.Session.hash == _hash(secret), t.Session.expires > time.time())
     )
     with store.engine.connect() as connection:
         line = connection.execute(query).mappings().one_or_none()
@@ -186,7 +184,7 @@ def find_session(store: Store, secret: str) -> Token | None:
 
 def close_session(store: Store, secret: str) -> None:
     with store.writer.begin() as connection:
-        connection.execute(delete(t.sessions).where(t.sessions.c.hash == _hash(secret)))
+        connection.execute(delete(t.Session).where(t.Session.hash == _hash(secret)))
 
 
 def form_key(session: str) -> str:
@@ -196,7 +194,7 @@ def form_key(session: str) -> str:
 
 def _audit(connection: Connection, id: str, after: str, why: str) -> None:
     line = {"submission": "", "at": time.time(), "who": f"token {id}", "before": "", "why": why}
-    connection.execute(insert(t.audit).values(after=after, **line))
+    connection.execute(insert(t.AuditLine).values(after=after, **line))
 
 
 def _hash(text: str) -> str:

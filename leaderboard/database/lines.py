@@ -24,7 +24,7 @@ from leaderboard.submissions.results import Measured, Row
 
 
 def submission_of(connection: Connection, id: str) -> Held | None:
-    query = select(t.submissions).where(t.submissions.c.id == id)
+    query = select(t.Submission).where(t.Submission.id == id)
     line = connection.execute(query).mappings().one_or_none()
     return None if line is None else held_of(line)
 
@@ -37,7 +37,7 @@ def held_of(line: Mapping[Any, Any]) -> Held:
 
 def note(connection: Connection, id: str, who: str, before: str, after: str, why: str) -> None:
     connection.execute(
-        insert(t.audit).values(
+        insert(t.AuditLine).values(
             submission=id, at=time.time(), who=who[:200], before=before, after=after, why=why[:4000]
         )
     )
@@ -45,7 +45,7 @@ def note(connection: Connection, id: str, who: str, before: str, after: str, why
 
 def refused_by_person(connection: Connection, id: str) -> bool:
     """Whether a person refused it, and not its check."""
-    a = t.audit.c
+    a = t.AuditLine
     query = select(a.before).where(a.submission == id, a.after == "refused")
     last = connection.execute(query.order_by(a.id.desc()).limit(1)).scalar()
     return last in ("accepted", "needs_review")
@@ -53,19 +53,19 @@ def refused_by_person(connection: Connection, id: str) -> bool:
 
 def note_end(connection: Connection, id: str, outcome: str, seconds: float) -> None:
     line = {"submission": id, "at": time.time(), "seconds": seconds, "outcome": outcome}
-    connection.execute(insert(t.checks).values(**line))
+    connection.execute(insert(t.Check).values(**line))
 
 
 def count_change(connection: Connection) -> None:
-    connection.execute(update(t.revisions).values(number=t.revisions.c.number + 1))
+    connection.execute(update(t.Revision).values(number=t.Revision.number + 1))
 
 
 def refuse_dead(connection: Connection, submission: Held) -> None:
     limit = Words(f"a check that ended {submission.attempts} times without a result")
     refusal = fault(submission.id, "", limit, Words("one that ends"), "ask the maintainers")
     connection.execute(
-        update(t.submissions)
-        .where(t.submissions.c.id == submission.id)
+        update(t.Submission)
+        .where(t.Submission.id == submission.id)
         .values(
             state="refused",
             changed=time.time(),
@@ -83,11 +83,11 @@ def stored(row: Row, now: float) -> dict[str, Any]:
 
 def store_measured(connection: Connection, measured: Measured, now: float) -> None:
     id_ = measured.row.submission_id
-    connection.execute(delete(t.rows).where(t.rows.c.id == id_))
-    connection.execute(delete(t.draws).where(t.draws.c.id == id_))
-    connection.execute(insert(t.rows).values(**stored(measured.row, now)))
+    connection.execute(delete(t.StoredRow).where(t.StoredRow.id == id_))
+    connection.execute(delete(t.Draw).where(t.Draw.id == id_))
+    connection.execute(insert(t.StoredRow).values(**stored(measured.row, now)))
     lines = [
         {"id": id_, "metric": metric, "resamples": values.astype("<f4").tobytes()}
         for metric, values in measured.draws.items()
     ]
-    connection.execute(insert(t.draws), lines)
+    connection.execute(insert(t.Draw), lines)

@@ -32,9 +32,9 @@ class Team(Frozen):
 
 def team_of(store: Store, name: str) -> Team:
     """One team, whether or not anything was ever decided about it."""
-    s = t.submissions.c
+    s = t.Submission
     with store.engine.connect() as connection:
-        line = connection.execute(select(t.teams).where(t.teams.c.name == name)).one_or_none()
+        line = connection.execute(select(t.Team).where(t.Team.name == name)).one_or_none()
         used = select(func.count(), func.sum(s.bundle_bytes)).where(s.team == name)
         number, num_bytes = connection.execute(used).one()
     quota = line.quota_bytes if line is not None else None
@@ -58,7 +58,7 @@ def may_send(store: Store, name: str, num_bytes: int) -> None:
             f"team {name!r} has {team.used_bytes:,} bytes here and may have {team.quota_bytes:,}; "
             "ask the maintainers"
         )
-    s = t.submissions.c
+    s = t.Submission
     query = select(func.count()).where(s.team == name, s.state.in_(("received", "checking")))
     with store.engine.connect() as connection:
         waiting = int(connection.execute(query).scalar() or 0)
@@ -85,7 +85,7 @@ def decide(
         raise StoreError("say what changes: the ban or the quota")
     with store.writer.begin() as connection:
         _there(connection, name)
-        connection.execute(update(t.teams).where(t.teams.c.name == name).values(**values))
+        connection.execute(update(t.Team).where(t.Team.name == name).values(**values))
         _audit(connection, who, "banned" if banned else "team changed", f"{name}: {values}; {why}")
     return team_of(store, name)
 
@@ -97,34 +97,35 @@ def rename(store: Store, old: str, new: str, *, who: str, why: str = "") -> int:
     """
     now = time.time()
     with store.writer.begin() as connection:
-        s = t.submissions.c
+        s = t.Submission
         if connection.execute(select(s.id).where(s.team == new).limit(1)).scalar():
             raise StoreError(f"there is a team {new!r} already")
         ids = list(connection.execute(select(s.id).where(s.team == old)).scalars())
         tokens = connection.execute(
-            update(t.tokens).where(t.tokens.c.team == old).values(team=new)
+            update(t.Token).where(t.Token.team == old).values(team=new)
         ).rowcount
         if not ids and not tokens:
             raise StoreError(f"there is no team {old!r}")
-        connection.execute(update(t.submissions).where(s.team == old).values(team=new))
-        connection.execute(update(t.teams).where(t.teams.c.name == old).values(name=new))
+        connection.execute(update(t.Submission).where(s.team == old).values(team=new))
+        connection.execute(update(t.Team).where(t.Team.name == old).values(name=new))
         for id_ in ids:
             _renamed(connection, id_, new, now)
         _audit(connection, who, "team renamed", why)
-        connection.execute(update(t.revisions).values(number=t.revisions.c.number + 1))
+        connection.execute(update(t.Revision).values(number=t.Revision.number + 1))
     store.changes += 1
     return len(ids)
 
 
 def _renamed(connection: Connection, id: str, new: str, now: float) -> None:
-    for table, column in ((t.rows, "row"), (t.facts, "facts")):
-        text = connection.execute(select(table.c[column]).where(table.c.id == id)).scalar()
+    for table, column in ((t.StoredRow, "row"), (t.StoredFacts, "facts")):
+        stored = getattr(table, column)
+        text = connection.execute(select(stored).where(table.id == id)).scalar()
         if text is not None:
             renamed = orjson.dumps(orjson.loads(text) | {"team": new}).decode()
             values: dict[str, object] = {column: renamed}
-            if table is t.rows:
+            if table is t.StoredRow:
                 values["changed"] = now
-            connection.execute(update(table).where(table.c.id == id).values(**values))
+            connection.execute(update(table).where(table.id == id).values(**values))
 
 
 def forget(store: Store, id: str, *, who: str) -> str:
@@ -135,11 +136,11 @@ def forget(store: Store, id: str, *, who: str) -> str:
     """
     submission = store.get(id)
     with store.writer.begin() as connection:
-        for table in (t.draws, t.facts, t.rows):
-            connection.execute(delete(table).where(table.c.id == id))
+        for table in (t.Draw, t.StoredFacts, t.StoredRow):
+            connection.execute(delete(table).where(table.id == id))
         connection.execute(
-            update(t.submissions)
-            .where(t.submissions.c.id == id)
+            update(t.Submission)
+            .where(t.Submission.id == id)
             .values(
                 team="(removed)",
                 method="(removed)",
@@ -155,10 +156,12 @@ def forget(store: Store, id: str, *, who: str) -> str:
             )
         )
         connection.execute(
-            update(t.audit).where(t.audit.c.submission == id).values(who="removed", why="removed")
+            update(t.AuditLine)
+            .where(t.AuditLine.submission == id)
+            .values(who="removed", why="removed")
         )
         _audit(connection, who, "forgotten", "at the request of whom it is about", id)
-        connection.execute(update(t.revisions).values(number=t.revisions.c.number + 1))
+        connection.execute(update(t.Revision).values(number=t.Revision.number + 1))
     store.changes += 1
     return submission.bundle
 
@@ -168,7 +171,7 @@ def forget(store: Store, id: str, *, who: str) -> str:
 
 def feed_key(store: Store, team: str) -> str:
     """The secret part of the address of a team's feed; made when it is first asked for."""
-    query = select(t.teams.c.feed).where(t.teams.c.name == team)
+    query = select(t.Team.feed).where(t.Team.name == team)
     with store.engine.connect() as connection:
         key: str | None = connection.execute(query).scalar()
     if key:
@@ -181,17 +184,17 @@ def feed_key(store: Store, team: str) -> str:
 def team_of_feed(store: Store, key: str) -> str | None:
     """The team whose feed has this key."""
     with store.engine.connect() as connection:
-        query = select(t.teams.c.name).where(t.teams.c.feed == key)
+        query = select(t.Team.name).where(t.Team.feed == key)
         team: str | None = connection.execute(query).scalar()
     return team
 
 
 def notices_of(store: Store, team: str, *, limit: int = 100) -> Sequence[tuple[Change, str]]:
     """What happened last to a team's submissions, the newest first, with the method of each."""
-    s, a = t.submissions.c, t.audit.c
+    s, a = t.Submission, t.AuditLine
     query = (
-        select(t.audit, s.method)
-        .join(t.submissions, s.id == a.submission)
+        select(t.AuditLine, s.method)
+        .join(t.Submission, s.id == a.submission)
         .where(s.team == team, a.after != "checking")
         .order_by(a.id.desc())
         .limit(limit)
@@ -205,11 +208,11 @@ def notices_of(store: Store, team: str, *, limit: int = 100) -> Sequence[tuple[C
 
 
 def _there(connection: Connection, name: str) -> None:
-    if connection.execute(select(t.teams.c.name).where(t.teams.c.name == name)).scalar() is None:
+    if connection.execute(select(t.Team.name).where(t.Team.name == name)).scalar() is None:
         line = {"name": name, "banned": False, "why": "", "feed": secrets.token_hex(16)}
-        connection.execute(insert(t.teams).values(**line, quota_bytes=None))
+        connection.execute(insert(t.Team).values(**line, quota_bytes=None))
 
 
 def _audit(connection: Connection, who: str, after: str, why: str, id: str = "") -> None:
     line = {"submission": id, "at": time.time(), "who": who[:200], "before": "", "why": why[:4000]}
-    connection.execute(insert(t.audit).values(after=after[:16], **line))
+    connection.execute(insert(t.AuditLine).values(after=after[:16], **line))

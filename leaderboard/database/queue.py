@@ -18,7 +18,7 @@ TRIED = 50  # of the order, when other processes hold the first ones
 
 def order(connection: Connection, now: float) -> tuple[list[str], int]:
     """Ids of what waits, the next one first; and how many are being checked."""
-    s = t.submissions.c
+    s = t.Submission
     query = (
         select(s.id, s.team, s.state, s.received, s.lease_until)
         .where(s.state.in_(("received", "checking")))
@@ -37,7 +37,7 @@ def order(connection: Connection, now: float) -> tuple[list[str], int]:
 
 def first(connection: Connection, now: float) -> str | None:
     """The id of what is checked next, locked; None when nothing waits that nobody else has."""
-    s = t.submissions.c
+    s = t.Submission
     free = (s.state == "received") | ((s.state == "checking") & (s.lease_until < now))
     for id_ in order(connection, now)[0][:TRIED]:
         query = select(s.id).where(s.id == id_, free).with_for_update(skip_locked=True)

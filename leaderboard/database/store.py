@@ -105,7 +105,7 @@ class Store(Database):
         }
         try:
             with self.writer.begin() as connection:
-                connection.execute(insert(t.submissions).values(id=id, kind="submission", **values))
+                connection.execute(insert(t.Submission).values(id=id, kind="submission", **values))
                 note(connection, id, f"token {token}", "", "received", f"sent by {team}")
             return self.get(id), True
         except IntegrityError:
@@ -123,14 +123,14 @@ class Store(Database):
                     "send another, or write to them"
                 )
             changed = connection.execute(
-                update(t.submissions)
-                .where(t.submissions.c.id == id, t.submissions.c.state == before.state)
+                update(t.Submission)
+                .where(t.Submission.id == id, t.Submission.state == before.state)
                 .values(**values)
             )
             if changed.rowcount:  # what was computed was of the bundle before
-                connection.execute(delete(t.rows).where(t.rows.c.id == id))
-                connection.execute(delete(t.draws).where(t.draws.c.id == id))
-                connection.execute(delete(t.facts).where(t.facts.c.id == id))
+                connection.execute(delete(t.StoredRow).where(t.StoredRow.id == id))
+                connection.execute(delete(t.Draw).where(t.Draw.id == id))
+                connection.execute(delete(t.StoredFacts).where(t.StoredFacts.id == id))
                 note(connection, id, f"token {token}", before.state, "received", "sent again")
         return self.get(id), False
 
@@ -143,11 +143,10 @@ class Store(Database):
             before = submission_of(connection, row.submission_id)
             if before is None:
                 connection.execute(
-                    insert(t.submissions).values(
+                    insert(t.Submission).values(
                         id=row.submission_id,
                         kind=kind,
                         team=row.team,
-                        token="",
                         benchmark=row.benchmark,
                         scale=row.scale,
                         track=row.track,
@@ -155,18 +154,11 @@ class Store(Database):
                         state="accepted",
                         received=now,
                         changed=now,
-                        bundle="",
-                        bundle_sha256="",
-                        bundle_bytes=0,
-                        attempts=0,
-                        lease_owner="",
-                        lease_until=0.0,
-                        faults="[]",
                     )
                 )
                 note(connection, row.submission_id, who, "", "accepted", why)
-            connection.execute(delete(t.rows).where(t.rows.c.id == row.submission_id))
-            connection.execute(insert(t.rows).values(**stored(row, now)))
+            connection.execute(delete(t.StoredRow).where(t.StoredRow.id == row.submission_id))
+            connection.execute(insert(t.StoredRow).values(**stored(row, now)))
             count_change(connection)
         self.changes += 1
         return before is None
@@ -181,7 +173,7 @@ class Store(Database):
         """
         while True:
             now = time.time()
-            s = t.submissions.c
+            s = t.Submission
             with self.writer.begin() as connection:
                 id_ = queue.first(connection, now)
                 if id_ is None:
@@ -192,7 +184,7 @@ class Store(Database):
                     refuse_dead(connection, submission)
                     continue
                 connection.execute(
-                    update(t.submissions)
+                    update(t.Submission)
                     .where(s.id == id_)
                     .values(
                         state="checking",
@@ -208,10 +200,10 @@ class Store(Database):
 
     def renew(self, id: str, owner: str, *, lease_seconds: float = LEASE_SECONDS) -> bool:
         """Lengthen a lease; False when somebody else holds it by now."""
-        s = t.submissions.c
+        s = t.Submission
         with self.writer.begin() as connection:
             changed = connection.execute(
-                update(t.submissions)
+                update(t.Submission)
                 .where(s.id == id, s.state == "checking", s.lease_owner == owner)
                 .values(lease_until=time.time() + lease_seconds)
             )
@@ -230,11 +222,11 @@ class Store(Database):
         """Write down what a check found; False, and nothing is written, without its lease."""
         after = "refused" if faults else "needs_review"
         now = time.time()
-        s = t.submissions.c
+        s = t.Submission
         faults_json = orjson.dumps([fault_.model_dump() for fault_ in faults]).decode()
         with self.writer.begin() as connection:
             changed = connection.execute(
-                update(t.submissions)
+                update(t.Submission)
                 .where(s.id == id, s.state == "checking", s.lease_owner == owner)
                 .values(
                     state=after, changed=now, faults=faults_json, lease_owner="", lease_until=0.0
@@ -244,17 +236,17 @@ class Store(Database):
                 return False
             if measured is not None:
                 store_measured(connection, measured, now)
-            connection.execute(delete(t.facts).where(t.facts.c.id == id))
+            connection.execute(delete(t.StoredFacts).where(t.StoredFacts.id == id))
             if facts is not None:
                 faults_json = orjson.dumps([notice.model_dump() for notice in notices]).decode()
                 connection.execute(
-                    insert(t.facts).values(
+                    insert(t.StoredFacts).values(
                         id=id, facts=facts.model_dump_json(), notices=faults_json
                     )
                 )
             why = f"{len(faults)} rules are broken" if faults else "all rules hold"
-            begun = select(func.max(t.audit.c.at)).where(
-                t.audit.c.submission == id, t.audit.c.after == "checking"
+            begun = select(func.max(t.AuditLine.at)).where(
+                t.AuditLine.submission == id, t.AuditLine.after == "checking"
             )
             seconds = now - float(connection.execute(begun).scalar() or now)
             note_end(connection, id, after, seconds)
@@ -263,14 +255,14 @@ class Store(Database):
 
     def released(self, owner: str, why: str) -> str | None:
         """A check process ended: whatever it was checking waits again. Returns its id."""
-        s = t.submissions.c
+        s = t.Submission
         with self.writer.begin() as connection:
             query = select(s.id).where(s.state == "checking", s.lease_owner == owner)
             id_: str | None = connection.execute(query).scalar()
             if id_ is None:
                 return None
             connection.execute(
-                update(t.submissions).where(s.id == id_).values(lease_until=0.0, lease_owner="")
+                update(t.Submission).where(s.id == id_).values(lease_until=0.0, lease_owner="")
             )
             note_end(connection, id_, "died", 0.0)
             note(connection, id_, owner, "checking", "checking", why)
@@ -295,9 +287,9 @@ class Store(Database):
                 raise StoreError(
                     f"submission {id} is {shown(before.state)}; it cannot be {shown(after)} now"
                 )
-            s = t.submissions.c
+            s = t.Submission
             changed = connection.execute(
-                update(t.submissions)
+                update(t.Submission)
                 .where(s.id == id, s.state == before.state)
                 .values(state=after, changed=time.time(), lease_owner="", lease_until=0.0)
             )
@@ -316,13 +308,15 @@ class Store(Database):
         now = time.time()
         with self.writer.begin() as connection:
             submission = submission_of(connection, id)
-            row_json = connection.execute(select(t.rows.c.row).where(t.rows.c.id == id)).scalar()
+            row_json = connection.execute(
+                select(t.StoredRow.row).where(t.StoredRow.id == id)
+            ).scalar()
             if submission is None or row_json is None:
                 raise StoreError(f"there is no checked submission {id}")
             row = orjson.loads(row_json) | {"recheck": level}
             connection.execute(
-                update(t.rows)
-                .where(t.rows.c.id == id)
+                update(t.StoredRow)
+                .where(t.StoredRow.id == id)
                 .values(row=orjson.dumps(row).decode(), changed=now)
             )
             note(
@@ -338,7 +332,7 @@ class Store(Database):
             submission = submission_of(connection, id)
             if submission is None:
                 raise StoreError(f"there is no submission {id}")
-            old = connection.execute(select(t.rows.c.row).where(t.rows.c.id == id)).scalar()
+            old = connection.execute(select(t.StoredRow.row).where(t.StoredRow.id == id)).scalar()
             level = orjson.loads(old).get("recheck", "none") if old else "none"
             row = measured.row.model_copy(update={"recheck": level, "team": submission.team})
             store_measured(connection, replace(measured, row=row), now)
@@ -372,11 +366,11 @@ class Store(Database):
         offset: int = 0,
     ) -> list[Held]:
         """Submissions, the newest first."""
-        query = select(t.submissions).order_by(t.submissions.c.received.desc(), t.submissions.c.id)
+        query = select(t.Submission).order_by(t.Submission.received.desc(), t.Submission.id)
         if chosen := list(states):
-            query = query.where(t.submissions.c.state.in_(chosen))
+            query = query.where(t.Submission.state.in_(chosen))
         if team is not None:
-            query = query.where(t.submissions.c.team == team)
+            query = query.where(t.Submission.team == team)
         with self.engine.connect() as connection:
             lines = connection.execute(query.limit(limit).offset(offset)).mappings().all()
         return [held_of(line) for line in lines]
@@ -388,20 +382,20 @@ class Store(Database):
 
     def checks(self) -> dict[str, tuple[int, float]]:
         """How many checks ended how, and their seconds together."""
-        c = t.checks.c
+        c = t.Check
         query = select(c.outcome, func.count(), func.sum(c.seconds)).group_by(c.outcome)
         with self.engine.connect() as connection:
             return {line[0]: (int(line[1]), float(line[2])) for line in connection.execute(query)}
 
     def counts(self) -> dict[str, int]:
         """How many submissions are in each state."""
-        query = select(t.submissions.c.state, func.count()).group_by(t.submissions.c.state)
+        query = select(t.Submission.state, func.count()).group_by(t.Submission.state)
         with self.engine.connect() as connection:
             return {line[0]: line[1] for line in connection.execute(query)}
 
     def history(self, id: str) -> list[Change]:
         """The audit of one submission, the oldest first."""
-        query = select(t.audit).where(t.audit.c.submission == id).order_by(t.audit.c.id)
+        query = select(t.AuditLine).where(t.AuditLine.submission == id).order_by(t.AuditLine.id)
         with self.engine.connect() as connection:
             lines = connection.execute(query).mappings().all()
         return [Change(**{name: line[name] for name in Change.model_fields}) for line in lines]
@@ -410,10 +404,10 @@ class Store(Database):
 
     def facts(self, benchmark: str) -> list[Facts]:
         """What every entry of a benchmark is compared by, the oldest first; not of refused ones."""
-        s = t.submissions.c
+        s = t.Submission
         query = (
-            select(t.facts.c.facts, s.state)
-            .join(t.facts, t.facts.c.id == s.id)
+            select(t.StoredFacts.facts, s.state)
+            .join(t.StoredFacts, t.StoredFacts.id == s.id)
             .where(s.benchmark == benchmark, s.state.in_(("needs_review", "accepted")))
             .order_by(s.received, s.id)
         )
@@ -427,7 +421,7 @@ class Store(Database):
 
     def notices(self, id: str) -> list[Notice]:
         """What a reviewer should know of a submission."""
-        query = select(t.facts.c.notices).where(t.facts.c.id == id)
+        query = select(t.StoredFacts.notices).where(t.StoredFacts.id == id)
         with self.engine.connect() as connection:
             notices_json = connection.execute(query).scalar()
         return [Notice(**notice) for notice in orjson.loads(notices_json or "[]")]
@@ -435,17 +429,17 @@ class Store(Database):
     def teams(self) -> list[str]:
         """The teams of all tokens and submissions."""
         with self.engine.connect() as connection:
-            known = set(connection.execute(select(t.submissions.c.team).distinct()).scalars())
-            known |= set(connection.execute(select(t.tokens.c.team).distinct()).scalars())
+            known = set(connection.execute(select(t.Submission.team).distinct()).scalars())
+            known |= set(connection.execute(select(t.Token.team).distinct()).scalars())
         return sorted(known - {""})
 
     def pin(self, task: str, identity: str, *, who: str, why: str) -> None:
         """Pin the data of a task on this board; the audit keeps who and why."""
         now = time.time()
         with self.writer.begin() as connection:
-            connection.execute(delete(t.pins).where(t.pins.c.task == task))
+            connection.execute(delete(t.Pin).where(t.Pin.task == task))
             values = {"task": task, "identity": identity, "at": now, "who": who[:200]}
-            connection.execute(insert(t.pins).values(**values))
+            connection.execute(insert(t.Pin).values(**values))
             note(connection, "", who, "", "pinned", f"{task} {identity}: {why}")
             count_change(connection)
         self.changes += 1
@@ -454,18 +448,17 @@ class Store(Database):
         """The identities that were pinned on this board, by task."""
         with self.engine.connect() as connection:
             return {
-                line[0]: line[1]
-                for line in connection.execute(select(t.pins.c.task, t.pins.c.identity))
+                line[0]: line[1] for line in connection.execute(select(t.Pin.task, t.Pin.identity))
             }
 
     def revision(self) -> int:
         """A number that changes whenever the board does."""
         with self.engine.connect() as connection:
-            return int(connection.execute(select(t.revisions.c.number)).scalar() or 0)
+            return int(connection.execute(select(t.Revision.number)).scalar() or 0)
 
     def boards(self) -> list[Board]:
         """What has accepted rows, by name."""
-        s = t.submissions.c
+        s = t.Submission
         keys = (s.benchmark, s.scale, s.track)
         query = (
             select(*keys, func.count().label("number"), func.max(s.changed).label("changed"))
@@ -478,10 +471,10 @@ class Store(Database):
 
     def accepted(self, benchmark: str, scale: str, track: str) -> dict[str, float]:
         """When the row of each accepted submission of a board last changed, by id."""
-        s = t.submissions.c
+        s = t.Submission
         query = (
-            select(s.id, t.rows.c.changed)
-            .join(t.rows, t.rows.c.id == s.id)
+            select(s.id, t.StoredRow.changed)
+            .join(t.StoredRow, t.StoredRow.id == s.id)
             .where(
                 s.benchmark == benchmark,
                 s.scale == scale,
@@ -497,7 +490,7 @@ class Store(Database):
         rows = []
         with self.engine.connect() as connection:
             for start in range(0, len(ids), 500):
-                query = select(t.rows.c.row).where(t.rows.c.id.in_(ids[start : start + 500]))
+                query = select(t.StoredRow.row).where(t.StoredRow.id.in_(ids[start : start + 500]))
                 for row_json in connection.execute(query).scalars():
                     try:
                         rows.append(Row.model_validate_json(row_json))
@@ -508,7 +501,7 @@ class Store(Database):
     def resamples(self, ids: Sequence[str], metric: str) -> dict[str, npt.NDArray[np.float32]]:
         """An aggregate on the resamples of these submissions' items, where they have questions."""
         drawn: dict[str, npt.NDArray[np.float32]] = {}
-        d = t.draws.c
+        d = t.Draw
         with self.engine.connect() as connection:
             for start in range(0, len(ids), 500):
                 query = select(d.id, d.resamples).where(

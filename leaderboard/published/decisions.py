@@ -26,7 +26,7 @@ from pipelines.records import Frozen
 
 DRAWS = 1000
 FEWEST = 4  # methods at both scales: with fewer there are at most three pairs
-CHANCE_ERRORS = 2.0  # standard errors above guessing below which a task tells nothing
+CHANCE_ERRORS = 2.0  # standard errors above guessing below which a task says nothing
 
 
 class Decision(Frozen):

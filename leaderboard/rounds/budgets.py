@@ -74,7 +74,8 @@ def curves(
     if repeat < 2 and _noise(current, metric) is None:
         raise RuleError(
             f"with one seed a budget, and no noise known at {current.scale.name}, no difference "
-            "can be told from chance; give --repeat 2 or more, or measure the scale with `noise`"
+            "can be distinguished from chance; give --repeat 2 or more, or measure the scale "
+            "with `noise`"
         )
     plain = stages.find_pipeline(current, BASELINE)
     names = {pipeline.name for pipeline in pipelines}
@@ -207,7 +208,7 @@ def check_low_rate(current: Round, *, num_methods: int, num_seeds: int) -> None:
     if num_seeds < 2 and _noise(current, metric) is None:
         raise RuleError(
             f"--recipe-check low-rate: with one seed, and no noise known at {current.scale.name}, "
-            "no difference can be told from chance; give --repeat 2 or more"
+            "no difference can be distinguished from chance; give --repeat 2 or more"
         )
 
 

@@ -28,7 +28,7 @@ class Step(Frozen):
 class Metrics:
     """Rows of `metrics.jsonl` in a folder, cut back to `first_step` when a training run continues.
 
-    `wandb` is a project of Weights & Biases; `run_id` names the training there.
+    `wandb` is a project of Weights & Biases; `run_id` names the training run there.
     """
 
     def __init__(

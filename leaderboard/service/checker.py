@@ -15,7 +15,7 @@ from leaderboard.submissions.bundle import Limits
 
 
 def main() -> None:
-    """Check until the parent is gone."""
+    """Check until the parent ends."""
     os.umask(0o077)
     os.nice(5)  # pages first
     files, limits, lease_seconds, parent, name = sys.argv[1:6]

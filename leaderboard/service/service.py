@@ -206,7 +206,7 @@ def check_forever(
     pause: float = 0.25,
     until: Callable[[], bool] = lambda: False,
 ) -> None:
-    """A process that checks what waits, with bounded memory, until its parent is gone."""
+    """A process that checks what waits, with bounded memory, until its parent ends."""
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (CHECK_BYTES, hard))
     service = Service(Store(database, migrate=False), open_store(files), limits)

@@ -225,7 +225,7 @@ def _first_difference(
 
 
 def loss_sample(task: Task, log: pa.Table) -> list[float]:
-    """Losses (or what stands for them) of up to `LOSSES` questions chosen by hash."""
+    """Losses (or what replaces them) of up to `LOSSES` questions chosen by hash."""
     values = _losses(task, log)
     if values is None:
         return []

@@ -188,7 +188,7 @@ def _fetched(source: Package, path: Path) -> Fetched[Any]:
 
 
 def _version_in(name: str, *, client: str) -> str:
-    """The version that a downloaded file's name tells."""
+    """The version in a downloaded file's name."""
     if client == "apt":
         return name.split("_")[1].replace("%3a", ":")
     if client == "pip":

@@ -15,7 +15,7 @@ MAX_TEXT_BYTES = 1 << 20
 
 
 class Evidence(Frozen):
-    """Why a filter dropped a row: what it measured, its limit, the passage, as far as it tells."""
+    """Why a filter dropped a row: what it measured, its limit, the passage, where it has them."""
 
     value: float | None = None
     limit: float | None = None

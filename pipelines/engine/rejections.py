@@ -60,7 +60,7 @@ class Rejections:
     ) -> None:
         """Remember the rows that have a reason, and count them for the step.
 
-        `filter_` tells of the first few of each reason what it measured in them.
+        `filter_` reports what it measured in the first few of each reason.
         """
         encoded = reasons.dictionary_encode()
         codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
@@ -133,7 +133,7 @@ class Rejections:
         texts = {position: sample.text for position, sample in samples.items()}
         columns = {
             ROW: pa.array(np.concatenate([part.rows for part in self._parts])),
-            "step": self._per_part([part.step.number for part in self._parts], pa.int32()),
+            "step": self._per_part([part.step.number for part in self._parts]),
             "operator": self._words([(p.step.name,) for p in self._parts], one_each=True),
             "reason": self._words([p.words for p in self._parts]),
             URL: url_column,
@@ -159,9 +159,9 @@ class Rejections:
             pa.array(np.concatenate(codes)), pa.array(list(known), type=STRING)
         )
 
-    def _per_part(self, values: Sequence[object], type_: pa.DataType) -> pa.Array:
+    def _per_part(self, values: Sequence[int]) -> pa.Array:
         sizes = [len(part.rows) for part in self._parts]
-        return pa.array(values, type=type_).take(pa.array(np.repeat(np.arange(len(sizes)), sizes)))
+        return pa.array(np.repeat(np.array(values, dtype=np.int32), sizes))
 
     def _sparse(self, values: Mapping[int, object], type_: pa.DataType) -> pa.Array:
         """A column that is null but at these places."""

@@ -59,7 +59,7 @@ from pipelines.storage.open import open_store
 from pipelines.verdict import Verdict
 
 PARTITION_BYTES = 256 << 20
-MENDABLE = (OperatorFailed, ShardError, WorkerLost, StorageError, MemoryError)
+RECOVERABLE = (OperatorFailed, ShardError, WorkerLost, StorageError, MemoryError)
 """What one shard may fail of while the others continue."""
 
 
@@ -211,7 +211,7 @@ class _Run:
             key=self.key,
             map_tasks=map_tasks,
             failures_allowed=max_failed_shards,
-            mendable=MENDABLE,
+            recoverable=RECOVERABLE,
             adopt=None if shared is None else partial(adopt, shared, store),
         )
         self.tried: dict[str, int] = {}  # rows that participants' operators were tried on

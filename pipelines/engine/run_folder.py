@@ -80,7 +80,7 @@ def read_run(store: Store) -> RunFile:
 
 
 def finished(store: Store) -> Result:
-    """A finished run as its folder tells it. RunFailed when there is none."""
+    """A finished run, read from its folder. RunFailed when there is none."""
     where = f"{store.uri}/{RECORD}"
     if not store.exists(RECORD):
         raise RunFailed(f"{store.uri} holds no finished run: there is no {RECORD} in it")

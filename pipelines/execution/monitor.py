@@ -1,7 +1,7 @@
-"""What a run tells about itself while it goes, in its own folder: progress, events, failed shards.
+"""What a run reports while it works, in its own folder: progress, events, failed shards.
 
 `progress.json` is written again every few seconds, so that `pipelines status` answers from any
-machine that sees the folder or the bucket, while the run goes. `events.jsonl` tells what happened
+machine that sees the folder or the bucket, while the run works. `events.jsonl` lists what happened
 when. `failed/` holds a note per shard that could not be done. None of it decides what is done: that
 is the commits' alone.
 """
@@ -95,7 +95,7 @@ class ShardsFailed(FailedError):
 
 
 class Watch:
-    """Runs stages of a run and tells how they go. Used with `with`.
+    """Runs the stages of a run and reports their progress. Used with `with`.
 
     `name` is what the run is called, `key` its key. Where `failures_allowed` is not 0, that many
     shards of a stage may fail before it stops; then ShardsFailed is raised at its end. `adopt`
@@ -110,14 +110,14 @@ class Watch:
         key: str,
         map_tasks: MapTasks,
         failures_allowed: int = 0,
-        mendable: tuple[type[Exception], ...] = (),
+        recoverable: tuple[type[Exception], ...] = (),
         adopt: Callable[[Sequence[str]], Mapping[str, Done]] | None = None,
     ) -> None:
         self.store, self.name, self.key = store, name, key
         self.adopt = adopt
         self.map_tasks = map_tasks
         self.failures_allowed = failures_allowed
-        self.mendable = mendable
+        self.recoverable = recoverable
         self.cpu_seconds = 0.0
         self.seconds: dict[str, float] = {}  # by step
         self._lock = threading.Lock()  # of what is counted
@@ -213,7 +213,7 @@ class Watch:
                     self._count(names[missing[index]], done, missing[index])
 
             def failed(index: int, error: Exception) -> Failure:
-                if not isinstance(error, self.mendable):
+                if not isinstance(error, self.recoverable):
                     raise error
                 number = missing[index]
                 failure = Failure(
@@ -391,7 +391,7 @@ def read_progress(store: Store) -> Progress | None:
     except FileNotFoundError:
         return None
     except (orjson.JSONDecodeError, ValidationError):
-        return None  # of another version: it only tells, nothing hangs on it
+        return None  # of another version: it only reports, nothing depends on it
 
 
 def failure_name(key: str) -> str:
@@ -402,7 +402,7 @@ def failures(store: Store) -> list[Failure]:
     """The shards that could not be done, by key; those done since then are left out."""
     recorded = []
     for entry in store.list(f"{FAILED}/"):
-        with suppress(FileNotFoundError):  # done, and gone, while the folder was being read
+        with suppress(FileNotFoundError):  # done, and removed, while the folder was being read
             recorded.append(Failure.model_validate(orjson.loads(store.read_bytes(entry.name))))
     done = find_done_many(store, [failure.key for failure in recorded])
     return [failure for failure in recorded if failure.key not in done]

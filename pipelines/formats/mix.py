@@ -239,7 +239,7 @@ def read_mix_shard(data: bytes, *, where: str) -> MixShard:
 def mixed_tables(shard: MixShard) -> Iterator[pa.Table]:
     """The rows that a shard of a mixture takes, in order, with its name in `source`.
 
-    FileNotFoundError or ValueError when the source's file is gone or another one.
+    FileNotFoundError or ValueError when the source's file was removed or changed.
     """
     store = open_store(shard.uri)
     data = store.read_bytes(shard.file.name)

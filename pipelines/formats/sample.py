@@ -79,7 +79,7 @@ def _piece(store: Store, pool: Pool, number: int, max_bytes: int | None, max_sha
 
 
 class _Watched:
-    """A store that keeps hold of the file it opened last: its position tells what was read."""
+    """A store that keeps hold of the file it opened last: its position says what was read."""
 
     def __init__(self, store: Store) -> None:
         self.uri = store.uri

@@ -396,7 +396,7 @@ def _chunks(
 
 
 def _find(table: Sequence[Ints], keys: Sequence[Ints]) -> Ints:
-    """For each wanted triple its place in the table, which holds them all."""
+    """For each requested triple its place in the table, which holds them all."""
     both = np.stack([np.concatenate(pair) for pair in zip(table, keys, strict=True)], axis=1)
     _, first, inverse = np.unique(both, axis=0, return_index=True, return_inverse=True)
     matches: Ints = first[inverse.reshape(-1)[len(table[0]) :]]

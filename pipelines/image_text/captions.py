@@ -135,7 +135,7 @@ class SynsetWords(Filter, name="synset_words"):
         return because(num_hits == 0, self.reasons[0])
 
     def _hits(self, words: Any) -> npt.NDArray[np.bool_]:
-        """Whether each word names a wanted synset; each different word is looked up once."""
+        """Whether each word names one of the synsets; each different word is looked up once."""
         different, first, inverse = np.unique(words.hash, return_index=True, return_inverse=True)
         known, wordnet, synsets = self._known, self._wordnet, self._wanted
         if len(known) > MAX_KNOWN:

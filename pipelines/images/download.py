@@ -213,7 +213,7 @@ def _settle(store: Store, shard: int, done: Done) -> tuple[File, ...]:
 
 
 @dataclass
-class Wanted:
+class Request:
     """A row of the table: what is fetched, and what it is checked against."""
 
     key: str
@@ -266,7 +266,7 @@ async def _fetch_shard(task: ShardTask, store: Store) -> Done:
     with tempfile.TemporaryFile() as spool, ThreadPoolExecutor(DECODERS) as decoders:
         async with open_fetcher(task.options.fetch) as fetcher:
 
-            async def fetch_one(row: Wanted) -> None:
+            async def fetch_one(row: Request) -> None:
                 nonlocal bad_boxes
                 rows_by_key[row.key], kept = await _fetch_row(row, task.options, fetcher, decoders)
                 if kept is not None:
@@ -286,7 +286,7 @@ async def _fetch_shard(task: ShardTask, store: Store) -> Done:
 
 
 async def _fetch_row(
-    request: Wanted, options: DownloadOptions, fetcher: Fetcher, decoders: ThreadPoolExecutor
+    request: Request, options: DownloadOptions, fetcher: Fetcher, decoders: ThreadPoolExecutor
 ) -> tuple[Row, Kept | None]:
     """What became of one row, and its image."""
     if request.uid is None or not is_uid(request.uid):
@@ -321,7 +321,7 @@ async def _fetch_row(
     return row, kept
 
 
-def read_rows(task: ShardTask) -> list[Wanted]:
+def read_rows(task: ShardTask) -> list[Request]:
     """The rows of a shard. ShardError names a damaged table, PoolError a missing column."""
     store = open_store(task.tables)
     where = f"{store.uri}/{task.table}"
@@ -353,7 +353,7 @@ def read_rows(task: ShardTask) -> list[Wanted]:
     empty: list[Any] = [None] * table.num_rows
     given = [columns.get(name, empty) for name in ("uid", "url", "caption", "boxes", "sha256")]
     return [
-        Wanted(image_tars.key_of(task.shard, number), *values)
+        Request(image_tars.key_of(task.shard, number), *values)
         for number, values in enumerate(zip(*given, strict=True))
     ]
 

@@ -101,7 +101,7 @@ def _add_subwords(
                 j += 1
             if n >= minn and not (n == 1 and (i == 0 or j == size)):
                 row = _modulo(state, bucket, inverse)
-                # Most n-grams of a pruned model are gone: a bit says so without a cache miss.
+                # Most n-grams of a pruned model were removed: a bit says so without a cache miss.
                 if present[row >> 3] >> np.uint8(row & 7) & 1:
                     _add(total, table, num_words + pruned[row])
                     count += 1

@@ -52,7 +52,7 @@ def fates(store: Store, document: str) -> list[Fate]:
 def _with_evidence(store: Store, fate: Fate) -> Fate:
     """What the filter measured: from the few that the run noted, else from the pool again.
 
-    Unknown where the pool has gone, or an earlier step looked at the whole pool or made the row.
+    Unknown where the pool was removed, or an earlier step looked at the whole pool or made the row.
     """
     if fate.fate != "rejected" or fate.evidence is not None or not fate.step:
         return fate

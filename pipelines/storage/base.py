@@ -59,7 +59,7 @@ class Store(Protocol):
         ...
 
     def remove(self, name: str) -> None:
-        """Delete the object; no error when it is already gone."""
+        """Delete the object; no error when there is none."""
         ...
 
     def move(self, name: str, new: str) -> None:

@@ -1,8 +1,8 @@
 """Places that can only be read: files behind HTTP(S), and datasets of the Hugging Face hub.
 
 `https://host/path` cannot be listed, so its files must be named by a list. `hf://datasets/owner/name`
-(with `@revision` if wanted, and a path below it) is listed by the hub. Both are read by ranges, and
-asked again with growing pauses when a server does not answer.
+(with an optional `@revision`, and a path below it) is listed by the hub. Both are read by ranges,
+and asked again with growing pauses when a server does not answer.
 """
 
 from __future__ import annotations

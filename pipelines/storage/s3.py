@@ -46,7 +46,7 @@ PASSING = (
     ResponseStreamingError,
     ProtocolError,
 )
-"""Errors of a connection, which may be gone at the next try."""
+"""Errors of a connection, which may pass by the next try."""
 PASSING_CODES = ("SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "InternalError")
 
 T = TypeVar("T")

@@ -270,7 +270,7 @@ class SentenceLanguages(Modifier, name="sentence_languages"):
 
 
 class LanguageFromScores(Filter, name="language_from_scores"):
-    """Keep documents with a wanted language above a probability. Reads what `language_scores` adds.
+    """Keep documents with a chosen language above a probability. Reads what `language_scores` adds.
 
     The probability must be greater, not equal, as in DCLM.
     """
