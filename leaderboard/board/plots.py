@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -76,10 +77,16 @@ class Frame:
         }
 
 
+@cache
+def _macro(plot: str) -> Callable[..., str]:
+    module = templates("leaderboard.board").get_template("plots.svg").module
+    macro: Callable[..., str] = getattr(module, plot)
+    return macro
+
+
 def _drawn(plot: str, *values: Any) -> Markup:
     """A plot of the template `plots.svg`."""
-    module = templates("leaderboard.board").get_template("plots.svg").module
-    return Markup(getattr(module, plot)(*values).strip())
+    return Markup(_macro(plot)(*values).strip())
 
 
 def scatter(
@@ -234,18 +241,17 @@ def bars(
     most = max(known)
     width = 220
 
-    def at(x: float) -> float:
-        return max(0.0, min(1.0, x / most)) * width if most else 0.0
+    def at(x: float) -> str:
+        return f"{max(0.0, min(1.0, x / most)) * width if most else 0.0:.1f}"
 
     return _drawn(
         "bars",
-        {
-            "width": width,
-            "value": at(value),
-            "other": None if other is None else at(other),
-            "interval": (at(value - 1.96 * stderr), at(value + 1.96 * stderr)) if stderr else None,
-            "guess": at(baseline) if baseline is not None and baseline <= most else None,
-        },
+        width,
+        at(value),
+        None if other is None else at(other),
+        at(value - 1.96 * stderr) if stderr else None,
+        at(value + 1.96 * stderr) if stderr else None,
+        at(baseline) if baseline is not None and baseline <= most else None,
     )
 
 
@@ -259,19 +265,18 @@ def forest(
     low, high = span
     wide = FOREST_WIDTH - 8
 
-    def at(x: float) -> float:
+    def at(x: float) -> str:
         share = (x - low) / (high - low) if high > low else 0.5
-        return 4 + wide * max(0.0, min(1.0, share))
+        return f"{4 + wide * max(0.0, min(1.0, share)):.1f}"
 
     return _drawn(
         "forest",
-        {
-            "width": FOREST_WIDTH,
-            "height": FOREST_HEIGHT,
-            "value": at(value),
-            "interval": (at(value - 1.96 * error), at(value + 1.96 * error)) if error else None,
-            "mark": None if mark is None else at(mark),
-        },
+        FOREST_WIDTH,
+        FOREST_HEIGHT,
+        at(value),
+        at(value - 1.96 * error) if error else None,
+        at(value + 1.96 * error) if error else None,
+        None if mark is None else at(mark),
     )
 
 
