@@ -74,6 +74,21 @@ class DocumentList(Frozen):
     sketch: tuple[int, ...] = Field((), max_length=SKETCH, description="smallest hashes of keys")
 
 
+class Profile(Frozen):
+    """What is simple about the documents (see `profile`)."""
+
+    document_words: float = Field(gt=0, allow_inf_nan=False, description="words of a document")
+    compressed: float = Field(
+        gt=0, le=2, allow_inf_nan=False, description="zlib's bytes of a byte of text"
+    )
+    order: float = Field(
+        gt=0, le=2, allow_inf_nan=False, description="`compressed` beside that of shuffled words"
+    )
+    suite_bits: float | None = Field(
+        None, ge=0, le=64, allow_inf_nan=False, description="bits of a word of the questions"
+    )
+
+
 class OverlapOf(Frozen):
     """Which of a task's items occur in the dataset; the scores without them are computed."""
 
@@ -105,6 +120,7 @@ class Manifest(Frozen):
     checkpoints: dict[str, Place] = Field(default_factory=dict, description="by seed")
     uids: UidList | None = None
     documents: DocumentList | None = None
+    profile: Profile | None = None
     overlap: dict[str, OverlapOf] | None = Field(None, description="by task; `evals overlap`")
     curves: dict[str, tuple[CurvePoint, ...]] = Field(
         default_factory=dict, description="by seed: scores of checkpoints on the way"
@@ -304,6 +320,7 @@ def manifest_of(
     checkpoints: Mapping[str, Place] | None = None,
     uids: UidList | None = None,
     documents: DocumentList | None = None,
+    profile: Profile | None = None,
     overlap: Mapping[str, OverlapOf] | None = None,
     curves: Mapping[str, tuple[CurvePoint, ...]] | None = None,
 ) -> Manifest:
@@ -319,6 +336,7 @@ def manifest_of(
         checkpoints=dict(checkpoints or {}),
         uids=uids,
         documents=documents,
+        profile=profile,
         overlap=None if overlap is None else dict(overlap),
         curves=dict(curves or {}),
     )

@@ -141,3 +141,18 @@ def _mean(seeds: Iterable[Sequence[TaskScore]], task: str) -> float | None:
     ]
     values = [value for values in known for value in values]
     return sum(values) / len(values) if values and len(values) == len(known) else None
+
+
+NO_ORDER = 0.97
+"""Of natural text, `Profile.order` is well below (docs/deciding.md has what was measured)."""
+
+
+def profile(case: Case) -> Iterator[Notice]:
+    """Documents whose words are in no order: a model learns word counts from them."""
+    simple = case.bundle.manifest.profile if case.bundle is not None else None
+    if simple is not None and simple.order > NO_ORDER:
+        text = (
+            f"the words of the documents are in no order: shuffled, they compress to "
+            f"{1 / simple.order:.2f} of what they do now"
+        )
+        yield Notice(rule="honesty.profile", text=text)

@@ -19,7 +19,7 @@ from evals.aggregate import aggregate_draws
 from evals.suite import Suite
 from leaderboard import rules
 from leaderboard.rules import Benchmark
-from leaderboard.submissions.bundle import Bundle
+from leaderboard.submissions.bundle import Bundle, Profile
 from leaderboard.submissions.case import official_suite
 from leaderboard.submissions.chain import chain_of, seeds_of
 from leaderboard.submissions.lineage import data_of
@@ -153,6 +153,7 @@ class Row(Frozen):
     baseline_of: str = Field("", description="the baseline whose pipeline this is, by its steps")
     tries: int | None = Field(None, description="datasets tried for this one; None: not said")
     overlap: Overlap | None = Field(None, description="None: not measured")
+    profile: Profile | None = Field(None, description="what is simple about the documents")
     sampled: float | None = Field(
         None, description="the part of the pool that is kept, where a random sample decides on it"
     )
@@ -275,6 +276,7 @@ def measured_of(
         baseline_of=_baseline_of(benchmark, record, dataset),
         tries=record.work.tries,
         overlap=_overlap(bundle, clean or {}, seeds),
+        profile=bundle.manifest.profile,
         sampled=_sampled(dataset),
         family=_family(dataset),
     )

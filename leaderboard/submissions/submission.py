@@ -22,6 +22,7 @@ from leaderboard.submissions.bundle import (
     Bundle,
     OverlapOf,
     Place,
+    Profile,
     manifest_of,
     open_bundle,
     opened,
@@ -33,6 +34,7 @@ from leaderboard.submissions.chain import chain_of, seeds_of
 from leaderboard.submissions.curves import read_curves
 from leaderboard.submissions.documents import describe as describe_documents
 from leaderboard.submissions.faults import BundleError
+from leaderboard.submissions.profile import profile, suite_texts
 from leaderboard.submissions.sharing import shareable
 from leaderboard.submissions.validate import Checked, check, check_bundle
 from pipelines.errors import RuleError
@@ -173,6 +175,7 @@ def submit(
         },
         uids=uid_list,
         documents=describe_documents(texts, map_tasks=map_tasks) if texts else None,
+        profile=_profile(texts, overlap, map_tasks) if texts else None,
         overlap=overlap.of(content, map_tasks=map_tasks) if overlap is not None else None,
         curves=read_curves(
             curves, chain.values(), headline=official_suite(benchmark, scale).headline
@@ -180,6 +183,12 @@ def submit(
     )
     files[MANIFEST] = orjson.dumps(manifest.model_dump(mode="json"), option=orjson.OPT_INDENT_2)
     return _written(record, files, out, method)
+
+
+def _profile(texts: str, overlap: Overlapping | None, map_tasks: MapTasks) -> Profile | None:
+    """What is simple about the documents; what the suite's questions cost where their data is."""
+    items = None if overlap is None else suite_texts(overlap.suite, overlap.data)
+    return profile(texts, items=items, map_tasks=map_tasks)
 
 
 def _documents_of(chain: Iterable[Record]) -> str:

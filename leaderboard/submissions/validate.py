@@ -220,7 +220,14 @@ class _Work:
         return _first((whole, CLAIM, LINKS, SHAPE, files, columns), self.case)
 
 
-HONESTY = (honesty.tries, honesty.data, honesty.licences, honesty.controls, honesty.documents)
+HONESTY = (
+    honesty.tries,
+    honesty.data,
+    honesty.licences,
+    honesty.controls,
+    honesty.documents,
+    honesty.profile,
+)
 
 
 def _limit(stage: str, bundle: Bundle, problem: Words, expected: Words) -> Fault:

@@ -25,6 +25,8 @@ from leaderboard.board.describe import (
     words,
 )
 from leaderboard.board.plots import history
+from leaderboard.board.predictors import predictions, subset
+from leaderboard.board.predictors import verdict as verdict_of_predictors
 from leaderboard.database.states import Change, Held, shown
 from leaderboard.service.evidence import Evidence
 from leaderboard.service.questions import QuestionPage
@@ -321,6 +323,7 @@ def submission_page(
             if row is None or other_row.submission_id != row.submission_id
         ],
         rival=rival,
+        simple=simple_predictors(row, rivals) if row is not None and rank else None,
         changes=changes,
         before_it=before_it,
         ranked=rank,
@@ -332,6 +335,14 @@ def submission_page(
         message=message,
         title=benchmark_title(submission.benchmark),
     )
+
+
+def simple_predictors(row: Row, rows: Sequence[Row]) -> dict[str, Any] | None:
+    """What would have predicted the score without training; None where nothing can be said."""
+    made, part = predictions(row, rows), subset(row, rows)
+    if not made and part is None:
+        return None
+    return {"predictions": made, "subset": part, "verdict": verdict_of_predictors(made)}
 
 
 def place_of(row: Row, rivals: Sequence[Row]) -> int:
