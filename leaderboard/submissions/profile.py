@@ -121,8 +121,8 @@ def _joined(parts: Sequence[_Part], items: pa.Array | None) -> Profile | None:
         return None
     keys = np.concatenate([np.frombuffer(part.keys, np.uint64) for part in parts])
     counts = np.concatenate([np.frombuffer(part.counts, np.int64) for part in parts])
-    known, place = np.unique(keys, return_inverse=True)
-    total = np.bincount(place, weights=counts).astype(np.int64)
+    known, position = np.unique(keys, return_inverse=True)
+    total = np.bincount(position, weights=counts).astype(np.int64)
     return Profile(
         document_words=words / sum(part.documents for part in parts),
         compressed=sum(part.compressed for part in parts) / sample,
@@ -141,9 +141,9 @@ def suite_bits(known: Hashes, counts: Counts, items: pa.Array) -> float | None:
     hashes, _ = word_hashes(items.cast(pa.large_string()))
     if not len(hashes):
         return None
-    place = np.searchsorted(known, hashes)
-    place = np.minimum(place, len(known) - 1)
-    often = np.where(known[place] == hashes, counts[place], 0) + 1.0
+    position = np.searchsorted(known, hashes)
+    position = np.minimum(position, len(known) - 1)
+    often = np.where(known[position] == hashes, counts[position], 0) + 1.0
     return float(-np.log2(often / (counts.sum() + len(known) + 1.0)).mean())
 
 
