@@ -36,7 +36,7 @@ from pipelines.formats.shards import format_of
 from pipelines.operators import Operator, PipelineError
 from pipelines.pipeline import Pipeline
 from pipelines.registry import build, did_you_mean, load_module, module_of, operators_in, registry
-from pipelines.reports import duplicate_groups, filter_size, forecast, funnel, run_page
+from pipelines.reports import compare, duplicate_groups, filter_size, forecast, funnel, run_page
 from pipelines.reports import status as run_status
 from pipelines.reports.try_document import row_by_url, trace, trace_text
 from pipelines.reports.why import fates
@@ -340,12 +340,30 @@ def why(
                 fate.step,
                 fate.operator,
                 fate.reason,
-                "-" if fate.evidence is None else fate.evidence.sentence(),
+                fate.measured(),
                 fate.url,
             )
             for fate in document_fates
         ]
         out(table(rows, header=("row", "fate", "step", "operator", "reason", "measured", "url")))
+
+
+@app.command("diff")
+def diff_command(
+    first: Annotated[str, typer.Argument(metavar="A", help="A finished run of a pool.")],
+    other: Annotated[str, typer.Argument(metavar="B", help="Another run of the same pool.")],
+    scores: Annotated[
+        list[str] | None, typer.Option("--score", help="Group by this column of numbers as well.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show what two datasets of one pool share: by step, source, domain and score."""
+    made = compare.compare(first, other, scores=scores or ())
+    if json:
+        show_json(made)
+    else:
+        name_a, name_b = (uri.rstrip("/").rpartition("/")[2] for uri in (first, other))
+        out(compare.comparison_text(made, ("A", "B") if name_a == name_b else (name_a, name_b)))
 
 
 @app.command("try")

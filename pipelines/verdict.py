@@ -35,6 +35,13 @@ def ordered_bits(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.uint64]:
     return np.where(negative, ~bits, bits | np.uint64(1 << 63))
 
 
+def score_of_bits(bits: int) -> float:
+    """The float behind one of `ordered_bits`."""
+    high = 1 << 63
+    raw = bits ^ high if bits & high else bits ^ ((1 << 64) - 1)
+    return float(np.array([raw], np.uint64).view(np.float64)[0])
+
+
 @dataclass
 class Cut:
     """The cut of a Select inside one shard, applied batch after batch in order."""

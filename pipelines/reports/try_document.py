@@ -26,8 +26,10 @@ from pipelines.operators import (
     GLOBAL_KINDS,
     Counted,
     Filter,
+    Fold,
     Modifier,
     PipelineError,
+    SpanDedup,
     Splitter,
     choose,
 )
@@ -136,6 +138,25 @@ def pool_rows(store: Store, rows: Sequence[int]) -> tuple[Plan, dict[int, Batch]
                 batch = Batch(match.slice(number, 1))
                 batches[int(batch.rows[0])] = batch
     return plan, batches
+
+
+def batch_before(store: Store, steps: Sequence[Step], row: int, assets: Assets) -> Batch | None:
+    """A row of the pool (a batch of one) as these steps leave it, made again.
+
+    None where the pool is gone, a step drops the row or makes several of it, or a global step may
+    have changed its text: a fold, or a deduplication of lines and spans.
+    """
+    try:
+        batch = pool_rows(store, [row])[1].get(row)
+    except RecordError:
+        return None
+    for step in steps:
+        operator = step.operator
+        lines = isinstance(operator, SpanDedup) or getattr(operator, "unit", "") == "line"
+        if batch is None or isinstance(operator, Fold) or lines:
+            return None
+        batch = _step(step, batch, assets)[1]
+    return batch
 
 
 def row_by_url(store: Store, names: Sequence[str], url: str) -> Batch | None:

@@ -12,7 +12,10 @@ from pipelines import kernels
 from pipelines.engine.evidence import Evidence
 from pipelines.engine.run_folder import read_run
 from pipelines.images.pairs import rows_with_uid
+from pipelines.operators import Dedup, Select
+from pipelines.pipeline import Step
 from pipelines.records import Frozen, RecordError
+from pipelines.reports.global_evidence import cut_evidence, kept_copy, least_similarity
 from pipelines.reports.try_document import pool_rows, trace
 from pipelines.schema import PARENT, ROW, URL, number_of, shard_of
 from pipelines.storage.base import Store
@@ -32,6 +35,16 @@ class Fate(Frozen):
     operator: str | None = None
     reason: str | None = None
     evidence: Evidence | None = None
+    kept_row: int | None = None  # the copy that stays for it, where a deduplication knows
+    kept_url: str | None = None
+
+    def measured(self) -> str:
+        """What was measured and the copy that stays, as a person reads it; `-` for nothing."""
+        parts = [] if self.evidence is None else [self.evidence.sentence()]
+        if self.kept_row is not None:
+            url = "" if self.kept_url is None else f" {self.kept_url}"
+            parts.append(f"copy of {shard_of(self.kept_row)}:{number_of(self.kept_row)}{url}")
+        return ", ".join(part for part in parts if part) or "-"
 
 
 def fates(store: Store, document: str) -> list[Fate]:
@@ -56,6 +69,13 @@ def _with_evidence(store: Store, fate: Fate) -> Fate:
     """
     if fate.fate != "rejected" or fate.evidence is not None or not fate.step:
         return fate
+    plan = read_run(store).of_pipeline()
+    step = plan.pipeline().steps[fate.step - 1]
+    if isinstance(step.operator, Dedup):
+        return _with_copy(store, fate, step)
+    if isinstance(step.operator, Select):
+        evidence = cut_evidence(store, plan, step, fate.row)
+        return fate.model_copy(update={"evidence": evidence})
     try:
         plan, rows = pool_rows(store, [fate.row])
     except RecordError:
@@ -67,6 +87,23 @@ def _with_evidence(store: Store, fate: Fate) -> Fate:
     if (traced[-1].step, traced[-1].reason) != (fate.step, fate.reason):
         return fate
     return fate.model_copy(update={"evidence": traced[-1].evidence})
+
+
+def _with_copy(store: Store, fate: Fate, step: Step) -> Fate:
+    """The copy that stays for a row, by its URL too, and how similar the two are."""
+    copy = kept_copy(store, step, fate.row)
+    if copy is None:
+        return fate
+    kept, similarity = copy
+    try:
+        batch = pool_rows(store, [kept])[1].get(kept)
+    except RecordError:
+        batch = None
+    url = batch.column(URL)[0].as_py() if batch is not None and batch.has(URL) else None
+    evidence = None
+    if similarity is not None:
+        evidence = Evidence(value=similarity, limit=least_similarity(step))
+    return fate.model_copy(update={"kept_row": kept, "kept_url": url, "evidence": evidence})
 
 
 def _fates_of_pair(store: Store, uid: str) -> list[Fate]:
