@@ -36,7 +36,15 @@ from pipelines.formats.shards import format_of
 from pipelines.operators import Operator, PipelineError
 from pipelines.pipeline import Pipeline
 from pipelines.registry import build, did_you_mean, load_module, module_of, operators_in, registry
-from pipelines.reports import compare, duplicate_groups, filter_size, forecast, funnel, run_page
+from pipelines.reports import (
+    compare,
+    duplicate_groups,
+    filter_size,
+    find_text,
+    forecast,
+    funnel,
+    run_page,
+)
 from pipelines.reports import status as run_status
 from pipelines.reports.try_document import row_by_url, trace, trace_text
 from pipelines.reports.why import fates
@@ -364,6 +372,40 @@ def diff_command(
     else:
         name_a, name_b = (uri.rstrip("/").rpartition("/")[2] for uri in (first, other))
         out(compare.comparison_text(made, ("A", "B") if name_a == name_b else (name_a, name_b)))
+
+
+@app.command("index")
+def index_command(
+    input: Annotated[str, typer.Argument(metavar="DATASET", help="A pool or a dataset.")],
+    out_uri: Annotated[str, typer.Option("--out", help="A local folder for the index.")],
+    workers: Workers = 1,
+    cluster: Cluster = None,
+    json: Json = False,
+) -> None:
+    """Index the texts of a dataset, for `find`."""
+    made = find_text.build(input, out=out_uri, map_tasks=executor(workers, cluster=cluster))
+    if json:
+        show_json(made)
+    else:
+        out(f"{made.fingerprints:,} fingerprints of {made.pool} in {out_uri}")
+
+
+@app.command("find")
+def find_command(
+    passage: Annotated[str, typer.Argument(metavar="TEXT", help="A sentence, or a part of one.")],
+    index: Annotated[str, typer.Argument(help="The folder that `index` made.")],
+    most: Annotated[int, typer.Option(min=1, help="Documents to show.")] = 10,
+    json: Json = False,
+) -> None:
+    """Show the documents that hold a passage, whatever its case and white space."""
+    matches = find_text.find(passage, index, most=most)
+    if json:
+        show_json(matches)
+    elif not matches:
+        fail(f"no document of {index} holds this passage", 3)
+    else:
+        rows = [(f"{m.shard}:{m.number}", m.url, m.passage) for m in matches]
+        out(table(rows, header=("row", "url", "passage")))
 
 
 @app.command("try")

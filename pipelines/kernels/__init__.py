@@ -28,6 +28,7 @@ MODULES = (
     "stats",
     "tars",
     "uids",
+    "winnow",
     "words",
 )
 

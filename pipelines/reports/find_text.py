@@ -1,0 +1,238 @@
+"""Where a passage comes from: an index of a dataset's texts, and the look-up.
+
+The index holds fingerprints of the texts (winnowed 5-grams of lower-case words), sorted by hash in
+`BUCKETS` files: about 16 bytes for every 5 words. Any passage of 12 words or more that is in a
+text is found, whatever its case and white space; of shorter ones most. What is found by hash is
+compared word by word before it is shown.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipelines import kernels
+from pipelines.errors import DataError, UsageError
+from pipelines.execution.executors import MapTasks
+from pipelines.execution.once import once
+from pipelines.execution.progress import step as progress_step
+from pipelines.formats.pool import open_pool
+from pipelines.formats.readers import read_shard
+from pipelines.formats.shards import format_of
+from pipelines.records import Frozen, digest
+from pipelines.schema import ROW, STRING, TEXT, URL, number_of, row_of, shard_of
+from pipelines.storage.base import Store, write_bytes
+from pipelines.storage.commits import Done, attempt_name
+from pipelines.storage.open import open_store
+from pipelines.storage.part_files import read_parts, write_by
+
+NGRAM, WINDOW = 5, 8
+MIN_WORDS = NGRAM + WINDOW - 1  # of a passage that is always found
+BUCKETS = 64
+INDEX = "find.json"
+POSTINGS = pa.schema([("hash", pa.uint64()), ("row", pa.int64())])
+MOST_CANDIDATES = 200  # documents that are compared word by word
+CONTEXT = 60  # characters shown around a passage
+
+
+class IndexFile(Frozen):
+    """What an index is of."""
+
+    pool: str
+    pool_id: str
+    shards: tuple[str, ...]
+    fingerprints: int
+
+
+class IndexTask(Frozen):
+    """The fingerprints of one shard, or one bucket of all shards."""
+
+    uri: str
+    key: str
+    pool: str
+    shard: str
+    number: int
+    files: tuple[str, ...] = ()
+    step: int = 0
+
+
+class Match(Frozen):
+    """A document that holds the passage."""
+
+    row: int
+    shard: int
+    number: int
+    url: str | None
+    passage: str
+
+
+def build(pool_uri: str, *, out: str, map_tasks: MapTasks) -> IndexFile:
+    """Index a pool or dataset into a folder. Done before: nothing. UsageError for other work."""
+    pool, store = open_pool(pool_uri), open_store(out)
+    if store.local_path(INDEX) is None:
+        raise UsageError(f"--out {out}: an index is a local folder, since look-ups map its files")
+    if store.exists(INDEX):
+        known = IndexFile.model_validate_json(store.read_bytes(INDEX))
+        if known.pool_id != pool.record.id:
+            raise UsageError(f"{out} is an index of another pool ({known.pool}); choose another")
+        return known
+    state = digest([pool.record.id, NGRAM, WINDOW, BUCKETS])[:16]
+    tasks = [
+        IndexTask(
+            uri=store.uri, key=f"i0-{n:06d}-{state}", pool=pool.uri, shard=shard.name, number=n
+        )
+        for n, shard in enumerate(pool.shards)
+    ]
+    with progress_step("fingerprints", total=len(tasks), unit="shards") as bar:
+        done = map_tasks(run_shard, tasks, on_result=lambda *_: bar.advance())
+    files = tuple(result.files[0].name for result in done)
+    buckets = [
+        IndexTask(
+            uri=store.uri, key=f"i1-{n:06d}-{state}", pool="", shard="", number=n, files=files
+        )
+        for n in range(BUCKETS)
+    ]
+    with progress_step("sort", total=BUCKETS, unit="buckets") as bar:
+        sorted_ = map_tasks(run_bucket, buckets, on_result=lambda *_: bar.advance())
+    for result in sorted_:
+        for file in result.files:
+            name = file.name.partition("/")[2]
+            store.move(file.name, f"{name.split('.')[0]}.npy")
+    made = IndexFile(
+        pool=pool.uri,
+        pool_id=pool.record.id,
+        shards=tuple(shard.name for shard in pool.shards),
+        fingerprints=sum(result.counts["fingerprints"] for result in sorted_),
+    )
+    write_bytes(store, INDEX, made.model_dump_json(indent=2).encode())
+    for folder in ("work/", "done/"):
+        for entry in list(store.list(folder)):
+            store.remove(entry.name)
+    return made
+
+
+@once
+def run_shard(task: IndexTask, store: Store) -> Done:
+    """The fingerprints of one shard, by the upper bits of their hashes."""
+    hashes: list[Any] = [np.zeros(0, np.uint64)]
+    rows: list[Any] = [np.zeros(0, np.int64)]
+    for chunk in read_shard(open_store(task.pool), task.shard, shard=task.number):
+        if TEXT not in chunk.table.column_names or not chunk.table.num_rows:
+            continue
+        texts = chunk.table.column(TEXT).combine_chunks().fill_null("")
+        row, hash_ = fingerprints(texts, window=WINDOW)
+        hashes.append(hash_)
+        rows.append(chunk.table.column(ROW).to_numpy()[row])
+    hash_, row = np.concatenate(hashes), np.concatenate(rows)
+    name = attempt_name(f"work/{task.key}", ".parts")
+    file = write_by(store, name, POSTINGS, bucket_of(hash_), [hash_, row])
+    return Done(key=task.key, files=(file,))
+
+
+@once
+def run_bucket(task: IndexTask, store: Store) -> Done:
+    """The fingerprints of one bucket over all shards, sorted by hash, then row."""
+    hash_, row = read_parts(store, task.files, task.number, POSTINGS)
+    order = np.lexsort((row, hash_))
+    files = []
+    for name, values in (("hash", hash_), ("row", row)):
+        with store.create(attempt_name(f"work/{name}-{task.number:03d}", ".npy")) as out:
+            np.save(out, values[order], allow_pickle=False)  # type: ignore[arg-type]
+        files.append(out.file())
+    return Done(key=task.key, files=tuple(files), counts={"fingerprints": len(order)})
+
+
+def fingerprints(texts: pa.Array, *, window: int) -> tuple[npt.NDArray[np.int64], Any]:
+    """The row of each fingerprint and its hash; words are lower-cased."""
+    words = kernels.words.whitespace(pc.utf8_lower(texts))
+    return kernels.winnow.fingerprints(  # type: ignore[no-any-return]
+        words.hash, words.begin, words.end, ngram=NGRAM, window=window
+    )
+
+
+def bucket_of(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """The file that a hash is in."""
+    return (hashes >> np.uint64(58)).astype(np.int64)
+
+
+def find(passage: str, index: str, *, most: int = 10) -> list[Match]:
+    """The first `most` documents, in pool order, that hold the passage.
+
+    UsageError for a passage of fewer than 5 words; DataError where the dataset is gone.
+    """
+    store = open_store(index)
+    if not store.exists(INDEX):
+        raise UsageError(f"{index} is no index; make one with: pipelines index DATASET --out DIR")
+    known = IndexFile.model_validate_json(store.read_bytes(INDEX))
+    _, hashes = fingerprints(pa.array([passage], STRING), window=1)
+    if not len(hashes):
+        raise UsageError(f"a passage needs at least {NGRAM} words, this one has fewer")
+    matches: list[Match] = []
+    words = passage.lower().split()
+    for number, row in enumerate(_candidates(Path(store.uri), np.unique(hashes))):
+        if len(matches) == most or number == MOST_CANDIDATES:
+            break
+        url, text = _document(known, row)
+        shown = _passage(text, words)
+        if shown is not None:
+            shard, position = shard_of(row), number_of(row)
+            matches.append(Match(row=row, shard=shard, number=position, url=url, passage=shown))
+    return sorted(matches, key=lambda match: match.row)
+
+
+def _candidates(folder: Path, hashes: npt.NDArray[np.uint64]) -> Iterator[int]:
+    """Rows that share fingerprints, those that share most first."""
+    rows = []
+    for bucket in np.unique(bucket_of(hashes)).tolist():
+        keys = np.load(folder / f"hash-{bucket:03d}.npy", mmap_mode="r")
+        values = np.load(folder / f"row-{bucket:03d}.npy", mmap_mode="r")
+        here = hashes[bucket_of(hashes) == bucket]
+        first = np.searchsorted(keys, here, side="left")
+        last = np.searchsorted(keys, here, side="right")
+        rows += [np.unique(values[a:b]) for a, b in zip(first, last, strict=True) if b > a]
+    if not rows:
+        return
+    found_rows, counts = np.unique(np.concatenate(rows), return_counts=True)
+    yield from found_rows[np.lexsort((found_rows, -counts))].tolist()
+
+
+def _document(known: IndexFile, row: int) -> tuple[str | None, str]:
+    """URL and text of a row. Of a parquet file only the rows around it are read."""
+    source, name = open_store(known.pool), known.shards[shard_of(row)]
+    if not source.exists(name):
+        raise DataError(f"{known.pool}/{name} is gone: put it back, or index where it is now")
+    number = number_of(row)
+    if format_of(name) == "parquet":
+        with source.open(name) as file:
+            parquet = pq.ParquetFile(file)
+            group = 0
+            while number >= parquet.metadata.row_group(group).num_rows:
+                number -= parquet.metadata.row_group(group).num_rows
+                group += 1
+            names = [n for n in (URL, TEXT) if n in parquet.schema_arrow.names]
+            record = parquet.read_row_group(group, columns=names).slice(number, 1).to_pylist()[0]
+            return record.get(URL), record.get(TEXT) or ""
+    for chunk in read_shard(source, name, shard=shard_of(row)):
+        match = chunk.table.filter(pc.equal(chunk.table[ROW], row_of(shard_of(row), number)))
+        if match.num_rows:
+            record = match.to_pylist()[0]
+            return record.get(URL), record.get(TEXT) or ""
+    raise DataError(f"{known.pool}/{name} has no row {number}: it is not what was indexed")
+
+
+def _passage(text: str, words: list[str]) -> str | None:
+    """The passage with what is around it, as the text has it; None if it is not there."""
+    pattern = r"\s+".join(re.escape(word) for word in words)
+    match = re.search(rf"(?<!\S){pattern}(?!\S)", text, re.IGNORECASE)
+    if match is None:
+        return None
+    begin, end = max(0, match.start() - CONTEXT), min(len(text), match.end() + CONTEXT)
+    return " ".join(text[begin:end].split())

@@ -1,0 +1,102 @@
+"""Passages found again: all that are planted, none that are not, on any number of workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines import kernels
+from pipelines.errors import UsageError
+from pipelines.execution.executors import ProcessMap, map_here
+from pipelines.reports.find_text import MIN_WORDS, build, find, fingerprints
+from pipelines.schema import STRING
+
+VOCABULARY = np.array([f"w{n}" for n in range(500)])
+PLANTED = 100
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """300 documents of common words in three shards, one of them parquet; 100 planted sentences."""
+    folder = tmp_path_factory.mktemp("find")
+    (folder / "in").mkdir()
+    rng = np.random.default_rng(0)
+    sentences = [" ".join(rng.choice(VOCABULARY, MIN_WORDS)) for _ in range(PLANTED)]
+    for shard in range(3):
+        rows = []
+        for n in range(shard, 300, 3):
+            words = rng.choice(VOCABULARY, 200).tolist()
+            at = int(rng.integers(0, 200))
+            middle = [sentences[n]] if n < PLANTED else []
+            text = " ".join([*words[:at], *middle, *words[at:]])
+            rows.append({"text": text, "url": f"u:{n}"})
+        data = b"".join(orjson.dumps(row) + b"\n" for row in rows)
+        (folder / "in" / f"{shard}.jsonl").write_bytes(data)
+    build(str(folder / "in"), out=str(folder / "index"), map_tasks=map_here)
+    return folder, sentences
+
+
+def test_every_planted_sentence_is_found(planted: tuple[Path, list[str]]) -> None:
+    folder, sentences = planted
+    urls = [[m.url for m in find(text, str(folder / "index"))] for text in sentences]
+    assert urls == [[f"u:{n}"] for n in range(PLANTED)]
+
+
+def test_case_and_white_space_do_not_count(planted: tuple[Path, list[str]]) -> None:
+    folder, sentences = planted
+    [match] = find(sentences[7].upper().replace(" ", "\n "), str(folder / "index"))
+    assert (match.url, match.shard, match.number) == ("u:7", 1, 2)
+    assert sentences[7] in match.passage
+
+
+def test_what_is_not_there_is_not_found(planted: tuple[Path, list[str]]) -> None:
+    folder, sentences = planted
+    changed = sentences[0].split()
+    changed[6] = "other"  # five words on each side are there: a candidate, and no match
+    assert find(" ".join(changed), str(folder / "index")) == []
+
+
+def test_too_few_words_and_no_index_are_refused(
+    planted: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="at least 5 words"):
+        find("only four words here", str(planted[0] / "index"))
+    with pytest.raises(UsageError, match="is no index"):
+        find("five words or more here", str(tmp_path))
+
+
+def test_processes_and_formats_give_the_same_answers(
+    planted: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    folder, sentences = planted
+    (tmp_path / "in").mkdir()
+    for file in sorted((folder / "in").glob("*.jsonl")):
+        rows = [orjson.loads(line) for line in file.read_bytes().splitlines()]
+        table = pa.Table.from_pylist(rows)
+        pq.write_table(table, tmp_path / "in" / f"{file.stem}.parquet", row_group_size=30)
+    build(str(tmp_path / "in"), out=str(tmp_path / "index"), map_tasks=ProcessMap(2))
+    for file in sorted((folder / "index").glob("*.npy")):
+        assert file.read_bytes() == (tmp_path / "index" / file.name).read_bytes()
+    [match] = find(sentences[99], str(tmp_path / "index"))
+    assert match.url == "u:99"
+
+
+def test_fingerprints_are_the_least_of_every_window() -> None:
+    rng = np.random.default_rng(1)
+    texts = pa.array([" ".join(rng.choice(VOCABULARY, n)) for n in (60, 4, 5, 9, 0)], STRING)
+    rows, every = fingerprints(texts, window=1)
+    kept_rows, kept = kernels.winnow.fingerprints(*_words(texts), ngram=5, window=8)
+    for row in range(5):
+        values = every[rows == row].tolist()
+        windows = [values[n : n + 8] for n in range(max(1, len(values) - 7))] if values else []
+        assert set(kept[kept_rows == row].tolist()) == {min(window) for window in windows}
+
+
+def _words(texts: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    words = kernels.words.whitespace(texts)
+    return words.hash, words.begin, words.end
