@@ -80,6 +80,7 @@ def sample() -> pa.Table:
             ),
             "level": pa.array([0.0, 0.2, None, 0.5, 1.0, 0.0, 0.4, 4.0]),
             "clip_l14_similarity_score": pa.array([0.3, 0.2, None, 0.1, 0.25, -0.1, 0.4, 0.2]),
+            "phash": pa.array([0.0, 2.0**48 - 1, None, 5.0, 4.0, 5.0, 77.0, 1e9]),
             "l14_img": pa.FixedSizeListArray.from_arrays(
                 pa.array(np.linspace(-1, 1, 4 * number).astype(np.float32)), 4
             ),

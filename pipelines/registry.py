@@ -43,6 +43,7 @@ BUILTIN = (
     "pipelines.text.tokens",
     "pipelines.text.urls",
     "pipelines.dedup.exact",
+    "pipelines.dedup.image_hash",
     "pipelines.dedup.minhash",
     "pipelines.dedup.ngram_bloom",
     "pipelines.dedup.substring",
