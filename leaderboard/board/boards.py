@@ -203,6 +203,15 @@ class Library:
                 for row in self._ranked(copy, key, _metrics(members)[0])
             ]
 
+    def beside(self, row: Row) -> list[Row]:
+        """The rows of a row's group, ranked by its headline; empty when it has none here."""
+        with self._lock:
+            copy = self._copy(row.benchmark, row.scale, row.track)
+            key = key_of(row)
+            if key not in copy.groups:
+                return []
+            return self._ranked(copy, key, _metrics(copy.groups[key])[0])
+
     def row(self, id: str, metric: str = "") -> Row | None:
         """One accepted row with its rank."""
         rows = self.store.rows([id])

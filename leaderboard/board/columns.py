@@ -45,14 +45,21 @@ def task_columns(
 def _values(row: Row, *, by_category: bool) -> dict[str, float]:
     if not by_category:
         return {task.task: task.value for task in row.tasks}
-    parts: dict[str, list[float]] = {}
-    for task in row.tasks:
+    parts = category_parts(row.tasks)
+    return {name: sum(map(centered, own)) / len(own) for name, own in parts.items()}
+
+
+def category_parts(tasks: Sequence[TaskValue]) -> dict[str, list[TaskValue]]:
+    """The tasks of each category whose unit is that of an accuracy."""
+    parts: dict[str, list[TaskValue]] = {}
+    for task in tasks:
         if task.higher_is_better and 0 <= task.value <= 1:
-            parts.setdefault(task.category or "other", []).append(_centered(task))
-    return {name: sum(own) / len(own) for name, own in parts.items()}
+            parts.setdefault(task.category or "other", []).append(task)
+    return parts
 
 
-def _centered(task: TaskValue) -> float:
+def centered(task: TaskValue) -> float:
+    """A score where 0 is guessing and 1 is perfect."""
     guess = task.random_baseline or 0.0
     return (task.value - guess) / (1 - guess) if guess < 1 else task.value
 

@@ -124,7 +124,7 @@ def compare_task(task: Task, first: Bundle, second: Bundle) -> Paired | None:
     A task whose score is no sum over questions (the worst of groups) is left to the resamples.
     RuleError is the check's business: both logs are taken to be of the same data.
     """
-    sides = [_contributions(task, bundle) for bundle in (first, second)]
+    sides = [contributions(task, bundle) for bundle in (first, second)]
     if sides[0] is None or sides[1] is None:
         return None
     rows = sorted(set(sides[0]) & set(sides[1]))
@@ -231,7 +231,7 @@ def comparison_text(comparison: Comparison) -> str:
     return text
 
 
-def _contributions(task: Task, bundle: Bundle) -> dict[int, float] | None:
+def contributions(task: Task, bundle: Bundle) -> dict[int, float] | None:
     """What each question adds to the score, higher is better, the mean over seeds."""
     total: dict[int, list[float]] = {}
     for seed in seeds_of(bundle.record):

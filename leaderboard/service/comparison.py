@@ -1,9 +1,9 @@
-"""Rows side by side: task by task, and scale by scale."""
+"""Methods scale by scale: one line each, and how far the scales agree."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -13,13 +13,11 @@ import numpy.typing as npt
 
 from leaderboard import rules
 from leaderboard.board.boards import MAX_LIMIT, Library, View
-from leaderboard.board.intervals import interval, kendall, kendall_interval
+from leaderboard.board.intervals import kendall, kendall_interval
 from leaderboard.board.plots import Point, lines, scatter
-from leaderboard.board.ranking import by_metric, compare, seed_spread
+from leaderboard.board.ranking import by_metric
 from leaderboard.database.states import Board
-from leaderboard.service.evidence import read_draws
-from leaderboard.service.service import Service
-from leaderboard.submissions.results import Difference, Figure, Row, TaskValue
+from leaderboard.submissions.results import Figure, Row
 from pipelines.errors import RuleError
 from pipelines.installed import packages
 from pipelines.records import Frozen
@@ -28,89 +26,6 @@ SHOWN = 12  # lines of the plot across scales
 FEW = 3  # methods below which an interval says nothing
 
 Draws = npt.NDArray[np.float32]
-
-
-class Cell(Frozen):
-    """A value, and how much better it is than the first submission's."""
-
-    value: float | None
-    apart: Difference | None = None
-    detectable: float | None = None  # by the questions or runs at hand, with 80% power
-
-
-class Line(Frozen):
-    """One figure of several submissions."""
-
-    name: str
-    whole: bool
-    unpaired: bool
-    cells: tuple[Cell, ...]
-
-
-def compare_tasks(service: Service, rows: Sequence[Row]) -> list[Line]:
-    """Every figure and every task of two to four rows, each with its distance to the first."""
-    paired = [task_draws(service, row.submission_id) for row in rows]
-    unpaired = any(not rows_paired for rows_paired in paired)
-    lines = []
-    for name in rows[0].figures:
-        if all(name in row.figures for row in rows):
-            draws = [service.library.resamples(row, name) for row in rows]
-            cells = [Cell(value=rows[0].figures[name].value)]
-            for row, values in zip(rows[1:], draws[1:], strict=True):
-                apart = compare(rows[0], row, name, draws[0], values, seed_spread(rows, name))
-                cells.append(_cell(row.figures[name].value, _better(apart)))
-            lines.append(Line(name=name, whole=True, unpaired=unpaired, cells=tuple(cells)))
-    first = {task.task: task for task in rows[0].tasks}
-    others = [{task.task: task for task in row.tasks} for row in rows[1:]]
-    for name, task in first.items():
-        cells = [Cell(value=task.value)]
-        for other, drawn in zip(others, paired[1:], strict=True):
-            two = other.get(name)
-            apart = _task(task, two, paired[0].get(name), drawn.get(name))
-            cells.append(_cell(two.value if two else None, apart))
-        lines.append(Line(name=name, whole=False, unpaired=unpaired, cells=tuple(cells)))
-    return lines
-
-
-# An interval of 95% reaches 1.96 errors; 2.80 errors are seen with 80% power.
-REACH_TO_DETECTABLE = 2.8015852 / 1.9599640
-
-
-def _cell(value: float | None, apart: Difference | None) -> Cell:
-    seen = None if apart is None else (apart.high - apart.low) / 2 * REACH_TO_DETECTABLE
-    return Cell(value=value, apart=apart, detectable=seen)
-
-
-def _better(behind: Difference | None) -> Difference | None:
-    if behind is None:
-        return None
-    return Difference(value=-behind.value, low=-behind.high, high=-behind.low)
-
-
-def _task(
-    first: TaskValue, two: TaskValue | None, a: Draws | None, b: Draws | None
-) -> Difference | None:
-    """How much better `two` is; paired over questions, where both have them. Seeds are left out."""
-    if two is None:
-        return None
-    if a is not None and b is not None:
-        variance = float(np.var(b.astype(np.float64) - a, ddof=1))
-    elif first.stderr is not None and two.stderr is not None:
-        variance = first.stderr**2 + two.stderr**2
-    else:
-        return None
-    sign = 1.0 if first.higher_is_better else -1.0
-    value = sign * (two.value - first.value)
-    low, high = interval(value, 0.0, 0, variance)
-    return Difference(value=value, low=low, high=high)
-
-
-def task_draws(service: Service, id: str) -> Mapping[str, Draws]:
-    """Each task on the resamples of its questions, as the check wrote them."""
-    return read_draws(service.files, service.store.get(id))
-
-
-# ---- scales
 
 
 class Agreement(Frozen):

@@ -5,6 +5,7 @@ the check wrote them. Beside the bundles, below `shown/<submission>-<start of it
 
     evidence.json              lineage, funnel, pipeline, commands
     draws.npz                  every task on the resamples of its questions, float32
+    answers.npz                what each question adds to its task, the mean over seeds, float32
     <seed>-<task>.questions    single questions in blocks (see `questions`)
 """
 
@@ -20,9 +21,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, ValidationError
 
+from evals.tasks import load_task
 from leaderboard.board.describe import funnel, pipeline_yaml, still_there
+from leaderboard.board.paired import contributions
 from leaderboard.database.states import Held
-from leaderboard.service.questions import QuestionPage, read_questions, write_questions
+from leaderboard.service.question_texts import identity_in
+from leaderboard.service.questions import write_questions
 from leaderboard.submissions.bundle import Bundle
 from leaderboard.submissions.chain import chain_of, seeds_of
 from leaderboard.submissions.results import Measured
@@ -41,6 +45,7 @@ CHECKED = (
     "withdrawn",
 )  # evidence of another bundle is elsewhere
 MAX_BYTES = 4 << 20  # of one evidence.json; the check writes far less
+FORM = 2  # of these files: raised when pages need what earlier checks did not write
 
 
 class Link(Frozen):
@@ -102,6 +107,9 @@ class Evidence(Frozen):
     tasks: tuple[str, ...]
     curves: tuple[Curve, ...] = Field((), description="scores of checkpoints, as the team says")
     controls: tuple[Control, ...] = Field((), description="tests of the test, of the first seed")
+    data: dict[str, str] = Field({}, description="what identifies the data of each task")
+    dataset_at: str = Field("", description="where the dataset lies, if everybody may read it")
+    form: int = Field(1, description="the form in which this was written; see FORM")
 
 
 def evidence_of(bundle: Bundle) -> Evidence:
@@ -136,6 +144,9 @@ def evidence_of(bundle: Bundle) -> Evidence:
         tasks=tuple(task.name for task in next(iter(scores.values())).work.tasks),
         curves=tuple(_curves(bundle)),
         controls=next(iter(scores.values())).results.controls[:MAX_ROWS],
+        data={task.name: identity_in(task) for task in next(iter(scores.values())).work.tasks},
+        dataset_at=bundle.manifest.dataset.location[:500],
+        form=FORM,
     )
 
 
@@ -223,8 +234,26 @@ def write_evidence(files: Files, submission: Held, bundle: Bundle, measured: Mea
     }
     np.savez(packed, **drawn)
     write_bytes(files, f"{folder}draws.npz", packed.getvalue())
+    write_bytes(files, f"{folder}answers.npz", _answers(bundle))
     content = evidence_of(bundle).model_dump_json().encode()
     write_bytes(files, f"{folder}evidence.json", content)  # last: where it is, the others are
+
+
+def _answers(bundle: Bundle) -> bytes:
+    """Per task what each question adds, better is more; of a task whose score is a sum of them."""
+    packed = io.BytesIO()
+    values: dict[str, Any] = {}
+    for task in next(iter(seeds_of(bundle.record).values())).work.tasks:
+        parts = contributions(load_task(task.name), bundle)
+        if parts is not None and len(parts) > 1:
+            numbers = np.array(sorted(parts), np.int64)
+            # Times their number, so that a difference's mean is that of the score.
+            own = [parts[number] * len(parts) for number in numbers.tolist()]
+            values[task.name] = np.array(own, "<f4")
+            if int(numbers[-1]) != len(numbers) - 1:
+                values[f"{task.name}/numbers"] = numbers
+    np.savez_compressed(packed, **values)
+    return packed.getvalue()
 
 
 def read_evidence(files: Files, submission: Held) -> Evidence | None:
@@ -245,16 +274,28 @@ def _read(files: Files, name: str) -> Evidence:
 
 def read_draws(files: Files, submission: Held) -> Draws:
     """Every task of a submission on the resamples of its questions; empty without questions."""
+    return _arrays(files, submission, "draws.npz")
+
+
+def read_answers(files: Files, submission: Held) -> Draws:
+    """What each question of each task adds to the score; empty without questions.
+
+    `TASK/numbers` says which questions these are, where they are not 0, 1, 2, ...
+    """
+    return _arrays(files, submission, "answers.npz")
+
+
+def _arrays(files: Files, submission: Held, name: str) -> Draws:
     if not submission.bundle:
         return {}
-    name = f"{folder_of(submission)}draws.npz"
+    path = f"{folder_of(submission)}{name}"
     try:
-        return _DRAWS.get((files.uri, name), lambda: _read_draws(files, name))
+        return _DRAWS.get((files.uri, path), lambda: _read_arrays(files, path))
     except FileNotFoundError:
         return {}
 
 
-def _read_draws(files: Files, name: str) -> Draws:
+def _read_arrays(files: Files, name: str) -> Draws:
     with np.load(io.BytesIO(files.read_bytes(name)), allow_pickle=False) as packed:
         return {task: packed[task] for task in packed.files}
 
@@ -282,41 +323,3 @@ class _Recent(Generic[T]):
 
 _EVIDENCE: _Recent[Evidence] = _Recent(256)
 _DRAWS: _Recent[Draws] = _Recent(64)
-
-
-def page_of(
-    files: Files,
-    submission: Held,
-    task: str,
-    seed: int | None,
-    *,
-    wrong: bool = False,
-    limit: int = 50,
-    offset: int = 0,
-) -> QuestionPage:
-    """A page of questions. KeyError for a task or seed that is not there, or before the check."""
-    evidence = read_evidence(files, submission) if submission.state in CHECKED else None
-    if evidence is None:
-        raise KeyError(
-            f"submission {submission.id} has not passed its check; it shows no questions"
-        )
-    chosen = evidence.seeds[0] if seed is None else seed
-    if chosen not in evidence.seeds:
-        raise KeyError(
-            f"there is no seed {chosen}; there are {', '.join(map(str, evidence.seeds))}"
-        )
-    if task not in evidence.tasks:
-        raise KeyError(f"there is no task {task!r}; there are {', '.join(evidence.tasks)}")
-    name = f"{folder_of(submission)}{chosen}-{task}.questions"
-    part = read_questions(files, name, wrong=wrong, limit=limit, offset=offset)
-    return QuestionPage(
-        submission=submission.id,
-        task=task,
-        seed=chosen,
-        seeds=evidence.seeds,
-        total=part.total,
-        right=part.index.right,
-        offset=offset,
-        columns=part.index.columns,
-        questions=part.questions,
-    )

@@ -31,7 +31,7 @@ def prune(service: Service, *, days: float = 30.0, dry_run: bool = False) -> Pru
     and its faults stay.
     """
     now = time.time()
-    kept, evidence = set(), set()
+    kept, evidence = set(), {"shown/", "shown/tasks/"}  # of no single submission
     for submission in _all(service):
         old = submission.state in ("refused", "withdrawn") and submission.changed < now - days * DAY
         if submission.bundle and not old:

@@ -1,24 +1,21 @@
-"""Single questions of a submission, as the check wrote them and a person or a program reads them.
+"""Single answers of a submission, as the check wrote them and a person or a program reads them.
 
-A log becomes one file of blocks that are ready to show: each block is zlib over the JSON of
-`BLOCK_ROWS` questions with long texts cut, and an index at the end says where blocks begin and
-which answers are wrong. A page reads the index and the blocks it shows, nothing else.
-
-    block ... block | index (zlib of JSON) | length of the index, 4 bytes little endian | b"LBQ1"
+A log becomes one file of rows that are ready to show (see `row_blocks`), with long texts cut. Its
+index has what answers are chosen by: right or wrong, how good, which category.
 """
 
 from __future__ import annotations
 
-import base64
-import zlib
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 import pyarrow as pa
 from pydantic import Field
 
+from leaderboard.service.question_texts import QuestionText
+from leaderboard.service.row_blocks import Index, Numbers, RowReader, RowWriter, packed
 from leaderboard.submissions.bundle import Bundle
 from leaderboard.submissions.logs import BATCH_ROWS, open_parquet
 from pipelines.records import Frozen
@@ -27,14 +24,12 @@ from pipelines.storage.base import Store as Files
 SKIPPED = ("shots", "losses", "contexts")
 LONG = 2000  # characters of a text that are shown
 MANY = 200  # members of a list that are shown
-BLOCK_ROWS = 50
-BLOCK_BYTES = 8 << 20  # of one block unpacked: 50 rows with some texts of LONG letters
-MAX_TAIL = 64 << 20  # of one index unpacked
-MAGIC = b"LBQ1"
+MOST_CATEGORIES = 255  # each is one byte a question; the last stands for all others
+Shown = Literal["", "wrong", "right"]
 
 
 class QuestionPage(Frozen):
-    """Some questions of one task, answered by the model of one seed."""
+    """Some questions of one task, answered by the model of one seed, and by a rival's."""
 
     submission: str
     task: str
@@ -45,29 +40,31 @@ class QuestionPage(Frozen):
     offset: int
     columns: tuple[str, ...]
     questions: tuple[dict[str, Any], ...]
-
-
-class Index(Frozen):
-    """What is at the end of a file of questions."""
-
-    total: int
-    right: int | None
-    columns: tuple[str, ...]
-    ends: tuple[int, ...] = Field(description="where each block ends")
-    wrong: str = Field(description="one bit for each question, base64; empty without answers")
+    show: Shown = ""
+    category: str = ""
+    categories: tuple[str, ...] = ()
+    texts: tuple[QuestionText | None, ...] = Field((), description="of each question shown")
+    no_texts: str = Field("", description="why there are none")
+    classes: tuple[str, ...] = Field((), description="names of the classes, by index")
+    rival: str = ""
+    rival_seed: int | None = None
+    rival_answers: tuple[dict[str, Any], ...] = ()
+    num_apart: int = Field(0, description="questions where the two differ; they come first")
 
 
 # ---- writing, in the check
 
 
 def write_questions(files: Files, name: str, bundle: Bundle, seed: int, task: str) -> None:
-    """Write the questions of one task from its log, in small batches."""
+    """Write the answers of one task from its log, in small batches."""
     columns: list[str] = []
     wrong: list[bool] = []
-    ends: list[int] = []
-    total = 0
-    waiting: list[bytes] = []
+    values: list[float] = []
+    rows: list[int] = []
+    categories: dict[str, int] = {}
+    codes: list[int] = []
     with files.create(name) as target:
+        writer = RowWriter(target)
         for part in bundle.parts(seed, task):
             file = open_parquet(bundle, part)
             columns = [column for column in file.schema_arrow.names if column not in SKIPPED]
@@ -75,29 +72,41 @@ def write_questions(files: Files, name: str, bundle: Bundle, seed: int, task: st
                 table = pa.Table.from_batches([batch])
                 if "correct" in columns:
                     wrong += [not right for right in table["correct"].to_pylist()]
-                waiting += [orjson.dumps(row) for row in _plain(table)]
-                total += len(batch)
-                while len(waiting) >= BLOCK_ROWS:
-                    _write_block(target, waiting[:BLOCK_ROWS], ends)
-                    waiting = waiting[BLOCK_ROWS:]
-        if waiting:
-            _write_block(target, waiting, ends)
-        bits = np.packbits(np.array(wrong, dtype=bool)).tobytes() if wrong else b""
-        index = Index(
-            total=total,
-            right=total - sum(wrong) if "correct" in columns else None,
+                values += _values(table)
+                rows += table["row"].to_pylist()
+                for row in _plain(table):
+                    writer.add(row)
+                    codes.append(_code(categories, row.get("category")))
+        in_order = rows == list(range(len(rows)))
+        writer.finish(
+            right=writer.total - sum(wrong) if "correct" in columns else None,
             columns=tuple(columns),
-            ends=tuple(ends),
-            wrong=base64.b64encode(bits).decode(),
+            wrong=packed(np.packbits(np.array(wrong, bool))) if wrong else "",
+            values=packed(np.array(values, "<f4")) if values else "",
+            numbers="" if in_order else packed(np.array(rows, "<i4")),
+            categories=tuple(categories) if len(categories) > 1 else (),
+            category=packed(np.array(codes, np.uint8)) if len(categories) > 1 else "",
         )
-        tail = zlib.compress(index.model_dump_json().encode())
-        target.write(tail)
-        target.write(len(tail).to_bytes(4, "little") + MAGIC)
 
 
-def _write_block(target: Any, rows: list[bytes], ends: list[int]) -> None:
-    target.write(zlib.compress(b"[" + b",".join(rows) + b"]", 6))
-    ends.append(target.tell())
+def _values(table: pa.Table) -> list[float]:
+    """How good each answer is, more is better; empty where a log does not say."""
+    names = table.column_names
+    if "nats" in names:
+        sizes = table["num_bytes" if "num_bytes" in names else "num_tokens"].to_numpy()
+        better: npt.NDArray[Any] = -table["nats"].to_numpy() / np.maximum(sizes, 1)
+        return better.tolist()
+    for name in ("credit", "correct", "jaccard"):
+        if name in names:
+            return [float(value or 0) for value in table[name].to_pylist()]
+    return []
+
+
+def _code(categories: dict[str, int], name: object) -> int:
+    label = str(name)[:100] if name is not None else "none"
+    if label not in categories and len(categories) >= MOST_CATEGORIES:
+        label = "others"
+    return min(categories.setdefault(label, len(categories)), MOST_CATEGORIES)
 
 
 def _plain(table: pa.Table) -> list[dict[str, Any]]:
@@ -127,43 +136,77 @@ def _short(value: Any) -> Any:
 # ---- reading, for a page
 
 
-class Part(Frozen):
-    """Some questions of one file, and how many there are."""
+class Answers(Frozen):
+    """Some answers of one file, and how many there are."""
 
     index: Index
-    total: int = Field(description="of those that are shown: all, or the wrong ones")
+    total: int = Field(description="of those that were chosen")
     questions: tuple[dict[str, Any], ...]
+    rival_answers: tuple[dict[str, Any], ...] = ()
+    num_apart: int = 0
 
 
-def read_questions(files: Files, name: str, *, wrong: bool, limit: int, offset: int) -> Part:
-    """Some questions of a file; of the wrong ones with `wrong`."""
+def read_questions(
+    files: Files,
+    name: str,
+    *,
+    show: Shown = "",
+    category: str = "",
+    rival: str = "",
+    limit: int,
+    offset: int,
+) -> Answers:
+    """Some answers of a file: the wrong or right ones, those of a category.
+
+    With the file of a `rival` its answers to the same questions too, and the questions where the
+    two differ most come first. KeyError for a category that is not there.
+    """
     with files.open(name) as file:
-        index = _index(file)
-        numbers: npt.NDArray[np.int64] = np.arange(index.total)
-        if wrong and index.right is not None:
-            bits = np.frombuffer(base64.b64decode(index.wrong), np.uint8)
-            numbers = np.flatnonzero(np.unpackbits(bits)[: index.total])
-        shown = numbers[offset : offset + limit].tolist()
-        needed = sorted({number // BLOCK_ROWS for number in shown})
-        blocks = {number: _block(file, index, number) for number in needed}
-    rows = tuple(blocks[number // BLOCK_ROWS][number % BLOCK_ROWS] for number in shown)
-    return Part(index=index, total=len(numbers), questions=rows)
+        reader = RowReader(file)
+        chosen = _chosen(reader.index, show, category)
+        if not rival:
+            shown = chosen[offset : offset + limit].tolist()
+            rows = tuple(reader.rows(shown))
+            return Answers(index=reader.index, total=len(chosen), questions=rows)
+        with files.open(rival) as rival_file:
+            other = RowReader(rival_file)
+            chosen, theirs, num_apart = _where_apart(reader.index, other.index, chosen)
+            part = slice(offset, offset + limit)
+            return Answers(
+                index=reader.index,
+                total=len(chosen),
+                questions=tuple(reader.rows(chosen[part].tolist())),
+                rival_answers=tuple(other.rows(theirs[part].tolist())),
+                num_apart=num_apart,
+            )
 
 
-def _index(file: Any) -> Index:
-    file.seek(-8, 2)
-    end = file.tell()
-    tail = file.read(8)
-    if tail[4:] != MAGIC:
-        raise ValueError("a file of questions that the check did not write")
-    length = int.from_bytes(tail[:4], "little")
-    file.seek(end - length)
-    return Index.model_validate_json(zlib.decompressobj().decompress(file.read(length), MAX_TAIL))
+def _chosen(index: Index, show: Shown, category: str) -> Numbers:
+    kept = np.ones(index.total, bool)
+    wrong = index.wrong_rows()
+    if show and wrong is not None:
+        kept &= wrong if show == "wrong" else ~wrong
+    if category:
+        kept &= index.of_category(category)
+    return np.flatnonzero(kept)
 
 
-def _block(file: Any, index: Index, number: int) -> list[dict[str, Any]]:
-    start = index.ends[number - 1] if number else 0
-    file.seek(start)
-    data = file.read(index.ends[number] - start)
-    rows: list[dict[str, Any]] = orjson.loads(zlib.decompressobj().decompress(data, BLOCK_BYTES))
-    return rows
+def _where_apart(first: Index, second: Index, chosen: Numbers) -> tuple[Numbers, Numbers, int]:
+    """Positions in both files of the questions that both have, those that differ most first."""
+    numbers, others = first.row_numbers()[chosen], second.row_numbers()
+    order = np.argsort(others, kind="stable")
+    at = np.searchsorted(others[order], numbers)
+    both = at < len(others)
+    both[both] = others[order][at[both]] == numbers[both]
+    mine, theirs = chosen[both], order[at[both]]
+    a, b = first.row_values(), second.row_values()
+    if a is None or b is None:
+        return mine, theirs, 0
+    apart = np.abs(a[mine] - b[theirs])
+    first_apart = np.argsort(-apart, kind="stable")
+    return mine[first_apart], theirs[first_apart], int((apart > 0).sum())
+
+
+def numbers_of(questions: Sequence[dict[str, Any]]) -> list[int]:
+    """Which questions of the task some answers are to."""
+    return [int(question.get("row", 0)) for question in questions]

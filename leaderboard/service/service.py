@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import resource
 import secrets
 import tempfile
 import time
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +22,7 @@ from leaderboard.database.people import may_send
 from leaderboard.database.states import Held
 from leaderboard.database.store import LEASE_SECONDS, Store
 from leaderboard.service.evidence import write_evidence
+from leaderboard.service.question_texts import write_texts
 from leaderboard.service.reader import Readers, shared_readers
 from leaderboard.submissions.bundle import LIMITS, RECORD, Bundle, Limits, look_at, open_bundle
 from leaderboard.submissions.chain import seeds_of
@@ -35,10 +34,8 @@ from leaderboard.submissions.novelty import Notice
 from leaderboard.submissions.validate import check_bundle
 from pipelines.storage.base import Store as Files
 from pipelines.storage.base import copy_into
-from pipelines.storage.open import open_store
 
 CHECK_SECONDS = 3600.0  # after which a check's lease ends; its stages together have half of it
-CHECK_BYTES = 8 << 30  # address space of one check
 SHOWN = Limit(seconds=600, num_bytes=2 << 30)  # writing what pages show
 MEMORY = "the check needed more memory than it may have"
 TIME = "the check needed more time than it may have"
@@ -56,6 +53,7 @@ class Service:
     files: Files
     limits: Limits = LIMITS
     readers: Readers = field(default_factory=shared_readers)
+    eval_data: str = ""  # a folder of evaluation data of our own, for the texts of questions
     library: Library = field(init=False)
     scratch: Path = field(init=False)
 
@@ -124,6 +122,12 @@ class Service:
             whole.replace(kept)
         return kept
 
+    def write_texts(self, bundle: Bundle) -> None:
+        """Write what is shown of the questions of a bundle's tasks, from our evaluation data."""
+        if self.eval_data:
+            tasks = next(iter(seeds_of(bundle.record).values())).work.tasks
+            write_texts(self.files, self.eval_data, tasks)
+
     # ---- checks
 
     def check_next(self, owner: str, *, lease_seconds: float = LEASE_SECONDS) -> Held | None:
@@ -145,6 +149,7 @@ class Service:
             if measured is not None:
                 with limited(SHOWN):
                     write_evidence(self.files, submission, bundle, measured)
+                    self.write_texts(bundle)
         except BundleError as error:
             faults, measured = error.faults, None
         except (MemoryError, TooLong) as error:
@@ -193,26 +198,3 @@ def _keep(store: Store, id: str, owner: str, lease_seconds: float, done: Event) 
     while not done.wait(lease_seconds / 3):
         if time.monotonic() > until or not store.renew(id, owner, lease_seconds=lease_seconds):
             return
-
-
-def check_forever(
-    database: str,
-    files: str,
-    *,
-    limits: Limits = LIMITS,
-    lease_seconds: float = LEASE_SECONDS,
-    parent: int | None = None,
-    name: str = "",
-    pause: float = 0.25,
-    until: Callable[[], bool] = lambda: False,
-) -> None:
-    """A process that checks what waits, with bounded memory, until its parent ends."""
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (CHECK_BYTES, hard))
-    service = Service(Store(database, migrate=False), open_store(files), limits)
-    owner = f"check {name or secrets.token_hex(4)}"  # it is public: no host, no process id
-    while not until():
-        if parent is not None and os.getppid() != parent:
-            return
-        if service.check_next(owner, lease_seconds=lease_seconds) is None:
-            time.sleep(pause)

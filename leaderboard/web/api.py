@@ -18,7 +18,7 @@ from leaderboard.board.ranking import compare, seed_spread
 from leaderboard.database.auth import Token, create_token, list_tokens, revoke_token
 from leaderboard.database.connection import DATABASE_DOWN, StoreError
 from leaderboard.database.states import Board, Change, Held
-from leaderboard.service.evidence import page_of
+from leaderboard.service.drill_down import AskedQuestions, page_of
 from leaderboard.service.service import NotAllowed, Service
 from leaderboard.submissions.faults import BundleError, Fault
 from leaderboard.web.access import (
@@ -251,17 +251,13 @@ def get_questions(
     task: Annotated[str, Field(pattern="^[A-Za-z0-9_.-]{1,100}$")],
     service: Serves,
     asks: Asks,
-    seed: Annotated[int | None, Query(ge=0, le=2**63)] = None,
-    wrong: bool = False,
-    limit: Annotated[int, Query(ge=1, le=500)] = 50,
-    offset: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
+    chosen: Annotated[AskedQuestions, Query()],
 ) -> dict[str, Any]:
-    """Single questions of a task: what was asked and what the model answered."""
+    """Single questions of a task: what was asked, what the model answered, and what a rival did."""
     submission = seen(service, asks, id)
+    rival = seen(service, asks, chosen.rival) if chosen.rival else None
     try:
-        page = page_of(
-            service.files, submission, task, seed, wrong=wrong, limit=limit, offset=offset
-        )
+        page = page_of(service.files, submission, chosen.asked(task), rival=rival)
     except (FileNotFoundError, KeyError) as error:
         raise HTTPException(404, str(error.args[0])) from None
     return page.model_dump(mode="json")

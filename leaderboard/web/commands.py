@@ -66,6 +66,10 @@ def serve(
     head_seconds: Annotated[
         float, typer.Option(min=0.1, help="For a request's line and headers.")
     ] = 10.0,
+    eval_data: Annotated[
+        Path | None,
+        typer.Option(help="Evaluation data of our own, to show what the questions were."),
+    ] = None,
     log: Annotated[
         Path | None, typer.Option(help="A file, rotated at 10 MiB; else standard error.")
     ] = None,
@@ -77,6 +81,8 @@ def serve(
     from leaderboard.web.server import serve as run_server
 
     proxies = [*(trusted_proxy or []), *(["127.0.0.1"] if behind_proxy else [])]
+    if eval_data is not None and not eval_data.is_dir():
+        raise typer.BadParameter(f"--eval-data: there is no folder {eval_data}")
     try:
         networks(proxies)
     except ValueError as error:
@@ -95,6 +101,7 @@ def serve(
             trusted_proxies=tuple(proxies),
             public_url=public_url,
             head_seconds=head_seconds,
+            eval_data=str(eval_data.resolve()) if eval_data else "",
             log=log,
             log_requests=log_requests,
         ),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from dataclasses import asdict
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse
@@ -13,14 +14,15 @@ from starlette.exceptions import HTTPException
 from leaderboard.board.boards import View
 from leaderboard.board.plots import STATIC
 from leaderboard.database import people
-from leaderboard.service.comparison import across_scales, compare_tasks
-from leaderboard.service.evidence import page_of
+from leaderboard.service.comparison import across_scales
+from leaderboard.service.drill_down import AskedQuestions, image_of
+from leaderboard.service.side_by_side import side_by_side
 from leaderboard.web import views
 from leaderboard.web.access import Asks, Id, Name, Serves, seen
 from leaderboard.web.answers import LINKS, private, public
 from leaderboard.web.api import MOST_COMPARED
 from leaderboard.web.forms import may_decide
-from leaderboard.web.texts import front_text, search_text, submission_text
+from leaderboard.web.texts import front_text, question_text, search_text, submission_text
 
 ASSETS = {
     "style.css": "text/css; charset=utf-8",
@@ -111,18 +113,22 @@ async def compare(
     request: Request,
     service: Serves,
     id: Annotated[list[Id], Query(max_length=MOST_COMPARED)] = [],  # noqa: B006
+    reference: Annotated[str, Query(pattern="^([0-9a-f]{32})?$")] = "",
 ) -> Response:
+    """The differences are to `reference`, or to the first."""
+
     def make() -> str:
+        chosen = list(dict.fromkeys(id))
         rows = []
-        for id_ in dict.fromkeys(id):
+        for id_ in sorted(chosen, key=lambda name: name != reference):
             row = service.library.row(id_)
             if row is None:
                 raise KeyError(f"there is no accepted submission {id_}")
             rows.append(row)
-        tasks: Any = compare_tasks(service, rows) if len(rows) > 1 else []
-        return views.compare_page(rows, tasks, [], LINKS)
+        compared = side_by_side(service, rows) if len(rows) > 1 else None
+        return views.compare_page(rows, chosen, compared, LINKS)
 
-    return await public(request, service, ("compare", *id), make, free=True)
+    return await public(request, service, ("compare", reference, *id), make, free=True)
 
 
 @pages.get("/submissions/{id}", response_class=HTMLResponse)
@@ -149,22 +155,49 @@ async def submission(
     return private(text)
 
 
+TaskName = Annotated[str, Field(pattern="^[A-Za-z0-9_.-]{1,100}$")]
+
+
 @pages.get("/submissions/{id}/tasks/{task}", response_class=HTMLResponse)
-def questions(
+async def questions(
     id: Id,
-    task: Annotated[str, Field(pattern="^[A-Za-z0-9_.-]{1,100}$")],
+    task: TaskName,
+    chosen: Annotated[AskedQuestions, Query()],
+    request: Request,
     service: Serves,
     asks: Asks,
-    seed: Annotated[int | None, Query(ge=0, le=2**63)] = None,
-    wrong: bool = False,
-    offset: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
 ) -> Response:
-    entry = seen(service, asks, id)
+    entry = await asyncio.to_thread(seen, service, asks, id)
+    rival = await asyncio.to_thread(seen, service, asks, chosen.rival) if chosen.rival else None
+    asked = chosen.asked(task)
+
+    def make() -> str:
+        return question_text(service, entry, asked, rival, LINKS)
+
+    if asks.token is None:  # then both are public
+        key = ("questions", id, chosen.rival, *sorted(asdict(asked).items()))
+        return await public(request, service, key, make, free=True)
     try:
-        page = page_of(service.files, entry, task, seed, wrong=wrong, offset=offset)
-    except (FileNotFoundError, KeyError) as error:
+        return private(await asyncio.to_thread(make))
+    except KeyError as error:
         raise HTTPException(404, str(error.args[0])) from None
-    return private(views.question_page(entry, None, page, wrong, LINKS))
+
+
+@pages.get("/submissions/{id}/tasks/{task}/images/{number}.webp")
+def question_image(
+    id: Id,
+    task: TaskName,
+    number: Annotated[int, Field(ge=0, le=10_000_000)],
+    service: Serves,
+    asks: Asks,
+) -> Response:
+    """An image of a task, made small, where its licence lets everybody see it."""
+    try:
+        data = image_of(service.files, seen(service, asks, id), task, number)
+    except KeyError as error:
+        raise HTTPException(404, str(error.args[0])) from None
+    headers = {"cache-control": "public, max-age=86400"}
+    return Response(data, media_type="image/webp", headers=headers)
 
 
 @pages.get("/static/{name}")

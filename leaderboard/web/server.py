@@ -52,6 +52,7 @@ class Serving(Frozen):
     trusted_proxies: tuple[str, ...] = ()
     public_url: str = ""
     head_seconds: float = HEAD_SECONDS
+    eval_data: str = ""
     log: Path | None = None
     log_requests: bool = True
 
@@ -73,7 +74,7 @@ def serve(
     files = files or files_of(database)
     store = Store(database)
     _references(store)
-    service = Service(store, open_store(files), limits)
+    service = Service(store, open_store(files), limits, eval_data=serving.eval_data)
     host_name = urlsplit(serving.public_url).hostname
     app = create_app(
         service,
@@ -142,6 +143,7 @@ def _keep_checking(service: Service, files: str, lease_seconds: float, stop: Eve
             str(lease_seconds),
             str(os.getpid()),
             name,
+            service.eval_data,
         ]
         command = [sys.executable, "-m", "leaderboard.service.checker", *arguments]
         process = subprocess.Popen(command, env=environment)

@@ -9,14 +9,17 @@ from leaderboard.board.boards import MAX_LIMIT, Library, View
 from leaderboard.board.describe import verdict_in_short
 from leaderboard.database.states import Board, Held
 from leaderboard.service.comparison import scale_lines
+from leaderboard.service.drill_down import Asked, page_of
 from leaderboard.service.evidence import CHECKED, read_evidence
 from leaderboard.service.service import Service
 from leaderboard.submissions.results import Row
 from leaderboard.web import views
 from leaderboard.web.access import Caller, by_role
 from leaderboard.web.links import Links
+from leaderboard.web.question_view import nearest_document
 
 MOST_FOUND = 100  # rows of a search that are shown
+MOST_RIVALS = 50  # rows that can be chosen to be shown beside a submission
 
 
 def front_text(service: Service, link: Links) -> str:
@@ -105,13 +108,7 @@ def submission_text(
     if row is None:
         row = next(iter(service.store.rows([submission.id])), None)
     if row is not None:
-        key = (row.pool_id, row.suite, row.suite_version, row.data_id)
-        rivals = [
-            other_row
-            for other_row in service.library.rows(row.benchmark, row.scale, row.track)
-            if (other_row.pool_id, other_row.suite, other_row.suite_version, other_row.data_id)
-            == key
-        ][:50]
+        rivals = service.library.beside(row)[:MOST_RIVALS]
     other = next((other_row for other_row in rivals if other_row.submission_id == rival), None)
     evidence = read_evidence(service.files, submission) if submission.state in CHECKED else None
     return views.submission_page(
@@ -129,3 +126,21 @@ def submission_text(
         notices=service.store.notices(submission.id) if row is not None else (),
         may=may if inside else None,
     )
+
+
+def question_text(
+    service: Service, submission: Held, asked: Asked, rival: Held | None, link: Links
+) -> str:
+    """A page of single questions. KeyError for what is not there."""
+    page = page_of(service.files, submission, asked, rival=rival)
+    row = service.library.row(submission.id)
+    rivals: list[Row] = []
+    near = ""
+    if row is not None:
+        own = [other for other in service.library.beside(row) if other.kind == "submission"]
+        rivals = own[:MOST_RIVALS]
+        if rival is not None and rival.id not in [other.submission_id for other in rivals]:
+            rivals += [other for other in own if other.submission_id == rival.id]
+        evidence = read_evidence(service.files, submission)
+        near = nearest_document(row, evidence, submission) if evidence is not None else ""
+    return views.question_page(submission, page, rivals, near, link)

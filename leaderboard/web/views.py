@@ -30,11 +30,13 @@ from leaderboard.board.predictors import verdict as verdict_of_predictors
 from leaderboard.database.states import Change, Held, shown
 from leaderboard.service.evidence import Evidence
 from leaderboard.service.questions import QuestionPage
+from leaderboard.service.side_by_side import Comparison
 from leaderboard.submissions.novelty import Notice
 from leaderboard.submissions.results import Row
 from leaderboard.web.figures import compute_plot, forests, size_plot, task_bars, training_curve
 from leaderboard.web.help import topics
 from leaderboard.web.links import Links
+from leaderboard.web.question_view import questions_of
 from pipelines.errors import RuleError
 from pipelines.execution.progress import short
 from pipelines.templates import templates
@@ -374,17 +376,34 @@ def _bibtex(text: str) -> str:
 
 
 def question_page(
-    submission: Held, row: Row | None, page: QuestionPage, wrong: bool, link: Links
+    submission: Held, page: QuestionPage, rivals: Sequence[Row], near: str, link: Links
 ) -> str:
-    """Single questions of one task."""
-    return render("questions.html", link, held=submission, row=row, page=page, wrong=wrong)
+    """Single questions of one task, beside a rival's answers."""
+    rival = next((row for row in rivals if row.submission_id == page.rival), None)
+    kept = {
+        "seed": page.seed if page.seed != page.seeds[0] else "",
+        "show": page.show,
+        "category": page.category,
+        "rival": page.rival,
+    }
+    return render(
+        "questions.html",
+        link,
+        held=submission,
+        page=page,
+        questions=questions_of(page),
+        rivals=[row for row in rivals if row.submission_id != submission.id],
+        rival=rival,
+        near=near,
+        kept=kept,
+    )
 
 
 def compare_page(
-    rows: Sequence[Row], tasks: Sequence[Mapping[str, Any]], choices: Sequence[Row], link: Links
+    rows: Sequence[Row], ids: Sequence[str], compared: Comparison | None, link: Links
 ) -> str:
-    """Up to four submissions side by side."""
-    return render("compare.html", link, rows=rows, tasks=tasks, choices=choices)
+    """Up to five submissions side by side, each against the first; `ids` in the asked order."""
+    return render("compare.html", link, rows=rows, ids=ids, compared=compared)
 
 
 def scales_page(benchmark: str, comparison: Mapping[str, Any], link: Links) -> str:

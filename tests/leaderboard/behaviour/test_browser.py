@@ -166,13 +166,19 @@ def test_rows_are_compared_and_a_question_is_opened(page: Page) -> None:
         page.get_by_role("checkbox", name=f"compare {name}").check()
     page.get_by_role("button", name="Compare").click()
     expect(page.get_by_role("heading", name="Compare")).to_be_visible()
-    assert page.locator("tbody tr").count() == 5  # two figures, three tasks
+    assert page.locator("tbody tr:not(.part)").count() == 5  # two figures, three tasks
     page.get_by_role("link", name="better", exact=True).click()
     page.get_by_role("link", name="heldout_ending").click()
-    page.get_by_role("link", name="Show only wrong answers").click()
-    shown = page.locator("td.wrong").count()
-    assert shown > 0
-    assert page.locator("td.right").count() == 0
+    page.get_by_label("Answers").select_option("wrong")
+    page.get_by_role("button", name="Show").click()
+    expect(page.locator("dd strong.wrong").first).to_be_visible()
+    assert page.locator("dd strong.right").count() == 0
+    beside = page.get_by_label("Beside")
+    value = beside.locator("option").filter(has_text=re.compile(r"\. good$")).get_attribute("value")
+    beside.select_option(value)
+    page.get_by_role("button", name="Show").click()
+    expect(page.get_by_text("those come first")).to_be_visible()
+    assert page.locator("li.question").first.locator("dd").count() == 2
 
 
 def test_a_view_is_exported(page: Page, site: Site) -> None:
@@ -226,6 +232,7 @@ def test_axe_finds_no_serious_fault(chromium: Browser, site: Site, scheme: str) 
     paths = ["/", BOARD, f"{BOARD}/plots", "/scales/dclm", "/help", "/help/dclm-tasks", "/login"]
     paths += ["/submit", link, f"{link}?rival={ids[1]}", f"{link}/tasks/heldout_ending"]
     paths += [f"/compare?id={ids[0]}&id={ids[1]}"]
+    paths += [f"{link}/tasks/heldout_ending?rival={ids[1]}"]
     collected = []
     for path in paths:
         page.goto(path)

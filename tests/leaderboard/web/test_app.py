@@ -276,14 +276,14 @@ def test_questions_compare_and_bundle_are_public_once_accepted(
     data = running.client.get(f"/api/v1/submissions/{first}/bundle")
     assert data.content == bundles["good"].read_bytes()
     page = running.client.get("/compare", params={"id": [second, first]})
-    assert "difference (95%)" in page.text
+    assert "Better by (95%)" in page.text
     page = running.client.get(f"/submissions/{first}", params={"rival": second})
     assert "300,000" in page.text  # rows that stop_words rejected
     assert "dclm run --scale tiny" in page.text
     page = running.client.get(
         f"/submissions/{first}/tasks/heldout_ending", params={"wrong": "true"}
     )
-    assert "Only wrong answers are shown" in page.text
+    assert '<option value="wrong" selected>' in page.text
 
 
 def test_files_that_no_check_has_seen_are_not_opened(
@@ -339,6 +339,7 @@ MATRIX = {
     ("GET", "/compare"): set(),
     ("GET", "/submissions/{id}"): HIDDEN,
     ("GET", "/submissions/{id}/tasks/{task}"): HIDDEN,
+    ("GET", "/submissions/{id}/tasks/{task}/images/{number}.webp"): set(),  # none is there
     ("POST", "/submissions/{id}"): set(),  # a form: a token alone does not do
     ("GET", "/static/{name}"): EVERYBODY,
     ("GET", "/favicon.ico"): EVERYBODY,
@@ -397,6 +398,7 @@ def test_each_role_may_do_what_the_matrix_says(
         id=token.id if "tokens" in path else id_,
         task="heldout_ending",
         topic="scores",
+        number=0,
         name="style.css",
         key=feed_key(local.service.store, "a team"),
     )

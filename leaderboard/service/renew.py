@@ -1,0 +1,56 @@
+"""Evidence that an earlier version of the program wrote, or that is missing, written again.
+
+After a migration, or where a service was restored without it: a check process that has nothing to
+do goes through the submissions that were checked, and writes what pages read from their bundles.
+Rows and states do not change; `leaderboard recompute` is for those.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from leaderboard.database.states import Held
+from leaderboard.service.evidence import FORM, read_evidence, write_evidence
+from leaderboard.service.service import BoardKnown, Service
+from leaderboard.submissions.faults import BundleError
+from leaderboard.submissions.validate import check_bundle
+from pipelines.storage.base import write_bytes
+
+log = logging.getLogger("leaderboard")
+PAGE = 200
+DONE = f"shown/form-{FORM}"
+STATES = ("accepted", "needs_review")
+
+
+def renew(service: Service) -> Iterator[str]:
+    """Look at one submission a step, and write its evidence if it is old; nothing once done."""
+    if service.files.exists(DONE):
+        return
+    for submission in _checked(service):
+        evidence = read_evidence(service.files, submission)
+        if evidence is None or evidence.form < FORM:
+            _write(service, submission)
+        yield submission.id
+    write_bytes(service.files, DONE, b"")
+
+
+def _write(service: Service, submission: Held) -> None:
+    try:
+        bundle = service.bundle(submission)
+        measured = check_bundle(bundle, known=BoardKnown(service, submission.id)).measured
+    except (BundleError, FileNotFoundError, MemoryError) as error:
+        log.warning("%s: its pages cannot be written again: %s", submission.id, error)
+        return
+    if measured is None:
+        log.warning("%s no longer passes its check; its pages stay as they are", submission.id)
+        return
+    write_evidence(service.files, submission, bundle, measured)
+    service.write_texts(bundle)
+
+
+def _checked(service: Service) -> Iterator[Held]:
+    offset = 0
+    while page := service.store.find(states=STATES, limit=PAGE, offset=offset):
+        offset += len(page)
+        yield from (submission for submission in page if submission.bundle)
