@@ -207,13 +207,13 @@ _LOCK = Lock()
 
 def _pair(service: Service, first: Row, second: Row) -> PairOfTasks:
     """Every task of two submissions question by question, second minus first."""
-    held = [service.store.get(row.submission_id) for row in (first, second)]
-    key = (service.files.uri, *(f"{one.id}-{one.bundle_sha256}" for one in held))
+    entries = [service.store.get(row.submission_id) for row in (first, second)]
+    key = (service.files.uri, *(f"{entry.id}-{entry.bundle_sha256}" for entry in entries))
     with _LOCK:
         if key in _PAIRS:
             _PAIRS.move_to_end(key)
             return _PAIRS[key]
-    a, b = (read_answers(service.files, one) for one in held)
+    a, b = (read_answers(service.files, entry) for entry in entries)
     pair = {
         task: compare_values(mine, theirs)
         for task in (row.task for row in first.tasks)

@@ -95,7 +95,7 @@ def _listed(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def nearest_document(row: Row, evidence: Evidence, held: Held) -> str:
+def nearest_document(row: Row, evidence: Evidence, submission: Held) -> str:
     """The command that looks for the suite's questions in a dataset that everybody may read.
 
     Which document is nearest to a question is stored nowhere: it takes the whole dataset. The
@@ -104,4 +104,4 @@ def nearest_document(row: Row, evidence: Evidence, held: Held) -> str:
     if not row.dataset_public or not evidence.dataset_at:
         return ""
     dataset = shlex.quote(evidence.dataset_at)
-    return f"evals overlap {dataset} {held.benchmark}/{row.suite} --data EVAL_DATA"
+    return f"evals overlap {dataset} {submission.benchmark}/{row.suite} --data EVAL_DATA"

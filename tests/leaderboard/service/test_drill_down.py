@@ -87,8 +87,8 @@ def right_at(*right: int):
 
 
 def test_a_question_has_its_text_its_options_and_its_right_answer(service, tmp_path) -> None:
-    held = accepted(service, tmp_path, edit=right_at(1))
-    page = page_of(service.files, held, Asked(TASK, limit=2))
+    entry = accepted(service, tmp_path, edit=right_at(1))
+    page = page_of(service.files, entry, Asked(TASK, limit=2))
     text = page.texts[1]
     assert (text.context, text.options, text.gold) == ("Question 1?", ("first 1", "second 1"), (1,))
     assert page.no_texts == ""
@@ -96,10 +96,10 @@ def test_a_question_has_its_text_its_options_and_its_right_answer(service, tmp_p
 
 
 def test_wrong_and_right_answers_are_chosen(service, tmp_path) -> None:
-    held = accepted(service, tmp_path, edit=right_at(3, 59))
-    right = page_of(service.files, held, Asked(TASK, show="right"))
+    entry = accepted(service, tmp_path, edit=right_at(3, 59))
+    right = page_of(service.files, entry, Asked(TASK, show="right"))
     assert [question["row"] for question in right.questions] == [3, 59]
-    wrong = page_of(service.files, held, Asked(TASK, show="wrong", limit=3, offset=2))
+    wrong = page_of(service.files, entry, Asked(TASK, show="wrong", limit=3, offset=2))
     assert [question["row"] for question in wrong.questions] == [2, 4, 5]
     assert (wrong.total, wrong.right) == (58, 2)
     assert [text.context for text in wrong.texts] == ["Question 2?", "Question 4?", "Question 5?"]
@@ -131,8 +131,8 @@ def test_rows_in_another_order_are_the_same_questions(service, tmp_path) -> None
 def test_other_data_than_the_services_has_no_texts(service, tmp_path, eval_data: Path) -> None:
     path = eval_data / load_task(TASK).file
     path.write_bytes(path.read_bytes().replace(b"Question", b"Query"))
-    held = accepted(service, tmp_path)
-    page = page_of(service.files, held, Asked(TASK, limit=2))
+    entry = accepted(service, tmp_path)
+    page = page_of(service.files, entry, Asked(TASK, limit=2))
     assert page.texts == ()
     assert "does not have the data" in page.no_texts
 
