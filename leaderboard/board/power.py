@@ -112,7 +112,7 @@ def power_of(gap: float, seeds: int, noise: Noise, *, confidence: float = CONFID
     total = variance + 2 * noise.order_sd**2
     uncertain = variance**2 / freedom
     if noise.order_freedom:
-        uncertain += 2 * noise.order_sd**4 / noise.order_freedom
+        uncertain += (2 * noise.order_sd**2) ** 2 / noise.order_freedom
     degrees = total**2 / uncertain
     limit = student_quantile(0.5 + confidence / 2, round(min(degrees, 1e7), 1))
     shift = gap / math.sqrt(total)

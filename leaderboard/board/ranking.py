@@ -220,14 +220,27 @@ class SeedSpread:
     draw: tuple[float, int] | None = None  # of a family's own draws, whatever their size
     noise: Noise | None = None
 
-    def of_data(self, row: Row) -> list[tuple[float, int]]:
-        """The parts of a row's variance that its data has, beside its seeds."""
-        parts = [self.order] if self.order is not None else []
+    def of_data(self, *rows: Row) -> list[tuple[float, int]]:
+        """The parts of some rows' variance that their data has, beside their seeds.
+
+        What rests on one estimate is one part, however many rows it is of: its degrees of freedom
+        are there once.
+        """
+        variances: dict[str, float] = {}
+        freedom: dict[str, int] = {}
+        for row in rows:
+            for name, (variance, free) in self._of_row(row).items():
+                variances[name] = variances.get(name, 0.0) + variance
+                freedom[name] = free
+        return [(variances[name], freedom[name]) for name in variances]
+
+    def _of_row(self, row: Row) -> dict[str, tuple[float, int]]:
         if row.sampled is not None and self.draw is not None:
-            return [self.draw]  # own draws were trained in their own orders
+            return {"draws": self.draw}  # own draws were trained in their own orders
+        parts = {"order": self.order} if self.order is not None else {}
         if row.sampled is not None and self.noise is not None and self.noise.draw_freedom:
             variance = self.noise.draw_variance(row.sampled)
-            parts.append((variance, self.noise.draw_freedom))
+            parts["draw"] = (variance, self.noise.draw_freedom)
         return parts
 
 
@@ -401,7 +414,7 @@ def _difference(
     tries = ((better.tries or 1) * choices, other.tries or 1)
     more: list[tuple[float, int]] = []
     if seeds is not None and better.dataset_id != other.dataset_id:
-        more = [part for row in (better, other) for part in seeds.of_data(row)]
+        more = seeds.of_data(better, other)
     low, high = interval(value, seed_variance, freedom, item_variance, more=more, tries=tries)
     return Difference(value=value, low=low, high=high)
 
