@@ -52,8 +52,18 @@ class Ambient(Stages["Recipe"]):
 
         return images_seen(recipe)
 
-    def changed(self, recipe: Recipe, *, budget: float = 1.0, rate: float = 1.0) -> Recipe:
+    def changed(
+        self,
+        recipe: Recipe,
+        *,
+        budget: float = 1.0,
+        rate: float = 1.0,
+        checkpoints: int | None = None,
+    ) -> Recipe:
         from ambient.recipe import changed
+
+        if checkpoints is not None:
+            raise UsageError("image generators keep no weights on the way: leave out checkpoints")
 
         return changed(recipe, budget=budget, rate=rate)
 

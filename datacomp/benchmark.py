@@ -63,10 +63,17 @@ class DataComp(Stages["Recipe"]):
 
         return samples_seen(recipe)
 
-    def changed(self, recipe: Recipe, *, budget: float = 1.0, rate: float = 1.0) -> Recipe:
+    def changed(
+        self,
+        recipe: Recipe,
+        *,
+        budget: float = 1.0,
+        rate: float = 1.0,
+        checkpoints: int | None = None,
+    ) -> Recipe:
         from datacomp.recipe import changed
 
-        return changed(recipe, budget=budget, rate=rate)
+        return changed(recipe, budget=budget, rate=rate, checkpoints=checkpoints)
 
     def check_room(
         self, recipe: Recipe, *, num_gpus: int, num_processes: int, memory_bytes: int

@@ -89,7 +89,9 @@ def samples_seen(recipe: Recipe) -> int:
     return num_steps(recipe) * recipe.global_batch_size
 
 
-def changed(recipe: Recipe, *, budget: float = 1.0, rate: float = 1.0) -> Recipe:
+def changed(
+    recipe: Recipe, *, budget: float = 1.0, rate: float = 1.0, checkpoints: int | None = None
+) -> Recipe:
     """The recipe with its samples and its learning rate multiplied, for experiments.
 
     The warmup keeps its share of the steps. ValueError where a part has not even one batch.
@@ -98,6 +100,7 @@ def changed(recipe: Recipe, *, budget: float = 1.0, rate: float = 1.0) -> Recipe
     values["samples"] = round(recipe.samples * budget)
     values["warmup_steps"] = round(recipe.warmup_steps * budget)
     values["learning_rate"] = recipe.learning_rate * rate
+    values["num_checkpoints"] = checkpoints or recipe.num_checkpoints
     values["resume_points"] = 1  # further ones must divide the steps of a part
     return Recipe.model_validate(values)
 

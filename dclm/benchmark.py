@@ -55,10 +55,17 @@ class DCLM(Stages["Recipe"]):
         """Another seed of the shuffle when packing, and of the epochs."""
         return recipe.model_copy(update={"data_seed": recipe.data_seed + number})
 
-    def changed(self, recipe: Recipe, *, budget: float = 1.0, rate: float = 1.0) -> Recipe:
+    def changed(
+        self,
+        recipe: Recipe,
+        *,
+        budget: float = 1.0,
+        rate: float = 1.0,
+        checkpoints: int | None = None,
+    ) -> Recipe:
         from dclm.recipe import changed
 
-        return changed(recipe, budget=budget, rate=rate)
+        return changed(recipe, budget=budget, rate=rate, checkpoints=checkpoints)
 
     def check_room(
         self, recipe: Recipe, *, num_gpus: int, num_processes: int, memory_bytes: int

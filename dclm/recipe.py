@@ -194,7 +194,9 @@ def lr(recipe: Recipe, step: int) -> float:
     return recipe.min_learning_rate + share * (recipe.learning_rate - recipe.min_learning_rate)
 
 
-def changed(recipe: Recipe, *, budget: float = 1.0, rate: float = 1.0) -> Recipe:
+def changed(
+    recipe: Recipe, *, budget: float = 1.0, rate: float = 1.0, checkpoints: int | None = None
+) -> Recipe:
     """The recipe with its tokens and its learning rates multiplied, for experiments.
 
     The warmup keeps its share of the steps. ValueError where not even one step is left.
@@ -202,6 +204,7 @@ def changed(recipe: Recipe, *, budget: float = 1.0, rate: float = 1.0) -> Recipe
     values = recipe.model_dump(mode="json")
     values["tokens"] = round(recipe.tokens * budget)
     values["warmup_steps"] = round(recipe.warmup_steps * budget)
+    values["num_checkpoints"] = checkpoints or recipe.num_checkpoints
     values["learning_rate"] = recipe.learning_rate * rate
     values["min_learning_rate"] = recipe.min_learning_rate * rate
     return Recipe.model_validate(values)

@@ -224,8 +224,12 @@ class Stages(ABC, Generic[R]):
         """
         return None
 
-    def changed(self, recipe: R, *, budget: float = 1.0, rate: float = 1.0) -> R:
+    def changed(
+        self, recipe: R, *, budget: float = 1.0, rate: float = 1.0, checkpoints: int | None = None
+    ) -> R:
         """The recipe with its budget and its learning rates multiplied, for experiments.
+
+        `checkpoints`: how many parts of the budget keep their weights, in place of the recipe's.
 
         UsageError where the benchmark does not offer it.
         """

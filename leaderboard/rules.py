@@ -82,6 +82,14 @@ class Noise(Frozen):
         return self.draw_sd**2 * (1 - fraction) / fraction / known
 
 
+class SpeedrunRule(Frozen):
+    """The target of a scale's speedrun; the recipe is the scale's, with more checkpoints."""
+
+    suite: str = Field(description="the suite whose headline is the target's metric")
+    target: float
+    checkpoints: int = Field(ge=3, le=1000, description="points at which a run is measured")
+
+
 class Scale(Frozen):
     """One rung: which pools, which recipe, how much training, which seeds."""
 
@@ -96,6 +104,7 @@ class Scale(Frozen):
     noise: tuple[Noise, ...] = Field(
         (), description="by metric, where it was measured; intervals of rows hold it"
     )
+    speedrun: SpeedrunRule | None = None
     baselines: tuple[str, ...] = Field((), description="pipelines a demo of this scale runs")
     note: str = ""
 

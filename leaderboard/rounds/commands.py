@@ -22,7 +22,12 @@ from leaderboard.rounds.data_commands import (
     publish_command,
     register_command,
 )
-from leaderboard.rounds.deciding_commands import cross_command, noise_command, sweep_command
+from leaderboard.rounds.deciding_commands import (
+    cross_command,
+    noise_command,
+    speedrun_command,
+    sweep_command,
+)
 from leaderboard.rounds.model_commands import evaluate_command, submit_command, train_command
 from leaderboard.rounds.options import (
     CORES,
@@ -268,5 +273,6 @@ STAGES: dict[str, Callable[..., None]] = {
     "noise": noise_command,
     "sweep": sweep_command,
     "cross": cross_command,
+    "speedrun": speedrun_command,
 }
 """Every stage by its command's name; a benchmark's own command of a name takes its place."""

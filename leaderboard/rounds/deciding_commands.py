@@ -1,4 +1,4 @@
-"""Commands of a benchmark about what its runs can tell: `noise`, `sweep`, `cross`."""
+"""Commands of a benchmark about what its runs can tell: `noise`, `sweep`, `cross`, `speedrun`."""
 
 from __future__ import annotations
 
@@ -155,6 +155,42 @@ def cross_command(
         show_json(made)
     else:
         out(crossing.curves_text(made))
+
+
+def speedrun_command(
+    *,
+    benchmark: str,
+    scale: Scale,
+    pipeline: Annotated[
+        list[str], typer.Option(help="A .yaml file or a baseline; may be repeated.")
+    ],
+    repeat: Seeds = 3,
+    workspace: Workspace = RUNS,
+    workers: Processes = CORES,
+    cluster: Cluster = None,
+    gpus: Gpus = None,
+    processes: TrainProcesses = None,
+    json: Json = False,
+) -> None:
+    """How much training does a dataset take to the scale's target? Only the data may change.
+
+    The recipe is the scale's, measured at more checkpoints; the unfiltered pool runs with it.
+    """
+    from leaderboard.rounds import round as stages
+    from leaderboard.rounds.speedrun import check_speedrun, speedrun, speedrun_text
+
+    current, placement = _opened(benchmark, scale, workspace, workers, cluster, gpus, processes)
+    check_speedrun(current)
+    made = speedrun(
+        current,
+        [stages.find_pipeline(current, name) for name in pipeline],
+        repeat=repeat,
+        where_to_train=placement,
+    )
+    if json:
+        show_json(made)
+    else:
+        out(speedrun_text(made))
 
 
 def _opened(

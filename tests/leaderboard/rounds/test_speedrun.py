@@ -1,0 +1,91 @@
+"""The speedrun's command on planted curves, one real run of checkpoints, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from leaderboard import rules
+from leaderboard.board.speed import Measure
+from leaderboard.rounds.commands import command_line
+from leaderboard.rounds.launch import Launch
+from leaderboard.rounds.speedrun import speedrun
+from leaderboard.rounds.workspace import open_round
+from leaderboard.rules import SpeedrunRule
+from pipelines.errors import RuleError
+from pipelines.execution.executors import map_here
+from pipelines.pipeline import Pipeline
+
+RULE = SpeedrunRule(suite="mini", target=3.0, checkpoints=4)
+
+
+@pytest.fixture
+def workspace(minibench: Path, tmp_path: Path) -> Path:
+    baselines = minibench / "minibench" / "baselines"
+    baselines.mkdir(exist_ok=True)
+    (baselines / "no_filter.yaml").write_text(yaml.safe_dump({"name": "no_filter", "steps": []}))
+    steps = [{"stop_words": {}}]
+    (tmp_path / "prose.yaml").write_text(yaml.safe_dump({"name": "prose", "steps": steps}))
+    return tmp_path
+
+
+@pytest.fixture
+def ruled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The small benchmark with a rule of a speedrun."""
+    book = rules.load_benchmark("mini")
+    scales = tuple(scale.model_copy(update={"speedrun": RULE}) for scale in book.scales)
+    changed = book.model_copy(update={"scales": scales})
+    monkeypatch.setattr(rules, "load_benchmark", lambda name: changed)
+
+
+def test_the_faster_dataset_is_first(
+    workspace: Path, ruled: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def planted(chosen: Any, dataset: Any, seed: int, *_: Any) -> list[Measure]:
+        late = 0 if dataset.method == "prose" else 1
+        values = (5.0, 4.0, 3.5, 2.5, 2.0)[1 - late :][:4]
+        return [Measure(budget=1000.0 * 2**n + seed, value=value) for n, value in enumerate(values)]
+
+    monkeypatch.setattr("leaderboard.rounds.speedrun._train", lambda *_: None)
+    monkeypatch.setattr("leaderboard.rounds.speedrun._measures", planted)
+    arguments = ["speedrun", "--scale", "mini", "--pipeline", str(workspace / "prose.yaml")]
+    where = ["--workspace", str(workspace), "--workers", "1", "--gpus", "0", "--repeat", "2"]
+    shown = CliRunner().invoke(command_line("mini"), [*arguments, *where])
+    assert shown.exit_code == 0, shown.output
+    lines = [line.split() for line in shown.stdout.splitlines()]
+    assert [line[1] for line in lines if line[:1] in (["1"], ["2"])] == ["prose", "no_filter"]
+    made = json.loads((workspace / "mini-mini" / "speedrun.json").read_text())
+    fast, slow = made["datasets"]
+    # 3.5 to 2.5 is crossed in the middle; the slower one gets there a doubling later.
+    assert slow["budget"] == pytest.approx(2 * fast["budget"], rel=0.1)
+    assert fast["low"] < fast["budget"] < fast["high"]
+
+
+def test_checkpoints_are_trained_and_measured(workspace: Path, ruled: None) -> None:
+    current = open_round("mini", "mini", workspace=str(workspace), map_tasks=map_here)
+    made = speedrun(
+        current,
+        [Pipeline.from_steps([], name="no_filter")],
+        repeat=1,
+        where_to_train=Launch(how="here"),
+    )
+    [only] = made.datasets
+    assert only.method == "no_filter"
+    folders = list(workspace.glob("mini-mini/no_filter-*/scores-*-speedrun/*"))
+    assert sorted(folder.name for folder in folders)[0] == "final"
+    assert len(folders) == RULE.checkpoints
+
+
+def test_a_scale_without_a_target_and_another_recipe_are_refused(workspace: Path) -> None:
+    arguments = ["speedrun", "--scale", "mini", "--pipeline", "no_filter", "--gpus", "0"]
+    result = CliRunner().invoke(
+        command_line("mini"), [*arguments, "--workspace", str(workspace), "--workers", "1"]
+    )
+    assert isinstance(result.exception, RuleError)
+    assert "has no speedrun; scales that have one: none" in str(result.exception)
+    assert "--recipe" not in CliRunner().invoke(command_line("mini"), ["speedrun", "--help"]).output
