@@ -315,17 +315,18 @@ def public_name(source: str) -> str:
 def findings(
     folder: Annotated[Path, typer.Argument(help="Where the page and its plots go.")],
     published: Annotated[
-        Path | None, typer.Option(help="A published table (CSV) to look into, as DCLM's.")
+        list[Path] | None,
+        typer.Option(help="A published table (CSV), as DCLM's or open_clip's; may be repeated."),
     ] = None,
     database: Database = DATABASE,
 ) -> None:
-    """Write what the imported results say: do scales agree, which tasks carry the signal."""
+    """Write what the published results say: is A better, would it be at scale, what decides."""
     from leaderboard.board.boards import Library
     from leaderboard.database.store import Store
     from leaderboard.published.findings import write_findings
 
     store = Store(database, migrate=False)
-    out(str(write_findings(Library(store), folder, published=published)))
+    out(str(write_findings(Library(store), folder, published=published or ())))
     store.close()
 
 

@@ -25,6 +25,7 @@ from pipelines.errors import DataError
 from pipelines.records import Frozen
 
 DRAWS = 1000
+FEW = 6  # methods: with fewer the interval reaches from nothing to all
 FEWEST = 4  # methods at both scales: with fewer there are at most three pairs
 CHANCE_ERRORS = 2.0  # standard errors above guessing below which a task says nothing
 
@@ -82,7 +83,7 @@ def decisions(
 def every_metric(path: Path, *, target: str | None = None) -> list[Decision]:
     """What each metric of the cheapest scale says of `target` at the dearest one, best first.
 
-    The scales are the ones furthest apart that share enough methods.
+    The scales are the ones furthest apart that share at least six methods, or where none do, four.
     """
     ladder = read_ladder(path, ("*",), target)
     aim = target or ladder.headline
@@ -90,7 +91,8 @@ def every_metric(path: Path, *, target: str | None = None) -> list[Decision]:
     results = decisions(path, metrics=tuple(names), target=aim)
     if not results:
         return []
-    widest = min(results, key=lambda decision: decision.cost or 1.0)
+    wide = [d for d in results if d.num_methods >= FEW] or results
+    widest = min(wide, key=lambda decision: decision.cost or 1.0)
     kept = [d for d in results if (d.small, d.large) == (widest.small, widest.large)]
     return sorted(kept, key=lambda d: (d.at_chance, -d.accuracy, d.metric))
 

@@ -1,10 +1,15 @@
-"""What the published results say: does a small run tell what a large one would, which tasks can be
-trusted, how far a new version of a score reorders. Written as a page, with the service's own plots.
+"""What the published results say to the three questions that people bring: is A better than B,
+would
+it be so at ten times the size, which figure can be trusted. Written as a page, with charts.
+
+Claims carry intervals, and the page ends with what the tables cannot hold.
 """
 
 from __future__ import annotations
 
 import math
+import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -14,8 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from leaderboard.board.boards import Library
+from leaderboard.board.interval_chart import Interval, interval_chart
 from leaderboard.board.intervals import kendall
 from leaderboard.board.plots import STATIC, lines
+from leaderboard.board.power import PUBLISHED, seeds_for
+from leaderboard.published.decisions import every_metric
 from leaderboard.published.literature import imported, literatures
 from leaderboard.service.comparison import agreements
 from leaderboard.submissions.results import Row
@@ -23,6 +31,8 @@ from pipelines.console import table
 from pipelines.storage.base import write_bytes
 from pipelines.storage.local import LocalStore
 
+KNOWN = 1_000_000  # degrees of freedom of a deviation that is taken as known
+LINE = 110  # characters of a line of the page
 ENOUGH = 20  # runs that a figure about tasks rests on, at least
 PAGE, FOLDER = "findings.md", "findings"
 COLOURS = {
@@ -33,23 +43,51 @@ COLOURS = {
 }
 
 
-def write_findings(library: Library, folder: Path, *, published: Path | None = None) -> Path:
+def write_findings(library: Library, folder: Path, *, published: Sequence[Path] = ()) -> Path:
     """Write `findings.md` and its plots below `folder`; returns the page.
 
-    `published` is a benchmark's published table as a file, where its literature looks into one.
+    `published` are benchmarks' published tables as files. DataError for one that none knows.
     """
     store = LocalStore(folder)
     known = literatures()
     parts = [_head(library, [source.name for lit in known.values() for source in lit.sources])]
+    parts.append(_power())
     for benchmark, literature in sorted(known.items()):
         if literature.headline:
             parts.append(_scales(library, benchmark, literature.headline, store))
+    parts += [_decisions(path, store) for path in published]
     parts.append(_tasks([group for lit in known.values() for group in lit.runs(library)]))
     for literature in known.values():
-        parts += literature.findings(library, published)
-    text = "\n".join(parts).rstrip() + "\n"
+        tables = [path for path in published if literature.ladder(path, ()) is not None]
+        parts += literature.findings(library, tables[0] if tables else None)
+    parts.append(LIMITS)
+    text = _filled("\n".join(parts)).rstrip() + "\n"
     write_bytes(store, PAGE, text.encode())
     return folder / PAGE
+
+
+def _filled(text: str) -> str:
+    """Markdown with paragraphs and list items in lines of even length; all else as it is."""
+    blocks, code = [], False
+    for block in text.split("\n\n"):
+        begins = code
+        code ^= block.count("```") % 2 == 1
+        if begins or "```" in block or block.lstrip().startswith(("#", "|", "!")):
+            blocks.append(block)
+            continue
+        items = re.split(r"\n(?=- )", block.strip("\n"))
+        filled = [
+            textwrap.fill(
+                " ".join(item.split()),
+                LINE,
+                subsequent_indent="  " if item.startswith("- ") else "",
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+            for item in items
+        ]
+        blocks.append("\n".join(filled))
+    return "\n\n".join(blocks)
 
 
 def _head(library: Library, sources: Sequence[str]) -> str:
@@ -64,6 +102,106 @@ people's models. Nothing here was trained by this project. Intervals of Kendall'
 resamples of the methods; they hold the choice of methods, not the variance between training runs,
 which these tables do not publish.
 """
+
+
+LIMITS = """## What these tables cannot say
+
+- **Chance between runs.** Nearly all published runs have one seed. The one published set of
+  repeats (seven
+  identical runs of nanochat) has a standard deviation of .0052 in CORE; differences below .015
+  between two single
+  runs are within it.
+- **What was not published.** A table holds the runs that its authors chose to keep, and datasets
+  that were
+  followed to a large scale are those that looked good at a small one.
+- **Other recipes.** All runs of a scale have one recipe. Whether an order holds at another
+  learning rate or
+  budget cannot be read here; `run --recipe-check low-rate` and `cross` ask it of your own runs.
+- **Causes.** Datasets differ in many steps at once; `ablate` takes one step out at a time.
+"""
+
+
+def _power() -> str:
+    """How many seeds a gap takes, where one run's noise is known."""
+    gaps = (0.002, 0.004, 0.005, 0.008, 0.0125)
+    metric, noise = next(iter(PUBLISHED.items()))
+    known = noise.model_copy(update={"seed_freedom": KNOWN})
+    rows = [
+        (f"{gap:g}", seeds_for(gap, known) or "-", seeds_for(gap, noise) or "-") for gap in gaps
+    ]
+    header = ("gap", "seeds an arm", f"with {noise.seed_freedom} degrees of freedom")
+    return f"""## Is A better than B?
+
+A difference of two runs can be believed from a size on that depends on how far one run moves by
+chance. For
+`{metric}` that is known from {noise.source}: a standard deviation of {noise.seed_sd:g}. To see a
+gap with 80%
+power takes so many seeds of each dataset, with the deviation taken as known, and with its own
+uncertainty:
+
+```
+{table(rows, header=header)}
+```
+
+`plan --detect GAP` says the same for a scale, from noise that was measured there where somebody
+did.
+"""
+
+
+# ---- decisions
+
+SHOWN = 14  # metrics in the chart, and as many at the other end in words
+
+
+def _decisions(path: Path, store: LocalStore) -> str:
+    """Which figure of a cheap run orders datasets as the headline of a dear one does."""
+    results = every_metric(path)
+    if not results:
+        return ""
+    first = results[0]
+    sure = [entry for entry in results if not entry.at_chance]
+    chance = [entry.metric for entry in results if entry.at_chance]
+    coin = [entry.metric for entry in sure if entry.low <= 0.5]
+    own = next((entry for entry in results if entry.metric == entry.target), None)
+    chart = [
+        Interval(entry.metric, entry.accuracy, entry.low, entry.high, muted=entry.low <= 0.5)
+        for entry in sure[:SHOWN]
+    ]
+    title = f"decision accuracy of {first.small} for {first.target} at {first.large}"
+    name = f"{FOLDER}/decisions-{path.stem}.svg"
+    svg = interval_chart(
+        chart, title=title, axis="pairs ordered alike", span=(0.0, 1.0), mark=(0.5, "a coin")
+    )
+    write_bytes(store, name, svg.encode())
+    cost = "" if first.cost is None else f", at {first.cost:.2%} of the cost of one"
+    itself = (
+        ""
+        if own is None
+        else f"`{own.target}` itself is right in {own.accuracy:.0%} "
+        f"[{own.low:.0%}, {own.high:.0%}]."
+    )
+    return f"""## Which figure of a small run decides? {path.stem}
+
+{first.num_methods} datasets were trained at {first.small} and at {first.large}{cost}. Of their
+{first.num_pairs} pairs,
+how many does a metric of the small runs order as `{first.target}` of the large ones does? The
+intervals resample
+datasets. {itself}
+
+![{title}]({name})
+
+At chance at the small scale, so they decide nothing: {", ".join(chance) or "none"}.
+
+Above chance, but not shown to be better than a coin: {len(coin)} of {len(sure)}
+metrics{_first(coin)}.
+"""
+
+
+def _first(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f" ({', '.join(names[:SHOWN])}{more})"
 
 
 # ---- scales

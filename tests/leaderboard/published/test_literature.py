@@ -221,7 +221,7 @@ def test_the_findings_are_written_from_the_imports(history: Path, tmp_path: Path
         for row in read_published(what, str(history / name)):  # type: ignore[arg-type]
             store.import_row(row, kind="imported", who="test", why="")
     published = history / "DCLM_model_database.csv"
-    page = write_findings(Library(store), tmp_path / "docs", published=published)
+    page = write_findings(Library(store), tmp_path / "docs", published=[published])
     text = page.read_text()
     committed = Path(__file__).parents[3] / "docs" / "findings.md"
     assert text == committed.read_text(), "run `leaderboard findings docs`"
