@@ -144,6 +144,7 @@ def _references() -> list[Row]:
                     params=None,
                     flops=None,
                     source=SOURCE,
+                    from_memory=True,
                 )
             )
     return rows

@@ -20,6 +20,7 @@ from pydantic import Field
 
 from leaderboard import rules
 from leaderboard.board.describe import verdict
+from leaderboard.board.merging import one_row_a_result
 from leaderboard.board.ranking import group_of, rank
 from leaderboard.database.states import Board
 from leaderboard.database.store import Store
@@ -267,6 +268,7 @@ class Library:
         for id_ in sorted(copy.rows):
             row = copy.rows[id_]
             copy.groups.setdefault(key_of(row), []).append(row)
+        copy.groups = {key: one_row_a_result(rows) for key, rows in copy.groups.items()}
 
     def _ranked(self, copy: _Copy, key: str, metric: str) -> list[Row]:
         if (key, metric) not in copy.ranked:

@@ -36,6 +36,7 @@ CSV_COLUMNS = (
 
 
 MORE_COLUMNS = ("kind", "recheck", "params", "flops", "date", "behind_leader", "over_baseline")
+LAST_COLUMNS = ("from_memory", "source", "same_result", "word")
 
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -53,7 +54,15 @@ def board_csv(rows: Sequence[Row]) -> str:
     figures = list(dict.fromkeys(name for row in rows for name in row.figures))
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*CSV_COLUMNS, *tasks, *MORE_COLUMNS, *(f"figure:{name}" for name in figures)])
+    writer.writerow(
+        [
+            *CSV_COLUMNS,
+            *tasks,
+            *MORE_COLUMNS,
+            *(f"figure:{name}" for name in figures),
+            *LAST_COLUMNS,
+        ]
+    )
     for row in rows:
         values = {task.task: task.value for task in row.tasks}
         writer.writerow(
@@ -86,6 +95,10 @@ def board_csv(rows: Sequence[Row]) -> str:
                 row.behind_leader.value if row.behind_leader else None,
                 row.over_baseline.value if row.over_baseline else None,
                 *(row.figures[name].value if name in row.figures else None for name in figures),
+                row.from_memory,
+                _text(row.source),
+                " ".join(row.same_result),
+                _text(row.word),
             ]
         )
     return file.getvalue()

@@ -102,6 +102,7 @@ def published_row(
     team: str = "",
     date: str = "",
     identity: str = "",
+    from_memory: bool = False,
 ) -> Row:
     """A row that was published elsewhere. Its id is a hash of what it says."""
     head = figures[headline]
@@ -149,5 +150,6 @@ def published_row(
             "figures": figures,
             "date": date,
             "source": source,
+            "from_memory": from_memory,
         }
     )

@@ -162,6 +162,13 @@ class Row(Frozen):
         None, description="the smallest gap that as many seeds an arm see with 80%; None: not known"
     )
     superseded_by: str = Field("", description="the row of the same dataset with more seeds")
+    from_memory: bool = Field(
+        False, description="the figures were written down from memory of the source, not checked"
+    )
+    same_result: tuple[str, ...] = Field(
+        (), description="other rows of this result, which are not listed"
+    )
+    word: str = Field("", description="what tells it from other rows of its name")
 
 
 @dataclass(frozen=True)
