@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pipelines.templates import templates
 
 WIDTH, LEFT, RIGHT, TOP, ROW = 760, 330, 730, 12, 20
+MOST = 44  # letters that fit left of the chart
 OWN, MUTED = "#0b5cad", "#8c959f"
 
 
@@ -53,7 +54,7 @@ def interval_chart(
         mark_title=mark[1],
         rows=[
             {
-                "label": row.label,
+                "label": row.label if len(row.label) <= MOST else f"{row.label[: MOST - 1]}…",
                 "y": TOP + ROW * number + ROW // 2,
                 "x": x(row.value),
                 "low": x(row.low),

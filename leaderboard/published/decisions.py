@@ -55,29 +55,32 @@ def decisions(
     itself. DataError for a table that no benchmark knows, or without a column.
     """
     ladder = read_ladder(path, metrics, target)
-    results = []
-    for small, large in combinations(ladder.scales, 2):
-        for metric in metrics or (ladder.headline,):
-            aim = target or metric
-            a = ladder.values[small].get(metric, {})
-            b = ladder.values[large].get(aim, {})
-            if len(set(a) & set(b)) < FEWEST:
-                continue
-            sign = (
-                1 if (metric in ladder.lower_is_better) == (aim in ladder.lower_is_better) else -1
-            )
-            decided = decide(
-                {name: sign * value for name, value in a.items()},
-                b,
-                small=small,
-                large=large,
-                metric=metric,
-                target=aim,
-                at_chance=_at_chance(metric, np.array(list(a.values()))),
-            )
-            cost = ladder.costs[small] / ladder.costs[large]
-            results.append(decided.model_copy(update={"cost": cost}))
-    return results
+    return [
+        decided
+        for small, large in combinations(ladder.scales, 2)
+        for metric in metrics or (ladder.headline,)
+        if (decided := _between(ladder, small, large, metric, target or metric)) is not None
+    ]
+
+
+def _between(ladder: Ladder, small: str, large: str, metric: str, target: str) -> Decision | None:
+    """What one metric at one scale says of another; None with fewer than four shared methods."""
+    a = ladder.values[small].get(metric, {})
+    b = ladder.values[large].get(target, {})
+    if len(set(a) & set(b)) < FEWEST:
+        return None
+    falls = [name in ladder.lower_is_better for name in (metric, target)]
+    sign = 1 if falls[0] == falls[1] else -1
+    decided = decide(
+        {name: sign * value for name, value in a.items()},
+        b,
+        small=small,
+        large=large,
+        metric=metric,
+        target=target,
+        at_chance=_at_chance(metric, np.array(list(a.values()))),
+    )
+    return decided.model_copy(update={"cost": ladder.costs[small] / ladder.costs[large]})
 
 
 def every_metric(path: Path, *, target: str | None = None) -> list[Decision]:
@@ -87,13 +90,22 @@ def every_metric(path: Path, *, target: str | None = None) -> list[Decision]:
     """
     ladder = read_ladder(path, ("*",), target)
     aim = target or ladder.headline
-    names = sorted({name for by_metric in ladder.values.values() for name in by_metric})
-    results = decisions(path, metrics=tuple(names), target=aim)
-    if not results:
+    shared = {
+        (small, large): len(
+            set(ladder.values[small].get(ladder.headline, {}))
+            & set(ladder.values[large].get(aim, {}))
+        )
+        for small, large in combinations(ladder.scales, 2)
+    }
+    for fewest in (FEW, FEWEST):
+        wide = [pair for pair, number in shared.items() if number >= fewest]
+        if wide:
+            break
+    else:
         return []
-    wide = [d for d in results if d.num_methods >= FEW] or results
-    widest = min(wide, key=lambda decision: decision.cost or 1.0)
-    kept = [d for d in results if (d.small, d.large) == (widest.small, widest.large)]
+    small, large = min(wide, key=lambda pair: ladder.costs[pair[0]] / ladder.costs[pair[1]])
+    decided = (_between(ladder, small, large, name, aim) for name in ladder.values[small])
+    kept = [decision for decision in decided if decision is not None]
     return sorted(kept, key=lambda d: (d.at_chance, -d.accuracy, d.metric))
 
 

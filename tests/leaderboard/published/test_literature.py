@@ -220,11 +220,16 @@ def test_the_findings_are_written_from_the_imports(history: Path, tmp_path: Path
     for what, name in (("dclm", "DCLM_model_database.csv"), ("openclip", "openclip_results.csv")):
         for row in read_published(what, str(history / name)):  # type: ignore[arg-type]
             store.import_row(row, kind="imported", who="test", why="")
-    published = history / "DCLM_model_database.csv"
-    page = write_findings(Library(store), tmp_path / "docs", published=[published])
+    published = [history / f"{name}.csv" for name in ("DCLM_model_database", "openclip_results")]
+    page = write_findings(Library(store), tmp_path / "docs", published=published)
     text = page.read_text()
     committed = Path(__file__).parents[3] / "docs" / "findings.md"
     assert text == committed.read_text(), "run `leaderboard findings docs`"
-    for name in ("dclm-scales.svg", "datacomp-scales.svg"):
+    charts = (
+        "dclm-scales.svg",
+        "datacomp-scales.svg",
+        *(f"decisions-{p.stem}.svg" for p in published),
+    )
+    for name in charts:
         assert (tmp_path / "docs" / "findings" / name).read_text().startswith("<svg xmlns")
     store.close()
