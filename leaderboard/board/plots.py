@@ -16,9 +16,10 @@ from markupsafe import Markup
 from pipelines.templates import templates
 
 STATIC = Path(__file__).parents[1] / "web" / "static"  # the style sheet that colours the plots
-WIDTH, HEIGHT = 640, 360
-LEFT, RIGHT, TOP, BOTTOM = 72, 150, 20, 52
+WIDTH, HEIGHT = 780, 360
+LEFT, RIGHT, TOP, BOTTOM = 72, 270, 20, 52  # names of methods have 40 letters and more
 MOST_LABELS = 18  # as many as there is room for, one below the other
+LEAST = 1e-6  # on a logarithmic axis
 NUM_COLOURS = 6  # of series, in the style sheet
 
 
@@ -31,6 +32,8 @@ class Point:
     value: float
     error: float
     rank: int
+    address: str = ""
+    """Of the page of its row; empty: none."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def scatter(
 
     The front joins the points that no other beats with less.
     """
-    xs = [math.log10(max(point.size, 1)) for point in points]
+    xs = [math.log10(max(point.size, LEAST)) for point in points]
     low = min(point.value - point.error for point in points)
     high = max(point.value + point.error for point in points)
     frame = Frame(*_widened(min(xs), max(xs)), *_padded(low, high))
@@ -112,6 +115,7 @@ def scatter(
             "bottom": frame.y(point.value - point.error),
             "css": "lead" if point.rank == 1 else "rest",
             "title": f"{point.label}: {point.value:.4f} at {_short(point.size)}",
+            "address": point.address,
         }
         for (x, y), point in zip(places, points, strict=True)
     ]
@@ -197,9 +201,13 @@ def lines(
 
 
 def history(
-    points: Sequence[tuple[str, float, str]], *, axis: str, higher_is_better: bool = True
+    points: Sequence[tuple[str, float, str]],
+    *,
+    axis: str,
+    higher_is_better: bool = True,
+    addresses: Sequence[str] = (),
 ) -> Markup:
-    """Scores by date (as 2026-11-23), with a line of the best so far."""
+    """Scores by date (as 2026-11-23), with a line of the best so far; points may be links."""
     days = [date.fromisoformat(when).toordinal() for when, _, _ in points]
     values = [value for _, value, _ in points]
     low, high = min(days), max(days)
@@ -221,8 +229,15 @@ def history(
     assert best is not None
     front.append((frame.x(frame.x_high), frame.y(best)))
     shown = [
-        {"x": frame.x(day), "y": frame.y(value), "title": f"{name}: {value:.4f} on {when}"}
-        for day, (when, value, name) in zip(days, points, strict=True)
+        {
+            "x": frame.x(day),
+            "y": frame.y(value),
+            "title": f"{name}: {value:.4f} on {when}",
+            "address": address,
+        }
+        for day, (when, value, name), address in zip(
+            days, points, addresses or [""] * len(points), strict=True
+        )
     ]
     around = frame.shown(f"{axis} by date", ("date", axis), ticks)
     return _drawn("history", around, front, shown)
@@ -280,6 +295,42 @@ def forest(
     )
 
 
+FOREST_ROW = 19  # pixels of a row of the large forest plot
+
+
+def forest_rows(points: Sequence[Point], *, axis: str) -> Markup:
+    """A forest plot: a row for each score with its 95% interval, and a line where the best is."""
+    low = min(point.value - point.error for point in points)
+    high = max(point.value + point.error for point in points)
+    low, high = _padded(low, high)
+    left, right = 290.0, WIDTH - 20.0
+
+    def at(value: float) -> float:
+        return left + (value - low) / (high - low) * (right - left)
+
+    rows = [
+        {
+            "y": TOP + FOREST_ROW * (number + 0.5),
+            "x": at(point.value),
+            "low": at(point.value - point.error),
+            "high": at(point.value + point.error),
+            "label": _cut(point.label),
+            "title": f"{point.label}: {point.value:.4f} ± {point.error:.4f}",
+            "address": point.address,
+            "css": "lead" if point.rank == 1 else "rest",
+        }
+        for number, point in enumerate(points)
+    ]
+    foot = TOP + FOREST_ROW * len(points)
+    return _drawn(
+        "forest_rows",
+        {"title": f"{axis}, 95% intervals", "width": WIDTH, "height": foot + 44, "axis": axis},
+        {"top": TOP, "foot": foot, "left": left, "mark": at(points[0].value), "right": right},
+        [(at(tick), f"{tick:g}") for tick in ticks(low, high, 6)],
+        rows,
+    )
+
+
 def ticks(low: float, high: float, number: int) -> list[float]:
     """About `number` round values between two limits."""
     step = 10 ** math.floor(math.log10((high - low) / number))
@@ -322,8 +373,12 @@ def _short(size: float) -> str:
     return f"{size:.3g}"
 
 
-def _cut(label: str, most: int = 20) -> str:
-    return label if len(label) <= most else label[: most - 1] + "…"
+def _cut(label: str, most: int = 38) -> str:
+    """A label cut in its middle: names that begin alike end differently."""
+    if len(label) <= most:
+        return label
+    head = most // 2
+    return f"{label[:head]}…{label[head + 1 - most :]}"
 
 
 def spread_labels(positions: Sequence[float], *, gap: float) -> list[float]:

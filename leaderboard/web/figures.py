@@ -10,9 +10,11 @@ from markupsafe import Markup
 from leaderboard.board.crossing import Point as Budget
 from leaderboard.board.crossing_plot import crossing_plot
 from leaderboard.board.describe import metric_name
-from leaderboard.board.plots import Point, bars, forest, scatter
+from leaderboard.board.plots import Point, bars, forest, forest_rows, scatter
 from leaderboard.service.evidence import Curve
 from leaderboard.submissions.results import Row
+from leaderboard.web.links import Links
+from pipelines.records import Frozen
 
 MAX_PLOTTED = 200
 
@@ -32,32 +34,89 @@ def forests(rows: Sequence[Row]) -> dict[str, str]:
     }
 
 
-def point_of(row: Row, size: float) -> Point:
+def point_of(row: Row, size: float, link: Links) -> Point:
     return Point(
-        label=row.method,
+        label=f"{row.method} ({row.word})" if row.word else row.method,
         size=size,
         value=row.headline.value,
         error=1.96 * row.headline.stderr if row.headline.stderr is not None else 0.0,
         rank=row.rank,
+        address=link.submission(row.submission_id),
     )
 
 
-def size_plot(rows: Sequence[Row]) -> str:
-    """Score against dataset size, with the Pareto front; empty when no size is known."""
-    points = [point_of(row, row.dataset.size) for row in rows[:MAX_PLOTTED] if row.dataset.size]
+def against(rows: Sequence[Row], sizes: Sequence[float | None], axis: str, link: Links) -> str:
+    """Score against something, with the Pareto front; empty over an axis of one value."""
+    pairs = list(zip(rows[:MAX_PLOTTED], sizes, strict=False))
+    points = [point_of(row, size, link) for row, size in pairs if size]
     if len({point.size for point in points}) < 2:
         return ""
-    axes = (f"dataset, {rows[0].dataset.unit}", metric_name(rows[0]))
+    axes = (axis, metric_name(rows[0]))
     return scatter(points, axes=axes, higher_is_better=rows[0].headline.higher_is_better)
 
 
-def compute_plot(rows: Sequence[Row]) -> str:
-    """Score against training FLOPs, with the Pareto front."""
-    points = [point_of(row, row.flops) for row in rows[:MAX_PLOTTED] if row.flops]
-    if len({point.size for point in points}) < 2:  # compute is frozen: one column of points
-        return ""
-    axes = ("training, FLOPs", metric_name(rows[0]))
-    return scatter(points, axes=axes, higher_is_better=rows[0].headline.higher_is_better)
+def size_plot(rows: Sequence[Row], link: Links) -> str:
+    """Score against dataset size; empty when no size is known."""
+    sizes = [row.dataset.size for row in rows]
+    return against(rows, sizes, f"dataset, {rows[0].dataset.unit}", link)
+
+
+class Plot(Frozen):
+    """A plot of a board, and the numbers it shows."""
+
+    title: str
+    svg: str
+    caption: str
+    name: str = ""
+    numbers: tuple[tuple[Row, str], ...] = ()
+
+
+MOST_FOREST = 40  # rows of a forest plot: about 800 pixels
+PERCENT = 100.0
+
+
+def plots_of(rows: Sequence[Row], link: Links) -> list[Plot]:
+    """All plots over sizes that the rows differ in, best row first."""
+    first = rows[0]
+    plots = []
+    if first.headline.stderr is not None:
+        best = [point_of(row, 1.0, link) for row in rows[:MOST_FOREST]]
+        caption = f"The best {len(best)} rows with 95% intervals; the line is where the best is."
+        plots.append(
+            Plot(
+                title="Scores",
+                svg=forest_rows(best, axis=metric_name(first)),
+                caption=f"{caption} Whether two differ is decided by the paired interval.",
+            )
+        )
+    kept = [row.kept_fraction * PERCENT if row.kept_fraction else None for row in rows]
+    kinds: list[tuple[str, str, list[float | None], str]] = [
+        ("Score against dataset size", "less data", [row.dataset.size for row in rows], "Size"),
+        ("Score against what is kept", "fewer rows kept", kept, "Rows kept, %"),
+        ("Score against what was seen", "less seen", [r.budget.seen for r in rows], "Seen"),
+        ("Score against compute", "less compute", [row.flops for row in rows], "FLOPs"),
+    ]
+    for title, less, sizes, name in kinds:
+        axis = f"{name.lower()}, {first.budget.unit}" if name == "Seen" else _axis(name, first)
+        svg = against(rows, sizes, axis, link)
+        if svg:
+            pairs = zip(rows, sizes, strict=True)
+            plots.append(
+                Plot(
+                    title=title,
+                    svg=svg,
+                    caption=f"The line joins rows that none beats with {less}.",
+                    name=name,
+                    numbers=tuple((row, f"{size:.3g}") for row, size in pairs if size),
+                )
+            )
+    return plots
+
+
+def _axis(name: str, row: Row) -> str:
+    return {"Size": f"dataset, {row.dataset.unit}", "FLOPs": "training, FLOPs"}.get(
+        name, name.lower()
+    )
 
 
 def training_curve(row: Row, curves: Sequence[Curve]) -> dict[str, Any] | None:

@@ -88,6 +88,8 @@ def _figures(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _listed(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4f}"
     if isinstance(value, list):

@@ -45,6 +45,7 @@ def _summary(library: Library, name: str, boards: Sequence[Board]) -> dict[str, 
         line = {
             "board": board,
             "leader": leader,
+            "entries": page.total,
             "changed": max((row.date for row in page.rows), default=""),
         }
         is_ranked = leader.ranked and board.track == "filtering"

@@ -33,7 +33,7 @@ from leaderboard.service.questions import QuestionPage
 from leaderboard.service.side_by_side import Comparison
 from leaderboard.submissions.novelty import Notice
 from leaderboard.submissions.results import Row
-from leaderboard.web.figures import compute_plot, forests, size_plot, task_bars, training_curve
+from leaderboard.web.figures import forests, plots_of, size_plot, task_bars, training_curve
 from leaderboard.web.help import topics
 from leaderboard.web.links import Links
 from leaderboard.web.question_view import questions_of
@@ -185,11 +185,18 @@ def constant(rows: Sequence[Row]) -> dict[str, str]:
         values = {said(row) or "" for row in rows}
         if len(values) == 1 and (len(rows) > 1 or values == {""}):
             hidden[name] = values.pop()
+    kinds = {row.kind for row in rows}
+    if len(kinds) == 1 and kinds != {"submission"} and not any(_noted(row) for row in rows):
+        hidden["notes"] = f"{kinds.pop()}, not rechecked"
     if not any(row.over_baseline for row in rows):
         hidden["baseline"] = ""
     if all(row.headline.stderr is None for row in rows):
         hidden |= {"stderr": "", "forest": ""}
     return hidden
+
+
+def _noted(row: Row) -> bool:
+    return bool(row.from_memory or row.same_result or not row.ranked or row.overlap)
 
 
 def board_page(page: Page, view: View, link: Links) -> str:
@@ -238,7 +245,7 @@ def board_page(page: Page, view: View, link: Links) -> str:
         forests=forests(rows) if rows else {},
         first=rows[0] if rows else None,
         verdict=page.verdict if whole and view.sort == "rank" else "",
-        plot=size_plot(ranked) if ranked else "",
+        plot=size_plot(ranked, link) if ranked else "",
         query=query,
         plain=plain,
         pages=_pages(page, view, link, board_key, query),
@@ -279,12 +286,12 @@ def plots_page(page: Page, view: View, link: Links) -> str:
         place=board_key,
         about=described(*board_key),
         rows=rows,
-        size=size_plot(rows) if rows else "",
-        compute=compute_plot(rows) if rows else "",
+        plots=[(plot, Markup(plot.svg)) for plot in plots_of(rows, link)] if rows else [],
         history=history(
             [(row.date, row.headline.value, row.method) for row in dated],
             axis=metric_name(rows[0]),
             higher_is_better=rows[0].headline.higher_is_better,
+            addresses=[link.submission(row.submission_id) for row in dated],
         )
         if len({row.date for row in dated}) > 1
         else "",
