@@ -141,7 +141,7 @@ def show_images(record: AssetRecord, root: str, *, json: bool) -> None:
         show_json(record)
         return
     counts = dict(record.counts)
-    rows, there = counts.pop("rows"), counts.pop("success", 0)
+    rows, there = counts.pop("rows", 0), counts.pop("success", 0)
     bad_boxes = counts.pop("bad_face_boxes", 0)
     out(f"images {record.id} in {root}: {there:,} of {rows:,} rows ({there / max(rows, 1):.1%})")
     lost = [(name.removeprefix("failed/"), f"{number:,}") for name, number in counts.items()]
@@ -150,7 +150,7 @@ def show_images(record: AssetRecord, root: str, *, json: bool) -> None:
         out("try those again with --retry-failed")
     if bad_boxes:
         out(f"{bad_boxes:,} face boxes lie outside their image, or are none")
-    if rows and not there:
+    if not there:
         raise PoolError(f"not one of the {rows:,} rows gave an image; see the reasons above")
 
 

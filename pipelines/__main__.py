@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from pipelines.batch import Batch
 from pipelines.console import (
     AssetFolders,
     Json,
+    Overwrite,
     Workers,
     fail,
     main,
@@ -25,7 +27,13 @@ from pipelines.console import (
     table,
 )
 from pipelines.engine.run import retry, run
-from pipelines.engine.run_folder import FOLDERS, Result, finished, read_run
+from pipelines.engine.run_folder import (
+    FOLDERS,
+    Result,
+    finished,
+    read_run,
+    refuse_while_running,
+)
 from pipelines.engine.warmup import warm_up
 from pipelines.execution.choose import executor
 from pipelines.execution.progress import say
@@ -35,7 +43,15 @@ from pipelines.formats.readers import read_shard
 from pipelines.formats.shards import format_of
 from pipelines.operators import Operator, PipelineError
 from pipelines.pipeline import Pipeline
-from pipelines.registry import build, did_you_mean, load_module, module_of, operators_in, registry
+from pipelines.registry import (
+    build,
+    did_you_mean,
+    helpers_of,
+    load_module,
+    module_of,
+    operators_in,
+    registry,
+)
 from pipelines.reports import (
     compare,
     duplicate_groups,
@@ -91,6 +107,7 @@ def run_command(
     same_size_as: Annotated[
         str | None, typer.Option(help="Run whose size a hash_sample takes.")
     ] = None,
+    overwrite: Overwrite = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Predict survivors, bytes and time from a sample.")
     ] = False,
@@ -121,6 +138,7 @@ def run_command(
         quarantine=quarantine,
         format=format,
         max_failed_shards=max_failed_shards,
+        overwrite=overwrite,
     )
     run_page.write(open_store(out_uri), result)
     show_result(result, out_uri, as_json=json)
@@ -221,7 +239,7 @@ def ops(
     json: Json = False,
 ) -> None:
     """List the operators, or show one with all its parameters."""
-    known = registry() if source is None else operators_in(load_module(module_of(source)))
+    known = registry() if source is None else operators_in(_loaded(source))
     if name is not None:
         if name not in known:
             raise PipelineError(f"unknown operator {name!r}{did_you_mean(name, known)}")
@@ -235,6 +253,10 @@ def ops(
         out(table(rows, header=("kind", "name", "what it does")))
 
 
+def _loaded(file: Path) -> types.ModuleType:
+    return load_module(module_of(file), helpers_of(file))
+
+
 @app.command()
 def check(
     file: Annotated[Path, typer.Argument(help="A Python file with operators.")],
@@ -245,8 +267,7 @@ def check(
     json: Json = False,
 ) -> None:
     """Try a file's operators on hostile rows: do they keep what every operator promises?"""
-    module = module_of(file)
-    classes = operators_in(load_module(module))
+    classes = operators_in(_loaded(file))
     if not classes:
         raise PipelineError(
             f"{file} defines no operator; subclass Filter, Modifier or another kind"
@@ -484,7 +505,7 @@ def clean(
     """Remove what killed attempts left: files that no commit names. Not while the run goes."""
     store = open_store(uri)
     read_run(store)  # refuses a folder that holds no run
-    run_status.refuse_while_running(store, what="cleaning")
+    refuse_while_running(store, what="cleaning")
     left = unreferenced(store, folders=FOLDERS)
     for entry in left:
         store.remove(entry.name)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines import extra_fields, kernels
+from pipelines.errors import DataError
 from pipelines.schema import EXTRA, KNOWN, ROW, TEXT
 
 MAX_BATCH_ROWS = 1000  # enough that a step's fixed cost is small, few enough for one bad row
@@ -164,7 +165,10 @@ def _empty(type_: pa.DataType) -> pa.Array:
 def text_bytes(array: pa.Array) -> int:
     """UTF-8 bytes of all strings of a large_string array. TypeError for another type."""
     if not pa.types.is_large_string(array.type):
-        raise TypeError(f"the column 'text' holds {array.type}, expected large_string")
+        raise DataError(
+            f"the column 'text' holds {array.type}, expected text: name the column that holds it "
+            "with --text-field"
+        )
     if len(array) == 0 or array.buffers()[1] is None:
         return 0
     offsets = np.frombuffer(array.buffers()[1], dtype=np.int64)

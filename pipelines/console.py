@@ -1,22 +1,29 @@
-"""What all command lines share: exit codes, one clear line for a known error, `--json`.
+"""What all command lines share: exit codes, one clear line for an error, `--json`.
 
-Exit codes: 0 done, 1 the run failed, 2 usage, 3 bad data or a broken rule.
+Exit codes: 0 done, 1 the run failed, 2 usage, 3 bad data or a broken rule. An error that nobody
+foresaw ends in one line too: its traceback goes to a file that the line names.
 """
 
 from __future__ import annotations
 
+import errno
+import io
 import os
+import platform
+import shlex
 import sys
-from collections.abc import Sequence
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
 from importlib.metadata import version as installed_version
 from typing import Annotated, Any, NoReturn
 
 import orjson
 import typer
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
-from pipelines.errors import BAD_DATA, USAGE, PlatformError
+from pipelines.errors import BAD_DATA, FAILED, USAGE, PlatformError
 from pipelines.records import JSON
 
 AssetFolders = Annotated[
@@ -24,6 +31,9 @@ AssetFolders = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
 Workers = Annotated[int, typer.Option(help="Processes on this machine.", min=1)]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Remove the run in --out first; only its own files.")
+]
 
 DISTRIBUTION = "curation-bench"
 
@@ -34,15 +44,29 @@ def main(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:
         app.callback(help=app.info.help, context_settings={"help_option_names": ["-h", "--help"]})(
             _common
         )
+    call(typer.main.get_command(app), arguments)
+
+
+def call(command: Callable[..., Any], arguments: Sequence[str] | None = None) -> NoReturn:
+    """What `main` does with a command line that is built already."""
+    for stream in (sys.stdout, sys.stderr):  # file names need not be UTF-8
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    for argument in sys.argv[1:] if arguments is None else arguments:
+        if not argument.isprintable() and argument != argument.encode(errors="ignore").decode():
+            fail(f"the name {argument!r} is not UTF-8, as records need names to be: rename", USAGE)
     try:
-        app(
+        command(
             args=_endpoint_first(arguments)
         )  # prints usage errors itself, and always ends by SystemExit
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
     except Exception as error:
         known = exit_code(error)
         if known is None:
-            raise  # a mistake of ours: show where
-        fail(str(error), known)
+            fail(_unforeseen(error), FAILED)
+        fail(message_of(error), known)
     raise AssertionError("a command line ends by SystemExit")
 
 
@@ -79,15 +103,112 @@ def _endpoint_first(arguments: Sequence[str] | None) -> list[str]:
     return given
 
 
+DAMAGED = frozenset(
+    (
+        "BadZipFile",
+        "EOFError",
+        "LZMAError",
+        "ReadError",  # of tarfile
+        "SafetensorError",
+        "UnpicklingError",
+        "YAMLError",
+        "ZstdError",
+        "error",  # of struct and zlib
+    )
+)
+"""Errors of readers that only bad bytes raise, by class name: most need libraries to name them."""
+
+OF_DATA = frozenset(("pyarrow", "sqlalchemy"))
+"""Libraries whose own errors are of the data or the database that they were given."""
+
+
 def exit_code(error: BaseException) -> int | None:
     """The exit code of an error that a person can act on, else None."""
     if isinstance(error, PlatformError):
         return error.exit_code
-    if isinstance(error, FileNotFoundError):
-        return USAGE
-    if isinstance(error, ValueError):
+    if isinstance(error, OSError):
+        asked_wrongly = FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError
+        return USAGE if isinstance(error, asked_wrongly) or error.errno in UNUSABLE else FAILED
+    if isinstance(error, MemoryError):
+        return FAILED
+    if isinstance(error, ValueError) or _damaged(error):
         return BAD_DATA
     return None
+
+
+def _damaged(error: BaseException) -> bool:
+    """Whether a reader's own error says that bytes or types are not what they should be."""
+    kinds = type(error).__mro__
+    return any(
+        kind.__name__ in DAMAGED or kind.__module__.partition(".")[0] in OF_DATA for kind in kinds
+    )
+
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+UNUSABLE = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
+
+
+def message_of(error: BaseException) -> str:
+    """The text of an error in a line for a person: what, where, and what to do."""
+    if isinstance(error, PlatformError):
+        return str(error)
+    if isinstance(error, ValidationError):
+        faults = [
+            f"{'.'.join(map(str, fault['loc'])) or 'value'}: {fault['msg']}"
+            for fault in error.errors(include_url=False, include_context=False)
+        ]
+        return f"{error.title}: {'; '.join(faults)}"
+    if isinstance(error, MemoryError):
+        return "memory ran out: give fewer workers, or smaller shards or batches"
+    if isinstance(error, OSError) and error.filename is not None:
+        return _of_file(error)
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        return f"no space is left ({text}): free some, and give the same command again"
+    if isinstance(error, ValueError) and not _damaged(error):
+        return text or type(error).__name__
+    return f"the data cannot be read: {type(error).__name__}: {text}"
+
+
+def _of_file(error: OSError) -> str:
+    name = os.fsdecode(error.filename) if not isinstance(error.filename, int) else "a file"
+    if isinstance(error, FileNotFoundError):
+        return f"there is no {name}"
+    if isinstance(error, PermissionError):
+        return f"{name}: permission denied; ask its owner, or choose another"
+    if isinstance(error, IsADirectoryError):
+        return f"{name} is a folder; a file was expected"
+    if isinstance(error, NotADirectoryError):
+        return f"{name}: a part of this name is a file, not a folder"
+    if error.errno == errno.EROFS:
+        return f"{name} is on a disk that is read-only; choose a folder that can be written"
+    if error.errno in NO_SPACE:
+        return f"no space is left for {name}: free some, and give the same command again"
+    return f"{name}: {error.strerror}"
+
+
+def _unforeseen(error: BaseException) -> str:
+    """Keep the traceback in a file; the line that says so."""
+    report = "\n".join(
+        (
+            f"command: {shlex.join(sys.argv)}",
+            f"{DISTRIBUTION} {installed_version(DISTRIBUTION)}, Python {sys.version.split()[0]}, "
+            f"{platform.platform()}",
+            "".join(traceback.format_exception(error)),
+        )
+    )
+    text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    try:
+        number, name = tempfile.mkstemp(prefix=f"{DISTRIBUTION}-", suffix=".log", text=True)
+        with open(number, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(report)
+    except OSError:
+        sys.stderr.write(report)
+        return f"{text}: this is a fault of {DISTRIBUTION}; {TO_REPORT} with what is above"
+    return f"{text}: this is a fault of {DISTRIBUTION}; {TO_REPORT} with the file {name}"
+
+
+TO_REPORT = "please report it as CONTRIBUTING.md says,"
 
 
 def fail(message: str, code: int) -> NoReturn:

@@ -24,7 +24,7 @@ from pipelines import dclm_yaml
 from pipelines.assets.catalogue import Assets
 from pipelines.operators import GLOBAL_KINDS, Operator, PipelineError, Select
 from pipelines.records import JSON, Frozen, Module
-from pipelines.registry import build, did_you_mean, find_operator, module_of, package_of
+from pipelines.registry import build, did_you_mean, find_operator, helpers_of, module_of, package_of
 from pipelines.schema import ROW, TEXT
 from pipelines.yaml_text import load_yaml
 
@@ -161,7 +161,10 @@ class Pipeline:
             file = spec.name.rpartition(":")[0]
             if file.endswith(".py") and file not in loaded:
                 beside = folder / file  # DCLM names such files from the working directory
-                loaded[file] = module_of(beside if beside.exists() else _or_here(beside, file))
+                beside = beside if beside.exists() else _or_here(beside, file)
+                loaded[file] = module_of(beside)
+                for helper, module in helpers_of(beside).items():
+                    loaded.setdefault(str(Path(file).with_name(helper)), module)
             elif file and not file.endswith(".py") and (package := package_of(file)) is not None:
                 if file in loaded and loaded[file].sha256 != package.sha256:
                     raise PipelineError(

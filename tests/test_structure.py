@@ -39,7 +39,7 @@ BELOW: Mapping[str, tuple[str, ...]] = {
 LAYERS: Mapping[str, tuple[str, ...]] = {
     "pipelines": (
         "errors kernels schema templates yaml_text",
-        "extra_fields extras",
+        "extra_fields extras opened_files",
         "records installed batch",
         "operators console verdict storage",
         "execution stats selection text image_text",

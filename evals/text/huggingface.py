@@ -357,6 +357,9 @@ def load(
     try:
         loaded = transformers.AutoModelForCausalLM.from_pretrained(str(model), dtype=dtype, **named)
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(model), **named)
-    except (OSError, ValueError) as error:
-        raise EvalError(f"cannot load {str(model)!r} with transformers: {error}") from None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        # The last three are what a config.json of another shape raises.
+        raise EvalError(
+            f"cannot load {str(model)!r} with transformers: {type(error).__name__}: {error}"
+        ) from None
     return HuggingFaceLM(loaded.to(where), tokenizer, exact=exact, batch_tokens=batch_tokens)

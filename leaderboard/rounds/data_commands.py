@@ -19,7 +19,7 @@ from leaderboard.rounds.options import (
     Workspace,
 )
 from leaderboard.rounds.show import show_pool, show_record
-from pipelines.console import AssetFolders, Json, out, show_json, table
+from pipelines.console import AssetFolders, Json, Overwrite, out, show_json, table
 from pipelines.errors import UsageError
 from pipelines.execution.choose import executor
 from pipelines.execution.progress import say
@@ -66,6 +66,7 @@ def curate_command(
     max_failed_shards: Annotated[
         int, typer.Option(min=0, help="Shards that may fail while the others are done.")
     ] = 0,
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Run a pipeline over the pool of a scale, or over a pool of your own."""
@@ -84,7 +85,11 @@ def curate_command(
         current = open_round(benchmark, scale, workspace=workspace, map_tasks=map_tasks)
         chosen = stages.find_pipeline(current, name, assets=assets or ())
         curated = stages.curate(
-            current, chosen, quarantine=quarantine, max_failed_shards=max_failed_shards
+            current,
+            chosen,
+            quarantine=quarantine,
+            max_failed_shards=max_failed_shards,
+            overwrite=overwrite,
         )
         _show_dataset(curated.dataset, finished(open_store(curated.dataset)), json=json)
         return
@@ -100,6 +105,7 @@ def curate_command(
         map_tasks=map_tasks,
         quarantine=quarantine,
         max_failed_shards=max_failed_shards,
+        overwrite=overwrite,
     )
     if result.skipped:
         say(f"{out_uri}: this run is already done")

@@ -81,8 +81,9 @@ def curate(
     max_failed_shards: int = 0,
     share: str | None = None,
     keep_work: bool = False,
+    overwrite: bool = False,
 ) -> Curated:
-    """Run a pipeline over the scale's pool. `share`, `keep_work`: as `pipelines.engine.run.run`."""
+    """Run a pipeline over the scale's pool; the options are those of `pipelines.engine.run.run`."""
     pool = current.stages.open_pool(
         current.scale.name, workspace=current.workspace, map_tasks=current.map_tasks
     )
@@ -101,6 +102,7 @@ def curate(
         max_failed_shards=max_failed_shards,
         share=share,
         keep_work=keep_work,
+        overwrite=overwrite,
     )
     run_page.write(open_store(f"{home}/dataset"), result)
     _say_curated(pipeline.name, result)
@@ -118,6 +120,7 @@ def curate_pool(
     map_tasks: MapTasks,
     quarantine: bool,
     max_failed_shards: int,
+    overwrite: bool = False,
 ) -> Result:
     """Run a pipeline over a pool that belongs to no scale; returns the finished run."""
     folders = (*(Path(folder) for folder in assets), desk(workspace) / "assets")
@@ -129,6 +132,7 @@ def curate_pool(
         quarantine=quarantine,
         format=rules.load_benchmark(benchmark).dataset_format,
         max_failed_shards=max_failed_shards,
+        overwrite=overwrite,
     )
     run_page.write(open_store(out), result)
     return result

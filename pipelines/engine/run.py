@@ -13,6 +13,7 @@ from functools import partial
 
 from pipelines.assets.catalogue import Assets
 from pipelines.engine.global_end import GlobalSteps, needs_of
+from pipelines.engine.overwrite import forget_run
 from pipelines.engine.row_steps import OperatorFailed
 from pipelines.engine.run_checks import check_any_text, check_has_text, check_places, check_rows
 from pipelines.engine.run_folder import (
@@ -29,7 +30,7 @@ from pipelines.engine.run_folder import (
 from pipelines.engine.shard import run_shard
 from pipelines.engine.shard_files import done_file, role, steps_of, written
 from pipelines.engine.share import adopt
-from pipelines.engine.trial import try_participants
+from pipelines.engine.trial import Trial, try_participants
 from pipelines.execution.executors import MapTasks, WorkerLost, map_here
 from pipelines.execution.monitor import Watch, failures, forget_failures
 from pipelines.formats.pool import Pool, open_pool
@@ -54,7 +55,7 @@ from pipelines.records import (
 from pipelines.stats import RunStats, StepStats, add_counts, merge
 from pipelines.storage.base import StorageError, Store, write_bytes
 from pipelines.storage.chain import RECORD, write_chain
-from pipelines.storage.commits import Done, all_done
+from pipelines.storage.commits import Done, all_done, is_attempt
 from pipelines.storage.open import open_store
 from pipelines.verdict import Verdict
 
@@ -76,6 +77,7 @@ def run(
     exclude_failed: bool = False,
     share: str | None = None,
     keep_work: bool = False,
+    overwrite: bool = False,
 ) -> Result:
     """Run `pipeline` over `pool` into the folder or bucket prefix `out`.
 
@@ -88,7 +90,8 @@ def run(
     `exclude_failed` leaves the shards out that failed before; the record names them.
 
     Passes that the run in `share` has made alike are taken from it. `keep_work` leaves the files
-    between passes for that; `forget_work` removes them.
+    between passes for that; `forget_work` removes them. `overwrite` removes the run that is in
+    `out`, finished or not, when all that can be checked of this one has been.
     """
     pipeline.check_ready()
     if format == UIDS:
@@ -103,6 +106,8 @@ def run(
     work = dataset_work(
         pipeline, quarantine=quarantine, format=format, external=external, excluded=excluded
     )
+    if overwrite:
+        forget_run(store)
     shared = None if share is None else open_store(share)
     current = _Run(pipeline, pool, store, map_tasks, work, max_failed_shards, shared)
     return current.run(keep_work=keep_work)
@@ -214,7 +219,7 @@ class _Run:
             recoverable=RECOVERABLE,
             adopt=None if shared is None else partial(adopt, shared, store),
         )
-        self.tried: dict[str, int] = {}  # rows that participants' operators were tried on
+        self.tried = Trial()
         self.global_steps = GlobalSteps(
             self.plan, pipeline, pool, self.store, self.watch, map_tasks
         )
@@ -240,7 +245,7 @@ class _Run:
         if result.record.key != self.key:
             raise RunFailed(
                 f"{self.store.uri} holds another finished run ({result.record.key}); "
-                "choose another --out"
+                "choose another --out, or give --overwrite to remove it"
             )
         return result
 
@@ -266,7 +271,7 @@ class _Run:
             raise RunFailed(
                 f"{self.store.uri} holds the unfinished run of {known.pipeline!r} (key "
                 f"{known.key}, this one has {self.key}): the pipeline, its assets or the pool "
-                "changed; choose another --out, or remove that folder"
+                "changed; choose another --out, or give --overwrite to remove that run"
             )
 
     def _key_with(self, excluded: tuple[str, ...]) -> str:
@@ -376,10 +381,14 @@ class _Run:
             counts=counts,
             made_by=made_by(
                 self.started,
-                locations={"pool": self.pool.uri, "out": self.store.uri},
+                locations={
+                    "pool": self.pool.uri,
+                    "out": self.store.uri,
+                    **self.tried.locations(),
+                },
                 figures={
                     "cpu_seconds": round(self.watch.cpu_seconds, 3),
-                    **{f"tried_rows/{label}": rows for label, rows in self.tried.items()},
+                    **self.tried.figures(),
                 },
             ),
         )
@@ -441,7 +450,7 @@ def forget_work(store: Store, record: DatasetRecord) -> None:
         kept |= {f.name for f in commit.files if not f.name.startswith("work/")}
     for folder in FOLDERS:
         for entry in list(store.list(f"{folder}/")):
-            if entry.name not in kept:
+            if entry.name not in kept and is_attempt(entry.name):
                 store.remove(entry.name)
     store.discard_unfinished()
     forget_failures(store)

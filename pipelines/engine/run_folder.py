@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
 
 import orjson
 from pydantic import Field
 
 from pipelines.errors import FailedError
+from pipelines.execution.monitor import BEAT_SECONDS, Progress, read_progress
 from pipelines.global_steps.duplicate_record import (
     DUPLICATES,
 )
@@ -93,3 +96,37 @@ def finished(store: Store) -> Result:
 def read_summary(uri: str) -> RunSummary:
     """The statistics of a finished run."""
     return RunSummary.model_validate(orjson.loads(open_store(uri).read_bytes(STATS)))
+
+
+SILENT_SECONDS = 12 * BEAT_SECONDS  # without a word after which the driver is taken for dead
+
+State = Literal["done", "running", "silent", "stopped", "not started"]
+
+
+def refuse_while_running(store: Store, *, what: str) -> None:
+    """RunFailed when a driver gave a sign of life a moment ago."""
+    progress = read_progress(store)
+    if driver_state(progress, finished=False) == "running":
+        assert progress is not None
+        raise RunFailed(
+            f"{store.uri} is being worked on by {progress.driver} (last word {progress.updated}): "
+            f"{what} would take away what it is writing; stop it, or wait {SILENT_SECONDS:.0f} s "
+            "after its end"
+        )
+
+
+def driver_state(progress: Progress | None, *, finished: bool) -> State:
+    """What is known of the driver of a run from its last word."""
+    if finished:
+        return "done"
+    if progress is None:
+        return "not started"
+    if progress.state != "running":
+        return "stopped"
+    age = (datetime.now(UTC) - time_of(progress.updated)).total_seconds()
+    return "silent" if age > SILENT_SECONDS else "running"
+
+
+def time_of(text: str) -> datetime:
+    """A moment as records and progress files write it."""
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)

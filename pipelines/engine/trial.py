@@ -2,15 +2,19 @@
 
 What is tried: the same rows give the same answers twice, wherever the table is cut, and in another
 process (whose hashes, random state and order of sets are others). A run counts on all three: its
-shards are cut anew for every executor, and many workers must agree.
+shards are cut anew for every executor, and many workers must agree. Files that an operator opens
+meanwhile and does not declare are named in the record, which cannot vouch for such a run.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import subprocess
 import sys
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import orjson
@@ -22,11 +26,17 @@ from pipelines.engine.repeat import repeat, repeatable
 from pipelines.errors import FailedError
 from pipelines.formats.readers import read_shard
 from pipelines.job import Plan, loaded
+from pipelines.opened_files import opened_files
 from pipelines.pipeline import Pipeline, Step
+from pipelines.records import sha256_file
+from pipelines.registry import OPENED
 from pipelines.schema import TEXT
 from pipelines.storage.open import open_store
 
+log = logging.getLogger(__name__)
+
 NUM_ROWS = 64
+MAX_NAMED = 20  # files of a step that a record names; it counts all
 PROMISES = (leaves_input_alone, same_when_cut)
 # Words without which code has nothing that differs between processes: a second process costs a
 # second, so it is only asked where one of them is in the participant's text.
@@ -37,27 +47,61 @@ class ContractBroken(FailedError):
     """A participant's operator that would give other rows on other machines."""
 
 
-def try_participants(plan: Plan, pipeline: Pipeline) -> dict[str, int]:
-    """How many rows each participant's operator was tried on, by the label of its step.
+@dataclass
+class Trial:
+    """What was seen of participants' operators, by the label of their step."""
+
+    rows: dict[str, int] = field(default_factory=dict)  # they were tried on
+    undeclared: dict[str, list[str]] = field(default_factory=dict)  # files they opened
+
+    def locations(self) -> dict[str, str]:
+        """The undeclared files with their hashes, as a record names places."""
+        return {
+            f"undeclared/{label}/{number}": f"{file} (sha256 {_hash_of(file)})"
+            for label, files in self.undeclared.items()
+            for number, file in enumerate(files[:MAX_NAMED])
+        }
+
+    def figures(self) -> dict[str, float]:
+        counts = {f"undeclared_files/{label}": len(f) for label, f in self.undeclared.items()}
+        return {**{f"tried_rows/{label}": rows for label, rows in self.rows.items()}, **counts}
+
+
+def try_participants(plan: Plan, pipeline: Pipeline) -> Trial:
+    """How many rows each participant's operator was tried on, and which files it opened.
 
     What an operator raises for a row is left to the run, which names the row or sets it aside.
     Steps behind a global step or a splitter, and those that need a GPU, are not tried.
     ContractBroken names the step and the promise.
     """
-    tried: dict[str, int] = {}
+    tried = Trial()
     digests: dict[str, str] = {}
     for step, batch in _inputs(plan, pipeline):
-        operator = loaded(step, pipeline.assets)
+        # A copy that is not loaded yet: what it opens to build its state is seen too.
+        operator = type(step.operator).model_validate(step.operator.model_dump())
+        declared = {pipeline.assets.path(name) for name in operator.assets()}
         try:
-            for promise in PROMISES:
-                for problem in promise(operator, batch.table):
-                    raise ContractBroken(_message(step, plan, problem))
+            with opened_files(but=declared) as opened:
+                operator.load(pipeline.assets)
+                for promise in PROMISES:
+                    for problem in promise(operator, batch.table):
+                        raise ContractBroken(_message(step, plan, problem))
+            opened |= vars(sys.modules[type(operator).__module__]).get(OPENED, frozenset())
+            if opened:
+                tried.undeclared[step.label] = sorted(opened)
             digests[step.label] = _digest(step, batch, pipeline)
         except ContractBroken:
             raise
         except Exception:  # of a row: the run says which
             continue
-        tried[step.label] = batch.num_rows
+        tried.rows[step.label] = batch.num_rows
+    for label, files in tried.undeclared.items():
+        log.warning(
+            "%s opens files that no step declares (%s): the record cannot vouch for this run, "
+            "whose result changes with them; declare them in assets() and read them in load()",
+            label,
+            ", ".join(files[:3]),
+        )
     texts = [module.text for module in plan.modules.values()]
     if digests and any(map(CHANCE.search, texts)):
         elsewhere = _elsewhere(plan)
@@ -70,6 +114,13 @@ def try_participants(plan: Plan, pipeline: Pipeline) -> dict[str, int]:
                 )
                 raise ContractBroken(_message(step, plan, problem))
     return tried
+
+
+def _hash_of(file: str) -> str:
+    try:
+        return sha256_file(Path(file))
+    except OSError:
+        return "not known: it is gone"
 
 
 def _message(step: Step, plan: Plan, problem: str) -> str:

@@ -162,7 +162,9 @@ def _may_be_null(store: Store, name: str) -> bool:
         footer = pq.ParquetFile(file).metadata
     for group in range(footer.num_row_groups):
         columns = [footer.row_group(group).column(n) for n in range(footer.num_columns)]
-        uid = next(column for column in columns if column.path_in_schema == UID)
+        uid = next((column for column in columns if column.path_in_schema == UID), None)
+        if uid is None:  # of a nested type, which whoever reads it refuses
+            return True
         statistics = uid.statistics
         if statistics is None or not statistics.has_null_count or statistics.null_count:
             return True

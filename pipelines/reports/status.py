@@ -6,26 +6,23 @@ shards; so asking about a run of a million shards costs a listing.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from typing import Literal
+from datetime import datetime, timedelta
 
 import orjson
 from pydantic import Field
 
 from pipelines.console import table
-from pipelines.engine.run_folder import RunFailed, read_run
-from pipelines.execution.monitor import BEAT_SECONDS, Failure, Progress, failures, read_progress
+from pipelines.engine.run_folder import State, driver_state, read_run, time_of
+from pipelines.execution.monitor import Failure, Progress, failures, read_progress
 from pipelines.execution.progress import short
 from pipelines.records import Frozen
 from pipelines.storage.base import Store
 from pipelines.storage.chain import RECORD
 
-SILENT_SECONDS = 12 * BEAT_SECONDS  # without a word after which the driver is taken for dead
 SHOWN = 5
 ERROR_CHARACTERS = 120  # shown of an error; --json has all of it
 
-State = Literal["done", "running", "silent", "stopped", "not started"]
-MEANING = {
+MEANING: dict[State, str] = {
     "done": "done",
     "running": "running",
     "silent": "no word from its driver: it may be dead",
@@ -61,10 +58,10 @@ def status(store: Store) -> Status:
     if store.exists(RECORD):
         record_id = orjson.loads(store.read_bytes(RECORD))["id"]
     progress = read_progress(store)
-    state = _state(progress, finished=record_id is not None)
+    state = driver_state(progress, finished=record_id is not None)
     ends = None
     if state == "running" and progress is not None and progress.left_seconds is not None:
-        ends = _shown(_time(progress.updated) + timedelta(seconds=progress.left_seconds))
+        ends = _shown(time_of(progress.updated) + timedelta(seconds=progress.left_seconds))
     return Status(
         uri=store.uri,
         pipeline=run.pipeline,
@@ -78,33 +75,6 @@ def status(store: Store) -> Status:
         ends=ends,
         record_id=record_id,
     )
-
-
-def refuse_while_running(store: Store, *, what: str) -> None:
-    """RunFailed when a driver gave a sign of life a moment ago."""
-    progress = read_progress(store)
-    if _state(progress, finished=False) == "running":
-        assert progress is not None
-        raise RunFailed(
-            f"{store.uri} is being worked on by {progress.driver} (last word {progress.updated}): "
-            f"{what} would take away what it is writing; stop it, or wait {SILENT_SECONDS:.0f} s "
-            "after its end"
-        )
-
-
-def _state(progress: Progress | None, *, finished: bool) -> State:
-    if finished:
-        return "done"
-    if progress is None:
-        return "not started"
-    if progress.state != "running":
-        return "stopped"
-    age = (datetime.now(UTC) - _time(progress.updated)).total_seconds()
-    return "silent" if age > SILENT_SECONDS else "running"
-
-
-def _time(text: str) -> datetime:
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
 
 
 def _shown(time: datetime) -> str:

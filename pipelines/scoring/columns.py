@@ -30,6 +30,7 @@ def score(
     map_tasks: MapTasks,
     quarantine: bool = False,
     max_failed_shards: int = 0,
+    overwrite: bool = False,
 ) -> Result:
     """Run the scorers over the pool in one reading and keep the columns they write.
 
@@ -60,4 +61,5 @@ def score(
         map_tasks=map_tasks,
         quarantine=quarantine,
         max_failed_shards=max_failed_shards,
+        overwrite=overwrite,
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from pipelines.assets.catalogue import asset_files
-from pipelines.console import AssetFolders, Json, Workers, out, show_json, table
+from pipelines.console import AssetFolders, Json, Overwrite, Workers, out, show_json, table
 from pipelines.execution.choose import executor
 
 if TYPE_CHECKING:
@@ -130,6 +130,7 @@ def score(
     max_failed_shards: Annotated[
         int, typer.Option(min=0, help="Shards that may fail while the others continue.")
     ] = 0,
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Compute columns of a pool's documents once; pipelines read them from the folder."""
@@ -144,6 +145,7 @@ def score(
         map_tasks=executor(workers, cluster=cluster),
         quarantine=quarantine,
         max_failed_shards=max_failed_shards,
+        overwrite=overwrite,
     )
     if json:
         show_json(result.record)

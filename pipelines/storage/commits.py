@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,14 @@ class DeterminismError(FailedError):
 def attempt_name(stem: str, suffix: str) -> str:
     """A name for one attempt at a piece of work: `stem.<attempt><suffix>`."""
     return f"{stem}.{secrets.token_hex(4)}{suffix}"
+
+
+_ATTEMPT = re.compile(r"[0-9a-f]{8}(\.[a-z0-9.]+)?")
+
+
+def is_attempt(name: str) -> bool:
+    """Whether `attempt_name` made this name: others' files in a run's folders have other names."""
+    return _ATTEMPT.fullmatch(name.rpartition("/")[2].partition(".")[2]) is not None
 
 
 class Done(Frozen):
@@ -121,13 +130,17 @@ def commit(store: Store, done: Done) -> Done:
 
 def all_done(store: Store) -> Iterator[Done]:
     """Every commit below the store, by name."""
-    yield from _read_many(store, [entry.name for entry in store.list(f"{DONE}/")])
+    names = [entry.name for entry in store.list(f"{DONE}/") if entry.name.endswith(".json")]
+    yield from _read_many(store, names)
 
 
 def unreferenced(store: Store, *, folders: tuple[str, ...]) -> list[Entry]:
     """Objects below `folders` that no commit names: what killed attempts left behind."""
     named = {file.name for done in all_done(store) for file in done.files}
     left = [
-        entry for folder in folders for entry in store.list(f"{folder}/") if entry.name not in named
+        entry
+        for folder in folders
+        for entry in store.list(f"{folder}/")
+        if entry.name not in named and is_attempt(entry.name)
     ]
     return [*left, *store.unfinished()]

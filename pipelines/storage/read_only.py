@@ -305,7 +305,8 @@ class HfStore(_ReadOnly):
     def open(self, name: str) -> BinaryIO:
         full = f"{self.path}/{name}"
         opened = self._said(name, lambda: self._hub.open(full, "rb", block_size=READ_BYTES))
-        return cast("BinaryIO", opened)
+        # The hub's own file does not read lines of a bounded length.
+        return cast("BinaryIO", io.BufferedReader(opened, READ_BYTES))
 
     def exists(self, name: str) -> bool:
         return bool(self._said(name, lambda: self._hub.exists(f"{self.path}/{name}")))

@@ -13,13 +13,13 @@ import pytest
 
 from pipelines.engine.row_steps import OperatorFailed
 from pipelines.engine.run import retry, run
-from pipelines.engine.run_folder import Result, RunFailed
+from pipelines.engine.run_folder import Result, RunFailed, refuse_while_running
 from pipelines.execution.executors import MapTasks, ProcessMap, map_here
 from pipelines.execution.monitor import ShardsFailed, failures, read_progress
 from pipelines.formats.pool import open_pool
 from pipelines.pipeline import Pipeline
 from pipelines.records import now
-from pipelines.reports.status import refuse_while_running, status, status_text
+from pipelines.reports.status import status, status_text
 from pipelines.storage.commits import all_done, unreferenced
 from pipelines.storage.local import LocalStore
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import textwrap
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from pipelines.engine.row_steps import OperatorFailed
 from pipelines.engine.run import run
+from pipelines.engine.run_folder import Result
 from pipelines.engine.trial import ContractBroken
 from pipelines.formats.pool import open_pool
 from pipelines.pipeline import Pipeline
@@ -83,3 +85,85 @@ def test_an_error_in_a_participant_s_code_names_its_file_and_line(tmp_path: Path
         OperatorFailed, match=rf"row 5 .*ZeroDivisionError.*\(mine.py, line {line}\)"
     ):
         curate(tmp_path, body)
+
+
+WORDS = """
+import pyarrow as pa
+from pipelines.operators import Filter, because
+
+{head}
+
+class Mine(Filter):
+    \"\"\"Reject documents with a word of a list.\"\"\"
+
+    reasons = ("listed",)
+    _words: tuple[str, ...] = ()
+
+    def assets(self):
+        return {assets}
+
+    def load(self, assets):
+        self._words = tuple(open({path}).read().split())
+
+    def reject(self, batch):
+        texts = batch.text.to_pylist()
+        return because([any(w in t.split() for w in self._words) for t in texts], "listed")
+"""
+
+
+def with_words(tmp_path: Path, **parts: str) -> Result:
+    (tmp_path / "words.txt").write_text("7")
+    (tmp_path / "in").mkdir()
+    lines = [orjson.dumps({"text": f"document number {n}"}) + b"\n" for n in range(10)]
+    (tmp_path / "in" / "a.jsonl").write_bytes(b"".join(lines))
+    (tmp_path / "mine.py").write_text(WORDS.format(**{"head": "", "assets": "()", **parts}))
+    (tmp_path / "mine.yaml").write_text("steps: [mine.py:Mine]\n")
+    pipeline = Pipeline.load(tmp_path / "mine.yaml", assets=tmp_path)
+    return run(pipeline, open_pool(str(tmp_path / "in")), out=str(tmp_path / "out"))
+
+
+def test_a_file_that_an_operator_opens_and_does_not_declare_is_in_the_record(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = str(tmp_path / "words.txt")
+    result = with_words(tmp_path, path=repr(words))
+    assert result.record.counts["rows_out"] == 9
+    step = "step 1 (mine.py:Mine)"
+    assert result.record.made_by.figures[f"undeclared_files/{step}"] == 1
+    sha256 = hashlib.sha256(b"7").hexdigest()
+    named = result.record.made_by.locations[f"undeclared/{step}/0"]
+    assert named == f"{words} (sha256 {sha256})"
+    assert f"{step} opens files that no step declares ({words})" in caplog.text
+
+
+def test_a_file_that_is_opened_at_import_is_seen(tmp_path: Path) -> None:
+    words = repr(str(tmp_path / "words.txt"))
+    result = with_words(tmp_path, head=f"open({words}).close()", path="'/dev/null'")
+    assert result.record.made_by.figures["undeclared_files/step 1 (mine.py:Mine)"] == 1
+
+
+def test_a_declared_asset_is_vouched_for(tmp_path: Path) -> None:
+    result = with_words(tmp_path, assets='("words.txt",)', path='assets.path("words.txt")')
+    assert result.record.counts["rows_out"] == 9
+    assert [asset.name for asset in result.record.work.assets] == ["words.txt"]
+    assert not [f for f in result.record.made_by.figures if f.startswith("undeclared")]
+
+
+def test_changed_code_of_a_helper_beside_the_file_is_another_dataset(tmp_path: Path) -> None:
+    head, path = "from words_of_mine import PATH", "PATH"
+    (tmp_path / "words_of_mine.py").write_text("import of_helpers\nPATH = of_helpers.NOTHING\n")
+    (tmp_path / "of_helpers.py").write_text("NOTHING = '/dev/null'\n")
+    first = with_words(tmp_path, head=head, path=path).record
+    assert first.counts["rows_out"] == 10
+    names = [module.name for module in first.work.modules]
+    assert names == ["mine.py", "of_helpers.py", "words_of_mine.py"]
+    (tmp_path / "of_helpers.py").write_text(f"NOTHING = {str(tmp_path / 'words.txt')!r}\n")
+    pool = open_pool(str(tmp_path / "in"))
+    changed = Pipeline.load(tmp_path / "mine.yaml", assets=tmp_path)
+    second = run(changed, pool, out=str(tmp_path / "second")).record
+    assert second.counts["rows_out"] == 9
+    assert second.key != first.key
+    # The record alone holds all the code, wherever the files are.
+    modules = {module.name: module for module in first.work.modules}
+    again = Pipeline.from_steps(["mine.py:Mine"], modules=modules, assets=tmp_path)
+    assert run(again, pool, out=str(tmp_path / "again")).record.counts["rows_out"] == 10

@@ -99,12 +99,12 @@ def test_two_attempts_with_other_bytes_are_an_error(store: LocalStore) -> None:
 
 
 def test_unreferenced_names_what_killed_attempts_left(store: LocalStore, tmp_path: Path) -> None:
-    kept = write_bytes(store, "data/0.a.bin", b"kept")
-    write_bytes(store, "data/0.b.bin", b"left")
+    kept = write_bytes(store, "data/0.0000000a.bin", b"kept")
+    write_bytes(store, "data/0.0000000b.bin", b"left")
     (tmp_path / "data" / ".part-1234-0.c.bin").write_bytes(b"half")
     commit(store, Done(key="k", files=(kept,)))
     left = [entry.name for entry in unreferenced(store, folders=("data",))]
-    assert left == ["data/0.b.bin", "data/.part-1234-0.c.bin"]
+    assert left == ["data/0.0000000b.bin", "data/.part-1234-0.c.bin"]
 
 
 def test_a_damaged_commit_file_says_what_to_do(store: LocalStore) -> None:

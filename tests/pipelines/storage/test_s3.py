@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.engine.run import run
-from pipelines.engine.run_folder import RunFailed
+from pipelines.engine.run_folder import RunFailed, refuse_while_running
 from pipelines.execution.executors import ProcessMap
 from pipelines.formats.pool import open_pool
 from pipelines.pipeline import Pipeline
-from pipelines.reports.status import refuse_while_running, status, status_text
+from pipelines.reports.status import status, status_text
 from pipelines.storage import s3
 from pipelines.storage.base import StorageError, write_bytes
 from pipelines.storage.commits import DeterminismError, Done, attempt_name, commit, unreferenced
@@ -134,7 +134,8 @@ from pipelines.storage import s3 as storage_s3
 from pipelines.pipeline import Pipeline
 from pipelines.formats.pool import open_pool
 from pipelines.engine.run import RunFailed, run
-from pipelines.reports.status import refuse_while_running, status, status_text
+from pipelines.engine.run_folder import refuse_while_running
+from pipelines.reports.status import status, status_text
 
 
 class Slow(Filter, name="slow_for_a_test"):

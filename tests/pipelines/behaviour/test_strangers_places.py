@@ -1,0 +1,187 @@
+"""The odd shards of strangers in other places: a bucket, the hub, a cluster; as they are here."""
+
+from __future__ import annotations
+
+import datetime
+import gzip
+import importlib.util
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from backports import zstd
+
+from pipelines.engine.run import run
+from pipelines.engine.run_folder import Result
+from pipelines.errors import PlatformError
+from pipelines.execution.executors import MapTasks, map_here
+from pipelines.formats.pool import open_pool
+from pipelines.pipeline import Pipeline
+from pipelines.storage.base import write_bytes
+from pipelines.storage.open import open_store
+from tests.hub_server import HubServer
+
+STEPS = ["count_words", {"exact_dedup": {"keep_by": "rank"}}, {"word_count": {"min_words": 2}}]
+
+
+def line(**row: Any) -> bytes:
+    return orjson.dumps(row) + b"\n"
+
+
+def parquet(**columns: Any) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink)
+    return sink.getvalue().to_pybytes()
+
+
+def odd_shards() -> dict[str, bytes]:
+    """A pool of shards that were each read wrongly by some program once."""
+    long_window = {zstd.CompressionParameter.window_log: 28}
+    times = pa.array([datetime.datetime(2024, 1, 1)] * 2, pa.timestamp("ns", tz="Europe/Paris"))
+    return {
+        "bom.jsonl": b"\xef\xbb\xbf" + line(text="with a mark", rank=1),
+        "breaks.jsonl": line(text="one line").replace(b"\n", b"\r\n")
+        + b"\r\n"
+        + b'{"text": "two b"}',
+        "padded.jsonl.gz": gzip.compress(line(text="then zeros", rank=0.5), mtime=0)
+        + b"\x00" * 512,
+        "members.jsonl.gz": b"".join(
+            gzip.compress(line(text=f"member {n}"), mtime=0) for n in range(3)
+        ),
+        "window.jsonl.zst": zstd.compress(line(text="a long window"), options=long_window),
+        "lang=de/a.parquet": parquet(text=["ein Satz", "noch einer"], at=times),
+        "bytes.parquet": parquet(text=[b"caf\xc3\xa9 au lait", b"as bytes"], id=[1, 2**62]),
+        "none.parquet": parquet(text=pa.array([], pa.string()), rank=pa.array([], pa.int64())),
+        "null.parquet": parquet(text=pa.nulls(2), id=["a", "b"]),
+        "nested.parquet": parquet(
+            text=["same words", "same words"],
+            rank=pa.array([1, 3], pa.uint8()),
+            price=[Decimal("1.50"), None],
+            tags=[{"a": [1, 2]}, {"a": []}],
+        ),
+        "_temporary/0/part.jsonl": line(text="never committed"),
+        "notes.md": b"no shard",
+    }
+
+
+BROKEN = {
+    "cut.jsonl.gz": gzip.compress(line(text="cut short") * 50, mtime=0)[:-20],
+    "twice.parquet": None,  # a column that is there twice
+    "junk.parquet": b"PAR1 no more of it",
+    "list.jsonl": b"[1, 2]\n",
+}
+
+
+def broken(name: str) -> bytes:
+    data = BROKEN[name]
+    if data is not None:
+        return data
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table([["a"], ["b"]], names=["text", "text"]), sink)
+    return sink.getvalue().to_pybytes()
+
+
+def put(uri: str, shards: dict[str, bytes]) -> None:
+    store = open_store(uri)
+    for name, data in shards.items():
+        write_bytes(store, name, data)
+
+
+def curate(pool: str, out: str, *, map_tasks: MapTasks = map_here) -> Result:
+    return run(Pipeline.from_steps(STEPS), open_pool(pool), out=out, map_tasks=map_tasks)
+
+
+def made(result: Result) -> tuple[Any, ...]:
+    """Everything of a result that does not name its place or moment."""
+    files = [(file.sha256, file.num_rows) for file in result.record.outputs]
+    return result.record.parents, result.record.counts, files
+
+
+def complaint(pool: str, out: str, **options: Any) -> str:
+    """What a run over a broken pool says, without the place."""
+    with pytest.raises(PlatformError) as raised:
+        curate(pool, out, **options)
+    return str(raised.value).replace(open_store(pool).uri, "POOL")
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Result]:
+    folder = tmp_path_factory.mktemp("here")
+    put(str(folder / "pool"), odd_shards())
+    return str(folder / "pool"), curate(str(folder / "pool"), str(folder / "out"))
+
+
+def test_here_every_odd_shard_is_read(here: tuple[str, Result]) -> None:
+    counts = here[1].record.counts
+    # 1 + 2 + 1 + 3 + 1 rows of JSON lines; 2 + 2 + 0 + 2 + 2 of parquet.
+    assert counts["rows_in"] == 16
+    assert counts["rejected/0/read/no_text"] == 2
+    assert counts["rows_out"] == 13  # one of the equal texts goes
+
+
+def test_a_bucket_gives_the_same_bytes(here: tuple[str, Result], bucket: str) -> None:
+    put(f"{bucket}/pool", odd_shards())
+    assert made(curate(f"{bucket}/pool", f"{bucket}/out")) == made(here[1])
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_bucket_gives_the_same_complaint(name: str, bucket: str, tmp_path: Path) -> None:
+    for uri in (f"{bucket}/pool", str(tmp_path / "pool")):
+        put(uri, {"a.jsonl": line(text="good row", rank=1), name: broken(name)})
+    there = complaint(f"{bucket}/pool", f"{bucket}/out")
+    assert there == complaint(str(tmp_path / "pool"), str(tmp_path / "out"))
+    assert name in there
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    folder = tmp_path / "hub"
+    (folder / "owner").mkdir(parents=True)
+    server = HubServer(folder)
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    from huggingface_hub import HfFileSystem
+
+    HfFileSystem.clear_instance_cache()
+    yield server
+    HfFileSystem.clear_instance_cache()
+    server.stop()
+
+
+def test_the_hub_gives_the_same_bytes(
+    here: tuple[str, Result], hub: HubServer, tmp_path: Path
+) -> None:
+    put(str(hub.folder / "owner" / "pool"), odd_shards())
+    assert made(curate("hf://datasets/owner/pool", str(tmp_path / "out"))) == made(here[1])
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_the_hub_gives_the_same_complaint(name: str, hub: HubServer, tmp_path: Path) -> None:
+    for folder in (hub.folder / "owner" / "bad", tmp_path / "pool"):
+        put(str(folder), {"a.jsonl": line(text="good row", rank=1), name: broken(name)})
+    there = complaint("hf://datasets/owner/bad", str(tmp_path / "out"))
+    assert there == complaint(str(tmp_path / "pool"), str(tmp_path / "out2"))
+
+
+@pytest.mark.ray
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
+def test_a_cluster_gives_the_same_bytes_and_complaints(
+    here: tuple[str, Result], tmp_path: Path
+) -> None:
+    from pipelines.execution.ray_executor import RayMap
+
+    cluster = RayMap("local")
+    assert made(curate(here[0], str(tmp_path / "out"), map_tasks=cluster)) == made(here[1])
+    put(
+        str(tmp_path / "bad"),
+        {
+            "a.jsonl": line(text="good row", rank=1),
+            **dict.fromkeys(["b.jsonl.gz"], broken("cut.jsonl.gz")),
+        },
+    )
+    there = complaint(str(tmp_path / "bad"), str(tmp_path / "there"), map_tasks=cluster)
+    assert there == complaint(str(tmp_path / "bad"), str(tmp_path / "near"))
