@@ -12,8 +12,8 @@ import typer
 import yaml
 
 from pipelines import contract
-from pipelines.assets import catalogue
 from pipelines.assets.catalogue import asset_files
+from pipelines.assets.commands import asset_app
 from pipelines.batch import Batch
 from pipelines.console import (
     AssetFolders,
@@ -74,7 +74,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-asset_app = typer.Typer(help="Files that operators need.", no_args_is_help=True)
 app.add_typer(asset_app, name="assets")
 app.command("train-classifier")(train_classifier)
 app.command("score")(score)
@@ -515,51 +514,6 @@ def clean(
     else:
         size = sum(entry.num_bytes for entry in left)
         out(f"{uri}: removed {len(left):,} files, {size:,} bytes, that no commit names")
-
-
-@asset_app.command("list")
-def assets_list(json: Json = False) -> None:
-    """List the files that operators may need, and where they can be had."""
-    known = catalogue.catalogue().values()
-    if json:
-        show_json(list(known))
-        return
-    rows = [
-        (
-            asset.name,
-            asset.num_bytes,
-            asset.licence,
-            asset.made_by
-            or ", ".join(f"{o.package} {o.version}" for o in asset.origins)
-            or asset.by_hand,
-            asset.description,
-        )
-        for asset in known
-    ]
-    out(table(rows, header=("name", "bytes", "licence", "from", "what it is")))
-
-
-@asset_app.command("fetch")
-def assets_fetch(names: Annotated[list[str], typer.Argument(help="Names of assets.")]) -> None:
-    """Get assets into the user's cache and verify them."""
-    for name in names:
-        out(str(catalogue.fetch(name)))
-
-
-@asset_app.command("verify")
-def assets_verify(
-    names: Annotated[list[str] | None, typer.Argument(help="Names; all when none.")] = None,
-    assets: AssetFolders = None,
-    json: Json = False,
-) -> None:
-    """Check that assets are there and are the files they should be."""
-    states = catalogue.verify(names or list(catalogue.catalogue()), assets=asset_files(assets))
-    if json:
-        show_json(states)
-    else:
-        out(table(list(states.items()), header=("name", "state")))
-    if any(not state.startswith("ok ") for state in states.values()):
-        fail("some assets are missing or wrong", 3)
 
 
 def entry() -> None:
