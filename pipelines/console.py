@@ -127,8 +127,7 @@ def exit_code(error: BaseException) -> int | None:
     if isinstance(error, PlatformError):
         return error.exit_code
     if isinstance(error, OSError):
-        asked_wrongly = FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError
-        return USAGE if isinstance(error, asked_wrongly) or error.errno in UNUSABLE else FAILED
+        return USAGE if isinstance(error, NAMED_WRONGLY) or error.errno in UNUSABLE else FAILED
     if isinstance(error, MemoryError):
         return FAILED
     if isinstance(error, ValueError) or _damaged(error):
@@ -138,6 +137,8 @@ def exit_code(error: BaseException) -> int | None:
 
 def _damaged(error: BaseException) -> bool:
     """Whether a reader's own error says that bytes or types are not what they should be."""
+    if isinstance(error, TypeError) and "surrogates not allowed" in str(error):
+        return True  # of orjson: a name or a text that is not UTF-8
     kinds = type(error).__mro__
     return any(
         kind.__name__ in DAMAGED or kind.__module__.partition(".")[0] in OF_DATA for kind in kinds
@@ -145,6 +146,10 @@ def _damaged(error: BaseException) -> bool:
 
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NAMED_WRONGLY = (
+    *(FileNotFoundError, FileExistsError, PermissionError),
+    *(IsADirectoryError, NotADirectoryError),
+)
 UNUSABLE = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
 
 
@@ -174,6 +179,8 @@ def _of_file(error: OSError) -> str:
     name = os.fsdecode(error.filename) if not isinstance(error.filename, int) else "a file"
     if isinstance(error, FileNotFoundError):
         return f"there is no {name}"
+    if isinstance(error, FileExistsError):
+        return f"{name} exists and is no folder; choose another name"
     if isinstance(error, PermissionError):
         return f"{name}: permission denied; ask its owner, or choose another"
     if isinstance(error, IsADirectoryError):

@@ -94,6 +94,12 @@ def shards_of(store: Store) -> list[Entry]:
         log.warning("%s: %d files are left out (%s): %s", store.uri, len(names), why, _some(names))
     if not shards:
         raise ShardError(_nothing_in(store, left_out))
+    for shard in shards:
+        if any("\ud800" <= letter <= "\udfff" for letter in shard.name):
+            raise ShardError(
+                f"{store.uri}: the file name {shard.name!r} is not UTF-8, as records need names to "
+                "be; rename the file"
+            )
     return shards
 
 

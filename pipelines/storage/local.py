@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -170,10 +171,15 @@ def _no_space_named(path: Path) -> Iterator[None]:
     except FileExistsError:
         raise
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = (
+            "free space or choose another --out, then run the same command again: finished work "
+            "is kept"
+            if full
+            else "choose a folder that can be written"
+        )
         raise StorageError(
-            error.errno,
-            f"cannot write {path}: {error.strerror}; free space or choose another --out, "
-            "then run the same command again: finished work is kept",
+            error.errno, f"cannot write {path}: {error.strerror}; {remedy}"
         ) from error
 
 
