@@ -104,6 +104,9 @@ def export(
     submissions: Annotated[Path | None, typer.Option(help="Folder of submissions.")] = None,
     database: Annotated[str | None, typer.Option(help="A service's database instead.")] = None,
     files: Files = None,
+    questions: Annotated[
+        int, typer.Option(min=0, max=500, help="Of each task of a submission, with pages.")
+    ] = 50,
 ) -> None:
     """Write the board as a static site, with its data as JSON and CSV."""
     from leaderboard.web.static_site import export_service, export_site
@@ -111,11 +114,11 @@ def export(
     if (submissions is None) == (database is None):
         raise typer.BadParameter("name either --submissions or --database")
     if submissions is not None:
-        page = export_site(submissions, folder)
+        page = export_site(submissions, folder, questions=questions)
     else:
         assert database is not None
         service = open_service(database, files)
-        page = export_service(service, folder)
+        page = export_service(service, folder, questions=questions)
         service.store.close()
     out(str(page))
 

@@ -33,33 +33,27 @@ def one_row_a_result(rows: Sequence[Row]) -> list[Row]:
 
 
 def _merged(rows: Sequence[Row]) -> list[Row]:
-    kept: list[Row] = []
+    imported = [row for row in rows if row.kind == "imported"]
+    imported.sort(key=lambda row: (-len(row.tasks), row.date, row.submission_id))
     merged: dict[str, list[str]] = {}
-    for row in sorted(rows, key=_weight):
-        same = next((other for other in kept if _same(other, row)), None)
-        if same is None:
-            kept.append(row)
-        else:
-            merged.setdefault(same.submission_id, []).append(row.submission_id)
-    kept_ids = {row.submission_id for row in kept}
+    away: set[str] = set()
+    for row in rows:
+        if row.kind == "reference":
+            same = next((other for other in imported if _same(other, row)), None)
+            if same is not None:
+                merged.setdefault(same.submission_id, []).append(row.submission_id)
+                away.add(row.submission_id)
     return [
         row.model_copy(update={"same_result": tuple(merged[row.submission_id])})
         if row.submission_id in merged
         else row
         for row in rows
-        if row.submission_id in kept_ids
+        if row.submission_id not in away
     ]
-
-
-def _weight(row: Row) -> tuple[int, int, str, str]:
-    kinds = ("submission", "imported", "reference")
-    return (kinds.index(row.kind), -len(row.tasks), row.date, row.submission_id)
 
 
 def _same(row: Row, other: Row) -> bool:
     """Whether a printed row and an imported one are one result."""
-    if {row.kind, other.kind} != {"imported", "reference"}:
-        return False
     names = [name for name in row.figures if name in other.figures]
     values = [(row.figures[name].value, other.figures[name].value) for name in names]
     close = sum(abs(a - b) < PRINTED for a, b in values)

@@ -80,6 +80,9 @@ class FileLinks(Links):
     def submission(self, id: str, **query: object) -> str:
         return f"{self.up}submissions/{id}.html"
 
+    def questions(self, id: str, task: str, **query: object) -> str:
+        return f"{self.up}submissions/{id}-{file_name(task)}.html"
+
     def help(self, topic: str = "") -> str:
         return f"{self.up}help/{topic or 'index'}.html"
 

@@ -22,9 +22,11 @@ from leaderboard.database.store import LEASE_SECONDS, Store
 from leaderboard.service.service import Service
 from leaderboard.submissions.bundle import Limits
 from leaderboard.web.access import Rates
+from leaderboard.web.answers import LINKS
 from leaderboard.web.app import create_app
 from leaderboard.web.connections import HEAD_SECONDS, bounded, networks
 from leaderboard.web.logs import set_up
+from leaderboard.web.texts import front_text, submission_text
 from pipelines.console import out
 from pipelines.records import Frozen
 from pipelines.storage.open import open_store
@@ -89,7 +91,7 @@ def serve(
     ]
     for keeper in keepers:
         keeper.start()
-    Thread(target=service.library.warm, daemon=True).start()
+    Thread(target=_warm, args=(service,), daemon=True).start()
     out(f"http://{serving.host}:{serving.port}/")
     try:
         uvicorn.run(
@@ -110,6 +112,15 @@ def serve(
             keeper.join()
         service.readers.close()
         store.close()
+
+
+def _warm(service: Service) -> None:
+    """Rank every board and make one page of a kind, so that no reader waits for what is loaded."""
+    with contextlib.suppress(*DATABASE_DOWN):
+        service.library.warm()
+        front_text(service, LINKS)
+        for submission in service.store.find(states=["accepted"], limit=1):
+            submission_text(service, submission, LINKS)
 
 
 def _more_files() -> None:

@@ -3,6 +3,7 @@
 index.html  board.json  board.csv  static/
 boards/<benchmark>-<scale>-<track>[-<metric>|-plots].html and .json and .csv
 scales/<benchmark>.html  submissions/<id>.html  help/<topic>.html
+submissions/<id>-<task>.html and .json   the first questions of each task, chosen by a script
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from leaderboard.board.formats import board_csv, board_json, board_table
 from leaderboard.board.ranking import board, measure
 from leaderboard.submissions.results import Row
 from leaderboard.submissions.submission import pack, read_entries
-from pipelines.storage.base import write_bytes
-from pipelines.storage.local import LocalStore
 from pipelines.storage.open import open_store
 
 if TYPE_CHECKING:
     from leaderboard.service.service import Service
+    from leaderboard.web.links import Links
+
+QUESTIONS = 50  # of each task that the site has; all of CORE's would be a thousand pages a row
 
 
 @contextmanager
@@ -66,14 +68,44 @@ def service_of_folder(submissions: Path) -> Iterator[Service]:
             store.close()
 
 
-def export_site(submissions: Path, folder: Path) -> Path:
+def export_site(submissions: Path, folder: Path, *, questions: int = QUESTIONS) -> Path:
     """Write the site of a folder of submissions; returns the path of its first page."""
     with service_of_folder(submissions) as service:
-        return export_service(service, folder)
+        return export_service(service, folder, questions=questions)
 
 
-def export_service(service: Service, folder: Path) -> Path:
-    """Write the site of a service's accepted rows below `folder`."""
+def _write(folder: Path, name: str, data: bytes) -> None:
+    """Write a file whole or not at all; made again at will, so it is not forced to the disk."""
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(data)
+    part.replace(path)
+
+
+def _questions(
+    service: Service, row: Row, links: Links, number: int
+) -> Iterator[tuple[str, bytes]]:
+    """The pages of the first questions of each task of a row, with the same as JSON."""
+    from leaderboard.service.drill_down import Asked, page_of
+    from leaderboard.service.evidence import read_evidence
+    from leaderboard.web import views
+    from leaderboard.web.links import file_name
+
+    submission = service.store.get(row.submission_id)
+    evidence = read_evidence(service.files, submission)
+    for task in evidence.tasks if evidence is not None and number else ():
+        page = page_of(service.files, submission, Asked(task, limit=number))
+        stem = f"{row.submission_id}-{file_name(task)}"
+        yield f"{stem}.json", page.model_dump_json().encode()
+        yield f"{stem}.html", views.question_page(submission, page, [], "", links).encode()
+
+
+def export_service(service: Service, folder: Path, *, questions: int = QUESTIONS) -> Path:
+    """Write the site of a service's accepted rows below `folder`.
+
+    `questions`: how many of each task of each submission have pages; 0: none.
+    """
     from leaderboard.board.boards import MAX_LIMIT, View
     from leaderboard.board.plots import STATIC
     from leaderboard.service.comparison import across_scales
@@ -82,40 +114,41 @@ def export_service(service: Service, folder: Path) -> Path:
     from leaderboard.web.links import FileLinks, file_name
     from leaderboard.web.texts import front_text, submission_text
 
-    store = LocalStore(folder)
     library = service.library
     links = FileLinks(up="../")
-    write_bytes(store, "index.html", front_text(service, FileLinks()).encode())
+    _write(folder, "index.html", front_text(service, FileLinks()).encode())
     for name in ("style.css", "board.js", "favicon.svg"):
-        write_bytes(store, f"static/{name}", (STATIC / name).read_bytes())
+        _write(folder, f"static/{name}", (STATIC / name).read_bytes())
     everything: list[Row] = []
     for listed in library.boards():
         key = (listed.benchmark, listed.scale, listed.track)
         rows = library.rows(*key)
         everything += rows
         stem = f"boards/{file_name(*key)}"
-        write_bytes(store, f"{stem}.json", board_json(rows))
-        write_bytes(store, f"{stem}.csv", board_csv(rows).encode())
+        _write(folder, f"{stem}.json", board_json(rows))
+        _write(folder, f"{stem}.csv", board_csv(rows).encode())
         view = View(limit=MAX_LIMIT)
         page = library.page(*key, view)
-        write_bytes(store, f"{stem}.html", views.board_page(page, view, links).encode())
-        write_bytes(store, f"{stem}-plots.html", views.plots_page(page, view, links).encode())
+        _write(folder, f"{stem}.html", views.board_page(page, view, links).encode())
+        _write(folder, f"{stem}-plots.html", views.plots_page(page, view, links).encode())
         for metric in page.metrics:
             chosen = view.model_copy(update={"metric": metric})
             text = views.board_page(library.page(*key, chosen), chosen, links)
-            write_bytes(store, f"{stem}-{file_name(metric)}.html", text.encode())
+            _write(folder, f"{stem}-{file_name(metric)}.html", text.encode())
         for row in rows:
             submission = service.store.get(row.submission_id)
             text = submission_text(service, submission, links)
-            write_bytes(store, f"submissions/{row.submission_id}.html", text.encode())
+            _write(folder, f"submissions/{row.submission_id}.html", text.encode())
+            for name, data in _questions(service, row, links, questions):
+                _write(folder, f"submissions/{name}", data)
     for benchmark in {listed.benchmark for listed in library.boards()}:
         text = views.scales_page(benchmark, across_scales(library, benchmark), links)
-        write_bytes(store, f"scales/{file_name(benchmark)}.html", text.encode())
+        _write(folder, f"scales/{file_name(benchmark)}.html", text.encode())
     for topic in ("", *topics()):
         text = views.help_page(topic, links)
-        write_bytes(store, f"help/{topic or 'index'}.html", text.encode())
-    write_bytes(store, "board.json", board_json(everything))
-    write_bytes(store, "board.csv", board_csv(everything).encode())
+        _write(folder, f"help/{topic or 'index'}.html", text.encode())
+    _write(folder, "board.json", board_json(everything))
+    _write(folder, "board.csv", board_csv(everything).encode())
     return folder / "index.html"
 
 

@@ -3,7 +3,7 @@
 "use strict";
 
 for (const select of document.querySelectorAll(".filters select, .filters input[type=date]")) {
-  select.addEventListener("change", () => select.form.requestSubmit());
+  select.addEventListener("change", () => select.form?.requestSubmit());
 }
 
 const boxes = [...document.querySelectorAll('.board input[type="checkbox"]')];
@@ -39,5 +39,16 @@ for (const table of document.querySelectorAll("table.board")) {
       });
       table.tBodies[0].append(...rows);
     });
+  });
+}
+
+// Pages of questions in a static site: the choice is made here, as there is no service to ask.
+for (const filter of document.querySelectorAll(".questions-filter")) {
+  filter.hidden = false;
+  filter.addEventListener("change", () => {
+    const chosen = [...filter.querySelectorAll("select")].filter((select) => select.value);
+    for (const question of document.querySelectorAll("li.question")) {
+      question.hidden = !chosen.every((select) => question.dataset[select.name] === select.value);
+    }
   });
 }

@@ -1,0 +1,38 @@
+"""The static site: the same pages as files, single questions too."""
+
+import json
+import re
+from pathlib import Path
+
+from leaderboard.database.auth import create_token
+from leaderboard.database.store import Store
+from leaderboard.service.service import Service
+from leaderboard.web.static_site import export_service
+from pipelines.storage.open import open_store
+from tests.leaderboard.made_up import make_zip
+
+
+def test_pages_of_questions_are_files_and_every_link_between_files_leads_somewhere(
+    tmp_path: Path,
+) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'board.db'}")
+    service = Service(store, open_store(tmp_path / "files"))
+    token, _ = create_token(store, "t", scopes=["submit"], team="a team")
+    submission, _ = service.receive(make_zip(tmp_path), token)
+    service.check_next("check")
+    store.move(submission.id, "accepted", who="maintainer")
+    site = tmp_path / "site"
+    export_service(service, site, questions=7)
+    store.close()
+    stem = site / "submissions" / f"{submission.id}-heldout_ending"
+    text = Path(f"{stem}.html").read_text()
+    assert text.count('<li id="q') == 7
+    assert "the first 7 of 60 questions" in text
+    data = json.loads(Path(f"{stem}.json").read_text())
+    assert [question["row"] for question in data["questions"]] == list(range(7))
+    dead = []
+    for page in site.rglob("*.html"):
+        for address in re.findall(r'(?:href|src)="([^"#?]+)', page.read_text()):
+            if "://" not in address and not (page.parent / address).exists():
+                dead.append(f"{page.relative_to(site)}: {address}")
+    assert dead == []
