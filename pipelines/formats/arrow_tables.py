@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.ipc
 
 from pipelines.formats.json_rows import as_json
-from pipelines.schema import EXTRA, KNOWN, STRING, is_nested, normal_type
+from pipelines.schema import EXTRA, KNOWN, STRING, TEXT, is_nested, normal_type
 
 ARROW_FILE = b"ARROW1"  # at the head of the file format; a stream has none
 
@@ -25,7 +25,7 @@ class NameTaken(ValueError):
 
 
 def check_names(schema: pa.Schema) -> None:
-    """NameTaken for a name that comes twice, and for an `extra` that holds no strings."""
+    """NameTaken for a name that comes twice, an `extra` without strings, a `text` that is none."""
     twice = [name for name, number in Counter(schema.names).items() if number > 1]
     if twice:
         raise NameTaken(f"the column {twice[0]!r} is there twice; rename one")
@@ -33,6 +33,13 @@ def check_names(schema: pa.Schema) -> None:
         type_ = schema.field(EXTRA).type
         if normal_type(type_) != STRING and not pa.types.is_null(type_):
             raise NameTaken(f"the column {EXTRA!r} holds {type_}; {TAKEN}")
+    if TEXT in schema.names:
+        type_ = schema.field(TEXT).type
+        if not (normal_type(type_) == STRING or _is_binary(type_) or pa.types.is_null(type_)):
+            raise NameTaken(
+                f"the column {TEXT!r} holds {type_}, expected strings: rename the column, and name "
+                "the one that holds the text with --text-field"
+            )
 
 
 TAKEN = "this name is that of the JSON objects of fields without a column: rename the column"

@@ -34,6 +34,19 @@ def inflated_lines(file: BinaryIO, name: str) -> BinaryIO:
     return file if inflated is None else io.BufferedReader(inflated, 1 << 18)  # type: ignore[return-value]
 
 
+HEADS = {
+    b"\x1f\x8b": "compressed with gzip",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd",
+    b"\xfd7zXZ": "compressed with xz",
+    b"BZh9": "compressed with bzip2",
+    b"PK\x03\x04": "a zip archive",
+    b"PAR1": "parquet",
+    b"\xff\xfe": "UTF-16 (convert it to UTF-8)",
+    b"\xfe\xff": "UTF-16 (convert it to UTF-8)",
+}
+"""What the first bytes of a file say against its name."""
+
+
 def numbered_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes, str | None]]:
     """Numbered lines; one that is too long, and what follows a broken place, come with an error."""
     inflated = _inflated(file, name)
@@ -43,6 +56,10 @@ def numbered_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes, str 
     while line := lines.readline(MAX_LINE_BYTES):
         if number == 0:
             line = line.removeprefix(mark)
+            if kind := next((kind for head, kind in HEADS.items() if line.startswith(head)), None):
+                again = "" if inflated is None else " once more"
+                yield number, line[:100], f"the file is {kind}{again}, not lines of JSON: rename it"
+                return
         if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
             head = line[:1000]
             while line and not line.endswith(b"\n"):

@@ -139,12 +139,16 @@ def _nothing_in(store: Store, left_out: Mapping[str, list[str]]) -> str:
 HIVE = re.compile(r"([A-Za-z_]\w*)=([^/]+)/")
 
 
-def hive_columns(name: str) -> dict[str, str]:
+HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"  # what Hive and Spark name the folder of null
+
+
+def hive_columns(name: str) -> dict[str, str | None]:
     """What the folders of a shard say of its rows, as `lang=en/` does (Hive, Spark)."""
-    return {key: unquote(value) for key, value in HIVE.findall(name)}
+    values = {key: unquote(value) for key, value in HIVE.findall(name)}
+    return {key: None if value == HIVE_NULL else value for key, value in values.items()}
 
 
-def with_folders(table: pa.Table, folders: Mapping[str, str]) -> pa.Table:
+def with_folders(table: pa.Table, folders: Mapping[str, str | None]) -> pa.Table:
     """The table with a column for each folder that says something the rows do not."""
     for key, value in folders.items():
         if key not in (*table.column_names, ROW):

@@ -522,3 +522,43 @@ def test_workers_end_with_their_driver(tmp_path: Path) -> None:
     while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+# ---- files that are not what their name says, and columns that are not what readers take them for
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (gzip.compress(b'{"text": "a"}\n'), "the file is compressed with gzip, not lines"),
+        (zstd.compress(b'{"text": "a"}\n'), "the file is compressed with zstd, not lines"),
+        ('{"text": "a"}\n'.encode("utf-16"), "the file is UTF-16"),
+        (b"PAR1" + b"\x00" * 20 + b"PAR1", "the file is parquet"),
+    ],
+)
+def test_a_file_under_a_wrong_name_is_said(tmp_path: Path, data: bytes, message: str) -> None:
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool/a.jsonl").write_bytes(data)
+    with pytest.raises(ShardError, match=rf"a\.jsonl, record 1: {message}"):
+        made(tmp_path)
+
+
+def test_a_file_that_is_compressed_twice_is_said(tmp_path: Path) -> None:
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool/a.jsonl.gz").write_bytes(gzip.compress(gzip.compress(b'{"text": "a"}\n')))
+    with pytest.raises(ShardError, match="compressed with gzip once more"):
+        made(tmp_path)
+
+
+@pytest.mark.parametrize("text", [[["a", "b"]], [{"a": "b"}], [1], [datetime.date(2024, 1, 1)]])
+def test_a_text_that_is_none_is_refused_with_its_shard(tmp_path: Path, text: list[Any]) -> None:
+    parquet(tmp_path / "pool/0.parquet", text=["good"])
+    parquet(tmp_path / "pool/1.parquet", text=text)
+    with pytest.raises(ShardError, match=r"1\.parquet: the column 'text' holds .*expected strings"):
+        made(tmp_path)
+
+
+def test_the_folder_of_null_is_null(tmp_path: Path) -> None:
+    parquet(tmp_path / "pool/lang=__HIVE_DEFAULT_PARTITION__/a.parquet", text=["a"])
+    parquet(tmp_path / "pool/lang=de%2Fat/a.parquet", text=["b"])
+    assert made(tmp_path) == [{"text": "a"}, {"text": "b", "lang": "de/at"}]
