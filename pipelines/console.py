@@ -108,6 +108,7 @@ DAMAGED = frozenset(
         "BadZipFile",
         "EOFError",
         "LZMAError",
+        "OverflowError",  # of dates and numbers beyond what Python has
         "ReadError",  # of tarfile
         "SafetensorError",
         "UnpicklingError",

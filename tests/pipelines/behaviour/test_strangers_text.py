@@ -562,3 +562,9 @@ def test_the_folder_of_null_is_null(tmp_path: Path) -> None:
     parquet(tmp_path / "pool/lang=__HIVE_DEFAULT_PARTITION__/a.parquet", text=["a"])
     parquet(tmp_path / "pool/lang=de%2Fat/a.parquet", text=["b"])
     assert made(tmp_path) == [{"text": "a"}, {"text": "b", "lang": "de/at"}]
+
+
+def test_rows_of_a_shard_without_the_text_column_go_as_no_text(tmp_path: Path) -> None:
+    parquet(tmp_path / "pool/0.parquet", text=["a"])
+    parquet(tmp_path / "pool/1.parquet", content=["b"])
+    assert made(tmp_path) == [{"text": "a"}]
