@@ -142,6 +142,7 @@ def review(service: Serves, asks: Asks) -> Response:
     text = views.form_page(
         "review.html",
         LINKS,
+        asks=asks,
         lists=lists,
         counts=service.store.counts(),
         scores={row.submission_id: f"{row.headline.value:.4f}" for row in rows},

@@ -126,6 +126,7 @@ def submission_text(
         rank=ranked,
         notices=service.store.notices(submission.id) if row is not None else (),
         may=may if inside else None,
+        asks=asks if inside else None,
     )
 
 

@@ -316,6 +316,7 @@ def submission_page(
     may: Mapping[str, str] | None = None,
     notices: Sequence[Notice] = (),
     message: str = "",
+    asks: Any = None,
 ) -> str:
     """Everything about one submission: chain, pipeline, funnel, tasks, how to do it again."""
     return render(
@@ -341,6 +342,7 @@ def submission_page(
         notices=notices,
         place=place_of(row, rivals) if row is not None and not rank else None,
         citation=citation(submission, row) if rank else "",
+        asks=asks,
         message=message,
         title=benchmark_title(submission.benchmark),
     )
