@@ -128,13 +128,13 @@ def test_a_bundle_is_sent_reviewed_and_ranked(context: BrowserContext, site: Sit
     page.goto("/review")
     page.get_by_label("Token").fill(site.review)
     page.get_by_role("button", name="Log in").click()
-    page.get_by_role("link", name="brand new").click()
+    page.get_by_role("link", name="brand new", exact=True).click()
     assert page.url == address
     page.get_by_label("Why").fill("all is well")
     page.get_by_role("button", name="Accept").click()
     page.goto(BOARD)
     assert methods(page)[0] == "brand new"
-    page.get_by_role("link", name="brand new").click()
+    page.get_by_role("link", name="brand new", exact=True).click()
     expect(page.get_by_text("Rank 1")).to_be_visible()
     expect(page.get_by_text("all is well")).to_be_visible()
 
