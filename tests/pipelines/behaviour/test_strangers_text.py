@@ -530,7 +530,7 @@ def test_workers_end_with_their_driver(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (gzip.compress(b'{"text": "a"}\n'), "the file is compressed with gzip, not lines"),
+        (gzip.compress(b'{"text": "a"}\n', mtime=0), "the file is compressed with gzip, not lines"),
         (zstd.compress(b'{"text": "a"}\n'), "the file is compressed with zstd, not lines"),
         ('{"text": "a"}\n'.encode("utf-16"), "the file is UTF-16"),
         (b"PAR1" + b"\x00" * 20 + b"PAR1", "the file is parquet"),
