@@ -413,7 +413,7 @@ def test_a_dataset_with_the_suites_images_has_two_scores(tmp_path: Path) -> None
         known = np.arange(len(log)) % 2 == 0
         gold = log["gold"].to_numpy()
         log = column(log, "predicted", np.where(known, gold, (gold + 1) % 200))
-        return column(column(log, "rank", np.where(known, 0, 7)), "correct", known)
+        return column(column(log, "rank", np.where(known, 0, 70)), "correct", known)
 
     folder = make_folder(
         tmp_path,

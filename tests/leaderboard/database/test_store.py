@@ -14,6 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from leaderboard.board.boards import Library, View
+from leaderboard.board.intervals import student_quantile
 from leaderboard.database import auth, store, tables
 from leaderboard.database.connection import StoreError, latest_version
 from leaderboard.database.store import Store
@@ -233,14 +234,19 @@ def test_ranks_ties_and_baselines_are_computed_from_the_resamples(
     assert tie.baseline == plain.submission_id
     # by hand: the variance of the difference of the resamples, and twice that of a single run over
     # seeds and orders of the data, as the rule book has it. The quantile lies between the normal's
-    # and Student's with the 30 degrees of freedom that Satterthwaite gives for one shared estimate
+    # and Student's with Satterthwaite's degrees of freedom where the questions are left out
     noise = load_benchmark("dclm").scale("tiny").noise_of("bits_per_byte")
     assert noise is not None
     a, b = measured[2].draws["bits_per_byte"], measured[1].draws["bits_per_byte"]
     items = float((a.astype(float) - b).var(ddof=1))
     spread = (items + 2 * (noise.seed_sd**2 + noise.order_sd**2)) ** 0.5
     half = tie.behind_leader.high - tie.behind_leader.value
-    assert 1.96 * spread <= half <= 2.042 * spread
+    parts = [
+        (2 * noise.seed_sd**2, noise.seed_freedom),
+        (2 * noise.order_sd**2, noise.order_freedom),
+    ]
+    degrees = sum(v for v, _ in parts) ** 2 / sum(v**2 / free for v, free in parts)
+    assert 1.96 * spread <= half <= student_quantile(0.975, degrees) * spread
 
 
 def test_a_view_filters_sorts_and_pages(board_store: Store, measured: list[Measured]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from leaderboard import rules
 from leaderboard.rounds.commands import command_line
 from leaderboard.rounds.deciding import power_before
 from leaderboard.rounds.experiments import Experiment
@@ -28,11 +29,12 @@ HEADLINE = "bits_per_byte"
 
 
 @pytest.fixture(scope="module")
-def workspace(minibench: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(minibench: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A workspace with pipelines; `no_filter` is a baseline of the small benchmark here."""
     baselines = minibench / "minibench" / "baselines"
     baselines.mkdir(exist_ok=True)
     (baselines / "no_filter.yaml").write_text(yaml.safe_dump({"name": "no_filter", "steps": []}))
+    rules.baselines.cache_clear()
     folder = tmp_path_factory.mktemp("deciding")
     pipelines = {
         "half": [{"hash_sample": {"fraction": 0.5}}],
@@ -40,7 +42,9 @@ def workspace(minibench: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     }
     for name, steps in pipelines.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump({"name": name, "steps": steps}))
-    return folder
+    yield folder
+    (baselines / "no_filter.yaml").unlink()  # other modules have the benchmark without it
+    rules.baselines.cache_clear()
 
 
 def run(command: str, *arguments: str, workspace: Path) -> str:

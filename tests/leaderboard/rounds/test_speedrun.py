@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,16 @@ RULE = SpeedrunRule(suite="mini", target=3.0, checkpoints=4)
 
 
 @pytest.fixture
-def workspace(minibench: Path, tmp_path: Path) -> Path:
+def workspace(minibench: Path, tmp_path: Path) -> Iterator[Path]:
     baselines = minibench / "minibench" / "baselines"
     baselines.mkdir(exist_ok=True)
     (baselines / "no_filter.yaml").write_text(yaml.safe_dump({"name": "no_filter", "steps": []}))
+    rules.baselines.cache_clear()
     steps = [{"stop_words": {}}]
     (tmp_path / "prose.yaml").write_text(yaml.safe_dump({"name": "prose", "steps": steps}))
-    return tmp_path
+    yield tmp_path
+    (baselines / "no_filter.yaml").unlink()  # other tests have the benchmark without it
+    rules.baselines.cache_clear()
 
 
 @pytest.fixture
