@@ -8,7 +8,6 @@ still at chance it orders datasets as larger models do (docs/deciding.md).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -22,16 +21,10 @@ from evals.models import LanguageModel, ModelError, Query, loss_fault
 from evals.tasks import AnswerLossTask, LanguageTask
 from evals.text.language import KINDS as LANGUAGE_KINDS
 from evals.text.language import check_vocabulary, kept_prompts
+from evals.text.perplexity import LOG as DOCUMENT_LOG
+from evals.text.perplexity import bits_per_byte
 
-LOG = pa.schema(
-    [
-        ("row", pa.int64()),
-        ("category", pa.string()),
-        ("num_bytes", pa.int64()),
-        ("num_tokens", pa.int64()),
-        ("nats", pa.float64()),
-    ]
-)
+LOG = pa.schema([field for field in DOCUMENT_LOG if field.name != "losses"])
 
 
 class AnswerLoss(Kind[AnswerLossTask]):
@@ -72,9 +65,7 @@ class AnswerLoss(Kind[AnswerLossTask]):
         return pa.Table.from_pylist(entries, schema=LOG)
 
     def tally(self, task: AnswerLossTask, log: pa.Table) -> Tally:
-        bits = log["nats"].to_numpy() / math.log(2)
-        num_bytes = log["num_bytes"].to_numpy().astype(np.float64)
-        return Tally(bits, num_bytes, np.zeros(len(bits), dtype=np.int64))
+        return bits_per_byte(log)
 
 
 def right_answer(item: Item) -> str:

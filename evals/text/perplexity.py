@@ -87,9 +87,14 @@ class Perplexity(Kind[PerplexityTask]):
         return pa.Table.from_pylist(entries, schema=LOG)
 
     def tally(self, task: PerplexityTask, log: pa.Table) -> Tally:
-        bits = log["nats"].to_numpy() / math.log(2)
-        num_bytes = log["num_bytes"].to_numpy().astype(np.float64)
-        return Tally(bits, num_bytes, np.zeros(len(bits), dtype=np.int64))
+        return bits_per_byte(log)
+
+
+def bits_per_byte(log: pa.Table) -> Tally:
+    """All bits over all bytes, of a log with columns nats and num_bytes."""
+    bits = log["nats"].to_numpy() / math.log(2)
+    num_bytes = log["num_bytes"].to_numpy().astype(np.float64)
+    return Tally(bits, num_bytes, np.zeros(len(bits), dtype=np.int64))
 
 
 def _windows(ids: Sequence[int], document_start: int, window: int) -> list[Query]:
