@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from leaderboard.submissions.bundle import DocumentList
+from leaderboard.submissions.bundle import DocumentList, Profile
+from leaderboard.submissions.profile import Part, ShardSample, profile
 from leaderboard.submissions.uids import SKETCH
 from pipelines.execution.executors import MapTasks, map_here
 from pipelines.formats.readers import read_whole
@@ -33,21 +34,42 @@ class _Shard(Frozen):
     uri: str
     name: str
     number: int
+    num_shards: int
 
 
-def describe(uri: str, *, map_tasks: MapTasks = map_here) -> DocumentList:
-    """The list of the documents below a folder or prefix, its shards side by side."""
+class _Described(Frozen):
+    documents: DocumentList
+    part: Part
+
+
+def describe(
+    uri: str, *, items: pa.Array | None = None, map_tasks: MapTasks = map_here
+) -> tuple[DocumentList, Profile | None]:
+    """The list of the documents below a folder or prefix, and their profile, read once.
+
+    Shards are read side by side. `items` are the texts of a suite's questions, for the profile.
+    ShardError names a shard that cannot be read.
+    """
+    names = shards_with_text(open_store(uri))
     shards = [
-        _Shard(uri=uri, name=name, number=number)
-        for number, name in enumerate(shards_with_text(open_store(uri)))
+        _Shard(uri=uri, name=name, number=number, num_shards=len(names))
+        for number, name in enumerate(names)
     ]
-    parts = map_tasks(_describe_shard, shards)
-    return merged(parts)
+    described = map_tasks(_describe_shard, shards)
+    return (
+        merged(shard.documents for shard in described),
+        profile([shard.part for shard in described], items=items),
+    )
 
 
-def _describe_shard(shard: _Shard) -> DocumentList:
-    tables = read_whole(open_store(shard.uri), shard.name, shard=shard.number)
-    return merged(of_texts(table[TEXT].combine_chunks()) for table in tables)
+def _describe_shard(shard: _Shard) -> _Described:
+    lists = []
+    sample = ShardSample(num_shards=shard.num_shards)
+    for table in read_whole(open_store(shard.uri), shard.name, shard=shard.number):
+        texts = table[TEXT].combine_chunks()
+        lists.append(of_texts(texts))
+        sample.add(texts)
+    return _Described(documents=merged(lists), part=sample.part())
 
 
 def of_texts(texts: pa.Array) -> DocumentList:

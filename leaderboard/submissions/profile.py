@@ -18,12 +18,7 @@ import pyarrow as pa
 import xxhash
 
 from leaderboard.submissions.bundle import Profile
-from pipelines.execution.executors import MapTasks, map_here
-from pipelines.formats.readers import read_whole
-from pipelines.formats.texts import shards_with_text
 from pipelines.records import Frozen
-from pipelines.schema import TEXT
-from pipelines.storage.open import open_store
 
 SAMPLE_BYTES = 32 << 20  # over all shards
 FEWEST_BYTES = 64 << 10  # of a shard
@@ -34,14 +29,9 @@ Hashes = npt.NDArray[np.uint64]
 Counts = npt.NDArray[np.int64]
 
 
-class _Task(Frozen):
-    uri: str
-    name: str
-    number: int
-    room: int
+class Part(Frozen):
+    """What one shard adds to the profile."""
 
-
-class _Part(Frozen):
     documents: int = 0  # in the sample
     words: int = 0
     sample: int = 0  # bytes
@@ -51,42 +41,38 @@ class _Part(Frozen):
     counts: bytes = b""  # how often each is in the sample, int64
 
 
-def profile(uri: str, *, items: pa.Array | None, map_tasks: MapTasks = map_here) -> Profile | None:
-    """The profile of the documents below a folder or prefix, shards side by side.
+class ShardSample:
+    """Documents of a shard with the least hashes: the same ones in any order of the rows."""
 
-    `items` are the texts of a suite's questions; without them what the suite costs is left out.
-    None for a dataset without a word. ShardError names a shard that cannot be read.
-    """
-    names = shards_with_text(open_store(uri))
-    room = max(FEWEST_BYTES, SAMPLE_BYTES // max(len(names), 1))
-    tasks = [_Task(uri=uri, name=name, number=n, room=room) for n, name in enumerate(names)]
-    return _joined(map_tasks(_describe, tasks), items)
+    def __init__(self, *, num_shards: int) -> None:
+        self._room = max(FEWEST_BYTES, SAMPLE_BYTES // max(num_shards, 1))
+        self._chosen: list[tuple[int, str]] = []
 
+    def add(self, texts: pa.Array) -> None:
+        """Look at more documents of the shard."""
+        given = [text for text in texts.to_pylist() if text]
+        self._chosen += [(_hash_of(text), text[:LONGEST]) for text in given]
+        self._chosen = _within(self._chosen, self._room)
 
-def _describe(task: _Task) -> _Part:
-    """Documents of least hash until the room is full: the same ones in any order of the rows."""
-    chosen: list[tuple[int, str]] = []
-    for table in read_whole(open_store(task.uri), task.name, shard=task.number):
-        texts = [text for text in table[TEXT].to_pylist() if text]
-        chosen += [(_hash_of(text), text[:LONGEST]) for text in texts]
-        chosen = _within(chosen, task.room)
-    kept = [text for _, text in chosen]
-    if not kept:
-        return _Part()
-    from pipelines.text.contamination import word_hashes
+    def part(self) -> Part:
+        """What the chosen documents add."""
+        kept = [text for _, text in self._chosen]
+        if not kept:
+            return Part()
+        from pipelines.text.contamination import word_hashes
 
-    hashes, _ = word_hashes(pa.array(kept, pa.large_string()))
-    keys, counts = np.unique(hashes, return_counts=True)
-    data = "\n".join(kept).encode("utf-8", "surrogatepass")
-    return _Part(
-        documents=len(kept),
-        words=len(hashes),
-        sample=len(data),
-        compressed=len(zlib.compress(data, LEVEL)),
-        shuffled=len(zlib.compress(_shuffled(kept), LEVEL)),
-        keys=keys.astype(np.uint64).tobytes(),
-        counts=counts.astype(np.int64).tobytes(),
-    )
+        hashes, _ = word_hashes(pa.array(kept, pa.large_string()))
+        keys, counts = np.unique(hashes, return_counts=True)
+        data = "\n".join(kept).encode("utf-8", "surrogatepass")
+        return Part(
+            documents=len(kept),
+            words=len(hashes),
+            sample=len(data),
+            compressed=len(zlib.compress(data, LEVEL)),
+            shuffled=len(zlib.compress(_shuffled(kept), LEVEL)),
+            keys=keys.astype(np.uint64).tobytes(),
+            counts=counts.astype(np.int64).tobytes(),
+        )
 
 
 def _hash_of(text: str) -> int:
@@ -114,7 +100,11 @@ def _shuffled(texts: Sequence[str]) -> bytes:
     return "\n".join(mixed).encode("utf-8", "surrogatepass")
 
 
-def _joined(parts: Sequence[_Part], items: pa.Array | None) -> Profile | None:
+def profile(parts: Sequence[Part], *, items: pa.Array | None) -> Profile | None:
+    """The profile of all shards; None for a dataset without a word.
+
+    `items` are the texts of a suite's questions; without them what the suite costs is left out.
+    """
     sample = sum(part.sample for part in parts)
     words = sum(part.words for part in parts)
     if not words:

@@ -22,7 +22,6 @@ from leaderboard.submissions.bundle import (
     Bundle,
     OverlapOf,
     Place,
-    Profile,
     manifest_of,
     open_bundle,
     opened,
@@ -34,7 +33,7 @@ from leaderboard.submissions.chain import chain_of, seeds_of
 from leaderboard.submissions.curves import read_curves
 from leaderboard.submissions.documents import describe as describe_documents
 from leaderboard.submissions.faults import BundleError
-from leaderboard.submissions.profile import profile, suite_texts
+from leaderboard.submissions.profile import suite_texts
 from leaderboard.submissions.sharing import shareable
 from leaderboard.submissions.validate import Checked, check, check_bundle
 from pipelines.errors import RuleError
@@ -165,6 +164,10 @@ def submit(
             "they cannot be looked through for the suite's items; put them back, or submit "
             "without --overlap"
         )
+    documents = profile = None
+    if texts:
+        items = None if overlap is None else suite_texts(overlap.suite, overlap.data)
+        documents, profile = describe_documents(texts, items=items, map_tasks=map_tasks)
     manifest = manifest_of(
         record,
         files.items(),
@@ -174,8 +177,8 @@ def submit(
             for seed, checkpoint in (checkpoints or {}).items()
         },
         uids=uid_list,
-        documents=describe_documents(texts, map_tasks=map_tasks) if texts else None,
-        profile=_profile(texts, overlap, map_tasks) if texts else None,
+        documents=documents,
+        profile=profile,
         overlap=overlap.of(content, map_tasks=map_tasks) if overlap is not None else None,
         curves=read_curves(
             curves, chain.values(), headline=official_suite(benchmark, scale).headline
@@ -183,12 +186,6 @@ def submit(
     )
     files[MANIFEST] = orjson.dumps(manifest.model_dump(mode="json"), option=orjson.OPT_INDENT_2)
     return _written(record, files, out, method)
-
-
-def _profile(texts: str, overlap: Overlapping | None, map_tasks: MapTasks) -> Profile | None:
-    """What is simple about the documents; what the suite's questions cost where their data is."""
-    items = None if overlap is None else suite_texts(overlap.suite, overlap.data)
-    return profile(texts, items=items, map_tasks=map_tasks)
 
 
 def _documents_of(chain: Iterable[Record]) -> str:

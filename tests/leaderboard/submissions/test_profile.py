@@ -14,7 +14,7 @@ import pytest
 
 from leaderboard.submissions import honesty
 from leaderboard.submissions.bundle import Profile
-from leaderboard.submissions.profile import profile
+from leaderboard.submissions.documents import describe
 
 PLACES = ("the old harbour", "a quiet library", "the market square", "her garden", "the station")
 PEOPLE = ("the teacher", "my neighbour", "a sailor", "the baker", "an engineer")
@@ -36,6 +36,11 @@ def write(folder: Path, texts: list[str], shards: int = 1) -> str:
     for shard in range(shards):
         pq.write_table(pa.table({"text": texts[shard::shards]}), folder / f"{shard}.parquet")
     return str(folder)
+
+
+def profile(uri: str, *, items: pa.Array | None) -> Profile | None:
+    """The profile of what lies in a folder."""
+    return describe(uri, items=items)[1]
 
 
 def notices(made: Profile | None) -> list[str]:
