@@ -72,6 +72,11 @@ class Suite(Frozen):
                 raise ValueError(f"aggregate {aggregate.name!r} is over no task of the suite")
         return self
 
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether the headline is the better the higher it is."""
+        return next(a.higher_is_better for a in self.aggregates if a.name == self.headline)
+
     def without(self, missing: Collection[str]) -> Suite:
         """This suite without some of its optional tasks, and without the aggregates over them."""
         if not missing:

@@ -68,11 +68,7 @@ def ablate(
             say(f"{pipeline.steps[number].label} cannot be taken out: {error}")
     packed = [(curated, stages.pack(current, curated)) for _, curated in arms]
     where_to_train = where_to_train or Launch(how="here")
-    run = (
-        None
-        if where_to_train.side_by_side
-        else launch.trainer(where_to_train, training.run_training)
-    )
+    run = launch.round_trainer(where_to_train, training.run_training)
     trained = training.train(current, packed, seeds=seeds, recipe=current.scale.recipe, run=run)
     stages.evaluate(current, trained, spread=where_to_train.spread(current.map_tasks))
     entries = [

@@ -12,14 +12,14 @@ from itertools import combinations
 
 from pydantic import Field
 
-from evals.suite import Suite, load_suite
+from evals.suite import load_suite
 from leaderboard import rules
 from leaderboard.board.crossing import Crossing, Point, Price, crossing, prices, spread
 from leaderboard.board.crossing_plot import crossing_plot
 from leaderboard.board.flips import Flip, flips
 from leaderboard.board.intervals import CONFIDENCE, student_quantile
 from leaderboard.rounds import round as stages
-from leaderboard.rounds.experiments import experiment, scores_of, seeds_for
+from leaderboard.rounds.experiments import experiment, scores_of, seeds_for, with_baseline
 from leaderboard.rounds.launch import Launch
 from leaderboard.rounds.noise import own_noise
 from leaderboard.rounds.workspace import Curated, Round
@@ -77,14 +77,12 @@ def curves(
             "can be distinguished from chance; give --repeat 2 or more, or measure the scale "
             "with `noise`"
         )
-    plain = stages.find_pipeline(current, BASELINE)
-    names = {pipeline.name for pipeline in pipelines}
-    everything = [*([] if BASELINE in names else [plain]), *pipelines]
+    everything = with_baseline(current, pipelines)
     if len({pipeline.name for pipeline in everything}) < len(everything):
         raise RuleError("two pipelines have one name; a curve is named by its pipeline")
     datasets = [stages.curate(current, pipeline) for pipeline in everything]
     seeds = seeds_for(current.recipe, repeat)
-    higher = _higher_is_better(suite, metric)
+    higher = suite.higher_is_better
     by_method: dict[str, list[Point]] = {dataset.method: [] for dataset in datasets}
     for budget in budgets:
         recipe = current.recipe
@@ -189,10 +187,6 @@ def _noise(current: Round, metric: str) -> Noise | None:
     return scale.noise_of(metric) or own_noise(name, scale.name, metric, current.workspace)
 
 
-def _higher_is_better(suite: Suite, metric: str) -> bool:
-    return next(entry.higher_is_better for entry in suite.aggregates if entry.name == metric)
-
-
 # ---- the low-rate check
 
 
@@ -222,7 +216,7 @@ def low_rate(
     """Train the datasets again at a tenth of the learning rate: does their order stay?"""
     suite = load_suite(stages.suite_name(current))
     metric = suite.headline
-    higher = _higher_is_better(suite, metric)
+    higher = suite.higher_is_better
     values = []
     for recipe in (current.recipe, current.stages.changed(current.recipe, rate=LOW)):
         records = scores_of(experiment(current, recipe, seeds), datasets, seeds, where_to_train)

@@ -141,7 +141,7 @@ def run_command(
         raise RuleError("--method names one pipeline; leave it out with several")
     placement = launch.choose(cluster=cluster, gpus=gpus, processes=processes)
     placement = launch.prepare(placement, current.stages, current.recipe, fixed=gpus is not None)
-    run = None if placement.side_by_side else launch.trainer(placement, training.run_training)
+    run = launch.round_trainer(placement, training.run_training)
     arms = []
     baselines = []
     for path in pipeline:
@@ -200,16 +200,13 @@ def _submitted(
     headline = load_suite(stages.suite_name(current)).headline
     for (curated, _), start in zip(arms, starts, strict=True):
         if curated.method in failures:
-            line = start.model_dump(exclude={"at", "benchmark", "scale", "state", "text"})
-            book.write("failed", **line, text=failures[curated.method][:2000])
+            book.follow(start, "failed", text=failures[curated.method][:2000])
             continue
         tries = None if start.baseline else book.tries()
         entry = stages.submit(current, curated, tries=tries, **how)
         entries.append(entry)
         score = next(iter(seeds_of(entry.record).values())).results
-        values = {"metric": headline, "value": score.aggregates[headline].value}
-        known = start.model_dump(exclude={"at", "benchmark", "scale", "state", "metric", "value"})
-        book.write("scored", **(known | values))
+        book.follow(start, "scored", metric=headline, value=score.aggregates[headline].value)
     return entries
 
 

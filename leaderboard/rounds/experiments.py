@@ -6,17 +6,19 @@ workers on other machines can read it and a run that was stopped continues.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import yaml
 
-from leaderboard.benchmark import RecipeLike, desk
+from leaderboard.benchmark import RecipeLike
 from leaderboard.rounds import launch, training
 from leaderboard.rounds import round as stages
 from leaderboard.rounds.launch import Launch
 from leaderboard.rounds.training import Trained
 from leaderboard.rounds.workspace import Curated, Round
+from leaderboard.submissions.results import BASELINE
+from pipelines.pipeline import Pipeline
 from pipelines.records import ScoresRecord, parse_record
 from pipelines.storage.chain import RECORD
 from pipelines.storage.open import open_store
@@ -39,23 +41,28 @@ def experiment(current: Round, recipe: RecipeLike, seeds: Sequence[int]) -> Expe
     if recipe == current.recipe and current.official:
         return current, current.scale.recipe
     other = replace(current, recipe=recipe, official=False)
-    folder = desk(current.workspace) / f"{current.benchmark.name}-{current.scale.name}"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{other.recipe_name}.yaml"
+    current.desk.mkdir(parents=True, exist_ok=True)
+    path = current.desk / f"{other.recipe_name}.yaml"
     path.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
     return other, str(path.absolute())
+
+
+def train_all(
+    chosen: Experiment, datasets: Sequence[Curated], seeds: Sequence[int], where_to_train: Launch
+) -> list[Trained]:
+    """Train every dataset with every seed. Finished models stay."""
+    current, recipe = chosen
+    arms = [(curated, stages.pack(current, curated)) for curated in datasets]
+    run = launch.round_trainer(where_to_train, training.run_training)
+    return training.train(current, arms, seeds=seeds, recipe=recipe, run=run)
 
 
 def scores_of(
     chosen: Experiment, datasets: Sequence[Curated], seeds: Sequence[int], where_to_train: Launch
 ) -> list[list[ScoresRecord]]:
     """Train and evaluate every dataset with every seed; a list a dataset. Finished runs stay."""
-    current, recipe = chosen
-    arms = [(curated, stages.pack(current, curated)) for curated in datasets]
-    run: Callable[[training.TrainTask], str] | None = None
-    if not where_to_train.side_by_side:
-        run = launch.trainer(where_to_train, training.run_training)
-    trained = training.train(current, arms, seeds=seeds, recipe=recipe, run=run)
+    current, _ = chosen
+    trained = train_all(chosen, datasets, seeds, where_to_train)
     stages.evaluate(current, trained, spread=where_to_train.spread(current.map_tasks))
     return [
         [
@@ -66,6 +73,13 @@ def scores_of(
         ]
         for curated in datasets
     ]
+
+
+def with_baseline(current: Round, pipelines: Sequence[Pipeline]) -> list[Pipeline]:
+    """The pipelines, and before them the unfiltered pool's where it is not one of them."""
+    if any(pipeline.name == BASELINE for pipeline in pipelines):
+        return list(pipelines)
+    return [stages.find_pipeline(current, BASELINE), *pipelines]
 
 
 def read_scores(folder: str) -> ScoresRecord:

@@ -220,6 +220,11 @@ def trainer(launch: Launch, run: Train) -> Train:
     return partial(_train_task, launch=launch, run=run)
 
 
+def round_trainer(launch: Launch, run: Train) -> Train | None:
+    """`trainer` for the models of a round; None where they are trained side by side, by tasks."""
+    return None if launch.side_by_side else trainer(launch, run)
+
+
 def _train_task(task: TrainTask, *, launch: Launch, run: Train) -> str:
     return train(launch, task, run=run)
 

@@ -44,6 +44,10 @@ class Line(Frozen):
     text: str = Field("", description="the error of a failed try, or a note")
 
 
+TRY = ("method", "dataset", "pipeline", "baseline", "seeds")
+"""Fields that say which try a line is about."""
+
+
 class Notebook:
     """The lines of one benchmark and scale in a workspace."""
 
@@ -59,6 +63,11 @@ class Notebook:
         name = f"{time.time_ns():020d}-{digest(line.model_dump(mode='json'))[:12]}.json"
         write_bytes(self._store, f"{self._folder}/{name}", data)
         return line
+
+    def follow(self, start: Line, state: State, **values: JSON) -> Line:
+        """Add a line about the same try: what came after its start."""
+        known = start.model_dump(include=set(TRY))
+        return self.write(state, **known, **values)
 
     def lines(self) -> list[Line]:
         """All lines, the oldest first."""
@@ -104,13 +113,5 @@ def noted(book: Notebook, starts: list[Line]) -> Iterator[None]:
     except BaseException as error:
         text = f"{type(error).__name__}: {error}"[:2000]
         for start in starts:
-            book.write(
-                "failed",
-                method=start.method,
-                dataset=start.dataset,
-                pipeline=start.pipeline,
-                baseline=start.baseline,
-                seeds=start.seeds,
-                text=text,
-            )
+            book.follow(start, "failed", text=text)
         raise

@@ -11,22 +11,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evals.suite import load_suite
-from leaderboard.benchmark import desk
 from leaderboard.board.speed import Measure, Speed, order, reached, speed
-from leaderboard.rounds import launch, training
 from leaderboard.rounds import round as stages
-from leaderboard.rounds.experiments import Experiment, experiment, read_scores, seeds_for
+from leaderboard.rounds.experiments import (
+    experiment,
+    read_scores,
+    seeds_for,
+    train_all,
+    with_baseline,
+)
 from leaderboard.rounds.launch import Launch
 from leaderboard.rounds.training import Trained
-from leaderboard.rounds.workspace import Curated, Round, is_done
+from leaderboard.rounds.workspace import Curated, Round
 from leaderboard.rules import SpeedrunRule
-from leaderboard.submissions.results import BASELINE
 from pipelines import installed
 from pipelines.console import table
 from pipelines.errors import RuleError
 from pipelines.execution.progress import short, step
 from pipelines.pipeline import Pipeline
 from pipelines.records import Frozen
+from pipelines.storage.chain import RECORD
+from pipelines.storage.open import open_store
 
 FILE = "speedrun.json"
 
@@ -63,52 +68,39 @@ def speedrun(
 ) -> Speedrun:
     """Train every dataset with every seed and read where each reaches the target."""
     rule = check_speedrun(current)
-    names = {pipeline.name for pipeline in pipelines}
-    plain = [] if BASELINE in names else [stages.find_pipeline(current, BASELINE)]
-    datasets = [stages.curate(current, pipeline) for pipeline in [*plain, *pipelines]]
+    datasets = [stages.curate(current, p) for p in with_baseline(current, pipelines)]
     seeds = seeds_for(current.recipe, repeat)
     recipe = current.stages.changed(current.recipe, checkpoints=rule.checkpoints)
     chosen = experiment(current, recipe, seeds)
-    _train(chosen, datasets, seeds, where_to_train)
-    suite = installed.folder(current.benchmark.name) / "suites" / f"{rule.suite}.yaml"
-    headline = load_suite(suite).headline
-    higher = next(a.higher_is_better for a in load_suite(suite).aggregates if a.name == headline)
+    train_all(chosen, datasets, seeds, where_to_train)
+    path = installed.folder(current.benchmark.name) / "suites" / f"{rule.suite}.yaml"
+    suite = load_suite(path)
     speeds = []
     with step("measure checkpoints", total=len(datasets) * len(seeds), unit="models") as bar:
         for dataset in datasets:
             runs = []
             for seed in seeds:
-                measures = _measures(chosen, dataset, seed, suite, headline, where_to_train)
-                runs.append(reached(seed, measures, rule.target, higher_is_better=higher))
+                measures = _measures(chosen[0], dataset, seed, path, suite.headline, where_to_train)
+                runs.append(
+                    reached(seed, measures, rule.target, higher_is_better=suite.higher_is_better)
+                )
                 bar.advance()
             speeds.append(speed(dataset.method, runs))
     made = Speedrun(
         benchmark=current.benchmark.name,
         scale=current.scale.name,
-        metric=headline,
+        metric=suite.headline,
         target=rule.target,
         unit=current.benchmark.budget_unit,
         whole=float(current.stages.budget(chosen[0].recipe)),
         datasets=tuple(order(speeds)),
     )
-    folder = desk(current.workspace) / f"{current.benchmark.name}-{current.scale.name}"
-    (folder / FILE).write_text(made.model_dump_json(indent=2))
+    (current.desk / FILE).write_text(made.model_dump_json(indent=2))
     return made
 
 
-def _train(
-    chosen: Experiment, datasets: Sequence[Curated], seeds: Sequence[int], where_to_train: Launch
-) -> None:
-    current, recipe = chosen
-    arms = [(dataset, stages.pack(current, dataset)) for dataset in datasets]
-    run = None
-    if not where_to_train.side_by_side:
-        run = launch.trainer(where_to_train, training.run_training)
-    training.train(current, arms, seeds=seeds, recipe=recipe, run=run)
-
-
 def _measures(
-    chosen: Experiment,
+    current: Round,
     dataset: Curated,
     seed: int,
     suite: Path,
@@ -116,7 +108,6 @@ def _measures(
     where_to_train: Launch,
 ) -> list[Measure]:
     """The headline at every checkpoint and at the end; what was measured before stays."""
-    current, _ = chosen
     trained = Trained(method=dataset.method, home=dataset.home, seed=seed)
     model = trained.model(current)
     out = f"{trained.scores(current)}-speedrun"
@@ -131,7 +122,7 @@ def _measures(
         )
         for name in (*stages.checkpoints_of(model), None)
     ]
-    missing = [task for task in tasks if not is_scored(task.out)]
+    missing = [task for task in tasks if not open_store(task.out).exists(RECORD)]
     spread = where_to_train.spread(current.map_tasks)
     if spread is current.map_tasks:
         current.map_tasks(stages.run_evaluation, missing)
@@ -146,14 +137,6 @@ def _measures(
         at = steps if task.checkpoint is None else int(task.checkpoint.removeprefix("step-"))
         measures.append(Measure(budget=whole * at / steps, value=score.value, stderr=score.stderr))
     return measures
-
-
-def is_scored(folder: str) -> bool:
-    """Whether an evaluation is finished; those of checkpoints have no chain beside them."""
-    from pipelines.storage.chain import RECORD
-    from pipelines.storage.open import open_store
-
-    return is_done(folder) or open_store(folder).exists(RECORD)
 
 
 def speedrun_text(made: Speedrun) -> str:

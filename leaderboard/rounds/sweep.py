@@ -157,9 +157,7 @@ def sweep(
     packed = [(curated, stages.pack(current, curated)) for _, curated in arms]
     book = Notebook(current.workspace, current.benchmark.name, current.scale.name)
     starts = [book.start(c.method, c.record, tuple(seeds)) for values, c in arms if values]
-    run = None
-    if not where_to_train.side_by_side:
-        run = launch.trainer(where_to_train, training.run_training)
+    run = launch.round_trainer(where_to_train, training.run_training)
     with noted(book, starts):
         trained = training.train(current, packed, seeds=seeds, recipe=current.scale.recipe, run=run)
         stages.evaluate(current, trained, spread=where_to_train.spread(current.map_tasks))
@@ -181,8 +179,7 @@ def sweep(
         for (values, curated), entry in zip(arms, entries, strict=True)
     ]
     for start, (_, _, row) in zip(starts, [m for m in measured if m[0]], strict=True):
-        known = start.model_dump(exclude={"at", "benchmark", "scale", "state", "metric", "value"})
-        book.write("scored", **known, metric=row.headline.metric, value=row.headline.value)
+        book.follow(start, "scored", metric=row.headline.metric, value=row.headline.value)
     return _tabled(pipeline.name, seeds, measured)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from leaderboard import rules
-from leaderboard.benchmark import RecipeLike, Stages, load_stages
+from leaderboard.benchmark import RecipeLike, Stages, desk, load_stages
 from leaderboard.rules import Benchmark, Scale
 from pipelines.execution.executors import MapTasks
 from pipelines.records import DatasetRecord, Frozen, digest
@@ -32,6 +33,11 @@ class Round:
     @property
     def home(self) -> str:
         return f"{self.workspace}/{self.benchmark.name}-{self.scale.name}"
+
+    @property
+    def desk(self) -> Path:
+        """The local folder of this scale's small files."""
+        return desk(self.workspace) / f"{self.benchmark.name}-{self.scale.name}"
 
     @property
     def eval_data(self) -> str:

@@ -50,12 +50,12 @@ def ruled(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_faster_dataset_is_first(
     workspace: Path, ruled: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def planted(chosen: Any, dataset: Any, seed: int, *_: Any) -> list[Measure]:
+    def planted(current: Any, dataset: Any, seed: int, *_: Any) -> list[Measure]:
         late = 0 if dataset.method == "prose" else 1
         values = (5.0, 4.0, 3.5, 2.5, 2.0)[1 - late :][:4]
         return [Measure(budget=1000.0 * 2**n + seed, value=value) for n, value in enumerate(values)]
 
-    monkeypatch.setattr("leaderboard.rounds.speedrun._train", lambda *_: None)
+    monkeypatch.setattr("leaderboard.rounds.speedrun.train_all", lambda *_: None)
     monkeypatch.setattr("leaderboard.rounds.speedrun._measures", planted)
     arguments = ["speedrun", "--scale", "mini", "--pipeline", str(workspace / "prose.yaml")]
     where = ["--workspace", str(workspace), "--workers", "1", "--gpus", "0", "--repeat", "2"]
