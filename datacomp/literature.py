@@ -225,7 +225,7 @@ def _openclip_row(line: Mapping[str, str], where: str) -> Row:
 def _ladder(path: Path, metrics: Sequence[str]) -> Ladder | None:
     """The runs of the paper's own recipes in open_clip's table, by scale; None: another table.
 
-    A metric is an aggregate or a dataset by its key; `*` stands for all. DataError for another.
+    A metric is an aggregate or a dataset by its key; `*` means all. DataError for another.
     """
     lines = read_table(str(path))
     if not lines or AVERAGE not in lines[0]:

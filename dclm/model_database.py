@@ -22,7 +22,7 @@ LOSSES = "perplexity."
 def ladder(path: Path, metrics: Sequence[str]) -> Ladder | None:
     """The median score of every dataset by scale and metric; None for another table.
 
-    A metric `*` stands for every column of numbers. DataError for one without a column.
+    A metric `*` means every column of numbers. DataError for one without a column.
     """
     with open(path, newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)

@@ -2,7 +2,7 @@
 
 A record vouches for the pipeline, its code and its assets. A word list that an operator reads by
 its path is none of these: the same record would be made with another list. So what operators open
-while they are tried is noted, and what no step declares as an asset stands in the record.
+while they are tried is noted, and what no step declares as an asset is in the record.
 """
 
 from __future__ import annotations

@@ -254,7 +254,7 @@ class Dedup(Operator):
         return False
 
     def sketch(self, batch: Batch) -> Sketch:
-        """What stands for each row when links are checked."""
+        """What is compared of each row when links are checked."""
         raise NotImplementedError
 
     def max_loss(self) -> float | None:

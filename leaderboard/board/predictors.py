@@ -3,7 +3,7 @@
 Of all rows of a group that say it: the length of documents, how far they compress, the cost of the
 suite's questions under the dataset's word frequencies, the size of the dataset. For each the
 rank correlation with the real scores is shown, and what a line through the other rows says of this
-one. A random part of the pool of nearly the same size stands beside them where the board has one.
+one. A random part of the pool of nearly the same size is shown beside them where the board has one.
 An entry that does not beat what they predict has not shown that its filter does more.
 """
 

@@ -1,6 +1,7 @@
-"""What the published results say to the three questions that people bring: is A better than B,
-would
-it be so at ten times the size, which figure can be trusted. Written as a page, with charts.
+"""What the published results say to the three questions that people bring.
+
+Is A better than B, would it be so at ten times the size, which figure can be trusted? Written as a
+page, with charts.
 
 Claims carry intervals, and the page ends with what the tables cannot hold.
 """
@@ -106,17 +107,14 @@ which these tables do not publish.
 
 LIMITS = """## What these tables cannot say
 
-- **Chance between runs.** Nearly all published runs have one seed. The one published set of
-  repeats (seven
-  identical runs of nanochat) has a standard deviation of .0052 in CORE; differences below .015
-  between two single
-  runs are within it.
+- **Chance between runs.** Nearly all published runs have one seed. The one published set of repeats
+  (seven identical runs of nanochat) has a standard deviation of .0052 in CORE; differences below
+  .015 between two single runs are within it.
 - **What was not published.** A table holds the runs that its authors chose to keep, and datasets
-  that were
-  followed to a large scale are those that looked good at a small one.
-- **Other recipes.** All runs of a scale have one recipe. Whether an order holds at another
-  learning rate or
-  budget cannot be read here; `run --recipe-check low-rate` and `cross` ask it of your own runs.
+  that were followed to a large scale are those that looked good at a small one.
+- **Other recipes.** All runs of a scale have one recipe. Whether an order holds at another learning
+  rate or budget cannot be read here; `run --recipe-check low-rate` and `cross` ask it of your own
+  runs.
 - **Causes.** Datasets differ in many steps at once; `ablate` takes one step out at a time.
 """
 
@@ -133,11 +131,9 @@ def _power() -> str:
     return f"""## Is A better than B?
 
 A difference of two runs can be believed from a size on that depends on how far one run moves by
-chance. For
-`{metric}` that is known from {noise.source}: a standard deviation of {noise.seed_sd:g}. To see a
-gap with 80%
-power takes so many seeds of each dataset, with the deviation taken as known, and with its own
-uncertainty:
+chance. For `{metric}` that is known from {noise.source}: a standard deviation of
+{noise.seed_sd:g}. To see a gap with 80% power takes so many seeds of each dataset, with the
+deviation taken as known, and with its own uncertainty:
 
 ```
 {table(rows, header=header)}
@@ -183,10 +179,8 @@ def _decisions(path: Path, store: LocalStore) -> str:
     return f"""## Which figure of a small run decides? {path.stem}
 
 {first.num_methods} datasets were trained at {first.small} and at {first.large}{cost}. Of their
-{first.num_pairs} pairs,
-how many does a metric of the small runs order as `{first.target}` of the large ones does? The
-intervals resample
-datasets. {itself}
+{first.num_pairs} pairs, how many does a metric of the small runs order as `{first.target}` of the
+large ones does? The intervals resample datasets. {itself}
 
 ![{title}]({name})
 

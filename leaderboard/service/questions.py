@@ -24,7 +24,7 @@ from pipelines.storage.base import Store as Files
 SKIPPED = ("shots", "losses", "contexts")
 LONG = 2000  # characters of a text that are shown
 MANY = 200  # members of a list that are shown
-MOST_CATEGORIES = 255  # each is one byte a question; the last stands for all others
+MOST_CATEGORIES = 255  # each is one byte a question; the last is all others
 Shown = Literal["", "wrong", "right"]
 
 

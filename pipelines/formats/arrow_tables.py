@@ -25,7 +25,7 @@ class NameTaken(ValueError):
 
 
 def check_names(schema: pa.Schema) -> None:
-    """NameTaken for a name that comes twice, an `extra` without strings, a `text` that is none."""
+    """NameTaken for a name given twice, an `extra` without strings, a `text` of another type."""
     twice = [name for name, number in Counter(schema.names).items() if number > 1]
     if twice:
         raise NameTaken(f"the column {twice[0]!r} is there twice; rename one")

@@ -211,7 +211,7 @@ def report_text(report: Report) -> str:
         lines += ["", table(by_size[:20], header=("source", "bytes removed"))]
     if report.losses:
         lost = [(x.kind, x.name, x.rows, x.lost, f"{x.fraction:.1%}") for x in report.losses[:20]]
-        lines += ["", "ALARM: more than half of these went; look at their pairs before you go on"]
+        lines += ["", "ALARM: more than half of these went; look at their pairs first"]
         lines += [table(lost, header=("kind", "name", "documents", "removed", "part"))]
     return "\n".join(lines)
 

@@ -141,7 +141,7 @@ class PromptScore(Modifier, name="prompt_score"):
                 problem = str(error)
         raise OSError(
             f"{self.url} did not answer ({problem}); is the server running, and is {self.model!r} "
-            "a model of it? Answers so far are kept, run again to go on"
+            "a model of it? Answers so far are kept, run again to resume"
         )
 
 
