@@ -90,7 +90,7 @@ class PostgresServer:
     def _wait(self) -> None:
         import psycopg
 
-        until = time.monotonic() + 30
+        until = time.monotonic() + 300
         while time.monotonic() < until:
             try:
                 psycopg.connect(f"{self.url}postgres").close()
@@ -109,5 +109,5 @@ class PostgresServer:
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGQUIT)  # at once: its data is thrown away
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=300)
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -117,7 +117,7 @@ class Running:
             connection.close()
 
     def _wait(self) -> None:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 300
         while time.monotonic() < until:
             with contextlib.suppress(OSError, http.client.HTTPException):
                 if self.ask("/readyz")[0] == 200:
@@ -127,14 +127,14 @@ class Running:
 
     def restart(self, how: signal.Signals) -> None:
         self.board.send_signal(how)
-        self.board.wait(timeout=60)
+        self.board.wait(timeout=300)
         self.board = self._serve()
         self._wait()
 
     def stop(self) -> None:
         for process in (self.nginx, self.board):
             process.terminate()
-            process.wait(timeout=60)
+            process.wait(timeout=300)
 
 
 @pytest.fixture

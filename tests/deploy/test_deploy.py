@@ -110,7 +110,7 @@ def test_the_slurm_script_runs_a_command_on_the_ray_that_it_starts(pool: Path) -
     try:
         while job.poll() is None and not (pool / "out" / "report.html").is_file():
             time.sleep(0.2)
-        job.wait(timeout=30)
+        job.wait(timeout=300)
     finally:
         end(job)
     assert job.returncode == 0, (pool / "log").read_text()[-3000:]
@@ -147,5 +147,5 @@ def test_a_local_cluster_starts_runs_and_takes_itself_down(pool: Path) -> None:
         assert "Ray dashboard: http://" in done.stderr
     finally:
         cluster.send_signal(signal.SIGINT)
-        assert cluster.wait(timeout=60) == 0
+        assert cluster.wait(timeout=300) == 0
     assert not [pid for pid in nodes if "/raylet" in command_of(pid)]

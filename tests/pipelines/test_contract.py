@@ -189,6 +189,12 @@ def test_a_megabyte_of_anything_takes_time_in_proportion(name: str, assets: Asse
         seconds = cpu_seconds(operator, hostile_text(kind, MEGABYTE))
         if seconds <= SECONDS_PER_MEGABYTE:
             continue
+        # What ran beside the first measurement (another library's threads) is not in all of them.
+        seconds = min(
+            seconds, *(cpu_seconds(operator, hostile_text(kind, MEGABYTE)) for _ in range(2))
+        )
+        if seconds <= SECONDS_PER_MEGABYTE:
+            continue
         quarter = min(cpu_seconds(operator, hostile_text(kind, MEGABYTE // 4)) for _ in range(2))
         if seconds > 9 * quarter or seconds > 10 * SECONDS_PER_MEGABYTE:
             slow[kind] = f"{seconds:.1f} s a megabyte, {quarter:.2f} s a quarter of one"

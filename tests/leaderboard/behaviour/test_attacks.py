@@ -425,7 +425,7 @@ def listening(site: Site, **limits: float) -> Iterator[tuple[str, int]]:
 
 def test_half_a_request_lives_as_long_as_its_head_may_take(site: Site) -> None:
     with listening(site, head_seconds=0.5) as address:
-        slow = [socket.create_connection(address, timeout=10) for _ in range(50)]
+        slow = [socket.create_connection(address, timeout=90) for _ in range(50)]
         for connection in slow:
             connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX: ")
         clock = time.monotonic()
@@ -433,8 +433,8 @@ def test_half_a_request_lives_as_long_as_its_head_may_take(site: Site) -> None:
             with contextlib.suppress(ConnectionResetError):
                 assert connection.recv(10) == b""
             connection.close()
-        assert time.monotonic() - clock < 5
-        with socket.create_connection(address, timeout=10) as honest:
+        assert time.monotonic() - clock < 60  # without the limit they live for ever
+        with socket.create_connection(address, timeout=90) as honest:
             for _ in range(2):  # keep-alive still works
                 honest.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
                 answer = b""
@@ -445,31 +445,36 @@ def test_half_a_request_lives_as_long_as_its_head_may_take(site: Site) -> None:
 
 def test_connections_over_the_limit_are_closed_at_once(site: Site) -> None:
     with listening(site, most=5) as address:
-        connections = [socket.create_connection(address, timeout=10) for _ in range(5)]
+        connections = [socket.create_connection(address, timeout=90) for _ in range(5)]
         time.sleep(0.2)
         with (
-            socket.create_connection(address, timeout=10) as more,
+            socket.create_connection(address, timeout=90) as more,
             contextlib.suppress(ConnectionResetError),
         ):
             assert more.recv(10) == b""
         for item in connections:
             item.close()
-        time.sleep(0.2)
-        with socket.create_connection(address, timeout=10) as again:
-            again.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert again.recv(1000).startswith(b"HTTP/1.1 200")
+        answer, until = b"", time.monotonic() + 300
+        while not answer and time.monotonic() < until:  # until the five closed ones are noticed
+            with (
+                socket.create_connection(address, timeout=90) as again,
+                contextlib.suppress(ConnectionError),
+            ):
+                again.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+                answer = again.recv(1000)
+        assert answer.startswith(b"HTTP/1.1 200")
 
 
 def test_a_body_that_does_not_come_is_given_up(site: Site) -> None:
     site.app = create_app(site.service, body_seconds=0.3)
-    with listening(site) as address, socket.create_connection(address, timeout=10) as slow:
+    with listening(site) as address, socket.create_connection(address, timeout=90) as slow:
         head = (
             f"POST /api/v1/submissions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {site.secret}"
         )
         slow.sendall(head.encode() + b"\r\nContent-Length: 1000\r\n\r\nPK")
         clock = time.monotonic()
         assert slow.recv(1000).startswith(b"HTTP/1.1 408")
-        assert time.monotonic() - clock < 5
+        assert time.monotonic() - clock < 60  # without the limit they live for ever
     assert list(site.service.scratch.glob("upload-*")) == []
 
 

@@ -59,7 +59,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     command += ["--database", database, "--files", str(folder / "files")]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while True:
         try:
             urllib.request.urlopen(f"{address}/healthz", timeout=5).close()
@@ -69,7 +69,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             time.sleep(0.05)
     yield Site(address, submit, review, new)
     process.send_signal(signal.SIGTERM)
-    process.wait(timeout=30)
+    process.wait(timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_a_bundle_is_sent_reviewed_and_ranked(context: BrowserContext, site: Sit
     page.get_by_label("Bundle").set_input_files(site.new)
     page.get_by_role("button", name="Send").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("brand new")
-    until = time.monotonic() + 30
+    until = time.monotonic() + 300
     while page.get_by_text("needs review", exact=True).count() == 0:
         assert time.monotonic() < until, page.content()
         time.sleep(0.2)

@@ -533,10 +533,10 @@ def test_equal_rows_without_end_are_refused_before_they_are_counted(tmp_path: Pa
         if file["name"] == name:
             file |= {"sha256": hashlib.sha256(data).hexdigest(), "num_bytes": len(data)}
     (folder / "bundle.json").write_bytes(orjson.dumps(manifest))
-    began = time.monotonic()
+    began = time.process_time()
     [fault] = checked(folder).faults
     assert (fault.rule, fault.field) == ("form.columns", "rows")
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 # ---- honest variants

@@ -99,7 +99,7 @@ def test_a_server_that_is_killed_leaves_no_check_behind_and_loses_nothing(tmp_pa
     checks = checks_of(server.process.pid)
     assert checks
     server.kill()
-    until = time.monotonic() + 30
+    until = time.monotonic() + 300
     while not all(has_ended(pid) for pid in checks):
         assert time.monotonic() < until, "a check outlives its server"
         time.sleep(0.05)
@@ -118,7 +118,7 @@ def test_a_check_that_is_killed_is_started_again(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path / 'board.db'}")
     _, secret = create_token(store, "ci", scopes=["submit"], team="a team")
     with serving(tmp_path) as server:
-        until = time.monotonic() + 30
+        until = time.monotonic() + 300
         while not (checks := checks_of(server.process.pid)):
             assert time.monotonic() < until
             time.sleep(0.05)

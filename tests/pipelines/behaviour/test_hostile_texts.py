@@ -165,9 +165,9 @@ def test_a_catastrophic_expression_costs_its_time_limit_and_one_document(
     texts = ["fine", "a" * 60 + "!", "also fine"]
     table = pa.table({"text": texts})
     steps = [{"substrings": {"phrases": ["(a|aa)+$"], "regex": True}}]
-    started = time.monotonic()
+    started = time.process_time()
     applied = apply(Pipeline.from_steps(steps), table, quarantine=True)
-    assert time.monotonic() - started < 20
+    assert time.process_time() - started < 20
     assert applied.errors["row"].to_pylist() == [1]
     assert "TimeoutError" in applied.errors["message"][0].as_py()
     assert applied.table["row"].to_pylist() == [0, 2]

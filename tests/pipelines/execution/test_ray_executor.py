@@ -262,7 +262,7 @@ def test_progress_is_served_to_prometheus_by_ray_s_exporter(pool: Path, tmp_path
     try:
         curate(pool, tmp_path / "out", map_tasks=RayMap("local"))
         # The exporter's page is some seconds behind the run, so it is read until it shows the end.
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         collected: dict[str, float] = {}
         while collected.get("ray_curation_tasks_done") != 12 and time.monotonic() < deadline:
             time.sleep(0.5)

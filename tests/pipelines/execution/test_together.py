@@ -82,7 +82,7 @@ def wait_for_sigterm(folder: str) -> None:
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     note(folder)
-    assert stopped.wait(30)
+    assert stopped.wait(300)
     raise Interrupted("a checkpoint is written")
 
 
