@@ -49,6 +49,9 @@ class Facts(Frozen):
         default_factory=dict, description="by seed: losses of questions chosen by hash"
     )
     tasks: dict[str, TaskFacts] = Field(default_factory=dict)
+    figures: dict[str, float] = Field(
+        default_factory=dict, description="tasks and aggregates, the mean over the seeds"
+    )
     accepted: bool = False
 
 

@@ -48,6 +48,7 @@ def facts_of(
     losses: dict[str, list[float]] | None = None,
     tasks: object = None,
     answers: Iterable[str] = (),
+    figures: dict[str, float] | None = None,
 ) -> Facts:
     """What the board will remember of an entry."""
     bundle = case.bundle
@@ -71,6 +72,7 @@ def facts_of(
         sketch=_sketch(bundle),
         losses={seed: tuple(values) for seed, values in (losses or {}).items()},
         tasks=tasks or {},
+        figures=figures or {},
     )
 
 

@@ -22,7 +22,7 @@ from itertools import islice
 
 from leaderboard import rules
 from leaderboard.rules import Benchmark
-from leaderboard.submissions import arithmetic, form, honesty, lineage, novelty
+from leaderboard.submissions import arithmetic, form, honesty, lineage, novelty, plausible
 from leaderboard.submissions.arithmetic import Recomputed
 from leaderboard.submissions.bundle import RECORD, Bundle
 from leaderboard.submissions.case import Case, official_suite
@@ -194,9 +194,13 @@ class _Work:
         if name == "arithmetic":
             return _run((("arithmetic", self._arithmetic(tick)),), self.case)
         if name == "novelty":
-            facts = novelty.facts_of(self.case, self.out.losses, self.out.facts, self.out.answers)
+            figures = plausible.figures_of(list(self.case.by_seed.values()))
+            facts = novelty.facts_of(
+                self.case, self.out.losses, self.out.facts, self.out.answers, figures
+            )
             self.facts = facts
             self.notices += novelty.similar(self.case, facts)
+            self.notices += plausible.far_ahead(self.case, facts)
             return _run((("novelty.copy", lambda case: novelty.copies(case, facts)),), self.case)
         for tell in HONESTY:
             self.notices += tell(self.case)

@@ -1,0 +1,82 @@
+"""Plausibility: a figure that is far ahead of everything that was ever measured at its scale.
+
+A log that was made up whole keeps every rule, and so does an honest breakthrough. Nothing is
+refused here: a reviewer is shown which figures no other entry comes near, and reruns the checkpoint
+before they accept (`leaderboard recheck ID --rerun`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from leaderboard.submissions.case import Case
+from leaderboard.submissions.facts import Facts
+from leaderboard.submissions.novelty import Notice
+from pipelines.records import Score, ScoresRecord
+
+FEWEST_DATASETS = 8
+"""With fewer there is no spread to speak of: the quantile below is at seven of it and more."""
+CHANCE = 0.001
+"""How often an honest entry is shown by accident, over all of its figures."""
+
+
+def figures_of(seeds: Sequence[ScoresRecord]) -> dict[str, float]:
+    """What `Facts.figures` keeps: tasks and aggregates, each the mean over the seeds."""
+    values: dict[str, list[float]] = {}
+    for scores in seeds:
+        for name, score in _figures(scores).items():
+            values.setdefault(name, []).append(score.value)
+    return {
+        name: float(np.mean(of_seeds))
+        for name, of_seeds in values.items()
+        if len(of_seeds) == len(seeds)
+    }
+
+
+def far_ahead(case: Case, own: Facts) -> Iterator[Notice]:
+    """Figures ahead of the best other dataset, and further from all of them than chance goes.
+
+    The question is whether one more dataset of the same normal distribution would be so far from
+    the mean of the others (a prediction interval of Student's t; Grubbs 1969 asks the same of the
+    largest of a sample), at a level shared by all figures. A dataset has one vote, whoever sent it.
+    """
+    [scores, *_] = case.by_seed.values()
+    others = _one_of_each_dataset(case, own)
+    shown = _figures(scores)
+    for name, value in own.figures.items():
+        rest = np.array([other.figures[name] for other in others if name in other.figures])
+        sign = 1 if shown[name].higher_is_better else -1
+        if len(rest) < FEWEST_DATASETS or sign * value <= (sign * rest).max():
+            continue
+        spread = np.hypot(rest.std(ddof=1) * np.sqrt(1 + 1 / len(rest)), shown[name].stderr or 0.0)
+        limit = _quantile(1 - CHANCE / len(own.figures), len(rest) - 1)
+        if abs(value - rest.mean()) > limit * spread:
+            best = (sign * rest).max() * sign
+            text = (
+                f"{name}: {value:.4f}; the best of {len(rest)} other datasets has {best:.4f}, "
+                f"their mean is {rest.mean():.4f}: rerun the checkpoint before accepting"
+            )
+            yield Notice(rule="plausible.figures", text=text)
+
+
+def _figures(scores: ScoresRecord) -> Mapping[str, Score]:
+    return {**{score.task: score for score in scores.results.tasks}, **scores.results.aggregates}
+
+
+def _one_of_each_dataset(case: Case, own: Facts) -> list[Facts]:
+    """Accepted entries of the same board, the newest of each dataset; never the same dataset."""
+    board = (own.scale, own.track)
+    newest = {
+        other.dataset: other
+        for other in case.known.entries(case.book.name)
+        if other.accepted and (other.scale, other.track) == board and other.dataset != own.dataset
+    }
+    return list(newest.values())
+
+
+def _quantile(probability: float, degrees: float) -> float:
+    from scipy.special import stdtrit  # a second to load: not before there are eight datasets
+
+    return float(stdtrit(degrees, probability))
