@@ -187,7 +187,7 @@ def price(
 def plan(
     scale: Scale,
     gpus: Annotated[int, typer.Option(min=1, help="How many GPUs.")],
-    gpu: Annotated[str, typer.Option(help="h100, h200, a100 or a100-40.")] = "h100",
+    gpu: Annotated[str, typer.Option(help="h100, h200, a100, a100-40 or l40s.")] = "h100",
     data: Annotated[
         str | None, typer.Option("--data", "--packed", help="A packed dataset: how often seen?")
     ] = None,
@@ -200,6 +200,7 @@ def plan(
     """Say before a training run what it needs: memory, hours, cost; refuse the impossible."""
     from ambient import plan as planning
     from ambient.recipe import load_recipe
+    from leaderboard.rounds.gpus import gpu_named
 
     available = None
     if data is not None:
@@ -213,7 +214,7 @@ def plan(
     if json:
         show_json(made)
         return
-    room = planning.GPUS[gpu].memory_bytes
+    room = gpu_named(gpu).memory_bytes
     rows = [
         ("GPUs", f"{made.num_gpus} {made.gpu}"),
         ("parameters", f"{made.params / 1e6:.1f} M, about"),

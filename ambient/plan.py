@@ -6,33 +6,17 @@ peak that U-Nets of this size reach (`UTILISATION`); `--rate` replaces them by w
 
 from __future__ import annotations
 
-import os
 from itertools import pairwise
 
 from pydantic import Field
 
 from ambient.recipe import Recipe, images_seen, num_steps, parts
+from leaderboard.rounds.gpus import RESERVED, check_processors, gpu_named
+from leaderboard.rounds.train_memory import memory_here
 from pipelines.errors import PlanError
 from pipelines.records import Frozen
 
-
-class Gpu(Frozen):
-    """What planning must know of a device."""
-
-    memory_bytes: float
-    flops: float = Field(description="of bf16 with dense matrices, a second")
-    dollars_per_hour: float = Field(description="an assumed price of renting one")
-
-
-GPUS = {
-    "h100": Gpu(memory_bytes=78e9, flops=990e12, dollars_per_hour=2.5),
-    "h200": Gpu(memory_bytes=139e9, flops=990e12, dollars_per_hour=3.5),
-    "a100": Gpu(memory_bytes=78e9, flops=312e12, dollars_per_hour=1.5),
-    "a100-40": Gpu(memory_bytes=38e9, flops=312e12, dollars_per_hour=1.2),
-}
 UTILISATION = 0.15  # assumed: convolutions of 128 to 256 channels at 32 x 32 are small for a GPU
-RESERVED = 0.1  # of the memory: fragments, communication, libraries
-CPU_FLOPS, MAX_CPU_HOURS = 1e11, 100
 
 
 class Plan(Frozen):
@@ -67,15 +51,13 @@ def plan(
 
     PlanError for an unknown GPU, or one that holds not even one image.
     """
-    if gpu not in GPUS:
-        raise PlanError(f"unknown GPU {gpu!r}; known: {', '.join(sorted(GPUS))}")
-    device = GPUS[gpu]
+    device = gpu_named(gpu)
     fitting = largest_batch(recipe, memory_bytes=device.memory_bytes)
     if fitting < 1:
         raise PlanError(f"not even one image of scale {recipe.scale} fits a {gpu}")
     pieces = parts(recipe, num_processes=num_gpus, fitting=fitting)
     share = recipe.global_batch_size // num_gpus // pieces
-    speed = device.flops * UTILISATION / (3 * forward_flops(recipe)) if rate is None else rate
+    speed = device.peak_flops * UTILISATION / (3 * forward_flops(recipe)) if rate is None else rate
     hours = images_seen(recipe) / (speed * num_gpus) / 3600
     seen = images_seen(recipe)
     warnings = [] if rate is not None else ["the hours assume a rate; nothing was measured here"]
@@ -102,13 +84,8 @@ def check_room(recipe: Recipe, *, num_gpus: int, num_processes: int, memory_byte
     """PlanError or BatchError for a run that cannot work there; no GPUs: processors."""
     parts(recipe, num_processes=num_processes)
     if num_gpus == 0:
-        hours = 3 * forward_flops(recipe) * images_seen(recipe) / CPU_FLOPS / 3600
-        if hours > MAX_CPU_HOURS:
-            raise PlanError(
-                f"{recipe.scale} needs GPUs: on processors it takes about {hours:,.0f} hours. Use "
-                f"a machine with GPUs or --cluster ADDRESS; `ambient plan --scale {recipe.scale} "
-                "--gpus 8` says what it takes there"
-            )
+        operations = 3 * forward_flops(recipe) * images_seen(recipe)
+        check_processors(recipe.scale, operations, program="ambient")
         return
     if memory_bytes and largest_batch(recipe, memory_bytes=memory_bytes) < 1:
         raise PlanError(
@@ -172,10 +149,7 @@ def largest_batch(recipe: Recipe, *, memory_bytes: float) -> int:
 
 def fitting_here(recipe: Recipe) -> int | None:
     """The most images of one forward that fit the GPU of this process; None without one."""
-    import torch
-
-    if not torch.cuda.is_available():
+    memory = memory_here()
+    if memory is None:
         return None
-    local_rank = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
-    memory = torch.cuda.get_device_properties(local_rank % torch.cuda.device_count()).total_memory
     return max(1, largest_batch(recipe, memory_bytes=memory))

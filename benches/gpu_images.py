@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from dclm.plan import GPUS
+from leaderboard.rounds.gpus import GPUS
 from pipelines.image_text.clusters import nearest, on_device
 
 if TYPE_CHECKING:

@@ -22,11 +22,12 @@ from dclm.eval_model import OpenLMScorer, Precision
 from dclm.packing.loader import Sequences
 from dclm.packing.openlm_format import ManifestRow, write_manifest
 from dclm.packing.pack import MANIFEST, RECORD
-from dclm.plan import GPUS, RESERVED, memory_per_gpu, micro_batch
+from dclm.plan import memory_per_gpu, micro_batch
 from dclm.recipe import ModelConfig, Recipe, load_recipe
 from dclm.training.model import OpenLM
 from dclm.training.parallel import build, fast_attention, processes
 from evals.models import Query
+from leaderboard.rounds.gpus import GPUS, RESERVED
 from pipelines.formats.writers import write_array
 from pipelines.records import AssetRef, PackedRecord, PackedWork, made_by, now
 from pipelines.storage.base import write_bytes

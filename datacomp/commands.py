@@ -207,6 +207,7 @@ def plan(
     """Report what a training run needs: memory, hours, cost, loaders; refuse the impossible."""
     from datacomp import plan as planning
     from datacomp.recipe import load_recipe
+    from leaderboard.rounds.gpus import gpu_named
 
     if detect is not None or budget is not None:
         show_power("datacomp", scale, detect=detect, budget=budget, json=json, workspace=workspace)
@@ -230,7 +231,7 @@ def plan(
     if json:
         show_json(made)
         return
-    room = planning.GPUS[gpu].memory_bytes
+    room = gpu_named(gpu).memory_bytes
     rows = [
         ("GPUs", f"{made.num_gpus} {made.gpu}"),
         ("memory", f"{made.memory_bytes / 1e9:.1f} GB a GPU of {room / 1e9:.0f}"),
@@ -243,7 +244,7 @@ def plan(
         ("hours", f"{made.hours:,.1f} ({made.gpu_hours:,.0f} GPU-hours, ${made.dollars:,.0f})"),
         (
             "loaders of a GPU",
-            f"{made.pictures_per_second:,.0f} images/s, {made.cores_per_gpu:.1f} cores",
+            f"{made.images_per_second:,.0f} images/s, {made.cores_per_gpu:.1f} cores",
         ),
     ]
     if made.passes is not None:

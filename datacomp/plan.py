@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +15,14 @@ import orjson
 from pydantic import Field
 
 from datacomp.recipe import MODELS, Recipe, accumulation, num_steps, samples_seen
+from leaderboard.rounds.gpus import RESERVED, check_processors, gpu_named
+from leaderboard.rounds.train_memory import memory_here
 from pipelines.errors import PlanError
 from pipelines.records import Frozen
 
-
-class Gpu(Frozen):
-    """What planning must know of a device."""
-
-    memory_bytes: float = Field(description="usable by a training run, bytes")
-    speed: float = Field(description="against an A100 in open_clip")
-    dollars_per_hour: float = Field(description="an assumed price of renting one")
-
-
-GPUS = {
-    "h100": Gpu(memory_bytes=78e9, speed=1.67, dollars_per_hour=2.5),
-    "h200": Gpu(memory_bytes=139e9, speed=1.67, dollars_per_hour=3.5),
-    "a100": Gpu(memory_bytes=78e9, speed=1.0, dollars_per_hour=1.5),
-    "a100-40": Gpu(memory_bytes=38e9, speed=1.0, dollars_per_hour=1.2),
-}
-"""H100 against A100 as in NVIDIA's figures for CLIP g/14 in NeMo: 117 and 70 samples a second."""
+SPEED = {"h100": 1.67, "h200": 1.67, "a100": 1.0, "a100-40": 1.0}
+"""Against an A100 in open_clip. H100: NVIDIA's figures for CLIP g/14 in NeMo, 117 and 70 samples a
+second."""
 
 PUBLISHED = {"ViT-B-32": 850.0, "ViT-B-16": 396.0, "ViT-L-14": 78.6}
 """Samples a second of one A100: open_clip's scaling runs (Cherti et al. 2023) on JUWELS."""
@@ -43,7 +31,6 @@ IMAGES_PER_CORE = 325.0
 """Read, decode, crop to 224 pixels, a second and core: ffcv's and torchvision's published loaders
 lie between 300 and 350; docs/performance.md has what was measured here."""
 
-RESERVED = 0.1  # of the memory: fragments, communication, libraries
 MAX_PASSES = 8  # over the data; curated sets of small and medium are repeated four times and more
 
 
@@ -64,7 +51,7 @@ class Plan(Frozen):
     hours: float
     gpu_hours: float
     dollars: float
-    pictures_per_second: float = Field(description="that the loaders of one GPU must give")
+    images_per_second: float = Field(description="that the loaders of one GPU must give")
     cores_per_gpu: float = Field(description="that decoding at this rate takes")
     passes: float | None = Field(description="over the dataset; None when it was not named")
     warnings: tuple[str, ...] = ()
@@ -84,21 +71,24 @@ def plan(
     PlanError names what cannot work: an unknown GPU, a model without published figures and no
     `rate`, too little memory for one sample. BatchError when the GPUs cannot share the batch.
     """
-    if gpu not in GPUS:
-        raise PlanError(f"unknown GPU {gpu!r}; known: {', '.join(sorted(GPUS))}")
+    device = gpu_named(gpu)
+    if rate is None and gpu not in SPEED:
+        raise PlanError(
+            f"nobody published how fast open_clip trains on {gpu}; give --rate, samples a second, "
+            f"or one of {', '.join(SPEED)}"
+        )
     if rate is None and recipe.model not in PUBLISHED:
         raise PlanError(
             f"nobody published how fast {recipe.model} trains; scale {recipe.scale} is for a "
             "processor or two. Give --rate, samples a second"
         )
-    device = GPUS[gpu]
     config = model_config(recipe.model)
     fitting = largest_batch(recipe, config, memory_bytes=device.memory_bytes)
     if fitting < 1:
         raise PlanError(f"not even one sample of {recipe.model} fits a {gpu}")
     parts = accumulation(recipe, num_gpus=num_gpus, fitting=fitting)
     share = recipe.global_batch_size // num_gpus // parts
-    speed = PUBLISHED[recipe.model] * device.speed if rate is None else rate
+    speed = PUBLISHED[recipe.model] * SPEED[gpu] if rate is None else rate
     if parts > 1:
         speed *= 3 / 4  # the forward is computed twice
     samples = samples_seen(recipe)
@@ -133,15 +123,11 @@ def plan(
         hours=seconds / 3600,
         gpu_hours=gpu_hours,
         dollars=gpu_hours * price,
-        pictures_per_second=speed,
+        images_per_second=speed,
         cores_per_gpu=cores,
         passes=passes,
         warnings=tuple(warnings),
     )
-
-
-CPU_FLOPS = 1e11  # a second, of a machine's processors: what tiny models reach on a few cores
-MAX_CPU_HOURS = 100
 
 
 def check_room(recipe: Recipe, *, num_gpus: int, num_processes: int, memory_bytes: float) -> None:
@@ -155,13 +141,7 @@ def check_room(recipe: Recipe, *, num_gpus: int, num_processes: int, memory_byte
     config = model_config(recipe.model)
     if num_gpus == 0:
         operations = 3 * forward_flops(config) * samples_seen(recipe)
-        hours = operations / CPU_FLOPS / 3600
-        if hours > MAX_CPU_HOURS:
-            raise PlanError(
-                f"{recipe.scale} needs GPUs: on processors its {operations:.1e} operations take "
-                f"about {hours:,.0f} hours. Use a machine with GPUs or --cluster ADDRESS; "
-                f"`datacomp plan --scale {recipe.scale} --gpus 8` says what it takes there"
-            )
+        check_processors(recipe.scale, operations, program="datacomp")
         return
     if memory_bytes and largest_batch(recipe, config, memory_bytes=memory_bytes) < 1:
         raise PlanError(
@@ -241,10 +221,7 @@ def largest_batch(recipe: Recipe, config: dict[str, Any], *, memory_bytes: float
 
 def fitting_here(recipe: Recipe) -> int | None:
     """The most samples of one forward that fit the GPU of this process; None without one."""
-    import torch
-
-    if recipe.model not in PUBLISHED or not torch.cuda.is_available():
+    memory = memory_here() if recipe.model in PUBLISHED else None
+    if memory is None:
         return None
-    local_rank = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
-    memory = torch.cuda.get_device_properties(local_rank % torch.cuda.device_count()).total_memory
     return max(1, largest_batch(recipe, model_config(recipe.model), memory_bytes=memory))

@@ -128,10 +128,10 @@ def estimate_text(cost: Estimate) -> str:
     """What fetching a pool takes, as lines."""
     rows = [("tables", f"{cost.tables:,} files, {cost.table_bytes / 1e9:,.1f} GB")]
     rows.append(("features (--features)", f"{cost.feature_bytes / 1e9:,.1f} GB"))
-    if cost.picture_bytes is not None:
+    if cost.image_bytes is not None:
         rows.append(("pairs", f"{cost.pairs:,}"))
-        rows.append(("images", f"about {cost.picture_bytes / 1e12:,.2f} TB as tars"))
-        rows.append(("time for images", f"about {cost.picture_hours:,} hours, 100/s a process"))
+        rows.append(("images", f"about {cost.image_bytes / 1e12:,.2f} TB as tars"))
+        rows.append(("time for images", f"about {cost.image_hours:,} hours, 100/s a process"))
     return table(rows, header=("what", "size"))
 
 

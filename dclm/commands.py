@@ -351,6 +351,7 @@ def plan(
     """Report what a training run needs: memory, hours, cost, data; refuse the impossible."""
     from dclm import plan as planning
     from dclm.recipe import load_recipe
+    from leaderboard.rounds.gpus import gpu_named
 
     if detect is not None or budget is not None:
         show_power("dclm", scale, detect=detect, budget=budget, json=json, workspace=workspace)
@@ -374,7 +375,7 @@ def plan(
     if json:
         show_json(made)
         return
-    out(_plan_text(made, planning.GPUS[gpu].memory_bytes))
+    out(_plan_text(made, gpu_named(gpu).memory_bytes))
     for warning in made.warnings:
         say(f"note: {warning}")
 

@@ -14,25 +14,9 @@ from itertools import pairwise
 from pydantic import Field
 
 from dclm.recipe import RESHARD_PARAMS, Recipe, flops, num_sequences, num_steps
+from leaderboard.rounds.gpus import RESERVED, check_processors, gpu_named
 from pipelines.errors import PlanError
 from pipelines.records import Frozen
-
-
-class Gpu(Frozen):
-    """What planning must know of a device."""
-
-    memory_bytes: float = Field(description="usable by a training run, bytes")
-    peak_flops: float = Field(description="dense bf16, per second")
-    dollars_per_hour: float = Field(description="an assumed price of renting one")
-
-
-GPUS = {
-    "h100": Gpu(memory_bytes=78e9, peak_flops=989e12, dollars_per_hour=2.5),
-    "h200": Gpu(memory_bytes=139e9, peak_flops=989e12, dollars_per_hour=3.5),
-    "a100": Gpu(memory_bytes=78e9, peak_flops=312e12, dollars_per_hour=1.5),
-    "a100-40": Gpu(memory_bytes=38e9, peak_flops=312e12, dollars_per_hour=1.2),
-    "l40s": Gpu(memory_bytes=44e9, peak_flops=362e12, dollars_per_hour=1.0),
-}
 
 # Parameters, and the best published share of an H100's peak at that size: llm-foundry's table for
 # 0.8, 1.3 and 2.7 billion, open_lm's 8-GPU run for 6.9 billion. Below, an extrapolation.
@@ -46,7 +30,6 @@ PUBLISHED = (
 )
 
 CHUNK_TOKENS = 4096  # of dclm.loss on a GPU
-RESERVED = 0.1  # of the memory: fragments, communication, libraries
 MAX_MICRO_BATCH = 32
 MAX_PASSES = 4  # over the data; more repeats are worth little (Muennighoff et al. 2023)
 
@@ -86,13 +69,11 @@ def plan(
     PlanError names what cannot work: an unknown GPU, a global batch that does not divide, too
     little memory for a single sequence, less data than one step.
     """
-    if gpu not in GPUS:
-        raise PlanError(f"unknown GPU {gpu!r}; known: {', '.join(sorted(GPUS))}")
+    device = gpu_named(gpu)
     if num_gpus < 1:
         raise PlanError(f"{num_gpus} GPUs; expected at least 1")
     if recipe.global_batch_size % num_gpus:
         raise PlanError(_does_not_divide(recipe, num_gpus))
-    device = GPUS[gpu]
     micro = micro_batch(recipe, num_gpus=num_gpus, memory_bytes=device.memory_bytes)
     if micro is None:
         raise PlanError(_too_little(recipe, num_gpus, gpu, device.memory_bytes))
@@ -137,10 +118,6 @@ def plan(
     )
 
 
-CPU_FLOPS = 1e11  # a second, of a machine's processors: what tiny models reach on a few cores
-MAX_CPU_HOURS = 100
-
-
 def check_room(recipe: Recipe, *, num_gpus: int, num_processes: int, memory_bytes: float) -> None:
     """PlanError for a training run that cannot work there; `num_gpus` 0 means processors.
 
@@ -149,13 +126,7 @@ def check_room(recipe: Recipe, *, num_gpus: int, num_processes: int, memory_byte
     if recipe.global_batch_size % num_processes:
         raise PlanError(_does_not_divide(recipe, num_processes))
     if num_gpus == 0:
-        hours = flops(recipe) / CPU_FLOPS / 3600
-        if hours > MAX_CPU_HOURS:
-            raise PlanError(
-                f"{recipe.scale} needs GPUs: on processors its {flops(recipe):.1e} operations take "
-                f"about {hours:,.0f} hours. Use a machine with GPUs or --cluster ADDRESS; `dclm "
-                f"plan --scale {recipe.scale} --gpus 8` says what it takes there"
-            )
+        check_processors(recipe.scale, flops(recipe), program="dclm")
         return
     if memory_bytes and micro_batch(recipe, num_gpus=num_gpus, memory_bytes=memory_bytes) is None:
         raise PlanError(_too_little(recipe, num_gpus, "GPUs", memory_bytes))

@@ -453,8 +453,11 @@ def synthetic_command(
     suite: Annotated[str, typer.Argument(help="Suite by name, or a YAML file.")],
     folder: Annotated[Path, typer.Option("--out", help="The data folder.")],
     seed: Annotated[int, typer.Option(help="Of all random choices.")] = 1,
-    pictures: Annotated[
-        int, typer.Option(min=1, help="Images of a dataset, for tasks over images.")
+    images: Annotated[
+        int,
+        typer.Option(
+            "--images", "--pictures", min=1, help="Images of a dataset, for tasks over images."
+        ),
     ] = 64,
     json: Json = False,
 ) -> None:
@@ -462,7 +465,7 @@ def synthetic_command(
     tasks = load_suite(suite).load_tasks()
     over = [task for task in tasks if isinstance(task, ImageTask)]
     written = write_synthetic([task for task in tasks if task not in over], folder, seed=seed)
-    written += write_synthetic_images(over, folder, seed=seed, images=pictures)
+    written += write_synthetic_images(over, folder, seed=seed, images=images)
     if json:
         show_json({"files": [str(path) for path in written]})
     else:

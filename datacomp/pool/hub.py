@@ -298,8 +298,8 @@ class Estimate(Frozen):
     table_bytes: int
     feature_bytes: int
     pairs: int | None
-    picture_bytes: int | None
-    picture_hours: float | None
+    image_bytes: int | None
+    image_hours: float | None
 
 
 def estimate(
@@ -316,6 +316,6 @@ def estimate(
         table_bytes=sum(file.num_bytes for file in tables),
         feature_bytes=sum(f.num_bytes for f in listing if f.name.endswith(".npz")),
         pairs=pairs,
-        picture_bytes=round(pairs * IMAGE_BYTES) if pairs else None,
-        picture_hours=round(pairs / rate / workers / 3600, 1) if pairs else None,
+        image_bytes=round(pairs * IMAGE_BYTES) if pairs else None,
+        image_hours=round(pairs / rate / workers / 3600, 1) if pairs else None,
     )

@@ -22,9 +22,9 @@ from torch.distributed.fsdp import (
 )
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from dclm.plan import GPUS
 from dclm.recipe import RESHARD_PARAMS, Recipe
 from dclm.training.model import OpenLM
+from leaderboard.rounds.gpus import GPUS
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

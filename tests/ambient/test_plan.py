@@ -7,13 +7,14 @@ import pytest
 from ambient import plan as planning
 from ambient.recipe import load_recipe
 from ambient.training.model import build, num_params
+from leaderboard.rounds.gpus import GPUS
 from pipelines.errors import BatchError, PlanError
 
 
 @pytest.mark.parametrize("scale", ["mini", "small", "medium", "large"])
 def test_every_scale_can_be_planned(scale: str) -> None:
     made = planning.plan(load_recipe(scale), num_gpus=8)
-    assert made.memory_bytes < planning.GPUS["h100"].memory_bytes
+    assert made.memory_bytes < GPUS["h100"].memory_bytes
     assert made.images_per_gpu * made.pieces * 8 == load_recipe(scale).global_batch_size
     assert made.hours > 0
 

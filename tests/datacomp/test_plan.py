@@ -28,7 +28,7 @@ def test_medium_on_one_node() -> None:
     assert made.samples_per_second == pytest.approx(8 * 1419.5)
     assert made.hours == pytest.approx(5 * 6252 * 4096 / (8 * 1419.5) / 3600)
     assert made.passes == pytest.approx(10, rel=0.01)
-    assert made.pictures_per_second == pytest.approx(1419.5)
+    assert made.images_per_second == pytest.approx(1419.5)
     assert any("--loader-workers 5" in warning for warning in made.warnings)
     assert any("10.0 times" in warning for warning in made.warnings)
 

@@ -206,8 +206,8 @@ def test_places_that_are_no_pool_are_named(copy, hub, tmp_path):
 def test_an_estimate_says_what_a_pool_takes(copy):
     cost = estimate("small", Source(folder=str(copy)).listing(), workers=16)
     assert cost.tables == 3
-    assert cost.picture_bytes == 450_000_000_000
-    assert cost.picture_hours == pytest.approx(12_800_000 / 100 / 16 / 3600, abs=0.05)
+    assert cost.image_bytes == 450_000_000_000
+    assert cost.image_hours == pytest.approx(12_800_000 / 100 / 16 / 3600, abs=0.05)
 
 
 @pytest.mark.s3
