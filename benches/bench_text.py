@@ -37,6 +37,7 @@ from pipelines.text import repetition
 from pipelines.text.bpe import BatchEncoder
 from pipelines.text.contamination import ItemGrams
 from pipelines.text.quality import Classifiers, library_score, load_fasttext, one_line
+from pipelines.text.similar_items import SimilarItems
 
 ROOT = Path(__file__).parent.parent
 BUILD = ROOT / "build" / "bench"
@@ -392,6 +393,10 @@ def contamination_row(rows: Rows, texts: Sequence[str], arrays: list[pa.Array]) 
     known.occurrences(arrays[0])
     seconds = min(timed(lambda: [known.occurrences(a) and None for a in arrays]) for _ in range(3))
     rows.add("decontamination, 20,000 items", megabytes(texts) / seconds, UNIT, floor=100)
+    similar = SimilarItems(table)
+    similar.matches(arrays[0])
+    seconds = min(timed(lambda: [similar.matches(a) and None for a in arrays]) for _ in range(3))
+    rows.add("decontamination by similarity", megabytes(texts) / seconds, UNIT, floor=100)
 
 
 def whole_row(rows: Rows, texts: Sequence[str], assets: Assets) -> None:

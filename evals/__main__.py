@@ -330,6 +330,12 @@ def overlap_command(
     ngram: Annotated[int, typer.Option(help="Words that must match in a row.", min=4)] = 13,
     workers: Annotated[int, typer.Option(min=1, help="Processes; each takes shards.")] = 1,
     cluster: Annotated[str | None, typer.Option(help="Run on Ray: `local` or an address.")] = None,
+    matches: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write which documents hold which items, with the passages (JSON lines)."
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Count which items of a suite occur in a dataset, and score a model without them."""
@@ -341,6 +347,10 @@ def overlap_command(
         dataset, suite, data, ngram=ngram, map_tasks=executor(workers, cluster=cluster)
     )
     overlaps = overlap.report(finished)
+    if matches is not None:
+        with matches.open("w", encoding="utf-8") as file:
+            file.writelines(match.model_dump_json() + "\n" for match in overlap.matches)
+        say(f"{len(overlap.matches):,} matches in {matches}")
     if json:
         show_json(overlaps)
         return

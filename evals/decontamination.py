@@ -3,7 +3,8 @@
 Texts are compared as words: Unicode letters and digits, lower case. An item is found by its word
 n-grams (13 words, as in Brown et al. 2020, Appendix C); an item shorter than that is looked for
 whole if it has at least `MIN_WORDS` words, and is otherwise too short to tell. The overlap of an
-item is the fraction of its n-grams that occur anywhere in the dataset.
+item is the fraction of its n-grams that occur anywhere in the dataset. Beside that, an item is
+found when one document holds a light paraphrase of it (`pipelines.text.similar_items`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +30,24 @@ from pipelines.formats.texts import shards_with_text
 from pipelines.records import Frozen
 from pipelines.storage.open import open_store
 from pipelines.text.contamination import NGRAM, ItemGrams, word_hashes
+from pipelines.text.similar_items import MIN_SCORE, SimilarItems, passage
 
 ITEMS = pa.schema([("task", pa.string()), ("item", pa.int64()), ("text", pa.string())])
+MAX_MATCHES = 1000
+"""Matches of a shard that are kept with their passages, the highest scores: a dataset that holds a
+whole suite a thousand times must not fill the memory of whoever looks."""
+
+
+class Match(Frozen):
+    """An item in a document: how much of it one stretch holds, and that stretch."""
+
+    task: str
+    item: int
+    score: float
+    shard: str
+    document: int  # counted in the shard, from 0
+    url: str | None
+    passage: str
 
 
 def items_table(suite: Suite, data: Path, *, secret: bool = False) -> pa.Table:
@@ -55,20 +73,26 @@ class Overlap:
         self.items = items
         self._grams = ItemGrams(items, ngram=ngram)
         self._seen = np.zeros(len(self._grams.known.gram), dtype=bool)
+        self.best = np.zeros(items.num_rows)
+        self.matches: list[Match] = []
 
     def add(self, texts: Iterable[str | None]) -> None:
         """Look through more texts."""
         self.mark(self.numbers(texts))
 
-    def numbers(self, texts: Iterable[str | None]) -> npt.NDArray[np.int64]:
+    def numbers(self, texts: Iterable[str | None] | pa.Array) -> npt.NDArray[np.int64]:
         """The different n-grams of the items that occur in texts, by their numbers."""
-        array = pa.array(texts, pa.large_string())
-        _, numbers = kernels.ngrams.occurrences(self._grams.known, *word_hashes(array))
+        array = texts if isinstance(texts, pa.Array) else pa.array(texts, pa.large_string())
+        _, numbers, _ = kernels.ngrams.occurrences(self._grams.known, *word_hashes(array))
         return np.unique(numbers)
 
     def mark(self, numbers: npt.NDArray[np.int64]) -> None:
         """Count n-grams as seen; another process may have found them."""
         self._seen[numbers] = True
+
+    def raise_to(self, scores: npt.NDArray[np.float64]) -> None:
+        """Count the best score of each item in one document of a shard."""
+        self.best = np.maximum(self.best, scores)
 
     def fractions(self) -> npt.NDArray[np.float64]:
         """Per item the fraction of its different n-grams that were seen; NaN: too short to tell."""
@@ -85,7 +109,10 @@ class Overlap:
         tasks = np.array(self.items["task"].to_pylist())
         rows = self.items["item"].to_numpy()
         of_task = {name: tasks == name for name in dict.fromkeys(tasks.tolist())}
-        items = (Items(name, rows[own], fractions[own]) for name, own in of_task.items())
+        similar = self.best >= MIN_SCORE
+        items = (
+            Items(name, rows[own], fractions[own], similar[own]) for name, own in of_task.items()
+        )
         return list(task_overlaps(items, run))
 
 
@@ -98,6 +125,15 @@ class _Shard(Frozen):
     suite: str
     data: str
     ngram: int
+
+
+class Seen(NamedTuple):
+    """What a shard holds: n-grams by number, the best score of each item, the best matches."""
+
+    numbers: npt.NDArray[np.int64]
+    items: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float64]
+    matches: list[Match]
 
 
 def text_overlap(
@@ -125,8 +161,13 @@ def text_overlap(
         for number, name in enumerate(shards_with_text(open_store(dataset)))
     ]
     whole = _of_suite(str(suite), str(data), ngram)
-    for numbers in map_tasks(_look_through, shards):
-        whole.mark(numbers)
+    for seen in map_tasks(_look_through, shards):
+        whole.mark(seen.numbers)
+        scores = np.zeros(whole.items.num_rows)
+        scores[seen.items] = seen.scores
+        whole.raise_to(scores)
+        whole.matches += seen.matches
+    whole.matches.sort(key=lambda match: (-match.score, match.task, match.item, match.shard))
     return whole
 
 
@@ -145,8 +186,40 @@ def _shared(suite: str, data: str, ngram: int) -> Overlap:
     return _of_suite(suite, data, ngram)
 
 
-def _look_through(shard: _Shard) -> npt.NDArray[np.int64]:
+@lru_cache(maxsize=1)
+def _similar(suite: str, data: str) -> SimilarItems:
+    return SimilarItems(_items(suite, data))
+
+
+def _look_through(shard: _Shard) -> Seen:
     overlap = _shared(shard.suite, shard.data, shard.ngram)
+    similar = _similar(shard.suite, shard.data)
+    names = _items(shard.suite, shard.data)
     tables = read_whole(open_store(shard.dataset), shard.name, shard=shard.number)
-    numbers = [overlap.numbers(table["text"].to_pylist()) for table in tables]
-    return np.unique(np.concatenate(numbers)) if numbers else np.zeros(0, np.int64)
+    numbers = [np.zeros(0, np.int64)]
+    best = np.zeros(names.num_rows)
+    matches: list[Match] = []
+    secret = {task.name for task in load_suite(shard.suite).load_tasks() if is_secret(task)}
+    first = 0
+    for table in tables:
+        texts = table["text"].combine_chunks()
+        numbers.append(overlap.numbers(texts))
+        scored = similar.matches(texts).at_least(MIN_SCORE)
+        np.maximum.at(best, scored.item, scored.score)
+        urls = table["url"].to_pylist() if "url" in table.column_names else None
+        for row, item, score, begin, end in zip(*(v.tolist() for v in scored), strict=True):
+            task = names["task"][item].as_py()
+            match = Match(
+                task=task,
+                item=names["item"][item].as_py(),
+                score=round(score, 4),
+                shard=shard.name,
+                document=first + row,
+                url=None if urls is None else urls[row],
+                passage="" if task in secret else passage(texts[row].as_py(), begin, end),
+            )
+            matches.append(match)
+        first += table.num_rows
+        matches = sorted(matches, key=lambda match: -match.score)[:MAX_MATCHES]
+    items = np.flatnonzero(best)
+    return Seen(np.unique(np.concatenate(numbers)), items, best[items], matches)

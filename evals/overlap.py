@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from evals.decontamination import text_overlap
+from evals.decontamination import Match, text_overlap
 from evals.images.overlap import image_overlap
 from evals.overlap_report import TaskOverlap
 from evals.reports import Run
@@ -16,7 +16,12 @@ from pipelines.text.contamination import NGRAM
 
 
 class SuiteOverlap(Protocol):
-    """What a dataset was found to hold of a suite."""
+    """What a dataset was found to hold of a suite.
+
+    `matches` are texts with their passages, the highest scores first.
+    """
+
+    matches: list[Match]
 
     def report(self, run: Run | None = None) -> list[TaskOverlap]:
         """Per task what was found, and with a run the score over the items that were not."""

@@ -1,4 +1,8 @@
-"""How much of each task of a suite occurs in a dataset, and the scores over what does not."""
+"""How much of each task of a suite occurs in a dataset, and the scores over what does not.
+
+An item is found when half of it occurs (`FOUND_FRACTION`), or by another rule that its `Items`
+name (`also`): a paraphrase in one document.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +30,7 @@ class Items(NamedTuple):
     task: str
     rows: npt.NDArray[np.int64]
     fractions: npt.NDArray[np.float64]
+    also: npt.NDArray[np.bool_] | None = None
 
 
 class TaskOverlap(Frozen):
@@ -43,9 +48,11 @@ class TaskOverlap(Frozen):
 
 def task_overlaps(tasks: Iterable[Items], run: Run | None = None) -> Iterator[TaskOverlap]:
     """Per task what was found, and with a run the score over the items that were not."""
-    for task, rows, fractions in tasks:
+    for task, rows, fractions, also in tasks:
         known = ~np.isnan(fractions)
         is_found = known & (np.nan_to_num(fractions) >= FOUND_FRACTION)
+        if also is not None:
+            is_found |= also
         scores = _scores(run, task, set(rows[is_found].tolist())) if run else (None, None)
         yield TaskOverlap(
             task=task,

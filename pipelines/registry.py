@@ -27,6 +27,7 @@ BUILTIN = (
     "pipelines.text.score_columns",
     "pipelines.text.source_code",
     "pipelines.text.contamination",
+    "pipelines.text.contamination_scores",
     "pipelines.text.attributes",
     "pipelines.text.counts",
     "pipelines.text.heuristics",

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from evals.decontamination import ITEMS, Overlap
+from evals.decontamination import ITEMS, Match, Overlap
 from evals.images.image_tasks import IMAGES, ImageData, Shard, read_images, shard_images
 from evals.overlap_report import Items, TaskOverlap, task_overlaps
 from evals.reports import Run
@@ -75,6 +75,7 @@ class ImageOverlap:
     def __init__(self, suite: SuiteImages) -> None:
         self.suite = suite
         self._seen = np.zeros(len(suite.images.shape), bool)
+        self.matches: list[Match] = []  # of images there is no passage to show
 
     def mark(self, hits: Hits) -> None:
         """Count what was found in a shard."""

@@ -17,6 +17,7 @@ MODULES = (
     "counting",
     "fasttext",
     "grouping",
+    "item_windows",
     "lines",
     "minhash",
     "ngrams",

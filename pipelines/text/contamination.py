@@ -31,34 +31,42 @@ ITEMS = ("task", "item", "text")
 def word_hashes(texts: pa.Array) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
     """The words of each text as hashes, and where each text's begin; null has none."""
     texts = pc.fill_null(texts.cast(STRING), "")
-    other = ~kernels.ngrams.composed(texts)
-    if other.any():
-        normal = pc.utf8_normalize(texts.filter(pa.array(other)), form="NFC")
-        texts = pc.replace_with_mask(texts, pa.array(other), normal)
-    return kernels.ngrams.words(pc.utf8_lower(texts))  # type: ignore[no-any-return]
+    return kernels.ngrams.words(texts)  # type: ignore[no-any-return]
 
 
 class ItemGrams:
     """The n-grams of a table of items (columns task and text), and whose they are."""
 
-    def __init__(self, items: pa.Table, *, ngram: int = NGRAM) -> None:
+    def __init__(
+        self, items: pa.Table, *, ngram: int = NGRAM, min_words: int | None = None
+    ) -> None:
+        """Items shorter than `min_words` (the n-gram, or `MIN_WORDS` if that is less) have none."""
         self.tasks = items["task"].combine_chunks().dictionary_encode()
         hashes, borders = word_hashes(items["text"].combine_chunks())
         lengths = np.diff(borders)
-        self.size = np.where(lengths >= min(MIN_WORDS, ngram), np.minimum(lengths, ngram), 0)
+        least = min(MIN_WORDS, ngram) if min_words is None else min_words
+        self.size = np.where(lengths >= least, np.minimum(lengths, ngram), 0)
         by_size = {}
         item, gram = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
-        for size in np.unique(self.size[self.size > 0]).tolist():
+        endings = [np.zeros(0, np.uint64)]
+        sizes = np.unique(self.size[self.size > 0]).tolist()
+        for size in sizes:
             here = np.flatnonzero(self.size == size)
             grams, starts = _grams_of(hashes, borders, here, size)
             by_size[size] = grams
             item.append(np.repeat(here, np.diff(starts)))
             gram.append(grams)
-        self.known = kernels.ngrams.grams_of(by_size)
+            ends, _ = _grams_of(hashes, borders, here, sizes[0], skip=size - sizes[0])
+            endings.append(ends)
+        self.known = kernels.ngrams.grams_of(by_size, np.concatenate(endings))
         # every gram's number next to its item, sorted by number
         numbers = self._numbers(np.concatenate(gram), np.concatenate(item))
-        pairs = np.unique(np.stack([numbers, np.concatenate(item)]), axis=1)
-        self.number, self.item = pairs[0], pairs[1]
+        items_of = np.concatenate(item)
+        order = np.lexsort((items_of, numbers))
+        self.number, self.item = numbers[order], items_of[order]
+        fresh = np.ones(len(order), bool)
+        fresh[1:] = (np.diff(self.number) != 0) | (np.diff(self.item) != 0)
+        self.number, self.item = self.number[fresh], self.item[fresh]
 
     def _numbers(
         self, gram: npt.NDArray[np.uint64], item: npt.NDArray[np.int64]
@@ -72,13 +80,11 @@ class ItemGrams:
 
     def occurrences(self, texts: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Pairs of a text's place and an item that shares an n-gram with it, each once, sorted."""
-        row, number = kernels.ngrams.occurrences(self.known, *word_hashes(texts))
+        row, number, _ = kernels.ngrams.occurrences(self.known, *word_hashes(texts))
         begin = np.searchsorted(self.number, number)
-        end = np.searchsorted(self.number, number, side="right")
-        rows = np.repeat(row, end - begin)
-        places = np.concatenate(
-            [np.arange(a, b) for a, b in zip(begin, end, strict=True)] or [np.zeros(0, np.int64)]
-        )
+        count = np.searchsorted(self.number, number, side="right") - begin
+        rows = np.repeat(row, count)
+        places = np.repeat(begin - np.cumsum(count) + count, count) + np.arange(count.sum())
         if not len(rows):
             return rows, rows
         pairs = np.unique(np.stack([rows, self.item[places]]), axis=1)
@@ -95,8 +101,9 @@ class ItemGrams:
         return [sorted(tasks) for tasks in out]
 
 
-def _grams_of(hashes: Any, borders: Any, rows: Any, size: int) -> tuple[Any, Any]:
-    words = [hashes[borders[row] : borders[row + 1]] for row in rows.tolist()]
+def _grams_of(hashes: Any, borders: Any, rows: Any, size: int, *, skip: int = 0) -> tuple[Any, Any]:
+    """The n-grams of some rows without their first `skip` words, and where each row's begin."""
+    words = [hashes[borders[row] + skip : borders[row + 1]] for row in rows.tolist()]
     starts = np.concatenate([[0], np.cumsum([len(some) for some in words])]).astype(np.int64)
     return kernels.ngrams.grams(np.concatenate(words), starts, size)  # type: ignore[no-any-return]
 

@@ -3,9 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+import yaml
 
-from evals.decontamination import ITEMS, Overlap, items_table
+from evals.decontamination import ITEMS, Overlap, items_table, text_overlap
 from evals.suite import Aggregate, Suite
+from evals.tasks import load_task
+from pipelines.execution.executors import ProcessMap, map_here
 from pipelines.text.contamination import word_hashes
 from tests.evals.helpers import make_task, write_rows
 
@@ -93,6 +96,75 @@ def test_items_are_questions_with_their_right_answers(suite, tmp_path):
         {"task": "copa", "item": 0, "text": "Why is it? Yes, so"},
         {"task": "boolq", "item": 0, "text": "Why is it? Yes, so"},
     ]
+
+
+@pytest.fixture
+def leaky(tmp_path):
+    """Two shards; the second holds the item of copa with one word that is another."""
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    write_rows(folder / "0.jsonl", [{"text": "nothing"}, {"text": LONG}])
+    leak = "why is the sky over the mountains far more blue after the rain has gone Yes so"
+    write_rows(folder / "1.jsonl", [{"text": f"He asked: {leak}", "url": "https://a.b/c"}])
+    return str(folder)
+
+
+@pytest.fixture
+def paraphrased(suite, tmp_path, leaky):
+    """The report and the matches of a paraphrase, by a map over tasks."""
+    query = "Why is the sky over the mountains so much more blue after the rain has gone"
+    for file in ("a.jsonl", "b.jsonl"):
+        row = {"query": query, "choices": ["No", "Yes, so"], "gold": 1}
+        write_rows(tmp_path / file, [row])
+
+    def of(map_tasks):
+        overlap = text_overlap(leaky, "light", str(tmp_path), map_tasks=map_tasks)
+        return overlap.report(), overlap.matches
+
+    return of
+
+
+def test_a_paraphrase_is_found_with_its_document_and_passage(paraphrased):
+    reports, matches = paraphrased(map_here)
+    assert [(r.task, r.num_found, r.found, r.mean_overlap) for r in reports] == [
+        ("copa", 1, (0,), 0.0),  # no 13 words in a row
+        ("boolq", 1, (0,), 0.0),
+    ]
+    copa = next(match for match in matches if match.task == "copa")
+    assert (copa.shard, copa.document, copa.url) == ("1.jsonl", 0, "https://a.b/c")
+    assert copa.passage.startswith("why is the sky over the mountains")
+    secret = next(match for match in matches if match.task == "boolq")
+    assert secret.passage == ""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_processes_and_ray_find_the_same(suite, leaky, tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray")
+    from pipelines.execution.ray_executor import RayMap
+
+    monkeypatch.undo()  # workers know the tasks that are installed
+    file = tmp_path / "one.yaml"
+    file.write_text(yaml.safe_dump(suite.model_dump(mode="json") | {"tasks": ["copa"]}))
+    query = "Why is the sky over the mountains so much more blue after the rain has gone"
+    copa = tmp_path / load_task("copa").file
+    copa.parent.mkdir()
+    others = [f"Of thing {n} there is nothing that anybody here would say" for n in range(99)]
+    write_rows(
+        copa, [{"query": q, "choices": ["No", "Yes, so"], "gold": 1} for q in [query, *others]]
+    )
+
+    def found_by(map_tasks):
+        overlap = text_overlap(leaky, str(file), str(tmp_path), map_tasks=map_tasks)
+        return overlap.report(), overlap.matches
+
+    here = found_by(map_here)
+    assert here[0][0].num_found == 1
+    assert found_by(ProcessMap(2)) == here
+    try:
+        assert found_by(RayMap("local")) == here
+    finally:
+        ray.shutdown()
 
 
 def test_secret_texts_are_left_out(suite, tmp_path):

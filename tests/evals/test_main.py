@@ -135,13 +135,17 @@ def test_items_are_written_as_a_table(world, tmp_path, capsys):
     assert pq.read_table(file).column_names == ["task", "item", "text"]
 
 
-def test_overlap_finds_the_documents_that_the_items_are_made_from(world, capsys):
+def test_overlap_finds_the_documents_that_the_items_are_made_from(world, tmp_path, capsys):
+    matches = tmp_path / "matches.jsonl"
     code, out, _ = evals(
         capsys,
         *("overlap", world / "set", "dclm/tiny", "--data", world / "data"),
-        *("--run", world / "out", "--json"),
+        *("--run", world / "out", "--json", "--matches", matches, "--workers", 2),
     )
     assert code == 0
+    lines = [orjson.loads(line) for line in matches.read_bytes().splitlines()]
+    copies = {line["item"] for line in lines if line["score"] == 1}
+    assert copies >= set(range(8))
     report = {entry["task"]: entry for entry in orjson.loads(out)}
     documents = report["heldout_bits_per_byte"]
     assert documents["num_found"] == documents["num_items"] == 8
