@@ -17,6 +17,7 @@ import orjson
 from pydantic import Field
 
 from pipelines.assets.catalogue import Assets
+from pipelines.formats.pool_schema import Columns
 from pipelines.formats.uid_subset import VALUES
 from pipelines.operators import Operator
 from pipelines.pipeline import Pipeline, Step
@@ -40,6 +41,7 @@ class Plan(Frozen):
     format: str = "parquet"
     num_partitions: int = 1
     like: str | None = None  # an input shard that shows which columns the others have
+    columns: Columns | None = None  # of all shards together, where they are not the same anyway
 
     @property
     def pairs(self) -> bool:

@@ -46,17 +46,11 @@ def number_of(row: int) -> int:
 
 
 def normal_type(type_: pa.DataType) -> pa.DataType:
-    """The type a column of this type is held as: every string is a large_string."""
-    if pa.types.is_string(type_) or pa.types.is_string_view(type_):
-        return STRING
-    if pa.types.is_dictionary(type_) and _is_text(type_.value_type):
-        return STRING
-    return type_
+    """The type a column of this type is held as: no dictionaries, every string a large_string."""
+    if pa.types.is_dictionary(type_) and not is_nested(type_.value_type):
+        type_ = type_.value_type
+    return STRING if pa.types.is_string(type_) or pa.types.is_string_view(type_) else type_
 
 
 def is_nested(type_: pa.DataType) -> bool:
     return bool(pa.types.is_nested(type_))
-
-
-def _is_text(type_: pa.DataType) -> bool:
-    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))

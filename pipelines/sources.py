@@ -8,6 +8,7 @@ the output is a list of uids, and rows travel between passes as their places.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 from pipelines import kernels
 from pipelines.batch import Batch
 from pipelines.formats.chunks import BadRow, Chunk
+from pipelines.formats.pool_schema import conformed
 from pipelines.formats.readers import read_shard, schema_of
 from pipelines.formats.shards import ShardError
 from pipelines.formats.uid_subset import VALUES
@@ -37,10 +39,12 @@ def first_chunks(task: ShardTask) -> Iterator[Chunk]:
     """The rows of an input shard, with what is broken in it."""
     source = open_store(task.plan.input_uri)
     if not task.plan.pairs:
-        yield from read_shard(source, task.input.name, shard=task.shard)
+        name, columns = task.input.name, task.plan.columns
+        for chunk in read_shard(source, name, shard=task.shard):
+            table = conformed(chunk.table, columns, name=name, where=source.uri)
+            yield replace(chunk, table=table)
         return
-    columns = columns_of(task.plan, task.number)
-    for batch in _pairs(source, task, columns):
+    for batch in _pairs(source, task, columns_of(task.plan, task.number)):
         yield _checked(batch)
 
 
@@ -106,7 +110,11 @@ def held_rows(
             batches = _held_pairs(input, store, plan, shard, columns, sha256)
         else:
             chunks = read_shard(source, input.name, shard=shard, keep_rows=input.work)
-            batches = (Batch(chunk.table) for chunk in chunks)
+            of_pool = None if input.work else plan.columns
+            batches = (
+                Batch(conformed(chunk.table, of_pool, name=input.name, where=source.uri))
+                for chunk in chunks
+            )
         for batch in batches:
             if kept is not None:
                 batch = batch.keep(_among(batch.rows, kept))
@@ -237,10 +245,12 @@ def held_schema(input: Held, store: Store, plan: Plan) -> pa.Schema:
     """
     if input.work:
         return schema_of(store, input.name)
-    source = open_store(plan.input_uri)
+    source, name = open_store(plan.input_uri), input.name
     try:
-        return schema_of(source, input.name)
+        schema = schema_of(source, name)
     except ShardError:
         if plan.like is None:
             raise
-        return schema_of(source, plan.like)
+        name = plan.like
+        schema = schema_of(source, name)
+    return conformed(schema.empty_table(), plan.columns, name=name, where=source.uri).schema

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,14 +19,12 @@ from pipelines.batch import Amount, Batch
 from pipelines.engine.evidence import has_cases
 from pipelines.engine.rejections import Rejections
 from pipelines.errors import FailedError
-from pipelines.formats.readers import schema_of
 from pipelines.job import ShardTask, loaded
 from pipelines.operators import Counted, Filter, Operator, choose
 from pipelines.pipeline import Pipeline, Step
 from pipelines.records import JSON
 from pipelines.schema import PARENT, ROW, TEXT, number_of, row_of
 from pipelines.stats import Tally
-from pipelines.storage.open import open_store
 
 
 class OperatorFailed(FailedError):
@@ -59,23 +56,12 @@ class RowSteps:
     def with_text(self, batch: Batch, tally: Tally) -> Batch:
         """The rows that have a text; pairs do without, and so do pools without the column.
 
-        In a shard without the column, of a pool that has it, no row has one.
+        Where one shard of a pool has the column, all are read with it.
         """
-        if not self.task.plan.pairs and not batch.has(TEXT) and self.pool_has_text:
-            nowhere = np.ones(batch.num_rows, dtype=bool)
-            return self.reject(batch, choose([(nowhere, "no_text")]), tally)
         if self.task.plan.pairs or not batch.has(TEXT) or not batch.text.null_count:
             return batch
         without_text = batch.text.is_null().to_numpy(zero_copy_only=False)
         return self.reject(batch, choose([(without_text, "no_text")]), tally)
-
-    @cached_property
-    def pool_has_text(self) -> bool:
-        """Whether the shard that shows the pool's columns has the text's."""
-        plan = self.task.plan
-        return (
-            plan.like is not None and TEXT in schema_of(open_store(plan.input_uri), plan.like).names
-        )
 
     def reject(
         self, batch: Batch, reasons: pa.Array, tally: Tally, *, filter_: Filter | None = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from pipelines.assets.catalogue import Assets
 from pipelines.engine.global_end import GlobalSteps, needs_of
@@ -173,6 +174,14 @@ def dataset_work(
     )
 
 
+def _columns(pool: Pool, *, pairs: bool) -> dict[str, Any]:
+    """What a plan says of the pool's columns: a shard that shows them, and how to read others."""
+    if pairs:  # of tables of pairs only columns are read that `check_pipeline` looked at
+        return {"like": pool.example()}
+    together = pool.together
+    return {"like": together.example, "columns": None if together.same else together.columns}
+
+
 def _asset_ref(pipeline: Pipeline, name: str) -> AssetRef:
     return pipeline.assets.ref(name)
 
@@ -202,7 +211,7 @@ class _Run:
             modules=dict(pipeline.modules),
             asset_folders=tuple(str(folder.absolute()) for folder in pipeline.assets.folders),
             input_uri=open_store(pool.uri).uri,
-            like=pool.example(),
+            **_columns(pool, pairs=work.output["format"] == UIDS),
             output_uri=self.store.uri,
             quarantine=work.quarantine,
             format=work.output["format"],

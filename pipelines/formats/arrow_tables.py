@@ -7,6 +7,7 @@ called `extra` must hold JSON objects, as a run writes it.
 from __future__ import annotations
 
 from collections import Counter
+from functools import lru_cache
 from typing import Any, BinaryIO
 
 import orjson
@@ -61,6 +62,17 @@ def normal_table(table: pa.Table) -> pa.Table:
         _check_objects(table.column(EXTRA))
     nested = [f.name for f in table.schema if is_nested(f.type)]
     return _nested_to_extra(table, nested) if nested else table
+
+
+@lru_cache(maxsize=64)
+def normal_schema(schema: pa.Schema) -> tuple[pa.Schema, dict[str, pa.DataType]]:
+    """The columns that `normal_table` makes, and the nested ones with their types.
+
+    NameTaken as `check_names`. Kept, since all shards of a pool mostly have one schema.
+    """
+    check_names(schema)
+    nested = {field.name: field.type for field in schema if is_nested(field.type)}
+    return normal_table(schema.empty_table()).schema, nested
 
 
 def _is_binary(type_: pa.DataType) -> bool:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.batch import MAX_BATCH_BYTES, MAX_BATCH_ROWS, cut
-from pipelines.formats.arrow_tables import NameTaken, check_names, normal_table
+from pipelines.formats.arrow_tables import NameTaken, normal_schema, normal_table
 from pipelines.formats.chunks import UNREADABLE, BadRow, Chunk, numbered
 from pipelines.formats.inflate import FREE_BYTES, MAX_EXPANSION
 from pipelines.formats.shards import ShardError, log
@@ -94,8 +94,7 @@ def _group_tables(parquet: pq.ParquetFile, group: int) -> Iterator[pa.Table]:
 def parquet_file(file: BinaryIO, where: str) -> pq.ParquetFile:
     try:
         parquet = pq.ParquetFile(file)
-        check_names(parquet.schema_arrow)
-        normal_table(parquet.schema_arrow.empty_table())
+        normal_schema(parquet.schema_arrow)
     except NameTaken as error:
         raise ShardError(f"{where}: {error}") from None
     except StorageError:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import pyarrow as pa
 
 from pipelines.formats import dolma
+from pipelines.formats.pool_schema import PoolSchema, pool_schema
 from pipelines.formats.readers import fields_of, schema_of
 from pipelines.formats.shards import ShardError, shards_of
 from pipelines.records import (
@@ -53,9 +55,14 @@ class Pool:
     def num_bytes(self) -> int:
         return sum(shard.num_bytes for shard in self.shards)
 
+    @cached_property
+    def together(self) -> PoolSchema:
+        """The columns of all shards, reconciled. Reads the footer of every table, once."""
+        return pool_schema(open_store(self.uri), [shard.name for shard in self.shards])
+
     def schema(self) -> pa.Schema:
-        """The columns of the shards, as the first that can be read shows them."""
-        return schema_of(open_store(self.uri), self.example())
+        """The columns of all shards together. ShardError where they cannot be one table."""
+        return self.together.schema
 
     def fields(self) -> frozenset[str]:
         """Fields inside `extra`, as the first rows of a few shards show them."""

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from pipelines.batch import cut
 from pipelines.errors import DataError
-from pipelines.formats.arrow_tables import check_names, normal_table, open_batches
+from pipelines.formats.arrow_tables import check_names, normal_schema, normal_table, open_batches
 from pipelines.formats.chunks import UNREADABLE, BadRow, Chunk, Refused, Rows, numbered
 from pipelines.formats.dolma import Attributes
 from pipelines.formats.json_rows import jsonl_schema, parse_row
@@ -34,6 +34,7 @@ from pipelines.formats.shards import (
 )
 from pipelines.schema import (
     EXTRA,
+    ROW,
     number_of,
     row_of,
 )
@@ -228,24 +229,38 @@ def fields_of(store: Store, name: str) -> set[str]:
 
 def schema_of(store: Store, name: str) -> pa.Schema:
     """The columns of a shard, without reading its rows where the format allows it."""
-    plain = _plain_schema(store, name)
-    return with_folders(plain.empty_table(), hive_columns(name)).schema
+    return columns_of(store, name)[0]
 
 
-def _plain_schema(store: Store, name: str) -> pa.Schema:
-    if format_of(name) == "mix":
-        chunk = next(_read_mix(store.read_bytes(name), shard=0, where=f"{store.uri}/{name}"), None)
-        if chunk is not None:
-            return chunk.table.schema
-    if format_of(name) == "parquet":
-        with store.open(name) as file:
-            schema = parquet_file(file, f"{store.uri}/{name}").schema_arrow
-        return numbered(normal_table(schema.empty_table()), np.zeros(0, dtype=np.int64)).schema
-    if format_of(name) == "arrow":
-        with store.open(name) as file:
+def columns_of(store: Store, name: str) -> tuple[pa.Schema, dict[str, pa.DataType]]:
+    """The columns of a shard, and the nested ones with their types, which travel in `extra`."""
+    schema, nested = _plain_columns(store, name)
+    folders = hive_columns(name)
+    return (with_folders(schema.empty_table(), folders).schema if folders else schema), nested
+
+
+def _plain_columns(store: Store, name: str) -> tuple[pa.Schema, dict[str, pa.DataType]]:
+    where, format_ = f"{store.uri}/{name}", format_of(name)
+    if format_ == "mix":
+        chunk = next(_read_mix(store.read_bytes(name), shard=0, where=where), None)
+        return (jsonl_schema() if chunk is None else chunk.table.schema), {}
+    if format_ not in ("parquet", "arrow"):
+        return jsonl_schema(), {}
+    with store.open(name) as file:
+        if format_ == "parquet":
+            schema = parquet_file(file, where).schema_arrow
+            nested = normal_schema(schema)[1]
+        else:
             try:
                 schema = open_batches(file).schema
+                nested = normal_schema(schema)[1]
+            except StorageError:
+                raise
             except UNREADABLE as error:
-                raise ShardError(f"{store.uri}/{name} is not an Arrow file: {error}") from None
-        return numbered(normal_table(schema.empty_table()), np.zeros(0, dtype=np.int64)).schema
-    return jsonl_schema()
+                raise ShardError(f"{where} is not an Arrow file: {error}") from None
+    return _with_row(normal_schema(schema)[0]), nested
+
+
+def _with_row(schema: pa.Schema) -> pa.Schema:
+    others = [field for field in schema if field.name != ROW]
+    return pa.schema([pa.field(ROW, pa.int64()), *others], metadata=schema.metadata)

@@ -25,15 +25,17 @@ from pydantic import Field, ValidationError
 from pipelines.assets.catalogue import Assets
 from pipelines.batch import Batch
 from pipelines.formats.arrow_tables import normal_table
+from pipelines.formats.column_types import NoCommonType, common_type
 from pipelines.formats.pool import Pool
+from pipelines.formats.pool_schema import each_of
 from pipelines.formats.shards import ShardError, shards_of
 from pipelines.formats.uid_lists import uid_of
 from pipelines.image_text.scores import INDEX, PREFIX
 from pipelines.operators import Fold, PipelineError, Splitter
 from pipelines.pipeline import Pipeline
 from pipelines.records import File, Frozen, sha256_file
-from pipelines.schema import ROW, STRING, row_of
-from pipelines.storage.base import Store
+from pipelines.schema import ROW, STRING, normal_type, row_of
+from pipelines.storage.base import StorageError, Store
 from pipelines.storage.open import open_store
 
 UID = "uid"
@@ -175,12 +177,57 @@ def check_columns(store: Store, name: str, columns: Sequence[str]) -> None:
     """PipelineError when a column that a step reads is in neither the table nor the features."""
     there = table_columns(store, name)
     for column in columns:
-        beside = column in FEATURES or column.startswith(PREFIX)
-        if column not in there and not beside and column != ROW:
+        if column not in there and not _is_beside(column):
             raise PipelineError(
                 f"{store.uri}/{name} has no column {column!r}, which the pipeline reads; it has "
                 f"{', '.join(there)}"
             )
+
+
+def check_tables(pool: Pool, columns: Sequence[str]) -> None:
+    """`check_columns` of every table. ShardError where two hold a column as other kinds of value.
+
+    A table that cannot be read is left to the run. Texts may be bytes in some and strings in
+    others (`check_pairs`); numbers of several widths are compared by their values.
+    """
+    store = open_store(pool.uri)
+
+    def read(name: str) -> pa.Schema | None:
+        try:
+            with store.open(name) as file:
+                return pq.ParquetFile(file).schema_arrow
+        except StorageError:
+            raise
+        except DAMAGED:
+            return None
+
+    names = [shard.name for shard in pool.shards]
+    check_columns(store, names[0], columns)
+    first: dict[str, tuple[pa.DataType, str]] = {}
+    for name, schema in zip(names, each_of(store, read, names), strict=True):
+        if schema is None:
+            continue
+        for column in columns:
+            if column not in schema.names:
+                if not _is_beside(column):
+                    check_columns(store, name, columns)
+                continue
+            if column in TEXTS:
+                continue
+            type_ = normal_type(schema.field(column).type)
+            before, other = first.setdefault(column, (type_, name))
+            try:
+                common_type(before, type_)
+            except NoCommonType as error:
+                raise ShardError(
+                    f"{store.uri}: the column {column!r} holds {before} in {other} and {type_} in "
+                    f"{name}{error}: make it one type in all tables, or drop it"
+                ) from None
+
+
+def _is_beside(column: str) -> bool:
+    """Whether a column is that of another file: features, scores, the number of the row."""
+    return column in FEATURES or column.startswith(PREFIX) or column == ROW
 
 
 def rows_with_uid(store: Store, uid: str) -> Iterator[tuple[int, str | None]]:
@@ -205,7 +252,7 @@ def check_pipeline(pipeline: Pipeline, pool: Pool) -> None:
             )
         columns |= set(step.operator.reads()) - written
         written |= set(step.operator.writes())
-    check_columns(open_store(pool.uri), pool.shards[0].name, sorted(columns))
+    check_tables(pool, sorted(columns))
     for column in sorted(columns):
         if column.startswith(PREFIX):
             name = column.removeprefix(PREFIX)

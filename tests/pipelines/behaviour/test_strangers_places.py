@@ -57,7 +57,7 @@ def odd_shards() -> dict[str, bytes]:
         "lang=de/a.parquet": parquet(text=["ein Satz", "noch einer"], at=times),
         "bytes.parquet": parquet(text=[b"caf\xc3\xa9 au lait", b"as bytes"], id=[1, 2**62]),
         "none.parquet": parquet(text=pa.array([], pa.string()), rank=pa.array([], pa.int64())),
-        "null.parquet": parquet(text=pa.nulls(2), id=["a", "b"]),
+        "null.parquet": parquet(text=pa.nulls(2), id=pa.array([7, 8], pa.int16())),
         "nested.parquet": parquet(
             text=["same words", "same words"],
             rank=pa.array([1, 3], pa.uint8()),
