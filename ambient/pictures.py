@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ambient.eval_model import Generator
 from ambient.systems import posterior
+from evals.images import shown_images
 from evals.images.sampling import noise_of, schedule
 from pipelines.errors import DataError
 
@@ -22,15 +23,12 @@ NOISE = 0.02  # of measurements
 
 def grid(images: npt.NDArray[Any], *, columns: int) -> Pixels:
     """Images in [-1, 1] side by side, (rows x height, columns x width, 3), lines between."""
-    number, channels, height, width = images.shape
-    rows = -(-number // columns)
-    result = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1, 3), 255, np.uint8)
-    pixels = ((images.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8)
-    for n, image in enumerate(pixels):
-        top, left = n // columns * (height + 1) + 1, n % columns * (width + 1) + 1
-        colours = np.broadcast_to(image, (3, height, width)) if channels == 1 else image[:3]
-        result[top : top + height, left : left + width] = colours.transpose(1, 2, 0)
-    return result
+    return shown_images.grid(_pixels(images), columns=columns)
+
+
+def _pixels(images: npt.NDArray[Any]) -> Pixels:
+    pixels: Pixels = ((images.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8)
+    return pixels
 
 
 def save(image: Pixels, path: Path, *, enlarge: int = 1) -> None:
@@ -48,32 +46,9 @@ def sample_grid(
     images = model.sample(range(number), seed=seed)
     if not nearest:
         return grid(images, columns=columns)
-    closest = nearest_images(model, images)
-    rows = []
-    for begin in range(0, number, columns):
-        rows += [*_row(images[begin : begin + columns], columns)]
-        rows += [*_row(closest[begin : begin + columns], columns)]
-    return grid(np.stack(rows), columns=columns)
-
-
-def _row(images: npt.NDArray[Any], columns: int) -> npt.NDArray[Any]:
-    """A row, filled up with white images."""
-    missing = columns - len(images)
-    white = np.ones((missing, *images.shape[1:]), images.dtype)
-    return np.concatenate([images, white])
-
-
-def nearest_images(model: Generator, images: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The training image nearest to each, by Euclidean distance."""
-    rows = images.reshape(len(images), -1)
-    best, result = np.full(len(rows), np.inf), np.zeros_like(images)
-    for block in model.training_images():
-        others = block.reshape(len(block), -1)
-        gaps = (rows**2).sum(1)[:, None] + (others**2).sum(1) - 2 * rows @ others.T
-        position, value = gaps.argmin(1), gaps.min(1)
-        closer = value < best
-        best[closer], result[closer] = value[closer], block[position[closer]]
-    return result
+    closest = shown_images.nearest_images(images, model.training_images())
+    rows = shown_images.interleaved(list(_pixels(images)), list(_pixels(closest)), columns=columns)
+    return shown_images.grid(rows, columns=columns)
 
 
 @dataclass(frozen=True)

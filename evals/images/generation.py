@@ -3,7 +3,7 @@
 A question is a held-out image; its answer is the generator's image of the same number, from the
 fixed sampler. The log has the features of both, and the distances of the generated image to the
 nearest training image and to the nearest held-out image, so that both scores are computed again
-from the log alone.
+from the log alone. The log of the second kind also shows the first images and their neighbours.
 
     image_generation     Frechet distance in the stated features (Heusel et al. 2017)
     image_memorisation   mean distance to the nearest training image over that to the nearest
@@ -31,6 +31,7 @@ import orjson
 import pyarrow as pa
 
 from evals.images.frechet import frechet, mlp_features, moments, nearest
+from evals.images.shown_images import NUM_SHOWN, nearest_images, shown_column
 from evals.items import Item, Metrics, Tally, TaskData
 from evals.kinds import Kind
 from evals.metrics import NUM_DRAWS
@@ -150,6 +151,9 @@ class _Generated(Kind[GenerationTask]):
         else:
             columns["train_distance"] = nearest(images, model.training_images())
             columns["heldout_distance"] = nearest(images, [data.images])
+            closest = nearest_images(images[:NUM_SHOWN], model.training_images())
+            columns["image"] = shown_column(images, rows=len(rows))
+            columns["nearest"] = shown_column(closest, rows=len(rows))
         return pa.table(columns)
 
 

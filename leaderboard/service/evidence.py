@@ -7,6 +7,7 @@ the check wrote them. Beside the bundles, below `shown/<submission>-<start of it
     draws.npz                  every task on the resamples of its questions, float32
     answers.npz                what each question adds to its task, the mean over seeds, float32
     <seed>-<task>.questions    single questions in blocks (see `questions`)
+    <seed>-samples.png         what a generator drew (see `sample_grids`)
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from leaderboard.service.questions import write_questions
 from leaderboard.submissions.bundle import Bundle
 from leaderboard.submissions.chain import chain_of, seeds_of
 from leaderboard.submissions.results import Measured
+from leaderboard.submissions.sample_grids import sample_grids
 from pipelines.records import Control, Frozen, Submission
 from pipelines.storage.base import Store as Files
 from pipelines.storage.base import write_bytes
@@ -235,6 +237,8 @@ def write_evidence(files: Files, submission: Held, bundle: Bundle, measured: Mea
     np.savez(packed, **drawn)
     write_bytes(files, f"{folder}draws.npz", packed.getvalue())
     write_bytes(files, f"{folder}answers.npz", _answers(bundle))
+    for seed, png in sample_grids(bundle):
+        write_bytes(files, f"{folder}{seed}-samples.png", png)
     content = evidence_of(bundle).model_dump_json().encode()
     write_bytes(files, f"{folder}evidence.json", content)  # last: where it is, the others are
 
@@ -298,6 +302,16 @@ def _arrays(files: Files, submission: Held, name: str) -> Draws:
 def _read_arrays(files: Files, name: str) -> Draws:
     with np.load(io.BytesIO(files.read_bytes(name)), allow_pickle=False) as packed:
         return {task: packed[task] for task in packed.files}
+
+
+def read_samples(files: Files, submission: Held, seed: int) -> bytes | None:
+    """The grid of one seed as PNG; None where there is none."""
+    if not submission.bundle:
+        return None
+    try:
+        return files.read_bytes(f"{folder_of(submission)}{seed}-samples.png")
+    except FileNotFoundError:
+        return None
 
 
 class _Recent(Generic[T]):

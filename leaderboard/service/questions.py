@@ -21,7 +21,7 @@ from leaderboard.submissions.logs import BATCH_ROWS, open_parquet
 from pipelines.records import Frozen
 from pipelines.storage.base import Store as Files
 
-SKIPPED = ("shots", "losses", "contexts")
+SKIPPED = ("shots", "losses", "contexts", "image", "nearest")
 LONG = 2000  # characters of a text that are shown
 MANY = 200  # members of a list that are shown
 MOST_CATEGORIES = 255  # each is one byte a question; the last is all others

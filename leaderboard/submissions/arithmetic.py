@@ -41,6 +41,7 @@ ANSWERS = {
     "token_loss": ("nats",),
     "image_retrieval": ("rank", "predicted"),
     "image_classification": ("margin",),
+    "image_memorisation": ("train_distance", "heldout_distance"),
 }
 """What a model says in a log of a kind, as numbers that two models do not share."""
 FEWEST_ANSWERS = 30
@@ -240,8 +241,8 @@ def loss_sample(task: Task, log: pa.Table) -> list[float]:
 def answers_of(task: Task, log: pa.Table) -> str:
     """The hash of what a model said, in order of the rows, however the log is stored.
 
-    Of kinds whose answers two models never share: losses, ranks and margins. Empty for the others,
-    and for logs too short to tell.
+    Of kinds whose answers two models never share: losses, ranks, margins and distances. Empty for
+    the others, and for logs too short to tell.
     """
     columns = [name for name in ANSWERS.get(task.kind, ()) if name in log.column_names]
     if not columns or len(log) < FEWEST_ANSWERS:
@@ -265,6 +266,8 @@ def _losses(task: Task, log: pa.Table) -> npt.NDArray[np.float64] | None:
             log["num_tokens"].to_numpy(), 1
         )
         return result
+    if task.kind == "image_memorisation":
+        return np.asarray(log["heldout_distance"].to_numpy(), np.float64)
     if "margin" in log.column_names:
         return np.asarray(log["margin"].to_numpy(), np.float64)
     return None

@@ -28,7 +28,10 @@ MAX_LOG_BYTES = 768 << 20  # one task's log, unpacked
 BATCH_ROWS = 32  # read at once: a text of a megabyte, repeated by a dictionary, stays 32 MB
 MAX_TEXT = 1 << 16  # bytes of one text in a log
 LEAST_NATS = -1e-4  # the rounding of a cross-entropy of 0
-HEAVY = ("contexts", "options", "shots", "losses", "generated", "top5", "generation")
+HEAVY = (
+    *("contexts", "options", "shots", "losses", "generated", "top5", "generation"),
+    *("image", "nearest"),
+)
 
 Type = Callable[[pa.DataType], bool]
 
@@ -61,6 +64,10 @@ def _options(kind: pa.DataType) -> bool:
 
 def _floats(kind: pa.DataType) -> bool:
     return _is_list(kind) and pa.types.is_floating(kind.value_type)
+
+
+def _bytes(kind: pa.DataType) -> bool:
+    return _is_list(kind) and pa.types.is_uint8(kind.value_type)
 
 
 def _text(kind: pa.DataType) -> bool:
@@ -126,7 +133,13 @@ COLUMNS: dict[str, dict[str, Type]] = {
     },
     "image_attributes": {"row": INTEGER, "key": _text, "metadata": _integers},
     "image_generation": {"row": INTEGER, "features": _floats, "reference": _floats},
-    "image_memorisation": {"row": INTEGER, "train_distance": FLOAT, "heldout_distance": FLOAT},
+    "image_memorisation": {
+        "row": INTEGER,
+        "train_distance": FLOAT,
+        "heldout_distance": FLOAT,
+        "image": _bytes,
+        "nearest": _bytes,
+    },
 }
 """Every column that a log of a kind may have, and its type."""
 

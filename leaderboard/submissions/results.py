@@ -23,6 +23,7 @@ from leaderboard.submissions.bundle import Bundle, Profile
 from leaderboard.submissions.case import official_suite
 from leaderboard.submissions.chain import chain_of, seeds_of
 from leaderboard.submissions.lineage import data_of
+from leaderboard.submissions.sample_grids import shows_images
 from pipelines.records import (
     DatasetRecord,
     Frozen,
@@ -169,6 +170,7 @@ class Row(Frozen):
         (), description="other rows of this result, which are not listed"
     )
     word: str = Field("", description="what tells it from other rows of its name")
+    shows_images: bool = Field(False, description="whether each seed has a grid of its samples")
 
 
 @dataclass(frozen=True)
@@ -286,6 +288,7 @@ def measured_of(
         profile=bundle.manifest.profile,
         sampled=_sampled(dataset),
         family=_family(dataset),
+        shows_images=shows_images(bundle),
     )
     return Measured(row, aggregate, task_draws)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from evals.images.shown_images import NUM_SHOWN, shape_of
 from evals.metrics import TIE, credit
 from evals.tasks import PER_BYTE, Task, is_secret
 from leaderboard.submissions.faults import Fault, Words, fault
@@ -22,6 +23,8 @@ def check_evidence(name: str, task: Task, log: pa.Table) -> Iterator[Fault]:
     """A batch of whole rows: what was chosen follows from the losses that the log shows."""
     if task.kind in PER_BYTE and "losses" in log.column_names:
         yield from _summed(name, log)
+    if task.kind == "image_memorisation" and "image" in log.column_names:
+        yield from _images(name, log)
     if task.kind not in ("multiple_choice", "schema"):
         return
     there = "options" in log.column_names
@@ -64,6 +67,25 @@ def check_evidence(name: str, task: Task, log: pa.Table) -> Iterator[Fault]:
         yield fault(name, "credit", problem, Words("0"))
         return
     yield from _ties(name, log, flat, start, count, means)
+
+
+def _images(name: str, log: pa.Table) -> Iterator[Fault]:
+    """Images are shown of the first rows only, drawn and nearest alike, all of one shape."""
+    shown = log["row"].to_numpy() < NUM_SHOWN
+    lengths = set()
+    for column in ("image", "nearest"):
+        if column not in log.column_names:
+            yield fault(name, column, Words("no such column"), Words("one beside 'image'"))
+            return
+        length = pc.list_value_length(log[column]).fill_null(-1).to_numpy()
+        lengths |= set(length[shown].tolist())
+        if (length[~shown] != -1).any() or log[column].combine_chunks().flatten().null_count:
+            problem = Words("images elsewhere than in the first rows, or bytes that are not there")
+            yield fault(name, column, problem, Words(f"images of the first {NUM_SHOWN} rows"))
+            return
+    if len(lengths) > 1 or any(shape_of(length) is None for length in lengths):
+        problem = Words("bytes that are no square images of one size")
+        yield fault(name, "image", problem, Words("channels x side x side bytes, as documented"))
 
 
 def _unshown_ties(name: str, task: Task, log: pa.Table) -> Iterator[Fault]:

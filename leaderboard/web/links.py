@@ -38,6 +38,9 @@ class Links:
     def questions(self, id: str, task: str, **query: object) -> str:
         return f"/submissions/{id}/tasks/{quote(task)}{asked(query)}"
 
+    def samples(self, id: str, seed: int) -> str:
+        return f"/submissions/{id}/samples/{seed}.png"
+
     def bundle(self, id: str) -> str:
         return f"/api/v1/submissions/{id}/bundle"
 
@@ -82,6 +85,9 @@ class FileLinks(Links):
 
     def questions(self, id: str, task: str, **query: object) -> str:
         return f"{self.up}submissions/{id}-{file_name(task)}.html"
+
+    def samples(self, id: str, seed: int) -> str:
+        return f"{self.up}submissions/{id}-{seed}-samples.png"
 
     def help(self, topic: str = "") -> str:
         return f"{self.up}help/{topic or 'index'}.html"

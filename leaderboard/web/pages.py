@@ -16,6 +16,7 @@ from leaderboard.board.plots import STATIC
 from leaderboard.database import people
 from leaderboard.service.comparison import across_scales
 from leaderboard.service.drill_down import AskedQuestions, image_of
+from leaderboard.service.evidence import read_samples
 from leaderboard.service.side_by_side import side_by_side
 from leaderboard.web import views
 from leaderboard.web.access import Asks, Id, Name, Serves, seen
@@ -198,6 +199,18 @@ def question_image(
         raise HTTPException(404, str(error.args[0])) from None
     headers = {"cache-control": "public, max-age=86400"}
     return Response(data, media_type="image/webp", headers=headers)
+
+
+@pages.get("/submissions/{id}/samples/{seed}.png")
+def samples(
+    id: Id, seed: Annotated[int, Field(ge=0, le=2**63 - 1)], service: Serves, asks: Asks
+) -> Response:
+    """What a generator drew, and the nearest training images below each row."""
+    data = read_samples(service.files, seen(service, asks, id), seed)
+    if data is None:
+        raise HTTPException(404, "there are no images of this seed")
+    headers = {"cache-control": "private, max-age=86400"}
+    return Response(data, media_type="image/png", headers=headers)
 
 
 @pages.get("/static/{name}")

@@ -109,6 +109,7 @@ def export_service(service: Service, folder: Path, *, questions: int = QUESTIONS
     from leaderboard.board.boards import MAX_LIMIT, View
     from leaderboard.board.plots import STATIC
     from leaderboard.service.comparison import across_scales
+    from leaderboard.service.evidence import read_samples
     from leaderboard.web import views
     from leaderboard.web.help import topics
     from leaderboard.web.links import FileLinks, file_name
@@ -141,6 +142,10 @@ def export_service(service: Service, folder: Path, *, questions: int = QUESTIONS
             _write(folder, f"submissions/{row.submission_id}.html", text.encode())
             for name, data in _questions(service, row, links, questions):
                 _write(folder, f"submissions/{name}", data)
+            for each in row.seeds if row.shows_images else ():
+                png = read_samples(service.files, submission, each.seed)
+                if png is not None:
+                    _write(folder, f"submissions/{row.submission_id}-{each.seed}-samples.png", png)
     for benchmark in {listed.benchmark for listed in library.boards()}:
         text = views.scales_page(benchmark, across_scales(library, benchmark), links)
         _write(folder, f"scales/{file_name(benchmark)}.html", text.encode())

@@ -165,6 +165,7 @@ COLUMNS = (
     ("notes", "Notes", False),
 )
 UNSORTED = ("forest", "notes")
+MOST_GRIDS = 6  # of samples on a board: the first rows
 SAME: Mapping[
     str, Callable[[Row], Any]
 ] = {  # columns that are hidden when every row says the same, and how the caption says it
@@ -246,6 +247,7 @@ def board_page(page: Page, view: View, link: Links) -> str:
         first=rows[0] if rows else None,
         verdict=page.verdict if whole and view.sort == "rank" else "",
         plot=size_plot(ranked, link) if ranked else "",
+        grids=[row for row in ranked if row.shows_images][:MOST_GRIDS],
         query=query,
         plain=plain,
         pages=_pages(page, view, link, board_key, query),

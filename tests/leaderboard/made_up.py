@@ -242,6 +242,10 @@ def _data(
     if book.modality == "text":
         work = _text_packing(recipe)
         size = {"documents": rows_out, "tokens": rows_out * 700 + chance}
+    elif book.size_unit == "images":
+        shape = {"resolution": recipe.resolution, "channels": recipe.channels}
+        work = PackedWork(mode="ambient", layout="arrays", parameters=shape)
+        size = {"images": rows_out}
     else:
         work = PackedWork(
             mode="reshard", layout="webdataset", parameters={"shard_size": recipe.shard_size}
@@ -284,6 +288,10 @@ def _model(packed: PackedRecord, benchmark: str, scale: str, recipe: Any, seed: 
         from datacomp.recipe import samples_seen
 
         counts, results = {"steps": 1, "params": 10_000_000}, {"samples_seen": samples_seen(recipe)}
+    elif benchmark == "ambient":
+        from ambient.recipe import images_seen
+
+        counts, results = {"steps": 1, "params": 100_000}, {"images_seen": images_seen(recipe)}
     else:
         from dclm.recipe import num_steps
 
@@ -436,6 +444,13 @@ def _image_log(task: Task, skill: float, row: np.ndarray, rng: np.random.Generat
                 "jaccard": np.where(right, 1.0, 1 / 3),
             }
         )
+    if task.kind == "image_generation":
+        features = rng.standard_normal((2, rows, 4)).astype(np.float32)
+        features[0] += 1 - skill
+        return pa.table({"row": row, "features": list(features[0]), "reference": list(features[1])})
+    if task.kind == "image_memorisation":
+        train, held_out = 1.0 + rng.random((2, rows))
+        return pa.table({"row": row, "train_distance": train, "heldout_distance": held_out})
     metadata = {"metadata": [[int(k % 2)] * len(task.metadata) for k in row]}
     key = [f"{k:06d}" for k in row]
     if task.kind == "image_attributes":

@@ -562,7 +562,7 @@ def foreign(folder: Path, team: str, method: str) -> Path:
     return rewritten(folder, own.model_copy(update={"chain": record.chain}))
 
 
-@pytest.mark.parametrize("benchmark", ["dclm", "datacomp"])
+@pytest.mark.parametrize("benchmark", ["dclm", "datacomp", "ambient"])
 def test_the_answers_of_another_team_as_other_bytes_are_refused(
     benchmark: str, tmp_path: Path
 ) -> None:

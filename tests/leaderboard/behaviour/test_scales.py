@@ -19,7 +19,7 @@ from pipelines.records import Record, Submission, parse_record
 from tests.leaderboard.made_up import make_folder
 
 FEW = 20  # questions a task without a number of its own; what is broken here is in the record
-BOOKS = ("dclm", "datacomp")
+BOOKS = ("dclm", "datacomp", "ambient")
 SCALES = [(book, scale.name) for book in BOOKS for scale in load_benchmark(book).scales]
 
 
