@@ -158,6 +158,9 @@ class DCLM(Stages["Recipe"]):
         return budget_faults(packed, model, recipe)
 
     def commands(self) -> typer.Typer:
+        from dclm import mix_commands
         from dclm.commands import app
 
+        mixing = mix_commands.app.registered_commands
+        app.registered_commands += [c for c in mixing if c not in app.registered_commands]
         return app

@@ -39,30 +39,6 @@ Scale = Annotated[str, typer.Option(help="The scale, whose recipe has the same n
 app = typer.Typer()
 
 
-@app.command("mix")
-def mix_command(
-    config: Annotated[Path, typer.Argument(help="A mixture's YAML file.")],
-    out_uri: Annotated[str, typer.Option("--out", help="Where the manifest goes.")],
-    name: Annotated[
-        str | None, typer.Option(help="The dataset's name; default: the file's.")
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Mix datasets by repeat factors or shares of a token target; no text is copied."""
-    from pipelines.formats import mix
-
-    record = mix.mix(mix.load_mixture(config), name=name or config.stem, out=out_uri)
-    if json:
-        show_json(record)
-        return
-    rows = [
-        (source["name"], source["repeat"], source["record"]) for source in mix.plan_rows(record)
-    ]
-    out(table(rows, header=("source", "repeat", "dataset")))
-    shown = f"{record.counts['rows_out']:,} rows, {record.counts['file_bytes']:,} bytes of files"
-    out(f"\ndataset {record.id}: about {shown}, in {out_uri}")
-
-
 @app.command("train-quality")
 def train_quality(
     scale: Annotated[str, typer.Option(help="The scale whose pool and positives are used.")],

@@ -57,7 +57,7 @@ def noise_command(
     from leaderboard.rounds import round as stages
     from leaderboard.rounds.noise import Design, measure_noise, noise_text, random_sample
 
-    current, placement = _opened(benchmark, scale, workspace, workers, cluster, gpus, processes)
+    current, placement = opened(benchmark, scale, workspace, workers, cluster, gpus, processes)
     sampled = sample or random_sample(benchmark)
     report = measure_noise(
         current,
@@ -97,7 +97,7 @@ def sweep_command(
     from leaderboard.rounds import round as stages
     from leaderboard.rounds import sweep as sweeping
 
-    current, placement = _opened(benchmark, scale, workspace, workers, cluster, gpus, processes)
+    current, placement = opened(benchmark, scale, workspace, workers, cluster, gpus, processes)
     whole = stages.find_pipeline(current, pipeline)
     made = sweeping.sweep(
         current,
@@ -141,7 +141,7 @@ def cross_command(
     from leaderboard.rounds import round as stages
 
     parts = crossing.budgets_of(budgets)
-    current, placement = _opened(benchmark, scale, workspace, workers, cluster, gpus, processes)
+    current, placement = opened(benchmark, scale, workspace, workers, cluster, gpus, processes)
     made = crossing.curves(
         current,
         [stages.find_pipeline(current, name) for name in pipeline],
@@ -179,7 +179,7 @@ def speedrun_command(
     from leaderboard.rounds import round as stages
     from leaderboard.rounds.speedrun import check_speedrun, speedrun, speedrun_text
 
-    current, placement = _opened(benchmark, scale, workspace, workers, cluster, gpus, processes)
+    current, placement = opened(benchmark, scale, workspace, workers, cluster, gpus, processes)
     check_speedrun(current)
     made = speedrun(
         current,
@@ -193,7 +193,7 @@ def speedrun_command(
         out(speedrun_text(made))
 
 
-def _opened(
+def opened(
     benchmark: str,
     scale: str,
     workspace: str,

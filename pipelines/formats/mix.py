@@ -5,28 +5,27 @@ of a source and the part of it that is taken. Whatever reads shards reads them: 
 `repeat: 2.5` takes all rows twice and half of them once more; the half is those whose hash of seed
 and row is below 0.5, so it does not depend on how the work is cut.
 
-    sources:
-      - {dataset: runs/web, name: web, repeat: 1.5}
-      - {dataset: runs/code, name: code, share: 0.2}     # of the tokens, when total_tokens is given
-    total_tokens: 8_000_000_000
-    seed: 0
+The YAML file that says what is mixed is described in `mixture`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import ValidationError
 
 from pipelines.batch import MAX_BATCH_ROWS
+from pipelines.execution.executors import MapTasks, map_here
+from pipelines.formats.mix_parts import By
+from pipelines.formats.mix_shares import Counted, Unit, count_sources, decide, units_of
+from pipelines.formats.mixture import Mixture, Source
 from pipelines.records import (
     JSON,
     DatasetRecord,
@@ -36,50 +35,17 @@ from pipelines.records import (
     PoolRecord,
     PoolSource,
     PoolWork,
-    RecordError,
     made_by,
     now,
-    parse_record,
     sha256_bytes,
 )
 from pipelines.schema import ROW
-from pipelines.storage.base import Store, write_bytes
+from pipelines.storage.base import write_bytes
 from pipelines.storage.chain import RECORD, read_chain, write_chain
 from pipelines.storage.open import open_store
-from pipelines.yaml_text import load_yaml
 
 SUFFIX = ".mix.json"
 SOURCE = "source"
-TOKEN_COLUMN = "num_tokens"
-BYTES_PER_TOKEN = 4.2  # of English text under gpt-neox-20b, where nothing counts tokens
-
-
-class Source(Frozen):
-    """One dataset: `repeat` times, or a `share` of the tokens."""
-
-    dataset: str = Field(description="folder or prefix of a finished dataset")
-    name: str = Field(min_length=1, description="what `source` says of its rows")
-    repeat: float | None = Field(None, gt=0)
-    share: float | None = Field(None, gt=0, le=1)
-
-
-class Mixture(Frozen):
-    """What a mixture's YAML file says."""
-
-    sources: tuple[Source, ...] = Field(min_length=1)
-    total_tokens: int | None = Field(None, gt=0)
-    bytes_per_token: float = Field(BYTES_PER_TOKEN, gt=0)
-    max_repeat: float = Field(4.0, gt=0, description="more often than this is refused")
-    seed: int = Field(0, ge=0)
-
-    @field_validator("total_tokens", mode="before")
-    @classmethod
-    def _number(cls, value: object) -> object:
-        """8e9, which YAML reads as a string."""
-        try:
-            return int(float(value)) if isinstance(value, str) else value
-        except ValueError:
-            return value
 
 
 class MixShard(Frozen):
@@ -92,59 +58,53 @@ class MixShard(Frozen):
     below: float  # rows whose hash of seed, copy and row is below this
     seed: int
     num_bytes: int
+    by: By | None = None
+    parts: dict[str, float] | None = None  # with `by`: `below` of each part
+
+    def to_json(self) -> bytes:
+        """As it is written; without `by` it is what it was before there were parts."""
+        values = self.model_dump(mode="json", exclude={"by", "parts"} if self.by is None else None)
+        return orjson.dumps(values, option=orjson.OPT_INDENT_2)
 
 
-def load_mixture(path: Path) -> Mixture:
-    """A mixture from YAML. ValueError says which key is wrong."""
-    try:
-        mixture = Mixture.model_validate(load_yaml(path.read_text(encoding="utf-8")))
-    except (ValidationError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} is not a mixture: {error}") from None
-    for source in mixture.sources:
-        if (source.repeat is None) == (source.share is None):
-            raise ValueError(f"{path}: source {source.name!r}: give repeat or share, not both")
-        if source.share is not None and mixture.total_tokens is None:
-            raise ValueError(f"{path}: source {source.name!r} has a share: total_tokens is missing")
-    shares = [source.share for source in mixture.sources if source.share is not None]
-    total = math.fsum(shares)
-    if shares and (total > 1 + 1e-6 or (len(shares) == len(mixture.sources) and total < 1 - 1e-6)):
-        raise ValueError(f"{path}: the shares add up to {total:g}, expected 1")
-    names = [source.name for source in mixture.sources]
-    if len(set(names)) < len(names):
-        raise ValueError(f"{path}: two sources have one name: {', '.join(sorted(names))}")
-    return mixture
-
-
-def mix(mixture: Mixture, *, name: str, out: str) -> DatasetRecord:
+def mix(mixture: Mixture, *, name: str, out: str, map_tasks: MapTasks = map_here) -> DatasetRecord:
     """Write the manifest of a mixture and its record; the texts stay where they are.
 
     RecordError for a source that is not a finished dataset in parquet; ValueError where a share
     needs more repeats than `max_repeat`.
     """
+    counted = count_sources(mixture, map_tasks=map_tasks)
+    units = decide(mixture, units_of(mixture, counted))
+    return write_mix(mixture, counted, units, name=name, out=out)
+
+
+def write_mix(
+    mixture: Mixture,
+    counted: Sequence[Counted],
+    units: Sequence[Unit],
+    *,
+    name: str,
+    out: str,
+) -> DatasetRecord:
+    """Write a mixture whose repeats are decided."""
     started = now()
     target = open_store(out)
-    known, chains, sources = [], [], []
-    for source in mixture.sources:
-        store = open_store(source.dataset)
-        record = _dataset(store)
-        repeat = _repeat(mixture, source, record)
-        known.append((source, store, record, repeat))
-        chains.append(read_chain(store))
-        sources.append({"name": source.name, "record": record.id, "repeat": repeat})
-    pool = _pool(name, known)
+    pool = _pool(name, mixture, counted)
     work = DatasetWork(
-        pipeline={"name": name, "mix": {"seed": mixture.seed, "sources": sources}},
-        external=any(record.work.external for _, _, record, _ in known),
+        pipeline={
+            "name": name,
+            "mix": {"seed": mixture.seed, "sources": [_row(mixture, counted, u) for u in units]},
+        },
+        external=any(own.record.work.external for own in counted),
         output={"format": "mix"},
     )
     outputs: list[File] = []
     rows, size = 0, 0
-    for source, store, record, repeat in known:
-        for shard in _shards(source, store.uri, record, repeat, mixture.seed):
-            data = orjson.dumps(shard.model_dump(mode="json"), option=orjson.OPT_INDENT_2)
+    for number, (source, own) in enumerate(zip(mixture.sources, counted, strict=True)):
+        repeats = {unit.part: unit.repeat for unit in units if unit.source == number}
+        for shard, taken in _shards(source, own, repeats, mixture.seed):
             file = f"data/{len(outputs):06d}{SUFFIX}"
-            written = write_bytes(target, file, data)
-            taken = round((shard.file.num_rows or 0) * shard.below)
+            written = write_bytes(target, file, shard.to_json())
             outputs.append(written.model_copy(update={"num_rows": taken}))
             rows, size = rows + taken, size + shard.num_bytes
     record = DatasetRecord.seal(
@@ -154,75 +114,71 @@ def mix(mixture: Mixture, *, name: str, out: str) -> DatasetRecord:
         counts={"rows_out": rows, "file_bytes": size},
         made_by=made_by(started, locations={"out": target.uri}),
     )
-    for source, chain in zip(mixture.sources, chains, strict=True):
-        lines = [record.model_dump(mode="json") for record in chain]
+    for source, own in zip(mixture.sources, counted, strict=True):
+        chain = read_chain(open_store(own.uri))
+        lines = [each.model_dump(mode="json") for each in chain]
         write_bytes(target, f"sources/{source.name}.json", orjson.dumps(lines))
     write_chain(target, [pool])
     write_bytes(target, RECORD, record.to_json())
     return record
 
 
-def _dataset(store: Store) -> DatasetRecord:
-    where = f"{store.uri}/{RECORD}"
-    if not store.exists(RECORD):
-        raise RecordError(f"there is no {where}; a source is the folder of a finished dataset")
-    record = parse_record(store.read_bytes(RECORD), source=where)
-    if not isinstance(record, DatasetRecord):
-        raise RecordError(f"{where} is a {record.kind} record; a source is a dataset")
-    wrong = [file.name for file in record.outputs if not file.name.endswith(".parquet")]
-    if wrong:
-        raise RecordError(
-            f"{where}: {wrong[0]} is not a parquet file; curate with --format parquet"
-        )
-    return record
+def _row(mixture: Mixture, counted: Sequence[Counted], unit: Unit) -> dict[str, Any]:
+    """What the record says of a source or part."""
+    row: dict[str, Any] = {
+        "name": unit.name,
+        "record": counted[unit.source].record.id,
+        "repeat": unit.repeat,
+    }
+    by = mixture.sources[unit.source].parts
+    return row if by is None else row | {"by": by.model_dump(mode="json"), "part": unit.part}
 
 
-def _tokens(mixture: Mixture, record: DatasetRecord) -> float:
-    if TOKEN_COLUMN in record.counts:
-        return record.counts[TOKEN_COLUMN]
-    return record.counts["text_bytes"] / mixture.bytes_per_token
-
-
-def _repeat(mixture: Mixture, source: Source, record: DatasetRecord) -> float:
-    if source.repeat is not None:
-        repeat = source.repeat
-    else:
-        assert source.share is not None
-        assert mixture.total_tokens is not None
-        repeat = source.share * mixture.total_tokens / max(_tokens(mixture, record), 1.0)
-    if repeat > mixture.max_repeat:
-        raise ValueError(
-            f"source {source.name!r} would be repeated {repeat:.2f} times, more than max_repeat "
-            f"({mixture.max_repeat:g}): give it a smaller share, or raise max_repeat"
-        )
-    return round(repeat, 6)
-
-
-def _pool(name: str, known: list[tuple[Source, Store, DatasetRecord, float]]) -> PoolRecord:
+def _pool(name: str, mixture: Mixture, counted: Sequence[Counted]) -> PoolRecord:
     """The datasets together as the pool of the mixture."""
     sources = tuple(
-        PoolSource(name=source.name, version=record.id, sha256=record.id, licence="of its sources")
-        for source, _, record, _ in known
+        PoolSource(
+            name=source.name,
+            version=own.record.id,
+            sha256=own.record.id,
+            licence="of its sources",
+        )
+        for source, own in zip(mixture.sources, counted, strict=True)
     )
     work = PoolWork(name=f"{name}: sources", variant="mix", sources=sources)
     return PoolRecord.seal(work=work, parents={}, outputs=[], made_by=made_by(now()))
 
 
 def _shards(
-    source: Source, uri: str, record: DatasetRecord, repeat: float, seed: int
-) -> Iterator[MixShard]:
-    for number in range(math.ceil(repeat)):
-        below = min(1.0, repeat - number)
-        for file in record.outputs:
-            yield MixShard(
-                uri=uri,
+    source: Source, own: Counted, repeats: Mapping[str | None, float], seed: int
+) -> Iterator[tuple[MixShard, int]]:
+    """The shards of a source, a file and copy each, and the rows that each takes."""
+    for number in range(math.ceil(max(repeats.values(), default=0.0))):
+        below = {part: min(1.0, max(0.0, repeat - number)) for part, repeat in repeats.items()}
+        for at, file in enumerate(own.record.outputs):
+            if own.files is None:
+                share, rows = below[None], round((file.num_rows or 0) * below[None])
+                parts = None
+            else:
+                there = own.files[at]
+                parts = {part: below[part] for part in there if below[part] > 0}
+                if not parts:
+                    continue
+                share = sum(there[p].amount * parts[p] for p in parts)
+                share /= max(1, sum(size.amount for size in there.values()))
+                rows = sum(round(there[p].rows * parts[p]) for p in parts)
+            shard = MixShard(
+                uri=own.uri,
                 file=file,
                 source=source.name,
                 copy_number=number,
-                below=below,
+                below=below[None] if own.files is None else 1.0,
                 seed=seed,
-                num_bytes=round(file.num_bytes * below),
+                num_bytes=round(file.num_bytes * share),
+                by=source.parts,
+                parts=parts,
             )
+            yield shard, rows
 
 
 # ---- reading
@@ -257,12 +213,28 @@ def mixed_tables(shard: MixShard) -> Iterator[pa.Table]:
             else np.arange(number, number + table.num_rows)
         )
         number += table.num_rows
-        if shard.below < 1:
-            table = table.filter(pa.array(_chance(shard, rows) < shard.below))
         names = pa.array([shard.source] * table.num_rows, pa.large_string())
+        if shard.by is not None:
+            keep, names = _of_parts(shard, table, rows)
+            table = table.filter(keep)
+        elif shard.below < 1:
+            keep = pa.array(_chance(shard, rows) < shard.below)
+            table, names = table.filter(keep), names.filter(keep)
         if SOURCE in table.column_names:
             table = table.drop_columns([SOURCE])
         yield table.append_column(SOURCE, names)
+
+
+def _of_parts(shard: MixShard, table: pa.Table, rows: npt.NDArray[np.int64]) -> tuple[Any, Any]:
+    """Which rows are taken, and the names of their parts."""
+    assert shard.by is not None
+    where = f"{shard.uri}/{shard.file.name}"
+    parts = shard.by.of(table, where=where).dictionary_encode()
+    known = parts.dictionary.to_pylist()
+    below = np.array([(shard.parts or {}).get(part, 0.0) for part in known] or [0.0])
+    keep = pa.array(_chance(shard, rows) < below[parts.indices.to_numpy()])
+    names = pa.array([f"{shard.source}/{part}" for part in known], pa.large_string())
+    return keep, names.take(parts.indices).filter(keep)
 
 
 def _chance(shard: MixShard, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

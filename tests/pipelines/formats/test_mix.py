@@ -12,6 +12,7 @@ import yaml
 from pipelines.engine.run import run
 from pipelines.execution.executors import ProcessMap
 from pipelines.formats import mix
+from pipelines.formats.mixture import Mixture, load_mixture
 from pipelines.formats.pool import open_pool
 from pipelines.formats.shards import ShardError
 from pipelines.pipeline import Pipeline
@@ -35,10 +36,10 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {word: dataset(folder, word, rows) for word, rows in (("web", 2000), ("code", 400))}
 
 
-def mixture(folder: Path, **content: Any) -> mix.Mixture:
+def mixture(folder: Path, **content: Any) -> Mixture:
     file = folder / "mixture.yaml"
     file.write_text(yaml.safe_dump(content))
-    return mix.load_mixture(file)
+    return load_mixture(file)
 
 
 def rows_of(uri: str, out: Path, **options: Any) -> tuple[list[tuple[str, str]], str]:
@@ -117,9 +118,124 @@ def test_the_record_names_every_source(sources: dict[str, str], tmp_path: Path) 
     assert again.id == record.id
 
 
+# ---- sources by a column
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A dataset of two shards: 40 rows of 10 bytes a topic, scores 0.00 to 0.99 in order."""
+    folder = tmp_path_factory.mktemp("scored")
+    (folder / "pool").mkdir()
+    for shard in range(2):
+        rows = range(50 * shard, 50 * shard + 50)
+        lines = [
+            {
+                "text": f"row {n:06d}",
+                "topic": ["news", "sport", None][0 if n % 5 < 2 else 1 if n % 5 < 4 else 2],
+                "score": n / 100,
+            }
+            for n in rows
+        ]
+        data = b"\n".join(map(orjson.dumps, lines))
+        (folder / "pool" / f"{shard}.jsonl").write_bytes(data + b"\n")
+    out = str(folder / "set")
+    run(Pipeline.from_steps([], name="all"), open_pool(str(folder / "pool")), out=out)
+    return out
+
+
+def numbers(rows: list[tuple[str, str]], source: str) -> list[int]:
+    return [int(text.split()[1]) for name, text in rows if name == source]
+
+
+def test_values_of_a_column_are_sources(scored: str, tmp_path: Path) -> None:
+    source = {"dataset": scored, "name": "t", "by": "topic", "repeats": {"news": 2, "sport": 0.5}}
+    record = mix.mix(mixture(tmp_path, sources=[source]), name="m", out=str(tmp_path / "m"))
+    rows, _ = rows_of(str(tmp_path / "m"), tmp_path / "out")
+    news = [n for n in range(100) if n % 5 < 2]
+    assert sorted(numbers(rows, "t/news")) == sorted(news * 2)
+    sport = numbers(rows, "t/sport")
+    assert len(sport) == len(set(sport))
+    assert 8 <= len(sport) <= 32  # half of 40
+    assert {name for name, _ in rows} == {"t/news", "t/sport"}  # rows without a topic do not come
+    assert [(row["name"], row["repeat"]) for row in mix.plan_rows(record)] == [
+        ("t/news", 2),
+        ("t/none", 0),
+        ("t/sport", 0.5),
+    ]
+    chain = orjson.loads((tmp_path / "m" / "sources" / "t.json").read_bytes())
+    assert [record["kind"] for record in chain] == ["pool", "dataset"]
+
+
+def test_better_rows_come_more_often(scored: str, tmp_path: Path) -> None:
+    source = {"dataset": scored, "name": "q", "by": "score", "edges": [0.2, 0.9]}
+    given = mixture(tmp_path, sources=[source | {"repeats": [0, 1, 3]}])
+    mix.mix(given, name="m", out=str(tmp_path / "m"), map_tasks=ProcessMap(2))
+    rows, _ = rows_of(str(tmp_path / "m"), tmp_path / "out")
+    assert sorted(numbers(rows, "q/0.2 to 0.9")) == list(range(20, 90))
+    assert sorted(numbers(rows, "q/from 0.9")) == sorted([*range(90, 100)] * 3)
+    assert not numbers(rows, "q/below 0.2")
+
+
+def test_temperature_decides_what_nothing_else_does(scored: str, tmp_path: Path) -> None:
+    # 1,000 bytes of text are 250 tokens: news and sport 100 each, none 50
+    content = {"total_tokens": 200, "bytes_per_token": 4.0, "temperature": 2.0}
+    source = {"dataset": scored, "name": "t", "by": "topic"}
+    record = mix.mix(
+        mixture(tmp_path, sources=[source], **content), name="m", out=str(tmp_path / "m")
+    )
+    repeats = {row["part"]: row["repeat"] for row in mix.plan_rows(record)}
+    whole = 2 * 100**0.5 + 50**0.5
+    assert repeats["news"] == pytest.approx(200 * 100**0.5 / whole / 100, abs=1e-5)
+    assert repeats["none"] == pytest.approx(200 * 50**0.5 / whole / 50, abs=1e-5)
+    content |= {"max_repeat": 1.0, "temperature": 1e9, "total_tokens": 240}
+    capped = mix.mix(
+        mixture(tmp_path, sources=[source], **content), name="m", out=str(tmp_path / "c")
+    )
+    repeats = {row["part"]: row["repeat"] for row in mix.plan_rows(capped)}
+    assert repeats == pytest.approx({"news": 0.95, "none": 1.0, "sport": 0.95})
+
+
+def test_shares_of_all_by_name(scored: str, tmp_path: Path) -> None:
+    source = {"dataset": scored, "name": "t", "by": "topic"}
+    content: dict[str, Any] = {"sources": [source], "total_tokens": 100, "bytes_per_token": 4.0}
+    shares = {"t/news": 0.25, "t/none": 0.75}
+    given = mixture(tmp_path, **content, shares=shares, max_repeat=2.0)
+    record = mix.mix(given, name="m", out=str(tmp_path / "m"))
+    repeats = {row["part"]: row["repeat"] for row in mix.plan_rows(record)}
+    assert repeats == {"news": 0.25, "none": 1.5, "sport": 0.0}
+    wrong = mixture(tmp_path, **content, shares={"t/weather": 1.0})
+    with pytest.raises(ValueError, match=r"no source 't/weather'; there are: t/news, t/none"):
+        mix.mix(wrong, name="m", out=str(tmp_path / "never"))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_ray_counts_the_same_parts(scored: str, tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray")
+    from pipelines.execution.ray_executor import RayMap
+
+    source = {"dataset": scored, "name": "q", "by": "score", "edges": [0.5], "repeats": [1, 2]}
+    given = mixture(tmp_path, sources=[source])
+    here = mix.mix(given, name="m", out=str(tmp_path / "a"))
+    try:
+        there = mix.mix(given, name="m", out=str(tmp_path / "b"), map_tasks=RayMap("local"))
+    finally:
+        ray.shutdown()
+    assert here.id == there.id
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (
+            {"sources": [{"dataset": "x", "name": "a", "by": "t", "edges": [2, 1], "repeat": 1}]},
+            "ascending",
+        ),
+        (
+            {"sources": [{"dataset": "x", "name": "a", "by": "t", "edges": [1], "repeats": [1]}]},
+            "1 repeats for 1 edges; expected 2",
+        ),
+        ({"sources": [{"dataset": "x", "name": "a", "edges": [1], "repeat": 1}]}, "give by"),
         ({"sources": []}, "at least 1 item"),
         ({"sources": [{"dataset": "x", "name": "a"}]}, "give repeat or share"),
         ({"sources": [{"dataset": "x", "name": "a", "share": 0.5}]}, "total_tokens is missing"),
