@@ -18,6 +18,7 @@ from pydantic import Field
 
 from pipelines.assets.catalogue import Assets
 from pipelines.formats.pool_schema import Columns
+from pipelines.formats.shard_identity import Identity
 from pipelines.formats.uid_subset import VALUES
 from pipelines.operators import Operator
 from pipelines.pipeline import Pipeline, Step
@@ -93,6 +94,7 @@ class Held(Frozen):
 
     work: bool = False  # a table below the run's folder, not an input shard
     name: str
+    identity: Identity | None = None  # of an input shard
     rows: str | None = None  # identities of the rows still there, when not all
     columns: str | None = None  # of pairs: a table of what earlier steps wrote for those rows
 

@@ -20,6 +20,7 @@ from pipelines.batch import Batch
 from pipelines.formats.chunks import BadRow, Chunk
 from pipelines.formats.pool_schema import conformed
 from pipelines.formats.readers import read_shard, schema_of
+from pipelines.formats.shard_identity import same_bytes
 from pipelines.formats.shards import ShardError
 from pipelines.formats.uid_subset import VALUES
 from pipelines.images.pairs import UID, read_table, score_files, table_columns
@@ -36,16 +37,16 @@ MAX_BAD_SHOWN = 40  # characters of a value in an error
 
 
 def first_chunks(task: ShardTask) -> Iterator[Chunk]:
-    """The rows of an input shard, with what is broken in it."""
-    source = open_store(task.plan.input_uri)
-    if not task.plan.pairs:
-        name, columns = task.input.name, task.plan.columns
-        for chunk in read_shard(source, name, shard=task.shard):
-            table = conformed(chunk.table, columns, name=name, where=source.uri)
-            yield replace(chunk, table=table)
-        return
-    for batch in _pairs(source, task, columns_of(task.plan, task.number)):
-        yield _checked(batch)
+    """The rows of an input shard, with what is broken in it. ShardChanged as `same_bytes`."""
+    source, name = open_store(task.plan.input_uri), task.input.name
+    with same_bytes(source, name, task.input.identity):
+        if not task.plan.pairs:
+            for chunk in read_shard(source, name, shard=task.shard):
+                table = conformed(chunk.table, task.plan.columns, name=name, where=source.uri)
+                yield replace(chunk, table=table)
+            return
+        for batch in _pairs(source, task, columns_of(task.plan, task.number)):
+            yield _checked(batch)
 
 
 def _pairs(source: Store, task: ShardTask, columns: Sequence[str]) -> Iterator[Batch]:
@@ -115,11 +116,12 @@ def held_rows(
                 Batch(conformed(chunk.table, of_pool, name=input.name, where=source.uri))
                 for chunk in chunks
             )
-        for batch in batches:
-            if kept is not None:
-                batch = batch.keep(_among(batch.rows, kept))
-            if batch.num_rows:
-                yield batch
+        with same_bytes(source, input.name, None if input.work else input.identity):
+            for batch in batches:
+                if kept is not None:
+                    batch = batch.keep(_among(batch.rows, kept))
+                if batch.num_rows:
+                    yield batch
     except ShardError:
         if input.work or not plan.quarantine:
             raise  # else the first pass set the rest of the shard aside, at this very place

@@ -29,6 +29,12 @@ class WebServer:
             def do_GET(self) -> None:
                 self._answer(body=True)
 
+            def do_POST(self) -> None:
+                sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                answer = served.respond_to_post(self.path, sent)
+                status, data, headers = (404, b"", {}) if answer is None else answer
+                self._send(status, data, body=True, headers=headers)
+
             def _answer(self, *, body: bool) -> None:
                 served.requests.append((self.command, self.path, self.headers.get("Range")))
                 path = served.respond(self.path)
@@ -80,6 +86,10 @@ class WebServer:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
+
+    def respond_to_post(self, path: str, sent: bytes) -> tuple[int, bytes, dict[str, str]] | None:
+        """None: nothing is taken here."""
+        return None
 
     def respond(self, path: str) -> tuple[int, bytes, dict[str, str]] | Path | None:
         """The file behind a path, or status, body and headers."""

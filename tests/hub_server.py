@@ -7,7 +7,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.http_server import WebServer
 
@@ -30,6 +30,15 @@ class HubServer(WebServer):
             return self._json(self._tree(tree[1], tree[2]), tree[1])
         file = re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/[^/]+/(.*)", clean)
         return self.folder / file[1] / file[2] if file else None
+
+    def respond_to_post(self, path: str, sent: bytes) -> tuple[int, bytes, dict[str, str]] | None:
+        """What the hub says of some files by name."""
+        asked = re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/paths-info/[^/]+", unquote(path))
+        if asked is None:
+            return None
+        names = json.loads(sent)["paths"] if sent[:1] == b"{" else parse_qs(sent.decode())["paths"]
+        tree = self._tree(asked[1], "")
+        return self._json([file for file in tree if file["path"] in names], asked[1])
 
     def _json(self, value: Any, dataset: str) -> tuple[int, bytes, dict[str, str]]:
         if not (self.folder / dataset).is_dir():

@@ -35,6 +35,7 @@ from pipelines.engine.trial import Trial, try_participants
 from pipelines.execution.executors import MapTasks, WorkerLost, map_here
 from pipelines.execution.monitor import Watch, failures, forget_failures
 from pipelines.formats.pool import Pool, open_pool
+from pipelines.formats.shard_identity import Identity
 from pipelines.formats.shards import ShardError
 from pipelines.formats.uid_subset import MAX_BUCKETS, SortTask, join_uids, join_values, run_sort
 from pipelines.images.pairs import check_pipeline
@@ -293,7 +294,10 @@ class _Run:
 
     def _passes(self) -> Result:
         stats: list[Sequence[StepStats]] = []
-        inputs = [Held(name=shard.name) for shard in self.pool.shards]
+        inputs = [
+            Held(name=s.name, identity=Identity(sha256=s.sha256, stamp=s.stamp))
+            for s in self.pool.shards
+        ]
         state: JSON = [self.pool.record.id, self.work.quarantine]
         names = [shard.name for shard in self.pool.shards]
         sizes = [float(shard.num_bytes) for shard in self.pool.shards]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 from pipelines.formats import dolma
 from pipelines.formats.pool_schema import PoolSchema, pool_schema
 from pipelines.formats.readers import fields_of, schema_of
+from pipelines.formats.shard_identity import UNKNOWN, content_hash, stamp_of
 from pipelines.formats.shards import ShardError, shards_of
 from pipelines.records import (
     DatasetRecord,
@@ -21,13 +22,11 @@ from pipelines.records import (
     PoolSource,
     PoolWork,
     RecordError,
-    digest,
     made_by,
     now,
     parse_record,
-    sha256_file,
 )
-from pipelines.storage.base import Store
+from pipelines.storage.base import Entry, StorageError, Store
 from pipelines.storage.chain import RECORD
 from pipelines.storage.open import open_store, split_uri
 
@@ -40,6 +39,7 @@ class InputShard(Frozen):
     name: str
     num_bytes: int
     sha256: str
+    stamp: str = ""  # what the place says of the bytes; empty where it says nothing
 
 
 @dataclass(frozen=True)
@@ -93,19 +93,13 @@ def open_pool(uri: str) -> Pool:
         record = parse_record(store.read_bytes(RECORD), source=where)
         if not isinstance(record, PoolRecord | DatasetRecord):
             raise RecordError(f"{where} is a {record.kind} record; expected a pool or a dataset")
-        shards = tuple(
-            InputShard(name=file.name, num_bytes=file.num_bytes, sha256=file.sha256)
-            for file in record.outputs
-        )
+        shards = tuple(_stamped(store, record, where))
         if isinstance(record, DatasetRecord):
             record = _pool_of_files(record.work.pipeline["name"], shards, parent=record.id)
         return Pool(uri, record, shards)
     dolma.forget()
     entries = shards_of(store)
-    shards = tuple(
-        InputShard(name=e.name, num_bytes=e.num_bytes, sha256=_with_attributes(store, e.name))
-        for e in entries
-    )
+    shards = tuple(_shard_of(store, entry) for entry in entries)
     return Pool(uri, _pool_of_files(uri.rstrip("/").rpartition("/")[2], shards), shards)
 
 
@@ -116,31 +110,41 @@ def open_file(uri: str) -> Pool:
     entry = next((entry for entry in store.list(name) if entry.name == name), None)
     if entry is None:
         raise FileNotFoundError(f"there is no file {uri}")
-    sha256 = _with_attributes(store, name)
-    shards = (InputShard(name=name, num_bytes=entry.num_bytes, sha256=sha256),)
+    shards = (_shard_of(store, entry),)
     return Pool(store.uri, _pool_of_files(name, shards), shards, single=True)
 
 
-def _with_attributes(store: Store, name: str) -> str:
-    """What a shard's content is known by: its bytes, and those of Dolma's attributes next to it."""
-    beside = dolma.attribute_files(store, name)
-    if not beside:
-        return _sha256(store, name)
-    return digest([_sha256(store, name), [[file, _sha256(store, file)] for file in beside]])
+def _stamped(store: Store, record: DatasetRecord | PoolRecord, where: str) -> list[InputShard]:
+    """The files of a record as shards, with what a listing says of them now.
+
+    RecordError for one of another size. The hash of one that was changed after the record was
+    written is checked when it is read.
+    """
+    folders = sorted({file.name.rpartition("/")[0] for file in record.outputs})
+    entries: dict[str, Entry] = {}
+    with suppress(StorageError):  # a place without listings, as behind http://
+        for folder in folders:
+            entries |= {entry.name: entry for entry in store.list(f"{folder}/" if folder else "")}
+    sealed = next((e.changed for e in store.list(RECORD) if e.name == RECORD), 0) if entries else 0
+    shards = []
+    for file in record.outputs:
+        entry = entries.get(file.name)
+        if entry is not None and entry.num_bytes != file.num_bytes:
+            raise RecordError(
+                f"{store.uri}/{file.name} has {entry.num_bytes:,} bytes, {file.num_bytes:,} by "
+                f"{where}: it was changed, or the copy is not whole; copy it again"
+            )
+        stamp = "" if entry is None else UNKNOWN if entry.changed > sealed else entry.stamp
+        shards.append(
+            InputShard(name=file.name, num_bytes=file.num_bytes, sha256=file.sha256, stamp=stamp)
+        )
+    return shards
 
 
-def _sha256(store: Store, name: str) -> str:
-    path = store.local_path(name)
-    if path is not None:
-        return sha256_file(path)
-    known = getattr(store, "sha256", None)  # a place that keeps checksums of its files
-    if known is not None and (said := known(name)):
-        return str(said)
-    sha256 = hashlib.sha256()
-    with store.open(name) as file:
-        while block := file.read(1 << 20):
-            sha256.update(block)
-    return sha256.hexdigest()
+def _shard_of(store: Store, entry: Entry) -> InputShard:
+    stamp = stamp_of(store, entry.name, entry)
+    sha256 = content_hash(store, entry.name)
+    return InputShard(name=entry.name, num_bytes=entry.num_bytes, sha256=sha256, stamp=stamp)
 
 
 def _pool_of_files(

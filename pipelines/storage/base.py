@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, BinaryIO, Protocol, Self, cast
 
+from pydantic import Field
+
 from pipelines.errors import FailedError
 from pipelines.records import File, Frozen
 
@@ -29,6 +31,9 @@ class Entry(Frozen):
 
     name: str
     num_bytes: int
+    # Of the place and the moment, so no part of what keys are made of.
+    stamp: str = Field("", exclude=True, description="as `Store.stamp`")
+    changed: float = Field(0.0, exclude=True, description="seconds since 1970, where it is known")
 
 
 class Store(Protocol):
@@ -45,6 +50,13 @@ class Store(Protocol):
         ...
 
     def exists(self, name: str) -> bool: ...
+
+    def stamp(self, name: str) -> str:
+        """What the place says of the bytes and changes with them; empty where it says nothing.
+
+        FileNotFoundError when there is no such object.
+        """
+        ...
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         """All objects whose names start with `prefix`, sorted by name."""

@@ -42,6 +42,13 @@ class LocalStore:
     def exists(self, name: str) -> bool:
         return self._path(name).is_file()
 
+    def stamp(self, name: str) -> str:
+        path = self._path(name)
+        try:
+            return _stamp(path.stat())
+        except FileNotFoundError:
+            raise FileNotFoundError(f"there is no file {path}") from None
+
     def list(self, prefix: str = "") -> Iterator[Entry]:
         top = self._path(prefix)
         folder = top if prefix.endswith("/") or not prefix else top.parent
@@ -53,7 +60,15 @@ class LocalStore:
                 if name.startswith(prefix) and not leaf.startswith(_PART):
                     # removed while the folder was being read, or a link to nothing
                     with suppress(FileNotFoundError):
-                        entries.append(Entry(name=name, num_bytes=path.stat().st_size))
+                        status = path.stat()
+                        entries.append(
+                            Entry(
+                                name=name,
+                                num_bytes=status.st_size,
+                                stamp=_stamp(status),
+                                changed=status.st_mtime,
+                            )
+                        )
         yield from sorted(entries, key=lambda entry: entry.name)
 
     def create(self, name: str) -> Writer:
@@ -102,6 +117,11 @@ class LocalStore:
 
 
 _PART = ".part-"
+
+
+def _stamp(status: os.stat_result) -> str:
+    """Size and time of change. No inode: a disk that two machines see may number files twice."""
+    return f"{status.st_size}-{status.st_mtime_ns}"
 
 
 def _files_below(folder: Path) -> Iterator[tuple[str, list[str]]]:

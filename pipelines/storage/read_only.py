@@ -145,6 +145,11 @@ class HttpStore(_ReadOnly):
         """What the server says identifies the bytes: for S3's small objects their md5."""
         return self._ask("HEAD", name)[0].get("etag", "").strip('"') or None
 
+    def stamp(self, name: str) -> str:
+        headers, _ = self._ask("HEAD", name)
+        marks = (headers.get(key, "") for key in ("content-length", "etag", "last-modified"))
+        return "-".join(marks)
+
     def exists(self, name: str) -> bool:
         try:
             self._ask("HEAD", name)
@@ -308,6 +313,10 @@ class HfStore(_ReadOnly):
         # The hub's own file does not read lines of a bounded length.
         return cast("BinaryIO", io.BufferedReader(opened, READ_BYTES))
 
+    def stamp(self, name: str) -> str:
+        path = f"{self.path}/{name}"
+        return _stamp_of(self._said(name, lambda: self._hub.info(path, refresh=True)))
+
     def exists(self, name: str) -> bool:
         return bool(self._said(name, lambda: self._hub.exists(f"{self.path}/{name}")))
 
@@ -315,14 +324,25 @@ class HfStore(_ReadOnly):
         infos = self._said(prefix, lambda: self._hub.find(self.path, detail=True, refresh=True))
         cut = len(self._hub.resolve_path(self.path).unresolve()) + 1
         entries = [
-            Entry(name=full[cut:], num_bytes=int(info["size"] or 0)) for full, info in infos.items()
+            Entry(name=full[cut:], num_bytes=int(info["size"] or 0), stamp=_stamp_of(info))
+            for full, info in infos.items()
         ]
         yield from sorted(
             (entry for entry in entries if entry.name.startswith(prefix)), key=lambda e: e.name
         )
 
-    def sha256(self, name: str) -> str | None:
-        """The checksum that the hub keeps for large files; saves reading them for a pool's id."""
-        info = self._said(name, lambda: self._hub.info(f"{self.path}/{name}"))
+    def sha256(self, name: str, *, fresh: bool = False) -> str | None:
+        """The checksum that the hub keeps for large files; saves reading them for a pool's id.
+
+        `fresh` asks again; without it the last listing is good enough.
+        """
+        path = f"{self.path}/{name}"
+        info = self._said(name, lambda: self._hub.info(path, refresh=fresh))
         lfs = info.get("lfs")
         return None if lfs is None else str(lfs["sha256"])
+
+
+def _stamp_of(info: Any) -> str:
+    """The hub's name of the bytes: Git's, or for large files their checksum."""
+    lfs = info.get("lfs")
+    return f"{info.get('size')}-{info.get('blob_id') if lfs is None else lfs['sha256']}"

@@ -37,6 +37,7 @@ PART_BYTES = 16 << 20  # of a multipart upload; 10,000 parts allow objects of 16
 READ_BYTES = 8 << 20  # fetched by one ranged read, at least
 CONFLICTS = 10  # puts that meet another put of the name
 MISSING = ("404", "NoSuchKey", "NotFound")
+CHANGED = ("412", "PreconditionFailed")
 CONFLICT_WAIT_SECONDS = 0.2  # the other put is of a small file, and nearly done
 PASSING = (
     HTTPClientError,
@@ -134,6 +135,11 @@ class S3Store:
             code = error.response.get("Error", {}).get("Code", "")
             if code in MISSING:
                 raise FileNotFoundError(f"there is no object {self.uri}/{name}") from None
+            if what == "get_object" and code in CHANGED:
+                raise StorageError(
+                    f"{self.uri}/{name} was changed while it was being read: run the same command "
+                    "again when nobody writes there any more"
+                ) from None
             raise StorageError(f"{what} of {self.uri}/{name} failed: {error}") from error
         except (BotoCoreError, *PASSING) as error:
             raise StorageError(
@@ -145,14 +151,16 @@ class S3Store:
         return self._get(name)
 
     def open(self, name: str) -> BinaryIO:
-        size = int(self._call("head_object", name, Key=self._key(name))["ContentLength"])
+        head = self._call("head_object", name, Key=self._key(name))
+        size = int(head["ContentLength"])
+        match = {"IfMatch": head["ETag"]} if head.get("ETag") else {}  # it must not change
 
         def fetch(start: int, stop: int) -> bytes:
-            return self._get(name, Range=f"bytes={start}-{stop - 1}")
+            return self._get(name, Range=f"bytes={start}-{stop - 1}", **match)
 
         def stream(start: int) -> Body:
             answer = self._call(
-                "get_object", name, Key=self._key(name), Range=f"bytes={start}-{size - 1}"
+                "get_object", name, Key=self._key(name), Range=f"bytes={start}-{size - 1}", **match
             )
             return cast("Body", answer["Body"])
 
@@ -163,6 +171,10 @@ class S3Store:
         """The server's mark of the bytes: their md5, unless they were uploaded in parts."""
         answer = self._call("head_object", name, Key=self._key(name))
         return str(answer.get("ETag", "")).strip('"') or None
+
+    def stamp(self, name: str) -> str:
+        answer = self._call("head_object", name, Key=self._key(name))
+        return _stamp(answer["ContentLength"], answer.get("ETag", ""))
 
     def exists(self, name: str) -> bool:
         try:
@@ -178,7 +190,12 @@ class S3Store:
         while True:
             page = self._call("list_objects_v2", prefix, Prefix=start, **token)
             for item in page.get("Contents", ()):
-                yield Entry(name=item["Key"][cut:], num_bytes=item["Size"])
+                yield Entry(
+                    name=item["Key"][cut:],
+                    num_bytes=item["Size"],
+                    stamp=_stamp(item["Size"], item.get("ETag", "")),
+                    changed=item["LastModified"].timestamp(),
+                )
             if not page.get("IsTruncated"):
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
@@ -255,6 +272,10 @@ class S3Store:
 
     def local_path(self, name: str) -> Path | None:
         return None
+
+
+def _stamp(size: int, etag: str) -> str:
+    return f"{size}-{etag.strip(chr(34))}"
 
 
 class _UploadSink:
