@@ -25,6 +25,11 @@ DATABASE_DOWN = (OperationalError, InterfaceError, PoolTimeoutError)
 """What is raised when the database cannot be reached, or cannot write."""
 
 
+def down(text: str) -> Exception:
+    """One of `DATABASE_DOWN` with a text alone: the drivers' own cannot always be pickled."""
+    return OperationalError("", None, Exception(text))
+
+
 class StoreError(DataError):
     """A change that the states do not allow, or a database that cannot be used."""
 

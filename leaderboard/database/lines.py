@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -57,7 +58,8 @@ def note_end(connection: Connection, id: str, outcome: str, seconds: float) -> N
 
 
 def count_change(connection: Connection) -> None:
-    connection.execute(update(t.Revision).values(number=t.Revision.number + 1))
+    values = {"number": t.Revision.number + 1, "stamp": secrets.token_hex(16)}
+    connection.execute(update(t.Revision).values(**values))
 
 
 def refuse_dead(connection: Connection, submission: Held) -> None:

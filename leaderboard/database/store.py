@@ -456,6 +456,11 @@ class Store(Database):
         with self.engine.connect() as connection:
             return int(connection.execute(select(t.Revision.number)).scalar() or 0)
 
+    def stamp(self) -> str:
+        """What names the board's present content; empty in a database that never changed since."""
+        with self.engine.connect() as connection:
+            return str(connection.execute(select(t.Revision.stamp)).scalar() or "")
+
     def boards(self) -> list[Board]:
         """What has accepted rows, by name."""
         s = t.Submission

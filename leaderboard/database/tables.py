@@ -167,9 +167,14 @@ class Session(Base):
 
 
 class Revision(Base):
-    """Counts the changes of what the board shows: every process knows when its copy is old."""
+    """Counts the changes of what the board shows: every process knows when its copy is old.
+
+    `stamp` is drawn at each change: a backup that was put back and went another way may come to the
+    same number, and never to the same stamp. Empty: nothing changed since there are stamps.
+    """
 
     __tablename__ = "revisions"
 
     name: Mapped[str] = mapped_column(String(20), primary_key=True)
     number: Mapped[int] = mapped_column(Integer)
+    stamp: Mapped[str] = mapped_column(String(32), default="")

@@ -142,7 +142,9 @@ class _Reader:
         except OSError:
             return None
         # The first request waits for the libraries too, which a busy machine reads slowly.
-        ready, _, _ = select.select([source], [], [], seconds if self._asked else seconds + 60)
+        waits = select.poll()  # a server may have more open files than `select` can count
+        waits.register(source, select.POLLIN | select.POLLHUP)
+        ready = waits.poll(1000 * (seconds if self._asked else seconds + 60))
         self._asked = True
         line = source.readline() if ready else b""
         return Reply.model_validate_json(line) if line else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import tempfile
 from collections.abc import Sequence
@@ -225,11 +224,6 @@ class Refused(HTTPException):
     def __init__(self, error: BundleError) -> None:
         super().__init__(422, str(error))
         self.faults = error.faults
-
-
-def tag_of(body: bytes) -> str:
-    """The ETag of a body."""
-    return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
 
 
 def by_role(changes: Sequence[Change], asks: Caller) -> tuple[Change, ...]:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Annotated, Any, Literal
-from urllib.parse import urlencode
 
-import orjson
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from pydantic import Field
 from starlette.exceptions import HTTPException
 
-from leaderboard.board.boards import View
-from leaderboard.board.formats import board_csv
-from leaderboard.board.ranking import compare, seed_spread
 from leaderboard.database.auth import Token, create_token, list_tokens, revoke_token
 from leaderboard.database.connection import DATABASE_DOWN, StoreError
 from leaderboard.database.states import Board, Change, Held
@@ -37,6 +33,8 @@ from leaderboard.web.access import (
 )
 from leaderboard.web.answers import JSON, public
 from leaderboard.web.guard import Metrics
+from leaderboard.web.json_texts import FormattedView, board_as, compared_json, row_json
+from leaderboard.web.makers import Make
 from pipelines.records import Frozen
 
 api = APIRouter(responses=PROBLEMS)
@@ -72,12 +70,6 @@ class Review(Frozen):
 
 class Withdraw(Frozen):
     why: Words = ""
-
-
-class FormattedView(View):
-    """A view of a board, and how it is written."""
-
-    format: Literal["json", "csv"] = "json"
 
 
 class NewToken(Frozen):
@@ -126,12 +118,21 @@ def _health(service: Service) -> Response:
             "database": service.store.version(),
             "submissions": service.store.counts(),
         }
-        next(iter(service.files.list("shown/none-")), None)
+        _touch_files(service)
     except (*DATABASE_DOWN, StoreError):
         return JSONResponse({"status": "the database is down"}, 503, {"retry-after": "5"})
     except OSError:
         return JSONResponse({"status": "the files cannot be read"}, 503, {"retry-after": "5"})
     return JSONResponse(content)
+
+
+def _touch_files(service: Service) -> None:
+    """OSError where the place of the bundles is not there. It may not list: there are very many."""
+    home = service.files.local_path("shown/none")
+    if home is None:
+        service.files.exists("shown/none")
+    else:
+        home.parents[1].stat()
 
 
 @api.get("/metrics", include_in_schema=False)
@@ -225,13 +226,10 @@ def get_submission(id: Id, service: Serves, asks: Asks) -> Status:
 
 
 @api.get("/api/v1/submissions/{id}/row")
-def get_row(id: Id, service: Serves, asks: Asks) -> dict[str, Any]:
+async def get_row(id: Id, request: Request, service: Serves, asks: Asks) -> Response:
     """What the check computed of a submission: scores, tasks, errors; with its rank."""
-    submission = seen(service, asks, id)
-    row = service.library.row(id) or next(iter(service.store.rows([submission.id])), None)
-    if row is None:
-        raise HTTPException(404, f"submission {id} has no scores: it is {submission.state}")
-    return row.model_dump(mode="json")
+    submission = await asyncio.to_thread(seen, service, asks, id)
+    return await _made(request, partial(row_json, submission=submission))
 
 
 @api.get("/api/v1/submissions/{id}/bundle", response_class=FileResponse)
@@ -311,50 +309,29 @@ async def get_board(
         request,
         service,
         key,
-        lambda: _board_as(service, (benchmark, scale, track), view),
+        partial(board_as, board=(benchmark, scale, track), view=view),
         media_type="text/csv; charset=utf-8" if view.format == "csv" else JSON,
         free=view.free,
         name=name,
     )
 
 
-def _board_as(service: Service, board: tuple[str, str, str], view: FormattedView) -> bytes:
-    if view.format == "csv":
-        return board_csv(service.library.page(*board, view, whole=True).rows).encode()
-    page = service.library.page(*board, view)
-    content = page.model_dump(mode="json")
-    more = view.offset + view.limit < page.total
-    query = view.model_dump(exclude_defaults=True) | {"offset": view.offset + view.limit}
-    content["next"] = urlencode(query) if more else None
-    return orjson.dumps(content)
-
-
 @api.get("/api/v1/compare")
-def get_compare(
-    service: Serves,
+async def get_compare(
+    request: Request,
     id: Annotated[list[Id], Query(min_length=2, max_length=MOST_COMPARED)],
     metric: Annotated[str, Query(max_length=100)] = "",
-) -> list[dict[str, Any]]:
+) -> Response:
     """Two to five accepted submissions: the difference of each to the first, with intervals."""
-    rows = []
-    for id_ in id:
-        row = service.library.row(id_, metric)
-        if row is None:
-            raise HTTPException(404, f"there is no accepted submission {id_}")
-        rows.append(row)
-    name = metric or rows[0].headline.metric
-    if any(name not in row.figures for row in rows):
-        raise HTTPException(404, f"not all of these have a metric {name!r}")
-    draws = [service.library.resamples(row, name) for row in rows]
-    spread = seed_spread(rows, name)
-    compared: list[dict[str, Any]] = [
-        {"row": rows[0].model_dump(mode="json"), "behind_first": None}
-    ]
-    for row, values in zip(rows[1:], draws[1:], strict=True):
-        apart = compare(rows[0], row, name, draws[0], values, spread)
-        behind = apart.model_dump() if apart is not None else None
-        compared.append({"row": row.model_dump(mode="json"), "behind_first": behind})
-    return compared
+    return await _made(request, partial(compared_json, ids=tuple(id), metric=metric))
+
+
+async def _made(request: Request, make: Make) -> Response:
+    try:
+        page = await request.app.state.answers.made(make)
+    except KeyError as error:
+        raise HTTPException(404, str(error.args[0])) from None
+    return Response(page.body, media_type=JSON)
 
 
 @api.get("/api/v1/tokens")

@@ -17,7 +17,7 @@ from leaderboard.database.connection import DATABASE_DOWN
 from leaderboard.service.reader import READERS
 from leaderboard.service.service import Service
 from leaderboard.web.access import SMALL_BODY, Rates, problem
-from leaderboard.web.answers import Kept
+from leaderboard.web.answers import Answers
 from leaderboard.web.api import api
 from leaderboard.web.forms import forms
 from leaderboard.web.guard import (
@@ -29,7 +29,9 @@ from leaderboard.web.guard import (
     error_answer,
     for_program,
 )
+from leaderboard.web.makers import Maker, ThreadMaker
 from leaderboard.web.pages import pages as page_routes
+from leaderboard.web.shelf import Shelf
 
 
 def create_app(
@@ -41,8 +43,14 @@ def create_app(
     public_url: str = "",
     most_requests: int = MAX_REQUESTS,
     body_seconds: float = CHUNK_SECONDS,
+    maker: Maker | None = None,
+    shelf: Shelf | None = None,
+    stale_seconds: float = 0.0,
 ) -> FastAPI:
-    """The application. `hosts`: the names it is served under; empty: any."""
+    """The application. `hosts`: the names it is served under; empty: any.
+
+    `maker` makes the pages; by default threads of this process. With a `shelf` they outlive it.
+    """
     app = FastAPI(
         title="Leaderboard",
         version="1",
@@ -55,8 +63,9 @@ def create_app(
     app.state.service = service
     app.state.rates = rates or Rates.usual()
     app.state.metrics = Metrics()
-    app.state.kept = Kept()
-    app.state.searched = Kept(64, 32 << 20)
+    app.state.answers = Answers(
+        maker or ThreadMaker(service), shelf=shelf, stale_seconds=stale_seconds
+    )
     app.state.uploads = ThreadPoolExecutor(READERS + 1, "upload")
     app.state.public_url = public_url.rstrip("/")
     limit = service.limits.bundle_bytes + SMALL_BODY

@@ -38,7 +38,8 @@ from leaderboard.web.access import (
     seen,
     take,
 )
-from leaderboard.web.answers import LINKS, private
+from leaderboard.web.answers import private
+from leaderboard.web.links import LINKS
 
 LOGIN = "/login?next="
 

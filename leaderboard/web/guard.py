@@ -179,6 +179,13 @@ def _label(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
+def _at_once(scope: Scope) -> Response | None:
+    """A kept page, without a way through routes and middleware."""
+    state = scope["app"].state
+    ready: Response | None = state.answers.at_once(scope, state.service)
+    return ready
+
+
 class Observed:
     """The outermost layer of our own."""
 
@@ -222,9 +229,9 @@ class Observed:
             scope["method"] = "GET"
         self.metrics.active += 1
         try:
-            refused = self._refused(scope)
-            if refused is not None:
-                await refused(scope, receive, answer)
+            ready = self._refused(scope) or _at_once(scope)
+            if ready is not None:
+                await ready(scope, receive, answer)
             else:
                 await self.app(scope, receive, answer)
         finally:

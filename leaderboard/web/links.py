@@ -103,3 +103,6 @@ def asked(query: Mapping[str, object]) -> str:
     """A query of what is set: `?metric=core_v1`, or nothing."""
     kept = {name: value for name, value in query.items() if value not in (None, "", 0, False)}
     return f"?{urlencode(kept)}" if kept else ""
+
+
+LINKS = Links()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -14,16 +15,25 @@ from starlette.exceptions import HTTPException
 from leaderboard.board.boards import View
 from leaderboard.board.plots import STATIC
 from leaderboard.database import people
-from leaderboard.service.comparison import across_scales
 from leaderboard.service.drill_down import AskedQuestions, image_of
 from leaderboard.service.evidence import read_samples
-from leaderboard.service.side_by_side import side_by_side
 from leaderboard.web import views
 from leaderboard.web.access import Asks, Id, Name, Serves, seen
-from leaderboard.web.answers import LINKS, private, public
+from leaderboard.web.answers import private, public
 from leaderboard.web.api import MOST_COMPARED
 from leaderboard.web.forms import may_decide
-from leaderboard.web.texts import front_text, question_text, search_text, submission_text
+from leaderboard.web.links import LINKS
+from leaderboard.web.texts import (
+    board_text,
+    compare_text,
+    front_text,
+    help_text,
+    plots_text,
+    question_text,
+    scales_text,
+    search_text,
+    submission_text,
+)
 
 ASSETS = {
     "style.css": "text/css; charset=utf-8",
@@ -37,16 +47,15 @@ pages = APIRouter(include_in_schema=False)
 
 @pages.get("/", response_class=HTMLResponse)
 async def front(request: Request, service: Serves) -> Response:
-    return await public(request, service, ("front",), lambda: front_text(service, LINKS))
+    return await public(request, service, ("front",), partial(front_text, link=LINKS))
 
 
 @pages.get("/search", response_class=HTMLResponse)
 async def search(
     request: Request, service: Serves, q: Annotated[str, Query(max_length=200)] = ""
 ) -> Response:
-    return await public(
-        request, service, ("search", q), lambda: search_text(service, q, LINKS), free=True
-    )
+    make = partial(search_text, q=q, link=LINKS)
+    return await public(request, service, ("search", q), make, free=True)
 
 
 @pages.get("/boards/{benchmark}/{scale}/{track}", response_class=HTMLResponse)
@@ -58,10 +67,7 @@ async def board(
     request: Request,
     service: Serves,
 ) -> Response:
-    def make() -> str:
-        page = service.library.page(benchmark, scale, track, view)
-        return views.board_page(page, view, LINKS)
-
+    make = partial(board_text, board=(benchmark, scale, track), view=view, link=LINKS)
     key = ("board", benchmark, scale, track, *sorted(view.model_dump().items()))
     return await public(request, service, key, make, free=view.free)
 
@@ -75,11 +81,7 @@ async def plots(
     request: Request,
     service: Serves,
 ) -> Response:
-    def make() -> str:
-        wide = view.model_copy(update={"limit": 500, "offset": 0})
-        page = service.library.page(benchmark, scale, track, wide)
-        return views.plots_page(page, view, LINKS)
-
+    make = partial(plots_text, board=(benchmark, scale, track), view=view, link=LINKS)
     key = ("plots", benchmark, scale, track, *sorted(view.model_dump().items()))
     return await public(request, service, key, make, free=view.free)
 
@@ -92,21 +94,20 @@ async def scales(
     track: Annotated[str, Query(max_length=60)] = "",
     metric: Annotated[str, Query(max_length=100)] = "",
 ) -> Response:
-    def make() -> str:
-        comparison = across_scales(service.library, benchmark, track=track, metric=metric)
-        return views.scales_page(benchmark, comparison, LINKS)
-
+    make = partial(scales_text, benchmark=benchmark, track=track, metric=metric, link=LINKS)
     return await public(request, service, ("scales", benchmark, track, metric), make)
 
 
 @pages.get("/help", response_class=HTMLResponse)
 async def help_index(request: Request, service: Serves) -> Response:
-    return await public(request, service, ("help", ""), lambda: views.help_page("", LINKS))
+    make = partial(help_text, topic="", link=LINKS)
+    return await public(request, service, ("help", ""), make)
 
 
 @pages.get("/help/{topic}", response_class=HTMLResponse)
 async def help_topic(topic: Name, request: Request, service: Serves) -> Response:
-    return await public(request, service, ("help", topic), lambda: views.help_page(topic, LINKS))
+    make = partial(help_text, topic=topic, link=LINKS)
+    return await public(request, service, ("help", topic), make)
 
 
 @pages.get("/compare", response_class=HTMLResponse)
@@ -117,18 +118,7 @@ async def compare(
     reference: Annotated[str, Query(pattern="^([0-9a-f]{32})?$")] = "",
 ) -> Response:
     """The differences are to `reference`, or to the first."""
-
-    def make() -> str:
-        chosen = list(dict.fromkeys(id))
-        rows = []
-        for id_ in sorted(chosen, key=lambda name: name != reference):
-            row = service.library.row(id_)
-            if row is None:
-                raise KeyError(f"there is no accepted submission {id_}")
-            rows.append(row)
-        compared = side_by_side(service, rows) if len(rows) > 1 else None
-        return views.compare_page(rows, chosen, compared, LINKS)
-
+    make = partial(compare_text, ids=tuple(id), reference=reference, link=LINKS)
     return await public(request, service, ("compare", reference, *id), make, free=True)
 
 
@@ -142,18 +132,20 @@ async def submission(
 ) -> Response:
     entry = await asyncio.to_thread(seen, service, asks, id)
     if entry.state == "accepted" and asks.token is None:
-        return await public(
-            request,
-            service,
-            ("submission", id, rival),
-            lambda: submission_text(service, entry, LINKS, rival),
-            free=bool(rival),
-        )
+        key = ("submission", id, rival)
+        make = partial(submission_text, submission=entry, link=LINKS, rival=rival)
+        return await public(request, service, key, make, free=bool(rival))
     may = may_decide(asks, entry)
-    text = await asyncio.to_thread(
-        submission_text, service, entry, LINKS, rival, inside=True, may=may, asks=asks
+    inside = partial(
+        submission_text,
+        submission=entry,
+        link=LINKS,
+        rival=rival,
+        inside=True,
+        may=may,
+        asks=asks,
     )
-    return private(text)
+    return private(await request.app.state.answers.made(inside))
 
 
 TaskName = Annotated[str, Field(pattern="^[A-Za-z0-9_.-]{1,100}$")]
@@ -172,14 +164,12 @@ async def questions(
     rival = await asyncio.to_thread(seen, service, asks, chosen.rival) if chosen.rival else None
     asked = chosen.asked(task)
 
-    def make() -> str:
-        return question_text(service, entry, asked, rival, LINKS)
-
+    make = partial(question_text, submission=entry, asked=asked, rival=rival, link=LINKS)
     if asks.token is None:  # then both are public
         key = ("questions", id, chosen.rival, *sorted(asdict(asked).items()))
         return await public(request, service, key, make, free=True)
     try:
-        return private(await asyncio.to_thread(make))
+        return private(await request.app.state.answers.made(make))
     except KeyError as error:
         raise HTTPException(404, str(error.args[0])) from None
 

@@ -10,6 +10,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from threading import Event, Thread
@@ -22,11 +23,12 @@ from leaderboard.database.store import LEASE_SECONDS, Store
 from leaderboard.service.service import Service
 from leaderboard.submissions.bundle import Limits
 from leaderboard.web.access import Rates
-from leaderboard.web.answers import LINKS
+from leaderboard.web.answers import STALE_SECONDS
 from leaderboard.web.app import create_app
 from leaderboard.web.connections import HEAD_SECONDS, bounded, networks
 from leaderboard.web.logs import set_up
-from leaderboard.web.texts import front_text, submission_text
+from leaderboard.web.makers import ProcessMaker
+from leaderboard.web.shelf import Shelf
 from pipelines.console import out
 from pipelines.records import Frozen
 from pipelines.storage.open import open_store
@@ -78,8 +80,12 @@ def serve(
     _references(store)
     service = Service(store, open_store(files), limits, eval_data=serving.eval_data)
     host_name = urlsplit(serving.public_url).hostname
+    maker = ProcessMaker(store.url, files, eval_data=serving.eval_data)
     app = create_app(
         service,
+        maker=maker,
+        shelf=Shelf(_shelf_of(service)),
+        stale_seconds=STALE_SECONDS,
         rates=Rates.usual(serving.uploads_per_hour),
         hosts=(host_name, "127.0.0.1", "localhost") if host_name else (),
         public_url=serving.public_url,
@@ -91,7 +97,6 @@ def serve(
     ]
     for keeper in keepers:
         keeper.start()
-    Thread(target=_warm, args=(service,), daemon=True).start()
     out(f"http://{serving.host}:{serving.port}/")
     try:
         uvicorn.run(
@@ -110,17 +115,20 @@ def serve(
         stop.set()
         for keeper in keepers:
             keeper.join()
+        maker.close()
         service.readers.close()
         store.close()
 
 
-def _warm(service: Service) -> None:
-    """Rank every board and make one page of a kind, so that no reader waits for what is loaded."""
-    with contextlib.suppress(*DATABASE_DOWN):
-        service.library.warm()
-        front_text(service, LINKS)
-        for submission in service.store.find(states=["accepted"], limit=1):
-            submission_text(service, submission, LINKS)
+def _shelf_of(service: Service) -> Path:
+    """Where finished pages lie: beside the bundles, or on this machine where those are in a bucket.
+
+    A page's name is of its content, so services may share a folder.
+    """
+    home = service.files.local_path("pages/x")
+    if home is not None:
+        return home.parent
+    return Path(tempfile.gettempdir()) / f"leaderboard-pages-{os.getuid()}"
 
 
 def _more_files() -> None:

@@ -1,4 +1,7 @@
-"""The texts of the front page and of a submission's page."""
+"""The texts of the pages that a service shows: functions of it that can be pickled.
+
+They run wherever pages are made (`leaderboard.web.makers`). KeyError for what is not there.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,18 @@ from typing import Any
 from leaderboard.board.boards import MAX_LIMIT, Library, View
 from leaderboard.board.describe import verdict_in_short
 from leaderboard.database.states import Board, Held
-from leaderboard.service.comparison import scale_lines
+from leaderboard.service.comparison import across_scales, scale_lines
 from leaderboard.service.drill_down import Asked, page_of
 from leaderboard.service.evidence import CHECKED, read_evidence
 from leaderboard.service.service import Service
+from leaderboard.service.side_by_side import side_by_side
 from leaderboard.submissions.results import Row
 from leaderboard.web import views
 from leaderboard.web.access import Caller, by_role
 from leaderboard.web.links import Links
 from leaderboard.web.question_view import nearest_document
 
+BoardKey = tuple[str, str, str]
 MOST_FOUND = 100  # rows of a search that are shown
 MOST_RIVALS = 50  # rows that can be chosen to be shown beside a submission
 
@@ -88,6 +93,42 @@ def search_text(service: Service, q: str, link: Links) -> str:
             total += page.total
     rows.sort(key=lambda row: (row.date, row.submission_id), reverse=True)
     return views.search_page(q, rows[:MOST_FOUND], total, link)
+
+
+def board_text(service: Service, board: BoardKey, view: View, link: Links) -> str:
+    """One board."""
+    return views.board_page(service.library.page(*board, view), view, link)
+
+
+def plots_text(service: Service, board: BoardKey, view: View, link: Links) -> str:
+    """The plots of one board."""
+    wide = view.model_copy(update={"limit": 500, "offset": 0})
+    return views.plots_page(service.library.page(*board, wide), view, link)
+
+
+def scales_text(service: Service, benchmark: str, track: str, metric: str, link: Links) -> str:
+    """The methods of a benchmark over its scales."""
+    comparison = across_scales(service.library, benchmark, track=track, metric=metric)
+    return views.scales_page(benchmark, comparison, link)
+
+
+def help_text(service: Service, topic: str, link: Links) -> str:
+    """What the words on the pages mean."""
+    del service  # it is the same on every board
+    return views.help_page(topic, link)
+
+
+def compare_text(service: Service, ids: Sequence[str], reference: str, link: Links) -> str:
+    """Rows side by side; the differences are to `reference`, or to the first."""
+    chosen = list(dict.fromkeys(ids))
+    rows = []
+    for id_ in sorted(chosen, key=lambda name: name != reference):
+        row = service.library.row(id_)
+        if row is None:
+            raise KeyError(f"there is no accepted submission {id_}")
+        rows.append(row)
+    compared = side_by_side(service, rows) if len(rows) > 1 else None
+    return views.compare_page(rows, chosen, compared, link)
 
 
 def submission_text(

@@ -163,7 +163,7 @@ def test_a_cache_s_key_holds_nothing_that_no_route_has_read(site: Site, tmp_path
     honest = site.client.get(BOARD).text
     for k in range(600):
         assert site.client.get(f"/?junk={k}").status_code == 200
-    assert len(site.app.state.kept.pages) < 10
+    assert len(site.app.state.answers.kept.pages) < 10
     for path in (f"{BOARD}%09", f"{BOARD}%0a", "/scales/dclm%09", "/boards/%00/x/y", "/?q=%00"):
         assert site.client.get(path).status_code == 400, path
     for path in (
@@ -178,8 +178,8 @@ def test_a_cache_s_key_holds_nothing_that_no_route_has_read(site: Site, tmp_path
     assert site.client.get(BOARD).text == honest
     for k in range(200):
         site.client.get(f"{BOARD}?q=word{k}")
-    assert len(site.app.state.searched.pages) <= 64
-    kept = [key[0] for key in site.app.state.kept.pages]
+    assert len(site.app.state.answers.searched.pages) <= 64
+    kept = [key[0] for key in site.app.state.answers.kept.pages]
     assert "board" in kept
 
 

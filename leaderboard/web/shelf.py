@@ -1,0 +1,93 @@
+"""Finished pages on disk: what a service made before it stopped is read by the next one.
+
+A page lies in a file whose name is a hash over its key, the board's stamp (drawn at each change)
+and the program's files, so that a page of another content or program is never found. The files are
+a cache: whoever deletes them loses nothing but time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import os
+import secrets
+import zlib
+from functools import cache
+from pathlib import Path
+
+from leaderboard import rules
+from pipelines import installed
+
+MOST = 512  # pages of one content
+PACKAGES = ("leaderboard", "evals", "pipelines")
+
+
+@cache
+def program() -> str:
+    """A hash over what pages are made by: names, sizes and times of the program's files."""
+    state = hashlib.sha256()
+    root = Path(rules.__file__).parents[1]
+    folders = [*(root / package for package in PACKAGES)]
+    folders += [installed.folder(name) for name in sorted(installed.packages())]
+    for folder in folders:
+        for path in sorted(folder.rglob("*")):
+            if path.suffix in (".py", ".html", ".xml", ".yaml", ".css", ".js", ".json"):
+                entry = path.stat()
+                state.update(repr((str(path), entry.st_size, entry.st_mtime_ns)).encode())
+    return state.hexdigest()
+
+
+class Shelf:
+    """A folder of finished pages. Safe to share between threads and processes."""
+
+    def __init__(self, folder: Path, *, most: int = MOST) -> None:
+        self.folder = folder
+        self.most = most
+        self._mark = ""
+        self._number = 0
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def get(self, stamp: str, key: object) -> bytes | None:
+        """The compressed page of a key; None where it is not here or not whole."""
+        if not stamp:
+            return None
+        with contextlib.suppress(OSError, EOFError, zlib.error):
+            data = self._path(stamp, key).read_bytes()
+            gzip.decompress(data)
+            return data
+        return None
+
+    def put(self, stamp: str, key: object, packed: bytes) -> None:
+        """Keep a compressed page. What cannot be written, as on a full disk, is not kept."""
+        if not stamp:
+            return
+        path = self._path(stamp, key)
+        self._only(path.name.split("-")[0])
+        if self._number >= self.most:
+            return
+        unfinished = path.with_suffix(f".{secrets.token_hex(4)}")
+        try:
+            unfinished.write_bytes(packed)
+            os.replace(unfinished, path)
+            self._number += 1
+        except OSError:
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
+
+    def _path(self, stamp: str, key: object) -> Path:
+        mark = hashlib.sha256(repr((program(), stamp)).encode()).hexdigest()[:16]
+        name = hashlib.sha256(repr(key).encode()).hexdigest()[:32]
+        return self.folder / f"{mark}-{name}.gz"
+
+    def _only(self, mark: str) -> None:
+        """Take away the pages of every other content."""
+        if mark == self._mark:
+            return
+        self._mark, self._number = mark, 0
+        with contextlib.suppress(OSError):
+            for path in self.folder.iterdir():
+                if path.name.startswith(f"{mark}-"):
+                    self._number += 1
+                else:
+                    path.unlink(missing_ok=True)
