@@ -109,6 +109,7 @@ class _Copy:
     resamples: dict[str, dict[str, npt.NDArray[np.float32]]] = field(default_factory=dict)
     groups: dict[str, list[Row]] = field(default_factory=dict)
     ranked: dict[tuple[str, str], list[Row]] = field(default_factory=dict)
+    by_id: dict[tuple[str, str], dict[str, Row]] = field(default_factory=dict)  # of `ranked`
 
 
 class Library:
@@ -134,11 +135,6 @@ class Library:
     def boards(self) -> list[Board]:
         """The boards that have rows: scales in the order of the rule book, then the others."""
         return sorted(self.store.boards(), key=_order_of)
-
-    def warm(self) -> None:
-        """Read and rank every board, so that the first reader need not wait."""
-        for board in self.boards():
-            self.page(board.benchmark, board.scale, board.track, View())
 
     def known(self, benchmark: str, scale: str, track: str) -> bool:
         """Whether there is such a board: in the rule books, or with accepted rows."""
@@ -215,18 +211,25 @@ class Library:
 
     def row(self, id: str, metric: str = "") -> Row | None:
         """One accepted row with its rank."""
-        rows = self.store.rows([id])
-        if not rows:
-            return None
-        row = rows[0]
         with self._lock:
-            copy = self._copy(row.benchmark, row.scale, row.track)
-            if id not in copy.rows:
+            board = next((key for key, copy in self._copies.items() if id in copy.rows), None)
+            if board is None:
+                row = next(iter(self.store.rows([id])), None)
+                if row is None:
+                    return None
+                board = (row.benchmark, row.scale, row.track)
+            copy = self._copy(*board)
+            row = copy.rows.get(id)
+            if row is None:
                 return None
             key = key_of(row)
-            chosen_metric = metric if metric in row.figures else _metrics(copy.groups[key])[0]
-            ranked = self._ranked(copy, key, chosen_metric)
-        return next((row for row in ranked if row.submission_id == id), row)
+            name = metric if metric in row.figures else _metrics(copy.groups[key])[0]
+            ranked = self._ranked(copy, key, name)
+            if (key, name) not in copy.by_id:
+                copy.by_id[key, name] = {
+                    ranked_row.submission_id: ranked_row for ranked_row in ranked
+                }
+            return copy.by_id[key, name].get(id, row)
 
     def resamples(self, row: Row, metric: str) -> npt.NDArray[np.float32] | None:
         """An aggregate of one row on the resamples of its items."""
@@ -264,6 +267,7 @@ class Library:
         }
         copy.changed = now
         copy.ranked.clear()
+        copy.by_id.clear()
         copy.groups = {}
         for id_ in sorted(copy.rows):
             row = copy.rows[id_]

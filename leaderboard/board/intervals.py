@@ -53,13 +53,25 @@ def student_quantile(probability: float, degrees: float) -> float:
 
 def kendall(a: Sequence[float], b: Sequence[float]) -> float:
     """Kendall's tau-b of two orders of the same things; nan when one of them is all ties."""
-    from scipy.stats import kendalltau
+    # Not scipy's: `scipy.stats` takes a second to load, for which the first reader would wait.
+    x, y = np.asarray(a, float), np.asarray(b, float)
+    signs_x = np.sign(x[:, None] - x[None, :])
+    signs_y = np.sign(y[:, None] - y[None, :])
+    scale = math.sqrt(float(np.abs(signs_x).sum()) * float(np.abs(signs_y).sum()))
+    return float((signs_x * signs_y).sum()) / scale if scale else math.nan
 
-    if len(a) == 2:  # the variance that scipy computes on the way is not defined for one pair
-        signs = np.sign(a[1] - a[0]), np.sign(b[1] - b[0])
-        return float(signs[0] * signs[1]) if all(signs) else math.nan
-    # The p-value is not used; the asymptotic one costs nothing, the exact one grows with n.
-    return float(kendalltau(a, b, method="asymptotic").statistic)
+
+def spearman(a: Sequence[float], b: Sequence[float]) -> float:
+    """Spearman's rank correlation, ties with their mean rank; nan when one of them is all ties."""
+    x, y = _ranks(np.asarray(a, float)), _ranks(np.asarray(b, float))
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return math.nan
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+def _ranks(values: Any) -> Any:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
 
 
 def kendall_interval(

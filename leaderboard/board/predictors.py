@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from pydantic import Field
 
-from leaderboard.board.intervals import CONFIDENCE, student_quantile
+from leaderboard.board.intervals import CONFIDENCE, spearman, student_quantile
 from leaderboard.submissions.results import Row
 from pipelines.records import Frozen
 
@@ -86,15 +86,13 @@ def predictions(row: Row, rows: Sequence[Row]) -> list[Prediction]:
 
 
 def _prediction(name: str, own: float, row: Row, known: Sequence[tuple[float, Row]]) -> Prediction:
-    from scipy.stats import spearmanr
-
     sign = 1.0 if row.headline.higher_is_better else -1.0
     x = np.array([value for value, _ in known])
     y = np.array([sign * other.headline.value for _, other in known])
     score = sign * row.headline.value
     if np.ptp(x) == 0:
         return Prediction(name=name, rows=len(known) + 1, spearman=None)
-    rho = float(spearmanr(np.append(x, own), np.append(y, score)).statistic)
+    rho = spearman([*x.tolist(), own], [*y.tolist(), score])
     slope, offset = np.polyfit(x, y, 1)
     left = y - (slope * x + offset)
     freedom = len(x) - 2

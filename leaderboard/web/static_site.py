@@ -22,6 +22,7 @@ from leaderboard.submissions.submission import pack, read_entries
 from pipelines.storage.open import open_store
 
 if TYPE_CHECKING:
+    from leaderboard.database.states import Held
     from leaderboard.service.service import Service
     from leaderboard.web.links import Links
 
@@ -84,7 +85,7 @@ def _write(folder: Path, name: str, data: bytes) -> None:
 
 
 def _questions(
-    service: Service, row: Row, links: Links, number: int
+    service: Service, submission: Held, links: Links, number: int
 ) -> Iterator[tuple[str, bytes]]:
     """The pages of the first questions of each task of a row, with the same as JSON."""
     from leaderboard.service.drill_down import Asked, page_of
@@ -92,11 +93,10 @@ def _questions(
     from leaderboard.web import views
     from leaderboard.web.links import file_name
 
-    submission = service.store.get(row.submission_id)
     evidence = read_evidence(service.files, submission)
     for task in evidence.tasks if evidence is not None and number else ():
         page = page_of(service.files, submission, Asked(task, limit=number))
-        stem = f"{row.submission_id}-{file_name(task)}"
+        stem = f"{submission.id}-{file_name(task)}"
         yield f"{stem}.json", page.model_dump_json().encode()
         yield f"{stem}.html", views.question_page(submission, page, [], "", links).encode()
 
@@ -140,7 +140,7 @@ def export_service(service: Service, folder: Path, *, questions: int = QUESTIONS
             submission = service.store.get(row.submission_id)
             text = submission_text(service, submission, links)
             _write(folder, f"submissions/{row.submission_id}.html", text.encode())
-            for name, data in _questions(service, row, links, questions):
+            for name, data in _questions(service, submission, links, questions):
                 _write(folder, f"submissions/{name}", data)
             for each in row.seeds if row.shows_images else ():
                 png = read_samples(service.files, submission, each.seed)

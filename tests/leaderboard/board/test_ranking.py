@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
-from leaderboard.board.intervals import interval, student_quantile
+from leaderboard.board.intervals import interval, kendall, spearman, student_quantile
 from leaderboard.board.plots import ticks
 from leaderboard.board.ranking import Difference, combined_error
 
@@ -45,3 +46,16 @@ def test_a_tie_is_an_interval_that_holds_zero() -> None:
 def test_ticks_are_round_and_inside() -> None:
     assert ticks(2.18, 2.57, 5) == pytest.approx([2.2, 2.3, 2.4, 2.5])
     assert ticks(0, 100, 5) == [0, 20, 40, 60, 80, 100]
+
+
+def test_rank_correlations_are_those_of_scipy() -> None:
+    from scipy.stats import kendalltau, spearmanr
+
+    rng = np.random.default_rng(5)
+    for number in (2, 3, 8, 40):
+        a, b = rng.integers(0, 9, number).astype(float), rng.normal(size=number)
+        a[0] = 10.0  # never all ties
+        assert kendall(a, b) == pytest.approx(kendalltau(a, b).statistic, abs=1e-12)
+        assert spearman(a, b) == pytest.approx(spearmanr(a, b).statistic, abs=1e-12)
+    assert math.isnan(kendall([1.0, 1.0], [1.0, 2.0]))
+    assert math.isnan(spearman([1.0, 1.0], [1.0, 2.0]))
