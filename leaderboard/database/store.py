@@ -325,6 +325,16 @@ class Store(Database):
             count_change(connection)
         self.changes += 1
 
+    def shown_anew(self, id: str, *, who: str, why: str) -> None:
+        """Record that pages of a submission show more than before; its row and state stay."""
+        with self.writer.begin() as connection:
+            submission = submission_of(connection, id)
+            if submission is None:
+                raise StoreError(f"there is no submission {id}")
+            note(connection, id, who, submission.state, submission.state, why)
+            count_change(connection)
+        self.changes += 1
+
     def replaced(self, id: str, measured: Measured, *, who: str) -> None:
         """Put what was computed again in the place of a submission's row; its state stays."""
         now = time.time()

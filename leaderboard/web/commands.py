@@ -196,6 +196,39 @@ def recompute(
         fail("some no longer pass; their rows are as they were", BAD_DATA)
 
 
+def nearest(
+    id: Annotated[str, typer.Argument(help="A submission whose dataset is public.")],
+    index: Annotated[str, typer.Argument(help="The folder that `pipelines index` made of it.")],
+    questions: Annotated[
+        int, typer.Option(min=1, max=5000, help="Wrong answers of each task to look for.")
+    ] = 200,
+    who: Who = "maintainer",
+    database: Database = DEFAULT,
+    files: Files = None,
+    json: Json = False,
+) -> None:
+    """Find the training documents nearest to wrong questions; pages of questions show them."""
+    from leaderboard.service.nearest import write_nearest
+
+    service = open_service(database, files)
+    written = list(write_nearest(service, service.store.get(id), index, most=questions))
+    service.store.shown_anew(id, who=who, why="the nearest documents of wrong questions")
+    service.store.close()
+    if json:
+        show_json(written)
+        return
+    lines = [
+        (
+            entry.task,
+            len(entry.looked),
+            len(entry.near),
+            f"{max((near.share for near in entry.near), default=0.0):.2f}",
+        )
+        for entry in written
+    ]
+    out(table(lines, header=("task", "wrong questions", "with a document", "largest share")))
+
+
 def forget(
     id: Annotated[str, typer.Argument(help="A submission.")],
     who: Who = "maintainer",
@@ -289,6 +322,6 @@ def team_rename(
 
 def add_commands(app: typer.Typer) -> None:
     """Put the commands of this module into an application."""
-    for command in (serve, migrate, backup, prune, recompute, forget):
+    for command in (serve, migrate, backup, prune, recompute, nearest, forget):
         app.command()(command)
     app.add_typer(teams, name="team")

@@ -10,6 +10,7 @@ from typing import Any
 from leaderboard.board.describe import words
 from leaderboard.database.states import Held
 from leaderboard.service.evidence import Evidence
+from leaderboard.service.nearest import NearDocument, NearDocuments, safe_address
 from leaderboard.service.question_texts import QuestionText
 from leaderboard.service.questions import QuestionPage
 from leaderboard.submissions.results import Row
@@ -37,15 +38,19 @@ class Shown(Frozen):
     gold: str = ""  # where there is no text: the index of the right answer
     answers: tuple[Answered, ...]
     apart: bool = False
+    near: NearDocument | None = None
+    near_address: str = ""
 
 
-def questions_of(page: QuestionPage) -> list[Shown]:
-    """The questions of a page."""
+def questions_of(page: QuestionPage, documents: NearDocuments | None = None) -> list[Shown]:
+    """The questions of a page, with the training document nearest to each, where one is known."""
     shown = []
+    near = {document.question: document for document in documents.near} if documents else {}
     for at, question in enumerate(page.questions):
         own = [question, *page.rival_answers[at : at + 1]]
         answers = tuple(_answered(answer, page.classes) for answer in own)
         text = page.texts[at] if at < len(page.texts) else None
+        document = near.get(int(question.get("row", 0)))
         shown.append(
             Shown(
                 number=int(question.get("row", 0)),
@@ -54,6 +59,8 @@ def questions_of(page: QuestionPage) -> list[Shown]:
                 gold="" if text is not None else _listed(question.get("gold")),
                 answers=answers,
                 apart=page.offset + at < page.num_apart,
+                near=document,
+                near_address=safe_address(document.url) if document is not None else "",
             )
         )
     return shown
@@ -97,13 +104,17 @@ def _listed(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def nearest_document(row: Row, evidence: Evidence, submission: Held) -> str:
-    """The command that looks for the suite's questions in a dataset that everybody may read.
+def nearest_command(row: Row, evidence: Evidence, submission: Held) -> str:
+    """The commands that look for the suite's questions in a dataset that everybody may read.
 
-    Which document is nearest to a question is stored nowhere: it takes the whole dataset. The
-    address is somebody else's text, so it is quoted for a shell.
+    The address is somebody else's text, so it is quoted for a shell.
     """
     if not row.dataset_public or not evidence.dataset_at:
         return ""
     dataset = shlex.quote(evidence.dataset_at)
-    return f"evals overlap {dataset} {submission.benchmark}/{row.suite} --data EVAL_DATA"
+    suite = f"{submission.benchmark}/{row.suite}"
+    return (
+        f"evals overlap {dataset} {suite} --data EVAL_DATA\n"
+        f"pipelines index {dataset} --out INDEX\n"
+        "pipelines find 'A PASSAGE OF A QUESTION' INDEX"
+    )

@@ -90,6 +90,7 @@ def _questions(
     """The pages of the first questions of each task of a row, with the same as JSON."""
     from leaderboard.service.drill_down import Asked, page_of
     from leaderboard.service.evidence import read_evidence
+    from leaderboard.service.nearest import read_nearest
     from leaderboard.web import views
     from leaderboard.web.links import file_name
 
@@ -98,7 +99,17 @@ def _questions(
         page = page_of(service.files, submission, Asked(task, limit=number))
         stem = f"{submission.id}-{file_name(task)}"
         yield f"{stem}.json", page.model_dump_json().encode()
-        yield f"{stem}.html", views.question_page(submission, page, [], "", links).encode()
+        yield (
+            f"{stem}.html",
+            views.question_page(
+                submission,
+                page,
+                [],
+                "",
+                links,
+                documents=read_nearest(service.files, submission, task),
+            ).encode(),
+        )
 
 
 def export_service(service: Service, folder: Path, *, questions: int = QUESTIONS) -> Path:

@@ -14,13 +14,14 @@ from leaderboard.database.states import Board, Held
 from leaderboard.service.comparison import across_scales, scale_lines
 from leaderboard.service.drill_down import Asked, page_of
 from leaderboard.service.evidence import CHECKED, read_evidence
+from leaderboard.service.nearest import read_nearest
 from leaderboard.service.service import Service
 from leaderboard.service.side_by_side import side_by_side
 from leaderboard.submissions.results import Row
 from leaderboard.web import views
 from leaderboard.web.access import Caller, by_role
 from leaderboard.web.links import Links
-from leaderboard.web.question_view import nearest_document
+from leaderboard.web.question_view import nearest_command
 
 BoardKey = tuple[str, str, str]
 MOST_FOUND = 100  # rows of a search that are shown
@@ -185,5 +186,6 @@ def question_text(
         if rival is not None and rival.id not in [other.submission_id for other in rivals]:
             rivals += [other for other in own if other.submission_id == rival.id]
         evidence = read_evidence(service.files, submission)
-        near = nearest_document(row, evidence, submission) if evidence is not None else ""
-    return views.question_page(submission, page, rivals, near, link)
+        near = nearest_command(row, evidence, submission) if evidence is not None else ""
+    documents = read_nearest(service.files, submission, asked.task)
+    return views.question_page(submission, page, rivals, near, link, documents=documents)

@@ -29,6 +29,7 @@ from leaderboard.board.predictors import predictions, subset
 from leaderboard.board.predictors import verdict as verdict_of_predictors
 from leaderboard.database.states import Change, Held, shown
 from leaderboard.service.evidence import Evidence
+from leaderboard.service.nearest import NearDocuments
 from leaderboard.service.questions import QuestionPage
 from leaderboard.service.side_by_side import Comparison
 from leaderboard.submissions.novelty import Notice
@@ -387,7 +388,13 @@ def _bibtex(text: str) -> str:
 
 
 def question_page(
-    submission: Held, page: QuestionPage, rivals: Sequence[Row], near: str, link: Links
+    submission: Held,
+    page: QuestionPage,
+    rivals: Sequence[Row],
+    near: str,
+    link: Links,
+    *,
+    documents: NearDocuments | None = None,
 ) -> str:
     """Single questions of one task, beside a rival's answers."""
     rival = next((row for row in rivals if row.submission_id == page.rival), None)
@@ -402,7 +409,8 @@ def question_page(
         link,
         held=submission,
         page=page,
-        questions=questions_of(page),
+        questions=questions_of(page, documents),
+        documents=documents,
         rivals=[row for row in rivals if row.submission_id != submission.id],
         rival=rival,
         near=near,

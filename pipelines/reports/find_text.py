@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pydantic import Field
 
 from pipelines import kernels
 from pipelines.errors import DataError, UsageError
@@ -40,6 +42,7 @@ BUCKETS = 64
 INDEX = "find.json"
 POSTINGS = pa.schema([("hash", pa.uint64()), ("row", pa.int64())])
 MOST_CANDIDATES = 200  # documents that are compared word by word
+MOST_NEAR = 20  # documents that are read to find the nearest one
 CONTEXT = 60  # characters shown around a passage
 
 
@@ -72,6 +75,12 @@ class Match(Frozen):
     number: int
     url: str | None
     passage: str
+
+
+class Near(Match):
+    """The document that is nearest to a passage, with the part that is."""
+
+    share: float = Field(description="of the passage's different 5-grams, those it has")
 
 
 def build(pool_uri: str, *, out: str, map_tasks: MapTasks) -> IndexFile:
@@ -168,10 +177,7 @@ def find(passage: str, index: str, *, most: int = 10) -> list[Match]:
 
     UsageError for a passage of fewer than 5 words; DataError where the dataset is gone.
     """
-    store = open_store(index)
-    if not store.exists(INDEX):
-        raise UsageError(f"{index} is no index; make one with: pipelines index DATASET --out DIR")
-    known = IndexFile.model_validate_json(store.read_bytes(INDEX))
+    known, store = read_index(index), open_store(index)
     _, hashes = fingerprints(pa.array([passage], STRING), window=1)
     if not len(hashes):
         raise UsageError(f"a passage needs at least {NGRAM} words, this one has fewer")
@@ -186,6 +192,64 @@ def find(passage: str, index: str, *, most: int = 10) -> list[Match]:
             shard, position = shard_of(row), number_of(row)
             matches.append(Match(row=row, shard=shard, number=position, url=url, passage=shown))
     return sorted(matches, key=lambda match: match.row)
+
+
+def nearest(passage: str, index: str) -> Near | None:
+    """The document that shares most of the passage's words in fives; None where none shares one.
+
+    Of equal ones the first in pool order. The documents that share most fingerprints are read, so
+    one that shares fewer than 12 words in a row may be missed.
+    UsageError for a passage of fewer than 5 words; DataError where the dataset is gone.
+    """
+    known = read_index(index)
+    words = passage.lower().split()
+    asked = _grams(words)
+    _, hashes = fingerprints(pa.array([passage], STRING), window=1)
+    if not len(hashes):
+        raise UsageError(f"a passage needs at least {NGRAM} words, this one has fewer")
+    best: Near | None = None
+    for row in islice(_candidates(Path(open_store(index).uri), np.unique(hashes)), MOST_NEAR):
+        url, text = _document(known, row)
+        original = text.split()
+        there = [gram in asked for gram in _windows([word.lower() for word in original])]
+        share = len(asked & _grams([word.lower() for word in original])) / len(asked)
+        if not share or (best is not None and (-share, row) > (-best.share, best.row)):
+            continue
+        begin = _densest(there, len(words))
+        shown = " ".join(original[begin : begin + len(words)])
+        best = Near(
+            row=row,
+            shard=shard_of(row),
+            number=number_of(row),
+            url=url,
+            passage=shown,
+            share=share,
+        )
+    return best
+
+
+def read_index(index: str) -> IndexFile:
+    """What an index is of. UsageError where there is none."""
+    store = open_store(index)
+    if not store.exists(INDEX):
+        raise UsageError(f"{index} is no index; make one with: pipelines index DATASET --out DIR")
+    return IndexFile.model_validate_json(store.read_bytes(INDEX))
+
+
+def _windows(words: list[str]) -> list[tuple[str, ...]]:
+    return [tuple(words[at : at + NGRAM]) for at in range(len(words) - NGRAM + 1)]
+
+
+def _grams(words: list[str]) -> set[tuple[str, ...]]:
+    return set(_windows(words))
+
+
+def _densest(there: list[bool], length: int) -> int:
+    """Where `length` words begin that hold most of the shared fives; the first of equal ones."""
+    sums = np.concatenate([[0], np.cumsum(there)])
+    width = max(1, length - NGRAM + 1)
+    ends = np.minimum(np.arange(len(there)) + width, len(there))
+    return int(np.argmax(np.where(there, sums[ends] - sums[: len(there)], 0)))
 
 
 def _candidates(folder: Path, hashes: npt.NDArray[np.uint64]) -> Iterator[int]:

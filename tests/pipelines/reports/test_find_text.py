@@ -13,7 +13,7 @@ import pytest
 from pipelines import kernels
 from pipelines.errors import UsageError
 from pipelines.execution.executors import ProcessMap, map_here
-from pipelines.reports.find_text import MIN_WORDS, build, find, fingerprints
+from pipelines.reports.find_text import MIN_WORDS, build, find, fingerprints, nearest
 from pipelines.schema import STRING
 
 VOCABULARY = np.array([f"w{n}" for n in range(500)])
@@ -100,3 +100,18 @@ def test_fingerprints_are_the_least_of_every_window() -> None:
 def _words(texts: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     words = kernels.words.whitespace(texts)
     return words.hash, words.begin, words.end
+
+
+def test_the_nearest_document_is_the_one_that_shares_most(
+    planted: tuple[Path, list[str]],
+) -> None:
+    folder, sentences = planted
+    words = sentences[7].split()
+    words[-1] = "other"  # 8 fives of 12 words, of which the last one is not there
+    match = nearest(" ".join(words), str(folder / "index"))
+    assert match is not None
+    assert (match.url, match.share) == ("u:7", 7 / 8)
+    assert match.passage.split()[:11] == words[:11]
+    assert nearest("not one of these five words", str(folder / "index")) is None
+    with pytest.raises(UsageError, match="at least 5 words"):
+        nearest("only three words", str(folder / "index"))
