@@ -42,16 +42,9 @@ from pipelines.formats.pool import open_pool
 from pipelines.formats.readers import read_shard
 from pipelines.formats.shards import format_of
 from pipelines.operators import Operator, PipelineError
+from pipelines.participant_code import helpers_of, load_module, module_of
 from pipelines.pipeline import Pipeline
-from pipelines.registry import (
-    build,
-    did_you_mean,
-    helpers_of,
-    load_module,
-    module_of,
-    operators_in,
-    registry,
-)
+from pipelines.registry import build, did_you_mean, operators_in, registry
 from pipelines.reports import (
     compare,
     duplicate_groups,

@@ -33,11 +33,14 @@ def _note(event: str, arguments: tuple[object, ...]) -> None:
 
 
 @contextmanager
-def opened_files(*, but: Collection[Path] = ()) -> Iterator[set[str]]:
+def opened_files(
+    *, but: Collection[Path] = (), inside: Collection[Path] = ()
+) -> Iterator[set[str]]:
     """Collect the files that the code inside opens for reading, without `but`.
 
-    Code, kernels and the interpreter's own folders are left out. The set is filled when the block
-    ends. An audit hook cannot be taken back: it is added once, and looks at nothing outside.
+    Code, kernels and the folders of the interpreter and of installed packages are left out, but
+    for data of a participant's own packages, whose folders are `inside`. The set is filled when the
+    block ends. An audit hook cannot be taken back: it is added once, and looks at nothing outside.
     """
     global _hooked, _noted
     if not _hooked:
@@ -49,18 +52,20 @@ def opened_files(*, but: Collection[Path] = ()) -> Iterator[set[str]]:
         yield opened
     finally:
         noted, _noted = _noted, before
+        own = tuple(os.path.join(folder, "") for folder in inside)
+        outside = (*OF_SYSTEM, *code_folders())
         opened |= {
             name
             for name in noted
             if not name.endswith(OF_PYTHON)
-            and not name.startswith((*OF_SYSTEM, *_code_folders()))
+            and (name.startswith(own) or not name.startswith(outside))
             and Path(name) not in but
             and os.path.isfile(name)
         }
 
 
 @cache
-def _code_folders() -> tuple[str, ...]:
+def code_folders() -> tuple[str, ...]:
     """Where the interpreter and installed packages lie."""
     folders = {*sysconfig.get_paths().values(), sys.base_prefix, sys.prefix}
     folders |= {path for path in sys.path if "site-packages" in path}

@@ -23,8 +23,9 @@ from pydantic import Field
 from pipelines import dclm_yaml
 from pipelines.assets.catalogue import Assets
 from pipelines.operators import GLOBAL_KINDS, Operator, PipelineError, Select
+from pipelines.participant_code import helpers_of, local_packages, module_of, package_of
 from pipelines.records import JSON, Frozen, Module
-from pipelines.registry import build, did_you_mean, find_operator, helpers_of, module_of, package_of
+from pipelines.registry import build, did_you_mean, find_operator
 from pipelines.schema import ROW, TEXT
 from pipelines.yaml_text import load_yaml
 
@@ -164,7 +165,7 @@ class Pipeline:
                 beside = beside if beside.exists() else _or_here(beside, file)
                 loaded[file] = module_of(beside)
                 for helper, module in helpers_of(beside).items():
-                    loaded.setdefault(str(Path(file).with_name(helper)), module)
+                    loaded.setdefault(str(Path(file).parent / helper), module)
             elif file and not file.endswith(".py") and (package := package_of(file)) is not None:
                 if file in loaded and loaded[file].sha256 != package.sha256:
                     raise PipelineError(
@@ -172,6 +173,12 @@ class Pipeline:
                         "began; install the same version, or begin another run"
                     )
                 loaded[file] = package
+        for name, package in local_packages(loaded).items():
+            if loaded.setdefault(name, package).sha256 != package.sha256:
+                raise PipelineError(
+                    f"{where}: the code of the package {name} is another here than where this run "
+                    "began; install the same version, or begin another run"
+                )
         steps = tuple(
             Step(number, spec.name, _build(spec, loaded, where=f"{where}: steps[{number}]"))
             for number, spec in enumerate(specs)

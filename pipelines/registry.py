@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import ast
-import builtins
 import difflib
 import importlib
-import importlib.metadata
-import importlib.util
-import linecache
-import sys
 import types
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from pipelines import installed
-from pipelines.opened_files import opened_files
-from pipelines.operators import PARTICIPANT, REGISTRY, Operator, PipelineError
-from pipelines.records import JSON, Module, sha256_bytes
+from pipelines.operators import REGISTRY, Operator, PipelineError
+from pipelines.participant_code import beside_of, load_module
+from pipelines.records import JSON, Module
 
 BUILTIN = (
     "pipelines.text.aggregates",
@@ -70,156 +62,6 @@ def registry() -> dict[str, type[Operator]]:
     return REGISTRY
 
 
-def module_of(path: Path) -> Module:
-    """A participant's Python file as a record embeds it."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise PipelineError(f"there is no file {path}, which the pipeline names") from None
-    except UnicodeDecodeError as error:
-        raise PipelineError(f"{path} is not UTF-8 text ({error})") from None
-    return Module(name=path.name, sha256=sha256_bytes(text.encode()), text=text)
-
-
-MAX_PACKAGE_BYTES = 1 << 20  # of Python text that a record embeds; of a larger one, the hashes
-
-
-def package_of(name: str) -> Module | None:
-    """The package of an operator `package.module:Class`, as a record embeds it.
-
-    All Python files of the top package, with its version: helper code that changes makes another
-    dataset. None for the platform's own, which the record names by revision and version.
-    """
-    top = name.partition(".")[0]
-    if top == "__main__" or top in installed.own_packages():
-        return None
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return None  # whoever builds the operator says that it is not installed
-    if spec is None:
-        return None
-    if spec.submodule_search_locations:
-        roots = [Path(location) for location in spec.submodule_search_locations]
-        files = {f"{top}/{p.relative_to(root)}": p for root in roots for p in root.rglob("*.py")}
-    else:
-        files = {f"{top}.py": Path(spec.origin or "")}
-    texts = {name: path.read_text(errors="replace") for name, path in sorted(files.items())}
-    try:
-        version = importlib.metadata.version(top)
-    except importlib.metadata.PackageNotFoundError:
-        version = "not installed as a distribution"
-    whole = sum(map(len, texts.values())) <= MAX_PACKAGE_BYTES
-    parts = [f"# package {top}, version {version}"]
-    for file, text in texts.items():
-        parts.append(f"# {file}: sha256 {sha256_bytes(text.encode())}")
-        parts += [text] if whole else []
-    described = "\n".join(parts)
-    return Module(name=name, sha256=sha256_bytes(described.encode()), text=described)
-
-
-def helpers_of(path: Path) -> dict[str, Module]:
-    """The Python files beside a participant's file that it imports, and those that they import.
-
-    By file name. They travel with the operator: changed helper code is another dataset.
-    """
-    helpers: dict[str, Module] = {}
-    waiting = [path]
-    while waiting:
-        for name in _imported(module_of(waiting.pop())):
-            beside = path.with_name(f"{name}.py")
-            if beside != path and beside.name not in helpers and beside.is_file():
-                helpers[beside.name] = module_of(beside)
-                waiting.append(beside)
-    return helpers
-
-
-def _imported(module: Module) -> set[str]:
-    """The names of the modules that a file imports, at any depth of its code."""
-    try:
-        tree = ast.parse(module.text)
-    except (SyntaxError, ValueError):
-        return set()  # whoever loads it says where
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module)
-    return names
-
-
-def _helpers(module: Module, beside: Mapping[str, Module]) -> dict[str, Module]:
-    """The helpers of a module among those that travel, by the name that imports them."""
-    helpers: dict[str, Module] = {}
-    waiting = [module]
-    while waiting:
-        for name in _imported(waiting.pop()) - set(helpers):
-            if (helper := beside.get(f"{name}.py")) is not None:
-                helpers[name] = helper
-                waiting.append(helper)
-    return helpers
-
-
-OPENED = "__opened_files__"
-"""In a participant's module: the files that its code opened when it was imported."""
-
-
-def load_module(module: Module, beside: Mapping[str, Module] | None = None) -> types.ModuleType:
-    """The Python module that a participant's embedded text defines; the same text, once.
-
-    What it imports is looked for among the files `beside` it first, as Python does for a script.
-    """
-    helpers = _helpers(module, beside or {})
-    digest = module.sha256
-    if helpers:
-        digest = sha256_bytes(
-            "".join([digest, *sorted(m.sha256 for m in helpers.values())]).encode()
-        )
-    name = f"{PARTICIPANT}{digest[:16]}_{Path(module.name).stem}"
-    if name in sys.modules:
-        return sys.modules[name]
-    loaded = types.ModuleType(name)
-    loaded.__file__ = module.name
-    linecache.cache[module.name] = (
-        len(module.text),
-        None,
-        module.text.splitlines(keepends=True),
-        module.name,
-    )
-    if helpers:
-        loaded.__dict__["__builtins__"] = {
-            **vars(builtins),
-            "__import__": partial(_import, helpers, beside or {}),
-        }
-    sys.modules[name] = loaded
-    try:
-        with opened_files() as opened:
-            exec(compile(module.text, module.name, "exec"), loaded.__dict__)
-        loaded.__dict__[OPENED] = frozenset(opened)
-    except Exception as error:
-        del sys.modules[name]
-        raise PipelineError(
-            f"{module.name} cannot be imported: {type(error).__name__}: {error}"
-        ) from error
-    return loaded
-
-
-def _import(
-    helpers: Mapping[str, Module],
-    beside: Mapping[str, Module],
-    name: str,
-    globals: Mapping[str, object] | None = None,
-    locals: Mapping[str, object] | None = None,
-    fromlist: Sequence[str] = (),
-    level: int = 0,
-) -> types.ModuleType:
-    """`import` inside a participant's file: a helper that travels with it, or any other module."""
-    if level == 0 and name in helpers:
-        return load_module(helpers[name], beside)
-    return builtins.__import__(name, globals, locals, fromlist, level)
-
-
 def operators_in(module: types.ModuleType) -> dict[str, type[Operator]]:
     """The operators that a module defines, by class name."""
     return {
@@ -248,8 +90,7 @@ def find_operator(name: str, modules: Mapping[str, Module]) -> type[Operator]:
         embedded = modules.get(where, modules.get(Path(where).name))
         if embedded is None:
             raise PipelineError(f"{name!r}: the file {where} does not travel with the pipeline")
-        beside = {Path(file).name: helper for file, helper in modules.items()}
-        module = load_module(embedded, beside)
+        module = load_module(embedded, beside_of(where, modules))
     else:
         try:
             module = importlib.import_module(where)

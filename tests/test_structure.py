@@ -42,7 +42,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "extra_fields extras opened_files",
         "records installed batch",
         "operators console verdict storage",
-        "execution stats selection text image_text mixing",
+        "execution stats selection text image_text mixing participant_code",
         "dedup registry formats",
         "assets dclm_yaml_rules contract",
         "dclm_yaml",

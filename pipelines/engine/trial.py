@@ -27,9 +27,9 @@ from pipelines.errors import FailedError
 from pipelines.formats.readers import read_shard
 from pipelines.job import Plan, loaded
 from pipelines.opened_files import opened_files
+from pipelines.participant_code import OPENED, package_folders
 from pipelines.pipeline import Pipeline, Step
 from pipelines.records import sha256_file
-from pipelines.registry import OPENED
 from pipelines.schema import TEXT
 from pipelines.storage.open import open_store
 
@@ -81,7 +81,8 @@ def try_participants(plan: Plan, pipeline: Pipeline) -> Trial:
         operator = type(step.operator).model_validate(step.operator.model_dump())
         declared = {pipeline.assets.path(name) for name in operator.assets()}
         try:
-            with opened_files(but=declared) as opened:
+            own = package_folders(type(operator).__module__)
+            with opened_files(but=declared, inside=own) as opened:
                 operator.load(pipeline.assets)
                 for promise in PROMISES:
                     for problem in promise(operator, batch.table):

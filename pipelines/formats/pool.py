@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import pyarrow as pa
+from pydantic import Field
 
 from pipelines.formats import dolma
 from pipelines.formats.pool_schema import PoolSchema, pool_schema
@@ -39,7 +40,7 @@ class InputShard(Frozen):
     name: str
     num_bytes: int
     sha256: str
-    stamp: str = ""  # what the place says of the bytes; empty where it says nothing
+    stamp: str = Field("", exclude=True)  # what the place says of the bytes at this moment
 
 
 @dataclass(frozen=True)

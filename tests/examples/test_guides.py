@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import pipelines.execution.progress  # noqa: F401  its console is the process's, not a test's
-from pipelines.registry import load_module, module_of, operators_in
+from pipelines.participant_code import load_module, module_of
+from pipelines.registry import operators_in
 
 GUIDE = Path(__file__).parents[2] / "docs" / "own-operators.md"
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
