@@ -10,7 +10,9 @@ import typer
 from leaderboard.rounds.deciding import show_power
 from leaderboard.rounds.options import CORES, RUNS, Cluster, Gpus, Processes, RecipeFile, Workspace
 from leaderboard.rounds.show import show_record
+from pipelines.assets.catalogue import asset_files
 from pipelines.console import (
+    AssetFolders,
     Json,
     Workers,
     out,
@@ -41,23 +43,67 @@ def kmeans(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of Lloyd's algorithm.")] = 20,
     sample: Annotated[float, typer.Option(help="Share of the rows that is used.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Another seed, another sample and beginning.")] = 0,
+    work: Annotated[
+        str | None,
+        typer.Option(help="Folder or prefix for passes over the pool, a round each; resumable."),
+    ] = None,
+    batch: Annotated[
+        float, typer.Option(help="With --work: part of the rows that a round sees (mini-batch).")
+    ] = 1.0,
+    parts: Annotated[
+        int, typer.Option(min=1, help="With --work: tasks of a round; the result depends on it.")
+    ] = 8,
+    qualify: Annotated[
+        str | None, typer.Option(help="With --work: a pipeline of filters that rows pass first.")
+    ] = None,
+    assets: AssetFolders = None,
+    workers: Workers = 1,
+    cluster: Cluster = None,
     json: Json = False,
 ) -> None:
-    """Train the centroids of a pool's image features, for the filter near_targets."""
-    from datacomp.curation import kmeans as centroids
-    from datacomp.pool.pool import open_pairs
+    """Train the centroids of a pool's features, for near_targets and embedding_dedup.
 
-    if not 0 < sample <= 1:
-        raise PipelineError(f"--sample {sample}: expected a share above 0 and up to 1")
-    record = centroids.train_centroids(
-        open_pairs(pool),
-        file,
-        features=features,
-        clusters=clusters,
-        rounds=rounds,
-        sample=sample,
-        seed=seed,
-    )
+    Without --work the features are held in memory. With it every round is a pass over the tables by
+    several processes, a cluster or GPUs, and a run that was stopped continues.
+    """
+    from datacomp.curation import kmeans as centroids
+    from datacomp.curation import kmeans_rounds
+    from datacomp.pool.pool import open_pairs
+    from pipelines.pipeline import Pipeline
+
+    for name, share in (("sample", sample), ("batch", batch)):
+        if not 0 < share <= 1:
+            raise PipelineError(f"--{name} {share}: expected a share above 0 and up to 1")
+    if work is None:
+        if batch < 1 or qualify is not None or cluster is not None:
+            raise PipelineError("--batch, --qualify and --cluster need --work FOLDER")
+        record = centroids.train_centroids(
+            open_pairs(pool),
+            file,
+            features=features,
+            clusters=clusters,
+            rounds=rounds,
+            sample=sample,
+            seed=seed,
+        )
+    else:
+        rules = Pipeline.load(Path(qualify), assets=asset_files(assets)) if qualify else None
+        record = kmeans_rounds.train_by_rounds(
+            open_pairs(pool),
+            file,
+            work=work,
+            options=kmeans_rounds.Options(
+                features=features,
+                clusters=clusters,
+                rounds=rounds,
+                sample=sample,
+                batch=batch,
+                seed=seed,
+                parts=parts,
+            ),
+            qualify=rules,
+            map_tasks=executor(workers, cluster=cluster),
+        )
     if json:
         show_json(record)
     else:

@@ -220,6 +220,7 @@ class Keys:
     rank: npt.NDArray[Any]  # numbers or fixed-width bytes; uint8 zeros where all are alike
     route: npt.NDArray[np.uint64] | None = None  # equal for equal keys; keys alike go together
     rank_kind: str | None = None  # what ranks compare (numbers, times, ...); shards must agree
+    payload: npt.NDArray[np.uint8] | None = None  # (units, bytes): what `pairwise` compares
 
 
 class Sketch(NamedTuple):
@@ -239,6 +240,9 @@ class Dedup(Operator):
     kind: ClassVar[str] = "dedup"
     linked: ClassVar[bool] = False
     """Whether rows that share any key are joined into groups; else each key is a group."""
+    pairwise: ClassVar[bool] = False
+    """Whether rows of equal keys, one key a row, are compared by their payloads: unit vectors of
+    float16, whose inner product is `min_similarity` or more."""
     reasons: ClassVar[tuple[str, ...]] = ("duplicate",)
 
     def keys(self, batch: Batch) -> Keys:

@@ -39,6 +39,7 @@ BUILTIN = (
     "pipelines.text.substrings",
     "pipelines.text.tokens",
     "pipelines.text.urls",
+    "pipelines.dedup.embedding",
     "pipelines.dedup.exact",
     "pipelines.dedup.image_hash",
     "pipelines.dedup.minhash",

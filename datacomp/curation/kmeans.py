@@ -8,6 +8,7 @@ subsampling per cluster; a cluster that is left empty takes a part of a large on
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from pipelines.execution.progress import step as progress_step
 from pipelines.formats.pool import Pool
 from pipelines.image_text.clusters import features_of, finite_rows
 from pipelines.images.pairs import read_table
-from pipelines.records import AssetRecord, AssetWork, File, made_by, now, sha256_file
+from pipelines.records import JSON, AssetRecord, AssetWork, File, made_by, now, sha256_file
 from pipelines.storage.base import write_bytes
 from pipelines.storage.local import LocalStore
 from pipelines.storage.open import open_store
@@ -56,6 +57,29 @@ def train_centroids(
             f"{clusters} clusters: take a larger sample, or fewer clusters"
         )
     centroids, spread = kmeans(rows, clusters, rounds=rounds, seed=seed)
+    parameters: dict[str, JSON] = {
+        "features": features,
+        "clusters": clusters,
+        "rounds": rounds,
+        "sample": sample,
+        "seed": seed,
+    }
+    return write_centroids(
+        pool, out, centroids, parameters=parameters, counts=counts, spread=spread, started=started
+    )
+
+
+def write_centroids(
+    pool: Pool,
+    out: Path,
+    centroids: Floats,
+    *,
+    parameters: dict[str, JSON],
+    counts: dict[str, int],
+    spread: list[float],
+    started: str,
+) -> AssetRecord:
+    """Write the .npy file and the record next to it."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("wb") as file:
         np.save(file, centroids, allow_pickle=False)
@@ -64,13 +88,7 @@ def train_centroids(
             name=out.name,
             licence="derived from the pool",
             inputs=(),
-            parameters={
-                "features": features,
-                "clusters": clusters,
-                "rounds": rounds,
-                "sample": sample,
-                "seed": seed,
-            },
+            parameters=parameters,
         ),
         parents={"pool": pool.record.id},
         outputs=[File(name=out.name, sha256=sha256_file(out), num_bytes=out.stat().st_size)],
@@ -90,7 +108,7 @@ def sample_features(pool: Pool, features: str, *, sample: float, seed: int) -> F
             for batch in read_table(store, shard.name, [features]):
                 values = features_of(batch.column(features), features)
                 if sample < 1 and len(values):
-                    chance = _chance(batch.rows + (number << 32), seed)
+                    chance = chance_of(batch.rows + (number << 32), seed)
                     values = values[chance < sample]
                 if len(values):
                     parts.append(values)
@@ -98,7 +116,8 @@ def sample_features(pool: Pool, features: str, *, sample: float, seed: int) -> F
     return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
 
 
-def _chance(rows: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.float64]:
+def chance_of(rows: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.float64]:
+    """A number from 0 to 1 for each row, by a hash of seed and row."""
     keys = rows.astype(np.uint64)
     mixed = kernels.grouping.mixed(keys, np.full(len(keys), seed, np.uint64))
     return (mixed >> np.uint64(11)).astype(np.float64) / float(1 << 53)
@@ -150,6 +169,11 @@ def _means(
     sums = np.add.reduceat(rows[order], begins, axis=0)
     made = centroids.copy()
     made[filled] = sums / counts[filled, None]
+    return split_empty(made, counts, rng)
+
+
+def split_empty(made: Floats, counts: npt.NDArray[Any], rng: np.random.Generator) -> Floats:
+    """Centroids of which an empty one becomes half of a large one."""
     sizes = counts.astype(np.float64)
     for empty in np.flatnonzero(counts == 0).tolist():
         share = np.maximum(sizes - 1, 0)

@@ -25,6 +25,7 @@ from pipelines.global_steps.group_keys import find_duplicates
 from pipelines.global_steps.losses import Loss, check_losses, losses_of
 from pipelines.global_steps.near_duplicates import find_linked
 from pipelines.global_steps.repeated_spans import find_spans
+from pipelines.global_steps.vector_groups import find_similar
 from pipelines.job import Held, Plan
 from pipelines.operators import Dedup, Fold, PipelineError, Select, SpanDedup
 from pipelines.pipeline import Pipeline, Step
@@ -115,6 +116,10 @@ class GlobalSteps:
                 self.store, plan=self.plan, sketches=sketches, rank=rank, compared=compared, **given
             )
         parts = self.plan.num_partitions
+        if operator.pairwise:
+            least = operator.min_similarity()
+            assert least is not None
+            return find_similar(self.store, rank=rank, least=least, num_partitions=parts, **given)
         return find_duplicates(self.store, rank=rank, num_partitions=parts, **given)
 
     def _fold(

@@ -62,17 +62,21 @@ class KeyWriter:
                 f"keys must be (units, 2) uint64, got {keys.key.dtype}{keys.key.shape}"
             )
         route = keys.key[:, 0] if keys.route is None else keys.route
-        columns = (keys.key[:, 0], keys.key[:, 1], keys.rank, rows[keys.position], keys.unit, route)
+        columns: tuple[npt.NDArray[Any], ...]
+        columns = (keys.key[:, 0], keys.key[:, 1], keys.rank, rows[keys.position], keys.unit)
+        if keys.payload is not None:
+            columns += (keys.payload,)
+        columns += (route,)
         if self._writer is None:
-            self._open(keys.rank.dtype)
+            self._open(keys.rank.dtype, payload=keys.payload is not None)
         self._held.append(columns)
         self._num_held += len(route)
         if self._num_held >= FLUSH_KEYS:
             self._flush()
 
-    def _open(self, rank: np.dtype[Any]) -> None:
+    def _open(self, rank: np.dtype[Any], *, payload: bool = False) -> None:
         self.rank = rank.str if rank.kind == "S" else rank.name
-        self._writer = PartsWriter(self._store, self._name, key_schema(rank))
+        self._writer = PartsWriter(self._store, self._name, key_schema(rank, payload=payload))
 
     def _flush(self) -> None:
         assert self._writer is not None
@@ -83,7 +87,8 @@ class KeyWriter:
         where, begins = kernels.grouping.split(route, self.num_partitions)
         for part, (begin, end) in enumerate(pairwise(begins.tolist())):
             here = where[begin:end]
-            self._writer.add(part, [column[here] for column in columns])
+            taken = [column[here] for column in columns]
+            self._writer.add(part, [_bytes(c) if c.ndim == 2 else c for c in taken])
         self._held, self._num_held = [], 0
 
     def close(self) -> File:
@@ -102,18 +107,24 @@ class KeyWriter:
             self._writer.__exit__(RuntimeError, RuntimeError("abandoned"), None)
 
 
-def key_schema(rank: np.dtype[Any]) -> pa.Schema:
+def key_schema(rank: np.dtype[Any], *, payload: bool = False) -> pa.Schema:
     """The columns of key files. A rank is a number, or bytes that sort as the ranks do."""
     type_ = pa.binary(rank.itemsize) if rank.kind == "S" else pa.from_numpy_dtype(rank)
-    return pa.schema(
-        [
-            ("high", pa.uint64()),
-            ("low", pa.uint64()),
-            ("rank", type_),
-            ("row", pa.int64()),
-            ("unit", pa.int32()),
-        ]
-    )
+    fields = [
+        ("high", pa.uint64()),
+        ("low", pa.uint64()),
+        ("rank", type_),
+        ("row", pa.int64()),
+        ("unit", pa.int32()),
+    ]
+    return pa.schema([*fields, ("payload", pa.large_binary())] if payload else fields)
+
+
+def _bytes(rows: npt.NDArray[np.uint8]) -> pa.Array:
+    """Rows of bytes as binary values."""
+    offsets = np.arange(len(rows) + 1, dtype=np.int64) * rows.shape[1]
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(rows))]
+    return pa.Array.from_buffers(pa.large_binary(), len(rows), buffers)
 
 
 class GroupTask(Frozen):

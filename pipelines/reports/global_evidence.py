@@ -34,7 +34,9 @@ def kept_copy(store: Store, step: Step, row: int) -> tuple[int, float | None] | 
     if not pairs:
         return None
     kept = min(pairs, key=lambda pair: int(pair["unit"]))["kept_row"]
-    for entry in store.list(f"{COMPARED}/{step.number:03d}-{row >> 32:05d}"):
+    operator = step.operator
+    by_shard = not (isinstance(operator, Dedup) and operator.pairwise)  # those are by part
+    for entry in store.list(f"{COMPARED}/{step.number:03d}-{f'{row >> 32:05d}' * by_shard}"):
         with store.open(entry.name) as file:
             chosen = (pc.field("row") == row) & (pc.field("other") == kept)
             table = pq.read_table(file, filters=chosen)
