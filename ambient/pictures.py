@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from ambient.eval_model import Generator
-from ambient.systems import posterior
-from evals.images import shown_images
+from evals.images import posterior, shown_images
 from evals.images.sampling import noise_of, schedule
 from pipelines.errors import DataError
 

@@ -79,3 +79,13 @@ def energy_distance(first: Tensor, second: Tensor) -> float:
         return torch.cdist(rows, rows).sum() / (len(rows) * (len(rows) - 1))
 
     return float(2 * torch.cdist(first, second).mean() - inner(first) - inner(second))
+
+
+def exact_samples(
+    prior: Gaussian, a: Tensor, y: Tensor, noise: float, *, number: int, generator: torch.Generator
+) -> Tensor:
+    """Draws of x0 given each row of y, (number, rows, dim)."""
+    mean, covariance = prior.posterior(a, y, noise)
+    values, vectors = torch.linalg.eigh(covariance)
+    draws = torch.randn(number, *mean.shape, generator=generator, dtype=mean.dtype)
+    return mean + (draws * values.clamp(min=0).sqrt()) @ vectors.T

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ambient.systems.posterior import Operator
+from evals.images.posterior import Operator
 
 Map = Callable[[Tensor], Tensor]
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ambient.systems import latent
-from ambient.systems.posterior import Matrix
+from evals.images.posterior import Matrix
 
 DIM, CODES, MEASURED, ROWS = 32, 8, 16, 64
 
@@ -118,7 +118,7 @@ def test_the_parts_of_a_diffusers_pipeline_are_driven() -> None:
     image = torch.rand(1, 3, 16, 16) * 2 - 1
     mask = torch.ones_like(image)
     mask[..., 8:] = 0
-    from ambient.systems.posterior import Pixels
+    from evals.images.posterior import Pixels
 
     start = torch.randn(1, 4, 8, 8)
     unguided = latent.restore(model, Pixels(mask), image * mask, start, eta=0.0, gamma=0.0)

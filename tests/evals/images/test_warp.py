@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ambient.systems import warp
+from evals.images import warp
 from evals.images.sampling import schedule
 
 SIZE, LENGTH, FEATURES = 16, 1.5, 2000

@@ -3,7 +3,7 @@
 Diffusion posterior sampling (Chung et al. 2023) follows the sampler's path and steps against the
 gradient of |y - A D(x)| at every level. A-DPS (Daras et al. 2024, arXiv 2403.08728) does the same
 with a denoiser that was trained on corrupted images only: one mask of the training corruption is
-drawn, and D sees the iterate through it. `exact_samples` is what both approximate, for a Gaussian.
+drawn, and D sees the iterate through it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ambient.systems.exact import Gaussian
 from evals.images.sampling import Denoiser
 
 
@@ -139,16 +138,6 @@ def sample(
             moved = x + (after - here).to(x.dtype) * (x - estimate) / here.to(x.dtype)
             x = moved - step.reshape(-1, *(1,) * (x.ndim - 1)) * gradient
     return x.detach()
-
-
-def exact_samples(
-    prior: Gaussian, a: Tensor, y: Tensor, noise: float, *, number: int, generator: torch.Generator
-) -> Tensor:
-    """Draws of x0 given each row of y, (number, rows, dim)."""
-    mean, covariance = prior.posterior(a, y, noise)
-    values, vectors = torch.linalg.eigh(covariance)
-    draws = torch.randn(number, *mean.shape, generator=generator, dtype=mean.dtype)
-    return mean + (draws * values.clamp(min=0).sqrt()) @ vectors.T
 
 
 def nrmse(estimate: Tensor, truth: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from ambient.systems import posterior
-from ambient.systems.exact import Gaussian
+from ambient.systems.exact import Gaussian, exact_samples
+from evals.images import posterior
 from evals.images.sampling import schedule
 
 NOISE, DRAWS = 0.02, 6
@@ -83,7 +83,7 @@ def test_exact_samples_have_the_posterior_s_spread(acceleration: int) -> None:
     operator, y, _ = problem(acceleration, seed=1)
     prior, _ = digits()
     mean, covariance = prior.posterior(operator.a, y, NOISE)
-    samples = posterior.exact_samples(
+    samples = exact_samples(
         prior, operator.a, y, NOISE, number=16, generator=torch.Generator().manual_seed(1)
     )
     ratio = float(samples.var(0).sum(1).mean() / covariance.trace())
