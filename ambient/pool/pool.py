@@ -309,10 +309,13 @@ def _kspace(path: Path) -> npt.NDArray[Any]:
         import h5py
     except ModuleNotFoundError:
         raise PoolError(f"{path} is read with h5py: pip install h5py") from None
-    with h5py.File(path) as file:
-        if "kspace" not in file:
-            raise PoolError(f"{path} has no dataset 'kspace'")
-        return np.asarray(file["kspace"])
+    try:
+        with h5py.File(path) as file:
+            if "kspace" not in file:
+                raise PoolError(f"{path} has no dataset 'kspace'")
+            return np.asarray(file["kspace"])
+    except OSError as error:
+        raise PoolError(f"{path} is not an HDF5 file, or is cut off: {error}") from None
 
 
 def _square(image: npt.NDArray[np.floating[Any]], resolution: int) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -115,17 +116,40 @@ def test_tars_of_webdataset_become_a_pool(tmp_path: Path) -> None:
     assert image.image.max() == -1
 
 
-def test_k_space_becomes_magnitude_images(tmp_path: Path) -> None:
+def save_npz(path: Path, kspace: np.ndarray) -> None:
+    np.savez(path / "scan.npz", kspace=kspace)
+
+
+def save_h5(path: Path, kspace: np.ndarray) -> None:
+    """As FastMRI's files have it: complex64, beside attributes and other datasets."""
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(path / "scan.h5", "w") as file:
+        file.create_dataset("kspace", data=kspace.astype(np.complex64))
+        file.create_dataset("reconstruction_rss", data=np.zeros((2, 12, 12), np.float32))
+        file.attrs["acquisition"] = "AXT2"
+
+
+@pytest.mark.parametrize("save", [save_npz, save_h5])
+def test_k_space_becomes_magnitude_images(
+    save: Callable[[Path, np.ndarray], None], tmp_path: Path
+) -> None:
     """One coil that sees a bright square; the image is its magnitude, scaled to [-1, 1]."""
     image = np.zeros((2, 1, 16, 12))
     image[:, :, 6:10, 4:8] = 3.0
     shifted = np.fft.ifftshift(image, axes=(2, 3))
-    kspace = np.fft.fftshift(np.fft.fft2(shifted, norm="ortho"), axes=(2, 3))
-    np.savez(tmp_path / "scan.npz", kspace=kspace)
+    save(tmp_path, np.fft.fftshift(np.fft.fft2(shifted, norm="ortho"), axes=(2, 3)))
     slices = list(pool.from_fastmri(str(tmp_path), resolution=12))
     assert len(slices) == 2
     np.testing.assert_allclose(slices[0].image[0, 4:8, 4:8], 1, atol=1e-5)
     np.testing.assert_allclose(slices[0].image[0, 0], -1, atol=1e-5)
+
+
+def test_a_file_that_is_cut_off_is_named(tmp_path: Path) -> None:
+    save_h5(tmp_path, np.ones((1, 1, 8, 8), complex))
+    whole = (tmp_path / "scan.h5").read_bytes()
+    (tmp_path / "scan.h5").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(PoolError, match=r"scan\.h5 is not an HDF5 file, or is cut off"):
+        list(pool.from_fastmri(str(tmp_path), resolution=8))
 
 
 @pytest.mark.parametrize(
