@@ -39,6 +39,9 @@ KINDS = {
     "image_attributes": "evals.images.zeroshot",
     "image_generation": "evals.images.generation",
     "image_memorisation": "evals.images.generation",
+    "image_restoration": "evals.images.solving",
+    "image_sampling": "evals.images.solving",
+    "image_clip": "evals.images.solving",
 }
 """The module of each kind; its `KINDS` holds the kind by name. Imported when a kind is used."""
 

@@ -10,7 +10,7 @@ from evals.images.overlap import image_overlap
 from evals.overlap_report import TaskOverlap
 from evals.reports import Run
 from evals.suite import load_suite
-from evals.tasks import EvalError, GenerationTask, ImageTask
+from evals.tasks import OF_GENERATORS, EvalError, ImageTask
 from pipelines.execution.executors import MapTasks, map_here
 from pipelines.text.contamination import NGRAM
 
@@ -45,7 +45,7 @@ def overlap_with(
     of_images = [task for task in tasks if isinstance(task, ImageTask)]
     if len(of_images) == len(tasks):
         return image_overlap(dataset, of_images, str(data), ngram=ngram, map_tasks=map_tasks)
-    generated = [task.name for task in tasks if isinstance(task, GenerationTask)]
+    generated = [task.name for task in tasks if isinstance(task, OF_GENERATORS)]
     if of_images or generated:
         names = ", ".join(generated or [task.name for task in of_images])
         raise EvalError(

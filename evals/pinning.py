@@ -14,7 +14,7 @@ import pyarrow as pa
 from evals.kinds import kind_of, read_data
 from evals.nulls import NullModel
 from evals.pins import PINS, Pin, pins, truth_of
-from evals.tasks import EvalError, GenerationTask, PromptedTask, Task
+from evals.tasks import OF_GENERATORS, EvalError, PromptedTask, Task
 from pipelines.errors import DataError
 
 HEADER = "# Task data that is known; see pins.py. Written by `evals pin TASK --data FOLDER`.\n"
@@ -30,7 +30,7 @@ def make_pin(task: Task, folder: Path | str) -> Pin:
 
     Data of a task that records a checksum must have that checksum: a pin is never of other bytes.
     """
-    if isinstance(task, GenerationTask):
+    if isinstance(task, OF_GENERATORS):
         raise EvalError(
             f"task {task.name} cannot be pinned: its logs repeat features of the held-out images, "
             "which each machine rounds in its own way; its data is known by its sha256"

@@ -38,6 +38,9 @@ TRUTH = {
     "image_attributes": ("row", "key", "metadata"),
     "image_generation": ("row", "reference"),
     "image_memorisation": ("row",),
+    "image_restoration": ("row",),
+    "image_sampling": ("row",),
+    "image_clip": ("row",),
 }
 """The columns of a log that are the data's, by kind of task; a model cannot change them."""
 

@@ -159,7 +159,56 @@ class GenerationTask(TaskBase):
     seed: int = Field(0, ge=0, description="of the sampler's noise")
 
 
-Task = LanguageTask | AnswerLossTask | PerplexityTask | TokenLossTask | ImageTask | GenerationTask
+class RestorationTask(TaskBase):
+    """Held-out images from measurements, with the model as the prior."""
+
+    kind: Literal["image_restoration"]
+    measured: Literal["fourier lines", "pixels", "block means"]
+    factor: int = Field(ge=2, description="one line or pixel in so many; the side of a block")
+    noise: float = Field(0.02, ge=0, description="standard deviation, of measurements")
+    zeta: float = Field(gt=0, description="strength of the guidance")
+    draws: int = Field(4, ge=2, description="samples whose mean is the answer")
+    steps: int = Field(50, ge=2, description="of the guided sampler")
+    number: int = Field(64, ge=1, description="held-out images that are restored")
+    seed: int = Field(0, ge=0)
+
+
+class SamplingTask(TaskBase):
+    """Endpoints of a few steps of the sampler beside those of many."""
+
+    kind: Literal["image_sampling"]
+    steps: tuple[int, ...] = Field(min_length=2, description="the last is scored")
+    reference: int = Field(128, ge=2, description="steps that stand for the exact endpoint")
+    number: int = Field(64, ge=1, description="samples")
+    seed: int = Field(0, ge=0)
+
+
+class ClipTask(TaskBase):
+    """Frames that pan over one picture, from noise that moves with it."""
+
+    kind: Literal["image_clip"]
+    frames: int = Field(4, ge=2)
+    shift: int = Field(1, ge=1, description="pixels between two frames")
+    guidance: float = Field(0.5, ge=0)
+    steps: int = Field(20, ge=2)
+    number: int = Field(16, ge=1, description="clips")
+    seed: int = Field(0, ge=0)
+
+
+Task = (
+    LanguageTask
+    | AnswerLossTask
+    | PerplexityTask
+    | TokenLossTask
+    | ImageTask
+    | GenerationTask
+    | RestorationTask
+    | SamplingTask
+    | ClipTask
+)
+
+OF_GENERATORS = (GenerationTask, RestorationTask, SamplingTask, ClipTask)
+"""Tasks that an image generator is asked; their data is held-out images."""
 
 _TASK: TypeAdapter[Task] = TypeAdapter(Annotated[Task, Field(discriminator="kind")])
 

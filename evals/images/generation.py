@@ -36,7 +36,7 @@ from evals.items import Item, Metrics, Tally, TaskData
 from evals.kinds import Kind
 from evals.metrics import NUM_DRAWS
 from evals.models import Floats, ImageGenerator, ModelError
-from evals.tasks import GenerationTask
+from evals.tasks import GenerationTask, TaskBase
 from pipelines.errors import DataError
 from pipelines.records import digest
 
@@ -79,6 +79,50 @@ class GenerationData(TaskData):
         return torch.cat(parts).flatten(1).numpy().astype(np.float32)
 
 
+def read_held_out(
+    task: TaskBase, folder: str, *, number: int | None = None, features: bool = True
+) -> GenerationData:
+    """An .npz file with `images`, and layers of a small network or a TorchScript beside it.
+
+    With `number` only the first images are asked about; without `features` none are needed.
+    """
+    path = Path(folder) / task.file
+    if not path.is_file():
+        raise DataError(
+            f"task {task.name}: there is no file {path}. {task.source} Put the file there, or "
+            "choose another folder with --data"
+        )
+    content = path.read_bytes()
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: np.asarray(file[name]) for name in file.files}
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"task {task.name}: {path} is not an .npz file: {error}") from None
+    images = arrays.get("images")
+    if images is None or images.ndim != 4 or len(images) < MIN_IMAGES:
+        raise DataError(
+            f"task {task.name}: {path} has no array `images` of at least {MIN_IMAGES} images "
+            "(images, channels, height, width)"
+        )
+    if not (np.isfinite(images).all() and abs(images).max() <= 1.001):
+        raise DataError(f"task {task.name}: {path}: images are not within [-1, 1]")
+    layers = {n: v for n, v in arrays.items() if n.startswith(("weight", "bias"))}
+    beside = path.with_name(path.stem + FEATURES_SUFFIX)
+    module = None if layers or not features else beside
+    if module is not None and not module.is_file():
+        raise DataError(
+            f"task {task.name}: {path} has no features: put a TorchScript network beside it as "
+            f"{beside.name}"
+        )
+    built = Path(folder) / "built.json"
+    sha256 = hashlib.sha256(content).hexdigest()
+    known = orjson.loads(built.read_bytes())["files"] if built.is_file() else {}
+    verified = sha256 == task.sha256 or (task.built and known.get(task.file) == sha256)
+    images = images[:number].astype(np.float32)
+    items = tuple(Item(row=row) for row in range(len(images)))
+    return GenerationData(items, sha256, verified, images=images, layers=layers, module=module)
+
+
 class _Generated(Kind[GenerationTask]):
     """What both kinds have in common."""
 
@@ -88,43 +132,7 @@ class _Generated(Kind[GenerationTask]):
         raise DataError("held-out images are not JSON rows")
 
     def read(self, task: GenerationTask, folder: str) -> TaskData:
-        """An .npz file with `images`, and layers of a small network or a TorchScript beside it."""
-        path = Path(folder) / task.file
-        if not path.is_file():
-            raise DataError(
-                f"task {task.name}: there is no file {path}. {task.source} Put the file there, or "
-                "choose another folder with --data"
-            )
-        content = path.read_bytes()
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: np.asarray(file[name]) for name in file.files}
-        except (ValueError, OSError, EOFError) as error:
-            raise DataError(f"task {task.name}: {path} is not an .npz file: {error}") from None
-        images = arrays.get("images")
-        if images is None or images.ndim != 4 or len(images) < MIN_IMAGES:
-            raise DataError(
-                f"task {task.name}: {path} has no array `images` of at least {MIN_IMAGES} images "
-                "(images, channels, height, width)"
-            )
-        if not (np.isfinite(images).all() and abs(images).max() <= 1.001):
-            raise DataError(f"task {task.name}: {path}: images are not within [-1, 1]")
-        layers = {n: v for n, v in arrays.items() if n.startswith(("weight", "bias"))}
-        beside = path.with_name(path.stem + FEATURES_SUFFIX)
-        module = None if layers else beside
-        if module is not None and not module.is_file():
-            raise DataError(
-                f"task {task.name}: {path} has no features: put a TorchScript network beside it as "
-                f"{beside.name}"
-            )
-        built = Path(folder) / "built.json"
-        sha256 = hashlib.sha256(content).hexdigest()
-        known = orjson.loads(built.read_bytes())["files"] if built.is_file() else {}
-        verified = sha256 == task.sha256 or (task.built and known.get(task.file) == sha256)
-        items = tuple(Item(row=row) for row in range(len(images)))
-        return GenerationData(
-            items, sha256, verified, images=images.astype(np.float32), layers=layers, module=module
-        )
+        return read_held_out(task, folder)
 
     def answer(
         self,
@@ -262,7 +270,13 @@ class TrainingSet:
         self.shape = tuple(self._images.shape[1:])
         self.id = digest(["training set", hashlib.sha256(self._images.tobytes()).hexdigest()])
         self.settings: dict[str, Any] = {"null": "training_set"}
-        self.denoiser = None
+
+    @cached_property
+    def denoiser(self) -> Any:
+        """The exact one: what a model would be that knows these images and no others."""
+        from evals.images.exact_denoisers import MemoryDenoiser
+
+        return MemoryDenoiser(self._images)
 
     def sample(self, indices: Sequence[int], *, seed: int) -> Floats:
         result: Floats = self._images[[index % len(self._images) for index in indices]]
@@ -283,6 +297,12 @@ class GaussianImages(TrainingSet):
         self._mean = flat.mean(0)
         values, vectors = np.linalg.eigh(np.cov(flat, rowvar=False))
         self._root = vectors * np.sqrt(values.clip(min=0))
+
+    @cached_property
+    def denoiser(self) -> Any:
+        from evals.images.exact_denoisers import GaussianDenoiser
+
+        return GaussianDenoiser(self._images)
 
     def sample(self, indices: Sequence[int], *, seed: int) -> Floats:
         rows = [np.random.default_rng([seed, i]).standard_normal(len(self._mean)) for i in indices]

@@ -20,7 +20,7 @@ Flow = Callable[[Tensor], Tensor]
 """Positions (h, w, 2: row, column) of a frame to the positions they show of the frame before."""
 
 Frames = Callable[[Tensor, float], Tensor]
-"""E[u0 | u] of frames (n, h, w) at a level, under the correlated noise."""
+"""E[u0 | u] of frames (n, ..., h, w) at a level, under the correlated noise."""
 
 
 def grid(height: int, width: int) -> Tensor:
@@ -90,10 +90,10 @@ def rotation(height: int, width: int, *, degrees: float, shift: float) -> Flow:
     return lambda positions: (positions - centre) @ turn.T + centre + move
 
 
-def warp_error(frame: Tensor, before: Tensor, flow: Flow) -> float:
-    """Mean squared difference of a frame and the one before at the flow's positions, inside."""
+def warp_error(frame: Tensor, before: Tensor, flow: Flow) -> Tensor:
+    """Mean squared difference of each frame (n, ..., h, w) and the one before, moved, inside."""
     moved, inside = interpolate(before, flow(grid(*frame.shape[-2:])))
-    return float(((frame - moved) ** 2)[..., inside].mean())
+    return ((frame - moved) ** 2)[..., inside].flatten(1).mean(1)
 
 
 def clip(
@@ -104,28 +104,29 @@ def clip(
     *,
     guidance: float = 0.0,
 ) -> list[Tensor]:
-    """Frames by Euler's method, each from its own starting noise (h, w) of level 1.
+    """Frames of n clips by Euler's method, each from its own noise (n, ..., h, w) of level 1.
 
     With `guidance` every step of a later frame moves against the gradient of the warp error between
-    the model's outputs at this level: guidance / sqrt(error) times it. Outputs are interpolated,
-    never the iterate.
+    the model's outputs at this level: guidance / sqrt(error of the clip) times it. Outputs are
+    interpolated, never the iterate.
     """
     frames: list[Tensor] = []
     outputs: list[Tensor] = []  # of the frame before, one a level
     for number, start in enumerate(noise):
-        u, mine = start[None] * sigmas[0], []
-        for step, (here, after) in enumerate(itertools.pairwise(sigmas)):
+        u, mine = start * sigmas[0], []
+        for level, (here, after) in enumerate(itertools.pairwise(sigmas)):
             steered = bool(guidance) and number > 0
             u = u.detach().requires_grad_(steered)
             estimate = denoise(u, float(here))
             mine.append(estimate.detach())
             moved = u + (after - here) * (u - estimate) / here
             if steered:
-                target, inside = interpolate(outputs[step], flow(grid(*u.shape[-2:])))
-                error = (((estimate - target) ** 2) * inside).sum()
-                (gradient,) = torch.autograd.grad(error, u)
-                moved = moved - guidance / error.detach().sqrt().clamp(min=1e-12) * gradient
+                target, inside = interpolate(outputs[level], flow(grid(*u.shape[-2:])))
+                errors = (((estimate - target) ** 2) * inside).flatten(1).sum(1)
+                (gradient,) = torch.autograd.grad(errors.sum(), u)
+                step = guidance / errors.detach().sqrt().clamp(min=1e-12)
+                moved = moved - step.reshape(-1, *(1,) * (u.ndim - 1)) * gradient
             u = moved.detach()
-        frames.append(u[0])
+        frames.append(u)
         outputs = mine
     return frames

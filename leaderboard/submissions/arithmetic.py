@@ -42,6 +42,8 @@ ANSWERS = {
     "image_retrieval": ("rank", "predicted"),
     "image_classification": ("margin",),
     "image_memorisation": ("train_distance", "heldout_distance"),
+    "image_restoration": ("error", "spread"),
+    "image_clip": ("moved", "independent"),
 }
 """What a model says in a log of a kind, as numbers that two models do not share."""
 FEWEST_ANSWERS = 30

@@ -140,6 +140,12 @@ COLUMNS: dict[str, dict[str, Type]] = {
         "image": _bytes,
         "nearest": _bytes,
     },
+    "image_restoration": {
+        "row": INTEGER,
+        **dict.fromkeys(("error", "unaided", "mse", "spread"), FLOAT),
+    },
+    "image_sampling": {"row": INTEGER, "errors": _floats},
+    "image_clip": {"row": INTEGER, "moved": FLOAT, "independent": FLOAT},
 }
 """Every column that a log of a kind may have, and its type."""
 
@@ -157,6 +163,9 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "image_attributes": ("row", "key", "metadata"),
     "image_generation": ("row", "features", "reference"),
     "image_memorisation": ("row", "train_distance", "heldout_distance"),
+    "image_restoration": ("row", "error", "unaided", "mse", "spread"),
+    "image_sampling": ("row", "errors"),
+    "image_clip": ("row", "moved", "independent"),
 }
 OBJECTIVES = ("race", "gender", "age", "toxic")
 
@@ -332,10 +341,27 @@ def _consistent(task: Task, log: pa.Table) -> Wrong:
         yield from _retrieval(log)
     elif task.kind == "image_association":
         yield from _association(log)
-    elif task.kind == "image_memorisation":
-        for name in ("train_distance", "heldout_distance"):
+    elif task.kind in DISTANCES:
+        for name in DISTANCES[task.kind]:
             values = log[name].to_numpy()
             yield name, ~(np.isfinite(values) & (values >= 0)), "is no distance"
+    elif task.kind == "image_sampling":
+        yield "errors", _no_distances(log["errors"], len(task.steps)), "is no list of distances"
+
+
+DISTANCES = {
+    "image_memorisation": ("train_distance", "heldout_distance"),
+    "image_restoration": ("error", "unaided", "mse", "spread"),
+    "image_clip": ("moved", "independent"),
+}
+"""Columns that are finite and not negative."""
+
+
+def _no_distances(lists: pa.ChunkedArray, length: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    def is_right(row: list[float | None]) -> bool:
+        return len(row) == length and all(x is not None and 0 <= x < np.inf for x in row)
+
+    return np.array([not is_right(row) for row in lists.to_pylist()])
 
 
 def _bools(log: pa.Table, name: str) -> np.ndarray[Any, np.dtype[np.bool_]]:

@@ -21,7 +21,7 @@ from evals.aggregate import aggregate_suite
 from evals.pins import pin_of
 from evals.run import score_task
 from evals.suite import Suite
-from evals.tasks import Task
+from evals.tasks import ClipTask, RestorationTask, SamplingTask, Task
 from leaderboard import rules
 from leaderboard.benchmark import load_stages
 from leaderboard.rules import Benchmark, PoolRule, Scale
@@ -451,6 +451,16 @@ def _image_log(task: Task, skill: float, row: np.ndarray, rng: np.random.Generat
     if task.kind == "image_memorisation":
         train, held_out = 1.0 + rng.random((2, rows))
         return pa.table({"row": row, "train_distance": train, "heldout_distance": held_out})
+    if isinstance(task, RestorationTask):
+        values = (0.2 + rng.random((4, rows))) * (1.5 - skill)
+        names = ("error", "unaided", "mse", "spread")
+        return pa.table({"row": row} | dict(zip(names, values, strict=True)))
+    if isinstance(task, SamplingTask):
+        errors = (1.5 - skill) * rng.random((rows, len(task.steps)))
+        return pa.table({"row": row, "errors": pa.array(errors.tolist(), pa.list_(pa.float64()))})
+    if isinstance(task, ClipTask):
+        moved, independent = 0.1 + rng.random((2, rows))
+        return pa.table({"row": row, "moved": (1 - skill) * moved, "independent": independent})
     metadata = {"metadata": [[int(k % 2)] * len(task.metadata) for k in row]}
     key = [f"{k:06d}" for k in row]
     if task.kind == "image_attributes":

@@ -65,9 +65,9 @@ def warp_error(gain: float, guidance: float, *, kind: str = "warped", seed: int 
     where = positions if kind == "fixed" else flow(positions)
     sigmas = schedule(36, low=0.01, high=10.0)
     frames = warp.clip(
-        wiener(gain), flow, [first(positions), second(where)], sigmas, guidance=guidance
+        wiener(gain), flow, [first(positions)[None], second(where)[None]], sigmas, guidance=guidance
     )
-    return warp.warp_error(frames[1], frames[0], flow)
+    return float(warp.warp_error(frames[1], frames[0], flow))
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
