@@ -183,6 +183,57 @@ def price(
         out(f"largest size held out: mean error of the prediction {report.held_out_error:.1%}")
 
 
+@app.command("personalise")
+def personalise(
+    model: Annotated[str, typer.Argument(help="A Stable Diffusion pipeline in a local folder.")],
+    images: Annotated[str, typer.Option(help="Folder of a few images of one concept.")],
+    folder: Annotated[Path, typer.Option("--out", help="A new folder for words and grid.")],
+    prompt: Annotated[str, typer.Option(help="{} is where the word is.")] = "a photo of {}",
+    start: Annotated[str, typer.Option(help="A known word that the words begin as.")] = "object",
+    steps: Annotated[int, typer.Option(min=1, help="Of learning.")] = 3000,
+    batch: Annotated[int, typer.Option(min=1, help="Noised images of one step.")] = 4,
+    learning_rate: Annotated[float, typer.Option(min=0, help="Of Adam.")] = 5e-3,
+    number: Annotated[int, typer.Option(min=1, help="Images of each resolution.")] = 4,
+    sampler_steps: Annotated[int, typer.Option(min=2, help="Of the pipeline's sampler.")] = 50,
+    guidance: Annotated[float, typer.Option(min=1, help="Classifier-free guidance.")] = 7.5,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: a GPU.")] = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Learn a concept as ten pseudo-words, one for each band of noise, and draw it.
+
+    Rows of the grid are resolutions 0, .2, .4, .6, .8: from the concept itself to its outline.
+    """
+    from ambient.extra import ambient_extra
+
+    if folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"{folder} is not empty; name a new folder with --out")
+    with ambient_extra():
+        from ambient.pictures import grid, save
+        from ambient.systems import concept
+
+        how = concept.Learning(
+            prompt=prompt,
+            start=start,
+            num_steps=steps,
+            batch=batch,
+            learning_rate=learning_rate,
+            seed=seed,
+        )
+        learnt = concept.learn(concept.open_pipeline(model, device=device), images, how)
+        concept.save(learnt, folder, how, model=model)
+        drawn = concept.draw(
+            learnt, prompt, number=number, num_steps=sampler_steps, guidance=guidance, seed=seed
+        )
+        save(grid(drawn, columns=number), folder / "grid.png")
+    if json:
+        show_json({"folder": str(folder), "tokens": learnt.tokens, "losses": learnt.losses})
+        return
+    tenth = max(1, len(learnt.losses) // 10)
+    first, last = (sum(part) / tenth for part in (learnt.losses[:tenth], learnt.losses[-tenth:]))
+    out(f"{folder}: {len(learnt.tokens)} words, loss {first:.4f} to {last:.4f}; grid.png")
+
+
 @app.command("plan")
 def plan(
     scale: Scale,

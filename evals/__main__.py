@@ -15,7 +15,7 @@ from evals.decontamination import items_table
 from evals.fetch import fetch, fetch_tasks
 from evals.images.synthetic import write_synthetic_images
 from evals.items import Item
-from evals.kinds import has_data, read_data
+from evals.kinds import has_data, kind_of, read_data
 from evals.loading import check_precision, open_model
 from evals.overlap import overlap_with
 from evals.perplexity_command import perplexity_command
@@ -24,7 +24,16 @@ from evals.reports import Run, compare, describe, open_run, questions, scores_te
 from evals.result_formats import figures_of, result_format
 from evals.run import run
 from evals.suite import Suite, load_suite, suite_files
-from evals.tasks import EvalError, ImageTask, Task, is_secret, load_task, shots_of, task_names
+from evals.tasks import (
+    OF_GENERATORS,
+    EvalError,
+    ImageTask,
+    Task,
+    is_secret,
+    load_task,
+    shots_of,
+    task_names,
+)
 from evals.text.convert import convert
 from evals.text.synthetic import write_synthetic
 from pipelines.console import Json, Workers, main, out, show_json, table
@@ -140,11 +149,17 @@ def show_command(
     entries = [
         e for _, e in zip(range(limit), questions(finished, task, wrong=wrong), strict=False)
     ]
-    if json or isinstance(load_task(task), ImageTask):
+    definition = load_task(task)
+    if isinstance(definition, OF_GENERATORS) and not json:
+        metrics = kind_of(definition).metrics(definition, finished.log(task)) or {}
+        rows = [(name, f"{value:.4g}") for name, value in metrics.items() if value is not None]
+        out(table([*rows, ("rows", str(len(finished.log(task))))], header=("figure", "value")))
+        out("the first rows, as the log has them: --json")
+        return
+    if json or isinstance(definition, ImageTask):
         show_json(entries)
         return
     where = data or Path(finished.record.made_by.locations["data"])
-    definition = load_task(task)
     items = {item.row: item for item in read_data(definition, where).items}
     for entry in entries:
         item = items[entry["row"]]

@@ -153,9 +153,13 @@ LOADS_THEM = (
     "pipelines/reports/sample_images",
     "evals/text/huggingface",
     "evals/images/open_clip",
+    "evals/images/denoiser_answers",
+    "evals/images/exact_denoisers",
+    "evals/images/posterior",
     "evals/images/sampling",
     "evals/images/short_texts",
     "evals/images/transforms",
+    "evals/images/warp",
     "leaderboard/migrations/",
 )
 """Modules that need one of ON_DEMAND; commands import them only when they need them."""

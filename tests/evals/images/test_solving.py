@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from evals.images import solving
+from evals.images.denoiser_answers import operator_of
 from evals.images.generation import GaussianImages, TrainingSet
 from evals.kinds import kind_of
 from evals.models import ModelError
@@ -87,7 +87,7 @@ def test_the_mean_of_samples_is_near_the_exact_answer(folder: str) -> None:
     truth = images(1, NUMBER)[: task.number].reshape(task.number, -1).astype(np.float64)
     law = images(2).reshape(400, -1).astype(np.float64)
     mean, covariance = law.mean(0), np.cov(law, rowvar=False)
-    operator = solving.operator_of(task, (1, SIDE, SIDE))
+    operator = operator_of(task, (1, SIDE, SIDE))
     seen = operator(torch.ones(1, 1, SIDE, SIDE, dtype=torch.float64)).numpy().reshape(-1) > 0
     gain = covariance[:, seen] @ np.linalg.inv(
         covariance[np.ix_(seen, seen)] + task.noise**2 * np.eye(int(seen.sum()))
