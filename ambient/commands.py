@@ -210,6 +210,7 @@ def personalise(
         raise UsageError(f"{folder} is not empty; name a new folder with --out")
     with ambient_extra():
         from ambient.pictures import grid, save
+        from ambient.pool.pool import from_folder
         from ambient.systems import concept
 
         how = concept.Learning(
@@ -220,7 +221,9 @@ def personalise(
             learning_rate=learning_rate,
             seed=seed,
         )
-        learnt = concept.learn(concept.open_pipeline(model, device=device), images, how)
+        pipe = concept.open_pipeline(model, device=device)
+        originals = from_folder(images, resolution=concept.side_of(pipe), channels=3)
+        learnt = concept.learn(pipe, [original.image for original in originals], how)
         concept.save(learnt, folder, how, model=model)
         drawn = concept.draw(
             learnt, prompt, number=number, num_steps=sampler_steps, guidance=guidance, seed=seed

@@ -9,6 +9,7 @@ decay would move every other word at every step.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ import orjson
 import torch
 from torch import Tensor
 
-from ambient.pool.pool import from_folder
 from ambient.systems.pseudo_words import NUM_WORDS, band, chosen, step_callback
+from evals.models import Floats
 from pipelines.errors import DataError, UsageError
 from pipelines.execution.progress import step
 from pipelines.records import Frozen
@@ -48,7 +49,7 @@ class Concept:
     tokens: list[str]
     words: Tensor
     losses: list[float]
-    images: str
+    images_sha256: str
 
     @property
     def token_ids(self) -> list[int]:
@@ -75,11 +76,16 @@ def open_pipeline(model: str, *, device: str | None) -> Any:
     return pipe.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def learn(pipe: Any, folder: str, how: Learning) -> Concept:
-    """Learn the words of the images in a folder. UsageError for a prompt without `{}`."""
+def side_of(pipe: Any) -> int:
+    """Pixels of the side of an image."""
+    return int(pipe.unet.config.sample_size * pipe.vae_scale_factor)
+
+
+def learn(pipe: Any, images: Sequence[Floats], how: Learning) -> Concept:
+    """Learn the words of images (3, side, side) in [-1, 1]. UsageError: a prompt without `{}`."""
     if how.prompt.count("{}") != 1:
         raise UsageError(f"the prompt {how.prompt!r} needs one {{}} where the word is")
-    latents, images = _latents(pipe, folder)
+    latents = _latents(pipe, images)
     tokens, words = _new_words(pipe, how.start)
     ids = torch.tensor(pipe.tokenizer.convert_tokens_to_ids(tokens), device=words.device)
     prompts = _tokenized(pipe, [how.prompt.format(token) for token in tokens])
@@ -111,19 +117,18 @@ def learn(pipe: Any, folder: str, how: Learning) -> Concept:
             losses.append(float(loss.detach()))
             progress.advance(1, extra=f"loss {losses[-1]:.3f}")
     table.requires_grad_(False)
-    return Concept(pipe, tokens, words.detach(), losses, images)
+    state = hashlib.sha256(b"".join(np.ascontiguousarray(image).tobytes() for image in images))
+    return Concept(pipe, tokens, words.detach(), losses, state.hexdigest())
 
 
-def _latents(pipe: Any, folder: str) -> tuple[Tensor, str]:
-    """Images as latents (n, c, h, w), the mode of the encoder's law; and the hash of the images."""
-    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
-    state, rows = hashlib.sha256(), []
-    for original in from_folder(folder, resolution=side, channels=3):
-        state.update(original.image.tobytes())
-        image = torch.from_numpy(original.image)[None].to(pipe.vae.device, pipe.vae.dtype)
+def _latents(pipe: Any, images: Sequence[Floats]) -> Tensor:
+    """Images as latents (n, c, h, w), the mode of the encoder's law."""
+    rows = []
+    for image in images:
+        pixels = torch.from_numpy(image)[None].to(pipe.vae.device, pipe.vae.dtype)
         with torch.no_grad():
-            rows.append(pipe.vae.encode(image).latent_dist.mode() * pipe.vae.config.scaling_factor)
-    return torch.cat(rows), state.hexdigest()
+            rows.append(pipe.vae.encode(pixels).latent_dist.mode() * pipe.vae.config.scaling_factor)
+    return torch.cat(rows)
 
 
 def _new_words(pipe: Any, start: str) -> tuple[list[str], Tensor]:
@@ -210,7 +215,7 @@ def save(concept: Concept, folder: Path, how: Learning, *, model: str) -> None:
     tenth = max(1, len(concept.losses) // 10)
     about = {
         "model": model,
-        "images_sha256": concept.images,
+        "images_sha256": concept.images_sha256,
         "tokens": concept.tokens,
         "learning": how.model_dump(mode="json"),
         "loss_first_tenth": float(np.mean(concept.losses[:tenth])),

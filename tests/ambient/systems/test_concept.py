@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from ambient.commands import app
+from ambient.pool.pool import from_folder
 from ambient.systems import concept
 from ambient.systems.pseudo_words import NUM_WORDS
 from pipelines.errors import DataError, UsageError
@@ -83,6 +84,11 @@ def images(tmp_path: Path) -> str:
     return str(tmp_path / "images")
 
 
+def read(pipe: Any, folder: str) -> list[Any]:
+    originals = from_folder(folder, resolution=concept.side_of(pipe), channels=3)
+    return [original.image for original in originals]
+
+
 def weights(pipe: Any) -> dict[str, torch.Tensor]:
     parts = {"unet": pipe.unet, "vae": pipe.vae, "text": pipe.text_encoder}
     return {
@@ -96,7 +102,7 @@ def test_only_the_words_are_learnt(model: str, images: str) -> None:
     pipe = concept.open_pipeline(model, device="cpu")
     before = weights(pipe)
     how = concept.Learning(start="a", num_steps=6, batch=20, learning_rate=1e-2)
-    learnt = concept.learn(pipe, images, how)
+    learnt = concept.learn(pipe, read(pipe, images), how)
     after = weights(pipe)
     for name, value in before.items():
         torch.testing.assert_close(after[name][: len(value)], value, rtol=0, atol=0)
@@ -133,6 +139,6 @@ def test_what_cannot_work_is_said_before_anything_is_learnt(
         concept.open_pipeline(str(tmp_path), device="cpu")
     pipe = concept.open_pipeline(model, device="cpu")
     with pytest.raises(UsageError, match=r"needs one \{\}"):
-        concept.learn(pipe, images, concept.Learning(prompt="a photo"))
+        concept.learn(pipe, read(pipe, images), concept.Learning(prompt="a photo"))
     with pytest.raises(UsageError, match="tokens of this model; start from one word"):
-        concept.learn(pipe, images, concept.Learning(start="object"))
+        concept.learn(pipe, read(pipe, images), concept.Learning(start="object"))

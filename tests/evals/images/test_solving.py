@@ -25,8 +25,8 @@ SIDE, NUMBER = 8, 64
 def images(seed: int, number: int = 400) -> np.ndarray:
     """Draws of a Gaussian whose neighbouring pixels are alike, (number, 1, 8, 8)."""
     rng = np.random.default_rng(seed)
-    place = np.arange(SIDE)
-    near = np.exp(-((place[:, None] - place) ** 2) / 8) + 1e-4 * np.eye(SIDE)
+    position = np.arange(SIDE)
+    near = np.exp(-((position[:, None] - position) ** 2) / 8) + 1e-4 * np.eye(SIDE)
     root = np.linalg.cholesky(near)
     white = rng.standard_normal((number, SIDE, SIDE))
     drawn = 0.2 * np.einsum("ij,njk,lk->nil", root, white, root) + 0.1
