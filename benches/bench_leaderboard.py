@@ -290,6 +290,10 @@ def read(folder: Path, database: str, seconds: float, requests: int) -> list[dic
         rows.append(figure(f"{name} to the first board page, processor", own, "CPU s"))
         if bound is None:
             server.stop()
+    start = time.perf_counter()
+    server.get(f"{BOARD}?sort=size&order=down&limit=20")
+    taken = time.perf_counter() - start
+    rows.append(figure("after it: a page that was not kept, rows read and ranked", taken, "s"))
     kinds: list[tuple[str, list[str], float]] = [
         ("board page", [BOARD], 100.0),
         ("64 views, none kept at first", views(), 100.0),

@@ -119,6 +119,24 @@ def put_references(store: Store) -> int:
     )
 
 
+def renew_references(store: Store) -> int:
+    """Bring the printed figures that are on a board to what is known of them today.
+
+    As whether they were written down from memory: databases from before that was said hold rows
+    without it. What a maintainer took off stays off. Returns how many changed.
+    """
+    printed = [row for entry in literatures().values() for row in entry.references()]
+    known = {row.submission_id: row for row in printed}
+    number = 0
+    for stored_row in store.rows(list(known)):
+        row = known[stored_row.submission_id]
+        if stored_row != row and store.get(row.submission_id).state == "accepted":
+            why = "what is known of a printed figure changed"
+            store.import_row(row, kind="reference", who="service", why=why)
+            number += 1
+    return number
+
+
 def imported(library: Library, benchmark: str, scale: str, track: str = "filtering") -> list[Row]:
     """The imported rows of a board, in its largest group."""
     page = library.page(benchmark, scale, track, View(limit=MAX_LIMIT, kind="imported"))

@@ -46,6 +46,7 @@ class ScaleLines:
     tracks: list[str]
     track: str
     metric: str
+    metrics: list[str]  # that rows of at least two scales have, the headline first
     scales: list[str]
     methods: list[tuple[str, list[float | None]]]
 
@@ -80,12 +81,18 @@ def scale_lines(
     )
     by_method: dict[str, dict[str, Figure]] = {}
     name = metric
+    having: dict[str, set[str]] = {}
     for scale in scales:
         page = library.page(benchmark, scale, chosen, View(limit=MAX_LIMIT))
         for row in page.rows:
             name = name or row.headline.metric
+            for figure in row.figures:
+                having.setdefault(figure, set()).add(scale)
             if name in row.figures:
                 by_method.setdefault(row.method, {}).setdefault(scale, row.figures[name])
+    metrics = [figure for figure, at in having.items() if len(at) > 1]
+    if metric and metric not in having:
+        raise KeyError(f"no row of {benchmark} has a metric {metric!r}")
     several = {m: figures for m, figures in by_method.items() if len(figures) > 1}
     higher = next((f.higher_is_better for v in several.values() for f in v.values()), True)
     ranked = sorted(
@@ -99,7 +106,7 @@ def scale_lines(
         (method, [figures[scale].value if scale in figures else None for scale in scales])
         for method, figures in ranked
     ]
-    return ScaleLines(tracks, chosen, name, scales, methods)
+    return ScaleLines(tracks, chosen, name, metrics, scales, methods)
 
 
 def across_scales(library: Library, benchmark: str, *, track: str = "", metric: str = "") -> Any:
@@ -114,6 +121,7 @@ def across_scales(library: Library, benchmark: str, *, track: str = "", metric: 
         "track": across.track,
         "tracks": across.tracks,
         "metric": name,
+        "metrics": across.metrics,
         "scales": across.scales,
         "methods": across.methods,
         "shown": len(across.shown),

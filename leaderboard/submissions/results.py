@@ -103,6 +103,16 @@ class Figure(Frozen):
         return combined_error(self.values, self.item_error)
 
 
+class Costs(Frozen):
+    """What a dataset and its models cost, as the records say, which no check can know."""
+
+    curation_cpu_seconds: float | None = Field(None, description="of the pipeline's run")
+    training_seconds: float | None = Field(
+        None, description="times the processes, one for each GPU; the mean over seeds"
+    )
+    dataset_bytes: int | None = Field(None, description="of the dataset's files")
+
+
 class Overlap(Frozen):
     """How much of the suite occurs in the dataset, and the headline without it."""
 
@@ -159,6 +169,7 @@ class Row(Frozen):
         None, description="the part of the pool that is kept, where a random sample decides on it"
     )
     family: str = Field("", description="hash of the pipeline's steps without seeds of samples")
+    costs: Costs = Field(Costs(), description="None in it: not known")
     detectable: float | None = Field(
         None, description="the smallest gap that as many seeds an arm see with 80%; None: not known"
     )
@@ -286,11 +297,31 @@ def measured_of(
         tries=record.work.tries,
         overlap=_overlap(bundle, clean or {}, seeds),
         profile=bundle.manifest.profile,
+        costs=_costs(dataset, kinds["model"]),
         sampled=_sampled(dataset),
         family=_family(dataset),
         shows_images=shows_images(bundle),
     )
     return Measured(row, aggregate, task_draws)
+
+
+def _costs(dataset: DatasetRecord, models: Sequence[ModelRecord]) -> Costs:
+    figures = [model.made_by.figures for model in models]
+    trained = [_positive(own.get("seconds"), own.get("num_processes", 1.0)) for own in figures]
+    known = [seconds for seconds in trained if seconds is not None]
+    num_bytes = sum(file.num_bytes for file in dataset.outputs)
+    return Costs(
+        curation_cpu_seconds=_positive(dataset.made_by.figures.get("cpu_seconds")),
+        training_seconds=sum(known) / len(known) if len(known) == len(trained) and known else None,
+        dataset_bytes=num_bytes if num_bytes > 0 else None,
+    )
+
+
+def _positive(value: float | None, times: float = 1.0) -> float | None:
+    """A cost that can be: finite and more than nothing; None for all else."""
+    if value is None or not math.isfinite(value * times) or value * times <= 0:
+        return None
+    return value * times
 
 
 SAMPLE = "hash_sample"

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from leaderboard.board.crossing import Point as Budget
 from leaderboard.board.crossing_plot import crossing_plot
 from leaderboard.board.describe import metric_name
-from leaderboard.board.plots import Point, bars, forest, forest_rows, scatter
+from leaderboard.board.plots import Point, bars, forest, forest_rows, lines, scatter
 from leaderboard.service.evidence import Curve
 from leaderboard.submissions.results import Row
 from leaderboard.web.links import Links
@@ -96,27 +96,69 @@ def plots_of(rows: Sequence[Row], link: Links) -> list[Plot]:
         ("Score against what was seen", "less seen", [r.budget.seen for r in rows], "Seen"),
         ("Score against compute", "less compute", [row.flops for row in rows], "FLOPs"),
     ]
+    kinds += _cost_kinds(rows)
     for title, less, sizes, name in kinds:
         axis = f"{name.lower()}, {first.budget.unit}" if name == "Seen" else _axis(name, first)
         svg = against(rows, sizes, axis, link)
         if svg:
-            pairs = zip(rows, sizes, strict=True)
+            pairs = list(zip(rows, sizes, strict=True))
+            unknown = sum(not size for _, size in pairs)
+            caption = f"The line joins rows that none beats with {less}."
+            if unknown:
+                caption += f" Not known of {unknown} rows, which are not drawn."
             plots.append(
                 Plot(
                     title=title,
                     svg=svg,
-                    caption=f"The line joins rows that none beats with {less}.",
+                    caption=caption,
                     name=name,
-                    numbers=tuple((row, f"{size:.3g}") for row, size in pairs if size),
+                    numbers=tuple((r, f"{size:.3g}" if size else "unknown") for r, size in pairs),
                 )
             )
     return plots
 
 
+def _cost_kinds(rows: Sequence[Row]) -> list[tuple[str, str, list[float | None], str]]:
+    """Score over what it cost, as the records say: a cost that is not known is not 0."""
+    costs = [row.costs for row in rows]
+    return [
+        (
+            "Score against the cost of curation",
+            "less processor time (as the records say; no check can know it)",
+            [cost.curation_cpu_seconds for cost in costs],
+            "Curation, CPU seconds",
+        ),
+        (
+            "Score against the time of training",
+            "less training (as the records say; no check can know it)",
+            [cost.training_seconds for cost in costs],
+            "Training, seconds times processes",
+        ),
+        (
+            "Score against the bytes of the dataset",
+            "fewer bytes",
+            [cost.dataset_bytes for cost in costs],
+            "Dataset, bytes",
+        ),
+    ]
+
+
 def _axis(name: str, row: Row) -> str:
-    return {"Size": f"dataset, {row.dataset.unit}", "FLOPs": "training, FLOPs"}.get(
-        name, name.lower()
-    )
+    axes = {"Size": f"dataset, {row.dataset.unit}", "FLOPs": "training, FLOPs"}
+    return axes.get(name, name[0].lower() + name[1:])
+
+
+def over_scales(rows: Sequence[Row]) -> Markup:
+    """The best headline of one method at each scale; empty with fewer than two scales."""
+    metric = rows[0].headline.metric
+    best: dict[str, float] = {}
+    for row in rows:
+        if row.track == rows[0].track and metric in row.figures:
+            values = [row.figures[metric].value, best.get(row.scale, row.figures[metric].value)]
+            best[row.scale] = max(values) if row.headline.higher_is_better else min(values)
+    axis = metric.replace("_", " ")
+    title = f"{axis} across scales"
+    return lines([(rows[0].method, list(best.values()))], steps=list(best), axis=axis, title=title)
 
 
 def training_curve(row: Row, curves: Sequence[Curve]) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode
@@ -47,6 +48,15 @@ class Links:
     def compare(self, *ids: str) -> str:
         return f"/compare?{urlencode([('id', id_) for id_ in ids])}"
 
+    def method(self, benchmark: str, name: str, team: str = "") -> str:
+        return f"/methods/{quote(benchmark)}{asked({'name': name, 'team': team})}"
+
+    def team(self, name: str) -> str:
+        return f"/teams{asked({'name': name})}"
+
+    def image(self, id: str, task: str, number: int, data: str = "") -> str:
+        return f"/submissions/{id}/tasks/{quote(task)}/images/{number}.webp"
+
     def help(self, topic: str = "") -> str:
         return f"/help/{topic}" if topic else "/help"
 
@@ -78,7 +88,7 @@ class FileLinks(Links):
         return f"{self.up}boards/{file_name(benchmark, scale, track)}.{query.get('format', 'json')}"
 
     def scales(self, benchmark: str, **query: object) -> str:
-        return f"{self.up}scales/{file_name(benchmark)}.html"
+        return f"{self.up}scales/{file_name(benchmark, str(query.get('metric') or ''))}.html"
 
     def submission(self, id: str, **query: object) -> str:
         return f"{self.up}submissions/{id}.html"
@@ -89,6 +99,18 @@ class FileLinks(Links):
     def samples(self, id: str, seed: int) -> str:
         return f"{self.up}submissions/{id}-{seed}-samples.png"
 
+    def method(self, benchmark: str, name: str, team: str = "") -> str:
+        return f"{self.up}methods/{file_name(benchmark)}-{hashed(name, team)}.html"
+
+    def team(self, name: str) -> str:
+        return f"{self.up}teams/{hashed(name)}.html"
+
+    def compare(self, *ids: str) -> str:
+        return f"{self.up}compare/{ids[-1]}.html"  # with the leader of its board
+
+    def image(self, id: str, task: str, number: int, data: str = "") -> str:
+        return f"{self.up}images/{file_name(task, data[:16])}-{number}.webp"
+
     def help(self, topic: str = "") -> str:
         return f"{self.up}help/{topic or 'index'}.html"
 
@@ -97,6 +119,11 @@ def file_name(*parts: str) -> str:
     """A file's name of several names."""
     kept = ["".join(c if c.isalnum() or c in "._" else "-" for c in part) for part in parts if part]
     return "-".join(kept)
+
+
+def hashed(*names: str) -> str:
+    """A file's name for names that may hold anything."""
+    return hashlib.sha256("\0".join(names).encode()).hexdigest()[:16]
 
 
 def asked(query: Mapping[str, object]) -> str:

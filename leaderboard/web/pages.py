@@ -28,11 +28,13 @@ from leaderboard.web.texts import (
     compare_text,
     front_text,
     help_text,
+    method_text,
     plots_text,
     question_text,
     scales_text,
     search_text,
     submission_text,
+    team_text,
 )
 
 ASSETS = {
@@ -96,6 +98,27 @@ async def scales(
 ) -> Response:
     make = partial(scales_text, benchmark=benchmark, track=track, metric=metric, link=LINKS)
     return await public(request, service, ("scales", benchmark, track, metric), make)
+
+
+Named = Annotated[str, Query(max_length=120)]
+
+
+@pages.get("/methods/{benchmark}", response_class=HTMLResponse)
+async def method(
+    benchmark: Name,
+    request: Request,
+    service: Serves,
+    name: Named = "",
+    team: Annotated[str, Query(max_length=120)] = "",
+) -> Response:
+    make = partial(method_text, benchmark=benchmark, name=name, team=team, link=LINKS)
+    return await public(request, service, ("method", benchmark, name, team), make, free=True)
+
+
+@pages.get("/teams", response_class=HTMLResponse)
+async def team(request: Request, service: Serves, name: Named = "") -> Response:
+    make = partial(team_text, name=name, link=LINKS)
+    return await public(request, service, ("team", name), make, free=True)
 
 
 @pages.get("/help", response_class=HTMLResponse)

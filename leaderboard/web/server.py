@@ -139,11 +139,13 @@ def _more_files() -> None:
 
 
 def _references(store: Store) -> None:
-    """The papers' headline figures, where nothing else is on the board yet."""
-    from leaderboard.published.literature import put_references
+    """The papers' headline figures, where nothing else is on the board yet; else as known today."""
+    from leaderboard.published.literature import put_references, renew_references
 
     if not store.boards():
         put_references(store)
+    else:
+        renew_references(store)
 
 
 def _keep_checking(service: Service, files: str, lease_seconds: float, stop: Event) -> None:

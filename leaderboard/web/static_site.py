@@ -4,14 +4,17 @@ index.html  board.json  board.csv  static/
 boards/<benchmark>-<scale>-<track>[-<metric>|-plots].html and .json and .csv
 scales/<benchmark>.html  submissions/<id>.html  help/<topic>.html
 submissions/<id>-<task>.html and .json   the first questions of each task, chosen by a script
+compare/<id>.html   one of the best rows of a board beside the first
+images/<task>-<data>-<number>.webp   methods/<benchmark>-<hash>.html   teams/<hash>.html
 """
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from leaderboard.service.service import Service
     from leaderboard.web.links import Links
 
+MOST_RIVALS = 20  # rows whose answers a page of questions may show beside its own
 QUESTIONS = 50  # of each task that the site has; all of CORE's would be a thousand pages a row
 
 
@@ -84,32 +88,133 @@ def _write(folder: Path, name: str, data: bytes) -> None:
     part.replace(path)
 
 
-def _questions(
-    service: Service, submission: Held, links: Links, number: int
-) -> Iterator[tuple[str, bytes]]:
-    """The pages of the first questions of each task of a row, with the same as JSON."""
-    from leaderboard.service.drill_down import Asked, page_of
-    from leaderboard.service.evidence import read_evidence
-    from leaderboard.service.nearest import read_nearest
-    from leaderboard.web import views
-    from leaderboard.web.links import file_name
+@dataclass
+class _Site:
+    """A site that is being written."""
 
-    evidence = read_evidence(service.files, submission)
-    for task in evidence.tasks if evidence is not None and number else ():
-        page = page_of(service.files, submission, Asked(task, limit=number))
-        stem = f"{submission.id}-{file_name(task)}"
-        yield f"{stem}.json", page.model_dump_json().encode()
-        yield (
-            f"{stem}.html",
-            views.question_page(
-                submission,
-                page,
-                [],
-                "",
-                links,
-                documents=read_nearest(service.files, submission, task),
-            ).encode(),
+    service: Service
+    folder: Path
+    links: Links
+    questions: int
+    images: set[str] = field(default_factory=set)
+
+    def write(self, name: str, data: str | bytes) -> None:
+        _write(self.folder, name, data.encode() if isinstance(data, str) else data)
+
+    def board(self, key: tuple[str, str, str]) -> list[Row]:
+        """The pages of a board, of its rows, and of the best of them beside the first."""
+        from leaderboard.board.boards import MAX_LIMIT, View
+        from leaderboard.web import views
+        from leaderboard.web.links import file_name
+        from leaderboard.web.texts import compared_text, plots_text
+
+        library, links = self.service.library, self.links
+        rows = library.rows(*key)
+        stem = f"boards/{file_name(*key)}"
+        self.write(f"{stem}.json", board_json(rows))
+        self.write(f"{stem}.csv", board_csv(rows))
+        view = View(limit=MAX_LIMIT)
+        page = library.page(*key, view)
+        self.write(f"{stem}.html", views.board_page(page, view, links))
+        self.write(f"{stem}-plots.html", plots_text(self.service, key, view, links))
+        for metric in page.metrics:
+            chosen = view.model_copy(update={"metric": metric})
+            text = views.board_page(library.page(*key, chosen), chosen, links)
+            self.write(f"{stem}-{file_name(metric)}.html", text)
+        for row in rows:
+            leader = views.leader_beside(row, library.beside(row))
+            if leader is not None:
+                ids = [leader.submission_id, row.submission_id]
+                text = compared_text(self.service, [leader, row], ids, links)
+                self.write(f"compare/{row.submission_id}.html", text)
+            self.submission(row)
+        return rows
+
+    def submission(self, row: Row) -> None:
+        """The page of a row, its images, and the first questions of its tasks."""
+        from leaderboard.service.evidence import read_evidence, read_samples
+        from leaderboard.web.texts import submission_text
+
+        submission = self.service.store.get(row.submission_id)
+        self.write(
+            f"submissions/{submission.id}.html",
+            submission_text(self.service, submission, self.links),
         )
+        evidence = read_evidence(self.service.files, submission)
+        if evidence is not None and self.questions:
+            beside = self.service.library.beside(row)[:MOST_RIVALS]
+            rivals = [other for other in beside if other.kind == "submission"]
+            for task in evidence.tasks:
+                self.task(submission, task, evidence.data.get(task, ""), rivals)
+        for seed in row.seeds if row.shows_images else ():
+            png = read_samples(self.service.files, submission, seed.seed)
+            if png is not None:
+                self.write(f"submissions/{submission.id}-{seed.seed}-samples.png", png)
+
+    def task(self, submission: Held, task: str, data: str, rivals: Sequence[Row]) -> None:
+        """The first questions of a task, as a page and as JSON, with their images."""
+        from leaderboard.service.drill_down import Asked, image_of, page_of
+        from leaderboard.service.nearest import read_nearest
+        from leaderboard.web import views
+        from leaderboard.web.links import file_name
+
+        files = self.service.files
+        page = page_of(files, submission, Asked(task, limit=self.questions))
+        stem = f"{submission.id}-{file_name(task)}"
+        self.write(f"submissions/{stem}.json", page.model_dump_json())
+        others = [
+            (other.method, f"{other.submission_id}-{file_name(task)}.json")
+            for other in rivals
+            if other.submission_id != submission.id
+            and task in [value.task for value in other.tasks]
+        ]
+        text = views.question_page(
+            submission,
+            page,
+            [],
+            "",
+            self.links,
+            documents=read_nearest(files, submission, task),
+            data=data,
+            rival_files=others,
+        )
+        self.write(f"submissions/{stem}.html", text)
+        for question in page.texts:
+            number = question.image if question is not None else None
+            if number is None:
+                continue
+            name = f"images/{file_name(task, data[:16])}-{number}.webp"
+            if name not in self.images:
+                self.images.add(name)
+                with contextlib.suppress(KeyError):  # an image that could not be made small
+                    self.write(name, image_of(files, submission, task, number))
+
+    def others(self, rows: Sequence[Row]) -> None:
+        """Methods, teams, scales and help."""
+        from leaderboard.service.comparison import across_scales
+        from leaderboard.web import views
+        from leaderboard.web.help import topics
+
+        library, links = self.service.library, self.links
+        methods: dict[tuple[str, str], list[Row]] = {}
+        teams: dict[str, list[Row]] = {}
+        for row in rows:
+            methods.setdefault((row.benchmark, row.method), []).append(row)
+            if row.team:
+                teams.setdefault(row.team, []).append(row)
+        for (benchmark, name), own in methods.items():
+            address = links.method(benchmark, name).removeprefix(links.up)
+            self.write(address, views.method_page(own, name, "", benchmark, links))
+        for name, own in teams.items():
+            self.write(links.team(name).removeprefix(links.up), views.team_page(own, name, links))
+        for benchmark in {listed.benchmark for listed in library.boards()}:
+            first = across_scales(library, benchmark)
+            for metric in ("", *first["metrics"]):
+                chosen = across_scales(library, benchmark, metric=metric) if metric else first
+                address = links.scales(benchmark, metric=metric).removeprefix(links.up)
+                self.write(address, views.scales_page(benchmark, chosen, links))
+        for topic in ("", *topics()):
+            self.write(f"help/{topic or 'index'}.html", views.help_page(topic, links))
 
 
 def export_service(service: Service, folder: Path, *, questions: int = QUESTIONS) -> Path:
@@ -117,54 +222,20 @@ def export_service(service: Service, folder: Path, *, questions: int = QUESTIONS
 
     `questions`: how many of each task of each submission have pages; 0: none.
     """
-    from leaderboard.board.boards import MAX_LIMIT, View
     from leaderboard.board.plots import STATIC
-    from leaderboard.service.comparison import across_scales
-    from leaderboard.service.evidence import read_samples
-    from leaderboard.web import views
-    from leaderboard.web.help import topics
-    from leaderboard.web.links import FileLinks, file_name
-    from leaderboard.web.texts import front_text, submission_text
+    from leaderboard.web.links import FileLinks
+    from leaderboard.web.texts import front_text
 
-    library = service.library
-    links = FileLinks(up="../")
-    _write(folder, "index.html", front_text(service, FileLinks()).encode())
+    site = _Site(service, folder, FileLinks(up="../"), questions)
+    site.write("index.html", front_text(service, FileLinks()))
     for name in ("style.css", "board.js", "favicon.svg"):
-        _write(folder, f"static/{name}", (STATIC / name).read_bytes())
+        site.write(f"static/{name}", (STATIC / name).read_bytes())
     everything: list[Row] = []
-    for listed in library.boards():
-        key = (listed.benchmark, listed.scale, listed.track)
-        rows = library.rows(*key)
-        everything += rows
-        stem = f"boards/{file_name(*key)}"
-        _write(folder, f"{stem}.json", board_json(rows))
-        _write(folder, f"{stem}.csv", board_csv(rows).encode())
-        view = View(limit=MAX_LIMIT)
-        page = library.page(*key, view)
-        _write(folder, f"{stem}.html", views.board_page(page, view, links).encode())
-        _write(folder, f"{stem}-plots.html", views.plots_page(page, view, links).encode())
-        for metric in page.metrics:
-            chosen = view.model_copy(update={"metric": metric})
-            text = views.board_page(library.page(*key, chosen), chosen, links)
-            _write(folder, f"{stem}-{file_name(metric)}.html", text.encode())
-        for row in rows:
-            submission = service.store.get(row.submission_id)
-            text = submission_text(service, submission, links)
-            _write(folder, f"submissions/{row.submission_id}.html", text.encode())
-            for name, data in _questions(service, submission, links, questions):
-                _write(folder, f"submissions/{name}", data)
-            for each in row.seeds if row.shows_images else ():
-                png = read_samples(service.files, submission, each.seed)
-                if png is not None:
-                    _write(folder, f"submissions/{row.submission_id}-{each.seed}-samples.png", png)
-    for benchmark in {listed.benchmark for listed in library.boards()}:
-        text = views.scales_page(benchmark, across_scales(library, benchmark), links)
-        _write(folder, f"scales/{file_name(benchmark)}.html", text.encode())
-    for topic in ("", *topics()):
-        text = views.help_page(topic, links)
-        _write(folder, f"help/{topic or 'index'}.html", text.encode())
-    _write(folder, "board.json", board_json(everything))
-    _write(folder, "board.csv", board_csv(everything).encode())
+    for listed in service.library.boards():
+        everything += site.board((listed.benchmark, listed.scale, listed.track))
+    site.others(everything)
+    site.write("board.json", board_json(everything))
+    site.write("board.csv", board_csv(everything))
     return folder / "index.html"
 
 

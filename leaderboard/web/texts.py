@@ -17,6 +17,7 @@ from leaderboard.service.evidence import CHECKED, read_evidence
 from leaderboard.service.nearest import read_nearest
 from leaderboard.service.service import Service
 from leaderboard.service.side_by_side import side_by_side
+from leaderboard.service.training_curves import crossings, race
 from leaderboard.submissions.results import Row
 from leaderboard.web import views
 from leaderboard.web.access import Caller, by_role
@@ -104,7 +105,10 @@ def board_text(service: Service, board: BoardKey, view: View, link: Links) -> st
 def plots_text(service: Service, board: BoardKey, view: View, link: Links) -> str:
     """The plots of one board."""
     wide = view.model_copy(update={"limit": 500, "offset": 0})
-    return views.plots_page(service.library.page(*board, wide), view, link)
+    page = service.library.page(*board, wide)
+    headline = page.metrics[0] if page.metrics else ""
+    racing = race(service, page.rows) if page.rows and page.metric == headline else None
+    return views.plots_page(page, view, link, race=racing)
 
 
 def scales_text(service: Service, benchmark: str, track: str, metric: str, link: Links) -> str:
@@ -119,6 +123,33 @@ def help_text(service: Service, topic: str, link: Links) -> str:
     return views.help_page(topic, link)
 
 
+def method_text(service: Service, benchmark: str, name: str, team: str, link: Links) -> str:
+    """Every accepted row of a method of a benchmark, over its boards."""
+    boards = [board for board in service.library.boards() if board.benchmark == benchmark]
+    rows = [
+        row
+        for board in boards
+        for row in service.library.rows(board.benchmark, board.scale, board.track)
+        if row.method == name and (not team or row.team == team)
+    ]
+    if not rows:
+        raise KeyError(f"no accepted row of {benchmark} has the method {name!r}")
+    return views.method_page(rows, name, team, benchmark, link)
+
+
+def team_text(service: Service, name: str, link: Links) -> str:
+    """Every accepted row of a team."""
+    rows = [
+        row
+        for board in service.library.boards()
+        for row in service.library.rows(board.benchmark, board.scale, board.track)
+        if name and row.team == name
+    ]
+    if not rows:
+        raise KeyError(f"no accepted row is of the team {name!r}")
+    return views.team_page(rows, name, link)
+
+
 def compare_text(service: Service, ids: Sequence[str], reference: str, link: Links) -> str:
     """Rows side by side; the differences are to `reference`, or to the first."""
     chosen = list(dict.fromkeys(ids))
@@ -128,8 +159,16 @@ def compare_text(service: Service, ids: Sequence[str], reference: str, link: Lin
         if row is None:
             raise KeyError(f"there is no accepted submission {id_}")
         rows.append(row)
+    return compared_text(service, rows, chosen, link)
+
+
+def compared_text(service: Service, rows: Sequence[Row], chosen: Sequence[str], link: Links) -> str:
+    """Rows side by side, the first of them the reference."""
     compared = side_by_side(service, rows) if len(rows) > 1 else None
-    return views.compare_page(rows, chosen, compared, link)
+    curves = None
+    if compared is not None and not compared.apart:
+        curves = crossings(service, rows)
+    return views.compare_page(rows, chosen, compared, link, curves=curves)
 
 
 def submission_text(

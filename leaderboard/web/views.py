@@ -32,9 +32,17 @@ from leaderboard.service.evidence import Evidence
 from leaderboard.service.nearest import NearDocuments
 from leaderboard.service.questions import QuestionPage
 from leaderboard.service.side_by_side import Comparison
+from leaderboard.service.training_curves import Crossings, Race
 from leaderboard.submissions.novelty import Notice
 from leaderboard.submissions.results import Row
-from leaderboard.web.figures import forests, plots_of, size_plot, task_bars, training_curve
+from leaderboard.web.figures import (
+    forests,
+    over_scales,
+    plots_of,
+    size_plot,
+    task_bars,
+    training_curve,
+)
 from leaderboard.web.help import topics
 from leaderboard.web.links import Links
 from leaderboard.web.question_view import questions_of
@@ -276,7 +284,7 @@ def _pages(
     }
 
 
-def plots_page(page: Page, view: View, link: Links) -> str:
+def plots_page(page: Page, view: View, link: Links, *, race: Race | None = None) -> str:
     """The plots of one board, each with its numbers underneath."""
     rows = sorted(page.rows, key=lambda row: row.rank)
     board_key = (page.benchmark, page.scale, page.track)
@@ -289,6 +297,7 @@ def plots_page(page: Page, view: View, link: Links) -> str:
         place=board_key,
         about=described(*board_key),
         rows=rows,
+        race=race,
         plots=[(plot, Markup(plot.svg)) for plot in plots_of(rows, link)] if rows else [],
         history=history(
             [(row.date, row.headline.value, row.method) for row in dated],
@@ -322,6 +331,7 @@ def submission_page(
     asks: Any = None,
 ) -> str:
     """Everything about one submission: chain, pipeline, funnel, tasks, how to do it again."""
+    leader = leader_beside(row, rivals) if rank else None
     return render(
         "submission.html",
         link,
@@ -348,7 +358,20 @@ def submission_page(
         asks=asks,
         message=message,
         title=benchmark_title(submission.benchmark),
+        compare_address=link.compare(leader.submission_id, submission.id) if leader else "",
     )
+
+
+def leader_beside(row: Row | None, rivals: Sequence[Row]) -> Row | None:
+    """The leader that a row may be compared with; None where it is the leader, or far behind."""
+    beside = [other for other in rivals[:MOST_COMPARED_TO] if other.kind == "submission"]
+    if row is None or row.kind != "submission" or len(beside) < 2:
+        return None
+    ids = [other.submission_id for other in beside]
+    return beside[0] if row.submission_id in ids[1:] else None
+
+
+MOST_COMPARED_TO = 20  # rows of a board that are compared with its leader on pages of a static site
 
 
 def simple_predictors(row: Row, rows: Sequence[Row]) -> dict[str, Any] | None:
@@ -395,8 +418,14 @@ def question_page(
     link: Links,
     *,
     documents: NearDocuments | None = None,
+    data: str = "",
+    rival_files: Sequence[tuple[str, str]] = (),
 ) -> str:
-    """Single questions of one task, beside a rival's answers."""
+    """Single questions of one task, beside a rival's answers.
+
+    For a static site: `data` identifies the task's data, in the names of images, and `rival_files`
+    are methods with the files of their answers.
+    """
     rival = next((row for row in rivals if row.submission_id == page.rival), None)
     kept = {
         "seed": page.seed if page.seed != page.seeds[0] else "",
@@ -411,6 +440,8 @@ def question_page(
         page=page,
         questions=questions_of(page, documents),
         documents=documents,
+        data=data,
+        rival_files=rival_files,
         rivals=[row for row in rivals if row.submission_id != submission.id],
         rival=rival,
         near=near,
@@ -419,10 +450,48 @@ def question_page(
 
 
 def compare_page(
-    rows: Sequence[Row], ids: Sequence[str], compared: Comparison | None, link: Links
+    rows: Sequence[Row],
+    ids: Sequence[str],
+    compared: Comparison | None,
+    link: Links,
+    *,
+    curves: Crossings | None = None,
 ) -> str:
     """Up to five submissions side by side, each against the first; `ids` in the asked order."""
-    return render("compare.html", link, rows=rows, ids=ids, compared=compared)
+    plot = Markup(curves.svg) if curves is not None else ""
+    return render(
+        "compare.html",
+        link,
+        rows=rows,
+        ids=ids,
+        compared=compared,
+        curves=curves,
+        curves_plot=plot,
+    )
+
+
+def method_page(rows: Sequence[Row], name: str, team: str, benchmark: str, link: Links) -> str:
+    """One method over the boards of a benchmark: its rows, and a line over scales."""
+    title = benchmark_title(benchmark)
+    plot = over_scales(rows)
+    teams = sorted({row.team for row in rows if row.team})
+    return render(
+        "method.html",
+        link,
+        rows=rows,
+        name=name,
+        team=team,
+        teams=teams,
+        title=title,
+        plot=plot,
+        addresses=sorted({row.url for row in rows if row.url.startswith(("https://", "http://"))}),
+    )
+
+
+def team_page(rows: Sequence[Row], name: str, link: Links) -> str:
+    """The rows of a team, the newest first."""
+    ordered = sorted(rows, key=lambda row: (row.date, row.submission_id), reverse=True)
+    return render("team.html", link, rows=ordered, name=name)
 
 
 def scales_page(benchmark: str, comparison: Mapping[str, Any], link: Links) -> str:

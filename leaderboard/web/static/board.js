@@ -46,9 +46,68 @@ for (const table of document.querySelectorAll("table.board")) {
 for (const filter of document.querySelectorAll(".questions-filter")) {
   filter.hidden = false;
   filter.addEventListener("change", () => {
-    const chosen = [...filter.querySelectorAll("select")].filter((select) => select.value);
+    const chosen = [...filter.querySelectorAll("select[name]")].filter((select) => select.value);
     for (const question of document.querySelectorAll("li.question")) {
       question.hidden = !chosen.every((select) => question.dataset[select.name] === select.value);
     }
+  });
+}
+
+// The answers of another row, from the file that the site has of them.
+function answerOf(answer) {
+  const parts = [];
+  if (answer.correct !== undefined) parts.push(answer.correct ? "right" : "wrong");
+  if (answer.generated !== undefined) parts.push(answer.generated);
+  else if (answer.predicted !== undefined) parts.push(`chose ${[answer.predicted].flat().join(", ")}`);
+  if (answer.nats !== undefined && answer.num_bytes)
+    parts.push(`bits per byte ${(answer.nats / Math.LN2 / answer.num_bytes).toFixed(4)}`);
+  return parts.join("; ");
+}
+
+for (const select of document.querySelectorAll(".rival-file")) {
+  const status = select.closest("div").querySelector("[role=status]");
+  select.addEventListener("change", async () => {
+    for (const shown of document.querySelectorAll(".rival-answer")) shown.remove();
+    status.textContent = "";
+    if (!select.value) return;
+    let page;
+    try {
+      page = await (await fetch(select.value)).json();
+    } catch {
+      status.textContent = "the file of its answers could not be read";
+      return;
+    }
+    const name = select.selectedOptions[0].textContent;
+    const list = document.querySelector("ol.questions");
+    const apart = [];
+    for (const answer of page.questions) {
+      const question = document.querySelector(`li.question[data-number="${Number(answer.row)}"]`);
+      if (!question) continue;
+      const line = document.createElement("div");
+      line.className = "rival-answer";
+      const [title, text] = [document.createElement("dt"), document.createElement("dd")];
+      title.textContent = name;
+      text.textContent = answerOf(answer);
+      line.append(title, text);
+      question.querySelector("dl.answers").append(line);
+      const other = answer.correct ? "right" : "wrong";
+      if (answer.correct !== undefined && question.dataset.show !== other) apart.push(question);
+    }
+    list.prepend(...apart);
+    status.textContent = `they differ in ${apart.length} of these questions; those come first`;
+  });
+}
+
+for (const filter of document.querySelectorAll(".board-filter")) {
+  filter.hidden = false;
+  const input = filter.querySelector("input");
+  input.addEventListener("input", () => {
+    const text = input.value.toLowerCase();
+    let shown = 0;
+    for (const row of document.querySelectorAll("table.board tbody tr")) {
+      row.hidden = !row.querySelector("th").textContent.toLowerCase().includes(text);
+      shown += row.hidden ? 0 : 1;
+    }
+    filter.querySelector("[role=status]").textContent = `${shown} rows`;
   });
 }

@@ -334,12 +334,15 @@ MATRIX = {
     ("GET", "/boards/{benchmark}/{scale}/{track}"): EVERYBODY,
     ("GET", "/boards/{benchmark}/{scale}/{track}/plots"): EVERYBODY,
     ("GET", "/scales/{benchmark}"): EVERYBODY,
+    ("GET", "/methods/{benchmark}"): set(),  # not accepted: nobody
+    ("GET", "/teams"): set(),
     ("GET", "/help"): EVERYBODY,
     ("GET", "/help/{topic}"): EVERYBODY,
     ("GET", "/compare"): set(),
     ("GET", "/submissions/{id}"): HIDDEN,
     ("GET", "/submissions/{id}/tasks/{task}"): HIDDEN,
     ("GET", "/submissions/{id}/tasks/{task}/images/{number}.webp"): set(),  # none is there
+    ("GET", "/submissions/{id}/samples/{seed}.png"): set(),  # none is there
     ("POST", "/submissions/{id}"): set(),  # a form: a token alone does not do
     ("GET", "/static/{name}"): EVERYBODY,
     ("GET", "/favicon.ico"): EVERYBODY,
@@ -399,6 +402,7 @@ def test_each_role_may_do_what_the_matrix_says(
         task="heldout_ending",
         topic="scores",
         number=0,
+        seed=124,
         name="style.css",
         key=feed_key(local.service.store, "a team"),
     )

@@ -18,9 +18,10 @@ def test_pages_of_questions_are_files_and_every_link_between_files_leads_somewhe
     store = Store(f"sqlite:///{tmp_path / 'board.db'}")
     service = Service(store, open_store(tmp_path / "files"))
     token, _ = create_token(store, "t", scopes=["submit"], team="a team")
-    submission, _ = service.receive(make_zip(tmp_path), token)
-    service.check_next("check")
-    store.move(submission.id, "accepted", who="maintainer")
+    for method, skill in (("better", 0.9), ("a method", 0.5)):
+        submission, _ = service.receive(make_zip(tmp_path, method=method, skill=skill), token)
+        service.check_next("check")
+        store.move(submission.id, "accepted", who="maintainer")
     site = tmp_path / "site"
     export_service(service, site, questions=7)
     store.close()
@@ -36,3 +37,14 @@ def test_pages_of_questions_are_files_and_every_link_between_files_leads_somewhe
             if "://" not in address and not (page.parent / address).exists():
                 dead.append(f"{page.relative_to(site)}: {address}")
     assert dead == []
+    board = (site / "boards" / "dclm-tiny-filtering.html").read_text()
+    assert 'class="filters board-filter" hidden' in board
+    page = (site / "submissions" / f"{submission.id}.html").read_text()
+    assert f'href="../compare/{submission.id}.html">beside the leader</a>' in page
+    compared = (site / "compare" / f"{submission.id}.html").read_text()
+    assert "Differences are to <strong>better</strong>" in compared
+    assert "<form" not in compared
+    [rival] = re.findall(r'<option value="([0-9a-f]{32}-heldout_ending.json)">better', text)
+    assert (site / "submissions" / rival).exists()
+    [method] = re.findall(r'href="\.\./(methods/[^"]+)"', page)
+    assert "1 row of this name" in (site / method).read_text()
