@@ -270,10 +270,19 @@ def answer_of(page: Page, accepted: str, known: str, *, media_type: str, name: s
         headers["content-disposition"] = f'attachment; filename="{name}"'
     if page.tag in known:
         return Response(status_code=304, headers=headers)
-    if page.packed and "gzip" in accepted:
+    if page.packed and _takes_gzip(accepted):
         headers["content-encoding"] = "gzip"
         return Response(page.packed, media_type=media_type, headers=headers)
     return Response(page.body, media_type=media_type, headers=headers)
+
+
+def _takes_gzip(accepted: str) -> bool:
+    """Whether an Accept-Encoding names gzip and does not forbid it."""
+    for entry in accepted.split(","):
+        name, _, quality = entry.partition(";")
+        if name.strip().lower() == "gzip":
+            return quality.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False
 
 
 def private(made: str | Page, status: int = 200) -> Response:

@@ -259,6 +259,11 @@ class Observed:
             return error_answer("/api/", 414, f"an address has at most {MAX_ADDRESS:,} bytes")
         if CONTROL.search(raw) or CONTROL.search(query) or any(ord(c) < 32 for c in path):
             return error_answer(path, 400, "the address has control characters")
+        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope["headers"]}:
+            # A proxy in front may have believed the other one (RFC 9112, 6.3).
+            answer = error_answer(path, 400, "a request has a length or chunks, not both")
+            answer.headers["connection"] = "close"
+            return answer
         host = dict(scope["headers"]).get(b"host", b"").decode("latin-1").rsplit(":", 1)[0].lower()
         if self.hosts and host not in self.hosts and not path.startswith(PROGRAMS[1:5]):
             return error_answer(path, 400, "this host is served elsewhere")
