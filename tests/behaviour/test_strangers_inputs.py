@@ -23,7 +23,8 @@ import typer
 from leaderboard.rounds.commands import command_line
 from pipelines.console import call
 
-PROGRAMS = ("pipelines", "evals", "leaderboard", "dclm", "datacomp")
+BENCHMARKS = ("dclm", "datacomp", "ambient")
+PROGRAMS = ("pipelines", "evals", "leaderboard", *BENCHMARKS)
 NOT_TRIED = {
     "pipelines warmup",  # takes no input
     "leaderboard serve",  # never ends
@@ -31,12 +32,10 @@ NOT_TRIED = {
     "evals tasks",
     "pipelines assets fetch",  # of the network
     "evals fetch",
-    *(f"{name} pool" for name in ("dclm", "datacomp")),  # build a pool from packages
-    *(f"{name} run" for name in ("dclm", "datacomp")),  # whose stages are tried alone
-    *(f"{name} noise" for name in ("dclm", "datacomp")),
-    "dclm train-quality",
-    "datacomp train-scorer",
 }
+BUILDERS = ("pool", "run", "noise", "train-quality", "train-scorer")
+"""Commands that build the tiny pool where there is none: they are tried over broken ones."""
+BROKEN_POOLS = ("folder junk", "folder null", "folder list", "folder wrong_types", "folder empty")
 FILLERS = {
     "scale": "tiny",
     "name": "x",
@@ -132,7 +131,7 @@ def broken_files(folder: Path) -> Iterator[tuple[str, Path]]:
 @cache
 def command_of(program: str) -> Any:
     """The whole command line of a program, built once: building takes a tenth of a second."""
-    if program in ("dclm", "datacomp"):
+    if program in BENCHMARKS:
         return typer.main.get_command(command_line(program))
     module = __import__(f"{program}.__main__", fromlist=["app"])
     return typer.main.get_command(module.app)
@@ -151,7 +150,13 @@ def commands() -> dict[str, Any]:
 
     for program in PROGRAMS:
         walk(command_of(program), program)
-    return {name: command for name, command in there.items() if name not in NOT_TRIED}
+    building = {f"{program} {name}" for program in BENCHMARKS for name in BUILDERS}
+    return {name: command for name, command in there.items() if name not in NOT_TRIED | building}
+
+
+def builders() -> list[str]:
+    there = [(p, name) for p in BENCHMARKS for name in BUILDERS if name in command_of(p).commands]
+    return [f"{program} {name}" for program, name in there]
 
 
 def takes_text(parameter: Any) -> bool:
@@ -209,6 +214,33 @@ def test_a_command_ends_in_a_line_whatever_its_input(
             code, errors = ends(program, [*rest, *arguments], capsys)
             if code not in (0, 1, 2, 3) or "Traceback" in errors or "this is a fault" in errors:
                 wrong.append(f"{kind} {number} {' '.join(arguments)}: {code} {errors[-300:]}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("name", builders())
+def test_a_command_that_builds_what_is_missing_ends_in_a_line(
+    name: str, broken: dict[str, Path], tmp_path: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    program, command = name.split()
+    needed = ["--pipeline", "no_filter"] if command == "run" else []
+    tries = [["--scale", "nonsense", *needed]]
+    tries += [["--scale", "tiny", "--workspace", str(broken["file junk"]), *needed]]
+    for number, kind in enumerate(BROKEN_POOLS):
+        pools = tmp_path / f"workspace{number}" / "pools"
+        pools.mkdir(parents=True)
+        (pools / f"{program}-tiny").symlink_to(broken[kind])
+        here = ["--scale", "tiny", "--workspace", str(pools.parent)]
+        tries.append([*here, *needed])
+        if command == "run" and kind == BROKEN_POOLS[0]:
+            files = [str(path) for kind, path in broken.items() if kind != "missing"]
+            tries += [[*here, "--pipeline", file] for file in files]
+    wrong = []
+    for arguments in tries:
+        code, errors = ends(program, [command, *arguments], capsys)
+        if code not in (1, 2, 3) or "Traceback" in errors or "this is a fault" in errors:
+            wrong.append(f"{' '.join(arguments)}: {code} {errors[-300:]}")
     assert wrong == []
 
 
