@@ -160,8 +160,8 @@ def extract(
     out_uri: Annotated[str, typer.Option("--out", help="Where the documents go.")],
     name: Annotated[str | None, typer.Option(help="The pool's name; default: of --out.")] = None,
     extractor: Annotated[
-        Literal["resiliparse_main", "resiliparse_all", "trafilatura"],
-        typer.Option(help="Main content, all visible text, or trafilatura (a package of its own)."),
+        Literal["resiliparse_main", "resiliparse_all", "trafilatura", "html"],
+        typer.Option(help="Main content, all visible text, trafilatura, or the HTML as it is."),
     ] = "resiliparse_main",
     encoding: Annotated[
         Literal["replace", "detect", "utf8_only"],

@@ -32,6 +32,7 @@ from pipelines.engine.run_folder import (
     Result,
     finished,
     read_run,
+    read_summary,
     refuse_while_running,
 )
 from pipelines.engine.warmup import warm_up
@@ -52,6 +53,7 @@ from pipelines.reports import (
     find_text,
     forecast,
     funnel,
+    price,
     run_page,
 )
 from pipelines.reports import status as run_status
@@ -401,6 +403,20 @@ def index_command(
         show_json(made)
     else:
         out(f"{made.fingerprints:,} fingerprints of {made.pool} in {out_uri}")
+
+
+@app.command("price")
+def price_command(
+    uri: Annotated[str, typer.Argument(metavar="RUN", help="A finished run's folder or prefix.")],
+    cpu_hour: Annotated[float, typer.Option(help="Dollars of a core for an hour.")] = 0.04,
+    json: Json = False,
+) -> None:
+    """Show what each step of a run costs: CPU time at this price, and the tokens of models."""
+    made = price.price(read_summary(uri), dollars_cpu_hour=cpu_hour)
+    if json:
+        show_json(made)
+    else:
+        out(price.price_text(made))
 
 
 @app.command("find")

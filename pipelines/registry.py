@@ -20,6 +20,8 @@ BUILTIN = (
     "pipelines.text.source_code",
     "pipelines.text.contamination",
     "pipelines.text.contamination_scores",
+    "pipelines.text.extraction",
+    "pipelines.text.rephrase",
     "pipelines.text.attributes",
     "pipelines.text.counts",
     "pipelines.text.heuristics",

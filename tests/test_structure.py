@@ -123,7 +123,7 @@ THIRD_PARTY: Mapping[str, tuple[str, ...]] = {
     "botocore": ("pipelines/storage/",),
     "numba": ("pipelines/kernels/",),
     "fastwarc": ("pipelines/formats/warc", "dclm/pool/tiny_"),
-    "resiliparse": ("pipelines/formats/warc", "dclm/pool/tiny_"),
+    "resiliparse": ("pipelines/formats/warc", "pipelines/text/extraction", "dclm/pool/tiny_"),
     "fasttext": ("pipelines/text/quality",),
     "torch": (
         *(f"{name}/" for name in BENCHMARKS),

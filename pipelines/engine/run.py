@@ -61,6 +61,8 @@ from pipelines.storage.commits import Done, all_done, is_attempt
 from pipelines.storage.open import open_store
 from pipelines.verdict import Verdict
 
+PRICED = ("tokens_read", "tokens_written", "micro_dollars")
+"""Counters of steps that ask a model: the record holds them, since they are part of its cost."""
 PARTITION_BYTES = 256 << 20
 RECOVERABLE = (OperatorFailed, ShardError, WorkerLost, StorageError, MemoryError)
 """What one shard may fail of while the others continue."""
@@ -385,6 +387,12 @@ class _Run:
                 f"rejected/{step.number + 1}/{step.name}/{reason}": number
                 for step in stats.steps
                 for reason, number in step.reasons.items()
+            },
+            **{
+                f"{counter}/{step.number + 1}/{step.name}": step.counters[counter]
+                for step in stats.steps
+                for counter in PRICED
+                if counter in step.counters
             },
         }
         record = DatasetRecord.seal(

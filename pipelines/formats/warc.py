@@ -49,9 +49,10 @@ class ExtractOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    extractor: Literal["resiliparse_main", "resiliparse_all", "trafilatura"] = Field(
+    extractor: Literal["resiliparse_main", "resiliparse_all", "trafilatura", "html"] = Field(
         default="resiliparse_main",
-        description="main content only, all visible text, or trafilatura (an optional package)",
+        description="main content only, all visible text, trafilatura (an optional package), or "
+        "the HTML as it is, for the step extract_text",
     )
     encoding: Literal["replace", "detect", "utf8_only"] = Field(
         default="replace",
@@ -236,6 +237,8 @@ def _extractor(name: str) -> Callable[[str], str]:
                 "install it, or use 'resiliparse_main'"
             ) from error
         return lambda html: extract(html) or ""
+    if name == "html":
+        return lambda html: html
 
     def text(html: str) -> str:
         try:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from pipelines import kernels
 from pipelines.execution.executors import MapTasks
 from pipelines.execution.once import once
-from pipelines.global_steps import connected_components, similarity
+from pipelines.global_steps import connected_components, dealt_links, similarity
 from pipelines.global_steps.duplicate_record import (
     DUPLICATES,
     Duplicates,
@@ -53,7 +53,7 @@ class JoinTask(Frozen):
     part: int
     rank: str
     files: tuple[str, ...]
-    checked: tuple[str, ...] | None = None  # the checked links, where links are
+    checked: tuple[str, ...] | None = None  # the checked links, in the parts of their groups
 
 
 class LinkTask(GroupTask):
@@ -104,10 +104,7 @@ def run_join(task: JoinTask, store: Store) -> Done:
         duplicates, groups = losers(*links)
     else:
         if task.part != ALL:
-            members = np.unique(np.concatenate([links[0], links[2]]))
-            links = read_parts(store, task.checked, ALL, schema)
-            here = np.isin(links[0], members)
-            links = [values[here] for values in links]
+            links = read_parts(store, task.checked, task.part, schema)
         duplicates, groups = similar_losers(*links)
     name = attempt_name(f"work/verdict-linked-{task.part + 1:04d}", ".parts")
     files = (
@@ -227,6 +224,18 @@ def find_linked(
             num_partitions=-(-2 * links // MAX_LINKS),
             map_tasks=map_tasks,
         )
+        if checked is not None:
+            dealt = dealt_links.deal_links(
+                store,
+                state=state,
+                step=step,
+                links=checked,
+                stars=names,
+                rank=rank,
+                num_partitions=len(parts),
+                map_tasks=map_tasks,
+            )
+            checked = tuple(dealt)
     joins = [
         JoinTask(
             uri=store.uri,

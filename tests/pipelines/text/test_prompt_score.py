@@ -16,7 +16,7 @@ from pipelines.engine.apply import apply
 from pipelines.operators import Counted
 from pipelines.pipeline import Pipeline
 from pipelines.schema import STRING
-from pipelines.text import prompt_score
+from pipelines.text import chat
 from pipelines.text.prompt_score import PromptScore
 
 PROMPT = "Rate this from 0 to 5:\n{text}"
@@ -54,7 +54,7 @@ class Endpoint:
 
 @pytest.fixture
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
-    monkeypatch.setattr(prompt_score, "WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(chat, "WAIT_SECONDS", 0.01)
     server = Endpoint()
     yield server
     server.server.shutdown()

@@ -1,0 +1,120 @@
+"""Deal links to the parts that hold their groups, so that each part reads its own links alone.
+
+Three passes of tasks, each of which reads its own part once: links go to the part of their row,
+rows with the least row of their group (from the stars of `connected_components`) to the part of the
+row, and there every link learns the group and goes to its part. Bytes are linear in the links.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipelines import kernels
+from pipelines.execution.executors import MapTasks
+from pipelines.execution.once import once
+from pipelines.global_steps.connected_components import link_schema
+from pipelines.records import File, Frozen, digest
+from pipelines.storage.base import Store
+from pipelines.storage.commits import Done, attempt_name
+from pipelines.storage.part_files import ALL, PartsWriter, read_parts
+
+Ints = npt.NDArray[np.int64]
+LABELS = pa.schema([("row", pa.int64()), ("group", pa.int64())])
+
+
+class DealTask(Frozen):
+    """One pass over one file of links, or over one part of links or stars."""
+
+    uri: str
+    step: int
+    key: str
+    kind: Literal["spread", "label", "deal"]
+    part: int
+    rank: str
+    num_partitions: int
+    files: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+
+
+def deal_links(
+    store: Store,
+    *,
+    state: str,
+    step: int,
+    links: Sequence[str],
+    stars: Sequence[str],
+    rank: str,
+    num_partitions: int,
+    map_tasks: MapTasks,
+) -> list[str]:
+    """Files of the links in the parts of their groups, as `join_by_parts` numbers them."""
+
+    def run(
+        kind: Literal["spread", "label", "deal"],
+        files: Sequence[tuple[str, ...]],
+        labels: Sequence[str] = (),
+    ) -> list[str]:
+        name = digest([state, num_partitions])[:16]
+        tasks = [
+            DealTask(
+                uri=store.uri,
+                step=step,
+                key=f"{kind}{step}-{part:05d}-{name}",
+                kind=kind,
+                part=part,
+                rank=rank,
+                num_partitions=num_partitions,
+                files=own,
+                labels=tuple(labels),
+            )
+            for part, own in enumerate(files)
+        ]
+        return [done.files[0].name for done in map_tasks(run_deal, tasks)]
+
+    spread = run("spread", [(name,) for name in links])
+    every_part = range(num_partitions)
+    labels = run("label", [tuple(stars) for _ in every_part])
+    return run("deal", [tuple(spread) for _ in every_part], labels)
+
+
+@once
+def run_deal(task: DealTask, store: Store) -> Done:
+    """Write one pass's links or labels for the pass after it."""
+    schema = link_schema(task.rank)
+    stem = f"work/{task.kind}-{task.part:05d}"
+    part = ALL if task.kind == "spread" else task.part
+    links = read_parts(store, task.files, part, schema)
+    if task.kind == "spread":
+        return _done(task, _write(store, stem, schema, links[0], links, task))
+    if task.kind == "label":
+        group, _, row, _ = links
+        rows, first = np.unique(np.concatenate([row, group]), return_index=True)
+        groups = np.concatenate([group, group])[first]
+        return _done(task, _write(store, stem, LABELS, rows, [rows, groups], task))
+    row, group = read_parts(store, task.labels, task.part, LABELS)
+    order = np.argsort(row)
+    place_of = np.searchsorted(row, links[0], sorter=order)
+    assert (row[order[place_of]] == links[0]).all() if len(links[0]) else True, "a row of no group"
+    groups = group[order[place_of]] if len(links[0]) else links[0]
+    return _done(task, _write(store, stem, schema, groups, links, task))
+
+
+def _done(task: DealTask, file: File) -> Done:
+    return Done(key=task.key, files=(file,))
+
+
+def _write(
+    store: Store, stem: str, schema: pa.Schema, by: Ints, columns: Sequence[Any], task: DealTask
+) -> File:
+    route = kernels.grouping.mixed(by.view(np.uint64), np.zeros(len(by), np.uint64))
+    where, begins = kernels.grouping.split(route, task.num_partitions)
+    with PartsWriter(store, attempt_name(stem, ".parts"), schema) as out:
+        for part in range(task.num_partitions):
+            here = where[begins[part] : begins[part + 1]]
+            out.add(part, [values[here] for values in columns])
+    return out.file()
