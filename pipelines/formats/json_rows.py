@@ -107,7 +107,10 @@ def to_json_rows(table: pa.Table) -> Iterable[bytes]:
 
 
 def _plain_times(table: pa.Table) -> pa.Table:
-    """Times of nanoseconds as ISO 8601 text: Python's own times end at microseconds."""
+    """Times of nanoseconds as ISO 8601 text, durations as seconds, as those of coarser units.
+
+    Python's own times end at microseconds.
+    """
     for number, field in enumerate(table.schema):
         if pa.types.is_timestamp(field.type) and field.type.unit == "ns":
             text = pc.replace_substring(table.column(number).cast(pa.string()), " ", "T")
@@ -115,7 +118,10 @@ def _plain_times(table: pa.Table) -> pa.Table:
         elif pa.types.is_time64(field.type) and field.type.unit == "ns":
             table = table.set_column(number, field.name, table.column(number).cast(pa.string()))
         elif pa.types.is_duration(field.type) and field.type.unit == "ns":
-            table = table.set_column(number, field.name, table.column(number).cast(pa.int64()))
+            seconds = pc.divide(
+                table.column(number).cast(pa.int64()).cast(pa.float64(), False), 1e9
+            )
+            table = table.set_column(number, field.name, seconds)
     return table
 
 
