@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from pipelines.errors import RuleError, UnknownName
 from pipelines.installed import folder
-from pipelines.records import JSON, Frozen, PoolRecord
+from pipelines.records import JSON, Frozen, PackedRecord, PoolRecord
 
 
 class PoolRule(Frozen):
@@ -113,11 +113,47 @@ class Scale(Frozen):
         return next((noise for noise in self.noise if noise.metric == metric), None)
 
 
+class Price(Frozen):
+    """What the rows of a dataset may cost together.
+
+    `costs` is of one row, by the count of the packed record that it falls under; the budget is the
+    cost of as many rows as a count of the pool's record says, `each` apiece.
+    """
+
+    costs: dict[str, float]
+    count: str
+    each: float = Field(gt=0)
+    description: str = Field(description="of the budget, as people read it")
+
+    def cost(self, packed: PackedRecord) -> float:
+        """What packed data costs. RuleError names a kind of row that has no price."""
+        kinds = [name for name in packed.counts if "/" in name]
+        unpriced = sorted(set(kinds) - set(self.costs))
+        if unpriced:
+            raise RuleError(f"packed {packed.id}: nothing is known of the price of {unpriced[0]}")
+        return sum(self.costs[name] * packed.counts[name] for name in kinds)
+
+    def budget(self, pool: PoolRecord) -> float:
+        """RuleError when the pool's record has no such count."""
+        if self.count not in pool.counts:
+            raise RuleError(f"pool {pool.id} does not say how many rows are {self.count!r}")
+        return self.each * pool.counts[self.count]
+
+    def fault(self, packed: PackedRecord, pool: PoolRecord) -> str | None:
+        """In words, how a dataset is too dear; None when it is not."""
+        cost, budget = self.cost(packed), self.budget(pool)
+        if cost <= budget:
+            return None
+        return f"the data costs {cost:,.0f}; at most {budget:,.0f}, {self.description}"
+
+
 class Track(Frozen):
     """What a participant may touch."""
 
     name: str
     description: str
+    pool: Literal["given", "any"] = "any"
+    price: Price | None = None
 
 
 class Benchmark(Frozen):

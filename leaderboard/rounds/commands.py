@@ -147,7 +147,9 @@ def run_command(
     for path in pipeline:
         for drawn in stages.draws_of(stages.find_pipeline(current, path), resample):
             curated = stages.curate(current, drawn, quarantine=quarantine)
-            arms.append((curated, stages.pack(current, curated)))
+            packed = stages.pack(current, curated)
+            stages.check_price(current, track, packed)  # before hours are spent
+            arms.append((curated, packed))
             baselines.append(path in rules.baselines(benchmark))
     power = power_before(benchmark, scale, seeds=repeat, workspace=workspace)
     if power is not None:

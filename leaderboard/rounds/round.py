@@ -43,6 +43,8 @@ from pipelines.pipeline import Pipeline
 from pipelines.records import (
     DatasetRecord,
     Frozen,
+    PackedRecord,
+    PoolRecord,
     ScoresRecord,
     parse_record,
 )
@@ -215,6 +217,20 @@ def pack_folder(
     else:
         say(f"{method}: packed before")
     return out
+
+
+def check_price(current: Round, track: str, packed: str) -> None:
+    """RuleError when the track has a budget for the data and a packed dataset is beyond it."""
+    rule = current.benchmark.track(track).price
+    if rule is None:
+        return
+    chain = read_chain(open_store(packed))
+    pool, record = chain[0], chain[-1]
+    assert isinstance(pool, PoolRecord)
+    assert isinstance(record, PackedRecord)
+    too_dear = rule.fault(record, pool)
+    if too_dear:
+        raise RuleError(f"track {track}: {too_dear}; leave rows out, or name another track")
 
 
 # ---- evaluate

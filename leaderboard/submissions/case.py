@@ -9,7 +9,7 @@ from typing import Any
 
 from evals.suite import Suite, load_suite
 from leaderboard.benchmark import load_stages
-from leaderboard.rules import Benchmark, Scale
+from leaderboard.rules import Benchmark, Scale, Track
 from leaderboard.submissions.bundle import Bundle
 from leaderboard.submissions.chain import chain_of, seeds_of
 from leaderboard.submissions.facts import NOTHING, Known
@@ -46,6 +46,10 @@ class Case:
     @cached_property
     def scale(self) -> Scale:
         return self.book.scale(self.record.work.scale)
+
+    @cached_property
+    def track(self) -> Track:
+        return self.book.track(self.record.work.track)
 
     @cached_property
     def suite(self) -> Suite:

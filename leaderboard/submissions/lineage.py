@@ -11,15 +11,16 @@ from evals.tasks import load_task
 from leaderboard.submissions.bundle import RECORD
 from leaderboard.submissions.case import Case
 from leaderboard.submissions.faults import Fault, Words, fault
+from pipelines.errors import RuleError
 from pipelines.records import ScoresRecord, TaskRef
 
 REPEATED_ROWS = 100  # in files of equal bytes; shards of a single row may be equal by right
 
 
 def pool(case: Case) -> Iterator[Fault]:
-    """In the filtering track the pool is one that the scale accepts."""
+    """Where the track gives the pool, it is one that the scale accepts."""
     accepted = case.scale.pools
-    if case.record.work.track != "filtering" or accepted == "open":
+    if case.track.pool == "any" or accepted == "open":
         return
     differences = [rule.differs(case.pool) for rule in accepted]
     if all(differences):
@@ -36,13 +37,13 @@ def dataset(case: Case) -> Iterator[Fault]:
     """Curated here from the pool, by code that the record holds."""
     made = case.dataset
     name = f"dataset {made.id}"
-    if case.record.work.track == "filtering" and made.work.external:
+    if case.track.pool == "given" and made.work.external:
         yield fault(
             RECORD,
             f"{name}: work.external",
             True,
             False,
-            "the filtering track needs a dataset that was curated from the pool here",
+            f"track {case.track.name} needs a dataset that was curated from the pool here",
         )
     for module in made.work.modules:
         if hashlib.sha256(module.text.encode()).hexdigest() != module.sha256:
@@ -68,7 +69,7 @@ def _counts(case: Case, *, splits: bool) -> Iterator[Fault]:
     hashes = Counter(file.sha256 for file in made.outputs)
     again = [file for file in made.outputs if hashes[file.sha256] > 1 and file.num_rows != 0]
     if (
-        case.record.work.track == "filtering"  # a mix may repeat a source on purpose
+        case.track.pool == "given"  # a mix may repeat a source on purpose
         and sum(file.num_rows or 0 for file in again) >= REPEATED_ROWS
     ):
         problem = Words(f"{len(again)} files of equal bytes, as {again[0].name}")
@@ -87,6 +88,21 @@ def _counts(case: Case, *, splits: bool) -> Iterator[Fault]:
         if number > rows_out:
             expected = Words(f"at most the {rows_out:,} rows of the dataset")
             yield fault(RECORD, f"packed {packed.id}: counts.{unit}", number, expected)
+
+
+def price(case: Case) -> Iterator[Fault]:
+    """Where a track has a budget for the data, it is kept."""
+    rule = case.track.price
+    if rule is None:
+        return
+    try:
+        too_dear = rule.fault(case.packed, case.pool)
+    except RuleError as error:
+        too_dear = str(error)
+    if too_dear:
+        name = f"packed {case.packed.id}: counts"
+        hint = "leave rows out, or submit to the other track"
+        yield fault(RECORD, name, Words(too_dear), Words("data within the budget"), hint)
 
 
 def recipe(case: Case) -> Iterator[Fault]:

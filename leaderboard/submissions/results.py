@@ -360,7 +360,7 @@ def _overlap(bundle: Bundle, clean: Mapping[int, float], seeds: Sequence[int]) -
 
 def _baseline_of(benchmark: Benchmark, record: Submission, dataset: DatasetRecord) -> str:
     """The name of the baseline whose steps the dataset's are, whatever the method is called."""
-    if dataset.work.external or record.work.track != "filtering":
+    if dataset.work.external or benchmark.track(record.work.track).pool == "any":
         return ""
     names = rules.baselines(benchmark.name)
     pipeline = dataset.work.pipeline

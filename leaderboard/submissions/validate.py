@@ -111,6 +111,7 @@ NAMES: Sequence[Rule] = (("names.plain", _names), ("names.baseline", _baselines)
 LINEAGE: Sequence[Rule] = (
     ("lineage.pool", lineage.pool),
     ("lineage.dataset", lineage.dataset),
+    ("lineage.price", lineage.price),
     ("lineage.recipe", lineage.recipe),
     ("lineage.seeds", lineage.seeds),
     ("lineage.suite", lineage.suite),

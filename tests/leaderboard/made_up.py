@@ -88,6 +88,10 @@ def suite_of(benchmark: str, scale: str) -> Suite:
     return official_suite(rules.load_benchmark(benchmark), scale)
 
 
+CLEAN = 5000
+"""Clean images of a made-up pool, and of a dataset unless it says otherwise."""
+
+
 def make_folder(
     out: Path,
     *,
@@ -111,18 +115,20 @@ def make_folder(
     edit: Edit | None = None,
     documents: DocumentList | None = None,
     overlap: dict[str, OverlapOf] | None = None,
+    clean: int = CLEAN,
 ) -> Path:
     """The folder of a made-up submission below `out`; `changed` overrides fields of the claim.
 
     `edit(task, log)` changes the log of a task before anything is computed from it: a fraud that is
-    consistent from there on. `pool` is the pool's name; empty: one that the scale accepts.
+    consistent from there on. `pool` is the pool's name; empty: one that the scale accepts. `clean`
+    is how many clean images the dataset has, where images are corrupted.
     """
     book = rules.load_benchmark(benchmark)
     rung = book.scale(scale)
     recipe = load_stages(benchmark).recipe(rung.recipe)
     if steps is None:  # a baseline's name belongs to its pipeline
         steps = () if method == BASELINE else STEPS
-    chain = _data(book, rung, recipe, method, pool, chance, steps)
+    chain = _data(book, rung, recipe, method, pool, chance, steps, clean)
     packed = chain[-1]
     assert isinstance(packed, PackedRecord)
     files: dict[str, bytes] = {}
@@ -210,6 +216,7 @@ def accepted_pool(rung: Scale, name: str) -> PoolRecord:
             parameters=rule.parameters,
         ),
         parents={},
+        counts={"clean": CLEAN} if rule.variant == "images" else {},
         made_by=MADE_BY,
     )
 
@@ -222,6 +229,7 @@ def _data(
     pool: str,
     chance: int,
     steps: Sequence[dict[str, Any]],
+    clean: int = CLEAN,
 ) -> list[Record]:
     pool_record = accepted_pool(rung, pool)
     rows_in = 1_000_000 if book.dataset_format == "parquet" else 50_000
@@ -245,7 +253,7 @@ def _data(
     elif book.size_unit == "images":
         shape = {"resolution": recipe.resolution, "channels": recipe.channels}
         work = PackedWork(mode="ambient", layout="arrays", parameters=shape)
-        size = {"images": rows_out}
+        size = {"images": rows_out, "images/none": clean, "images/gaussian": rows_out - clean}
     else:
         work = PackedWork(
             mode="reshard", layout="webdataset", parameters={"shard_size": recipe.shard_size}

@@ -162,3 +162,25 @@ def test_the_refinedweb_scales_share_the_recipes_of_the_plain_ones() -> None:
         scale = book.scale(f"{size}-refinedweb")
         assert load_stages("dclm").recipe(scale.recipe).scale == size
         assert scale.pools != "open"
+
+
+@pytest.mark.parametrize(
+    ("clean", "rules"),
+    [
+        # 30,000 images, of which so many are clean: 10 each, and 1 for each of the others. The
+        # budget is 10 for each of the pool's 5,000 clean ones.
+        (2_222, set()),  # 22,220 + 27,778 = 49,998
+        (2_223, {"lineage.price"}),  # 50,007
+        (5_000, {"lineage.price"}),
+    ],
+)
+def test_a_track_with_a_budget_refuses_what_is_beyond_it(
+    clean: int, rules: set[str], tmp_path: Path
+) -> None:
+    folder = make_folder(tmp_path, benchmark="ambient", track="price", clean=clean)
+    faults = check_bundle(open_bundle(folder)).faults
+    assert {fault.rule for fault in faults} == rules
+    if faults:
+        assert "at most 50,000, the cost of the pool's clean images" in faults[0].found
+    same = make_folder(tmp_path / "b", benchmark="ambient", clean=clean)
+    assert check_bundle(open_bundle(same)).faults == ()  # the other track has no budget
