@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
+import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -78,7 +78,7 @@ def test_an_error_comes_back_and_the_process_stays(maker: ProcessMaker) -> None:
 
 
 def test_too_many_pages_are_refused_and_searches_come_last(
-    service: Service, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("leaderboard.web.makers.MOST_WAITING", 2)
     made: list[str] = []
@@ -87,14 +87,16 @@ def test_too_many_pages_are_refused_and_searches_come_last(
         made.append(str(make))
         return finished("page")
 
-    monkeypatch.setattr(ProcessMaker, "_start", lambda self: time.sleep(0.2))
+    go = threading.Event()  # nothing is made before all three were asked for
+    monkeypatch.setattr(ProcessMaker, "_start", lambda self: go.wait(60))
     monkeypatch.setattr("leaderboard.web.makers.START_SECONDS", 0.0)
     monkeypatch.setattr(ProcessMaker, "_made", note)
-    busy = ProcessMaker("sqlite:///none.db", "none")
+    busy = ProcessMaker(f"sqlite:///{tmp_path / 'board.db'}", str(tmp_path))
     search = busy.ask("a search", later=True)  # type: ignore[arg-type]
     page = busy.ask("a page")  # type: ignore[arg-type]
     with pytest.raises(Busy, match="too many pages"):
         busy.ask("one more")  # type: ignore[arg-type]
+    go.set()
     search.result(WAIT)
     page.result(WAIT)
     busy.close()
