@@ -78,7 +78,8 @@ def verdict_in_short(rows: Sequence[Row]) -> str:
     ties = sum(bool(row.tied_with_leader) for row in others)
     unknown = len(others) - beaten - ties
     if unknown == len(others):
-        return f"No errors are published, so {len(others)} others may be as good."
+        number = "1 other" if len(others) == 1 else f"{len(others)} others"
+        return f"No errors are published, so {number} may be as good."
     parts = [f"Ahead of {beaten} of {len(others)}"]
     if ties:
         parts.append(f"not distinguishable from {ties}")

@@ -79,20 +79,22 @@ def scale_lines(
         (board.scale for board in boards if board.track == chosen),
         key=lambda name: (order.get(name, 1000), name),
     )
-    by_method: dict[str, dict[str, Figure]] = {}
-    name = metric
-    having: dict[str, set[str]] = {}
+    best: dict[str, dict[str, dict[str, Figure]]] = {}  # by figure, method and scale
+    headlines: dict[str, None] = {}
     for scale in scales:
         page = library.page(benchmark, scale, chosen, View(limit=MAX_LIMIT))
         for row in page.rows:
-            name = name or row.headline.metric
-            for figure in row.figures:
-                having.setdefault(figure, set()).add(scale)
-            if name in row.figures:
-                by_method.setdefault(row.method, {}).setdefault(scale, row.figures[name])
-    metrics = [figure for figure, at in having.items() if len(at) > 1]
-    if metric and metric not in having:
+            headlines[row.headline.metric] = None
+            for figure, value in row.figures.items():
+                best.setdefault(figure, {}).setdefault(row.method, {}).setdefault(scale, value)
+    if metric and metric not in best:
         raise KeyError(f"no row of {benchmark} has a metric {metric!r}")
+    number = {
+        figure: sum(len(at) > 1 for at in methods_.values()) for figure, methods_ in best.items()
+    }
+    name = metric or max(headlines, key=lambda headline: number[headline], default="")
+    metrics = [figure for figure in {**headlines, **best} if number.get(figure) or figure == name]
+    by_method = best.get(name, {})
     several = {m: figures for m, figures in by_method.items() if len(figures) > 1}
     higher = next((f.higher_is_better for v in several.values() for f in v.values()), True)
     ranked = sorted(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,19 +10,23 @@ from typing import Any
 import orjson
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from leaderboard import rules
+from leaderboard.board.describe import pipeline_yaml
 from leaderboard.board.ranking import board
 from leaderboard.rounds import ablate as ablation
 from leaderboard.rounds import round as stages
 from leaderboard.rounds import training
+from leaderboard.rounds.commands import command_line
 from leaderboard.rounds.workspace import open_round
+from leaderboard.service.evidence import reproduce
 from leaderboard.submissions.submission import Entry, check, read_entries, read_entry
 from leaderboard.web.static_site import export_site
 from pipelines.errors import RuleError, TrainingError, UnknownName
 from pipelines.execution.executors import map_here
 from pipelines.operators import PipelineError
-from pipelines.records import RecordError
+from pipelines.records import DatasetRecord, RecordError
 from tests.leaderboard.made_up import make_folder
 
 SEEDS = (124, 125)
@@ -83,12 +88,22 @@ def test_playing_again_changes_nothing(workspace: Path, entries: list[Entry]) ->
     assert len(read_entries(workspace / "submissions")) == 2
 
 
-def test_another_workspace_gives_the_same_ids(
-    workspace: Path, entries: list[Entry], tmp_path: Path
+def test_the_commands_of_a_submission_s_page_give_the_same_ids_elsewhere(
+    entries: list[Entry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    there = play(tmp_path / "other", "everything", [])
-    here = next(e for e in entries if e.record.work.method == "everything")
+    """With nothing but what the page shows: its pipeline as a file, and its commands."""
+    here = next(e for e in entries if e.record.work.method == "prose")
+    dataset = next(r for r in here.record.chain if isinstance(r, DatasetRecord))
+    (tmp_path / "prose.yaml").write_text(pipeline_yaml(dataset.work.pipeline))
+    monkeypatch.chdir(tmp_path)
+    lines = [shlex.split(line, comments=True) for line in reproduce(here.record).splitlines()]
+    [words] = [words for program, *words in lines if program == "mini"]
+    result = CliRunner().invoke(command_line("mini"), words)
+    assert result.exit_code == 0, result.output
+    [there] = read_entries(tmp_path / "runs" / "submissions")
     assert [r.id for r in there.record.chain] == [r.id for r in here.record.chain]
+    # `run` says how many datasets were tried, which is no part of what is made.
+    assert there.record.work.model_copy(update={"tries": None}) == here.record.work
 
 
 def test_an_experimental_recipe_cannot_be_submitted(
