@@ -78,6 +78,9 @@ MaxFailedShards = Annotated[
     int, typer.Option(min=0, help="Shards that may fail while the others continue.")
 ]
 Config = Annotated[Path, typer.Argument(help="A pipeline's YAML file.")]
+Source = Annotated[
+    str | None, typer.Option("--source", help="Which source of a DCLM file with several.")
+]
 
 
 @app.command("run")
@@ -102,6 +105,7 @@ def run_command(
         str | None, typer.Option(help="Run whose size a hash_sample takes.")
     ] = None,
     overwrite: Overwrite = False,
+    source: Source = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Predict survivors, bytes and time from a sample.")
     ] = False,
@@ -111,7 +115,7 @@ def run_command(
     json: Json = False,
 ) -> None:
     """Run a pipeline over a pool; run it again to resume where it stopped."""
-    pipeline = Pipeline.load(config, assets=asset_files(assets))
+    pipeline = Pipeline.load(config, assets=asset_files(assets), source=source)
     if text_field is not None:
         pipeline = pipeline.with_text_from(text_field)
     if same_size_as is not None:
@@ -194,10 +198,11 @@ def explain(
         str | None, typer.Option(help="A pool, for the size that Bloom filters need on it.")
     ] = None,
     assets: AssetFolders = None,
+    source: Source = None,
     json: Json = False,
 ) -> None:
     """Print the passes of a pipeline: what each step reads, writes and is set to."""
-    pipeline = Pipeline.load(config, assets=asset_files(assets))
+    pipeline = Pipeline.load(config, assets=asset_files(assets), source=source)
     estimates = [] if input is None else filter_size.estimates(pipeline, open_pool(input))
     if json:
         show_json({**funnel.plan_json(pipeline), "bloom_filters": estimates})
@@ -446,10 +451,11 @@ def try_command(
     url: Annotated[str | None, typer.Option(help="A document's URL in --input.")] = None,
     input: Annotated[str | None, typer.Option(help="Pool: where --url is looked for.")] = None,
     assets: AssetFolders = None,
+    source: Source = None,
     json: Json = False,
 ) -> None:
     """Show what each step does to one document: what it measures, changes and decides."""
-    pipeline = Pipeline.load(config, assets=asset_files(assets))
+    pipeline = Pipeline.load(config, assets=asset_files(assets), source=source)
     traces = trace(pipeline.steps, _document(text, url, input), pipeline.assets)
     if json:
         show_json(traces)

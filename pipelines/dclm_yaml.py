@@ -37,8 +37,7 @@ def steps_of(value: JSON, *, source: str | None, where: str) -> list[JSON]:
         entry = by_name[source]
     else:
         raise PipelineError(
-            f"{where} has the sources {', '.join(by_name) or 'none'}; name one: "
-            "pipelines import FILE --source NAME"
+            f"{where} has the sources {', '.join(by_name) or 'none'}; name one: --source NAME"
         )
     return list(entry["steps"] or [])
 

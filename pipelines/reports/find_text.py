@@ -3,7 +3,8 @@
 The index holds fingerprints of the texts (winnowed 5-grams of lower-case words), sorted by hash in
 `BUCKETS` files: about 16 bytes for every 5 words. Any passage of 12 words or more that is in a
 text is found, whatever its case and white space; of shorter ones most. What is found by hash is
-compared word by word before it is shown.
+compared word by word before it is shown: the index keeps the texts, each compressed by itself,
+since reading one out of a shard takes as long as reading thousands.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import zstandard
 from pydantic import Field
 
 from pipelines import kernels
@@ -43,6 +46,7 @@ INDEX = "find.json"
 POSTINGS = pa.schema([("hash", pa.uint64()), ("row", pa.int64())])
 MOST_CANDIDATES = 200  # documents that are compared word by word
 MOST_NEAR = 20  # documents that are read to find the nearest one
+LEVEL = 1  # of zstd: 0.4 of the text, at the speed that fingerprints are made
 CONTEXT = 60  # characters shown around a passage
 
 
@@ -53,6 +57,7 @@ class IndexFile(Frozen):
     pool_id: str
     shards: tuple[str, ...]
     fingerprints: int
+    texts: tuple[tuple[str, str], ...] = ()  # per shard the texts, and where each is; old: none
 
 
 class IndexTask(Frozen):
@@ -103,6 +108,7 @@ def build(pool_uri: str, *, out: str, map_tasks: MapTasks) -> IndexFile:
     with progress_step("fingerprints", total=len(tasks), unit="shards") as bar:
         done = map_tasks(run_shard, tasks, on_result=lambda *_: bar.advance())
     files = tuple(result.files[0].name for result in done)
+    texts = tuple((result.files[1].name, result.files[2].name) for result in done)
     buckets = [
         IndexTask(
             uri=store.uri, key=f"i1-{n:06d}-{state}", pool="", shard="", number=n, files=files
@@ -120,6 +126,7 @@ def build(pool_uri: str, *, out: str, map_tasks: MapTasks) -> IndexFile:
         pool_id=pool.record.id,
         shards=tuple(shard.name for shard in pool.shards),
         fingerprints=sum(result.counts["fingerprints"] for result in sorted_),
+        texts=texts,
     )
     write_bytes(store, INDEX, made.model_dump_json(indent=2).encode())
     for folder in ("work/", "done/"):
@@ -130,20 +137,36 @@ def build(pool_uri: str, *, out: str, map_tasks: MapTasks) -> IndexFile:
 
 @once
 def run_shard(task: IndexTask, store: Store) -> Done:
-    """The fingerprints of one shard, by the upper bits of their hashes."""
+    """The fingerprints of one shard, by the upper bits of their hashes, and its texts."""
     hashes: list[Any] = [np.zeros(0, np.uint64)]
     rows: list[Any] = [np.zeros(0, np.int64)]
-    for chunk in read_shard(open_store(task.pool), task.shard, shard=task.number):
-        if TEXT not in chunk.table.column_names or not chunk.table.num_rows:
-            continue
-        texts = chunk.table.column(TEXT).combine_chunks().fill_null("")
-        row, hash_ = fingerprints(texts, window=WINDOW)
-        hashes.append(hash_)
-        rows.append(chunk.table.column(ROW).to_numpy()[row])
+    numbers: list[int] = []
+    ends = [0]
+    compressor = zstandard.ZstdCompressor(level=LEVEL)
+    with store.create(attempt_name(f"texts/{task.number:06d}", ".zst")) as kept:
+        for chunk in read_shard(open_store(task.pool), task.shard, shard=task.number):
+            table = chunk.table
+            if TEXT not in table.column_names or not table.num_rows:
+                continue
+            texts = table.column(TEXT).combine_chunks().fill_null("")
+            row, hash_ = fingerprints(texts, window=WINDOW)
+            hashes.append(hash_)
+            own = table.column(ROW).to_numpy()
+            rows.append(own[row])
+            urls = table.column(URL).to_pylist() if URL in table.column_names else [None] * len(own)
+            for number, url, text in zip(own.tolist(), urls, texts.to_pylist(), strict=True):
+                kept.write(compressor.compress(orjson.dumps([url, text])))
+                numbers.append(number_of(number))
+                ends.append(kept.tell())
+    name = attempt_name(f"texts/{task.number:06d}", ".npy")
+    with store.create(name) as out:
+        order = np.argsort(numbers, kind="stable") if numbers else np.zeros(0, np.int64)
+        places = [np.array(numbers, np.int64), np.array(ends[:-1]), np.array(ends[1:])]
+        np.save(out, np.stack([values[order] for values in places]))  # type: ignore[arg-type]
     hash_, row = np.concatenate(hashes), np.concatenate(rows)
-    name = attempt_name(f"work/{task.key}", ".parts")
-    file = write_by(store, name, POSTINGS, bucket_of(hash_), [hash_, row])
-    return Done(key=task.key, files=(file,))
+    postings = attempt_name(f"work/{task.key}", ".parts")
+    file = write_by(store, postings, POSTINGS, bucket_of(hash_), [hash_, row])
+    return Done(key=task.key, files=(file, kept.file(), out.file()))
 
 
 @once
@@ -186,7 +209,7 @@ def find(passage: str, index: str, *, most: int = 10) -> list[Match]:
     for number, row in enumerate(_candidates(Path(store.uri), np.unique(hashes))):
         if len(matches) == most or number == MOST_CANDIDATES:
             break
-        url, text = _document(known, row)
+        url, text = _document(known, store, row)
         shown = _passage(text, words)
         if shown is not None:
             shard, position = shard_of(row), number_of(row)
@@ -201,15 +224,15 @@ def nearest(passage: str, index: str) -> Near | None:
     one that shares fewer than 12 words in a row may be missed.
     UsageError for a passage of fewer than 5 words; DataError where the dataset is gone.
     """
-    known = read_index(index)
+    known, store = read_index(index), open_store(index)
     words = passage.lower().split()
     asked = _grams(words)
     _, hashes = fingerprints(pa.array([passage], STRING), window=1)
     if not len(hashes):
         raise UsageError(f"a passage needs at least {NGRAM} words, this one has fewer")
     best: Near | None = None
-    for row in islice(_candidates(Path(open_store(index).uri), np.unique(hashes)), MOST_NEAR):
-        url, text = _document(known, row)
+    for row in islice(_candidates(Path(store.uri), np.unique(hashes)), MOST_NEAR):
+        url, text = _document(known, store, row)
         original = text.split()
         there = [gram in asked for gram in _windows([word.lower() for word in original])]
         share = len(asked & _grams([word.lower() for word in original])) / len(asked)
@@ -268,8 +291,17 @@ def _candidates(folder: Path, hashes: npt.NDArray[np.uint64]) -> Iterator[int]:
     yield from found_rows[np.lexsort((found_rows, -counts))].tolist()
 
 
-def _document(known: IndexFile, row: int) -> tuple[str | None, str]:
-    """URL and text of a row. Of a parquet file only the rows around it are read."""
+def _document(known: IndexFile, store: Store, row: int) -> tuple[str | None, str]:
+    """URL and text of a row; of an index that keeps no texts out of the dataset's shard."""
+    if known.texts:
+        texts, where = known.texts[shard_of(row)]
+        places = np.load(Path(store.uri) / where, mmap_mode="r")
+        at = int(np.searchsorted(places[0], number_of(row)))
+        with store.open(texts) as file:
+            file.seek(int(places[1, at]))
+            data = file.read(int(places[2, at] - places[1, at]))
+        url, text = orjson.loads(zstandard.ZstdDecompressor().decompress(data))
+        return url, text
     source, name = open_store(known.pool), known.shards[shard_of(row)]
     if not source.exists(name):
         raise DataError(f"{known.pool}/{name} is gone: put it back, or index where it is now")

@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from pipelines import dclm_yaml_rules
+from pipelines.__main__ import app
+from pipelines.console import main
 from pipelines.engine.apply import apply
 from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline
@@ -92,6 +94,33 @@ def test_a_file_with_several_sources_needs_a_name(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match="has the sources a, b; name one"):
         load(text, tmp_path)
     assert [step.name for step in load(text, tmp_path, source="a").steps] == ["url_from_metadata"]
+
+
+def test_run_explain_and_try_take_a_source_of_the_file_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = "[{func: page_length_filter, length_type: word, min_length: %d}]"
+    text = "".join(
+        f"- {{source: {n}, steps: {steps % size}}}\n" for n, size in (("a", 2), ("b", 4))
+    )
+    (tmp_path / "dclm.yaml").write_text(text)
+    (tmp_path / "in").mkdir()
+    lines = '{"text": "one two three"}\n{"text": "one two three four"}\n{"text": "one"}\n'
+    (tmp_path / "in" / "0.jsonl").write_text(lines)
+
+    def call(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            main(app, list(arguments))
+        assert ended.value.code in (0, None)
+        return capsys.readouterr().out
+
+    file, pool = str(tmp_path / "dclm.yaml"), str(tmp_path / "in")
+    for source, kept in (("a", 2), ("b", 1)):
+        where = ("--input", pool, "--out", str(tmp_path / source), "--source", source)
+        assert f"{kept} of 3 rows" in call("run", file, *where)
+    assert "1 steps in 1 passes" in call("explain", file, "--source", "b")
+    shown = call("try", file, "--text", f"{pool}/0.jsonl", "--source", "b")
+    assert "rejected" in shown
 
 
 def test_a_mapper_or_argument_that_does_not_exist_is_named() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines import kernels
-from pipelines.errors import UsageError
+from pipelines.errors import DataError, UsageError
 from pipelines.execution.executors import ProcessMap, map_here
 from pipelines.reports.find_text import MIN_WORDS, build, find, fingerprints, nearest
 from pipelines.schema import STRING
@@ -115,3 +116,25 @@ def test_the_nearest_document_is_the_one_that_shares_most(
     assert nearest("not one of these five words", str(folder / "index")) is None
     with pytest.raises(UsageError, match="at least 5 words"):
         nearest("only three words", str(folder / "index"))
+
+
+def test_an_index_answers_without_the_dataset_and_an_old_one_with_it(
+    planted: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    folder, sentences = planted
+    shutil.copytree(folder / "in", tmp_path / "in")
+    index = tmp_path / "index"
+    build(str(tmp_path / "in"), out=str(index), map_tasks=map_here)
+    known = orjson.loads((index / "find.json").read_bytes())
+    for shard, (texts, _) in enumerate(known["texts"]):
+        assert (index / texts).stat().st_size > 0, shard
+    old = tmp_path / "old"
+    shutil.copytree(index, old)
+    shutil.rmtree(old / "texts")
+    del known["texts"]
+    (old / "find.json").write_bytes(orjson.dumps(known))
+    assert find(sentences[7], str(old)) == find(sentences[7], str(index))
+    shutil.rmtree(tmp_path / "in")
+    assert [match.url for match in find(sentences[7], str(index))] == ["u:7"]
+    with pytest.raises(DataError, match="is gone"):
+        find(sentences[7], str(old))
