@@ -108,6 +108,6 @@ for (const filter of document.querySelectorAll(".board-filter")) {
       row.hidden = !row.querySelector("th").textContent.toLowerCase().includes(text);
       shown += row.hidden ? 0 : 1;
     }
-    filter.querySelector("[role=status]").textContent = `${shown} rows`;
+    filter.querySelector("[role=status]").textContent = `${shown} ${shown === 1 ? "row" : "rows"}`;
   });
 }

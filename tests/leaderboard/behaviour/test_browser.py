@@ -11,7 +11,10 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
@@ -19,6 +22,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from leaderboard.database.auth import create_token
 from leaderboard.database.store import Store
 from leaderboard.service.service import Service
+from leaderboard.web.static_site import export_service
 from pipelines.storage.open import open_store
 from tests import browser as tools
 from tests.leaderboard.made_up import make_zip
@@ -233,6 +237,7 @@ def test_axe_finds_no_serious_fault(chromium: Browser, site: Site, scheme: str) 
     paths += ["/submit", link, f"{link}?rival={ids[1]}", f"{link}/tasks/heldout_ending"]
     paths += [f"/compare?id={ids[0]}&id={ids[1]}"]
     paths += [f"{link}/tasks/heldout_ending?rival={ids[1]}"]
+    paths += ["/methods/dclm?name=better", "/teams?name=a+team"]
     collected = []
     for path in paths:
         page.goto(path)
@@ -245,3 +250,47 @@ def test_axe_finds_no_serious_fault(chromium: Browser, site: Site, scheme: str) 
         ]
     context.close()
     assert collected == []
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a static site with two rows, served as files."""
+    folder = tmp_path_factory.mktemp("static")
+    store = Store(f"sqlite:///{folder / 'board.db'}")
+    service = Service(store, open_store(folder / "files"))
+    team, _ = create_token(store, "ci", scopes=["submit"], team="a team")
+    for n, (name, skill) in enumerate({"worse": 0.3, "better": 0.9}.items()):
+        submission, _ = service.receive(make_zip(folder, method=name, skill=skill, chance=n), team)
+        service.check_next("check")
+        store.move(submission.id, "accepted", who="maintainer")
+    export_service(service, folder / "site", questions=10)
+    store.close()
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder / "site"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_static_site_filters_rows_and_shows_a_rivals_answers(
+    chromium: Browser, files: str
+) -> None:
+    context = chromium.new_context(base_url=files)
+    page = context.new_page()
+    page.goto("/boards/dclm-tiny-filtering.html")
+    assert methods(page) == ["better", "worse"]
+    page.get_by_label("Method or team").fill("wor")
+    expect(page.get_by_role("link", name="better", exact=True)).to_be_hidden()
+    expect(page.get_by_text("1 row", exact=True)).to_be_visible()
+    page.get_by_role("link", name="worse", exact=True).click()
+    page.get_by_role("link", name="heldout_ending").click()
+    assert page.locator(".rival-answer").count() == 0
+    page.get_by_label("Beside").select_option(label="better")
+    expect(page.locator(".rival-answer")).to_have_count(10)
+    expect(page.get_by_text(re.compile("they differ in [1-9]"))).to_be_visible()
+    first = page.locator("li.question").first
+    expect(first.locator(".rival-answer dd")).to_contain_text("right; chose")
+    page.go_back()
+    page.get_by_role("link", name="beside the leader").click()
+    expect(page.get_by_text("Differences are to better")).to_be_visible()
+    context.close()
