@@ -18,11 +18,21 @@ from pipelines.image_text.feature_head import Head, head_bytes
 from pipelines.operators import Fold, Operator
 from pipelines.registry import build, registry
 
+ASKED = {
+    "url": "http://127.0.0.1:9/",
+    "model": "none",
+    "prompt": "{text}",
+    "cache": "/nowhere",
+    "tries": 1,
+}
 NEEDED: dict[str, dict[str, Any]] = {
     "attribute_score": {"attribute": "q__q__score"},
     "clip_score": {"min_score": 0.2},
+    "contamination_scores": {"items": "items.parquet"},
     "decontaminate": {"items": "items.parquet", "ngram": 2},
+    "decontaminate_similar": {"items": "items.parquet"},
     "domains": {"hosts": ["example.com"]},
+    "embedding_dedup": {"centroids": "centroids.npy"},
     "feature_score": {"model": "head.npz", "features": ["l14_img"]},
     "hash_sample": {"fraction": 0.5},
     "language_from_scores": {"keep": ["en"], "field": "scores"},
@@ -32,13 +42,8 @@ NEEDED: dict[str, dict[str, Any]] = {
     "mark_contamination": {"items": "items.parquet", "ngram": 2},
     "model_perplexity": {"model": "none"},
     "model_score": {"model": "none"},
-    "prompt_score": {
-        "url": "http://127.0.0.1:9/",
-        "model": "none",
-        "prompt": "{text}",
-        "cache": "/nowhere",
-        "tries": 1,
-    },
+    "prompt_score": ASKED,
+    "rephrase": ASKED,
     "scores": {"of": "quality"},
     "chosen_rows": {"of": "folder"},
     "score_columns": {"of": "folder", "columns": {"quality": "double"}},
@@ -85,7 +90,7 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Assets:
 
 @pytest.mark.parametrize("name", sorted(registry()))
 def test_keeps_every_promise(name: str, assets: Assets) -> None:
-    if name == "prompt_score":
+    if name in ("prompt_score", "rephrase"):
         pytest.skip("asks a server")
     cls = registry()[name]
     operator: Operator = build(cls, NEEDED.get(name, {}), where="test")
@@ -169,7 +174,7 @@ machine doubles both times; an operator that is quadratic takes sixteen times as
     "name", sorted(n for n, cls in registry().items() if cls.kind in ("filter", "modifier"))
 )
 def test_a_megabyte_of_anything_takes_time_in_proportion(name: str, assets: Assets) -> None:
-    if name == "prompt_score":
+    if name in ("prompt_score", "rephrase"):
         pytest.skip("asks a server")
     operator: Operator = build(registry()[name], NEEDED.get(name, {}), where="test")
     if operator.reads() and "text" not in (*operator.reads(), *operator.optional_reads()):
