@@ -19,10 +19,9 @@ from pipelines.console import (
     show_json,
     table,
 )
-from pipelines.errors import UsageError
+from pipelines.errors import PipelineError, UsageError
 from pipelines.execution.choose import executor
 from pipelines.execution.progress import say
-from pipelines.operators import PipelineError
 
 BASELINES = Path(__file__).parent / "baselines"
 

@@ -23,10 +23,9 @@ from pipelines.console import (
     show_json,
     table,
 )
-from pipelines.errors import UsageError
+from pipelines.errors import PipelineError, UsageError
 from pipelines.execution.choose import executor
 from pipelines.execution.progress import say
-from pipelines.operators import PipelineError
 
 if TYPE_CHECKING:
     from dclm.plan import Plan

@@ -36,16 +36,17 @@ from pipelines.engine.run_folder import (
     refuse_while_running,
 )
 from pipelines.engine.warmup import warm_up
+from pipelines.errors import PipelineError, did_you_mean
 from pipelines.execution.choose import executor
 from pipelines.execution.progress import say
 from pipelines.formats.json_rows import jsonl_schema
 from pipelines.formats.pool import open_pool
 from pipelines.formats.readers import read_shard
 from pipelines.formats.shards import format_of
-from pipelines.operators import Operator, PipelineError
+from pipelines.operators import Operator
 from pipelines.participant_code import helpers_of, load_module, module_of
 from pipelines.pipeline import Pipeline
-from pipelines.registry import build, did_you_mean, operators_in, registry
+from pipelines.registry import build, operators_in, registry
 from pipelines.reports import (
     compare,
     duplicate_groups,

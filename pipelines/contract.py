@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.batch import Batch
+from pipelines.errors import PipelineError
 from pipelines.operators import (
     Counted,
     Dedup,
     Filter,
     Modifier,
     Operator,
-    PipelineError,
     Select,
     Splitter,
 )

@@ -15,9 +15,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.dclm_yaml_rules import NORMALIZERS, RULES, Parameters
-from pipelines.operators import PipelineError
+from pipelines.errors import PipelineError, did_you_mean
 from pipelines.records import JSON
-from pipelines.registry import did_you_mean
 
 
 def is_reference(value: JSON) -> bool:

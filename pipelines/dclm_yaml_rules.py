@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines.operators import PipelineError
+from pipelines.errors import PipelineError
 from pipelines.records import JSON
 from pipelines.text.source_code import EXTENSIONS
 

@@ -2,7 +2,7 @@
 
     PlatformError
     ├── UsageError (exit code 2)      the request cannot be met as asked; change the request
-    │   ├── PipelineError               pipelines.operators
+    │   ├── PipelineError
     │   ├── AssetError                  pipelines.assets.catalogue
     │   ├── PoolError, PackError, PlanError, BatchError
     │   ├── EvalError                   evals.tasks
@@ -33,6 +33,8 @@ Python's own classes can handle them.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Mapping
 from typing import ClassVar
 
 FAILED, USAGE, BAD_DATA = 1, 2, 3
@@ -48,6 +50,10 @@ class UsageError(PlatformError, ValueError):
     """A request that cannot be met as asked; the message says what to ask instead."""
 
     exit_code = USAGE
+
+
+class PipelineError(UsageError):
+    """A pipeline that cannot be built; the message names the step and what to do."""
 
 
 class DataError(PlatformError, ValueError):
@@ -102,3 +108,9 @@ class TrainingError(FailedError):
 
 class Interrupted(FailedError):
     """SIGTERM arrived; a checkpoint was written and the same command resumes from it."""
+
+
+def did_you_mean(name: str, known: Mapping[str, object]) -> str:
+    """`; did you mean 'x'?` for the nearest known name, or nothing."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

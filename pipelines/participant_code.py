@@ -21,8 +21,9 @@ from functools import partial
 from pathlib import Path
 
 from pipelines import installed
+from pipelines.errors import PipelineError
 from pipelines.opened_files import code_folders, opened_files
-from pipelines.operators import PARTICIPANT, PipelineError
+from pipelines.operators import PARTICIPANT
 from pipelines.records import Module, sha256_bytes
 
 

@@ -22,10 +22,11 @@ from pydantic import Field
 
 from pipelines import dclm_yaml
 from pipelines.assets.catalogue import Assets
-from pipelines.operators import GLOBAL_KINDS, Operator, PipelineError, Select
+from pipelines.errors import PipelineError, did_you_mean
+from pipelines.operators import GLOBAL_KINDS, Operator, Select
 from pipelines.participant_code import helpers_of, local_packages, module_of, package_of
 from pipelines.records import JSON, Frozen, Module
-from pipelines.registry import build, did_you_mean, find_operator
+from pipelines.registry import build, find_operator
 from pipelines.schema import ROW, TEXT
 from pipelines.yaml_text import load_yaml
 

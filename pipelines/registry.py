@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import types
 from collections.abc import Mapping
@@ -10,7 +9,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from pipelines.operators import REGISTRY, Operator, PipelineError
+from pipelines.errors import PipelineError, did_you_mean
+from pipelines.operators import REGISTRY, Operator
 from pipelines.participant_code import beside_of, load_module
 from pipelines.records import JSON, Module
 
@@ -111,12 +111,6 @@ def find_operator(name: str, modules: Mapping[str, Module]) -> type[Operator]:
             f"{did_you_mean(class_name, there)}; it defines {', '.join(there) or 'none'}"
         )
     return member
-
-
-def did_you_mean(name: str, known: Mapping[str, object]) -> str:
-    """`; did you mean 'x'?` for the nearest known name, or nothing."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def build(cls: type[Operator], parameters: Mapping[str, JSON], *, where: str) -> Operator:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from pipelines import kernels
 from pipelines.batch import Batch
+from pipelines.errors import PipelineError
 from pipelines.formats.chunks import BadRow, Chunk
 from pipelines.formats.pool_schema import conformed
 from pipelines.formats.readers import read_shard, schema_of
@@ -25,7 +26,7 @@ from pipelines.formats.shards import ShardError
 from pipelines.formats.uid_subset import VALUES
 from pipelines.images.pairs import UID, read_table, score_files, table_columns
 from pipelines.job import Held, Plan, ShardTask, load_array
-from pipelines.operators import Dedup, Operator, PipelineError, Select
+from pipelines.operators import Dedup, Operator, Select
 from pipelines.pipeline import Pass
 from pipelines.schema import ROW, TEXT, URL, row_of
 from pipelines.storage.base import Store

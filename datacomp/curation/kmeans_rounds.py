@@ -26,13 +26,14 @@ from datacomp.curation.kmeans import (
     split_empty,
     write_centroids,
 )
+from pipelines.errors import PipelineError
 from pipelines.execution.executors import MapTasks
 from pipelines.execution.progress import step as progress_step
 from pipelines.formats.pool import Pool
 from pipelines.image_text.clusters import features_of, finite_rows, has_gpu, on_device
 from pipelines.images.pairs import read_table
 from pipelines.job import loaded
-from pipelines.operators import Filter, PipelineError
+from pipelines.operators import Filter
 from pipelines.pipeline import Pipeline
 from pipelines.records import JSON, AssetRecord, Frozen, digest, now
 from pipelines.storage.base import Store, write_bytes

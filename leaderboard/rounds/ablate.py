@@ -17,8 +17,8 @@ from leaderboard.submissions.chain import seeds_of
 from leaderboard.submissions.submission import Entry
 from pipelines.console import table
 from pipelines.engine.row_steps import OperatorFailed
+from pipelines.errors import PipelineError
 from pipelines.execution.progress import say
-from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline
 from pipelines.records import Frozen
 

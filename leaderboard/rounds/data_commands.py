@@ -20,10 +20,9 @@ from leaderboard.rounds.options import (
 )
 from leaderboard.rounds.show import show_pool, show_record
 from pipelines.console import AssetFolders, Json, Overwrite, out, show_json, table
-from pipelines.errors import UsageError
+from pipelines.errors import PipelineError, UsageError
 from pipelines.execution.choose import executor
 from pipelines.execution.progress import say
-from pipelines.operators import PipelineError
 
 if TYPE_CHECKING:
     from pipelines.engine.run_folder import Result

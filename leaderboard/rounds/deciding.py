@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-from evals.suite import load_suite
 from leaderboard import rules
-from leaderboard.board.power import Detection, detection
-from leaderboard.rounds.noise import own_noise
 from pipelines.console import out, show_json
 from pipelines.errors import RuleError
 from pipelines.installed import folder
+
+if TYPE_CHECKING:
+    from leaderboard.board.power import Detection
 
 
 def show_power(
@@ -53,6 +54,8 @@ def seeds_of_budget(budget: str | None) -> int | None:
 
 def headline_of(benchmark: str, scale: str) -> str:
     """The metric that ranks at a scale."""
+    from evals.suite import load_suite
+
     rung = rules.load_benchmark(benchmark).scale(scale)
     return load_suite(folder(benchmark) / "suites" / f"{rung.suite}.yaml").headline
 
@@ -72,6 +75,9 @@ def power_before(
 
     With both, whether so many seeds see the gap is left to the reader: the seeds it takes are said.
     """
+    from leaderboard.board.power import detection
+    from leaderboard.rounds.noise import own_noise
+
     if detect is not None and not detect > 0:
         raise RuleError(f"--detect {detect:g}: expected a gap above 0")
     rung = rules.load_benchmark(benchmark).scale(scale)

@@ -25,11 +25,10 @@ from typing import Literal
 from leaderboard.benchmark import RecipeLike, Stages
 from leaderboard.rounds.mirror import working_folder
 from leaderboard.rounds.training import TrainTask
-from pipelines.errors import FailedError, PlanError
+from pipelines.errors import FailedError, PipelineError, PlanError
 from pipelines.execution.executors import MapTasks, Needs, Placed
 from pipelines.execution.gpus import Gpu, GpuMap, gpus_here
 from pipelines.execution.progress import say
-from pipelines.operators import PipelineError
 from pipelines.records import Frozen
 
 Train = Callable[[TrainTask], str]

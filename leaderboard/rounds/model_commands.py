@@ -24,11 +24,10 @@ from leaderboard.rounds.options import (
 )
 from leaderboard.rounds.show import absolute, show_record
 from pipelines.console import Json, out, show_json, table
-from pipelines.errors import RuleError
+from pipelines.errors import PipelineError, RuleError
 from pipelines.execution.choose import executor
 from pipelines.execution.process import process_of
 from pipelines.execution.progress import say
-from pipelines.operators import PipelineError
 
 if TYPE_CHECKING:
     from leaderboard.rounds.round import EvaluateTask

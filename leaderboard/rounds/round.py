@@ -35,10 +35,9 @@ from pipelines import installed
 from pipelines.assets.catalogue import Assets
 from pipelines.engine.run import dataset_work, run
 from pipelines.engine.run_folder import Result
-from pipelines.errors import RuleError
+from pipelines.errors import PipelineError, RuleError
 from pipelines.execution.executors import MapTasks
 from pipelines.execution.progress import say, step
-from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline
 from pipelines.records import (
     DatasetRecord,

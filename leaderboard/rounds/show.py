@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from pipelines.console import out, show_json, table
 from pipelines.execution.progress import say
-from pipelines.formats.pool import Pool
 
 if TYPE_CHECKING:
     from leaderboard.board.ranking import Row
+    from pipelines.formats.pool import Pool
 
 
 def show_pool(opened: Pool, *, json: bool) -> None:

@@ -24,8 +24,7 @@ from leaderboard.rounds.workspace import Curated, Round
 from leaderboard.submissions.results import BASELINE, Difference, Row
 from pipelines.console import table
 from pipelines.engine.run import forget_work
-from pipelines.errors import RuleError
-from pipelines.operators import PipelineError
+from pipelines.errors import PipelineError, RuleError
 from pipelines.pipeline import Pipeline, Step
 from pipelines.records import JSON, Frozen
 from pipelines.storage.open import open_store

@@ -47,16 +47,18 @@ class Clock:
 
 @contextmanager
 def limited(limit: Limit) -> Iterator[Clock]:
-    """Run a block within a limit. TooLong or MemoryError when it is passed."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    """Run a block within a limit. TooLong or MemoryError when it is passed.
+
+    The address space is that of the process: where several threads are limited, the least holds for
+    all of them, and what was before comes back when the last of them ends.
+    """
     most = _address_space() + limit.num_bytes
-    bounded = [bound for bound in (soft, hard, most) if bound != resource.RLIM_INFINITY]
-    resource.setrlimit(resource.RLIMIT_AS, (min(bounded), hard))
     main = threading.current_thread() is threading.main_thread()
 
     def over(number: int, frame: FrameType | None) -> None:
         raise TooLong
 
+    _SPACE.enter(most)
     before = signal.signal(signal.SIGALRM, over) if main else None
     if main:
         signal.setitimer(signal.ITIMER_REAL, limit.seconds)
@@ -66,7 +68,36 @@ def limited(limit: Limit) -> Iterator[Clock]:
         if main:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        _SPACE.leave(most)
+
+
+class _AddressSpace:
+    """The limits that hold now, and the one of before all of them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._limits: list[int] = []
+        self._before = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+
+    def enter(self, most: int) -> None:
+        with self._lock:
+            if not self._limits:
+                self._before = resource.getrlimit(resource.RLIMIT_AS)
+            self._limits.append(most)
+            self._set()
+
+    def leave(self, most: int) -> None:
+        with self._lock:
+            self._limits.remove(most)
+            self._set()
+
+    def _set(self) -> None:
+        soft, hard = self._before
+        bounds = [b for b in (soft, hard, *self._limits) if b != resource.RLIM_INFINITY]
+        resource.setrlimit(resource.RLIMIT_AS, (min(bounds) if self._limits else soft, hard))
+
+
+_SPACE = _AddressSpace()
 
 
 def _address_space() -> int:

@@ -25,9 +25,8 @@ from pydantic import TypeAdapter
 
 from pipelines.assets import packages
 from pipelines.assets.packages import Package
-from pipelines.errors import UsageError
+from pipelines.errors import UsageError, did_you_mean
 from pipelines.records import AssetRef, Frozen, sha256_file
-from pipelines.registry import did_you_mean
 
 CATALOGUE = Path(__file__).parent / "assets.yaml"
 

@@ -11,6 +11,7 @@ from typing import Any
 from pipelines.engine.fold import FoldTask, groups_of, run_fold
 from pipelines.engine.run_checks import check_ranks
 from pipelines.engine.shard_files import done_file, role, rows_left, steps_of, written
+from pipelines.errors import PipelineError
 from pipelines.execution.executors import MapTasks, Needs, Placed
 from pipelines.execution.monitor import Watch
 from pipelines.formats.pool import Pool
@@ -27,7 +28,7 @@ from pipelines.global_steps.near_duplicates import find_linked
 from pipelines.global_steps.repeated_spans import find_spans
 from pipelines.global_steps.vector_groups import find_similar
 from pipelines.job import Held, Plan
-from pipelines.operators import Dedup, Fold, PipelineError, Select, SpanDedup
+from pipelines.operators import Dedup, Fold, Select, SpanDedup
 from pipelines.pipeline import Pipeline, Step
 from pipelines.records import (
     JSON,

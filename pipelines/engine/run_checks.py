@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipelines.engine.run_folder import RunFailed
+from pipelines.errors import PipelineError
 from pipelines.formats.pool import Pool
-from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline, Step
 from pipelines.schema import EXTRA, ROW, TEXT
 from pipelines.stats import READ, RunStats

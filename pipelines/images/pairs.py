@@ -24,6 +24,7 @@ from pydantic import Field, ValidationError
 
 from pipelines.assets.catalogue import Assets
 from pipelines.batch import Batch
+from pipelines.errors import PipelineError
 from pipelines.formats.arrow_tables import normal_table
 from pipelines.formats.column_types import NoCommonType, common_type
 from pipelines.formats.pool import Pool
@@ -31,7 +32,7 @@ from pipelines.formats.pool_schema import each_of
 from pipelines.formats.shards import ShardError, shards_of
 from pipelines.formats.uid_lists import uid_of
 from pipelines.image_text.scores import INDEX, PREFIX
-from pipelines.operators import Fold, PipelineError, Splitter
+from pipelines.operators import Fold, Splitter
 from pipelines.pipeline import Pipeline
 from pipelines.records import File, Frozen, sha256_file
 from pipelines.schema import ROW, STRING, normal_type, row_of

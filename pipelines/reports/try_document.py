@@ -20,6 +20,7 @@ from pipelines.assets.catalogue import Assets
 from pipelines.batch import Batch
 from pipelines.engine.evidence import Evidence, evidence_of
 from pipelines.engine.run_folder import read_run
+from pipelines.errors import PipelineError
 from pipelines.formats.readers import read_shard
 from pipelines.job import Plan, loaded
 from pipelines.operators import (
@@ -28,7 +29,6 @@ from pipelines.operators import (
     Filter,
     Fold,
     Modifier,
-    PipelineError,
     SpanDedup,
     Splitter,
     choose,

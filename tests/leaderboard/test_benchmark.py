@@ -14,8 +14,7 @@ from leaderboard.rounds.commands import STAGES, command_line
 from leaderboard.rounds.data_commands import baselines_command
 from leaderboard.rounds.options import bind
 from pipelines import installed
-from pipelines.errors import RuleError
-from pipelines.operators import PipelineError
+from pipelines.errors import PipelineError, RuleError
 
 NAMES = sorted(installed.packages())
 

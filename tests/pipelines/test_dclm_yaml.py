@@ -12,7 +12,7 @@ from pipelines import dclm_yaml_rules
 from pipelines.__main__ import app
 from pipelines.console import main
 from pipelines.engine.apply import apply
-from pipelines.operators import PipelineError
+from pipelines.errors import PipelineError
 from pipelines.pipeline import Pipeline
 from pipelines.registry import registry
 

@@ -11,9 +11,9 @@ import pytest
 
 from pipelines.engine.run import run
 from pipelines.engine.run_folder import Result
+from pipelines.errors import PipelineError
 from pipelines.execution.executors import ProcessMap
 from pipelines.formats.pool import open_pool
-from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline
 
 OPERATOR = """

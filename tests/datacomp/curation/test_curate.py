@@ -23,13 +23,13 @@ from pipelines.assets.catalogue import AssetError, Assets
 from pipelines.engine.row_steps import OperatorFailed
 from pipelines.engine.run import retry
 from pipelines.engine.run_folder import read_run
+from pipelines.errors import PipelineError
 from pipelines.execution.executors import ProcessMap, map_here
 from pipelines.execution.monitor import ShardsFailed
 from pipelines.formats.pool import open_pool
 from pipelines.formats.shards import ShardError
 from pipelines.formats.uid_subset import bucket_of
 from pipelines.images import pairs
-from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline
 from pipelines.schema import STRING
 from tests.datacomp.image_pool import write_images

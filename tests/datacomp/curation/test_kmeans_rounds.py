@@ -13,9 +13,9 @@ import pytest
 from datacomp.curation import kmeans_rounds
 from datacomp.curation.kmeans import assign
 from datacomp.curation.kmeans_rounds import Options, train_by_rounds, train_rounds
+from pipelines.errors import PipelineError
 from pipelines.execution.executors import ProcessMap, map_here
 from pipelines.formats.pool import Pool, open_pool
-from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline
 
 CENTRES = np.random.default_rng(0).standard_normal((6, 16)).astype(np.float32) * 5

@@ -20,10 +20,9 @@ from datacomp.curation.score import score
 from datacomp.curation.scorers import ScorerSpec, phash, scorer_id
 from datacomp.pool.pool import open_pairs
 from pipelines.assets.catalogue import Assets
-from pipelines.errors import PoolError
+from pipelines.errors import PipelineError, PoolError
 from pipelines.execution.executors import ProcessMap, map_here
 from pipelines.formats.uid_lists import load_subset
-from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline
 from pipelines.records import RecordError
 

@@ -16,11 +16,10 @@ from datacomp.pool.pool import open_pairs
 from datacomp.pool.registered import register, register_tables, register_uids
 from datacomp.recipe import load_recipe
 from leaderboard.rounds.commands import command_line
-from pipelines.errors import PoolError, SubsetError
+from pipelines.errors import PipelineError, PoolError, SubsetError
 from pipelines.execution.executors import map_here
 from pipelines.formats.shards import ShardError
 from pipelines.formats.uid_lists import load_subset, uid_of
-from pipelines.operators import PipelineError
 from pipelines.storage.chain import read_chain
 from pipelines.storage.open import open_store
 from tests.datacomp.image_pool import draw

@@ -21,8 +21,7 @@ from leaderboard.rounds.launch import Launch
 from leaderboard.rounds.noise import noise_file, own_noise
 from leaderboard.rounds.notebook import Notebook
 from leaderboard.rounds.workspace import Curated
-from pipelines.errors import RuleError
-from pipelines.operators import PipelineError
+from pipelines.errors import PipelineError, RuleError
 from pipelines.records import Score, ScoresRecord, ScoresResults
 
 HEADLINE = "bits_per_byte"

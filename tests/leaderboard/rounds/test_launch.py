@@ -11,10 +11,9 @@ import pytest
 from leaderboard.benchmark import load_stages
 from leaderboard.rounds import launch
 from leaderboard.rounds.training import TrainTask
-from pipelines.errors import BatchError, FailedError, PlanError
+from pipelines.errors import BatchError, FailedError, PipelineError, PlanError
 from pipelines.execution.executors import ProcessMap, map_here
 from pipelines.execution.gpus import Gpu, GpuMap
-from pipelines.operators import PipelineError
 
 H100 = 80 << 30
 

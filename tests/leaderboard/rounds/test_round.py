@@ -23,9 +23,8 @@ from leaderboard.rounds.workspace import open_round
 from leaderboard.service.evidence import reproduce
 from leaderboard.submissions.submission import Entry, check, read_entries, read_entry
 from leaderboard.web.static_site import export_site
-from pipelines.errors import RuleError, TrainingError, UnknownName
+from pipelines.errors import PipelineError, RuleError, TrainingError, UnknownName
 from pipelines.execution.executors import map_here
-from pipelines.operators import PipelineError
 from pipelines.records import DatasetRecord, RecordError
 from tests.leaderboard.made_up import make_folder
 

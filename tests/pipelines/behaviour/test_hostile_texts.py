@@ -20,8 +20,9 @@ from pipelines import contract
 from pipelines.engine.apply import apply
 from pipelines.engine.row_steps import OperatorFailed
 from pipelines.engine.run import run
+from pipelines.errors import PipelineError
 from pipelines.formats.pool import open_pool
-from pipelines.operators import Operator, PipelineError
+from pipelines.operators import Operator
 from pipelines.pipeline import Pipeline
 from pipelines.registry import registry
 from pipelines.schema import STRING

@@ -21,7 +21,7 @@ import pytest
 
 from pipelines.assets.catalogue import AssetError
 from pipelines.engine.apply import apply
-from pipelines.operators import PipelineError
+from pipelines.errors import PipelineError
 from pipelines.pipeline import Pipeline
 from pipelines.text import aggregates, normalize, units
 

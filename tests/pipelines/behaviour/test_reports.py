@@ -19,8 +19,8 @@ from pipelines.assets.catalogue import Assets
 from pipelines.batch import Batch
 from pipelines.engine.run import run
 from pipelines.engine.run_folder import Result
+from pipelines.errors import PipelineError
 from pipelines.formats.pool import Pool, open_pool
-from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline
 from pipelines.registry import registry
 from pipelines.reports import forecast as forecasting

@@ -23,10 +23,11 @@ from backports import zstd
 from pipelines.engine.row_steps import OperatorFailed
 from pipelines.engine.run import run
 from pipelines.engine.run_folder import RunFailed
+from pipelines.errors import PipelineError
 from pipelines.formats.mixture import load_mixture
 from pipelines.formats.pool import open_pool
 from pipelines.formats.shards import ShardError, shards_of
-from pipelines.operators import PipelineError, because, choose
+from pipelines.operators import because, choose
 from pipelines.pipeline import Pipeline
 from pipelines.storage.local import LocalStore
 

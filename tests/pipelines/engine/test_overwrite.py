@@ -9,8 +9,8 @@ import pytest
 
 from pipelines.engine.run import run
 from pipelines.engine.run_folder import Result, RunFailed
+from pipelines.errors import PipelineError
 from pipelines.formats.pool import open_pool
-from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline
 
 

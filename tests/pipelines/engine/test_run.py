@@ -21,10 +21,10 @@ from pipelines.engine.apply import apply
 from pipelines.engine.row_steps import OperatorFailed
 from pipelines.engine.run import run
 from pipelines.engine.run_folder import Result, RunFailed
+from pipelines.errors import PipelineError
 from pipelines.execution.executors import OnResult, ProcessMap, map_here
 from pipelines.formats.pool import open_pool
 from pipelines.formats.shards import ShardError
-from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline
 from pipelines.storage.commits import all_done, unreferenced
 from pipelines.storage.local import LocalStore

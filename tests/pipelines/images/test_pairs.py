@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.engine.run import run
+from pipelines.errors import PipelineError
 from pipelines.formats.pool import open_pool
 from pipelines.formats.shards import ShardError
-from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline
 
 BEST = [{"select": {"by": "score", "fraction": 0.5}}]

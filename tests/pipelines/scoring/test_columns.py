@@ -14,10 +14,9 @@ import pytest
 
 from pipelines.assets.catalogue import Assets
 from pipelines.engine.run import run
-from pipelines.errors import UsageError
+from pipelines.errors import PipelineError, UsageError
 from pipelines.execution.executors import MapTasks, ProcessMap, map_here
 from pipelines.formats.pool import open_pool
-from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline
 from pipelines.scoring.columns import score
 from pipelines.text.quality import ClassifierRecipe, train_classifier
