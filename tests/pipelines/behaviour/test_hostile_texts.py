@@ -203,6 +203,7 @@ def test_no_kernel_leaves_its_arrays(tmp_path: Path) -> None:
     )
     assert "IndexError" in process.stderr  # the checks are on
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    command += ["-m", "not slow and not soak"]  # what is long is no other code
     command += ["tests/pipelines/kernels", "tests/pipelines/test_contract.py"]
     command += ["tests/pipelines/dedup/test_minhash.py", "tests/pipelines/dedup/test_substring.py"]
     command += ["tests/pipelines/text/test_contamination.py", "-k", "not workers"]
