@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leaderboard.database.connection import DEFAULT
+from leaderboard.database.address import DEFAULT
 from leaderboard.rounds.show import show_board
-from leaderboard.submissions.bundle import open_bundle
-from leaderboard.submissions.facts import NOTHING, Known
-from leaderboard.submissions.validate import Checked, check_bundle
 from leaderboard.web.commands import Database, Files, add_commands, open_service
 from pipelines.console import AssetFolders, Json, fail, main, out, show_json, table
 from pipelines.errors import BAD_DATA
 from pipelines.records import JSON
+
+if TYPE_CHECKING:
+    from leaderboard.submissions.facts import Known
+    from leaderboard.submissions.validate import Checked
 
 app = typer.Typer(
     help="What counts, who is ahead, and the page that shows it.",
@@ -46,6 +47,10 @@ def check(
     json: Json = False,
 ) -> None:
     """Check a bundle against every rule, offline, exactly as the service will."""
+    from leaderboard.submissions.bundle import open_bundle
+    from leaderboard.submissions.facts import NOTHING
+    from leaderboard.submissions.validate import check_bundle
+
     opened = open_bundle(bundle)
     known: Known = NOTHING
     if database is not None:
@@ -83,6 +88,7 @@ def compare(
 ) -> None:
     """Compare two submissions question by question: wins, losses, ties, what could be seen."""
     from leaderboard.board.paired import compare_bundles, comparison_text
+    from leaderboard.submissions.bundle import open_bundle
 
     bundles = []
     for address in (first, second):
@@ -443,6 +449,7 @@ def _recheck_sample(
     json: bool,
 ) -> None:
     from leaderboard.service.sample import recheck_sample
+    from leaderboard.submissions.bundle import open_bundle
 
     try:
         fraction = float(sample.removesuffix("%")) / (100 if sample.endswith("%") else 1)

@@ -18,9 +18,9 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from leaderboard.database.address import DEFAULT
 from pipelines.errors import DataError
 
-DEFAULT = "sqlite:///leaderboard.db"
 DATABASE_DOWN = (OperationalError, InterfaceError, PoolTimeoutError)
 """What is raised when the database cannot be reached, or cannot write."""
 

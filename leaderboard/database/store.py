@@ -33,7 +33,8 @@ from sqlalchemy.exc import (
 
 from leaderboard.database import queue
 from leaderboard.database import tables as t
-from leaderboard.database.connection import DEFAULT, Database, StoreError
+from leaderboard.database.address import DEFAULT
+from leaderboard.database.connection import Database, StoreError
 from leaderboard.database.lines import (
     count_change,
     held_of,

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leaderboard.database.connection import DEFAULT
-from leaderboard.service.service import Service
-from leaderboard.submissions.bundle import Limits
+from leaderboard.database.address import DEFAULT
 from pipelines.console import Json, fail, out, show_json, table
 from pipelines.errors import BAD_DATA
+
+if TYPE_CHECKING:
+    from leaderboard.service.service import Service
 
 teams = typer.Typer(help="Ban, rename and bound teams.", no_args_is_help=True)
 
@@ -36,6 +37,7 @@ Why = Annotated[str, typer.Option(help="For the audit.")]
 def open_service(database: str, files: str | None) -> Service:
     """The parts of a service that is there, without its web server; nothing is migrated."""
     from leaderboard.database.store import Store
+    from leaderboard.service.service import Service
     from leaderboard.web.server import files_of
     from pipelines.storage.open import open_store
 
@@ -76,6 +78,7 @@ def serve(
     log_requests: Annotated[bool, typer.Option(help="One line for each request.")] = True,
 ) -> None:
     """Serve the board, its API and its pages; check what is submitted."""
+    from leaderboard.submissions.bundle import Limits
     from leaderboard.web.connections import networks
     from leaderboard.web.server import Serving
     from leaderboard.web.server import serve as run_server

@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 
 import uvicorn
 
-from leaderboard.database.connection import DATABASE_DOWN, DEFAULT, StoreError
+from leaderboard.database.address import DEFAULT
+from leaderboard.database.connection import DATABASE_DOWN, StoreError
 from leaderboard.database.store import LEASE_SECONDS, Store
 from leaderboard.service.service import Service
 from leaderboard.submissions.bundle import Limits
