@@ -30,6 +30,7 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 GOOD = frozenset({200, 203})  # 203: a proxy changed the answer; its sha256 shows whether it matters
 MAX_RETRY_AFTER_SECONDS = 30.0  # a server that asks for a longer pause is not asked again
 MAX_HEADER_BYTES = 65_536  # of one line, as http.client takes it
+MAX_HEADERS = 1_000  # sites that set a cookie a campaign send hundreds; more is no answer
 MIN_BYTES_PER_SECOND = 64 << 10
 """A body that comes this fast is waited for: each second's worth moves the limit by a second, to
 no more than `timeout_seconds` from now."""
@@ -348,6 +349,7 @@ async def open_fetcher(options: FetchOptions) -> AsyncIterator[Fetcher]:
         headers={"User-Agent": options.user_agent, "Accept-Encoding": "identity"},
         max_line_size=MAX_HEADER_BYTES,
         max_field_size=MAX_HEADER_BYTES,
+        max_headers=MAX_HEADERS,
         timeout=aiohttp.ClientTimeout(total=None),
         auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),

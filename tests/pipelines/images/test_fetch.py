@@ -66,6 +66,10 @@ class Inside:
         elif to.path == "/robots":
             to.send_response(200)
             to.send_header("X-Robots-Tag", "noai, NoImageAI")
+        elif to.path.startswith("/headers/"):
+            to.send_response(200)
+            for number in range(int(to.path.rpartition("/")[2])):
+                to.send_header("Set-Cookie", f"a{number}=1")
         elif to.path == "/large":
             to.send_response(200)
             to.send_header("Content-Length", str(10**9))
@@ -544,3 +548,13 @@ def test_fewer_addresses_are_fetched_while_most_break_off() -> None:
     for _ in range(100):
         gate.settle(slow=False)
     assert gate.limit == 64
+
+
+@pytest.mark.parametrize("number", [300, 5_000])
+def test_hundreds_of_cookies_are_taken_and_thousands_refused(inside: Inside, number: int) -> None:
+    url = f"http://127.0.0.1:{inside.port}/headers/{number}"
+    if number < fetching.MAX_HEADERS:
+        assert fetch(url, allow=allowed(inside)) == b"body"
+    else:
+        with pytest.raises(FetchError, match="Too many headers"):
+            fetch(url, allow=allowed(inside), retries=0)
