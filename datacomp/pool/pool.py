@@ -87,6 +87,7 @@ def build_tiny(root: Path, *, map_tasks: MapTasks) -> PoolRecord:
     from datacomp.pool import tiny_pool
 
     started = now()
+    root.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written is said at once
     with step("fetch packages and draw images", unit="steps") as bar:
         built, fetched = tiny_pool.build(
             root,

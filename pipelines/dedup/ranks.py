@@ -7,6 +7,8 @@ another as a double, or times in other units, and the order is the same.
 from __future__ import annotations
 
 import hashlib
+import math
+from fractions import Fraction
 from typing import Any, Literal
 
 import numpy as np
@@ -105,6 +107,27 @@ def _integers(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     return _pairs(_double_bits(nearest), away)
 
 
+def _decimals(values: pa.Array, name: str) -> npt.NDArray[np.uint8]:
+    """The nearest double, then the distance in units of the last digit, rounded down.
+
+    Two decimals of one column differ by a unit at least, so rounding keeps their order.
+    """
+    unit = Fraction(10) ** values.type.scale
+    nearest, away = np.zeros(len(values)), np.zeros(len(values), np.int64)
+    for row, value in enumerate(values.to_pylist()):
+        if value is None:
+            continue
+        nearest[row] = float(value)
+        distance = math.floor((Fraction(value) - Fraction(float(value))) * unit)
+        if not -(2**63) <= distance < 2**63:
+            raise ValueError(
+                f"keep_by compares decimals of at most 35 digits, and {name!r} holds {value}: add "
+                "a shorter column"
+            )
+        away[row] = distance
+    return _pairs(_double_bits(nearest + 0.0), away)
+
+
 def _whole(values: pa.Array, name: str) -> npt.NDArray[np.uint8]:
     type_ = values.type
     if pa.types.is_unsigned_integer(type_):
@@ -121,15 +144,7 @@ def _whole(values: pa.Array, name: str) -> npt.NDArray[np.uint8]:
     if pa.types.is_boolean(type_):
         values = values.cast(pa.int8())
     elif pa.types.is_decimal(type_):
-        return _pairs(
-            _double_bits(
-                pc.fill_null(values.cast(pa.float64(), safe=False), 0.0).to_numpy(
-                    zero_copy_only=False
-                )
-                + 0.0
-            ),
-            np.zeros(len(values), np.int64),
-        )
+        return _decimals(values, name)
     elif not pa.types.is_integer(type_):
         raise ValueError(
             f"keep_by needs numbers, times or strings; {name!r} holds {type_}: name another column"

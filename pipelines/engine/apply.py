@@ -50,7 +50,7 @@ def apply(pipeline: Pipeline, table: pa.Table, *, quarantine: bool = True) -> Ap
         pq.write_table(normal_table(table), source / "00000.parquet")
         pool: Pool = open_pool(str(source))
         out = str(Path(folder) / "out")
-        result = run(pipeline, pool, out=out, quarantine=quarantine)
+        result = run(pipeline, pool, out=out, quarantine=quarantine, allow_empty=True)
         store = open_store(out)
         kept = pa.concat_tables(
             [pq.read_table(store.open(file.name)) for file in result.record.outputs]

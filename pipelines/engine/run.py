@@ -82,6 +82,7 @@ def run(
     share: str | None = None,
     keep_work: bool = False,
     overwrite: bool = False,
+    allow_empty: bool = False,
 ) -> Result:
     """Run `pipeline` over `pool` into the folder or bucket prefix `out`.
 
@@ -95,7 +96,8 @@ def run(
 
     Passes that the run in `share` has made alike are taken from it. `keep_work` leaves the files
     between passes for that; `forget_work` removes them. `overwrite` removes the run that is in
-    `out`, finished or not, when all that can be checked of this one has been.
+    `out`, finished or not, when all that can be checked of this one has been. A pool without rows,
+    or without a text in any, is an error unless `allow_empty`.
     """
     pipeline.check_ready()
     if format == UIDS:
@@ -114,6 +116,7 @@ def run(
         forget_run(store)
     shared = None if share is None else open_store(share)
     current = _Run(pipeline, pool, store, map_tasks, work, max_failed_shards, shared)
+    current.allow_empty = allow_empty
     return current.run(keep_work=keep_work)
 
 
@@ -203,6 +206,7 @@ class _Run:
         self.pipeline, self.pool, self.map_tasks = pipeline, pool, map_tasks
         self.store = store
         self.work = work
+        self.allow_empty = False
         self.excluded: tuple[str, ...] = tuple(work.output.get("excluded", ()))
         self.parents = {"pool": pool.record.id}
         self.key = DatasetRecord.key_of(work=self.work, parents=self.parents)
@@ -342,7 +346,7 @@ class _Run:
                 needs=needs_of(steps, self.map_tasks),
             )
             stats += [steps_of(result) for result in done]
-            if not current.number:
+            if not current.number and not self.allow_empty:
                 check_any_text(merge(stats), self.pool)
             if current.number:
                 self.global_steps.note_removed(passes[current.number - 1].end, done)

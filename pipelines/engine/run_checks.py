@@ -42,9 +42,14 @@ def check_rows(pipeline: Pipeline, pool: Pool) -> None:
 
 
 def check_any_text(stats: RunStats, pool: Pool) -> None:
-    """PipelineError when the reader found no text in any row: that is never meant."""
+    """PipelineError when the pool has no rows, or none with a text: that is never meant."""
     read = stats.step(READ)
-    if read.rows_in and read.reasons.get("no_text", 0) == read.rows_in:
+    if not read.rows_in:
+        raise PipelineError(
+            f"{pool.uri} has no rows: {len(pool.shards):,} shards were read and all are empty; "
+            "look at what wrote them"
+        )
+    if read.reasons.get("no_text", 0) == read.rows_in:
         fields = sorted({*pool.fields(), *pool.schema().names} - {ROW, EXTRA, TEXT})
         raise PipelineError(
             f"none of the {read.rows_in:,} rows of {pool.uri} has a text; the fields are "
