@@ -10,11 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -56,18 +52,16 @@ class Database:
                     return
                 if version is not None and version not in _known_versions():
                     raise StoreError(self._newer(version))
-                config = _config()
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
+                _upgrade(connection)
         except OperationalError as error:
             raise StoreError(f"the database {self.shown} cannot be used: {error.orig}") from None
 
     def version(self, connection: Connection | None = None) -> str | None:
         """The version of the tables; None before the first migration."""
         if connection is not None:
-            return MigrationContext.configure(connection).get_current_revision()
+            return _version_of(connection)
         with self.engine.connect() as own:
-            return MigrationContext.configure(own).get_current_revision()
+            return _version_of(own)
 
     def _check_version(self) -> None:
         try:
@@ -101,21 +95,38 @@ class Database:
         self.engine.dispose()
 
 
-def _config() -> Config:
+MIGRATIONS = Path(__file__).parents[1] / "migrations"
+
+
+def _upgrade(connection: Connection) -> None:
+    """Bring the tables to the latest version, by the migrations that are missing."""
+    from alembic import command  # a third of a second: not for a database that has its version
+    from alembic.config import Config
+
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parents[1] / "migrations"))
-    return config
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
 
 
-def latest_version() -> str | None:
+def _version_of(connection: Connection) -> str | None:
+    """What alembic noted after the last migration."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    version: str | None = connection.exec_driver_sql(
+        "SELECT version_num FROM alembic_version"
+    ).scalar()
+    return version
+
+
+def _known_versions() -> tuple[str, ...]:
+    """The versions in order: the names of the migrations begin with them."""
+    return tuple(sorted(path.name[:4] for path in (MIGRATIONS / "versions").glob("[0-9]*.py")))
+
+
+def latest_version() -> str:
     """The version of the tables that this program needs."""
-    return ScriptDirectory.from_config(_config()).get_current_head()
-
-
-def _known_versions() -> frozenset[str]:
-    return frozenset(
-        script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()
-    )
+    return _known_versions()[-1]
 
 
 def _private(engine: Engine) -> None:

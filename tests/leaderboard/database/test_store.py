@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from leaderboard.board.boards import Library, View
 from leaderboard.board.intervals import student_quantile
-from leaderboard.database import auth, store, tables
+from leaderboard.database import auth, connection, store, tables
 from leaderboard.database.connection import StoreError, latest_version
 from leaderboard.database.store import Store
 from leaderboard.rules import load_benchmark
@@ -323,3 +323,15 @@ def test_a_reviewer_does_not_decide_on_their_own_team(
     with pytest.raises(StoreError, match="is of your own team; another reviewer has to decide"):
         board_store.move(id_, "accepted", who="reviewer", team=team)
     assert board_store.move(id_, "accepted", who="reviewer", team="another").state == "accepted"
+
+
+def test_versions_are_read_off_the_names_of_the_migrations_as_alembic_has_them() -> None:
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(connection.MIGRATIONS))
+    scripts = ScriptDirectory.from_config(config)
+    assert connection.latest_version() == scripts.get_current_head()
+    in_order = [script.revision for script in scripts.walk_revisions()][::-1]
+    assert list(connection._known_versions()) == in_order
