@@ -178,11 +178,13 @@ def calls(command: Any, kind: str, path: str, out: str) -> Iterator[list[str]]:
             required += spelled(parameter, filler)
         elif (
             parameter.name not in {*NO_INPUT, *OUTPUTS}
+            and parameter.opts[0] != "--out"
             and not getattr(parameter, "is_flag", False)
             and parameter.param_type_name == "option"
         ):
             optional.append(parameter)
-    yield required
+    if path in required:  # without an input nothing is broken, and a command may work for minutes
+        yield required
     for parameter in optional if kind in FOR_OPTIONS else ():
         yield [*required, *spelled(parameter, path)]
 
