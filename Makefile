@@ -24,7 +24,7 @@ venv: .venv/.installed
 .venv/.installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo 'installing into .venv: a few minutes the first time'
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[text,text-reference,image,train,ambient,leaderboard,cluster,hub,dev]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[text,text-reference,extract,image,train,ambient,leaderboard,cluster,hub,dev]'
 	@$(BIN)/pipelines assets fetch lid.176.ftz gpt-neox-20b.json
 	@$(BIN)/pipelines assets fetch $(WORDNET) || echo 'without WordNet, text_based cannot run here'
 	@touch $@
