@@ -38,7 +38,7 @@ TRUTH = {
     "image_attributes": ("row", "key", "metadata"),
     "image_generation": ("row", "reference"),
     "image_memorisation": ("row",),
-    "image_restoration": ("row",),
+    "image_restoration": ("row", "unaided"),
     "image_sampling": ("row",),
     "image_clip": ("row",),
 }

@@ -207,6 +207,8 @@ Task = (
     | ClipTask
 )
 
+MIN_IMAGES = 64
+"""Held-out images: with fewer a covariance of 32 features is hardly known."""
 OF_GENERATORS = (GenerationTask, RestorationTask, SamplingTask, ClipTask)
 """Tasks that an image generator is asked; their data is held-out images."""
 

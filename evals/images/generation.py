@@ -36,11 +36,10 @@ from evals.items import Item, Metrics, Tally, TaskData
 from evals.kinds import Kind
 from evals.metrics import NUM_DRAWS
 from evals.models import Floats, ImageGenerator, ModelError
-from evals.tasks import GenerationTask, TaskBase
+from evals.tasks import MIN_IMAGES, GenerationTask, TaskBase
 from pipelines.errors import DataError
 from pipelines.records import digest
 
-MIN_IMAGES = 64  # below it a covariance of 32 features is hardly known
 MOMENT_NUMBERS = 1 << 21  # numbers of covariances that are held at once: 16 MB
 PRODUCT_NUMBERS = 1 << 22  # of products of all pairs of features: 32 MB
 FEATURES_SUFFIX = ".features.pt"

@@ -17,7 +17,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from evals.images.image_metrics import jaccard_of
-from evals.tasks import PER_BYTE, ImageTask, PerplexityTask, PromptedTask, Task
+from evals.tasks import (
+    MIN_IMAGES,
+    OF_GENERATORS,
+    PER_BYTE,
+    ClipTask,
+    GenerationTask,
+    ImageTask,
+    PerplexityTask,
+    PromptedTask,
+    RestorationTask,
+    Task,
+)
 from leaderboard.submissions.bundle import Bundle
 from leaderboard.submissions.faults import BundleError, Fault, Words, fault
 
@@ -311,6 +322,10 @@ def check_rows(name: str, task: Task, log: pa.Table) -> Iterator[Fault]:
         problem = Words("a question twice" if twice else "rows that are missing")
         yield fault(name, "row", problem, Words(f"each of 0 to {len(rows) - 1} once"))
         return
+    few = _too_few(task, len(rows))
+    if few:
+        yield fault(name, "row", Words(f"{len(rows)} rows"), Words(few))
+        return
     for column, wrong, expected in _consistent(task, log):
         bad = np.flatnonzero(wrong)
         if len(bad):
@@ -318,6 +333,16 @@ def check_rows(name: str, task: Task, log: pa.Table) -> Iterator[Fault]:
             yield fault(
                 name, column, Words(f"{len(bad)} rows (first: row {first}) where it {expected}"), 0
             )
+
+
+def _too_few(task: Task, rows: int) -> str:
+    """How many rows a generator's task has, where it has not so many: data holds `MIN_IMAGES`."""
+    if isinstance(task, GenerationTask):
+        return "" if rows >= MIN_IMAGES else f"at least {MIN_IMAGES}"
+    if not isinstance(task, OF_GENERATORS):
+        return ""
+    least = min(task.number, MIN_IMAGES)
+    return "" if least <= rows <= task.number else f"{least} to {task.number}"
 
 
 Wrong = Iterator[tuple[str, np.ndarray[Any, Any], str]]
@@ -345,6 +370,10 @@ def _consistent(task: Task, log: pa.Table) -> Wrong:
         for name in DISTANCES[task.kind]:
             values = log[name].to_numpy()
             yield name, ~(np.isfinite(values) & (values >= 0)), "is no distance"
+        if isinstance(task, RestorationTask):
+            yield "unaided", log["unaided"].to_numpy() == 0, "is 0, as of an image that was there"
+        if isinstance(task, ClipTask) and not log["independent"].to_numpy().any():
+            yield "independent", np.ones(len(log), bool), "is 0 in all clips"
     elif task.kind == "image_sampling":
         yield "errors", _no_distances(log["errors"], len(task.steps)), "is no list of distances"
 

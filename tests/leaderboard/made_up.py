@@ -21,7 +21,14 @@ from evals.aggregate import aggregate_suite
 from evals.pins import pin_of
 from evals.run import score_task
 from evals.suite import Suite
-from evals.tasks import ClipTask, RestorationTask, SamplingTask, Task
+from evals.tasks import (
+    MIN_IMAGES,
+    OF_GENERATORS,
+    ClipTask,
+    RestorationTask,
+    SamplingTask,
+    Task,
+)
 from leaderboard import rules
 from leaderboard.benchmark import load_stages
 from leaderboard.rules import Benchmark, PoolRule, Scale
@@ -338,7 +345,10 @@ def _scores(
     for number, task in enumerate(tasks):
         rng = np.random.default_rng([chance, seed, number])
         pin = None if task.built else pin_of(task.name)  # built data may be anything
-        log = log_of(task, skill, task.rows or rows, rng)
+        number = task.rows or rows
+        if isinstance(task, OF_GENERATORS):
+            number = min(max(number, MIN_IMAGES), getattr(task, "number", number + MIN_IMAGES))
+        log = log_of(task, skill, number, rng)
         if edit is not None:
             log = edit(task, log)
         data = _parquet(log)
@@ -453,16 +463,18 @@ def _image_log(task: Task, skill: float, row: np.ndarray, rng: np.random.Generat
             }
         )
     if task.kind == "image_generation":
-        features = rng.standard_normal((2, rows, 4)).astype(np.float32)
-        features[0] += 1 - skill
-        return pa.table({"row": row, "features": list(features[0]), "reference": list(features[1])})
+        features = rng.standard_normal((rows, 4)).astype(np.float32) + np.float32(1 - skill)
+        reference = np.random.default_rng(0).standard_normal((rows, 4)).astype(np.float32)
+        return pa.table({"row": row, "features": list(features), "reference": list(reference)})
     if task.kind == "image_memorisation":
         train, held_out = 1.0 + rng.random((2, rows))
         return pa.table({"row": row, "train_distance": train, "heldout_distance": held_out})
     if isinstance(task, RestorationTask):
-        values = (0.2 + rng.random((4, rows))) * (1.5 - skill)
-        names = ("error", "unaided", "mse", "spread")
-        return pa.table({"row": row} | dict(zip(names, values, strict=True)))
+        values = (0.2 + rng.random((3, rows))) * (1.5 - skill)
+        unaided = {"unaided": 1 + row / 100}  # the data's: equal in every log
+        return pa.table(
+            {"row": row} | unaided | dict(zip(("error", "mse", "spread"), values, strict=True))
+        )
     if isinstance(task, SamplingTask):
         errors = (1.5 - skill) * rng.random((rows, len(task.steps)))
         return pa.table({"row": row, "errors": pa.array(errors.tolist(), pa.list_(pa.float64()))})
