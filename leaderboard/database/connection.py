@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from leaderboard.database.address import DEFAULT
 from pipelines.errors import DataError
 
+LOCK_SECONDS = 60
+"""How long SQLite waits for another writer."""
 DATABASE_DOWN = (OperationalError, InterfaceError, PoolTimeoutError)
 """What is raised when the database cannot be reached, or cannot write."""
 
@@ -129,6 +133,19 @@ def latest_version() -> str:
     return _known_versions()[-1]
 
 
+def _write_ahead(connection: Any) -> None:
+    """Have the journal written ahead; SQLite waits for no lock here, so that we do."""
+    until = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+
+
 def _private(engine: Engine) -> None:
     """Make a new SQLite file readable by its owner alone; its journal has the same mode."""
     path = engine.url.database
@@ -143,7 +160,9 @@ def _engine(url: str) -> Engine:
     try:
         if not url.startswith("sqlite"):
             return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=30)
-        engine = create_engine(url, connect_args={"timeout": 60, "check_same_thread": False})
+        engine = create_engine(
+            url, connect_args={"timeout": LOCK_SECONDS, "check_same_thread": False}
+        )
         _private(engine)
     except (SQLAlchemyError, ValueError, ImportError) as error:
         raise StoreError(
@@ -154,7 +173,8 @@ def _engine(url: str) -> Engine:
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _: object) -> None:
         connection.isolation_level = None  # transactions begin where `_begin` says
-        for line in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        _write_ahead(connection)
+        for line in ("synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {line}")
 
     @event.listens_for(engine, "begin")

@@ -62,7 +62,9 @@ def _counts(case: Case, *, splits: bool) -> Iterator[Fault]:
     made, packed = case.dataset, case.packed
     name = f"dataset {made.id}: counts"
     rows_in, rows_out = made.counts.get("rows_in", 0), made.counts.get("rows_out", 0)
-    in_pool = [case.pool.counts[u] for u in ("documents", "pairs") if u in case.pool.counts]
+    in_pool = [
+        case.pool.counts[u] for u in ("documents", "pairs", "images") if u in case.pool.counts
+    ]
     if in_pool and rows_in > in_pool[0] and not made.work.external:
         expected = Words(f"at most the {in_pool[0]:,} of the pool")
         yield fault(RECORD, f"{name}.rows_in", rows_in, expected)
@@ -83,7 +85,7 @@ def _counts(case: Case, *, splits: bool) -> Iterator[Fault]:
     if rejected and not splits and left != rows_out:  # older records count no reasons
         expected = Words(f"{left:,}: what came in less what was rejected")
         yield fault(RECORD, f"{name}.rows_out", rows_out, expected)
-    for unit in ("documents", "samples"):
+    for unit in ("documents", "samples", "images"):
         number = packed.counts.get(unit, 0)
         if number > rows_out:
             expected = Words(f"at most the {rows_out:,} rows of the dataset")

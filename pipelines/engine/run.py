@@ -96,8 +96,8 @@ def run(
 
     Passes that the run in `share` has made alike are taken from it. `keep_work` leaves the files
     between passes for that; `forget_work` removes them. `overwrite` removes the run that is in
-    `out`, finished or not, when all that can be checked of this one has been. A pool without rows,
-    or without a text in any, is an error unless `allow_empty`.
+    `out`, finished or not, when all that can be checked of this one has been. A pool without
+    rows is an error unless `allow_empty`, one without a text in any row always.
     """
     pipeline.check_ready()
     if format == UIDS:
@@ -346,8 +346,8 @@ class _Run:
                 needs=needs_of(steps, self.map_tasks),
             )
             stats += [steps_of(result) for result in done]
-            if not current.number and not self.allow_empty:
-                check_any_text(merge(stats), self.pool)
+            if not current.number:
+                check_any_text(merge(stats), self.pool, allow_empty=self.allow_empty)
             if current.number:
                 self.global_steps.note_removed(passes[current.number - 1].end, done)
             inputs = [

@@ -41,10 +41,15 @@ def check_rows(pipeline: Pipeline, pool: Pool) -> None:
                 )
 
 
-def check_any_text(stats: RunStats, pool: Pool) -> None:
-    """PipelineError when the pool has no rows, or none with a text: that is never meant."""
+def check_any_text(stats: RunStats, pool: Pool, *, allow_empty: bool) -> None:
+    """PipelineError when the pool has no rows, or none with a text: that is never meant.
+
+    With `allow_empty` a pool without rows has none left, as a table of a program may.
+    """
     read = stats.step(READ)
     if not read.rows_in:
+        if allow_empty:
+            return
         raise PipelineError(
             f"{pool.uri} has no rows: {len(pool.shards):,} shards were read and all are empty; "
             "look at what wrote them"

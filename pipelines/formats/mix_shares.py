@@ -9,7 +9,7 @@ import numpy as np
 from pipelines.errors import DataError
 from pipelines.execution.executors import MapTasks, map_here
 from pipelines.formats.mix_parts import NONE, TOKEN_COLUMN, CountTask, PartSize, added, count_parts
-from pipelines.formats.mixture import Mixture
+from pipelines.formats.mixture import Mixture, Source
 from pipelines.mixing.shares import by_temperature, capped, most_shares
 from pipelines.records import DatasetRecord, Frozen, RecordError, parse_record
 from pipelines.storage.base import Store
@@ -60,7 +60,7 @@ def units_of(mixture: Mixture, counted: Sequence[Counted]) -> list[Unit]:
     for number, (source, own) in enumerate(zip(mixture.sources, counted, strict=True)):
         parts = own.parts()
         if parts is None:
-            tokens = _tokens(mixture, own.record)
+            tokens = _tokens(mixture, source, own.record)
             units.append(Unit(source=number, part=None, name=source.name, tokens=tokens))
             continue
         for part, size in parts.items():
@@ -168,7 +168,15 @@ def _dataset(store: Store) -> DatasetRecord:
     return record
 
 
-def _tokens(mixture: Mixture, record: DatasetRecord) -> float:
+def _tokens(mixture: Mixture, source: Source, record: DatasetRecord) -> float:
+    """Tokens of a dataset; 0 where its record does not say and nothing depends on it."""
     if TOKEN_COLUMN in record.counts:
         return record.counts[TOKEN_COLUMN]
-    return record.counts["text_bytes"] / mixture.bytes_per_token
+    if "text_bytes" in record.counts:
+        return record.counts["text_bytes"] / mixture.bytes_per_token
+    if source.repeat is not None and mixture.temperature is None:
+        return 0.0
+    raise RecordError(
+        f"source {source.name!r}: its record counts neither tokens nor bytes of text; say how "
+        "often it comes with `repeat`"
+    )

@@ -99,7 +99,7 @@ def other_definition(fields: dict[str, Any]) -> None:
 
 
 def more_packed(fields: dict[str, Any]) -> None:
-    for unit in ("documents", "samples"):
+    for unit in ("documents", "samples", "images"):
         if unit in fields["counts"]:
             fields["counts"][unit] *= 10
 

@@ -15,8 +15,8 @@ import pytest
 
 from pipelines.engine.apply import apply
 from pipelines.engine.run import run
+from pipelines.errors import PipelineError
 from pipelines.formats.pool import open_pool
-from pipelines.operators import PipelineError
 from pipelines.pipeline import Pipeline
 
 
@@ -56,10 +56,12 @@ def test_a_pool_without_rows_is_an_error_and_an_empty_shard_is_none(
     assert made(tmp_path, format="jsonl.gz", to="again") == [{"text": "one"}]
 
 
-def test_a_table_without_rows_or_texts_is_applied_as_it_is() -> None:
+def test_a_table_without_rows_is_applied_as_it_is_and_one_without_texts_is_an_error() -> None:
+    """The second as the reference has it: a page whose text is null is an error there."""
     pipeline = Pipeline.from_steps(["count_words"])
     assert apply(pipeline, pa.table({"text": pa.array([], pa.string())})).table.num_rows == 0
-    assert apply(pipeline, pa.table({"text": pa.nulls(1, pa.string())})).rejected.num_rows == 1
+    with pytest.raises(PipelineError, match="has a text"):
+        apply(pipeline, pa.table({"text": pa.nulls(1, pa.string())}))
 
 
 NESTED = None  # nested values travel as JSON in `extra`

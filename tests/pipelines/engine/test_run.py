@@ -422,17 +422,14 @@ def test_a_full_disk_leaves_nothing_that_a_reader_would_see(pool: Path, tmp_path
 # ---- small pools
 
 
-@pytest.mark.parametrize("rows", [0, 1])
-def test_a_pool_of_no_or_one_document(
-    steps_folder: Path, pipeline: Pipeline, tmp_path: Path, rows: int
-) -> None:
+def test_a_pool_of_one_document(steps_folder: Path, pipeline: Pipeline, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     text = "one document that has quite enough words to stay"
-    (folder / "0.jsonl").write_bytes((orjson.dumps({"text": text}) + b"\n") * rows)
+    (folder / "0.jsonl").write_bytes(orjson.dumps({"text": text}) + b"\n")
     result = curate(pipeline, folder, tmp_path / "out")
     result.summary.stats.check()
-    assert result.record.counts["rows_in"] == rows
+    assert result.record.counts["rows_in"] == 1
     table = pq.read_table(tmp_path / "out" / result.record.outputs[0].name)
     assert {"row", "text", "length"} <= set(table.column_names)
 

@@ -185,7 +185,7 @@ def test_the_pipeline_has_every_kind_of_step_and_every_dedup() -> None:
     known = {name: operator.kind for name, operator in registry().items()}
     assert {known[name] for name in names} == set(known.values())
     of_text = {name for name, kind in known.items() if kind in ("dedup", "fold")}
-    assert of_text - {"image_hash_dedup"} <= names  # that one reads images
+    assert of_text - {"image_hash_dedup", "embedding_dedup"} <= names  # these read images
 
 
 def test_four_processes_write_the_same_bytes(pool: Path, here: Result, tmp_path: Path) -> None:
