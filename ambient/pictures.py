@@ -22,12 +22,7 @@ NOISE = 0.02  # of measurements
 
 def grid(images: npt.NDArray[Any], *, columns: int) -> Pixels:
     """Images in [-1, 1] side by side, (rows x height, columns x width, 3), lines between."""
-    return shown_images.grid(_pixels(images), columns=columns)
-
-
-def _pixels(images: npt.NDArray[Any]) -> Pixels:
-    pixels: Pixels = ((images.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8)
-    return pixels
+    return shown_images.grid(shown_images.bytes_of(images), columns=columns)
 
 
 def save(image: Pixels, path: Path, *, enlarge: int = 1) -> None:
@@ -46,7 +41,8 @@ def sample_grid(
     if not nearest:
         return grid(images, columns=columns)
     closest = shown_images.nearest_images(images, model.training_images())
-    rows = shown_images.interleaved(list(_pixels(images)), list(_pixels(closest)), columns=columns)
+    drawn, near = (list(shown_images.bytes_of(rows)) for rows in (images, closest))
+    rows = shown_images.interleaved(drawn, near, columns=columns)
     return shown_images.grid(rows, columns=columns)
 
 

@@ -146,16 +146,17 @@ def show_command(
         else:
             out(scores_text(finished.record))
         return
+    definition = load_task(task)
+    if isinstance(definition, OF_GENERATORS) and not json:
+        log = finished.log(task)
+        metrics = kind_of(definition).metrics(definition, log) or {}
+        rows = [(name, f"{value:.4g}") for name, value in metrics.items() if value is not None]
+        out(table([*rows, ("rows", str(len(log)))], header=("figure", "value")))
+        out("the first rows, as the log has them: --json")
+        return
     entries = [
         e for _, e in zip(range(limit), questions(finished, task, wrong=wrong), strict=False)
     ]
-    definition = load_task(task)
-    if isinstance(definition, OF_GENERATORS) and not json:
-        metrics = kind_of(definition).metrics(definition, finished.log(task)) or {}
-        rows = [(name, f"{value:.4g}") for name, value in metrics.items() if value is not None]
-        out(table([*rows, ("rows", str(len(finished.log(task))))], header=("figure", "value")))
-        out("the first rows, as the log has them: --json")
-        return
     if json or isinstance(definition, ImageTask):
         show_json(entries)
         return

@@ -184,7 +184,7 @@ class SamplingTask(TaskBase):
 
 
 class ClipTask(TaskBase):
-    """Frames that pan over one picture, from noise that moves with it."""
+    """Frames that pan over one scene, from noise that moves with it."""
 
     kind: Literal["image_clip"]
     frames: int = Field(4, ge=2)

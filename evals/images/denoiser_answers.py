@@ -105,7 +105,7 @@ def clips(task: ClipTask, rows: Sequence[int], model: ImageGenerator) -> Columns
     wide = (channels, height, width + task.shift * (task.frames - 1))
     plane = noise_of(rows, wide, seed=_seed(task, "moved")).double()
     noise = {
-        # The picture moves to the left, so what enters at the right is new noise.
+        # The scene moves to the left, so what enters at the right is new noise.
         "moved": [plane[..., task.shift * n : task.shift * n + width] for n in range(task.frames)],
         "independent": [
             noise_of(rows, model.shape, seed=_seed(task, f"fresh {n}")).double()

@@ -41,7 +41,12 @@ def small_bytes(image: Floats) -> Bytes:
             channels, whole // factor, factor, whole // factor, factor
         )
         image = blocks.mean((2, 4))
-    pixels: Bytes = ((np.clip(image, -1, 1) + 1) * 127.5).round().astype(np.uint8)
+    return bytes_of(image)
+
+
+def bytes_of(images: Floats) -> Bytes:
+    """Values in [-1, 1] as 0 to 255, of any shape."""
+    pixels: Bytes = ((np.clip(images, -1, 1) + 1) * 127.5).round().astype(np.uint8)
     return pixels
 
 

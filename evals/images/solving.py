@@ -9,7 +9,7 @@
                        from that of many, and the order at which it falls
     image_clip         squared difference of each frame of a panning clip from the one before,
                        moved, over that of frames from independent noise: noise moves with the
-                       picture, and guidance as in Warped Diffusion
+                       scene, and guidance as in Warped Diffusion
 
 The sampler, its noise and its strength are the task's, so that only the model differs. Logs hold
 what is summed; a score is a ratio of sums over images or clips.
@@ -126,7 +126,7 @@ class Sampling(_Solving[SamplingTask]):
 
 
 class Clip(_Solving[ClipTask]):
-    """Whether the frames of a panning clip show one picture."""
+    """Whether the frames of a panning clip show one scene."""
 
     def columns(
         self, task: ClipTask, data: GenerationData, rows: list[int], model: ImageGenerator

@@ -15,7 +15,7 @@ from leaderboard.web.shelf import Shelf
 
 
 class Slow:
-    """Makes a page when it is told to."""
+    """Makes a page when its event is set."""
 
     def __init__(self) -> None:
         self.calls = 0
