@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import secrets
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +40,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=str(ROOT.parent / "shared" / "data"),
         help="folder with real web pages, WARCs and labels (realism tests)",
     )
+
+
+@pytest.fixture(autouse=True)
+def _leaves_the_process_alone() -> Iterator[None]:
+    """A test that bounds its process bounds every test after it, which then fails at random."""
+    before = _process_state()
+    yield
+    assert _process_state() == before, "this test left its process changed"
+
+
+def _process_state() -> dict[str, object]:
+    return {
+        "folder": os.getcwd(),
+        "address space": resource.getrlimit(resource.RLIMIT_AS),
+        "file size": resource.getrlimit(resource.RLIMIT_FSIZE),
+        "alarm": signal.getsignal(signal.SIGALRM),
+        "terminate": signal.getsignal(signal.SIGTERM),
+    }
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,8 @@ def main() -> None:
 
 
 def _check(files: str, limits: str, lease_seconds: str, parent: str, name: str, data: str) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (CHECK_BYTES, hard))
     check_forever(
         os.environ["LEADERBOARD_DATABASE"],
         files,
@@ -57,9 +59,7 @@ def check_forever(
     pause: float = 0.25,
     until: Callable[[], bool] = lambda: False,
 ) -> None:
-    """A process that checks what waits, with bounded memory, until its parent ends."""
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (CHECK_BYTES, hard))
+    """Check what waits until the parent ends. `main` bounds the memory of the process."""
     service = Service(
         Store(database, migrate=False), open_store(files), limits, eval_data=eval_data
     )
