@@ -6,46 +6,40 @@ to share between threads.
 
 from __future__ import annotations
 
+import gzip
 import math
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from threading import RLock
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
 from leaderboard import rules
-from leaderboard.board.describe import verdict
 from leaderboard.board.merging import one_row_a_result
 from leaderboard.board.ranking import group_of, rank
+from leaderboard.board.standings import (
+    SORTED_BY,
+    Standings,
+    standings_of,
+    unpacked,
+    without_collector,
+)
 from leaderboard.database.states import Board
 from leaderboard.database.store import Store
 from leaderboard.submissions.results import Row
 from pipelines.errors import RuleError
 from pipelines.records import Frozen
 
-SORTS = (
-    "rank",
-    "method",
-    "team",
-    "score",
-    "stderr",
-    "behind",
-    "baseline",
-    "size",
-    "kept",
-    "params",
-    "compute",
-    "seeds",
-    "date",
-)
-Order = Literal["up", "down"]
+SORTS = tuple(SORTED_BY)
+BoardKey = tuple[str, str, str]
 MAX_LIMIT = 1000
 FRESH = 0.02
+KEPT_FROM = 500  # rows of a board; fewer are read and ranked in a moment
 OF_A_TEAM = 3  # rows of a team that count for the choice of the group that is shown first
 
 
@@ -101,24 +95,50 @@ class Page(Frozen):
     verdict: str = Field("", description="who is ahead, over the whole group and not this page")
 
 
+class Keeper(Protocol):
+    """Where what was computed lies until the content changes, over a restart too."""
+
+    def get(self, stamp: str, key: object) -> bytes | None:
+        """What was put under a key, compressed; None where it is not here."""
+        ...
+
+    def put(self, stamp: str, key: object, packed: bytes) -> None:
+        """Keep compressed bytes."""
+        ...
+
+
+class _Outline(Frozen):
+    """The groups of a board, the one that is shown first coming first."""
+
+    groups: tuple[Group, ...] = ()
+    metrics: dict[str, tuple[str, ...]] = Field({}, description="by group, the headline first")
+
+
 @dataclass
 class _Copy:
     revision: int = 0
+    stamp: str = ""
+    outline: _Outline = field(default_factory=_Outline)
+    ranked: dict[tuple[str, str], Standings] = field(default_factory=dict)
+    # The rows, once they were needed; until then what a service before this one kept is enough.
+    read: bool = False
     changed: dict[str, float] = field(default_factory=dict)
     rows: dict[str, Row] = field(default_factory=dict)
     resamples: dict[str, dict[str, npt.NDArray[np.float32]]] = field(default_factory=dict)
     groups: dict[str, list[Row]] = field(default_factory=dict)
-    ranked: dict[tuple[str, str], list[Row]] = field(default_factory=dict)
-    by_id: dict[tuple[str, str], dict[str, Row]] = field(default_factory=dict)  # of `ranked`
 
 
 class Library:
-    """Reads a store."""
+    """Reads a store; with a `keeper`, the order of large boards is kept over a restart."""
 
-    def __init__(self, store: Store, *, most_boards: int = 128) -> None:
+    def __init__(
+        self, store: Store, *, most_boards: int = 128, keeper: Keeper | None = None
+    ) -> None:
         self.store = store
+        self.keeper = keeper
+        self.num_read = 0  # rows so far
         self._most = most_boards
-        self._copies: OrderedDict[tuple[str, str, str], _Copy] = OrderedDict()
+        self._copies: OrderedDict[BoardKey, _Copy] = OrderedDict()
         self._lock = RLock()
         self._asked = -math.inf
         self._changes = 0
@@ -156,80 +176,92 @@ class Library:
         """
         if not self.known(benchmark, scale, track):
             raise KeyError(f"there is no board {benchmark} {scale} {track}")
+        key = (benchmark, scale, track)
         with self._lock:
-            copy = self._copy(benchmark, scale, track)
-            groups = [_described(key, rows) for key, rows in copy.groups.items()]
-            groups.sort(key=lambda group: (-_weight(copy.groups[group.key]), group.key))
+            copy = self._copy(*key)
+            groups = copy.outline.groups
             chosen = next((candidate for candidate in groups if candidate.key == view.group), None)
             if view.group and chosen is None:
                 raise KeyError(f"this board has no group {view.group!r}")
             chosen = chosen or (groups[0] if groups else None)
-            metrics = _metrics(copy.groups[chosen.key]) if chosen else ()
+            metrics = copy.outline.metrics[chosen.key] if chosen else ()
             if view.metric and view.metric not in metrics:
                 raise KeyError(f"no metric {view.metric!r}; there are {', '.join(metrics)}")
             metric = view.metric or (metrics[0] if metrics else "")
-            rows = self._ranked(copy, chosen.key, metric) if chosen else []
+            ranked = self._ranked(copy, key, chosen.key, metric) if chosen else None
             revision = copy.revision
-        columns = {*SORTS, *(task.task for row in rows[:1] for task in row.tasks)}
-        if rows and view.sort not in columns:
-            raise KeyError(f"no column {view.sort!r}; there are {', '.join(SORTS)} and tasks")
-        filtered = view.q or view.recheck or view.kind or view.since or view.until
-        kept = [row for row in rows if _fits(row, view)] if filtered else rows
-        kept = sorted_rows(kept, view.sort, view.order)
+            positions: list[int] = []
+            if ranked is not None:
+                if view.sort not in {*SORTS, *ranked.tasks}:
+                    names = ", ".join(SORTS)
+                    raise KeyError(f"no column {view.sort!r}; there are {names} and tasks")
+                fit = ranked.positions(
+                    text=view.q,
+                    recheck=view.recheck,
+                    kind=view.kind,
+                    since=view.since,
+                    until=view.until,
+                )
+                positions = ranked.ordered(fit, view.sort, view.order)
+            shown = positions if whole else positions[view.offset : view.offset + view.limit]
+            rows = tuple(ranked.some(shown)) if ranked is not None else ()
         return Page(
             benchmark=benchmark,
             scale=scale,
             track=track,
-            groups=tuple(groups),
+            groups=groups,
             group=chosen,
             metrics=metrics,
             metric=metric,
-            total=len(kept),
-            rows=tuple(kept if whole else kept[view.offset : view.offset + view.limit]),
+            total=len(positions),
+            rows=rows,
             revision=revision,
-            verdict=verdict(rows) if rows else "",
+            verdict=ranked.verdict if ranked is not None else "",
         )
 
     def rows(self, benchmark: str, scale: str, track: str) -> list[Row]:
         """All rows of a board, each group ranked by its headline."""
+        key = (benchmark, scale, track)
         with self._lock:
-            copy = self._copy(benchmark, scale, track)
+            copy = self._copy(*key)
             return [
                 row
-                for key, members in copy.groups.items()
-                for row in self._ranked(copy, key, _metrics(members)[0])
+                for group, metrics in sorted(copy.outline.metrics.items())
+                for row in self._ranked(copy, key, group, metrics[0])
             ]
 
-    def beside(self, row: Row) -> list[Row]:
+    def beside(self, row: Row) -> Standings | list[Row]:
         """The rows of a row's group, ranked by its headline; empty when it has none here."""
+        board, group = (row.benchmark, row.scale, row.track), key_of(row)
         with self._lock:
-            copy = self._copy(row.benchmark, row.scale, row.track)
-            key = key_of(row)
-            if key not in copy.groups:
+            copy = self._copy(*board)
+            if group not in copy.outline.metrics:
                 return []
-            return self._ranked(copy, key, _metrics(copy.groups[key])[0])
+            return self._ranked(copy, board, group, copy.outline.metrics[group][0])
+
+    def submissions_beside(self, row: Row, number: int) -> list[Row]:
+        """The best rows of a row's group that were submitted here, at most so many."""
+        beside = self.beside(row)
+        if not isinstance(beside, Standings):
+            return []
+        return beside.some(beside.positions(kind="submission")[:number])
 
     def row(self, id: str, metric: str = "") -> Row | None:
         """One accepted row with its rank."""
         with self._lock:
-            board = next((key for key, copy in self._copies.items() if id in copy.rows), None)
-            if board is None:
-                row = next(iter(self.store.rows([id])), None)
-                if row is None:
-                    return None
-                board = (row.benchmark, row.scale, row.track)
-            copy = self._copy(*board)
-            row = copy.rows.get(id)
+            row = next((c.rows[id] for c in self._copies.values() if id in c.rows), None)
+            row = row or next(iter(self.store.rows([id])), None)
             if row is None:
                 return None
-            key = key_of(row)
-            name = metric if metric in row.figures else _metrics(copy.groups[key])[0]
-            ranked = self._ranked(copy, key, name)
-            if (key, name) not in copy.by_id:
-                copy.by_id[key, name] = {
-                    ranked_row.submission_id: ranked_row for ranked_row in ranked
-                }
-            return copy.by_id[key, name].get(id, row)
+            board, group = (row.benchmark, row.scale, row.track), key_of(row)
+            copy = self._copy(*board)
+            if group in copy.outline.metrics:
+                name = metric if metric in row.figures else copy.outline.metrics[group][0]
+                ranked = self._ranked(copy, board, group, name).of(id)
+                if ranked is not None:
+                    return ranked
+            self._read(copy, board)
+            return copy.rows.get(id)
 
     def resamples(self, row: Row, metric: str) -> npt.NDArray[np.float32] | None:
         """An aggregate of one row on the resamples of its items."""
@@ -248,12 +280,30 @@ class Library:
             self._copies.popitem(last=False)
         return copy
 
-    def _renew(self, copy: _Copy, board: tuple[str, str, str]) -> None:
+    def _renew(self, copy: _Copy, board: BoardKey) -> None:
+        """Bring a copy to the board's content; of what was not read yet, only its outline."""
+        copy.stamp = self.store.stamp()
+        if not copy.read and (outline := self._kept_outline(copy, board)) is not None:
+            copy.outline = outline
+            copy.ranked.clear()
+            return
+        copy.read = False
+        self._read(copy, board)
+
+    def _read(self, copy: _Copy, board: BoardKey) -> None:
+        """Read the rows that changed since they were read, and group them."""
+        if copy.read:
+            return
+        with without_collector():
+            self._read_now(copy, board)
+
+    def _read_now(self, copy: _Copy, board: BoardKey) -> None:
+        copy.read = True
         now = self.store.accepted(*board)
         if now == copy.changed:
             return
         stale = [id_ for id_, changed in now.items() if copy.changed.get(id_) != changed]
-        stale_rows = self.store.rows(stale)
+        stale_rows = self._stored(stale)
         for row in stale_rows:
             copy.rows[row.submission_id] = row
         for values in copy.resamples.values():
@@ -267,21 +317,60 @@ class Library:
         }
         copy.changed = now
         copy.ranked.clear()
-        copy.by_id.clear()
-        copy.groups = {}
+        groups: dict[str, list[Row]] = {}
         for id_ in sorted(copy.rows):
             row = copy.rows[id_]
-            copy.groups.setdefault(key_of(row), []).append(row)
-        copy.groups = {key: one_row_a_result(rows) for key, rows in copy.groups.items()}
+            groups.setdefault(key_of(row), []).append(row)
+        copy.groups = {key: one_row_a_result(rows) for key, rows in groups.items()}
+        first = sorted(copy.groups, key=lambda key: (-_weight(copy.groups[key]), key))
+        copy.outline = _Outline(
+            groups=tuple(_described(key, copy.groups[key]) for key in first),
+            metrics={key: _metrics(copy.groups[key]) for key in first},
+        )
+        if len(copy.rows) >= KEPT_FROM:
+            self._keep(copy, ("outline", *board), copy.outline.model_dump_json().encode())
 
-    def _ranked(self, copy: _Copy, key: str, metric: str) -> list[Row]:
-        if (key, metric) not in copy.ranked:
-            members = copy.groups[key]
-            cached = copy.resamples.setdefault(metric, {})
-            absent = [row.submission_id for row in members if row.submission_id not in cached]
-            cached |= self.store.resamples(absent, metric)
-            copy.ranked[key, metric] = rank(members, {metric: cached}, metric=metric)
-        return copy.ranked[key, metric]
+    def _ranked(self, copy: _Copy, board: BoardKey, group: str, metric: str) -> Standings:
+        if (group, metric) not in copy.ranked:
+            key = ("standings", *board, group, metric)
+            kept = self._kept(copy, key)
+            if kept is not None and not copy.read:
+                copy.ranked[group, metric] = unpacked(kept, self._stored)
+            else:
+                self._read(copy, board)
+                copy.ranked[group, metric] = self._rank(copy, key, group, metric)
+        return copy.ranked[group, metric]
+
+    def _rank(self, copy: _Copy, key: object, group: str, metric: str) -> Standings:
+        members = copy.groups[group]
+        cached = copy.resamples.setdefault(metric, {})
+        absent = [row.submission_id for row in members if row.submission_id not in cached]
+        cached |= self.store.resamples(absent, metric)
+        with without_collector():
+            rows = rank(members, {metric: cached}, metric=metric)
+            standings = standings_of(rows, metric, self._stored)
+        if len(rows) >= KEPT_FROM:
+            self._keep(copy, key, standings.packed())
+        return standings
+
+    def _stored(self, ids: Sequence[str]) -> list[Row]:
+        with without_collector():
+            rows = self.store.rows(ids)
+        self.num_read += len(rows)
+        return rows
+
+    def _kept_outline(self, copy: _Copy, board: BoardKey) -> _Outline | None:
+        data = self._kept(copy, ("outline", *board))
+        return None if data is None else _Outline.model_validate_json(data)
+
+    def _kept(self, copy: _Copy, key: object) -> bytes | None:
+        packed = self.keeper.get(copy.stamp, key) if self.keeper is not None else None
+        return None if packed is None else gzip.decompress(packed)
+
+    def _keep(self, copy: _Copy, key: object, data: bytes) -> None:
+        # Rows of a later content than the stamp's may have been read; that is kept by nobody.
+        if self.keeper is not None and self.store.stamp() == copy.stamp:
+            self.keeper.put(copy.stamp, key, gzip.compress(data, 1, mtime=0))
 
 
 def _order_of(board: Board) -> tuple[str, int, str, int, str]:
@@ -328,56 +417,6 @@ def _metrics(rows: Sequence[Row]) -> tuple[str, ...]:
     head = rows[0].headline.metric
     others = dict.fromkeys(name for row in rows[:50] for name in row.figures)
     return (head, *(name for name in others if name != head))
-
-
-def _fits(row: Row, view: View) -> bool:
-    text = view.q.casefold()
-    return (
-        (not text or text in row.method.casefold() or text in row.team.casefold())
-        and (not view.recheck or row.recheck == view.recheck)
-        and (not view.kind or row.kind == view.kind)
-        and (not view.since or row.date >= view.since)
-        and (not view.until or row.date <= view.until)
-    )
-
-
-def sorted_rows(rows: Sequence[Row], sort: str, order: str) -> list[Row]:
-    """Rows by one column; rows without a value come last, ties in order of rank."""
-    if sort == "rank" and order != "down":
-        return list(rows)
-    higher = bool(rows) and rows[0].headline.higher_is_better
-    up = {"rank": True, "method": True, "team": True, "score": not higher, "stderr": True}
-    up["behind"] = True
-    ascending = up.get(sort, False) if not order else order == "up"
-    known = [(value, row) for row in rows if (value := column(row, sort)) is not None]
-    known.sort(key=lambda pair: pair[1].rank)
-    known.sort(key=lambda pair: pair[0], reverse=not ascending)  # type: ignore[arg-type,return-value]
-    known_ids = {id(row) for _, row in known}
-    return [row for _, row in known] + [row for row in rows if id(row) not in known_ids]
-
-
-def column(row: Row, name: str) -> float | str | None:
-    """The value of a column, or of a task, by which rows are sorted."""
-    if name in VALUES:
-        return VALUES[name](row)
-    return next((task.value for task in row.tasks if task.task == name), None)
-
-
-VALUES: Mapping[str, Callable[[Row], float | str | None]] = {
-    "rank": lambda row: row.rank,
-    "method": lambda row: row.method.casefold(),
-    "team": lambda row: row.team.casefold(),
-    "score": lambda row: row.headline.value,
-    "stderr": lambda row: row.headline.stderr,
-    "behind": lambda row: row.behind_leader.value if row.behind_leader else 0.0,
-    "baseline": lambda row: row.over_baseline.value if row.over_baseline else None,
-    "size": lambda row: row.dataset.size,
-    "kept": lambda row: row.kept_fraction,
-    "params": lambda row: row.params,
-    "compute": lambda row: row.flops,
-    "seeds": lambda row: len(row.seeds),
-    "date": lambda row: row.date or None,
-}
 
 
 __all__ = ["Group", "Library", "Page", "View", "group_of", "key_of"]

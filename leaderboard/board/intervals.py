@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -46,9 +47,14 @@ def quantile_of(tries: int, degrees: float) -> float:
 
 def student_quantile(probability: float, degrees: float) -> float:
     """The quantile of Student's t; of the normal for infinite degrees of freedom."""
+    return float(_quantile()(degrees, probability))
+
+
+@cache
+def _quantile() -> Any:
     from scipy.special import stdtrit  # a second to load: not for commands that rank nothing
 
-    return float(stdtrit(degrees, probability))
+    return stdtrit
 
 
 def kendall(a: Sequence[float], b: Sequence[float]) -> float:

@@ -8,19 +8,23 @@ variable LEADERBOARD_DATABASE, since everybody on a machine can read the argumen
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import select
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from leaderboard.board.boards import View
 from leaderboard.database.connection import DATABASE_DOWN, StoreError
 from leaderboard.database.store import Store
 from leaderboard.service.service import Service
 from leaderboard.web.links import LINKS
-from leaderboard.web.makers import read, reply_to, write
+from leaderboard.web.makers import START_SECONDS, read, reply_to, write
+from leaderboard.web.shelf import Shelf, folder_for
 from leaderboard.web.texts import front_text, submission_text
 from pipelines.storage.open import open_store
+
+OBJECTS = 50_000  # made and not freed since the last search for cycles
 
 
 def main() -> None:
@@ -28,15 +32,26 @@ def main() -> None:
     os.umask(0o077)
     source, target = os.dup(0), os.dup(1)
     os.dup2(2, 1)  # whatever a library prints is no message
-    files, eval_data = sys.argv[1:3]
+    answer(source, target, [os.environ["LEADERBOARD_DATABASE"], *sys.argv[1:3]])
+
+
+def answer(source: int, target: int, words: Sequence[str]) -> None:
+    """Answer jobs of a database, a folder of files and one of evaluation data."""
+    database, files, eval_data = words
     try:
-        store = Store(os.environ["LEADERBOARD_DATABASE"], migrate=False)
+        store = Store(database, migrate=False)
     except StoreError as error:
         sys.exit(f"the process that makes pages ends: {error}")
     service = Service(store, open_store(files), eval_data=eval_data)
+    folder = folder_for(service.files, "standings")
+    service.library.keeper = Shelf(folder) if folder is not None else None
+    collector = _Collector(service)
     before = _warm(service)
+    wait = START_SECONDS  # until then the service itself starts, and readers come first
     while True:
-        while not select.select([source], [], [], 0)[0]:
+        while not select.select([source], [], [], wait)[0]:
+            wait = 0.0
+            collector.between_jobs()
             if next(before, None) is None:
                 break
         try:
@@ -44,6 +59,26 @@ def main() -> None:
         except EOFError:
             return
         write(target, reply_to(job, service))
+        collector.between_jobs()
+
+
+class _Collector:
+    """Searches for cycles of objects between jobs, and never among the rows of the boards.
+
+    A search goes over every object: over those of ten thousand rows it takes a second.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.num_read = 0
+        gc.disable()
+
+    def between_jobs(self) -> None:
+        if self.service.library.num_read > self.num_read:
+            self.num_read = self.service.library.num_read
+            gc.freeze()
+        elif gc.get_count()[0] > OBJECTS:
+            gc.collect()
 
 
 def _warm(service: Service) -> Iterator[bool]:

@@ -14,13 +14,17 @@ import hashlib
 import os
 import pickle
 import select
+import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from queue import Empty, Full, PriorityQueue
 from threading import Thread
@@ -96,20 +100,115 @@ class _Job:
     page: Future[Page] = field(compare=False)
 
 
-class ProcessMaker:
-    """Makes pages in a process, one after the other; a process that ends is replaced."""
+class Worker(Protocol):
+    """A process that answers jobs, from outside: two pipes, and how it is ended."""
 
-    def __init__(self, database: str, files: str, *, eval_data: str = "") -> None:
-        self._environment = os.environ | {
+    source: int
+    target: int
+
+    def running(self) -> bool:
+        """Whether it has not ended by itself."""
+        ...
+
+    def end(self) -> None:
+        """Kill it and close the pipes."""
+        ...
+
+
+class Spawned:
+    """A process with a program of its own, which reads its libraries for a second or two."""
+
+    def __init__(self, database: str, files: str, eval_data: str) -> None:
+        environment = os.environ | {
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
             "LEADERBOARD_DATABASE": database,  # it may hold a password: never in the arguments
         }
-        self._arguments = [files, eval_data]
+        command = [sys.executable, "-m", "leaderboard.web.maker", files, eval_data]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self.target = self._process.stdin.fileno()
+        self.source = self._process.stdout.fileno()
+
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+
+class Forked:
+    """A process with a copy of this one's libraries, which therefore starts at once.
+
+    Made before this process has a second thread: a copy of a process with several may wait for ever
+    for a lock that another thread held. `work` gets the two ends of the pipes and what `tell` sent.
+    """
+
+    def __init__(self, work: Callable[[int, int, Sequence[str]], None]) -> None:
+        if threading.active_count() > 1:
+            raise RuntimeError("this process has threads already")
+        job_source, self.target = os.pipe()
+        self.source, page_target = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            status = 1
+            try:
+                os.close(self.target)
+                os.close(self.source)
+                work(job_source, page_target, pickle.loads(read(job_source)))
+                status = 0
+            except (EOFError, BrokenPipeError):
+                status = 0  # the service has ended
+            except Exception:
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+        os.close(job_source)
+        os.close(page_target)
+        self._ended = False
+
+    def tell(self, *words: str) -> None:
+        """What its work needs to know."""
+        write(self.target, pickle.dumps(words))
+
+    def running(self) -> bool:
+        if not self._ended:
+            self._ended = os.waitpid(self.pid, os.WNOHANG)[0] == self.pid
+        return not self._ended
+
+    def end(self) -> None:
+        if self.running():
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            self._ended = True
+        for pipe in (self.source, self.target):
+            with contextlib.suppress(OSError):
+                os.close(pipe)
+        self.source = self.target = -1
+
+
+class ProcessMaker:
+    """Makes pages in a process, one after the other; a process that ends is replaced."""
+
+    def __init__(
+        self, database: str, files: str, *, eval_data: str = "", first: Forked | None = None
+    ) -> None:
+        """`first`: a process that was made when this one had no threads."""
+        self._start = partial(Spawned, database, files, eval_data)
         self._jobs: PriorityQueue[_Job] = PriorityQueue(MOST_WAITING)
         self._numbers = count()
         self._closed = False
-        self._process: subprocess.Popen[bytes] | None = None
+        self._worker: Worker | None = first
+        if first is not None:
+            first.tell(database, files, eval_data)
         Thread(target=self._work, daemon=True, name="maker").start()
 
     def ask(self, make: Make, *, later: bool = False) -> Future[Page]:
@@ -124,35 +223,23 @@ class ProcessMaker:
         self._closed = True
         self._end()
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "leaderboard.web.maker", *self._arguments]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self._environment
-        )
-        return self._process
-
     def _end(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    with contextlib.suppress(OSError):
-                        pipe.close()
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.end()
 
     def _work(self) -> None:
-        """Give jobs to the process, one by one. It starts a little later than the service: what is
-        on the shelf is answered without it, and its libraries would take the processor from that.
+        """Give jobs to the process, one by one. One that is not here yet starts a little later than
+        the service: its libraries would take the processor from what is answered without it.
         """
         begun = time.monotonic()
         while not self._closed:
             late = begun + START_SECONDS - time.monotonic()
             try:
-                job = self._jobs.get(timeout=max(0.0, late) if self._process is None else None)
+                job = self._jobs.get(timeout=max(0.0, late) if self._worker is None else None)
             except Empty:
                 if not self._closed:
-                    self._start()
+                    self._worker = self._start()
                 continue
             if not job.page.set_running_or_notify_cancel():
                 continue
@@ -162,15 +249,13 @@ class ProcessMaker:
                 job.page.set_exception(error)
 
     def _made(self, make: Make) -> Page:
-        process = self._process
-        if process is None or process.poll() is not None:
+        worker = self._worker
+        if worker is None or not worker.running():
             self._end()
-            process = self._start()
-        assert process.stdin is not None
-        assert process.stdout is not None
+            worker = self._worker = self._start()
         try:
-            write(process.stdin.fileno(), pickle.dumps(make))
-            reply = pickle.loads(read(process.stdout.fileno(), seconds=SECONDS))
+            write(worker.target, pickle.dumps(make))
+            reply = pickle.loads(read(worker.source, seconds=SECONDS))
         except (OSError, EOFError, TimeoutError) as error:
             self._end()
             raise Busy(f"the process that makes pages ended ({error}); try again") from None
@@ -193,8 +278,6 @@ def reply_to(job: bytes, service: Service) -> bytes:
     except OSError as error:
         reply = OSError(error.errno, error.strerror)
     except Exception as error:
-        import traceback
-
         reply = RuntimeError("".join(traceback.format_exception(error))[-4000:])
     return pickle.dumps(reply)
 

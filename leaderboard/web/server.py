@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import resource
@@ -10,7 +11,6 @@ import secrets
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from threading import Event, Thread
@@ -28,8 +28,9 @@ from leaderboard.web.answers import STALE_SECONDS
 from leaderboard.web.app import create_app
 from leaderboard.web.connections import HEAD_SECONDS, bounded, networks
 from leaderboard.web.logs import set_up
-from leaderboard.web.makers import ProcessMaker
-from leaderboard.web.shelf import Shelf
+from leaderboard.web.maker import answer
+from leaderboard.web.makers import Forked, ProcessMaker
+from leaderboard.web.shelf import Shelf, folder_for
 from pipelines.console import out
 from pipelines.records import Frozen
 from pipelines.storage.open import open_store
@@ -77,15 +78,18 @@ def serve(
         log.warning("the database's address is in the arguments; use LEADERBOARD_DATABASE")
     trusted = networks(serving.trusted_proxies)
     files = files or files_of(database)
+    gc.freeze()  # the libraries' objects are no garbage: neither here nor in the copy
+    first = _first_maker()
     store = Store(database)
     _references(store)
     service = Service(store, open_store(files), limits, eval_data=serving.eval_data)
     host_name = urlsplit(serving.public_url).hostname
-    maker = ProcessMaker(store.url, files, eval_data=serving.eval_data)
+    maker = ProcessMaker(store.url, files, eval_data=serving.eval_data, first=first)
+    shelf = folder_for(service.files, "pages")
     app = create_app(
         service,
         maker=maker,
-        shelf=Shelf(_shelf_of(service)),
+        shelf=Shelf(shelf) if shelf is not None else None,
         stale_seconds=STALE_SECONDS,
         rates=Rates.usual(serving.uploads_per_hour),
         hosts=(host_name, "127.0.0.1", "localhost") if host_name else (),
@@ -121,15 +125,12 @@ def serve(
         store.close()
 
 
-def _shelf_of(service: Service) -> Path:
-    """Where finished pages lie: beside the bundles, or on this machine where those are in a bucket.
-
-    A page's name is of its content, so services may share a folder.
-    """
-    home = service.files.local_path("pages/x")
-    if home is not None:
-        return home.parent
-    return Path(tempfile.gettempdir()) / f"leaderboard-pages-{os.getuid()}"
+def _first_maker() -> Forked | None:
+    """The process that makes pages, with the libraries that this one has read already."""
+    try:
+        return Forked(answer)
+    except RuntimeError:  # a program that has threads serves a board
+        return None
 
 
 def _more_files() -> None:

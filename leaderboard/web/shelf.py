@@ -10,15 +10,20 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import logging
 import os
 import secrets
+import stat
+import tempfile
 import zlib
 from functools import cache
 from pathlib import Path
 
 from leaderboard import rules
 from pipelines import installed
+from pipelines.storage.base import Store as Files
 
+log = logging.getLogger("leaderboard")
 MOST = 512  # pages of one content
 PACKAGES = ("leaderboard", "evals", "pipelines")
 
@@ -36,6 +41,24 @@ def program() -> str:
                 entry = path.stat()
                 state.update(repr((str(path), entry.st_size, entry.st_mtime_ns)).encode())
     return state.hexdigest()
+
+
+def folder_for(files: Files, name: str) -> Path | None:
+    """Where finished things lie: beside the bundles, or on this machine if those are in a bucket.
+
+    A name there is of its content, so services may share a folder. None where another user of this
+    machine has a folder of that name: nobody else's pages are shown here.
+    """
+    home = files.local_path(f"{name}/x")
+    if home is not None:
+        return home.parent
+    folder = Path(tempfile.gettempdir()) / f"leaderboard-{name}-{os.getuid()}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    entry = folder.lstat()
+    if stat.S_ISDIR(entry.st_mode) and entry.st_uid == os.getuid() and not entry.st_mode & 0o077:
+        return folder
+    log.warning("%s is not ours alone: finished pages are not kept over a restart", folder)
+    return None
 
 
 class Shelf:

@@ -220,10 +220,10 @@ def question_text(
     rivals: list[Row] = []
     near = ""
     if row is not None:
-        own = [other for other in service.library.beside(row) if other.kind == "submission"]
-        rivals = own[:MOST_RIVALS]
+        rivals = service.library.submissions_beside(row, MOST_RIVALS)
         if rival is not None and rival.id not in [other.submission_id for other in rivals]:
-            rivals += [other for other in own if other.submission_id == rival.id]
+            ranked_rival = service.library.row(rival.id)
+            rivals += [ranked_rival] if ranked_rival is not None else []
         evidence = read_evidence(service.files, submission)
         near = nearest_command(row, evidence, submission) if evidence is not None else ""
     documents = read_nearest(service.files, submission, asked.task)

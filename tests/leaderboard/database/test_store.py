@@ -13,6 +13,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from leaderboard.board import boards
 from leaderboard.board.boards import Library, View
 from leaderboard.board.intervals import student_quantile
 from leaderboard.database import auth, connection, store, tables
@@ -23,6 +24,7 @@ from leaderboard.submissions.bundle import open_bundle
 from leaderboard.submissions.faults import fault
 from leaderboard.submissions.results import Measured
 from leaderboard.submissions.validate import check_bundle
+from leaderboard.web.shelf import Shelf
 from tests.leaderboard.made_up import make_folder
 
 FAULT = fault("submission.json", "work.scale", "huge", "tiny")
@@ -247,6 +249,45 @@ def test_ranks_ties_and_baselines_are_computed_from_the_resamples(
     ]
     degrees = sum(v for v, _ in parts) ** 2 / sum(v**2 / free for v, free in parts)
     assert 1.96 * spread <= half <= student_quantile(0.975, degrees) * spread
+
+
+def test_the_order_of_a_board_outlives_the_service(
+    board_store: Store,
+    measured: list[Measured],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(boards, "KEPT_FROM", 1)
+    for entry in measured:
+        accept(board_store, entry)
+    key = ("dclm", "tiny", "filtering")
+    views = [
+        View(),
+        View(metric="cloze"),
+        View(sort="method", order="down"),
+        View(sort="heldout_bits_per_byte", limit=2),
+        View(q="GOO"),
+        View(since="2027-01-01"),
+        View(kind="submission", recheck="none", offset=1, limit=1),
+    ]
+    first = Library(board_store, keeper=Shelf(tmp_path))
+    pages = [first.page(*key, view) for view in views]
+    rows = first.rows(*key)
+    again = Library(board_store, keeper=Shelf(tmp_path))
+    assert again.page(*key, View(limit=1)).rows == pages[0].rows[:1]
+    assert again.num_read == 1  # of three
+    assert [again.page(*key, view) for view in views] == pages
+    assert again.rows(*key) == rows
+    id_ = rows[2].submission_id
+    assert again.row(id_) == first.row(id_)
+    assert again.row(id_, "cloze") == first.row(id_, "cloze")
+    assert list(again.beside(rows[0])) == list(first.beside(rows[0]))
+    # what is kept is of one content
+    board_store.move(measured[1].row.submission_id, "withdrawn", who="team")
+    last = Library(board_store, keeper=Shelf(tmp_path))
+    for library in (first, again, last):
+        assert library.page(*key, View()).rows == last.page(*key, View()).rows
+    assert [row.method for row in last.rows(*key)] == ["better", "no_filter"]
 
 
 def test_a_view_filters_sorts_and_pages(board_store: Store, measured: list[Measured]) -> None:

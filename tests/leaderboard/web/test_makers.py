@@ -15,7 +15,7 @@ from leaderboard.database.store import Store
 from leaderboard.published.literature import put_references
 from leaderboard.service.service import Service
 from leaderboard.web.links import LINKS
-from leaderboard.web.makers import Busy, ProcessMaker, finished
+from leaderboard.web.makers import Busy, Forked, ProcessMaker, finished
 from leaderboard.web.texts import board_text
 from pipelines.storage.local import LocalStore
 
@@ -88,9 +88,10 @@ def test_too_many_pages_are_refused_and_searches_come_last(
         return finished("page")
 
     go = threading.Event()  # nothing is made before all three were asked for
-    monkeypatch.setattr(ProcessMaker, "_start", lambda self: go.wait(60))
+    monkeypatch.setattr("leaderboard.web.makers.Spawned", lambda *_: go.wait(60))
     monkeypatch.setattr("leaderboard.web.makers.START_SECONDS", 0.0)
     monkeypatch.setattr(ProcessMaker, "_made", note)
+    monkeypatch.setattr(ProcessMaker, "_end", lambda self: None)
     busy = ProcessMaker(f"sqlite:///{tmp_path / 'board.db'}", str(tmp_path))
     search = busy.ask("a search", later=True)  # type: ignore[arg-type]
     page = busy.ask("a page")  # type: ignore[arg-type]
@@ -101,6 +102,16 @@ def test_too_many_pages_are_refused_and_searches_come_last(
     page.result(WAIT)
     busy.close()
     assert made == ["a page", "a search"]
+
+
+def test_no_copy_is_made_of_a_process_with_threads() -> None:
+    go = threading.Event()
+    thread = threading.Thread(target=go.wait)
+    thread.start()
+    with pytest.raises(RuntimeError, match="threads already"):
+        Forked(lambda *_: None)
+    go.set()
+    thread.join()
 
 
 def test_the_database_s_address_is_in_no_argument(service: Service, maker: ProcessMaker) -> None:

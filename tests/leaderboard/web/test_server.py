@@ -47,13 +47,26 @@ def serving(folder: Path) -> Iterator[Server]:
         server.stop()
 
 
+def children_of(pid: int) -> dict[int, str]:
+    """The processes that a server has started, with their command lines."""
+    pids: set[int] = set()
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        pids |= set(map(int, (thread / "children").read_text().split()))
+    lines = {}
+    for child in pids:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            lines[child] = Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")
+    return lines
+
+
 def checks_of(pid: int) -> list[int]:
     """The processes that a server checks in."""
-    path = Path(f"/proc/{pid}/task/{pid}/children")
-    actual = set(map(int, path.read_text().split()))
-    for thread in Path(f"/proc/{pid}/task").iterdir():
-        actual |= set(map(int, (thread / "children").read_text().split()))
-    return sorted(actual)
+    return sorted(child for child, line in children_of(pid).items() if "checker" in line)
+
+
+def makers_of(pid: int) -> list[int]:
+    """The copies of a server that make its pages."""
+    return sorted(child for child, line in children_of(pid).items() if " serve " in line)
 
 
 def has_ended(pid: int) -> bool:
@@ -96,12 +109,14 @@ def test_a_server_that_is_killed_leaves_no_check_behind_and_loses_nothing(tmp_pa
     paths = [make_zip(tmp_path / "made", chance=k, method=f"m {k}") for k in range(6)]
     server = Server(tmp_path)
     sure = [upload(server.port, secret, path)[1] for path in paths[:3]]
-    checks = checks_of(server.process.pid)
+    assert server.get("/")[0] == 200
+    checks, makers = checks_of(server.process.pid), makers_of(server.process.pid)
     assert checks
+    assert len(makers) == 1
     server.kill()
     until = time.monotonic() + 300
-    while not all(has_ended(pid) for pid in checks):
-        assert time.monotonic() < until, "a check outlives its server"
+    while not all(has_ended(pid) for pid in (*checks, *makers)):
+        assert time.monotonic() < until, "a process outlives its server"
         time.sleep(0.05)
     with store.writer.begin() as connection:  # the lease of a check that was killed ends at once
         connection.exec_driver_sql("UPDATE submissions SET lease_until = 0")

@@ -1,0 +1,209 @@
+"""The rows of one group in order: what views need of all of them, and the rows when asked for.
+
+A view of ten thousand rows filters and sorts by a few columns and shows fifty rows. The columns and
+what the ranking gave each row are kept as JSON (`packed`), so that a service that starts again
+neither reads nor ranks ten thousand rows: it reads those that a page shows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, overload
+
+import orjson
+
+from leaderboard.board.describe import verdict
+from leaderboard.board.ranking import by_metric
+from leaderboard.submissions.results import Difference, Row
+
+Value = float | str | None
+Reader = Callable[[Sequence[str]], Sequence[Row]]
+
+SORTED_BY: Mapping[str, Callable[[Row], Value]] = {
+    "rank": lambda row: row.rank,
+    "method": lambda row: row.method.casefold(),
+    "team": lambda row: row.team.casefold(),
+    "score": lambda row: row.headline.value,
+    "stderr": lambda row: row.headline.stderr,
+    "behind": lambda row: row.behind_leader.value if row.behind_leader else 0.0,
+    "baseline": lambda row: row.over_baseline.value if row.over_baseline else None,
+    "size": lambda row: row.dataset.size,
+    "kept": lambda row: row.kept_fraction,
+    "params": lambda row: row.params,
+    "compute": lambda row: row.flops,
+    "seeds": lambda row: len(row.seeds),
+    "date": lambda row: row.date or None,
+}
+"""The columns that rows are sorted by, beside those of tasks."""
+
+FILTERED_BY: Mapping[str, Callable[[Row], Value]] = {
+    "recheck": lambda row: row.recheck,
+    "kind": lambda row: row.kind,
+}
+
+RANKED = ("rank", "tied_with_leader", "detectable", "baseline", "superseded_by", "word")
+GAPS = ("behind_leader", "over_baseline")
+"""What a row's place among others gives it, beside `same_result`."""
+
+
+@contextlib.contextmanager
+def without_collector() -> Iterator[None]:
+    """Make many objects without the search for cycles, which goes over all of them each time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@dataclass
+class Standings(Sequence[Row]):
+    """Rows of one group, ranked by one metric."""
+
+    metric: str
+    higher_is_better: bool
+    verdict: str
+    ids: list[str]
+    columns: dict[str, list[Any]]  # by name, a value for each row
+    tasks: list[str]  # which of the columns are tasks
+    changes: list[dict[str, Any]]  # by row: what its place among the others gives it
+    _rows: list[Row | None]
+    _read: Reader
+    _place: dict[str, int] | None = None
+
+    @overload
+    def __getitem__(self, at: int) -> Row: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Row]: ...
+    def __getitem__(self, at: int | slice) -> Row | list[Row]:
+        if isinstance(at, slice):
+            return self.some(range(len(self.ids))[at])
+        return self.some([range(len(self.ids))[at]])[0]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self[:])
+
+    def some(self, positions: Sequence[int]) -> list[Row]:
+        """The rows at these positions; those that are not here are read together.
+
+        A row that is not there any more is left out: the board changes, and so will these.
+        """
+        absent = [at for at in positions if self._rows[at] is None]
+        if absent:
+            stored = {row.submission_id: row for row in self._read([self.ids[at] for at in absent])}
+            for at in absent:
+                row = stored.get(self.ids[at])
+                self._rows[at] = self._ranked(row, at) if row is not None else None
+        return [row for at in positions if (row := self._rows[at]) is not None]
+
+    def of(self, id: str) -> Row | None:
+        """The row of a submission; None where it is not among these."""
+        if self._place is None:
+            self._place = {own: at for at, own in enumerate(self.ids)}
+        at = self._place.get(id)
+        return None if at is None else next(iter(self.some([at])), None)
+
+    def positions(
+        self, *, text: str = "", recheck: str = "", kind: str = "", since: str = "", until: str = ""
+    ) -> list[int]:
+        """Where the rows are that fit: `text` is part of a method's or a team's name."""
+        kept: Sequence[int] = range(len(self.ids))
+        if text := text.casefold():
+            methods, teams = self.columns["method"], self.columns["team"]
+            kept = [at for at in kept if text in methods[at] or text in teams[at]]
+        for name, value in (("recheck", recheck), ("kind", kind)):
+            if value:
+                column = self.columns[name]
+                kept = [at for at in kept if column[at] == value]
+        dates = self.columns["date"]
+        if since:
+            kept = [at for at in kept if (dates[at] or "") >= since]
+        if until:
+            kept = [at for at in kept if (dates[at] or "") <= until]
+        return list(kept)
+
+    def ordered(
+        self, positions: Sequence[int], sort: str, order: Literal["", "up", "down"]
+    ) -> list[int]:
+        """Positions by one column; rows without a value come last, ties in order of rank."""
+        if sort == "rank" and order != "down":
+            return list(positions)
+        up = {"rank": True, "method": True, "team": True, "stderr": True, "behind": True}
+        up["score"] = not self.higher_is_better
+        ascending = up.get(sort, False) if not order else order == "up"
+        column, ranks = self.columns[sort], self.columns["rank"]
+        known = [at for at in positions if column[at] is not None]
+        known.sort(key=ranks.__getitem__)
+        known.sort(key=column.__getitem__, reverse=not ascending)
+        return known + [at for at in positions if column[at] is None]
+
+    def _ranked(self, row: Row, at: int) -> Row:
+        """A row as it is stored, with its place among the others."""
+        change = dict(self.changes[at])
+        for name in GAPS:
+            if name in change:
+                value, low, high = change[name]
+                change[name] = Difference(value=value, low=low, high=high)
+        change["same_result"] = tuple(change.get("same_result", ()))
+        return by_metric(row, self.metric).model_copy(update=change)
+
+    def packed(self) -> bytes:
+        """All but the rows, as JSON."""
+        return orjson.dumps(
+            {
+                "metric": self.metric,
+                "higher_is_better": self.higher_is_better,
+                "verdict": self.verdict,
+                "ids": self.ids,
+                "columns": self.columns,
+                "tasks": self.tasks,
+                "changes": self.changes,
+            }
+        )
+
+
+def standings_of(rows: Sequence[Row], metric: str, read: Reader) -> Standings:
+    """The standings of ranked rows."""
+    tasks = [task.task for row in rows[:1] for task in row.tasks]
+    values = [{task.task: task.value for task in row.tasks} for row in rows]
+    columns: dict[str, list[Any]] = {
+        name: [value(row) for row in rows] for name, value in {**SORTED_BY, **FILTERED_BY}.items()
+    }
+    for task in tasks:
+        columns.setdefault(task, [own.get(task) for own in values])
+    return Standings(
+        metric=metric,
+        higher_is_better=bool(rows) and rows[0].headline.higher_is_better,
+        verdict=verdict(rows) if rows else "",
+        ids=[row.submission_id for row in rows],
+        columns=columns,
+        tasks=tasks,
+        changes=[_change_of(row) for row in rows],
+        _rows=list(rows),
+        _read=read,
+    )
+
+
+def _change_of(row: Row) -> dict[str, Any]:
+    change: dict[str, Any] = {name: getattr(row, name) for name in RANKED}
+    for name in GAPS:
+        gap: Difference | None = getattr(row, name)
+        if gap is not None:
+            change[name] = (gap.value, gap.low, gap.high)
+    if row.same_result:
+        change["same_result"] = row.same_result
+    return change
+
+
+def unpacked(data: bytes, read: Reader) -> Standings:
+    """What `packed` wrote. ValueError or KeyError where it is something else."""
+    content = orjson.loads(data)
+    return Standings(**content, _rows=[None] * len(content["ids"]), _read=read)
