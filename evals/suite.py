@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from evals.tasks import EvalError, Task, load_task
 from pipelines import installed
 from pipelines.records import Frozen
+from pipelines.yaml_text import load_plain
 
 
 class Aggregate(Frozen):
@@ -121,7 +122,7 @@ def load_suite(name: str | Path) -> Suite:
     if path.suffix != ".yaml":
         path = _installed(str(name))
     try:
-        return Suite.model_validate(yaml.safe_load(path.read_text()))
+        return Suite.model_validate(load_plain(path.read_text()))
     except FileNotFoundError:
         raise EvalError(f"there is no suite file {path}") from None
     except (yaml.YAMLError, ValidationError) as error:

@@ -16,6 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from pipelines.errors import UsageError
 from pipelines.records import Frozen, digest
+from pipelines.yaml_text import load_plain
 
 FOLDER = Path(__file__).parent / "tasks"
 
@@ -259,7 +260,7 @@ def load_task(name: str) -> Task:
 def read_task(path: Path) -> Task:
     """The task in one YAML file; its name must be the file's."""
     try:
-        value = yaml.safe_load(path.read_text())
+        value = load_plain(path.read_text())
     except yaml.YAMLError as error:
         raise EvalError(f"{path}: {error}") from None
     task = parse_task(value, source=str(path))

@@ -22,6 +22,7 @@ def templates(package: str, *, strict: bool = True) -> Environment:
     environment = Environment(
         loader=PackageLoader(package),
         autoescape=True,
+        auto_reload=False,  # it would ask the disk for each page whether its templates changed
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined if strict else Undefined,

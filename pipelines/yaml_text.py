@@ -25,3 +25,11 @@ class _Strict(yaml.SafeLoader):
 def load_yaml(text: str) -> Any:
     """The value of one YAML document. yaml.YAMLError for what is none, and for a key twice."""
     return yaml.load(text, Loader=_Strict)
+
+
+def load_plain(text: str) -> Any:
+    """The value of one YAML document, by libyaml where it is there: ten times as fast, not strict.
+
+    For the many small files of suites and tasks, which a service reads when it starts.
+    """
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))

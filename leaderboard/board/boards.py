@@ -6,11 +6,12 @@ to share between threads.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import math
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from threading import RLock
 from typing import Literal, Protocol
@@ -140,6 +141,7 @@ class Library:
         self._most = most_boards
         self._copies: OrderedDict[BoardKey, _Copy] = OrderedDict()
         self._lock = RLock()
+        self._resting = False
         self._asked = -math.inf
         self._changes = 0
         self._revision = 0
@@ -151,6 +153,15 @@ class Library:
             self._asked, self._changes = now, self.store.changes
             self._revision = self.store.revision()
         return self._revision
+
+    @contextlib.contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Read each board once, however it changes until the end of the block."""
+        self._resting = True
+        try:
+            yield
+        finally:
+            self._resting = False
 
     def boards(self) -> list[Board]:
         """The boards that have rows: scales in the order of the rule book, then the others."""
@@ -271,7 +282,8 @@ class Library:
         benchmark, scale, track = board
         key = (benchmark, scale, track)
         copy = self._copies.pop(key, None) or _Copy()
-        revision = self.store.revision()
+        resting = self._resting and copy.revision
+        revision = copy.revision if resting else self.store.revision()
         if copy.revision != revision:
             self._renew(copy, key)
             copy.revision = revision

@@ -62,11 +62,9 @@ def sign_test(wins: int, losses: int) -> float:
     number, few = wins + losses, min(wins, losses)
     if number == 0:
         return 1.0
-    logs = [
-        math.lgamma(number + 1) - math.lgamma(k + 1) - math.lgamma(number - k + 1)
-        for k in range(few + 1)
-    ]
-    half = sum(math.exp(entry - number * math.log(2)) for entry in logs)
+    up = np.arange(1, few + 1)
+    logs = np.concatenate([[0.0], np.cumsum(np.log((number + 1 - up) / up))])  # of binomials
+    half = float(np.exp(logs - number * math.log(2)).sum())
     return min(1.0, 2 * half)
 
 

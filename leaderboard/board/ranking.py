@@ -229,12 +229,13 @@ class SeedSpread:
         variances: dict[str, float] = {}
         freedom: dict[str, int] = {}
         for row in rows:
-            for name, (variance, free) in self._of_row(row).items():
+            for name, (variance, free) in self.of_row(row).items():
                 variances[name] = variances.get(name, 0.0) + variance
                 freedom[name] = free
         return [(variances[name], freedom[name]) for name in variances]
 
-    def _of_row(self, row: Row) -> dict[str, tuple[float, int]]:
+    def of_row(self, row: Row) -> dict[str, tuple[float, int]]:
+        """The parts of one row, by what they are of."""
         if row.sampled is not None and self.draw is not None:
             return {"draws": self.draw}  # own draws were trained in their own orders
         parts = {"order": self.order} if self.order is not None else {}

@@ -526,3 +526,9 @@ class Store(Database):
                 for id_, data in connection.execute(query):
                     drawn[id_] = np.frombuffer(data, "<f4")
         return drawn
+
+    def resamples_of(self, id: str) -> dict[str, npt.NDArray[np.float32]]:
+        """Every aggregate of one submission on the resamples of its items."""
+        query = select(t.Draw.metric, t.Draw.resamples).where(t.Draw.id == id)
+        with self.engine.connect() as connection:
+            return {name: np.frombuffer(data, "<f4") for name, data in connection.execute(query)}

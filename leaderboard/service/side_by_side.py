@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from leaderboard.board.columns import category_parts, centered
 from leaderboard.board.intervals import interval
-from leaderboard.board.paired import Paired, compare_values
+from leaderboard.board.paired import GROUP, Paired, compare_values
 from leaderboard.board.ranking import compare, group_of, seed_spread
 from leaderboard.service.evidence import read_answers, read_draws
 from leaderboard.service.service import Service
@@ -83,10 +83,9 @@ def side_by_side(service: Service, rows: Sequence[Row]) -> Comparison:
 
 
 def _what_differs(groups: Sequence[tuple[str, ...]]) -> str:
-    names = ("benchmark", "scale", "track", "pool", "suite", "suite version", "evaluation data")
     apart = [
         name
-        for name, values in zip(names, zip(*groups, strict=True), strict=True)
+        for name, values in zip(GROUP, zip(*groups, strict=True), strict=True)
         if len(set(values)) > 1
     ]
     return ", ".join(apart)

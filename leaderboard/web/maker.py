@@ -46,7 +46,7 @@ def answer(source: int, target: int, words: Sequence[str]) -> None:
     folder = folder_for(service.files, "standings")
     service.library.keeper = Shelf(folder) if folder is not None else None
     collector = _Collector(service)
-    before = _warm(service)
+    revision, before = _revision(service), _warm(service)
     wait = START_SECONDS  # until then the service itself starts, and readers come first
     while True:
         while not select.select([source], [], [], wait)[0]:
@@ -60,6 +60,14 @@ def answer(source: int, target: int, words: Sequence[str]) -> None:
             return
         write(target, reply_to(job, service))
         collector.between_jobs()
+        if (now := _revision(service)) != revision:
+            revision, before = now, _warm(service)
+
+
+def _revision(service: Service) -> int:
+    with contextlib.suppress(*DATABASE_DOWN):
+        return service.library.revision()
+    return -1
 
 
 class _Collector:
@@ -82,16 +90,24 @@ class _Collector:
 
 
 def _warm(service: Service) -> Iterator[bool]:
-    """What the first readers need, piece by piece."""
+    """What the first readers need, piece by piece; then the order by every other metric."""
     with contextlib.suppress(*DATABASE_DOWN):
-        for board in service.library.boards():
-            service.library.page(board.benchmark, board.scale, board.track, View())
+        boards = service.library.boards()
+        metrics = {}
+        for board in boards:
+            key = (board.benchmark, board.scale, board.track)
+            metrics[key] = service.library.page(*key, View(limit=1)).metrics
             yield True
         front_text(service, LINKS)
         yield True
         for submission in service.store.find(states=["accepted"], limit=1):
             submission_text(service, submission, LINKS)
             yield True
+        for key, names in metrics.items():
+            for name in names:
+                with contextlib.suppress(KeyError):  # the board changed meanwhile
+                    service.library.page(*key, View(metric=name, limit=1))
+                yield True
 
 
 if __name__ == "__main__":

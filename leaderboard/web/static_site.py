@@ -5,21 +5,27 @@ boards/<benchmark>-<scale>-<track>[-<metric>|-plots].html and .json and .csv
 scales/<benchmark>.html  submissions/<id>.html  help/<topic>.html
 submissions/<id>-<task>.html and .json   the first questions of each task, chosen by a script
 compare/<id>.html   one of the best rows of a board beside the first
+compare/index.html   rows of the reader's choice, by a script, from compare/<id>.json
 images/<task>-<data>-<number>.webp   methods/<benchmark>-<hash>.html   teams/<hash>.html
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
+import multiprocessing
+import os
 import tempfile
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leaderboard.board.formats import board_csv, board_json, board_table
-from leaderboard.board.ranking import board, measure
+from leaderboard.board.plots import STATIC
+from leaderboard.board.ranking import SeedSpread, board, measure, seed_spread
 from leaderboard.submissions.results import Row
 from leaderboard.submissions.submission import pack, read_entries
 from pipelines.storage.open import open_store
@@ -30,6 +36,8 @@ if TYPE_CHECKING:
     from leaderboard.web.links import Links
 
 MOST_RIVALS = 20  # rows whose answers a page of questions may show beside its own
+COPIED_FROM = 100  # rows; fewer are written sooner than processes start
+MOST_COPIES = 8
 QUESTIONS = 50  # of each task that the site has; all of CORE's would be a thousand pages a row
 
 
@@ -83,7 +91,7 @@ def _write(folder: Path, name: str, data: bytes) -> None:
     """Write a file whole or not at all; made again at will, so it is not forced to the disk."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_bytes(data)
     part.replace(path)
 
@@ -97,19 +105,19 @@ class _Site:
     links: Links
     questions: int
     images: set[str] = field(default_factory=set)
+    spreads: dict[str, dict[str, SeedSpread | None]] = field(default_factory=dict)  # by group
 
     def write(self, name: str, data: str | bytes) -> None:
         _write(self.folder, name, data.encode() if isinstance(data, str) else data)
 
-    def board(self, key: tuple[str, str, str]) -> list[Row]:
-        """The pages of a board, of its rows, and of the best of them beside the first."""
+    def board(self, key: tuple[str, str, str], rows: Sequence[Row]) -> None:
+        """The pages of a board."""
         from leaderboard.board.boards import MAX_LIMIT, View
         from leaderboard.web import views
         from leaderboard.web.links import file_name
-        from leaderboard.web.texts import compared_text, plots_text
+        from leaderboard.web.texts import plots_text
 
         library, links = self.service.library, self.links
-        rows = library.rows(*key)
         stem = f"boards/{file_name(*key)}"
         self.write(f"{stem}.json", board_json(rows))
         self.write(f"{stem}.csv", board_csv(rows))
@@ -121,14 +129,31 @@ class _Site:
             chosen = view.model_copy(update={"metric": metric})
             text = views.board_page(library.page(*key, chosen), chosen, links)
             self.write(f"{stem}-{file_name(metric)}.html", text)
-        for row in rows:
-            leader = views.leader_beside(row, library.beside(row))
-            if leader is not None:
-                ids = [leader.submission_id, row.submission_id]
-                text = compared_text(self.service, [leader, row], ids, links)
-                self.write(f"compare/{row.submission_id}.html", text)
-            self.submission(row)
-        return rows
+
+    def row(self, row: Row) -> None:
+        """The pages of a row, and what it is compared by."""
+        from leaderboard.web import views
+        from leaderboard.web.texts import compared_text
+
+        leader = views.leader_beside(row, self.service.library.beside(row))
+        if leader is not None:
+            ids = [leader.submission_id, row.submission_id]
+            text = compared_text(self.service, [leader, row], ids, self.links)
+            self.write(f"compare/{row.submission_id}.html", text)
+        self.submission(row)
+        self.compared(row)
+
+    def compared(self, row: Row) -> None:
+        """What the script compares a row by; single answers where single questions have pages."""
+        from leaderboard.board.boards import key_of
+        from leaderboard.service.evidence import read_answers
+        from leaderboard.web.static_rows import row_file
+
+        service, id_ = self.service, row.submission_id
+        answers = read_answers(service.files, service.store.get(id_)) if self.questions else {}
+        draws = service.store.resamples_of(id_)
+        spreads = self.spreads.get(key_of(row), {})
+        self.write(f"compare/{id_}.json", row_file(row, draws, answers, spreads))
 
     def submission(self, row: Row) -> None:
         """The page of a row, its images, and the first questions of its tasks."""
@@ -222,21 +247,74 @@ def export_service(service: Service, folder: Path, *, questions: int = QUESTIONS
 
     `questions`: how many of each task of each submission have pages; 0: none.
     """
-    from leaderboard.board.plots import STATIC
+    from leaderboard.board.boards import key_of
+    from leaderboard.web import views
     from leaderboard.web.links import FileLinks
     from leaderboard.web.texts import front_text
 
     site = _Site(service, folder, FileLinks(up="../"), questions)
-    site.write("index.html", front_text(service, FileLinks()))
-    for name in ("style.css", "board.js", "favicon.svg"):
-        site.write(f"static/{name}", (STATIC / name).read_bytes())
-    everything: list[Row] = []
-    for listed in service.library.boards():
-        everything += site.board((listed.benchmark, listed.scale, listed.track))
-    site.others(everything)
-    site.write("board.json", board_json(everything))
-    site.write("board.csv", board_csv(everything))
+    with service.library.at_rest():
+        boards = {
+            (listed.benchmark, listed.scale, listed.track): service.library.rows(
+                listed.benchmark, listed.scale, listed.track
+            )
+            for listed in service.library.boards()
+        }
+        everything = [row for rows in boards.values() for row in rows]
+        groups: dict[str, list[Row]] = {}
+        for row in everything:
+            groups.setdefault(key_of(row), []).append(row)
+        site.spreads = {key: _spreads(rows) for key, rows in groups.items()}
+        with _copies(service, everything, site.row):
+            site.write("index.html", front_text(service, FileLinks()))
+            for name in ("style.css", "board.js", "compare.js", "favicon.svg"):
+                site.write(f"static/{name}", (STATIC / name).read_bytes())
+            for key, rows in boards.items():
+                site.board(key, rows)
+            site.others(everything)
+            site.write("compare/index.html", views.render("compare_rows.html", site.links))
+            site.write("board.json", board_json(everything))
+            site.write("board.csv", board_csv(everything))
     return folder / "index.html"
+
+
+def _spreads(rows: Sequence[Row]) -> dict[str, SeedSpread | None]:
+    """How each figure of a group varies between runs."""
+    names = dict.fromkeys(name for row in rows for name in row.figures)
+    return {name: seed_spread([row for row in rows if name in row.figures], name) for name in names}
+
+
+@contextmanager
+def _copies(service: Service, rows: Sequence[Row], work: Callable[[Row], None]) -> Iterator[None]:
+    """Do something for each row, in copies of this process while the block runs.
+
+    In this process where there are few rows, one processor, or threads whose locks a copy would
+    have; a copy has a database connection of its own. RuntimeError when one fails.
+    """
+    processors = min(len(os.sched_getaffinity(0)), MOST_COPIES)
+    number = processors if len(rows) >= COPIED_FROM and threading.active_count() == 1 else 1
+
+    def some(at: int) -> None:
+        gc.freeze()  # the rows are no garbage
+        service.store.engine.dispose(close=False)
+        for row in rows[at::number]:
+            work(row)
+
+    context = multiprocessing.get_context("fork")
+    copies = [context.Process(target=some, args=(at,)) for at in range(number)]
+    if number == 1:
+        copies = []
+        for row in rows:
+            work(row)
+    for copy in copies:
+        copy.start()
+    try:
+        yield
+    finally:
+        for copy in copies:
+            copy.join()
+    if any(copy.exitcode for copy in copies):
+        raise RuntimeError("a process that wrote pages ended early; its error is above")
 
 
 __all__ = ["board", "board_csv", "board_json", "board_table", "export_service", "export_site"]

@@ -111,3 +111,13 @@ for (const filter of document.querySelectorAll(".board-filter")) {
     filter.querySelector("[role=status]").textContent = `${shown} ${shown === 1 ? "row" : "rows"}`;
   });
 }
+
+// Rows of a static site are compared by a page that reads their files.
+for (const form of document.querySelectorAll(".compare-form")) {
+  for (const cell of form.querySelectorAll(".choose")) cell.hidden = false;
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const ids = boxes.filter((box) => box.checked).map((box) => box.value);
+    location.href = `${form.getAttribute("action")}#${ids.join(",")}`;
+  });
+}

@@ -293,4 +293,39 @@ def test_a_static_site_filters_rows_and_shows_a_rivals_answers(
     page.go_back()
     page.get_by_role("link", name="beside the leader").click()
     expect(page.get_by_text("Differences are to better")).to_be_visible()
+    served = numbers_of(page)
+    page.goto("/boards/dclm-tiny-filtering.html")
+    for name in ("better", "worse"):
+        page.get_by_role("row", name=name).get_by_role("checkbox").check()
+    page.get_by_role("button", name="Compare the chosen rows").click()
+    expect(page.get_by_role("heading", name="Compare: better, worse")).to_be_visible()
+    script = numbers_of(page)
+    # the same, but for the chance of the resamples in the ends of intervals
+    assert [line[0] for line in script] == [line[0] for line in served]
+    for own, other in zip(script, served, strict=True):
+        assert own[1] == pytest.approx(other[1], abs=1e-4)
+        assert own[2][0] == pytest.approx(other[2][0], abs=1e-4)
+        reach = other[2][2] - other[2][1]
+        assert own[2][1:3] == pytest.approx(other[2][1:3], abs=0.12 * reach)
+        assert own[3] == other[3]
+    page.get_by_label("Differences are to").select_option(label="worse")
+    expect(page.get_by_role("heading", name="Compare: worse, better")).to_be_visible()
+    turned = numbers_of(page)
+    assert turned[0][2][0] == pytest.approx(-script[0][2][0])
+    assert turned[-1][3][:2] == script[-1][3][1::-1]
+    page.goto("/compare/index.html#nonsense")
+    expect(page.get_by_text("Choose two to five rows")).to_be_visible()
     context.close()
+
+
+def numbers_of(page: Page) -> list[tuple[str, list[float], list[float], list[float]]]:
+    """The lines of a comparison of two: name, scores, difference with its ends, won, lost, tied."""
+    lines = []
+    for row in page.locator("table.compare tbody tr:not(.part)").all():
+        name = row.locator("th").inner_text()
+        cells = [
+            [float(text) for text in re.findall(r"[-+]?[0-9][0-9.]*", cell)]
+            for cell in row.locator("td").all_inner_texts()
+        ]
+        lines.append((name, [cells[0][0], cells[1][0]], cells[2], cells[3]))
+    return lines

@@ -46,5 +46,9 @@ def test_pages_of_questions_are_files_and_every_link_between_files_leads_somewhe
     assert "<form" not in compared
     [rival] = re.findall(r'<option value="([0-9a-f]{32}-heldout_ending.json)">better', text)
     assert (site / "submissions" / rival).exists()
+    row = json.loads((site / "compare" / f"{submission.id}.json").read_text())
+    assert (row["method"], row["seeds"], row["left_out"]) == ("a method", [124], [])
+    assert [task["answers"]["number"] for task in row["tasks"]] == [60] * len(row["tasks"])
+    assert "static/compare.js" in (site / "compare" / "index.html").read_text()
     [method] = re.findall(r'href="\.\./(methods/[^"]+)"', page)
     assert "1 row of this name" in (site / method).read_text()
