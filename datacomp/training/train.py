@@ -219,7 +219,7 @@ def _check_samples(source: Store, name: str) -> None:
     faults: dict[str, int] = {}
     tried = 0
     with tar_bytes(source, name) as data:
-        for sample in islice(samples(data, f"{source.uri}/{name}"), TRIED):
+        for sample in islice(samples(data, f"{source.uri}/{name}", repeats=True), TRIED):
             tried += 1
             fault = _fault_of(data, sample)
             if fault:

@@ -36,7 +36,7 @@ def check_names(schema: pa.Schema) -> None:
             raise NameTaken(f"the column {EXTRA!r} holds {type_}; {TAKEN}")
     if TEXT in schema.names:
         type_ = schema.field(TEXT).type
-        if not (normal_type(type_) == STRING or _is_binary(type_) or pa.types.is_null(type_)):
+        if not (normal_type(type_) == STRING or is_binary(type_) or pa.types.is_null(type_)):
             raise NameTaken(
                 f"the column {TEXT!r} holds {type_}, expected strings: rename the column, and name "
                 "the one that holds the text with --text-field"
@@ -54,7 +54,7 @@ def normal_table(table: pa.Table) -> pa.Table:
     """
     for number, field in enumerate(table.schema):
         type_ = field.type
-        if field.name in KNOWN and (_is_binary(type_) or pa.types.is_null(type_)):
+        if field.name in KNOWN and (is_binary(type_) or pa.types.is_null(type_)):
             table = table.set_column(number, field.name, table.column(number).cast(STRING))
         elif (target := normal_type(type_)) != type_:
             table = table.set_column(number, field.name, table.column(number).cast(target))
@@ -75,7 +75,7 @@ def normal_schema(schema: pa.Schema) -> tuple[pa.Schema, dict[str, pa.DataType]]
     return normal_table(schema.empty_table()).schema, nested
 
 
-def _is_binary(type_: pa.DataType) -> bool:
+def is_binary(type_: pa.DataType) -> bool:
     if pa.types.is_dictionary(type_):
         type_ = type_.value_type
     return bool(
@@ -108,10 +108,11 @@ def _nested_to_extra(table: pa.Table, nested: list[str]) -> pa.Table:
 
 
 def _object(pairs: Any) -> Any:
-    """A map of Arrow, which Python has as pairs, as an object where its keys are strings."""
+    """A map of Arrow, which Python has as pairs, as an object where its keys are other strings."""
     if pairs is None or not all(isinstance(key, str) for key, _ in pairs):
         return pairs
-    return dict(pairs)
+    values = dict(pairs)
+    return values if len(values) == len(pairs) else pairs
 
 
 def open_batches(file: BinaryIO) -> pa.RecordBatchReader:

@@ -28,6 +28,14 @@ MAX_EXPANSION = 200  # beyond that; pages and their text expand 3 to 20 times
 # `zstd --long=31` writes windows of 2 GiB, as in Pushshift's dumps; the default stops at 128 MiB
 ZSTD_OPTIONS: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 31}
 
+MAGIC: dict[str, tuple[bytes, ...]] = {
+    "gzip": (b"\x1f\x8b",),
+    "zstd": (b"\x28\xb5\x2f\xfd", *(bytes((n, 0x2A, 0x4D, 0x18)) for n in range(0x50, 0x60))),
+    "xz": (b"\xfd7zXZ\0", b"]\0\0"),  # and what `lzma` writes
+    "bzip2": (b"BZh",),
+}
+"""How a member begins; of zstd, one that readers skip too."""
+
 LZMA_BYTES = 1 << 30  # of memory; `xz -9` takes 65 MB
 
 # bz2 says OSError for data that is not one of its own
@@ -95,6 +103,8 @@ class Inflated(io.RawIOBase):
                 data = self._member.decompress(feed, limit)
             except ERRORS as error:
                 self.fault = f"a {self._kind} member is damaged: {error}"
+                if self._num_members == 1 and not feed.startswith(MAGIC[self._kind]) and feed:
+                    self.fault = f"the file is not {self._kind}: it begins with {feed[:12]!r}"
                 return b""
             if self._member.eof:
                 self._raw = self._member.unused_data

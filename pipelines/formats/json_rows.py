@@ -8,13 +8,19 @@ digits, bytes as base64), and what a step computed comes before what the documen
 from __future__ import annotations
 
 import base64
+import codecs
 import json
+import math
 import re
+import zoneinfo
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,7 +28,10 @@ import pyarrow.compute as pc
 from pipelines.schema import EXTRA, KNOWN, ROW, STRING, TEXT
 
 MIN_INT, MAX_INT = -(1 << 63), (1 << 64) - 1  # integers that orjson reads without rounding
+CONSTANT = re.compile(rb"\b(NaN|Infinity)\b")
 LONG_NUMBER = re.compile(rb"[0-9]{19}")  # a line without this many digits in a row has none
+DAYS = {32: "D", 64: "ms"}  # the units of Arrow's two types of date, by their width
+YEARS = ("0001-01-02", "9999-12-31")  # a day within Python's own, so that any zone fits
 COLUMNS = tuple(name for name in KNOWN if name != EXTRA)
 
 
@@ -31,7 +40,9 @@ def parse_row(line: bytes) -> tuple[dict[str, Any], str | None]:
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        return {}, f"not JSON: {error}"
+        value, problem = _as_python_writes(line)
+        if value is None:
+            return {}, problem or f"not JSON: {error}"
     if not isinstance(value, dict):
         return {}, f"expected a JSON object, found {type(value).__name__}"
     text = value.get(TEXT)
@@ -40,6 +51,38 @@ def parse_row(line: bytes) -> tuple[dict[str, Any], str | None]:
     if LONG_NUMBER.search(line) and (name := _rounded(line)):
         return {}, f"the field {name!r} holds an integer beyond 64 bits; write it as a string"
     return value, None
+
+
+def _as_python_writes(line: bytes) -> tuple[Any, str | None]:
+    """The value of a line with NaN, or behind a byte order mark; or None, and what is wrong.
+
+    Python's json and pandas write NaN for a missing number: null here. Infinity is a number that
+    JSON has no form for, so it is refused by its name instead of being lost.
+    """
+    line = line.removeprefix(codecs.BOM_UTF8)
+    if CONSTANT.search(line) is None:
+        with suppress(orjson.JSONDecodeError):
+            return orjson.loads(line), None
+        return None, None
+    try:
+        value = json.loads(line, parse_constant=_constant, parse_float=_finite)
+        return orjson.loads(orjson.dumps(value)), None  # as strict with strings as other lines are
+    except OverflowError as error:
+        return None, f"it holds {error}, which JSON has no form for; write a number or null"
+    except (ValueError, TypeError, RecursionError):
+        return None, None
+
+
+def _constant(name: str) -> None:
+    if name != "NaN":
+        raise OverflowError(name)
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise OverflowError(digits)
+    return value
 
 
 def _rounded(line: bytes) -> str | None:
@@ -109,9 +152,14 @@ def to_json_rows(table: pa.Table) -> Iterable[bytes]:
 def _plain_times(table: pa.Table) -> pa.Table:
     """Times of nanoseconds as ISO 8601 text, durations as seconds, as those of coarser units.
 
-    Python's own times end at microseconds.
+    Python's own times end at microseconds and hold the years 1 to 9999: what lies beyond is text,
+    too. Times in a zone that this machine does not know are written in UTC.
     """
     for number, field in enumerate(table.schema):
+        if pa.types.is_timestamp(field.type) and field.type.tz and not _is_zone(field.type.tz):
+            utc = pa.timestamp(field.type.unit, "UTC")
+            table = table.set_column(number, field.name, table.column(number).cast(utc))
+            field = table.schema.field(number)
         if pa.types.is_timestamp(field.type) and field.type.unit == "ns":
             text = pc.replace_substring(table.column(number).cast(pa.string()), " ", "T")
             table = table.set_column(number, field.name, text)
@@ -122,7 +170,37 @@ def _plain_times(table: pa.Table) -> pa.Table:
                 table.column(number).cast(pa.int64()).cast(pa.float64(), False), 1e9
             )
             table = table.set_column(number, field.name, seconds)
+        elif (text := _beyond_python(table.column(number))) is not None:
+            table = table.set_column(number, field.name, text)
     return table
+
+
+def _is_zone(name: str) -> bool:
+    """Whether a zone is an offset, or one that the system's tables name."""
+    return name[:1] in ("+", "-") or name in _zones()
+
+
+@lru_cache(maxsize=1)
+def _zones() -> frozenset[str]:
+    return frozenset(zoneinfo.available_timezones())
+
+
+def _beyond_python(column: pa.ChunkedArray) -> pa.Array | None:
+    """Dates and moments as text (ISO 8601, in UTC) if some lie outside the years 1 to 9999."""
+    if pa.types.is_timestamp(column.type):
+        unit, end = column.type.unit, "Z" if column.type.tz else ""
+    elif pa.types.is_date(column.type):
+        unit, end = DAYS[column.type.bit_width], ""
+    else:
+        return None
+    counts = column.cast(pa.int32() if unit == "D" else pa.int64()).cast(pa.int64())
+    times = counts.drop_null().to_numpy().astype(f"M8[{unit}]")
+    least, greatest = np.array(YEARS, dtype="M8[D]")
+    if not len(times) or (times.min() >= least and times.max() < greatest):
+        return None
+    texts = np.datetime_as_string(times, unit="D" if pa.types.is_date(column.type) else unit)
+    values = iter(texts.tolist())
+    return pa.array([None if count is None else next(values) + end for count in counts.to_pylist()])
 
 
 def as_json(value: Any) -> Any:

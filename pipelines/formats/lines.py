@@ -22,16 +22,15 @@ COMPRESSIONS = {
 }
 
 
-def _inflated(file: BinaryIO, name: str) -> Inflated | None:
+def inflated_of(file: BinaryIO, name: str) -> Inflated | None:
     """The bytes of a file after the compression that its suffix names, None for a plain file."""
     kind = next((k for suffix, k in COMPRESSIONS.items() if name.lower().endswith(suffix)), None)
     return None if kind is None else Inflated(file, kind=kind)
 
 
-def inflated_lines(file: BinaryIO, name: str) -> BinaryIO:
-    """The plain bytes of a file. Its reader does not see where a damaged file breaks off."""
-    inflated = _inflated(file, name)
-    return file if inflated is None else io.BufferedReader(inflated, 1 << 18)  # type: ignore[return-value]
+def buffered(inflated: Inflated) -> BinaryIO:
+    """The plain bytes, to be read by the line; `inflated.fault` says how they ended."""
+    return io.BufferedReader(inflated, 1 << 18)  # type: ignore[return-value]
 
 
 HEADS = {
@@ -49,8 +48,8 @@ HEADS = {
 
 def numbered_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes, str | None]]:
     """Numbered lines; one that is too long, and what follows a broken place, come with an error."""
-    inflated = _inflated(file, name)
-    lines: BinaryIO = file if inflated is None else io.BufferedReader(inflated, 1 << 18)  # type: ignore[assignment]
+    inflated = inflated_of(file, name)
+    lines = file if inflated is None else buffered(inflated)
     number = 0
     mark = codecs.BOM_UTF8  # Windows tools put it at the head of a file
     while line := lines.readline(MAX_LINE_BYTES):

@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.batch import MAX_BATCH_BYTES, MAX_BATCH_ROWS, cut
-from pipelines.formats.arrow_tables import NameTaken, normal_schema, normal_table
+from pipelines.formats.arrow_tables import NameTaken, is_binary, normal_schema, normal_table
 from pipelines.formats.chunks import UNREADABLE, BadRow, Chunk, numbered
 from pipelines.formats.inflate import FREE_BYTES, MAX_EXPANSION
 from pipelines.formats.shards import ShardError, log
 from pipelines.schema import (
+    KNOWN,
     ROW,
     ROW_BITS,
     row_of,
@@ -31,13 +32,20 @@ def read_parquet(file: BinaryIO, *, shard: int, where: str, keep_rows: bool) -> 
     for group in range(parquet.num_row_groups):
         end = number + parquet.metadata.row_group(group).num_rows
         try:
-            for table in _group_tables(parquet, group):
-                if table.schema != schema or number + table.num_rows > end:
+            for stored in _group_tables(parquet, group):
+                table, faults = _without_bad_texts(stored, allowed=not keep_rows)
+                if table.schema != schema or number + stored.num_rows > end:
                     raise pa.ArrowInvalid("other columns or more rows than the file declares")
                 if not keep_rows:
-                    rows = np.arange(table.num_rows, dtype=np.int64) + row_of(shard, number)
-                    table = numbered(table, rows)
-                number += table.num_rows
+                    rows = np.arange(stored.num_rows, dtype=np.int64) + row_of(shard, number)
+                    table = numbered(table, np.delete(rows, [place for place, _, _ in faults]))
+                bad = tuple(
+                    BadRow(row_of(shard, number + place), problem, raw)
+                    for place, problem, raw in faults
+                )
+                number += stored.num_rows
+                if bad:
+                    yield Chunk(table.slice(0, 0), bad)
                 for slice_ in cut(table):
                     yield Chunk(slice_)
         except NameTaken as error:
@@ -74,7 +82,7 @@ def _is_ours(parquet: pq.ParquetFile) -> bool:
 
 
 def _group_tables(parquet: pq.ParquetFile, group: int) -> Iterator[pa.Table]:
-    """The rows of one row group, checked: text is UTF-8, which everything behind relies on."""
+    """The rows of one row group as they are stored, some at a time."""
     columns = [
         parquet.metadata.row_group(group).column(n) for n in range(parquet.metadata.num_columns)
     ]
@@ -86,9 +94,47 @@ def _group_tables(parquet: pq.ParquetFile, group: int) -> Iterator[pa.Table]:
     row_bytes = max(1, plain // max(1, parquet.metadata.row_group(group).num_rows))
     batch_rows = min(16 * MAX_BATCH_ROWS, max(1, 16 * MAX_BATCH_BYTES // row_bytes))
     for batch in parquet.iter_batches(batch_size=batch_rows, row_groups=[group]):
-        table = pa.Table.from_batches([batch])
-        table.validate(full=True)
-        yield normal_table(table)
+        yield pa.Table.from_batches([batch])
+
+
+def _without_bad_texts(
+    stored: pa.Table, *, allowed: bool
+) -> tuple[pa.Table, list[tuple[int, str, bytes]]]:
+    """The rows whose texts are UTF-8, in normal form, and of the others place, fault and bytes.
+
+    ArrowInvalid for other damage, and for bad texts where none are allowed.
+    """
+    try:
+        stored.validate(full=True)
+        return normal_table(stored), []
+    except pa.ArrowInvalid:
+        faults = _bad_texts(stored) if allowed else {}
+        if not faults:
+            raise
+    good = np.delete(np.arange(stored.num_rows), list(faults))
+    kept = stored.take(pa.array(good))
+    kept.validate(full=True)
+    return normal_table(kept), [(place, *fault) for place, fault in sorted(faults.items())]
+
+
+def _bad_texts(stored: pa.Table) -> dict[int, tuple[str, bytes]]:
+    """Rows with a string, or a known column's bytes, that are not UTF-8: fault and bytes."""
+    faults: dict[int, tuple[str, bytes]] = {}
+    for field, column in zip(stored.schema, stored.columns, strict=True):
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+            binary = pa.large_binary() if pa.types.is_large_string(field.type) else pa.binary()
+            values = [value for chunk in column.chunks for value in chunk.view(binary).to_pylist()]
+        elif field.name in KNOWN and is_binary(field.type):
+            values = column.to_pylist()
+        else:
+            continue
+        for place, value in enumerate(values):
+            try:
+                _ = value is None or value.decode()
+            except UnicodeDecodeError as error:
+                fault = f"the column {field.name!r} is not UTF-8 at byte {error.start}"
+                faults.setdefault(place, (fault, value[:1000]))
+    return faults
 
 
 def parquet_file(file: BinaryIO, where: str) -> pq.ParquetFile:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -15,46 +16,71 @@ import orjson
 
 from pipelines.errors import DataError
 from pipelines.formats.json_rows import parse_row
-from pipelines.formats.lines import inflated_lines, numbered_lines
+from pipelines.formats.lines import buffered, inflated_of, numbered_lines
 
 Value = tuple[int, dict[str, Any], str | None, bytes]
 
 MAX_FILE_BYTES = 512 << 20  # of what must be read whole: an array of JSON, a document
 MAX_FIELD_BYTES = 128 << 20  # of a CSV field, as of a line of JSON
 BOM = "\ufeff"
+SURROGATE = re.compile(
+    "[\ud800-\udfff]"
+)  # what `surrogateescape` makes of bytes that are not UTF-8
 
 
 def csv_values(file: BinaryIO, name: str) -> Iterator[Value]:
     """The rows of a table with a header (RFC 4180), all values as text; tabs for `.tsv`.
 
-    CSV has no types, so `007` stays what it is. A row of another number of fields is a problem.
+    CSV has no types, so `007` stays what it is. A row of another number of fields, or that is not
+    UTF-8, is a problem; so is the last one of a compressed file that breaks off.
     """
     delimiter = "\t" if ".tsv" in name.lower() else ","
     csv.field_size_limit(MAX_FIELD_BYTES)
-    lines = io.TextIOWrapper(inflated_lines(file, name), encoding="utf-8", newline="")
+    inflated = inflated_of(file, name)
+    plain = file if inflated is None else buffered(inflated)
+    lines = io.TextIOWrapper(plain, encoding="utf-8", errors="surrogateescape", newline="")
     rows = csv.reader(lines, delimiter=delimiter, strict=True)
+    last: list[str] | None = None
+    number = 0
     try:
-        header = next(rows, None)
-        if not header:
-            raise DataError("it has no header; its first line should name the columns")
-        header[0] = header[0].removeprefix(BOM)
-        if len(set(header)) < len(header) or not all(header):
-            raise DataError(f"the header names a column twice, or not at all: {header[:9]}")
-        number = 0
-        for values in rows:
-            if not values:
-                continue
-            if len(values) == len(header):
-                row = {key: value for key, value in zip(header, values, strict=True) if value != ""}
-                yield number, row, None, b""
-            else:
-                raw = delimiter.join(values).encode()
-                yield number, {}, f"{len(values)} fields, expected {len(header)}", raw
-            number += 1
-    except UnicodeDecodeError as error:
-        raise DataError(f"it is not UTF-8 ({error}); convert it, as with iconv") from None
+        header = _header(next(rows, None))
+        for values in filter(None, rows):  # a blank line is nothing
+            if last is not None:
+                yield _csv_row(number, header, last, delimiter)
+                number += 1
+            last = values
     except csv.Error as error:
-        raise DataError(f"line {rows.line_num} is not valid CSV ({error})") from None
+        if inflated is None or inflated.fault is None:
+            raise DataError(f"line {rows.line_num} is not valid CSV ({error})") from None
+    if inflated is not None and inflated.fault:
+        raw = delimiter.join(last or []).encode("utf-8", "surrogateescape")
+        yield number, {}, f"the file breaks off here: {inflated.fault}", raw
+    elif last is not None:
+        yield _csv_row(number, header, last, delimiter)
+
+
+def _header(names: list[str] | None) -> list[str]:
+    """The names of the columns. DataError for none, or for a file of another encoding."""
+    if not names:
+        raise DataError("it has no header; its first line should name the columns")
+    line = "".join(names)
+    if SURROGATE.search(line) or "\0" in line:
+        raise DataError(f"its header is not UTF-8 ({line[:40]!a}); convert it, as with iconv")
+    names[0] = names[0].removeprefix(BOM)
+    if len(set(names)) < len(names) or not all(names):
+        raise DataError(f"the header names a column twice, or not at all: {names[:9]}")
+    return names
+
+
+def _csv_row(number: int, header: list[str], values: list[str], delimiter: str) -> Value:
+    line = delimiter.join(values)
+    raw = line.encode("utf-8", "surrogateescape")
+    if SURROGATE.search(line):
+        return number, {}, "it is not UTF-8; convert the file, as with iconv", raw
+    if len(values) != len(header):
+        return number, {}, f"{len(values)} fields, expected {len(header)}", raw
+    row = {key: value for key, value in zip(header, values, strict=True) if value != ""}
+    return number, row, None, b""
 
 
 def json_values(file: BinaryIO, name: str) -> Iterator[Value]:

@@ -87,12 +87,17 @@ def is_tar(name: str) -> bool:
 
 
 def samples(
-    data: memoryview, where: str, passed: Counter[str] | None = None
+    data: memoryview,
+    where: str,
+    passed: Counter[str] | None = None,
+    *,
+    repeats: bool = False,
 ) -> Iterator[list[Member]]:
     """The samples of a tar in memory, in order; `passed` counts what is not part of one.
 
-    TarError, after the samples that are whole, for a tar that breaks off or is damaged, and for
-    members that lead out of the folder.
+    TarError, after the samples that are whole, for a tar that breaks off or is damaged, for
+    members that lead out of the folder, and for two members of one name; with `repeats`, the
+    second of them begins the next sample, as open_clip reads packed shards.
     """
     sample: list[Member] = []
     for member in members(data, where, passed):
@@ -100,7 +105,10 @@ def samples(
             yield sample
             sample = []
         if any(member.extension == other.extension for other in sample):
-            raise TarError(f"{where}: two members {_shown(member)} of one sample")
+            if not repeats:
+                raise TarError(f"{where}: two members {_shown(member)} of one sample")
+            yield sample
+            sample = []
         sample.append(member)
     if sample:
         yield sample

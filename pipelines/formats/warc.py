@@ -266,8 +266,14 @@ def _decode(body: bytes, *, charset: str | None, options: ExtractOptions) -> str
         raise RejectedError("undecodable", str(error)) from error
 
 
+LISTS = ("content-encoding", "transfer-encoding")
+
+
 def _http(block: bytes) -> tuple[int, dict[str, str], bytes]:
-    """Split an HTTP response into status, headers (lower-case names, the first wins) and body."""
+    """Split an HTTP response into status, headers (lower-case names) and body.
+
+    Of a header that is there twice the first counts; lists of encodings go on (RFC 9110, 5.3).
+    """
     if not block.startswith(b"HTTP/"):
         raise RejectedError("not_http")
     # Some crawlers store heads with bare line feeds.
@@ -281,5 +287,9 @@ def _http(block: bytes) -> tuple[int, dict[str, str], bytes]:
     for line in lines[1:]:
         name, colon, value = line.partition(":")
         if colon:
-            headers.setdefault(name.strip().lower(), value.strip())
+            name, value = name.strip().lower(), value.strip()
+            if name in LISTS and name in headers:
+                value = f"{headers[name]}, {value}"
+                headers[name] = value
+            headers.setdefault(name, value)
     return int(status.group(1)), headers, block[end.end() :] if end else b""

@@ -26,7 +26,10 @@ else:
 GZIP_MAGIC, ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 MAX_LAYERS = 4  # real servers stack two; more is a bomb
 CHUNK_SIZE = re.compile(rb"[ \t]*([0-9a-fA-F]+)[ \t]*(;[^\r\n]*)?\r?\n")
+ODD_SIZE = re.compile(rb"[ \t]*[-+]?(0[xX])?[0-9a-fA-F]+h?[ \t]*(;[^\r\n]*)?\r?\n")
 BOMS = (
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before the mark of UTF-16, which it begins with
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
@@ -35,6 +38,7 @@ ASCII = bytes(range(128))
 MIN_UTF8_SHARE = 10  # whole multi-byte characters for each broken place, for UTF-8 unsaid
 HEAD_BYTES = 2048  # of a page, in which it names its encoding (WHATWG: the first 1,024)
 CHARSET = re.compile(rb"charset\s*=", re.IGNORECASE)
+CHARSET_NAME = re.compile(rb"charset\s*=\s*[\"']?([\w.:-]+)", re.IGNORECASE)
 MAX_BROKEN_SHARE = 4  # more than one broken byte in so many above ASCII: no encoding fits
 
 
@@ -73,7 +77,11 @@ def _names(header: str) -> list[str]:
 
 def _without(name: str, body: bytes, limit: int) -> bytes:
     if name == "chunked":
-        return _dechunked(body) if CHUNK_SIZE.match(body) else body
+        if CHUNK_SIZE.match(body):
+            return _dechunked(body)
+        if ODD_SIZE.match(body):
+            raise BodyError(f"the chunked body begins with {body[:20]!r}, which is no size")
+        return body
     if name in ("gzip", "x-gzip"):
         return _inflate(body, wbits=31, limit=limit) if body.startswith(GZIP_MAGIC) else body
     if name == "zstd":
@@ -111,7 +119,7 @@ def _dechunked(body: bytes) -> bytes:
         if size == 0:
             return b"".join(parts)
         parts.append(body[match.end() : match.end() + size])
-        position = match.end() + size
+        position = min(match.end() + size, len(body))
         position += 2 if body[position : position + 2] == b"\r\n" else body[position:][:1] == b"\n"
     if position < len(body) and b"\n" in body[position : position + 64]:
         raise BodyError(f"no size of a chunk at byte {position}")
@@ -159,7 +167,10 @@ def decoded_text(body: bytes, *, charset: str | None) -> str:
     """
     for mark, name in BOMS:
         if body.startswith(mark):
-            return _replaced(body[len(mark) :], name)[0]
+            body = body[len(mark) :]
+            return body.decode(name, "replace") if "32" in name else _replaced(body, name)[0]
+    if (name := _of_escapes(body, charset)) is not None:
+        return body.decode(name, errors="replace")
     if b"\x00" in body and (wide := _wide(body, charset)) is not None:
         return _replaced(body, wide)[0]
     # ISO-2022 text is pure ASCII bytes with escapes, so it would pass for UTF-8.
@@ -243,6 +254,16 @@ def _wide(body: bytes, charset: str | None) -> str | None:
     if max(even, odd) * 4 < len(head) // 2:
         return None
     return "utf-16-be" if even > odd else "utf-16-le"
+
+
+def _of_escapes(body: bytes, charset: str | None) -> str | None:
+    """An encoding that HTML's standard no longer reads (it would show U+FFFD), but Python does."""
+    if b"\x1b$)C" in body[: 4 * HEAD_BYTES]:
+        return "iso2022_kr"
+    said = (charset or "").lower()
+    if not said and (match := CHARSET_NAME.search(body[:HEAD_BYTES])):
+        said = match.group(1).decode().lower()
+    return "hz" if said in ("hz", "hz-gb-2312") and b"~{" in body else None
 
 
 def _utf8_places(body: bytes) -> tuple[int, int]:

@@ -166,7 +166,7 @@ def records(source: WarcBytes, *, max_block_bytes: int) -> Iterator[Record | Fau
             continue
         headers = _headers(head)
         length = next((v for k, v in headers.items() if k.lower() == "content-length"), None)
-        if length is None or not length.isascii() or not length.isdigit():
+        if length is None or not (length.isascii() and length.isdigit() and len(length) < 16):
             _to_next(source)
             yield Fault("the record's headers are incomplete", start, ends_file=not source.front())
             after_block = False

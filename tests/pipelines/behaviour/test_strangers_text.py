@@ -349,6 +349,16 @@ def test_files_that_are_left_out_are_reported(
     assert "2 files are left out (hidden, or of a job that did not end)" in caplog.text
 
 
+def test_features_beside_a_table_of_pairs_are_not_reported_as_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    parquet(tmp_path / "a.parquet", uid=["0" * 32])
+    (tmp_path / "a.npz").write_bytes(b"")
+    (tmp_path / "b.npz").write_bytes(b"")
+    assert [entry.name for entry in shards_of(LocalStore(tmp_path))] == ["a.parquet"]
+    assert "1 files are left out (not a format of shards): b.npz" in caplog.text
+
+
 def test_a_folder_that_may_not_be_read_is_an_error(tmp_path: Path) -> None:
     if os.geteuid() == 0:
         pytest.skip("root reads every folder")

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.formats.arrow_tables import normal_table
-from pipelines.formats.json_rows import to_json_rows
+from pipelines.formats.json_rows import parse_row, to_json_rows
 
 INFINITE = float("inf")
 
@@ -29,6 +29,11 @@ INFINITE = float("inf")
         (pa.array([[1, 2]], pa.large_list(pa.int8())), [1, 2]),
         (pa.array([[1.0, 2.0]], pa.list_(pa.float32(), 2)), [1.0, 2.0]),
         (pa.array([[("k", 1)]], pa.map_(pa.string(), pa.int8())), {"k": 1}),
+        (pa.array([[("k", 1), ("k", 2)]], pa.map_(pa.string(), pa.int8())), [["k", 1], ["k", 2]]),
+        (pa.array([-(1 << 62)], pa.timestamp("us")), "-144169-06-28T09:59:32.612096"),
+        (pa.array([1 << 40], pa.timestamp("s", "UTC")), "36812-02-20T00:36:16Z"),
+        (pa.array([-1_000_000], pa.date32()), "-768-02-04"),
+        (pa.array([0], pa.timestamp("s", "Mars/Phobos")), "1970-01-01T00:00:00+00:00"),
         (pa.array([[(7, "x")]], pa.map_(pa.int8(), pa.string())), [[7, "x"]]),
         (pa.array([[{"d": Decimal("1.20"), "b": b"\xff"}]]), [{"d": "1.20", "b": "/w=="}]),
         (pa.array([{"x": INFINITE, "y": 1.5}]), {"x": None, "y": 1.5}),
@@ -42,3 +47,25 @@ def test_a_value_of_each_type_is_written_as_documented(values: pa.Array, said: A
     table = normal_table(pa.table({"text": ["a"], "v": values}))
     (line,) = to_json_rows(table)
     assert orjson.loads(line) == {"text": "a", "v": said}
+
+
+def test_nan_is_null_and_a_mark_is_no_part_of_a_row() -> None:
+    assert parse_row(b'{"x": NaN, "y": [1.5, NaN]}') == ({"x": None, "y": [1.5, None]}, None)
+    assert parse_row(b'\xef\xbb\xbf{"x": 1}') == ({"x": 1}, None)
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (b'{"x": -Infinity}', "it holds -Infinity, which JSON has no form for"),
+        (b'{"x": NaN, "y": 1e400}', "it holds 1e400"),
+        (b'{"x": NaN, "y": "\\ud800"}', "not JSON"),
+        (b'{"x": NaN NaN}', "not JSON"),
+        (b'{"x": NaN, "y": 123456789012345678901}', "not JSON"),
+    ],
+)
+def test_what_json_cannot_hold_is_refused_beside_nan_too(line: bytes, problem: str) -> None:
+    row, said = parse_row(line)
+    assert row == {}
+    assert said is not None
+    assert said.startswith(problem)

@@ -76,6 +76,28 @@ def test_compressed_lines_are_read_and_a_cut_file_says_so(
     assert "the file breaks off here" in bad[0].error
 
 
+def test_a_row_of_csv_that_is_not_utf8_costs_itself(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("text,n\ncafé,1\nok,2\n".encode("latin-1"))
+    [chunk] = read_shard(LocalStore(tmp_path), "a.csv", shard=0)
+    assert chunk.table.column("text").to_pylist() == ["ok"]
+    assert [(bad.row, bad.error[:15], bad.raw) for bad in chunk.bad] == [
+        (0, "it is not UTF-8", b"caf\xe9,1")
+    ]
+
+
+def test_compressed_csv_that_breaks_off_is_said_and_its_last_row_is_not_taken(
+    tmp_path: Path,
+) -> None:
+    lines = b"text,n\n" + b"".join(b"row %d,%d\n" % (n, n) for n in range(3000))
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(lines)[:-200])
+    chunks = list(read_shard(LocalStore(tmp_path), "a.csv.gz", shard=0))
+    rows = [text for chunk in chunks for text in chunk.table.column("text").to_pylist()]
+    assert rows == [f"row {n}" for n in range(len(rows))]
+    [bad] = [bad for chunk in chunks for bad in chunk.bad]
+    assert bad.row == len(rows)
+    assert "the file breaks off here" in bad.error
+
+
 def test_each_text_file_is_a_document(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text(TEXTS[2])
@@ -117,7 +139,8 @@ def test_a_saved_dataset_of_arrow_files_is_a_pool(tmp_path: Path) -> None:
     [
         ("a.csv", b"", "it has no header"),
         ("a.csv", b"text,text\nx,y\n", "names a column twice"),
-        ("a.csv", b"text\n\xff\xfe\n", "it is not UTF-8"),
+        ("a.csv", b"\xff\xfet\0\n\0", "header is not UTF-8"),
+        ("a.csv", b"t\0e\0\n\0", "header is not UTF-8"),
         ("a.json", b'[{"text": "x"', "it is not JSON"),
         ("a.arrow", b"ARROW1 and nonsense", "a.arrow"),
     ],

@@ -116,17 +116,20 @@ def test_a_parquet_file_that_is_none_names_the_shard(tmp_path: Path) -> None:
         read(tmp_path, "a.parquet")
 
 
-def test_text_that_is_not_utf8_in_parquet_is_set_aside_by_row_group(tmp_path: Path) -> None:
-    texts = [b"ok", b"\xff\xfe", b"more", b"of it"]
-    hostile = pa.array(texts, type=pa.binary()).view(pa.string())
-    pq.write_table(pa.table({"text": hostile}), tmp_path / "a.parquet", row_group_size=2)
+@pytest.mark.parametrize("type_", [pa.string(), pa.large_string(), pa.binary()])
+def test_a_text_in_parquet_that_is_not_utf8_costs_its_own_row(
+    tmp_path: Path, type_: pa.DataType
+) -> None:
+    texts = pa.array([b"ok", b"caf\xe9", b"more", None, b"of it"], type=pa.binary())
+    if type_ != pa.binary():
+        texts = (texts if type_ == pa.string() else texts.cast(pa.large_binary())).view(type_)
+    pq.write_table(pa.table({"text": texts, "n": range(5)}), tmp_path / "a.parquet")
     chunks = read(tmp_path, "a.parquet")
-    assert whole(chunks).column("text").to_pylist() == ["more", "of it"]
-    assert whole(chunks).column("row").to_pylist() == [2, 3]
+    assert whole(chunks).column("text").to_pylist() == ["ok", "more", None, "of it"]
+    assert whole(chunks).column("row").to_pylist() == [0, 2, 3, 4]
     [bad] = [bad for chunk in chunks for bad in chunk.bad]
-    assert (bad.row, bad.num_rows) == (0, 2)
-    assert "rows 0 to 1 (row group 0) are damaged" in bad.error
-    with pytest.raises(ShardError, match=r"a\.parquet, record 1: rows 0 to 1"):
+    assert (bad.row, bad.num_rows, bad.raw) == (1, 1, b"caf\xe9")
+    with pytest.raises(ShardError, match="record 2: the column 'text' is not UTF-8 at byte 3"):
         list(read_whole(LocalStore(tmp_path), "a.parquet", shard=0))
 
 

@@ -447,6 +447,11 @@ PLAIN = html("encoded")
         ),
         (b"%x\r\n%s" % (len(PLAIN) + 99, PLAIN), "Transfer-Encoding: chunked\r\n"),  # cut
         (PLAIN, "Content-Encoding: utf-8\r\n"),
+        (
+            zstandard.compress(squeezed(PLAIN)),
+            "Content-Encoding: gzip\r\nContent-Encoding: zstd\r\n",  # one list in two headers
+        ),
+        (b"f" * 16 + b"\r\n" + PLAIN, "Transfer-Encoding: chunked\r\n"),  # a size beyond memory
         (PLAIN, "Content-Encoding: zstd\r\n"),  # stored plain under its old headers
     ],
 )
@@ -462,6 +467,8 @@ def test_stacked_and_new_encodings_are_undone(body: bytes, extra: str) -> None:
         (bytes(range(32)) * 20, "Content-Encoding: sdch\r\n"),
         (b"\x28\xb5\x2f\xfd" + b"\xff" * 30, "Content-Encoding: zstd\r\n"),
         (squeezed(PLAIN), "Content-Encoding: gzip, gzip, gzip, gzip, gzip\r\n"),
+        (b"0x%x\r\n%s\r\n0\r\n\r\n" % (len(PLAIN), PLAIN), "Transfer-Encoding: chunked\r\n"),
+        (b"-5\r\n" + PLAIN, "Transfer-Encoding: chunked\r\n"),
     ],
 )
 def test_body_that_stays_encoded_is_refused(body: bytes, extra: str) -> None:
@@ -493,6 +500,12 @@ def test_length_beyond_its_member_costs_one_record() -> None:
 
 def test_record_without_a_length_costs_itself() -> None:
     bad = b"WARC/1.0\r\nWARC-Type: response\r\n\r\n" + http(html("lost")) + b"\r\n\r\n"
+    pages = read(record(http(html("one"))) + bad + record(http(html("two"))))
+    assert [page.reason or page.text for page in pages] == ["one", "broken_record", "two"]
+
+
+def test_a_length_that_no_file_has_costs_its_record_in_a_plain_file_too() -> None:
+    bad = record(http(html("bad")), length=10**29)
     pages = read(record(http(html("one"))) + bad + record(http(html("two"))))
     assert [page.reason or page.text for page in pages] == ["one", "broken_record", "two"]
 

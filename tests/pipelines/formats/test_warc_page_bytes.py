@@ -24,3 +24,18 @@ def test_a_named_encoding_is_kept_though_a_byte_does_not_fit() -> None:
 
 def test_one_whole_utf8_character_shows_utf8() -> None:
     assert "caf\u00e9 Let\ufffds" in decoded_text("café ".encode() + PAGE[43:], charset=None)
+
+
+@pytest.mark.parametrize(
+    ("codec", "charset"),
+    [
+        ("hz", "hz-gb-2312"),
+        ("iso2022_kr", "iso-2022-kr"),
+        ("iso2022_kr", None),
+        ("utf-32", "utf-32"),
+    ],
+)
+def test_encodings_that_browsers_gave_up_are_read(codec: str, charset: str | None) -> None:
+    text = "<p>한국어 페이지.</p>" if codec == "iso2022_kr" else "<p>这是中文网页。</p>"
+    assert decoded_text(text.encode(codec), charset=charset) == text
+    assert decoded_text(b"<meta charset=hz>" + "中文".encode("hz"), charset=None).endswith("中文")

@@ -520,6 +520,8 @@ def test_two_members_of_one_name_are_refused() -> None:
     data = tar_of((info("00.txt"), b"a"), (info("00.txt"), b"b"))
     with pytest.raises(TarError, match=r"two members 00\.txt"):
         list(samples(memoryview(data), "t.tar"))
+    again = samples(memoryview(data), "t.tar", repeats=True)  # as open_clip reads packed shards
+    assert [len(sample) for sample in again] == [1, 1]
 
 
 def test_our_headers_are_those_that_others_read() -> None:
