@@ -39,13 +39,13 @@ def read_parquet(file: BinaryIO, *, shard: int, where: str, keep_rows: bool) -> 
                 if not keep_rows:
                     rows = np.arange(stored.num_rows, dtype=np.int64) + row_of(shard, number)
                     table = numbered(table, np.delete(rows, [place for place, _, _ in faults]))
-                bad = tuple(
+                set_aside = tuple(
                     BadRow(row_of(shard, number + place), problem, raw)
                     for place, problem, raw in faults
                 )
                 number += stored.num_rows
-                if bad:
-                    yield Chunk(table.slice(0, 0), bad)
+                if set_aside:
+                    yield Chunk(table.slice(0, 0), set_aside)
                 for slice_ in cut(table):
                     yield Chunk(slice_)
         except NameTaken as error:

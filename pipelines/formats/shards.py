@@ -79,9 +79,9 @@ def shards_of(store: Store) -> list[Entry]:
     runs = {prefix for prefix in runs if not prefix or prefix.endswith("/")}
     kept: list[Entry] = []
     left_out: dict[str, list[str]] = {}
-    names = {entry.name for entry in entries}
+    there = {entry.name for entry in entries}
     for entry in entries:
-        if entry.name.endswith(".npz") and f"{entry.name.removesuffix('.npz')}.parquet" in names:
+        if entry.name.endswith(".npz") and f"{entry.name.removesuffix('.npz')}.parquet" in there:
             continue  # features of a table of pairs, which are read with it
         if why := _left_out(entry.name, runs):
             left_out.setdefault(why, []).append(entry.name)

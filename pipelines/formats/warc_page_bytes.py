@@ -169,8 +169,8 @@ def decoded_text(body: bytes, *, charset: str | None) -> str:
         if body.startswith(mark):
             body = body[len(mark) :]
             return body.decode(name, "replace") if "32" in name else _replaced(body, name)[0]
-    if (name := _of_escapes(body, charset)) is not None:
-        return body.decode(name, errors="replace")
+    if (escapes := _of_escapes(body, charset)) is not None:
+        return body.decode(escapes, errors="replace")
     if b"\x00" in body and (wide := _wide(body, charset)) is not None:
         return _replaced(body, wide)[0]
     # ISO-2022 text is pure ASCII bytes with escapes, so it would pass for UTF-8.
