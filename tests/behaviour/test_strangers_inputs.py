@@ -214,7 +214,7 @@ def test_a_command_ends_in_a_line_whatever_its_input(
 
 @pytest.fixture(autouse=True)
 def without_network_or_end(monkeypatch: Any) -> None:
-    """Commands that fetch find no network; a board that would serve for ever ends when it starts."""
+    """Commands that fetch find no network; a board that would serve ends when it starts."""
     import socket
 
     def refuse(*_: Any, **__: Any) -> None:
