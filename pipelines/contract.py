@@ -96,6 +96,7 @@ def check(operator: Operator, *, table: pa.Table | None = None) -> list[Problem]
         documented,
         survives_yaml,
         names_columns,
+        answers_each_row,
         leaves_input_alone,
         takes_empty_tables,
         same_when_cut,
@@ -182,6 +183,14 @@ def leaves_input_alone(operator: Operator, table: pa.Table) -> Iterator[str]:
         yield "two runs on the same rows differ: it depends on a clock, on chance or on order"
 
 
+def answers_each_row(operator: Operator, table: pa.Table) -> Iterator[str]:
+    """It gives one answer a row."""
+    if isinstance(operator, Filter | Modifier | Select):
+        for name, values in outcome_of(operator, Batch(table)).items():
+            if len(values) != table.num_rows:
+                yield f"{name}: {len(values)} answers for {table.num_rows} rows"
+
+
 def takes_empty_tables(operator: Operator, table: pa.Table) -> Iterator[str]:
     """It takes a table without rows."""
     outcome = outcome_of(operator, Batch(table.slice(0, 0)))
@@ -196,8 +205,9 @@ def same_when_cut(operator: Operator, table: pa.Table) -> Iterator[str]:
         return
     whole = outcome_of(operator, Batch(table))
     for border in (1, table.num_rows // 2):
-        left = outcome_of(operator, Batch(table.slice(0, border)))
+        # The second part first, as another worker may have it: state that counts rows shows.
         right = outcome_of(operator, Batch(table.slice(border)))
+        left = outcome_of(operator, Batch(table.slice(0, border)))
         if isinstance(operator, Dedup):
             right["position"] = pc.add(right["position"], border)
         joined = {name: _joined(left[name], right[name]) for name in whole}

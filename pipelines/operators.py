@@ -14,6 +14,7 @@ no clock, no random source and no executor; chance is a hash of a seed and a col
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +56,8 @@ class Operator(BaseModel):
     def __init_subclass__(cls, *, name: str | None = None, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         cls.name = name or cls.__name__
+        if isinstance(cls.reasons, str):
+            raise TypeError(f"reasons of {cls.name} is a string; write ({cls.reasons!r},)")
         if name is None or cls.__module__.startswith(PARTICIPANT):
             return  # one of the kinds, or an operator that steps name by its file and class
         if not cls.__doc__:
@@ -63,6 +66,11 @@ class Operator(BaseModel):
         if known is not None and _origin(known) != _origin(cls):
             raise TypeError(f"two operators are named {name!r}: {_origin(known)}, {_origin(cls)}")
         REGISTRY[name] = cls
+
+    def _lacks(self) -> NotImplementedError:
+        """What is wrong with a subclass that does not define the method which calls this."""
+        method = inspect.stack(0)[1].function
+        return NotImplementedError(f"{type(self).__name__} defines no method {method!r}")
 
     def reads(self) -> tuple[str, ...]:
         """The columns it looks at."""
@@ -124,7 +132,7 @@ class Filter(Operator):
 
     def cases(self, batch: Batch) -> Sequence[Case]:
         """Its rules; a row goes for the first that holds. Values and limits are shown to people."""
-        raise NotImplementedError
+        raise self._lacks()
 
     def reject(self, batch: Batch) -> pa.Array | Counted:
         """A reason (one of `reasons`) for each row that goes, null for each that stays."""
@@ -147,7 +155,7 @@ class Modifier(Operator):
 
     def modify(self, batch: Batch) -> Mapping[str, pa.Array] | Counted:
         """New values, one per row, for the columns that `writes` names."""
-        raise NotImplementedError
+        raise self._lacks()
 
 
 class Splitter(Operator):
@@ -160,7 +168,7 @@ class Splitter(Operator):
 
         Parts keep the order of their parents. One without parts is dropped, counted as `no_parts`.
         """
-        raise NotImplementedError
+        raise self._lacks()
 
     reasons: ClassVar[tuple[str, ...]] = ("no_parts",)
 
@@ -198,7 +206,7 @@ class Select(Operator):
 
     def score(self, batch: Batch) -> npt.NDArray[np.float64]:
         """A score per row; NaN where there is none."""
-        raise NotImplementedError
+        raise self._lacks()
 
     def weight(self, batch: Batch) -> npt.NDArray[np.int64]:
         """What each row counts for, in units of `of`."""
@@ -247,7 +255,7 @@ class Dedup(Operator):
 
     def keys(self, batch: Batch) -> Keys:
         """The keys of a batch, in the order of rows and units."""
-        raise NotImplementedError
+        raise self._lacks()
 
     def min_similarity(self) -> float | None:
         """Linked only: a link stays if the rows' `sketch`es are as similar as this."""
@@ -259,7 +267,7 @@ class Dedup(Operator):
 
     def sketch(self, batch: Batch) -> Sketch:
         """What is compared of each row when links are checked."""
-        raise NotImplementedError
+        raise self._lacks()
 
     def max_loss(self) -> float | None:
         """Which part of a source or domain may go before the run stops, if any part does."""
@@ -289,7 +297,7 @@ class SpanDedup(Dedup):
 
     def window_units(self) -> int:
         """Units in a window, the shortest span that goes."""
-        raise NotImplementedError
+        raise self._lacks()
 
     def keep_first(self) -> bool:
         """Whether the first of equal windows stays; else all go."""
@@ -300,7 +308,7 @@ class SpanDedup(Dedup):
 
         `unit` is the window's first unit, `route` the key of its anchor.
         """
-        raise NotImplementedError
+        raise self._lacks()
 
     def quotes(
         self,
@@ -313,7 +321,7 @@ class SpanDedup(Dedup):
 
         Equal exactly where all units are equal; one byte 255 ends each word, or the byte units.
         """
-        raise NotImplementedError
+        raise self._lacks()
 
     def places(
         self,
@@ -323,7 +331,7 @@ class SpanDedup(Dedup):
         end: npt.NDArray[np.int64],
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """The bytes of each row that go when these units go: first, and behind the last."""
-        raise NotImplementedError
+        raise self._lacks()
 
 
 class Fold(Operator):
@@ -337,11 +345,11 @@ class Fold(Operator):
 
     def start(self) -> Any:
         """The state before the first shard of a group."""
-        raise NotImplementedError
+        raise self._lacks()
 
     def step(self, state: Any, batch: Batch) -> tuple[Any, Mapping[str, pa.Array]]:
         """The next state, and the columns that change; a text that becomes null goes."""
-        raise NotImplementedError
+        raise self._lacks()
 
     def describe(self, state: Any) -> Mapping[str, JSON]:
         """What the report says of the state at the end of a group."""
@@ -361,6 +369,8 @@ def because(rejected: npt.NDArray[np.bool_], reason: str) -> pa.Array:
 
 def _mask(rejected: Any, reason: str) -> npt.NDArray[np.bool_]:
     """The mask of a reason. An empty one has no type in numpy, so its type is not asked."""
+    if isinstance(rejected, np.ma.MaskedArray):
+        raise TypeError(f"the mask of {reason!r} is a masked array; say what masked rows are")
     mask = np.asarray(rejected)
     if mask.size == 0:
         return np.zeros(0, dtype=bool)

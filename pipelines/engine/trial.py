@@ -8,6 +8,7 @@ meanwhile and does not declare are named in the record, which cannot vouch for s
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import logging
 import re
@@ -21,7 +22,12 @@ import orjson
 import pyarrow as pa
 
 from pipelines.batch import Batch
-from pipelines.contract import leaves_input_alone, outcome_of, same_when_cut
+from pipelines.contract import (
+    answers_each_row,
+    leaves_input_alone,
+    outcome_of,
+    same_when_cut,
+)
 from pipelines.engine.repeat import repeat, repeatable
 from pipelines.errors import FailedError
 from pipelines.formats.readers import read_shard
@@ -37,7 +43,7 @@ log = logging.getLogger(__name__)
 
 NUM_ROWS = 64
 MAX_NAMED = 20  # files of a step that a record names; it counts all
-PROMISES = (leaves_input_alone, same_when_cut)
+PROMISES = (answers_each_row, leaves_input_alone, same_when_cut)
 # Words without which code has nothing that differs between processes: a second process costs a
 # second, so it is only asked where one of them is in the participant's text.
 CHANCE = re.compile(r"\b(hash|set|frozenset|random|id|time|datetime|getpid|urandom|uuid\w*)\b")
@@ -93,7 +99,7 @@ def try_participants(plan: Plan, pipeline: Pipeline) -> Trial:
             digests[step.label] = _digest(step, batch, pipeline)
         except ContractBroken:
             raise
-        except Exception:  # of a row: the run says which
+        except (Exception, SystemExit):  # of a row: the run says which
             continue
         tried.rows[step.label] = batch.num_rows
     for label, files in tried.undeclared.items():
@@ -104,7 +110,7 @@ def try_participants(plan: Plan, pipeline: Pipeline) -> Trial:
             ", ".join(files[:3]),
         )
     texts = [module.text for module in plan.modules.values()]
-    if digests and any(map(CHANCE.search, texts)):
+    if digests and any(CHANCE.search(text) or _makes_sets(text) for text in texts):
         elsewhere = _elsewhere(plan)
         for label, digest in digests.items():
             if elsewhere.get(label, digest) != digest:
@@ -115,6 +121,19 @@ def try_participants(plan: Plan, pipeline: Pipeline) -> Trial:
                 )
                 raise ContractBroken(_message(step, plan, problem))
     return tried
+
+
+def _makes_sets(text: str) -> bool:
+    """Whether code has a set literal of other things than constants, whose order may matter."""
+    try:
+        nodes = ast.walk(ast.parse(text))
+    except SyntaxError:
+        return False
+    return any(
+        isinstance(node, ast.SetComp)
+        or (isinstance(node, ast.Set) and not all(isinstance(n, ast.Constant) for n in node.elts))
+        for node in nodes
+    )
 
 
 def _hash_of(file: str) -> str:
@@ -187,7 +206,7 @@ def main() -> None:
     for step, batch in _inputs(plan, pipeline):
         try:
             digests[step.label] = _digest(step, batch, pipeline)
-        except Exception:  # of a row: the run says which
+        except (Exception, SystemExit):  # of a row: the run says which
             continue
     sys.stdout.buffer.write(orjson.dumps(digests) + b"\n")
 

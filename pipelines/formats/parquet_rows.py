@@ -38,10 +38,10 @@ def read_parquet(file: BinaryIO, *, shard: int, where: str, keep_rows: bool) -> 
                     raise pa.ArrowInvalid("other columns or more rows than the file declares")
                 if not keep_rows:
                     rows = np.arange(stored.num_rows, dtype=np.int64) + row_of(shard, number)
-                    table = numbered(table, np.delete(rows, [place for place, _, _ in faults]))
+                    table = numbered(table, np.delete(rows, [index for index, _, _ in faults]))
                 set_aside = tuple(
-                    BadRow(row_of(shard, number + place), problem, raw)
-                    for place, problem, raw in faults
+                    BadRow(row_of(shard, number + index), problem, raw)
+                    for index, problem, raw in faults
                 )
                 number += stored.num_rows
                 if set_aside:
@@ -100,7 +100,7 @@ def _group_tables(parquet: pq.ParquetFile, group: int) -> Iterator[pa.Table]:
 def _without_bad_texts(
     stored: pa.Table, *, allowed: bool
 ) -> tuple[pa.Table, list[tuple[int, str, bytes]]]:
-    """The rows whose texts are UTF-8, in normal form, and of the others place, fault and bytes.
+    """The rows whose texts are UTF-8, in normal form, and of the others index, fault and bytes.
 
     ArrowInvalid for other damage, and for bad texts where none are allowed.
     """
@@ -114,7 +114,7 @@ def _without_bad_texts(
     good = np.delete(np.arange(stored.num_rows), list(faults))
     kept = stored.take(pa.array(good))
     kept.validate(full=True)
-    return normal_table(kept), [(place, *fault) for place, fault in sorted(faults.items())]
+    return normal_table(kept), [(index, *fault) for index, fault in sorted(faults.items())]
 
 
 def _bad_texts(stored: pa.Table) -> dict[int, tuple[str, bytes]]:
@@ -128,12 +128,12 @@ def _bad_texts(stored: pa.Table) -> dict[int, tuple[str, bytes]]:
             values = column.to_pylist()
         else:
             continue
-        for place, value in enumerate(values):
+        for index, value in enumerate(values):
             try:
                 _ = value is None or value.decode()
             except UnicodeDecodeError as error:
                 fault = f"the column {field.name!r} is not UTF-8 at byte {error.start}"
-                faults.setdefault(place, (fault, value[:1000]))
+                faults.setdefault(index, (fault, value[:1000]))
     return faults
 
 

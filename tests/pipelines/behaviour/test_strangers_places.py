@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import gzip
-import importlib.util
+import shutil
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -167,14 +167,19 @@ def test_the_hub_gives_the_same_complaint(name: str, hub: HubServer, tmp_path: P
     assert there == complaint(str(tmp_path / "pool"), str(tmp_path / "out2"))
 
 
-@pytest.mark.ray
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
-def test_a_cluster_gives_the_same_bytes_and_complaints(
-    here: tuple[str, Result], tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[MapTasks]:
+    ray = pytest.importorskip("ray")
     from pipelines.execution.ray_executor import RayMap
 
-    cluster = RayMap("local")
+    yield RayMap("local")
+    ray.shutdown()
+
+
+@pytest.mark.ray
+def test_a_cluster_gives_the_same_bytes_and_complaints(
+    here: tuple[str, Result], cluster: MapTasks, tmp_path: Path
+) -> None:
     assert made(curate(here[0], str(tmp_path / "out"), map_tasks=cluster)) == made(here[1])
     put(
         str(tmp_path / "bad"),
@@ -185,3 +190,39 @@ def test_a_cluster_gives_the_same_bytes_and_complaints(
     )
     there = complaint(str(tmp_path / "bad"), str(tmp_path / "there"), map_tasks=cluster)
     assert there == complaint(str(tmp_path / "bad"), str(tmp_path / "near"))
+
+
+@pytest.mark.ray
+def test_a_package_beside_an_operator_travels_to_a_cluster(
+    cluster: MapTasks, tmp_path: Path
+) -> None:
+    """The folder with the code is removed before the run, as no other machine has it."""
+    code = tmp_path / "code"
+    put(
+        str(code),
+        {
+            "mine.yaml": b"steps: [mine.py:Mine]",
+            "mine.py": b"""
+from pipelines.operators import Filter, because
+from helpers.deep import word
+
+class Mine(Filter):
+    reasons = ("listed",)
+
+    def reject(self, batch):
+        return because([word() in text for text in batch.text.to_pylist()], "listed")
+""",
+            "helpers/__init__.py": b"",
+            "helpers/words.py": b"WORD = 'bad'",
+            "helpers/deep/__init__.py": b"from ..words import WORD\ndef word():\n    return WORD\n",
+        },
+    )
+    put(str(tmp_path / "pool"), {f"{n}.jsonl": line(text=f"row {n} is bad") for n in range(4)})
+    put(str(tmp_path / "pool"), {f"{n}.jsonl": line(text=f"row {n} is good") for n in range(4, 7)})
+    pipeline = Pipeline.load(code / "mine.yaml")
+    pool = str(tmp_path / "pool")
+    near = run(pipeline, open_pool(pool), out=str(tmp_path / "near"))
+    shutil.rmtree(code)
+    there = run(pipeline, open_pool(pool), out=str(tmp_path / "there"), map_tasks=cluster)
+    assert there.record.counts["rows_out"] == 3
+    assert there.record.id == near.record.id

@@ -13,6 +13,7 @@ from pipelines.engine.row_steps import OperatorFailed
 from pipelines.engine.run import run
 from pipelines.engine.run_folder import Result
 from pipelines.engine.trial import ContractBroken
+from pipelines.errors import PipelineError
 from pipelines.formats.pool import open_pool
 from pipelines.pipeline import Pipeline
 
@@ -65,6 +66,21 @@ def test_an_honest_operator_is_tried_and_the_record_says_on_how_many_rows(tmp_pa
             'return because([hash(t) % 2 == 1 for t in texts], "never")',
             "another process gives other",
         ),
+        (
+            'return because([next(iter({"a" + t, "b" + t}))[0] == "a" for t in texts], "never")',
+            "another process gives other",
+        ),
+        ('return because([True], "never")', "reasons: 1 answers for 20 rows"),
+        ('return because([True] * (len(texts) + 1), "never")', "reasons: 21 answers for 20 rows"),
+        (
+            """
+            import builtins
+            first = getattr(builtins, "rows_seen", 0)
+            builtins.rows_seen = first + len(texts)
+            return because([(first + n) % 2 == 1 for n in range(len(texts))], "never")
+            """,
+            "cut after row 1",
+        ),
     ],
 )
 def test_what_would_differ_elsewhere_stops_before_the_run(
@@ -85,6 +101,32 @@ def test_an_error_in_a_participant_s_code_names_its_file_and_line(tmp_path: Path
         OperatorFailed, match=rf"row 5 .*ZeroDivisionError.*\(mine.py, line {line}\)"
     ):
         curate(tmp_path, body)
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("raise SystemExit(3)", "SystemExit: 3 .mine.py, line"),
+        ("assert not texts", "AssertionError: *.mine.py, line"),
+        (
+            "import numpy as np; return because(np.ma.array([True] * len(texts)), 'never')",
+            "TypeError: the mask of 'never' is a masked array",
+        ),
+        ("return super().cases(batch)", "NotImplementedError: Mine defines no method 'cases'"),
+    ],
+)
+def test_what_ends_a_program_is_a_failure_of_the_operator(
+    line: str, problem: str, tmp_path: Path
+) -> None:
+    with pytest.raises(OperatorFailed, match=f"row 0 .*{problem}"):
+        curate(tmp_path, line)
+
+
+def test_reasons_that_are_one_string_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(HEAD.replace('("never",)', '"never"') + "        pass")
+    (tmp_path / "mine.yaml").write_text("steps: [mine.py:Mine]")
+    with pytest.raises(PipelineError, match=r"reasons of Mine is a string; write \('never',\)"):
+        Pipeline.load(tmp_path / "mine.yaml")
 
 
 WORDS = """
