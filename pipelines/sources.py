@@ -24,7 +24,7 @@ from pipelines.formats.readers import read_shard, schema_of
 from pipelines.formats.shard_identity import same_bytes
 from pipelines.formats.shards import ShardError
 from pipelines.formats.uid_subset import VALUES
-from pipelines.images.pairs import UID, read_table, score_files, table_columns
+from pipelines.images.pairs import UID, pair_columns, read_table, score_files, table_columns
 from pipelines.job import Held, Plan, ShardTask, load_array
 from pipelines.operators import Dedup, Operator, Select
 from pipelines.pipeline import Pass
@@ -220,7 +220,7 @@ def _reads(passes: Sequence[Pass], number: int) -> list[str]:
     columns = [] if before is None else list(_verdict_reads(before.operator))
     current, written = passes[number], set[str]()
     for step in [*current.steps, *([current.end] if current.end is not None else [])]:
-        columns += [name for name in step.operator.reads() if name not in written]
+        columns += [name for name in pair_columns(step.operator) if name not in written]
         written |= set(step.operator.writes())
     if number == len(passes) - 1:  # what goes with the uids, where an earlier pass wrote it
         earlier = {name for before in range(number) for name in _writes(passes, before)}
@@ -238,7 +238,7 @@ def _verdict_reads(operator: Operator) -> Sequence[str]:
     """What applying a global step's verdict reads in the pass behind it."""
     if isinstance(operator, Select):
         return () if operator.of == "rows" else (operator.of,)
-    return operator.reads() if isinstance(operator, Dedup) else ()
+    return pair_columns(operator) if isinstance(operator, Dedup) else ()
 
 
 def held_schema(input: Held, store: Store, plan: Plan) -> pa.Schema:

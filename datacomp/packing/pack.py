@@ -211,8 +211,12 @@ def pack_uids(options: PackOptions, *, out: str, map_tasks: MapTasks) -> Packed:
         quarantine=options.quarantine,
         dry_run=options.dry_run,
     )
-    if done.processed_count and not done.output_count:
-        say("nothing was written: none of the uids of the list is in these tars")
+    if not done.output_count and not options.dry_run:
+        left_out = ", ".join(f"{reason} {count}" for reason, count in done.skipped.items())
+        raise PackError(
+            f"nothing was written: no sample of {options.tars} has a uid of the list "
+            f"({done.processed_count:,} samples were read; left out: {left_out or 'none'})"
+        )
     return done
 
 

@@ -355,11 +355,20 @@ def load(
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     named = {"trust_remote_code": trust_remote_code}
     try:
-        loaded = transformers.AutoModelForCausalLM.from_pretrained(str(model), dtype=dtype, **named)
+        loaded, report = transformers.AutoModelForCausalLM.from_pretrained(
+            str(model), dtype=dtype, output_loading_info=True, **named
+        )
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(model), **named)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        # The last three are what a config.json of another shape raises.
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        # The last four are what a config.json of another shape, or of other sizes, raises.
         raise EvalError(
             f"cannot load {str(model)!r} with transformers: {type(error).__name__}: {error}"
         ) from None
+    missing = sorted(map(str, report["missing_keys"]))
+    if missing:  # transformers fills them with random numbers and warns
+        raise EvalError(
+            f"{str(model)!r} lacks {len(missing)} of the weights that its config.json "
+            f"({type(loaded).__name__}) names, as {missing[0]!r}; a model with random weights is "
+            "not scored: is the config that of these weights?"
+        )
     return HuggingFaceLM(loaded.to(where), tokenizer, exact=exact, batch_tokens=batch_tokens)

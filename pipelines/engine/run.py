@@ -16,7 +16,13 @@ from pipelines.assets.catalogue import Assets
 from pipelines.engine.global_end import GlobalSteps, needs_of
 from pipelines.engine.overwrite import forget_run
 from pipelines.engine.row_steps import OperatorFailed
-from pipelines.engine.run_checks import check_any_text, check_has_text, check_places, check_rows
+from pipelines.engine.run_checks import (
+    check_any_text,
+    check_has_text,
+    check_places,
+    check_rows,
+    warn_of_nothing,
+)
 from pipelines.engine.run_folder import (
     FOLDERS,
     RUN,
@@ -373,6 +379,7 @@ class _Run:
 
     def _finish(self, stats: RunStats, done: Sequence[Done]) -> Result:
         stats.check()
+        warn_of_nothing(stats)
         self.global_steps.write_reports(stats)
         if self.plan.pairs:
             outputs: tuple[File, ...] = self._sorted_uids(done)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from pipelines.engine.run_folder import RunFailed
@@ -14,6 +15,8 @@ from pipelines.storage.chain import RECORD
 from pipelines.storage.commits import Done
 from pipelines.storage.open import open_store
 from pipelines.text.score_columns import ChosenRows, RowFolder, ScoreColumns
+
+log = logging.getLogger(__name__)
 
 
 def check_has_text(pipeline: Pipeline, pool: Pool, *, external: bool) -> None:
@@ -60,6 +63,21 @@ def check_any_text(stats: RunStats, pool: Pool, *, allow_empty: bool) -> None:
             f"none of the {read.rows_in:,} rows of {pool.uri} has a text; the fields are "
             f"{', '.join(fields) or 'none'}: name the one that holds it with --text-field, "
             "or begin the pipeline with rename_field"
+        )
+
+
+def warn_of_nothing(stats: RunStats) -> None:
+    """Say when no row is left, and which step took most: a dataset of 0 rows is seldom meant."""
+    if stats.rows_in and not stats.rows_out:
+        taker = max(stats.steps, key=lambda step: step.rejected + step.errors)
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in taker.reasons.items())
+        log.warning(
+            "none of the %s rows is left: step %d (%s) took %s (%s)",
+            f"{stats.rows_in:,}",
+            taker.number + 1,
+            taker.name,
+            f"{taker.rejected + taker.errors:,}",
+            reasons or "set aside",
         )
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from pipelines import kernels
+from pipelines.formats.lines import HEADS
 from pipelines.formats.shards import ShardError
 from pipelines.storage.base import Store
 
@@ -129,6 +130,11 @@ def members(data: memoryview, where: str, passed: Counter[str] | None = None) ->
         if member is not None:
             yield member
     if fault:
+        kind = next(
+            (kind for head, kind in HEADS.items() if data[:6].tobytes().startswith(head)), ""
+        )
+        if kind and end == 0:
+            raise TarError(f"{where}: the file is {kind}, not a tar; unpack it")
         raise TarError(f"{where}: at byte {end}: {FAULTS[int(fault)]}")
 
 

@@ -32,10 +32,10 @@ from pipelines.formats.pool_schema import each_of
 from pipelines.formats.shards import ShardError, shards_of
 from pipelines.formats.uid_lists import uid_of
 from pipelines.image_text.scores import INDEX, PREFIX
-from pipelines.operators import Fold, Splitter
+from pipelines.operators import Fold, Operator, Splitter
 from pipelines.pipeline import Pipeline
 from pipelines.records import File, Frozen, sha256_file
-from pipelines.schema import ROW, STRING, normal_type, row_of
+from pipelines.schema import EXTRA, ROW, STRING, normal_type, row_of
 from pipelines.storage.base import StorageError, Store
 from pipelines.storage.open import open_store
 
@@ -241,6 +241,12 @@ def rows_with_uid(store: Store, uid: str) -> Iterator[tuple[int, str | None]]:
                 yield int(batch.rows[row]), url
 
 
+def pair_columns(operator: Operator) -> list[str]:
+    """The columns of pairs that an operator looks at. Pairs have no `extra` to look up fields in."""
+    named = [name for name in operator.optional_reads() if name not in operator.writes()]
+    return [name for name in (*operator.reads(), *named) if name != EXTRA]
+
+
 def check_pipeline(pipeline: Pipeline, pool: Pool) -> None:
     """PipelineError for steps that cannot run over pairs, and for columns that are not there."""
     columns = {UID}
@@ -251,7 +257,7 @@ def check_pipeline(pipeline: Pipeline, pool: Pool) -> None:
                 f"{pipeline.name}: {step.label} is a {step.operator.kind}; a list of uids can be "
                 "made by filters, modifiers, selections and deduplication"
             )
-        columns |= set(step.operator.reads()) - written
+        columns |= set(pair_columns(step.operator)) - written
         written |= set(step.operator.writes())
     check_tables(pool, sorted(columns))
     for column in sorted(columns):

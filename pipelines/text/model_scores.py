@@ -109,7 +109,7 @@ class ModelScore(_ByModel, name="model_score"):
     def _open(self, folder: str) -> Any:
         from transformers import AutoModelForSequenceClassification
 
-        return AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
+        return _whole(AutoModelForSequenceClassification, folder)
 
     def _check(self) -> None:
         outputs = self._model.config.num_labels
@@ -135,7 +135,7 @@ class ModelPerplexity(_ByModel, name="model_perplexity"):
     def _open(self, folder: str) -> Any:
         from transformers import AutoModelForCausalLM
 
-        return AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+        return _whole(AutoModelForCausalLM, folder)
 
     def _least(self) -> int:
         return 2
@@ -149,6 +149,18 @@ class ModelPerplexity(_ByModel, name="model_perplexity"):
         )
         there = mask[:, 1:].float()
         return ((losses * there).sum(dim=1) / there.sum(dim=1)).exp()
+
+
+def _whole(kind: Any, folder: str) -> Any:
+    """The model of a folder. ValueError where weights are missing: transformers makes them up."""
+    model, report = kind.from_pretrained(folder, local_files_only=True, output_loading_info=True)
+    missing = sorted(map(str, report["missing_keys"]))
+    if missing:
+        raise ValueError(
+            f"{folder} lacks {len(missing)} of the weights of a {type(model).__name__}, as "
+            f"{missing[0]!r}; random ones would score at random: give a model that was trained for it"
+        )
+    return model
 
 
 def batches(lengths: Sequence[int], size: int, *, least: int) -> Iterator[list[int]]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
@@ -105,6 +107,26 @@ def test_a_saved_model_is_loaded_with_its_limits(tmp_path):
 
 def test_a_folder_without_a_model_is_named(tmp_path):
     with pytest.raises(ValueError, match="cannot load"):
+        load(tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_layer": 3}, "lacks 12 of the weights .*GPT2LMHeadModel.* names, as 'transformer.h.2"),
+        ({"vocab_size": 100}, "cannot load"),
+    ],
+)
+def test_weights_that_a_config_names_and_a_checkpoint_lacks_are_not_made_up(
+    tmp_path, change, message
+):
+    model = gpt2()
+    model.save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["n_layer"] == 2
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(ValueError, match=message):
         load(tmp_path, device="cpu")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import re
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,15 @@ def test_compressed_lines_are_read_and_a_cut_file_says_so(
     bad = [b for chunk in read_shard(LocalStore(tmp_path), name, shard=0) for b in chunk.bad]
     assert len(bad) == 1
     assert "the file breaks off here" in bad[0].error
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst", ".xz", ".bz2"])
+def test_a_plain_file_under_a_compressed_name_is_named_for_what_it_begins_with(
+    suffix: str, tmp_path: Path
+) -> None:
+    (tmp_path / f"a.jsonl{suffix}").write_bytes(b'{"text": "x"}\n')
+    [chunk] = read_shard(LocalStore(tmp_path), f"a.jsonl{suffix}", shard=0)
+    assert re.search(r"the file is not \w+: it begins with b'\{\"text\": ", chunk.bad[0].error)
 
 
 def test_a_row_of_csv_that_is_not_utf8_costs_itself(tmp_path: Path) -> None:

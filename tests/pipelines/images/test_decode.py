@@ -134,3 +134,17 @@ def test_a_message_holds_no_address_and_a_cut_file_is_known() -> None:
         decode_rgb(b"nothing")
     assert "0x" not in fault_of(other.value)
     assert not is_truncated(other.value)
+
+
+@pytest.mark.parametrize("turn", [1, 3, 6, 8, 99])
+def test_a_jpeg_in_four_colours_has_its_own_and_is_not_turned(turn: int) -> None:
+    """The recorded reference does not read the orientation either."""
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    red = Image.new("RGB", (40, 20), (200, 30, 60))
+    for mode in ("RGB", "CMYK"):
+        data = io.BytesIO()
+        red.convert(mode).save(data, "JPEG", exif=exif, quality=95)
+        image = decode_rgb(data.getvalue() + b"bytes behind the end")
+        assert image.size == (40, 20)
+        assert np.abs(np.asarray(image, int) - (200, 30, 60)).max() <= 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import tarfile
@@ -522,6 +523,12 @@ def test_two_members_of_one_name_are_refused() -> None:
         list(samples(memoryview(data), "t.tar"))
     again = samples(memoryview(data), "t.tar", repeats=True)  # as open_clip reads packed shards
     assert [len(sample) for sample in again] == [1, 1]
+
+
+def test_a_tar_that_is_compressed_is_named_for_what_it_is() -> None:
+    data = gzip.compress(tar_of((info("00.txt"), b"a")))
+    with pytest.raises(TarError, match="the file is compressed with gzip, not a tar; unpack it"):
+        list(members(memoryview(data), "t.tar"))
 
 
 def test_our_headers_are_those_that_others_read() -> None:

@@ -74,6 +74,17 @@ def test_the_probability_of_a_label(folder: Path) -> None:
         assert score == pytest.approx(float(logits.softmax(0)[1]), abs=1e-4)  # rounded to 4
 
 
+def test_a_model_without_the_head_that_scores_is_refused(folder: Path, tmp_path: Path) -> None:
+    model = transformers.BertModel.from_pretrained(folder / "classifier")
+    model.save_pretrained(tmp_path / "encoder")
+    (tmp_path / "encoder" / "tokenizer.json").write_bytes(
+        (folder / "classifier" / "tokenizer.json").read_bytes()
+    )
+    step = ModelScore(model="encoder", max_tokens=16)
+    with pytest.raises(ValueError, match=r"lacks 2 of the weights of a .*, as 'classifier\.bias'"):
+        step.load(Assets(folders=(tmp_path,)))
+
+
 def test_perplexity_of_the_tokens_behind_the_first(folder: Path) -> None:
     step = ModelPerplexity(model="lm", max_tokens=16, batch_size=3)
     step.load(Assets(folders=(folder,)))
