@@ -14,7 +14,6 @@ from datacomp.options import PackOptions
 from datacomp.recipe import Recipe
 from pipelines.errors import PackError
 from pipelines.execution.executors import MapTasks
-from pipelines.execution.progress import say
 from pipelines.formats.tars import is_tar
 from pipelines.formats.uid_lists import load_subset, sha256_of
 from pipelines.formats.uid_subset import SUBSET_FILE

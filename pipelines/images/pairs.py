@@ -242,7 +242,7 @@ def rows_with_uid(store: Store, uid: str) -> Iterator[tuple[int, str | None]]:
 
 
 def pair_columns(operator: Operator) -> list[str]:
-    """The columns of pairs that an operator looks at. Pairs have no `extra` to look up fields in."""
+    """The columns of pairs that an operator looks at; pairs have no `extra` to look into."""
     named = [name for name in operator.optional_reads() if name not in operator.writes()]
     return [name for name in (*operator.reads(), *named) if name != EXTRA]
 

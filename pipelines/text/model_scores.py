@@ -158,7 +158,7 @@ def _whole(kind: Any, folder: str) -> Any:
     if missing:
         raise ValueError(
             f"{folder} lacks {len(missing)} of the weights of a {type(model).__name__}, as "
-            f"{missing[0]!r}; random ones would score at random: give a model that was trained for it"
+            f"{missing[0]!r}; random ones score at random: give a model that was trained"
         )
     return model
 
