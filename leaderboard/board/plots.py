@@ -359,7 +359,7 @@ def _sizes(low: float, high: float) -> list[float]:
             if low <= math.log10(digit * 10.0**power) <= high
         ]
         if len(sizes) <= 7:
-            return sizes or [10 ** ((low + high) / 2)]
+            return sizes if len(sizes) > 1 else ticks(10**low, 10**high, 4)
     every = -(-len(sizes) // 7)
     return sizes[::every]
 

@@ -57,7 +57,14 @@ class ScaleLines:
     def plot(self) -> str:
         """One line for each of the first methods."""
         axis = self.metric.replace("_", " ")
-        return lines(self.shown, steps=self.scales, axis=axis, title=f"{axis} across scales")
+        having = [
+            at
+            for at in range(len(self.scales))
+            if any(values[at] is not None for _, values in self.shown)
+        ]
+        series = [(name, [values[at] for at in having]) for name, values in self.shown]
+        steps = [self.scales[at] for at in having]
+        return lines(series, steps=steps, axis=axis, title=f"{axis} across scales")
 
 
 def scale_lines(

@@ -23,6 +23,7 @@ from leaderboard.web import views
 from leaderboard.web.access import Caller, by_role
 from leaderboard.web.links import Links
 from leaderboard.web.question_view import nearest_command
+from pipelines import installed
 
 BoardKey = tuple[str, str, str]
 MOST_FOUND = 100  # rows of a search that are shown
@@ -34,6 +35,8 @@ def front_text(service: Service, link: Links) -> str:
     boards: dict[str, list[Board]] = {}
     for board in service.library.boards():
         boards.setdefault(board.benchmark, []).append(board)
+    for name in sorted(installed.packages()):
+        boards.setdefault(name, [])
     return views.front_page(
         [_summary(service.library, name, own) for name, own in boards.items()], link
     )

@@ -17,6 +17,7 @@ from leaderboard import rules
 from leaderboard.board.boards import Page, View
 from leaderboard.board.columns import task_columns
 from leaderboard.board.describe import (
+    ONE_SEED,
     behind,
     control_meaning,
     metric_name,
@@ -239,6 +240,7 @@ def board_page(page: Page, view: View, link: Links) -> str:
         headers.append({"title": words(name), "right": True, "address": address, "sorted": state})
     ranked = sorted(rows, key=lambda row: (not row.rank, row.rank))
     whole = not any((view.q, view.recheck, view.kind, view.since, view.until, view.offset))
+    sentence = whole and view.sort == "rank"
     return render(
         "board.html",
         link,
@@ -254,7 +256,8 @@ def board_page(page: Page, view: View, link: Links) -> str:
         same=[text for text in hidden.values() if text],
         forests=forests(rows) if rows else {},
         first=rows[0] if rows else None,
-        verdict=page.verdict if whole and view.sort == "rank" else "",
+        verdict=page.verdict.replace(f" {ONE_SEED}", "") if sentence else "",
+        seed_note=ONE_SEED if sentence and ONE_SEED in page.verdict else "",
         plot=size_plot(ranked, link) if ranked else "",
         grids=[row for row in ranked if row.shows_images][:MOST_GRIDS],
         query=query,

@@ -30,7 +30,6 @@ from tests.leaderboard.made_up import make_zip
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).parents[3]
 BOARD = "/boards/dclm/tiny/filtering"
-SERIOUS = ("serious", "critical")
 
 
 @dataclass
@@ -237,7 +236,8 @@ def test_axe_finds_no_serious_fault(chromium: Browser, site: Site, scheme: str) 
     paths += ["/submit", link, f"{link}?rival={ids[1]}", f"{link}/tasks/heldout_ending"]
     paths += [f"/compare?id={ids[0]}&id={ids[1]}"]
     paths += [f"{link}/tasks/heldout_ending?rival={ids[1]}"]
-    paths += ["/methods/dclm?name=better", "/teams?name=a+team"]
+    paths += ["/methods/dclm?name=better", "/teams?name=a+team", "/search?q=good", "/none"]
+    paths += [f"{BOARD}?columns=tasks", f"{BOARD}?columns=categories", "/compare", "/review"]
     collected = []
     for path in paths:
         page.goto(path)
@@ -246,7 +246,6 @@ def test_axe_finds_no_serious_fault(chromium: Browser, site: Site, scheme: str) 
         collected += [
             f"{path}: {violation['id']}: {violation['nodes'][0]['html'][:120]}"
             for violation in answer["violations"]
-            if violation["impact"] in SERIOUS
         ]
     context.close()
     assert collected == []
