@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from leaderboard.benchmark import training_texts
 from leaderboard.rounds.recipe_file import read_recipe
 from pipelines.errors import BatchError
 from pipelines.records import Frozen, ModelRecord, PackedRecord
@@ -122,10 +123,7 @@ def training_faults(packed: PackedRecord, model: ModelRecord, recipe: Recipe) ->
                 f"packed {packed.id} has {name} {packed.work.parameters.get(name)}, expected "
                 f"{value}"
             )
-    seen = (model.results or {}).get("images_seen")
-    if seen != images_seen(recipe):
-        faults.append(
-            f"model {model.id} saw {seen} images, expected {images_seen(recipe)} at scale "
-            f"{recipe.scale}"
-        )
+    faults += training_texts(
+        packed, model, steps=num_steps(recipe), unit="images", seen=images_seen(recipe)
+    )
     return faults

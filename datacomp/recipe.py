@@ -12,6 +12,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from leaderboard.benchmark import training_texts
 from leaderboard.rounds.recipe_file import read_recipe
 from pipelines.errors import BatchError
 from pipelines.records import JSON, Frozen, ModelRecord, PackedRecord
@@ -185,10 +186,7 @@ def training_faults(packed: PackedRecord, model: ModelRecord, recipe: Recipe) ->
             f"packed {packed.id} has shards of {packed.work.parameters.get('shard_size')} samples, "
             f"expected {recipe.shard_size}"
         )
-    seen = (model.results or {}).get("samples_seen")
-    if seen != samples_seen(recipe):
-        faults.append(
-            f"model {model.id} saw {seen} samples, expected {samples_seen(recipe)} at scale "
-            f"{recipe.scale}"
-        )
+    faults += training_texts(
+        packed, model, steps=num_steps(recipe), unit="samples", seen=samples_seen(recipe)
+    )
     return faults

@@ -42,11 +42,16 @@ PREFIX = 64  # tokens of a document in front of a checked position
 
 def chosen_rows(data: TaskData, number: int, *, what: str) -> list[int]:
     """`number` rows by hash of the data's identity and their place, in order."""
+    return hashed_rows(data.identity, data.num_rows, number, what=what)
+
+
+def hashed_rows(identity: str, num_rows: int, number: int, *, what: str) -> list[int]:
+    """The same for whoever has the identity alone, as a judge of a log does."""
 
     def key(row: int) -> bytes:
-        return hashlib.sha256(f"{what} {data.identity} {row}".encode()).digest()
+        return hashlib.sha256(f"{what} {identity} {row}".encode()).digest()
 
-    return sorted(sorted(range(data.num_rows), key=key)[:number])
+    return sorted(sorted(range(num_rows), key=key)[:number])
 
 
 def controls_of(

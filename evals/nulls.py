@@ -19,6 +19,7 @@ Of images and texts in one space:
     image_blind     one vector for every image, texts by hash
     text_blind      one vector for every text, images by hash
     nan             no numbers
+Of image generators (`evals.images.null_generators`): constant, random, identity, nan.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ TEXT_NULLS = (
     "nan",
 )
 IMAGE_NULLS = ("constant", "zeros", "random", "image_blind", "text_blind", "nan")
+IMAGE_GENERATOR_NULLS = ("constant", "random", "identity", "nan")
 PREFIX = "null:"
 VOCABULARY = 257  # one id per byte, and the start of a document
 DIM = 32
@@ -55,8 +57,9 @@ class NullModel:
     """One of the null models, behind the protocols of both modalities. Deterministic."""
 
     def __init__(self, kind: str) -> None:
-        if kind not in (*TEXT_NULLS, *IMAGE_NULLS):
-            known = ", ".join(dict.fromkeys((*TEXT_NULLS, *IMAGE_NULLS)))
+        kinds = dict.fromkeys((*TEXT_NULLS, *IMAGE_NULLS, *IMAGE_GENERATOR_NULLS))
+        if kind not in kinds:
+            known = ", ".join(kinds)
             raise EvalError(f"there is no null model {kind!r}; choose one of {known}")
         self.kind = kind
         self.id = digest(["null model", kind])

@@ -321,3 +321,29 @@ def load_stages(name: str) -> Stages[RecipeLike]:
             "from leaderboard.benchmark.Stages"
         )
     return cast("Stages[RecipeLike]", loaded())
+
+
+def training_texts(
+    packed: PackedRecord, model: ModelRecord, *, steps: int, unit: str, seen: int
+) -> list[str]:
+    """What of a training run's figures is not what its recipe and its data give, in words.
+
+    Of benchmarks whose records say no operations: a figure that nobody computed is refused.
+    """
+    texts = []
+    results = model.results or {}
+    if model.counts.get("steps") != steps:
+        texts.append(
+            f"model {model.id} was trained for {model.counts.get('steps')} steps, expected {steps}"
+        )
+    if results.get(f"{unit}_seen") != seen:
+        texts.append(f"model {model.id} saw {results.get(f'{unit}_seen')} {unit}, expected {seen}")
+    if "flops" in results:
+        texts.append(f"model {model.id} says {results['flops']} flops, which no stage here writes")
+    there = packed.counts.get(unit)
+    if model.counts.get(f"{unit}_available", there) != there:
+        texts.append(
+            f"model {model.id} was trained on {model.counts[f'{unit}_available']} {unit}, packed "
+            f"were {there}"
+        )
+    return texts

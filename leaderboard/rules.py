@@ -131,6 +131,13 @@ class Price(Frozen):
         unpriced = sorted(set(kinds) - set(self.costs))
         if unpriced:
             raise RuleError(f"packed {packed.id}: nothing is known of the price of {unpriced[0]}")
+        for unit in {name.partition("/")[0] for name in self.costs}:
+            number = sum(packed.counts[name] for name in kinds if name.startswith(f"{unit}/"))
+            if number != packed.counts.get(unit, 0):
+                raise RuleError(
+                    f"packed {packed.id}: {packed.counts.get(unit, 0):,} {unit}, of which "
+                    f"{number:,} have a kind and so a price; pack again"
+                )
         return sum(self.costs[name] * packed.counts[name] for name in kinds)
 
     def budget(self, pool: PoolRecord) -> float:
@@ -236,12 +243,35 @@ def is_baseline(name: str, baseline: str, pipeline: Mapping[str, JSON]) -> bool:
     A record has every parameter, a baseline's file those that are not the default; what the
     platform fills in (`total` of a sample that has another's size) may differ.
     """
+    if "mix" in pipeline:
+        return False
     expected = _baseline_steps(name, baseline)
     steps = [_step(step) for step in pipeline.get("steps") or []]
     if [operator for operator, _ in steps] != [operator for operator, _ in expected]:
         return False
     return all(
-        mine.get(key) == value
-        for (_, mine), (_, theirs) in zip(steps, expected, strict=True)
-        for key, value in theirs.items()
+        all(mine.get(key) == value for key, value in theirs.items())
+        and _is_default(operator, mine, theirs)
+        for (operator, mine), (_, theirs) in zip(steps, expected, strict=True)
     )
+
+
+FILLED = ("total",)
+"""Parameters that the platform fills in when it runs a baseline."""
+
+
+def _is_default(operator: str, mine: Mapping[str, JSON], theirs: Mapping[str, JSON]) -> bool:
+    """Whether the parameters that a baseline's file leaves out have the operator's own values."""
+    further = {key: value for key, value in mine.items() if key not in {*theirs, *FILLED}}
+    if not further:
+        return True
+    from pipelines.registry import registry  # compiled loops: only for what may be a baseline
+
+    try:
+        known = registry().get(operator)
+    except ModuleNotFoundError:  # a board without the extras of pipelines: by the file alone
+        return True
+    if known is None:
+        return False
+    plain = known.model_validate(dict(theirs)).model_dump(mode="json")
+    return all(key in plain and plain[key] == value for key, value in further.items())

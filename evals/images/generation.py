@@ -36,6 +36,7 @@ from evals.items import Item, Metrics, Tally, TaskData
 from evals.kinds import Kind
 from evals.metrics import NUM_DRAWS
 from evals.models import Floats, ImageGenerator, ModelError
+from evals.nulls import NullModel
 from evals.tasks import MIN_IMAGES, GenerationTask, TaskBase
 from pipelines.errors import DataError
 from pipelines.records import digest
@@ -50,6 +51,7 @@ class GenerationData(TaskData):
     """Held-out images (rows, channels, height, width) in [-1, 1], and what computes features."""
 
     images: Floats = field(default_factory=lambda: np.zeros((0, 1, 1, 1), np.float32))
+    held_out: Floats | None = None  # all of the file, where only the first images are asked about
     layers: Mapping[str, Floats] = field(default_factory=dict)
     module: Path | None = None
 
@@ -76,6 +78,15 @@ class GenerationData(TaskData):
                 for n in range(0, len(images), 64)
             ]
         return torch.cat(parts).flatten(1).numpy().astype(np.float32)
+
+
+def generator_of(model: Any, shape: Sequence[int]) -> Any:
+    """A null model as a generator of images of this shape; any other model as it is."""
+    if not isinstance(model, NullModel):
+        return model
+    from evals.images.null_generators import NullGenerator  # torch: not for who reads logs alone
+
+    return NullGenerator(model, shape)
 
 
 def read_held_out(
@@ -117,9 +128,12 @@ def read_held_out(
     sha256 = hashlib.sha256(content).hexdigest()
     known = orjson.loads(built.read_bytes())["files"] if built.is_file() else {}
     verified = sha256 == task.sha256 or (task.built and known.get(task.file) == sha256)
-    images = images[:number].astype(np.float32)
+    held_out = images.astype(np.float32)
+    images = held_out[:number]
     items = tuple(Item(row=row) for row in range(len(images)))
-    return GenerationData(items, sha256, verified, images=images, layers=layers, module=module)
+    return GenerationData(
+        items, sha256, verified, images=images, held_out=held_out, layers=layers, module=module
+    )
 
 
 class _Generated(Kind[GenerationTask]):
@@ -143,6 +157,7 @@ class _Generated(Kind[GenerationTask]):
         window: int,
     ) -> pa.Table:
         assert isinstance(data, GenerationData)
+        model = generator_of(model, data.images.shape[1:])
         if tuple(model.shape) != data.images.shape[1:]:
             raise ModelError(
                 f"task {task.name}: the model draws images of {tuple(model.shape)}, the held-out "

@@ -11,6 +11,9 @@
                        moved, over that of frames from independent noise: noise moves with the
                        scene, and guidance as in Warped Diffusion
 
+Both of the last are perfect for a denoiser that draws nothing (its input, a constant, each pixel by
+itself), so what is drawn must look like an image: see `images_drawn`.
+
 The sampler, its noise and its strength are the task's, so that only the model differs. Logs hold
 what is summed; a score is a ratio of sums over images or clips.
 """
@@ -24,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from evals.images.generation import GenerationData, read_held_out
+from evals.images.generation import GenerationData, generator_of, read_held_out
 from evals.items import Item, Metrics, Tally, TaskData
 from evals.kinds import Kind
 from evals.models import ImageGenerator, ModelError
@@ -49,6 +52,7 @@ class _Solving(Kind[T], Generic[T]):
         self, task: T, data: TaskData, rows: Sequence[int], model: Any, *, window: int
     ) -> pa.Table:
         assert isinstance(data, GenerationData)
+        model = generator_of(model, data.images.shape[1:])
         if tuple(model.shape) != data.images.shape[1:]:
             raise ModelError(
                 f"task {task.name}: the model draws images of {tuple(model.shape)}, the held-out "
@@ -68,6 +72,10 @@ class _Solving(Kind[T], Generic[T]):
     ) -> dict[str, npt.NDArray[np.float64]]:
         """What the log says of each row."""
         raise NotImplementedError
+
+
+def _all(data: GenerationData) -> npt.NDArray[np.floating[Any]]:
+    return data.images if data.held_out is None else data.held_out
 
 
 def _listed(values: npt.NDArray[np.float64]) -> pa.Array:
@@ -110,7 +118,7 @@ class Sampling(_Solving[SamplingTask]):
     ) -> dict[str, npt.NDArray[np.float64]]:
         from evals.images.denoiser_answers import endpoints
 
-        return endpoints(task, rows, model)
+        return endpoints(task, rows, model, held_out=_all(data))
 
     def tally(self, task: SamplingTask, log: pa.Table) -> Tally:
         errors = _lists(log, "errors", len(task.steps))
@@ -133,7 +141,7 @@ class Clip(_Solving[ClipTask]):
     ) -> dict[str, npt.NDArray[np.float64]]:
         from evals.images.denoiser_answers import clips
 
-        return clips(task, rows, model)
+        return clips(task, rows, model, held_out=_all(data))
 
     def tally(self, task: ClipTask, log: pa.Table) -> Tally:
         return _ratio(log, "moved", "independent")

@@ -14,12 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from evals.aggregate import aggregate_suite
-from evals.controls import image_controls
 from evals.pins import pin_of, truth_of, truth_table
 from evals.run import score_task
 from evals.tasks import PER_BYTE, EvalError, Task, load_task
 from leaderboard.submissions.bundle import MANIFEST, RECORD, Bundle
 from leaderboard.submissions.case import Case
+from leaderboard.submissions.control_figures import control_faults, same
+from leaderboard.submissions.data_numbers import Numbers, data_numbers, sums_apart
 from leaderboard.submissions.facts import TaskFacts, majority
 from leaderboard.submissions.faults import BundleError, Fault, Words, fault
 from leaderboard.submissions.lineage import data_of
@@ -33,9 +34,6 @@ from leaderboard.submissions.shown_losses import check_evidence
 from pipelines.errors import DataError
 from pipelines.records import ScoresRecord, TaskRef, TaskScore
 
-TOLERANCE = 1e-6
-"""Relative, of a score computed again from the same numbers. Roots of a covariance's eigenvalues
-differ by 2e-9 between processes with other numbers of threads; pages show four digits."""
 LOSSES = 64  # questions of a task whose losses are remembered
 ANSWERS = {
     "answer_loss": ("nats",),
@@ -62,8 +60,9 @@ class Recomputed:
     draws: dict[int, Draws] = field(default_factory=dict)
     facts: dict[str, TaskFacts] = field(default_factory=dict)
     losses: dict[str, list[float]] = field(default_factory=dict)
-    answers: set[str] = field(default_factory=set)
+    answers: dict[str, set[int]] = field(default_factory=dict)  # hash of a log's, by seeds
     clean: dict[int, list[TaskScore]] = field(default_factory=dict)
+    numbers: dict[tuple[str, str], Numbers] = field(default_factory=dict)
     clean_headline: dict[int, float] = field(default_factory=dict)
 
 
@@ -120,13 +119,13 @@ def _seed(
             yield fault(name, "", problem, Words(f"the log of a {task.kind} task"))
             continue
         yield from _equal(name, task_score, score)
-        yield from _controls(scores, name, task, log)
+        yield from control_faults(scores, name, task, refs[task.name], log)
         out.tasks[seed].append(score)
         out.draws[seed][task_score.task] = draws
         out.losses.setdefault(str(seed), []).extend(loss_sample(task, log))
         answers = answers_of(task, log)
         if answers:
-            out.answers.add(answers)
+            out.answers.setdefault(answers, set()).add(seed)
         yield from _clean(case, seed, task, log, score, out)
 
 
@@ -143,18 +142,25 @@ def _clean(
     if overlap is not None and overlap.found:
         rows = log["row"].to_numpy()
         unknown = set(overlap.found) - set(rows.tolist())
-        if unknown or overlap.num_items < len(overlap.found):
-            problem = Words(f"row {min(unknown)}" if unknown else f"{overlap.num_items} items")
+        twice = len(set(overlap.found)) < len(overlap.found)
+        if unknown or twice or not len(overlap.found) <= overlap.num_items <= len(rows):
+            several = f"{len(overlap.found)} rows of {overlap.num_items:,} items"
+            problem = Words(f"row {min(unknown)}" if unknown else several)
             where = f"overlap.{task.name}.found"
-            yield fault(MANIFEST, where, problem, Words("rows of the task's data, each once"))
+            yield fault(
+                MANIFEST,
+                where,
+                problem,
+                Words("rows of the task's data, each once, among its items"),
+            )
             return
         keep = ~np.isin(rows, np.array(overlap.found, np.int64))
-        if not keep.any():
+        if keep.sum() < 2:
             return  # nothing of the task is clean: no score over its clean items
         try:
             clean, _ = score_task(task, log.filter(pa.array(keep)))
-        except DataError:
-            return  # what is clean is too little for the task's metric
+        except (DataError, ValueError, FloatingPointError):
+            return  # what is clean is too little for the task's metric, or for a covariance
     out.clean.setdefault(seed, []).append(clean)
 
 
@@ -185,12 +191,15 @@ def _truth(
 ) -> Iterator[Fault]:
     """What the log says of the data is what is pinned, or what most accepted logs say."""
     data, truth = data_of(ref), truth_of(task.kind, log)
-    facts = TaskFacts(data=data, rows=len(log), truth=truth)
+    numbers = data_numbers(task, log)
+    sums = {column.column: column.sums() for column in numbers}
+    facts = TaskFacts(data=data, rows=len(log), truth=truth, sums=sums)
     before = out.facts.setdefault(task.name, facts)
     if before.truth != truth:
         problem = Words("other right answers, bytes or rows than another seed")
         yield fault(name, "", problem, Words("the same questions for every seed"))
         return
+    yield from _same_numbers(name, task, numbers, out)
     pin = pin_of(task.name)
     if pin is not None and pin.identity == data:
         if len(log) != pin.rows:
@@ -201,9 +210,51 @@ def _truth(
             yield fault(name, "truth", problem, Words("those of the pinned data"), hint)
         return
     most = majority(case.known.entries(case.book.name), task.name, data)
-    if most is None or most[0].truth == truth:
+    if most is None:
         return
-    yield _first_difference(case, name, task, log, most)
+    if most[0].truth != truth:
+        yield _first_difference(case, name, task, log, most)
+    elif numbers:
+        yield from _as_accepted(case, name, task, numbers, most)
+
+
+def _same_numbers(
+    name: str, task: Task, numbers: Sequence[Numbers], out: Recomputed
+) -> Iterator[Fault]:
+    """Columns that are the data's are those of the other seeds, and of tasks on the same file."""
+    for column in numbers:
+        shared = task.file if column.column == "mse" else task.name
+        first = out.numbers.setdefault((shared, column.column), column)
+        row = column.differs(first)
+        if row is not None:
+            problem = Words("numbers of other images than another seed or task has")
+            expected = Words("those of the held-out images")
+            yield fault(name, f"{column.column}, row {row}", problem, expected)
+
+
+def _as_accepted(
+    case: Case,
+    name: str,
+    task: Task,
+    numbers: Sequence[Numbers],
+    most: tuple[TaskFacts, str],
+) -> Iterator[Fault]:
+    """The same columns are those of a log that was accepted on the same data, up to rounding."""
+    facts, id_ = most
+    hint = f"as in the log of {id_}, which was accepted on the same data"
+    log = case.known.log(id_, task.name)
+    others = data_numbers(task, log) if log is not None else []
+    for position, column in enumerate(numbers):
+        if others:
+            row = column.differs(others[position])
+        else:
+            known = facts.sums.get(column.column)
+            differs = known is not None and sums_apart(column.sums(), known, column.tolerance)
+            row = 0 if differs else None
+        if row is not None:
+            expected = Words("those of the held-out images")
+            problem = Words("numbers of other images")
+            yield fault(name, f"{column.column}, row {row}", problem, expected, hint)
 
 
 def _first_difference(
@@ -280,31 +331,8 @@ def _losses(task: Task, log: pa.Table) -> npt.NDArray[np.float64] | None:
 def _equal(name: str, claimed: TaskScore, computed: TaskScore) -> Iterator[Fault]:
     for field_name in TaskScore.model_fields:
         a, b = getattr(claimed, field_name), getattr(computed, field_name)
-        if not _same(a, b):
+        if not same(a, b):
             yield fault(RECORD, f"{name}: {field_name}", a, b, "computed again from the questions")
-
-
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, float) and isinstance(b, float):
-        return abs(a - b) <= TOLERANCE * max(1.0, abs(b))
-    return bool(a == b)
-
-
-def _controls(scores: ScoresRecord, name: str, task: Task, log: pa.Table) -> Iterator[Fault]:
-    """The controls that the log alone gives are those of the record, where it has any."""
-    claimed = {
-        control.name: control for control in scores.results.controls if control.task == task.name
-    }
-    if not task.kind.startswith("image_") or not claimed:
-        return
-    for control in image_controls(task, log):
-        mine = claimed.get(control.name)
-        if mine is None or not all(
-            _same(getattr(mine, field_), getattr(control, field_))
-            for field_ in type(control).model_fields
-        ):
-            hint = "computed again from the questions"
-            yield fault(RECORD, f"{name}: {control.name}", mine and mine.drop, control.drop, hint)
 
 
 def _aggregates(
@@ -320,6 +348,6 @@ def _aggregates(
     for name, value in computed.items():
         for field_name in ("metric", "value", "stderr", "num_items", "higher_is_better"):
             a, b = getattr(claimed[name], field_name), getattr(value, field_name)
-            if not _same(a, b):
+            if not same(a, b):
                 hint = "computed again from the tasks"
                 yield fault(RECORD, f"scores {scores.id}: {name}.{field_name}", a, b, hint)

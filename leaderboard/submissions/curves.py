@@ -20,6 +20,8 @@ from pipelines.records import ModelRecord, Record, ScoresRecord, digest, parse_r
 from pipelines.storage.chain import RECORD
 from pipelines.storage.open import open_store
 
+MAX_VALUE = 1e6  # no metric here has such scores; a page draws the curve
+
 Curves = dict[str, tuple[CurvePoint, ...]]
 
 
@@ -85,7 +87,12 @@ def curves(case: Case) -> Iterator[Fault]:
             for output in models[seed].outputs
             if output.name.startswith(folder)
         }
+        steps = models[seed].counts.get("steps", 0)
         for point in points:
+            if point.step > steps or not abs(point.value) <= MAX_VALUE:
+                problem = Words(f"step {point.step:,}, {point.value:g}")
+                expected = Words(f"at most the model's {steps:,} steps, and a score")
+                yield fault(MANIFEST, where, problem, expected)
             if point.checkpoint not in known:
                 expected = Words("a checkpoint of the model's record")
                 yield fault(MANIFEST, where, point.checkpoint, expected)

@@ -24,6 +24,9 @@ class TaskFacts(Frozen):
     data: str = Field(description="identity of the data, or its sha256 in old records")
     rows: int
     truth: str = Field(description="evals.pins.truth_of the log")
+    sums: dict[str, tuple[float, ...]] = Field(
+        default_factory=dict, description="of columns that machines round (see `data_numbers`)"
+    )
 
 
 class Facts(Frozen):
@@ -52,6 +55,7 @@ class Facts(Frozen):
     figures: dict[str, float] = Field(
         default_factory=dict, description="tasks and aggregates, the mean over the seeds"
     )
+    params: int | None = Field(None, description="of its models")
     accepted: bool = False
 
 

@@ -1,11 +1,12 @@
-"""Form: exactly the files that the rules name, and a record that every page can show."""
+"""Form: the claim, the chain of records, and exactly the files that the rules name.
+
+What the records themselves may hold is in `record_form`, what the logs may hold in `logs`.
+"""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 
 from evals.pins import pin_of
 from evals.tasks import load_task
@@ -14,21 +15,13 @@ from leaderboard.submissions import uids
 from leaderboard.submissions.bundle import MANIFEST, RECORD, UIDS, Bundle
 from leaderboard.submissions.case import Case, official_suite
 from leaderboard.submissions.chain import PARENT_OF
+from leaderboard.submissions.counts import ROUNDED, is_mixture
 from leaderboard.submissions.faults import BundleError, Fault, Words, fault
 from leaderboard.submissions.logs import check_form, read_parquet
 from pipelines.errors import RuleError
-from pipelines.records import Record, ScoresRecord
 
 MAX_TEXT = {"method": 120, "team": 120, "url": 500}
 PUBLIC = ("https://", "http://", "s3://", "hf://", "gs://")
-TIME = "%Y-%m-%dT%H:%M:%SZ"
-EARLIEST = datetime(2020, 1, 1)  # before any benchmark here was written down
-CLOCK = timedelta(days=1)  # that a participant's clock may be ahead
-MAX_STEPS = 1000  # of a pipeline; a page lists each
-MAX_COUNTS = 10_000  # of a record: reasons of all steps, and what else is counted
-MAX_LABEL = 200  # characters of an operator's name, or of a reason's
-EXACT = 1e-9  # of a difference that is computed again
-MAX_COUNT = 1 << 60  # of rows, tokens, bytes: more than any pool, and safe in every sum
 MAX_TRIES = 1_000_000
 
 
@@ -162,123 +155,6 @@ def _needed(case: Case) -> set[str]:
     return needed | {link.id for link in case.record.chain if link.kind == "asset"}
 
 
-def shape(case: Case) -> Iterator[Fault]:
-    """The figures and texts of the chain that pages show are what pages expect."""
-    for link in (*case.record.chain, case.record):
-        yield from _plain(link)
-    pipeline = case.dataset.work.pipeline
-    name = f"dataset {case.dataset.id}"
-    steps = pipeline.get("steps")
-    if not isinstance(pipeline.get("name", ""), str) or not isinstance(steps, list):
-        yield fault(RECORD, f"{name}: work.pipeline", Words("no name and steps"), Words("both"))
-        return
-    for number, step in enumerate(steps):
-        whole = (
-            isinstance(step, dict)
-            and isinstance(step.get("operator"), str)
-            and isinstance(step.get("parameters", {}), dict)
-        )
-        where = f"{name}: work.pipeline.steps[{number}]"
-        if not whole:
-            yield fault(RECORD, where, step, Words("operator and parameters"))
-        elif not _printable(step["operator"]):
-            yield fault(RECORD, where, step["operator"], Words("a name of printable letters"))
-    if len(steps) > MAX_STEPS:
-        most = Words(f"at most {MAX_STEPS:,}")
-        yield fault(RECORD, f"{name}: work.pipeline.steps", len(steps), most)
-    for count in case.dataset.counts:
-        if count.startswith("rejected/") and len(count.split("/")) != 4:
-            yield fault(RECORD, f"{name}: counts", count, Words("rejected/STEP/OPERATOR/REASON"))
-    for field in ("rows_in", "rows_out"):
-        if field not in case.dataset.counts:
-            yield fault(RECORD, f"{name}: counts.{field}", Words("nothing"), Words("a number"))
-    if case.book.size_count not in case.packed.counts:
-        where = f"packed {case.packed.id}: counts.{case.book.size_count}"
-        yield fault(RECORD, where, Words("nothing"), Words("a number"))
-    for stage in (case.dataset, case.packed, *case.models):
-        external = stage is case.dataset and case.dataset.work.external
-        if not stage.outputs and not external:
-            where = f"{stage.kind} {stage.id}: outputs"
-            yield fault(RECORD, where, Words("no files"), Words("what the stage wrote"))
-    for model in case.models:
-        yield from _figures(case, model)
-    for scores in case.by_seed.values():
-        yield from _controls(case, scores)
-
-
-def _plain(link: Record) -> Iterator[Fault]:
-    name = f"{link.kind} {link.id}"
-    times = []
-    for field in ("started", "finished"):
-        value: str = getattr(link.made_by, field)
-        when = _time(value)
-        if when is None or not EARLIEST <= when <= datetime.now(UTC).replace(tzinfo=None) + CLOCK:
-            expected = Words("a time that was, such as 2026-11-23T10:00:00Z")
-            yield fault(RECORD, f"{name}: made_by.{field}", value, expected)
-        else:
-            times.append(when)
-    if len(times) == 2 and times[1] < times[0]:
-        expected = Words(f"no earlier than it started, {link.made_by.started}")
-        yield fault(RECORD, f"{name}: made_by.finished", link.made_by.finished, expected)
-    if len(link.counts) > MAX_COUNTS:
-        most = Words(f"at most {MAX_COUNTS:,}")
-        yield fault(RECORD, f"{name}: counts", Words(f"{len(link.counts):,} counts"), most)
-        return
-    for count, number in link.counts.items():
-        if not 0 <= number <= MAX_COUNT:
-            yield fault(RECORD, f"{name}: counts.{count}", number, Words("0 or more"))
-        if not _printable(count):
-            yield fault(RECORD, f"{name}: counts", count, Words("a name of printable letters"))
-
-
-def _time(value: str) -> datetime | None:
-    """A time as records have it; None for anything else, and for days that no calendar has."""
-    try:
-        when = datetime.strptime(value, TIME)
-    except ValueError:
-        return None
-    return when if when.strftime(TIME) == value else None
-
-
-def _printable(label: str) -> bool:
-    return 0 < len(label) <= MAX_LABEL and label.isprintable()
-
-
-def _controls(case: Case, scores: ScoresRecord) -> Iterator[Fault]:
-    """Each control is of a task of the suite, and its figures add up."""
-    for number, control in enumerate(scores.results.controls):
-        where = f"scores {scores.id}: results.controls[{number}]"
-        figures = (control.score, control.control, control.drop, control.low, control.high)
-        if control.task not in case.suite.tasks:
-            yield fault(RECORD, where, control.task, Words("a task of the suite"))
-        elif not all(map(math.isfinite, figures)) or control.num_items < 1:
-            yield fault(RECORD, where, Words("figures that are none"), Words("finite ones"))
-        elif not (0 <= control.score <= 1 and 0 <= control.control <= 1):
-            figure = Words(f"{control.score} and {control.control}")
-            yield fault(RECORD, where, figure, Words("shares of questions, 0 to 1"))
-        elif (
-            abs(control.score - control.control - control.drop) > EXACT
-            or not control.low <= control.drop <= control.high
-        ):
-            figure = Words(f"{control.drop} [{control.low}, {control.high}]")
-            yield fault(RECORD, where, figure, Words("score less control, inside its interval"))
-
-
-def _figures(case: Case, model: Record) -> Iterator[Fault]:
-    name, results = f"model {model.id}: results", model.results
-    unit = case.book.budget_unit.replace(" ", "_")
-    seen = unit if unit.endswith("_seen") else f"{unit}_seen"
-    if not isinstance(results, dict):
-        yield fault(RECORD, name, Words("nothing"), Words(f"figures with {seen}"))
-        return
-    value = results.get(seen)
-    if type(value) is not int or not 0 <= value <= MAX_COUNT:
-        yield fault(RECORD, f"{name}.{seen}", value, Words("a whole number, 0 or more"))
-    flops = results.get("flops", 1.0)
-    if type(flops) not in (int, float) or not 0 < flops < 1e40:
-        yield fault(RECORD, f"{name}.flops", flops, Words("a number above 0"))
-
-
 def files(case: Case) -> Iterator[Fault]:
     """The logs of each seed and task, one after the other, and no other file."""
     bundle = case.bundle
@@ -330,6 +206,11 @@ def documents(case: Case) -> Iterator[Fault]:
     if case.book.dataset_format == "uids":
         yield fault(MANIFEST, "documents", Words("a list of documents"), Words("a list of uids"))
     sketch = list(claimed.sketch)
+    rows_out = case.dataset.counts.get("rows_out", 0)
+    most = rows_out * ROUNDED if is_mixture(case.dataset) else rows_out
+    if claimed.count > most:
+        expected = Words(f"at most the {rows_out:,} rows of the dataset")
+        yield fault(MANIFEST, "documents.count", claimed.count, expected)
     if uids.too_dense(sketch, claimed.count):
         problem = Words(f"{len(sketch)} hashes that {claimed.count:,} documents do not have")
         expected = Words("the smallest hashes of the documents' keys")

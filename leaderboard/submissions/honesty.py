@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from evals.tasks import load_task
 from leaderboard.submissions.arithmetic import Recomputed
 from leaderboard.submissions.case import Case
+from leaderboard.submissions.counts import is_mixture, lost
 from leaderboard.submissions.lineage import unpinned
 from leaderboard.submissions.novelty import Notice
 from pipelines.records import TaskScore
@@ -45,6 +47,19 @@ def data(case: Case) -> Iterator[Notice]:
     changed = [source.name for source in case.pool.work.sources if source.status != "pinned"]
     if changed:
         text = f"sources of the pool that are not the pinned ones: {', '.join(changed)}"
+        yield Notice(rule="honesty.pool", text=text)
+
+
+def missing_rows(case: Case) -> Iterator[Notice]:
+    """Rows of the pool that no step of the pipeline took out, and that are not in the dataset."""
+    if case.dataset.work.external or is_mixture(case.dataset):
+        return
+    part, parts = lost(case.pool, case.dataset)
+    if part > 0:
+        shown = ", ".join(f"{number:,} {name}" for name, number in parts.items() if number)
+        text = (
+            f"rows of the pool that no step took out and that are not there: {shown} ({part:.1%})"
+        )
         yield Notice(rule="honesty.pool", text=text)
 
 
@@ -92,12 +107,24 @@ def _controllable(case: Case) -> set[str]:
     return {task.name for task in case.suite.load_tasks() if task.kind in (*kinds, *of_images)}
 
 
+FEW_KEYS = 0.5
+"""Of a dataset's documents: with fewer in its sketch, most of it cannot be compared."""
+
+
 def documents(case: Case) -> Iterator[Notice]:
     """A dataset of documents without a sketch."""
     bundle = case.bundle
     if case.book.modality == "text" and bundle is not None and bundle.manifest.documents is None:
         text = "no sketch of the dataset's documents: it cannot be compared with other entries"
         yield Notice(rule="honesty.documents", text=text)
+    elif case.book.modality == "text" and bundle is not None and bundle.manifest.documents:
+        count, rows = bundle.manifest.documents.count, case.dataset.counts["rows_out"]
+        if count < FEW_KEYS * rows:
+            text = (
+                f"the sketch is of {count:,} documents, the dataset has {rows:,}: the others have "
+                "fewer than five words, or were left out"
+            )
+            yield Notice(rule="honesty.documents", text=text)
 
 
 def overlap(case: Case, out: Recomputed) -> Iterator[Notice]:
@@ -141,6 +168,23 @@ def _mean(seeds: Iterable[Sequence[TaskScore]], task: str) -> float | None:
     ]
     values = [value for values in known for value in values]
     return sum(values) / len(values) if values and len(values) == len(known) else None
+
+
+LEAKED = 2.0
+"""Of the distance to training images over that to held-out ones: new images have about 1."""
+
+
+def generated(case: Case) -> Iterator[Notice]:
+    """Images that are nearer to held-out ones than to those that were trained on."""
+    for scores in case.by_seed.values():
+        for score in scores.results.tasks:
+            if load_task(score.task).kind == "image_memorisation" and score.value > LEAKED:
+                text = (
+                    f"{score.task}: generated images are {score.value:.3g} times as near to "
+                    "held-out images as to training images; held-out images in the data would be"
+                )
+                yield Notice(rule="honesty.generated", text=text)
+                return
 
 
 NO_ORDER = 0.97

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterator
 
 from evals.pins import pin_of
 from evals.tasks import load_task
 from leaderboard.submissions.bundle import RECORD
 from leaderboard.submissions.case import Case
+from leaderboard.submissions.counts import counts, is_mixture
 from leaderboard.submissions.faults import Fault, Words, fault
 from pipelines.errors import RuleError
 from pipelines.records import ScoresRecord, TaskRef
-
-REPEATED_ROWS = 100  # in files of equal bytes; shards of a single row may be equal by right
 
 
 def pool(case: Case) -> Iterator[Fault]:
@@ -45,51 +43,14 @@ def dataset(case: Case) -> Iterator[Fault]:
             False,
             f"track {case.track.name} needs a dataset that was curated from the pool here",
         )
+    if case.track.pool == "given" and is_mixture(made):
+        hint = f"track {case.track.name} is for one pipeline over the pool; name the other track"
+        yield fault(RECORD, f"{name}: work.pipeline", Words("a mixture"), Words("steps"), hint)
     for module in made.work.modules:
         if hashlib.sha256(module.text.encode()).hexdigest() != module.sha256:
             problem = Words("a text with another sha256")
             yield fault(RECORD, f"{name}: module {module.name}", problem, module.sha256)
-    rows_in, rows_out = made.counts.get("rows_in", 0), made.counts.get("rows_out", 0)
-    splits = any(count.startswith("split") for count in made.counts)
-    if rows_out > rows_in and not splits and not made.work.external:
-        problem = Words(f"{rows_out:,} rows from {rows_in:,}")
-        yield fault(RECORD, f"{name}: counts.rows_out", problem, Words("no more than came in"))
-    yield from _counts(case, splits=splits)
-
-
-def _counts(case: Case, *, splits: bool) -> Iterator[Fault]:
-    """The counts of pool, dataset and packed data fit each other and the files."""
-    made, packed = case.dataset, case.packed
-    name = f"dataset {made.id}: counts"
-    rows_in, rows_out = made.counts.get("rows_in", 0), made.counts.get("rows_out", 0)
-    in_pool = [
-        case.pool.counts[u] for u in ("documents", "pairs", "images") if u in case.pool.counts
-    ]
-    if in_pool and rows_in > in_pool[0] and not made.work.external:
-        expected = Words(f"at most the {in_pool[0]:,} of the pool")
-        yield fault(RECORD, f"{name}.rows_in", rows_in, expected)
-    hashes = Counter(file.sha256 for file in made.outputs)
-    again = [file for file in made.outputs if hashes[file.sha256] > 1 and file.num_rows != 0]
-    if (
-        case.track.pool == "given"  # a mix may repeat a source on purpose
-        and sum(file.num_rows or 0 for file in again) >= REPEATED_ROWS
-    ):
-        problem = Words(f"{len(again)} files of equal bytes, as {again[0].name}")
-        yield fault(RECORD, f"dataset {made.id}: outputs", problem, Words("each shard once"))
-    stored = [file.num_rows for file in made.outputs]
-    in_files = sum(number for number in stored if number is not None)
-    if stored and None not in stored and in_files != rows_out:
-        yield fault(RECORD, f"{name}.rows_out", rows_out, Words(f"{in_files:,}, as in its files"))
-    rejected = sum(n for reason, n in made.counts.items() if reason.startswith("rejected/"))
-    left = rows_in - rejected - made.counts.get("errors", 0)
-    if rejected and not splits and left != rows_out:  # older records count no reasons
-        expected = Words(f"{left:,}: what came in less what was rejected")
-        yield fault(RECORD, f"{name}.rows_out", rows_out, expected)
-    for unit in ("documents", "samples", "images"):
-        number = packed.counts.get(unit, 0)
-        if number > rows_out:
-            expected = Words(f"at most the {rows_out:,} rows of the dataset")
-            yield fault(RECORD, f"packed {packed.id}: counts.{unit}", number, expected)
+    yield from counts(case)
 
 
 def price(case: Case) -> Iterator[Fault]:

@@ -18,17 +18,14 @@ import pyarrow.parquet as pq
 
 from evals.images.image_metrics import jaccard_of
 from evals.tasks import (
-    MIN_IMAGES,
     OF_GENERATORS,
     PER_BYTE,
-    ClipTask,
-    GenerationTask,
     ImageTask,
     PerplexityTask,
     PromptedTask,
-    RestorationTask,
     Task,
 )
+from leaderboard.submissions import generator_logs
 from leaderboard.submissions.bundle import Bundle
 from leaderboard.submissions.faults import BundleError, Fault, Words, fault
 
@@ -168,7 +165,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "answer_loss": ("row", "num_bytes", "num_tokens", "nats"),
     "perplexity": ("row", "num_bytes", "num_tokens", "nats"),
     "token_loss": ("row", "num_tokens", "nats"),
-    "image_classification": ("row", "key", "gold", "predicted", "in_top5", "correct"),
+    "image_classification": ("row", "key", "gold", "predicted", "in_top5", "margin", "correct"),
     "image_retrieval": ("row", "side", "gold", "predicted", "rank", "correct"),
     "image_association": ("row", "cue", "candidates", "predicted", "gold", "jaccard"),
     "image_attributes": ("row", "key", "metadata"),
@@ -191,6 +188,8 @@ def columns_of(task: Task) -> tuple[dict[str, Type], tuple[str, ...]]:
         needed = (*needed, "category")
     if isinstance(task, ImageTask) and task.metadata:
         needed = (*needed, "metadata")
+    if task.kind == "image_classification" and task.metric.startswith("acc_top5"):
+        needed = (*needed, "top5")  # the score rests on what is among them
     return known, needed
 
 
@@ -322,7 +321,7 @@ def check_rows(name: str, task: Task, log: pa.Table) -> Iterator[Fault]:
         problem = Words("a question twice" if twice else "rows that are missing")
         yield fault(name, "row", problem, Words(f"each of 0 to {len(rows) - 1} once"))
         return
-    few = _too_few(task, len(rows))
+    few = generator_logs.too_few(task, len(rows))
     if few:
         yield fault(name, "row", Words(f"{len(rows)} rows"), Words(few))
         return
@@ -333,16 +332,6 @@ def check_rows(name: str, task: Task, log: pa.Table) -> Iterator[Fault]:
             yield fault(
                 name, column, Words(f"{len(bad)} rows (first: row {first}) where it {expected}"), 0
             )
-
-
-def _too_few(task: Task, rows: int) -> str:
-    """How many rows a generator's task has, where it has not so many: data holds `MIN_IMAGES`."""
-    if isinstance(task, GenerationTask):
-        return "" if rows >= MIN_IMAGES else f"at least {MIN_IMAGES}"
-    if not isinstance(task, OF_GENERATORS):
-        return ""
-    least = min(task.number, MIN_IMAGES)
-    return "" if least <= rows <= task.number else f"{least} to {task.number}"
 
 
 Wrong = Iterator[tuple[str, np.ndarray[Any, Any], str]]
@@ -362,35 +351,15 @@ def _consistent(task: Task, log: pa.Table) -> Wrong:
         right, hit = _bools(log, "correct"), _bools(log, "in_top5")
         yield "correct", right != (predicted == gold), "differs from predicted = gold"
         yield "in_top5", (predicted == gold) & ~hit, "is false for the best class"
+        margin = log["margin"].to_numpy()
+        yield "margin", ~(margin <= 0), "is above 0: it is the right class's less the best one's"
+        yield "margin", right & (margin < 0), "is below 0 for the best class"
     elif task.kind == "image_retrieval":
         yield from _retrieval(log)
     elif task.kind == "image_association":
         yield from _association(log)
-    elif task.kind in DISTANCES:
-        for name in DISTANCES[task.kind]:
-            values = log[name].to_numpy()
-            yield name, ~(np.isfinite(values) & (values >= 0)), "is no distance"
-        if isinstance(task, RestorationTask):
-            yield "unaided", log["unaided"].to_numpy() == 0, "is 0, as of an image that was there"
-        if isinstance(task, ClipTask) and not log["independent"].to_numpy().any():
-            yield "independent", np.ones(len(log), bool), "is 0 in all clips"
-    elif task.kind == "image_sampling":
-        yield "errors", _no_distances(log["errors"], len(task.steps)), "is no list of distances"
-
-
-DISTANCES = {
-    "image_memorisation": ("train_distance", "heldout_distance"),
-    "image_restoration": ("error", "unaided", "mse", "spread"),
-    "image_clip": ("moved", "independent"),
-}
-"""Columns that are finite and not negative."""
-
-
-def _no_distances(lists: pa.ChunkedArray, length: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    def is_right(row: list[float | None]) -> bool:
-        return len(row) == length and all(x is not None and 0 <= x < np.inf for x in row)
-
-    return np.array([not is_right(row) for row in lists.to_pylist()])
+    elif isinstance(task, OF_GENERATORS):
+        yield from generator_logs.wrong(task, log)
 
 
 def _bools(log: pa.Table, name: str) -> np.ndarray[Any, np.dtype[np.bool_]]:

@@ -61,6 +61,19 @@ def far_ahead(case: Case, own: Facts) -> Iterator[Notice]:
             yield Notice(rule="plausible.figures", text=text)
 
 
+def other_models(case: Case, own: Facts) -> Iterator[Notice]:
+    """Models of another size than those of accepted entries: one recipe makes one model."""
+    others = {
+        other.params: other.id
+        for other in case.known.entries(case.book.name)
+        if other.accepted and other.scale == own.scale and other.params is not None
+    }
+    if others and own.params not in others:
+        shown = ", ".join(f"{params:,}" for params in sorted(others)[:3])
+        text = f"the models have {own.params} parameters; those of accepted entries have {shown}"
+        yield Notice(rule="plausible.params", text=text, ids=tuple(others.values())[:3])
+
+
 def _figures(scores: ScoresRecord) -> Mapping[str, Score]:
     return {**{score.task: score for score in scores.results.tasks}, **scores.results.aggregates}
 

@@ -22,12 +22,14 @@ from leaderboard.rules import Benchmark
 from leaderboard.submissions.bundle import Bundle, Profile
 from leaderboard.submissions.case import official_suite
 from leaderboard.submissions.chain import chain_of, seeds_of
+from leaderboard.submissions.counts import LOST, lost
 from leaderboard.submissions.lineage import data_of
 from leaderboard.submissions.sample_grids import shows_images
 from pipelines.records import (
     DatasetRecord,
     Frozen,
     ModelRecord,
+    PoolRecord,
     ScoresRecord,
     Submission,
     TaskScore,
@@ -293,7 +295,7 @@ def measured_of(
         dataset_public=bool(bundle.manifest.dataset.location),
         ranked=benchmark.scale(record.work.scale).ranked,
         unpinned=unpinned,
-        baseline_of=_baseline_of(benchmark, record, dataset),
+        baseline_of=_baseline_of(benchmark, record, pool, dataset),
         tries=record.work.tries,
         overlap=_overlap(bundle, clean or {}, seeds),
         profile=bundle.manifest.profile,
@@ -358,9 +360,12 @@ def _overlap(bundle: Bundle, clean: Mapping[int, float], seeds: Sequence[int]) -
     )
 
 
-def _baseline_of(benchmark: Benchmark, record: Submission, dataset: DatasetRecord) -> str:
+def _baseline_of(
+    benchmark: Benchmark, record: Submission, pool: PoolRecord, dataset: DatasetRecord
+) -> str:
     """The name of the baseline whose steps the dataset's are, whatever the method is called."""
-    if dataset.work.external or benchmark.track(record.work.track).pool == "any":
+    track = benchmark.track(record.work.track)
+    if dataset.work.external or track.pool == "any" or lost(pool, dataset)[0] > LOST:
         return ""
     names = rules.baselines(benchmark.name)
     pipeline = dataset.work.pipeline

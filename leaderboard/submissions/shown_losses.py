@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,10 @@ from leaderboard.submissions.faults import Fault, Words, fault
 from leaderboard.submissions.logs import LEAST_NATS
 
 SECRET_TIES = 0.1  # of the rows of a task whose options must not be written
+TOP = 5
+BYTE = 127.5  # of a byte in an image of [-1, 1]
+MOST_OF_LIKELIEST = math.log(1 << 20)  # no vocabulary here has a million ids
+LEAST_OF_OTHERS = math.log(2) - 0.05  # half, less what bf16 rounds
 LOSS_TOLERANCE = 1e-3  # relative: a mean of float32 losses in another order
 
 
@@ -25,6 +30,10 @@ def check_evidence(name: str, task: Task, log: pa.Table) -> Iterator[Fault]:
         yield from _summed(name, log)
     if task.kind == "image_memorisation" and "image" in log.column_names:
         yield from _images(name, log)
+    if task.kind == "image_classification" and "top5" in log.column_names:
+        yield from _top5(name, log)
+    if task.kind == "language_modeling" and "options" in log.column_names:
+        yield from _said(name, log)
     if task.kind not in ("multiple_choice", "schema"):
         return
     there = "options" in log.column_names
@@ -41,6 +50,8 @@ def check_evidence(name: str, task: Task, log: pa.Table) -> Iterator[Fault]:
         )
         return
     losses = flat.field("losses")
+    yield from _tokens(name, "options", losses)
+    yield from _greedy(name, flat)
     length = pc.list_value_length(losses).fill_null(0).to_numpy()
     sums = _sums(losses, length)
     if (length < 1).any() or _apart(sums / np.maximum(length, 1), means).any():
@@ -69,6 +80,76 @@ def check_evidence(name: str, task: Task, log: pa.Table) -> Iterator[Fault]:
     yield from _ties(name, log, flat, start, count, means)
 
 
+def _tokens(name: str, column: str, losses: pa.Array) -> Iterator[Fault]:
+    """No token costs less than nothing: one below 0 would pay for others in the sum."""
+    values = losses.flatten().to_numpy(zero_copy_only=False)
+    if not (np.isfinite(values) & (values >= LEAST_NATS)).all():
+        problem = Words("the loss of a token that is no number, or below 0")
+        yield fault(name, column, problem, Words("finite, 0 or more"))
+
+
+def _greedy(name: str, options: pa.Array) -> Iterator[Fault]:
+    """What a model would have said next, and what the token cost, are of one distribution.
+
+    The likeliest of V tokens has at least 1 / V; a token that is not the likeliest has at most 1/2.
+    """
+    ids, greedy, losses = (options.field(part).flatten() for part in ("ids", "greedy", "losses"))
+    if not len(ids) == len(greedy) == len(losses):
+        problem = Words("other numbers of ids, greedy ids and losses")
+        yield fault(name, "options", problem, Words("one of each for a token"))
+        return
+    likeliest = ids.to_numpy(zero_copy_only=False) == greedy.to_numpy(zero_copy_only=False)
+    cost = losses.to_numpy(zero_copy_only=False)
+    if (likeliest & (cost > MOST_OF_LIKELIEST)).any():
+        problem = Words("the likeliest token costs more than one of a million equal ones")
+        yield fault(name, "options", problem, Words(f"at most {MOST_OF_LIKELIEST:.1f} nats"))
+    if (~likeliest & (cost < LEAST_OF_OTHERS)).any():
+        problem = Words("a token that is not the likeliest has more than half of the probability")
+        yield fault(name, "options", problem, Words(f"at least {LEAST_OF_OTHERS:.2f} nats"))
+
+
+def _said(name: str, log: pa.Table) -> Iterator[Fault]:
+    """A word was said where each of its tokens is the likeliest."""
+    options = log["options"].combine_chunks()
+    if options.null_count == len(options):
+        return
+    flat = options.flatten()
+    if len(flat) != len(log) or options.null_count:
+        problem = Words("other than one option in each row")
+        yield fault(name, "options", problem, Words("the word that was asked for"))
+        return
+    yield from _tokens(name, "options", flat.field("losses"))
+    yield from _greedy(name, flat)
+    said = flat.field("ids").to_pylist(), flat.field("greedy").to_pylist()
+    right = np.array([ids == greedy for ids, greedy in zip(*said, strict=True)])
+    wrong = np.flatnonzero(right != log["correct"].to_numpy(zero_copy_only=False))
+    if len(wrong):
+        first = log["row"][int(wrong[0])].as_py()
+        problem = Words(f"{len(wrong)} rows (first: row {first}) that differ from the greedy ids")
+        yield fault(name, "correct", problem, Words("true where all are the word's"))
+
+
+def _top5(name: str, log: pa.Table) -> Iterator[Fault]:
+    """The best class is the first of the five, and the right one is among them where it says so."""
+    top5, gold = log["top5"].to_pylist(), log["gold"].to_pylist()
+    predicted, hit = log["predicted"].to_pylist(), log["in_top5"].to_pylist()
+    wrong = [
+        row
+        for row, best, right, first, inside in zip(
+            log["row"].to_pylist(), top5, gold, predicted, hit, strict=True
+        )
+        if not 1 <= len(best) <= TOP
+        or best[0] != first
+        or (right in best) != inside
+        or len(set(best)) < len(best)
+    ]
+    if wrong:
+        problem = Words(
+            f"{len(wrong)} rows (first: row {wrong[0]}) of another first or right class"
+        )
+        yield fault(name, "top5", problem, Words("as predicted, gold and in_top5 say"))
+
+
 def _images(name: str, log: pa.Table) -> Iterator[Fault]:
     """Images are shown of the first rows only, drawn and nearest alike, all of one shape."""
     shown = log["row"].to_numpy() < NUM_SHOWN
@@ -86,6 +167,24 @@ def _images(name: str, log: pa.Table) -> Iterator[Fault]:
     if len(lengths) > 1 or any(shape_of(length) is None for length in lengths):
         problem = Words("bytes that are no square images of one size")
         yield fault(name, "image", problem, Words("channels x side x side bytes, as documented"))
+    elif shown.any():
+        yield from _as_far(name, log.filter(pa.array(shown)))
+
+
+def _as_far(name: str, log: pa.Table) -> Iterator[Fault]:
+    """An image is no further from its neighbour than the log's distance.
+
+    Bytes are cut to [0, 255] and means of blocks where images are large: both only bring images
+    closer. What is left is the rounding to bytes, at most one in each pixel.
+    """
+    drawn, near = (np.array(log[column].to_pylist(), np.float64) for column in ("image", "nearest"))
+    apart = np.sqrt(((drawn - near) ** 2).sum(1)) / BYTE
+    rounding = math.sqrt(drawn.shape[1]) / BYTE
+    wrong = np.flatnonzero(apart > log["train_distance"].to_numpy() + rounding + 1e-6)
+    if len(wrong):
+        row = log["row"][int(wrong[0])].as_py()
+        problem = Words(f"{len(wrong)} images (first: row {row}) further away than train_distance")
+        yield fault(name, "nearest", problem, Words("the nearest training image of each"))
 
 
 def _unshown_ties(name: str, task: Task, log: pa.Table) -> Iterator[Fault]:
@@ -129,6 +228,7 @@ def _ties(
 
 def _summed(name: str, log: pa.Table) -> Iterator[Fault]:
     losses = log["losses"].combine_chunks()
+    yield from _tokens(name, "losses", losses)
     length = pc.list_value_length(losses).fill_null(0).to_numpy()
     shown = length > 0
     nats, tokens = log["nats"].to_numpy(), log["num_tokens"].to_numpy()

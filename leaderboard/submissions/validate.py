@@ -22,10 +22,19 @@ from itertools import islice
 
 from leaderboard import rules
 from leaderboard.rules import Benchmark
-from leaderboard.submissions import arithmetic, form, honesty, lineage, novelty, plausible
+from leaderboard.submissions import (
+    arithmetic,
+    form,
+    honesty,
+    lineage,
+    novelty,
+    plausible,
+    record_form,
+)
 from leaderboard.submissions.arithmetic import Recomputed
 from leaderboard.submissions.bundle import RECORD, Bundle
 from leaderboard.submissions.case import Case, official_suite
+from leaderboard.submissions.counts import LOST, lost
 from leaderboard.submissions.curves import curves
 from leaderboard.submissions.facts import NOTHING, Facts, Known
 from leaderboard.submissions.faults import Fault, Words, fault, under
@@ -66,7 +75,7 @@ Rule = tuple[str, Callable[[Case], Iterable[Fault]]]
 
 CLAIM: Sequence[Rule] = (("form.claim", form.claim),)
 LINKS: Sequence[Rule] = (("form.chain", form.links),)
-SHAPE: Sequence[Rule] = (("form.record", form.shape),)
+SHAPE: Sequence[Rule] = (("form.record", record_form.shape),)
 
 
 def _names(case: Case) -> Iterator[Fault]:
@@ -105,6 +114,13 @@ def _baselines(case: Case) -> Iterator[Fault]:
     elif not rules.is_baseline(case.book.name, known, case.dataset.work.pipeline):
         problem = Words(f"the name of the baseline {known!r} on another pipeline ({own[:8]})")
         yield fault(RECORD, "work.method", problem, Words("a name of one's own"))
+    elif case.dataset.work.external or case.track.pool == "any":
+        problem = Words(f"the name of the baseline {known!r} on data of one's own")
+        yield fault(RECORD, "work.method", problem, Words("a name of one's own"))
+    elif (part := lost(case.pool, case.dataset)[0]) > LOST:
+        problem = Words(f"the name of the baseline {known!r} on {1 - part:.1%} of the pool")
+        hint = "run it again over the whole pool, without shards or rows that failed"
+        yield fault(RECORD, "work.method", problem, Words("the whole pool"), hint)
 
 
 NAMES: Sequence[Rule] = (("names.plain", _names), ("names.baseline", _baselines))
@@ -202,7 +218,11 @@ class _Work:
             self.facts = facts
             self.notices += novelty.similar(self.case, facts)
             self.notices += plausible.far_ahead(self.case, facts)
-            return _run((("novelty.copy", lambda case: novelty.copies(case, facts)),), self.case)
+            self.notices += plausible.other_models(self.case, facts)
+            answers = self.out.answers
+            return _run(
+                (("novelty.copy", lambda case: novelty.copies(case, facts, answers)),), self.case
+            )
         for tell in HONESTY:
             self.notices += tell(self.case)
         self.notices += honesty.overlap(self.case, self.out)
@@ -228,9 +248,11 @@ class _Work:
 HONESTY = (
     honesty.tries,
     honesty.data,
+    honesty.missing_rows,
     honesty.licences,
     honesty.controls,
     honesty.documents,
+    honesty.generated,
     honesty.profile,
 )
 

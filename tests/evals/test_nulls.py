@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evals.images.generation import TrainingSet
 from evals.images.synthetic import write_synthetic_images
 from evals.kinds import kind_of, read_data
 from evals.models import ModelError
-from evals.nulls import IMAGE_NULLS, TEXT_NULLS, NullModel, null_model
+from evals.nulls import IMAGE_GENERATOR_NULLS, IMAGE_NULLS, TEXT_NULLS, NullModel, null_model
 from evals.run import score_task
+from evals.suite import load_suite
 from evals.tasks import EvalError, Task, load_task
 from tests.evals.helpers import make_task, write_rows
 
@@ -196,3 +198,48 @@ def test_a_null_has_a_name_that_is_known() -> None:
     assert null_model("null:uniform").settings == {"null": "uniform", "precision": "fp32"}
     with pytest.raises(EvalError, match="there is no null model 'psychic'"):
         null_model("null:psychic")
+
+
+# ---- image generators
+
+REFUSED = {
+    "image_memorisation": ("constant", "random", "identity", "nan"),  # they have no training images
+    "image_sampling": ("constant", "nan"),
+    "image_clip": ("constant", "nan"),
+    "image_generation": ("nan",),
+    "image_restoration": ("nan",),
+}
+
+
+def strokes(seed: int, number: int) -> np.ndarray:
+    """Bright bars at one of four places on black."""
+    rng = np.random.default_rng(seed)
+    drawn = np.full((number, 1, 8, 8), -0.9, np.float32)
+    for image, place in zip(drawn, rng.integers(4, size=number), strict=True):
+        image[0, :, 2 * place : 2 * place + 2] = 0.8
+    return (drawn + 0.05 * rng.standard_normal(drawn.shape)).astype(np.float32).clip(-1, 1)
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("generators")
+    layers = {"weight0": np.eye(64, 8, dtype=np.float32), "bias0": np.ones(8, np.float32)}
+    np.savez(folder / "digits_heldout.npz", images=strokes(1, 128), **layers)  # type: ignore[arg-type]
+    return folder
+
+
+@pytest.mark.parametrize("null", IMAGE_GENERATOR_NULLS)
+@pytest.mark.parametrize("name", load_suite("ambient/tiny").tasks)
+def test_a_null_generator_earns_no_more_than_guessing(null: str, name: str, held_out: Path) -> None:
+    """1 of the ratios is what no model scores; a law's own images are closer than any null's."""
+    task = load_task(name)
+    if null in REFUSED[task.kind]:
+        with pytest.raises(ModelError):
+            ask(task, held_out, NullModel(null))
+        return
+    value, _ = ask(task, held_out, NullModel(null))
+    if task.kind in ("image_restoration", "image_clip"):
+        assert value > 0.9
+    else:
+        law = TrainingSet(strokes(2, 64))
+        assert value > 3 * ask(task, held_out, law)[0]  # type: ignore[arg-type]

@@ -97,6 +97,7 @@ def suite_of(benchmark: str, scale: str) -> Suite:
 
 CLEAN = 5000
 """Clean images of a made-up pool, and of a dataset unless it says otherwise."""
+IN_POOL = {"images": 10 * CLEAN, "clean": CLEAN, "corrupted": 9 * CLEAN}
 
 
 def make_folder(
@@ -204,7 +205,7 @@ def _uid_files(files: dict[str, bytes], chance: int, count: int) -> uids.UidList
     return uid_list
 
 
-def accepted_pool(rung: Scale, name: str) -> PoolRecord:
+def accepted_pool(rung: Scale, name: str, *, images: bool = False) -> PoolRecord:
     """A pool as the scale's first rule wants it, or of another name."""
     rule = PoolRule(name="a pool") if rung.pools == "open" else rung.pools[0]
     named = name or rule.name
@@ -223,7 +224,7 @@ def accepted_pool(rung: Scale, name: str) -> PoolRecord:
             parameters=rule.parameters,
         ),
         parents={},
-        counts={"clean": CLEAN} if rule.variant == "images" else {},
+        counts=IN_POOL if images else {},
         made_by=MADE_BY,
     )
 
@@ -238,15 +239,13 @@ def _data(
     steps: Sequence[dict[str, Any]],
     clean: int = CLEAN,
 ) -> list[Record]:
-    pool_record = accepted_pool(rung, pool)
+    pool_record = accepted_pool(rung, pool, images=book.modality == "image")
     rows_in = 1_000_000 if book.dataset_format == "parquet" else 50_000
     rows_out = rows_in * 6 // 10 if steps else rows_in
     counts = {"rows_in": rows_in, "rows_out": rows_out, "errors": 0}
-    if steps:
-        counts |= {
-            "rejected/1/stop_words/too_few_stop_words": rows_in * 3 // 10,
-            "rejected/2/exact_dedup/duplicate": rows_in // 10,
-        }
+    for number, step in enumerate(steps[:2], 1):
+        left = (3, 1)[number - 1] if len(steps) > 1 else 4  # tenths that a step takes out
+        counts[f"rejected/{number}/{step['operator']}/not_good"] = rows_in * left // 10
     dataset = DatasetRecord.seal(
         work=DatasetWork(pipeline={"name": method, "steps": list(steps)}),
         parents={"pool": pool_record.id},
@@ -300,13 +299,15 @@ def _file(name: str, *about: object, rows: int | None = None) -> File:
 def _model(packed: PackedRecord, benchmark: str, scale: str, recipe: Any, seed: int) -> ModelRecord:
     del scale  # a model's record names its recipe, which several scales may share
     if benchmark == "datacomp":
-        from datacomp.recipe import samples_seen
+        from datacomp import recipe as datacomp
 
-        counts, results = {"steps": 1, "params": 10_000_000}, {"samples_seen": samples_seen(recipe)}
+        counts = {"steps": datacomp.num_steps(recipe), "params": 10_000_000}
+        results = {"samples_seen": datacomp.samples_seen(recipe)}
     elif benchmark == "ambient":
-        from ambient.recipe import images_seen
+        from ambient import recipe as ambient
 
-        counts, results = {"steps": 1, "params": 100_000}, {"images_seen": images_seen(recipe)}
+        counts = {"steps": ambient.num_steps(recipe), "params": 100_000}
+        results = {"images_seen": ambient.images_seen(recipe)}
     else:
         from dclm.recipe import num_steps
 
@@ -470,17 +471,24 @@ def _image_log(task: Task, skill: float, row: np.ndarray, rng: np.random.Generat
         train, held_out = 1.0 + rng.random((2, rows))
         return pa.table({"row": row, "train_distance": train, "heldout_distance": held_out})
     if isinstance(task, RestorationTask):
-        values = (0.2 + rng.random((3, rows))) * (1.5 - skill)
-        unaided = {"unaided": 1 + row / 100}  # the data's: equal in every log
+        error, spread = (0.2 + rng.random((2, rows))) * (1.5 - skill)
+        energy = 0.4 + row % 7 / 20  # the mean square of each image: the data's, as `unaided`
         return pa.table(
-            {"row": row} | unaided | dict(zip(("error", "mse", "spread"), values, strict=True))
+            {
+                "row": row,
+                "unaided": 1 + row / 100,
+                "error": error,
+                "mse": energy * error**2,
+                "spread": spread,
+            }
         )
     if isinstance(task, SamplingTask):
-        errors = (1.5 - skill) * rng.random((rows, len(task.steps)))
+        errors = (1.5 - skill) * (0.5 + rng.random((rows, 1))) / np.array(task.steps) ** 2.0
         return pa.table({"row": row, "errors": pa.array(errors.tolist(), pa.list_(pa.float64()))})
     if isinstance(task, ClipTask):
         moved, independent = 0.1 + rng.random((2, rows))
-        return pa.table({"row": row, "moved": (1 - skill) * moved, "independent": independent})
+        moved = (1.01 - skill) * moved
+        return pa.table({"row": row, "moved": moved, "independent": independent})
     metadata = {"metadata": [[int(k % 2)] * len(task.metadata) for k in row]}
     key = [f"{k:06d}" for k in row]
     if task.kind == "image_attributes":
@@ -497,9 +505,9 @@ def _image_log(task: Task, skill: float, row: np.ndarray, rng: np.random.Generat
             "key": key,
             "gold": gold,
             "predicted": predicted,
-            "top5": list(np.stack([predicted, (predicted + 1) % size], axis=1)),
-            "in_top5": right | (rng.random(rows) < 0.5),
-            "margin": np.where(right, 0.0, -1.0).astype(np.float32) + rng.random(rows) * 0.1,
+            "top5": [[k] for k in predicted.tolist()],
+            "in_top5": right,
+            "margin": np.where(right, 0.0, -0.1 - rng.random(rows)).astype(np.float32),
             "correct": right,
         }
         | (metadata if task.metadata else {})

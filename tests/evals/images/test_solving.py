@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from evals.images.denoiser_answers import operator_of
+from evals.images.denoiser_answers import images_drawn, operator_of
 from evals.images.generation import GaussianImages, TrainingSet
+from evals.images.sampling import heun, noise_of, schedule
 from evals.kinds import kind_of
 from evals.models import ModelError
 from evals.run import score_task
@@ -114,6 +115,16 @@ def test_a_model_that_says_one_thing_gains_nothing_from_measurements(folder: str
     assert kind_of(task).metrics(task, log)["calibration"] < 1e-6  # type: ignore[index]
 
 
+@pytest.fixture
+def all_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is drawn counts as an image: what is tried is the sampler."""
+    monkeypatch.setattr(
+        "evals.images.denoiser_answers.images_drawn",
+        lambda drawn, held_out: (np.ones(len(drawn), bool), np.zeros(len(drawn))),
+    )
+
+
+@pytest.mark.usefixtures("all_images")
 def test_heun_s_method_is_of_second_order_on_a_gaussian(folder: str) -> None:
     task = load_task("digits_few_steps")
     assert isinstance(task, SamplingTask)
@@ -144,6 +155,7 @@ def uneven(x: Tensor, sigma: Tensor, mask: Tensor | None = None) -> Tensor:
     return pointwise(x, sigma) * gain
 
 
+@pytest.mark.usefixtures("all_images")
 def test_a_pointwise_model_pans_exactly_and_an_uneven_one_by_guidance(folder: str) -> None:
     assert score(clip_task(guidance=0.0), folder, Known(pointwise)) < 1e-9
     without = score(clip_task(guidance=0.0), folder, Known(uneven))
@@ -159,6 +171,81 @@ def test_a_model_of_one_image_is_refused(folder: str) -> None:
     # Steps end at a clean image whatever the noise was, so that no two frames differ.
     with pytest.raises(ModelError, match="all noise gives one image"):
         score(clip_task(guidance=0.0), folder, Known(constant))
+
+
+def strokes(seed: int, number: int) -> np.ndarray:
+    """Bright bars at one of four places, as digits are bright strokes on black."""
+    rng = np.random.default_rng(seed)
+    drawn = np.full((number, 1, SIDE, SIDE), -0.9, np.float32)
+    for image, place in zip(drawn, rng.integers(4, size=number), strict=True):
+        image[0, :, 2 * place : 2 * place + 2] = 0.8
+    return (drawn + 0.05 * rng.standard_normal(drawn.shape)).astype(np.float32).clip(-1, 1)
+
+
+@pytest.fixture
+def stroked(tmp_path: Path) -> str:
+    np.savez(tmp_path / "digits_heldout.npz", images=strokes(1, 200))
+    return str(tmp_path)
+
+
+def as_it_is(x: Tensor, sigma: Tensor, mask: Tensor | None = None) -> Tensor:
+    return x
+
+
+def within(x: Tensor, sigma: Tensor, mask: Tensor | None = None) -> Tensor:
+    return x.clamp(-1, 1)
+
+
+def one_grey(x: Tensor, sigma: Tensor, mask: Tensor | None = None) -> Tensor:
+    return 0 * x
+
+
+KNOW_NOTHING = {"identity": as_it_is, "clamp": within, "pointwise": pointwise, "constant": one_grey}
+
+
+@pytest.mark.parametrize("name", KNOW_NOTHING)
+@pytest.mark.parametrize("task_name", ["digits_few_steps", "digits_clip"])
+def test_a_denoiser_that_draws_nothing_gains_nothing(
+    name: str, task_name: str, stroked: str
+) -> None:
+    """Its steps are exact and its frames move with the noise, or it always gives one image."""
+    task, model = load_task(task_name), Known(KNOW_NOTHING[name])
+    if name == "constant":
+        with pytest.raises(ModelError, match="all noise gives one image"):
+            score(task, stroked, model)
+        return
+    value = score(task, stroked, model)
+    if task_name == "digits_clip":
+        assert value > 0.8  # independent noise scores 1
+    else:
+        assert value > 10 * score(task, stroked, TrainingSet(strokes(2, 100)))
+
+
+def test_noise_is_told_from_images_by_its_neighbours() -> None:
+    """Other images of the law are images; each pixel from another image is none."""
+    held_out, others = strokes(1, 300), strokes(3, 200)
+    assert images_drawn(others, held_out)[0].all()
+    flat = others.reshape(200, -1)
+    mixed = np.random.default_rng(5).permuted(flat, axis=0).reshape(others.shape)
+    assert images_drawn(mixed, held_out)[0].mean() < 0.15
+
+
+def test_few_steps_of_a_model_of_nearly_one_image_are_worse_than_they_look(stroked: str) -> None:
+    """Its images differ by a tenth of what held-out ones do, and so do its errors: times five."""
+    mean, exact = torch.from_numpy(strokes(2, 100).mean(0)), TrainingSet(strokes(2, 100)).denoiser
+
+    def collapsed(x: Tensor, sigma: Tensor, mask: Tensor | None = None) -> Tensor:
+        clean: Tensor = mean + 0.1 * (exact(mean + (x - mean) * 10, sigma * 10) - mean)
+        return clean
+
+    start = noise_of(range(64), (1, SIDE, SIDE), seed=0).double()
+
+    def end(steps: int) -> Tensor:
+        sigmas = schedule(steps)
+        return heun(collapsed, start * sigmas[0], sigmas)
+
+    apart = (end(18) - end(64)).flatten(1).pow(2).mean(1).sqrt().mean()
+    assert score(load_task("digits_few_steps"), stroked, Known(collapsed)) > 4 * float(apart)
 
 
 def test_a_model_that_diverges_is_refused(folder: str) -> None:

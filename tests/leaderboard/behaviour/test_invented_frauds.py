@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from evals.controls import hashed_rows
 from evals.tasks import Task
 from leaderboard.submissions.bundle import OverlapOf, write_zip
 from leaderboard.submissions.facts import KnownFacts
@@ -471,14 +472,45 @@ def test_controls_that_do_not_add_up_are_refused(changes: dict[str, Any], tmp_pa
     refused(altered(make_folder(tmp_path), "scores", made), "form.record", "controls")
 
 
+def control_of(folder: Path, **changes: Any) -> dict[str, Any]:
+    """A control whose score is that of the log, on the questions that a hash chooses."""
+    [path] = folder.glob("questions/124/heldout_ending/*.parquet")
+    earned = pq.read_table(path)["credit"].to_numpy()
+    rows = hashed_rows(sha("identity", "heldout_ending"), len(earned), 60, what="control")
+    score = float(earned[rows].mean())
+    low, high = score - 0.1 - 0.2, score - 0.1 + 0.2
+    figures = {"score": score, "control": 0.1, "drop": score - 0.1, "low": low, "high": high}
+    return CONTROL | {"num_items": 60} | figures | changes
+
+
 def test_controls_that_add_up_pass(tmp_path: Path) -> None:
-    Control.model_validate(CONTROL)
-    folder = altered(make_folder(tmp_path), "scores", controls(CONTROL))
-    assert checked(folder).faults == ()
+    folder = make_folder(tmp_path)
+    own = control_of(folder)
+    Control.model_validate(own)
+    assert checked(altered(folder, "scores", controls(own))).faults == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"score": 1.0, "drop": 0.9, "low": 0.7, "high": 1.1}, "score"),
+        ({"num_items": 64}, "context swapped"),
+        ({"low": 0.0}, "context swapped"),  # an interval to one side
+        ({"low": "drop", "high": "drop"}, "context swapped"),  # a point
+    ],
+)
+def test_controls_of_other_questions_than_the_log_s_are_refused(
+    changes: dict[str, Any], field: str, tmp_path: Path
+) -> None:
+    folder = make_folder(tmp_path)
+    own = control_of(folder)
+    own |= {key: own["drop"] if value == "drop" else value for key, value in changes.items()}
+    refused(altered(folder, "scores", controls(own)), "arithmetic", field)
 
 
 def test_controls_of_some_tasks_alone_are_told_to_the_reviewer(tmp_path: Path) -> None:
-    folder = altered(make_folder(tmp_path), "scores", controls(CONTROL))
+    folder = make_folder(tmp_path)
+    folder = altered(folder, "scores", controls(control_of(folder)))
     texts = [n.text for n in checked(folder).notices if n.rule == "honesty.controls"]
     assert any("no controls: heldout_next_sentence" in text for text in texts), texts
 
@@ -553,7 +585,7 @@ def foreign(folder: Path, team: str, method: str) -> Path:
             for output in fields["outputs"]:
                 output["sha256"] = sha(team, kind, output["sha256"])
             if kind == "dataset":
-                fields["work"]["pipeline"]["steps"] = steps(3)
+                fields["work"]["pipeline"]["steps"] += steps(3)
 
         folder = altered(folder, kind, change)
     record = record_of(folder)

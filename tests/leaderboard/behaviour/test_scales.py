@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def changed(record: Submission, kind: str, change: Change) -> Submission:
             "parents": {role: new.get(id_, id_) for role, id_ in item.parents.items()},
             "outputs": [file.model_dump() for file in item.outputs],
             "counts": dict(item.counts),
-            "results": item.results
+            "results": deepcopy(item.results)
             if item.kind != "scores"
             else item.results.model_dump(mode="json"),
         }

@@ -1,0 +1,85 @@
+"""Controls in a record beside the log that they are of: what can be computed again, is.
+
+Of images all figures follow from the log. Of texts the sample of questions does (it is chosen by
+hash), and so does what the model earned on it; what it earned behind another context is the team's
+word, inside what so many questions allow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from evals.controls import GENERATED, SAMPLE, TWO_SIDED, hashed_rows, image_controls
+from evals.kinds import kind_of
+from evals.tasks import Task
+from leaderboard.submissions.bundle import RECORD
+from leaderboard.submissions.faults import Fault, Words, fault
+from pipelines.records import Control, ScoresRecord, TaskRef
+
+TOLERANCE = 1e-6
+"""Relative, of a score computed again from the same numbers. Roots of a covariance's eigenvalues
+differ by 2e-9 between processes with other numbers of threads; pages show four digits."""
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equal, or two numbers that differ by rounding alone."""
+    if isinstance(a, float) and isinstance(b, float):
+        return abs(a - b) <= TOLERANCE * max(1.0, abs(b))
+    return bool(a == b)
+
+
+def control_faults(
+    scores: ScoresRecord, name: str, task: Task, ref: TaskRef, log: pa.Table
+) -> Iterator[Fault]:
+    """The controls of a task are those of its log, where the record has any."""
+    claimed: dict[str, Control] = {
+        control.name: control for control in scores.results.controls if control.task == task.name
+    }
+    if not claimed:
+        return
+    if task.kind.startswith("image_"):
+        yield from _of_images(name, task, log, claimed)
+        return
+    for control in claimed.values():
+        yield from _of_texts(name, task, ref, log, control)
+
+
+def _of_images(
+    name: str, task: Task, log: pa.Table, claimed: Mapping[str, Control]
+) -> Iterator[Fault]:
+    for control in image_controls(task, log):
+        mine = claimed.get(control.name)
+        if mine is None or not all(
+            same(getattr(mine, field), getattr(control, field))
+            for field in type(control).model_fields
+        ):
+            hint = "computed again from the questions"
+            yield fault(RECORD, f"{name}: {control.name}", mine and mine.drop, control.drop, hint)
+
+
+def _of_texts(
+    name: str, task: Task, ref: TaskRef, log: pa.Table, control: Control
+) -> Iterator[Fault]:
+    where, hint = f"{name}: {control.name}", "computed again from the questions"
+    number = min(len(log), GENERATED if task.kind == "generation" else SAMPLE)
+    if control.num_items != number:
+        yield fault(RECORD, where, control.num_items, number, "the questions of a control")
+        return
+    if ref.identity:  # else the sample was chosen by something that old records do not say
+        position = {row: at for at, row in enumerate(log["row"].to_pylist())}
+        earned = kind_of(task).tally(task, log).numerator
+        rows = hashed_rows(ref.identity, len(log), number, what="control")
+        mean = float(np.mean([earned[position[row]] for row in rows]))
+        if not same(control.score, mean):
+            yield fault(RECORD, f"{where}: score", control.score, mean, hint)
+    reach = control.high - control.drop
+    least, most = 3 / number, max(TWO_SIDED / math.sqrt(number - 1), 3 / number)
+    if not same(reach, control.drop - control.low) or not least - TOLERANCE <= reach <= most * 1.01:
+        problem = Words(f"{control.drop} [{control.low}, {control.high}]")
+        expected = Words(f"{least:.3f} to {most:.3f} to either side of the drop")
+        yield fault(RECORD, where, problem, expected, hint)

@@ -1,0 +1,163 @@
+"""Counts: pool, dataset, files and packed data say the same, and every row that left has a reason.
+
+A dataset of hand-picked rows under the name of a pipeline has rows that no step of it took out: the
+reasons of a run name its steps, and what came in less what left is what is there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from leaderboard.submissions.bundle import RECORD
+from leaderboard.submissions.case import Case
+from leaderboard.submissions.faults import Fault, Words, fault
+from pipelines.records import DatasetRecord, PoolRecord
+
+REPEATED_ROWS = 100  # in files of equal bytes; shards of a single row may be equal by right
+SPLITTERS = frozenset(("split_lines", "repository_parts"))
+"""Operators that make several rows of one; those of participants' own files may, too."""
+UNITS = ("documents", "pairs", "images")  # what the rows of a pool are, by benchmark
+SPREADS = 6  # standard deviations of a count of clean images, which a hash chooses: one in 10^9
+ROUNDED = 1.02  # a mixture counts the rows that it takes from the size of its parts
+
+
+def counts(case: Case) -> Iterator[Fault]:
+    """Every figure that follows from another one does."""
+    yield from _kinds(case)
+    yield from _rows(case)
+    yield from _files(case.dataset, given=case.track.pool == "given")
+    yield from _packed(case)
+
+
+def in_pool(pool: PoolRecord) -> int | None:
+    """How many rows the pool says that it has; None where it does not."""
+    return next((pool.counts[unit] for unit in UNITS if unit in pool.counts), None)
+
+
+def is_mixture(dataset: DatasetRecord) -> bool:
+    """Whether a dataset was mixed of others: its record lists shares in place of steps."""
+    pipeline = dataset.work.pipeline
+    return isinstance(pipeline.get("mix"), dict) and "steps" not in pipeline
+
+
+def _kinds(case: Case) -> Iterator[Fault]:
+    """Rows by kind are all the rows, and no more of a kind than the pool has."""
+    for record in (case.pool, case.packed):
+        for unit in ("documents", "samples", "pairs", "images"):
+            kinds = {
+                name: number
+                for name, number in record.counts.items()
+                if name.startswith(f"{unit}/")
+            }
+            if kinds and sum(kinds.values()) != record.counts.get(unit, 0):
+                where = f"{record.kind} {record.id}: counts.{unit}"
+                expected = Words(f"{sum(kinds.values()):,}, the sum over its kinds")
+                yield fault(RECORD, where, record.counts.get(unit), expected)
+    yield from _corruptions(case)
+
+
+def _corruptions(case: Case) -> Iterator[Fault]:
+    """Of images: how many are clean and how many are not, in the pool and in what was packed."""
+    pool, packed = case.pool.counts, case.packed.counts
+    where = f"pool {case.pool.id}: counts.clean"
+    if "clean" not in pool or "images" not in pool:
+        if case.book.modality == "image" and case.track.pool == "given":
+            expected = Words("how many of its images are clean, and how many there are")
+            yield fault(RECORD, where, Words("nothing"), expected)
+        return
+    if pool["clean"] + pool.get("corrupted", 0) != pool["images"]:
+        problem = Words(f"{pool['clean']:,} clean, {pool.get('corrupted', 0):,} corrupted")
+        yield fault(RECORD, where, problem, Words(f"{pool['images']:,} together"))
+    share = case.pool.work.parameters.get("clean_share")
+    if isinstance(share, int | float) and 0 <= share <= 1:
+        usual, spread = pool["images"] * share, math.sqrt(pool["images"] * share * (1 - share))
+        if abs(pool["clean"] - usual) > SPREADS * spread + 1:
+            expected = Words(f"about {usual:,.0f}, as its clean_share of {share:g} says")
+            yield fault(RECORD, where, pool["clean"], expected)
+    where = f"packed {case.packed.id}: counts"
+    if packed.get("images") and not any(name.startswith("images/") for name in packed):
+        hint = "pack again: the packed record says how many images have which corruption"
+        yield fault(RECORD, where, Words("images of no kind"), Words("each kind counted"), hint)
+    clean = packed.get("images/none", 0)
+    limits = {"clean": clean, "corrupted": packed.get("images", 0) - clean}
+    for name, number in limits.items():
+        if number > pool.get(name, 0) and not case.dataset.work.external:
+            expected = Words(f"at most the {pool.get(name, 0):,} of the pool")
+            yield fault(RECORD, where, Words(f"{number:,} {name} images"), expected)
+
+
+def _rows(case: Case) -> Iterator[Fault]:
+    """What came in is in the pool; what left was taken out by a step of the pipeline."""
+    made = case.dataset
+    if made.work.external or is_mixture(made):
+        return
+    name, steps = f"dataset {made.id}: counts", made.work.pipeline["steps"]
+    rows_in, rows_out = made.counts["rows_in"], made.counts["rows_out"]
+    available = in_pool(case.pool)
+    if available is not None and rows_in > available:
+        expected = Words(f"at most the {available:,} of the pool")
+        yield fault(RECORD, f"{name}.rows_in", rows_in, expected)
+    operators = [step["operator"] for step in steps]
+    rejected = 0
+    for reason, number in made.counts.items():
+        if reason.startswith("rejected/"):
+            rejected += number
+            if not _names_a_step(reason, operators):
+                expected = Words(f"a reason of one of the {len(steps)} steps of the pipeline")
+                yield fault(RECORD, name, reason, expected)
+    left = rows_in - rejected - made.counts.get("errors", 0)
+    grows = any(operator in SPLITTERS or ":" in operator for operator in operators)
+    if left != rows_out and not (grows and rows_out > left):
+        expected = Words(f"{left:,}: what came in less what was rejected")
+        yield fault(RECORD, f"{name}.rows_out", Words(f"{rows_out:,}"), expected)
+
+
+def _names_a_step(reason: str, operators: list[str]) -> bool:
+    """Whether `rejected/STEP/OPERATOR/REASON` is of a step that the pipeline has, from 1."""
+    _, number, *operator, _ = reason.split("/")
+    if not number.isdecimal() or not 1 <= int(number) <= len(operators):
+        return False
+    return operators[int(number) - 1] == "/".join(operator)
+
+
+def _files(made: DatasetRecord, *, given: bool) -> Iterator[Fault]:
+    """The rows of the files are the dataset's, and no file is there twice."""
+    hashes = Counter(file.sha256 for file in made.outputs)
+    again = [file for file in made.outputs if hashes[file.sha256] > 1 and file.num_rows != 0]
+    if given and sum(file.num_rows or 0 for file in again) >= REPEATED_ROWS:
+        problem = Words(f"{len(again)} files of equal bytes, as {again[0].name}")
+        yield fault(RECORD, f"dataset {made.id}: outputs", problem, Words("each shard once"))
+    stored = [file.num_rows for file in made.outputs]
+    in_files = sum(number for number in stored if number is not None)
+    rows_out = made.counts.get("rows_out", 0)
+    if stored and None not in stored and in_files != rows_out:
+        expected = Words(f"{in_files:,}, as in its files")
+        yield fault(RECORD, f"dataset {made.id}: counts.rows_out", rows_out, expected)
+
+
+def _packed(case: Case) -> Iterator[Fault]:
+    """No more was packed than there is."""
+    made, packed = case.dataset, case.packed
+    rows_out = made.counts.get("rows_out", 0)
+    most = rows_out * ROUNDED if is_mixture(made) else rows_out
+    for unit in ("documents", "samples", "images"):
+        number = packed.counts.get(unit, 0)
+        if number > most:
+            expected = Words(f"at most the {rows_out:,} rows of the dataset")
+            yield fault(RECORD, f"packed {packed.id}: counts.{unit}", number, expected)
+
+
+LOST = 0.01
+"""Rows that a run may lose to errors and shards left out, and still be called the baseline."""
+
+
+def lost(pool: PoolRecord, made: DatasetRecord) -> tuple[float, Mapping[str, int]]:
+    """The part of the pool that no step took out and that is not there, and what it consists of."""
+    available, rows_in = in_pool(pool), made.counts.get("rows_in", 0)
+    parts = {"errors": made.counts.get("errors", 0)}
+    if available is not None:
+        parts["never read"] = max(0, available - rows_in)
+    whole = max(available or 0, rows_in, 1)
+    return sum(parts.values()) / whole, parts
