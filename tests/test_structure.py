@@ -155,6 +155,7 @@ LOADS_THEM = (
     "evals/images/open_clip",
     "evals/images/denoiser_answers",
     "evals/images/exact_denoisers",
+    "evals/images/null_generators",
     "evals/images/posterior",
     "evals/images/sampling",
     "evals/images/short_texts",

@@ -78,3 +78,12 @@ def over_recorded(metafunc: pytest.Metafunc, name: str, pattern: str) -> None:
         missing = pytest.param(None, marks=pytest.mark.skip(reason=reason))
         cases = [pytest.param(path, id=path.name[:60]) for path in names] or [missing]
         metafunc.parametrize(name, cases)
+
+
+def strokes(seed: int, number: int) -> np.ndarray:
+    """Bright bars at one of four positions on black, (number, 1, 8, 8): images like digits."""
+    rng = np.random.default_rng(seed)
+    drawn = np.full((number, 1, 8, 8), -0.9, np.float32)
+    for image, position in zip(drawn, rng.integers(4, size=number), strict=True):
+        image[0, :, 2 * position : 2 * position + 2] = 0.8
+    return (drawn + 0.05 * rng.standard_normal(drawn.shape)).astype(np.float32).clip(-1, 1)

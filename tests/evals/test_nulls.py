@@ -21,7 +21,7 @@ from evals.nulls import IMAGE_GENERATOR_NULLS, IMAGE_NULLS, TEXT_NULLS, NullMode
 from evals.run import score_task
 from evals.suite import load_suite
 from evals.tasks import EvalError, Task, load_task
-from tests.evals.helpers import make_task, write_rows
+from tests.evals.helpers import make_task, strokes, write_rows
 
 N = 400
 WORDS = ("river", "stone", "lamp", "teacher", "winter", "music", "market", "engine", "garden")
@@ -209,15 +209,6 @@ REFUSED = {
     "image_generation": ("nan",),
     "image_restoration": ("nan",),
 }
-
-
-def strokes(seed: int, number: int) -> np.ndarray:
-    """Bright bars at one of four places on black."""
-    rng = np.random.default_rng(seed)
-    drawn = np.full((number, 1, 8, 8), -0.9, np.float32)
-    for image, place in zip(drawn, rng.integers(4, size=number), strict=True):
-        image[0, :, 2 * place : 2 * place + 2] = 0.8
-    return (drawn + 0.05 * rng.standard_normal(drawn.shape)).astype(np.float32).clip(-1, 1)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from evals.models import ModelError
 from evals.run import score_task
 from evals.tasks import ClipTask, RestorationTask, SamplingTask, load_task
 from pipelines.errors import DataError
+from tests.evals.helpers import strokes
 
 SIDE, NUMBER = 8, 64
 
@@ -171,15 +172,6 @@ def test_a_model_of_one_image_is_refused(folder: str) -> None:
     # Steps end at a clean image whatever the noise was, so that no two frames differ.
     with pytest.raises(ModelError, match="all noise gives one image"):
         score(clip_task(guidance=0.0), folder, Known(constant))
-
-
-def strokes(seed: int, number: int) -> np.ndarray:
-    """Bright bars at one of four places, as digits are bright strokes on black."""
-    rng = np.random.default_rng(seed)
-    drawn = np.full((number, 1, SIDE, SIDE), -0.9, np.float32)
-    for image, place in zip(drawn, rng.integers(4, size=number), strict=True):
-        image[0, :, 2 * place : 2 * place + 2] = 0.8
-    return (drawn + 0.05 * rng.standard_normal(drawn.shape)).astype(np.float32).clip(-1, 1)
 
 
 @pytest.fixture
