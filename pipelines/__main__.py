@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import orjson
 import pyarrow as pa
@@ -35,6 +35,8 @@ from pipelines.engine.run_folder import (
     read_summary,
     refuse_while_running,
 )
+from pipelines.engine.several_sources import named_inputs, run_sources
+from pipelines.engine.size_of_run import with_size_of
 from pipelines.engine.warmup import warm_up
 from pipelines.errors import PipelineError, did_you_mean
 from pipelines.execution.choose import executor
@@ -45,7 +47,7 @@ from pipelines.formats.readers import read_shard
 from pipelines.formats.shards import format_of
 from pipelines.operators import Operator
 from pipelines.participant_code import helpers_of, load_module, module_of
-from pipelines.pipeline import Pipeline
+from pipelines.pipeline import Pipeline, sources_in
 from pipelines.registry import build, operators_in, registry
 from pipelines.reports import (
     compare,
@@ -61,7 +63,6 @@ from pipelines.reports import status as run_status
 from pipelines.reports.try_document import row_by_url, trace, trace_text
 from pipelines.reports.why import fates
 from pipelines.scoring.commands import score, train_classifier
-from pipelines.storage.chain import RECORD
 from pipelines.storage.commits import unreferenced
 from pipelines.storage.open import open_store
 
@@ -87,7 +88,13 @@ Source = Annotated[
 @app.command("run")
 def run_command(
     config: Config,
-    input: Annotated[str, typer.Option(help="Pool: a folder or s3:// prefix of shards.")],
+    inputs: Annotated[
+        list[str],
+        typer.Option(
+            "--input",
+            help="Pool: a folder or s3:// prefix of shards; NAME=POOL for a source of a DCLM file.",
+        ),
+    ],
     out_uri: Annotated[str, typer.Option("--out", help="Where the run's folder goes.")],
     assets: AssetFolders = None,
     workers: Workers = 1,
@@ -116,11 +123,38 @@ def run_command(
     json: Json = False,
 ) -> None:
     """Run a pipeline over a pool; run it again to resume where it stopped."""
-    pipeline = Pipeline.load(config, assets=asset_files(assets), source=source)
-    if text_field is not None:
-        pipeline = pipeline.with_text_from(text_field)
-    if same_size_as is not None:
-        pipeline = with_size_of(pipeline, same_size_as)
+
+    def load(name: str | None) -> Pipeline:
+        pipeline = Pipeline.load(config, assets=asset_files(assets), source=name)
+        if text_field is not None:
+            pipeline = pipeline.with_text_from(text_field)
+        return pipeline if same_size_as is None else with_size_of(pipeline, same_size_as)
+
+    options: dict[str, Any] = {
+        "map_tasks": executor(workers, cluster=cluster),
+        "quarantine": quarantine,
+        "format": format,
+        "max_failed_shards": max_failed_shards,
+        "overwrite": overwrite,
+    }
+    pools = named_inputs(inputs, config, source=source)
+    if len(pools) > 1:
+        if dry_run:
+            raise PipelineError("--dry-run predicts one source: name it with --source")
+        several = run_sources({n: (load(n), pool) for n, pool in pools.items()}, out_uri, **options)
+        for name, result in several.runs.items():
+            run_page.write(open_store(several.folders[name]), result)
+            if not json:
+                out(f"source {name}:")
+                show_result(result, several.folders[name], as_json=False)
+        rows = f"{several.record.counts['rows_out']:,} rows of {len(pools)} sources"
+        if json:
+            show_json({"record": several.record, "runs": several.runs})
+        else:
+            out(f"\ndataset {several.record.id}: {rows}, in {out_uri}")
+        return
+    [(name, input)] = pools.items()
+    pipeline = load(name)
     if dry_run:
         prediction = forecast.forecast(pipeline, open_pool(input), fraction=_share(sample))
         forecast.write_forecast(open_store(out_uri), prediction)
@@ -129,16 +163,7 @@ def run_command(
         else:
             out(forecast.forecast_text(prediction, workers))
         return
-    result = run(
-        pipeline,
-        open_pool(input),
-        out=out_uri,
-        map_tasks=executor(workers, cluster=cluster),
-        quarantine=quarantine,
-        format=format,
-        max_failed_shards=max_failed_shards,
-        overwrite=overwrite,
-    )
+    result = run(pipeline, open_pool(input), out=out_uri, **options)
     run_page.write(open_store(out_uri), result)
     show_result(result, out_uri, as_json=json)
 
@@ -170,28 +195,6 @@ def show_result(result: Result, uri: str, *, as_json: bool) -> None:
         say(f"{counts['errors']:,} rows were set aside: see {uri}/quarantine")
 
 
-def with_size_of(pipeline: Pipeline, run_uri: str) -> Pipeline:
-    """The pipeline with every hash_sample that waits for a size given that of a finished run."""
-    from pipelines.records import DatasetRecord, parse_record
-    from pipelines.selection import HashSample
-
-    where = f"{run_uri}/{RECORD}"
-    record = parse_record(open_store(run_uri).read_bytes(RECORD), source=where)
-    if not isinstance(record, DatasetRecord):
-        raise PipelineError(f"{where} is a {record.kind} record; expected a dataset")
-    for step in pipeline.steps:
-        operator = step.operator
-        if isinstance(operator, HashSample) and operator.pending():
-            unit = "rows_out" if operator.of == "rows" else operator.of
-            if unit not in record.counts:
-                raise PipelineError(
-                    f"{where} does not count {unit!r}; it counts {', '.join(record.counts)}"
-                )
-            sized = operator.model_copy(update={"total": record.counts[unit]})
-            pipeline = pipeline.replace(step.number, sized)
-    return pipeline
-
-
 @app.command()
 def explain(
     config: Config,
@@ -203,14 +206,20 @@ def explain(
     json: Json = False,
 ) -> None:
     """Print the passes of a pipeline: what each step reads, writes and is set to."""
-    pipeline = Pipeline.load(config, assets=asset_files(assets), source=source)
-    estimates = [] if input is None else filter_size.estimates(pipeline, open_pool(input))
+    names = [source] if source is not None else sources_in(config)
+    plans = {}
+    for name in names if len(names) > 1 else [source]:
+        pipeline = Pipeline.load(config, assets=asset_files(assets), source=name)
+        estimates = [] if input is None else filter_size.estimates(pipeline, open_pool(input))
+        plans[name] = {**funnel.plan_json(pipeline), "bloom_filters": estimates}
+        if not json:
+            if len(names) > 1:
+                out(f"source {name}:")
+            out(funnel.plan_text(pipeline))
+            if estimates:
+                out("\n" + filter_size.estimates_text(estimates))
     if json:
-        show_json({**funnel.plan_json(pipeline), "bloom_filters": estimates})
-        return
-    out(funnel.plan_text(pipeline))
-    if estimates:
-        out("\n" + filter_size.estimates_text(estimates))
+        show_json(plans if len(names) > 1 else plans[source])
 
 
 @app.command("import")

@@ -26,17 +26,24 @@ def is_reference(value: JSON) -> bool:
     )
 
 
+def source_names(value: JSON) -> list[str]:
+    """The names of the sources of a file; a number where one has none."""
+    assert isinstance(value, list)
+    return [str(entry.get("source", number)) for number, entry in enumerate(value)]
+
+
 def steps_of(value: JSON, *, source: str | None, where: str) -> list[JSON]:
     """The steps of the named source; of the only one when no name is given."""
     assert isinstance(value, list)
-    by_name = {str(entry.get("source", number)): entry for number, entry in enumerate(value)}
+    by_name = dict(zip(source_names(value), value, strict=True))
     if source is None and len(by_name) == 1:
         [entry] = by_name.values()
     elif source in by_name:
         entry = by_name[source]
     else:
         raise PipelineError(
-            f"{where} has the sources {', '.join(by_name) or 'none'}; name one: --source NAME"
+            f"{where} has the sources {', '.join(by_name) or 'none'}; give --input NAME=POOL "
+            "for each, or name one: --source NAME"
         )
     return list(entry["steps"] or [])
 
@@ -76,7 +83,7 @@ def _our_step(step: JSON, where: str) -> list[JSON]:
         steps = [{_participant(name): given}]
     else:
         steps = [translated(name, given, where=where)]
-    return steps + [_counter(key, how) for key, how in aggregate.items()]
+    return steps + [_counter(key, how, where) for key, how in aggregate.items()]
 
 
 def translated(name: str, given: Mapping[str, Any], *, where: str) -> JSON:
@@ -114,11 +121,30 @@ def _participant(name: str) -> str:
     return f"{path.replace('.', '/')}.py:{function}"
 
 
-def _counter(key: str, how: Mapping[str, Any]) -> JSON:
-    parameters: Parameters = {"by": key}
-    if how.get("transform") == "threshold_transform":
-        parameters["min_probability"] = how["threshold"]
-        parameters["default"] = how.get("default", "unknown")
+STATISTICS = ("percentiles", "histogram")
+TRANSFORMS = ("threshold_transform",)
+DIGITS = 4  # of numbers: the counts behind percentiles stay below 9,000 for a factor of ten
+
+
+def _counter(key: str, how: Any, where: str) -> JSON:
+    """One entry of `_aggregate`: the statistic of a field, of its likeliest language if asked."""
+    if not isinstance(how, dict) or how.get("type") not in STATISTICS:
+        raise PipelineError(
+            f"{where}: _aggregate.{key} is {how!r}; expected a mapping whose type is "
+            f"{' or '.join(STATISTICS)}"
+        )
+    parameters: Parameters = {"by": key, "statistic": how["type"], "digits": DIGITS}
+    transform = how.get("transform")
+    if transform is None:
+        return {"value_counts": parameters}
+    if transform not in TRANSFORMS:
+        raise PipelineError(f"{where}: _aggregate.{key}: unknown transform {transform!r}")
+    if "threshold" not in how:
+        raise PipelineError(f"{where}: _aggregate.{key}: threshold_transform needs a threshold")
+    parameters |= {
+        "min_probability": how["threshold"],
+        "default": how.get("default", "unknown"),
+    }
     return {"value_counts": parameters}
 
 

@@ -138,7 +138,7 @@ def _compiled_language_scores(p: Parameters) -> Parameters:
 
 def _sentence_languages(p: Parameters) -> Parameters:
     p["sentences"] = choice(p["sentences"], SENTENCES, "the sentence tokenizer")
-    return _language_scores(p)
+    return _compiled_language_scores(p)
 
 
 def _rename(p: Parameters) -> Parameters:

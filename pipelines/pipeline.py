@@ -76,6 +76,23 @@ class Pass:
         return any(step.operator.kind in ("modifier", "splitter") for step in self.steps)
 
 
+def _yaml_of(path: Path) -> Any:
+    try:
+        return load_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PipelineError(f"there is no pipeline file {path}") from None
+    except UnicodeDecodeError as error:
+        raise PipelineError(f"{path} is not UTF-8 text ({error})") from None
+    except yaml.YAMLError as error:
+        raise PipelineError(f"{path} is not YAML: {_one_line(error)}") from None
+
+
+def sources_in(path: Path) -> list[str]:
+    """The names of a DCLM file's sources, in order; none of a pipeline of our own."""
+    value = _yaml_of(path)
+    return dclm_yaml.source_names(value) if dclm_yaml.is_reference(value) else []
+
+
 @dataclass(frozen=True)
 class Pipeline:
     """Steps with the participant's modules they need. Build with `load` or `from_steps`."""
@@ -99,16 +116,7 @@ class Pipeline:
         `source` names the entry of a DCLM file that has several.
         """
         path = Path(path)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            raise PipelineError(f"there is no pipeline file {path}") from None
-        except UnicodeDecodeError as error:
-            raise PipelineError(f"{path} is not UTF-8 text ({error})") from None
-        try:
-            value = load_yaml(text)
-        except yaml.YAMLError as error:
-            raise PipelineError(f"{path} is not YAML: {_one_line(error)}") from None
+        value = _yaml_of(path)
         if dclm_yaml.is_reference(value):
             steps = dclm_yaml.steps_of(value, source=source, where=str(path))
             value = {"name": path.stem, "steps": steps}

@@ -17,6 +17,7 @@ from pipelines.engine.global_end import GlobalSteps, needs_of
 from pipelines.engine.overwrite import forget_run
 from pipelines.engine.row_steps import OperatorFailed
 from pipelines.engine.run_checks import (
+    aggregates_of,
     check_any_text,
     check_has_text,
     check_places,
@@ -430,6 +431,7 @@ class _Run:
             cpu_seconds=round(self.watch.cpu_seconds, 3),
             wall_seconds=round(time.monotonic() - self.clock, 3),
             verdicts=self.global_steps.verdicts,
+            aggregates=aggregates_of(self.pipeline, stats),
         )
         write_bytes(self.store, STATS, summary.model_dump_json(indent=2).encode())
         write_chain(self.store, [self.pool.record, *self._asset_records()])

@@ -9,11 +9,13 @@ from pipelines.engine.run_folder import RunFailed
 from pipelines.errors import PipelineError
 from pipelines.formats.pool import Pool
 from pipelines.pipeline import Pipeline, Step
+from pipelines.records import JSON
 from pipelines.schema import EXTRA, ROW, TEXT
 from pipelines.stats import READ, RunStats
 from pipelines.storage.chain import RECORD
 from pipelines.storage.commits import Done
 from pipelines.storage.open import open_store
+from pipelines.text.aggregates import ValueCounts, summary_of
 from pipelines.text.score_columns import ChosenRows, RowFolder, ScoreColumns
 
 log = logging.getLogger(__name__)
@@ -79,6 +81,19 @@ def warn_of_nothing(stats: RunStats) -> None:
             f"{taker.rejected + taker.errors:,}",
             reasons or "set aside",
         )
+
+
+def aggregates_of(pipeline: Pipeline, stats: RunStats) -> dict[str, dict[str, JSON]]:
+    """The summaries that steps of `value_counts` were asked for, by step and field."""
+    return {
+        f"{step.number + 1}": {
+            step.operator.by: summary_of(
+                stats.step(step.number).counters, step.operator.by, step.operator.statistic
+            )
+        }
+        for step in pipeline.steps
+        if isinstance(step.operator, ValueCounts) and step.operator.statistic is not None
+    }
 
 
 def check_places(pool: Pool, out: str) -> None:

@@ -64,6 +64,7 @@ class RunSummary(Frozen):
     cpu_seconds: float = 0.0
     wall_seconds: float = 0.0
     verdicts: dict[str, JSON] = Field(default_factory=dict)
+    aggregates: dict[str, dict[str, JSON]] = Field(default_factory=dict)  # by step and field
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,12 @@ def funnel(summary: RunSummary) -> list[Mapping[str, JSON]]:
 def funnel_text(summary: RunSummary) -> str:
     """Rows and bytes in and out of each step, with reasons, as a table."""
     header, rows = funnel_cells(summary)
-    return table(rows, header=header)
+    lines = [table(rows, header=header)]
+    for step, by_field in summary.aggregates.items():
+        for name, values in by_field.items():
+            shown = [f"{key} {short(value)}" for key, value in list(values.items())[:12]]
+            lines.append(f"step {step}: {name}: {', '.join(shown)}")
+    return "\n".join(lines)
 
 
 def funnel_cells(summary: RunSummary) -> tuple[list[str], list[list[Any]]]:

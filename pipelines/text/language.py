@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -191,6 +192,18 @@ def fasttext_top(model: Any) -> Any:
     return predict
 
 
+def compiled_top(model: Any) -> Any:
+    """The same by the compiled engine, which knows a sentence that comes again."""
+    names = [label.removeprefix("__label__") for label in model.labels]
+
+    @lru_cache(maxsize=1 << 16)
+    def predict(line: str) -> dict[str, float]:
+        labels, probabilities, _ = model.top(pa.array([line], STRING), separators="spaces")
+        return {} if labels[0] < 0 else {names[labels[0]]: float(probabilities[0])}
+
+    return predict
+
+
 def langdetect_scores(seed: int) -> Any:
     """A function from a text to the probabilities of langdetect."""
     try:
@@ -222,6 +235,7 @@ class SentenceLanguages(Modifier, name="sentence_languages"):
     newlines: Literal["space", "error"] = Field("space", description="a newline in a sentence")
     seed: int = Field(0, ge=0, description="langdetect draws at random: another seed, other draws")
     overwrite: bool = Field(False, description="replace a field of this name; else it is an error")
+    engine: Engine = Field("library", description=ENGINE, exclude_if=lambda e: e == "library")
     reference: ClassVar[str | None] = "detect_lang_paragraph_enricher"
     _predict: Any = PrivateAttr(None)
 
@@ -241,6 +255,8 @@ class SentenceLanguages(Modifier, name="sentence_languages"):
         sentence_splitter(self.sentences, "english")
         if self.model == "langdetect":
             self._predict = langdetect_scores(self.seed)
+        elif self.engine == "compiled":
+            self._predict = compiled_top(kernels.fasttext.read(assets.path(self.weights)))
         else:
             self._predict = fasttext_top(load_fasttext(assets.path(self.weights)))
 
