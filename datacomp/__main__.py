@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from leaderboard.rounds.commands import command_line
-from pipelines.console import main
+from pipelines.console import program
 
 
 def entry() -> None:
     """The console script."""
-    main(command_line("datacomp"))
+    program(command_line("datacomp"))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from evals.tasks import (
 )
 from evals.text.convert import convert
 from evals.text.synthetic import write_synthetic
-from pipelines.console import Json, Workers, main, out, show_json, table
+from pipelines.console import Json, Workers, out, program, show_json, table
 from pipelines.errors import BAD_DATA
 from pipelines.execution.choose import executor
 from pipelines.execution.progress import say
@@ -523,7 +523,7 @@ def names_command(
 
 def entry() -> None:
     """The console script."""
-    main(app)
+    program(app)
 
 
 if __name__ == "__main__":

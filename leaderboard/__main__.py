@@ -10,7 +10,7 @@ import typer
 from leaderboard.database.address import DEFAULT
 from leaderboard.rounds.show import show_board
 from leaderboard.web.commands import Database, Files, add_commands, open_service
-from pipelines.console import AssetFolders, Json, fail, main, out, show_json, table
+from pipelines.console import AssetFolders, Json, fail, out, program, show_json, table
 from pipelines.errors import BAD_DATA
 from pipelines.records import JSON
 
@@ -487,7 +487,7 @@ def row_of(checked: Checked) -> JSON:
 
 def entry() -> None:
     """The console script."""
-    main(app)
+    program(app)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from pipelines.console import (
     Overwrite,
     Workers,
     fail,
-    main,
     out,
+    program,
     show_json,
     table,
 )
@@ -543,7 +543,7 @@ def clean(
 
 def entry() -> None:
     """The console script."""
-    main(app)
+    program(app)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import typer
 from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
+from pipelines.ending import end_process
 from pipelines.errors import BAD_DATA, FAILED, USAGE, PlatformError
 from pipelines.records import JSON
 
@@ -45,6 +46,16 @@ def main(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:
             _common
         )
     call(typer.main.get_command(app), arguments)
+
+
+def program(app: typer.Typer) -> NoReturn:
+    """`main` as all that a process does."""
+    code: object = 0
+    try:
+        main(app)
+    except SystemExit as error:
+        code = error.code
+    end_process(code)
 
 
 def call(command: Callable[..., Any], arguments: Sequence[str] | None = None) -> NoReturn:

@@ -57,7 +57,6 @@ def _process_state() -> dict[str, object]:
         "folder": os.getcwd(),
         "address space": resource.getrlimit(resource.RLIMIT_AS),
         "file size": resource.getrlimit(resource.RLIMIT_FSIZE),
-        "alarm": signal.getsignal(signal.SIGALRM),
         "terminate": signal.getsignal(signal.SIGTERM),
     }
 

@@ -38,7 +38,7 @@ BELOW: Mapping[str, tuple[str, ...]] = {
 # its room. A room is a folder, or a file in the package's root.
 LAYERS: Mapping[str, tuple[str, ...]] = {
     "pipelines": (
-        "errors kernels schema templates yaml_text",
+        "ending errors kernels schema templates yaml_text",
         "extra_fields extras opened_files",
         "records installed batch",
         "operators console verdict storage",

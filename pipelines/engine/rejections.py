@@ -18,6 +18,7 @@ from pipelines.stats import Tally
 SAMPLES_PER_REASON = 3  # rejected documents kept with their text, per shard, step and reason
 SAMPLE_CHARACTERS = 2000
 UID = "uid"
+OF_EVERY_ROW = (ROW, "step", "operator", "reason")
 
 NOTHING = Evidence()
 
@@ -144,7 +145,10 @@ class Rejections:
         }
         if lookup is not None:
             columns[UID] = self._sparse({n: s.uid for n, s in samples.items()}, STRING)
-        return pa.table(columns)
+        table = pa.table(columns)
+        # what no row lacks is declared so: parquet then writes no levels of it
+        fields = [field.with_nullable(field.name not in OF_EVERY_ROW) for field in table.schema]
+        return table.cast(pa.schema(fields))
 
     def _words(self, words: Sequence[tuple[str, ...]], *, one_each: bool = False) -> pa.Array:
         """A dictionary column: few words, of which parquet then writes no copy per row."""
@@ -163,10 +167,10 @@ class Rejections:
         sizes = [len(part.rows) for part in self._parts]
         return pa.array(np.repeat(np.array(values, dtype=np.int32), sizes))
 
-    def _sparse(self, values: Mapping[int, object], type_: pa.DataType) -> pa.Array:
+    def _sparse(self, values: Mapping[int, object], type_: pa.DataType) -> pa.ChunkedArray:
         """A column that is null but at these places."""
         pieces, end = [], 0
         for position in sorted(position for position, value in values.items() if value is not None):
             pieces += [pa.nulls(position - end, type_), pa.array([values[position]], type=type_)]
             end = position + 1
-        return pa.concat_arrays([*pieces, pa.nulls(self.num_rows - end, type_)])
+        return pa.chunked_array([*pieces, pa.nulls(self.num_rows - end, type_)], type=type_)

@@ -436,7 +436,7 @@ class _Run:
         write_bytes(self.store, STATS, summary.model_dump_json(indent=2).encode())
         write_chain(self.store, [self.pool.record, *self._asset_records()])
         write_bytes(self.store, RECORD, record.to_json())
-        self.watch.event("finished", id=record.id)
+        self.watch.note("finished", id=record.id)
         return Result(record, summary, skipped=False)
 
     def _sorted_uids(self, done: Sequence[Done]) -> tuple[File, ...]:

@@ -239,7 +239,7 @@ class Watch:
             raise ShardsFailed(_told(failures, len(tasks), self.store.uri))
         for number, done in zip(missing, fresh, strict=True):
             done_before[tasks[number].key] = done
-        self.event("stage_done", title=title, tasks=len(tasks))
+        self.note("stage_done", title=title, tasks=len(tasks))
         return [done_before[task.key] for task in tasks]
 
     def named(self, title: str) -> MapTasks:
@@ -310,8 +310,12 @@ class Watch:
 
     def event(self, what: str, **fields: JSON) -> None:
         """Note that something happened, and write it down at once."""
-        self._lines.append(_line(what, **fields))
+        self.note(what, **fields)
         self.write()
+
+    def note(self, what: str, **fields: JSON) -> None:
+        """Note that something happened; it is written with the next event, beat or end."""
+        self._lines.append(_line(what, **fields))
 
     def _set(self, **fields: Any) -> None:
         with self._lock:

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from pipelines.ending import lent
 from pipelines.storage.base import Entry, StorageError, Writer
 
 
@@ -35,7 +36,7 @@ class LocalStore:
     def open(self, name: str) -> BinaryIO:
         path = self._path(name)
         try:
-            return open(path, "rb")
+            return lent(open(path, "rb"))
         except FileNotFoundError:
             raise FileNotFoundError(f"there is no file {path}") from None
 

@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 import urllib3
 from urllib3.exceptions import HTTPError
 
+from pipelines.ending import lent
 from pipelines.storage.base import Entry, StorageError, Writer
 from pipelines.storage.retries import HTTP, HUB, hub_may_pass, passes, patiently
 
@@ -134,7 +135,7 @@ class HttpStore(_ReadOnly):
         ranges = Ranges(
             int(headers["content-length"]), fetch=fetch, stream=stream, passing=(HTTPError,)
         )
-        return cast("BinaryIO", io.BufferedReader(ranges, READ_BYTES))
+        return lent(cast("BinaryIO", io.BufferedReader(ranges, READ_BYTES)))
 
     def entry(self, name: str) -> Entry:
         """Name and size of one file."""
@@ -311,7 +312,7 @@ class HfStore(_ReadOnly):
         full = f"{self.path}/{name}"
         opened = self._said(name, lambda: self._hub.open(full, "rb", block_size=READ_BYTES))
         # The hub's own file does not read lines of a bounded length.
-        return cast("BinaryIO", io.BufferedReader(opened, READ_BYTES))
+        return lent(cast("BinaryIO", io.BufferedReader(opened, READ_BYTES)))
 
     def stamp(self, name: str) -> str:
         path = f"{self.path}/{name}"

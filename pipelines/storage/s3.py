@@ -29,6 +29,7 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as EndpointError
 from urllib3.exceptions import ProtocolError
 
+from pipelines.ending import lent
 from pipelines.storage.base import Entry, StorageError, Writer
 from pipelines.storage.read_only import Body, Ranges
 from pipelines.storage.retries import BUCKET, NEW_BUCKET, Patience, passes, patiently
@@ -165,7 +166,7 @@ class S3Store:
             return cast("Body", answer["Body"])
 
         ranges = Ranges(size, fetch=fetch, stream=stream, passing=PASSING)
-        return cast("BinaryIO", io.BufferedReader(ranges, READ_BYTES))
+        return lent(cast("BinaryIO", io.BufferedReader(ranges, READ_BYTES)))
 
     def etag(self, name: str) -> str | None:
         """The server's mark of the bytes: their md5, unless they were uploaded in parts."""

@@ -1,0 +1,71 @@
+"""A process ends with its exit code, its output whole, and after the exit functions."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.ending import _lent, lent
+from pipelines.storage.local import LocalStore
+
+ENDS = """
+import atexit, sys, tempfile, threading, time
+from pipelines.ending import end_process
+atexit.register(lambda: print("exit function", flush=True))
+def late():
+    time.sleep(0.2)
+    print("thread")
+threading.Thread(target=late).start()
+print("x" * 100_000)
+end_process({code!r})
+"""
+# A thread that is no Python thread at first, holds a file, and lets go of it after the last line.
+HOLDS = """
+import ctypes, pathlib, sys, threading, time
+from pipelines.storage.local import LocalStore
+file = LocalStore(pathlib.Path(sys.argv[1])).open("a")
+file.close()
+class Slow:
+    def __init__(self, file): self.file = file
+    def __call__(self):
+        time.sleep(0.15)
+        print("the file is back", flush=True)
+        del self.file
+threading.Thread(target=Slow(file), daemon=True).start()
+del file
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"), [(0, 0), (None, 0), (3, 3), ("one sentence", 1), (True, 1)]
+)
+def test_it_ends_with_its_code_after_threads_and_exit_functions(
+    code: object, expected: int
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ENDS.format(code=code)], capture_output=True, text=True
+    )
+    assert done.returncode == expected
+    assert done.stdout.split() == ["x" * 100_000, "thread", "exit", "function"]
+    assert done.stderr == ("one sentence\n" if isinstance(code, str) else "")
+
+
+def test_a_script_waits_for_a_file_that_a_thread_still_holds(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"1")
+    done = subprocess.run(
+        [sys.executable, "-c", HOLDS, str(tmp_path)], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "the file is back\n"), done.stderr
+
+
+def test_files_of_a_store_are_waited_for_until_they_are_dropped(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"1")
+    with LocalStore(tmp_path).open("a") as file:
+        assert file in _lent
+        assert lent(file) is file
+    number = len(_lent)
+    del file
+    assert len(_lent) == number - 1
