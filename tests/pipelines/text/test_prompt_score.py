@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,50 +15,25 @@ from pipelines.pipeline import Pipeline
 from pipelines.schema import STRING
 from pipelines.text import chat
 from pipelines.text.prompt_score import PromptScore
+from tests.chat_server import ChatServer
 
 PROMPT = "Rate this from 0 to 5:\n{text}"
 
 
-class Endpoint:
-    """Answers with the number of words of what it is asked about; `faults` are statuses first."""
-
-    def __init__(self) -> None:
-        self.prompts: list[str] = []
-        self.faults: list[int] = []
-        endpoint = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                prompt = asked["messages"][0]["content"]
-                endpoint.prompts.append(prompt)
-                status = endpoint.faults.pop() if endpoint.faults else 200
-                text = prompt.split("\n", 1)[1]
-                answer = f"Score: {len(text.split())}.5" if text else "none"
-                body = json.dumps({"choices": [{"message": {"content": answer}}]}).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: object) -> None:
-                """Nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/v1/chat/completions"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+def word_count(prompt: str) -> str:
+    """The number of words of what is asked about, and a half."""
+    text = prompt.split("\n", 1)[1]
+    return f"Score: {len(text.split())}.5" if text else "none"
 
 
 @pytest.fixture
-def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
     monkeypatch.setattr(chat, "WAIT_SECONDS", 0.01)
-    server = Endpoint()
-    yield server
-    server.server.shutdown()
-    server.server.server_close()
+    with ChatServer(word_count) as server:
+        yield server
 
 
-def step(endpoint: Endpoint, cache: Path, **more: object) -> PromptScore:
+def step(endpoint: ChatServer, cache: Path, **more: object) -> PromptScore:
     given = {"url": endpoint.url, "model": "m", "prompt": PROMPT, "cache": str(cache), **more}
     return PromptScore.model_validate(given)
 
@@ -71,19 +43,19 @@ def modified(operator: PromptScore, texts: list[str]) -> Counted:
     return operator.modify(Batch(pa.table({"row": rows, "text": pa.array(texts, STRING)})))
 
 
-def test_the_number_in_the_answer_is_the_score(endpoint: Endpoint, tmp_path: Path) -> None:
+def test_the_number_in_the_answer_is_the_score(endpoint: ChatServer, tmp_path: Path) -> None:
     table = pa.table({"text": pa.array(["a b", "a b c"], STRING)})
     parameters = step(endpoint, tmp_path / "cache").model_dump(mode="json")
     applied = apply(Pipeline.from_steps([{"prompt_score": parameters}]), table, quarantine=False)
     assert applied.table["score"].to_pylist() == [2.5, 3.5]
 
 
-def test_an_answer_without_a_number_is_no_score(endpoint: Endpoint, tmp_path: Path) -> None:
+def test_an_answer_without_a_number_is_no_score(endpoint: ChatServer, tmp_path: Path) -> None:
     assert modified(step(endpoint, tmp_path), [""]).value["score"].to_pylist() == [None]
 
 
 def test_nothing_is_asked_twice_and_the_cost_is_the_same(
-    endpoint: Endpoint, tmp_path: Path
+    endpoint: ChatServer, tmp_path: Path
 ) -> None:
     prices = {"dollars_in": 2.0, "dollars_out": 10.0, "max_tokens": 4, "at_once": 1}
     first = modified(step(endpoint, tmp_path, **prices), ["a b", "c"])
@@ -99,13 +71,13 @@ def test_nothing_is_asked_twice_and_the_cost_is_the_same(
     }
 
 
-def test_a_busy_server_is_asked_again(endpoint: Endpoint, tmp_path: Path) -> None:
+def test_a_busy_server_is_asked_again(endpoint: ChatServer, tmp_path: Path) -> None:
     endpoint.faults = [503, 429]
     assert modified(step(endpoint, tmp_path), ["a"]).value["score"].to_pylist() == [1.5]
     assert len(endpoint.prompts) == 3
 
 
-def test_a_refusal_stops_at_once_and_says_what_to_do(endpoint: Endpoint, tmp_path: Path) -> None:
+def test_a_refusal_stops_at_once_and_says_what_to_do(endpoint: ChatServer, tmp_path: Path) -> None:
     endpoint.faults = [404, 404]
     with pytest.raises(OSError, match=r"did not answer \(404 Not Found\); is the server running"):
         modified(step(endpoint, tmp_path), ["a"])
@@ -117,7 +89,7 @@ def test_a_refusal_stops_at_once_and_says_what_to_do(endpoint: Endpoint, tmp_pat
     [({"prompt": "rate it"}, "does not hold"), ({"pattern": r"\d+"}, "has no group")],
 )
 def test_a_prompt_or_pattern_that_cannot_work_is_refused(
-    endpoint: Endpoint, tmp_path: Path, wrong: dict[str, str], message: str
+    endpoint: ChatServer, tmp_path: Path, wrong: dict[str, str], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         step(endpoint, tmp_path, **wrong)

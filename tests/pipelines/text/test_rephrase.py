@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,46 +16,19 @@ from pipelines.execution.executors import MapTasks, ProcessMap, map_here
 from pipelines.formats.pool import open_pool
 from pipelines.pipeline import Pipeline
 from pipelines.reports.price import price
+from tests.chat_server import ChatServer
 
 
-class Writer:
-    """Answers with the text in capitals; nothing for a text of one word. Counts 7 and 3 tokens."""
-
-    def __init__(self) -> None:
-        self.requests = 0
-        writer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                text = asked["messages"][0]["content"].partition("\n")[2]
-                writer.requests += 1
-                answer = text.upper() if len(text.split()) > 1 else " "
-                body = json.dumps(
-                    {
-                        "choices": [{"message": {"content": answer}}],
-                        "usage": {"prompt_tokens": 7, "completion_tokens": 3},
-                    }
-                ).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: object) -> None:
-                """Nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/v1/chat/completions"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+def capitals(prompt: str) -> str:
+    """The text in capitals; nothing for a text of one word."""
+    text = prompt.partition("\n")[2]
+    return text.upper() if len(text.split()) > 1 else " "
 
 
 @pytest.fixture
-def writer() -> Iterator[Writer]:
-    server = Writer()
-    yield server
-    server.server.shutdown()
-    server.server.server_close()
+def writer() -> Iterator[ChatServer]:
+    with ChatServer(capitals) as server:
+        yield server
 
 
 @pytest.fixture
@@ -71,7 +41,7 @@ def pool(tmp_path: Path) -> str:
 
 
 def rephrased(
-    writer: Writer, pool: str, folder: Path, map_tasks: MapTasks = map_here, **more: Any
+    writer: ChatServer, pool: str, folder: Path, map_tasks: MapTasks = map_here, **more: Any
 ) -> Result:
     step = {
         "rephrase": {
@@ -95,7 +65,7 @@ def rows(result: Result, folder: Path) -> list[tuple[str | None, str | None]]:
 
 
 def test_texts_are_replaced_and_those_before_are_kept(
-    writer: Writer, pool: str, tmp_path: Path
+    writer: ChatServer, pool: str, tmp_path: Path
 ) -> None:
     result = rephrased(writer, pool, tmp_path)
     assert rows(result, tmp_path) == [
@@ -116,19 +86,21 @@ def test_texts_are_replaced_and_those_before_are_kept(
 
 
 def test_nothing_is_asked_twice_and_processes_agree(
-    writer: Writer, pool: str, tmp_path: Path
+    writer: ChatServer, pool: str, tmp_path: Path
 ) -> None:
     first = rephrased(writer, pool, tmp_path)
-    asked = writer.requests
+    asked = len(writer.prompts)
     (tmp_path / "b").mkdir()
     (tmp_path / "cache").rename(tmp_path / "b" / "cache")
     again = rephrased(writer, pool, tmp_path / "b", ProcessMap(2))
-    assert writer.requests == asked
+    assert len(writer.prompts) == asked
     assert rows(again, tmp_path / "b") == rows(first, tmp_path)
     assert again.record.counts == first.record.counts  # what it costs somebody without the cache
 
 
-def test_empty_answers_may_reject_the_document(writer: Writer, pool: str, tmp_path: Path) -> None:
+def test_empty_answers_may_reject_the_document(
+    writer: ChatServer, pool: str, tmp_path: Path
+) -> None:
     result = rephrased(writer, pool, tmp_path, empty="reject", original=None)
     assert [text for text, _ in rows(result, tmp_path)] == [
         "ONE TWO",
