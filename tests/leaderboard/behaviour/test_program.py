@@ -124,7 +124,6 @@ def test_what_was_killed_gives_the_same_row_as_what_was_not(
 
 
 def test_every_failure_of_a_command_is_one_line_and_a_code(program: Program) -> None:
-    began = time.monotonic()
     bad = subprocess.run(
         [sys.executable, "-c", ROUND, "run", "--scale", "mini", "--pipeline", "nothing", "--json"],
         capture_output=True,
@@ -136,4 +135,3 @@ def test_every_failure_of_a_command_is_one_line_and_a_code(program: Program) -> 
     assert bad.stdout == ""
     *_, last = bad.stderr.splitlines()
     assert last.startswith("error: there is no baseline 'nothing'; give a .yaml file")
-    assert time.monotonic() - began < 60

@@ -204,7 +204,7 @@ def test_an_address_that_never_answered_is_given_up_soon(monkeypatch: pytest.Mon
     started = time.monotonic()
     with pytest.raises(StorageError, match=r"of s3://some/place/a failed.*check credentials"):
         open_store("s3://some/place").read_bytes("a")
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 250  # a bucket that once answered is asked for 300 s
 
 
 def test_a_run_on_s3_writes_the_same_bytes_as_on_disk(bucket: str, tmp_path: Path) -> None:
