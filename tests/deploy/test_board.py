@@ -170,6 +170,17 @@ def test_behind_nginx_with_tls_and_through_restarts(running: Running, tmp_path: 
     store.close()
 
 
+def test_the_unit_is_one_that_systemd_reads(tmp_path: Path) -> None:
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("no systemd-analyze")
+    unit = tmp_path / "leaderboard.service"
+    text = (BOARD / "leaderboard.service").read_text()
+    unit.write_text(text.replace("/srv/leaderboard/.venv/bin/leaderboard", "/bin/true"))
+    run = subprocess.run([program, "verify", str(unit)], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
 def test_a_full_disk_refuses_uploads_and_shows_pages(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
