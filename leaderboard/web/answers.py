@@ -163,25 +163,32 @@ class Answers:
         self.searched = Kept(64, 32 << 20)
         self._addresses: OrderedDict[tuple[bytes, bytes], _Address] = OrderedDict()
 
-    async def made(self, make: Make, *, later: bool = False) -> Page:
+    async def made(self, make: Make, *, later: bool = False, who: str = "") -> Page:
         """A page that is not kept."""
         try:
-            return await asyncio.wrap_future(self.maker.ask(make, later=later))
+            return await asyncio.wrap_future(self.maker.ask(make, later=later, who=who))
         except Busy as error:
             raise HTTPException(503, str(error), {"retry-after": "5"}) from None
 
     async def get(
-        self, service: Service, key: Key, make: Make, *, free: bool, patient: bool
+        self,
+        service: Service,
+        key: Key,
+        make: Make,
+        *,
+        free: bool,
+        patient: bool,
+        who: str = "",
     ) -> Page:
         """A public page, from memory, from disk, or made."""
         kept = self.searched if free else self.kept
 
         async def new() -> Page:
             if free or self.shelf is None:
-                return await self.made(make, later=free)
+                return await self.made(make, later=free, who=who)
             stamp, page = await asyncio.to_thread(self._from_shelf, service, key)
             if page is None:
-                page = await self.made(make)
+                page = await self.made(make, who=who)
                 if page.packed:
                     await asyncio.to_thread(self.shelf.put, stamp, key, page.packed)
             return page
@@ -251,8 +258,9 @@ async def public(
     """
     answers: Answers = request.app.state.answers
     patient = not _is_plain(request.scope)
+    who = request.client.host if request.client is not None else ""
     try:
-        page = await answers.get(service, key, make, free=free, patient=patient)
+        page = await answers.get(service, key, make, free=free, patient=patient, who=who)
     except KeyError as error:
         raise HTTPException(404, str(error.args[0])) from None
     kept = answers.searched if free else answers.kept

@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ from leaderboard.service.service import Service
 Make = Callable[[Service], str | bytes]
 SMALL = 1400  # bytes that fit into one packet are not worth compressing
 MOST_WAITING = 256  # jobs; more than a process makes in the time that anybody waits
+MOST_EACH = 128  # of one asker: a proxy that is not trusted is one, with everybody behind it
 START_SECONDS = 1.0  # after which the process starts though no page was asked for
 SECONDS = 120.0  # for one page: reading and ranking ten thousand rows takes about five
 THREADS = 2  # of this process; pages are pure Python, so more threads make none sooner
@@ -57,8 +59,11 @@ class Busy(Exception):
 class Maker(Protocol):
     """What makes pages."""
 
-    def ask(self, make: Make, *, later: bool = False) -> Future[Page]:
-        """A page, some time; `later`: after those of others. Busy when too many wait."""
+    def ask(self, make: Make, *, later: bool = False, who: str = "") -> Future[Page]:
+        """A page, some time; `later`: after those of others. Busy when too many wait.
+
+        `who` asks: the first page of one comes before the second of another.
+        """
         ...
 
     def close(self) -> None:
@@ -85,7 +90,7 @@ class ThreadMaker:
         self.service = service
         self._threads = ThreadPoolExecutor(THREADS, "page")
 
-    def ask(self, make: Make, *, later: bool = False) -> Future[Page]:
+    def ask(self, make: Make, *, later: bool = False, who: str = "") -> Future[Page]:
         return self._threads.submit(lambda: finished(make(self.service)))
 
     def close(self) -> None:
@@ -95,7 +100,9 @@ class ThreadMaker:
 @dataclass(order=True)
 class _Job:
     later: bool
+    turn: int  # how many pages the same asker waited for already
     number: int
+    who: str = field(compare=False)
     make: Make = field(compare=False)
     page: Future[Page] = field(compare=False)
 
@@ -205,18 +212,25 @@ class ProcessMaker:
         self._start = partial(Spawned, database, files, eval_data)
         self._jobs: PriorityQueue[_Job] = PriorityQueue(MOST_WAITING)
         self._numbers = count()
+        self._waiting: Counter[str] = Counter()  # jobs by who asked
+        self._lock = threading.Lock()
         self._closed = False
         self._worker: Worker | None = first
         if first is not None:
             first.tell(database, files, eval_data)
         Thread(target=self._work, daemon=True, name="maker").start()
 
-    def ask(self, make: Make, *, later: bool = False) -> Future[Page]:
-        job = _Job(later, next(self._numbers), make, Future())
-        try:
-            self._jobs.put_nowait(job)
-        except Full:
-            raise Busy("too many pages wait to be made; try again in a few seconds") from None
+    def ask(self, make: Make, *, later: bool = False, who: str = "") -> Future[Page]:
+        with self._lock:
+            turn = self._waiting[who]
+            if turn >= MOST_EACH:
+                raise Busy("you wait for too many pages; try again in a few seconds")
+            job = _Job(later, turn, next(self._numbers), who, make, Future())
+            try:
+                self._jobs.put_nowait(job)
+            except Full:
+                raise Busy("too many pages wait to be made; try again in a few seconds") from None
+            self._waiting[who] += 1
         return job.page
 
     def close(self) -> None:
@@ -241,6 +255,10 @@ class ProcessMaker:
                 if not self._closed:
                     self._worker = self._start()
                 continue
+            with self._lock:
+                self._waiting[job.who] -= 1
+                if not self._waiting[job.who]:
+                    del self._waiting[job.who]
             if not job.page.set_running_or_notify_cancel():
                 continue
             try:

@@ -124,7 +124,7 @@ class Once:
     def __init__(self) -> None:
         self.made: list[Make] = []
 
-    def ask(self, make: Make, *, later: bool = False) -> Future[Page]:
+    def ask(self, make: Make, *, later: bool = False, who: str = "") -> Future[Page]:
         self.made.append(make)
         page: Future[Page] = Future()
         page.set_result(finished(make(cast(Service, None))))

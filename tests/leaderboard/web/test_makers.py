@@ -104,6 +104,35 @@ def test_too_many_pages_are_refused_and_searches_come_last(
     assert made == ["a page", "a search"]
 
 
+def test_one_asker_does_not_hold_up_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("leaderboard.web.makers.MOST_EACH", 3)
+    made: list[str] = []
+
+    def note(self: ProcessMaker, make: object) -> object:
+        made.append(str(make))
+        return finished("page")
+
+    go = threading.Event()  # nothing is made before all were asked for
+    monkeypatch.setattr("leaderboard.web.makers.Spawned", lambda *_: go.wait(60))
+    monkeypatch.setattr("leaderboard.web.makers.START_SECONDS", 0.0)
+    monkeypatch.setattr(ProcessMaker, "_made", note)
+    monkeypatch.setattr(ProcessMaker, "_end", lambda self: None)
+    busy = ProcessMaker(f"sqlite:///{tmp_path / 'board.db'}", str(tmp_path))
+    asked = [busy.ask(f"greedy {k}", who="a") for k in range(3)]  # type: ignore[arg-type]
+    with pytest.raises(Busy, match="you wait for too many"):
+        busy.ask("greedy 3", who="a")  # type: ignore[arg-type]
+    asked += [busy.ask(f"stranger {k}", who="b") for k in range(2)]  # type: ignore[arg-type]
+    go.set()
+    for page in asked:
+        page.result(WAIT)
+    assert made == ["greedy 0", "stranger 0", "greedy 1", "stranger 1", "greedy 2"]
+    asked = [busy.ask("again", who="a")]  # type: ignore[arg-type]
+    asked[0].result(WAIT)
+    busy.close()
+
+
 def test_no_copy_is_made_of_a_process_with_threads() -> None:
     go = threading.Event()
     thread = threading.Thread(target=go.wait)
