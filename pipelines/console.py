@@ -16,6 +16,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from importlib.metadata import version as installed_version
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import orjson
@@ -25,7 +26,7 @@ from rich.console import Console
 
 from pipelines.ending import end_process
 from pipelines.errors import BAD_DATA, FAILED, USAGE, PlatformError
-from pipelines.records import JSON
+from pipelines.records import ASSET_FOLDERS, JSON
 
 AssetFolders = Annotated[
     list[str] | None, typer.Option("--assets", help="A folder with assets; may be repeated.")
@@ -37,6 +38,7 @@ Overwrite = Annotated[
 ]
 
 DISTRIBUTION = "curation-bench"
+COMMON = ("--endpoint-url", "--assets")
 
 
 def main(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:
@@ -66,9 +68,10 @@ def call(command: Callable[..., Any], arguments: Sequence[str] | None = None) ->
     for argument in sys.argv[1:] if arguments is None else arguments:
         if not argument.isprintable() and argument != argument.encode(errors="ignore").decode():
             fail(f"the name {argument!r} is not UTF-8, as records need names to be: rename", USAGE)
+    before = os.environ.get(ASSET_FOLDERS)
     try:
         command(
-            args=_endpoint_first(arguments)
+            args=_common_first(command, arguments)
         )  # prints usage errors itself, and always ends by SystemExit
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -78,6 +81,10 @@ def call(command: Callable[..., Any], arguments: Sequence[str] | None = None) ->
         if known is None:
             fail(_unforeseen(error), FAILED)
         fail(message_of(error), known)
+    finally:
+        os.environ.pop(ASSET_FOLDERS, None)
+        if before is not None:
+            os.environ[ASSET_FOLDERS] = before
     raise AssertionError("a command line ends by SystemExit")
 
 
@@ -92,6 +99,10 @@ def _common(
         str | None,
         typer.Option(help="Another S3 server for s3:// names; allowed anywhere in a command."),
     ] = None,
+    assets: Annotated[
+        list[str] | None,
+        typer.Option(help="A folder with assets; allowed anywhere in a command."),
+    ] = None,
     version: Annotated[
         bool,
         typer.Option(
@@ -101,17 +112,39 @@ def _common(
 ) -> None:
     if endpoint_url is not None:
         os.environ["AWS_ENDPOINT_URL"] = endpoint_url  # workers take it over
+    if assets:
+        os.environ[ASSET_FOLDERS] = os.pathsep.join(str(Path(name).resolve()) for name in assets)
 
 
-def _endpoint_first(arguments: Sequence[str] | None) -> list[str]:
-    """The arguments with `--endpoint-url` before the command, where it is declared."""
+def _common_first(command: Callable[..., Any], arguments: Sequence[str] | None) -> list[str]:
+    """The arguments with the options of all commands before the command, where they are declared.
+
+    A command that declares `--assets` itself keeps its own.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    for position, argument in enumerate(given):
-        if argument == "--endpoint-url" and position + 1 < len(given):
-            return [*given[position : position + 2], *given[:position], *given[position + 2 :]]
-        if argument.startswith("--endpoint-url="):
-            return [argument, *given[:position], *given[position + 1 :]]
-    return given
+    names = ["--endpoint-url"] if "--assets" in _options_of(command, given) else list(COMMON)
+    first: list[str] = []
+    rest: list[str] = []
+    left = iter(given)
+    for argument in left:
+        if argument in names and (value := next(left, None)) is not None:
+            first += [argument, value]
+        elif argument.partition("=")[0] in names and "=" in argument:
+            first.append(argument)
+        else:
+            rest.append(argument)
+    return first + rest
+
+
+def _options_of(command: Any, arguments: Sequence[str]) -> set[str]:
+    """The options that the command which the arguments name declares."""
+    for argument in arguments:
+        known = getattr(command, "commands", {})
+        if argument in known:
+            command = known[argument]
+    if hasattr(command, "commands"):
+        return set()
+    return {name for parameter in getattr(command, "params", ()) for name in parameter.opts}
 
 
 DAMAGED = frozenset(

@@ -26,7 +26,7 @@ from pydantic import TypeAdapter
 from pipelines.assets import packages
 from pipelines.assets.packages import Package
 from pipelines.errors import UsageError, did_you_mean
-from pipelines.records import AssetRef, Frozen, sha256_file
+from pipelines.records import ASSET_FOLDERS, AssetRef, Frozen, sha256_file
 
 CATALOGUE = Path(__file__).parent / "assets.yaml"
 
@@ -74,10 +74,19 @@ def cache_folder() -> Path:
 
 @dataclass(frozen=True)
 class Assets:
-    """Where files are looked for, in order; `folders` come before the user's cache."""
+    """Where files are looked for, in order; `folders` come before the user's cache.
+
+    Those of a command's `--assets` come first, on every machine that the command gives work to.
+    """
 
     folders: tuple[Path, ...] = ()
     _paths: dict[str, Path] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        given = os.environ.get(ASSET_FOLDERS, "").split(os.pathsep)
+        named = [Path(folder) for folder in given if folder]
+        rest = [folder for folder in self.folders if folder not in named]
+        object.__setattr__(self, "folders", (*named, *rest))
 
     def path(self, name: str) -> Path:
         """The local file of an asset, verified. AssetError says how to get a missing one."""

@@ -2,7 +2,8 @@
 
 The index holds fingerprints of the texts (winnowed 5-grams of lower-case words), sorted by hash in
 `BUCKETS` files: about 16 bytes for every 5 words. Any passage of 12 words or more that is in a
-text is found, whatever its case and white space; of shorter ones most. What is found by hash is
+text is found, whatever its case and white space: a text that holds it has all of its fingerprints,
+so only such texts are read. Of shorter ones most are found. What is found by hash is
 compared word by word before it is shown: the index keeps the texts, each compressed by itself,
 since reading one out of a shard takes as long as reading thousands.
 """
@@ -10,11 +11,11 @@ since reading one out of a shard takes as long as reading thousands.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +46,8 @@ MIN_WORDS = NGRAM + WINDOW - 1  # of a passage that is always found
 BUCKETS = 64
 INDEX = "find.json"
 POSTINGS = pa.schema([("hash", pa.uint64()), ("row", pa.int64())])
-MOST_CANDIDATES = 200  # documents that are compared word by word, 0.3 ms each
+MOST_CANDIDATES = 200  # documents that a short passage is compared with, 0.3 ms each
+SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
 MOST_NEAR = 20  # documents that are read to find the nearest one
 LEVEL = 1  # of zstd: 0.4 of the text, at the speed that fingerprints are made
 CONTEXT = 60  # characters shown around a passage
@@ -207,8 +209,15 @@ def find(passage: str, index: str, *, most: int = 10) -> list[Match]:
         raise UsageError(f"a passage needs at least {NGRAM} words, this one has fewer")
     matches: list[Match] = []
     words = passage.lower().split()
-    for number, row in enumerate(_candidates(Path(store.uri), np.unique(hashes))):
-        if len(matches) == most or number == MOST_CANDIDATES:
+    folder = Path(store.uri)
+    if len(words) >= MIN_WORDS:
+        # Whoever holds the passage has kept all that its own full windows keep.
+        _, kept = fingerprints(pa.array([passage], STRING), window=WINDOW)
+        candidates: Iterable[int] = _holders(folder, np.unique(kept))
+    else:
+        candidates = islice(_candidates(folder, np.unique(hashes)), MOST_CANDIDATES)
+    for row in candidates:
+        if len(matches) == most:
             break
         url, text = _document(known, store, row)
         shown = _passage(text, words)
@@ -274,6 +283,23 @@ def _densest(there: list[bool], length: int) -> int:
     width = max(1, length - NGRAM + 1)
     ends = np.minimum(np.arange(len(there)) + width, len(there))
     return int(np.argmax(np.where(there, sums[ends] - sums[: len(there)], 0)))
+
+
+def _holders(folder: Path, hashes: npt.NDArray[np.uint64]) -> list[int]:
+    """Rows that have all of these fingerprints, in pool order; the rarest is asked for first."""
+    spans = []
+    for value in hashes.tolist():
+        bucket = int(bucket_of(np.array([value], np.uint64))[0])
+        keys = np.load(folder / f"hash-{bucket:03d}.npy", mmap_mode="r")
+        first, last = (int(np.searchsorted(keys, np.uint64(value), side)) for side in SIDES)
+        spans.append((last - first, bucket, first, last))
+    rows: npt.NDArray[np.int64] | None = None
+    for _, bucket, first, last in sorted(spans):
+        values = np.load(folder / f"row-{bucket:03d}.npy", mmap_mode="r")[first:last]
+        rows = np.unique(values) if rows is None else rows[np.isin(rows, values)]
+        if not len(rows):
+            break
+    return [] if rows is None else rows.tolist()
 
 
 def _candidates(folder: Path, hashes: npt.NDArray[np.uint64]) -> Iterator[int]:

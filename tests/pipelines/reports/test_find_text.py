@@ -48,6 +48,24 @@ def test_every_planted_sentence_is_found(planted: tuple[Path, list[str]]) -> Non
     assert urls == [[f"u:{n}"] for n in range(PLANTED)]
 
 
+def test_a_passage_of_the_commonest_words_is_found_among_many_documents_that_are_near(
+    tmp_path: Path,
+) -> None:
+    """Hundreds of documents share as many fingerprints with it as the one that holds it."""
+    words = [f"w{n}" for n in range(15)]
+    rows = []
+    for n in range(450):
+        cut = 1 + n % 13  # all of the passage but its order at one place
+        rows.append({"text": " ".join([*words[cut:], "or", *words[:cut], "and"] * 3)})
+    rows.append({"text": " ".join(["x", *words])})
+    (tmp_path / "in").mkdir()
+    data = b"".join(orjson.dumps(row) + b"\n" for row in rows)
+    (tmp_path / "in" / "a.jsonl").write_bytes(data)
+    build(str(tmp_path / "in"), out=str(tmp_path / "index"), map_tasks=map_here)
+    [match] = find(" ".join(words), str(tmp_path / "index"))
+    assert match.number == 450
+
+
 def test_case_and_white_space_do_not_count(planted: tuple[Path, list[str]]) -> None:
     folder, sentences = planted
     [match] = find(sentences[7].upper().replace(" ", "\n "), str(folder / "index"))
