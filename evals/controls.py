@@ -4,6 +4,8 @@
     options rotated    the same options in another order: nothing should be lost
     images shuffled    each image is given the label or the captions of another (from the log alone)
     captions shuffled  the same for the texts of a retrieval task
+    measurements swapped  an image is restored from the measurements of another one; the score is
+                       the share of images that are nearer than without a model
 
 A sample of the questions, chosen by the hash of the data and the row, so that nobody chooses them.
 A drop whose 95% interval holds zero means: this score does not use the context (or the image).
@@ -25,14 +27,14 @@ import pyarrow as pa
 from evals.items import Item, TaskData
 from evals.kinds import kind_of
 from evals.models import Distributions, Ids, LanguageModel, ModelError, Query
-from evals.tasks import AnswerLossTask, LanguageTask, Task
+from evals.tasks import AnswerLossTask, LanguageTask, RestorationTask, Task
 from evals.text.language import Prompts
 from evals.text.prompts import as_ids
 from evals.text.token_loss import mask_sequence
 from pipelines.records import Control
 
 SAMPLE = 64  # questions a control asks; a drop of 0.2 in accuracy is seen at about 95%
-GENERATED = 16  # generation costs a hundred times a choice
+GENERATED = 16  # generation and restoration cost a hundred times a choice
 POSITIONS = 2  # places of each task where probabilities are summed
 SUM_TOLERANCE = 1e-3  # float32 exponentials over a vocabulary of 50,000
 LOSS_TOLERANCE = 0.1  # nats between two ways to one loss in bf16; fp32 agrees to 1e-4
@@ -58,6 +60,8 @@ def controls_of(
     task: Task, data: TaskData, model: Any, *, window: int, log: pa.Table
 ) -> list[Control]:
     """The controls of one task; none for kinds that have nothing to take away (perplexity)."""
+    if isinstance(task, RestorationTask):
+        return _restoration_controls(task, data, model, log)
     if task.kind.startswith("image_"):
         return image_controls(task, log)
     if task.kind not in ("multiple_choice", "schema", "language_modeling", "generation"):
@@ -117,6 +121,24 @@ def _rotated(item: Item) -> Item:
     assert item.gold is not None
     count = len(item.options)
     return replace(item, options=(*item.options[1:], item.options[0]), gold=(item.gold - 1) % count)
+
+
+def _restoration_controls(
+    task: RestorationTask, data: TaskData, model: Any, log: pa.Table
+) -> list[Control]:
+    rows = chosen_rows(data, GENERATED, what="control")
+    if len(rows) < 2:
+        return []
+    kind: Any = kind_of(task)
+    position = {row: number for number, row in enumerate(log["row"].to_pylist())}
+    unaided = log["unaided"].to_numpy()[[position[row] for row in rows]]
+    other = (kind.swapped(task, data, rows, model) < unaided).astype(np.float64)
+    return [_control(task, "measurements swapped", nearer(log)[[position[r] for r in rows]], other)]
+
+
+def nearer(log: pa.Table) -> npt.NDArray[np.float64]:
+    """1 where a restored image is nearer than the zero-filled one."""
+    return np.asarray(log["error"].to_numpy() < log["unaided"].to_numpy(), np.float64)
 
 
 def image_controls(task: Task, log: pa.Table) -> list[Control]:

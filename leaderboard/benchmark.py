@@ -332,12 +332,12 @@ def training_texts(
     """
     texts = []
     results = model.results or {}
+    if results.get(f"{unit}_seen") != seen:
+        texts.append(f"model {model.id} saw {results.get(f'{unit}_seen')} {unit}, expected {seen}")
     if model.counts.get("steps") != steps:
         texts.append(
             f"model {model.id} was trained for {model.counts.get('steps')} steps, expected {steps}"
         )
-    if results.get(f"{unit}_seen") != seen:
-        texts.append(f"model {model.id} saw {results.get(f'{unit}_seen')} {unit}, expected {seen}")
     if "flops" in results:
         texts.append(f"model {model.id} says {results['flops']} flops, which no stage here writes")
     there = packed.counts.get(unit)

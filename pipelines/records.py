@@ -441,7 +441,13 @@ class Control(Frozen):
     """
 
     task: str
-    name: Literal["context swapped", "options rotated", "images shuffled", "captions shuffled"]
+    name: Literal[
+        "context swapped",
+        "options rotated",
+        "images shuffled",
+        "captions shuffled",
+        "measurements swapped",
+    ]
     num_items: int
     score: float
     control: float

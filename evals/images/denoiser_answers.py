@@ -47,9 +47,32 @@ def restored(
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
+def swapped(
+    task: RestorationTask, images: Floats, rows: Sequence[int], model: ImageGenerator
+) -> npt.NDArray[np.float64]:
+    """The error of each image when the measurements of the next one are what was restored."""
+    samples, truth, _ = _posterior(task, images, rows, model)
+    return np.asarray(posterior.nrmse(samples.mean(0).roll(-1, 0), truth).numpy())
+
+
 def _restored(
     task: RestorationTask, images: Floats, rows: Sequence[int], model: ImageGenerator
 ) -> Columns:
+    samples, truth, adjoint = _posterior(task, images, rows, model)
+    mean = samples.mean(0)
+    return {
+        "error": posterior.nrmse(mean, truth).numpy(),
+        # The data's: equal in every log, so rounded to more than machines differ by.
+        "unaided": posterior.nrmse(adjoint, truth).numpy().round(UNAIDED_DIGITS),
+        "mse": (mean - truth).pow(2).flatten(1).mean(1).numpy(),
+        "spread": samples.var(0).flatten(1).mean(1).numpy(),
+    }
+
+
+def _posterior(
+    task: RestorationTask, images: Floats, rows: Sequence[int], model: ImageGenerator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Samples (draws, rows, ...), the true images, and the adjoint of what was measured of them."""
     truth = torch.from_numpy(np.asarray(images[list(rows)], np.float64))
     operator = operator_of(task, tuple(truth.shape[1:]))
     clean = operator(truth)
@@ -73,14 +96,7 @@ def _restored(
             for draw in range(task.draws)
         ]
     )
-    mean = samples.mean(0)
-    return {
-        "error": posterior.nrmse(mean, truth).numpy(),
-        # The data's: equal in every log, so rounded to more than machines differ by.
-        "unaided": posterior.nrmse(operator.adjoint(y), truth).numpy().round(UNAIDED_DIGITS),
-        "mse": (mean - truth).pow(2).flatten(1).mean(1).numpy(),
-        "spread": samples.var(0).flatten(1).mean(1).numpy(),
-    }
+    return samples, truth, operator.adjoint(y)
 
 
 def endpoints(

@@ -94,6 +94,16 @@ class Restoration(_Solving[RestorationTask]):
 
         return restored(task, data.images, rows, model)
 
+    def swapped(
+        self, task: RestorationTask, data: TaskData, rows: list[int], model: Any
+    ) -> npt.NDArray[np.float64]:
+        """Errors of some images when those of the next one were measured: a test of the test."""
+        from evals.images.denoiser_answers import swapped
+
+        assert isinstance(data, GenerationData)
+        model = generator_of(model, data.images.shape[1:])
+        return swapped(task, data.images, rows, model)
+
     def tally(self, task: RestorationTask, log: pa.Table) -> Tally:
         return _ratio(log, "error", "unaided")
 

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from leaderboard.submissions.chain import chain_of
+from leaderboard.submissions.honesty import USED
 from leaderboard.submissions.results import Difference, Row
 from pipelines.records import Control, Submission
 
@@ -175,5 +176,5 @@ def control_meaning(control: Control) -> str:
     """What a control says of a score, in a few words."""
     if control.name == "options rotated":
         return "depends on the order" if control.low > 0 else "does not depend on the order"
-    what = "context" if control.name == "context swapped" else "image"
+    what = USED.get(control.name, "image")
     return f"uses the {what}" if control.low > 0 else f"this score does not use the {what}"

@@ -22,6 +22,7 @@ from evals.kinds import kind_of, read_data
 from evals.tasks import PER_BYTE, Task
 from leaderboard import rules
 from leaderboard.benchmark import load_stages
+from leaderboard.service.image_sample import asked_again
 from leaderboard.service.recheck import not_in
 from leaderboard.service.verdicts import ALTERED, repeat_verdicts, seen_with
 from leaderboard.submissions import uids as uid_lists
@@ -114,25 +115,35 @@ def _answers(
     suite = official_suite(rules.load_benchmark(name), bundle.record.work.scale)
     faults: list[Fault] = []
     asked = differ = 0
+    left_out: list[str] = []  # answers that depend on all images; `recheck --rerun` repeats those
     share = math.ceil(QUESTIONS / len(suite.tasks))
     for task in suite.load_tasks():
-        if task.kind.startswith("image_"):
-            continue  # an image's answer depends on all others; `recheck --rerun` repeats those
         items = read_data(task, data)
         rows = chosen_rows(items, share, what=f"recheck {salt}")
-        again = kind_of(task).answer(task, items, rows, model, window=suite.window)
-        wrong = _different(task, read_log(bundle, seed, task.name), again)
+        log = read_log(bundle, seed, task.name, columns=None)
+        if task.kind.startswith("image_"):
+            images = asked_again(task, items, rows, model, log)
+            if images is None:
+                left_out.append(task.name)
+                continue
+            wrong = images
+        else:
+            again = kind_of(task).answer(task, items, rows, model, window=suite.window)
+            wrong = _different(task, log, again)
         asked, differ = asked + len(rows), differ + len(wrong)
-        if wrong and (task.kind in (*PER_BYTE, "token_loss") or len(wrong) > 1 + FLIPS * len(rows)):
+        exact = (*PER_BYTE, "token_loss")
+        if wrong and (task.kind in exact or len(wrong) > 1 + FLIPS * len(rows)):
             problem = Words(
                 f"another answer to {len(wrong)} of {len(rows)} (first: row {wrong[0]})"
             )
             faults.append(fault(f"questions/{seed}/{task.name}", "", problem, Words("the log's")))
     chance = seen_with(asked)
+    named = ", ".join(left_out)
+    without = f"; not asked, as they depend on all images: {named}" if named else ""
     lines.append(
         f"seed {seed}: {asked} questions asked again, {differ} answered otherwise; an alteration "
         f"of {ALTERED:.0%} of the answers would have been seen with probability {chance:.2f} "
-        f"(salt {salt})"
+        f"(salt {salt}){without}"
     )
     return faults
 

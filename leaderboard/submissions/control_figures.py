@@ -1,8 +1,8 @@
 """Controls in a record beside the log that they are of: what can be computed again, is.
 
-Of images all figures follow from the log. Of texts the sample of questions does (it is chosen by
-hash), and so does what the model earned on it; what it earned behind another context is the team's
-word, inside what so many questions allow.
+Of classes and captions all figures follow from the log. Elsewhere the sample of questions does (it
+is chosen by hash), and so does what the model earned on it; what it earned behind another context,
+or with other measurements, is the team's word, inside what so many questions allow.
 """
 
 from __future__ import annotations
@@ -14,9 +14,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from evals.controls import GENERATED, SAMPLE, TWO_SIDED, hashed_rows, image_controls
+from evals.controls import (
+    GENERATED,
+    SAMPLE,
+    TWO_SIDED,
+    hashed_rows,
+    image_controls,
+    nearer,
+)
 from evals.kinds import kind_of
-from evals.tasks import Task
+from evals.tasks import RestorationTask, Task
 from leaderboard.submissions.bundle import RECORD
 from leaderboard.submissions.faults import Fault, Words, fault
 from pipelines.records import Control, ScoresRecord, TaskRef
@@ -42,11 +49,11 @@ def control_faults(
     }
     if not claimed:
         return
-    if task.kind.startswith("image_"):
+    if task.kind.startswith("image_") and not isinstance(task, RestorationTask):
         yield from _of_images(name, task, log, claimed)
         return
     for control in claimed.values():
-        yield from _of_texts(name, task, ref, log, control)
+        yield from _of_sample(name, task, ref, log, control)
 
 
 def _of_images(
@@ -62,17 +69,19 @@ def _of_images(
             yield fault(RECORD, f"{name}: {control.name}", mine and mine.drop, control.drop, hint)
 
 
-def _of_texts(
+def _of_sample(
     name: str, task: Task, ref: TaskRef, log: pa.Table, control: Control
 ) -> Iterator[Fault]:
     where, hint = f"{name}: {control.name}", "computed again from the questions"
-    number = min(len(log), GENERATED if task.kind == "generation" else SAMPLE)
+    few = task.kind in ("generation", "image_restoration")
+    number = min(len(log), GENERATED if few else SAMPLE)
     if control.num_items != number:
         yield fault(RECORD, where, control.num_items, number, "the questions of a control")
         return
     if ref.identity:  # else the sample was chosen by something that old records do not say
         position = {row: at for at, row in enumerate(log["row"].to_pylist())}
-        earned = kind_of(task).tally(task, log).numerator
+        restored = isinstance(task, RestorationTask)
+        earned = nearer(log) if restored else kind_of(task).tally(task, log).numerator
         rows = hashed_rows(ref.identity, len(log), number, what="control")
         mean = float(np.mean([earned[position[row]] for row in rows]))
         if not same(control.score, mean):

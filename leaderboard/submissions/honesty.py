@@ -74,6 +74,10 @@ def licences(case: Case) -> Iterator[Notice]:
         yield Notice(rule="honesty.licences", text=text)
 
 
+USED = {"context swapped": "context", "measurements swapped": "measurements"}
+"""What a score does not use where a control costs it nothing; of the others the image."""
+
+
 def controls(case: Case) -> Iterator[Notice]:
     """Scores that do not drop without context or image, and those that depend on the order."""
     [scores, *_] = case.by_seed.values()
@@ -93,7 +97,7 @@ def controls(case: Case) -> Iterator[Notice]:
                 text = f"{control.task}: answers depend on the order of the options, drop {drop}"
                 yield Notice(rule="honesty.controls", text=text)
         elif control.low <= 0:
-            what = "context" if control.name == "context swapped" else "image"
+            what = USED.get(control.name, "image")
             text = (
                 f"{control.task}: this score does not use the {what} ({control.name}: drop {drop})"
             )
@@ -103,7 +107,7 @@ def controls(case: Case) -> Iterator[Notice]:
 def _controllable(case: Case) -> set[str]:
     """The tasks that `evals run` measures controls of."""
     kinds = ("multiple_choice", "schema", "language_modeling", "generation")
-    of_images = ("image_classification", "image_retrieval")
+    of_images = ("image_classification", "image_retrieval", "image_restoration")
     return {task.name for task in case.suite.load_tasks() if task.kind in (*kinds, *of_images)}
 
 

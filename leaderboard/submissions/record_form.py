@@ -211,6 +211,7 @@ CONTROLS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("schema", "language_modeling", "generation"), ("context swapped",)),
     "image_classification": ("images shuffled",),
     "image_retrieval": ("captions shuffled",),
+    "image_restoration": ("measurements swapped",),
 }
 """Which controls there are of a kind of task."""
 

@@ -10,12 +10,13 @@ import pyarrow as pa
 import pytest
 
 from evals.controls import check_probabilities, chosen_rows, controls_of, image_controls
+from evals.images.generation import TrainingSet
 from evals.kinds import kind_of, read_data
 from evals.models import Ids, ModelError, Query, TokenScores
 from evals.nulls import NullModel
 from evals.tasks import Task, load_task
 from pipelines.records import Control
-from tests.evals.helpers import make_task, write_rows
+from tests.evals.helpers import make_task, strokes, write_rows
 
 N = 200
 
@@ -134,3 +135,19 @@ def test_every_kind_of_text_has_places_to_check(kind: str, tmp_path: Path) -> No
     assert check_probabilities(task, data, NullModel("uniform"), window=64) == 2
     with pytest.raises(ModelError, match="sum to 257"):
         check_probabilities(task, data, NullModel("zeros"), window=64)
+
+
+@pytest.mark.parametrize("null", [None, "constant"])
+def test_a_model_that_restores_loses_it_with_the_measurements(
+    null: str | None, tmp_path: Path
+) -> None:
+    """What is drawn without a look at the measurements is as near with those of another image."""
+    np.savez(tmp_path / "digits_heldout.npz", images=strokes(1, 128))
+    task = load_task("digits_restored_pixels")
+    data = read_data(task, str(tmp_path))
+    model = TrainingSet(strokes(2, 40)) if null is None else NullModel(null)
+    log = kind_of(task).answer(task, data, range(data.num_rows), model, window=0)
+    assert isinstance(log, pa.Table)
+    [control] = controls_of(task, data, model, window=0, log=log)
+    assert (control.name, control.num_items) == ("measurements swapped", 16)
+    assert (control.low > 0) == (null is None)
