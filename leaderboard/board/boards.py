@@ -13,6 +13,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from threading import RLock
 from typing import Literal, Protocol
 
@@ -346,8 +347,8 @@ class Library:
         if (group, metric) not in copy.ranked:
             key = ("standings", *board, group, metric)
             kept = self._kept(copy, key)
-            if kept is not None and not copy.read:
-                copy.ranked[group, metric] = unpacked(kept, self._stored)
+            if kept is not None:
+                copy.ranked[group, metric] = unpacked(kept, partial(self._rows_of, copy))
             else:
                 self._read(copy, board)
                 copy.ranked[group, metric] = self._rank(copy, key, group, metric)
@@ -364,6 +365,11 @@ class Library:
         if len(rows) >= KEPT_FROM:
             self._keep(copy, key, standings.packed())
         return standings
+
+    def _rows_of(self, copy: _Copy, ids: Sequence[str]) -> list[Row]:
+        """Rows as they are stored, from memory where they were read."""
+        here = [copy.rows[id_] for id_ in ids if id_ in copy.rows]
+        return here if len(here) == len(ids) else self._stored(ids)
 
     def _stored(self, ids: Sequence[str]) -> list[Row]:
         with without_collector():

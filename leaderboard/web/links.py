@@ -14,6 +14,7 @@ class Links:
 
     up: str = "/"  # what leads from a page to the front page
     live: bool = True
+    public: str = ""  # the service's own address, where it knows it
 
     def home(self) -> str:
         return self.up

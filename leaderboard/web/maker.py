@@ -11,10 +11,12 @@ import contextlib
 import gc
 import os
 import select
+import signal
 import sys
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 
-from leaderboard.board.boards import View
+from leaderboard.board.boards import KEPT_FROM, BoardKey, View
 from leaderboard.database.connection import DATABASE_DOWN, StoreError
 from leaderboard.database.store import Store
 from leaderboard.service.service import Service
@@ -46,7 +48,8 @@ def answer(source: int, target: int, words: Sequence[str]) -> None:
     folder = folder_for(service.files, "standings")
     service.library.keeper = Shelf(folder) if folder is not None else None
     collector = _Collector(service)
-    revision, before = _revision(service), _warm(service)
+    others = _Others(service, source, target)
+    revision, before = _revision(service), _warm(service, others)
     wait = START_SECONDS  # until then the service itself starts, and readers come first
     while True:
         while not select.select([source], [], [], wait)[0]:
@@ -57,11 +60,13 @@ def answer(source: int, target: int, words: Sequence[str]) -> None:
         try:
             job = read(source)
         except EOFError:
+            others.end()
             return
+        others.reap()
         write(target, reply_to(job, service))
         collector.between_jobs()
         if (now := _revision(service)) != revision:
-            revision, before = now, _warm(service)
+            revision, before = now, _warm(service, others)
 
 
 def _revision(service: Service) -> int:
@@ -89,8 +94,8 @@ class _Collector:
             gc.collect()
 
 
-def _warm(service: Service) -> Iterator[bool]:
-    """What the first readers need, piece by piece; then the order by every other metric."""
+def _warm(service: Service, others: _Others) -> Iterator[bool]:
+    """What the first readers need, piece by piece; then, beside it, the order by other metrics."""
     with contextlib.suppress(*DATABASE_DOWN):
         boards = service.library.boards()
         metrics = {}
@@ -103,11 +108,61 @@ def _warm(service: Service) -> Iterator[bool]:
         for submission in service.store.find(states=["accepted"], limit=1):
             submission_text(service, submission, LINKS)
             yield True
+        large = {
+            (board.benchmark, board.scale, board.track)
+            for board in boards
+            if board.number >= KEPT_FROM
+        }
+        others.start({key: names for key, names in metrics.items() if key in large})
+        yield True
+
+
+class _Others:
+    """The order of large boards by their other metrics, found by a copy of this process.
+
+    It takes seconds, in which this process makes pages, and what it read goes with it.
+    """
+
+    def __init__(self, service: Service, *pipes: int) -> None:
+        self.service = service
+        self.pipes = pipes
+        self.pid = 0
+
+    def start(self, metrics: Mapping[BoardKey, Sequence[str]]) -> None:
+        """Begin anew with these metrics of boards."""
+        self.end()
+        if not metrics or self.service.library.keeper is None:
+            return
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                for pipe in self.pipes:  # else they would look open when the original has ended
+                    os.close(pipe)
+                os.nice(10)
+                self._find(metrics)
+            except BaseException:  # the first reader of such a view waits for it
+                traceback.print_exc()
+            finally:
+                os._exit(0)
+
+    def _find(self, metrics: Mapping[BoardKey, Sequence[str]]) -> None:
+        self.service.store.engine.dispose(close=False)  # the original's connections
         for key, names in metrics.items():
             for name in names:
                 with contextlib.suppress(KeyError):  # the board changed meanwhile
-                    service.library.page(*key, View(metric=name, limit=1))
-                yield True
+                    self.service.library.page(*key, View(metric=name, limit=1))
+
+    def reap(self) -> None:
+        """Take note of its end."""
+        if self.pid and os.waitpid(self.pid, os.WNOHANG)[0]:
+            self.pid = 0
+
+    def end(self) -> None:
+        """Stop it, as when the boards changed."""
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            self.pid = 0
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, RedirectResponse
 from pydantic import Field
 from starlette.exceptions import HTTPException
 
@@ -22,7 +22,7 @@ from leaderboard.web.access import Asks, Id, Name, Serves, seen
 from leaderboard.web.answers import private, public
 from leaderboard.web.api import MOST_COMPARED
 from leaderboard.web.forms import may_decide
-from leaderboard.web.links import LINKS
+from leaderboard.web.links import Links
 from leaderboard.web.texts import (
     board_text,
     compare_text,
@@ -46,17 +46,45 @@ ASSETS = {
 
 pages = APIRouter(include_in_schema=False)
 
+# Every view of a board is an address; searching engines need one of each board and row.
+ROBOTS = """User-agent: *
+Disallow: /search
+Disallow: /compare
+Disallow: /login
+Disallow: /api/
+Disallow: /feeds/
+Disallow: /submissions/*/tasks/
+Disallow: /boards/*?
+"""
+
+
+def links_of(request: Request) -> Links:
+    """The addresses of this service."""
+    return Links(public=request.app.state.public_url)
+
 
 @pages.get("/", response_class=HTMLResponse)
 async def front(request: Request, service: Serves) -> Response:
-    return await public(request, service, ("front",), partial(front_text, link=LINKS))
+    return await public(request, service, ("front",), partial(front_text, link=links_of(request)))
+
+
+@pages.get("/boards")
+@pages.get("/submissions")
+async def lists() -> Response:
+    """Addresses above those of boards and rows lead to the list of all boards."""
+    return RedirectResponse("/")
+
+
+@pages.get("/robots.txt")
+async def robots() -> Response:
+    return PlainTextResponse(ROBOTS, headers={"cache-control": "public, max-age=86400"})
 
 
 @pages.get("/search", response_class=HTMLResponse)
 async def search(
     request: Request, service: Serves, q: Annotated[str, Query(max_length=200)] = ""
 ) -> Response:
-    make = partial(search_text, q=q, link=LINKS)
+    make = partial(search_text, q=q, link=links_of(request))
     return await public(request, service, ("search", q), make, free=True)
 
 
@@ -69,7 +97,7 @@ async def board(
     request: Request,
     service: Serves,
 ) -> Response:
-    make = partial(board_text, board=(benchmark, scale, track), view=view, link=LINKS)
+    make = partial(board_text, board=(benchmark, scale, track), view=view, link=links_of(request))
     key = ("board", benchmark, scale, track, *sorted(view.model_dump().items()))
     return await public(request, service, key, make, free=view.free)
 
@@ -83,7 +111,7 @@ async def plots(
     request: Request,
     service: Serves,
 ) -> Response:
-    make = partial(plots_text, board=(benchmark, scale, track), view=view, link=LINKS)
+    make = partial(plots_text, board=(benchmark, scale, track), view=view, link=links_of(request))
     key = ("plots", benchmark, scale, track, *sorted(view.model_dump().items()))
     return await public(request, service, key, make, free=view.free)
 
@@ -96,7 +124,9 @@ async def scales(
     track: Annotated[str, Query(max_length=60)] = "",
     metric: Annotated[str, Query(max_length=100)] = "",
 ) -> Response:
-    make = partial(scales_text, benchmark=benchmark, track=track, metric=metric, link=LINKS)
+    make = partial(
+        scales_text, benchmark=benchmark, track=track, metric=metric, link=links_of(request)
+    )
     return await public(request, service, ("scales", benchmark, track, metric), make)
 
 
@@ -111,25 +141,25 @@ async def method(
     name: Named = "",
     team: Annotated[str, Query(max_length=120)] = "",
 ) -> Response:
-    make = partial(method_text, benchmark=benchmark, name=name, team=team, link=LINKS)
+    make = partial(method_text, benchmark=benchmark, name=name, team=team, link=links_of(request))
     return await public(request, service, ("method", benchmark, name, team), make, free=True)
 
 
 @pages.get("/teams", response_class=HTMLResponse)
 async def team(request: Request, service: Serves, name: Named = "") -> Response:
-    make = partial(team_text, name=name, link=LINKS)
+    make = partial(team_text, name=name, link=links_of(request))
     return await public(request, service, ("team", name), make, free=True)
 
 
 @pages.get("/help", response_class=HTMLResponse)
 async def help_index(request: Request, service: Serves) -> Response:
-    make = partial(help_text, topic="", link=LINKS)
+    make = partial(help_text, topic="", link=links_of(request))
     return await public(request, service, ("help", ""), make)
 
 
 @pages.get("/help/{topic}", response_class=HTMLResponse)
 async def help_topic(topic: Name, request: Request, service: Serves) -> Response:
-    make = partial(help_text, topic=topic, link=LINKS)
+    make = partial(help_text, topic=topic, link=links_of(request))
     return await public(request, service, ("help", topic), make)
 
 
@@ -141,7 +171,7 @@ async def compare(
     reference: Annotated[str, Query(pattern="^([0-9a-f]{32})?$")] = "",
 ) -> Response:
     """The differences are to `reference`, or to the first."""
-    make = partial(compare_text, ids=tuple(id), reference=reference, link=LINKS)
+    make = partial(compare_text, ids=tuple(id), reference=reference, link=links_of(request))
     return await public(request, service, ("compare", reference, *id), make, free=True)
 
 
@@ -156,13 +186,13 @@ async def submission(
     entry = await asyncio.to_thread(seen, service, asks, id)
     if entry.state == "accepted" and asks.token is None:
         key = ("submission", id, rival)
-        make = partial(submission_text, submission=entry, link=LINKS, rival=rival)
+        make = partial(submission_text, submission=entry, link=links_of(request), rival=rival)
         return await public(request, service, key, make, free=bool(rival))
     may = may_decide(asks, entry)
     inside = partial(
         submission_text,
         submission=entry,
-        link=LINKS,
+        link=links_of(request),
         rival=rival,
         inside=True,
         may=may,
@@ -187,7 +217,9 @@ async def questions(
     rival = await asyncio.to_thread(seen, service, asks, chosen.rival) if chosen.rival else None
     asked = chosen.asked(task)
 
-    make = partial(question_text, submission=entry, asked=asked, rival=rival, link=LINKS)
+    make = partial(
+        question_text, submission=entry, asked=asked, rival=rival, link=links_of(request)
+    )
     if asks.token is None:  # then both are public
         key = ("questions", id, chosen.rival, *sorted(asdict(asked).items()))
         return await public(request, service, key, make, free=True)

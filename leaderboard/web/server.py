@@ -89,7 +89,7 @@ def serve(
     app = create_app(
         service,
         maker=maker,
-        shelf=Shelf(shelf) if shelf is not None else None,
+        shelf=Shelf(shelf, of=serving.public_url) if shelf is not None else None,
         stale_seconds=STALE_SECONDS,
         rates=Rates.usual(serving.uploads_per_hour),
         hosts=(host_name, "127.0.0.1", "localhost") if host_name else (),

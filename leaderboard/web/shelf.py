@@ -64,8 +64,10 @@ def folder_for(files: Files, name: str) -> Path | None:
 class Shelf:
     """A folder of finished pages. Safe to share between threads and processes."""
 
-    def __init__(self, folder: Path, *, most: int = MOST) -> None:
+    def __init__(self, folder: Path, *, most: int = MOST, of: str = "") -> None:
+        """`of`: what else the pages depend on, as the service's own address."""
         self.folder = folder
+        self.of = of
         self.most = most
         self._mark = ""
         self._number = 0
@@ -99,7 +101,7 @@ class Shelf:
                 unfinished.unlink()
 
     def _path(self, stamp: str, key: object) -> Path:
-        mark = hashlib.sha256(repr((program(), stamp)).encode()).hexdigest()[:16]
+        mark = hashlib.sha256(repr((program(), stamp, self.of)).encode()).hexdigest()[:16]
         name = hashlib.sha256(repr(key).encode()).hexdigest()[:32]
         return self.folder / f"{mark}-{name}.gz"
 

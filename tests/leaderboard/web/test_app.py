@@ -313,6 +313,9 @@ MATRIX = {
     ("GET", "/healthz"): EVERYBODY,
     ("GET", "/readyz"): EVERYBODY,
     ("GET", "/livez"): EVERYBODY,
+    ("GET", "/robots.txt"): EVERYBODY,
+    ("GET", "/boards"): EVERYBODY,
+    ("GET", "/submissions"): EVERYBODY,
     ("GET", "/metrics"): EVERYBODY,  # the test's client is on this machine
     ("GET", "/openapi.json"): EVERYBODY,
     ("GET", "/api/v1/boards"): EVERYBODY,
@@ -450,6 +453,20 @@ def test_every_answer_has_the_headers(local: Running) -> None:
         assert "unsafe" not in response.headers["content-security-policy"]
         assert response.headers["x-content-type-options"] == "nosniff"
         assert response.headers["referrer-policy"] == "no-referrer"
+
+
+def test_a_page_names_its_own_address_and_its_image(
+    local: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local.client.app.state, "public_url", "https://board.example")  # type: ignore[attr-defined]
+    page = local.client.get("/boards/dclm/7b-2x/filtering?sort=date&limit=5").text
+    address = "https://board.example/boards/dclm/7b-2x/filtering"
+    assert f'<link rel="canonical" href="{address}">' in page
+    assert 'content="https://board.example/static/card.png"' in page
+    assert "Disallow: /search" in local.client.get("/robots.txt").text
+    for path in ("/boards", "/submissions"):
+        answer = local.client.get(path, follow_redirects=False)
+        assert (answer.status_code, answer.headers["location"]) == (307, "/")
 
 
 def test_login_goes_nowhere_else(local: Running) -> None:
