@@ -11,7 +11,7 @@ since reading one out of a shard takes as long as reading thousands.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -46,7 +46,7 @@ MIN_WORDS = NGRAM + WINDOW - 1  # of a passage that is always found
 BUCKETS = 64
 INDEX = "find.json"
 POSTINGS = pa.schema([("hash", pa.uint64()), ("row", pa.int64())])
-MOST_CANDIDATES = 200  # documents that a short passage is compared with, 0.3 ms each
+MOST_CANDIDATES = 1000  # documents that a short passage is compared with, 0.1 ms each
 SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
 MOST_NEAR = 20  # documents that are read to find the nearest one
 LEVEL = 1  # of zstd: 0.4 of the text, at the speed that fingerprints are made
@@ -210,12 +210,14 @@ def find(passage: str, index: str, *, most: int = 10) -> list[Match]:
     matches: list[Match] = []
     words = passage.lower().split()
     folder = Path(store.uri)
+    candidates = _candidates(folder, np.unique(hashes))
     if len(words) >= MIN_WORDS:
         # Whoever holds the passage has kept all that its own full windows keep.
         _, kept = fingerprints(pa.array([passage], STRING), window=WINDOW)
-        candidates: Iterable[int] = _holders(folder, np.unique(kept))
+        holders = set(_holders(folder, np.unique(kept)))
+        candidates = (row for row in candidates if row in holders)
     else:
-        candidates = islice(_candidates(folder, np.unique(hashes)), MOST_CANDIDATES)
+        candidates = islice(candidates, MOST_CANDIDATES)
     for row in candidates:
         if len(matches) == most:
             break
@@ -319,21 +321,29 @@ def _candidates(folder: Path, hashes: npt.NDArray[np.uint64]) -> Iterator[int]:
 
 
 @lru_cache(maxsize=4096)
-def _places(file: Path) -> npt.NDArray[np.int64]:
+def _places(folder: str, name: str) -> npt.NDArray[np.int64]:
     """Numbers, first and last bytes of a shard's texts; files of one index never change."""
-    return np.load(file, mmap_mode="r")  # type: ignore[no-any-return]
+    return np.asarray(np.load(Path(folder) / name, mmap_mode="r"))
+
+
+@lru_cache(maxsize=4096)
+def _texts(folder: str, name: str) -> npt.NDArray[np.uint8]:
+    """The compressed texts of a shard, mapped: they are read where a document is asked for."""
+    return np.asarray(np.memmap(Path(folder) / name, np.uint8, mode="r"))
+
+
+def _inflate(stored: npt.NDArray[np.uint8]) -> bytes:
+    return zstandard.ZstdDecompressor().decompress(stored)  # type: ignore[arg-type]
 
 
 def _document(known: IndexFile, store: Store, row: int) -> tuple[str | None, str]:
     """URL and text of a row; of an index that keeps no texts out of the dataset's shard."""
     if known.texts:
         texts, where = known.texts[shard_of(row)]
-        places = _places(Path(store.uri) / where)
-        at = int(np.searchsorted(places[0], number_of(row)))
-        with store.open(texts) as file:
-            file.seek(int(places[1, at]))
-            data = file.read(int(places[2, at] - places[1, at]))
-        url, text = orjson.loads(zstandard.ZstdDecompressor().decompress(data))
+        places = _places(store.uri, where)
+        at = int(places[0].searchsorted(number_of(row)))
+        stored = _texts(store.uri, texts)[places[1, at] : places[2, at]]
+        url, text = orjson.loads(_inflate(stored))
         return url, text
     source, name = open_store(known.pool), known.shards[shard_of(row)]
     if not source.exists(name):
@@ -359,6 +369,8 @@ def _document(known: IndexFile, store: Store, row: int) -> tuple[str | None, str
 
 def _passage(text: str, words: list[str]) -> str | None:
     """The passage with what is around it, as the text has it; None if it is not there."""
+    if " ".join(words) not in " ".join(text.lower().split()):  # four times as fast as the pattern
+        return None
     pattern = r"\s+".join(re.escape(word) for word in words)
     match = re.search(rf"(?<!\S){pattern}(?!\S)", text, re.IGNORECASE)
     if match is None:

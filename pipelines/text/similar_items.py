@@ -1,11 +1,12 @@
 """How much of an evaluation item a stretch of a document holds, light paraphrases included.
 
 An item is the set of its 5-grams of words. Each weighs log(1 + items / items that have it), so what
-many questions share ("which of the following is the") counts little, and an n-gram of more than
-`TOO_COMMON` items nothing. The score of an item in a document is the part of its weight that lies
-within one stretch of twice its length: 1 for a copy, about a half where every tenth word is another
-one, a half where only the first half was copied. (The weights by rarity: AllenAI's decon, which
-samples n-grams and scores the question and its answer apart.)
+many questions share ("which of the following is the") counts little, an n-gram of more than
+`TOO_COMMON` items nothing, and fewer than `MIN_STRETCH` words nothing. The score of an item in a
+document is the part of its weight that lies within one stretch of twice its length: 1 for a copy,
+about a half where every tenth word is another one, a half where only the first half was copied.
+(The weights by rarity: AllenAI's decon, which samples n-grams and scores the question and its
+answer apart.)
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ TOO_COMMON = 100
 MIN_SCORE = 0.35
 """Least score at which an item counts as leaked: of lightly paraphrased items nine in ten reach it,
 and of unrelated documents fewer than one in ten thousand (docs/evaluation.md has the figures)."""
+MIN_STRETCH = 7
+"""Words from the first to the last that a document and an item share, for any score: six are
+English ("the following is an example of"), and of a short question they are half of its weight."""
 REACH = 2  # stretches that are searched, in lengths of the item: a paraphrase may be longer
 
 Ints = npt.NDArray[np.int64]
@@ -98,9 +102,9 @@ class SimilarItems:
             self._weight[which],
             self._reach[item[heads]],
         )
-        return Matches(
-            row[heads], item[heads], best / self._total[item[heads]], first, last + NGRAM - 1
-        )
+        last = last + NGRAM - 1
+        scores = np.where(last - first + 1 < MIN_STRETCH, 0.0, best / self._total[item[heads]])
+        return Matches(row[heads], item[heads], scores, first, last)
 
 
 def passage(text: str, first: int, last: int) -> str:

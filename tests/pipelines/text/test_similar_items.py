@@ -42,11 +42,17 @@ def test_words_far_apart_are_not_one_copy() -> None:
 
 
 def test_what_two_items_share_weighs_less() -> None:
-    shared, own = WORDS[:6], WORDS[6:12]
-    items = [" ".join(shared + own), " ".join(shared + WORDS[20:26])]
+    shared, own = WORDS[:7], WORDS[7:14]
+    items = [" ".join(shared + own), " ".join(shared + WORDS[20:27])]
     of_shared = scores(items, " ".join(shared))[0]
     of_own = scores(items, " ".join(own))[0]
-    assert of_shared < of_own  # both are two of eight 5-grams
+    assert 0 < of_shared < of_own  # both are three of ten 5-grams
+
+
+def test_six_words_of_a_question_are_english() -> None:
+    item = "Which of the following is an example of imprinting"
+    assert scores([item], "The following is an example of its use.") == {0: 0}
+    assert scores([item], "the following is an example of imprinting.")[0] > 0.5
 
 
 def test_short_items_and_those_of_common_words_alone_are_named() -> None:
