@@ -186,8 +186,21 @@ def test_a_missing_column_and_a_wrong_type_are_named() -> None:
 # ---- bounds
 
 
+KERNEL_TESTS = ("tests/pipelines/kernels",)
+MORE_TESTS = (
+    "tests/pipelines/test_contract.py",
+    "tests/pipelines/dedup/test_minhash.py",
+    "tests/pipelines/dedup/test_substring.py",
+    "tests/pipelines/text/test_contamination.py",
+)
+
+
 @pytest.mark.slow
-def test_no_kernel_leaves_its_arrays(tmp_path: Path) -> None:
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    "tests", [KERNEL_TESTS, pytest.param(MORE_TESTS, marks=pytest.mark.soak)], ids=["own", "more"]
+)
+def test_no_kernel_leaves_its_arrays(tmp_path: Path, tests: tuple[str, ...]) -> None:
     """Numba checks no bounds unless it is asked to: the kernels' own tests once more, checked."""
     environment = {
         **os.environ,
@@ -204,9 +217,7 @@ def test_no_kernel_leaves_its_arrays(tmp_path: Path) -> None:
     assert "IndexError" in process.stderr  # the checks are on
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     command += ["-m", "not slow and not soak"]  # what is long is no other code
-    command += ["tests/pipelines/kernels", "tests/pipelines/test_contract.py"]
-    command += ["tests/pipelines/dedup/test_minhash.py", "tests/pipelines/dedup/test_substring.py"]
-    command += ["tests/pipelines/text/test_contamination.py", "-k", "not workers"]
+    command += [*tests, "-k", "not workers and not forty_languages"]
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
