@@ -79,6 +79,11 @@ def truth_of(kind: str, log: pa.Table) -> str:
     table = truth_table(kind, log)
     state = hashlib.sha256(canonical_json(table.column_names) + b"\n")
     for batch in table.to_batches(max_chunksize=4096):
-        for row in batch.to_pylist():
-            state.update(canonical_json(list(row.values())) + b"\n")
+        rows = list(zip(*(column.to_pylist() for column in batch.columns), strict=True))
+        lines = canonical_json(rows)[1:-1]
+        if lines.count(b"],[") == len(rows) - 1:  # between rows alone: one call wrote all of them
+            state.update(lines.replace(b"],[", b"]\n[") + b"\n")
+            continue
+        for row in rows:
+            state.update(canonical_json(row) + b"\n")
     return state.hexdigest()
