@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+import evals.run
 from evals.aggregate import aggregate_suite
 from evals.pins import pin_of
 from evals.run import score_task
@@ -65,6 +66,7 @@ from pipelines.records import (
     Submission,
     SubmissionWork,
     TaskRef,
+    TaskScore,
 )
 
 MADE_BY = MadeBy(
@@ -344,15 +346,19 @@ def _scores(
     tasks = suite.load_tasks()
     scores, draws, outputs, refs = [], {}, [], []
     for number, task in enumerate(tasks):
-        rng = np.random.default_rng([chance, seed, number])
+        drawn = (chance, seed, number)
         pin = None if task.built else pin_of(task.name)  # built data may be anything
         number = task.rows or rows
         if isinstance(task, OF_GENERATORS):
             number = min(max(number, MIN_IMAGES), getattr(task, "number", number + MIN_IMAGES))
-        log = log_of(task, skill, number, rng)
-        if edit is not None:
-            log = edit(task, log)
-        data = _parquet(log)
+        if edit is None:
+            data, num_rows, score, draws[task.name] = _answered(
+                task, skill, number, drawn, evals.run.bootstrap
+            )
+        else:
+            log = edit(task, log_of(task, skill, number, np.random.default_rng(drawn)))
+            data, num_rows = _parquet(log), len(log)
+            score, draws[task.name] = score_task(task, log)
         name = f"questions/{seed}/{task.name}/000000.parquet"
         files[name] = data
         outputs.append(
@@ -360,10 +366,9 @@ def _scores(
                 name=f"logs/{task.name}/000000.0.parquet",
                 sha256=hashlib.sha256(data).hexdigest(),
                 num_bytes=len(data),
-                num_rows=len(log),
+                num_rows=num_rows,
             )
         )
-        score, draws[task.name] = score_task(task, log)
         scores.append(score)
         refs.append(
             TaskRef(
@@ -390,6 +395,15 @@ def _scores(
         ),
         made_by=MADE_BY,
     )
+
+
+@lru_cache(maxsize=256)  # the scales of a benchmark ask the same questions
+def _answered(
+    task: Task, skill: float, rows: int, drawn: tuple[int, ...], bootstrap: Callable[..., Any]
+) -> tuple[bytes, int, TaskScore, Any]:
+    """A log as a file, its rows and its score; `bootstrap` is what a test has put there."""
+    log = log_of(task, skill, rows, np.random.default_rng(drawn))
+    return _parquet(log), len(log), *score_task(task, log)
 
 
 def log_of(task: Task, skill: float, rows: int, rng: np.random.Generator) -> pa.Table:
