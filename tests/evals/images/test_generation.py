@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from evals.images import generation
@@ -102,3 +103,19 @@ def test_kernel_distance_of_one_law_is_near_zero() -> None:
     first, second = rng.standard_normal((2, 500, 8))
     assert abs(generation.kernel_distance(first, second)) < 0.02
     assert generation.kernel_distance(first, second + 1) > 1
+
+
+def test_in_many_dimensions_few_resamples_are_computed_and_the_error_is_nearly_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert [generation.num_exact(dim) for dim in (32, 256, 384, 2048)] == [1000, 1000, 296, 24]
+    rng = np.random.default_rng(0)
+    rows = {name: rng.standard_normal((80, 4)).tolist() for name in ("features", "reference")}
+    log = pa.table({"row": range(80), **rows})
+    kind, task = generation.KINDS["image_generation"], task_of("digits_frechet")
+    value, all_draws = kind.estimate(task, log, seed=1)  # type: ignore[misc]
+    monkeypatch.setattr(generation, "EXACT_DIM", 2.0)  # an eighth of them
+    again, few = kind.estimate(task, log, seed=1)  # type: ignore[misc]
+    assert (again, len(few)) == (value, 1000)
+    assert few.mean() == pytest.approx(value)
+    assert few.std() == pytest.approx(all_draws.std(), rel=0.3)

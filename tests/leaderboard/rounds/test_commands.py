@@ -7,7 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import typer
 
+from leaderboard.__main__ import app as leaderboard_app
 from leaderboard.rounds.commands import command_line
 from leaderboard.rounds.show import comparable
 from pipelines.console import main
@@ -51,3 +53,15 @@ def test_what_a_benchmarks_models_do_not_offer_is_said(
     with pytest.raises(SystemExit):
         main(command_line("datacomp"), [*given, "--out", str(tmp_path / "o"), *options])
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("benchmark", ["dclm", "datacomp", "ambient"])
+def test_every_step_of_a_program_s_loop_prints_json(benchmark: str) -> None:
+    """Propose, run, read the score, decide: by the benchmark's own command, and by the board's."""
+    own = typer.main.get_command(command_line(benchmark)).commands  # type: ignore[attr-defined]
+    board = typer.main.get_command(leaderboard_app).commands  # type: ignore[attr-defined]
+    loop = ("run", "curate", "pack", "train", "evaluate", "submit", "baselines", "ablate", "noise")
+    commands = [own[name] for name in loop]
+    commands += [board[name] for name in ("notebook", "board", "check", "recheck", "review")]
+    for command in commands:
+        assert any("--json" in parameter.opts for parameter in command.params), command.name
