@@ -31,11 +31,11 @@ from pipelines.execution.executors import MapTasks
 from pipelines.execution.progress import step as progress_step
 from pipelines.formats.pool import Pool
 from pipelines.image_text.clusters import features_of, finite_rows, has_gpu, on_device
-from pipelines.images.pairs import read_table
+from pipelines.images.pairs import pair_columns, read_table
 from pipelines.job import loaded
 from pipelines.operators import Filter
 from pipelines.pipeline import Pipeline
-from pipelines.records import JSON, AssetRecord, Frozen, digest, now
+from pipelines.records import JSON, AssetRecord, Frozen, Module, digest, now
 from pipelines.storage.base import Store, write_bytes
 from pipelines.storage.open import open_store
 
@@ -64,6 +64,7 @@ class RoundTask(Frozen):
     number: int
     qualify: tuple[tuple[str, dict[str, JSON]], ...] = ()
     assets: tuple[str, ...] = ()
+    modules: tuple[Module, ...] = ()  # a participant's code among the rules
 
 
 def train_by_rounds(
@@ -83,6 +84,8 @@ def train_by_rounds(
     parameters: dict[str, JSON] = options.model_dump(mode="json")
     if qualify is not None:
         parameters["qualify"] = [list(rule) for rule in _rules(qualify)]
+        if _files(qualify):
+            parameters["files"] = _files(qualify)
     return write_centroids(
         pool, out, centroids, parameters=parameters, counts=counts, spread=spread, started=started
     )
@@ -100,7 +103,10 @@ def train_rounds(
     rules = _rules(qualify)
     folders = tuple(str(folder) for folder in qualify.assets.folders) if qualify else ()
     name = digest(
-        [options.model_dump(mode="json"), pool.record.id, [list(rule) for rule in rules]]
+        [
+            *(options.model_dump(mode="json"), pool.record.id, [list(rule) for rule in rules]),
+            *([_files(qualify)] if qualify is not None and _files(qualify) else []),
+        ]
     )[:16]
     parts = max(1, min(options.parts, len(pool.shards)))
 
@@ -118,6 +124,7 @@ def train_rounds(
                 number=number,
                 qualify=rules,
                 assets=folders,
+                modules=tuple(qualify.modules.values()) if qualify is not None else (),
             )
             for part in range(parts)
         ]
@@ -152,6 +159,13 @@ def _rules(qualify: Pipeline | None) -> tuple[tuple[str, dict[str, JSON]], ...]:
     return tuple((s.name, s.operator.model_dump(mode="json")) for s in qualify.steps)
 
 
+def _files(qualify: Pipeline) -> list[list[JSON]]:
+    """Names and hashes of what the rules are besides their parameters: own code, and assets."""
+    own: list[list[JSON]] = [[module.name, module.sha256] for module in qualify.modules.values()]
+    names = sorted({name for step in qualify.steps for name in step.operator.assets()})
+    return own + [[name, qualify.assets.ref(name).sha256] for name in names]
+
+
 def run_round(task: RoundTask) -> str:
     """Write the file of one part, unless it is there; returns its name."""
     store = open_store(task.work)
@@ -166,9 +180,13 @@ def _rows(task: RoundTask) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArra
     from pipelines.assets.catalogue import Assets
 
     assets = Assets(folders=tuple(Path(folder) for folder in task.assets))
-    steps = Pipeline.from_steps([{n: p} for n, p in task.qualify], assets=assets).steps
+    modules = {module.name: module for module in task.modules}
+    rules = [{name: parameters} for name, parameters in task.qualify]
+    steps = Pipeline.from_steps(rules, assets=assets, modules=modules).steps
     columns = [task.options.features]
-    columns += [name for each in steps for name in each.operator.reads() if name not in columns]
+    columns += [
+        name for each in steps for name in pair_columns(each.operator) if name not in columns
+    ]
     source = open_store(task.uri)
     share = task.options.sample
     for number, name in task.tables:

@@ -87,6 +87,34 @@ def test_ray_finds_the_same(pool: Pool, tmp_path: Path) -> None:
         ray.shutdown()
 
 
+def test_a_participants_rule_is_carried_to_the_workers_and_changed_code_is_other_work(
+    pool: Pool, tmp_path: Path
+) -> None:
+    """The same working folder: what one rule left there is not taken for the other's."""
+    counts = []
+    for word in ("caption", "nothing"):
+        (tmp_path / "mine.py").write_text(f"""
+from pipelines.operators import Filter, because
+
+class Mine(Filter):
+    reasons = ("other",)
+
+    def reject(self, batch):
+        return because(["{word}" not in t for t in batch.text.to_pylist()], "other")
+""")
+        (tmp_path / "mine.yaml").write_text("steps: [mine.py:Mine]")
+        rule = Pipeline.load(tmp_path / "mine.yaml")
+        options = Options(clusters=2, rounds=1, parts=2)
+        work = str(tmp_path / "w")
+        try:
+            _, _, here = train_rounds(pool, work, options, qualify=rule, map_tasks=ProcessMap(2))
+            counts.append(here["rows"])
+        except ValueError as error:
+            counts.append(str(error))
+    assert counts[0] == 1495
+    assert "0 rows" in str(counts[1])
+
+
 def test_the_record_says_what_rows_had_to_be(pool: Pool, tmp_path: Path) -> None:
     options = Options(clusters=8, rounds=1)
     record = train_by_rounds(
