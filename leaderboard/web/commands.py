@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -78,6 +79,7 @@ def serve(
     log_requests: Annotated[bool, typer.Option(help="One line for each request.")] = True,
 ) -> None:
     """Serve the board, its API and its pages; check what is submitted."""
+    gc.disable()  # the libraries make a million objects, none of them garbage; `run_server` enables
     from leaderboard.submissions.bundle import Limits
     from leaderboard.web.connections import networks
     from leaderboard.web.server import Serving

@@ -79,6 +79,7 @@ def serve(
     trusted = networks(serving.trusted_proxies)
     files = files or files_of(database)
     gc.freeze()  # the libraries' objects are no garbage: neither here nor in the copy
+    gc.enable()
     first = _first_maker()
     store = Store(database)
     _references(store)

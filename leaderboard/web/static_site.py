@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 MOST_RIVALS = 20  # rows whose answers a page of questions may show beside its own
 COPIED_FROM = 100  # rows; fewer are written sooner than processes start
 MOST_COPIES = 8
+PAGES_BETWEEN = 200  # rows that a copy writes between two searches for garbage
 QUESTIONS = 50  # of each task that the site has; all of CORE's would be a thousand pages a row
 
 
@@ -140,27 +141,27 @@ class _Site:
             ids = [leader.submission_id, row.submission_id]
             text = compared_text(self.service, [leader, row], ids, self.links)
             self.write(f"compare/{row.submission_id}.html", text)
-        self.submission(row)
-        self.compared(row)
+        submission = self.service.store.get(row.submission_id)
+        self.submission(row, submission)
+        self.compared(row, submission)
 
-    def compared(self, row: Row) -> None:
+    def compared(self, row: Row, submission: Held) -> None:
         """What the script compares a row by; single answers where single questions have pages."""
         from leaderboard.board.boards import key_of
         from leaderboard.service.evidence import read_answers
         from leaderboard.web.static_rows import row_file
 
         service, id_ = self.service, row.submission_id
-        answers = read_answers(service.files, service.store.get(id_)) if self.questions else {}
+        answers = read_answers(service.files, submission) if self.questions else {}
         draws = service.store.resamples_of(id_)
         spreads = self.spreads.get(key_of(row), {})
         self.write(f"compare/{id_}.json", row_file(row, draws, answers, spreads))
 
-    def submission(self, row: Row) -> None:
+    def submission(self, row: Row, submission: Held) -> None:
         """The page of a row, its images, and the first questions of its tasks."""
         from leaderboard.service.evidence import read_evidence, read_samples
         from leaderboard.web.texts import submission_text
 
-        submission = self.service.store.get(row.submission_id)
         self.write(
             f"submissions/{submission.id}.html",
             submission_text(self.service, submission, self.links),
@@ -295,10 +296,13 @@ def _copies(service: Service, rows: Sequence[Row], work: Callable[[Row], None]) 
     number = processors if len(rows) >= COPIED_FROM and threading.active_count() == 1 else 1
 
     def some(at: int) -> None:
-        gc.freeze()  # the rows are no garbage
+        gc.disable()  # a search for cycles would go over every row of the board
         service.store.engine.dispose(close=False)
-        for row in rows[at::number]:
+        gc.freeze()
+        for done, row in enumerate(rows[at::number], start=1):
             work(row)
+            if done % PAGES_BETWEEN == 0:
+                gc.collect()
 
     context = multiprocessing.get_context("fork")
     copies = [context.Process(target=some, args=(at,)) for at in range(number)]
