@@ -30,6 +30,7 @@ from leaderboard.service.question_texts import identity_in
 from leaderboard.service.questions import write_questions
 from leaderboard.submissions.bundle import Bundle
 from leaderboard.submissions.chain import chain_of, seeds_of
+from leaderboard.submissions.counts import is_mixture
 from leaderboard.submissions.results import Measured
 from leaderboard.submissions.sample_grids import sample_grids
 from pipelines.records import Control, Frozen, Submission
@@ -200,9 +201,12 @@ def reproduce(record: Submission) -> str:
     kept = [letter if letter.isalnum() or letter in "._" else "-" for letter in work.method]
     name = "".join(kept) or "pipeline"
     given = "--uids LIST.npy" if dataset.work.output.get("format") == "uids" else "--input DATASET"
-    if dataset.work.external:
+    if dataset.work.external or is_mixture(dataset):
+        made = f"register {given} --out dataset --name '{name}'"
+        if is_mixture(dataset):
+            made = f"mix {name}.yaml --out dataset   # of the datasets that the mixture names"
         lines += [
-            f"{work.benchmark} register {given} --out dataset --name '{name}'",
+            f"{work.benchmark} {made}",
             f"{work.benchmark} pack --scale {work.scale} --dataset dataset --out packed",
             f"{work.benchmark} train --scale {work.scale} --packed packed --out model",
             f"{work.benchmark} evaluate --scale {work.scale} --model model --out scores",

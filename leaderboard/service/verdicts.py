@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from leaderboard.benchmark import load_stages
 from leaderboard.submissions import uids as uid_lists
 from leaderboard.submissions.case import Case
+from leaderboard.submissions.counts import is_mixture
 from leaderboard.submissions.faults import Fault, Words, fault
 from pipelines.assets.catalogue import Assets
 from pipelines.batch import Batch
@@ -85,6 +86,8 @@ def repeat_verdicts(
     record = case.dataset
     if record.work.external:
         raise RuleError("this dataset was curated elsewhere: there is no filter to repeat")
+    if is_mixture(record):
+        raise RuleError("this dataset is a mixture of others: repeat the filters of those")
     if record.work.modules and not run_code:
         names = ", ".join(module.name for module in record.work.modules)
         raise RuleError(

@@ -13,10 +13,16 @@ from typing import Any
 import pytest
 
 from leaderboard.rules import load_benchmark
+from leaderboard.service.evidence import evidence_of
+from leaderboard.service.verdicts import repeat_verdicts
+from leaderboard.submissions.bundle import open_bundle
+from leaderboard.submissions.case import Case
 from leaderboard.submissions.facts import KnownFacts
 from leaderboard.submissions.names import looks_like, mixed_alphabets, name_fault
-from leaderboard.submissions.validate import check
+from leaderboard.submissions.validate import check, check_bundle
+from pipelines.errors import RuleError
 from pipelines.records import Record, Submission, parse_record
+from tests.leaderboard.behaviour.test_invented_frauds import altered
 from tests.leaderboard.behaviour.test_scales import Change, changed, put
 from tests.leaderboard.made_up import make_folder
 
@@ -507,6 +513,22 @@ def test_a_mixture_is_taken_on_the_track_of_mixtures(submissions: dict[str, Subm
         update={"chain": record.chain}
     )
     assert rules_of(record) == set()
+
+
+def test_a_mixture_has_its_page_and_its_commands(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"track": "mixing", "method": "a mix", "steps": [], "pool": "a mix"}
+    folder = altered(make_folder(tmp_path, **options), "dataset", mixed)
+    bundle = open_bundle(folder)
+    verdict = check_bundle(bundle)
+    assert verdict.faults == ()
+    assert verdict.measured is not None
+    assert (verdict.measured.row.kept_fraction, verdict.measured.row.baseline_of) == (None, "")
+    evidence = evidence_of(bundle)
+    assert "repeat: 1.5" in evidence.pipeline
+    assert "dclm mix a-mix.yaml --out dataset" in evidence.commands
+    case = Case(bundle.record, load_benchmark("dclm"), bundle)
+    with pytest.raises(RuleError, match="a mixture of others"):
+        repeat_verdicts(case, pool="x", dataset="y", fraction=0.01, salt="s")
 
 
 def test_there_are_enough() -> None:
