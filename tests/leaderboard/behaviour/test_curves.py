@@ -19,7 +19,6 @@ from pipelines.errors import RuleError
 from pipelines.records import ScoresRecord, digest
 from pipelines.storage.open import open_store
 from tests.leaderboard.behaviour.test_invented_frauds import (
-    CONTROL,
     altered,
     controls,
     manifested,
@@ -152,8 +151,10 @@ def test_the_page_shows_what_the_tests_of_the_test_say(
     site: tuple[TestClient, Service], tmp_path: Path
 ) -> None:
     client, service = site
-    made = controls(CONTROL, CONTROL | {"task": "heldout_next_sentence", "low": -0.1})
-    folder = altered(make_folder(tmp_path), "scores", made)
+    folder = make_folder(tmp_path)
+    unused = control_of(folder, task="heldout_next_sentence", drop=0.1)
+    used = control_of(folder, drop=0.3)
+    folder = altered(folder, "scores", controls(used, unused))
     token, _ = create_token(service.store, "ci", scopes=["submit"], team="a team")
     submission, _ = service.receive(write_zip(folder, tmp_path / "x.zip"), token)
     service.check_next("check")

@@ -474,15 +474,19 @@ def test_controls_that_do_not_add_up_are_refused(changes: dict[str, Any], tmp_pa
     refused(altered(make_folder(tmp_path), "scores", made), "form.record", "controls")
 
 
-def control_of(folder: Path, **changes: Any) -> dict[str, Any]:
+def control_of(
+    folder: Path, *, task: str = "heldout_ending", drop: float | None = None
+) -> dict[str, Any]:
     """A control whose score is that of the log, on the questions that a hash chooses."""
-    [path] = folder.glob("questions/124/heldout_ending/*.parquet")
+    [path] = folder.glob(f"questions/124/{task}/*.parquet")
     earned = pq.read_table(path)["credit"].to_numpy()
-    rows = hashed_rows(sha("identity", "heldout_ending"), len(earned), 60, what="control")
+    rows = hashed_rows(sha("identity", task), len(earned), 60, what="control")
     score = float(earned[rows].mean())
-    low, high = score - 0.1 - 0.2, score - 0.1 + 0.2
-    figures = {"score": score, "control": 0.1, "drop": score - 0.1, "low": low, "high": high}
-    return CONTROL | {"num_items": 60} | figures | changes
+    drop = score - 0.1 if drop is None else drop
+    figures = {"score": score, "control": score - drop, "drop": drop}
+    return (
+        CONTROL | {"task": task, "num_items": 60, "low": drop - 0.2, "high": drop + 0.2} | figures
+    )
 
 
 def test_controls_that_add_up_pass(tmp_path: Path) -> None:
