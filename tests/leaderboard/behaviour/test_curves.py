@@ -20,10 +20,9 @@ from pipelines.records import ScoresRecord, digest
 from pipelines.storage.open import open_store
 from tests.leaderboard.behaviour.test_invented_frauds import (
     altered,
+    control_of,
     controls,
     manifested,
-    record_of,
-    refused,
 )
 from tests.leaderboard.made_up import MADE_BY, make_folder, sha
 
