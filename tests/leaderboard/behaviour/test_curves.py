@@ -23,6 +23,8 @@ from tests.leaderboard.behaviour.test_invented_frauds import (
     control_of,
     controls,
     manifested,
+    record_of,
+    refused,
 )
 from tests.leaderboard.made_up import MADE_BY, make_folder, sha
 
