@@ -23,7 +23,9 @@ from leaderboard.database.auth import create_token
 from leaderboard.database.store import Store
 from leaderboard.service.service import Service
 from leaderboard.web.static_site import export_service
+from leaderboard.web.views import soft
 from pipelines.storage.open import open_store
+from pipelines.templates import templates
 from tests import browser as tools
 from tests.leaderboard.made_up import make_zip
 
@@ -201,6 +203,42 @@ def test_pages_fit_a_phone(chromium: Browser, site: Site) -> None:
         wide = page.evaluate("document.documentElement.scrollWidth")
         assert wide <= 360, (path, wide)
     phone.close()
+
+
+LONG = (
+    "rw_v2_cc_v3_f0.15_resiliparse_fasttext_openhermes_reddit_eli5_vs_rw_v2_bigram_200k_train_0.1"
+)
+ROW = """<link rel="stylesheet" href="/static/style.css">{% from "macros.html" import method_link %}
+<div class="scroll tall"><table class="board"><tbody>{% for word in words %}<tr><td>1</td>
+<th scope="row"><div class="who">{{ method_link("/", name) }}<small>{{ word }}</small></div></th>
+{% for _ in range(8) %}<td>0.0027 [-0.0225, 0.0191]</td>{% endfor %}</tr>
+{% endfor %}</tbody></table></div>"""
+
+
+@pytest.mark.parametrize(("width", "lines"), [(1920, 1), (1280, 1), (390, 2)])
+def test_a_long_name_is_one_line_that_ends_as_the_name_does(
+    context: BrowserContext, width: int, lines: int
+) -> None:
+    """On a phone the word that tells equal names apart has a line of its own below."""
+    page = context.new_page()
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto("/help/scores")
+    template = templates("leaderboard.web", strict=False)
+    template.filters["soft"] = soft
+    html = template.from_string(ROW).render(name=LONG, words=["3e9111d6", "2024-05-14"])
+    page.evaluate("html => { document.body.innerHTML = html }", html)
+    page.wait_for_load_state("networkidle")
+    size, rows = page.evaluate(
+        "[parseFloat(getComputedStyle(document.querySelector('a.cut')).lineHeight),"
+        " [...document.querySelectorAll('tr')].map(row => row.clientHeight)]"
+    )
+    assert max(rows) < (lines + 1) * size, (size, rows)
+    boxes = page.evaluate(
+        "[...document.querySelectorAll('.who')].map(who => [...who.querySelectorAll("
+        "'a span:last-child, small')].map(part => part.getBoundingClientRect().toJSON()))"
+    )
+    for end, word in boxes:
+        assert end["right"] <= word["left"] or end["bottom"] <= word["top"] + 1, (end, word)
 
 
 def test_everything_works_without_scripts_and_by_keyboard(chromium: Browser, site: Site) -> None:
