@@ -19,6 +19,7 @@ STATIC = Path(__file__).parents[1] / "web" / "static"  # the style sheet that co
 WIDTH, HEIGHT = 780, 360
 LEFT, RIGHT, TOP, BOTTOM = 72, 270, 20, 52  # names of methods have 40 letters and more
 MOST_LABELS = 18  # as many as there is room for, one below the other
+LABEL_LETTERS = 34  # of a name right of a plot: what RIGHT has room for
 LEAST = 1e-6  # on a logarithmic axis
 NUM_COLOURS = 6  # of series, in the style sheet
 
@@ -140,7 +141,7 @@ def _labels(
             "y": y,
             "label_x": WIDTH - RIGHT + 10,
             "label_y": label_y,
-            "label": _cut(name),
+            "label": _cut(name, LABEL_LETTERS),
             "css": css,
         }
         for (name, x, y, css), label_y in zip(names, heights, strict=True)
@@ -148,10 +149,12 @@ def _labels(
 
 
 def _named(points: Sequence[Point], front: Sequence[int]) -> list[int]:
-    """Which points get a name: the best and those of the front, as many as there is room for."""
+    """Which points get a name: the best and those of the front, each name once, while they fit."""
     order = sorted(range(len(points)), key=lambda index: points[index].rank)
-    chosen = dict.fromkeys([*front[:MOST_LABELS], *order])
-    return list(chosen)[:MOST_LABELS]
+    first: dict[str, int] = {}
+    for index in [*front[:MOST_LABELS], *order]:
+        first.setdefault(points[index].label, index)
+    return list(first.values())[:MOST_LABELS]
 
 
 def pareto(points: Sequence[tuple[float, float]], higher_is_better: bool) -> list[int]:
@@ -366,7 +369,7 @@ def _sizes(low: float, high: float) -> list[float]:
 
 def _short(size: float) -> str:
     if size >= 1e15:
-        return f"{size:.0e}".replace("e+", "e")
+        return f"{size:.3g}".replace("e+", "e")
     for limit, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if size >= limit:
             return f"{size / limit:.3g}{suffix}"

@@ -45,11 +45,15 @@ def point_of(row: Row, size: float, link: Links) -> Point:
     )
 
 
+SPREAD = 1.05  # between the ends of an axis: one recipe counts its tokens a little differently
+
+
 def against(rows: Sequence[Row], sizes: Sequence[float | None], axis: str, link: Links) -> str:
-    """Score against something, with the Pareto front; empty over an axis of one value."""
+    """Score against something, with the Pareto front; empty where nearly all have one size."""
     pairs = list(zip(rows[:MAX_PLOTTED], sizes, strict=False))
     points = [point_of(row, size, link) for row, size in pairs if size]
-    if len({point.size for point in points}) < 2:
+    known = [point.size for point in points]
+    if not known or max(known) < SPREAD * min(known):
         return ""
     axes = (axis, metric_name(rows[0]))
     return scatter(points, axes=axes, higher_is_better=rows[0].headline.higher_is_better)
