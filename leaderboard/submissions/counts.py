@@ -19,6 +19,8 @@ REPEATED_ROWS = 100  # in files of equal bytes; shards of a single row may be eq
 SPLITTERS = frozenset(("split_lines", "repository_parts"))
 """Operators that make several rows of one; those of participants' own files may, too."""
 UNITS = ("documents", "pairs", "images")  # what the rows of a pool are, by benchmark
+AT_READING = "rejected/0/read/"
+"""Rows that the reader refused, as documents without text: no step of the pipeline took them."""
 SPREADS = 6  # standard deviations of a count of clean images, which a hash chooses: one in 10^9
 ROUNDED = 1.02  # a mixture counts the rows that it takes from the size of its parts
 
@@ -104,7 +106,7 @@ def _rows(case: Case) -> Iterator[Fault]:
     for reason, number in made.counts.items():
         if reason.startswith("rejected/"):
             rejected += number
-            if not _names_a_step(reason, operators):
+            if not reason.startswith(AT_READING) and not _names_a_step(reason, operators):
                 expected = Words(f"a reason of one of the {len(steps)} steps of the pipeline")
                 yield fault(RECORD, name, reason, expected)
     left = rows_in - rejected - made.counts.get("errors", 0)
@@ -150,13 +152,15 @@ def _packed(case: Case) -> Iterator[Fault]:
 
 
 LOST = 0.01
-"""Rows that a run may lose to errors and shards left out, and still be called the baseline."""
+"""Rows that a run may lose to errors, at reading and in shards left out, and still be called the
+baseline."""
 
 
 def lost(pool: PoolRecord, made: DatasetRecord) -> tuple[float, Mapping[str, int]]:
     """The part of the pool that no step took out and that is not there, and what it consists of."""
     available, rows_in = in_pool(pool), made.counts.get("rows_in", 0)
-    parts = {"errors": made.counts.get("errors", 0)}
+    unread = sum(number for name, number in made.counts.items() if name.startswith(AT_READING))
+    parts = {"errors": made.counts.get("errors", 0), "refused at reading": unread}
     if available is not None:
         parts["never read"] = max(0, available - rows_in)
     whole = max(available or 0, rows_in, 1)

@@ -179,6 +179,14 @@ COUNTS: dict[str, tuple[str, str, list[tuple[str, Change]]]] = {
         *("names.baseline", "no_filter"),
         [("pool", counts(documents=10_000_000))],
     ),
+    "a baseline whose rows the reader is said to have refused": (
+        *("names.baseline", "no_filter"),
+        [
+            ("dataset", kept(1000)),
+            ("dataset", lambda f: f["counts"].update({"rejected/0/read/no_text": 999_000})),
+            ("packed", small_packed),
+        ],
+    ),
     "a reason of a step beyond the last": (
         *("lineage.dataset", "dclm"),
         [("dataset", reason("rejected/2/exact_dedup/not_good", "rejected/7/exact_dedup/x"))],
@@ -487,6 +495,21 @@ HONEST: dict[str, tuple[str, list[tuple[str, Change]]]] = {
     "a few rows lost to errors": (
         "no_filter",
         [("dataset", kept(999_900, errors=100)), ("packed", counts(documents=999_900))],
+    ),
+    "documents without text": (
+        "dclm",
+        [
+            (
+                "dataset",
+                lambda f: f["counts"].update(
+                    {
+                        "rejected/0/read/no_text": 50_000,
+                        "rows_in": f["counts"]["rows_in"] + 50_000,
+                    }
+                ),
+            ),
+            ("pool", lambda f: f["counts"].update(documents=10_000_000)),
+        ],
     ),
     "more counts of the pool": ("datacomp", [("pool", counts(pairs=50_000))]),
     "an older pool without counts": ("datacomp", []),
