@@ -45,9 +45,21 @@ def end_process(code: object) -> NoReturn:
     if code is not None and not isinstance(code, int):
         sys.stderr.write(f"{code}\n")
         code = 1
-    threading._shutdown()  # type: ignore[attr-defined]
+    _join_threads()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # whoever read it has seen enough
             stream.flush()
     os._exit(code or 0)
+
+
+def _join_threads() -> None:
+    """Have pools ended and threads joined, as Python does before its exit functions.
+
+    A pool of processes that somebody let go of a moment ago closes the pipe by which it is woken at
+    the same time (`concurrent.futures.process._python_exit` takes no lock); it needs no waking then.
+    """
+    for _ in range(8):
+        with contextlib.suppress(OSError):
+            threading._shutdown()  # type: ignore[attr-defined]
+            return

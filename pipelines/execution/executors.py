@@ -145,7 +145,8 @@ class ProcessMap:
         results: list[Any] = [None] * len(items)
         if self._pool is None:
             self._pool = self.start()
-            weakref.finalize(self, self._pool.shutdown, wait=False)
+            # waited for: a pool that is closing itself when Python ends closes pipes under it
+            weakref.finalize(self, self._pool.shutdown)
         try:
             self._run(self._pool, function, items, results, on_result, on_error)
         except BaseException as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.ending import _lent, lent
+from pipelines.execution.executors import ProcessMap
 from pipelines.storage.local import LocalStore
 
 ENDS = """
@@ -25,6 +26,7 @@ end_process({code!r})
 # A thread that is no Python thread at first, holds a file, and lets go of it after the last line.
 HOLDS = """
 import ctypes, pathlib, sys, threading, time
+from pipelines.execution.executors import ProcessMap
 from pipelines.storage.local import LocalStore
 file = LocalStore(pathlib.Path(sys.argv[1])).open("a")
 file.close()
@@ -69,3 +71,37 @@ def test_files_of_a_store_are_waited_for_until_they_are_dropped(tmp_path: Path) 
     number = len(_lent)
     del file
     assert len(_lent) == number - 1
+
+
+POOL = """
+import atexit
+from concurrent.futures.process import _threads_wakeups
+import threading
+from pipelines.ending import end_process
+class Closing:  # a pool's pipe that is closed just when it is to be written to
+    times = 0
+    def wakeup(self):
+        Closing.times += 1
+        if Closing.times == 1:
+            raise OSError(9, "Bad file descriptor")
+holder = threading.Thread(target=lambda: None)
+holder.start()
+_threads_wakeups[holder] = Closing()
+atexit.register(lambda: print("exit function", flush=True))
+end_process(3)
+"""
+
+
+def test_a_pool_that_closes_itself_at_the_end_is_no_fault() -> None:
+    done = subprocess.run([sys.executable, "-c", POOL], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "exit function\n", "")
+
+
+def test_workers_have_ended_when_their_pool_is_let_go() -> None:
+    workers = ProcessMap(2)
+    assert workers(abs, [-1, -2]) == [1, 2]
+    assert workers._pool is not None
+    processes = list(workers._pool._processes.values())
+    assert len(processes) > 0
+    del workers
+    assert [process.exitcode for process in processes] == [0] * len(processes)
