@@ -57,7 +57,8 @@ def _join_threads() -> None:
     """Have pools ended and threads joined, as Python does before its exit functions.
 
     A pool of processes that somebody let go of a moment ago closes the pipe by which it is woken at
-    the same time (`concurrent.futures.process._python_exit` takes no lock); it needs no waking then.
+    the same time (`concurrent.futures.process._python_exit` takes no lock); it needs no waking
+    then.
     """
     for _ in range(8):
         with contextlib.suppress(OSError):
