@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
 import secrets
@@ -40,6 +41,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=str(ROOT.parent / "shared" / "data"),
         help="folder with real web pages, WARCs and labels (realism tests)",
     )
+
+
+LOGGERS = ("", "leaderboard", "leaderboard.access")
+
+
+@pytest.fixture(autouse=True)
+def _restores_logging() -> Iterator[None]:
+    """A service logs to a stream that pytest closes; the next test's warning would fail there."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [(list(logger.handlers), logger.level) for logger in loggers]
+    yield
+    for logger, (handlers, level) in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+        for handler in list(logger.handlers):
+            if handler not in handlers and not type(handler).__module__.startswith("_pytest"):
+                logger.removeHandler(handler)
 
 
 @pytest.fixture(autouse=True)

@@ -92,6 +92,9 @@ class Readers:
             if reader is None or not reader.alive():
                 reader = _Reader(self.num_bytes)
             reply = reader.ask(path, limits, self.seconds)
+            if reply is None and reader.had_ended():
+                reader = _Reader(self.num_bytes)
+                reply = reader.ask(path, limits, self.seconds)
             if reply is None:
                 reader.end()
                 reader = None
@@ -104,11 +107,12 @@ class Readers:
         return reply.claim
 
     def close(self) -> None:
-        """End the processes that wait for work."""
-        while not self._free.empty():
+        """End the processes that wait for work; a later claim starts new ones."""
+        for _ in range(self._free.qsize()):
             reader = self._free.get()
             if reader is not None:
                 reader.end()
+            self._free.put(None)
 
 
 @cache
@@ -131,6 +135,13 @@ class _Reader:
     def alive(self) -> bool:
         return self._process.poll() is None
 
+    def had_ended(self) -> bool:
+        """Whether it had ended by itself after the request before, having grown large."""
+        try:
+            return self._process.wait(timeout=30) == 0
+        except subprocess.TimeoutExpired:
+            return False
+
     def ask(self, path: Path, limits: Limits, seconds: float) -> Reply | None:
         """The reply; None when the process died or the time is over."""
         source, target = self._process.stdout, self._process.stdin
@@ -146,6 +157,8 @@ class _Reader:
         waits.register(source, select.POLLIN | select.POLLHUP)
         ready = waits.poll(1000 * (seconds if self._asked else seconds + 60))
         self._asked = True
+        if not ready:
+            self.end()
         line = source.readline() if ready else b""
         return Reply.model_validate_json(line) if line else None
 

@@ -59,15 +59,18 @@ def limited(limit: Limit) -> Iterator[Clock]:
         raise TooLong
 
     _SPACE.enter(most)
+    clock = time.monotonic()
     before = signal.signal(signal.SIGALRM, over) if main else None
-    if main:
-        signal.setitimer(signal.ITIMER_REAL, limit.seconds)
+    left = signal.setitimer(signal.ITIMER_REAL, limit.seconds)[0] if main else 0.0
     try:
         yield Clock(limit.seconds)
     finally:
         if main:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
+            if left:  # somebody else's timer, as one around this block
+                passed = time.monotonic() - clock
+                signal.setitimer(signal.ITIMER_REAL, max(left - passed, 0.001))
         _SPACE.leave(most)
 
 

@@ -28,7 +28,7 @@ RULES = {
     "budget_unit": "tokens",
     "size_unit": "tokens",
     "size_count": "tokens",
-    "tracks": [{"name": "filtering", "description": "Curate the pool."}],
+    "tracks": [{"name": "filtering", "pool": "given", "description": "Curate the pool."}],
     "scales": [
         {"name": "mini", "recipe": "mini", "suite": "mini", "suite_version": "1", "pools": "open"}
     ],

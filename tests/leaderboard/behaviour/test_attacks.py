@@ -97,6 +97,23 @@ def test_a_json_bomb_is_read_by_a_process_that_may_not_grow(site: Site, tmp_path
     assert site.send(make_zip(tmp_path)) is not None  # and the next one is read
 
 
+def test_a_reader_that_ends_itself_between_two_bundles_costs_none(tmp_path: Path) -> None:
+    """It ends when it has grown; the next bundle may come before anybody can see that."""
+    readers = Readers(1)
+    bundle = make_zip(tmp_path)
+    assert readers.claim(bundle, LIMITS).team == "a team"
+    reader = readers._free.get()
+    assert reader is not None
+    assert reader._process.stdin is not None
+    reader._process.stdin.close()
+    reader._process.wait(timeout=300)
+    reader.alive = lambda: True  # type: ignore[method-assign]  # as it looked a moment before
+    reader._process.stdin = open(os.devnull, "wb")  # noqa: SIM115
+    readers._free.put(reader)
+    assert readers.claim(bundle, LIMITS).team == "a team"
+    readers.close()
+
+
 def test_a_reader_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     readers = Readers(1, seconds=0.0)
     readers._free.get()
@@ -108,6 +125,9 @@ def test_a_reader_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="takes more than 0 seconds"):
         readers.claim(make_zip(tmp_path), LIMITS)
     assert not slow.alive()
+    readers.close()  # as at a server's end; what another service asks later finds new ones
+    readers.seconds = 60.0
+    assert readers.claim(make_zip(tmp_path), LIMITS).team == "a team"
     readers.close()
 
 

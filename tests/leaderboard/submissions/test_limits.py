@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import resource
+import signal
 import threading
+import time
 
 import numpy as np
 import pytest
 
-from leaderboard.submissions.limits import Limit, limited
+from leaderboard.submissions.limits import Limit, TooLong, limited
 
 GIB = 1 << 30
 
@@ -22,6 +24,15 @@ def test_memory_beyond_the_limit_is_an_error_and_the_limit_ends() -> None:
     with pytest.raises(MemoryError), limited(Limit(seconds=60, num_bytes=GIB)):
         np.ones(4 * GIB, np.uint8)
     assert space() == before
+
+
+def test_a_timer_around_a_limit_goes_on() -> None:
+    before = signal.getitimer(signal.ITIMER_REAL)[0]  # of the test itself
+    with limited(Limit(seconds=600, num_bytes=GIB)):
+        with pytest.raises(TooLong), limited(Limit(seconds=0.01, num_bytes=GIB)):
+            time.sleep(60)
+        assert 500 < signal.getitimer(signal.ITIMER_REAL)[0] < 600
+    assert (signal.getitimer(signal.ITIMER_REAL)[0] > 0) == (before > 0)
 
 
 def test_threads_that_overlap_leave_no_limit_behind() -> None:
