@@ -19,7 +19,7 @@ from urllib3.exceptions import HTTPError
 
 from pipelines.ending import lent
 from pipelines.storage.base import Entry, StorageError, Writer
-from pipelines.storage.retries import HTTP, HUB, hub_may_pass, passes, patiently
+from pipelines.storage.retries import HTTP, HTTP_CLIENTS, HUB, hub_may_pass, passes, patiently
 
 READ_BYTES = 8 << 20  # of one request for a part
 STREAM_BYTES = 1 << 20  # taken at once from a long answer
@@ -297,7 +297,8 @@ class HfStore(_ReadOnly):
         except FileNotFoundError:
             raise FileNotFoundError(f"there is no file {self.uri}/{name}") from None
         except Exception as error:  # the client's own, of several libraries
-            if type(error).__module__.split(".")[0] not in ("huggingface_hub", "httpx", "fsspec"):
+            theirs = ("huggingface_hub", "fsspec", *HTTP_CLIENTS)
+            if type(error).__module__.split(".")[0] not in theirs:
                 raise
             raise StorageError(
                 f"cannot read {self.uri}/{name}: {error}; is the name right, and HF_TOKEN set if "

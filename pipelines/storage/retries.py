@@ -69,12 +69,16 @@ def passes(status: int) -> bool:
     return status in (408, 425, 429) or (status >= 500 and status not in (501, 505))
 
 
+HTTP_CLIENTS = ("httpx", "httpx2")
+"""What the hub's client asks by: the second since its version 2."""
+
+
 def hub_may_pass(error: Exception) -> bool:
     """Whether an error of the hub's client is one of the connection, or a status that passes."""
     response = getattr(error, "response", None)
     if response is not None:
         return passes(response.status_code)
-    return type(error).__module__.split(".")[0] == "httpx"
+    return type(error).__module__.split(".")[0] in HTTP_CLIENTS
 
 
 def patiently(

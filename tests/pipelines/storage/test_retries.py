@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pipelines.storage import retries
-from pipelines.storage.retries import Patience, passes, patiently
+from pipelines.storage.retries import Patience, hub_may_pass, passes, patiently
 
 
 class Clock:
@@ -88,3 +88,10 @@ def test_statuses_that_pass(status: int) -> None:
 @pytest.mark.parametrize("status", [200, 301, 400, 401, 403, 404, 410, 501, 505])
 def test_statuses_that_stay(status: int) -> None:
     assert not passes(status)
+
+
+@pytest.mark.parametrize("module", ["httpx", "httpx2._exceptions"])
+def test_a_lost_connection_of_the_hubs_client_may_pass(module: str) -> None:
+    error = type("ConnectError", (Exception,), {"__module__": module})("unreachable")
+    assert hub_may_pass(error)
+    assert not hub_may_pass(ValueError("no"))
