@@ -110,6 +110,7 @@ def page(context: BrowserContext) -> Page:
 
 
 def methods(page: Page) -> list[str]:
+    page.wait_for_load_state()  # a click waits until the next page begins
     return page.locator("table.board tbody th a").all_inner_texts()
 
 
