@@ -123,6 +123,16 @@ def shared_readers() -> Readers:
     return readers
 
 
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process that answers over pipes, and close them."""
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+
 class _Reader:
     def __init__(self, num_bytes: int) -> None:
         command = [sys.executable, "-m", "leaderboard.service.reader", str(num_bytes)]
@@ -165,12 +175,7 @@ class _Reader:
     _asked = False
 
     def end(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
+        kill(self._process)
 
 
 def _reply(line: bytes) -> Reply:

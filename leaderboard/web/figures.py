@@ -49,7 +49,7 @@ SPREAD = 1.05  # between the ends of an axis: one recipe counts its tokens a lit
 
 
 def against(rows: Sequence[Row], sizes: Sequence[float | None], axis: str, link: Links) -> str:
-    """Score against something, with the Pareto front; empty where nearly all have one size."""
+    """Score against something, with the Pareto front; empty where all have nearly one size."""
     pairs = list(zip(rows[:MAX_PLOTTED], sizes, strict=False))
     points = [point_of(row, size, link) for row, size in pairs if size]
     known = [point.size for point in points]

@@ -32,6 +32,7 @@ from threading import Thread
 from typing import Protocol
 
 from leaderboard.database.connection import DATABASE_DOWN, down
+from leaderboard.service.reader import kill
 from leaderboard.service.service import Service
 
 Make = Callable[[Service], str | bytes]
@@ -144,12 +145,7 @@ class Spawned:
         return self._process.poll() is None
 
     def end(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
+        kill(self._process)
 
 
 class Forked:

@@ -431,37 +431,27 @@ def mixed(fields: dict[str, Any]) -> None:
     fields["counts"] = {"rows_out": 1_000_000, "file_bytes": 10}
 
 
+def step(operator: str) -> Change:
+    """A pipeline of one step without parameters."""
+    return put("work", "pipeline", "steps", value=[{"operator": operator, "parameters": {}}])
+
+
+GROWN: Change = lambda f: f.update(  # noqa: E731
+    counts={"rows_in": 1000, "rows_out": 600_000, "errors": 0}
+)
+
 HONEST: dict[str, tuple[str, list[tuple[str, Change]]]] = {
     "an operator of one's own that splits": (
         "dclm",
         [
-            (
-                "dataset",
-                put(
-                    "work",
-                    "pipeline",
-                    "steps",
-                    value=[{"operator": "my/own.py:Parts", "parameters": {}}],
-                ),
-            ),
-            (
-                "dataset",
-                lambda f: f.update(counts={"rows_in": 1000, "rows_out": 600_000, "errors": 0}),
-            ),
+            ("dataset", step("my/own.py:Parts")),
+            ("dataset", GROWN),
         ],
     ),
     "a reason of an operator in a folder": (
         "dclm",
         [
-            (
-                "dataset",
-                put(
-                    "work",
-                    "pipeline",
-                    "steps",
-                    value=[{"operator": "my/own.py:Keep", "parameters": {}}],
-                ),
-            ),
+            ("dataset", step("my/own.py:Keep")),
             (
                 "dataset",
                 lambda f: f.update(
@@ -477,19 +467,8 @@ HONEST: dict[str, tuple[str, list[tuple[str, Change]]]] = {
     "lines as rows": (
         "dclm",
         [
-            (
-                "dataset",
-                put(
-                    "work",
-                    "pipeline",
-                    "steps",
-                    value=[{"operator": "split_lines", "parameters": {}}],
-                ),
-            ),
-            (
-                "dataset",
-                lambda f: f.update(counts={"rows_in": 1000, "rows_out": 600_000, "errors": 0}),
-            ),
+            ("dataset", step("split_lines")),
+            ("dataset", GROWN),
         ],
     ),
     "a few rows lost to errors": (
