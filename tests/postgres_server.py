@@ -10,9 +10,11 @@ import socket
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 PROGRAMS = "/usr/lib/postgresql"
+PREFIX = "tests-postgres-"  # then the process id of the test run and something random
 
 
 class Unavailable(RuntimeError):
@@ -37,12 +39,35 @@ def _installed() -> Path | None:
     return known[-1].parent if known else Path(on_path).parent if on_path else None
 
 
+def remove_abandoned() -> None:
+    """Stop the servers and remove the files of test runs that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        if _runs(int(folder.name.removeprefix(PREFIX).partition("-")[0])):
+            continue
+        with suppress(OSError, ValueError, IndexError):  # it has ended, or never began
+            server = int((folder / "data/postmaster.pid").read_text().splitlines()[0])
+            if b"postgres" in Path(f"/proc/{server}/cmdline").read_bytes():
+                os.kill(server, signal.SIGQUIT)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 class PostgresServer:
     """Started and stopped by its process id; its files are removed."""
 
     def __init__(self) -> None:
         self.bin = programs()
-        self.folder = Path(tempfile.mkdtemp(prefix="postgres-"))
+        remove_abandoned()
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
