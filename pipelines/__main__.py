@@ -156,12 +156,15 @@ def run_command(
     [(name, input)] = pools.items()
     pipeline = load(name)
     if dry_run:
-        prediction = forecast.forecast(pipeline, open_pool(input), fraction=_share(sample))
+        fraction = _share(sample)
+        prediction = forecast.forecast(
+            pipeline, open_pool(input), fraction=fraction, workers=workers
+        )
         forecast.write_forecast(open_store(out_uri), prediction)
         if json:
             show_json(prediction)
         else:
-            out(forecast.forecast_text(prediction, workers))
+            out(forecast.forecast_text(prediction))
         return
     result = run(pipeline, open_pool(input), out=out_uri, **options)
     run_page.write(open_store(out_uri), result)

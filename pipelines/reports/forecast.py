@@ -3,6 +3,7 @@
 The row-wise steps run over the first rows of shards that lie evenly over the pool. Every figure is
 a ratio to the bytes of pool file that the sample took, times those of the whole pool; its error
 comes from how the ratio differs between pieces (Cochran 1977, Sampling Techniques, 6.3), 95 %.
+Steps over the whole pool are run over parts of the sample (`forecast_growth`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pipelines.formats.sample import pieces
 from pipelines.operators import GLOBAL_KINDS, Select
 from pipelines.pipeline import Pipeline, Step
 from pipelines.records import Frozen
+from pipelines.reports.forecast_growth import Share, growth
 from pipelines.schema import ROW
 from pipelines.storage.base import Store, write_bytes
 
@@ -72,6 +74,8 @@ class Forecast(Frozen):
     rows_out: Bar
     text_bytes: Bar
     cpu_seconds: Bar
+    wall_seconds: float | None = Field(None, description="with so many `workers` on one machine")
+    workers: int = 1
     steps: dict[str, Bar] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -87,11 +91,12 @@ class _Unit(Frozen):
     steps: dict[int, int]
 
 
-def forecast(pipeline: Pipeline, pool: Pool, *, fraction: float) -> Forecast:
-    """Run the row-wise steps over a sample of the pool. ValueError where no such sample is."""
+def forecast(pipeline: Pipeline, pool: Pool, *, fraction: float, workers: int = 1) -> Forecast:
+    """Run the pipeline over a sample of the pool. ValueError where no such sample is."""
     if not 0 < fraction <= 1:
         raise ValueError(f"--sample {fraction}: expected a share above 0 and up to 1 (or 100%)")
-    units, notes = list(_units(pipeline, pool, fraction)), list(_notes(pipeline))
+    tables: list[pa.Table] = []
+    units, notes = list(_units(pipeline, pool, fraction, tables)), list(_notes(pipeline))
     if not units:
         raise ValueError(f"the sample of {pool.uri} holds no document with a text")
     if len(units) < 2:
@@ -99,27 +104,80 @@ def forecast(pipeline: Pipeline, pool: Pool, *, fraction: float) -> Forecast:
     files = np.array([unit.file_bytes for unit in units])
     kept, most = _selected(pipeline)
 
-    def bar(values: Sequence[float], *, factor: float = 1.0, cap: float | None = None) -> Bar:
-        return _ratio(np.array(values, dtype=np.float64), files, pool.num_bytes, factor, cap)
+    def bar(values: Sequence[float], *, factor: float = 1.0) -> Bar:
+        return _ratio(np.array(values, dtype=np.float64), files, pool.num_bytes, factor)
 
+    rows_in = bar([unit.rows_in for unit in units])
+    cpu = bar([unit.cpu_seconds for unit in units])
+    rows = _Behind({str(n): bar([unit.steps[n] for unit in units]) for n in units[0].steps})
+    rows_out = bar([unit.rows_out for unit in units], factor=kept)
+    text_bytes = bar([unit.text_bytes for unit in units], factor=kept)
+    wall = cpu.value / min(workers, len(pool.shards))
+    if any(step.operator.kind in ("dedup", "fold") for step in pipeline.steps):
+        grown = growth(pipeline, tables, pool_rows=rows_in.value)
+        for number, share in grown.rows.items():
+            rows.through(number, share, rows_in)
+            rows_out = _times(rows_out, share)
+            text_bytes = _times(text_bytes, grown.text_bytes[number])
+        for name, seconds in sorted(
+            grown.cpu_seconds.items(), key=lambda item: item[0] != "run_shard"
+        ):
+            took = seconds * rows_in.value
+            if name == "run_shard":  # whose row-wise steps are counted
+                took = max(took - cpu.value, 0.0)
+            cpu = Bar(value=cpu.value + took, low=cpu.low + took, high=cpu.high + took)
+            groups = min(grown.groups, len(pool.shards)) if name == "run_fold" else workers
+            wall += took / min(workers, groups)
     return Forecast(
         pool_bytes=pool.num_bytes,
         sample_bytes=float(files.sum()),
         sample_rows=sum(unit.rows_in for unit in units),
         pieces=len(units),
-        rows_in=bar([unit.rows_in for unit in units]),
-        rows_out=bar([unit.rows_out for unit in units], factor=kept, cap=most),
-        text_bytes=bar([unit.text_bytes for unit in units], factor=kept),
-        cpu_seconds=bar([unit.cpu_seconds for unit in units]),
-        steps={
-            str(number): bar([unit.steps[number] for unit in units]) for number in units[0].steps
-        },
+        rows_in=rows_in,
+        rows_out=_at_most(rows_out, most),
+        text_bytes=text_bytes,
+        cpu_seconds=cpu,
+        wall_seconds=wall,
+        workers=workers,
+        steps=rows.steps,
         notes=tuple(notes),
     )
 
 
-def _units(pipeline: Pipeline, pool: Pool, fraction: float) -> Iterator[_Unit]:
-    """Pieces of different shards; of few shards, slices of their rows instead."""
+class _Behind:
+    """Rows behind each step by its number from 0; those over the whole pool are put in later."""
+
+    def __init__(self, row_wise: dict[str, Bar]) -> None:
+        self.steps = row_wise
+
+    def through(self, number: int, share: Share, rows_in: Bar) -> None:
+        """Put a step in: what is before it times the share it keeps, and so all behind it."""
+        before = [int(n) for n in self.steps if int(n) < number]
+        reaching = self.steps[str(max(before))] if before else rows_in
+        behind = {
+            n: _times(bar, share) if int(n) > number else bar for n, bar in self.steps.items()
+        }
+        behind[str(number)] = _times(reaching, share)
+        self.steps = dict(sorted(behind.items(), key=lambda item: int(item[0])))
+
+
+def _times(bar: Bar, share: Share) -> Bar:
+    return Bar(value=bar.value * share.value, low=bar.low * share.low, high=bar.high * share.high)
+
+
+def _at_most(bar: Bar, most: float | None) -> Bar:
+    if most is None:
+        return bar
+    return Bar(value=min(bar.value, most), low=min(bar.low, most), high=min(bar.high, most))
+
+
+def _units(
+    pipeline: Pipeline, pool: Pool, fraction: float, tables: list[pa.Table]
+) -> Iterator[_Unit]:
+    """Pieces of different shards; of few shards, slices of their rows instead.
+
+    The rows of the pieces are appended to `tables`.
+    """
     row_wise = [step for step in pipeline.steps if step.operator.kind not in GLOBAL_KINDS]
     numbers = [step.number for step in row_wise]
     steps = tuple(Step(n, step.name, step.operator) for n, step in enumerate(row_wise))
@@ -129,6 +187,7 @@ def _units(pipeline: Pipeline, pool: Pool, fraction: float) -> Iterator[_Unit]:
     for piece in pieces(pool, shards=many, fraction=fraction):
         reading = (time.process_time() - started) / piece.table.num_rows
         size = piece.table.num_rows
+        tables.append(piece.table)
         if many < FEW_PIECES:
             size = min(MAX_BATCH_ROWS, -(-size // FEW_PIECES))
         for begin in range(0, piece.table.num_rows, size):
@@ -154,7 +213,7 @@ def _unit(
     )
 
 
-def _ratio(values: Floats, files: Floats, whole: int, factor: float, cap: float | None) -> Bar:
+def _ratio(values: Floats, files: Floats, whole: int, factor: float) -> Bar:
     number = len(values)
     ratio = values.sum() / files.sum()
     estimate = ratio * whole * factor
@@ -165,8 +224,6 @@ def _ratio(values: Floats, files: Floats, whole: int, factor: float, cap: float 
         unseen = max(0.0, 1 - files.sum() / whole)  # nothing is left to guess in a whole pool
         error = student * float(np.sqrt(spread * unseen)) / files.sum() * whole * factor
     low, high = max(0.0, estimate - error), estimate + error
-    if cap is not None:
-        estimate, low, high = min(estimate, cap), min(low, cap), min(high, cap)
     return Bar(value=float(estimate), low=float(low), high=float(high))
 
 
@@ -186,7 +243,10 @@ def _notes(pipeline: Pipeline) -> Iterator[str]:
     for step in pipeline.steps:
         kind = step.operator.kind
         if kind in ("dedup", "fold"):
-            yield f"{step.label} is left out: what it removes and takes depends on the whole pool"
+            yield (
+                f"{step.label} looks at the whole pool, of which a sample shows few copies: from "
+                "and to are bounds (copies grow with the pool, or are all seen), no interval"
+            )
         elif kind == "splitter":
             yield f"{step.label} makes rows of rows: those behind it count its parts"
 
@@ -219,7 +279,7 @@ def compare(forecast: Forecast, summary: RunSummary) -> Iterator[tuple[str, Bar,
     yield "CPU seconds", forecast.cpu_seconds, summary.cpu_seconds
 
 
-def forecast_text(prediction: Forecast, workers: int) -> str:
+def forecast_text(prediction: Forecast) -> str:
     """The forecast as a table."""
     rows = [
         (name, short(bar.value), short(bar.low), short(bar.high))
@@ -230,6 +290,11 @@ def forecast_text(prediction: Forecast, workers: int) -> str:
             ("CPU seconds", prediction.cpu_seconds),
         )
     ]
+    behind = [
+        (f"rows behind step {int(n) + 1}", short(bar.value), short(bar.low), short(bar.high))
+        for n, bar in prediction.steps.items()
+    ]
+    rows[1:1] = behind
     share = prediction.sample_bytes / max(prediction.pool_bytes, 1)
     lines = [
         f"from {prediction.sample_rows:,} rows, {share:.2%} of the pool's bytes, in "
@@ -237,6 +302,7 @@ def forecast_text(prediction: Forecast, workers: int) -> str:
         "",
         table(rows, header=("what", "predicted", "from", "to")),
         "",
-        f"about {prediction.cpu_seconds.value / workers:,.0f} s with {workers} workers",
+        f"about {prediction.wall_seconds or 0:,.0f} s with {prediction.workers} "
+        f"worker{'' if prediction.workers == 1 else 's'} on this machine",
     ]
     return "\n".join([*lines, *prediction.notes])

@@ -303,7 +303,7 @@ def test_a_part_of_large_shards_predicts_the_rest(tmp_path: Path) -> None:
     assert prediction.rows_in.low <= 48_000 <= prediction.rows_in.high
     assert prediction.steps["0"].low <= 48_000 * 0.7 <= prediction.steps["0"].high * 1.02
     assert prediction.steps["0"].high - prediction.steps["0"].low < 48_000 * 0.1
-    assert "step 2 (exact_dedup) is left out" in prediction.notes[0]
+    assert "step 2 (exact_dedup) looks at the whole pool" in prediction.notes[0]
 
 
 def test_a_dry_run_writes_its_forecast_and_the_report_holds_it(tmp_path: Path, pool: Pool) -> None:
