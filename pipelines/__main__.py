@@ -156,7 +156,7 @@ def run_command(
     [(name, input)] = pools.items()
     pipeline = load(name)
     if dry_run:
-        fraction = _share(sample)
+        fraction = forecast.share_of(sample)
         prediction = forecast.forecast(
             pipeline, open_pool(input), fraction=fraction, workers=workers
         )
@@ -169,14 +169,6 @@ def run_command(
     result = run(pipeline, open_pool(input), out=out_uri, **options)
     run_page.write(open_store(out_uri), result)
     show_result(result, out_uri, as_json=json)
-
-
-def _share(text: str) -> float:
-    """0.001 of `0.1%` or `0.001`."""
-    try:
-        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
-    except ValueError:
-        raise PipelineError(f"--sample {text!r}: expected a share, as 0.1% or 0.001") from None
 
 
 def show_result(result: Result, uri: str, *, as_json: bool) -> None:

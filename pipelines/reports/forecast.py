@@ -21,6 +21,7 @@ from pipelines.batch import MAX_BATCH_ROWS
 from pipelines.console import table
 from pipelines.engine.apply import apply
 from pipelines.engine.run_folder import RunSummary
+from pipelines.errors import PipelineError
 from pipelines.execution.progress import short
 from pipelines.formats.pool import Pool
 from pipelines.formats.sample import pieces
@@ -89,6 +90,14 @@ class _Unit(Frozen):
     text_bytes: int
     cpu_seconds: float
     steps: dict[int, int]
+
+
+def share_of(text: str) -> float:
+    """0.001 of `0.1%` or `0.001`. PipelineError for what is no number."""
+    try:
+        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        raise PipelineError(f"--sample {text!r}: expected a share, as 0.1% or 0.001") from None
 
 
 def forecast(pipeline: Pipeline, pool: Pool, *, fraction: float, workers: int = 1) -> Forecast:

@@ -274,13 +274,19 @@ class Ranges(io.RawIOBase):
 
 
 class HfStore(_ReadOnly):
-    """Files of a dataset on the Hugging Face hub: `hf://datasets/owner/name[@revision][/path]`."""
+    """Files of the Hugging Face hub: `hf://datasets/owner/name[@revision][/path]`; of a model,
+    `hf://owner/name[@revision][/path]`.
+    """
 
     def __init__(self, uri: str) -> None:
         parts = urlsplit(uri)
         path = f"{parts.netloc}{parts.path}".strip("/")
-        if parts.scheme != "hf" or path.count("/") < 2 or not path.startswith("datasets/"):
-            raise ValueError(f"{uri!r}: expected hf://datasets/owner/name[@revision][/path]")
+        owner_at = 1 if path.startswith("datasets/") else 0
+        if parts.scheme != "hf" or path.count("/") < 1 + owner_at:
+            raise ValueError(
+                f"{uri!r}: expected hf://datasets/owner/name[@revision][/path], or of a model "
+                "hf://owner/name[@revision][/path]"
+            )
         self.path = path
         self.uri = f"hf://{path}"
 
@@ -302,7 +308,7 @@ class HfStore(_ReadOnly):
                 raise
             raise StorageError(
                 f"cannot read {self.uri}/{name}: {error}; is the name right, and HF_TOKEN set if "
-                "the dataset is gated?"
+                "it is gated?"
             ) from error
 
     def read_bytes(self, name: str) -> bytes:
