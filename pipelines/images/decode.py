@@ -2,15 +2,22 @@
 
 `Image.open` without a list of formats hands an EPS to Ghostscript and a WMF to the system. Only the
 formats below are opened; other formats are refused. Values of 16 bits are scaled to 8; values whose
-white is not known (floats, 32-bit integers beyond 16 bits) are refused, because a guess makes the
-image black or white. (Pillow's own conversion clips at 255.)
+white is not known (floats, signed integers of 16 bits, 32-bit integers beyond 16 bits) are refused,
+because a guess makes the image black or white. (Pillow's own conversion clips at 255.)
+
+A file that ends before its last row is refused as truncated. Pillow says so itself for all formats
+but PNG (alone or inside an ICO), whose compressed stream may end in good order with rows missing:
+these stay black. `open_image` counts the rows of such a file. A JPEG that is cut and then closed
+with its end marker counts as whole, as in the reference: the rest is grey in every decoder.
 """
 
 from __future__ import annotations
 
 import io
 import re
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -33,6 +40,16 @@ DECODE_ERRORS = (
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow itself refuses twice as many when it opens a file
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+_PNG = b"\x89PNG\r\n\x1a\n"
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of PNG's colour types
+_ADAM7 = (
+    *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2)),
+    (0, 1, 1, 2),
+)
+"""First column and row, and the steps between them, of the passes of an interlaced PNG."""
+_PIECE = 1 << 18  # bytes of rows that are inflated at once, only to be counted
+_PHOTOMETRIC, _SAMPLE_BITS, _SAMPLE_FORMAT = 262, 258, 339  # tags of TIFF
+_BLACK_ON_WHITE, _SIGNED = 0, 2  # values of the first and the last of them
 
 
 class UnknownRange(ValueError):
@@ -50,10 +67,68 @@ def readable() -> tuple[str, ...]:
 def open_image(data: bytes) -> Iterator[Image.Image]:
     """Open encoded bytes, not yet decoded, as one of FORMATS. Raises DECODE_ERRORS.
 
-    Pillow's warning of many pixels is silent: callers compare the size with a limit.
+    Where the block decoded the image, its end raises OSError for a file that lacks rows. Pillow's
+    warning of many pixels is silent: callers compare the size with a limit.
     """
     with Image.open(io.BytesIO(data), formats=readable()) as image:
         yield image
+        if image.format in ("PNG", "ICO"):
+            _refuse_missing_rows(data, image)
+
+
+def _refuse_missing_rows(data: bytes, image: Image.Image) -> None:
+    """OSError for a decoded PNG whose stream holds fewer rows than the image has.
+
+    Rows that were not in the stream are zeros, so only a file whose last rows are zeros is read
+    again: two rows, since the last pass of an interlaced file has every second.
+    """
+    width, height = image.size
+    if getattr(image, "_im", None) is None or not width or not height:
+        return  # not decoded
+    last = np.asarray(image.crop((0, max(0, height - 2), width, height)))
+    if last.reshape(len(last), -1).any(axis=1).all():
+        return
+    start = data.find(_PNG)
+    while start >= 0:
+        rows, expected = _png_bytes(data, start)
+        if rows < expected:
+            raise OSError(f"image file is truncated ({rows} of {expected} bytes of its rows)")
+        start = data.find(_PNG, start + len(_PNG))
+
+
+def _png_bytes(data: bytes, start: int) -> tuple[int, int]:
+    """How many bytes of rows the PNG at `start` holds, and how many its size needs at least.
+
+    (0, 0) for what is no PNG after all.
+    """
+    position = start + len(_PNG)
+    expected = size = 0
+    stream = zlib.decompressobj()
+    while position + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        body = data[position + 8 : position + 8 + length]
+        position += 12 + length
+        if kind == b"IHDR" and len(body) == 13:
+            expected = _expected_bytes(*struct.unpack(">IIBBBBB", body))
+        elif kind == b"IDAT" and size < expected and not stream.eof:
+            while body and size < expected and not stream.eof:
+                size += len(stream.decompress(body, _PIECE))
+                body = stream.unconsumed_tail
+        elif kind == b"IEND" or (size and kind != b"IDAT"):
+            break
+    return size, expected
+
+
+def _expected_bytes(
+    width: int, height: int, depth: int, colour: int, _method: int, _filter: int, interlaced: int
+) -> int:
+    """The bytes of all rows of a PNG, each with the byte that names its filter."""
+    bits = depth * _CHANNELS.get(colour, 1)
+    total = 0
+    for x, y, across, down in _ADAM7 if interlaced else ((0, 0, 1, 1),):
+        columns, rows = -(-max(0, width - x) // across), -(-max(0, height - y) // down)
+        total += rows * (1 + (columns * bits + 7) // 8) if columns else 0
+    return total
 
 
 def fault_of(error: BaseException) -> str:
@@ -79,6 +154,8 @@ def rgb(image: Image.Image, *, on_white: bool = True) -> Image.Image:
     """
     if image.mode == "F" or image.mode.startswith("I"):
         return _from_integers(image, on_white=on_white)
+    if on_white and image.mode == "L":
+        _scale_key(image)
     if not on_white:
         return image if image.mode == "RGB" and _loaded(image) else image.convert("RGB")
     key = image.info.get("transparency")
@@ -107,20 +184,49 @@ def _loaded(image: Image.Image) -> bool:
     return True
 
 
+def _scale_key(image: Image.Image) -> None:
+    """Bring the transparent grey of a PNG of 2 or 4 bits to the 8 bits that its values have.
+
+    Pillow widens the values and leaves the key of the file as it is.
+    """
+    tiles: Any = getattr(image, "tile", None)
+    key = image.info.get("transparency")
+    raw = str(tiles[0][3]) if tiles else ""
+    if isinstance(key, int) and raw in ("L;2", "L;4"):
+        image.info["transparency"] = key * (255 // (2 ** int(raw[2:]) - 1))
+
+
 def _from_integers(image: Image.Image, *, on_white: bool) -> Image.Image:
-    """Grey values of 0 to 65,535 divided by 257, so that white stays white."""
+    """Grey values of 0 to 65,535 divided by 257, so that white stays white.
+
+    A TIFF may have fewer bits (its highest value is white) or count from white to black.
+    """
     if image.mode == "F":
         raise UnknownRange("values are floats; nothing says which of them is white")
+    tags: Any = getattr(image, "tag_v2", {})
+    bits = _first(tags.get(_SAMPLE_BITS, 16))
+    if bits == 16 and _first(tags.get(_SAMPLE_FORMAT, 1)) == _SIGNED:
+        raise UnknownRange("values are signed; nothing says which of them is white")
+    inverted = tags.get(_PHOTOMETRIC) == _BLACK_ON_WHITE
     key = image.info.get("transparency")
     values: Any = np.asarray(image)
     if values.size and (int(values.min()) < 0 or int(values.max()) > 0xFFFF):
         raise UnknownRange(
             f"values are {values.min()} to {values.max()}; nothing says which of them is white"
         )
-    grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    white = 2**bits - 1 if 8 < bits < 16 else 0xFFFF
+    wide = np.minimum(values.astype(np.uint32), white)
+    if inverted:
+        wide = white - wide
+    grey = ((wide * 255 + white // 2) // white).astype(np.uint8)
     if on_white and isinstance(key, int):
         grey[values == key] = 255
     return Image.fromarray(grey, "L").convert("RGB")
+
+
+def _first(value: Any) -> int:
+    """The value of a tag that may have one for each channel."""
+    return int(value[0] if isinstance(value, tuple) else value)
 
 
 def _without_colour(image: Image.Image, key: Any) -> Image.Image:

@@ -3,39 +3,44 @@
     OUT/metadata/00000000.parquet   uid, url, text, original_width, original_height, sha256
     OUT/shards/00000000.tar         the images, their captions and uids, as every later stage reads
 
-A folder's captions are files next to the images (`a.txt` or `a.caption` next to `a.jpg`), or a
-table of names and captions (.csv, .jsonl, .parquet). Tars are those of webdataset or img2dataset;
-what their json says of uid, url and caption is kept. A pair without a uid gets that of its url and
-caption; an image without a url gets one made of its bytes, `sha256:...`, so no uid depends on a
-path. Images of a folder are resized like downloaded ones; images in tars are copied byte for byte.
-What is left out is counted by reason. (The layouts: Hugging Face's imagefolder, webdataset,
-rom1504/img2dataset.)
+A folder's captions are files next to the images or tables (`own_captions`). Tars are those of
+webdataset or img2dataset; what their json says of uid, url and caption is kept. A pair without a
+uid gets that of its url and caption; an image without a url gets one made of its bytes,
+`sha256:...`, so no uid depends on a path. Images of a folder are resized like downloaded ones;
+images in tars are copied byte for byte. What is left out is counted by reason. (The layouts:
+Hugging Face's imagefolder, webdataset, rom1504/img2dataset.)
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import orjson
 import pyarrow as pa
-import pyarrow.csv as pacsv
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.errors import PoolError
 from pipelines.execution.executors import MapTasks
 from pipelines.execution.once import once
 from pipelines.execution.progress import step as progress_step
-from pipelines.formats.tars import END, Member, is_hidden, samples, tar_bytes
+from pipelines.formats.tars import END, Member, is_hidden, is_tar, samples, tar_bytes
 from pipelines.formats.uid_lists import uid_of
 from pipelines.formats.writers import write_table
 from pipelines.images import image_tars
-from pipelines.images.decode import DECODE_ERRORS, open_image
+from pipelines.images.decode import DECODE_ERRORS, MAX_PIXELS, is_truncated, open_image
 from pipelines.images.image_tars import SUCCESS, Row
-from pipelines.images.pairs import DAMAGED
+from pipelines.images.own_captions import (
+    CAPTION_COLUMNS,
+    SIDECARS,
+    TABLE_SUFFIXES,
+    captions_of,
+    read_text,
+    refuse_names,
+)
 from pipelines.images.resize import ImageRefused, ResizeOptions, keep
 from pipelines.images.sample_json import read_json
 from pipelines.kernels.uids import is_uid
@@ -50,11 +55,7 @@ IMAGES = (
 )
 IN_TARS = ("jpg", "jpeg", "png", "webp")
 """What training reads in a tar; an image of another extension is counted and left out."""
-SIDECARS = (".txt", ".caption")
-TABLES = ("metadata", "captions")  # of names and captions, when no other is named
-TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
-NAME_COLUMNS = ("file_name", "filename", "file", "image", "image_path", "path", "name")
-CAPTION_COLUMNS = ("text", "caption", "captions", "title", "description", "prompt")
+PACKED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 ROWS = 10_000  # images of one shard
 STATE = "import.json"
 SCHEMA = pa.schema(
@@ -74,7 +75,7 @@ class ImportTask(Frozen):
     shard: int
     source: str
     tar: str | None = None
-    images: tuple[tuple[str, str], ...] = ()  # name and caption
+    images: tuple[tuple[str, str, str], ...] = ()  # name, caption, the json next to it if any
     resize: ResizeOptions = ResizeOptions(blur_faces=False)
     step: int = 0
 
@@ -91,23 +92,31 @@ def import_folder(
 ) -> Imported:
     """Make a pool of a folder's images. `captions`: a table of names and captions.
 
-    PoolError where there is no image with a caption, or a table without the two columns.
+    PoolError where there is no image with a caption, or a table without the two columns. An image
+    with several captions becomes as many pairs.
     """
     source = open_store(folder)
-    names = [entry.name for entry in source.list() if not is_hidden(entry.name)]
+    sizes = {entry.name: entry.num_bytes for entry in source.list() if not is_hidden(entry.name)}
+    names = sorted(sizes)
     images = sorted(name for name in names if name.lower().endswith(IMAGES))
     if not images:
         raise PoolError(f"there are no images below {source.uri}; looked for {', '.join(IMAGES)}")
     left_out: Counter[str] = Counter()
-    pairs = _captions(source, set(names), images, captions, left_out)
-    if not pairs:
-        raise PoolError(
-            f"none of the {len(images):,} images below {source.uri} has a caption: put a file "
-            "a.txt next to a.jpg, or name a table of names and captions with --captions"
+    refuse_names(names, source.uri)
+    described = {name.rpartition(".")[0]: name for name in names if name.endswith(".json")}
+    pairs = captions_of(source, names, images, captions, left_out)
+    left_out["other_files"] += _others(names)
+    triples = [(name, text, described.get(name.rpartition(".")[0], "")) for name, text in pairs]
+    parts = [tuple(triples[begin : begin + ROWS]) for begin in range(0, len(triples), ROWS)]
+    keys = [
+        digest(
+            [
+                [name, text, sizes[name], *([json, sizes[json]] if json else ())]
+                for name, text, json in part
+            ]
         )
-    parts = [tuple(pairs[begin : begin + ROWS]) for begin in range(0, len(pairs), ROWS)]
-    sizes = {entry.name: entry.num_bytes for entry in source.list()}
-    keys = [digest([[name, text, sizes[name]] for name, text in part]) for part in parts]
+        for part in parts
+    ]
     tasks = [
         ImportTask(uri=out, key=key, shard=number, source=source.uri, images=part)
         for number, (key, part) in enumerate(zip(keys, parts, strict=True))
@@ -115,16 +124,32 @@ def import_folder(
     return _import(tasks, source.uri, out, map_tasks, left_out)
 
 
-def import_tars(folder: str, *, out: str, map_tasks: MapTasks) -> Imported:
-    """Make a pool of tars of samples, as webdataset, img2dataset or a resharder writes them."""
-    source = open_store(folder)
-    tars = sorted(
-        (entry.name, entry.num_bytes)
-        for entry in source.list()
-        if entry.name.endswith(".tar") and not is_hidden(entry.name)
+def _others(names: Sequence[str]) -> int:
+    """How many files are neither images nor anything that describes one."""
+    return sum(
+        not name.lower().endswith((*IMAGES, *SIDECARS, *TABLE_SUFFIXES, ".json")) for name in names
     )
+
+
+def import_tars(folder: str, *, out: str, map_tasks: MapTasks) -> Imported:
+    """Make a pool of tars of samples, as webdataset, img2dataset or a resharder writes them.
+
+    A folder of images, each with a json next to it, is img2dataset's other output: it is read as
+    `import_folder` does.
+    """
+    source = open_store(folder)
+    entries = {entry.name: entry.num_bytes for entry in source.list() if not is_hidden(entry.name)}
+    tars = sorted((name, size) for name, size in entries.items() if is_tar(name.lower()))
+    packed = next((name for name in sorted(entries) if name.lower().endswith(PACKED)), None)
+    if packed is not None:
+        raise PoolError(f"{source.uri}/{packed} is a compressed tar; unpack it to a plain .tar")
     if not tars:
-        raise PoolError(f"there are no .tar files below {source.uri}")
+        images = any(name.lower().endswith(IMAGES) for name in entries)
+        if images and any(name.endswith(".json") for name in entries):
+            return import_folder(folder, out=out, map_tasks=map_tasks)
+        hint = "; a folder of images is read with --folder" if images else ""
+        raise PoolError(f"there are no .tar files below {source.uri}{hint}")
+    refuse_names(entries, source.uri)
     tasks = [
         ImportTask(uri=out, key=digest([name, size]), shard=number, source=source.uri, tar=name)
         for number, (name, size) in enumerate(tars)
@@ -157,11 +182,21 @@ def _import(
         raise PoolError(f"no image of {source} can be used ({_listed(counts)})")
     for task, result in zip(tasks, done, strict=True):
         _settle(store, task.shard, result)
+    counts["uid_in_another_shard"] += _repeats(store, len(tasks))
     for result in done:
         store.remove(done_name(result.key))
     return Imported(
         uri=store.uri, counts={name: counts[name] for name in sorted(counts) if counts[name]}
     )
+
+
+def _repeats(store: Store, shards: int) -> int:
+    """How many pairs have the uid of a pair of an earlier shard: packing takes the first."""
+    uids = []
+    for shard in range(shards):
+        with store.open(f"metadata/{image_tars.shard_name(shard)}.parquet") as file:
+            uids.append(pq.read_table(file, columns=["uid"]).column("uid"))
+    return sum(map(len, uids)) - pc.count_distinct(pa.chunked_array(uids, STRING)).as_py()
 
 
 def _listed(counts: Counter[str]) -> str:
@@ -190,109 +225,6 @@ def _settle(store: Store, shard: int, done: Done) -> None:
         store.move(file.name, name)
 
 
-# ---- captions of a folder
-
-
-def _captions(
-    source: Store,
-    names: set[str],
-    images: Sequence[str],
-    table: str | None,
-    left_out: Counter[str],
-) -> list[tuple[str, str]]:
-    """Name and caption of every image that has one, in the order of the names."""
-    if table is None:
-        table = next(
-            (
-                f"{stem}{end}"
-                for stem in TABLES
-                for end in TABLE_SUFFIXES
-                if f"{stem}{end}" in names
-            ),
-            None,
-        )
-        listed = _read_captions(source, table) if table else {}
-    else:
-        folder, _, name = table.rpartition("/")
-        listed = _read_captions(open_store(folder or "."), name)
-    known = set(images)
-    left_out["listed_without_image"] += sum(name not in known for name in listed)
-    pairs = []
-    for image in images:
-        caption = listed.get(image) or _sidecar(source, names, image)
-        if not caption:
-            left_out["no_caption"] += 1
-            continue
-        pairs.append((image, caption))
-    return pairs
-
-
-def _sidecar(source: Store, names: set[str], image: str) -> str | None:
-    """The text of the file next to an image: `a.txt` or `a.jpg.txt` for `a.jpg`."""
-    for stem in (image.rpartition(".")[0], image):
-        for suffix in SIDECARS:
-            if f"{stem}{suffix}" in names:
-                return source.read_bytes(f"{stem}{suffix}").decode("utf-8-sig", "replace").strip()
-    return None
-
-
-def _read_captions(store: Store, name: str) -> dict[str, str]:
-    """Captions by the names of images, from a table. PoolError names the columns it has."""
-    where = f"{store.uri}/{name}"
-    try:
-        table = _table(store.read_bytes(name), name)
-    except FileNotFoundError:
-        raise PoolError(f"there is no table of captions {where}") from None
-    except (*DAMAGED, orjson.JSONDecodeError) as error:
-        raise PoolError(f"{where} is not a table of captions: {error}") from None
-    column = _column(table, NAME_COLUMNS, where, "image names")
-    caption = _column(table, CAPTION_COLUMNS, where, "captions")
-    rows = zip(table.column(column).to_pylist(), table.column(caption).to_pylist(), strict=True)
-    captions: dict[str, str] = {}
-    for image, text in rows:
-        if isinstance(image, str) and isinstance(text, str) and text.strip():
-            captions.setdefault(image.removeprefix("./"), text)
-    return captions
-
-
-def _table(data: bytes, name: str) -> pa.Table:
-    if name.endswith(".parquet"):
-        return pq.read_table(io.BytesIO(data))
-    if name.endswith(".jsonl"):
-        rows = [orjson.loads(line) for line in data.splitlines() if line.strip()]
-        if not all(isinstance(row, dict) for row in rows):
-            raise ValueError("a line is not a JSON object")
-        names = sorted({key for row in rows for key in row})
-        return pa.table({key: _texts([row.get(key) for row in rows]) for key in names})
-    if name.endswith(".csv"):
-        header = data.removeprefix(b"\xef\xbb\xbf")
-        names = pacsv.read_csv(io.BytesIO(header), parse_options=_CSV).column_names
-        return pacsv.read_csv(
-            io.BytesIO(header),
-            parse_options=_CSV,
-            convert_options=pacsv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
-        )
-    raise ValueError(f"expected {', '.join(TABLE_SUFFIXES)}")
-
-
-_CSV = pacsv.ParseOptions(newlines_in_values=True)
-
-
-def _texts(values: Sequence[Any]) -> pa.Array:
-    return pa.array([value if isinstance(value, str) else None for value in values], pa.string())
-
-
-def _column(table: pa.Table, known: Sequence[str], where: str, what: str) -> str:
-    lower = {name.lower(): name for name in reversed(table.column_names)}
-    for name in known:
-        if name in lower:
-            return lower[name]
-    raise PoolError(
-        f"{where} has no column of {what}; it has {', '.join(table.column_names)}, expected one of "
-        f"{', '.join(known)}"
-    )
-
-
 # ---- one shard
 
 
@@ -304,7 +236,12 @@ def run_import(task: ImportTask, store: Store) -> Done:
     source = open_store(task.source)
     stem = f"work/{image_tars.shard_name(task.shard)}"
     with store.create(attempt_name(stem, ".tar")) as tar:
+        uids: set[str] = set()
         for row, data, extension in _rows(task, source, counts):
+            if row.uid in uids:
+                counts["repeated_uid"] += 1
+                continue
+            uids.add(row.uid)
             tar.write(image_tars.sample(row, data, extension=extension))
             rows.append({**row.model_dump(include=set(SCHEMA.names)), "text": row.caption})
         tar.write(END)
@@ -323,8 +260,9 @@ Sample = tuple[Row, bytes, str]  # with the image as it is stored, and its exten
 def _rows(task: ImportTask, source: Store, counts: Counter[str]) -> Iterator[Sample]:
     """The samples of a shard; what gives none is counted."""
     if task.tar is None:
-        for number, (name, caption) in enumerate(task.images):
-            sample = _from_folder(task, source.read_bytes(name), number, caption, counts)
+        for number, (name, caption, json) in enumerate(task.images):
+            described = source.read_bytes(json) if json else b"{}"
+            sample = _from_folder(task, source.read_bytes(name), number, caption, described, counts)
             if sample is not None:
                 yield sample
         return
@@ -336,30 +274,25 @@ def _rows(task: ImportTask, source: Store, counts: Counter[str]) -> Iterator[Sam
 
 
 def _from_folder(
-    task: ImportTask, data: bytes, number: int, caption: str, counts: Counter[str]
+    task: ImportTask,
+    data: bytes,
+    number: int,
+    caption: str,
+    described: bytes,
+    counts: Counter[str],
 ) -> Sample | None:
     """A file as a sample: resized, as a JPEG."""
+    known = _known(described, counts)
+    if known is None:
+        return None
     try:
         kept = keep(data, None, task.resize)
     except ImageRefused as error:
         counts[error.reason] += 1
         return None
-    sha256 = hashlib.sha256(data).hexdigest()
-    url = f"sha256:{sha256}"
-    row = Row(
-        uid=uid_of(url, caption),
-        caption=caption,
-        url=url,
-        key=f"{task.shard:08d}{number:04d}",
-        status=SUCCESS,
-        width=kept.width,
-        height=kept.height,
-        original_width=kept.original_width,
-        original_height=kept.original_height,
-        exif=kept.exif,
-        sha256=sha256,
-    )
-    return row, kept.data, "jpg"
+    size, original = (kept.width, kept.height), (kept.original_width, kept.original_height)
+    row = _row(task, number, caption, data, known, size, original, counts)
+    return None if row is None else (row.model_copy(update={"exif": kept.exif}), kept.data, "jpg")
 
 
 def _from_tar(
@@ -371,50 +304,86 @@ def _from_tar(
     if extension is None:
         counts["no_image"] += 1
         return None
-    try:
-        known = read_json(parts["json"]) if "json" in parts else {}
-    except ValueError:
-        counts["broken_json"] += 1
+    known = _known(parts.get("json", b"{}"), counts)
+    if known is None:
         return None
-    known = known if isinstance(known, dict) else {}
     caption = _caption(parts, known)
-    if not caption:
-        counts["no_caption"] += 1
+    if caption is None or not caption.strip():
+        counts["caption_not_utf8" if caption is None else "no_caption"] += 1
         return None
     image = bytes(parts[extension])
     try:
         with open_image(image) as opened:
-            width, height = opened.size
+            size = opened.size
+            if size[0] * size[1] > MAX_PIXELS:
+                counts["too_many_pixels"] += 1
+                return None
             opened.load()
-    except DECODE_ERRORS:
-        counts["not_a_picture"] += 1
+    except DECODE_ERRORS as error:
+        counts["truncated" if is_truncated(error) else "not_a_picture"] += 1
         return None
-    sha256 = hashlib.sha256(image).hexdigest()
+    row = _row(task, number, caption, image, known, size, size, counts)
+    return None if row is None else (row, image, extension)
+
+
+def _known(described: bytes | memoryview, counts: Counter[str]) -> dict[str, Any] | None:
+    """The fields of a sample's json; None, and counted, where it is broken."""
+    try:
+        known = read_json(described)
+    except ValueError:
+        counts["broken_json"] += 1
+        return None
+    return known if isinstance(known, dict) else {}
+
+
+def _row(
+    task: ImportTask,
+    number: int,
+    caption: str,
+    data: bytes,
+    known: dict[str, Any],
+    size: tuple[int, int],
+    original: tuple[int, int],
+    counts: Counter[str],
+) -> Row | None:
+    """The pair: uid and url as the json has them, else of the image's bytes and its caption."""
+    sha256 = hashlib.sha256(data).hexdigest()
     url = known.get("url")
     url = url if isinstance(url, str) and url else f"sha256:{sha256}"
     uid = known.get("uid")
     if uid is not None and not (isinstance(uid, str) and is_uid(uid)):
         counts["no_uid"] += 1
         return None
-    row = Row(
+    if not (_is_unicode(caption) and _is_unicode(url)):
+        counts["caption_not_utf8"] += 1
+        return None
+    return Row(
         uid=uid or uid_of(url, caption),
         caption=caption,
         url=url,
         key=f"{task.shard:08d}{number:04d}",
         status=SUCCESS,
-        width=width,
-        height=height,
-        original_width=_size(known.get("original_width"), width),
-        original_height=_size(known.get("original_height"), height),
+        width=size[0],
+        height=size[1],
+        original_width=_size(known.get("original_width"), original[0]),
+        original_height=_size(known.get("original_height"), original[1]),
         sha256=sha256,
     )
-    return row, image, extension
 
 
-def _caption(parts: dict[str, memoryview], known: dict[str, Any]) -> str:
-    """The caption of a sample: its txt, or what its json calls one."""
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be written: json may hold half a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _caption(parts: dict[str, memoryview], known: dict[str, Any]) -> str | None:
+    """The caption of a sample: its txt, or what its json calls one; None for a txt of bytes."""
     if "txt" in parts:
-        return bytes(parts["txt"]).decode("utf-8-sig", "replace")
+        return read_text(bytes(parts["txt"]))
     texts = (known.get(name) for name in CAPTION_COLUMNS)
     return next((text for text in texts if isinstance(text, str) and text), "")
 

@@ -69,11 +69,13 @@ def keep(data: bytes, boxes: object, options: ResizeOptions) -> Kept:
             width, height = opened.size
             if width * height > options.max_pixels:
                 raise ImageRefused("too_many_pixels", f"{width} x {height}")
-            exif = _exif(opened)
             target = fitted(width, height, options.image_size)
             if target != (width, height) and opened.format == "JPEG":
                 opened.draft("RGB", (JPEG_DRAFT * target[0], JPEG_DRAFT * target[1]))
             image = rgb(opened)
+            # Behind the decoding: asked before, Pillow decodes a PNG for it, and a fault that is
+            # met there is not met again.
+            exif = _exif(opened)
     except ImageRefused:
         raise
     except Image.DecompressionBombError as error:

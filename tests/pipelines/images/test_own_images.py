@@ -150,6 +150,65 @@ def test_a_webdataset_keeps_its_bytes_and_what_its_json_says(tmp_path: Path) -> 
     assert kept == [image(1), image(2, "PNG"), image(3, "PNG")]
 
 
+def test_a_pair_that_comes_twice_is_taken_once_in_a_shard_and_counted_over_shards(
+    tmp_path: Path,
+) -> None:
+    source = tmp_path / "wds"
+    source.mkdir()
+    for name in ("0.tar", "1.TAR"):
+        with tarfile.open(source / name, "w") as tar:
+            for key in "ab":
+                add(tar, f"{key}.jpg", image(1))
+                add(tar, f"{key}.txt", b"the same")
+    made = import_tars(str(source), out=str(tmp_path / "pool"), map_tasks=map_here)
+    assert made.counts == {"images": 2, "repeated_uid": 2, "uid_in_another_shard": 1}
+
+
+def test_captions_and_images_that_are_cut_or_no_text_are_counted_in_tars(tmp_path: Path) -> None:
+    source = tmp_path / "wds"
+    source.mkdir()
+    whole = io.BytesIO()
+    Image.effect_noise((64, 64), 90).save(whole, "PNG")
+    with tarfile.open(source / "0.tar", "w") as tar:
+        add(tar, "a.jpg", image(1))
+        add(tar, "a.txt", "läuft".encode("utf-16"))
+        add(tar, "b.jpg", image(2))
+        add(tar, "b.txt", "läuft".encode("latin-1"))
+        add(tar, "c.jpg", image(3))
+        add(tar, "c.json", b'{"caption": "half a pair: \\ud800"}')
+        add(tar, "d.png", whole.getvalue()[:-1000])
+        add(tar, "d.txt", b"cut")
+        add(tar, "e.jpg", image(4))
+        add(tar, "e.txt", b" \n")
+    made = import_tars(str(source), out=str(tmp_path / "pool"), map_tasks=map_here)
+    assert made.counts == {"images": 1, "caption_not_utf8": 2, "truncated": 1, "no_caption": 1}
+    assert [row["text"] for row in pairs(tmp_path / "pool")] == ["läuft"]
+
+
+def test_img2dataset_files_keep_what_their_json_says(tmp_path: Path) -> None:
+    source = tmp_path / "files" / "00000"
+    source.mkdir(parents=True)
+    (source / "000000000.jpg").write_bytes(image(1))
+    (source / "000000000.txt").write_text("first")
+    known = {"uid": "ab" * 16, "url": "https://example.org/x", "original_width": 900}
+    (source / "000000000.json").write_bytes(orjson.dumps(known))
+    (source.parent / "00000.parquet").write_bytes(b"img2dataset's own table")
+    made = import_tars(str(source.parent), out=str(tmp_path / "pool"), map_tasks=map_here)
+    assert made.counts == {"images": 1}
+    [row] = pairs(tmp_path / "pool")
+    assert (row["uid"], row["url"], row["original_width"]) == tuple(known.values())
+
+
+def test_packed_tars_and_other_files_are_named(tmp_path: Path, folder: Path) -> None:
+    made = import_folder(str(folder), out=str(tmp_path / "pool"), map_tasks=map_here)
+    assert made.counts["other_files"] == 1  # notes.md
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    (packed / "0.tar.gz").write_bytes(b"")
+    with pytest.raises(PoolError, match=r"0\.tar\.gz is a compressed tar; unpack it"):
+        import_tars(str(packed), out=str(tmp_path / "o"), map_tasks=map_here)
+
+
 def test_what_gives_no_pool_is_refused_by_what_it_has(folder: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()

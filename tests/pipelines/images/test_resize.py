@@ -185,3 +185,25 @@ def test_the_word_says_what_is_wrong(data: bytes, reason: str) -> None:
         messages.add(str(error.value))
     assert error.value.reason == reason
     assert len(messages) == 1
+
+
+def test_a_fault_in_a_png_is_not_hidden_by_its_description() -> None:
+    """Pillow decodes a PNG when it is asked for its exif tags, and reports a fault only once."""
+    whole = encoded(noise(40, 40))
+    place = whole.index(b"IDAT") + 200
+    damaged = whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :]
+    with pytest.raises(ImageRefused) as error:
+        keep(damaged, None, OPTIONS)
+    assert error.value.reason in ("truncated", "not_a_picture")
+
+
+def test_a_transparent_colour_of_sixteen_bits_is_white_in_what_is_kept() -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
+    colour = struct.pack(">HHH", 200 * 257, 10 * 257, 20 * 257)
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 1, 16, 2, 0, 0, 0))
+    data += chunk(b"tRNS", colour) + chunk(b"IDAT", zlib.compress(b"\0" + colour * 8))
+    image = opened(keep(data + chunk(b"IEND", b""), None, OPTIONS).data)
+    assert np.asarray(image)[0, 0].min() > 250
