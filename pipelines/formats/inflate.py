@@ -17,9 +17,9 @@ from typing import Any, Protocol
 from isal import igzip_lib
 
 if sys.version_info >= (3, 14):
-    from compression import zstd
+    from compression import zstd as zstd
 else:
-    from backports import zstd
+    from backports import zstd as zstd
 
 READ_BYTES = 1 << 16
 FREE_BYTES = 256 << 20  # may come out of any file, however small

@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import importlib
 import zlib
+from collections.abc import Iterator
 from typing import Any
+
+from pipelines.formats.inflate import zstd
 
 MAX_LAYERS = 4
 GZIP_MAGIC, ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 PIECE = 1 << 16
+FEED = 1 << 12
+MAX_MEMBERS = 10_000  # of one body; servers send one
 
 
 class TooLarge(ValueError):
@@ -42,21 +47,30 @@ def undo(data: bytes, encoding: str, *, max_bytes: int) -> bytes:
 
 
 def _inflated(data: bytes, bits: int, max_bytes: int) -> bytes:
-    """A stream of zlib; members of gzip may follow each other."""
-    parts, size = [], 0
-    while data:
+    """A stream of zlib; members of gzip may follow each other.
+
+    It is fed piece by piece, since what is left of a piece is copied at each member's end.
+    """
+    parts, size, position = [], 0, 0
+    for _ in _members():
+        if position == len(data):
+            break
         stream = zlib.decompressobj(bits)
-        try:
-            part = stream.decompress(data, max_bytes - size + 1)
-        except zlib.error as error:
-            raise ValueError(str(error)) from None
-        size += len(part)
-        if size > max_bytes:
-            raise TooLarge(f"more than {max_bytes} bytes")
-        parts.append(part)
-        if not stream.eof:
-            raise ValueError("the stream breaks off")
-        data = stream.unused_data if stream.unused_data.startswith(GZIP_MAGIC) else b""
+        while not stream.eof:
+            piece = data[position : position + FEED]
+            if not piece:
+                raise ValueError("the stream breaks off")
+            try:
+                part = stream.decompress(piece, max_bytes - size + 1)
+            except zlib.error as error:
+                raise ValueError(str(error)) from None
+            size += len(part)
+            if size > max_bytes:
+                raise TooLarge(f"more than {max_bytes} bytes")
+            parts.append(part)
+            position += len(piece) - len(stream.unused_data)
+        if not data.startswith(GZIP_MAGIC, position):
+            break
     return b"".join(parts)
 
 
@@ -73,13 +87,33 @@ def _deflated(data: bytes, max_bytes: int) -> bytes:
 
 
 def _zstd(data: bytes, max_bytes: int) -> bytes:
-    import zstandard
+    """Frames of zstd, one behind the other, fed like members of gzip."""
+    parts, size, position = [], 0, 0
+    for _ in _members():
+        stream = zstd.ZstdDecompressor()
+        while not stream.eof:
+            piece = data[position : position + FEED] if stream.needs_input else b""
+            if stream.needs_input and not piece:
+                raise ValueError("the stream breaks off")
+            try:
+                part = stream.decompress(piece, max_bytes - size + 1)
+            except zstd.ZstdError as error:
+                raise ValueError(str(error)) from None
+            size += len(part)
+            if size > max_bytes:
+                raise TooLarge(f"more than {max_bytes} bytes")
+            parts.append(part)
+            position += len(piece)
+        position -= len(stream.unused_data)
+        if not data.startswith(ZSTD_MAGIC, position):
+            break
+    return b"".join(parts)
 
-    stream = zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True)
-    try:
-        return _limited(stream.read, max_bytes)
-    except zstandard.ZstdError as error:
-        raise ValueError(str(error)) from None
+
+def _members() -> Iterator[int]:
+    """Numbers up to MAX_MEMBERS, then ValueError: empty ones cost time and hold nothing."""
+    yield from range(MAX_MEMBERS)
+    raise ValueError(f"more than {MAX_MEMBERS} members")
 
 
 def _brotli(data: bytes, max_bytes: int) -> bytes:
@@ -105,14 +139,4 @@ def _brotli(data: bytes, max_bytes: int) -> bytes:
         raise ValueError("the stream is damaged") from None
     if not stream.is_finished():
         raise ValueError("the stream breaks off")
-    return b"".join(parts)
-
-
-def _limited(read: Any, max_bytes: int) -> bytes:
-    parts, size = [], 0
-    while part := read(PIECE):
-        parts.append(part)
-        size += len(part)
-        if size > max_bytes:
-            raise TooLarge(f"more than {max_bytes} bytes")
     return b"".join(parts)
