@@ -23,7 +23,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from pipelines import kernels
 from pipelines.errors import PackError
-from pipelines.images.decode import DECODE_ERRORS, fault_of, open_image, rgb
+from pipelines.images.decode import DECODE_ERRORS, open_image, rgb
 from pipelines.images.pairs import DAMAGED, UID, text_column
 from pipelines.images.resize import blur, checked_boxes
 from pipelines.images.sample_json import read_json
@@ -61,10 +61,11 @@ class Faces:
         self._boxes = _read(table)
         self.bad_boxes = 0  # left out: outside the image, or no box
 
-    def change(self, uid: tuple[int, int], members: dict[str, bytes]) -> bool:
+    def change(self, uid: tuple[int, int], members: dict[str, bytes]) -> bool | None:
         """Blur and name the faces in the members of a sample; whether anything was blurred.
 
-        PackError when the table has no row for the sample, or its image does not decode.
+        None for an image that does not decode: its faces cannot be blurred, so it is to be left
+        out. PackError when the table has no row for the sample.
         """
         boxes = self._boxes.get(uid)
         if boxes is None:
@@ -77,19 +78,20 @@ class Faces:
             members["json"] = orjson.dumps(metadata)
         if not self.options.apply or not boxes or IMAGE not in members:
             return False
-        members["webp"] = self._blurred(uid, members.pop(IMAGE), boxes)
+        blurred = self._blurred(members.pop(IMAGE), boxes)
+        if blurred is None:
+            return None
+        members["webp"] = blurred
         return True
 
-    def _blurred(self, uid: tuple[int, int], data: bytes, boxes: Boxes) -> bytes:
+    def _blurred(self, data: bytes, boxes: Boxes) -> bytes | None:
         out = io.BytesIO()
         good, bad = checked_boxes(boxes)
         try:
             with open_image(data) as opened:
                 image = rgb(opened)
-        except DECODE_ERRORS as error:
-            raise PackError(
-                f"the image of {uid[0]:016x}{uid[1]:016x} does not decode: {fault_of(error)}"
-            ) from None
+        except DECODE_ERRORS:
+            return None
         blurred, outside = blur(image, good)
         self.bad_boxes += bad + outside
         blurred.save(out, "WEBP", quality=self.options.quality)

@@ -61,6 +61,7 @@ GROUP_SHARDS = 64
 WRITE_BYTES = 1 << 20
 MAX_EXTENSION = 60  # a tar header has 100 bytes for `UID-COPY.EXTENSION`; a copy has up to 6 digits
 REPEATED = "repeated_uid"
+UNDECODABLE = "undecodable"  # an image whose faces cannot be blurred
 Part = bytes | memoryview
 
 
@@ -309,7 +310,12 @@ def _group(task: GroupTask, store: Store | None) -> Done:
                         parts = _parts(data, entries[position])
                         if faces is not None:
                             changed = {suffix: bytes(part) for suffix, part in parts}
-                            blurred += faces.change(uids[position], changed)
+                            outcome = faces.change(uids[position], changed)
+                            if outcome is None:
+                                skipped[UNDECODABLE] += 1
+                                copied -= int(count[position])
+                                continue
+                            blurred += outcome
                             parts = sorted(changed.items())
                         output.add(parts, uid, int(count[position]))
                     output.flush()  # what is held lies in this tar

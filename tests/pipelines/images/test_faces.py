@@ -101,6 +101,17 @@ def test_faces_are_blurred_and_the_rest_passes_through(pool, tmp_path):
     assert meta["blur_count"] == 2
 
 
+def test_an_image_that_does_not_decode_is_left_out_and_counted(pool, tmp_path):
+    """Its faces cannot be blurred, and one image is no reason to end the packing."""
+    tar = pool / "shards" / "00000000.tar"
+    tar.write_bytes(tar.read_bytes().replace(image(0), bytes(len(image(0)))))
+    done = run(pool, tmp_path / "out", apply=True)
+    keys = [key for key, _ in iter_samples(str(tmp_path / "out"))]
+    assert [key[15] for key in keys] == ["1", "2", "3"]
+    assert done.skipped == {"undecodable": 1}
+    assert done.output_count == 3
+
+
 def test_boxes_are_named_in_the_json(pool, tmp_path):
     run(pool, tmp_path / "out", inject=True)
     content = [orjson.loads(members["json"]) for _, members in iter_samples(str(tmp_path / "out"))]
