@@ -32,6 +32,7 @@ AssetFolders = Annotated[
     list[str] | None, typer.Option("--assets", help="A folder with assets; may be repeated.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
+Cluster = Annotated[str | None, typer.Option(help="Run on Ray: `local` or an address.")]
 Workers = Annotated[int, typer.Option(help="Processes on this machine.", min=1)]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Remove the run in --out first; only its own files.")

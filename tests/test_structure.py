@@ -54,6 +54,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "engine",
         "scoring",
         "reports",
+        "operator_commands run_commands",
         "__main__",
     ),
     "evals": (

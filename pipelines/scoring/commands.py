@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from pipelines.assets.catalogue import asset_files
-from pipelines.console import AssetFolders, Json, Overwrite, Workers, out, show_json, table
+from pipelines.console import AssetFolders, Cluster, Json, Overwrite, Workers, out, show_json, table
 from pipelines.execution.choose import executor
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pipelines.scoring.evaluation import Evaluation
     from pipelines.scoring.train import LabelledAuc
 
-Cluster = Annotated[str | None, typer.Option(help="Run on Ray: `local` or an address.")]
 Labels = Annotated[
     list[Path] | None,
     typer.Option(help='Labelled documents {"text", "label"} (JSON lines) to test it on.'),
