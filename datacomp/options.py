@@ -17,11 +17,11 @@ class RegisterOptions(StageOptions):
     pool: str | None = Field(None, description="With --uids: the pool that all of them must be in.")
     folder: str | None = Field(None, description="Or: a folder of images with captions.")
     captions: str | None = Field(
-        None, description="With --folder: names and captions, as .csv, .jsonl or .parquet."
+        None, description="With --folder: names and captions, as .csv, .tsv, .jsonl or .parquet."
     )
     webdataset: str | None = Field(None, description="Or: a folder of tars of images and captions.")
     img2dataset: str | None = Field(
-        None, description="Or: what img2dataset wrote, format webdataset."
+        None, description="Or: what img2dataset wrote, its tars or its files."
     )
 
 

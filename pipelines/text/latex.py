@@ -17,7 +17,7 @@ from pipelines.text.rewrites import Rewrite
 
 
 class _Line:
-    """The line around a place of a text, for places that are asked for in order."""
+    """The line around a position of a text, for positions that come in order."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -132,21 +132,21 @@ class LatexMacros(Rewrite, name="latex_macros"):
             work += len(text)
             if work > MAX_WORK:
                 break
-            places = [
+            starts = [
                 match.start() for match in re.finditer(rf"{re.escape(name)}(?![a-zA-Z0-9])", text)
             ]
-            if len(text) + len(places) * (len(value) - len(name)) > limit:
+            if len(text) + len(starts) * (len(value) - len(name)) > limit:
                 continue
-            text = _replaced(text, places, len(name), value)
+            text = _replaced(text, starts, len(name), value)
         return text
 
 
-def _replaced(text: str, places: list[int], length: int, value: str) -> str:
+def _replaced(text: str, starts: list[int], length: int, value: str) -> str:
     """A text with `length` characters at each place replaced."""
     parts, position = [], 0
-    for place in places:
-        parts += [text[position:place], value]
-        position = place + length
+    for start in starts:
+        parts += [text[position:start], value]
+        position = start + length
     return "".join((*parts, text[position:]))
 
 

@@ -190,8 +190,8 @@ def test_the_word_says_what_is_wrong(data: bytes, reason: str) -> None:
 def test_a_fault_in_a_png_is_not_hidden_by_its_description() -> None:
     """Pillow decodes a PNG when it is asked for its exif tags, and reports a fault only once."""
     whole = encoded(noise(40, 40))
-    place = whole.index(b"IDAT") + 200
-    damaged = whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :]
+    position = whole.index(b"IDAT") + 200
+    damaged = whole[:position] + bytes([whole[position] ^ 0xFF]) + whole[position + 1 :]
     with pytest.raises(ImageRefused) as error:
         keep(damaged, None, OPTIONS)
     assert error.value.reason in ("truncated", "not_a_picture")
