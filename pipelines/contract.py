@@ -223,7 +223,8 @@ def outcome_of(operator: Operator, batch: Batch) -> dict[str, pa.Array]:
         return dict(_value(operator.modify(batch)))
     if isinstance(operator, Select):
         weight = pa.array(operator.weight(batch))
-        return {"score": pa.array(np.asarray(operator.score(batch))), "weight": weight}
+        scores = np.asarray(operator.score(batch)).reshape(batch.num_rows, operator.copies())
+        return {**{f"score {n}": pa.array(s) for n, s in enumerate(scores.T)}, "weight": weight}
     if isinstance(operator, Dedup):
         keys = operator.keys(batch)
         return {

@@ -204,8 +204,12 @@ class Select(Operator):
         """Why the size is not known yet, if it is taken from another run."""
         return None
 
+    def copies(self) -> int:
+        """How often a row may stay. More than once only in the last step of a pipeline."""
+        return 1
+
     def score(self, batch: Batch) -> npt.NDArray[np.float64]:
-        """A score per row; NaN where there is none."""
+        """A score per row; NaN where there is none. With several copies (rows, copies)."""
         raise self._lacks()
 
     def weight(self, batch: Batch) -> npt.NDArray[np.int64]:

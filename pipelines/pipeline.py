@@ -279,8 +279,15 @@ class Pipeline:
     def check_ready(self) -> None:
         """PipelineError when a step still waits for a figure from another run."""
         for step in self.steps:
-            if isinstance(step.operator, Select) and (why := step.operator.pending()):
+            if not isinstance(step.operator, Select):
+                continue
+            if why := step.operator.pending():
                 raise PipelineError(f"{self.name}: {step.label}: {why}")
+            if step.operator.copies() > 1 and step is not self.steps[-1]:
+                raise PipelineError(
+                    f"{self.name}: {step.label} keeps rows several times, so no step can come "
+                    "after it: make it the last"
+                )
 
     def load_operators(self) -> None:
         """Let every operator build its heavy state (once per process)."""

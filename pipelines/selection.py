@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import xxhash
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipelines.batch import Batch
 from pipelines.extra_fields import canonical
+from pipelines.kernels.splitmix import mixed
 from pipelines.operators import Select
 from pipelines.schema import ROW, TEXT
 
@@ -84,10 +85,62 @@ class HashSample(Select, name="hash_sample"):
 
     def score(self, batch: Batch) -> npt.NDArray[np.float64]:
         seed = b"" if self.plain else f"{self.seed}:".encode()
-        values = batch.column(self.column).to_pylist()
-        hashes = [xxhash.xxh3_64_intdigest(seed + canonical(v).encode()) >> 11 for v in values]
-        scores = np.array(hashes, dtype=np.float64) / float(1 << 53)
+        hashes, missing = _hashes(batch.column(self.column), seed)
+        scores = (hashes >> np.uint64(11)).astype(np.float64) / float(1 << 53)
         if self.plain:
             scores = -scores
-        scores[[value is None for value in values]] = np.nan  # nothing to hash: no score
+        scores[missing] = np.nan  # nothing to hash: no score
+        return scores
+
+
+def _hashes(
+    column: pa.ChunkedArray, seed: bytes
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.bool_]]:
+    """A hash of each value, whatever its type, and which values are null."""
+    values = column.to_pylist()
+    hashes = [xxhash.xxh3_64_intdigest(seed + canonical(value).encode()) for value in values]
+    missing = np.array([value is None for value in values], bool)
+    return np.array(hashes, np.uint64), missing
+
+
+class SoftCap(Select, name="soft_cap"):
+    """Draw a sample in which good rows may come several times, each further time less likely.
+
+    Copy number j (from 0) of a row has the log-weight `by / temperature - penalty * j`; copies are
+    drawn without replacement in proportion to their weights, no row more than `most` times. Chance
+    is the hash of seed, row and copy. Must be the last step. Between passes a row takes 8 * `most`
+    bytes.
+    (Shechter and Carmon 2025, arXiv 2503.08805, Soft Cap Sampling; drawn here as Gumbel top-k: Kool
+    et al. 2019, arXiv 1903.06059)
+    """
+
+    by: str = Field(description="the column with the score")
+    temperature: float = Field(1.0, gt=0, description="what a score is divided by")
+    penalty: float = Field(0.15, gt=0, description="what each copy takes from the log-weight")
+    most: int = Field(10, ge=1, le=255, description="copies of a row, at most")
+    seed: int = Field(0, ge=0, description="another seed, another sample")
+    column: str = Field("uid", description="the column that is hashed, or `row`")
+    reasons: ClassVar[tuple[str, ...]] = ("not_drawn", "no_score")
+
+    @model_validator(mode="after")
+    def _of_rows(self) -> SoftCap:
+        if self.of != "rows" or self.ties != "row":
+            raise ValueError("soft_cap draws rows: leave `of` and `ties` as they are")
+        return self
+
+    def reads(self) -> tuple[str, ...]:
+        return (self.by,) if self.column == ROW else (self.by, self.column)
+
+    def copies(self) -> int:
+        return self.most
+
+    def score(self, batch: Batch) -> npt.NDArray[np.float64]:
+        """The log-weight of each copy plus a Gumbel variate, shape (rows, most)."""
+        weights = as_scores(batch.column_or_null(self.by), self.by) / self.temperature
+        rows, missing = _hashes(batch.column(self.column), f"{self.seed}:".encode())
+        copy = np.arange(self.most)
+        draws = mixed(rows[:, None], copy[None, :] + 1)
+        uniform = ((draws >> np.uint64(11)).astype(np.float64) + 0.5) / float(1 << 53)
+        scores = weights[:, None] - self.penalty * copy - np.log(-np.log(uniform))
+        scores[missing] = np.nan
         return scores

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from leaderboard.submissions.bundle import RECORD
 from leaderboard.submissions.case import Case
@@ -16,6 +17,7 @@ from leaderboard.submissions.faults import Fault, Words, fault
 from pipelines.records import DatasetRecord, PoolRecord
 
 REPEATED_ROWS = 100  # in files of equal bytes; shards of a single row may be equal by right
+SOFT_CAP = "soft_cap"  # keeps a row up to `most` times
 SPLITTERS = frozenset(("split_lines", "repository_parts"))
 """Operators that make several rows of one; those of participants' own files may, too."""
 UNITS = ("documents", "pairs", "images")  # what the rows of a pool are, by benchmark
@@ -110,10 +112,23 @@ def _rows(case: Case) -> Iterator[Fault]:
                 expected = Words(f"a reason of one of the {len(steps)} steps of the pipeline")
                 yield fault(RECORD, name, reason, expected)
     left = rows_in - rejected - made.counts.get("errors", 0)
-    grows = any(operator in SPLITTERS or ":" in operator for operator in operators)
-    if left != rows_out and not (grows and rows_out > left):
+    most = left * _times_kept(steps)
+    if left != rows_out and not left < rows_out <= most:
         expected = Words(f"{left:,}: what came in less what was rejected")
         yield fault(RECORD, f"{name}.rows_out", Words(f"{rows_out:,}"), expected)
+
+
+def _times_kept(steps: Sequence[Mapping[str, Any]]) -> float:
+    """How many rows a row can become at most: splitters and participants' steps have no bound."""
+    most = 1.0
+    for step in steps:
+        operator = step["operator"]
+        if operator in SPLITTERS or ":" in operator:
+            return math.inf
+        if operator == SOFT_CAP:
+            times = step.get("parameters", {}).get("most")
+            most *= times if isinstance(times, int) and times > 0 else 1
+    return most
 
 
 def _names_a_step(reason: str, operators: list[str]) -> bool:

@@ -78,7 +78,9 @@ def repeat(steps: Sequence[Step], batch: Batch, assets: Assets) -> Repeated:
         operator = loaded(step, assets)
         batch = repeated.kept
         if isinstance(operator, Select):
-            repeated.scores.append((np.asarray(batch.rows, np.int64), operator.score(batch)))
+            scores = operator.score(batch).reshape(batch.num_rows, operator.copies())
+            best = scores.max(1, initial=-np.inf)  # a row stays where any copy of it does
+            repeated.scores.append((np.asarray(batch.rows, np.int64), best))
         elif isinstance(operator, Filter):
             verdict = operator.reject(batch)
             _reject(repeated, step, verdict.value if isinstance(verdict, Counted) else verdict)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -322,14 +323,18 @@ class _ShardRun:
             assert self.task.scores is not None
             scores = load_array(self.store, self.task.scores)
             cut = verdict.cut(self.task.shard)
+            copies = operator.copies()
             position = 0
 
             def select(batch: Batch) -> Batch:
                 nonlocal position
-                part = scores[position : position + batch.num_rows]
-                position += batch.num_rows
+                each = scores[position : position + batch.num_rows * copies]
+                position += len(each)
+                kept = cut.keep(each, np.repeat(operator.weight(batch), copies))
+                times = kept.reshape(batch.num_rows, copies).sum(1)
+                part = each.reshape(batch.num_rows, copies).max(1, initial=-np.inf)
                 missing = np.isnan(part)
-                stays = cut.keep(part, operator.weight(batch))
+                stays = times > 0
                 below, no_score = operator.reasons
                 limit = None if cut.threshold == NO_CUT else score_of(cut.threshold)
                 cases = [
@@ -337,7 +342,8 @@ class _ShardRun:
                     Case(~stays & ~missing, below, part, limit),
                 ]
                 tally.measure(cases[1])
-                return self.steps.reject(batch, choose(cases), tally)
+                batch = self.steps.reject(batch, choose(cases), tally)
+                return batch if copies == 1 else _repeated(batch, times[stays], tally)
 
             return select
         assert isinstance(operator, Dedup)
@@ -365,6 +371,12 @@ class _ShardRun:
                 value = batch.column(operator.reads()[0])[position].as_py()
                 text = operator.excerpt(str(value), unit)[:EXAMPLE_CHARACTERS]
                 self.examples.append((row, unit, text))
+
+
+def _repeated(batch: Batch, times: npt.NDArray[np.int64], tally: Tally) -> Batch:
+    """Each row as often as it stays, beside itself; the tally holds the further copies."""
+    tally.split += int(times.sum()) - batch.num_rows
+    return Batch(batch.table.take(np.repeat(np.arange(batch.num_rows), times)))
 
 
 def _sums(batch: Batch) -> dict[str, int]:

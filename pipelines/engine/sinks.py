@@ -102,16 +102,17 @@ class ScoreSink:
     def add(self, batch: Batch) -> None:
         operator = loaded(self._step, self._assets)
         assert isinstance(operator, Select)
-        scores = np.asarray(operator.score(batch), dtype=np.float64)
+        scores = np.asarray(operator.score(batch), dtype=np.float64).reshape(-1)
+        copies = operator.copies()
         if operator.missing == "error" and (missing := np.isnan(scores)).any():
-            row = int(batch.rows[int(np.flatnonzero(missing)[0])])
+            row = int(batch.rows[int(np.flatnonzero(missing)[0]) // copies])
             raise NoScore(
                 f"row {number_of(row)}: no score (null or NaN); set missing: drop to let such rows "
                 "go, counted as no_score"
             )
         self._scores.append(scores)
         if operator.of == "rows":
-            self.amount += len(scores)
+            self.amount += batch.num_rows
             return
         self._weights.append(operator.weight(batch))
         self.amount += int(self._weights[-1].sum())

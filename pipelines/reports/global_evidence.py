@@ -62,7 +62,7 @@ def cut_evidence(store: Store, plan: Plan, step: Step, row: int) -> Evidence | N
     bits = int(known["threshold_bits"])
     selecting = loaded(step, pipeline.assets)
     assert isinstance(selecting, Select)
-    [score] = np.asarray(selecting.score(batch), np.float64).tolist()
+    score = float(np.asarray(selecting.score(batch), np.float64).max())  # of its best copy
     sign = -1 if isinstance(operator, SelectBy) and operator.lowest else 1
     return Evidence(
         value=None if np.isnan(score) else sign * score + 0.0,  # never -0

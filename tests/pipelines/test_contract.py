@@ -51,6 +51,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "quality_score": {"model": "tiny-quality.bin"},
     "quality_scores": {"models": {"first": "tiny-quality.bin", "second": "tiny-quality.bin"}},
     "select": {"by": "quality", "fraction": 0.5, "missing": "drop"},
+    "soft_cap": {"by": "clip_l14_similarity_score", "total": 5, "most": 3},
     "substring_lines": {"phrases": ["cat", "one"]},
     "substrings": {"phrases": ["cat", "one"]},
     "threshold": {"by": "quality", "min_score": 0.2, "max_score": 0.9},
