@@ -223,7 +223,8 @@ def outcome_of(operator: Operator, batch: Batch) -> dict[str, pa.Array]:
         return dict(_value(operator.modify(batch)))
     if isinstance(operator, Select):
         weight = pa.array(operator.weight(batch))
-        scores = np.asarray(operator.score(batch)).reshape(batch.num_rows, operator.copies())
+        scores = np.asarray(operator.score(batch), np.float64)  # as the engine takes them
+        scores = scores.reshape(batch.num_rows, operator.copies())
         return {**{f"score {n}": pa.array(s) for n, s in enumerate(scores.T)}, "weight": weight}
     if isinstance(operator, Dedup):
         keys = operator.keys(batch)
@@ -261,6 +262,10 @@ def _joined(left: pa.Array, right: pa.Array) -> pa.Array:
 
 
 def _equal(left: dict[str, pa.Array], right: dict[str, pa.Array]) -> bool:
-    return left.keys() == right.keys() and all(
-        left[name].to_pylist() == right[name].to_pylist() for name in left
-    )
+    if left.keys() != right.keys():
+        return False
+    for name in left:
+        values, others = left[name].to_pylist(), right[name].to_pylist()
+        if values != others and repr(values) != repr(others):  # NaN is no answer's equal but itself
+            return False
+    return True

@@ -209,3 +209,31 @@ def test_changed_code_of_a_helper_beside_the_file_is_another_dataset(tmp_path: P
     modules = {module.name: module for module in first.work.modules}
     again = Pipeline.from_steps(["mine.py:Mine"], modules=modules, assets=tmp_path)
     assert run(again, pool, out=str(tmp_path / "again")).record.counts["rows_out"] == 10
+
+
+SCORER = """
+import numpy as np
+from pipelines.operators import Select
+
+
+class Mine(Select):
+    \"\"\"Score documents; some have none.\"\"\"
+
+    def score(self, batch):
+        texts = batch.text.to_pylist()
+        return np.array([float("nan") if t[-1] in "369" else len(t) for t in texts])
+"""
+
+
+def test_a_row_without_a_score_is_the_same_answer_twice(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(SCORER)
+    (tmp_path / "mine.yaml").write_text(
+        "steps:\n  - mine.py:Mine: {fraction: 0.5, missing: drop}\n"
+    )
+    (tmp_path / "in").mkdir()
+    lines = [orjson.dumps({"text": f"document number {n}"}) + b"\n" for n in range(20)]
+    (tmp_path / "in/a.jsonl").write_bytes(b"".join(lines))
+    pipeline = Pipeline.load(tmp_path / "mine.yaml")
+    record = run(pipeline, open_pool(str(tmp_path / "in")), out=str(tmp_path / "out")).record
+    assert record.counts["rows_out"] == 10
+    assert record.made_by.figures["tried_rows/step 1 (mine.py:Mine)"] == 20
