@@ -27,18 +27,9 @@ from pipelines.formats.uid_lists import Subset, check_sorted, load_subset, look_
 from pipelines.image_text.clusters import features_of
 from pipelines.image_text.feature_head import Floats, Head, head_bytes, joined
 from pipelines.images.pairs import UID, read_table
-from pipelines.records import (
-    AssetRecord,
-    AssetRef,
-    AssetWork,
-    File,
-    Frozen,
-    made_by,
-    now,
-    sha256_file,
-)
+from pipelines.records import AssetRecord, AssetRef, AssetWork, Frozen, now
+from pipelines.scoring.asset_files import existing_asset, record_asset, remove_samples
 from pipelines.scoring.evaluation import evaluate
-from pipelines.scoring.train import beside, forget, standing
 from pipelines.storage.base import Store, write_bytes
 from pipelines.storage.commits import Done, attempt_name
 from pipelines.storage.local import LocalStore
@@ -105,9 +96,9 @@ def train_head(
     )
     parents = {"pool": pool.record.id}
     key = AssetRecord.key_of(work=asset_work, parents=parents)
-    known = standing(out, key=key)
-    if known is not None:
-        return known
+    existing = existing_asset(out, key=key)
+    if existing is not None:
+        return existing
     folder = work or f"{out}.work"
     num_others = len(others) if others is not None else max(_rows(pool) - len(listed), 1)
     shares = tuple(min(1.0, MARGIN * options.pairs / max(n, 1)) for n in (num_others, len(listed)))
@@ -130,24 +121,24 @@ def train_head(
     rows, label, hashes = _gathered(open_store(folder), done, options)
     tested = (hashes >> np.uint64(20)) % np.uint64(1 << 20) < options.held_out * (1 << 20)
     head = fit(rows[~tested], label[~tested], options)
-    results = None
+    evaluation = None
     if 0 < label[tested].sum() < tested.sum():
         names = {"positives": label[tested], "negatives": ~label[tested]}
-        results = evaluate(head.scores(rows[tested]), label[tested], None, names)
+        evaluation = evaluate(head.scores(rows[tested]), label[tested], None, names)
     write_bytes(LocalStore(out.parent), out.name, head_bytes(head))
-    record = AssetRecord.seal(
+    record = record_asset(
+        out,
         work=asset_work,
         parents=parents,
-        outputs=[File(name=out.name, sha256=sha256_file(out), num_bytes=out.stat().st_size)],
         counts={
             "positives": int(label[~tested].sum()),
             "negatives": int((~label[~tested]).sum()),
         },
-        results=None if results is None else results.model_dump(mode="json"),
-        made_by=made_by(started, locations={"pool": pool.uri, "positives": positives}),
+        evaluation=evaluation,
+        started=started,
+        locations={"pool": pool.uri, "positives": positives},
     )
-    write_bytes(LocalStore(out.parent), beside(out).name, record.to_json())
-    forget(folder)
+    remove_samples(folder)
     return record
 
 

@@ -18,9 +18,8 @@ from pipelines.execution.progress import step as progress_step
 from pipelines.formats.pool import Pool
 from pipelines.image_text.clusters import features_of, finite_rows
 from pipelines.images.pairs import read_table
-from pipelines.records import JSON, AssetRecord, AssetWork, File, made_by, now, sha256_file
-from pipelines.storage.base import write_bytes
-from pipelines.storage.local import LocalStore
+from pipelines.records import JSON, AssetRecord, AssetWork, now
+from pipelines.scoring.asset_files import record_asset
 from pipelines.storage.open import open_store
 
 Floats = npt.NDArray[np.float32]
@@ -83,20 +82,17 @@ def write_centroids(
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("wb") as file:
         np.save(file, centroids, allow_pickle=False)
-    record = AssetRecord.seal(
-        work=AssetWork(
-            name=out.name,
-            licence="derived from the pool",
-            inputs=(),
-            parameters=parameters,
-        ),
-        parents={"pool": pool.record.id},
-        outputs=[File(name=out.name, sha256=sha256_file(out), num_bytes=out.stat().st_size)],
-        counts=counts,
-        made_by=made_by(started, figures={"mean_squared_distance": spread[-1]}),
+    work = AssetWork(
+        name=out.name, licence="derived from the pool", inputs=(), parameters=parameters
     )
-    write_bytes(LocalStore(out.parent), f"{out.name}.record.json", record.to_json())
-    return record
+    return record_asset(
+        out,
+        work=work,
+        parents={"pool": pool.record.id},
+        counts=counts,
+        started=started,
+        figures={"mean_squared_distance": spread[-1]},
+    )
 
 
 def sample_features(pool: Pool, features: str, *, sample: float, seed: int) -> Floats:

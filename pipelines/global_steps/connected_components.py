@@ -168,11 +168,22 @@ def _sum(row: Ints, other: Ints) -> str:
 
 
 def _write(store: Store, stem: str, links: tuple[Any, ...], task: StarTask) -> File:
-    route = kernels.grouping.mixed(links[0].view(np.uint64), np.zeros(len(links[0]), np.uint64))
-    where, begins = kernels.grouping.split(route, task.num_partitions)
-    name = attempt_name(stem, ".parts")
-    with PartsWriter(store, name, link_schema(task.rank)) as out:
-        for part in range(task.num_partitions):
+    return write_hashed(store, stem, link_schema(task.rank), links[0], links, task.num_partitions)
+
+
+def write_hashed(
+    store: Store,
+    stem: str,
+    schema: pa.Schema,
+    rows: Ints,
+    columns: Sequence[npt.NDArray[Any]],
+    num_partitions: int,
+) -> File:
+    """A file of these columns, each value in the part that the hash of its row gives."""
+    route = kernels.grouping.mixed(rows.view(np.uint64), np.zeros(len(rows), np.uint64))
+    where, begins = kernels.grouping.split(route, num_partitions)
+    with PartsWriter(store, attempt_name(stem, ".parts"), schema) as out:
+        for part in range(num_partitions):
             here = where[begins[part] : begins[part + 1]]
-            out.add(part, [values[here] for values in links])
+            out.add(part, [values[here] for values in columns])
     return out.file()

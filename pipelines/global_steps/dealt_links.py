@@ -14,14 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipelines import kernels
 from pipelines.execution.executors import MapTasks
 from pipelines.execution.once import once
-from pipelines.global_steps.connected_components import link_schema
-from pipelines.records import File, Frozen, digest
+from pipelines.global_steps.connected_components import link_schema, write_hashed
+from pipelines.records import Frozen, digest
 from pipelines.storage.base import Store
-from pipelines.storage.commits import Done, attempt_name
-from pipelines.storage.part_files import ALL, PartsWriter, read_parts
+from pipelines.storage.commits import Done
+from pipelines.storage.part_files import ALL, read_parts
 
 Ints = npt.NDArray[np.int64]
 LABELS = pa.schema([("row", pa.int64()), ("group", pa.int64())])
@@ -86,35 +85,23 @@ def deal_links(
 def run_deal(task: DealTask, store: Store) -> Done:
     """Write one pass's links or labels for the pass after it."""
     schema = link_schema(task.rank)
-    stem = f"work/{task.kind}-{task.part:05d}"
+
+    def written(schema: pa.Schema, rows: Ints, columns: Sequence[npt.NDArray[Any]]) -> Done:
+        stem = f"work/{task.kind}-{task.part:05d}"
+        file = write_hashed(store, stem, schema, rows, columns, task.num_partitions)
+        return Done(key=task.key, files=(file,))
+
     part = ALL if task.kind == "spread" else task.part
     links = read_parts(store, task.files, part, schema)
     if task.kind == "spread":
-        return _done(task, _write(store, stem, schema, links[0], links, task))
+        return written(schema, links[0], links)
     if task.kind == "label":
         group, _, row, _ = links
         rows, first = np.unique(np.concatenate([row, group]), return_index=True)
         groups = np.concatenate([group, group])[first]
-        return _done(task, _write(store, stem, LABELS, rows, [rows, groups], task))
+        return written(LABELS, rows, [rows, groups])
     row, group = read_parts(store, task.labels, task.part, LABELS)
     order = np.argsort(row)
-    place_of = np.searchsorted(row, links[0], sorter=order)
-    assert (row[order[place_of]] == links[0]).all() if len(links[0]) else True, "a row of no group"
-    groups = group[order[place_of]] if len(links[0]) else links[0]
-    return _done(task, _write(store, stem, schema, groups, links, task))
-
-
-def _done(task: DealTask, file: File) -> Done:
-    return Done(key=task.key, files=(file,))
-
-
-def _write(
-    store: Store, stem: str, schema: pa.Schema, by: Ints, columns: Sequence[Any], task: DealTask
-) -> File:
-    route = kernels.grouping.mixed(by.view(np.uint64), np.zeros(len(by), np.uint64))
-    where, begins = kernels.grouping.split(route, task.num_partitions)
-    with PartsWriter(store, attempt_name(stem, ".parts"), schema) as out:
-        for part in range(task.num_partitions):
-            here = where[begins[part] : begins[part + 1]]
-            out.add(part, [values[here] for values in columns])
-    return out.file()
+    labelled = order[np.searchsorted(row, links[0], sorter=order)]
+    assert (row[labelled] == links[0]).all(), "a link whose row is in no group"
+    return written(schema, group[labelled], links)

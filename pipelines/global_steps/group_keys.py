@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -137,6 +137,34 @@ class GroupTask(Frozen):
     rank: str
     files: tuple[str, ...]
 
+    @classmethod
+    def of_parts(
+        cls,
+        store: Store,
+        kind: str,
+        *,
+        step: int,
+        state: str,
+        num_partitions: int,
+        rank: str,
+        files: Sequence[str],
+        **own: Any,
+    ) -> list[Self]:
+        """A task for each part; `kind` names their commits, `own` are a subclass's fields."""
+        name = digest([state, num_partitions])[:16]
+        return [
+            cls(
+                uri=store.uri,
+                step=step,
+                key=f"{kind}{step}-{part:04d}-{name}",
+                part=part,
+                rank=rank,
+                files=tuple(files),
+                **own,
+            )
+            for part in range(num_partitions)
+        ]
+
 
 @dataclass(frozen=True)
 class GroupedKeys:
@@ -190,10 +218,7 @@ def run_group(task: GroupTask, store: Store) -> Done:
         key_groups.row[lead],
         key_groups.unit[lead],
     )
-    files = (
-        write_dropped(store, attempt_name(f"work/verdict-{task.part:04d}", ".parts"), duplicates),
-        write_duplicates(store, f"{DUPLICATES}/{task.step:03d}-{task.part:04d}", duplicates),
-    )
+    files = write_verdict(store, duplicates, step=task.step, part=task.part)
     begins, sizes = key_groups.begins, key_groups.sizes
     groups = groups_of_sizes(
         sizes, key_groups.row[begins], key_groups.unit[begins], compared=len(key_groups.row)
@@ -201,11 +226,18 @@ def run_group(task: GroupTask, store: Store) -> Done:
     return Done(key=task.key, files=files, stats=groups.model_dump())
 
 
-def write_dropped(store: Store, name: str, duplicates: Duplicates) -> File:
-    """A file of the units that go, one part per shard."""
+def write_verdict(
+    store: Store, duplicates: Duplicates, *, step: int, part: int
+) -> tuple[File, File]:
+    """The two files of a part's commit: the units that go, one part per shard; and their pairs.
+
+    `verdict_of` reads the first, the report of duplicates the second.
+    """
     order = np.lexsort((duplicates.unit, duplicates.row))
     rows, units = duplicates.row[order], duplicates.unit[order].astype(np.int64)
-    return write_by(store, name, VERDICT_SCHEMA, rows >> ROW_BITS, [rows, units])
+    name = attempt_name(f"work/verdict-{part:04d}", ".parts")
+    dropped = write_by(store, name, VERDICT_SCHEMA, rows >> ROW_BITS, [rows, units])
+    return dropped, write_duplicates(store, f"{DUPLICATES}/{step:03d}-{part:04d}", duplicates)
 
 
 def read_verdict(
@@ -228,17 +260,15 @@ def find_duplicates(
     map_tasks: MapTasks,
 ) -> tuple[Verdict, Groups]:
     """Group all keys, one task per part; returns what goes, and the groups that were found."""
-    tasks = [
-        GroupTask(
-            uri=store.uri,
-            step=step,
-            key=f"group{step}-{part:04d}-{digest([state, num_partitions])[:16]}",
-            part=part,
-            rank=rank,
-            files=tuple(files),
-        )
-        for part in range(num_partitions)
-    ]
+    tasks = GroupTask.of_parts(
+        store,
+        "group",
+        step=step,
+        state=state,
+        num_partitions=num_partitions,
+        rank=rank,
+        files=files,
+    )
     done = map_tasks(run_group, tasks)
     return verdict_of(done), merge_groups([result.stats for result in done])
 

@@ -20,14 +20,12 @@ from pipelines.execution.executors import MapTasks
 from pipelines.execution.once import once
 from pipelines.global_steps import connected_components, dealt_links, similarity
 from pipelines.global_steps.duplicate_record import (
-    DUPLICATES,
     Duplicates,
     Groups,
     groups_of_sizes,
     merge_groups,
-    write_duplicates,
 )
-from pipelines.global_steps.group_keys import GroupTask, read_groups, verdict_of, write_dropped
+from pipelines.global_steps.group_keys import GroupTask, read_groups, verdict_of, write_verdict
 from pipelines.job import Plan
 from pipelines.operators import Dedup
 from pipelines.records import Frozen, digest
@@ -106,11 +104,8 @@ def run_join(task: JoinTask, store: Store) -> Done:
         if task.part != ALL:
             links = read_parts(store, task.checked, task.part, schema)
         duplicates, groups = similar_losers(*links)
-    name = attempt_name(f"work/verdict-linked-{task.part + 1:04d}", ".parts")
-    files = (
-        write_dropped(store, name, duplicates),
-        write_duplicates(store, f"{DUPLICATES}/{task.step:03d}-{task.part + 1:04d}", duplicates),
-    )
+    # files are counted from 0: the one join of all links, whose part is -1, writes the file 0
+    files = write_verdict(store, duplicates, step=task.step, part=task.part + 1)
     return Done(key=task.key, files=files, stats=groups.model_dump())
 
 
@@ -180,18 +175,16 @@ def find_linked(
     operator = plan.pipeline().steps[step].operator
     assert isinstance(operator, Dedup)
     least = operator.min_similarity()
-    tasks = [
-        LinkTask(
-            before=0 if least is None else BEFORE,
-            uri=store.uri,
-            step=step,
-            key=f"links{step}-{part:04d}-{digest([state, plan.num_partitions])[:16]}",
-            part=part,
-            rank=rank,
-            files=tuple(files),
-        )
-        for part in range(plan.num_partitions)
-    ]
+    tasks = LinkTask.of_parts(
+        store,
+        "links",
+        step=step,
+        state=state,
+        num_partitions=plan.num_partitions,
+        rank=rank,
+        files=files,
+        before=0 if least is None else BEFORE,
+    )
     done = map_tasks(run_links, tasks)
     links = sum(result.counts["links"] for result in done)
     names = [result.files[0].name for result in done]

@@ -144,35 +144,31 @@ def find_spans(
             for shard in shards
         ]
 
-    parts = [
-        {
-            "uri": store.uri,
-            "step": step,
-            "key": f"anchors{step}-{part:04d}-{name}",
-            "part": part,
-            "rank": "uint8",
-            "files": tuple(files),
-        }
-        for part in range(plan.num_partitions)
-    ]
-    marked = map_tasks(run_anchors, [GroupTask(**part) for part in parts])
+    anchor_tasks = GroupTask.of_parts(
+        store,
+        "anchors",
+        step=step,
+        state=state,
+        num_partitions=plan.num_partitions,
+        rank="uint8",
+        files=files,
+    )
+    marked = map_tasks(run_anchors, anchor_tasks)
     anchors = sum(result.counts["anchors"] for result in marked)
     windows_at_most = anchors * (operator.window_units() + 1) // 2
     num_parts = max(plan.num_partitions, -(-windows_at_most // PART_KEYS))
     windows = map_tasks(run_windows, by_shard("windows", _names(marked), num_partitions=num_parts))
-    repeats = [
-        RepeatTask(
-            uri=store.uri,
-            step=step,
-            key=f"repeats{step}-{part:04d}-{name}",
-            part=part,
-            rank="uint8",
-            files=tuple(_names(windows)),
-            window=operator.window_units(),
-            keep_first=operator.keep_first(),
-        )
-        for part in range(num_parts)
-    ]
+    repeats = RepeatTask.of_parts(
+        store,
+        "repeats",
+        step=step,
+        state=state,
+        num_partitions=num_parts,
+        rank="uint8",
+        files=_names(windows),
+        window=operator.window_units(),
+        keep_first=operator.keep_first(),
+    )
     repeated = map_tasks(run_repeats, repeats)
     runs = map_tasks(run_requests, by_shard("requests", _names(repeated)))
     quotes = map_tasks(run_quotes, by_shard("quotes", _names(runs, 1)))

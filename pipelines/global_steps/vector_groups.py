@@ -20,21 +20,13 @@ from pipelines.execution.executors import MapTasks
 from pipelines.execution.once import once
 from pipelines.formats.writers import write_table
 from pipelines.global_steps.duplicate_record import (
-    DUPLICATES,
     Duplicates,
     Groups,
     groups_of_sizes,
     merge_groups,
-    write_duplicates,
 )
-from pipelines.global_steps.group_keys import (
-    GroupTask,
-    key_schema,
-    verdict_of,
-    write_dropped,
-)
+from pipelines.global_steps.group_keys import GroupTask, key_schema, verdict_of, write_verdict
 from pipelines.global_steps.similarity import COMPARED
-from pipelines.records import digest
 from pipelines.storage.base import Store
 from pipelines.storage.commits import Done, attempt_name
 from pipelines.storage.part_files import numpy_of, read_part
@@ -88,8 +80,7 @@ def run_vectors(task: VectorTask, store: Store) -> Done:
     }
     stem = attempt_name(f"{COMPARED}/{task.step:03d}-{task.part:05d}", ".parquet")
     files = (
-        write_dropped(store, attempt_name(f"work/verdict-{task.part:04d}", ".parts"), duplicates),
-        write_duplicates(store, f"{DUPLICATES}/{task.step:03d}-{task.part:04d}", duplicates),
+        *write_verdict(store, duplicates, step=task.step, part=task.part),
         write_table(store, stem, pa.table(evidence)),
     )
     groups = np.concatenate([np.zeros((2, 0), np.int64), *sizes], axis=1)
@@ -117,7 +108,7 @@ def nearest_kept(
     for begin in range(0, number, BLOCK):
         block = vectors[begin : begin + BLOCK].astype(np.float32)
         best = np.full(len(block), -np.inf, np.float32)
-        place_of = np.zeros(len(block), np.int64)
+        nearest_row = np.zeros(len(block), np.int64)
         before = np.flatnonzero(stays[:begin])
         for start in range(0, len(before), BLOCK):
             some = before[start : start + BLOCK]
@@ -125,7 +116,7 @@ def nearest_kept(
             nearest = products.argmax(axis=1)
             highest = products[np.arange(len(block)), nearest]
             better = highest > best
-            best[better], place_of[better] = highest[better], some[nearest[better]]
+            best[better], nearest_row[better] = highest[better], some[nearest[better]]
         own = np.round(block @ block.T, DECIMALS)
         inside = np.zeros(len(block), bool)
         for at in range(len(block)):
@@ -133,11 +124,11 @@ def nearest_kept(
             if len(kept):
                 nearest_in = kept[own[at, kept].argmax()]
                 if own[at, nearest_in] > best[at]:
-                    best[at], place_of[at] = own[at, nearest_in], begin + nearest_in
+                    best[at], nearest_row[at] = own[at, nearest_in], begin + nearest_in
             inside[at] = best[at] < least
         stays[begin : begin + len(block)] = inside
         goes = np.flatnonzero(~inside)
-        copy_of[begin + goes] = place_of[goes]
+        copy_of[begin + goes] = nearest_row[goes]
         similarity[begin + goes] = np.minimum(best[goes], 1)  # float16 is 1 only nearly
     return copy_of, similarity
 
@@ -169,17 +160,15 @@ def find_similar(
     map_tasks: MapTasks,
 ) -> tuple[Verdict, Groups]:
     """Compare all vectors, one task per part; returns what goes, and the groups."""
-    tasks = [
-        VectorTask(
-            uri=store.uri,
-            step=step,
-            key=f"vectors{step}-{part:04d}-{digest([state, num_partitions])[:16]}",
-            part=part,
-            rank=rank,
-            files=tuple(files),
-            least=least,
-        )
-        for part in range(num_partitions)
-    ]
+    tasks = VectorTask.of_parts(
+        store,
+        "vectors",
+        step=step,
+        state=state,
+        num_partitions=num_partitions,
+        rank=rank,
+        files=files,
+        least=least,
+    )
     done = map_tasks(run_vectors, tasks)
     return verdict_of(done), merge_groups([result.stats for result in done])

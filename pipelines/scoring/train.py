@@ -8,7 +8,6 @@ has not seen is in the record: AUC, calibration, histograms per source, and what
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -21,23 +20,11 @@ from pydantic import Field
 from pipelines.errors import DataError, UsageError
 from pipelines.execution.executors import MapTasks
 from pipelines.execution.progress import step as progress_step
-from pipelines.records import (
-    AssetRecord,
-    AssetRef,
-    AssetWork,
-    File,
-    Frozen,
-    made_by,
-    now,
-    parse_record,
-    sha256_file,
-)
+from pipelines.records import AssetRecord, AssetRef, AssetWork, Frozen, now
 from pipelines.schema import STRING
+from pipelines.scoring.asset_files import existing_asset, record_asset, remove_samples
 from pipelines.scoring.evaluation import Evaluation, area_under_roc, evaluate
 from pipelines.scoring.samples import Documents, Sample, held_out, sample
-from pipelines.storage.base import write_bytes
-from pipelines.storage.local import LocalStore
-from pipelines.storage.open import open_store
 from pipelines.text.quality import (
     DCLM_RECIPE,
     OTHER,
@@ -95,9 +82,9 @@ def train(
         for label, documents in (("positives", positives), ("negatives", negatives))
         for source in documents.sources
     }
-    known = standing(out, key=AssetRecord.key_of(work=asset_work, parents=parents))
-    if known is not None:
-        return known
+    existing = existing_asset(out, key=AssetRecord.key_of(work=asset_work, parents=parents))
+    if existing is not None:
+        return existing
     folder = work or f"{out}.work"
     good = sample(positives, label="positives", seed=options.seed, work=folder, map_tasks=map_tasks)
     other = sample(
@@ -116,44 +103,25 @@ def train(
             good.texts, other.texts, recipe=options.recipe, out=out, threads=options.threads
         )
         bar.advance()
-    results = _tested(out, positives, negatives, good_tested, other_tested)
-    record = AssetRecord.seal(
+    record = record_asset(
+        out,
         work=asset_work,
         parents=parents,
-        outputs=[File(name=out.name, sha256=sha256_file(out), num_bytes=out.stat().st_size)],
         counts={
             "positives": len(good.texts),
             "negatives": len(other.texts),
             "in_both": int(in_both.sum()),
         },
-        results=None if results is None else results.model_dump(mode="json"),
-        made_by=made_by(
-            started,
-            locations={
-                f"{label}/{source.name}": source.pool.uri
-                for label, documents in (("positives", positives), ("negatives", negatives))
-                for source in documents.sources
-            },
-        ),
+        evaluation=_tested(out, positives, negatives, good_tested, other_tested),
+        started=started,
+        locations={
+            f"{label}/{source.name}": source.pool.uri
+            for label, documents in (("positives", positives), ("negatives", negatives))
+            for source in documents.sources
+        },
     )
-    write_bytes(LocalStore(out.parent), beside(out).name, record.to_json())
-    forget(folder)
+    remove_samples(folder)
     return record
-
-
-def beside(out: Path) -> Path:
-    """Where the record of a model lies."""
-    return out.with_name(f"{out.name}.record.json")
-
-
-def standing(out: Path, *, key: str) -> AssetRecord | None:
-    """The record of the same work, when it and the model are there."""
-    if not beside(out).is_file() or not out.is_file():
-        return None
-    known = parse_record(beside(out).read_bytes(), source=str(beside(out)))
-    if not isinstance(known, AssetRecord) or known.key != key:
-        return None
-    return known if [file.sha256 for file in known.outputs] == [sha256_file(out)] else None
 
 
 def evaluation_of(record: AssetRecord) -> Evaluation | None:
@@ -253,13 +221,3 @@ def _tested(
             sources[f"{label}/{source.name}"] = mask
     scores = np.clip(scores_of(out, texts), 0.0, 1.0)
     return evaluate(scores, positive, [len(text) for text in texts], sources)
-
-
-def forget(work: str) -> None:
-    """Remove the samples: the record names what they were drawn from, and how."""
-    store = open_store(work)
-    if isinstance(store, LocalStore):
-        shutil.rmtree(store.root, ignore_errors=True)
-        return
-    for entry in list(store.list()):
-        store.remove(entry.name)

@@ -13,8 +13,9 @@ from pipelines.errors import DataError, UsageError
 from pipelines.execution.executors import MapTasks, ProcessMap, map_here
 from pipelines.pipeline import Pipeline
 from pipelines.records import AssetRecord, parse_record
+from pipelines.scoring.asset_files import record_path
 from pipelines.scoring.samples import Documents, open_sources
-from pipelines.scoring.train import TrainingOptions, beside, evaluation_of, labelled_auc, train
+from pipelines.scoring.train import TrainingOptions, evaluation_of, labelled_auc, train
 from pipelines.text.quality import ClassifierRecipe
 
 SMALL = ClassifierRecipe(dim=8, buckets=1000, epochs=5, learning_rate=0.5, min_count=1)
@@ -61,7 +62,7 @@ def test_learns_and_says_how_well(sources: tuple[str, str], tmp_path: Path) -> N
     assert sum(map(sum, evaluation.histograms.values())) == tested
     assert record.counts["positives"] == record.counts["negatives"] == 200 - evaluation.positives
     assert not (tmp_path / "mine.bin.work").exists()
-    assert parse_record(beside(tmp_path / "mine.bin").read_bytes(), source="") == record
+    assert parse_record(record_path(tmp_path / "mine.bin").read_bytes(), source="") == record
     assert [ref.name for ref in record.work.inputs] == ["positives/good", "negatives/other"]
     assert {ref.sha256 for ref in record.work.inputs} == set(record.parents.values())
 
