@@ -7,8 +7,16 @@ from typing import Annotated
 
 import typer
 
-from leaderboard.rounds.deciding import show_power
-from leaderboard.rounds.options import CORES, RUNS, Cluster, Gpus, Processes, RecipeFile, Workspace
+from leaderboard.rounds.options import (
+    CORES,
+    RUNS,
+    Cluster,
+    Gpus,
+    PlanOptions,
+    Processes,
+    RecipeFile,
+    Workspace,
+)
 from leaderboard.rounds.show import show_record
 from pipelines.assets.catalogue import asset_files
 from pipelines.console import (
@@ -19,9 +27,10 @@ from pipelines.console import (
     show_json,
     table,
 )
-from pipelines.errors import PipelineError, UsageError
+from pipelines.errors import PipelineError
 from pipelines.execution.choose import executor
 from pipelines.execution.progress import say
+from pipelines.option_groups import grouped
 
 BASELINES = Path(__file__).parent / "baselines"
 
@@ -227,26 +236,17 @@ def train_head(
 
 
 @app.command("plan")
+@grouped
 def plan(
     *,
     scale: Scale,
-    gpus: Annotated[int | None, typer.Option(min=1, help="How many GPUs.")] = None,
-    gpu: Annotated[str, typer.Option(help="h100, h200, a100 or a100-40.")] = "h100",
     data: Annotated[
         str | None, typer.Option("--data", "--packed", help="Packed shards: how often seen?")
     ] = None,
     rate: Annotated[
         float | None, typer.Option(help="Samples a second of one GPU; default: the published.")
     ] = None,
-    price: Annotated[float | None, typer.Option(help="Dollars of one GPU for an hour.")] = None,
-    detect: Annotated[
-        float | None, typer.Option(help="Instead: the seeds that a gap of the headline takes.")
-    ] = None,
-    budget: Annotated[
-        str | None, typer.Option(help="Instead: the gap that can be seen, as with `3 seeds`.")
-    ] = None,
-    workspace: Workspace = RUNS,
-    recipe: RecipeFile = None,
+    options: PlanOptions,
     json: Json = False,
 ) -> None:
     """Report what a training run needs: memory, hours, cost, loaders; refuse the impossible."""
@@ -254,11 +254,9 @@ def plan(
     from datacomp.recipe import load_recipe
     from leaderboard.rounds.gpus import gpu_named
 
-    if detect is not None or budget is not None:
-        show_power("datacomp", scale, detect=detect, budget=budget, json=json, workspace=workspace)
+    if options.show_power("datacomp", scale, json=json):
         return
-    if gpus is None:
-        raise UsageError("plan needs --gpus N; or --detect GAP or --budget '3 seeds'")
+    gpus = options.num_gpus()
     available = None
     if data is not None:
         from pipelines.storage.chain import read_chain
@@ -266,17 +264,17 @@ def plan(
 
         available = read_chain(open_store(data))[-1].counts["samples"]
     made = planning.plan(
-        load_recipe(recipe or scale),
+        load_recipe(options.recipe or scale),
         num_gpus=gpus,
-        gpu=gpu,
+        gpu=options.gpu,
         samples_available=available,
         rate=rate,
-        dollars_per_hour=price,
+        dollars_per_hour=options.price,
     )
     if json:
         show_json(made)
         return
-    room = gpu_named(gpu).memory_bytes
+    room = gpu_named(options.gpu).memory_bytes
     rows = [
         ("GPUs", f"{made.num_gpus} {made.gpu}"),
         ("memory", f"{made.memory_bytes / 1e9:.1f} GB a GPU of {room / 1e9:.0f}"),

@@ -12,8 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from leaderboard.rounds.deciding import show_power
-from leaderboard.rounds.options import CORES, RUNS, Cluster, Processes, RecipeFile, Workspace
+from leaderboard.rounds.options import (
+    CORES,
+    RUNS,
+    Cluster,
+    PlanOptions,
+    Processes,
+    RecipeFile,
+    Workspace,
+)
 from leaderboard.rounds.show import show_pool, show_record
 from pipelines.assets.catalogue import asset_files
 from pipelines.console import (
@@ -26,6 +33,7 @@ from pipelines.console import (
 from pipelines.errors import PipelineError, UsageError
 from pipelines.execution.choose import executor
 from pipelines.execution.progress import say
+from pipelines.option_groups import grouped
 
 if TYPE_CHECKING:
     from dclm.plan import Plan
@@ -301,26 +309,17 @@ def register_shards(
 
 
 @app.command("plan")
+@grouped
 def plan(
     *,
     scale: Scale,
-    gpus: Annotated[int | None, typer.Option(min=1, help="How many GPUs.")] = None,
-    gpu: Annotated[str, typer.Option(help="h100, h200, a100, a100-40 or l40s.")] = "h100",
     packed: Annotated[
         str | None, typer.Option(help="Packed data: is it whole, and is it enough?")
     ] = None,
     mfu: Annotated[
         float | None, typer.Option(help="Share of the peak; default: the published one.")
     ] = None,
-    price: Annotated[float | None, typer.Option(help="Dollars of one GPU for an hour.")] = None,
-    detect: Annotated[
-        float | None, typer.Option(help="Instead: the seeds that a gap of the headline takes.")
-    ] = None,
-    budget: Annotated[
-        str | None, typer.Option(help="Instead: the gap that can be seen, as with `3 seeds`.")
-    ] = None,
-    workspace: Workspace = RUNS,
-    recipe: RecipeFile = None,
+    options: PlanOptions,
     json: Json = False,
 ) -> None:
     """Report what a training run needs: memory, hours, cost, data; refuse the impossible."""
@@ -328,12 +327,10 @@ def plan(
     from dclm.recipe import load_recipe
     from leaderboard.rounds.gpus import gpu_named
 
-    if detect is not None or budget is not None:
-        show_power("dclm", scale, detect=detect, budget=budget, json=json, workspace=workspace)
+    if options.show_power("dclm", scale, json=json):
         return
-    if gpus is None:
-        raise UsageError("plan needs --gpus N; or --detect GAP or --budget '3 seeds'")
-    chosen = load_recipe(recipe or scale)
+    gpus = options.num_gpus()
+    chosen = load_recipe(options.recipe or scale)
     sequences = None
     if packed is not None:
         from dclm.packing.loader import Sequences
@@ -342,15 +339,15 @@ def plan(
     made = planning.plan(
         chosen,
         num_gpus=gpus,
-        gpu=gpu,
+        gpu=options.gpu,
         sequences_available=sequences,
         mfu=mfu,
-        dollars_per_hour=price,
+        dollars_per_hour=options.price,
     )
     if json:
         show_json(made)
         return
-    out(_plan_text(made, gpu_named(gpu).memory_bytes))
+    out(_plan_text(made, gpu_named(options.gpu).memory_bytes))
     for warning in made.warnings:
         say(f"note: {warning}")
 

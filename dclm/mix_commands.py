@@ -8,18 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 import yaml
 
-from leaderboard.rounds.options import (
-    CORES,
-    RUNS,
-    Cluster,
-    Gpus,
-    Processes,
-    Scale,
-    TrainProcesses,
-    Workspace,
-)
+from leaderboard.rounds.options import CORES, Cluster, Processes, Resources, Scale
 from pipelines.console import Json, out, show_json, table
 from pipelines.execution.choose import executor
+from pipelines.option_groups import grouped
 
 if TYPE_CHECKING:
     from dclm.curation.swarm import BestMix, Swarm
@@ -67,17 +59,15 @@ def mix_command(
 
 
 @app.command("mix-swarm")
+@grouped
 def swarm_command(
+    *,
     config: Config,
     scale: Scale,
     file: Annotated[Path, typer.Option("--out", help="The CSV file of proxy runs to write.")],
     proxies: Annotated[int, typer.Option(min=2, help="Mixtures to train.")] = 32,
     seed: Annotated[int, typer.Option(help="Of the drawn shares.")] = 0,
-    workspace: Workspace = RUNS,
-    workers: Processes = CORES,
-    cluster: Cluster = None,
-    gpus: Gpus = None,
-    processes: TrainProcesses = None,
+    resources: Resources,
     json: Json = False,
 ) -> None:
     """Train a small model on each of many mixtures, for `mix-fit`. Run again to resume.
@@ -86,11 +76,11 @@ def swarm_command(
     shares that its bounds on repetition allow.
     """
     from dclm.curation import swarm
-    from leaderboard.rounds.deciding_commands import opened
     from pipelines.formats.mix_shares import count_sources, units_of
     from pipelines.formats.mixture import load_mixture
 
-    current, placement = opened("dclm", scale, workspace, workers, cluster, gpus, processes)
+    current = resources.open_round("dclm", scale)
+    placement = resources.launch(current)
     mixture = load_mixture(config)
     counted = count_sources(mixture, map_tasks=current.map_tasks)
     made = swarm.run_swarm(

@@ -16,7 +16,7 @@ from evals.fetch import fetch, fetch_tasks
 from evals.images.synthetic import write_synthetic_images
 from evals.items import Item
 from evals.kinds import has_data, kind_of, read_data
-from evals.loading import check_precision, open_model
+from evals.options import ModelName, ModelOptions
 from evals.overlap import overlap_with
 from evals.perplexity_command import perplexity_command
 from evals.pinning import make_pin, write_pins
@@ -36,10 +36,11 @@ from evals.tasks import (
 )
 from evals.text.convert import convert
 from evals.text.synthetic import write_synthetic
-from pipelines.console import Json, Workers, out, program, show_json, table
+from pipelines.console import Json, out, program, show_json, table
 from pipelines.errors import BAD_DATA
 from pipelines.execution.choose import executor
 from pipelines.execution.progress import say
+from pipelines.option_groups import grouped
 
 app = typer.Typer(
     help="Measure models with suites of tasks.",
@@ -53,34 +54,14 @@ RunFolder = Annotated[str, typer.Argument(help="Folder of a finished evaluation.
 
 
 @app.command("run")
+@grouped
 def run_command(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="A trained model's folder, a Hugging Face model, null:KIND, or BENCHMARK:FOLDER."
-        ),
-    ],
+    *,
+    model: ModelName,
     suite: SuiteName,
     data: Data,
     out_uri: Annotated[str, typer.Option("--out", help="Where the evaluation's folder goes.")],
-    exact: Annotated[
-        bool, typer.Option("--exact", help="Every option whole and alone: slow, the oracle.")
-    ] = False,
-    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
-    device: Annotated[
-        str | None, typer.Option(help="cpu or cuda; the GPU if there is one.")
-    ] = None,
-    batch_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Tokens computed at once; default: as memory allows.")
-    ] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that a hub model brings along.")
-    ] = False,
-    workers: Workers = 1,
-    cluster: Annotated[str | None, typer.Option(help="Run on Ray: `local` or an address.")] = None,
-    gpus: Annotated[
-        int | None, typer.Option(min=0, help="GPUs; default: all there are. 0: none.")
-    ] = None,
+    options: ModelOptions,
     format: Annotated[
         str,
         typer.Option(
@@ -94,19 +75,8 @@ def run_command(
     Questions are spread over all GPUs of this machine, or of the cluster; each worker loads the
     weights once.
     """
-    check_precision(precision)
     printed = None if format == "text" else result_format(format)
-    loaded, map_tasks = open_model(
-        model,
-        trust_remote_code=trust_remote_code,
-        device=device,
-        precision=precision,
-        exact=exact,
-        batch_tokens=batch_tokens,
-        workers=workers,
-        cluster=cluster,
-        gpus=gpus,
-    )
+    loaded, map_tasks = options.open(model)
     record = run(loaded, suite=suite, data=data, out=out_uri, map_tasks=map_tasks)
     if printed is not None:
         show_json(printed.from_record(record, model=model))

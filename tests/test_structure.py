@@ -40,7 +40,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "pipelines": (
         "ending errors kernels schema templates yaml_text",
         "extra_fields extras opened_files",
-        "records installed batch",
+        "records installed batch option_groups",
         "operators console verdict storage",
         "execution stats selection text image_text mixing participant_code",
         "dedup registry formats",
@@ -67,6 +67,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "result_formats",
         "text",
         "controls loading document_perplexity",
+        "options",
         "run perplexity_command",
         "reports",
         "overlap_report",

@@ -298,40 +298,91 @@ def forest(
     )
 
 
-FOREST_ROW = 19  # pixels of a row of the large forest plot
+INTERVAL_ROW = 19  # pixels of a row of the large forest plot
+INTERVAL_LEFT, INTERVAL_RIGHT = 290.0, WIDTH - 20.0  # left of them 38 letters of a name
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its interval: one row of a forest plot."""
+
+    label: str
+    value: float
+    low: float
+    high: float
+    title: str
+    css: str = "rest"
+    """`lead` for what is pointed out, `rest` for all else."""
+    address: str = ""
+
+
+def intervals(
+    rows: Sequence[Interval],
+    *,
+    title: str,
+    axis: str,
+    span: tuple[float, float],
+    mark: float,
+    style: str = "",
+) -> Markup:
+    """A forest plot over `span`, with a line at the value `mark`.
+
+    With a `style` sheet it is a file of its own; without, a page's sheet applies.
+    """
+    low, high = span
+
+    def at(value: float) -> float:
+        share = (min(max(value, low), high) - low) / (high - low)
+        return INTERVAL_LEFT + share * (INTERVAL_RIGHT - INTERVAL_LEFT)
+
+    bottom = TOP + INTERVAL_ROW * len(rows)
+    around = {
+        "title": title,
+        "style": Markup(style),
+        "width": WIDTH,
+        "height": bottom + 44,
+        "left": INTERVAL_LEFT,
+        "right": INTERVAL_RIGHT,
+        "top": TOP,
+        "bottom": bottom,
+        "x_axis": axis,
+        "y_axis": "",
+        "y_ticks": [],
+        "x_ticks": [{"x": at(tick), "label": f"{tick:g}"} for tick in ticks(low, high, 6)],
+    }
+    drawn = [
+        {
+            "y": TOP + INTERVAL_ROW * (number + 0.5),
+            "x": at(row.value),
+            "low": at(row.low),
+            "high": at(row.high),
+            "label": _cut(row.label),
+            "title": row.title,
+            "address": row.address,
+            "css": row.css,
+        }
+        for number, row in enumerate(rows)
+    ]
+    return _drawn("intervals", around, at(mark), drawn)
 
 
 def forest_rows(points: Sequence[Point], *, axis: str) -> Markup:
     """A forest plot: a row for each score with its 95% interval, and a line where the best is."""
-    low = min(point.value - point.error for point in points)
-    high = max(point.value + point.error for point in points)
-    low, high = _padded(low, high)
-    left, right = 290.0, WIDTH - 20.0
-
-    def at(value: float) -> float:
-        return left + (value - low) / (high - low) * (right - left)
-
     rows = [
-        {
-            "y": TOP + FOREST_ROW * (number + 0.5),
-            "x": at(point.value),
-            "low": at(point.value - point.error),
-            "high": at(point.value + point.error),
-            "label": _cut(point.label),
-            "title": f"{point.label}: {point.value:.4f} ± {point.error:.4f}",
-            "address": point.address,
-            "css": "lead" if point.rank == 1 else "rest",
-        }
-        for number, point in enumerate(points)
+        Interval(
+            point.label,
+            point.value,
+            point.value - point.error,
+            point.value + point.error,
+            title=f"{point.label}: {point.value:.4f} ± {point.error:.4f}",
+            css="lead" if point.rank == 1 else "rest",
+            address=point.address,
+        )
+        for point in points
     ]
-    foot = TOP + FOREST_ROW * len(points)
-    return _drawn(
-        "forest_rows",
-        {"title": f"{axis}, 95% intervals", "width": WIDTH, "height": foot + 44, "axis": axis},
-        {"top": TOP, "foot": foot, "left": left, "mark": at(points[0].value), "right": right},
-        [(at(tick), f"{tick:g}") for tick in ticks(low, high, 6)],
-        rows,
-    )
+    span = _padded(min(row.low for row in rows), max(row.high for row in rows))
+    title = f"{axis}, 95% intervals"
+    return intervals(rows, title=title, axis=axis, span=span, mark=points[0].value)
 
 
 def ticks(low: float, high: float, number: int) -> list[float]:

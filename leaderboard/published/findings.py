@@ -20,9 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from leaderboard.board.boards import Library
-from leaderboard.board.interval_chart import Interval, interval_chart
 from leaderboard.board.intervals import kendall
-from leaderboard.board.plots import STATIC, lines
+from leaderboard.board.plots import STATIC, Interval, intervals, lines
 from leaderboard.board.power import PUBLISHED, seeds_for
 from leaderboard.published.decisions import every_metric
 from leaderboard.published.literature import imported, literatures
@@ -146,6 +145,7 @@ did.
 
 # ---- decisions
 
+COIN = 0.5  # of the pairs ordered alike, by chance
 SHOWN = 14  # metrics in the chart, and as many at the other end in words
 
 
@@ -157,18 +157,30 @@ def _decisions(path: Path, store: LocalStore) -> str:
     first = results[0]
     sure = [entry for entry in results if not entry.at_chance]
     chance = [entry.metric for entry in results if entry.at_chance]
-    coin = [entry.metric for entry in sure if entry.low <= 0.5]
+    coin = [entry.metric for entry in sure if entry.low <= COIN]
     own = next((entry for entry in results if entry.metric == entry.target), None)
     chart = [
-        Interval(entry.metric, entry.accuracy, entry.low, entry.high, muted=entry.low <= 0.5)
+        Interval(
+            entry.metric,
+            entry.accuracy,
+            entry.low,
+            entry.high,
+            title=f"{entry.metric}: {entry.accuracy:.3f} [{entry.low:.3f}, {entry.high:.3f}]",
+            css="rest" if entry.low <= COIN else "lead",
+        )
         for entry in sure[:SHOWN]
     ]
     title = f"decision accuracy of {first.small} for {first.target} at {first.large}"
     name = f"{FOLDER}/decisions-{path.stem}.svg"
-    svg = interval_chart(
-        chart, title=title, axis="pairs ordered alike", span=(0.0, 1.0), mark=(0.5, "a coin")
+    svg = intervals(
+        chart,
+        title=title,
+        axis="pairs ordered alike; the line is a coin",
+        span=(0.0, 1.0),
+        mark=COIN,
+        style=_style(),
     )
-    write_bytes(store, name, svg.encode())
+    write_bytes(store, name, f"{svg}\n".encode())
     cost = "" if first.cost is None else f", at {first.cost:.2%} of the cost of one"
     itself = (
         ""

@@ -29,23 +29,10 @@ from leaderboard.rounds.deciding_commands import (
     sweep_command,
 )
 from leaderboard.rounds.model_commands import evaluate_command, submit_command, train_command
-from leaderboard.rounds.options import (
-    CORES,
-    RUNS,
-    Cluster,
-    Gpus,
-    Processes,
-    Quarantine,
-    RecipeFile,
-    Scale,
-    TrainProcesses,
-    Workspace,
-    bind,
-)
+from leaderboard.rounds.options import Quarantine, RecipeFile, Resources, Scale, bind
 from leaderboard.rounds.show import show_board
 from pipelines.console import Json, out, show_json
 from pipelines.errors import RuleError, TrainingError
-from pipelines.execution.choose import executor
 from pipelines.execution.progress import say
 
 if TYPE_CHECKING:
@@ -89,16 +76,12 @@ def run_command(
     resample: Annotated[
         int, typer.Option(min=1, help="Draw the sample of a sampled pipeline so many times.")
     ] = 1,
-    workspace: Workspace = RUNS,
+    resources: Resources,
     track: Annotated[str, typer.Option(help="What you touched.")] = "filtering",
     method: Annotated[
         str | None, typer.Option(help="Name on the board; default: the pipeline's.")
     ] = None,
     team: Annotated[str, typer.Option(help="Your team's name on the board.")] = "",
-    workers: Processes = CORES,
-    cluster: Cluster = None,
-    gpus: Gpus = None,
-    processes: TrainProcesses = None,
     recipe: RecipeFile = None,
     data: Annotated[
         str | None,
@@ -121,16 +104,9 @@ def run_command(
     from leaderboard.rounds.budgets import check_low_rate, low_rate
     from leaderboard.rounds.deciding import power_before
     from leaderboard.rounds.notebook import Notebook, noted
-    from leaderboard.rounds.workspace import open_round
 
-    current = open_round(
-        benchmark,
-        scale,
-        workspace=workspace,
-        map_tasks=executor(workers, cluster=cluster),
-        recipe=recipe,
-        data=data,
-    )
+    workspace = resources.workspace
+    current = resources.open_round(benchmark, scale, recipe=recipe, data=data)
     seeds = list(current.recipe.seeds)[:repeat]
     if len(seeds) < repeat:
         raise RuleError(f"--repeat {repeat}: scale {scale} allows {len(seeds)} seeds")
@@ -139,8 +115,7 @@ def run_command(
         check_low_rate(current, num_methods=len(pipeline) * resample, num_seeds=repeat)
     if method is not None and (len(pipeline) > 1 or resample > 1):
         raise RuleError("--method names one pipeline; leave it out with several")
-    placement = launch.choose(cluster=cluster, gpus=gpus, processes=processes)
-    placement = launch.prepare(placement, current.stages, current.recipe, fixed=gpus is not None)
+    placement = resources.launch(current)
     run = launch.round_trainer(placement, training.run_training)
     arms = []
     baselines = []
@@ -224,26 +199,18 @@ def ablate_command(
         list[int] | None, typer.Option(help="Take out this step (from 1); may be repeated.")
     ] = None,
     repeat: Annotated[int, typer.Option(min=1, help="Train this many of the seeds.")] = 1,
-    workspace: Workspace = RUNS,
-    workers: Processes = CORES,
-    cluster: Cluster = None,
-    gpus: Gpus = None,
+    resources: Resources,
     json: Json = False,
 ) -> None:
     """Play the round without each step in turn: what is a step worth?"""
     from leaderboard.rounds import ablate as ablation
-    from leaderboard.rounds import launch
     from leaderboard.rounds import round as stages
-    from leaderboard.rounds.workspace import open_round
 
     if drop_each == bool(drop):
         raise RuleError("say which steps: either --drop-each, or --drop N")
-    current = open_round(
-        benchmark, scale, workspace=workspace, map_tasks=executor(workers, cluster=cluster)
-    )
+    current = resources.open_round(benchmark, scale)
     whole = stages.find_pipeline(current, pipeline)
-    placement = launch.choose(cluster=cluster, gpus=gpus)
-    placement = launch.prepare(placement, current.stages, current.recipe, fixed=gpus is not None)
+    placement = resources.launch(current)
     ablation_ = ablation.ablate(
         current,
         whole,

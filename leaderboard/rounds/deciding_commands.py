@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from leaderboard.rounds.options import (
-    CORES,
-    RUNS,
-    Cluster,
-    Gpus,
-    Processes,
-    Scale,
-    TrainProcesses,
-    Workspace,
-)
+from leaderboard.rounds.options import Resources, Scale
 from pipelines.console import Json, out, show_json
-from pipelines.execution.choose import executor
-
-if TYPE_CHECKING:
-    from leaderboard.rounds.launch import Launch
-    from leaderboard.rounds.workspace import Round
-
 
 Seeds = Annotated[int, typer.Option("--repeat", min=1, help="Train this many of the seeds.")]
 
@@ -43,11 +28,7 @@ def noise_command(
         str | None,
         typer.Option(help="The pipeline that samples; default: the baseline random_same_size."),
     ] = None,
-    workspace: Workspace = RUNS,
-    workers: Processes = CORES,
-    cluster: Cluster = None,
-    gpus: Gpus = None,
-    processes: TrainProcesses = None,
+    resources: Resources,
     json: Json = False,
 ) -> None:
     """Measure how far a score moves when the method does not; `plan` and `run` read it.
@@ -57,7 +38,8 @@ def noise_command(
     from leaderboard.rounds import round as stages
     from leaderboard.rounds.noise import Design, measure_noise, noise_text, random_sample
 
-    current, placement = opened(benchmark, scale, workspace, workers, cluster, gpus, processes)
+    current = resources.open_round(benchmark, scale)
+    placement = resources.launch(current)
     sampled = sample or random_sample(benchmark)
     report = measure_noise(
         current,
@@ -82,11 +64,7 @@ def sweep_command(
         typer.Option(help="PARAMETER=V1,V2 or OPERATOR.PARAMETER=V1,V2; may be repeated."),
     ],
     repeat: Seeds = 1,
-    workspace: Workspace = RUNS,
-    workers: Processes = CORES,
-    cluster: Cluster = None,
-    gpus: Gpus = None,
-    processes: TrainProcesses = None,
+    resources: Resources,
     json: Json = False,
 ) -> None:
     """Train every combination of some parameters, and the unfiltered pool, and table them.
@@ -97,7 +75,8 @@ def sweep_command(
     from leaderboard.rounds import round as stages
     from leaderboard.rounds import sweep as sweeping
 
-    current, placement = opened(benchmark, scale, workspace, workers, cluster, gpus, processes)
+    current = resources.open_round(benchmark, scale)
+    placement = resources.launch(current)
     whole = stages.find_pipeline(current, pipeline)
     made = sweeping.sweep(
         current,
@@ -124,11 +103,7 @@ def cross_command(
     ] = "0.25,0.5,1,2",
     repeat: Seeds = 1,
     plot: Annotated[str | None, typer.Option(help="Write the curves as an SVG file.")] = None,
-    workspace: Workspace = RUNS,
-    workers: Processes = CORES,
-    cluster: Cluster = None,
-    gpus: Gpus = None,
-    processes: TrainProcesses = None,
+    resources: Resources,
     json: Json = False,
 ) -> None:
     """Train datasets at several budgets: where do two cross, and what is a filter worth?
@@ -141,7 +116,8 @@ def cross_command(
     from leaderboard.rounds import round as stages
 
     parts = crossing.budgets_of(budgets)
-    current, placement = opened(benchmark, scale, workspace, workers, cluster, gpus, processes)
+    current = resources.open_round(benchmark, scale)
+    placement = resources.launch(current)
     made = crossing.curves(
         current,
         [stages.find_pipeline(current, name) for name in pipeline],
@@ -165,11 +141,7 @@ def speedrun_command(
         list[str], typer.Option(help="A .yaml file or a baseline; may be repeated.")
     ],
     repeat: Seeds = 3,
-    workspace: Workspace = RUNS,
-    workers: Processes = CORES,
-    cluster: Cluster = None,
-    gpus: Gpus = None,
-    processes: TrainProcesses = None,
+    resources: Resources,
     json: Json = False,
 ) -> None:
     """How much training does a dataset take to the scale's target? Only the data may change.
@@ -179,7 +151,8 @@ def speedrun_command(
     from leaderboard.rounds import round as stages
     from leaderboard.rounds.speedrun import check_speedrun, speedrun, speedrun_text
 
-    current, placement = opened(benchmark, scale, workspace, workers, cluster, gpus, processes)
+    current = resources.open_round(benchmark, scale)
+    placement = resources.launch(current)
     check_speedrun(current)
     made = speedrun(
         current,
@@ -191,24 +164,3 @@ def speedrun_command(
         show_json(made)
     else:
         out(speedrun_text(made))
-
-
-def opened(
-    benchmark: str,
-    scale: str,
-    workspace: str,
-    workers: int,
-    cluster: str | None,
-    gpus: int | None,
-    processes: int | None,
-) -> tuple[Round, Launch]:
-    """The round, and where its models are trained; says so first."""
-    from leaderboard.rounds import launch
-    from leaderboard.rounds.workspace import open_round
-
-    current = open_round(
-        benchmark, scale, workspace=workspace, map_tasks=executor(workers, cluster=cluster)
-    )
-    placement = launch.choose(cluster=cluster, gpus=gpus, processes=processes)
-    placement = launch.prepare(placement, current.stages, current.recipe, fixed=gpus is not None)
-    return current, placement

@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from annotated_types import Ge, Le
@@ -14,6 +15,12 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from leaderboard.benchmark import StageOptions
+from pipelines.errors import UsageError
+from pipelines.option_groups import grouped
+
+if TYPE_CHECKING:
+    from leaderboard.rounds.launch import Launch
+    from leaderboard.rounds.workspace import Round
 
 Scale = Annotated[str, typer.Option(help="The scale, as in the rule book.")]
 Workspace = Annotated[str, typer.Option(help="Folder of pools, datasets, models and submissions.")]
@@ -41,6 +48,86 @@ Quarantine = Annotated[
 RUNS = "runs"
 CORES = os.cpu_count() or 1
 
+
+@dataclass(frozen=True)
+class Resources:
+    """The workspace of a round, and the machines that work on it."""
+
+    workspace: Workspace = RUNS
+    workers: Processes = CORES
+    cluster: Cluster = None
+    gpus: Gpus = None
+    processes: TrainProcesses = None
+
+    def open_round(
+        self,
+        benchmark: str,
+        scale: str,
+        *,
+        recipe: str | None = None,
+        data: str | None = None,
+    ) -> Round:
+        """The round of a scale; `recipe` is an experimental recipe's file."""
+        from leaderboard.rounds.workspace import open_round
+        from pipelines.execution.choose import executor
+
+        return open_round(
+            benchmark,
+            scale,
+            workspace=self.workspace,
+            map_tasks=executor(self.workers, cluster=self.cluster),
+            recipe=recipe,
+            data=data,
+        )
+
+    def launch(self, current: Round) -> Launch:
+        """Where the round's models are trained; prints it. PlanError where they cannot be."""
+        from leaderboard.rounds import launch
+
+        chosen = launch.choose(cluster=self.cluster, gpus=self.gpus, processes=self.processes)
+        fixed = self.gpus is not None
+        return launch.prepare(chosen, current.stages, current.recipe, fixed=fixed)
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """The GPUs that a training run is planned on; or, in place of a plan, what a gap takes."""
+
+    gpus: Annotated[int | None, typer.Option(min=1, help="How many GPUs.")] = None
+    gpu: Annotated[str, typer.Option(help="h100, h200, a100, a100-40 or l40s.")] = "h100"
+    price: Annotated[float | None, typer.Option(help="Dollars of one GPU for an hour.")] = None
+    detect: Annotated[
+        float | None, typer.Option(help="Instead: the seeds that a gap of the headline takes.")
+    ] = None
+    budget: Annotated[
+        str | None, typer.Option(help="Instead: the gap that can be seen, as with `3 seeds`.")
+    ] = None
+    workspace: Workspace = RUNS
+    recipe: RecipeFile = None
+
+    def show_power(self, benchmark: str, scale: str, *, json: bool) -> bool:
+        """Print what `--detect` or `--budget` asks for; False where neither is given."""
+        from leaderboard.rounds.deciding import show_power
+
+        if self.detect is None and self.budget is None:
+            return False
+        show_power(
+            benchmark,
+            scale,
+            detect=self.detect,
+            budget=self.budget,
+            json=json,
+            workspace=self.workspace,
+        )
+        return True
+
+    def num_gpus(self) -> int:
+        """UsageError where `--gpus` is not given."""
+        if self.gpus is None:
+            raise UsageError("plan needs --gpus N; or --detect GAP or --budget '3 seeds'")
+        return self.gpus
+
+
 BENCHMARK, OPTIONS = "benchmark", "options"  # parameters of a stage function that `bind` fills
 
 
@@ -49,10 +136,11 @@ def bind(
 ) -> Callable[..., None]:
     """A command of one benchmark from a stage function that takes `benchmark` (and `options`).
 
-    In the command's signature the fields of the options model are in the place of the parameter
-    `options`: typer shows and checks them like any other option.
+    Groups of options are spelled out (`pipelines.option_groups`), and the fields of the options
+    model are in the place of the parameter `options`: typer shows and checks them like any other.
     """
-    signature = inspect.signature(function, eval_str=True)
+    function = grouped(function)
+    signature = inspect.signature(function)
     fields = options.model_fields if options is not None else {}
     parameters = []
     for name, parameter in signature.parameters.items():

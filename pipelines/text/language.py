@@ -117,22 +117,15 @@ PUNCTUATION = frozenset(" !\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
 """A text of nothing else has no language. Newlines and tabs are not among them, as in DCLM."""
 
 
-class LanguageScores(Modifier, name="language_scores"):
-    """Add languages with probabilities as a field `{language: probability}` (in `extra`).
-
-    fastText gives its one best label, langdetect (Shuyo 2010) all it considers. Newlines are
-    deleted before fastText looks, as DCLM does, or read as spaces. A text of nothing but ASCII
-    punctuation and spaces has no language: `{}`. langdetect raises on a text without letters.
-    """
+class _Languages(Modifier):
+    """What the two identifiers of languages share: a model, and the field that they write."""
 
     model: Literal["fasttext", "langdetect"] = Field("fasttext", description="what identifies")
-    field: str = Field("language_scores", min_length=1, description="field to write")
+    field: str = Field(min_length=1, description="field to write")
     weights: str = Field("lid.176.ftz", description="asset: the fastText model")
-    newlines: Literal["space", "delete"] = Field("space", description="what newlines become")
     seed: int = Field(0, ge=0, description="langdetect draws at random: another seed, other draws")
     overwrite: bool = Field(False, description="replace a field of this name; else it is an error")
     engine: Engine = Field("library", description=ENGINE, exclude_if=lambda e: e == "library")
-    reference: ClassVar[str | None] = "detect_lang_whole_page_enricher"
     _predict: Any = PrivateAttr(None)
 
     def drops(self) -> tuple[str, ...]:
@@ -146,6 +139,19 @@ class LanguageScores(Modifier, name="language_scores"):
 
     def assets(self) -> tuple[str, ...]:
         return (self.weights,) if self.model == "fasttext" else ()
+
+
+class LanguageScores(_Languages, name="language_scores"):
+    """Add languages with probabilities as a field `{language: probability}` (in `extra`).
+
+    fastText gives its one best label, langdetect (Shuyo 2010) all it considers. Newlines are
+    deleted before fastText looks, as DCLM does, or read as spaces. A text of nothing but ASCII
+    punctuation and spaces has no language: `{}`. langdetect raises on a text without letters.
+    """
+
+    field: str = Field("language_scores", min_length=1, description="field to write")
+    newlines: Literal["space", "delete"] = Field("space", description="what newlines become")
+    reference: ClassVar[str | None] = "detect_lang_whole_page_enricher"
 
     def load(self, assets: AssetFolder) -> None:
         if self.model == "langdetect":
@@ -220,7 +226,7 @@ def langdetect_scores(seed: int) -> Any:
     return predict
 
 
-class SentenceLanguages(Modifier, name="sentence_languages"):
+class SentenceLanguages(_Languages, name="sentence_languages"):
     """Add the languages of a text's sentences as a field (in `extra`).
 
     The field is `{language: {average_probability, number_of_sentences}}`; the average is over the
@@ -228,28 +234,10 @@ class SentenceLanguages(Modifier, name="sentence_languages"):
     in DCLM, which loses such documents) is an error.
     """
 
-    model: Literal["fasttext", "langdetect"] = Field("fasttext", description="what identifies")
     sentences: SentenceKind = Field("blingfire", description="what splits sentences")
     field: str = Field("sentence_languages", min_length=1, description="field to write")
-    weights: str = Field("lid.176.ftz", description="asset: the fastText model")
     newlines: Literal["space", "error"] = Field("space", description="a newline in a sentence")
-    seed: int = Field(0, ge=0, description="langdetect draws at random: another seed, other draws")
-    overwrite: bool = Field(False, description="replace a field of this name; else it is an error")
-    engine: Engine = Field("library", description=ENGINE, exclude_if=lambda e: e == "library")
     reference: ClassVar[str | None] = "detect_lang_paragraph_enricher"
-    _predict: Any = PrivateAttr(None)
-
-    def drops(self) -> tuple[str, ...]:
-        return (self.field,) if self.overwrite else ()  # a column would hide the new entry
-
-    def writes(self) -> Mapping[str, pa.DataType]:
-        return {EXTRA: STRING}
-
-    def optional_reads(self) -> tuple[str, ...]:
-        return (self.field,)
-
-    def assets(self) -> tuple[str, ...]:
-        return (self.weights,) if self.model == "fasttext" else ()
 
     def load(self, assets: AssetFolder) -> None:
         sentence_splitter(self.sentences, "english")
