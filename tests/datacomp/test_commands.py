@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from datacomp import pool_commands
 from pipelines.errors import PoolError
-from tests.datacomp.curation.test_curate import write_tables
-from tests.pipelines.images.test_reshard import write_pool, write_subset
+from tests.datacomp.pair_tables import write_tables
+from tests.pipelines.images.made_up_tars import write_pool, write_subset
 
 
 def call(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -81,7 +81,7 @@ def test_a_pool_without_images_says_what_to_do(small_recipe: Recipe, tmp_path: P
 def test_none_of_the_uids_in_the_tars_is_an_error(
     packed_images: Path, small_recipe: Recipe, tmp_path: Path
 ) -> None:
-    from tests.pipelines.images.test_reshard import write_pool
+    from tests.pipelines.images.made_up_tars import write_pool
 
     write_pool(tmp_path / "tars", tars=1, per_tar=5)
     with pytest.raises(PackError, match="none of the 120 uids"):

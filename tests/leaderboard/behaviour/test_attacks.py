@@ -2,67 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import os
 import resource
-import socket
-import threading
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pytest
-import uvicorn
 from starlette.testclient import TestClient
 
 from leaderboard.database import people
-from leaderboard.database.auth import Rate, create_token
 from leaderboard.database.store import Store
 from leaderboard.service.reader import Readers
-from leaderboard.service.service import Service
 from leaderboard.submissions.bundle import LIMITS
 from leaderboard.submissions.faults import BundleError
-from leaderboard.web.access import Rates
 from leaderboard.web.app import create_app
-from leaderboard.web.connections import bounded
-from leaderboard.web.logs import Bounded
-from pipelines.storage.open import open_store
+from tests.leaderboard.attacked_site import BOARD, MIB, Site
 from tests.leaderboard.made_up import make_zip
-
-BOARD = "/boards/dclm/tiny/filtering"
-MIB = 1 << 20
-
-
-class Site:
-    """A service in this process, with one accepted submission."""
-
-    def __init__(self, database: str, folder: Path) -> None:
-        self.store = Store(database)
-        self.service = Service(self.store, open_store(folder / "files"))
-        self.token, self.secret = create_token(self.store, "ci", scopes=["submit"], team="a team")
-        self.reviewer = create_token(self.store, "ada", scopes=["review"])[1]
-        rates = Rates(uploads=Rate(1000, 1), failures=Rate(10_000, 1))
-        self.app = create_app(self.service, rates=rates)
-        self.client = TestClient(self.app, raise_server_exceptions=False)
-        self.folder = folder
-
-    def send(self, path: Path) -> str:
-        submission, _ = self.service.receive(path, self.token)
-        return submission.id
-
-    def accept(self, path: Path) -> str:
-        id_ = self.send(path)
-        while self.service.check_next("check") is not None:
-            pass
-        self.store.move(id_, "accepted", who="ada")
-        return id_
 
 
 @pytest.fixture
@@ -416,156 +375,3 @@ def test_everybody_sees_roles_and_reviewers_names(site: Site, tmp_path: Path) ->
 def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
     Store(f"sqlite:///{tmp_path / 'x.db'}").close()
     assert os.stat(tmp_path / "x.db").st_mode & 0o777 == 0o600
-
-
-# ---- connections
-
-
-@contextlib.contextmanager
-def listening(site: Site, **limits: float) -> Iterator[tuple[str, int]]:
-    """The application behind the bounded protocol, on a socket."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(
-            site.app,
-            log_config=None,
-            lifespan="off",
-            http=bounded(**limits),  # type: ignore[arg-type]
-        )
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]}, daemon=True)
-        thread.start()
-        while not server.started:
-            thread.join(0.01)
-        yield taken.getsockname()
-        server.should_exit = True
-        thread.join()
-
-
-def test_half_a_request_lives_as_long_as_its_head_may_take(site: Site) -> None:
-    with listening(site, head_seconds=0.5) as address:
-        slow = [socket.create_connection(address, timeout=300) for _ in range(50)]
-        for connection in slow:
-            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX: ")
-        for connection in slow:  # without the limit they live for ever, and this times out
-            with contextlib.suppress(ConnectionResetError):
-                assert connection.recv(10) == b""
-            connection.close()
-        with socket.create_connection(address, timeout=90) as honest:
-            for _ in range(2):  # keep-alive still works
-                honest.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-                answer = b""
-                while not answer.endswith(b"}"):
-                    answer += honest.recv(1000)
-                assert answer.startswith(b"HTTP/1.1 200")
-
-
-def test_connections_over_the_limit_are_closed_at_once(site: Site) -> None:
-    with listening(site, most=5) as address:
-        connections = [socket.create_connection(address, timeout=90) for _ in range(5)]
-        time.sleep(0.2)
-        with (
-            socket.create_connection(address, timeout=90) as more,
-            contextlib.suppress(ConnectionResetError),
-        ):
-            assert more.recv(10) == b""
-        for item in connections:
-            item.close()
-        answer, until = b"", time.monotonic() + 300
-        while not answer and time.monotonic() < until:  # until the five closed ones are noticed
-            with (
-                socket.create_connection(address, timeout=90) as again,
-                contextlib.suppress(ConnectionError),
-            ):
-                again.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-                answer = again.recv(1000)
-        assert answer.startswith(b"HTTP/1.1 200")
-
-
-def test_a_body_that_does_not_come_is_given_up(site: Site) -> None:
-    site.app = create_app(site.service, body_seconds=0.3)
-    with listening(site) as address, socket.create_connection(address, timeout=90) as slow:
-        head = (
-            f"POST /api/v1/submissions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {site.secret}"
-        )
-        slow.sendall(head.encode() + b"\r\nContent-Length: 1000\r\n\r\nPK")
-        # without the limit it lives for ever, and this times out
-        assert slow.recv(1000).startswith(b"HTTP/1.1 408")
-    assert list(site.service.scratch.glob("upload-*")) == []
-
-
-def test_too_many_requests_at_once_are_told_to_come_back(site: Site) -> None:
-    app = create_app(site.service, most_requests=0)
-    response = TestClient(app).get("/")
-    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
-
-
-def test_the_log_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
-    kept = Bounded(10)
-    lines = [logging.LogRecord("x", logging.INFO, "", 0, "the same", (), None) for _ in range(1000)]
-    for line in lines:
-        line.created = 1000.0
-    assert sum(kept.filter(line) for line in lines) <= 11
-    later = logging.LogRecord("x", logging.INFO, "", 0, "later", (), None)
-    later.created = 1001.0
-    assert kept.filter(later)
-    assert later.getMessage() == "990 lines left out; later"
-
-
-# ---- monitors
-
-
-def test_a_database_that_is_down_is_503_everywhere(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from sqlalchemy.exc import OperationalError
-
-    def down(*_: object, **__: object) -> None:
-        raise OperationalError("SELECT", {}, Exception("connection refused"))
-
-    monkeypatch.setattr(site.store.engine, "connect", down)
-    site.service.library._asked = -1e9
-    for path in ("/", BOARD, "/healthz", "/readyz", "/api/v1/boards"):
-        response = site.client.get(path)
-        assert response.status_code == 503, path
-        assert response.headers["retry-after"] == "5"
-        assert "connection refused" not in response.text
-    assert site.client.get("/livez").status_code == 200
-
-
-def test_metrics_count_requests_queue_and_checks(site: Site, tmp_path: Path) -> None:
-    site.accept(make_zip(tmp_path))
-    site.client.get(BOARD)
-    text = site.client.get("/metrics").text
-    route = 'route="/boards/{benchmark}/{scale}/{track}"'
-    assert f'leaderboard_requests_total{{method="GET",{route},status="200"}} 1' in text
-    assert 'leaderboard_submissions{state="accepted"} 1' in text
-    assert 'leaderboard_checks_total{outcome="needs_review"} 1' in text
-    response = site.client.get("/metrics", headers={"x-forwarded-for": "192.0.2.1"})
-    assert response.status_code == 401
-
-
-def test_one_odd_row_in_the_database_breaks_no_other(site: Site, tmp_path: Path) -> None:
-    ids = [site.accept(make_zip(tmp_path, method=f"m {k}", chance=k)) for k in range(2)]
-    with site.store.writer.begin() as connection:
-        connection.exec_driver_sql(
-            f"UPDATE rows SET row = '{{\"odd\": 1}}', changed = changed + 1 WHERE id = '{ids[0]}'"
-        )
-        connection.exec_driver_sql("UPDATE revisions SET number = number + 1")
-    fresh = TestClient(create_app(Service(site.store, site.service.files)))
-    response = fresh.get(BOARD)
-    assert response.status_code == 200
-    assert "m 1" in response.text
-    assert "m 0" not in response.text
-    assert fresh.get(f"/submissions/{ids[0]}").status_code == 200
-
-
-def test_a_log_line_is_json_with_the_request_s_id(
-    site: Site, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.INFO, "leaderboard.access"):
-        response = site.client.get("/livez")
-    line = orjson.loads(caplog.records[-1].getMessage())
-    assert line["request"] == response.headers["x-request-id"]
-    assert (line["method"], line["path"], line["status"]) == ("GET", "/livez", 200)
-    assert io.StringIO(caplog.text).read().count("Bearer") == 0

@@ -18,14 +18,7 @@ from leaderboard.web.app import create_app
 from pipelines.errors import RuleError
 from pipelines.records import ScoresRecord, digest
 from pipelines.storage.open import open_store
-from tests.leaderboard.behaviour.test_invented_frauds import (
-    altered,
-    control_of,
-    controls,
-    manifested,
-    record_of,
-    refused,
-)
+from tests.leaderboard.frauds import altered, control_of, controls, manifested, record_of, refused
 from tests.leaderboard.made_up import MADE_BY, make_folder, sha
 
 NAMES = ("step-00000010", "step-00000020")

@@ -22,47 +22,12 @@ from evals.pins import Pin, truth_of
 from evals.tasks import Task
 from leaderboard.benchmark import load_stages
 from leaderboard.submissions import documents
-from leaderboard.submissions.bundle import BundleError, DocumentList, OverlapOf, open_bundle
+from leaderboard.submissions.bundle import DocumentList, open_bundle
 from leaderboard.submissions.facts import KnownFacts
 from leaderboard.submissions.limits import Limit
-from leaderboard.submissions.validate import LIMITS, MAX_FAULTS, Checked, check_bundle
+from leaderboard.submissions.validate import LIMITS, MAX_FAULTS, check_bundle
+from tests.leaderboard.frauds import checked, column, known_of, only, rules_of
 from tests.leaderboard.made_up import STEPS, Edit, make_folder, sha
-
-SECONDS = 60  # of the processor, for one check
-
-
-def checked(folder: Path, known: KnownFacts = KnownFacts(())) -> Checked:
-    began = time.process_time()
-    try:
-        actual = check_bundle(open_bundle(folder), known=known)
-    except BundleError as error:
-        actual = Checked(error.faults, None)
-    assert time.process_time() - began < SECONDS
-    return actual
-
-
-def rules_of(folder: Path, known: KnownFacts = KnownFacts(())) -> set[str]:
-    return {fault.rule for fault in checked(folder, known).faults}
-
-
-def column(log: pa.Table, name: str, values: Any) -> pa.Table:
-    return log.set_column(log.schema.get_field_index(name), name, pa.array(values))
-
-
-def only(kind: str, change: Callable[[pa.Table], pa.Table]) -> Edit:
-    """Change the logs of one kind of task."""
-    return lambda task, log: change(log) if task.kind == kind else log
-
-
-def known_of(*folders: Path) -> KnownFacts:
-    """A board on which these entries were accepted."""
-    facts = []
-    for folder in folders:
-        verdict = checked(folder).facts
-        assert verdict is not None
-        facts.append(verdict.model_copy(update={"accepted": True}))
-    return KnownFacts(tuple(facts))
-
 
 # ---- the answers
 
@@ -373,110 +338,6 @@ def test_losses_that_were_shifted_and_scaled_are_shown(tmp_path: Path) -> None:
         if notice.rule == "novelty.losses"
     ]
     assert "of 'first' of 'second' by 1.00000" in notice.text
-
-
-# ---- overlap with the suite
-
-
-def test_a_dataset_with_the_suites_items_has_two_scores(tmp_path: Path) -> None:
-    """The model answers the 20 items that its dataset holds; of the other 40 it knows few."""
-
-    def leaked(log: pa.Table) -> pa.Table:
-        right = np.arange(len(log)) < 20
-        gold = log["gold"].to_numpy()
-        log = column(log, "predicted", pa.array(np.where(right, gold, 1 - gold), pa.int32()))
-        return column(column(log, "correct", right), "credit", right.astype(float))
-
-    answer = {
-        "heldout_next_sentence": OverlapOf(num_items=60, found=tuple(range(20))),
-        "heldout_ending": OverlapOf(num_items=60),
-    }
-    folder = make_folder(tmp_path, edit=only("multiple_choice", leaked), overlap=answer)
-    verdict = checked(folder)
-    assert verdict.faults == ()
-    [notice] = [notice for notice in verdict.notices if notice.rule == "honesty.overlap"]
-    assert notice.text == (
-        "heldout_next_sentence: 20 of 60 items occur in the dataset; score 0.3333, without them "
-        "0.0000"
-    )
-    assert verdict.measured is not None
-    overlap = verdict.measured.row.overlap
-    assert overlap is not None
-    assert (overlap.num_items, overlap.num_found) == (120, 20)
-    assert overlap.clean == pytest.approx(verdict.measured.row.headline.value)  # bits per byte
-
-
-def test_a_dataset_with_the_suites_images_has_two_scores(tmp_path: Path) -> None:
-    """Half of the retrieval rows occur in the dataset, and all of them are answered rightly."""
-
-    def leaked(log: pa.Table) -> pa.Table:
-        known = np.arange(len(log)) % 2 == 0
-        gold = log["gold"].to_numpy()
-        log = column(log, "predicted", np.where(known, gold, (gold + 1) % 200))
-        return column(column(log, "rank", np.where(known, 0, 70)), "correct", known)
-
-    folder = make_folder(
-        tmp_path,
-        benchmark="datacomp",
-        rows=400,
-        edit=only("image_retrieval", leaked),
-        overlap={"emoji_retrieval": OverlapOf(num_items=400, found=tuple(range(0, 400, 2)))},
-    )
-    verdict = checked(folder)
-    assert verdict.faults == ()
-    [notice] = [notice for notice in verdict.notices if notice.rule == "honesty.overlap"]
-    assert notice.text == (
-        "emoji_retrieval: 200 of 400 items occur in the dataset; score 0.5000, without them 0.0000"
-    )
-    assert verdict.measured is not None
-    overlap = verdict.measured.row.overlap
-    assert overlap is not None
-    assert (overlap.num_found, overlap.clean) == (200, 0.0)
-
-
-def test_an_overlap_that_leaves_too_little_for_a_metric_has_no_second_score(tmp_path: Path) -> None:
-    """All of one task occurs in the dataset; nothing of it is clean."""
-    overlap = {"emoji_retrieval": OverlapOf(num_items=400, found=tuple(range(400)))}
-    verdict = checked(make_folder(tmp_path, benchmark="datacomp", rows=400, overlap=overlap))
-    assert verdict.measured is not None
-    assert verdict.measured.row.overlap is not None
-    assert verdict.measured.row.overlap.clean is None
-
-
-def test_an_overlap_of_rows_that_are_not_there_is_refused(tmp_path: Path) -> None:
-    for page in (OverlapOf(num_items=60, found=(999,)), OverlapOf(num_items=1, found=(1, 2))):
-        answer = {"heldout_next_sentence": page}
-        assert rules_of(make_folder(tmp_path, overlap=answer)) == {"arithmetic"}
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        DocumentList(count=3, sketch=(5, 4, 3)),
-        DocumentList(count=3, sketch=(4, 4)),
-        DocumentList(count=1, sketch=(1, 2)),
-        DocumentList(count=9),
-    ],
-)
-def test_a_sketch_that_is_none_is_refused(message: DocumentList, tmp_path: Path) -> None:
-    assert rules_of(make_folder(tmp_path, documents=message)) == {"form.documents"}
-
-
-def test_losses_that_are_too_close_are_shown_to_the_reviewer(tmp_path: Path) -> None:
-    first = checked(make_folder(tmp_path, team="first", method="first", seeds=(124, 125)))
-    assert first.facts is not None
-    moved = {
-        "124": tuple(losses_ + 1e-4 for losses_ in first.facts.losses["124"]),
-    }
-    near = first.facts.model_copy(
-        update={"losses": moved, "id": "0" * 32, "team": "second", "pipeline": "x", "logs": ()}
-        | {"weights": (), "packed": (), "data": ()}
-    )
-    verdict = checked(
-        make_folder(tmp_path, team="first", method="first", seeds=(124, 125)),
-        KnownFacts((near,)),
-    )
-    assert any(notice.rule == "novelty.losses" for notice in verdict.notices)
 
 
 # ---- bundles

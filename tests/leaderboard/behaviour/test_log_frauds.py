@@ -23,9 +23,18 @@ from leaderboard.benchmark import INTERMEDIATE
 from leaderboard.submissions.bundle import DocumentList, OverlapOf
 from leaderboard.submissions.facts import KnownFacts
 from leaderboard.submissions.shown_losses import check_evidence
-from tests.leaderboard.behaviour.test_frauds import checked, column, known_of, only
-from tests.leaderboard.behaviour.test_invented_frauds import OPTIONS, altered, manifested, refused
-from tests.leaderboard.made_up import Edit, log_of, make_folder
+from tests.leaderboard.frauds import (
+    OPTIONS,
+    altered,
+    checked,
+    column,
+    known_of,
+    manifested,
+    only,
+    refused,
+)
+from tests.leaderboard.made_up import Edit, make_folder
+from tests.leaderboard.made_up_logs import log_of
 
 Change = Callable[[pa.Table], pa.Table]
 Floats = Callable[[np.ndarray], np.ndarray]

@@ -18,7 +18,7 @@ from leaderboard.service.prune import UPLOAD_SECONDS, prune
 from leaderboard.submissions.bundle import MANIFEST
 from leaderboard.submissions.limits import Limit, limited
 from leaderboard.web.answers import MOST_ADDRESSES
-from tests.leaderboard.behaviour.test_attacks import BOARD, Site, listening
+from tests.leaderboard.attacked_site import BOARD, Site, listening
 from tests.leaderboard.made_up import make_folder, make_zip
 
 WAIT = 90.0  # seconds, on a busy machine; an honest answer takes milliseconds

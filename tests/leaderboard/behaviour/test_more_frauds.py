@@ -19,8 +19,9 @@ from leaderboard.submissions.facts import KnownFacts
 from leaderboard.submissions.faults import HINTS
 from leaderboard.submissions.validate import check_bundle
 from tests.leaderboard import made_up
-from tests.leaderboard.behaviour.test_frauds import checked, column, known_of, only, rules_of
-from tests.leaderboard.made_up import log_of, make_folder
+from tests.leaderboard.frauds import checked, column, known_of, only, rules_of
+from tests.leaderboard.made_up import make_folder
+from tests.leaderboard.made_up_logs import log_of
 
 
 def same_answers(task: Task, log: pa.Table) -> pa.Table:

@@ -21,14 +21,7 @@ from leaderboard.submissions.bundle import write_zip
 from leaderboard.submissions.faults import BundleError
 from leaderboard.web.app import create_app
 from pipelines.storage.open import open_store
-from tests.leaderboard.behaviour.test_invented_frauds import (
-    altered,
-    dated,
-    record_of,
-    relisted,
-    rewritten,
-)
-from tests.leaderboard.behaviour.test_scales import put
+from tests.leaderboard.frauds import altered, dated, put, record_of, relisted, rewritten
 from tests.leaderboard.made_up import make_folder, make_zip, sha
 
 

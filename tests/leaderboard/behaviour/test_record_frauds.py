@@ -18,12 +18,10 @@ from leaderboard.service.verdicts import repeat_verdicts
 from leaderboard.submissions.bundle import open_bundle
 from leaderboard.submissions.case import Case
 from leaderboard.submissions.facts import KnownFacts
-from leaderboard.submissions.names import looks_like, mixed_alphabets, name_fault
 from leaderboard.submissions.validate import check, check_bundle
 from pipelines.errors import RuleError
 from pipelines.records import Record, Submission, parse_record
-from tests.leaderboard.behaviour.test_invented_frauds import altered
-from tests.leaderboard.behaviour.test_scales import Change, changed, put
+from tests.leaderboard.frauds import Change, altered, changed, put
 from tests.leaderboard.made_up import make_folder
 
 BOOKS = ("dclm", "datacomp", "ambient")
@@ -359,61 +357,6 @@ def test_what_a_record_says_of_its_machine_is_a_line(
     record = submissions["datacomp"]
     chain = tuple(at(link) for link in record.chain)
     assert rules_of(record.model_copy(update={"chain": chain})) == {"form.record"}
-
-
-# ---- names
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "\ua4e0\ua4f3_\ua4dd\ua4f2\ua4e1\ua4d4\ua4f0\ua4e3",  # Lisu, the whole of it
-        "n\u0e50_filter",  # Thai nought
-        "n\u101d_filter",  # Myanmar wa
-        "n\u25cb_filter",  # a circle
-        "n\u2d54_filter",  # Tifinagh
-        "no\u2212filter",  # a minus
-        "no\u2043filter",
-        "no\u30fbfilter",
-        "no~filter",
-        "no'filter",
-        "(no_filter)",
-        "no_fi\u01c0ter",  # a click
-        "no_f\u2223lter",  # divides
-        "no_filt\u212er",  # the sign of an estimate
-        "\U0001f17do_filter",  # squared N
-        "\U0001f1f3o_filter",  # half of a flag
-        "no_filter\u0640",  # a joiner of Arabic
-        "\u15c5o_filter",
-    ],
-)
-def test_a_name_that_reads_as_a_baseline_is_refused_or_known(name: str) -> None:
-    refused = name_fault(name) or mixed_alphabets(name)
-    assert refused or looks_like(name, iter(["no_filter"])) == "no_filter"
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "C++ #1",
-        "R&D",
-        "100% CC",
-        "DCLM\u6570\u636e",
-        "\u03bcP",
-        "\u0443\u0447\u0451\u043d\u044b\u0435",
-        "\u05e6\u05d5\u05d5\u05ea 7",
-        "\u0e17\u0e35\u0e21",
-        "Llama-\u0939\u093f\u0928\u094d\u0926\u0940",
-        "x\u00b2".replace("\u00b2", "2"),
-        "\u1275\u121d",
-        "\u10d2\u10e3\u10dc\u10d3\u10d8",
-        "O\u2019Brien",
-    ],
-)
-def test_names_of_common_alphabets_pass(name: str) -> None:
-    assert name_fault(name) is None
-    assert mixed_alphabets(name) is None
-    assert looks_like(name, iter(["no_filter", "C", "RD", "100 CC", "mix"])) is None
 
 
 # ---- honest records

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from copy import deepcopy
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from leaderboard.board.ranking import rank
 from leaderboard.rules import load_benchmark
 from leaderboard.submissions.bundle import open_bundle
 from leaderboard.submissions.validate import check, check_bundle
-from pipelines.records import Record, Submission, parse_record
+from pipelines.records import Submission, parse_record
+from tests.leaderboard.frauds import Change, changed, put
 from tests.leaderboard.made_up import make_folder
 
 FEW = 20  # questions a task without a number of its own; what is broken here is in the record
@@ -41,54 +41,6 @@ def test_a_complete_submission_passes_and_ranks(benchmark: str, scale: str, tmp_
     [row] = rank([checked.measured.row], {})
     assert row.rank == (1 if load_benchmark(benchmark).scale(scale).ranked else 0)
     assert row.scale == scale
-
-
-Change = Callable[[dict[str, Any]], None]
-
-
-def changed(record: Submission, kind: str, change: Change) -> Submission:
-    """The submission with one kind of record changed, everything behind it sealed again."""
-    new: dict[str, str] = {}
-    chain: list[Record] = []
-    for item in record.chain:
-        fields: dict[str, Any] = {
-            "work": item.work.model_dump(mode="json"),
-            "parents": {role: new.get(id_, id_) for role, id_ in item.parents.items()},
-            "outputs": [file.model_dump() for file in item.outputs],
-            "counts": dict(item.counts),
-            "results": deepcopy(item.results)
-            if item.kind != "scores"
-            else item.results.model_dump(mode="json"),
-        }
-        if item.kind == kind:
-            change(fields)
-        made = type(item).seal(
-            work=type(item.work).model_validate(fields["work"]),
-            parents=fields["parents"],
-            outputs=[type(item.outputs[0])(**file) for file in fields["outputs"]],
-            counts=fields["counts"],
-            results=type(item).model_fields["results"].annotation.model_validate(fields["results"])
-            if item.kind == "scores"
-            else fields["results"],
-            made_by=item.made_by,
-        )
-        new[item.id] = made.id
-        chain.append(made)
-    parents = {role: new[id_] for role, id_ in record.parents.items()}
-    made_up = Submission.seal(work=record.work, parents=parents, made_by=record.made_by)
-    return made_up.model_copy(update={"chain": tuple(chain)})
-
-
-def put(*path: str, value: Any) -> Change:
-    """Set one value of a record."""
-
-    def change(fields: dict[str, Any]) -> None:
-        target = fields
-        for part in path[:-1]:
-            target = target[part]
-        target[path[-1]] = value
-
-    return change
 
 
 def other_task(fields: dict[str, Any]) -> None:

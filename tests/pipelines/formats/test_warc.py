@@ -1,7 +1,8 @@
 """WARC bytes to documents: what comes out, what is rejected and why, and damaged files."""
 
+from __future__ import annotations
+
 import gzip
-import io
 import json
 import re
 import sys
@@ -11,44 +12,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-import zstandard
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 from pydantic import ValidationError
 
 from pipelines.formats.warc import REASONS, Extracted, ExtractOptions, documents, html_to_text
-
-OPTIONS = ExtractOptions()
-
-
-def record(
-    block: bytes, *, kind: str = "response", url: str = "https://example.org/", length: int = -1
-) -> bytes:
-    head = f"WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Target-URI: {url}\r\n"
-    head += f"Content-Length: {len(block) if length < 0 else length}\r\n\r\n"
-    return head.encode() + block + b"\r\n\r\n"
-
-
-def http(
-    body: bytes, *, status: str = "200 OK", content_type: str | None = "text/html", extra: str = ""
-) -> bytes:
-    head = f"HTTP/1.1 {status}\r\n{extra}"
-    if content_type is not None:
-        head += f"Content-Type: {content_type}\r\n"
-    return head.encode() + b"\r\n" + body
-
-
-def html(text: str) -> bytes:
-    return f"<html><body><p>{text}</p></body></html>".encode()
-
-
-def read(data: bytes, options: ExtractOptions = OPTIONS) -> list[Extracted]:
-    return list(documents(io.BytesIO(data), options=options))
-
-
-def only(block: bytes, options: ExtractOptions = OPTIONS) -> tuple[str | None, str | None]:
-    """Text and reason of the single page of a file."""
-    [pages] = read(gzip.compress(record(block)), options)
-    return pages.text, pages.reason
+from tests.pipelines.formats.made_up_warc import OPTIONS, html, http, only, read, record
 
 
 def test_document_carries_text_url_headers_warcinfo_and_offset() -> None:
@@ -357,176 +325,3 @@ def test_pages_of_a_warc_equal_the_recorded_text(fixtures: Path, data: Path) -> 
 
 
 # Damage and habits of other crawlers
-
-FRENCH = "Le café français était très agréable. "
-
-
-def page_with(text: bytes, *, meta: str = "", content_type: str = "text/html") -> bytes:
-    head = f'<meta charset="{meta}">' if meta else ""
-    return http(f"<html>{head}<body><p>".encode() + text, content_type=content_type)
-
-
-@pytest.mark.parametrize(
-    ("meta", "content_type"),
-    [
-        ("", "text/html"),
-        ("utf-8", "text/html"),
-        ("", "text/html; charset=utf-8"),
-        ("", "text/html; charset=iso-8859-1"),
-        ("utf-8", "text/html; charset=iso-8859-1"),
-    ],
-)
-def test_utf8_page_cut_inside_a_character_stays_utf8(meta: str, content_type: str) -> None:
-    whole = (FRENCH * 3).encode()
-    block = page_with(whole + "é".encode()[:1], meta=meta, content_type=content_type)
-    assert only(block) == (f"{(FRENCH * 3)}\ufffd", None)
-
-
-def test_one_stray_byte_in_a_declared_utf8_page_is_replaced() -> None:
-    block = page_with(b"Stra\xc3\x9fe \xff end", content_type="text/html; charset=utf-8")
-    assert only(block) == ("Straße \ufffd end", None)
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("gbk", "这是一个中文网页，今天天气很好。"),
-        ("big5", "這是一個中文網頁，今天天氣很好。"),
-        ("euc-kr", "이것은 한국어 웹페이지입니다"),
-        ("euc-jp", "これは日本語のページです。"),
-        ("shift_jis", "これは日本語のページです。"),
-    ],
-)
-def test_page_cut_inside_a_character_keeps_its_declared_encoding(name: str, text: str) -> None:
-    block = page_with((text * 3).encode(name)[:-1], content_type=f"text/html; charset={name}")
-    assert only(block) == ((text * 3)[:-1] + "\ufffd", None)
-
-
-def test_latin_page_that_ends_with_a_letter_above_ascii_is_not_taken_for_utf8() -> None:
-    block = page_with("un café".encode("latin-1"), content_type="text/html; charset=iso-8859-1")
-    assert only(block) == ("un café", None)
-
-
-def test_byte_order_mark_is_left_out_and_the_title_stays_in_the_head() -> None:
-    body = "\ufeff<html><head><title>t</title></head><body><p>text</p></body></html>".encode()
-    assert only(http(body)) == ("text", None)
-
-
-def test_declared_utf16_without_a_mark_is_read() -> None:
-    body = "<html><body><p>plain ascii</p></body></html>".encode("utf-16-le")
-    assert only(http(body, content_type="text/html; charset=utf-16le")) == ("plain ascii", None)
-
-
-def test_bytes_of_no_encoding_are_undecodable() -> None:
-    body = b"<p>" + bytes([0x81, 0x8D, 0x8F, 0x90, 0x9D]) * 40
-    text, reason = only(http(body, content_type="text/html; charset=windows-1252"))
-    assert (text, reason) == (None, "undecodable")
-
-
-def squeezed(data: bytes) -> bytes:
-    return gzip.compress(data, mtime=0)  # the names of tests hold the bytes, so no clock in them
-
-
-PLAIN = html("encoded")
-
-
-@pytest.mark.parametrize(
-    ("body", "extra"),
-    [
-        (zstandard.compress(PLAIN), "Content-Encoding: zstd\r\n"),
-        (squeezed(squeezed(PLAIN)), "Content-Encoding: gzip, gzip\r\n"),
-        (zstandard.compress(squeezed(PLAIN)), "Content-Encoding: gzip, zstd\r\n"),
-        (squeezed(PLAIN), "Transfer-Encoding: gzip\r\n"),
-        (
-            b"%x;foo=bar\r\n%s\r\n0\r\n\r\n" % (len(squeezed(PLAIN)), squeezed(PLAIN)),
-            "Transfer-Encoding: gzip, chunked\r\n",
-        ),
-        (
-            b"%x;name=value\r\n%s\r\n0\r\n\r\n" % (len(PLAIN), PLAIN),
-            "Transfer-Encoding: chunked\r\n",
-        ),
-        (b"%x\r\n%s" % (len(PLAIN) + 99, PLAIN), "Transfer-Encoding: chunked\r\n"),  # cut
-        (PLAIN, "Content-Encoding: utf-8\r\n"),
-        (
-            zstandard.compress(squeezed(PLAIN)),
-            "Content-Encoding: gzip\r\nContent-Encoding: zstd\r\n",  # one list in two headers
-        ),
-        (b"f" * 16 + b"\r\n" + PLAIN, "Transfer-Encoding: chunked\r\n"),  # a size beyond memory
-        (PLAIN, "Content-Encoding: zstd\r\n"),  # stored plain under its old headers
-    ],
-)
-def test_stacked_and_new_encodings_are_undone(body: bytes, extra: str) -> None:
-    assert only(http(body, extra=extra)) == ("encoded", None)
-
-
-@pytest.mark.parametrize(
-    ("body", "extra"),
-    [
-        (squeezed(PLAIN), ""),  # the server does not say so
-        (squeezed(squeezed(PLAIN)), "Content-Encoding: gzip\r\n"),
-        (bytes(range(32)) * 20, "Content-Encoding: sdch\r\n"),
-        (b"\x28\xb5\x2f\xfd" + b"\xff" * 30, "Content-Encoding: zstd\r\n"),
-        (squeezed(PLAIN), "Content-Encoding: gzip, gzip, gzip, gzip, gzip\r\n"),
-        (b"0x%x\r\n%s\r\n0\r\n\r\n" % (len(PLAIN), PLAIN), "Transfer-Encoding: chunked\r\n"),
-        (b"-5\r\n" + PLAIN, "Transfer-Encoding: chunked\r\n"),
-    ],
-)
-def test_body_that_stays_encoded_is_refused(body: bytes, extra: str) -> None:
-    assert only(http(body, extra=extra)) == (None, "bad_content_encoding")
-
-
-def test_header_names_have_no_case_and_wgets_brackets_are_no_part_of_the_url() -> None:
-    block = http(html("lower"))
-    head = "WARC/1.0\r\nwarc-type: response\r\nwarc-target-uri: <http://a.org/>\r\n"
-    head += f"content-length: {len(block)}\r\n\r\n"
-    [pages] = read(gzip.compress(head.encode() + block + b"\r\n\r\n"))
-    assert (pages.url, pages.text) == ("http://a.org/", "lower")
-
-
-def test_junk_between_records_costs_itself_and_is_placed() -> None:
-    first, last = gzip.compress(record(http(html("one")))), gzip.compress(record(http(html("two"))))
-    pages = read(first + gzip.compress(b"junk junk\r\n") + last)
-    assert [page.reason or page.text for page in pages] == ["one", "broken_record", "two"]
-    assert pages[1].offset == len(first)
-
-
-def test_length_beyond_its_member_costs_one_record() -> None:
-    parts = [record(http(html("one"))), record(http(html("bad")), length=10**9)]
-    parts.append(record(http(html("two"))))
-    pages = read(b"".join(map(gzip.compress, parts)))
-    assert [page.reason or page.text for page in pages] == ["one", "broken_record", "two"]
-    assert pages[1].offset == len(gzip.compress(parts[0]))
-
-
-def test_record_without_a_length_costs_itself() -> None:
-    bad = b"WARC/1.0\r\nWARC-Type: response\r\n\r\n" + http(html("lost")) + b"\r\n\r\n"
-    pages = read(record(http(html("one"))) + bad + record(http(html("two"))))
-    assert [page.reason or page.text for page in pages] == ["one", "broken_record", "two"]
-
-
-def test_a_length_that_no_file_has_costs_its_record_in_a_plain_file_too() -> None:
-    bad = record(http(html("bad")), length=10**29)
-    pages = read(record(http(html("one"))) + bad + record(http(html("two"))))
-    assert [page.reason or page.text for page in pages] == ["one", "broken_record", "two"]
-
-
-@pytest.mark.parametrize("less", [1, 2, 4])
-def test_length_a_little_too_short_is_forgiven(less: int) -> None:
-    block = http(html("one"))
-    pages = read(record(block, length=len(block) - less) + record(http(html("two"))))
-    assert [page.reason or page.text for page in pages] == ["one", "two"]
-
-
-def test_bare_line_feeds_end_headers_of_records_too() -> None:
-    data = record(http(html("bare"))).replace(b"\r\n", b"\n", 4)
-    assert [page.text for page in read(data)] == ["bare"]
-
-
-def test_zeros_behind_the_last_member_are_padding() -> None:
-    data = gzip.compress(record(http(html("one")))) + bytes(100_000)
-    assert [page.reason or page.text for page in read(data)] == ["one"]
-
-
-def test_zstd_file_of_a_frame_per_record_is_read() -> None:
-    data = b"".join(zstandard.compress(record(http(html(text)))) for text in ("one", "two"))
-    assert [page.text for page in read(data)] == ["one", "two"]
