@@ -10,7 +10,6 @@ import typer
 from leaderboard.rounds.options import (
     CORES,
     RUNS,
-    Cluster,
     Gpus,
     PlanOptions,
     Processes,
@@ -21,6 +20,7 @@ from leaderboard.rounds.show import show_record
 from pipelines.assets.catalogue import asset_files
 from pipelines.console import (
     AssetFolders,
+    Cluster,
     Json,
     Workers,
     out,

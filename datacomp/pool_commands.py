@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from leaderboard.rounds.options import CORES, RUNS, Cluster, Processes, Workspace
-from pipelines.console import Json, out, show_json, table
+from leaderboard.rounds.options import CORES, RUNS, Processes, Workspace
+from pipelines.console import Cluster, Json, out, show_json, table
 from pipelines.errors import PoolError
 from pipelines.execution.choose import executor
 from pipelines.execution.progress import say

@@ -15,7 +15,6 @@ import typer
 from leaderboard.rounds.options import (
     CORES,
     RUNS,
-    Cluster,
     PlanOptions,
     Processes,
     RecipeFile,
@@ -25,6 +24,7 @@ from leaderboard.rounds.show import show_pool, show_record
 from pipelines.assets.catalogue import asset_files
 from pipelines.console import (
     AssetFolders,
+    Cluster,
     Json,
     out,
     show_json,

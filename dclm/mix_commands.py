@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 import yaml
 
-from leaderboard.rounds.options import CORES, Cluster, Processes, Resources, Scale
-from pipelines.console import Json, out, show_json, table
+from leaderboard.rounds.options import CORES, Processes, Resources, Scale
+from pipelines.console import Cluster, Json, out, show_json, table
 from pipelines.execution.choose import executor
 from pipelines.option_groups import grouped
 

@@ -25,8 +25,8 @@ from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
 from pipelines.ending import end_process
+from pipelines.environment import ASSET_FOLDERS
 from pipelines.errors import BAD_DATA, FAILED, USAGE, PlatformError
-from pipelines.records import ASSET_FOLDERS, JSON
 
 AssetFolders = Annotated[
     list[str] | None, typer.Option("--assets", help="A folder with assets; may be repeated.")
@@ -34,6 +34,10 @@ AssetFolders = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
 Cluster = Annotated[str | None, typer.Option(help="Run on Ray: `local` or an address.")]
 Workers = Annotated[int, typer.Option(help="Processes on this machine.", min=1)]
+Cluster = Annotated[str | None, typer.Option(help="Run on Ray: `local` or an address.")]
+MaxFailedShards = Annotated[
+    int, typer.Option(min=0, help="Shards that may fail while the others continue.")
+]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Remove the run in --out first; only its own files.")
 ]
@@ -272,7 +276,7 @@ def fail(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def show_json(value: JSON) -> None:
+def show_json(value: Any) -> None:
     """Print a value as indented JSON on standard output."""
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json")
@@ -280,7 +284,7 @@ def show_json(value: JSON) -> None:
     sys.stdout.write(orjson.dumps(value, default=_dumped, option=options).decode())
 
 
-def _dumped(value: Any) -> JSON:
+def _dumped(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     raise TypeError(f"{type(value).__name__} cannot be shown as JSON")

@@ -39,8 +39,6 @@ from pydantic import (
 from pipelines.errors import DataError
 
 JSON = Any  # a value that JSON can hold
-ASSET_FOLDERS = "CURATION_BENCH_ASSETS"
-"""The environment variable with folders of assets, which workers take over from a command."""
 
 
 class RecordError(DataError):

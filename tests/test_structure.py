@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -38,7 +36,7 @@ BELOW: Mapping[str, tuple[str, ...]] = {
 # its room. A room is a folder, or a file in the package's root.
 LAYERS: Mapping[str, tuple[str, ...]] = {
     "pipelines": (
-        "ending errors kernels schema templates yaml_text",
+        "ending environment errors kernels schema templates yaml_text",
         "extra_fields extras opened_files",
         "records installed batch option_groups",
         "operators console verdict storage",
@@ -54,7 +52,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "engine",
         "scoring",
         "reports",
-        "operator_commands run_commands",
+        "commands",
         "__main__",
     ),
     "evals": (
@@ -67,13 +65,13 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "result_formats",
         "text",
         "controls loading document_perplexity",
-        "options",
-        "run perplexity_command",
+        "run",
         "reports",
         "overlap_report",
         "decontamination",
         "images",
         "fetch overlap catalogue",
+        "commands",
         "__main__",
     ),
     "leaderboard": (
@@ -145,7 +143,6 @@ THIRD_PARTY: Mapping[str, tuple[str, ...]] = {
 """Where a third party may be imported: path prefixes."""
 
 OPERATORS = ("text", "image_text", "dedup", "kernels")
-ON_DEMAND = ("ray", "torch", "boto3", "numba", "fasttext")
 LOADS_THEM = (
     "pipelines/execution/ray_",
     "pipelines/formats/ray_dataset",
@@ -365,41 +362,6 @@ def test_a_test_has_the_path_of_the_module_it_tests() -> None:
         if not module.exists() and not module.with_name(f"__{module.stem}__.py").exists():
             wrong.append(f"{path.relative_to(ROOT)}: there is no {module.relative_to(ROOT)}")
     assert not wrong, "\n".join(wrong)
-
-
-@pytest.mark.parametrize("package", ["pipelines", "evals", "leaderboard"])
-def test_importing_a_package_loads_nothing_heavy(package: str) -> None:
-    names = [
-        name
-        for name, path in modules().items()
-        if name.split(".")[0] == package
-        and not path.relative_to(ROOT).as_posix().startswith(LOADS_THEM)
-        and path.stem != "__main__"
-    ]
-    code = (
-        "import importlib, sys\n"
-        f"for name in {names!r}: importlib.import_module(name)\n"
-        f"heavy = set({ON_DEMAND!r}) & set(sys.modules)\n"
-        "sys.exit(f'loaded {sorted(heavy)}' if heavy else 0)"
-    )
-    run = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stderr
-
-
-def test_help_answers_within_a_second() -> None:
-    import resource
-
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    run = subprocess.run(
-        [sys.executable, "-m", "dclm", "--help"], cwd=ROOT, capture_output=True, text=True
-    )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert run.returncode == 0, run.stderr
-    assert "submit" in run.stdout
-    cpu_seconds = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-    assert cpu_seconds < 1.5, f"{cpu_seconds:.2f} CPU seconds"  # one second, with a shared machine
 
 
 def test_files_and_functions_stay_short() -> None:

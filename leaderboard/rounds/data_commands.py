@@ -11,7 +11,6 @@ from leaderboard.benchmark import StageOptions, load_stages
 from leaderboard.rounds.options import (
     CORES,
     RUNS,
-    Cluster,
     Processes,
     Quarantine,
     RecipeFile,
@@ -19,7 +18,7 @@ from leaderboard.rounds.options import (
     Workspace,
 )
 from leaderboard.rounds.show import show_pool, show_record
-from pipelines.console import AssetFolders, Json, Overwrite, out, show_json, table
+from pipelines.console import AssetFolders, Cluster, Json, Overwrite, out, show_json, table
 from pipelines.errors import PipelineError, UsageError
 from pipelines.execution.choose import executor
 from pipelines.execution.progress import say

@@ -14,7 +14,6 @@ from leaderboard.benchmark import StageOptions, load_stages
 from leaderboard.rounds.options import (
     CORES,
     RUNS,
-    Cluster,
     Gpus,
     Processes,
     RecipeFile,
@@ -23,7 +22,7 @@ from leaderboard.rounds.options import (
     Workspace,
 )
 from leaderboard.rounds.show import absolute, show_record
-from pipelines.console import Json, out, show_json, table
+from pipelines.console import Cluster, Json, out, show_json, table
 from pipelines.errors import PipelineError, RuleError
 from pipelines.execution.choose import executor
 from pipelines.execution.process import process_of

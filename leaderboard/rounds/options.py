@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from leaderboard.benchmark import StageOptions
+from pipelines.console import Cluster
 from pipelines.errors import UsageError
 from pipelines.option_groups import grouped
 
@@ -27,7 +28,6 @@ Workspace = Annotated[str, typer.Option(help="Folder of pools, datasets, models 
 Processes = Annotated[
     int, typer.Option("--workers", min=1, help="Processes on this machine; default: its cores.")
 ]
-Cluster = Annotated[str | None, typer.Option(help="Run on Ray: `local` or an address.")]
 Gpus = Annotated[
     int | None,
     typer.Option(

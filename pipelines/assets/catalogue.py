@@ -25,8 +25,9 @@ from pipelines.assets.origins import (
     file_from,
     installed_file,
 )
+from pipelines.environment import ASSET_FOLDERS
 from pipelines.errors import PlatformError, UsageError, did_you_mean
-from pipelines.records import ASSET_FOLDERS, AssetRef, Frozen, sha256_file
+from pipelines.records import AssetRef, Frozen, sha256_file
 from pipelines.storage.open import open_store
 
 CATALOGUE = Path(__file__).parent / "assets.yaml"

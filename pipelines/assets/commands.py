@@ -6,10 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.assets import catalogue
-from pipelines.assets.catalogue import AssetError, asset_files
 from pipelines.console import AssetFolders, Json, fail, out, show_json, table
-from pipelines.records import sha256_file
 
 asset_app = typer.Typer(help="Files that operators need.", no_args_is_help=True)
 
@@ -17,6 +14,8 @@ asset_app = typer.Typer(help="Files that operators need.", no_args_is_help=True)
 @asset_app.command("list")
 def assets_list(json: Json = False) -> None:
     """List the files that operators may need, and where they can be had."""
+    from pipelines.assets import catalogue
+
     known = catalogue.catalogue().values()
     if json:
         show_json(list(known))
@@ -45,6 +44,10 @@ def assets_fetch(
     ] = None,
 ) -> None:
     """Get assets into the user's cache and verify them."""
+    from pipelines.assets import catalogue
+    from pipelines.assets.catalogue import AssetError
+    from pipelines.records import sha256_file
+
     if address is not None and len(names) != 1:
         raise AssetError("--from gives the address of one asset: name one")
     for name in names:
@@ -59,6 +62,9 @@ def assets_verify(
     json: Json = False,
 ) -> None:
     """Check that assets are there and are the files they should be."""
+    from pipelines.assets import catalogue
+    from pipelines.assets.catalogue import asset_files
+
     states = catalogue.verify(names or list(catalogue.catalogue()), assets=asset_files(assets))
     if json:
         show_json(states)

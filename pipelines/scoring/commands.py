@@ -7,9 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pipelines.assets.catalogue import asset_files
-from pipelines.console import AssetFolders, Cluster, Json, Overwrite, Workers, out, show_json, table
-from pipelines.execution.choose import executor
+from pipelines.console import (
+    AssetFolders,
+    Cluster,
+    Json,
+    MaxFailedShards,
+    Overwrite,
+    Workers,
+    out,
+    show_json,
+    table,
+)
 
 if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
@@ -74,6 +82,7 @@ def train_classifier(
 
     The defaults are DCLM's.
     """
+    from pipelines.execution.choose import executor
     from pipelines.scoring.samples import Documents, open_sources
     from pipelines.scoring.train import TrainingOptions, labelled_auc, train
     from pipelines.text.quality import ClassifierRecipe
@@ -126,13 +135,12 @@ def score(
     quarantine: Annotated[
         bool, typer.Option("--quarantine", help="Set bad rows aside instead of stopping.")
     ] = False,
-    max_failed_shards: Annotated[
-        int, typer.Option(min=0, help="Shards that may fail while the others continue.")
-    ] = 0,
+    max_failed_shards: MaxFailedShards = 0,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Compute columns of a pool's documents once; pipelines read them from the folder."""
+    from pipelines.execution.choose import executor
     from pipelines.formats.pool import open_pool
     from pipelines.scoring.columns import score as score_pool
 
@@ -159,6 +167,7 @@ def score(
 
 def _qualify(config: Path | None, text_field: str | None, folders: list[str] | None) -> Pipeline:
     """The steps that documents must pass, behind one that makes another field the text."""
+    from pipelines.assets.catalogue import asset_files
     from pipelines.pipeline import Pipeline
 
     files = asset_files(folders)

@@ -13,7 +13,7 @@ import typer
 
 from pipelines.assets.catalogue import Assets
 from pipelines.console import AssetFolders, main, out
-from pipelines.records import ASSET_FOLDERS
+from pipelines.environment import ASSET_FOLDERS
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("pipelines", "evals", "leaderboard", "dclm", "datacomp")

@@ -6,14 +6,17 @@ from typing import Annotated
 
 import typer
 
-from evals.document_perplexity import measure
-from evals.options import ModelName, ModelOptions
+from evals.commands.options import ModelName, ModelOptions
 from pipelines.console import Json, out, show_json, table
 from pipelines.option_groups import grouped
 
 WINDOW = 2048  # tokens read at once; DCLM's sequence length
 
 
+app = typer.Typer()
+
+
+@app.command("perplexity")
 @grouped
 def perplexity_command(
     *,
@@ -30,6 +33,8 @@ def perplexity_command(
 
     Shards are spread over workers, GPUs or a cluster; each worker loads the weights once.
     """
+    from evals.document_perplexity import measure
+
     loaded, map_tasks = options.open(model)
     measured = measure(loaded, dataset, out_uri, window=window, map_tasks=map_tasks)
     if json:

@@ -1,25 +1,31 @@
-"""Commands over operators: which there are, whether they keep their promises, compiling them."""
+"""Commands about operators: list them, check a file of them, compile their kernels."""
 
 from __future__ import annotations
 
 import types
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import orjson
 import typer
 
-from pipelines import contract
-from pipelines.assets.catalogue import asset_files
-from pipelines.console import AssetFolders, Json, fail, out, show_json, table
-from pipelines.engine.warmup import warm_up
+from pipelines.console import (
+    AssetFolders,
+    Json,
+    fail,
+    out,
+    show_json,
+    table,
+)
 from pipelines.errors import PipelineError, did_you_mean
-from pipelines.operators import Operator
-from pipelines.participant_code import helpers_of, load_module, module_of
-from pipelines.registry import build, operators_in, registry
-from pipelines.reports import funnel
+
+if TYPE_CHECKING:
+    from pipelines.operators import Operator
 
 
+app = typer.Typer()
+
+
+@app.command()
 def ops(
     name: Annotated[str | None, typer.Argument(help="Show one operator in full.")] = None,
     source: Annotated[
@@ -28,6 +34,9 @@ def ops(
     json: Json = False,
 ) -> None:
     """List the operators, or show one with all its parameters."""
+    from pipelines.registry import operators_in, registry
+    from pipelines.reports import funnel
+
     known = registry() if source is None else operators_in(_loaded(source))
     if name is not None:
         if name not in known:
@@ -43,9 +52,12 @@ def ops(
 
 
 def _loaded(file: Path) -> types.ModuleType:
+    from pipelines.participant_code import helpers_of, load_module, module_of
+
     return load_module(module_of(file), helpers_of(file))
 
 
+@app.command()
 def check(
     file: Annotated[Path, typer.Argument(help="A Python file with operators.")],
     parameters: Annotated[
@@ -55,6 +67,13 @@ def check(
     json: Json = False,
 ) -> None:
     """Try a file's operators on hostile rows: do they keep what every operator promises?"""
+    import orjson
+
+    from pipelines import contract
+    from pipelines.assets.catalogue import asset_files
+    from pipelines.registry import build, operators_in
+    from pipelines.reports import funnel
+
     classes = operators_in(_loaded(file))
     if not classes:
         raise PipelineError(
@@ -76,8 +95,12 @@ def check(
         fail(f"{file} breaks {len(problems)} promises", 3)
 
 
+@app.command()
 def warmup(assets: AssetFolders = None, json: Json = False) -> None:
     """Compile all kernels now; once per kind of processor, before many workers start."""
+    from pipelines.assets.catalogue import asset_files
+    from pipelines.engine.warmup import warm_up
+
     warmed = warm_up(asset_files(assets))
     if json:
         show_json(warmed)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.console import Workers
+from pipelines.console import Cluster, Workers
 
 if TYPE_CHECKING:
     from pipelines.execution.executors import MapTasks
@@ -37,7 +37,7 @@ class ModelOptions:
         bool, typer.Option("--trust-remote-code", help="Run code that a hub model brings along.")
     ] = False
     workers: Workers = 1
-    cluster: Annotated[str | None, typer.Option(help="Run on Ray: `local` or an address.")] = None
+    cluster: Cluster = None
     gpus: Annotated[
         int | None, typer.Option(min=0, help="GPUs; default: all there are. 0: none.")
     ] = None
