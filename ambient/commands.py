@@ -25,7 +25,7 @@ def corrupt(
     folder: Annotated[str, typer.Option("--out", help="Where the pool goes.")],
     scale: Scale,
     layout: Annotated[
-        Literal["folder", "webdataset", "fastmri"], typer.Option(help="How the images lie there.")
+        Literal["folder", "webdataset", "fastmri"], typer.Option(help="How the images are stored.")
     ] = "folder",
     clean_share: Annotated[
         float, typer.Option(min=0, max=1, help="Part of the images that stays clean.")
@@ -83,7 +83,7 @@ def sample(
 
     with ambient_extra():
         from ambient.eval_model import load
-        from ambient.pictures import sample_grid, save
+        from ambient.image_grids import sample_grid, save
 
         image = sample_grid(load(model), number=number, columns=columns, seed=seed, nearest=nearest)
         save(image, file, enlarge=enlarge)
@@ -115,7 +115,7 @@ def restore(
 
     with ambient_extra():
         from ambient.eval_model import load
-        from ambient.pictures import restoration, save
+        from ambient.image_grids import restoration, save
 
         restored = restoration(
             load(model),
@@ -209,7 +209,7 @@ def personalise(
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty; name a new folder with --out")
     with ambient_extra():
-        from ambient.pictures import grid, save
+        from ambient.image_grids import grid, save
         from ambient.pool.pool import from_folder
         from ambient.systems import concept
 

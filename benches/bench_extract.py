@@ -4,7 +4,7 @@
 
 Rates are megabytes of HTML per CPU-second of one process. `ours` is the whole task: reading and
 inflating the .warc.gz, decoding, extracting, writing zstd JSON lines with their commit. The peers
-begin with pages that lie in memory: resiliparse with its own detection of encodings, then parsing
+begin with pages that are in memory: resiliparse with its own detection of encodings, then parsing
 and extraction; and with ready strings, the limit.
 Writes build/bench/extract.json.
 """

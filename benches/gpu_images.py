@@ -80,7 +80,7 @@ def training(run: Run, *, compiled: bool = False) -> None:
 
 
 def _train(run: Run, scale: str, compiled: bool) -> Measured:
-    """open_clip's loop over batches that lie on the device; halves the batch until it fits."""
+    """open_clip's loop over batches that are on the device; halves the batch until it fits."""
     batch = 4 if run.dry else BATCHES[scale]
     while True:
         try:

@@ -29,7 +29,7 @@ PUBLISHED = {"ViT-B-32": 850.0, "ViT-B-16": 396.0, "ViT-L-14": 78.6}
 
 IMAGES_PER_CORE = 325.0
 """Read, decode, crop to 224 pixels, a second and core: ffcv's and torchvision's published loaders
-lie between 300 and 350; docs/performance.md has what was measured here."""
+are between 300 and 350; docs/performance.md has what was measured here."""
 
 MAX_PASSES = 8  # over the data; curated sets of small and medium are repeated four times and more
 

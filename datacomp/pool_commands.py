@@ -149,7 +149,7 @@ def show_images(record: AssetRecord, root: str, *, json: bool) -> None:
         out(table(lost, header=("why not", "rows")))
         out("try those again with --retry-failed")
     if bad_boxes:
-        out(f"{bad_boxes:,} face boxes lie outside their image, or are none")
+        out(f"{bad_boxes:,} face boxes are outside their image, or are none")
     if not there:
         raise PoolError(f"not one of the {rows:,} rows gave an image; see the reasons above")
 

@@ -42,7 +42,7 @@ NORM_TENSORS = {"default_layer_norm": 2, "lp_layer_norm": 2, "no_wb_layer_norm":
 class ModelConfig(Frozen):
     """The shape of an OpenLM decoder."""
 
-    vocab_size: Positive = Field(description="rows of the embedding; ids lie below it")
+    vocab_size: Positive = Field(description="rows of the embedding; ids are below it")
     dim: Positive = Field(description="width of the residual stream")
     num_layers: Positive
     num_heads: Positive

@@ -14,7 +14,7 @@ from typing import Any
 import typer
 
 DOCS = Path(__file__).parent
-if Path(sys.path[0]).resolve() == DOCS.resolve():  # run as a script: folders of images lie here
+if Path(sys.path[0]).resolve() == DOCS.resolve():  # run as a script: folders of images are here
     sys.path[0] = str(DOCS.parent)  # that have the names of packages
 
 from evals.catalogue import tasks_markdown  # noqa: E402

@@ -118,5 +118,5 @@ def standard_error(draws: np.ndarray) -> float:
 
 
 def centered(accuracy: Any, baseline: float) -> Any:
-    """How far an accuracy lies between guessing (0) and perfect (1). (Li et al. 2024, DCLM)"""
+    """An accuracy on the scale from guessing (0) to perfect (1). (Li et al. 2024, DCLM)"""
     return (accuracy - baseline) / (1 - baseline)

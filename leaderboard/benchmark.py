@@ -167,7 +167,7 @@ class Stages(ABC, Generic[R]):
         return Assets(folders=(desk(workspace) / "assets",))
 
     def eval_data(self, scale: str, *, workspace: str) -> str:
-        """The evaluation data of a scale: a built pool brings its own, others lie together."""
+        """The evaluation data of a scale: a built pool brings its own, others share one folder."""
         if scale in self.built_scales:
             return f"{self.folder(scale, workspace=workspace)}/eval"
         return str(desk(workspace) / "eval")

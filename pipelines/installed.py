@@ -34,7 +34,7 @@ def own_packages() -> frozenset[str]:
 
 
 def folder(name: str) -> Path:
-    """Where a benchmark's package lies, found without importing it."""
+    """Where a benchmark's package is, found without importing it."""
     known = packages()
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)

@@ -66,7 +66,7 @@ def opened_files(
 
 @cache
 def code_folders() -> tuple[str, ...]:
-    """Where the interpreter and installed packages lie."""
+    """Where the interpreter and installed packages are."""
     folders = {*sysconfig.get_paths().values(), sys.base_prefix, sys.prefix}
     folders |= {path for path in sys.path if "site-packages" in path}
     return tuple(os.path.join(os.path.abspath(folder), "") for folder in folders)

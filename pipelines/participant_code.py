@@ -76,7 +76,7 @@ def package_of(name: str) -> Module | None:
 
 
 def local_packages(modules: Mapping[str, Module]) -> dict[str, Module]:
-    """The packages that embedded code imports and that are not installed, but lie on the path.
+    """The packages that embedded code imports and that are not installed, but are on the path.
 
     By name, with those that they import in turn; without what `modules` holds.
     """
@@ -93,7 +93,7 @@ def local_packages(modules: Mapping[str, Module]) -> dict[str, Module]:
 
 
 def package_folders(name: str) -> tuple[Path, ...]:
-    """Where the top package of `package.module` lies; nothing for one that is not there."""
+    """Where the top package of `package.module` is; nothing for one that is not there."""
     try:
         spec = importlib.util.find_spec(name.partition(".")[0])
     except (ImportError, ValueError):
@@ -145,7 +145,7 @@ def _is_package(folder: Path) -> bool:
 
 
 def beside_of(where: str, modules: Mapping[str, Module]) -> dict[str, Module]:
-    """The modules that lie beside the file `where`, by path from its folder."""
+    """The modules that are beside the file `where`, by path from its folder."""
     folder = Path(where).parent if where in modules else Path()
     beside = {}
     for file, module in modules.items():

@@ -176,7 +176,7 @@ def _version_of(package: str) -> str | None:
 
 
 def _code_revision() -> tuple[str | None, bool | None]:
-    """The git revision of the checkout this file lies in; (None, None) outside a checkout."""
+    """The git revision of the checkout this file is in; (None, None) outside a checkout."""
     root = Path(__file__).parent.parent
     if not (root / ".git").exists():
         return None, None

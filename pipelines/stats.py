@@ -42,7 +42,7 @@ class Histogram(Frozen):
         return self.limit is None or 0 <= self.limit <= 1
 
     def edges(self, number: int) -> tuple[float, float]:
-        """The values between which a bin lies."""
+        """The lower and the upper bound of a bin."""
         if self.is_share:
             return number / SHARE_BINS, (number + 1) / SHARE_BINS
         if number < 0:

@@ -100,7 +100,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "packing",
         "training",
         "eval_model",
-        "pictures",
+        "image_grids",
         "commands",
         "benchmark",
         "__main__",

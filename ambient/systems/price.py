@@ -89,7 +89,7 @@ def worths(
 
 
 class Run(Frozen):
-    """One trained model: what its pool held, and its distance."""
+    """One trained model: what its pool contained, and its distance."""
 
     num_clean: int
     num_noisy: int
@@ -193,7 +193,7 @@ class Report(Frozen):
 
 
 def read_runs(path: Path) -> list[Run]:
-    """Runs from a .jsonl file. DataError names the line that is none."""
+    """Runs from a .jsonl file. DataError names a line that is not a run."""
     runs = []
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:

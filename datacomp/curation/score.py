@@ -1,7 +1,7 @@
 """Scores of a pool's images: CLIP similarity by any model, or perceptual hashes, one column per
 scorer.
 
-Images lie in tars, rows in tables, and only uids join them: every tar gives (uid, score), every
+Images are in tars, rows in tables, and only uids join them: every tar gives (uid, score), every
 table (uid, row), both in parts by leading bits of the uid; each part is joined on its own and sent
 to the tables; each table writes its column. Nothing grows with the pool, and any number of workers
 writes the same bytes. A folder of scores has `index.json` (which column belongs to which table, by

@@ -28,7 +28,7 @@ def train_scorer(
 
     `placement` says where a training run takes place; without one, in this process.
 
-    The scores lie among the workspace's assets, where pipelines look for them.
+    The scores are among the workspace's assets, where pipelines look for them.
     """
     seed = current.recipe.seeds[0]
     curated = stages.curate(current, stages.find_pipeline(current, pipeline))

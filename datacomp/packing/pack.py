@@ -46,7 +46,7 @@ def pack_dataset(
 ) -> PackedRecord:
     """Pack a curated dataset; returns its record, also when it was there before.
 
-    `tars` is where the pool's tars lie; by default in the folder `shards` of the pool that the
+    `tars` is where the pool's tars are; by default in the folder `shards` of the pool that the
     dataset was curated from. PackError when there are none, or when no uid of the list is in them.
     """
     started = now()

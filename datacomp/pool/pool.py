@@ -26,12 +26,12 @@ METADATA, SHARDS = "metadata", "shards"
 
 
 def folder(scale: str, *, workspace: str) -> Path:
-    """Where the pool of a scale lies in a workspace."""
+    """Where the pool of a scale is in a workspace."""
     return Path(workspace) / "pools" / f"datacomp-{scale}"
 
 
 def images(scale: str, *, workspace: str) -> str:
-    """Where the images of a scale's pool lie, as tars."""
+    """Where the images of a scale's pool are, as tars."""
     return str(folder(scale, workspace=workspace) / SHARDS)
 
 

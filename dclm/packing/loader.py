@@ -1,9 +1,9 @@
 """Packed data as training reads it: checked, in one order for any number of devices.
 
 Position p of a training run is sequence p of the first pass over the data, and so on through as
-many passes as the budget needs. The first pass reads shards and rows as they lie, for packing has
-shuffled them; every later pass has its own order of shards and of rows within each, drawn from the
-recipe's data seed. Local `.npy` shards are memory-mapped; others are held one at a time.
+many passes as the budget needs. The first pass reads shards and rows in stored order, for packing
+has shuffled them; every later pass has its own order of shards and of rows within each, drawn from
+the recipe's data seed. Local `.npy` shards are memory-mapped; of others one at a time is in memory.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Sequences:
         return "; ".join(f"shard {name} rows {rows}" for name, rows in rows_of.items())
 
     def _locate(self, position: int) -> tuple[int, int, int, NDArray[np.int64] | None]:
-        """Shard, place in its order, how many follow in it, and that order (None: as it lies)."""
+        """Shard, place in its order, how many follow in it, and that order (None: as stored)."""
         number, offset = divmod(position, self.num_sequences)
         order, ends = self._order(number)
         order_index = bisect.bisect_right(ends, offset)

@@ -37,7 +37,7 @@ EVAL_SEED = 20241123  # which held-out passages become questions; part of suite 
 
 
 def folder(scale: str, *, workspace: str) -> Path:
-    """Where the pool of a scale lies in a workspace."""
+    """Where the pool of a scale is in a workspace."""
     return Path(workspace) / "pools" / f"dclm-{scale}"
 
 
@@ -63,7 +63,7 @@ def assets(scale: str, *, workspace: str) -> Assets:
 def eval_data(scale: str, *, workspace: str) -> str:
     """The folder with the evaluation data of a scale.
 
-    The tiny pool brings its own; the tasks of all other scales lie together (`evals fetch`).
+    The tiny pool brings its own; those of all other scales are in one folder (`evals fetch`).
     """
     if scale == "tiny":
         return str(folder(scale, workspace=workspace) / "eval")
@@ -131,7 +131,7 @@ def build_tiny(root: Path, *, map_tasks: MapTasks) -> PoolRecord:
         parents={},
         outputs=[
             result.files[0] for result in done
-        ],  # the documents; rejected pages lie next to it
+        ],  # the documents; rejected pages are next to it
         counts=counts,
         made_by=made_by(started, locations={"out": str(root)}),
     )

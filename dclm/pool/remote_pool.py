@@ -1,6 +1,6 @@
 """The published pools of DCLM: what they would cost, then fetched, verified and recorded.
 
-The files lie in Common Crawl's bucket, the same ones behind `https://data.commoncrawl.org` (no
+The files are in Common Crawl's bucket, the same ones behind `https://data.commoncrawl.org` (no
 account needed), and as a copy of the 400m-1x pool on the Hugging Face hub, which its makers call
 outdated. A file is fetched by ranges, checked against the length and the checksum that the server
 tells, and inflated to its end before it counts; so a truncated file is noticed now.

@@ -1,4 +1,4 @@
-"""How a model lies over processes and devices: who they are, which mesh, which precision.
+"""How a model is split over processes and devices: who they are, which mesh, which precision.
 
 Alone on a CPU in float32 the model is a plain module. In every other case it is sharded with FSDP2,
 a single GPU included, since FSDP2 also keeps the float32 masters of bf16 weights.

@@ -69,7 +69,7 @@ def show_command(
     task: Annotated[str | None, typer.Argument(help="A task; without it, the scores.")] = None,
     wrong: Annotated[bool, typer.Option("--wrong", help="Only what was answered wrong.")] = False,
     limit: Annotated[int, typer.Option(help="At most so many questions.", min=1)] = 5,
-    data: Annotated[Path | None, typer.Option(help="Where the data lies now.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Where the data is now.")] = None,
     tokenizer: Annotated[
         Path | None, typer.Option(help="A tokenizer.json, to show the prompt with its shots.")
     ] = None,

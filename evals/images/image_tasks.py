@@ -121,7 +121,7 @@ def shard_images(uri: str, shard: Shard) -> Iterator[bytes]:
 
 
 def image_folder(task: ImageTask, folder: str) -> str:
-    """Where the data of a task lies below the data folder; for `hub`, its home on the hub."""
+    """Where the data of a task is below the data folder; for `hub`, its home on the hub."""
     if folder != HUB:
         return f"{folder.rstrip('/')}/{task.file}"
     home = re.search(r"huggingface\.co/datasets/([\w.-]+/[\w.-]*\w)", task.source)

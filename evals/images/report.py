@@ -30,7 +30,7 @@ Shown = dict[str, Any]
 
 
 def image_page(run: Run, task: str, *, data: str, limit: int = 24) -> str:
-    """The page of one task of a finished run; `data` is the folder where its dataset lies.
+    """The page of one task of a finished run; `data` is the folder where its dataset is.
 
     EvalError when the dataset is not the one that was measured.
     """

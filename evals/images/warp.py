@@ -64,7 +64,7 @@ def covariance(positions: Tensor, length: float) -> Tensor:
 
 
 def interpolate(image: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Bilinear values of images (n, h, w) at positions (h', w', 2), and which lie inside."""
+    """Bilinear values of images (n, h, w) at positions (h', w', 2), and which are inside."""
     height, width = image.shape[-2:]
     size = positions.new_tensor([height - 1, width - 1])
     inside = ((positions >= 0) & (positions <= size)).all(-1)

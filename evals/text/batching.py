@@ -30,7 +30,7 @@ def length_batches(lengths: Sequence[int], *, max_tokens: int) -> list[list[int]
 def pad_right(rows: Sequence[Ids]) -> np.ndarray:
     """Rows of ids as one (rows, longest) int64 array, filled with 0 behind each row's end.
 
-    In a causal model what is behind a token does not change it, so no mask is needed.
+    In a causal model later tokens do not change earlier ones, so no mask is needed.
     """
     padded = np.zeros((len(rows), max(len(row) for row in rows)), dtype=np.int64)
     for index, row in enumerate(rows):

@@ -98,7 +98,7 @@ class Page(Frozen):
 
 
 class Keeper(Protocol):
-    """Where what was computed lies until the content changes, over a restart too."""
+    """Where computed boards are kept until the content changes, across restarts too."""
 
     def get(self, stamp: str, key: object) -> bytes | None:
         """What was put under a key, compressed; None where it is not here."""

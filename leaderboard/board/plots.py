@@ -26,7 +26,7 @@ NUM_COLOURS = 6  # of series, in the style sheet
 
 @dataclass(frozen=True)
 class Point:
-    """One method: where it lies, its score, half the width of the score's interval, its rank."""
+    """One method: its size, its score, half the width of the score's interval, its rank."""
 
     label: str
     size: float
@@ -39,7 +39,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Frame:
-    """Data ranges of a plot, and where they lie on paper."""
+    """Data ranges of a plot, and the pixels that they are drawn to."""
 
     x_low: float
     x_high: float
@@ -254,7 +254,7 @@ def bars(
     higher_is_better: bool,
     stderr: float | None,
 ) -> Markup:
-    """A small bar of one task: its value, a rival's below it, and a mark where guessing lies."""
+    """A small bar of one task: its value, a rival's below it, and a mark at the guessing score."""
     known = [value, other or 0.0, baseline or 0.0, 1.0 if higher_is_better else 0.0]
     most = max(known)
     width = 220

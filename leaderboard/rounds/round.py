@@ -1,6 +1,6 @@
 """The road that a submission must have come: curate, pack, train, evaluate, submit.
 
-Each stage takes a folder with a record and leaves a folder with a record; next to each record lies
+Each stage takes a folder with a record and leaves a folder with a record; next to each record is
 `chain.json`, its ancestors. A stage whose record is already there is skipped and says so. Folders
 are named by the keys of what is in them, so another pipeline, recipe or pool never mixes with what
 was made before:

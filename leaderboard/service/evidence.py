@@ -111,7 +111,7 @@ class Evidence(Frozen):
     curves: tuple[Curve, ...] = Field((), description="scores of checkpoints, as the team says")
     controls: tuple[Control, ...] = Field((), description="tests of the test, of the first seed")
     data: dict[str, str] = Field({}, description="what identifies the data of each task")
-    dataset_at: str = Field("", description="where the dataset lies, if everybody may read it")
+    dataset_at: str = Field("", description="where the dataset is, if everybody may read it")
     form: int = Field(1, description="the form in which this was written; see FORM")
 
 
@@ -220,7 +220,7 @@ def reproduce(record: Submission) -> str:
     return "\n".join(lines)
 
 
-# ---- where it lies
+# ---- where it is
 
 
 def folder_of(submission: Held) -> str:

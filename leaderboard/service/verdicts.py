@@ -3,7 +3,7 @@
 Which rows are looked at depends on a salt that the viewer draws, so nobody can prepare a dataset
 for them. A row that a step rejects may not be in the dataset, one that is there must have the text
 that the steps leave, and where no step looks at the whole pool, every other row must be there.
-Where one step selects by a score, a cut must lie between the rows that stayed and those that went.
+Where one step selects by a score, a cut must be between the rows that stayed and those that went.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A submission as one file: a zip of JSON and parquet, in which nothing is ever run.
 
-    bundle.json                              what is in the zip, and where data and models lie
+    bundle.json                              what is in the zip, and where data and models are
     submission.json                          the Submission record with its whole chain
     questions/<seed>/<task>/<part>.parquet   one row per question that a model was asked
     dataset/uids.parquet                     for lists of uids: 10,000 of them, chosen by hash
@@ -60,7 +60,7 @@ class Packed(Frozen):
 
 
 class Place(Frozen):
-    """Where something lies that is too large to send."""
+    """The address of something that is too large to send."""
 
     location: str = Field("", max_length=2000, description="an address; empty: not public")
     sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
@@ -111,7 +111,7 @@ class CurvePoint(Frozen):
 
 
 class Manifest(Frozen):
-    """`bundle.json`. Outside the submission's id: where data lies may change, what it is not."""
+    """`bundle.json`. Outside the submission's id: addresses may change, what is there may not."""
 
     format: int = FORMAT
     submission: str

@@ -67,7 +67,7 @@ BESIDE_LATIN = frozenset(
     )
 )
 # fmt: on
-"""Alphabets that stand beside Latin letters in one word (UTS 39, "highly restrictive"), and Greek,
+"""Alphabets that occur with Latin letters in one word (UTS 39, "highly restrictive"), and Greek,
 whose letters are in formulas."""
 LATIN = re.compile(
     r"(?:(?:NEGATIVE )?(?:CIRCLED|SQUARED|PARENTHESIZED) )?"

@@ -58,7 +58,7 @@ from pipelines.storage.open import open_store
 
 @dataclass(frozen=True)
 class Entry:
-    """A submission and the folder it lies in."""
+    """A submission and the folder it is in."""
 
     record: Submission
     folder: Path

@@ -112,7 +112,7 @@ def sketch_is_whole(claimed: UidList) -> bool:
 
 
 def too_dense(sketch: Sequence[int], count: int) -> bool:
-    """Whether hashes lie closer together than those of `count` different things can."""
+    """Whether hashes are closer together than those of `count` different things can be."""
     return _estimate(sketch) > DENSE * count
 
 

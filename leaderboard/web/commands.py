@@ -29,7 +29,7 @@ Database = Annotated[
 ]
 Files = Annotated[
     str | None,
-    typer.Option(help="Where bundles lie: a folder or s3://; default: next to the database."),
+    typer.Option(help="Where bundles are: a folder or s3://; default: next to the database."),
 ]
 Who = Annotated[str, typer.Option(help="Your name, for the audit.")]
 Why = Annotated[str, typer.Option(help="For the audit.")]

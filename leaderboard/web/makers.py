@@ -307,7 +307,7 @@ def write(target: int, data: bytes) -> None:
 
 
 def read(source: int, *, seconds: float | None = None) -> bytes:
-    """Receive a message whole. EOFError when the other side is gone, TimeoutError when late."""
+    """Receive a message whole. EOFError when the other side has closed, TimeoutError when late."""
     until = None if seconds is None else time.monotonic() + seconds
     (length,) = struct.unpack("<Q", _exactly(source, 8, until))
     return _exactly(source, length, until)

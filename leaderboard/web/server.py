@@ -40,7 +40,7 @@ PAUSE = 1.0  # seconds before a check process that ended is started again
 
 
 def files_of(database: str) -> str:
-    """Where bundles lie when nobody says: a folder next to the SQLite file."""
+    """Where bundles are when nobody says: a folder next to the SQLite file."""
     parts = urlsplit(database)
     if parts.scheme == "sqlite" and parts.path:
         return str(Path(parts.path[1:]).with_suffix("")) + "-files"

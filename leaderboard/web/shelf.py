@@ -1,6 +1,6 @@
 """Finished pages on disk: what a service made before it stopped is read by the next one.
 
-A page lies in a file whose name is a hash over its key, the board's stamp (drawn at each change)
+A page is in a file whose name is a hash over its key, the board's stamp (drawn at each change)
 and the program's files, so that a page of another content or program is never found. The files are
 a cache: whoever deletes them loses nothing but time.
 """
@@ -44,7 +44,7 @@ def program() -> str:
 
 
 def folder_for(files: Files, name: str) -> Path | None:
-    """Where finished things lie: beside the bundles, or on this machine if those are in a bucket.
+    """Where finished pages are kept: next to the bundles, or here if those are in a bucket.
 
     A name there is of its content, so services may share a folder. None where another user of this
     machine has a folder of that name: nobody else's pages are shown here.

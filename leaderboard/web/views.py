@@ -1,6 +1,6 @@
 """The pages as text: pure functions from rows to HTML. The service and the static site use both.
 
-A `Links` says where things lie: at the service's addresses, or in neighbouring files. Every
+A `Links` says where things are: at the service's addresses, or in neighbouring files. Every
 text that somebody submitted is escaped by the templates.
 """
 

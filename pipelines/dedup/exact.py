@@ -45,7 +45,7 @@ class ExactDedup(Dedup, name="exact_dedup"):
     keep_order: Order = Field(
         "value", description="compare the values of `keep_by`, or (the reference) their MD5"
     )
-    delimiter: str = Field("\n", min_length=1, description="what lies between lines")
+    delimiter: str = Field("\n", min_length=1, description="text between lines")
     joined_by: str | None = Field(None, description="what is put between lines after; as before")
 
     def reads(self) -> tuple[str, ...]:

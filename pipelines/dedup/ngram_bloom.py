@@ -54,7 +54,7 @@ class Sieve:
 class NgramBloomDedup(Fold, name="ngram_bloom_dedup"):
     """Remove paragraphs or documents whose n-grams were seen before, by a Bloom filter (BFF).
 
-    Words are UAX #29 segments other than white space, or what lies between it. A unit with
+    Words are UAX #29 segments other than white space, or the text between it. A unit with
     `max_ngram` words or more is compared by all its n-grams of `max_ngram` words, a shorter one of
     at least `min_ngram` words as one n-gram, a still shorter one stays. A unit goes when more than
     `threshold` of its n-grams are known; else they become known. Shards of a group are read in

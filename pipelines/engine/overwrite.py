@@ -1,7 +1,7 @@
 """`--overwrite`: the run in a folder is removed, and nothing that is not its own.
 
 A run's files are those that its commits and its record name, what killed attempts at them left, and
-a handful of fixed names; whatever else lies in the folder stays there.
+a handful of fixed names; whatever else is in the folder stays there.
 """
 
 from __future__ import annotations

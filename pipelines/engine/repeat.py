@@ -2,7 +2,7 @@
 
 Row-wise steps decide on a row alone, so what they say can be repeated for any rows. A select or a
 deduplication of whole rows needs the pool: it is passed by, and a select's scores are kept, because
-a cut lies between those that stayed and those that went. A step that changes rows by what is
+a cut is between those that stayed and those that went. A step that changes rows by what is
 elsewhere in the pool (lines and spans that occur twice, a fold), or makes several rows of one, ends
 what can be repeated.
 """

@@ -138,7 +138,7 @@ def retry(
     """Continue with the run in a folder: what is done stays, what failed or is missing is done.
 
     Needs nothing but the folder, which holds the pipeline and names the pool; so another person, on
-    another machine, may do it. `assets` are needed where they lie elsewhere there.
+    another machine, may do it. `assets` are needed where their folders differ there.
     """
     store = open_store(uri)
     known = read_run(store)

@@ -97,11 +97,11 @@ def aggregates_of(pipeline: Pipeline, stats: RunStats) -> dict[str, dict[str, JS
 
 
 def check_places(pool: Pool, out: str) -> None:
-    """RunFailed when the run would lie in its own pool, where the next run would read it."""
+    """RunFailed when the run would be in its own pool, where the next run would read it."""
     source, target = open_store(pool.uri).uri, open_store(out).uri
     if not pool.single and (target == source or target.startswith(source.rstrip("/") + "/")):
         raise RunFailed(
-            f"--out {out} lies in the pool {pool.uri}: the pool would then hold the run's own "
+            f"--out {out} is in the pool {pool.uri}: the pool would then hold the run's own "
             "files; choose a folder next to it"
         )
 

@@ -140,7 +140,7 @@ def _hash_of(file: str) -> str:
     try:
         return sha256_file(Path(file))
     except OSError:
-        return "not known: it is gone"
+        return "unknown: it no longer exists"
 
 
 def _message(step: Step, plan: Plan, problem: str) -> str:

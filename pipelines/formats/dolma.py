@@ -22,7 +22,7 @@ ATTRIBUTES = "attributes/"
 
 
 def documents_only(entries: list[Entry]) -> list[Entry]:
-    """The entries without attribute files, where documents lie next to them."""
+    """The entries without attribute files, where documents are next to them."""
     if not any(entry.name.startswith(DOCUMENTS) for entry in entries):
         return entries
     return [entry for entry in entries if not entry.name.startswith(ATTRIBUTES)]

@@ -152,7 +152,7 @@ def to_json_rows(table: pa.Table) -> Iterable[bytes]:
 def _plain_times(table: pa.Table) -> pa.Table:
     """Times of nanoseconds as ISO 8601 text, durations as seconds, as those of coarser units.
 
-    Python's own times end at microseconds and hold the years 1 to 9999: what lies beyond is text,
+    Python's own times end at microseconds and hold the years 1 to 9999: what is beyond is text,
     too. Times in a zone that this machine does not know are written in UTC.
     """
     for number, field in enumerate(table.schema):
@@ -186,7 +186,7 @@ def _zones() -> frozenset[str]:
 
 
 def _beyond_python(column: pa.ChunkedArray) -> pa.Array | None:
-    """Dates and moments as text (ISO 8601, in UTC) if some lie outside the years 1 to 9999."""
+    """Dates and moments as text (ISO 8601, in UTC) if some are outside the years 1 to 9999."""
     if pa.types.is_timestamp(column.type):
         unit, end = column.type.unit, "Z" if column.type.tz else ""
     elif pa.types.is_date(column.type):

@@ -35,7 +35,7 @@ EXAMPLE_SHARDS = 4  # whose first rows are looked at for the names of fields
 
 
 class InputShard(Frozen):
-    """One shard of the pool as a run sees it: its bytes decide, not where they lie."""
+    """One shard of the pool as a run sees it: its bytes decide, not where they are."""
 
     name: str
     num_bytes: int
@@ -50,7 +50,7 @@ class Pool:
     uri: str
     record: PoolRecord
     shards: tuple[InputShard, ...]
-    single: bool = False  # one file, whatever else lies in its folder
+    single: bool = False  # one file, whatever else is in its folder
 
     @property
     def num_bytes(self) -> int:
@@ -105,7 +105,7 @@ def open_pool(uri: str) -> Pool:
 
 
 def open_file(uri: str) -> Pool:
-    """One file of documents as a pool of one shard, whatever lies beside it."""
+    """One file of documents as a pool of one shard, whatever is beside it."""
     store, name = split_uri(uri)
     dolma.forget()
     entry = next((entry for entry in store.list(name) if entry.name == name), None)

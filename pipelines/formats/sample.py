@@ -1,4 +1,4 @@
-"""A sample of a pool: the first rows of shards that lie evenly over it.
+"""A sample of a pool: the first rows of shards spread evenly over it.
 
 Reading stops early in each shard, so a sample of a large pool costs little. Pieces of different
 shards are the units by which an estimate's error is computed.

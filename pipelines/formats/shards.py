@@ -71,7 +71,7 @@ def shards_of(store: Store) -> list[Entry]:
     """The shards below a store, sorted by name: the order that shard numbers count.
 
     Left out, and reported, are files of no known format, hidden ones, those in folders whose name
-    begins with `.` or `_` (as Spark leaves them), and the files of runs that lie in the folder;
+    begins with `.` or `_` (as Spark leaves them), and the files of runs that are in the folder;
     Dolma's attributes come with their documents. ShardError when no shard is left.
     """
     entries = list(store.list())

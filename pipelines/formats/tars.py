@@ -2,7 +2,7 @@
 
 A sample is a run of members whose names are equal up to the first dot of the last part; extensions
 are lower case, as webdataset has them. What can be no part of a sample (hidden files as macOS adds
-them, names without an extension, links) is passed over and counted. Several tars may lie in a file,
+them, names without an extension, links) is passed over and counted. Several tars may be in a file,
 one after the other. Everything else is a fault that names the tar and the member.
 """
 

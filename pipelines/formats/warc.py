@@ -272,7 +272,7 @@ LISTS = ("content-encoding", "transfer-encoding")
 def _http(block: bytes) -> tuple[int, dict[str, str], bytes]:
     """Split an HTTP response into status, headers (lower-case names) and body.
 
-    Of a header that is there twice the first counts; lists of encodings go on (RFC 9110, 5.3).
+    Of a header that occurs twice the first counts; lists of encodings are joined (RFC 9110, 5.3).
     """
     if not block.startswith(b"HTTP/"):
         raise RejectedError("not_http")

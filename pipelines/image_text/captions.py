@@ -106,7 +106,7 @@ class CaptionLanguage(Filter, name="caption_language"):
 class SynsetWords(Filter, name="synset_words"):
     """Keep pairs whose caption has a word that names one of these synsets. (Gadre et al. 2023)
 
-    A word is what lies between white space, as it is; it is looked up in WordNet 3.0 in lower
+    A word is the text between white space, as it is; it is looked up in WordNet 3.0 in lower
     case with morphology, and its first synset over nouns, verbs, adjectives and adverbs counts, by
     its offset alone, whatever its part of speech (as the reference does).
     """

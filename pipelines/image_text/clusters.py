@@ -138,7 +138,7 @@ def on_device(
 ) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.int64]]:
     """`nearest` on a device of torch: products in bfloat16, and what they leave open in 64 bits.
 
-    A product in bfloat16, summed and kept in 32 bits, is off by at most 2^-8 |x| |c|. Whatever lies
+    A product in bfloat16, summed and kept in 32 bits, is off by at most 2^-8 |x| |c|. Whatever is
     within twice that of a row's greatest product may be the nearest centroid; those, few, are
     compared exactly. So the answer is that of exact arithmetic, the first of equal ones.
     """

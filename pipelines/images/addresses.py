@@ -16,7 +16,7 @@ LOOKUP_THREADS = 64
 _SIX_TO_FOUR = ipaddress.ip_network("2002::/16")
 _COMPATIBLE = ipaddress.ip_network("::/96")
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
-"""The only IPv6 addresses that are handed out; site-local, dummy and segment ones lie outside."""
+"""The only IPv6 addresses that are handed out; site-local, dummy and segment ones are outside."""
 _NOT_PUBLIC = (
     ipaddress.ip_network("192.88.99.0/24"),  # relays of 6to4, withdrawn (RFC 7526)
     ipaddress.ip_network("168.63.129.16/32"),  # Azure's own server, reached from inside only

@@ -359,7 +359,7 @@ def read_rows(task: ShardTask) -> list[Request]:
 
 
 def _slice(parquet: pq.ParquetFile, begin: int, rows: int, columns: Sequence[str]) -> pa.Table:
-    """Rows of a file, reading only the row groups that they lie in."""
+    """Rows of a file, reading only the row groups that they are in."""
     groups: list[int] = []
     first = start = 0
     for number in range(parquet.metadata.num_row_groups):

@@ -28,7 +28,7 @@ NUMBERED = 32  # output shards that one task numbers
 class Packed(Frozen):
     """What a packing did. `missing`: different uids of the list that no sample has.
 
-    `bad_boxes`: faces that could not be blurred, since their box lies outside the image or is none.
+    `bad_boxes`: faces that could not be blurred, since their box is outside the image or is none.
     """
 
     processed_count: int

@@ -318,7 +318,7 @@ def _group(task: GroupTask, store: Store | None) -> Done:
                             blurred += outcome
                             parts = sorted(changed.items())
                         output.add(parts, uid, int(count[position]))
-                    output.flush()  # what is held lies in this tar
+                    output.flush()  # what is buffered is in this tar
                     bad_boxes += faces.bad_boxes if faces is not None else 0
     except BaseException:
         if output is not None:

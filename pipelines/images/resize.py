@@ -46,7 +46,7 @@ class ImageRefused(ValueError):
 class Kept:
     """The image as it is stored, its size, the size that it came with, and its exif as JSON.
 
-    `bad_boxes`: faces whose box lies outside the image, or is none.
+    `bad_boxes`: faces whose box is outside the image, or is none.
     """
 
     data: bytes
@@ -62,7 +62,7 @@ def keep(data: bytes, boxes: object, options: ResizeOptions) -> Kept:
     """Decode, resize, blur, encode. ImageRefused, before decoding, for too many pixels.
 
     `boxes` are faces as (left, top, right, bottom) in shares of the image, or None. A box that is
-    none, or lies outside, is left out and counted: nobody's table may end a run.
+    none, or is outside, is left out and counted: nobody's table may end a run.
     """
     try:
         with open_image(data) as opened:

@@ -1,6 +1,6 @@
 """A blocked Bloom filter over n-grams of words, and what its answers make of a text.
 
-The filter is cut into blocks of 512 bits, one cache line each; all bits of an n-gram lie in one
+The filter is cut into blocks of 512 bits, one cache line each; all bits of an n-gram are in one
 block (Putze, Sanders, Singler 2007). Blocks fill unevenly, so the rate of false positives is the
 mean over a Poisson-distributed load, and the filter is sized by that mean.
 """

@@ -27,7 +27,7 @@ def may_repeat(texts: pa.Array, *, newlines: int, blank: bool) -> npt.NDArray[np
 
     With `blank`, units of white space may be equal too; empty ones never are.
 
-    Units lie between `newlines` newlines. Compared are ASCII characters in lower case, without
+    Units are separated by `newlines` newlines. Compared are ASCII characters in lower case, without
     white space, and without k and i, to which other characters fold; what is equal by the full rule
     is equal so.
     """

@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.float64]
 def best_windows(
     group: Ints, word: Ints, local: Ints, weight: Floats, reach: Ints
 ) -> tuple[Floats, Ints, Ints]:
-    """Per group the greatest weight of different n-grams whose first words lie within `reach`.
+    """Per group the greatest weight of different n-grams whose first words are within `reach`.
 
     Occurrences are in order of group (0, 1, ... all there) and word; `local` numbers the n-grams
     of a group's item, `reach` is by group. Also the first words of the first and the last n-gram

@@ -1,6 +1,6 @@
 """Lines of texts: what line rules measure of each, and texts without some of them.
 
-A line is what lies between newlines, as it is. When lines are dropped, the figures of those
+A line is the text between newlines, as it is. When lines are dropped, the figures of those
 that stay are carried along, so that rules in a row measure once and copy the text as rarely as can
 be.
 """

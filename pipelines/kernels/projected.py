@@ -3,7 +3,7 @@
 fastText's score is softmax(B . mean_i A[i]) over the features i of a text, and B is linear, so
 softmax(mean_i (A B^T)[i]) is the same (Joulin et al. 2016, equation 1, reordered). A B^T has a few
 columns where A has a hundred: a table of 817 MB becomes one of 16 MB, which a cache can hold, and a
-feature costs two additions. Several classifiers share one reading of the text: their columns lie
+feature costs two additions. Several classifiers share one reading of the text: their columns are
 side by side.
 
 A classifier of two labels has one column, the difference of its two scores. After all scores comes

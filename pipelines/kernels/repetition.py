@@ -57,7 +57,7 @@ def lines(texts: pa.Array) -> Units:
 
 
 def paragraphs(texts: pa.Array) -> Units:
-    """What lies between pairs of newlines, stripped, without empty ones."""
+    """The text between pairs of newlines, stripped, without empty ones."""
     return Units(*_units(*buffers_of(texts), INDEX, BLOCKS, 2).T)
 
 

@@ -42,7 +42,7 @@ def documents(texts: pa.Array) -> Stats:
     """The figures of each text.
 
     Words are those of str.split; FASTTEXT_WORDS those of fastText that begin with a letter or
-    digit. Lines lie between newlines, stripped, empty ones left out.
+    digit. Lines are separated by newlines, stripped, empty ones left out.
     """
     data, offsets = buffers_of(texts)
     return Stats(_documents(data, offsets, INDEX, BLOCKS, _STOPS))

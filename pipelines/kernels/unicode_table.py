@@ -39,7 +39,7 @@ CLASSES = {
         )
     )
 }
-CLASS_MASK = 31  # 5 bits hold the word-break class; the flags lie above
+CLASS_MASK = 31  # 5 bits hold the word-break class; the flags are above
 
 PICTOGRAPHIC = 1 << 5
 ALNUM = 1 << 6  # str.isalnum

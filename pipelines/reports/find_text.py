@@ -201,7 +201,7 @@ def bucket_of(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
 def find(passage: str, index: str, *, most: int = 10) -> list[Match]:
     """The first `most` documents, in pool order, that hold the passage.
 
-    UsageError for a passage of fewer than 5 words; DataError where the dataset is gone.
+    UsageError for a passage of fewer than 5 words; DataError where the dataset no longer exists.
     """
     known, store = read_index(index), open_store(index)
     _, hashes = fingerprints(pa.array([passage], STRING), window=1)
@@ -234,7 +234,7 @@ def nearest(passage: str, index: str) -> Near | None:
 
     Of equal ones the first in pool order. The documents that share most fingerprints are read, so
     one that shares fewer than 12 words in a row may be missed.
-    UsageError for a passage of fewer than 5 words; DataError where the dataset is gone.
+    UsageError for a passage of fewer than 5 words; DataError where the dataset no longer exists.
     """
     known, store = read_index(index), open_store(index)
     words = passage.lower().split()
@@ -347,7 +347,9 @@ def _document(known: IndexFile, store: Store, row: int) -> tuple[str | None, str
         return url, text
     source, name = open_store(known.pool), known.shards[shard_of(row)]
     if not source.exists(name):
-        raise DataError(f"{known.pool}/{name} is gone: put it back, or index where it is now")
+        raise DataError(
+            f"{known.pool}/{name} no longer exists: put it back, or index it where it is now"
+        )
     number = number_of(row)
     if format_of(name) == "parquet":
         with source.open(name) as file:

@@ -1,6 +1,6 @@
 """What a run will keep and take, estimated from a sample of its pool, with error bars.
 
-The row-wise steps run over the first rows of shards that lie evenly over the pool. Every figure is
+The row-wise steps run over the first rows of shards spread evenly over the pool. Every figure is
 a ratio to the bytes of pool file that the sample took, times those of the whole pool; its error
 comes from how the ratio differs between pieces (Cochran 1977, Sampling Techniques, 6.3), 95 %.
 Steps over the whole pool are run over parts of the sample (`forecast_growth`).

@@ -170,7 +170,7 @@ def _histogram(histogram: Histogram) -> dict[str, JSON] | None:
         "bars": [
             {
                 "x": (number - first) * step,
-                "width": max(step - 0.5, 0.5),  # half a pixel lies between bars
+                "width": max(step - 0.5, 0.5),  # half a pixel between bars
                 "height": height * count / top,
             }
             for number, count in bins.items()
@@ -183,7 +183,7 @@ def _histogram(histogram: Histogram) -> dict[str, JSON] | None:
 
 
 def _bin_of(histogram: Histogram, value: float) -> int:
-    """The number of the bin that a value lies in; 0 for one outside all bins."""
+    """The number of the bin that a value is in; 0 for one outside all bins."""
     for number in range(-2000, 2000):  # fiftieths, or quarters of a doubling: beyond any float64
         low, high = histogram.edges(number)
         if low <= value < high:

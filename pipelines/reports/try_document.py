@@ -143,7 +143,7 @@ def pool_rows(store: Store, rows: Sequence[int]) -> tuple[Plan, dict[int, Batch]
 def batch_before(store: Store, steps: Sequence[Step], row: int, assets: Assets) -> Batch | None:
     """A row of the pool (a batch of one) as these steps leave it, made again.
 
-    None where the pool is gone, a step drops the row or makes several of it, or a global step may
+    None where the pool was removed, a step drops or splits the row, or a global step may
     have changed its text: a fold, or a deduplication of lines and spans.
     """
     try:

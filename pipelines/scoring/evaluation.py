@@ -18,7 +18,7 @@ KEPT_SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)  # DCLM-Baseline keeps a tenth
 
 
 class CalibrationBin(Frozen):
-    """Documents whose scores lie in [low, low + 1 / NUM_BINS)."""
+    """Documents whose scores are in [low, low + 1 / NUM_BINS)."""
 
     low: float
     documents: int
@@ -102,7 +102,7 @@ def _bin(
 
 
 def _cut(share: float, values: npt.NDArray[np.float64], labels: npt.NDArray[np.bool_]) -> Cut:
-    """The lowest score among the best `share` of the negatives, and what lies at or above it."""
+    """The lowest score among the best `share` of the negatives, and what is at or above it."""
     others = np.sort(values[~labels])[::-1]
     threshold = float(others[max(int(len(others) * share), 1) - 1])
     return Cut(

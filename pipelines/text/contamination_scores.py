@@ -53,7 +53,7 @@ def _scores(matches: Matches, num_rows: int) -> npt.NDArray[np.float64]:
 class ContaminationScores(_Similar, Modifier, name="contamination_scores"):
     """Add how much of an evaluation item each document holds: 0 for nothing, 1 for a copy.
 
-    The score is the part of the item's 5-grams of words, rare ones weighing more, that lies within
+    The score is the part of the item's 5-grams of words, rare ones weighing more, that is within
     a stretch of twice the item's length. The highest item is named as task:row, with the passage.
     Items of fewer than 8 words are left out.
     """

@@ -1,7 +1,7 @@
 """Rules on whole documents, from Gopher (Rae et al. 2021, appendix A1.1) and DCLM's RefinedWeb.
 
 Words are runs of characters between Unicode whitespace (Python's `str.split`) unless a rule says
-otherwise; lines are what lies between newlines, stripped, empty ones left out. All figures of a
+otherwise; lines are the texts between newlines, stripped, empty ones left out. All figures of a
 text are measured in one pass (`pipelines.kernels.stats`), by whichever rule asks first.
 """
 

@@ -1,6 +1,6 @@
 """Modifiers that drop lines. A document that loses all of them goes, with the reason `emptied`.
 
-A line is what lies between newlines, as it is; empty lines stay. Parameters say whether the
+A line is the text between newlines, as it is; empty lines stay. Parameters say whether the
 result is stripped, and whether one of nothing but white space counts as emptied.
 """
 
@@ -93,7 +93,7 @@ class LineModifier(Modifier):
 class LineWords(LineModifier, name="line_words"):
     """Drop lines with fewer words than this; empty lines stay. (Penedo et al. 2023, G.2)
 
-    Words lie between white space, so a line of spaces has none.
+    Words are separated by white space, so a line of spaces has none.
     """
 
     min_words: int = Field(2, ge=0, description="fewest words a kept line has")

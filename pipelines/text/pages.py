@@ -116,7 +116,7 @@ class SampleRows(Filter, name="sample_rows"):
 
 
 class Threshold(Filter, name="threshold"):
-    """Reject documents whose score lies outside bounds; both bounds are kept.
+    """Reject documents whose score is outside bounds; both bounds are kept.
 
     A null or NaN score is an error unless `missing: reject`.
     """

@@ -134,7 +134,7 @@ class Pattern:
         return str(self._compiled.sub("", text, **self._timeout))
 
     def split(self, text: str) -> list[str]:
-        """What lies between the matches."""
+        """The text between the matches."""
         parts, last = [], 0
         for match in self._matches(text):
             parts.append(text[last : match.start()])

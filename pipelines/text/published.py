@@ -1,6 +1,6 @@
 """FineWeb's rules on whole documents. (Penedo et al. 2024, section 3.6)
 
-Lines lie between newlines, empty ones left out; words between white space. Gopher's rules are in
+Lines are separated by newlines, empty ones left out; words by white space. Gopher's rules are in
 `heuristics` and `repetition`, C4's in `lines` and `substrings`; the baselines gopher and fineweb
 put them together.
 """
@@ -31,7 +31,7 @@ TERMINAL = (
 class FineWebQuality(Filter, name="fineweb_quality"):
     """Reject documents by FineWeb's own rules. (Penedo et al. 2024, section 3.6)
 
-    Too few lines end in punctuation, too many are short, too many characters lie in repeated lines
+    Too few lines end in punctuation, too many are short, too many characters are in repeated lines
     (surplus copies). The paper's thresholds are the defaults; datatrove's code has 0.01 for
     repeated characters and adds 0.3 line breaks per word. A document without lines is rejected.
     """

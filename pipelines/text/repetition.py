@@ -50,7 +50,7 @@ def unit_fraction(units: Sequence[str], *, characters: bool, every_copy: bool) -
 
 
 def ngram_fraction(words: Sequence[str], size: int, covered: Covered, *, every_copy: bool) -> float:
-    """The share of characters of words that lie in repeated n-grams.
+    """The share of characters of words that are in repeated n-grams.
 
     `most_common`: those of the n-gram that occurs most often (the longest of several), times its
     count, overlaps counted again; so it may exceed 1. `all`: those of words that any n-gram which

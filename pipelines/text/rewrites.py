@@ -192,7 +192,7 @@ class SplitLines(Splitter, name="split_lines"):
     lists can be; `exact_dedup` with `unit: line` needs neither.
     """
 
-    delimiter: str = Field("\n", min_length=1, description="what lies between lines")
+    delimiter: str = Field("\n", min_length=1, description="text between lines")
     reference: ClassVar[str | None] = "split_lines_modifier"
 
     def reads(self) -> tuple[str, ...]:

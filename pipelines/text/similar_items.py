@@ -3,7 +3,7 @@
 An item is the set of its 5-grams of words. Each weighs log(1 + items / items that have it), so what
 many questions share ("which of the following is the") counts little, an n-gram of more than
 `TOO_COMMON` items nothing, and fewer than `MIN_STRETCH` words nothing. The score of an item in a
-document is the part of its weight that lies within one stretch of twice its length: 1 for a copy,
+document is the part of its weight that is within one stretch of twice its length: 1 for a copy,
 about a half where every tenth word is another one, a half where only the first half was copied.
 (The weights by rarity: AllenAI's decon, which samples n-grams and scores the question and its
 answer apart.)

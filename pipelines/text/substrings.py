@@ -51,7 +51,7 @@ class PhraseList(Operator):
 class Substrings(PhraseList, Filter, name="substrings"):
     """Reject documents that contain a phrase of a list.
 
-    Without regard to case, text and phrases are compared in lower case. A whole word lies between
+    Without regard to case, text and phrases are compared in lower case. A whole word is between
     word boundaries (\\b), so a phrase that begins with a symbol matches only next to a letter.
     """
 

@@ -4,8 +4,8 @@ Word definitions (the compiled ones are in `pipelines.kernels.words`, equal to t
 
 | name | what a word is |
 | --- | --- |
-| `whitespace` | what lies between Unicode white space (`str.split`) |
-| `fasttext` | what lies between fastText's white space; a newline is a word itself, `</s>` |
+| `whitespace` | text between Unicode white space (`str.split`) |
+| `fasttext` | text between fastText's white space; a newline is a word itself, `</s>` |
 | `uax29` | a segment between the word boundaries of UAX #29, white space and punctuation too |
 
 Which of them count is said by two switches: `skip_punctuation` leaves out words whose first

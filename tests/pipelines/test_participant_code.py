@@ -137,7 +137,7 @@ def test_a_package_on_the_path_that_is_not_installed_is_in_the_record(
 def test_data_that_an_operator_s_installed_package_opens_is_said(
     tmp_path: Path, monkeypatch: Any
 ) -> None:
-    """A folder called site-packages, as installed packages lie in one."""
+    """A folder called site-packages, as installed packages are in one."""
     site, name = tmp_path / "site-packages", "package_with_words"
     body = "from pathlib import Path\nWORDS = str(Path(__file__).with_name('words.txt'))"
     word = "open(WORDS).read()"

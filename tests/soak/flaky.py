@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class Relay:
-    """Passes connections on to a port of this machine; `refuse` and `accept` break and mend it."""
+    """Passes connections to a port of this machine; `refuse` and `accept` break and repair it."""
 
     def __init__(self, target: int) -> None:
         self.target = target

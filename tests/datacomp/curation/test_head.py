@@ -25,7 +25,7 @@ DIM, ROWS = 12, 900
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three tables of pairs; a third is good, and lies on one side of a plane, with some noise."""
+    """Three tables of pairs; a third is good, and is on one side of a plane, with some noise."""
     folder = tmp_path_factory.mktemp("pool")
     (folder / "tables").mkdir()
     rng = np.random.default_rng(0)

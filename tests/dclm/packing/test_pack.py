@@ -44,7 +44,7 @@ def ids_of(packed: Path) -> np.ndarray:
 
 
 def documents_in(sequences: np.ndarray, pad: int) -> Counter:
-    """Whole documents that lie inside one sequence, between two ends of text."""
+    """Whole documents that are inside one sequence, between two ends of text."""
     documents = Counter()
     for sequence in sequences.tolist():
         parts = ",".join(map(str, sequence)).split(",0,")

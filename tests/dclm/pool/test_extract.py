@@ -174,7 +174,7 @@ def test_a_listed_file_that_is_not_there_is_named(warcs: Path, tmp_path: Path) -
 def test_the_tables_of_the_tiny_pool_are_its_documents(
     warcs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rejected pages lie next to them, and are not shards that a pipeline would read."""
+    """Rejected pages are next to them, and are not shards that a pipeline would read."""
     from types import SimpleNamespace
 
     from dclm.pool import pool

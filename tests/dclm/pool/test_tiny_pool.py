@@ -62,7 +62,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def put_in_cache(cache: Path, name: str, data: bytes | None = None, *, pin: str = "") -> Path:
-    """Put a package, or other `data`, where it would lie after being fetched for a pin."""
+    """Put a package, or other `data`, where it would be after being fetched for a pin."""
     client, filename, pinned = PACKAGES[name]
     data = pinned if data is None else data
     digest = hashlib.sha256(data).hexdigest()

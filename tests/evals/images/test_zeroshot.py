@@ -218,7 +218,7 @@ def test_ranks_by_hand() -> None:
     texts = np.array([[1, 0.1], [0.9, 0.5], [1, 0.2]], np.float32)
     log = ranks(images, texts, np.array([0, 0, 1]))
     assert log["side"].to_pylist() == ["text"] * 3 + ["image"] * 2
-    # The third text lies nearer to the first image; the second image nearer to the second text.
+    # The third text is nearer to the first image; the second image nearer to the second text.
     assert log["rank"].to_pylist() == [0, 0, 1, 0, 1]
     assert log["predicted"].to_pylist() == [0, 0, 0, 0, 1]
 

@@ -346,7 +346,7 @@ def test_an_overlap_of_more_than_there_is_is_refused(
 
 @pytest.mark.parametrize("task", ["digits_frechet", "digits_few_steps"])
 def test_an_overlap_of_all_but_one_image_has_no_second_score(task: str, tmp_path: Path) -> None:
-    """A covariance of one row is none; the check goes on."""
+    """One row has no covariance; the check continues."""
     overlap = {task: OverlapOf(num_items=64, found=tuple(range(63)))}
     verdict = checked(make_folder(tmp_path, benchmark="ambient", overlap=overlap))
     assert verdict.faults == ()

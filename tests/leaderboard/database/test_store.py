@@ -235,7 +235,7 @@ def test_ranks_ties_and_baselines_are_computed_from_the_resamples(
     assert tie.over_baseline.low > 0
     assert tie.baseline == plain.submission_id
     # by hand: the variance of the difference of the resamples, and twice that of a single run over
-    # seeds and orders of the data, as the rule book has it. The quantile lies between the normal's
+    # seeds and orders of the data, as the rule book has it. The quantile is between the normal's
     # and Student's with Satterthwaite's degrees of freedom where the questions are left out
     noise = load_benchmark("dclm").scale("tiny").noise_of("bits_per_byte")
     assert noise is not None

@@ -39,7 +39,7 @@ def write(folder: Path, texts: list[str], shards: int = 1) -> str:
 
 
 def profile(uri: str, *, items: pa.Array | None) -> Profile | None:
-    """The profile of what lies in a folder."""
+    """The profile of what is in a folder."""
     return describe(uri, items=items)[1]
 
 

@@ -127,7 +127,7 @@ def test_the_try_command(tmp_path: Path, pool: Pool) -> None:
 
 
 def test_every_rule_with_a_limit_agrees_with_its_verdict() -> None:
-    """A row goes for the first rule that holds, and the value lies beyond the limit."""
+    """A row goes for the first rule that holds, and the value is beyond the limit."""
     from pipelines.engine.evidence import has_cases
 
     rng = np.random.default_rng(3)
@@ -156,7 +156,7 @@ def test_every_rule_with_a_limit_agrees_with_its_verdict() -> None:
             value = np.asarray(case.value, dtype=float)
             inside = ~case.rejected & np.isfinite(value)
             beyond = case.rejected & np.isfinite(value)
-            if beyond.any() and inside.any():  # all that go lie on one side of the limit
+            if beyond.any() and inside.any():  # all that go are on one side of the limit
                 above = (value[beyond] >= case.limit).all()
                 below = (value[beyond] <= case.limit).all()
                 assert above or below, (name, case.reason)

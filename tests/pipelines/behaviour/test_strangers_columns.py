@@ -26,7 +26,7 @@ def parquet(path: Path, **columns: Any) -> None:
 
 
 def made(folder: Path, *steps: Any, format: str, to: str = "out") -> list[dict[str, Any]]:
-    """The documents of a pipeline over `folder`/pool, as they lie in the files it writes."""
+    """The documents of a pipeline over `folder`/pool, as they are in the files it writes."""
     result = run(
         Pipeline.from_steps(steps),
         open_pool(str(folder / "pool")),

@@ -154,5 +154,5 @@ def test_an_index_answers_without_the_dataset_and_an_old_one_with_it(
     assert find(sentences[7], str(old)) == find(sentences[7], str(index))
     shutil.rmtree(tmp_path / "in")
     assert [match.url for match in find(sentences[7], str(index))] == ["u:7"]
-    with pytest.raises(DataError, match="is gone"):
+    with pytest.raises(DataError, match="no longer exists"):
         find(sentences[7], str(old))
