@@ -1,10 +1,11 @@
-"""How a process of the platform ends.
+"""End a process without an abort in Arrow's reader threads.
 
-Arrow reads Python's files in threads of its own, and such a thread may drop the file a moment after
-the table was there. When Python is being torn down by then, asking it for its lock ends the thread,
-which C++ takes for a crash: the process is aborted after all its work is done. On a busy machine
-that was about one end in eighty. So a command ends without the teardown (`end_process`), and a
-script that uses the library waits for the files that are still out (`lent`).
+Arrow reads Python file objects in threads of its own, and such a thread may release the file
+shortly after the table was returned. If the interpreter is shutting down by then, the thread is
+ended while it asks for the interpreter lock, which C++ takes for a crash: the process aborts after
+its work is done. On a busy machine that happened at about one exit in eighty. So a command exits
+without interpreter teardown (`end_process`), and a script that uses the library waits at its exit
+for the files that Arrow still refers to (`lent`).
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ import weakref
 from typing import BinaryIO, NoReturn
 
 RETURN_SECONDS = 0.5
-"""How long an end waits for a file that is closed and still held: a cycle may hold it for good."""
+"""How long an exit waits for a closed file that is still referenced; a cycle may never let go."""
 
 _lent: weakref.WeakSet[BinaryIO] = weakref.WeakSet()
 
 
 def lent(file: BinaryIO) -> BinaryIO:
-    """The same file, whose return is waited for before Python is torn down."""
+    """The same file; the exit waits until nothing but this module refers to it."""
     _lent.add(file)
     return file
 
@@ -38,9 +39,9 @@ def _await_files() -> None:
 
 
 def end_process(code: object) -> NoReturn:
-    """End the process with what `sys.exit` was given, once threads and exit functions are through.
+    """End the process with what `sys.exit` was given, after threads and exit functions.
 
-    What Python does at its own end, but for the teardown of modules and objects.
+    It does what Python does at exit, except for the teardown of modules and objects.
     """
     if code is not None and not isinstance(code, int):
         sys.stderr.write(f"{code}\n")
@@ -48,17 +49,16 @@ def end_process(code: object) -> NoReturn:
     _join_threads()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # whoever read it has seen enough
+        with contextlib.suppress(OSError, ValueError):  # the reader has closed its end
             stream.flush()
     os._exit(code or 0)
 
 
 def _join_threads() -> None:
-    """Have pools ended and threads joined, as Python does before its exit functions.
+    """Shut pools down and join threads, as Python does before its exit functions.
 
-    A pool of processes that somebody let go of a moment ago closes the pipe by which it is woken at
-    the same time (`concurrent.futures.process._python_exit` takes no lock); it needs no waking
-    then.
+    A process pool that was dropped a moment ago may close its wake-up pipe at the same time
+    (`concurrent.futures.process._python_exit` takes no lock): the OSError is harmless then.
     """
     for _ in range(8):
         with contextlib.suppress(OSError):

@@ -40,7 +40,7 @@ from pipelines.records import Frozen
 SORTS = tuple(SORTED_BY)
 BoardKey = tuple[str, str, str]
 MAX_LIMIT = 1000
-FRESH = 0.02
+FRESH = 0.02  # seconds that a revision is trusted: one query serves the requests of that time
 KEPT_FROM = 500  # rows of a board; fewer are read and ranked in a moment
 OF_A_TEAM = 3  # rows of a team that count for the choice of the group that is shown first
 
@@ -65,7 +65,7 @@ class View(Frozen):
 
     @property
     def free(self) -> bool:
-        """Whether it holds words or numbers of the reader's own, of which there are very many."""
+        """Whether it has free text or numbers, whose combinations are too many to cache."""
         small = self.limit in (5, 20, 50, 100, 500, MAX_LIMIT) and self.offset % self.limit == 0
         return bool(self.q or self.since or self.until) or not small
 
@@ -131,7 +131,7 @@ class _Copy:
 
 
 class Library:
-    """Reads a store; with a `keeper`, the order of large boards is kept over a restart."""
+    """Reads a store; with a `keeper`, the order of large boards survives a restart."""
 
     def __init__(
         self, store: Store, *, most_boards: int = 128, keeper: Keeper | None = None
@@ -148,7 +148,7 @@ class Library:
         self._revision = 0
 
     def revision(self) -> int:
-        """The board's revision, at most `FRESH` seconds old; what this process changed is seen."""
+        """The board's revision, at most `FRESH` seconds old; own changes are seen at once."""
         now = time.monotonic()
         if now > self._asked + FRESH or self._changes != self.store.changes:
             self._asked, self._changes = now, self.store.changes
@@ -242,7 +242,7 @@ class Library:
                 for row in self._ranked(copy, key, group, metrics[0])
             ]
 
-    def beside(self, row: Row) -> Standings | list[Row]:
+    def peers(self, row: Row) -> Standings | list[Row]:
         """The rows of a row's group, ranked by its headline; empty when it has none here."""
         board, group = (row.benchmark, row.scale, row.track), key_of(row)
         with self._lock:
@@ -251,12 +251,12 @@ class Library:
                 return []
             return self._ranked(copy, board, group, copy.outline.metrics[group][0])
 
-    def submissions_beside(self, row: Row, number: int) -> list[Row]:
+    def submitted_peers(self, row: Row, number: int) -> list[Row]:
         """The best rows of a row's group that were submitted here, at most so many."""
-        beside = self.beside(row)
-        if not isinstance(beside, Standings):
+        peers = self.peers(row)
+        if not isinstance(peers, Standings):
             return []
-        return beside.some(beside.positions(kind="submission")[:number])
+        return peers.some(peers.positions(kind="submission")[:number])
 
     def row(self, id: str, metric: str = "") -> Row | None:
         """One accepted row with its rank."""
@@ -276,7 +276,7 @@ class Library:
             return copy.rows.get(id)
 
     def resamples(self, row: Row, metric: str) -> npt.NDArray[np.float32] | None:
-        """An aggregate of one row on the resamples of its items."""
+        """An aggregate of one row on the resamples of its items: (1000,) float32."""
         return self.store.resamples([row.submission_id], metric).get(row.submission_id)
 
     def _copy(self, *board: str) -> _Copy:
@@ -386,7 +386,7 @@ class Library:
         return None if packed is None else gzip.decompress(packed)
 
     def _keep(self, copy: _Copy, key: object, data: bytes) -> None:
-        # Rows of a later content than the stamp's may have been read; that is kept by nobody.
+        # Rows newer than the stamp may have been read: such an order must not be cached under it.
         if self.keeper is not None and self.store.stamp() == copy.stamp:
             self.keeper.put(copy.stamp, key, gzip.compress(data, 1, mtime=0))
 

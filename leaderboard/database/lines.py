@@ -17,23 +17,23 @@ from sqlalchemy import (
 )
 
 from leaderboard.database import tables as t
-from leaderboard.database.states import Held
+from leaderboard.database.states import StoredSubmission
 from leaderboard.submissions.faults import Fault, Words, fault
 from leaderboard.submissions.results import Measured, Row
 
 # ---- inside
 
 
-def submission_of(connection: Connection, id: str) -> Held | None:
+def submission_of(connection: Connection, id: str) -> StoredSubmission | None:
     query = select(t.Submission).where(t.Submission.id == id)
     line = connection.execute(query).mappings().one_or_none()
-    return None if line is None else held_of(line)
+    return None if line is None else stored_of(line)
 
 
-def held_of(line: Mapping[Any, Any]) -> Held:
-    values = {name: line[name] for name in Held.model_fields}
+def stored_of(line: Mapping[Any, Any]) -> StoredSubmission:
+    values = {name: line[name] for name in StoredSubmission.model_fields}
     values["faults"] = tuple(Fault(**fault_) for fault_ in orjson.loads(line["faults"]))
-    return Held(**values)
+    return StoredSubmission(**values)
 
 
 def note(connection: Connection, id: str, who: str, before: str, after: str, why: str) -> None:
@@ -62,7 +62,7 @@ def count_change(connection: Connection) -> None:
     connection.execute(update(t.Revision).values(**values))
 
 
-def refuse_dead(connection: Connection, submission: Held) -> None:
+def refuse_dead(connection: Connection, submission: StoredSubmission) -> None:
     limit = Words(f"a check that ended {submission.attempts} times without a result")
     refusal = fault(submission.id, "", limit, Words("one that ends"), "ask the maintainers")
     connection.execute(

@@ -18,7 +18,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 }
 
 
-class Held(Frozen):
+class StoredSubmission(Frozen):
     """One submission as the service knows it."""
 
     id: str

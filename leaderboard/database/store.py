@@ -37,16 +37,16 @@ from leaderboard.database.address import DEFAULT
 from leaderboard.database.connection import Database, StoreError
 from leaderboard.database.lines import (
     count_change,
-    held_of,
     note,
     note_end,
     refuse_dead,
     refused_by_person,
     store_measured,
     stored,
+    stored_of,
     submission_of,
 )
-from leaderboard.database.states import ALLOWED, Board, Change, Held, State, shown
+from leaderboard.database.states import ALLOWED, Board, Change, State, StoredSubmission, shown
 from leaderboard.submissions.facts import Facts
 from leaderboard.submissions.faults import Fault
 from leaderboard.submissions.novelty import Notice
@@ -79,7 +79,7 @@ class Store(Database):
         bundle: str,
         bundle_sha256: str,
         bundle_bytes: int,
-    ) -> tuple[Held, bool]:
+    ) -> tuple[StoredSubmission, bool]:
         """Put a submission in line for its check; returns it, and whether it is a new one.
 
         One that is here stays as it is, unless it was refused or withdrawn: then it is checked
@@ -166,7 +166,7 @@ class Store(Database):
 
     # ---- checks
 
-    def claim(self, owner: str, *, lease_seconds: float = LEASE_SECONDS) -> Held | None:
+    def claim(self, owner: str, *, lease_seconds: float = LEASE_SECONDS) -> StoredSubmission | None:
         """Take the next submission that waits for a check, or whose check died; None if none.
 
         Next is as `queue` says: fair between teams. One whose check died `ATTEMPTS` times is
@@ -271,7 +271,9 @@ class Store(Database):
 
     # ---- decisions
 
-    def move(self, id: str, after: State, *, who: str, why: str = "", team: str = "") -> Held:
+    def move(
+        self, id: str, after: State, *, who: str, why: str = "", team: str = ""
+    ) -> StoredSubmission:
         """Accept, refuse or withdraw. StoreError when that cannot be done from its state.
 
         `team` is that of the decider: nobody accepts or refuses an entry of their own team.
@@ -360,7 +362,7 @@ class Store(Database):
 
     # ---- looking
 
-    def get(self, id: str) -> Held:
+    def get(self, id: str) -> StoredSubmission:
         """One submission. StoreError when there is none."""
         with self.engine.connect() as connection:
             submission = submission_of(connection, id)
@@ -375,7 +377,7 @@ class Store(Database):
         team: str | None = None,
         limit: int = 100,
         offset: int = 0,
-    ) -> list[Held]:
+    ) -> list[StoredSubmission]:
         """Submissions, the newest first."""
         query = select(t.Submission).order_by(t.Submission.received.desc(), t.Submission.id)
         if chosen := list(states):
@@ -384,9 +386,9 @@ class Store(Database):
             query = query.where(t.Submission.team == team)
         with self.engine.connect() as connection:
             lines = connection.execute(query.limit(limit).offset(offset)).mappings().all()
-        return [held_of(line) for line in lines]
+        return [stored_of(line) for line in lines]
 
-    def place_in_line(self, submission: Held) -> int:
+    def place_in_line(self, submission: StoredSubmission) -> int:
         """How many submissions are checked before this one, as things are now."""
         with self.engine.connect() as connection:
             return queue.place_in_line(connection, submission.id, time.time())

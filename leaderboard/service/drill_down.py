@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from leaderboard.database.states import Held
+from leaderboard.database.states import StoredSubmission
 from leaderboard.service.evidence import CHECKED, Evidence, folder_of, read_evidence
 from leaderboard.service.question_texts import read_image, read_texts
 from leaderboard.service.questions import QuestionPage, Shown, numbers_of, read_questions
@@ -50,7 +50,11 @@ class AskedQuestions(Frozen):
 
 
 def page_of(
-    files: Files, submission: Held, asked: Asked, *, rival: Held | None = None
+    files: Files,
+    submission: StoredSubmission,
+    asked: Asked,
+    *,
+    rival: StoredSubmission | None = None,
 ) -> QuestionPage:
     """A page of questions, beside a rival's answers to the same ones where one is given.
 
@@ -101,7 +105,7 @@ def page_of(
     )
 
 
-def image_of(files: Files, submission: Held, task: str, number: int) -> bytes:
+def image_of(files: Files, submission: StoredSubmission, task: str, number: int) -> bytes:
     """A small image of a task, as WebP. KeyError when it is not there or not shown."""
     evidence = _checked(files, submission)
     if task not in evidence.data:
@@ -109,7 +113,7 @@ def image_of(files: Files, submission: Held, task: str, number: int) -> bytes:
     return read_image(files, task, evidence.data[task], number)
 
 
-def _checked(files: Files, submission: Held) -> Evidence:
+def _checked(files: Files, submission: StoredSubmission) -> Evidence:
     evidence = read_evidence(files, submission) if submission.state in CHECKED else None
     if evidence is None:
         raise KeyError(
@@ -127,5 +131,5 @@ def _seed(evidence: Evidence, seed: int | None) -> int:
     return chosen
 
 
-def _name(submission: Held, seed: int, task: str) -> str:
+def _name(submission: StoredSubmission, seed: int, task: str) -> str:
     return f"{folder_of(submission)}{seed}-{task}.questions"

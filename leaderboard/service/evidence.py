@@ -25,7 +25,7 @@ from pydantic import Field, ValidationError
 from evals.tasks import load_task
 from leaderboard.board.describe import funnel, pipeline_yaml, still_there
 from leaderboard.board.paired import contributions
-from leaderboard.database.states import Held
+from leaderboard.database.states import StoredSubmission
 from leaderboard.service.question_texts import identity_in
 from leaderboard.service.questions import write_questions
 from leaderboard.submissions.bundle import Bundle
@@ -223,12 +223,14 @@ def reproduce(record: Submission) -> str:
 # ---- where it is
 
 
-def folder_of(submission: Held) -> str:
+def folder_of(submission: StoredSubmission) -> str:
     """The folder of a submission's evidence; another bundle of the same id has another."""
     return f"shown/{submission.id}-{submission.bundle_sha256[:16]}/"
 
 
-def write_evidence(files: Files, submission: Held, bundle: Bundle, measured: Measured) -> None:
+def write_evidence(
+    files: Files, submission: StoredSubmission, bundle: Bundle, measured: Measured
+) -> None:
     """Write what the pages read of a submission whose check found no fault."""
     folder = folder_of(submission)
     for seed, scores in seeds_of(bundle.record).items():
@@ -264,7 +266,7 @@ def _answers(bundle: Bundle) -> bytes:
     return packed.getvalue()
 
 
-def read_evidence(files: Files, submission: Held) -> Evidence | None:
+def read_evidence(files: Files, submission: StoredSubmission) -> Evidence | None:
     """The evidence of a checked submission; None where no check has written it."""
     if not submission.bundle:
         return None
@@ -280,12 +282,12 @@ def _read(files: Files, name: str) -> Evidence:
         return Evidence.model_validate_json(file.read(MAX_BYTES))
 
 
-def read_draws(files: Files, submission: Held) -> Draws:
+def read_draws(files: Files, submission: StoredSubmission) -> Draws:
     """Every task of a submission on the resamples of its questions; empty without questions."""
     return _arrays(files, submission, "draws.npz")
 
 
-def read_answers(files: Files, submission: Held) -> Draws:
+def read_answers(files: Files, submission: StoredSubmission) -> Draws:
     """What each question of each task adds to the score; empty without questions.
 
     `TASK/numbers` says which questions these are, where they are not 0, 1, 2, ...
@@ -293,7 +295,7 @@ def read_answers(files: Files, submission: Held) -> Draws:
     return _arrays(files, submission, "answers.npz")
 
 
-def _arrays(files: Files, submission: Held, name: str) -> Draws:
+def _arrays(files: Files, submission: StoredSubmission, name: str) -> Draws:
     if not submission.bundle:
         return {}
     path = f"{folder_of(submission)}{name}"
@@ -308,7 +310,7 @@ def _read_arrays(files: Files, name: str) -> Draws:
         return {task: packed[task] for task in packed.files}
 
 
-def read_samples(files: Files, submission: Held, seed: int) -> bytes | None:
+def read_samples(files: Files, submission: StoredSubmission, seed: int) -> bytes | None:
     """The grid of one seed as PNG; None where there is none."""
     if not submission.bundle:
         return None

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from pydantic import Field, ValidationError
 
-from leaderboard.database.states import Held
+from leaderboard.database.states import StoredSubmission
 from leaderboard.service.drill_down import Asked, page_of
 from leaderboard.service.evidence import folder_of, read_evidence
 from leaderboard.service.question_texts import QuestionText
@@ -52,7 +52,7 @@ class NearDocuments(Frozen):
 
 
 def write_nearest(
-    service: Service, submission: Held, index: str, *, most: int
+    service: Service, submission: StoredSubmission, index: str, *, most: int
 ) -> Iterator[NearDocuments]:
     """Look for up to `most` wrong questions of each task, and write what is nearest.
 
@@ -123,7 +123,7 @@ def passage_of(text: QuestionText) -> str:
     return " ".join(part for part in (text.context, *right) if part)
 
 
-def read_nearest(files: Files, submission: Held, task: str) -> NearDocuments | None:
+def read_nearest(files: Files, submission: StoredSubmission, task: str) -> NearDocuments | None:
     """What was written for a task; None where nobody looked."""
     try:
         with files.open(_name(submission, task)) as file:
@@ -137,5 +137,5 @@ def safe_address(url: str) -> str:
     return url if re.fullmatch(r"https?://[^\s\"'<>\\]{1,490}", url) else ""
 
 
-def _name(submission: Held, task: str) -> str:
+def _name(submission: StoredSubmission, task: str) -> str:
     return f"{folder_of(submission)}nearest-{task}.json"

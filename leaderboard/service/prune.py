@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from leaderboard.database.states import Held
+from leaderboard.database.states import StoredSubmission
 from leaderboard.service.evidence import folder_of
 from leaderboard.service.service import Service
 from pipelines.records import Frozen
@@ -64,7 +64,7 @@ def prune(service: Service, *, days: float = 30.0, dry_run: bool = False) -> Pru
     )
 
 
-def _all(service: Service) -> Iterator[Held]:
+def _all(service: Service) -> Iterator[StoredSubmission]:
     offset = 0
     while page := service.store.find(limit=PAGE, offset=offset):
         offset += len(page)

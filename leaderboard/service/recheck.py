@@ -18,7 +18,7 @@ import numpy as np
 from evals.run import run as run_suite
 from leaderboard import rules
 from leaderboard.benchmark import load_stages
-from leaderboard.database.states import Held
+from leaderboard.database.states import StoredSubmission
 from leaderboard.service.service import Service
 from leaderboard.submissions.bundle import MANIFEST, UIDS
 from leaderboard.submissions.chain import chain_of, seeds_of
@@ -93,7 +93,7 @@ def _differ(stored: Row, again: Row) -> bool:
     )
 
 
-def _bytes(service: Service, submission: Held, lines: list[str]) -> list[Fault]:
+def _bytes(service: Service, submission: StoredSubmission, lines: list[str]) -> list[Fault]:
     with open(service.local(submission), "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     if sha256 != submission.bundle_sha256:
@@ -106,7 +106,7 @@ def _bytes(service: Service, submission: Held, lines: list[str]) -> list[Fault]:
 
 
 def _whole_list(
-    service: Service, submission: Held, pool: str, uids: str | None, lines: list[str]
+    service: Service, submission: StoredSubmission, pool: str, uids: str | None, lines: list[str]
 ) -> list[Fault]:
     bundle = service.bundle(submission)
     claimed = bundle.manifest.uids
@@ -170,7 +170,11 @@ def not_in(ids: Uids, pool: Uids) -> int:
 
 
 def _rerun(
-    service: Service, submission: Held, models: Sequence[str], data: str | None, lines: list[str]
+    service: Service,
+    submission: StoredSubmission,
+    models: Sequence[str],
+    data: str | None,
+    lines: list[str],
 ) -> list[Fault]:
     bundle = service.bundle(submission)
     package = load_stages(submission.benchmark)

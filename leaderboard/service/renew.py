@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
-from leaderboard.database.states import Held
+from leaderboard.database.states import StoredSubmission
 from leaderboard.service.evidence import FORM, read_evidence, write_evidence
 from leaderboard.service.service import BoardKnown, Service
 from leaderboard.submissions.faults import BundleError
@@ -35,7 +35,7 @@ def renew(service: Service) -> Iterator[str]:
     write_bytes(service.files, DONE, b"")
 
 
-def _write(service: Service, submission: Held) -> None:
+def _write(service: Service, submission: StoredSubmission) -> None:
     try:
         bundle = service.bundle(submission)
         measured = check_bundle(bundle, known=BoardKnown(service, submission.id)).measured
@@ -49,7 +49,7 @@ def _write(service: Service, submission: Held) -> None:
     service.write_texts(bundle)
 
 
-def _checked(service: Service) -> Iterator[Held]:
+def _checked(service: Service) -> Iterator[StoredSubmission]:
     offset = 0
     while page := service.store.find(states=STATES, limit=PAGE, offset=offset):
         offset += len(page)

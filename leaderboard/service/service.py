@@ -19,7 +19,7 @@ from leaderboard.board.boards import Library
 from leaderboard.database.auth import Token
 from leaderboard.database.connection import StoreError
 from leaderboard.database.people import may_send
-from leaderboard.database.states import Held
+from leaderboard.database.states import StoredSubmission
 from leaderboard.database.store import LEASE_SECONDS, Store
 from leaderboard.service.evidence import write_evidence
 from leaderboard.service.question_texts import write_texts
@@ -64,7 +64,7 @@ class Service:
         scratch.mkdir(parents=True, exist_ok=True)
         self.scratch = scratch
 
-    def receive(self, path: Path, token: Token) -> tuple[Held, bool]:
+    def receive(self, path: Path, token: Token) -> tuple[StoredSubmission, bool]:
         """Take in a bundle that was uploaded to `path`; returns it and whether it is a new one.
 
         The bundle's bytes are durable before the database names them. BundleError when the bundle
@@ -102,13 +102,13 @@ class Service:
         except StoreError as error:
             raise NotAllowed(str(error)) from None
 
-    def bundle(self, submission: Held) -> Bundle:
+    def bundle(self, submission: StoredSubmission) -> Bundle:
         """The bundle of a submission. FileNotFoundError for imported rows, which have none."""
         if not submission.bundle:
             raise FileNotFoundError(f"{submission.id} was imported; there is no bundle")
         return _opened(self.local(submission), submission.bundle_sha256)
 
-    def local(self, submission: Held) -> Path:
+    def local(self, submission: StoredSubmission) -> Path:
         """A local file with the bundle; fetched once from a bucket."""
         path = self.files.local_path(submission.bundle)
         if path is not None:
@@ -130,7 +130,9 @@ class Service:
 
     # ---- checks
 
-    def check_next(self, owner: str, *, lease_seconds: float = LEASE_SECONDS) -> Held | None:
+    def check_next(
+        self, owner: str, *, lease_seconds: float = LEASE_SECONDS
+    ) -> StoredSubmission | None:
         """Check the submission that waits longest; None when none waits."""
         submission = self.store.claim(owner, lease_seconds=lease_seconds)
         if submission is None:

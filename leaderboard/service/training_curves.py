@@ -74,7 +74,7 @@ def crossings(service: Service, rows: Sequence[Row]) -> Crossings | None:
     own = [row for row in rows if scores[row.submission_id]]
     if len(own) < 2 or own[0] is not rows[0]:
         return None
-    spread = seed_spread(service.library.beside(rows[0]) or rows, rows[0].headline.metric)
+    spread = seed_spread(service.library.peers(rows[0]) or rows, rows[0].headline.metric)
     known = (spread.variance, spread.freedom) if spread is not None else None
     data_order = spread.order[0] if spread is not None and spread.order is not None else 0.0
     points = {row.submission_id: points_of(scores[row.submission_id]) for row in own}

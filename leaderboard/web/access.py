@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 
 from leaderboard.database.auth import Rate, Token, find_session, find_token, form_key
 from leaderboard.database.connection import StoreError
-from leaderboard.database.states import Change, Held
+from leaderboard.database.states import Change, StoredSubmission
 from leaderboard.service.service import Service
 from leaderboard.submissions.faults import BundleError, Fault
 from pipelines.records import Frozen
@@ -76,7 +76,7 @@ class Caller:
     def may(self, scope: str) -> bool:
         return self.token is not None and self.token.may(scope)
 
-    def may_see(self, submission: Held) -> bool:
+    def may_see(self, submission: StoredSubmission) -> bool:
         """Accepted ones are public; others are seen by their team and by reviewers."""
         if submission.state == "accepted" or self.may("review"):
             return True
@@ -160,7 +160,7 @@ Asks = Annotated[Caller, Depends(caller)]
 Serves = Annotated[Service, Depends(service_of)]
 
 
-def seen(service: Service, asks: Caller, id: str) -> Held:
+def seen(service: Service, asks: Caller, id: str) -> StoredSubmission:
     """A submission, if the caller may know of it. 404 otherwise, as for one that is not there."""
     try:
         submission = service.store.get(id)
@@ -174,7 +174,7 @@ def seen(service: Service, asks: Caller, id: str) -> Held:
     return submission
 
 
-def _taken_off(service: Service, submission: Held) -> str:
+def _taken_off(service: Service, submission: StoredSubmission) -> str:
     """What to say of a submission that was on the board once; empty when it never was."""
     if submission.state not in ("refused", "withdrawn"):
         return ""

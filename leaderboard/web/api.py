@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from leaderboard.database.auth import Token, create_token, list_tokens, revoke_token
 from leaderboard.database.connection import DATABASE_DOWN, StoreError
-from leaderboard.database.states import Board, Change, Held
+from leaderboard.database.states import Board, Change, StoredSubmission
 from leaderboard.service.drill_down import AskedQuestions, page_of
 from leaderboard.service.service import NotAllowed, Service
 from leaderboard.submissions.faults import BundleError, Fault
@@ -79,11 +79,13 @@ class NewToken(Frozen):
     days: float = Field(365.0, gt=0, le=3650)
 
 
-def status_of(service: Service, submission: Held, asks: Caller) -> Status:
+def status_of(service: Service, submission: StoredSubmission, asks: Caller) -> Status:
     """A submission as its caller may see it."""
     waits = submission.state == "received"
     return Status(
-        **submission.model_dump(include=set(Status.model_fields) & set(Held.model_fields)),
+        **submission.model_dump(
+            include=set(Status.model_fields) & set(StoredSubmission.model_fields)
+        ),
         before_it=service.store.place_in_line(submission) if waits else None,
         history=by_role(service.store.history(submission.id), asks),
         page=f"/submissions/{submission.id}",
@@ -205,7 +207,7 @@ def get_submissions(
     ] = "",
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     offset: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
-) -> list[Held]:
+) -> list[StoredSubmission]:
     """Submissions, the newest first: reviewers see all, teams their own, others accepted."""
     states, team = [state] if state else [], None
     if not asks.may("review"):
@@ -373,7 +375,7 @@ def _no_cookie(asks: Caller) -> None:
         raise HTTPException(403, "send a bearer token; the cookie is for the page's own forms")
 
 
-def _moved(service: Service, id: str, after: Any, token: Token, why: str) -> Held:
+def _moved(service: Service, id: str, after: Any, token: Token, why: str) -> StoredSubmission:
     try:
         return service.store.move(id, after, who=token.shown, why=why, team=token.team)
     except StoreError as error:

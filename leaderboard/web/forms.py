@@ -22,7 +22,7 @@ from leaderboard.database.auth import (
     open_session,
 )
 from leaderboard.database.connection import StoreError
-from leaderboard.database.states import Held
+from leaderboard.database.states import StoredSubmission
 from leaderboard.service.service import NotAllowed, Service
 from leaderboard.submissions.faults import BundleError
 from leaderboard.web import views
@@ -191,7 +191,7 @@ def _spool(sent: UploadFile, folder: Path) -> Path:
     return Path(name)
 
 
-def may_decide(asks: Caller, submission: Held) -> dict[str, str]:
+def may_decide(asks: Caller, submission: StoredSubmission) -> dict[str, str]:
     """What somebody who is logged in through the page may decide, with the form's key."""
     if not asks.session or asks.token is None:
         return {}
@@ -210,7 +210,7 @@ def may_decide(asks: Caller, submission: Held) -> dict[str, str]:
 
 
 def _submit_text(service: Service, asks: Caller, *, message: str = "", faults: Any = ()) -> str:
-    mine: list[Held] = []
+    mine: list[StoredSubmission] = []
     feed = ""
     if asks.token is not None and asks.may("submit"):
         mine = service.store.find(team=asks.token.team)

@@ -14,7 +14,7 @@ import orjson
 from leaderboard.board.boards import View
 from leaderboard.board.formats import board_csv
 from leaderboard.board.ranking import compare, seed_spread
-from leaderboard.database.states import Held
+from leaderboard.database.states import StoredSubmission
 from leaderboard.service.service import Service
 
 
@@ -36,7 +36,7 @@ def board_as(service: Service, board: tuple[str, str, str], view: FormattedView)
     return orjson.dumps(content)
 
 
-def row_json(service: Service, submission: Held) -> bytes:
+def row_json(service: Service, submission: StoredSubmission) -> bytes:
     """The row of one submission, with its rank where it has one."""
     id_ = submission.id
     row = service.library.row(id_) or next(iter(service.store.rows([id_])), None)

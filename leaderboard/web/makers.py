@@ -1,9 +1,9 @@
-"""Who makes pages: threads of this process, or processes of their own.
+"""Make pages in threads of this process, or in another process.
 
-A page of a large board is pure Python for milliseconds to seconds. Made beside the thread that
-answers requests, it takes the interpreter from it; so `leaderboard serve` has pages made by a
-process with a copy of the board of its own (`leaderboard.web.maker`), and keeps what comes back. A
-job is a function of a `Service` that can be pickled; pages come compressed.
+A page of a large board is pure Python for milliseconds to seconds. In a thread of the process that
+answers requests it would hold the interpreter lock for that long; so `leaderboard serve` has pages
+made by a process with its own copy of the board (`leaderboard.web.maker`), and caches the replies.
+A job is a picklable function of a `Service`; pages come back compressed.
 """
 
 from __future__ import annotations
@@ -54,21 +54,21 @@ class Page:
 
 
 class Busy(Exception):
-    """More pages wait to be made than can be."""
+    """More pages are waiting than can be made in time."""
 
 
 class Maker(Protocol):
     """What makes pages."""
 
     def ask(self, make: Make, *, later: bool = False, who: str = "") -> Future[Page]:
-        """A page, some time; `later`: after those of others. Busy when too many wait.
+        """The page, once it is made; `later`: after all other jobs. Busy when too many wait.
 
-        `who` asks: the first page of one comes before the second of another.
+        `who` is the asker: the first page of each asker comes before the second of any.
         """
         ...
 
     def close(self) -> None:
-        """Make no more."""
+        """Stop making pages."""
         ...
 
 
@@ -109,13 +109,13 @@ class _Job:
 
 
 class Worker(Protocol):
-    """A process that answers jobs, from outside: two pipes, and how it is ended."""
+    """A process that answers jobs, as its parent sees it: two pipes, and a way to end it."""
 
     source: int
     target: int
 
     def running(self) -> bool:
-        """Whether it has not ended by itself."""
+        """Whether the process is alive."""
         ...
 
     def end(self) -> None:
@@ -124,7 +124,7 @@ class Worker(Protocol):
 
 
 class Spawned:
-    """A process with a program of its own, which reads its libraries for a second or two."""
+    """A new Python process, which takes a second or two to load its libraries."""
 
     def __init__(self, database: str, files: str, eval_data: str) -> None:
         environment = os.environ | {
@@ -149,10 +149,11 @@ class Spawned:
 
 
 class Forked:
-    """A process with a copy of this one's libraries, which therefore starts at once.
+    """A fork of this process, which has its libraries loaded and starts at once.
 
-    Made before this process has a second thread: a copy of a process with several may wait for ever
-    for a lock that another thread held. `work` gets the two ends of the pipes and what `tell` sent.
+    It must be made before this process has a second thread: a fork of a threaded process may wait
+    forever for a lock that another thread had. `work` gets the two ends of the pipes and what
+    `configure` sent.
     """
 
     def __init__(self, work: Callable[[int, int, Sequence[str]], None]) -> None:
@@ -178,8 +179,8 @@ class Forked:
         os.close(page_target)
         self._ended = False
 
-    def tell(self, *words: str) -> None:
-        """What its work needs to know."""
+    def configure(self, *words: str) -> None:
+        """Send the arguments of its `work`."""
         write(self.target, pickle.dumps(words))
 
     def running(self) -> bool:
@@ -213,7 +214,7 @@ class ProcessMaker:
         self._closed = False
         self._worker: Worker | None = first
         if first is not None:
-            first.tell(database, files, eval_data)
+            first.configure(database, files, eval_data)
         Thread(target=self._work, daemon=True, name="maker").start()
 
     def ask(self, make: Make, *, later: bool = False, who: str = "") -> Future[Page]:
@@ -239,8 +240,10 @@ class ProcessMaker:
             worker.end()
 
     def _work(self) -> None:
-        """Give jobs to the process, one by one. One that is not here yet starts a little later than
-        the service: its libraries would take the processor from what is answered without it.
+        """Give jobs to the process, one by one.
+
+        A process that does not exist yet is started a little after the service, since loading its
+        libraries would slow down the first requests.
         """
         begun = time.monotonic()
         while not self._closed:
@@ -259,7 +262,7 @@ class ProcessMaker:
                 continue
             try:
                 job.page.set_result(self._made(job.make))
-            except BaseException as error:  # it is the caller's: whoever waits for the page
+            except BaseException as error:  # goes to the caller that waits for the page
                 job.page.set_exception(error)
 
     def _made(self, make: Make) -> Page:
@@ -280,7 +283,7 @@ class ProcessMaker:
 
 
 def reply_to(job: bytes, service: Service) -> bytes:
-    """In the maker's process: the page of a job, or the error that its caller is to see."""
+    """In the maker's process: the pickled page of a job, or the error that its caller raises."""
     make: Make = pickle.loads(job)
     reply: object
     try:
@@ -296,7 +299,7 @@ def reply_to(job: bytes, service: Service) -> bytes:
     return pickle.dumps(reply)
 
 
-# ---- messages between the two: a length of 8 bytes, and so many
+# ---- messages: a length of 8 bytes (little-endian), then that many bytes
 
 
 def write(target: int, data: bytes) -> None:
@@ -320,7 +323,7 @@ def _exactly(source: int, number: int, until: float | None) -> bytes:
             waits = select.poll()  # a server may have more open files than `select` can count
             waits.register(source, select.POLLIN | select.POLLHUP)
             if not waits.poll(1000 * max(0.0, until - time.monotonic())):
-                raise TimeoutError("it took too long")
+                raise TimeoutError("no answer in time")
         data = os.read(source, min(number, 1 << 20))
         if not data:
             raise EOFError("it has ended")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from leaderboard.board.describe import words
-from leaderboard.database.states import Held
+from leaderboard.database.states import StoredSubmission
 from leaderboard.service.evidence import Evidence
 from leaderboard.service.nearest import NearDocument, NearDocuments, safe_address
 from leaderboard.service.question_texts import QuestionText
@@ -104,7 +104,7 @@ def _listed(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def nearest_command(row: Row, evidence: Evidence, submission: Held) -> str:
+def nearest_command(row: Row, evidence: Evidence, submission: StoredSubmission) -> str:
     """The commands that look for the suite's questions in a dataset that everybody may read.
 
     The address is somebody else's text, so it is quoted for a shell.

@@ -31,7 +31,7 @@ from leaderboard.submissions.submission import pack, read_entries
 from pipelines.storage.open import open_store
 
 if TYPE_CHECKING:
-    from leaderboard.database.states import Held
+    from leaderboard.database.states import StoredSubmission
     from leaderboard.service.service import Service
     from leaderboard.web.links import Links
 
@@ -136,7 +136,7 @@ class _Site:
         from leaderboard.web import views
         from leaderboard.web.texts import compared_text
 
-        leader = views.leader_beside(row, self.service.library.beside(row))
+        leader = views.leader_among(row, self.service.library.peers(row))
         if leader is not None:
             ids = [leader.submission_id, row.submission_id]
             text = compared_text(self.service, [leader, row], ids, self.links)
@@ -145,7 +145,7 @@ class _Site:
         self.submission(row, submission)
         self.compared(row, submission)
 
-    def compared(self, row: Row, submission: Held) -> None:
+    def compared(self, row: Row, submission: StoredSubmission) -> None:
         """What the script compares a row by; single answers where single questions have pages."""
         from leaderboard.board.boards import key_of
         from leaderboard.service.evidence import read_answers
@@ -157,7 +157,7 @@ class _Site:
         spreads = self.spreads.get(key_of(row), {})
         self.write(f"compare/{id_}.json", row_file(row, draws, answers, spreads))
 
-    def submission(self, row: Row, submission: Held) -> None:
+    def submission(self, row: Row, submission: StoredSubmission) -> None:
         """The page of a row, its images, and the first questions of its tasks."""
         from leaderboard.service.evidence import read_evidence, read_samples
         from leaderboard.web.texts import submission_text
@@ -168,8 +168,8 @@ class _Site:
         )
         evidence = read_evidence(self.service.files, submission)
         if evidence is not None and self.questions:
-            beside = self.service.library.beside(row)[:MOST_RIVALS]
-            rivals = [other for other in beside if other.kind == "submission"]
+            peers = self.service.library.peers(row)[:MOST_RIVALS]
+            rivals = [other for other in peers if other.kind == "submission"]
             for task in evidence.tasks:
                 self.task(submission, task, evidence.data.get(task, ""), rivals)
         for seed in row.seeds if row.shows_images else ():
@@ -177,7 +177,9 @@ class _Site:
             if png is not None:
                 self.write(f"submissions/{submission.id}-{seed.seed}-samples.png", png)
 
-    def task(self, submission: Held, task: str, data: str, rivals: Sequence[Row]) -> None:
+    def task(
+        self, submission: StoredSubmission, task: str, data: str, rivals: Sequence[Row]
+    ) -> None:
         """The first questions of a task, as a page and as JSON, with their images."""
         from leaderboard.service.drill_down import Asked, image_of, page_of
         from leaderboard.service.nearest import read_nearest

@@ -10,7 +10,7 @@ from typing import Any
 
 from leaderboard.board.boards import MAX_LIMIT, Library, View
 from leaderboard.board.describe import verdict_in_short
-from leaderboard.database.states import Board, Held
+from leaderboard.database.states import Board, StoredSubmission
 from leaderboard.service.comparison import across_scales, scale_lines
 from leaderboard.service.drill_down import Asked, page_of
 from leaderboard.service.evidence import CHECKED, read_evidence
@@ -176,7 +176,7 @@ def compared_text(service: Service, rows: Sequence[Row], chosen: Sequence[str], 
 
 def submission_text(
     service: Service,
-    submission: Held,
+    submission: StoredSubmission,
     link: Links,
     rival: str = "",
     *,
@@ -193,7 +193,7 @@ def submission_text(
     if row is None:
         row = next(iter(service.store.rows([submission.id])), None)
     if row is not None:
-        rivals = service.library.beside(row)[:MOST_RIVALS]
+        rivals = service.library.peers(row)[:MOST_RIVALS]
     other = next((other_row for other_row in rivals if other_row.submission_id == rival), None)
     evidence = read_evidence(service.files, submission) if submission.state in CHECKED else None
     return views.submission_page(
@@ -215,7 +215,11 @@ def submission_text(
 
 
 def question_text(
-    service: Service, submission: Held, asked: Asked, rival: Held | None, link: Links
+    service: Service,
+    submission: StoredSubmission,
+    asked: Asked,
+    rival: StoredSubmission | None,
+    link: Links,
 ) -> str:
     """A page of single questions. KeyError for what is not there."""
     page = page_of(service.files, submission, asked, rival=rival)
@@ -223,7 +227,7 @@ def question_text(
     rivals: list[Row] = []
     near = ""
     if row is not None:
-        rivals = service.library.submissions_beside(row, MOST_RIVALS)
+        rivals = service.library.submitted_peers(row, MOST_RIVALS)
         if rival is not None and rival.id not in [other.submission_id for other in rivals]:
             ranked_rival = service.library.row(rival.id)
             rivals += [ranked_rival] if ranked_rival is not None else []

@@ -28,7 +28,7 @@ from leaderboard.board.describe import (
 from leaderboard.board.plots import history
 from leaderboard.board.predictors import predictions, subset
 from leaderboard.board.predictors import verdict as verdict_of_predictors
-from leaderboard.database.states import Change, Held, shown
+from leaderboard.database.states import Change, StoredSubmission, shown
 from leaderboard.service.evidence import Evidence
 from leaderboard.service.nearest import NearDocuments
 from leaderboard.service.questions import QuestionPage
@@ -319,7 +319,7 @@ def plots_page(page: Page, view: View, link: Links, *, race: Race | None = None)
 
 def submission_page(
     row: Row | None,
-    submission: Held,
+    submission: StoredSubmission,
     evidence: Evidence | None,
     rivals: Sequence[Row],
     rival: Row | None,
@@ -334,7 +334,7 @@ def submission_page(
     asks: Any = None,
 ) -> str:
     """Everything about one submission: chain, pipeline, funnel, tasks, how to do it again."""
-    leader = leader_beside(row, rivals) if rank else None
+    leader = leader_among(row, rivals) if rank else None
     return render(
         "submission.html",
         link,
@@ -365,13 +365,13 @@ def submission_page(
     )
 
 
-def leader_beside(row: Row | None, rivals: Sequence[Row]) -> Row | None:
+def leader_among(row: Row | None, rivals: Sequence[Row]) -> Row | None:
     """The leader that a row may be compared with; None where it is the leader, or far behind."""
-    beside = [other for other in rivals[:MOST_COMPARED_TO] if other.kind == "submission"]
-    if row is None or row.kind != "submission" or len(beside) < 2:
+    submitted = [other for other in rivals[:MOST_COMPARED_TO] if other.kind == "submission"]
+    if row is None or row.kind != "submission" or len(submitted) < 2:
         return None
-    ids = [other.submission_id for other in beside]
-    return beside[0] if row.submission_id in ids[1:] else None
+    ids = [other.submission_id for other in submitted]
+    return submitted[0] if row.submission_id in ids[1:] else None
 
 
 MOST_COMPARED_TO = 20  # rows of a board that are compared with its leader on pages of a static site
@@ -392,7 +392,7 @@ def place_of(row: Row, rivals: Sequence[Row]) -> int:
     return 1 + sum(sign * other.headline.value > own for other in rivals)
 
 
-def citation(submission: Held, row: Row | None) -> str:
+def citation(submission: StoredSubmission, row: Row | None) -> str:
     """BibTeX that names one row by its submission's id."""
     method, team = (_bibtex(text) for text in (submission.method, submission.team or "unknown"))
     year = (row.date[:4] if row is not None and row.date else "") or when(submission.received)[:4]
@@ -414,7 +414,7 @@ def _bibtex(text: str) -> str:
 
 
 def question_page(
-    submission: Held,
+    submission: StoredSubmission,
     page: QuestionPage,
     rivals: Sequence[Row],
     near: str,

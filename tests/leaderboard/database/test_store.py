@@ -281,7 +281,7 @@ def test_the_order_of_a_board_outlives_the_service(
     id_ = rows[2].submission_id
     assert again.row(id_) == first.row(id_)
     assert again.row(id_, "cloze") == first.row(id_, "cloze")
-    assert list(again.beside(rows[0])) == list(first.beside(rows[0]))
+    assert list(again.peers(rows[0])) == list(first.peers(rows[0]))
     # what is kept is of one content
     board_store.move(measured[1].row.submission_id, "withdrawn", who="team")
     last = Library(board_store, keeper=Shelf(tmp_path))

@@ -11,7 +11,7 @@ import pytest
 from evals.kinds import read_data
 from evals.tasks import load_task
 from leaderboard.database.auth import create_token
-from leaderboard.database.states import Held
+from leaderboard.database.states import StoredSubmission
 from leaderboard.database.store import Store
 from leaderboard.service.drill_down import Asked, page_of
 from leaderboard.service.question_texts import why_not_shown
@@ -57,7 +57,7 @@ def service(tmp_path: Path, eval_data: Path) -> Iterator[Service]:
     store.close()
 
 
-def accepted(service: Service, folder: Path, **options: object) -> Held:
+def accepted(service: Service, folder: Path, **options: object) -> StoredSubmission:
     token, _ = create_token(service.store, "t", scopes=["submit"], team="a team")
     submission, _ = service.receive(make_zip(folder, **options), token)
     service.check_next("check")
