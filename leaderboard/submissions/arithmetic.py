@@ -1,4 +1,4 @@
-"""Arithmetic: every score again from its questions, and the questions against what is known."""
+"""Compute every score again from its questions, and compare the questions with what is known."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from leaderboard.submissions.shown_losses import check_evidence
 from pipelines.errors import DataError
 from pipelines.records import ScoresRecord, TaskRef, TaskScore
 
-LOSSES = 64  # questions of a task whose losses are remembered
+LOSSES = 64  # questions of a task whose losses are kept, to compare entries by
 ANSWERS = {
     "answer_loss": ("nats",),
     "perplexity": ("nats",),
@@ -47,29 +47,29 @@ ANSWERS = {
     "image_restoration": ("error", "spread"),
     "image_clip": ("moved", "independent"),
 }
-"""What a model says in a log of a kind, as numbers that two models do not share."""
-FEWEST_ANSWERS = 30
-VARIED = 0.25  # of the values have to differ: a model that says one thing is like every other such
+"""Columns of a kind's log with numbers that two different models do not share."""
+FEWEST_ANSWERS = 30  # of a log: equal answers to fewer questions may be chance
+VARIED = 0.25  # share of values that must differ: models of constant answers are all alike
 
 Draws = dict[str, npt.NDArray[np.float64]]
 
 
 @dataclass
 class Recomputed:
-    """What arithmetic computes on its way: the figures that the board shows, and the facts."""
+    """By-products of the check: the figures that the board shows, and facts for later checks."""
 
     tasks: dict[int, list[TaskScore]] = field(default_factory=dict)
     draws: dict[int, Draws] = field(default_factory=dict)
     facts: dict[str, TaskFacts] = field(default_factory=dict)
     losses: dict[str, list[float]] = field(default_factory=dict)
-    answers: dict[str, set[int]] = field(default_factory=dict)  # hash of a log's, by seeds
+    answers: dict[str, set[int]] = field(default_factory=dict)  # hash of a log's answers: seeds
     clean: dict[int, list[TaskScore]] = field(default_factory=dict)
     numbers: dict[tuple[str, str], Numbers] = field(default_factory=dict)
     clean_headline: dict[int, float] = field(default_factory=dict)
 
 
 def check(case: Case, out: Recomputed, tick: Callable[[], None]) -> Iterator[Fault]:
-    """Fill `out`; yields every difference."""
+    """Fill `out` and yield every difference. `tick` is called between pieces, against timeouts."""
     for seed, scores in case.by_seed.items():
         faults = list(_seed(case, seed, scores, out, tick))
         yield from faults
@@ -158,11 +158,11 @@ def _clean(
             return
         keep = ~np.isin(rows, np.array(overlap.found, np.int64))
         if keep.sum() < 2:
-            return  # nothing of the task is clean: no score over its clean items
+            return  # too few clean items for a score
         try:
             clean, _ = score_task(task, log.filter(pa.array(keep)))
         except (DataError, ValueError, FloatingPointError):
-            return  # what is clean is too little for the task's metric, or for a covariance
+            return  # too few clean items for the metric, or for a covariance
     out.clean.setdefault(seed, []).append(clean)
 
 
@@ -177,7 +177,7 @@ def _clean_headline(case: Case, seed: int, out: Recomputed) -> None:
 def _evidence(
     bundle: Bundle, parts: Sequence[str], name: str, task: Task, tick: Callable[[], None]
 ) -> list[Fault]:
-    """The heavy columns, a batch at a time; the first batch that is wrong is enough."""
+    """Check the large columns batch by batch; faults of the first wrong batch alone."""
     for part in parts:
         file = open_parquet(bundle, part)
         for batch in file.iter_batches(batch_size=64 * BATCH_ROWS, use_threads=False):
@@ -191,7 +191,7 @@ def _evidence(
 def _truth(
     case: Case, name: str, ref: TaskRef, task: Task, log: pa.Table, out: Recomputed
 ) -> Iterator[Fault]:
-    """What the log says of the data is what is pinned, or what most accepted logs say."""
+    """Check that the log describes the pinned data, or the data of most accepted logs."""
     data, truth = data_of(ref), truth_of(task.kind, log)
     numbers = data_numbers(task, log)
     sums = {column.column: column.sums() for column in numbers}
@@ -223,7 +223,7 @@ def _truth(
 def _same_numbers(
     name: str, task: Task, numbers: Sequence[Numbers], out: Recomputed
 ) -> Iterator[Fault]:
-    """Columns that are the data's are those of the other seeds, and of tasks on the same file."""
+    """Check that columns of the data equal those of other seeds, and of tasks on the same file."""
     for column in numbers:
         shared = task.file if column.column == "mse" else task.name
         first = out.numbers.setdefault((shared, column.column), column)
@@ -241,7 +241,7 @@ def _as_accepted(
     numbers: Sequence[Numbers],
     most: tuple[TaskFacts, str],
 ) -> Iterator[Fault]:
-    """The same columns are those of a log that was accepted on the same data, up to rounding."""
+    """Check that these columns equal an accepted log's on the same data, up to rounding."""
     facts, id_ = most
     hint = f"as in the log of {id_}, which was accepted on the same data"
     log = case.known.log(id_, task.name)
@@ -300,10 +300,10 @@ def _sampled_rows(task: str, num_rows: int) -> tuple[int, ...]:
 
 
 def answers_of(task: Task, log: pa.Table) -> str:
-    """The hash of what a model said, in order of the rows, however the log is stored.
+    """The hash of a model's answers in row order, however the log is stored.
 
-    Of kinds whose answers two models never share: losses, ranks, margins and distances. Empty for
-    the others, and for logs too short to tell.
+    Only of kinds whose answers two models never share: losses, ranks, margins and distances. Empty
+    for other kinds, and for logs too short to compare.
     """
     columns = [name for name in ANSWERS.get(task.kind, ()) if name in log.column_names]
     if not columns or len(log) < FEWEST_ANSWERS:

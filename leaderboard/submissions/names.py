@@ -1,8 +1,8 @@
-"""Names that are what they look like: of teams, methods and baselines.
+"""Refuse names of teams and methods that imitate others or hide characters.
 
-A name is text in normal form C whose compatibility form is itself plain, without anything that
-cannot be seen or that turns the direction of writing. Two names that a reader cannot tell apart
-(letters of other alphabets, case, blanks) are one name: `skeleton` maps both to one string, as
+A name is text in Unicode normal form C that equals its compatibility form, without invisible
+characters or ones that change the direction of writing. Two names that a reader cannot tell apart
+(letters of other alphabets, case, blanks) count as one name: `skeleton` maps both to one string, as
 Unicode's UTS 39 does, over the letters that occur in names here.
 """
 
@@ -45,7 +45,7 @@ LOOKALIKES = {
     "z": "\u0396\u1d22",
 }
 PAIRS = {"rn": "m", "vv": "w", "cl": "d"}
-"""Two letters that look like one, in most typefaces; after UTS 39."""
+"""Two letters that look like one in most typefaces (UTS 39)."""
 # fmt: off
 SCRIPTS = frozenset(
     (
@@ -60,7 +60,7 @@ SCRIPTS = frozenset(
 """Alphabets in common use (Unicode's UAX 31, table 5), as names of letters begin. In others (Lisu,
 Cherokee, Deseret, ...) whole words can be written that look Latin."""
 # fmt: off
-BESIDE_LATIN = frozenset(
+WITH_LATIN = frozenset(
     (
         "LATIN", "GREEK", "HANGUL", "HIRAGANA", "KATAKANA", "BOPOMOFO", "CJK",
         "IDEOGRAPHIC", "KATAKANA-HIRAGANA", "MODIFIER",
@@ -75,7 +75,7 @@ LATIN = re.compile(
     r"|REGIONAL INDICATOR SYMBOL LETTER ([A-Z])"
 )
 JOINS = re.compile("MINUS|HYPHEN|TILDE|HORIZONTAL|TATWEEL|PROLONGED SOUND|MACRON|DASH|LOW LINE")
-SAYS_SOMETHING = "&#%@"  # marks that tell one name from another
+MEANINGFUL = "&#%@"  # punctuation that distinguishes two names
 INVISIBLE = frozenset(
     "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
     + "".join(map(chr, (*range(0x180B, 0x180E), *range(0xFE00, 0xFE0F))))
@@ -113,7 +113,7 @@ def mixed_alphabets(name: str) -> str | None:
     """What is wrong with a word of Latin letters and ones of the same shapes; None: nothing."""
     for word in re.findall(r"[^\W\d_]+", name):
         scripts = {_script(letter) for letter in word}
-        if "LATIN" in scripts and scripts - BESIDE_LATIN:
+        if "LATIN" in scripts and scripts - WITH_LATIN:
             return f"one alphabet in a word (it has {word!r} in {' and '.join(sorted(scripts))})"
     return None
 
@@ -154,7 +154,7 @@ def _joins(letter: str) -> bool:
     """Whether a mark only joins or surrounds words: dashes, underscores, dots, brackets, quotes."""
     kind = unicodedata.category(letter)
     if kind[0] == "P" or kind == "Sk":
-        return letter not in SAYS_SOMETHING
+        return letter not in MEANINGFUL
     return kind in ("Sm", "So", "Lm") and bool(JOINS.search(unicodedata.name(letter, "")))
 
 

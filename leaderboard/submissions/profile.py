@@ -1,6 +1,6 @@
-"""What is simple about a dataset of documents, and might predict its score without any training.
+"""Simple properties of a dataset of documents, which might predict its score without any training.
 
-Length of documents, how far they compress, whether their words are in an order, and how many bits
+Length of documents, how far they compress, whether word order matters, and how many bits
 a word of the suite's questions costs under the dataset's word frequencies (as arXiv 2602.10657
 predicts rankings). All on a sample of documents chosen by hash, of bounded size.
 """
