@@ -34,7 +34,6 @@ AssetFolders = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
 Cluster = Annotated[str | None, typer.Option(help="Run on Ray: `local` or an address.")]
 Workers = Annotated[int, typer.Option(help="Processes on this machine.", min=1)]
-Cluster = Annotated[str | None, typer.Option(help="Run on Ray: `local` or an address.")]
 MaxFailedShards = Annotated[
     int, typer.Option(min=0, help="Shards that may fail while the others continue.")
 ]
