@@ -218,7 +218,7 @@ class Attributes(_Images):
         for objective, classes in data.classes.items():
             weights = classifier(model, classes, data.templates[objective])
             logits = images @ weights
-            columns[f"predicted_{objective}"] = _chosen(task, data, objective, logits)
+            columns[f"predicted_{objective}"] = chosen_class(task, data, objective, logits)
         return pa.table(columns), {"images": features}
 
     def metrics(self, task: ImageTask, log: pa.Table) -> Metrics:
@@ -255,7 +255,7 @@ class Attributes(_Images):
         return Tally(right, np.ones_like(right), np.zeros_like(binary))
 
 
-def _chosen(task: ImageTask, data: ImageData, objective: str, logits: Floats) -> Ints:
+def chosen_class(task: ImageTask, data: ImageData, objective: str, logits: Floats) -> Ints:
     """The best class of an objective; where classes tie, one that the image does not have.
 
     Of race the reference asks only whether it is the second class (see `race_right`), so there a

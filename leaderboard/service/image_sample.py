@@ -1,7 +1,7 @@
 """Some images asked again: of classes, of restorations, samples and clips, each by itself.
 
 What a generator draws for a number, and the class of an image, depend on no other image, so a few
-can be repeated on a laptop. Ranks among all images and captions cannot: `recheck --rerun`.
+can be repeated on a laptop. Ranks, associations and attributes are in `rank_sample`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from evals.items import TaskData
 from evals.kinds import kind_of
 from evals.models import ModelError
 from evals.tasks import ImageTask, Task
+from leaderboard.service.rank_sample import AGAIN
 
 Floats = npt.NDArray[np.float64]
 
@@ -36,16 +37,18 @@ COLUMNS = {
     "image_sampling": "errors",
     "image_clip": "moved",
 }
-"""The column of a log that is compared. Other kinds depend on all images."""
+"""The column of a log that is compared."""
 
 
 def asked_again(
     task: Task, data: TaskData, rows: Sequence[int], model: Any, log: pa.Table
-) -> list[int] | None:
-    """Rows whose answer is not the log's; None for kinds whose answers cannot be repeated alone."""
-    column = COLUMNS.get(task.kind)
-    if column is None:
-        return None
+) -> list[int]:
+    """Rows whose answer is not the log's."""
+    if task.kind in AGAIN:
+        assert isinstance(task, ImageTask)
+        assert isinstance(data, ImageData)
+        return AGAIN[task.kind](task, data, rows, model, log)
+    column = COLUMNS[task.kind]
     again = _answers(task, data, list(rows), model)
     by_row = dict(zip(log["row"].to_pylist(), log[column].to_pylist(), strict=True))
     missing = [row for row in rows if row not in by_row]

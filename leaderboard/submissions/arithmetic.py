@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import heapq
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from evals.aggregate import aggregate_suite
 from evals.pins import pin_of, truth_of, truth_table
 from evals.run import score_task
-from evals.tasks import PER_BYTE, EvalError, Task, load_task
+from evals.tasks import EvalError, Task, load_task
+from leaderboard.submissions.answers import Choices, answers_of, loss_sample, marks
 from leaderboard.submissions.bundle import MANIFEST, RECORD, Bundle
 from leaderboard.submissions.case import Case
 from leaderboard.submissions.control_figures import control_faults, same
@@ -36,21 +32,6 @@ from leaderboard.submissions.shown_losses import check_evidence
 from pipelines.errors import DataError
 from pipelines.records import ScoresRecord, TaskRef, TaskScore
 
-LOSSES = 64  # questions of a task whose losses are kept, to compare entries by
-ANSWERS = {
-    "answer_loss": ("nats",),
-    "perplexity": ("nats",),
-    "token_loss": ("nats",),
-    "image_retrieval": ("rank", "predicted"),
-    "image_classification": ("margin",),
-    "image_memorisation": ("train_distance", "heldout_distance"),
-    "image_restoration": ("error", "spread"),
-    "image_clip": ("moved", "independent"),
-}
-"""Columns of a kind's log with numbers that two different models do not share."""
-FEWEST_ANSWERS = 30  # of a log: equal answers to fewer questions may be chance
-VARIED = 0.25  # share of values that must differ: models of constant answers are all alike
-
 Draws = dict[str, npt.NDArray[np.float64]]
 
 
@@ -62,6 +43,8 @@ class Recomputed:
     draws: dict[int, Draws] = field(default_factory=dict)
     facts: dict[str, TaskFacts] = field(default_factory=dict)
     losses: dict[str, list[float]] = field(default_factory=dict)
+    marks: dict[str, list[float]] = field(default_factory=dict)
+    choices: dict[int, Choices] = field(default_factory=dict)
     answers: dict[str, set[int]] = field(default_factory=dict)  # hash of a log's answers: seeds
     clean: dict[int, list[TaskScore]] = field(default_factory=dict)
     numbers: dict[tuple[str, str], Numbers] = field(default_factory=dict)
@@ -76,6 +59,9 @@ def check(case: Case, out: Recomputed, tick: Callable[[], None]) -> Iterator[Fau
         if not faults:
             yield from _aggregates(case, scores, out.tasks[seed], out.draws[seed])
             _clean_headline(case, seed, out)
+            chosen = out.choices[seed].digest() if seed in out.choices else ""
+            if chosen:
+                out.answers.setdefault(chosen, set()).add(seed)
 
 
 def _seed(
@@ -125,6 +111,8 @@ def _seed(
         out.tasks[seed].append(score)
         out.draws[seed][task_score.task] = draws
         out.losses.setdefault(str(seed), []).extend(loss_sample(task, log))
+        out.marks.setdefault(str(seed), []).extend(marks(task, log, len(case.suite.tasks)))
+        out.choices.setdefault(seed, Choices()).add(task, log)
         answers = answers_of(task, log)
         if answers:
             out.answers.setdefault(answers, set()).add(seed)
@@ -280,58 +268,6 @@ def _first_difference(
                 return fault(name, f"{column}, row {row}", a[row], b[row], hint)
     problem = Words("right answers, bytes or rows that are not those of others")
     return fault(name, "truth", problem, Words("the same as in accepted logs"), hint)
-
-
-def loss_sample(task: Task, log: pa.Table) -> list[float]:
-    """Losses (or what replaces them) of up to `LOSSES` questions chosen by hash."""
-    values = _losses(task, log)
-    if values is None:
-        return []
-    by_row = values[np.argsort(log["row"].to_numpy())]
-    return [round(float(by_row[row]), 6) for row in _sampled_rows(task.name, len(by_row))]
-
-
-@lru_cache(maxsize=256)  # every seed and submission has the same tasks
-def _sampled_rows(task: str, num_rows: int) -> tuple[int, ...]:
-    def key(row: int) -> bytes:
-        return hashlib.sha256(f"{task} {row}".encode()).digest()
-
-    return tuple(sorted(heapq.nsmallest(LOSSES, range(num_rows), key=key)))
-
-
-def answers_of(task: Task, log: pa.Table) -> str:
-    """The hash of a model's answers in row order, however the log is stored.
-
-    Only of kinds whose answers two models never share: losses, ranks, margins and distances. Empty
-    for other kinds, and for logs too short to compare.
-    """
-    columns = [name for name in ANSWERS.get(task.kind, ()) if name in log.column_names]
-    if not columns or len(log) < FEWEST_ANSWERS:
-        return ""
-    ordered = log.select(columns).take(pc.sort_indices(log["row"]))
-    state = hashlib.sha256(task.name.encode())
-    varied = False
-    for name in columns:
-        values = np.asarray(ordered[name].to_numpy(), np.float64)
-        varied |= len(np.unique(values)) > VARIED * len(values)
-        state.update(np.round(values, 5).tobytes())
-    return state.hexdigest() if varied else ""
-
-
-def _losses(task: Task, log: pa.Table) -> npt.NDArray[np.float64] | None:
-    if task.kind in PER_BYTE:
-        bits = log["nats"].to_numpy() / log["num_bytes"].to_numpy() / math.log(2)
-        return np.asarray(bits, np.float64)
-    if task.kind == "token_loss":
-        result: npt.NDArray[np.float64] = log["nats"].to_numpy() / np.maximum(
-            log["num_tokens"].to_numpy(), 1
-        )
-        return result
-    if task.kind == "image_memorisation":
-        return np.asarray(log["heldout_distance"].to_numpy(), np.float64)
-    if "margin" in log.column_names:
-        return np.asarray(log["margin"].to_numpy(), np.float64)
-    return None
 
 
 def _equal(name: str, claimed: TaskScore, computed: TaskScore) -> Iterator[Fault]:

@@ -74,15 +74,22 @@ class DocumentList(Frozen):
     sketch: tuple[int, ...] = Field((), max_length=SKETCH, description="smallest hashes of keys")
 
 
+LEAST = 1 / 1040
+"""zlib packs at most 1,032 bytes into one (its format: 258 bytes in two bits)."""
+
+
 class Profile(Frozen):
     """What is simple about the documents (see `profile`)."""
 
-    document_words: float = Field(gt=0, allow_inf_nan=False, description="words of a document")
+    document_words: float = Field(gt=0, le=1e9, allow_inf_nan=False, description="words of one")
     compressed: float = Field(
-        gt=0, le=2, allow_inf_nan=False, description="zlib's bytes of a byte of text"
+        ge=LEAST, le=2, allow_inf_nan=False, description="zlib's bytes of a byte of text"
     )
     order: float = Field(
-        gt=0, le=2, allow_inf_nan=False, description="`compressed` beside that of shuffled words"
+        ge=LEAST,
+        le=2,
+        allow_inf_nan=False,
+        description="`compressed` beside that of shuffled words",
     )
     suite_bits: float | None = Field(
         None, ge=0, le=64, allow_inf_nan=False, description="bits of a word of the questions"

@@ -164,6 +164,16 @@ def _packed(case: Case) -> Iterator[Fault]:
         if number > most:
             expected = Words(f"at most the {rows_out:,} rows of the dataset")
             yield fault(RECORD, f"packed {packed.id}: counts.{unit}", number, expected)
+    unit = UNITS[("text", "image_text", "image").index(case.book.modality)]
+    unit = "samples" if unit == "pairs" else unit
+    there = packed.counts.get(unit)
+    if there == 0 or packed.counts.get(case.book.size_count) == 0:
+        where = f"packed {packed.id}: counts"
+        yield fault(RECORD, where, Words(f"no {unit} or nothing in them"), Words("what was packed"))
+    # Of pairs, images may be missing where their addresses are dead: told to the reviewer.
+    elif not is_mixture(made) and unit != "samples" and (there or 0) < (1 - LOST) * rows_out:
+        expected = Words(f"the {rows_out:,} rows of the dataset: packing takes all of them")
+        yield fault(RECORD, f"packed {packed.id}: counts.{unit}", there, expected)
 
 
 LOST = 0.01

@@ -51,6 +51,9 @@ class Facts(Frozen):
     losses: dict[str, tuple[float, ...]] = Field(
         default_factory=dict, description="by seed: losses of questions chosen by hash"
     )
+    marks: dict[str, tuple[float, ...]] = Field(
+        default_factory=dict, description="by seed: what else these questions earned, by task"
+    )
     tasks: dict[str, TaskFacts] = Field(default_factory=dict)
     figures: dict[str, float] = Field(
         default_factory=dict, description="tasks and aggregates, the mean over the seeds"

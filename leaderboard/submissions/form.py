@@ -5,24 +5,28 @@ What the records themselves may hold is in `record_form`, what the logs may hold
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from evals.pins import pin_of
 from evals.tasks import load_task
 from leaderboard.rules import load_benchmark
 from leaderboard.submissions import uids
-from leaderboard.submissions.bundle import MANIFEST, RECORD, UIDS, Bundle
+from leaderboard.submissions.bundle import MANIFEST, RECORD, UIDS, Bundle, Place
 from leaderboard.submissions.case import Case, official_suite
 from leaderboard.submissions.chain import PARENT_OF
 from leaderboard.submissions.counts import ROUNDED, is_mixture
 from leaderboard.submissions.faults import BundleError, Fault, Words, fault
 from leaderboard.submissions.logs import check_form, read_parquet
+from leaderboard.submissions.record_form import MAX_COUNT, is_printable
 from pipelines.errors import RuleError
+from pipelines.records import ModelRecord, Record
 
 MAX_TEXT = {"method": 120, "team": 120, "url": 500}
 PUBLIC = ("https://", "http://", "s3://", "hf://", "gs://")
 MAX_TRIES = 1_000_000
+MAX_ADDRESS = 2000
 
 
 def manifest(bundle: Bundle) -> Iterator[Fault]:
@@ -56,9 +60,63 @@ def manifest(bundle: Bundle) -> Iterator[Fault]:
         if f"scores/{seed}" not in bundle.record.parents:
             problem = Words("a seed without scores")
             yield fault(MANIFEST, f"checkpoints.{seed}", problem, list(bundle.record.parents))
-    for name, location in [("dataset", claimed.dataset), *claimed.checkpoints.items()]:
-        if location.location and not location.location.startswith(PUBLIC):
-            yield fault(MANIFEST, f"{name}.location", location.location, list(PUBLIC))
+    for name, there_ in [("dataset", claimed.dataset), *claimed.checkpoints.items()]:
+        yield from _place(name, there_)
+    for name in (MANIFEST, RECORD):
+        twice = repeated_key(bundle.read(name))
+        if twice is not None:
+            problem = Words(f"the key {twice!r} twice in one object")
+            yield fault(name, "", problem, Words("each once: readers differ in which they take"))
+
+
+def _place(name: str, place: Place) -> Iterator[Fault]:
+    """An address is one that everybody can open and see, and sizes are sizes."""
+    address = place.location
+    if address and not address.startswith(PUBLIC):
+        yield fault(MANIFEST, f"{name}.location", address, list(PUBLIC))
+    elif address and (not is_printable(address, most=MAX_ADDRESS) or _has_user(address)):
+        expected = Words("an address of printable letters, without a name before its host")
+        yield fault(MANIFEST, f"{name}.location", address, expected)
+    if place.num_bytes is not None and not 0 <= place.num_bytes <= MAX_COUNT:
+        yield fault(MANIFEST, f"{name}.num_bytes", place.num_bytes, Words("0 or more"))
+
+
+def _has_user(address: str) -> bool:
+    """Whether `https://good.example@evil.example/` is what an address looks like."""
+    return address.startswith("http") and "@" in address.split("/")[2]
+
+
+def repeated_key(data: bytes) -> str | None:
+    """A key that an object of a JSON text has twice; None where each is there once."""
+    repeated: list[str] = []
+
+    def pairs(items: list[tuple[str, object]]) -> None:
+        if len({key for key, _ in items}) < len(items):
+            keys = [key for key, _ in items]
+            repeated.append(next(key for key in keys if keys.count(key) > 1))
+
+    json.loads(data, object_pairs_hook=pairs)
+    return repeated[0] if repeated else None
+
+
+def places(case: Case) -> Iterator[Fault]:
+    """What lies elsewhere is what the records name: a checkpoint the model's, a dataset its own."""
+    assert case.bundle is not None
+    claimed = case.bundle.manifest
+    models = {str(model.work.seed): model.outputs for model in case.models}
+    named = [
+        (f"checkpoints.{s}", place, models.get(s, ())) for s, place in claimed.checkpoints.items()
+    ]
+    named.append(("dataset", claimed.dataset, (*case.dataset.outputs, *case.packed.outputs)))
+    for name, place, files_ in named:
+        known = {file.sha256: file.num_bytes for file in files_}
+        if name == "dataset" and claimed.uids is not None:
+            known[claimed.uids.sha256] = place.num_bytes or 0
+        if place.sha256 and place.sha256 not in known:
+            expected = Words("the sha256 of a file that its record names")
+            yield fault(MANIFEST, f"{name}.sha256", place.sha256, expected)
+        elif place.sha256 and place.num_bytes not in (None, known[place.sha256]):
+            yield fault(MANIFEST, f"{name}.num_bytes", place.num_bytes, known[place.sha256])
 
 
 def claim(case: Case) -> Iterator[Fault]:
@@ -103,6 +161,8 @@ def links(case: Case) -> Iterator[Fault]:
     for role, id_ in record.parents.items():
         if id_ not in known or known[id_].kind != "scores":
             yield fault(RECORD, f"parents.{role}", id_, Words("a scores record of the chain"))
+        elif role != (expected := _role(known, id_)):
+            yield fault(RECORD, f"parents.{role}", Words(f"the role {role!r}"), expected)
     if not record.parents:
         yield fault(RECORD, "parents", Words("nothing"), Words("scores"))
     named = set(record.parents.values())
@@ -133,6 +193,7 @@ def links(case: Case) -> Iterator[Fault]:
                     parent_id,
                     Words(f"a {kind} record of the chain"),
                 )
+    yield from _assets(case)
     for id_ in sorted(set(known) - _needed(case)):
         yield fault(
             RECORD,
@@ -140,6 +201,26 @@ def links(case: Case) -> Iterator[Fault]:
             Words("a record that nothing needs"),
             Words("only what led to the scores"),
         )
+
+
+def _role(known: Mapping[str, Record], scores: str) -> str:
+    """What a submission calls scores: by the seed of their model."""
+    model = known.get(known[scores].parents.get("model", ""))
+    return f"scores/{model.work.seed}" if isinstance(model, ModelRecord) else "scores/SEED"
+
+
+def _assets(case: Case) -> Iterator[Fault]:
+    """Records of assets are of those that the dataset names, or that such an asset was made of."""
+    named = {asset.sha256 for data in case.kinds.get("dataset", []) for asset in data.work.assets}
+    assets = list(case.kinds.get("asset", []))
+    for _ in assets:
+        for asset in assets:
+            if named & {file.sha256 for file in asset.outputs}:
+                named |= {source.sha256 for source in asset.work.inputs}
+    for asset in assets:
+        if not named & {file.sha256 for file in asset.outputs}:
+            where = f"asset {asset.id}"
+            yield fault(RECORD, where, Words("an asset that no step used"), Words("only those"))
 
 
 def _needed(case: Case) -> set[str]:

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from evals.tasks import load_task
 from leaderboard.submissions.arithmetic import Recomputed
 from leaderboard.submissions.case import Case
-from leaderboard.submissions.counts import is_mixture, lost
+from leaderboard.submissions.counts import LOST, is_mixture, lost
 from leaderboard.submissions.lineage import unpinned
 from leaderboard.submissions.novelty import Notice
+from pipelines.errors import PipelineError
 from pipelines.records import TaskScore
 
 
@@ -61,6 +62,29 @@ def missing_rows(case: Case) -> Iterator[Notice]:
             f"rows of the pool that no step took out and that are not there: {shown} ({part:.1%})"
         )
         yield Notice(rule="honesty.pool", text=text)
+
+
+def unpacked(case: Case) -> Iterator[Notice]:
+    """Pairs of the dataset that were not packed, as where their addresses are dead."""
+    rows, there = case.dataset.counts.get("rows_out", 0), case.packed.counts.get("samples")
+    if there is not None and there < (1 - LOST) * rows:
+        text = f"{there:,} of the {rows:,} pairs of the dataset were packed ({there / rows:.1%})"
+        yield Notice(rule="honesty.pool", text=text)
+
+
+def repeatable(case: Case) -> Iterator[Notice]:
+    """Steps that nobody could repeat: parameters that their operators do not take."""
+    try:
+        from pipelines.registry import build, registry
+    except ModuleNotFoundError:  # a board without the extras of pipelines
+        return
+    known = registry()
+    for number, step in enumerate(case.dataset.work.pipeline.get("steps") or [], 1):
+        if step["operator"] in known:
+            try:
+                build(known[step["operator"]], step.get("parameters") or {}, where=f"step {number}")
+            except PipelineError as error:
+                yield Notice(rule="honesty.pipeline", text=f"cannot be repeated: {error}"[:1000])
 
 
 def licences(case: Case) -> Iterator[Notice]:
@@ -135,12 +159,22 @@ def overlap(case: Case, out: Recomputed) -> Iterator[Notice]:
     """Which of the suite's items occur in the dataset, and the scores with and without them."""
     bundle = case.bundle
     report = bundle.manifest.overlap if bundle is not None else None
+    [first, *_] = out.tasks.values()
     if report is None:
         if case.book.modality != "image":  # generated images are compared by their task itself
             text = "overlap of the dataset with the suite's items was not measured (--overlap)"
             yield Notice(rule="honesty.overlap", text=text)
         return
+    left_out = [task for task in case.suite.tasks if task not in report]
+    if left_out:
+        text = f"overlap was not measured: {', '.join(left_out)}; the other tasks have it"
+        yield Notice(rule="honesty.unmeasured", text=text)
     for task, overlap_ in sorted(report.items()):
+        looked_at = max(0, overlap_.num_items - overlap_.num_too_short)
+        asked = next((s.num_items for s in first if s.task == task), 0)
+        if looked_at < FEW_KEYS * asked:
+            text = f"{task}: overlap was measured of {looked_at:,} of its {asked:,} items alone"
+            yield Notice(rule="honesty.unmeasured", text=text)
         if not overlap_.found:
             continue
         full = _mean(out.tasks.values(), task)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from pathlib import PurePosixPath
 
 from evals.pins import pin_of
 from evals.tasks import load_task
@@ -11,8 +12,9 @@ from leaderboard.submissions.bundle import RECORD
 from leaderboard.submissions.case import Case
 from leaderboard.submissions.counts import counts, is_mixture
 from leaderboard.submissions.faults import Fault, Words, fault
+from leaderboard.submissions.mixture_form import mixture_faults
 from pipelines.errors import RuleError
-from pipelines.records import ScoresRecord, TaskRef
+from pipelines.records import DatasetRecord, ScoresRecord, TaskRef
 
 
 def pool(case: Case) -> Iterator[Fault]:
@@ -20,6 +22,9 @@ def pool(case: Case) -> Iterator[Fault]:
     accepted = case.scale.pools
     if case.track.pool == "any" or accepted == "open":
         return
+    if not case.pool.work.sources:
+        where = f"pool {case.pool.id}: work.sources"
+        yield fault(RECORD, where, Words("no sources"), Words("what the pool was made from"))
     differences = [rule.differs(case.pool) for rule in accepted]
     if all(differences):
         yield fault(
@@ -46,11 +51,40 @@ def dataset(case: Case) -> Iterator[Fault]:
     if case.track.pool == "given" and is_mixture(made):
         hint = f"track {case.track.name} is for one pipeline over the pool; name the other track"
         yield fault(RECORD, f"{name}: work.pipeline", Words("a mixture"), Words("steps"), hint)
+    if "mix" in made.work.pipeline:
+        yield from mixture_faults(f"{name}: work.pipeline", made.work.pipeline, made.counts)
+    yield from code(made)
     for module in made.work.modules:
         if hashlib.sha256(module.text.encode()).hexdigest() != module.sha256:
             problem = Words("a text with another sha256")
             yield fault(RECORD, f"{name}: module {module.name}", problem, module.sha256)
     yield from counts(case)
+
+
+def code(made: DatasetRecord) -> Iterator[Fault]:
+    """Each step is an operator of the platform, or code that the record carries."""
+    carried = {module.name for module in made.work.modules}
+    names = [step["operator"] for step in made.work.pipeline.get("steps") or []]
+    known = _operators() if any(":" not in name for name in names) else None
+    for number, name in enumerate(names, 1):
+        where = f"dataset {made.id}: step {number}"
+        file = name.partition(":")[0]
+        if file.endswith(".py") and not {file, PurePosixPath(file).name} & carried:
+            problem = Words(f"{name}, whose code the record does not carry")
+            yield fault(RECORD, where, problem, Words(f"a module {file!r}"))
+        elif ":" not in name and known is not None and name not in known:
+            hint = "run the pipeline again with this version, or carry the operator as a file"
+            yield fault(RECORD, where, name, Words("an operator of this version"), hint)
+
+
+def _operators() -> Collection[str] | None:
+    """The operators that there are; None on a board without the extras of pipelines."""
+    from pipelines.registry import registry  # compiled loops, which a page does not need
+
+    try:
+        return registry()
+    except ModuleNotFoundError:
+        return None
 
 
 def price(case: Case) -> Iterator[Fault]:

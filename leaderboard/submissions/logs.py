@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from evals.tasks import (
 )
 from leaderboard.submissions import generator_logs
 from leaderboard.submissions.bundle import Bundle
+from leaderboard.submissions.constant_logs import said_again
 from leaderboard.submissions.faults import BundleError, Fault, Words, fault
 
 MAX_ROWS = 5_000_000  # questions in one file, whatever the task
@@ -327,7 +329,7 @@ def check_rows(name: str, task: Task, log: pa.Table) -> Iterator[Fault]:
     if few:
         yield fault(name, "row", Words(f"{len(rows)} rows"), Words(few))
         return
-    for column, wrong, expected in _consistent(task, log):
+    for column, wrong, expected in chain(_consistent(task, log), said_again(task, log)):
         bad = np.flatnonzero(wrong)
         if len(bad):
             first = log["row"][int(bad[0])].as_py()

@@ -82,6 +82,8 @@ INVISIBLE = frozenset(
 )
 """Letters and marks without ink: fillers, joiners, variants of the letter before. U+FE0F, which
 makes an emoji coloured, is looked at where it is."""
+OVERLAY = 1
+"""Unicode's combining class of marks drawn across a letter: no language writes names with them."""
 CONFUSABLE = {letter: latin for latin, letters in LOOKALIKES.items() for letter in letters}
 DIGITS = str.maketrans({"0": "o", "1": "l", "|": "l", "i": "l", "5": "s"})
 
@@ -96,6 +98,8 @@ def name_fault(name: str) -> str | None:
             return f"a text without control characters (it has U+{ord(letter):04X})"
         if kind == "Zs" and letter != " ":
             return f"plain blanks (it has U+{ord(letter):04X})"
+        if unicodedata.combining(letter) == OVERLAY:
+            return f"letters without lines through them (it has U+{ord(letter):04X})"
         coloured = letter == "\ufe0f" and unicodedata.category(before) in ("So", "Sm")
         if letter in INVISIBLE or (letter == "\ufe0f" and not coloured):
             return f"letters that are seen (it has U+{ord(letter):04X})"

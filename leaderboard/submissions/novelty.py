@@ -17,6 +17,8 @@ import numpy as np
 from pydantic import Field
 
 from evals.tasks import load_task
+from leaderboard.submissions.answers import FEWEST_CHOICES
+from leaderboard.submissions.arithmetic import Recomputed
 from leaderboard.submissions.bundle import RECORD, Bundle
 from leaderboard.submissions.case import Case
 from leaderboard.submissions.facts import Facts
@@ -32,7 +34,12 @@ ONE_MODEL = 1e-3
 """Distance of losses below which two runs are one. At the tiny scales two seeds were .11 apart or
 more (documents) and 1.06 (pairs)."""
 SEED_DISTANCE = 0.02  # relative distance of losses between seeds, where the board shows none
+MARKS_DISTANCE = 0.5
+"""The same of choices, ranks and errors: two seeds whose answers agree in seven of eight questions,
+half of them right, are .5 apart; a fifth of it is one answer of 200."""
 FEWEST = 30  # losses to compare
+
+BySeed = Mapping[str, Sequence[float]]
 
 
 class Notice(Frozen):
@@ -50,10 +57,8 @@ def pipeline_key(steps: object) -> str:
 
 def facts_of(
     case: Case,
-    losses: dict[str, list[float]] | None = None,
-    tasks: object = None,
-    answers: Iterable[str] = (),
-    figures: dict[str, float] | None = None,
+    out: Recomputed,
+    figures: dict[str, float],
 ) -> Facts:
     """What the board will remember of an entry."""
     bundle = case.bundle
@@ -72,12 +77,13 @@ def facts_of(
         packed=_hashes(case.packed.outputs),
         weights=_hashes(file for model in case.models for file in _large(model.outputs)),
         logs=tuple(sorted({h for scores in case.by_seed.values() for h in _answers(scores)})),
-        answers=tuple(sorted(answers)),
+        answers=tuple(sorted(out.answers)),
         seeds=tuple(case.by_seed),
         sketch=_sketch(bundle),
-        losses={seed: tuple(values) for seed, values in (losses or {}).items()},
-        tasks=tasks or {},
-        figures=figures or {},
+        losses={seed: tuple(values) for seed, values in out.losses.items()},
+        marks={seed: tuple(values) for seed, values in out.marks.items()},
+        tasks=dict(out.facts),
+        figures=figures,
         params=case.models[0].counts.get("params"),
     )
 
@@ -117,7 +123,7 @@ def copies(
         if other.team != own.team:
             problem = Words(f"{what} of submission {other.id}, which {other.team!r} sent")
             yield fault(RECORD, "chain", problem, Words("an entry of one's own"))
-        elif what != "the dataset" and set(own.seeds) <= set(other.seeds):
+        elif own.dataset != other.dataset or set(own.seeds) <= set(other.seeds):
             problem = Words(f"{what} of your submission {other.id} ({other.method!r})")
             yield fault(RECORD, "chain", problem, Words("something new"), "withdraw one of the two")
 
@@ -182,6 +188,8 @@ def _copied(own: Facts, other: Facts) -> str | None:
     if own.team == other.team:
         return None
     baseline = own.pipeline == other.pipeline
+    if not baseline and _is_one_model(own, other):
+        return "the answers, but for a little noise,"
     if not baseline and own.packed and own.packed == other.packed:
         return "the packed data"
     if not baseline and own.data and own.data == other.data:
@@ -189,29 +197,47 @@ def _copied(own: Facts, other: Facts) -> str | None:
     return None
 
 
+def _is_one_model(own: Facts, other: Facts) -> bool:
+    """Whether the losses, or many other marks, agree as those of two training runs never do."""
+    losses = loss_distance(own, other)
+    if losses is not None and losses < ONE_MODEL:
+        return True
+    marks = _least_distance(own.marks, other.marks, fewest=FEWEST_CHOICES)
+    return marks is not None and own.scale == other.scale and marks < ONE_MODEL
+
+
 def similar(case: Case, own: Facts) -> Iterator[Notice]:
     """Near copies, for the reviewer."""
     entries = [entry for entry in case.known.entries(case.book.name) if entry.id != own.id]
-    usual = seed_distance([entry for entry in entries if entry.accepted])
+    accepted = [entry for entry in entries if entry.accepted]
+    usual = seed_distance([entry.losses for entry in accepted], SEED_DISTANCE)
+    usual_marks = seed_distance([entry.marks for entry in accepted], MARKS_DISTANCE)
     yield from _near_seeds(own, usual)
     near = NEAR_TEXTS if case.book.modality == "text" else NEAR
     for other in entries:
-        if other.pipeline == own.pipeline and other.pool == own.pool:
-            if other.team != own.team:
-                text = f"the same pipeline and pool as {other.method!r} of {other.team!r}"
-                yield Notice(rule="novelty.pipeline", text=text, ids=(other.id,))
-            continue
-        shared = overlap(own, other)
+        same = other.pipeline == own.pipeline and other.pool == own.pool
+        if same and other.team != own.team:
+            text = f"the same pipeline and pool as {other.method!r} of {other.team!r}"
+            yield Notice(rule="novelty.pipeline", text=text, ids=(other.id,))
+        if same and other.dataset == own.dataset:
+            continue  # one dataset, with further seeds or by two teams
+        shared = None if same else overlap(own, other)
         if shared is not None and shared >= near:
             text = f"{shared:.0%} of the dataset is that of {other.method!r} of {other.team!r}"
             yield Notice(rule="novelty.dataset", text=text, ids=(other.id,))
-        apart = loss_distance(own, other)
-        if apart is not None and apart < CLOSE * usual:
-            text = (
-                f"losses correlate with those of {other.method!r} of {other.team!r} by "
-                f"{1 - apart**2 / 2:.5f}; two seeds of one dataset do by {1 - usual**2 / 2:.5f}"
-            )
-            yield Notice(rule="novelty.losses", text=text, ids=(other.id,))
+        if other.scale != own.scale:
+            continue
+        for what, apart, between_seeds in (
+            ("losses", _least_distance(own.losses, other.losses), usual),
+            ("answers", _least_distance(own.marks, other.marks), usual_marks),
+        ):
+            if apart is not None and apart < CLOSE * between_seeds:
+                text = (
+                    f"{what} correlate with those of {other.method!r} of {other.team!r} by "
+                    f"{1 - apart**2 / 2:.5f}; two seeds of one dataset do by "
+                    f"{1 - between_seeds**2 / 2:.5f}"
+                )
+                yield Notice(rule=f"novelty.{what}", text=text, ids=(other.id,))
 
 
 def _near_seeds(own: Facts, usual: float) -> Iterator[Notice]:
@@ -238,28 +264,26 @@ def overlap(a: Facts, b: Facts) -> float | None:
 
 def loss_distance(a: Facts, b: Facts) -> float | None:
     """The least distance between a loss vector of one and of the other; None: not comparable."""
-    pairs = [
-        _distance(x, y)
-        for x in a.losses.values()
-        for y in b.losses.values()
-        if len(x) == len(y) >= FEWEST and a.scale == b.scale
-    ]
+    return _least_distance(a.losses, b.losses) if a.scale == b.scale else None
+
+
+def _least_distance(a: BySeed, b: BySeed, *, fewest: int = FEWEST) -> float | None:
+    pairs = [_distance(x, y) for x in a.values() for y in b.values() if len(x) == len(y) >= fewest]
     return min(pairs, default=None)
 
 
-def seed_distance(entries: Sequence[Facts]) -> float:
+def seed_distance(entries: Iterable[BySeed], otherwise: float) -> float:
     """The usual distance between two seeds of one dataset on this board: the median.
 
-    The least one would be that of whoever sends one seed as two.
+    The least one would be that of whoever sends one seed as two. `otherwise`: where there is none.
     """
     distances = [
         _distance(x, y)
         for entry in entries
-        for n, x in enumerate(entry.losses.values())
-        for y in list(entry.losses.values())[n + 1 :]
+        for x, y in combinations(entry.values(), 2)
         if len(x) == len(y) >= FEWEST
     ]
-    return float(np.median(distances)) if distances else SEED_DISTANCE
+    return float(np.median(distances)) if distances else otherwise
 
 
 def _distance(x: Sequence[float], y: Sequence[float]) -> float:

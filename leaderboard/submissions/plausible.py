@@ -70,7 +70,8 @@ def other_models(case: Case, own: Facts) -> Iterator[Notice]:
     }
     if others and own.params not in others:
         shown = ", ".join(f"{params:,}" for params in sorted(others)[:3])
-        text = f"the models have {own.params} parameters; those of accepted entries have {shown}"
+        size = "no number of" if own.params is None else f"{own.params:,}"
+        text = f"the models have {size} parameters; those of accepted entries have {shown}"
         yield Notice(rule="plausible.params", text=text, ids=tuple(others.values())[:3])
 
 

@@ -58,8 +58,47 @@ def shape(case: Case) -> Iterator[Fault]:
             yield fault(RECORD, where, Words("no files"), Words("what the stage wrote"))
     for model in case.models:
         yield from _figures(case, model)
+    yield from _in_order(case)
     for scores in case.by_seed.values():
+        yield from _settings(scores)
         yield from _controls(case, scores)
+
+
+def _in_order(case: Case) -> Iterator[Fault]:
+    """Nothing was finished before what it was made from; machines' clocks may differ by a day."""
+    known = {link.id: link for link in case.record.chain}
+    for link in case.record.chain:
+        made = _time(link.made_by.finished)
+        for id_ in link.parents.values():
+            before = _time(known[id_].made_by.finished) if id_ in known else None
+            if made is not None and before is not None and made + CLOCK < before:
+                where = f"{link.kind} {link.id}: made_by.finished"
+                expected = Words(f"after its {known[id_].kind}, {known[id_].made_by.finished}")
+                yield fault(RECORD, where, link.made_by.finished, expected)
+
+
+SETTINGS = ("suite", "model", "bootstrap_draws")
+"""What an evaluation writes of itself: `evals.run`."""
+DRAWS = 1000
+
+
+def _settings(scores: ScoresRecord) -> Iterator[Fault]:
+    """An evaluation has the settings that this platform writes, of a model and no null."""
+    name, parameters = f"scores {scores.id}", scores.work.parameters
+    for key in sorted(set(parameters) - set(SETTINGS)):
+        expected = Words(f"only {', '.join(SETTINGS)}")
+        yield fault(RECORD, f"{name}: work.parameters.{key[:MAX_LABEL]}", key, expected)
+    if parameters.get("bootstrap_draws", DRAWS) != DRAWS:
+        where = f"{name}: work.parameters.bootstrap_draws"
+        yield fault(RECORD, where, parameters["bootstrap_draws"], DRAWS)
+    model = parameters.get("model", {})
+    if not isinstance(model, dict) or "null" in model:
+        expected = Words("the settings of a trained model")
+        yield fault(RECORD, f"{name}: work.parameters.model", model, expected)
+    asked = sum(score.num_items for score in scores.results.tasks)
+    if scores.counts.get("questions", asked) != asked:
+        expected = Words(f"{asked:,}, the sum over its tasks")
+        yield fault(RECORD, f"{name}: counts.questions", scores.counts["questions"], expected)
 
 
 def _pipeline(case: Case) -> Iterator[Fault]:

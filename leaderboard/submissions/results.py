@@ -281,7 +281,7 @@ def measured_of(
         dataset=Size(size=packed.counts[benchmark.size_count], unit=benchmark.size_unit),
         kept_fraction=dataset.counts["rows_out"] / rows_in if rows_in else None,
         params=params,
-        flops=_flops(model, benchmark, params, seen),
+        flops=flops_of(model, benchmark),
         seeds=tuple(
             SeedScore(seed=seed, value=value)
             for seed, value in zip(seeds, head.values, strict=True)
@@ -377,8 +377,9 @@ def _seen(model: ModelRecord, benchmark: Benchmark) -> int:
     return int(model.results[name if name.endswith("_seen") else f"{name}_seen"])
 
 
-def _flops(model: ModelRecord, benchmark: Benchmark, params: int | None, seen: int) -> float | None:
+def flops_of(model: ModelRecord, benchmark: Benchmark) -> float | None:
     """What training cost: as the record says, or 6 N D for language models. (Kaplan et al. 2020)"""
+    params, seen = model.counts.get("params"), _seen(model, benchmark)
     if "flops" in model.results:
         return float(model.results["flops"])
     if benchmark.modality == "text" and params is not None:

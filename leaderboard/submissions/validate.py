@@ -43,6 +43,7 @@ from leaderboard.submissions.logs import read_log, read_parquet
 from leaderboard.submissions.names import looks_like, mixed_alphabets, name_fault
 from leaderboard.submissions.novelty import Notice
 from leaderboard.submissions.results import Measured, measured_of
+from leaderboard.submissions.training_time import too_fast
 from pipelines.errors import RuleError
 from pipelines.installed import packages
 from pipelines.records import Submission
@@ -129,6 +130,7 @@ LINEAGE: Sequence[Rule] = (
     ("lineage.dataset", lineage.dataset),
     ("lineage.price", lineage.price),
     ("lineage.recipe", lineage.recipe),
+    ("lineage.recipe", too_fast),
     ("lineage.seeds", lineage.seeds),
     ("lineage.suite", lineage.suite),
 )
@@ -212,9 +214,7 @@ class _Work:
             return _run((("arithmetic", self._arithmetic(tick)),), self.case)
         if name == "novelty":
             figures = plausible.figures_of(list(self.case.by_seed.values()))
-            facts = novelty.facts_of(
-                self.case, self.out.losses, self.out.facts, self.out.answers, figures
-            )
+            facts = novelty.facts_of(self.case, self.out, figures)
             self.facts = facts
             self.notices += novelty.similar(self.case, facts)
             self.notices += plausible.far_ahead(self.case, facts)
@@ -236,6 +236,7 @@ class _Work:
         assert bundle is not None
         whole: Sequence[Rule] = (("form.manifest", lambda _: form.manifest(bundle)),)
         files: Sequence[Rule] = (
+            ("form.manifest", form.places),
             ("form.files", form.files),
             ("form.uids", form.uid_list),
             ("form.documents", form.documents),
@@ -249,6 +250,8 @@ HONESTY = (
     honesty.tries,
     honesty.data,
     honesty.missing_rows,
+    honesty.unpacked,
+    honesty.repeatable,
     honesty.licences,
     honesty.controls,
     honesty.documents,

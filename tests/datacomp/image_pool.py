@@ -80,3 +80,30 @@ def write_images(folder: Path, *, tars: int = 2, per_tar: int = 60, broken: int 
         table = pa.Table.from_pylist(rows)
         pq.write_table(table, folder / "metadata" / f"{number:08d}.parquet")
     return uids
+
+
+def write_workspace(folder: Path) -> None:
+    """A pool of drawn images, and made-up evaluation data, where the tiny scale's would be."""
+    from evals.images.image_tasks import vouch
+    from evals.images.synthetic import write_synthetic_images
+    from evals.suite import load_suite
+    from pipelines.formats.pool import open_pool
+    from pipelines.storage.chain import RECORD
+    from pipelines.storage.local import LocalStore
+
+    pool = folder / "pools" / "datacomp-tiny"
+    write_images(pool)
+    record = open_pool(str(pool / "metadata")).record
+    files = [file.model_copy(update={"name": f"metadata/{file.name}"}) for file in record.outputs]
+    made = type(record).seal(
+        work=record.work.model_copy(update={"name": "datacomp-tiny", "variant": "pairs"}),
+        parents={},
+        outputs=files,
+        counts={},
+        made_by=record.made_by,
+    )
+    (pool / RECORD).write_bytes(made.to_json())
+    tasks = load_suite("datacomp/tiny").load_tasks()
+    write_synthetic_images(tasks, pool / "eval", seed=1, images=40)
+    for task in tasks:
+        vouch(LocalStore(pool / "eval"), task.file)

@@ -161,9 +161,9 @@ def make_folder(
     record = record.model_copy(update={"chain": tuple(chain)})
     files[RECORD] = record.to_json()
     checkpoints = {
-        str(seed): Place(location=checkpoint, sha256=sha("checkpoint", seed))
-        for seed in (seeds or recipe.seeds[:1])
-        if checkpoint
+        str(link.work.seed): Place(location=checkpoint, sha256=link.outputs[0].sha256)
+        for link in chain
+        if checkpoint and isinstance(link, ModelRecord)
     }
     uid_list = None
     if book.dataset_format == "uids":

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from datacomp import recipe as recipes
 from datacomp.recipe import load_recipe
-from evals.images.image_tasks import vouch
-from evals.images.synthetic import write_synthetic_images
 from evals.suite import load_suite
 from leaderboard.board.describe import verdict
 from leaderboard.board.ranking import board
@@ -21,15 +21,16 @@ from leaderboard.rounds.workspace import open_round
 from leaderboard.submissions.submission import check, read_entries
 from pipelines.errors import RuleError
 from pipelines.execution.executors import map_here
-from pipelines.formats.pool import open_pool
 from pipelines.records import ModelRecord, PackedRecord
-from pipelines.storage.chain import RECORD
-from pipelines.storage.local import LocalStore
 from tests.datacomp.conftest import SMALL
-from tests.datacomp.image_pool import write_images
+from tests.datacomp.image_pool import write_workspace
+from tests.leaderboard.program import play
 
 pytestmark = pytest.mark.slow
-HALF = {"name": "half", "steps": [{"select": {"by": "clip_l14_similarity_score", "fraction": 0.5}}]}
+HALF: dict[str, Any] = {
+    "name": "half",
+    "steps": [{"select": {"by": "clip_l14_similarity_score", "fraction": 0.5}}],
+}
 SAMPLE = {
     "name": "sample",
     "steps": [{"hash_sample": {"of": "rows", "column": "uid", "same_size_as": "no_filter"}}],
@@ -40,22 +41,7 @@ SAMPLE = {
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with a pool where the tiny one would be, and an installed recipe of seconds."""
     folder = tmp_path_factory.mktemp("round")
-    pool = folder / "pools" / "datacomp-tiny"
-    write_images(pool)
-    record = open_pool(str(pool / "metadata")).record
-    files = [file.model_copy(update={"name": f"metadata/{file.name}"}) for file in record.outputs]
-    made = type(record).seal(
-        work=record.work.model_copy(update={"name": "datacomp-tiny", "variant": "pairs"}),
-        parents={},
-        outputs=files,
-        counts={},
-        made_by=record.made_by,
-    )
-    (pool / RECORD).write_bytes(made.to_json())
-    tasks = load_suite("datacomp/tiny").load_tasks()
-    write_synthetic_images(tasks, pool / "eval", seed=1, images=40)
-    for task in tasks:
-        vouch(LocalStore(pool / "eval"), task.file)
+    write_workspace(folder)
     installed = folder / "recipes"
     installed.mkdir()
     (installed / "tiny.yaml").write_text(yaml.safe_dump(SMALL))
@@ -164,3 +150,12 @@ def test_the_scorer_is_the_raw_model_and_its_scores_select(played: Path) -> None
     made = stages.curate(current, stages.find_pipeline(current, str(played / "best.yaml")))
     assert made.record.counts["rows_out"] == 30
     assert [asset.name for asset in made.record.work.assets] == ["tiny_clip/index.json"]
+
+
+def test_a_program_plays_the_whole_loop(played: Path, tmp_path: Path) -> None:
+    """Half of the pool is there already, as for a program that was started again; a quarter not."""
+    shutil.copytree(
+        played, tmp_path, ignore=shutil.ignore_patterns("submissions"), dirs_exist_ok=True
+    )
+    quarter = [{"select": {"by": "clip_l14_similarity_score", "fraction": 0.25}}]
+    play("datacomp", tmp_path, [("half", HALF["steps"]), ("quarter", quarter)])

@@ -280,6 +280,8 @@ def test_a_dataset_that_is_nearly_anothers_is_shown_to_the_reviewer(tmp_path: Pa
                 "packed": (),
                 "data": (),
                 "answers": (),
+                "losses": {},
+                "marks": {},
                 "id": "0" * 32,
                 "pipeline": "x",
             }

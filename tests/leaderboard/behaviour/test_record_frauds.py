@@ -379,6 +379,11 @@ def step(operator: str) -> Change:
     return put("work", "pipeline", "steps", value=[{"operator": operator, "parameters": {}}])
 
 
+def carries_own_code(fields: dict[str, Any]) -> None:
+    sha256 = hashlib.sha256(b"...").hexdigest()
+    fields["work"]["modules"] = [{"name": "own.py", "text": "...", "sha256": sha256}]
+
+
 GROWN: Change = lambda f: f.update(  # noqa: E731
     counts={"rows_in": 1000, "rows_out": 600_000, "errors": 0}
 )
@@ -388,6 +393,7 @@ HONEST: dict[str, tuple[str, list[tuple[str, Change]]]] = {
         "dclm",
         [
             ("dataset", step("my/own.py:Parts")),
+            ("dataset", carries_own_code),
             ("dataset", GROWN),
         ],
     ),
@@ -395,6 +401,7 @@ HONEST: dict[str, tuple[str, list[tuple[str, Change]]]] = {
         "dclm",
         [
             ("dataset", step("my/own.py:Keep")),
+            ("dataset", carries_own_code),
             (
                 "dataset",
                 lambda f: f.update(
