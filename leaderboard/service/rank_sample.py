@@ -53,21 +53,21 @@ def ranks_again(
     captions = [caption for image in data.captions for caption in image]
     images = _encoded(task, data, chosen, model)
     words = normalised(finite(task, model.encode_texts([captions[text] for text in texts]), "text"))
-    place_of_image = {image: place for place, image in enumerate(chosen.tolist())}
-    place_of_text = {text: place for place, text in enumerate(texts.tolist())}
+    position_of_image = {image: number for number, image in enumerate(chosen.tolist())}
+    position_of_text = {text: number for number, text in enumerate(texts.tolist())}
     whole = len(chosen) == num_images
     wrong = []
     for row in rows:
         text, image = int(first[row]), len(owner) + row
-        to_images = images @ words[place_of_text[text]]
-        own = np.array([place_of_image[row]])
-        best = place_of_image[int(predicted[text])]
+        to_images = images @ words[position_of_text[text]]
+        own = np.array([position_of_image[row]])
+        best = position_of_image[int(predicted[text])]
         ok = _fits(to_images, own, own, best, int(rank[text]), whole=whole)
-        to_texts = words @ images[place_of_image[row]]
+        to_texts = words @ images[position_of_image[row]]
         mine = np.flatnonzero(owner[texts] == row)
-        said = {captions[texts[place]] for place in mine.tolist()}
-        alike = [place for place, text_ in enumerate(texts.tolist()) if captions[text_] in said]
-        best = place_of_text[int(predicted[image])]
+        said = {captions[texts[number]] for number in mine.tolist()}
+        alike = [number for number, text_ in enumerate(texts.tolist()) if captions[text_] in said]
+        best = position_of_text[int(predicted[image])]
         ok &= _fits(to_texts, mine, np.array(alike), best, int(rank[image]), whole=whole)
         if not ok:
             wrong.append(row)
@@ -104,14 +104,14 @@ def associations_again(
     """The cues, of `rows`, whose candidates are chosen otherwise."""
     instances = [data.instances[row] for row in rows]
     chosen = np.array(sorted({image for own in instances for image in own.images}))
-    place = {image: number for number, image in enumerate(chosen.tolist())}
+    position = {image: number for number, image in enumerate(chosen.tolist())}
     images = _encoded(task, data, chosen, model)
     prompts = [cue_prompt(own.cue) for own in instances]
     texts = normalised(finite(task, model.encode_texts(prompts), "text"))
     claimed = dict(zip(log["row"].to_pylist(), log["jaccard"].to_pylist(), strict=True))
     wrong = []
     for row, own, text in zip(rows, instances, texts, strict=True):
-        scores = images[[place[image] for image in own.images]] @ text
+        scores = images[[position[image] for image in own.images]] @ text
         again = jaccard(scores, np.array(own.associated))
         if abs(claimed.get(row, -1.0) - again) > APART:
             wrong.append(row)
