@@ -170,7 +170,7 @@ def _packed(case: Case) -> Iterator[Fault]:
     if there == 0 or packed.counts.get(case.book.size_count) == 0:
         where = f"packed {packed.id}: counts"
         yield fault(RECORD, where, Words(f"no {unit} or nothing in them"), Words("what was packed"))
-    # Of pairs, images may be missing where their addresses are dead: told to the reviewer.
+    # Of pairs, images may be missing where addresses are dead: the reviewer is shown how many.
     elif not is_mixture(made) and unit != "samples" and (there or 0) < (1 - LOST) * rows_out:
         expected = Words(f"the {rows_out:,} rows of the dataset: packing takes all of them")
         yield fault(RECORD, f"packed {packed.id}: counts.{unit}", there, expected)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 from evals.pins import pin_of
 from evals.tasks import load_task
@@ -21,7 +21,6 @@ from leaderboard.submissions.faults import BundleError, Fault, Words, fault
 from leaderboard.submissions.logs import check_form, read_parquet
 from leaderboard.submissions.record_form import MAX_COUNT, is_printable
 from pipelines.errors import RuleError
-from pipelines.records import ModelRecord, Record
 
 MAX_TEXT = {"method": 120, "team": 120, "url": 500}
 PUBLIC = ("https://", "http://", "s3://", "hf://", "gs://")
@@ -69,16 +68,16 @@ def manifest(bundle: Bundle) -> Iterator[Fault]:
             yield fault(name, "", problem, Words("each once: readers differ in which they take"))
 
 
-def _place(name: str, place: Place) -> Iterator[Fault]:
+def _place(name: str, claimed: Place) -> Iterator[Fault]:
     """An address is one that everybody can open and see, and sizes are sizes."""
-    address = place.location
+    address = claimed.location
     if address and not address.startswith(PUBLIC):
         yield fault(MANIFEST, f"{name}.location", address, list(PUBLIC))
     elif address and (not is_printable(address, most=MAX_ADDRESS) or _has_user(address)):
         expected = Words("an address of printable letters, without a name before its host")
         yield fault(MANIFEST, f"{name}.location", address, expected)
-    if place.num_bytes is not None and not 0 <= place.num_bytes <= MAX_COUNT:
-        yield fault(MANIFEST, f"{name}.num_bytes", place.num_bytes, Words("0 or more"))
+    if claimed.num_bytes is not None and not 0 <= claimed.num_bytes <= MAX_COUNT:
+        yield fault(MANIFEST, f"{name}.num_bytes", claimed.num_bytes, Words("0 or more"))
 
 
 def _has_user(address: str) -> bool:
@@ -105,18 +104,18 @@ def places(case: Case) -> Iterator[Fault]:
     claimed = case.bundle.manifest
     models = {str(model.work.seed): model.outputs for model in case.models}
     named = [
-        (f"checkpoints.{s}", place, models.get(s, ())) for s, place in claimed.checkpoints.items()
+        (f"checkpoints.{s}", there, models.get(s, ())) for s, there in claimed.checkpoints.items()
     ]
     named.append(("dataset", claimed.dataset, (*case.dataset.outputs, *case.packed.outputs)))
-    for name, place, files_ in named:
+    for name, there, files_ in named:
         known = {file.sha256: file.num_bytes for file in files_}
         if name == "dataset" and claimed.uids is not None:
-            known[claimed.uids.sha256] = place.num_bytes or 0
-        if place.sha256 and place.sha256 not in known:
+            known[claimed.uids.sha256] = there.num_bytes or 0
+        if there.sha256 and there.sha256 not in known:
             expected = Words("the sha256 of a file that its record names")
-            yield fault(MANIFEST, f"{name}.sha256", place.sha256, expected)
-        elif place.sha256 and place.num_bytes not in (None, known[place.sha256]):
-            yield fault(MANIFEST, f"{name}.num_bytes", place.num_bytes, known[place.sha256])
+            yield fault(MANIFEST, f"{name}.sha256", there.sha256, expected)
+        elif there.sha256 and there.num_bytes not in (None, known[there.sha256]):
+            yield fault(MANIFEST, f"{name}.num_bytes", there.num_bytes, known[there.sha256])
 
 
 def claim(case: Case) -> Iterator[Fault]:
@@ -161,8 +160,6 @@ def links(case: Case) -> Iterator[Fault]:
     for role, id_ in record.parents.items():
         if id_ not in known or known[id_].kind != "scores":
             yield fault(RECORD, f"parents.{role}", id_, Words("a scores record of the chain"))
-        elif role != (expected := _role(known, id_)):
-            yield fault(RECORD, f"parents.{role}", Words(f"the role {role!r}"), expected)
     if not record.parents:
         yield fault(RECORD, "parents", Words("nothing"), Words("scores"))
     named = set(record.parents.values())
@@ -201,12 +198,6 @@ def links(case: Case) -> Iterator[Fault]:
             Words("a record that nothing needs"),
             Words("only what led to the scores"),
         )
-
-
-def _role(known: Mapping[str, Record], scores: str) -> str:
-    """What a submission calls scores: by the seed of their model."""
-    model = known.get(known[scores].parents.get("model", ""))
-    return f"scores/{model.work.seed}" if isinstance(model, ModelRecord) else "scores/SEED"
 
 
 def _assets(case: Case) -> Iterator[Fault]:

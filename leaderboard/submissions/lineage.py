@@ -125,6 +125,7 @@ def recipe(case: Case) -> Iterator[Fault]:
 
 def seeds(case: Case) -> Iterator[Fault]:
     """The first seeds of the recipe's list, each once: none can be left out."""
+    yield from _roles(case)
     used = sorted(model.work.seed for model in case.models)
     allowed = list(case.recipe.seeds)
     if len(set(used)) != len(used):
@@ -143,6 +144,15 @@ def seeds(case: Case) -> Iterator[Fault]:
             Words(f"the first {len(used)} of the recipe's list: {first}"),
             "train the seeds that were left out; a score over chosen seeds is not the method's",
         )
+
+
+def _roles(case: Case) -> Iterator[Fault]:
+    """Scores are called by the seed of their model, and each is there once."""
+    expected = {f"scores/{seed}": scores.id for seed, scores in case.by_seed.items()}
+    for role, id_ in case.record.parents.items():
+        if expected.get(role) != id_:
+            names = Words(f"scores by the seed of their model: {', '.join(expected)}")
+            yield fault(RECORD, f"parents.{role}", Words(f"the role {role!r}"), names)
 
 
 def suite(case: Case) -> Iterator[Fault]:

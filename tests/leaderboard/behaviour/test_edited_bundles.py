@@ -44,7 +44,7 @@ def record(kind: str, change: Callable[[Fields], Any], **options: Any) -> Build:
     return lambda folder: altered(make_folder(folder, **options), kind, change)
 
 
-def place(options: Fields | None = None, **fields: Any) -> Build:
+def lying_at(options: Fields | None = None, **fields: Any) -> Build:
     """A manifest whose dataset lies at an address with these fields."""
     place_ = {"location": "https://example.org/data", "sha256": "", "num_bytes": None} | fields
     return lambda folder: manifested(make_folder(folder, **(options or {})), dataset=place_)
@@ -178,25 +178,29 @@ FRAUDS: dict[str, tuple[str, str, Build]] = {
     ),
     "a dataset that is another one": (
         *("form.manifest", "dataset.sha256"),
-        place(sha256=sha("better")),
+        lying_at(sha256=sha("better")),
     ),
-    "a dataset of less than nothing": ("form.manifest", "dataset.num_bytes", place(num_bytes=-5)),
+    "a dataset of less than nothing": (
+        "form.manifest",
+        "dataset.num_bytes",
+        lying_at(num_bytes=-5),
+    ),
     "an address that turns direction": (
         *("form.manifest", "dataset.location"),
-        place(location="https://example.org/\u202egpj.exe"),
+        lying_at(location="https://example.org/\u202egpj.exe"),
     ),
     "an address behind another one": (
         *("form.manifest", "dataset.location"),
-        place(location="https://example.org@evil.example/data"),
+        lying_at(location="https://example.org@evil.example/data"),
     ),
     "a manifest that two readers read otherwise": ("form.manifest", "bundle.json", written_twice),
     # the chain
     "scores under another seed": (
-        *("form.chain", "parents.scores/125"),
+        *("lineage.seeds", "parents.scores/125"),
         parents(lambda known: {"scores/125": known["scores/124"]}),
     ),
     "scores under two roles": (
-        *("form.chain", "parents.trophy"),
+        *("lineage.seeds", "parents.trophy"),
         parents(lambda known: known | {"trophy": known["scores/124"]}),
     ),
     "an asset that no step used": ("form.chain", "asset", with_asset(used=False)),
@@ -330,8 +334,8 @@ def test_an_edit_is_refused_by_its_rule(name: str, tmp_path: Path) -> None:
 
 HONEST: dict[str, Build] = {
     "a checkpoint of the record": lambda folder: make_folder(folder, checkpoint=CHECKPOINT),
-    "a dataset at an address": place(num_bytes=10**12),
-    "an address with a port and a bucket": place(location="s3://bucket/a folder/\u00fc"),
+    "a dataset at an address": lying_at(num_bytes=10**12),
+    "an address with a port and a bucket": lying_at(location="s3://bucket/a folder/\u00fc"),
     "an asset of a step": with_asset(used=True),
     "code that travels": record("dataset", carried("own.py"), steps=OWN_CODE),
     "clocks that differ by hours": made_by("packed", **LATE),

@@ -162,21 +162,21 @@ def test_models_of_another_size_are_told_to_the_reviewer(tmp_path: Path) -> None
     own = make_folder(tmp_path / "b", team="second", method="second", chance=1, **PAIRS)
     known = known_of(first)
 
-    def told(folder: Path, board: KnownFacts) -> list[str]:
+    def shown(folder: Path, board: KnownFacts) -> list[str]:
         verdict = checked(folder, board)
         assert verdict.faults == ()
         return [n.text for n in verdict.notices if n.rule == "plausible.params"]
 
-    assert told(own, known) == []
+    assert shown(own, known) == []
     larger = altered(own, "model", lambda fields: fields["counts"].update(params=20_000_000))
     expected = "the models have 20,000,000 parameters; those of accepted entries have 10,000,000"
-    assert told(larger, known) == [expected]
+    assert shown(larger, known) == [expected]
     waiting = KnownFacts((known.facts[0].model_copy(update={"accepted": False}),))
-    assert told(larger, waiting) == []  # nobody has looked at that one either
+    assert shown(larger, waiting) == []  # nobody has looked at that one either
     elsewhere = KnownFacts((known.facts[0].model_copy(update={"scale": "small"}),))
-    assert told(larger, elsewhere) == []
+    assert shown(larger, elsewhere) == []
     unsaid = altered(larger, "model", lambda fields: fields["counts"].pop("params"))
-    assert told(unsaid, known)[0].startswith("the models have no number of parameters; ")
+    assert shown(unsaid, known)[0].startswith("the models have no number of parameters; ")
 
 
 def test_there_are_enough() -> None:
