@@ -36,7 +36,7 @@ BELOW: Mapping[str, tuple[str, ...]] = {
 # its room. A room is a folder, or a file in the package's root.
 LAYERS: Mapping[str, tuple[str, ...]] = {
     "pipelines": (
-        "ending environment errors kernels schema templates yaml_text",
+        "ending environment errors kernels retries schema templates yaml_text",
         "extra_fields extras opened_files",
         "records installed batch option_groups",
         "operators console verdict storage",
@@ -286,6 +286,7 @@ def test_operators_know_nothing_of_executors_or_storage() -> None:
         "batch",
         "extra_fields",
         "operators",
+        "retries",
         *OPERATORS,
         "selection",
     }

@@ -32,11 +32,11 @@ from pipelines.records import (
     parse_record,
     sha256_file,
 )
+from pipelines.retries import HUB, hub_may_pass, patiently
 from pipelines.storage.base import Store, copy_into, write_bytes
 from pipelines.storage.chain import RECORD
 from pipelines.storage.commits import Done, commit, find_done
 from pipelines.storage.open import open_store
-from pipelines.storage.retries import HUB, hub_may_pass, patiently
 
 METADATA = "metadata"
 REPOSITORIES = {

@@ -7,6 +7,7 @@ import io
 import math
 import urllib.request
 from pathlib import Path
+from urllib.error import HTTPError
 
 from evals.tasks import Task
 from leaderboard.submissions.results import (
@@ -20,16 +21,27 @@ from leaderboard.submissions.results import (
 )
 from pipelines.errors import DataError
 from pipelines.records import digest
+from pipelines.retries import HTTP, passes, patiently
 
 MAX_BYTES = 64 << 20
 POOL = "published"
 
 
+def _fetched(address: str) -> bytes:
+    with urllib.request.urlopen(address, timeout=60) as answer:
+        return bytes(answer.read(MAX_BYTES + 1))
+
+
+def _may_pass(error: Exception) -> bool:
+    return passes(error.code) if isinstance(error, HTTPError) else isinstance(error, OSError)
+
+
 def read_table(source: str) -> list[dict[str, str]]:
     """The lines of a CSV file, or of the one at an address. DataError when it cannot be read."""
     if source.startswith(("https://", "http://")):
-        with urllib.request.urlopen(source, timeout=60) as answer:
-            data = answer.read(MAX_BYTES + 1)
+        data = patiently(
+            lambda: _fetched(source), what=source, may_pass=_may_pass, patience=lambda: HTTP
+        )
         if len(data) > MAX_BYTES:
             raise DataError(f"{source} is longer than {MAX_BYTES:,} bytes; get it by hand")
     elif Path(source).is_file():

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from pipelines.errors import RuleError
-from pipelines.storage.retries import BOARD, patiently
+from pipelines.retries import BOARD, patiently
 
 TOKEN = "LEADERBOARD_TOKEN"
 OVER = ("needs_review", "accepted", "refused", "withdrawn")

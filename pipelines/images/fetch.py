@@ -21,7 +21,7 @@ from urllib.parse import urljoin
 from pipelines.images.addresses import FetchError, Lookup, check_url
 from pipelines.images.content_encoding import TooLarge, undo
 from pipelines.records import Frozen
-from pipelines.storage.retries import STRANGERS, passes
+from pipelines.retries import STRANGERS, passes
 
 MAX_REDIRECTS = 5
 CHUNK_BYTES = 64 << 10

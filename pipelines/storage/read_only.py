@@ -18,8 +18,8 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from pipelines.ending import lent
+from pipelines.retries import HTTP, HTTP_CLIENTS, HUB, hub_may_pass, passes, patiently
 from pipelines.storage.base import Entry, StorageError, Writer
-from pipelines.storage.retries import HTTP, HTTP_CLIENTS, HUB, hub_may_pass, passes, patiently
 
 READ_BYTES = 8 << 20  # of one request for a part
 STREAM_BYTES = 1 << 20  # taken at once from a long answer

@@ -30,9 +30,9 @@ from botocore.exceptions import ConnectionError as EndpointError
 from urllib3.exceptions import ProtocolError
 
 from pipelines.ending import lent
+from pipelines.retries import BUCKET, NEW_BUCKET, Patience, passes, patiently
 from pipelines.storage.base import Entry, StorageError, Writer
 from pipelines.storage.read_only import Body, Ranges
-from pipelines.storage.retries import BUCKET, NEW_BUCKET, Patience, passes, patiently
 
 PART_BYTES = 16 << 20  # of a multipart upload; 10,000 parts allow objects of 160 GB
 READ_BYTES = 8 << 20  # fetched by one ranged read, at least

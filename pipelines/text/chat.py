@@ -10,20 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.error import HTTPError
 
 from pydantic import Field, field_validator
 
 from pipelines.operators import Modifier
+from pipelines.retries import Patience, passes, patiently
 
 BYTES_A_TOKEN = 4  # of English under the tokenizers of the day: where a server counts none
-WAIT_SECONDS = 1.0  # before the second try; twice that before each further one
+WAIT_SECONDS = 1.0  # before the second try, about; it doubles before each further one
 
 
 class Answer(NamedTuple):
@@ -118,24 +118,32 @@ class Chat(Modifier):
         headers = {"Content-Type": "application/json"}
         if self.key_variable is not None:
             headers["Authorization"] = f"Bearer {os.environ.get(self.key_variable, '')}"
-        problem = ""
-        for number in range(self.tries):
-            if number:
-                time.sleep(WAIT_SECONDS * 2 ** (number - 1))
-            request = urllib.request.Request(self.url, data=data, headers=headers)
-            try:
-                with urllib.request.urlopen(request, timeout=self.timeout_seconds) as response:
-                    return _content(json.load(response))
-            except urllib.error.HTTPError as error:
-                problem = f"{error.code} {error.reason}"
-                if error.code not in (408, 429) and error.code < 500:
-                    break
-            except (OSError, ValueError) as error:
-                problem = str(error)
-        raise OSError(
-            f"{self.url} did not answer ({problem}); is the server running, and is {self.model!r} "
-            "a model of it? Answers so far are kept, run again to resume"
-        )
+        request = urllib.request.Request(self.url, data=data, headers=headers)
+
+        def ask() -> Answer:
+            with urllib.request.urlopen(request, timeout=self.timeout_seconds) as response:
+                return _content(json.load(response))
+
+        try:
+            return patiently(
+                ask,
+                what=self.url,
+                may_pass=_may_pass,
+                patience=lambda: Patience(tries=self.tries, first_pause_seconds=WAIT_SECONDS),
+            )
+        except (OSError, ValueError) as error:
+            problem = f"{error.code} {error.reason}" if isinstance(error, HTTPError) else error
+            raise OSError(
+                f"{self.url} did not answer ({problem}); is the server running, and is "
+                f"{self.model!r} a model of it? Answers so far are kept, run again to resume"
+            ) from None
+
+
+def _may_pass(error: Exception) -> bool:
+    """Busy and broken servers, broken connections, and answers that are no completion."""
+    if isinstance(error, HTTPError):
+        return passes(error.code)
+    return isinstance(error, OSError | ValueError)
 
 
 def _tokens(text: str) -> int:

@@ -23,12 +23,12 @@ from pipelines.execution.monitor import ShardsFailed
 from pipelines.formats.pool import open_pool
 from pipelines.pipeline import Pipeline
 from pipelines.reports.status import status
+from pipelines.retries import Patience
 from pipelines.storage import read_only
 from pipelines.storage.base import StorageError, write_bytes
 from pipelines.storage.commits import all_done
 from pipelines.storage.local import LocalStore
 from pipelines.storage.open import open_store
-from pipelines.storage.retries import Patience
 from tests.http_server import WebServer
 
 ROOT = Path(__file__).parents[3]

@@ -21,7 +21,7 @@ from pipelines.images import addresses
 from pipelines.images import fetch as fetching
 from pipelines.images.addresses import FetchError
 from pipelines.images.fetch import FetchOptions, open_fetcher
-from pipelines.storage.retries import Patience
+from pipelines.retries import Patience
 from tests.pipelines.images.servers import Inside, allowed, fetch
 
 

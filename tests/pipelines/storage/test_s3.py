@@ -21,11 +21,11 @@ from pipelines.execution.executors import ProcessMap
 from pipelines.formats.pool import open_pool
 from pipelines.pipeline import Pipeline
 from pipelines.reports.status import status, status_text
+from pipelines.retries import Patience
 from pipelines.storage import s3
 from pipelines.storage.base import StorageError, write_bytes
 from pipelines.storage.commits import DeterminismError, Done, attempt_name, commit, unreferenced
 from pipelines.storage.open import open_store
-from pipelines.storage.retries import Patience
 from pipelines.storage.s3 import PART_BYTES
 
 pytestmark = pytest.mark.s3

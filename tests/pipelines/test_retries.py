@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.storage import retries
-from pipelines.storage.retries import Patience, hub_may_pass, passes, patiently
+from pipelines import retries
+from pipelines.retries import Patience, hub_may_pass, passes, patiently
 
 
 class Clock:

@@ -8,10 +8,11 @@ counts tries (`Patience.tries`).
     | who                        | patience                                               |
     | -------------------------- | ------------------------------------------------------ |
     | a bucket                   | 300 s once it answered, 30 s before (a wrong address?) |
-    | files over HTTP            | 8 tries, about a minute: a restart is survived         |
+    | files and tables over HTTP | 8 tries, about a minute: a restart is survived         |
     | the hub                    | 5 tries, seconds: its client retries downloads itself  |
     | images of strangers        | `--retries`, 2 unless said otherwise                   |
     | bundles sent to a board    | 4 tries; sending twice is one submission               |
+    | a model behind HTTP        | the operator's `tries`, 4 unless said otherwise        |
 
 Not here: Ray's retries of tasks whose machine was lost (`execution/ray_executor.py`), and checks of
 submissions that died (`leaderboard/database/store.py`).
