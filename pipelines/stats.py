@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pipelines.operators import Case
 
 SHARE_BINS, LOG_BINS = 50, 4
+ON_GPU = "/gpu"  # behind a step's number: the seconds that it held GPUs, times their number
 READ = -1  # the number of reading the pool, which is no step
 
 
@@ -175,7 +176,7 @@ class Tally:
         self.counters: dict[str, int] = {}
         self.histograms: dict[str, dict[int, int]] = {}
         self.limits: dict[str, float] = {}
-        self.seconds = 0.0
+        self.seconds = self.gpu_seconds = 0.0
 
     def enter(self, amount: Amount) -> None:
         """Count what comes in."""

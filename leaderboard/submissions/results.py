@@ -109,6 +109,7 @@ class Costs(Frozen):
     """What a dataset and its models cost, as the records say, which no check can know."""
 
     curation_cpu_seconds: float | None = Field(None, description="of the pipeline's run")
+    curation_gpu_seconds: float | None = Field(None, description="the same, times the GPUs")
     training_seconds: float | None = Field(
         None, description="times the processes, one for each GPU; the mean over seeds"
     )
@@ -314,6 +315,7 @@ def _costs(dataset: DatasetRecord, models: Sequence[ModelRecord]) -> Costs:
     num_bytes = sum(file.num_bytes for file in dataset.outputs)
     return Costs(
         curation_cpu_seconds=_positive(dataset.made_by.figures.get("cpu_seconds")),
+        curation_gpu_seconds=_positive(dataset.made_by.figures.get("gpu_seconds")),
         training_seconds=sum(known) / len(known) if len(known) == len(trained) and known else None,
         dataset_bytes=num_bytes if num_bytes > 0 else None,
     )

@@ -133,6 +133,12 @@ def _cost_kinds(rows: Sequence[Row]) -> list[tuple[str, str, list[float | None],
             "Curation, CPU seconds",
         ),
         (
+            "Score against the GPU time of curation",
+            "less GPU time (as the records say; no check can know it)",
+            [cost.curation_gpu_seconds for cost in costs],
+            "Curation, seconds times GPUs",
+        ),
+        (
             "Score against the time of training",
             "less training (as the records say; no check can know it)",
             [cost.training_seconds for cost in costs],

@@ -265,13 +265,14 @@ def report_command(
 def price_command(
     uri: Annotated[str, typer.Argument(metavar="RUN", help="A finished run's folder or prefix.")],
     cpu_hour: Annotated[float, typer.Option(help="Dollars of a core for an hour.")] = 0.04,
+    gpu_hour: Annotated[float, typer.Option(help="Dollars of a GPU for an hour.")] = 2.5,
     json: Json = False,
 ) -> None:
-    """Show what each step of a run costs: CPU time at this price, and the tokens of models."""
+    """Show what each step of a run costs: time at these prices, and the tokens of models."""
     from pipelines.engine.run_folder import read_summary
     from pipelines.reports import price
 
-    made = price.price(read_summary(uri), dollars_cpu_hour=cpu_hour)
+    made = price.price(read_summary(uri), dollars_cpu_hour=cpu_hour, dollars_gpu_hour=gpu_hour)
     if json:
         show_json(made)
     else:

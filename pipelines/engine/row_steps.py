@@ -19,6 +19,7 @@ from pipelines.batch import Amount, Batch
 from pipelines.engine.evidence import has_cases
 from pipelines.engine.rejections import Rejections
 from pipelines.errors import FailedError
+from pipelines.execution.gpus import has_gpu_here
 from pipelines.job import ShardTask, loaded
 from pipelines.operators import Counted, Filter, Operator, choose
 from pipelines.pipeline import Pipeline, Step
@@ -29,6 +30,12 @@ from pipelines.stats import Tally
 
 class OperatorFailed(FailedError):
     """An operator raised on a row; the message names operator, shard and row."""
+
+
+def gpus_of(step: Step) -> float:
+    """How many GPUs a step holds while it works here; 0 where it has to do without."""
+    gpus = step.operator.needs().get("num_gpus", 0.0)
+    return gpus if gpus and has_gpu_here() else 0.0
 
 
 class RowSteps:
@@ -44,13 +51,14 @@ class RowSteps:
 
     def apply(self, batch: Batch) -> Batch:
         for step, tally in zip(self.steps, self.tallies, strict=True):
-            started = time.process_time()
+            started, clock = time.process_time(), time.monotonic()
             tally.enter(self.amount(batch))
             batch = self._through(step, tally, batch)
             if step.number == self.door:
                 batch = self.with_text(batch, tally)
             tally.leave(self.amount(batch))
             tally.seconds += time.process_time() - started
+            tally.gpu_seconds += gpus_of(step) * (time.monotonic() - clock)
         return batch
 
     def with_text(self, batch: Batch, tally: Tally) -> Batch:

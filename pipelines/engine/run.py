@@ -33,6 +33,7 @@ from pipelines.engine.run_folder import (
     RunFile,
     RunSummary,
     finished,
+    gpu_seconds,
     read_run,
 )
 from pipelines.engine.shard import run_shard
@@ -407,6 +408,7 @@ class _Run:
                 if counter in step.counters
             },
         }
+        on_gpus = gpu_seconds(self.watch.seconds)
         record = DatasetRecord.seal(
             work=self.work,
             parents=self.parents,
@@ -421,6 +423,7 @@ class _Run:
                 },
                 figures={
                     "cpu_seconds": round(self.watch.cpu_seconds, 3),
+                    **({"gpu_seconds": round(on_gpus, 3)} if on_gpus else {}),
                     **self.tried.figures(),
                 },
             ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -22,7 +23,7 @@ from pipelines.records import (
     Frozen,
     parse_record,
 )
-from pipelines.stats import RunStats
+from pipelines.stats import ON_GPU, RunStats
 from pipelines.storage.base import Store
 from pipelines.storage.chain import RECORD
 from pipelines.storage.open import open_store
@@ -65,6 +66,11 @@ class RunSummary(Frozen):
     wall_seconds: float = 0.0
     verdicts: dict[str, JSON] = Field(default_factory=dict)
     aggregates: dict[str, dict[str, JSON]] = Field(default_factory=dict)  # by step and field
+
+
+def gpu_seconds(seconds: Mapping[str, float]) -> float:
+    """The seconds that steps held GPUs, times their number."""
+    return sum(took for name, took in seconds.items() if name.endswith(ON_GPU))
 
 
 @dataclass(frozen=True)

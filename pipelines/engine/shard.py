@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.batch import Batch
-from pipelines.engine.row_steps import OperatorFailed, RowSteps
+from pipelines.engine.row_steps import OperatorFailed, RowSteps, gpus_of
 from pipelines.engine.sinks import (
     KeySink,
     NoScore,
@@ -51,7 +51,7 @@ from pipelines.sources import (
     stored_after,
     task_rows,
 )
-from pipelines.stats import READ, StepStats, Tally, add_counts
+from pipelines.stats import ON_GPU, READ, StepStats, Tally, add_counts
 from pipelines.storage.base import StorageError, Store
 from pipelines.storage.commits import Done, attempt_name, commit, find_done
 from pipelines.storage.open import open_store
@@ -93,17 +93,19 @@ class _ShardRun:
         started = time.process_time()
         rows, end = self._row_sinks(), self._end_sink()
         sinks = [*rows, *([end] if end is not None else [])]
-        end_seconds = 0.0
+        end_seconds = end_gpu_seconds = 0.0
+        end_gpus = 0.0 if self.current.end is None else gpus_of(self.current.end)
         try:
             for batch in self._batches():
                 if self.task.last and not self.task.plan.pairs:
                     self.sums = add_counts(self.sums, _sums(batch))
                 for sink in rows:
                     sink.add(batch)
-                preparing = time.process_time()
+                preparing, clock = time.process_time(), time.monotonic()
                 if end is not None:
                     self._end_add(end, batch)
                 end_seconds += time.process_time() - preparing
+                end_gpu_seconds += end_gpus * (time.monotonic() - clock)
         except NoScore as error:
             self._abandon(sinks)
             assert self.current.end is not None
@@ -117,9 +119,13 @@ class _ShardRun:
         for role_, file in [*self._closed(sinks), *self._accounts()]:
             roles[role_] = len(files)
             files.append(file)
-        timings = {t.number: t.seconds for t in [*self._before(), *self.steps.tallies]}
+        tallies = [*self._before(), *self.steps.tallies]
+        timings = {str(tally.number): tally.seconds for tally in tallies}
+        on_gpus = {str(tally.number): tally.gpu_seconds for tally in tallies}
         if self.current.end is not None:
-            timings[self.current.end.number] = end_seconds
+            timings[str(self.current.end.number)] = end_seconds
+            on_gpus[str(self.current.end.number)] = end_gpu_seconds
+        timings |= {f"{number}{ON_GPU}": took for number, took in on_gpus.items() if took}
         done = Done(
             key=self.task.key,
             files=tuple(files),
@@ -134,7 +140,7 @@ class _ShardRun:
                 "rank_kind": end.rank_kind if isinstance(end, KeySink) else None,
                 "steps": [step.model_dump() for step in self._stats()],
             },
-            timings={str(number): round(value, 4) for number, value in timings.items()},
+            timings={number: round(value, 4) for number, value in timings.items()},
             seconds=round(time.process_time() - started, 3),
             host=socket.gethostname(),
         )

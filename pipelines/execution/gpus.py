@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +44,12 @@ class Gpu(NamedTuple):
     id: str
     name: str = "GPU"
     memory_bytes: int = 0
+
+
+@lru_cache(maxsize=1)
+def has_gpu_here() -> bool:
+    """Whether this process may use a GPU; a task that was given none on a cluster may not."""
+    return bool(gpus_here())
 
 
 def gpus_here() -> list[Gpu]:

@@ -1,10 +1,11 @@
-"""What a finished run costs, step by step, at stated prices: CPU time and tokens of models."""
+"""What a finished run costs, step by step, at stated prices: CPUs, GPUs and tokens of models."""
 
 from __future__ import annotations
 
 from pipelines.console import table
 from pipelines.engine.run_folder import RunSummary
 from pipelines.records import Frozen
+from pipelines.stats import ON_GPU
 
 
 class StepPrice(Frozen):
@@ -13,9 +14,11 @@ class StepPrice(Frozen):
     step: int
     name: str
     cpu_seconds: float
+    gpu_seconds: float
     tokens_read: int
     tokens_written: int
     cpu_dollars: float
+    gpu_dollars: float
     model_dollars: float
 
 
@@ -24,28 +27,33 @@ class Price(Frozen):
 
     steps: tuple[StepPrice, ...]
     dollars_cpu_hour: float
+    dollars_gpu_hour: float
     dollars: float
     rows_out: int
     bytes_out: int
 
 
-def price(summary: RunSummary, *, dollars_cpu_hour: float) -> Price:
-    """The cost of each step at this price of a core for an hour.
+def price(summary: RunSummary, *, dollars_cpu_hour: float, dollars_gpu_hour: float) -> Price:
+    """The cost of each step at these prices of a core and of a GPU for an hour.
 
-    Seconds are CPU seconds of the processes that ran the steps; GPUs behind an endpoint are in the
-    price of its tokens. Step 0 reads and writes.
+    Seconds are CPU seconds of the processes that ran the steps, and the time that a step held GPUs,
+    times their number; GPUs behind an endpoint are in the price of its tokens. Step 0 reads and
+    writes.
     """
     steps = []
     for step in summary.stats.steps:
         seconds, counts = summary.seconds.get(str(step.number), 0.0), step.counters
+        on_gpus = summary.seconds.get(f"{step.number}{ON_GPU}", 0.0)
         steps.append(
             StepPrice(
                 step=step.number + 1,
                 name=step.name,
                 cpu_seconds=round(seconds, 3),
+                gpu_seconds=round(on_gpus, 3),
                 tokens_read=counts.get("tokens_read", 0),
                 tokens_written=counts.get("tokens_written", 0),
                 cpu_dollars=seconds / 3600 * dollars_cpu_hour,
+                gpu_dollars=on_gpus / 3600 * dollars_gpu_hour,
                 model_dollars=counts.get("micro_dollars", 0) / 1e6,
             )
         )
@@ -53,7 +61,8 @@ def price(summary: RunSummary, *, dollars_cpu_hour: float) -> Price:
     return Price(
         steps=tuple(steps),
         dollars_cpu_hour=dollars_cpu_hour,
-        dollars=sum(step.cpu_dollars + step.model_dollars for step in steps),
+        dollars_gpu_hour=dollars_gpu_hour,
+        dollars=sum(s.cpu_dollars + s.gpu_dollars + s.model_dollars for s in steps),
         rows_out=last.rows_out if last else 0,
         bytes_out=last.bytes_out if last else 0,
     )
@@ -66,14 +75,17 @@ def price_text(made: Price) -> str:
             step.step or "-",
             step.name,
             f"{step.cpu_seconds:.2f}",
+            f"{step.gpu_seconds:.2f}",
             f"{step.tokens_read:,}",
             f"{step.tokens_written:,}",
             f"{step.cpu_dollars:.3g}",
+            f"{step.gpu_dollars:.3g}",
             f"{step.model_dollars:.3g}",
         )
         for step in made.steps
     ]
-    header = ("step", "operator", "cpu s", "tokens read", "written", "cpu $", "model $")
+    seconds, tokens = ("cpu s", "gpu s"), ("tokens read", "written")
+    header = ("step", "operator", *seconds, *tokens, "cpu $", "gpu $", "model $")
     per = ""
     if made.rows_out and made.bytes_out:
         each = made.dollars / made.rows_out * 1e6

@@ -34,8 +34,13 @@ def test_costs_are_summed_over_processes_and_averaged_over_seeds(records) -> Non
         saying(models[0], seconds=100.0, num_processes=8.0),
         saying(models[1], seconds=120.0, num_processes=8.0),
     ]
-    costs = _costs(saying(dataset, cpu_seconds=3.5), trained)
-    assert costs == Costs(curation_cpu_seconds=3.5, training_seconds=880.0, dataset_bytes=1000)
+    costs = _costs(saying(dataset, cpu_seconds=3.5, gpu_seconds=2.0), trained)
+    assert costs == Costs(
+        curation_cpu_seconds=3.5,
+        curation_gpu_seconds=2.0,
+        training_seconds=880.0,
+        dataset_bytes=1000,
+    )
 
 
 def test_a_cost_that_no_record_says_is_not_known(records) -> None:

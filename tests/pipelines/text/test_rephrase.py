@@ -79,7 +79,7 @@ def test_texts_are_replaced_and_those_before_are_kept(
     assert counts["tokens_written/1/rephrase"] == 4 * 3
     assert counts["micro_dollars/1/rephrase"] == 4 * (7 * 1 + 3 * 10)
     assert result.summary.stats.steps[1].counters["empty_answers"] == 1
-    made = price(result.summary, dollars_cpu_hour=0.036)
+    made = price(result.summary, dollars_cpu_hour=0.036, dollars_gpu_hour=0.0)
     assert sum(step.model_dollars for step in made.steps) == pytest.approx(148e-6)
     seconds = sum(step.cpu_seconds for step in made.steps)
     assert sum(step.cpu_dollars for step in made.steps) == pytest.approx(seconds * 1e-5, abs=2e-8)
