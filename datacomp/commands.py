@@ -1,4 +1,4 @@
-"""Commands that only DataComp has: kmeans, register-shards, train-scorer, plan."""
+"""Commands that only DataComp has: kmeans, register-shards, faces, train-scorer, plan."""
 
 from __future__ import annotations
 
@@ -138,6 +138,39 @@ def register_shards(
 
 
 # ---- train
+
+
+@app.command("faces")
+def faces(
+    tars: Annotated[str, typer.Option(help="Folder or prefix with the tars of a pool.")],
+    out_uri: Annotated[str, typer.Option("--out", help="Where the tables and faces.json go.")],
+    assets: AssetFolders = None,
+    workers: Workers = 1,
+    cluster: Cluster = None,
+    json: Json = False,
+) -> None:
+    """Detect the faces of a pool's images, so that `pack --blur-map` can blur them."""
+    from pipelines.images.find_faces import MAP, find_faces
+
+    record = find_faces(
+        tars,
+        out=out_uri,
+        assets=asset_files(assets),
+        map_tasks=executor(workers, cluster=cluster),
+    )
+    if json:
+        show_json(record)
+        return
+    counts = record.counts
+    out(
+        f"{counts['faces']:,} faces in {counts['images_with_faces']:,} of "
+        f"{counts['samples']:,} images; blur them with: datacomp pack ... "
+        f"--blur-map {out_uri}/{MAP} --apply-blur"
+    )
+    if counts.get("undecodable"):
+        out(f"{counts['undecodable']:,} images do not decode, so no face was looked for")
+    if counts.get("no_uid"):
+        out(f"{counts['no_uid']:,} samples have no uid, and so no row")
 
 
 @app.command("train-scorer")
