@@ -130,6 +130,7 @@ THIRD_PARTY: Mapping[str, tuple[str, ...]] = {
         "evals/text/huggingface",
         "evals/images/",
         "pipelines/image_text/",
+        "pipelines/images/face_detector",
         "pipelines/text/model_scores",
         "leaderboard/rounds/train_",
     ),

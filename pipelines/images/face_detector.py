@@ -102,10 +102,14 @@ def _by_width(hidden: Tensor) -> Tensor:
 
 
 class FaceDetector:
-    """The three networks, ready to use. AssetError when their weights are missing."""
+    """The three networks, ready to use. AssetError when their weights are missing.
 
-    def __init__(self, assets: Assets, *, device: str = "cpu") -> None:
-        self.device = torch.device(device)
+    `device` is the GPU that this process may use, or its processor.
+    """
+
+    def __init__(self, assets: Assets, *, device: str | None = None) -> None:
+        default = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(device or default)
         networks = []
         for network, name in zip((_First(), _Second(), _Third()), NETWORKS, strict=True):
             state = torch.load(assets.path(name), map_location="cpu", weights_only=True)

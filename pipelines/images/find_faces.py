@@ -177,10 +177,7 @@ _ready: dict[tuple[str, ...], FaceDetector] = {}
 def _detector(folders: tuple[str, ...]) -> FaceDetector:
     """The detector of this process, its weights read once."""
     if folders not in _ready:
-        import torch
-
         from pipelines.images.face_detector import FaceDetector
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        _ready[folders] = FaceDetector(asset_files(folders), device=device)
+        _ready[folders] = FaceDetector(asset_files(folders))
     return _ready[folders]
