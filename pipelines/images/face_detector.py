@@ -155,10 +155,10 @@ class FaceDetector:
             sure, shift = self._first(functional.interpolate(image, size, mode="area"))
             rows, columns = torch.nonzero(sure[0] >= LEAST[0], as_tuple=True)
             at = torch.stack((columns, rows, columns, rows), 1).cpu().numpy() * STRIDE
-            place = (at + np.array([1, 1, CELL, CELL])) / scale
+            windows = (at + np.array([1, 1, CELL, CELL])) / scale
             score = sure[0, rows, columns].cpu().numpy()
             corrected = _corrected(
-                np.floor(place).astype(np.float32), shift[0, :, rows, columns].T.cpu().numpy()
+                np.floor(windows).astype(np.float32), shift[0, :, rows, columns].T.cpu().numpy()
             )
             kept = _apart(corrected, score, MOST_OVERLAP[0])
             boxes.append(corrected[kept])
