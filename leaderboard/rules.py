@@ -104,6 +104,10 @@ class Scale(Frozen):
     noise: tuple[Noise, ...] = Field(
         (), description="by metric, where it was measured; intervals of rows hold it"
     )
+    review: Literal["person", "machine"] = Field(
+        "person",
+        description="who puts an entry on the board: `machine` where no notice asks for a decision",
+    )
     speedrun: SpeedrunRule | None = None
     baselines: tuple[str, ...] = Field((), description="pipelines a demo of this scale runs")
     note: str = ""

@@ -8,6 +8,8 @@ from leaderboard.submissions.faults import Fault
 from pipelines.records import Frozen
 
 State = Literal["received", "checking", "needs_review", "accepted", "refused", "withdrawn"]
+RULE_BOOK = "the rule book"
+"""Who put an entry on the board where no person did, in the audit."""
 ALLOWED: dict[str, tuple[str, ...]] = {
     "received": ("checking", "withdrawn"),
     "checking": ("checking", "needs_review", "refused", "withdrawn"),

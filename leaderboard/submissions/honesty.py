@@ -36,7 +36,7 @@ def tries(case: Case) -> Iterator[Notice]:
         yield Notice(rule="honesty.tries", text=text)
     elif number > 1:
         text = f"the best of {number} tries; the interval accounts for the choice"
-        yield Notice(rule="honesty.tries", text=text)
+        yield Notice(rule="honesty.tries", text=text, informs=True)
 
 
 def data(case: Case) -> Iterator[Notice]:
@@ -44,7 +44,7 @@ def data(case: Case) -> Iterator[Notice]:
     tasks = unpinned(case)
     if tasks:
         text = f"data not pinned: {', '.join(tasks)}; compared only with rows on the same data"
-        yield Notice(rule="honesty.data", text=text)
+        yield Notice(rule="honesty.data", text=text, informs=True)
     changed = [source.name for source in case.pool.work.sources if source.status != "pinned"]
     if changed:
         text = f"sources of the pool that are not the pinned ones: {', '.join(changed)}"
@@ -95,7 +95,7 @@ def licences(case: Case) -> Iterator[Notice]:
         shown = sorted(known)
         more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
         text = f"derives from data under {', '.join(shown[:8])}{more}"
-        yield Notice(rule="honesty.licences", text=text)
+        yield Notice(rule="honesty.licences", text=text, informs=True)
 
 
 USED = {"context swapped": "context", "measurements swapped": "measurements"}

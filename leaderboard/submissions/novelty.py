@@ -48,6 +48,7 @@ class Notice(Frozen):
     rule: str
     text: str
     ids: tuple[str, ...] = Field((), description="the other entries")
+    informs: bool = Field(False, description="says what is so; there is nothing to decide about")
 
 
 def pipeline_key(steps: object) -> str:

@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 
 from leaderboard.database.auth import Rate, Token, find_session, find_token, form_key
 from leaderboard.database.connection import StoreError
-from leaderboard.database.states import Change, StoredSubmission
+from leaderboard.database.states import RULE_BOOK, Change, StoredSubmission
 from leaderboard.service.service import Service
 from leaderboard.submissions.faults import BundleError, Fault
 from pipelines.records import Frozen
@@ -237,6 +237,8 @@ def role_of(who: str) -> str:
     """What the audit's name of somebody says to everybody."""
     if who.startswith("token "):
         return "the team"
+    if who == RULE_BOOK:
+        return who
     kind = who.split(" ")[0]
     known = {"check": "a check", "service": "the service", "import": "an import"}
     if kind in known:
