@@ -13,7 +13,7 @@ import pyarrow as pa
 from evals.aggregate import aggregate_suite
 from evals.pins import pin_of, truth_of, truth_table
 from evals.run import score_task
-from evals.tasks import EvalError, Task, load_task
+from evals.tasks import EvalError, Task, is_secret, load_task
 from leaderboard.submissions.answers import Choices, answers_of, loss_sample, marks
 from leaderboard.submissions.bundle import MANIFEST, RECORD, Bundle
 from leaderboard.submissions.case import Case
@@ -49,6 +49,7 @@ class Recomputed:
     clean: dict[int, list[TaskScore]] = field(default_factory=dict)
     numbers: dict[tuple[str, str], Numbers] = field(default_factory=dict)
     clean_headline: dict[int, float] = field(default_factory=dict)
+    unshown: set[str] = field(default_factory=set)  # tasks whose logs have no losses of options
 
 
 def check(case: Case, out: Recomputed, tick: Callable[[], None]) -> Iterator[Fault]:
@@ -95,6 +96,8 @@ def _seed(
             faults += _truth(case, name, refs[task_score.task], task, log, out)
             if not faults:  # else not even scored: a class of a billion is an array of a billion
                 faults += _evidence(bundle, parts, name, task, tick)
+                if task.kind in SHOW_OPTIONS and not is_secret(task) and not _shown(bundle, parts):
+                    out.unshown.add(task.name)
             if faults:
                 yield from faults
                 continue
@@ -160,6 +163,14 @@ def _clean_headline(case: Case, seed: int, out: Recomputed) -> None:
     if len(clean) == len(out.tasks[seed]):
         aggregates = aggregate_suite(case.suite, clean, out.draws[seed])
         out.clean_headline[seed] = aggregates[case.suite.headline].value
+
+
+SHOW_OPTIONS = ("multiple_choice", "schema", "language_modeling")
+
+
+def _shown(bundle: Bundle, parts: Sequence[str]) -> bool:
+    """Whether every file of a log has the losses of the options."""
+    return all("options" in open_parquet(bundle, part).schema_arrow.names for part in parts)
 
 
 def _evidence(

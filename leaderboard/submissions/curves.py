@@ -8,6 +8,7 @@ in the order of training, and a number. The last point is the row's own score.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
@@ -20,6 +21,7 @@ from pipelines.records import ModelRecord, Record, ScoresRecord, digest, parse_r
 from pipelines.storage.chain import RECORD
 from pipelines.storage.open import open_store
 
+CLOSE = 1e-3  # relative: the last checkpoint may be stored with fewer digits than the model
 MAX_VALUE = 1e6  # no metric here has such scores; a page draws the curve
 
 Curves = dict[str, tuple[CurvePoint, ...]]
@@ -96,5 +98,12 @@ def curves(case: Case) -> Iterator[Fault]:
             if point.checkpoint not in known:
                 expected = Words("a checkpoint of the model's record")
                 yield fault(MANIFEST, where, point.checkpoint, expected)
+        own = models[seed].work.seed
+        last = points[-1] if points else None
+        if last is not None and last.step == steps and own in case.by_seed:
+            score = case.by_seed[own].results.aggregates.get(case.suite.headline)
+            if score is not None and not math.isclose(last.value, score.value, rel_tol=CLOSE):
+                expected = Words(f"{score.value:g}, the seed's own score")
+                yield fault(MANIFEST, where, Words(f"{last.value:g} at the last step"), expected)
         if any(b.step <= a.step for a, b in pairwise(points)):
             yield fault(MANIFEST, where, Words("steps in another order"), Words("each later once"))

@@ -44,7 +44,7 @@ def data(case: Case) -> Iterator[Notice]:
     tasks = unpinned(case)
     if tasks:
         text = f"data not pinned: {', '.join(tasks)}; compared only with rows on the same data"
-        yield Notice(rule="honesty.data", text=text, informs=True)
+        yield Notice(rule="honesty.data", text=text)
     changed = [source.name for source in case.pool.work.sources if source.status != "pinned"]
     if changed:
         text = f"sources of the pool that are not the pinned ones: {', '.join(changed)}"
@@ -96,6 +96,16 @@ def licences(case: Case) -> Iterator[Notice]:
         more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
         text = f"derives from data under {', '.join(shown[:8])}{more}"
         yield Notice(rule="honesty.licences", text=text, informs=True)
+
+
+def assets(case: Case) -> Iterator[Notice]:
+    """Files that steps used, as trained classifiers, of which no record says how they were made."""
+    known = {file.sha256 for asset in case.kinds.get("asset", []) for file in asset.outputs}
+    names = sorted({a.name for a in case.dataset.work.assets if a.sha256 not in known})
+    if names:
+        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+        text = f"no record says how these files of steps were made: {', '.join(names[:8])}{more}"
+        yield Notice(rule="honesty.assets", text=text)
 
 
 USED = {"context swapped": "context", "measurements swapped": "measurements"}
@@ -153,6 +163,14 @@ def documents(case: Case) -> Iterator[Notice]:
                 "fewer than five words, or were left out"
             )
             yield Notice(rule="honesty.documents", text=text)
+
+
+def evidence(out: Recomputed) -> Iterator[Notice]:
+    """Tasks with choices whose logs show no losses: what was chosen cannot be checked by them."""
+    if out.unshown:
+        tasks = ", ".join(sorted(out.unshown))
+        text = f"no losses are shown of what was chosen: {tasks}; `evals run` writes them"
+        yield Notice(rule="honesty.evidence", text=text)
 
 
 def overlap(case: Case, out: Recomputed) -> Iterator[Notice]:

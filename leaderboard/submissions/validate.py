@@ -225,6 +225,7 @@ class _Work:
             )
         for tell in HONESTY:
             self.notices += tell(self.case)
+        self.notices += honesty.evidence(self.out)
         self.notices += honesty.overlap(self.case, self.out)
         return []
 
@@ -252,6 +253,7 @@ HONESTY = (
     honesty.missing_rows,
     honesty.unpacked,
     honesty.repeatable,
+    honesty.assets,
     honesty.licences,
     honesty.controls,
     honesty.documents,

@@ -16,19 +16,22 @@ import orjson
 import pyarrow as pa
 import pytest
 
+from leaderboard.benchmark import INTERMEDIATE
 from leaderboard.submissions.bundle import OverlapOf
 from leaderboard.submissions.form import repeated_key
-from pipelines.records import AssetRecord, AssetWork, File, MadeBy, Record, Submission
-from tests.leaderboard.behaviour.test_frauds import checked, column, only
-from tests.leaderboard.behaviour.test_invented_frauds import (
+from pipelines.records import AssetRecord, AssetWork, File, MadeBy, Record, ScoresRecord, Submission
+from tests.leaderboard.behaviour.test_record_frauds import mixed
+from tests.leaderboard.frauds import (
     altered,
+    checked,
+    column,
     manifested,
+    only,
+    put,
     record_of,
     refused,
     rewritten,
 )
-from tests.leaderboard.behaviour.test_record_frauds import mixed
-from tests.leaderboard.behaviour.test_scales import put
 from tests.leaderboard.made_up import MADE_BY, make_folder, sha
 
 Build = Callable[[Path], Path]
@@ -159,6 +162,29 @@ def log(benchmark: str, kind: str, **columns: Callable[[np.ndarray], Any]) -> Bu
     return lambda folder: make_folder(
         folder, benchmark=benchmark, rows=rows, edit=only(kind, change)
     )
+
+
+def ending_at(value: float) -> Build:
+    """Scores of the checkpoint at the last step, which is the model: 2.5 bits or so here."""
+
+    def build(folder: Path) -> Path:
+        home = make_folder(folder)
+        steps = next(link.counts["steps"] for link in record_of(home).chain if link.kind == "model")
+        name = f"step-{steps:08d}"
+
+        def kept(fields: Fields) -> None:
+            file = {"name": f"{INTERMEDIATE}/{name}.safetensors", "num_bytes": 9}
+            fields["outputs"].append(fields["outputs"][0] | file)
+
+        point = {"checkpoint": name, "value": value, "stderr": 0.1}
+        return manifested(altered(home, "model", kept), curves={"124": [point]})
+
+    return build
+
+
+def own_score(folder: Path) -> float:
+    [scores] = [x for x in record_of(make_folder(folder)).chain if isinstance(x, ScoresRecord)]
+    return scores.results.aggregates["bits_per_byte"].value
 
 
 def constant(value: float) -> Callable[[np.ndarray], Any]:
@@ -318,6 +344,7 @@ FRAUDS: dict[str, tuple[str, str, Build]] = {
         *("arithmetic", "error"),
         log("ambient", "image_restoration", error=constant(0.1), mse=constant(4e-3)),
     ),
+    "a curve that ends better than the model": ("form.curves", "curves.124", ending_at(1.0)),
     # names
     "a name with a line through it": (
         *("names.plain", "work.method"),
@@ -346,6 +373,7 @@ HONEST: dict[str, Build] = {
     "an hour on many GPUs": trained(BIG, seconds=600.0, num_processes=256.0),
     "a run that was resumed near its end": trained(BIG, seconds=6.0, first_step=2_000.0),
     "a run without figures": made_by("model", BIG, figures={}),
+    "a curve that ends at the model": lambda folder: ending_at(own_score(folder / "a"))(folder),
     "settings of another kind of model": record(
         "scores", put("work", "parameters", "model", value={"precision": "bf16", "path": "exact"})
     ),
@@ -410,6 +438,23 @@ def test_steps_that_nobody_can_repeat_are_told(tmp_path: Path) -> None:
     steps = [{"operator": "stop_words", "parameters": {"min_stop_words": "many"}}]
     [text] = notices(make_folder(tmp_path, steps=steps), "honesty.pipeline")
     assert text.startswith("cannot be repeated: ")
+
+
+def test_files_of_steps_without_a_record_are_told(tmp_path: Path) -> None:
+    def named(fields: Fields) -> None:
+        fields["work"]["assets"] = [{"name": "words.bin", "sha256": sha("words")}]
+
+    folder = altered(make_folder(tmp_path / "a"), "dataset", named)
+    [text] = notices(folder, "honesty.assets")
+    assert text == "no record says how these files of steps were made: words.bin"
+    assert notices(with_asset(used=True)(tmp_path / "b"), "honesty.assets") == []
+
+
+def test_choices_without_losses_are_told(tmp_path: Path) -> None:
+    [text] = notices(make_folder(tmp_path), "honesty.evidence")
+    assert text.startswith(
+        "no losses are shown of what was chosen: heldout_ending, heldout_next_sentence; "
+    )
 
 
 def test_a_key_is_twice_in_one_object_alone() -> None:

@@ -19,9 +19,8 @@ from evals.metrics import bootstrap
 from evals.tasks import Task
 from leaderboard.submissions.facts import KnownFacts
 from pipelines.records import Record
-from tests.leaderboard.behaviour.test_frauds import checked, known_of
-from tests.leaderboard.behaviour.test_invented_frauds import altered, record_of, rewritten
 from tests.leaderboard.behaviour.test_record_frauds import external, mixed
+from tests.leaderboard.frauds import altered, checked, known_of, record_of, rewritten
 from tests.leaderboard.made_up import Edit, make_folder
 
 Build = Callable[[Path], Path]

@@ -25,8 +25,7 @@ from evals.run import score_task
 from evals.tasks import Task, load_task
 from leaderboard.submissions.facts import KnownFacts
 from pipelines.records import File, ModelRecord, ScoresRecord, ScoresResults, Submission
-from tests.leaderboard.behaviour.test_frauds import checked, column, known_of
-from tests.leaderboard.behaviour.test_invented_frauds import record_of, refused, rewritten, steps
+from tests.leaderboard.frauds import checked, column, known_of, record_of, refused, rewritten, steps
 from tests.leaderboard.made_up import make_folder, suite_of
 
 Change = Callable[[Task, pa.Table], pa.Table]
