@@ -8,7 +8,7 @@
                        the share of images that are nearer than without a model
 
 A sample of the questions, chosen by the hash of the data and the row, so that nobody chooses them.
-A drop whose 95% interval holds zero means: this score does not use the context (or the image).
+A drop whose 95% interval contains zero means: this score does not use the context (or the image).
 `check_probabilities` asks for the whole distribution at a few places, which must sum to 1.
 """
 

@@ -4,8 +4,8 @@ The difference of two scores is taken as a parabola in the logarithm of the budg
 powers of it, and a line through the difference of two powers missed planted crossings in a fifth of
 the cases. Each point has a variance: what its own runs show, pooled over all points, with the
 scale's known noise. The interval of the crossing is Fieller's (1954): all budgets at which the
-curve's band holds zero. A crossing is claimed only where the band leaves out zero at both ends of
-the budgets, on opposite sides; beyond the budgets nothing is said.
+curve's band contains zero. A crossing is claimed only where the band leaves out zero at both ends
+of the budgets, on opposite sides; beyond the budgets nothing is claimed.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Rows are compared only within one benchmark, scale, track, pool, suite version and evaluation data.
 A row's score is the mean over its seeds; its standard error holds the variance between seeds and
 the variance of the items that were asked. Two rows tie when the paired 95% interval of their
-difference holds zero: paired over seeds, and over items, since all models were asked the same
+difference contains zero: paired over seeds, and over items, since all models were asked the same
 questions. Rows without questions (imported ones) are compared unpaired, where an error is known.
 """
 

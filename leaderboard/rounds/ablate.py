@@ -113,7 +113,7 @@ def _score(entry: Entry, metric: str) -> float:
 
 
 def ablation_text(ablation: Ablation) -> str:
-    """The ablation as a table; a star where the interval does not hold zero."""
+    """The ablation as a table; a star where the interval does not contain zero."""
     rows: list[tuple[object, ...]] = [
         ("-", "all steps", ablation.rows, round(ablation.score, 4), "", "")
     ]

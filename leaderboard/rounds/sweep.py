@@ -208,7 +208,7 @@ def _tabled(
 
 
 def sweep_text(made: Sweep) -> str:
-    """The sweep for a terminal; a star where the interval does not hold zero."""
+    """The sweep for a terminal; a star where the interval does not contain zero."""
     names = list(made.points[0].values)
     rows: list[tuple[object, ...]] = []
     if made.baseline is not None:

@@ -118,7 +118,7 @@ def report(claim: Claim, entries: dict[str, Entry]) -> tuple[str, bool]:
         gap = difference(entries[CURATED], entries[name])
         wins = gap.low > 0
         holds &= wins
-        verdict = "off zero" if wins else "holds zero: no difference shown"
+        verdict = "off zero" if wins else "contains zero: no difference shown"
         lines.append(f"| {name} | {gap.value:.4f} | [{gap.low:.4f}, {gap.high:.4f}] | {verdict} |")
     lines += [
         "",
