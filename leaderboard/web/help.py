@@ -54,9 +54,10 @@ def _reading() -> Topic:
                 text="A score is the mean over training seeds. Its standard error has two parts: "
                 "the variance between seeds, and the questions that happened to be asked, from "
                 "1,000 resamples of them. Two rows are a tie when the 95% interval of their "
-                "difference contains zero. All models answer the same questions, so the interval "
-                "is paired over questions, and over seeds where both have the same. With one seed the "
-                "variance between training runs is unknown and not in the interval.",
+                "difference contains zero. All models answer the same questions, so the "
+                "interval is paired over questions, and over seeds where both have the same. "
+                "With one seed the variance between training runs is unknown and not in the "
+                "interval.",
             ),
             Section(
                 title="Better than no_filter",
