@@ -2,7 +2,7 @@
 
 Texts are compared as words: Unicode letters and digits, lower case. An item is found by its word
 n-grams (13 words, as in Brown et al. 2020, Appendix C); an item shorter than that is looked for
-whole if it has at least `MIN_WORDS` words, and is otherwise too short to tell. The overlap of an
+whole if it has at least `MIN_WORDS` words, and is otherwise too short to decide. The overlap of an
 item is the fraction of its n-grams that occur anywhere in the dataset. Beside that, an item is
 found when one document holds a light paraphrase of it (`pipelines.text.similar_items`).
 """
@@ -95,7 +95,7 @@ class Overlap:
         self.best = np.maximum(self.best, scores)
 
     def fractions(self) -> npt.NDArray[np.float64]:
-        """Per item the fraction of its different n-grams that were seen; NaN: too short to tell."""
+        """Per item the fraction of its different n-grams that were seen; NaN: too short."""
         grams = self._grams
         count = np.bincount(grams.item, minlength=self.items.num_rows)
         seen = np.bincount(

@@ -1,8 +1,8 @@
-"""Bits per byte of a model on documents of one's own: any dataset, or a folder of shards.
+"""Bits per byte of a model on your own documents: any dataset, or a folder of shards.
 
-Each shard is read, scored and committed by itself, so shards may run in any number of workers and a
-run that was stopped continues with those that no commit names. What is kept of a document is its
-row, bytes, tokens and loss, not its text.
+Each shard is read, scored and committed separately, so shards may run in any number of workers, and
+a run that was stopped continues with those that no commit names. The log has each document's row,
+bytes, tokens and loss, not its text.
 """
 
 from __future__ import annotations

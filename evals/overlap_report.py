@@ -25,7 +25,7 @@ FOUND_FRACTION = 0.5
 
 
 class Items(NamedTuple):
-    """The rows of one task's data, and per row how much of it occurs; NaN: too little to tell."""
+    """The rows of one task's data, and per row how much of it occurs; NaN: too little to decide."""
 
     task: str
     rows: npt.NDArray[np.int64]

@@ -1,6 +1,6 @@
 """Which requests are sent again, how often and how long: one policy for every server.
 
-A request is sent again when its fault may pass by itself: no answer, an answer that broke off, and
+A request is sent again when its fault may pass: no answer, an answer that broke off, and
 a status of which `passes` says so. The pause between two tries doubles, with chance, up to
 a limit; who has to wait for a server counts seconds (`Patience.seconds`), who can leave an item out
 counts tries (`Patience.tries`).

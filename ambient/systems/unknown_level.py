@@ -2,7 +2,7 @@
 Omni, arXiv 2506.10038)
 
 Noise hides differences: above some level a blurred image and a clean one look alike. A classifier
-that is given the level learns to tell noised clean from noised other images; for each image the
+that is given the level learns to separate noised clean from noised other images; for each image the
 least level at which it passes for clean (probability of "clean" at least `threshold`) is its
 sigma_min.
 """

@@ -55,7 +55,7 @@ LICENCE = "CC-BY-4.0 (index); each picture keeps the licence of its owner"
 
 
 class Listed(Frozen):
-    """A file of a published pool. `sha256` is unknown where the listing does not tell it."""
+    """A file of a published pool. `sha256` is unknown where the listing does not have it."""
 
     path: str
     num_bytes: int

@@ -2,8 +2,8 @@
 
 The files are in Common Crawl's bucket, the same ones behind `https://data.commoncrawl.org` (no
 account needed), and as a copy of the 400m-1x pool on the Hugging Face hub, which its makers call
-outdated. A file is fetched by ranges, checked against the length and the checksum that the server
-tells, and inflated to its end before it counts; so a truncated file is noticed now.
+outdated. A file is fetched by ranges, checked against the server's length and checksum, and
+inflated to its end before it counts, so that a truncated file is noticed now.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Task data for small models, made from held-out documents: text that nobody may train on.
 
-Knowledge tasks tell nothing about a model of a few million parameters; how well it predicts text
+Knowledge tasks show nothing about a model of a few million parameters; how well it predicts text
 does. From a `jsonl.gz` file of documents {"id", "source", "text", "licence"} come three files:
 
 - `heldout/documents.jsonl`: beginnings of documents, for bits per byte.

@@ -288,7 +288,7 @@ def _document_ends(model: Any, tokenizer: Any, document_start: int) -> frozenset
 
 
 def _prompt_start(tokenizer: Any) -> tuple[int, ...]:
-    """The ids that the tokenizer puts before a text by itself, as a rule none or a beginning."""
+    """The ids that the tokenizer puts before every text: usually none, or a beginning."""
     plain = list(tokenizer(["a"], add_special_tokens=False)["input_ids"][0])
     whole = list(tokenizer(["a"], add_special_tokens=True)["input_ids"][0])
     for end in range(len(whole), len(plain) - 1, -1):  # behind the text may be an end token

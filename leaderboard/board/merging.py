@@ -24,7 +24,7 @@ WORDS: tuple[Callable[[Row], str], ...] = (
     lambda row: row.date,
     lambda row: row.submission_id[:8],
 )
-"""What may tell rows of one name apart, the most telling first; the last always does."""
+"""Fields that may distinguish rows of one name, the most telling first; the last always does."""
 
 
 def one_row_a_result(rows: Sequence[Row]) -> list[Row]:

@@ -181,7 +181,7 @@ def lines(
 ) -> Markup:
     """One line per method across scales; `steps` name the places to the right.
 
-    With a `style` sheet the plot is a file by itself.
+    With a `style` sheet the plot is a file of its own.
     """
     values = [value for _, line in series for value in line if value is not None]
     if not values or len(steps) < 2:

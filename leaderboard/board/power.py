@@ -1,4 +1,4 @@
-"""What a run can tell before it is made: seeds for a gap, and the smallest gap that seeds can see.
+"""What runs will be able to show: the seeds for a gap, and the smallest gap that seeds detect.
 
 Two methods with n seeds each are distinguished by the board's own interval: Student's t over the
 seeds' pooled variance, whose degrees of freedom are those of the rule book's estimate and of the

@@ -2,7 +2,7 @@
 
 Computed from a published table of a benchmark (its `Literature.ladder`). A method is a dataset;
 where it was trained several times at a scale, its median counts. The small scale is read by one
-metric, the large one by the same or by another (`target`): a loss of right answers may tell more of
+metric, the large one by the same or by another (`target`): a loss of right answers may show more of
 a large model's accuracy than a small model's accuracy does. A pair that is equal at either scale is
 half right. The interval resamples methods, since pairs of one method hang together; it is wide
 where few methods were trained at both scales. (The name is that of DataDecide, Magnusson et al.

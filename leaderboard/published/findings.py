@@ -386,7 +386,7 @@ Less than half of the variance is signal in: {", ".join(low) or "none"}.
 
 
 def _style() -> str:
-    """The style sheet of a plot that is a file by itself: its rules, with the colours fixed."""
+    """The style sheet of a plot in a file of its own: the rules, with fixed colours."""
     rules = [
         line
         for line in (STATIC / "style.css").read_text(encoding="utf-8").splitlines()

@@ -36,7 +36,7 @@ class ServiceError(RuleError):
 def send(bundle: Path, address: str, *, wait_seconds: float = 600.0, pause: float = 1.0) -> Any:
     """Send a bundle with the token in LEADERBOARD_TOKEN; returns its status once it is checked.
 
-    Sending twice is one submission, so after a broken connection it is sent again by itself.
+    Sending twice is one submission, so after a broken connection it is sent again automatically.
     ServiceError says what the service said.
     """
     token = os.environ.get(TOKEN)

@@ -1,4 +1,4 @@
-"""What a run will be able to tell, said before it: by `plan`, and by the round itself."""
+"""What a run will be able to show, printed before it: by `plan`, and by the round itself."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ def power_before(
     seeds: int | None = None,
     workspace: str = "runs",
 ) -> Detection | None:
-    """What runs at a scale can tell; None where nobody measured the noise of its headline.
+    """What runs at a scale can show; None where the noise of its headline was not measured.
 
     The rule book's noise goes first, since the board judges by it; then what `noise` measured in
     the workspace; then a published figure.
 
-    With both, whether so many seeds see the gap is left to the reader: the seeds it takes are said.
+    With both, the number of seeds that the gap takes is printed; the reader compares.
     """
     from leaderboard.board.power import detection
     from leaderboard.rounds.noise import own_noise

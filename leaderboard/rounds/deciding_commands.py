@@ -1,4 +1,4 @@
-"""Commands of a benchmark about what its runs can tell: `noise`, `sweep`, `cross`, `speedrun`."""
+"""Commands of a benchmark about what its runs can show: `noise`, `sweep`, `cross`, `speedrun`."""
 
 from __future__ import annotations
 

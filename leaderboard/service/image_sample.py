@@ -1,4 +1,4 @@
-"""Some images asked again: of classes, of restorations, samples and clips, each by itself.
+"""Some images asked again: of classes, of restorations, samples and clips, each separately.
 
 What a generator draws for a number, and the class of an image, depend on no other image, so a few
 can be repeated on a laptop. Ranks, associations and attributes are in `rank_sample`.

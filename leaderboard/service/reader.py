@@ -146,7 +146,7 @@ class _Reader:
         return self._process.poll() is None
 
     def had_ended(self) -> bool:
-        """Whether it had ended by itself after the request before, having grown large."""
+        """Whether it ended after the request before, as it does when it has grown large."""
         try:
             return self._process.wait(timeout=30) == 0
         except subprocess.TimeoutExpired:

@@ -100,7 +100,7 @@ class OverlapOf(Frozen):
     """Which of a task's items occur in the dataset; the scores without them are computed."""
 
     num_items: int = Field(ge=0)
-    num_too_short: int = Field(0, ge=0, description="items that are too short to tell")
+    num_too_short: int = Field(0, ge=0, description="items that are too short to decide")
     found: tuple[int, ...] = Field((), description="rows of the task's data")
 
 

@@ -183,7 +183,7 @@ class Row(Frozen):
     same_result: tuple[str, ...] = Field(
         (), description="other rows of this result, which are not listed"
     )
-    word: str = Field("", description="what tells it from other rows of its name")
+    word: str = Field("", description="what distinguishes it from other rows of its name")
     shows_images: bool = Field(False, description="whether each seed has a grid of its samples")
 
 

@@ -223,8 +223,8 @@ class _Work:
             return _run(
                 (("novelty.copy", lambda case: novelty.copies(case, facts, answers)),), self.case
             )
-        for tell in HONESTY:
-            self.notices += tell(self.case)
+        for notices_of in HONESTY:
+            self.notices += notices_of(self.case)
         self.notices += honesty.evidence(self.out)
         self.notices += honesty.overlap(self.case, self.out)
         return []

@@ -306,7 +306,7 @@ class Watch:
         )
         self._lines.append(_line("failed", key=failure.key, name=failure.name, error=failure.error))
 
-    # ---- telling
+    # ---- reporting
 
     def event(self, what: str, **fields: JSON) -> None:
         """Note that something happened, and write it down at once."""

@@ -113,7 +113,7 @@ class RayMap:
         """Ray tries an address for minutes; see at once whether anybody answers there."""
         host, _, port = self.address.removeprefix("ray://").rpartition(":")
         if not port.isdigit():
-            return  # `auto`: Ray looks for a cluster by itself
+            return  # `auto`: Ray looks for a cluster itself
         try:
             socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
         except OSError as error:
@@ -234,7 +234,7 @@ class RayMap:
     def publish(self, run: str, figures: Mapping[str, float]) -> None:
         """Set gauges `curation_<name>` with the tag `run`; Ray's exporter serves them.
 
-        Prometheus sees them as `ray_curation_<name>` at the ports that Ray tells it.
+        Prometheus sees them as `ray_curation_<name>` at the ports that Ray announces.
         """
         for name, value in figures.items():
             if name not in self._gauges:

@@ -53,7 +53,7 @@ class Stream(Protocol):
 class Inflated(io.RawIOBase):
     """The plain bytes of a stored file of the given kind.
 
-    Reading ends (as at the end of a file) where the stored bytes cannot be followed; `fault` tells
+    Reading ends (as at the end of a file) where the stored bytes cannot be followed; `fault` says
     why, and is None after a whole file. `members` holds where members begin, as plain and stored
     offsets; `stored_offset` finds the member around a plain byte.
     """

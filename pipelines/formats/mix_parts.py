@@ -29,7 +29,7 @@ TOKEN_COLUMN = "num_tokens"
 
 
 class By(Frozen):
-    """What tells the parts apart: a column, and for numbers where its intervals begin."""
+    """What distinguishes the parts: a column, and for numbers where its intervals begin."""
 
     column: str = Field(min_length=1)
     edges: tuple[float, ...] = ()

@@ -45,7 +45,7 @@ class Source(Frozen):
 
     @property
     def parts(self) -> By | None:
-        """What tells its parts apart."""
+        """What distinguishes its parts."""
         return None if self.by is None else By(column=self.by, edges=self.edges)
 
     def repeats_by_name(self) -> dict[str, float]:

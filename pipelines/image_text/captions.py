@@ -61,7 +61,9 @@ class CaptionLanguage(Filter, name="caption_language"):
     """
 
     keep: tuple[str, ...] = Field(("en",), min_length=1, description="languages to keep")
-    model: Literal["fasttext", "gcld3", "column"] = Field("fasttext", description="what tells")
+    model: Literal["fasttext", "gcld3", "column"] = Field(
+        "fasttext", description="what identifies the language"
+    )
     weights: str = Field("lid.176.ftz", description="asset: the fastText model")
     column: str = Field("language", description="with `model: column`, the column of labels")
     reasons: ClassVar[tuple[str, ...]] = ("other_language",)

@@ -1,4 +1,4 @@
-"""Cheap looks at texts that tell which of them a dearer rule may change; no others need be read."""
+"""Cheap scans that find the texts which a costlier rule may change; no others need be read."""
 
 from __future__ import annotations
 

@@ -266,7 +266,7 @@ def _ngram_failures(
             before[k + 1] = before[k] + lengths[first + k]
         total = before[words]
         grown = np.int64(0)  # how many words the hashes in `grams` hold
-        known = np.int64(0)  # the size that `again` tells of; 0: of none
+        known = np.int64(0)  # the size that `again` describes; 0: none
         num_some = np.int64(0)
         for rule in range(len(sizes)):
             size = sizes[rule]

@@ -4,7 +4,7 @@ The index holds fingerprints of the texts (winnowed 5-grams of lower-case words)
 `BUCKETS` files: about 16 bytes for every 5 words. Any passage of 12 words or more that is in a
 text is found, whatever its case and white space: a text that holds it has all of its fingerprints,
 so only such texts are read. Of shorter ones most are found. What is found by hash is
-compared word by word before it is shown: the index keeps the texts, each compressed by itself,
+compared word by word before it is shown: the index keeps the texts, each compressed separately,
 since reading one out of a shard takes as long as reading thousands.
 """
 

@@ -1,4 +1,4 @@
-"""How well scores tell good documents from others: ranking, calibration, and what a cut keeps.
+"""How well scores separate good documents from others: ranking, calibration, and what a cut keeps.
 
 All figures are of documents that the classifier was not trained on.
 """

@@ -272,7 +272,7 @@ class SubstringLines(PhraseList, LineModifier, name="substring_lines"):
 
     regex: bool = Field(False, description="phrases are regular expressions, as in DCLM")
     location: Location = Field("any", description="where in the line the phrase must occur")
-    case_sensitive: bool = Field(False, description="tell upper from lower case")
+    case_sensitive: bool = Field(False, description="distinguish upper and lower case")
     max_words: int | None = Field(None, ge=0, description="longer lines are left alone")
     remove_only: bool = Field(
         False, description="take out the phrase; the line goes only when nothing is left"

@@ -57,7 +57,7 @@ class Substrings(PhraseList, Filter, name="substrings"):
 
     regex: bool = Field(False, description="phrases are regular expressions, as in DCLM")
     location: Location = Field("any", description="where in the document the phrase must occur")
-    case_sensitive: bool = Field(False, description="tell upper from lower case")
+    case_sensitive: bool = Field(False, description="distinguish upper and lower case")
     whole_words: bool = Field(False, description="the phrase is not part of a longer word")
     reasons: ClassVar[tuple[str, ...]] = ("contains_phrase",)
     reference: ClassVar[str | None] = "substring_filter"

@@ -107,7 +107,7 @@ class UrlSubstrings(PhraseList, Filter, name="url_substrings"):
     hosts: bool = Field(False, description="the URL's host must equal an entry")
     min_phrases: int = Field(1, ge=1, description="distinct phrases from which on a document goes")
     whole_words: bool = Field(False, description="a phrase is not part of a longer word")
-    case_sensitive: bool = Field(False, description="tell upper from lower case")
+    case_sensitive: bool = Field(False, description="distinguish upper and lower case")
     remove: tuple[str, ...] = Field((), description="strings taken out of the URL before")
     reasons: ClassVar[tuple[str, ...]] = ("blocked_domain", "words_in_url")
     reference: ClassVar[str | None] = "url_substring_filter"
