@@ -14,7 +14,6 @@ no clock, no random source and no executor; chance is a hash of a seed and a col
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,9 +66,8 @@ class Operator(BaseModel):
             raise TypeError(f"two operators are named {name!r}: {_origin(known)}, {_origin(cls)}")
         REGISTRY[name] = cls
 
-    def _lacks(self) -> NotImplementedError:
-        """What is wrong with a subclass that does not define the method which calls this."""
-        method = inspect.stack(0)[1].function
+    def _lacks(self, method: str) -> NotImplementedError:
+        """The error of a subclass that does not define a method."""
         return NotImplementedError(f"{type(self).__name__} defines no method {method!r}")
 
     def reads(self) -> tuple[str, ...]:
@@ -132,7 +130,7 @@ class Filter(Operator):
 
     def cases(self, batch: Batch) -> Sequence[Case]:
         """Its rules; a row goes for the first that holds. Values and limits are shown to people."""
-        raise self._lacks()
+        raise self._lacks("cases")
 
     def reject(self, batch: Batch) -> pa.Array | Counted:
         """A reason (one of `reasons`) for each row that goes, null for each that stays."""
@@ -155,7 +153,7 @@ class Modifier(Operator):
 
     def modify(self, batch: Batch) -> Mapping[str, pa.Array] | Counted:
         """New values, one per row, for the columns that `writes` names."""
-        raise self._lacks()
+        raise self._lacks("modify")
 
 
 class Splitter(Operator):
@@ -168,7 +166,7 @@ class Splitter(Operator):
 
         Parts keep the order of their parents. One without parts is dropped, counted as `no_parts`.
         """
-        raise self._lacks()
+        raise self._lacks("split")
 
     reasons: ClassVar[tuple[str, ...]] = ("no_parts",)
 
@@ -210,7 +208,7 @@ class Select(Operator):
 
     def score(self, batch: Batch) -> npt.NDArray[np.float64]:
         """A score per row; NaN where there is none. With several copies (rows, copies)."""
-        raise self._lacks()
+        raise self._lacks("score")
 
     def weight(self, batch: Batch) -> npt.NDArray[np.int64]:
         """What each row counts for, in units of `of`."""
@@ -259,7 +257,7 @@ class Dedup(Operator):
 
     def keys(self, batch: Batch) -> Keys:
         """The keys of a batch, in the order of rows and units."""
-        raise self._lacks()
+        raise self._lacks("keys")
 
     def min_similarity(self) -> float | None:
         """Linked only: a link stays if the rows' `sketch`es are as similar as this."""
@@ -271,7 +269,7 @@ class Dedup(Operator):
 
     def sketch(self, batch: Batch) -> Sketch:
         """What is compared of each row when links are checked."""
-        raise self._lacks()
+        raise self._lacks("sketch")
 
     def max_loss(self) -> float | None:
         """Which part of a source or domain may go before the run stops, if any part does."""
@@ -301,7 +299,7 @@ class SpanDedup(Dedup):
 
     def window_units(self) -> int:
         """Units in a window, the shortest span that goes."""
-        raise self._lacks()
+        raise self._lacks("window_units")
 
     def keep_first(self) -> bool:
         """Whether the first of equal windows stays; else all go."""
@@ -312,7 +310,7 @@ class SpanDedup(Dedup):
 
         `unit` is the window's first unit, `route` the key of its anchor.
         """
-        raise self._lacks()
+        raise self._lacks("windows")
 
     def quotes(
         self,
@@ -325,7 +323,7 @@ class SpanDedup(Dedup):
 
         Equal exactly where all units are equal; one byte 255 ends each word, or the byte units.
         """
-        raise self._lacks()
+        raise self._lacks("quotes")
 
     def places(
         self,
@@ -335,7 +333,7 @@ class SpanDedup(Dedup):
         end: npt.NDArray[np.int64],
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """The bytes of each row that go when these units go: first, and behind the last."""
-        raise self._lacks()
+        raise self._lacks("places")
 
 
 class Fold(Operator):
@@ -349,11 +347,11 @@ class Fold(Operator):
 
     def start(self) -> Any:
         """The state before the first shard of a group."""
-        raise self._lacks()
+        raise self._lacks("start")
 
     def step(self, state: Any, batch: Batch) -> tuple[Any, Mapping[str, pa.Array]]:
         """The next state, and the columns that change; a text that becomes null goes."""
-        raise self._lacks()
+        raise self._lacks("step")
 
     def describe(self, state: Any) -> Mapping[str, JSON]:
         """What the report says of the state at the end of a group."""

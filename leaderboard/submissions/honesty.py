@@ -19,7 +19,7 @@ from pipelines.records import TaskScore
 
 
 def tries(case: Case) -> Iterator[Notice]:
-    """The number of tries that the team says are behind this one."""
+    """The number of tries that the team claims for this entry."""
     number = case.record.work.tries
     work = case.record.work
     shown = {
@@ -29,10 +29,10 @@ def tries(case: Case) -> Iterator[Notice]:
         and other.dataset != case.dataset.id
     }
     if number is not None and number <= len(shown):
-        text = f"{number} tries are said; {len(shown)} other datasets of this team are here"
+        text = f"{number} tries are claimed; {len(shown)} other datasets of this team are here"
         yield Notice(rule="honesty.tries", text=text)
     if number is None:
-        text = "the number of tries behind this entry is not said: its interval is that of one try"
+        text = "the number of tries behind this entry is not given: its interval is that of one try"
         yield Notice(rule="honesty.tries", text=text)
     elif number > 1:
         text = f"the best of {number} tries; the interval accounts for the choice"
@@ -40,7 +40,7 @@ def tries(case: Case) -> Iterator[Notice]:
 
 
 def data(case: Case) -> Iterator[Notice]:
-    """Tasks whose data nobody pinned, and sources of the pool that are not the pinned ones."""
+    """Tasks whose data is not pinned, and sources of the pool that are not the pinned ones."""
     tasks = unpinned(case)
     if tasks:
         text = f"data not pinned: {', '.join(tasks)}; compared only with rows on the same data"
@@ -73,7 +73,7 @@ def unpacked(case: Case) -> Iterator[Notice]:
 
 
 def repeatable(case: Case) -> Iterator[Notice]:
-    """Steps that nobody could repeat: parameters that their operators do not take."""
+    """Steps that cannot be repeated: their operators do not take the parameters."""
     try:
         from pipelines.registry import build, registry
     except ModuleNotFoundError:  # a board without the extras of pipelines
@@ -88,7 +88,7 @@ def repeatable(case: Case) -> Iterator[Notice]:
 
 
 def licences(case: Case) -> Iterator[Notice]:
-    """Under which licences the pool and the trained assets come."""
+    """The licences of the pool and of trained assets."""
     known = {source.licence for source in case.pool.work.sources if source.licence}
     known |= {asset.work.licence for asset in case.kinds.get("asset", []) if asset.work.licence}
     if known:
@@ -109,7 +109,7 @@ def assets(case: Case) -> Iterator[Notice]:
 
 
 USED = {"context swapped": "context", "measurements swapped": "measurements"}
-"""What a score does not use where a control costs it nothing; of the others the image."""
+"""By control: what a score does not use if the control costs it nothing; else it is the image."""
 
 
 def controls(case: Case) -> Iterator[Notice]:
@@ -202,14 +202,14 @@ def overlap(case: Case, out: Recomputed) -> Iterator[Notice]:
         score = "" if full is None else f"; score {full:.4f}, {without}"
         yield Notice(rule="honesty.overlap", text=f"{task}: {share}{score}")
         if full is not None and clean is not None and _worse_inside(out, task, full, clean):
-            text = f"{task}: the items that are said to occur were answered worse than the others"
+            text = f"{task}: the items reported as overlap were answered worse than the others"
             yield Notice(rule="honesty.overlap", text=text)
 
 
 def _worse_inside(out: Recomputed, task: str, full: float, clean: float) -> bool:
     """Whether leaving items out makes a score better by more than three of its standard errors.
 
-    A dataset with an item helps with it, so whoever calls the wrong answers overlap is seen here.
+    A dataset with an item helps with it, so calling wrong answers overlap is visible here.
     """
     [first, *_] = out.tasks.values()
     score = next(score for score in first if score.task == task)

@@ -49,8 +49,8 @@ class Clock:
 def limited(limit: Limit) -> Iterator[Clock]:
     """Run a block within a limit. TooLong or MemoryError when it is passed.
 
-    The address space is that of the process: where several threads are limited, the least holds for
-    all of them, and what was before comes back when the last of them ends.
+    The address space is that of the process: where several threads are limited, the lowest limit
+    applies to all of them, and the one from before is restored when the last block ends.
     """
     most = _address_space() + limit.num_bytes
     main = threading.current_thread() is threading.main_thread()
@@ -68,14 +68,14 @@ def limited(limit: Limit) -> Iterator[Clock]:
         if main:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
-            if left:  # somebody else's timer, as one around this block
+            if left:  # a timer of the caller: restart it with its remaining time
                 passed = time.monotonic() - clock
                 signal.setitimer(signal.ITIMER_REAL, max(left - passed, 0.001))
         _SPACE.leave(most)
 
 
 class _AddressSpace:
-    """The limits that hold now, and the one of before all of them."""
+    """The limits in force, and the limit from before the first of them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

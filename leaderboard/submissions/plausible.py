@@ -1,4 +1,4 @@
-"""Plausibility: a figure that is far ahead of everything that was ever measured at its scale.
+"""Point out figures that are far ahead of everything measured at their scale.
 
 A log that was made up whole keeps every rule, and so does an honest breakthrough. Nothing is
 refused here: a reviewer is shown which figures no other entry comes near, and reruns the checkpoint
@@ -17,7 +17,7 @@ from leaderboard.submissions.novelty import Notice
 from pipelines.records import Score, ScoresRecord
 
 FEWEST_DATASETS = 8
-"""With fewer there is no spread to speak of: the quantile below is at seven of it and more."""
+"""With fewer, the spread is hardly known: the quantile below would be seven times the spread."""
 CHANCE = 0.001
 """How often an honest entry is shown by accident, over all of its figures."""
 
@@ -36,7 +36,7 @@ def figures_of(seeds: Sequence[ScoresRecord]) -> dict[str, float]:
 
 
 def far_ahead(case: Case, own: Facts) -> Iterator[Notice]:
-    """Figures ahead of the best other dataset, and further from all of them than chance goes.
+    """Figures ahead of the best other dataset, and further from their mean than chance allows.
 
     The question is whether one more dataset of the same normal distribution would be so far from
     the mean of the others (a prediction interval of Student's t; Grubbs 1969 asks the same of the
