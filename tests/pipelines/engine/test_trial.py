@@ -58,9 +58,9 @@ def test_an_honest_operator_is_tried_and_the_record_says_on_how_many_rows(tmp_pa
         (
             """
             import random
-            return because([random.random() < 0.5 for _ in texts], "never")
+            return because([random.SystemRandom().random() < 0.5 for _ in texts], "never")
             """,
-            "two runs on the same rows differ",
+            "(two runs on the same rows differ|cut after row 1 the answers differ)",
         ),
         (
             'return because([hash(t) % 2 == 1 for t in texts], "never")',
