@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
 from pydantic import Field
 
 from pipelines.records import Frozen, canonical_json
+from pipelines.yaml_text import load_plain
 
 PINS = Path(__file__).parent / "pins.yaml"
 TRUTH = {
@@ -59,7 +59,7 @@ class Pin(Frozen):
 @cache
 def pins() -> dict[str, Pin]:
     """The pins that come with this version, by task."""
-    recorded = yaml.safe_load(PINS.read_text(encoding="utf-8")) or {}
+    recorded = load_plain(PINS.read_text(encoding="utf-8")) or {}
     return {name: Pin.model_validate(value) for name, value in recorded.items()}
 
 

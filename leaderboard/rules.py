@@ -12,12 +12,12 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, Self
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from pipelines.errors import RuleError, UnknownName
 from pipelines.installed import folder
 from pipelines.records import JSON, Frozen, PackedRecord, PoolRecord
+from pipelines.yaml_text import load_plain
 
 
 class PoolRule(Frozen):
@@ -210,7 +210,7 @@ def load_benchmark(name: str) -> Benchmark:
 def read_benchmark(path: Path) -> Benchmark:
     """A rule book file. RuleError names the key that is wrong."""
     try:
-        return Benchmark.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return Benchmark.model_validate(load_plain(path.read_text(encoding="utf-8")))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -225,9 +225,7 @@ def baselines(name: str) -> tuple[str, ...]:
 
 @cache
 def _baseline_steps(name: str, baseline: str) -> list[tuple[str, dict[str, JSON]]]:
-    baseline_yaml = yaml.safe_load(
-        (folder(name) / "baselines" / f"{baseline}.yaml").read_text("utf-8")
-    )
+    baseline_yaml = load_plain((folder(name) / "baselines" / f"{baseline}.yaml").read_text("utf-8"))
     return [_step(step) for step in baseline_yaml.get("steps") or []]
 
 

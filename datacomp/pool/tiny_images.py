@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import orjson
-import yaml
 from PIL import Image
 from pydantic import Field, ValidationError
 
 from pipelines.assets.packages import Package, members
 from pipelines.errors import PoolError
 from pipelines.records import Frozen
+from pipelines.yaml_text import load_plain
 
 DEFAULT = Path(__file__).with_name("tiny_pool.yaml")
 RENDERED_PIXELS = 224  # what an image is before it is made smaller
@@ -59,7 +59,7 @@ class Archive(Frozen):
 
 def load_sources(path: Path = DEFAULT) -> list[Source]:
     """Read the list of sources. ValueError names the file and the source."""
-    rows = yaml.safe_load(path.read_text(encoding="utf-8"))
+    rows = load_plain(path.read_text(encoding="utf-8"))
     sources = []
     for number, row in enumerate(rows["sources"]):
         try:

@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-import yaml
 from pydantic import Field, TypeAdapter
 
 from pipelines.assets.catalogue import AssetError, Assets
@@ -35,6 +34,7 @@ from pipelines.storage.base import Store, write_bytes
 from pipelines.storage.chain import RECORD
 from pipelines.storage.commits import Done, attempt_name
 from pipelines.storage.open import open_store
+from pipelines.yaml_text import load_plain
 
 Variant = Literal["raw", "extracted", "refinedweb"]
 Source = Literal["s3", "https", "hf"]
@@ -89,7 +89,7 @@ class Cost(Frozen):
 def find(scale: str, variant: Variant) -> RemotePool:
     """The published pool. PoolError lists what there is."""
     pools = TypeAdapter(list[RemotePool]).validate_python(
-        yaml.safe_load(CATALOGUE.read_text(encoding="utf-8"))
+        load_plain(CATALOGUE.read_text(encoding="utf-8"))
     )
     for pool in pools:
         if (pool.scale, pool.variant) == (scale, variant):

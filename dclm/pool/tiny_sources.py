@@ -6,10 +6,10 @@
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from pipelines.assets.packages import Package
+from pipelines.yaml_text import load_plain
 
 DEFAULT = Path(__file__).with_name("tiny_pool.yaml")
 
@@ -56,7 +56,7 @@ class Source(Package):
 
 def load_sources(path: Path = DEFAULT) -> list[Source]:
     """Read the list of sources. Raises ValueError that names the file and the source."""
-    rows = yaml.safe_load(path.read_text(encoding="utf-8"))
+    rows = load_plain(path.read_text(encoding="utf-8"))
     if not isinstance(rows, dict) or not isinstance(rows.get("sources"), list):
         raise ValueError(f"{path}: expected a mapping with the list 'sources'")
     sources = []

@@ -225,7 +225,7 @@ def baselines_command(
 
 def _described(path: Path) -> str:
     """The description in a pipeline's file, on one line."""
-    import yaml
+    from pipelines.yaml_text import load_plain
 
-    spec = yaml.safe_load(path.read_text(encoding="utf-8"))
+    spec = load_plain(path.read_text(encoding="utf-8"))
     return " ".join(str(spec.get("description", "")).split())

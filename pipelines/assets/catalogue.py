@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-import yaml
 from pydantic import TypeAdapter
 
 from pipelines.assets.origins import (
@@ -29,6 +28,7 @@ from pipelines.environment import ASSET_FOLDERS
 from pipelines.errors import PlatformError, UsageError, did_you_mean
 from pipelines.records import AssetRef, Frozen, sha256_file
 from pipelines.storage.open import open_store
+from pipelines.yaml_text import load_plain
 
 CATALOGUE = Path(__file__).parent / "assets.yaml"
 
@@ -53,7 +53,7 @@ class Asset(Frozen):
 @cache
 def catalogue() -> dict[str, Asset]:
     """Every asset that the platform knows, by name."""
-    rows = yaml.safe_load(CATALOGUE.read_text(encoding="utf-8"))
+    rows = load_plain(CATALOGUE.read_text(encoding="utf-8"))
     assets = TypeAdapter(list[Asset]).validate_python(rows)
     return {asset.name: asset for asset in assets}
 
