@@ -365,6 +365,9 @@ HONEST: dict[str, Build] = {
     "an address with a port and a bucket": lying_at(location="s3://bucket/a folder/\u00fc"),
     "an asset of a step": with_asset(used=True),
     "code that travels": record("dataset", carried("own.py"), steps=OWN_CODE),
+    "steps of another platform, on the track of any data": lambda folder: make_folder(
+        folder, track="mixing", steps=[{"operator": "of others", "parameters": {"x": 1}}]
+    ),
     "clocks that differ by hours": made_by("packed", **LATE),
     "a mixture of two": mixture({"seed": 0, "sources": [source(), source(name="code", repeat=2)]}),
     "parts of one source": mixture(
