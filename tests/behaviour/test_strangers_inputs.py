@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -282,7 +283,10 @@ def test_a_command_without_a_network_ends_in_a_line(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     nowhere = "http://127.0.0.1:9/"  # the port of `discard`, at which nobody answers
+    sleep = time.sleep  # of the hub's client, which waits two minutes between its tries
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.01)))
     for name, value in {
+        "HF_ENDPOINT": nowhere.rstrip("/"),
         "PIP_NO_INDEX": "1",
         "PIP_INDEX_URL": nowhere,
         "npm_config_registry": nowhere,
