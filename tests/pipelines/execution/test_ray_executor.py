@@ -148,10 +148,10 @@ def test_two_tasks_never_share_a_gpu() -> None:
     )
     try:
         for _ in range(2):
-            cluster.add_node(num_cpus=4, num_gpus=2, object_store_memory=100 << 20)
+            cluster.add_node(num_cpus=4, num_gpus=1, object_store_memory=100 << 20)
         cluster.wait_for_nodes()
         placed = RayMap(cluster.address).with_needs(Needs(num_gpus=1))
-        runs = placed(_on_a_gpu, list(range(12)))
+        runs = placed(_on_a_gpu, list(range(6)))
         by_gpu: dict[tuple[str, str], list[tuple[float, float]]] = {}
         for node, gpu, began, ended in runs:
             by_gpu.setdefault((node, gpu), []).append((began, ended))
@@ -160,8 +160,8 @@ def test_two_tasks_never_share_a_gpu() -> None:
         for spans in by_gpu.values():
             spans.sort()
             assert all(ended <= began for (_, ended), (began, _) in pairwise(spans))
-        processes = placed(_process, list(range(60)))
-        assert len(set(processes)) <= 4 * 4  # four packs a GPU, not a process an item
+        processes = placed(_process, list(range(12)))
+        assert len(set(processes)) <= 4 * 2  # four packs a GPU, not a process an item
         arrived: list[int] = []
         with pytest.raises(ShardError, match="broken on purpose"):
             placed(_fails_at_two, [1, 3, 2, 4], on_result=lambda index, _: arrived.append(index))
@@ -172,9 +172,9 @@ def test_two_tasks_never_share_a_gpu() -> None:
             errors.append(index)
             return str(error)
 
-        actual = placed(_fails_at_two, [1, 2, 3] * 20, on_error=on_error)
-        assert actual == [1, "broken on purpose", 3] * 20
-        assert sorted(errors) == list(range(1, 60, 3))
+        actual = placed(_fails_at_two, [1, 2, 3] * 4, on_error=on_error)
+        assert actual == [1, "broken on purpose", 3] * 4
+        assert sorted(errors) == list(range(1, 12, 3))
     finally:
         ray.shutdown()
         cluster.shutdown()
