@@ -20,7 +20,7 @@ from pipelines.records import ModelRecord, PackedRecord, parse_record, sha256_fi
 from pipelines.storage.chain import RECORD, read_chain
 from pipelines.storage.open import open_store
 
-CLEAN_AT_ONCE = 4096
+CLEAN_AT_ONCE = 4096  # clean training images in memory at a time
 
 
 class Generator:

@@ -30,7 +30,7 @@ PUBLISHED = (
 )
 
 CHUNK_TOKENS = 4096  # of dclm.loss on a GPU
-MAX_MICRO_BATCH = 32
+MAX_MICRO_BATCH = 32  # sequences: larger ones are no faster
 MAX_PASSES = 4  # over the data; more repeats are worth little (Muennighoff et al. 2023)
 
 

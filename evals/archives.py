@@ -21,7 +21,7 @@ from typing import Any
 import orjson
 
 PASSWORD = b"deserted-untie-orchid"  # from the README of GPQA's repository
-SEED = 42
+SEED = 42  # of the shuffle of options: gives DCLM's order
 ANSWERS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from evals.items import Tally
 
-NUM_DRAWS = 1000
+NUM_DRAWS = 1000  # resamples of the questions
 INDICES_AT_ONCE = 1 << 18  # two megabytes of float64: stays in cache
 
 

@@ -49,8 +49,8 @@ IMAGE_NULLS = ("constant", "zeros", "random", "image_blind", "text_blind", "nan"
 IMAGE_GENERATOR_NULLS = ("constant", "random", "identity", "nan")
 PREFIX = "null:"
 VOCABULARY = 257  # one id per byte, and the start of a document
-DIM = 32
-NEGATIVE_NATS = -5.0
+DIM = 32  # of the vectors of image nulls
+NEGATIVE_NATS = -5.0  # for every byte: a loss that no probability has
 
 
 class NullModel:

@@ -48,7 +48,7 @@ from pipelines.storage.base import Store, as_file, write_bytes
 from pipelines.storage.commits import Done, attempt_name, commit, find_done
 from pipelines.storage.open import open_store
 
-CHUNK_ROWS = 256
+CHUNK_ROWS = 256  # questions of one commit, lost at most when a run is killed
 RECORD = "record.json"
 
 T = TypeVar("T")

@@ -28,7 +28,7 @@ KNOWN: dict[str, pa.DataType] = {
 }
 """Fields of JSON lines that become columns. All are strings; other fields go to `extra`."""
 
-ROW_BITS = 32
+ROW_BITS = 32  # of a row's identity for its number in the shard; the shard's number is above
 ROW_MASK = (1 << ROW_BITS) - 1
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 LOG_MEAN, LOG_STD = -1.2, 1.2  # of ln sigma in training (Karras et al. 2022, table 1)
-SIGMA_DATA = 0.5
+SIGMA_DATA = 0.5  # of images in [-1, 1] (Karras et al. 2022, table 1)
 TINY = 1e-6  # below every level: used as "no lower bound" in logarithms
 
 

@@ -37,7 +37,7 @@ from pipelines.storage.chain import RECORD
 from pipelines.storage.open import open_store
 
 METADATA, SHARDS, EVAL = "metadata", "shards", "eval"
-SHARD_ROWS = 10_000
+SHARD_ROWS = 10_000  # images of a shard
 SCHEMA = pa.schema(
     [
         ("uid", pa.string()),

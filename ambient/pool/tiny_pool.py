@@ -22,7 +22,7 @@ from pipelines.records import PoolRecord, PoolSource
 from pipelines.storage.base import write_bytes
 from pipelines.storage.local import LocalStore
 
-POOL_IMAGES = 1200
+POOL_IMAGES = 1200  # of 1,797 digits; the others are held out
 LEVEL = 0.5  # of the noise: a digit is hard to read, and its own level is the middle of training
 FEATURES = Path(__file__).parents[1] / "assets" / "digit_features.npz"
 HELD_OUT = "digits_heldout.npz"

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-NUM_WORDS = 10
+NUM_WORDS = 10  # bands of the noise level, as the paper has them
 
 Conditional = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Noise estimate of x_t at times t under conditions, rows by rows."""

@@ -23,7 +23,7 @@ from pipelines.scoring.asset_files import record_asset
 from pipelines.storage.open import open_store
 
 Floats = npt.NDArray[np.float32]
-CHUNK_BYTES = 64 << 20
+CHUNK_BYTES = 64 << 20  # of distances in memory at a time
 SPLIT = 1 / 1024  # how far the two halves of a cluster that is split move apart
 
 

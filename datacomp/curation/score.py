@@ -50,7 +50,7 @@ from pipelines.storage.part_files import read_part, read_parts, write_by
 
 IMAGE = ("jpg", "jpeg", "png", "webp")
 CHUNK = 512  # pairs that a scorer sees at once
-BUCKET_ROWS = 4 << 20
+BUCKET_ROWS = 4 << 20  # rows of one task of the join: about 256 MB
 SCORED = pa.schema([("high", pa.uint64()), ("low", pa.uint64()), ("score", pa.float64())])
 KEYED = pa.schema([("high", pa.uint64()), ("low", pa.uint64()), ("row", pa.int64())])
 FOUND = pa.schema([("row", pa.int64()), ("score", pa.float64())])

@@ -71,7 +71,7 @@ def clip_scorer(model: str, device: str | None) -> Scorer:
     return similarity
 
 
-HASH_SIDE = 32
+HASH_SIDE = 32  # pixels: the size that perceptual hashes are taken from
 
 
 def phash(images: Sequence[bytes], captions: Sequence[str]) -> Floats:

@@ -29,7 +29,7 @@ from pipelines.yaml_text import load_plain
 DEFAULT = Path(__file__).with_name("tiny_pool.yaml")
 RENDERED_PIXELS = 224  # what an image is before it is made smaller
 STORED_PIXELS = 64  # longest side in the tars: `image_size` of the tiny pool
-QUALITY = 90
+QUALITY = 90  # of JPEG
 COMPONENTS = 2  # emojibase's group of hair colours and the like: no images of their own
 LOCALES = ("de", "es", "fr", "it", "ja", "ko", "pl", "pt", "ru", "zh")
 COPIES = 2

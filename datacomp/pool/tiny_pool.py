@@ -38,8 +38,8 @@ from pipelines.records import File, Frozen
 from pipelines.storage.base import write_bytes
 from pipelines.storage.local import LocalStore
 
-NUM_SHARDS = 8
-DIGITS_PER_CLASS = 100
+NUM_SHARDS = 8  # tars, so that work can be spread and killed between them
+DIGITS_PER_CLASS = 100  # a thousand questions of ten classes
 TABLE = pa.schema(
     [
         ("uid", pa.string()),

@@ -17,7 +17,7 @@ from pipelines.scoring.train import TrainingOptions, train
 from pipelines.text.quality import ClassifierRecipe
 
 NAME = "tiny-quality.bin"
-NUM_NEGATIVES = 1500
+NUM_NEGATIVES = 1500  # documents, those with the lowest hashes
 ENGLISH = (
     "language_id",
     {"language": {"keep": ["en"], "min_probability": 0}},

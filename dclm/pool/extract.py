@@ -56,11 +56,11 @@ PAGES = pa.schema([("text", STRING), ("extra", STRING)])
 REJECTED = pa.schema(
     [("url", STRING), ("reason", STRING), ("detail", STRING), ("offset", pa.int64())]
 )
-BATCH_PAGES = 1000
+BATCH_PAGES = 1000  # whichever of the two comes first ends a batch
 BATCH_CHARACTERS = 16 << 20
 
 TOKENS_PER_WARC = 9.0e7  # of extracted text, as measured for DCLM-Pool on CC-MAIN-2019-18
-SELECTION_SEED = 42
+SELECTION_SEED = 42  # of the drawn WARC files
 NOT_IN_THE_POOL = r"CC-MAIN-2023"  # DCLM-Pool takes no crawl of 2023 or later
 
 

@@ -43,10 +43,10 @@ BUCKET = "s3://commoncrawl"
 ROOTS: dict[Source, str] = {"s3": BUCKET, "https": "https://data.commoncrawl.org"}
 CATALOGUE = Path(__file__).parent / "pools.yaml"
 ASKED_FILES = 64  # whose sizes are asked for, to know about the rest
-COPY_BYTES = 1 << 20
+COPY_BYTES = 1 << 20  # read at a time
 
-DOLLARS_PER_MILLION_GETS = 0.40
-DOLLARS_PER_GB_MONTH = 0.023
+DOLLARS_PER_MILLION_GETS = 0.40  # S3's list price, us-east-1
+DOLLARS_PER_GB_MONTH = 0.023  # S3's list price, us-east-1
 PRICES = (
     "S3 standard in us-east-1, list prices of 2025; Common Crawl pays for what leaves its bucket"
 )

@@ -42,7 +42,7 @@ __all__ = [
     "load_sources",
 ]
 
-NUM_WARCS = 8
+NUM_WARCS = 8  # files, so that work can be spread and killed between them
 LID = "lid.176.ftz"
 WARC_DATE = "2024-01-01T00:00:00Z"
 _NAMESPACE = uuid.UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")  # RFC 4122's namespace of URLs

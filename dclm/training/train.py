@@ -60,8 +60,8 @@ Progress = Callable[[int, int, float, float], None]
 # A jump is what leaves the last steps behind by 2 nats and by ten of their robust deviations: the
 # losses of a batch of 1,000 tokens vary by a third of a nat, those of half a million by 0.02.
 SPIKE_NATS = 2.0
-SPIKE_DEVIATIONS = 10.0
-SPIKE_WINDOW = 50
+SPIKE_DEVIATIONS = 10.0  # of the usual losses: small data jumps by a few
+SPIKE_WINDOW = 50  # steps whose losses say what is usual
 MAD_TO_DEVIATION = 1.4826  # of a normal distribution
 
 

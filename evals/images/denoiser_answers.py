@@ -24,7 +24,7 @@ AT_ONCE = 64
 LOW, HIGH = 0.01, 20.0
 """Noise levels of guided samplers; pixels are within [-1, 1]."""
 
-UNAIDED_DIGITS = 4
+UNAIDED_DIGITS = 4  # machines differ in the last ones
 ONE_IMAGE = 1e-4
 """Spread of pixels below which all images are one: a hundredth of a grey level."""
 COLLAPSED = 0.5  # of the spread of held-out images: models that learn some images have more

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.floating[Any]]
-BLOCK = 1024
+BLOCK = 1024  # rows of a distance matrix at a time
 
 
 def moments(features: Floats) -> tuple[Floats, Floats]:

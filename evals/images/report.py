@@ -24,7 +24,7 @@ Ints = npt.NDArray[np.int64]
 THUMBNAIL = 112  # pixels of the longest side
 MAX_LABELS = 48  # classes whose names fit next to the confusion image
 MAX_NAME = 30  # letters of a class that are drawn
-PAIRS = 12
+PAIRS = 12  # of classes that are confused most, on the page
 Shown = dict[str, Any]
 """Values of the template, by its names."""
 

@@ -18,7 +18,7 @@ from evals.models import Floats
 
 NUM_SHOWN = 36
 """The first images of a log: six rows of six."""
-MAX_SIDE = 64
+MAX_SIDE = 64  # pixels: a log with 36 images stays small
 
 Bytes = npt.NDArray[np.uint8]
 

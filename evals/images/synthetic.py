@@ -18,7 +18,7 @@ import orjson
 from evals.tasks import EvalError, ImageTask, Task
 from evals.text.synthetic import WORDS
 
-SIDE = 64
+SIDE = 64  # pixels of a made-up image
 TEMPLATES = ("a photo of a {c}.", "a drawing of a {c}.")
 OBJECTIVES = {"race": 7, "gender": 2, "age": 9, "toxic": 18}
 """FairFace's objectives and their numbers of classes (Gadre et al. 2023, appendix N)."""

@@ -19,7 +19,7 @@ import orjson
 from pipelines.errors import DataError
 
 LETTERS = ("A", "B", "C", "D")
-LINES_PER_ITEM = 6
+LINES_PER_ITEM = 6  # of HellaSwag's file: context, gold, four endings
 
 
 def convert(source: Path, folder: Path) -> Path:

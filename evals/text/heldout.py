@@ -32,9 +32,9 @@ from pipelines.records import JSON
 # Sized so that a model of a million parameters needs a few seconds on one core.
 NUM_DOCUMENTS = 300
 NUM_QUESTIONS = {"next_sentence": 300, "ending": 400}
-DOCUMENT_BYTES = 800
-CONTEXT_CHARS = 200
-NUM_OPTIONS = 4
+DOCUMENT_BYTES = 800  # of a beginning: bounds the time of the tiny suite
+CONTEXT_CHARS = 200  # before the sentence that is asked for
+NUM_OPTIONS = 4  # guessing is right in a quarter
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)]*\s+(?=[\"'“‘(]*[A-Z])")
 

@@ -44,7 +44,7 @@ from evals.tasks import LanguageTask
 from evals.text.prompts import PromptTokens, answer_texts, as_ids, question_texts, trim
 from pipelines.errors import DataError
 
-WINDOW = 2048
+WINDOW = 2048  # tokens, as DCLM's models read
 ANSWER_MARGIN = 10  # tokens a generation may run past the longest known chain of thought
 
 

@@ -25,7 +25,7 @@ from evals.items import Item
 from evals.models import Encoder, Ids
 from evals.tasks import LanguageTask
 
-FEWSHOT_SEED = 1234
+FEWSHOT_SEED = 1234  # the reference's
 EXAMPLE_DELIMITER = "\n"
 
 

@@ -39,7 +39,7 @@ from pipelines.records import Frozen
 
 SORTS = tuple(SORTED_BY)
 BoardKey = tuple[str, str, str]
-MAX_LIMIT = 1000
+MAX_LIMIT = 1000  # rows of one page
 FRESH = 0.02  # seconds that a revision is trusted: one query serves the requests of that time
 KEPT_FROM = 500  # rows of a board; fewer are read and ranked in a moment
 OF_A_TEAM = 3  # rows of a team that count for the choice of the group that is shown first

@@ -24,7 +24,7 @@ from pipelines.execution.progress import short as amount
 from pipelines.records import Frozen
 
 FEWEST = 4  # budgets: a parabola goes through any three
-DEGREE = 2
+DEGREE = 2  # of the curves over the logarithm of the budget
 GRID = 401  # budgets at which the band is looked at, evenly in the logarithm
 
 Values = npt.NDArray[np.float64]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-CONFIDENCE = 0.95
+CONFIDENCE = 0.95  # of every interval on the board
 
 
 def interval(

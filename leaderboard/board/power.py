@@ -18,8 +18,8 @@ from leaderboard.board.intervals import CONFIDENCE, student_quantile
 from leaderboard.rules import Noise, Scale
 from pipelines.records import Frozen
 
-POWER = 0.8
-MOST_SEEDS = 10_000
+POWER = 0.8  # the usual one (Cohen 1988)
+MOST_SEEDS = 10_000  # a gap that takes more is reported as out of reach
 PUBLISHED = {
     metric: Noise(
         metric=metric,

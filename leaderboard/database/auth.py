@@ -26,7 +26,7 @@ from pipelines.records import Frozen
 
 SCOPES = ("submit", "review", "admin")
 PREFIX = "lb"
-SESSION_SECONDS = 12 * 3600.0
+SESSION_SECONDS = 12 * 3600.0  # a working day
 USED_SECONDS = 300.0  # how exactly the last use of a token is known
 
 

@@ -52,7 +52,7 @@ from leaderboard.submissions.faults import Fault
 from leaderboard.submissions.novelty import Notice
 from leaderboard.submissions.results import Measured, Row
 
-ATTEMPTS = 3
+ATTEMPTS = 3  # a check that killed its process so often would do it again
 LEASE_SECONDS = 60.0  # a check renews it while it runs
 log = logging.getLogger("leaderboard.database")
 

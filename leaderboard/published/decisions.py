@@ -24,7 +24,7 @@ from leaderboard.published.literature import Ladder, literatures
 from pipelines.errors import DataError
 from pipelines.records import Frozen
 
-DRAWS = 1000
+DRAWS = 1000  # resamples of datasets
 FEW = 6  # methods: with fewer the interval reaches from nothing to all
 FEWEST = 4  # methods at both scales: with fewer there are at most three pairs
 CHANCE_ERRORS = 2.0  # standard errors above guessing below which a task says nothing

@@ -23,7 +23,7 @@ from pipelines.errors import DataError
 from pipelines.records import digest
 from pipelines.retries import HTTP, passes, patiently
 
-MAX_BYTES = 64 << 20
+MAX_BYTES = 64 << 20  # of a table; the published ones have less than 1 MB
 POOL = "published"
 
 

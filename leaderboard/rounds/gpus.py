@@ -33,7 +33,7 @@ RESERVED = 0.1
 """Of the memory: fragments, communication, libraries."""
 CPU_FLOPS = 1e11
 """A second, of a machine's processors: what tiny models reach on a few cores."""
-MAX_CPU_HOURS = 100
+MAX_CPU_HOURS = 100  # a longer run on processors is taken for a mistake
 
 
 def gpu_named(name: str) -> Gpu:

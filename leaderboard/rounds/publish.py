@@ -26,7 +26,7 @@ from pipelines.storage.chain import CHAIN, RECORD, read_chain
 from pipelines.storage.open import open_store
 
 CARD, STATS = "README.md", "stats.json"
-CHUNK = 1 << 20
+CHUNK = 1 << 20  # bytes copied at a time
 
 
 def publish(dataset: str, to: str, *, benchmark: str, url: str = "") -> str:

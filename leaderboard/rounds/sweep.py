@@ -29,7 +29,7 @@ from pipelines.pipeline import Pipeline, Step
 from pipelines.records import JSON, Frozen
 from pipelines.storage.open import open_store
 
-MOST_POINTS = 256
+MOST_POINTS = 256  # each trains a model: more is taken for a mistake
 FOLDER = "sweeps"
 
 

@@ -17,7 +17,7 @@ from leaderboard.service.questions import QuestionPage, Shown, numbers_of, read_
 from pipelines.records import Frozen
 from pipelines.storage.base import Store as Files
 
-PAGE = 50
+PAGE = 50  # questions a page
 
 
 @dataclass(frozen=True)

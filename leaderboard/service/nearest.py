@@ -29,7 +29,7 @@ from pipelines.storage.open import open_store
 
 LONG = 600  # characters of a passage that is shown
 MAX_BYTES = 4 << 20  # of one file, when it is read
-PAGE = 200
+PAGE = 200  # questions read at a time
 
 
 class NearDocument(Frozen):

@@ -10,8 +10,8 @@ from leaderboard.service.evidence import folder_of
 from leaderboard.service.service import Service
 from pipelines.records import Frozen
 
-PAGE = 1000
-DAY = 86400.0
+PAGE = 1000  # submissions read at a time
+DAY = 86400.0  # seconds
 UPLOAD_SECONDS = DAY  # an upload takes minutes: what is older was broken off
 
 

@@ -11,7 +11,7 @@ from leaderboard.submissions.faults import BundleError, Fault
 from leaderboard.submissions.validate import check_bundle
 from pipelines.records import Frozen
 
-PAGE = 200
+PAGE = 200  # submissions read at a time
 
 
 class Recomputed(Frozen):

@@ -18,7 +18,7 @@ from leaderboard.submissions.validate import check_bundle
 from pipelines.storage.base import write_bytes
 
 log = logging.getLogger("leaderboard")
-PAGE = 200
+PAGE = 200  # submissions read at a time
 DONE = f"shown/form-{FORM}"
 STATES = ("accepted", "needs_review")
 

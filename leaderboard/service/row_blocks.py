@@ -21,7 +21,7 @@ from pydantic import Field
 from pipelines.records import Frozen
 from pipelines.storage.base import Store as Files
 
-BLOCK_ROWS = 50
+BLOCK_ROWS = 50  # as many as a page of a board shows
 BLOCK_BYTES = 8 << 20  # of one block unpacked: 50 rows with some texts of a few thousand letters
 MAX_TAIL = 64 << 20  # of one index unpacked
 MAGIC = b"LBQ1"

@@ -35,7 +35,7 @@ from leaderboard.submissions.validate import check_bundle
 from pipelines.errors import RuleError
 from pipelines.records import Frozen
 
-QUESTIONS = 50
+QUESTIONS = 50  # that a checkpoint is asked, over all tasks
 LOSS_TOLERANCE = 0.02  # relative: another machine or precision; an altered answer is far outside
 FLIPS = 0.02  # of choices that another machine may decide the other way: ties of rounding
 

@@ -28,11 +28,11 @@ from leaderboard.submissions.faults import BundleError, Fault, Words, fault
 from leaderboard.submissions.uids import SKETCH, UidList
 from pipelines.records import Frozen, RecordError, Submission, parse_record
 
-FORMAT = 1
+FORMAT = 1  # of bundles; another number is refused
 MANIFEST, RECORD, UIDS = "bundle.json", "submission.json", "dataset/uids.parquet"
 PART = r"questions/[0-9]{1,19}/[A-Za-z0-9_][A-Za-z0-9_-]{0,99}/[0-9]{1,6}\.parquet"
 NAME = re.compile(rf"bundle\.json|submission\.json|dataset/uids\.parquet|{PART}")
-EPOCH = (1980, 1, 1, 0, 0, 0)
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold: equal content, equal bytes
 END = struct.Struct("<4s4H2LH")  # the end of a zip's directory
 
 

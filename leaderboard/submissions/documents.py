@@ -25,7 +25,7 @@ from pipelines.records import Frozen
 from pipelines.schema import TEXT
 from pipelines.storage.open import open_store
 
-WORDS = 5
+WORDS = 5  # of an n-gram of the sketch
 
 Hashes = npt.NDArray[np.uint64]
 

@@ -24,8 +24,8 @@ from pipelines.errors import RuleError
 
 MAX_TEXT = {"method": 120, "team": 120, "url": 500}
 PUBLIC = ("https://", "http://", "s3://", "hf://", "gs://")
-MAX_TRIES = 1_000_000
-MAX_ADDRESS = 2000
+MAX_TRIES = 1_000_000  # more is no honest count
+MAX_ADDRESS = 2000  # characters: longer ones fail in browsers and proxies
 
 
 def manifest(bundle: Bundle) -> Iterator[Fault]:

@@ -79,7 +79,7 @@ def _in_order(case: Case) -> Iterator[Fault]:
 
 SETTINGS = ("suite", "model", "bootstrap_draws")
 """What an evaluation writes of itself: `evals.run`."""
-DRAWS = 1000
+DRAWS = 1000  # what `evals run` writes (evals.metrics.NUM_DRAWS)
 
 
 def _settings(scores: ScoresRecord) -> Iterator[Fault]:

@@ -19,7 +19,7 @@ from leaderboard.submissions.chain import seeds_of
 from leaderboard.submissions.faults import BundleError, Words, fault
 from leaderboard.submissions.logs import open_parquet
 
-COLUMNS = 6
+COLUMNS = 6  # of a grid of images
 WIDTH = 480
 """Pixels of a grid, about: each pixel of a small image becomes a square of several."""
 

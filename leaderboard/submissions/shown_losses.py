@@ -18,7 +18,7 @@ from leaderboard.submissions.logs import LEAST_NATS
 
 SECRET_TIES = 0.1  # of the rows of a task whose options must not be written
 TOP = 5
-NO_CLASS = -1
+NO_CLASS = -1  # in place of null: no class has this number
 BYTE = 127.5  # of a byte in an image of [-1, 1]
 MOST_OF_LIKELIEST = math.log(1 << 20)  # no vocabulary here has a million ids
 LEAST_OF_OTHERS = math.log(2) - 0.05  # half, less what bf16 rounds

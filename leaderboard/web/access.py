@@ -27,7 +27,7 @@ from pipelines.records import Frozen
 COOKIE = "leaderboard"
 
 
-SMALL_BODY = 64 << 10
+SMALL_BODY = 64 << 10  # bytes of a form or of JSON; only bundles are larger
 
 
 HEADERS = {

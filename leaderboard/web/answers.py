@@ -28,7 +28,7 @@ HTML = "text/html; charset=utf-8"
 JSON = "application/json"
 STALE_SECONDS = 10.0  # ranking ten thousand rows anew takes three to five
 PATIENCE = 0.05  # seconds that a reader waits for the new page before the old one is served
-MOST_ADDRESSES = 4096
+MOST_ADDRESSES = 4096  # that a page was asked under: a cache, bounded against floods
 MAX_REMEMBERED = 300  # bytes of an address that is remembered
 PLAIN = frozenset((b"cookie", b"authorization", b"content-length", b"transfer-encoding"))
 Key = tuple[object, ...]

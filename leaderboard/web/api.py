@@ -38,7 +38,7 @@ from leaderboard.web.makers import Make
 from pipelines.records import Frozen
 
 api = APIRouter(responses=PROBLEMS)
-MOST_COMPARED = 5
+MOST_COMPARED = 5  # rows side by side: what a screen shows
 
 
 class Status(Frozen):

@@ -15,7 +15,7 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-HEAD_SECONDS = 10.0
+HEAD_SECONDS = 10.0  # for a request's first line and headers
 MOST = 1024  # connections of this process
 MOST_EACH = 64  # of one address that is neither this machine nor a trusted proxy
 

@@ -16,7 +16,7 @@ from leaderboard.submissions.results import Row
 from leaderboard.web.links import Links
 from pipelines.records import Frozen
 
-MAX_PLOTTED = 200
+MAX_PLOTTED = 200  # points: more cannot be distinguished
 
 
 def forests(rows: Sequence[Row]) -> dict[str, str]:

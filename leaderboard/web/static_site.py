@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 MOST_RIVALS = 20  # rows whose answers a page of questions may show beside its own
 COPIED_FROM = 100  # rows; fewer are written sooner than processes start
-MOST_COPIES = 8
+MOST_COPIES = 8  # of the process: each needs its memory again
 PAGES_BETWEEN = 200  # rows that a copy writes between two searches for garbage
 QUESTIONS = 50  # of each task that the site has; all of CORE's would be a thousand pages a row
 

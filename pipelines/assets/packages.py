@@ -28,7 +28,7 @@ from typing import Any, Generic, Literal, TypeVar
 import zstandard
 from pydantic import BaseModel, ConfigDict, Field
 
-CLIENT_SECONDS = 300
+CLIENT_SECONDS = 300  # a client's retries included: a registry that is silent so long is down
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many parts are done, and how many there are."""

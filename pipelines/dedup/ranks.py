@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from pipelines.batch import Batch
 
 RANK_BYTES = 32  # fixed, so that ranks are compared as bytes; one byte says whether it is null
-MAX_STRING_BYTES = RANK_BYTES - 1
+MAX_STRING_BYTES = RANK_BYTES - 1  # one byte of a rank says whether it is null
 UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 SIGN = np.uint64(1 << 63)
 Keep = Literal["max", "min"]

@@ -10,7 +10,7 @@ from pipelines.batch import Batch
 from pipelines.operators import Case, Filter
 from pipelines.records import Frozen
 
-MAX_PASSAGE = 300
+MAX_PASSAGE = 300  # characters: a passage is for reading
 MAX_TEXT_BYTES = 1 << 20
 
 

@@ -16,7 +16,7 @@ from pipelines.schema import ROW, STRING, TEXT, URL
 from pipelines.stats import Tally
 
 SAMPLES_PER_REASON = 3  # rejected documents kept with their text, per shard, step and reason
-SAMPLE_CHARACTERS = 2000
+SAMPLE_CHARACTERS = 2000  # of a sampled text: what a report shows of it
 UID = "uid"
 OF_EVERY_ROW = (ROW, "step", "operator", "reason")
 

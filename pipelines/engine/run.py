@@ -71,7 +71,7 @@ from pipelines.verdict import Verdict
 
 PRICED = ("tokens_read", "tokens_written", "micro_dollars")
 """Counters of steps that ask a model: the record holds them, since they are part of its cost."""
-PARTITION_BYTES = 256 << 20
+PARTITION_BYTES = 256 << 20  # of the pool for each part of a global step: a part fits a worker
 RECOVERABLE = (OperatorFailed, ShardError, WorkerLost, StorageError, MemoryError)
 """What one shard may fail of while the others continue."""
 

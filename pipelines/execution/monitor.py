@@ -30,7 +30,7 @@ from pipelines.storage.commits import Done, find_done_many
 EVENTS = "events.jsonl"
 PROGRESS = "progress.json"
 FAILED = "failed"
-BEAT_SECONDS = 10.0
+BEAT_SECONDS = 10.0  # between two writes of progress.json
 WORST = 5  # shards that the progress names
 log = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 RETRIES = 5  # of a task whose worker or node was lost; errors of the task itself are not retried
-IN_FLIGHT_PER_CPU = 2
+IN_FLIGHT_PER_CPU = 2  # one that works, one that is ready: no processor waits
 PACKS_PER_GPU = 4
 """Ray ends a process after one task with a GPU, so that its memory is free again, and the next one
 loads its model anew. So items are dealt to few tasks; what one has committed is not done twice."""
@@ -36,7 +36,7 @@ GPUS_TO_COME = 8  # of a cluster that has none yet and grows when it is asked
 ENDED_AT_ONCE = 16  # a look waits for this part of what is in flight, or for LOOK_SECONDS
 LOOK_SECONDS = 1.0
 LOCAL_OBJECT_STORE_BYTES = 256 << 20  # results are small: names, checksums, counts
-KNOCK_SECONDS = 10
+KNOCK_SECONDS = 10  # Ray itself tries an address for minutes
 FORWARDED = ("AWS_", "OMP_NUM_THREADS", "XDG_CACHE_HOME")
 
 

@@ -21,7 +21,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd as zstd
 
-READ_BYTES = 1 << 16
+READ_BYTES = 1 << 16  # of the stored bytes at a time
 FREE_BYTES = 256 << 20  # may come out of any file, however small
 MAX_EXPANSION = 200  # beyond that; pages and their text expand 3 to 20 times
 

@@ -24,7 +24,7 @@ from pipelines.schema import EXTRA
 from pipelines.storage.open import open_store
 
 NONE = "none"
-MOST_PARTS = 1000
+MOST_PARTS = 1000  # a column with more values is a URL or an id, not a kind
 TOKEN_COLUMN = "num_tokens"
 
 

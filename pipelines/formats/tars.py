@@ -24,7 +24,7 @@ from pipelines.formats.lines import HEADS
 from pipelines.formats.shards import ShardError
 from pipelines.storage.base import Store
 
-BLOCK = 512
+BLOCK = 512  # bytes: headers and data of a tar are padded to blocks
 MAX_MEMBERS = 4_000_000  # in one tar; more is a fault
 FAULTS = {
     1: "the file breaks off",

@@ -23,7 +23,7 @@ SUBSET = np.dtype("u8,u8")  # high and low half of a uid, as `kernels.uids` sort
 
 Subset = npt.NDArray[Any]
 Halves = npt.NDArray[np.uint64]
-COPY_ROWS = 1 << 20
+COPY_ROWS = 1 << 20  # 16 MB of uids at a time
 OTHERS = (
     *(".txt", ".csv", ".tsv", ".json", ".jsonl", ".npz", ".parquet", ".arrow", ".pkl"),
     *(".gz", ".zst", ".zip", ".tar", ".bz2", ".xz"),

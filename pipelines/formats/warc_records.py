@@ -17,7 +17,7 @@ from pipelines.formats.inflate import Inflated, Stream
 BEGIN = re.compile(rb"(?:^|\n)(WARC/\d+\.\d+[ \t]*\r?\n)")
 MAX_HEAD_BYTES = 1 << 20  # longer than any head of a crawler; bounds the search for its end
 MAX_SLACK = 64  # bytes after a block that a Content-Length a little too short leaves, and are lost
-READ_BYTES = 1 << 16
+READ_BYTES = 1 << 16  # of the file at a time, as zlib likes them
 GZIP_MAGIC, ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 ZSTD_DICTIONARY = b"\x5d\x2a\x4d\x18"  # a .warc.zst that begins with its own dictionary
 

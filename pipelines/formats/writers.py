@@ -18,9 +18,9 @@ from pipelines.records import File
 from pipelines.schema import ROW
 from pipelines.storage.base import Store, as_file
 
-ROW_GROUP_ROWS = 64 << 10
+ROW_GROUP_ROWS = 64 << 10  # whichever of the two comes first ends a row group
 ROW_GROUP_BYTES = 64 << 20
-ZSTD_LEVEL = 3
+ZSTD_LEVEL = 3  # zstd's own default
 
 FORMATS = {"parquet": ".parquet", "jsonl.zst": ".jsonl.zst", "jsonl.gz": ".jsonl.gz"}
 

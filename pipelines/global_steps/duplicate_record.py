@@ -37,8 +37,8 @@ SCHEMA = pa.schema(
         ("kept_unit", pa.int64()),
     ]
 )
-MAX_LARGEST = 10
-EXAMPLE_CHARACTERS = 300
+MAX_LARGEST = 10  # groups in the report
+EXAMPLE_CHARACTERS = 300  # of a text in the report
 
 
 @dataclass(frozen=True)

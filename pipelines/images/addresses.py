@@ -12,7 +12,7 @@ from typing import Any
 from yarl import URL
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-LOOKUP_THREADS = 64
+LOOKUP_THREADS = 64  # the resolver's lookups block; so many names are asked at once
 _SIX_TO_FOUR = ipaddress.ip_network("2002::/16")
 _COMPATIBLE = ipaddress.ip_network("::/96")
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")

@@ -14,10 +14,10 @@ from typing import Any
 
 from pipelines.formats.inflate import zstd
 
-MAX_LAYERS = 4
+MAX_LAYERS = 4  # honest servers send one or two
 GZIP_MAGIC, ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-PIECE = 1 << 16
-FEED = 1 << 12
+PIECE = 1 << 16  # decoded bytes at a time, so that a bomb is seen early
+FEED = 1 << 12  # encoded bytes at a time
 MAX_MEMBERS = 10_000  # of one body; servers send one
 
 

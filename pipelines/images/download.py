@@ -67,7 +67,7 @@ from pipelines.storage.commits import (
 )
 from pipelines.storage.open import open_store
 
-ROWS = 10_000
+ROWS = 10_000  # of a shard, as img2dataset's default
 DECODERS = 2  # threads of one process that decode
 COLUMNS = {"url": "url", "text": "caption", UID: "uid", "face_bboxes": "boxes", "sha256": "sha256"}
 

@@ -24,7 +24,7 @@ Pixels = npt.NDArray[np.uint8]
 JPEG_MAGIC = b"\xff\xd8\xff"
 COLOURS = ("YCbCr", "Gray")  # of a file; CMYK and RGB files are converted by Pillow alone
 SHAPES = ((37, 53), (64, 48), (96, 31), (120, 29), (8, 8), (1, 7), (75, 110))
-SIZES = ((24, 24), (19, 40), (60, 60), (33, 7))
+SIZES = ((24, 24), (19, 40), (60, 60), (33, 7))  # that they are resized to
 
 
 def decode(data: bytes) -> Pixels:

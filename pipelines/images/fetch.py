@@ -23,9 +23,9 @@ from pipelines.images.content_encoding import TooLarge, undo
 from pipelines.records import Frozen
 from pipelines.retries import STRANGERS, passes
 
-MAX_REDIRECTS = 5
-CHUNK_BYTES = 64 << 10
-HELD_BYTES = 1 << 30
+MAX_REDIRECTS = 5  # longer chains are loops, or somebody's trap
+CHUNK_BYTES = 64 << 10  # of a body at a time: the limit on its size is checked after each
+HELD_BYTES = 1 << 30  # of bodies in memory, over all connections of a process
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 GOOD = frozenset({200, 203})  # 203: a proxy changed the answer; its sha256 shows whether it matters
 MAX_RETRY_AFTER_SECONDS = 30.0  # a server that asks for a longer pause is not asked again
@@ -35,7 +35,7 @@ MIN_BYTES_PER_SECOND = 64 << 10
 """A body that comes this fast is waited for: each second's worth moves the limit by a second, to
 no more than `timeout_seconds` from now."""
 RECENT = 32  # addresses whose outcome decides how many are fetched at once
-MIN_CONNECTIONS = 8
+MIN_CONNECTIONS = 8  # the gate never closes further than this
 NO_TRAINING = frozenset({"noai", "noimageai", "noindex", "noimageindex", "noml", "none"})
 """Words of X-Robots-Tag that forbid a copy for training; `none` is noindex and nofollow."""
 VALUED = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})

@@ -22,7 +22,7 @@ Bytes = npt.NDArray[np.uint8]
 SIDE = 32  # of the image in grey that is transformed (Zauner 2010)
 LOW = 7  # frequencies on a side
 SHAPE = LOW * LOW - 1  # without the mean
-THUMBNAIL = 8
+THUMBNAIL = 8  # pixels a side of the colours that are compared
 COLOURS = THUMBNAIL * THUMBNAIL * 3
 DRAFT_SIDE = 128  # four pixels for one of `SIDE`: a JPEG is decoded at an eighth, where that is as
 # large

@@ -46,7 +46,7 @@ TEXTS = (UID, URL, TEXT, SHA256)
 FEATURES = ("b32_img", "b32_txt", "l14_img", "l14_txt")
 DAMAGED = (pa.ArrowException, OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 """What the libraries raise for bytes that are not a parquet or .npz file, or only nearly so."""
-BATCH_ROWS = 64 << 10
+BATCH_ROWS = 64 << 10  # of a table at a time
 READ_BYTES = 1 << 20  # read ahead of a column: whole chunks would be all of a table in memory
 FEATURE_BATCH_ROWS = 8 << 10  # 12 MB of 768 numbers of 16 bits
 

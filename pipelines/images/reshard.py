@@ -56,9 +56,9 @@ from pipelines.storage.base import Store, write_bytes
 from pipelines.storage.commits import Done, attempt_name, done_name, find_done
 from pipelines.storage.open import open_store
 
-SHARD_SIZE = 10_000
-GROUP_SHARDS = 64
-WRITE_BYTES = 1 << 20
+SHARD_SIZE = 10_000  # samples, as the reference's resharder
+GROUP_SHARDS = 64  # input tars of one task
+WRITE_BYTES = 1 << 20  # buffered before a write
 MAX_EXTENSION = 60  # a tar header has 100 bytes for `UID-COPY.EXTENSION`; a copy has up to 6 digits
 REPEATED = "repeated_uid"
 UNDECODABLE = "undecodable"  # an image whose faces cannot be blurred

@@ -18,7 +18,7 @@ from pipelines.kernels.buffers import Bytes, Offsets
 from pipelines.kernels.words import Hashes, Ints, Words
 
 BLOCK_BITS = 512  # a cache line: one look at memory per n-gram, whatever the number of hashes
-BLOCK_WORDS = 8
+BLOCK_WORDS = 8  # 8 x 64 bits: one cache line
 MAX_BLOCKS = (1 << 32) - 1  # the block comes from 32 bits of the hash; 256 GiB
 PARAGRAPH, DOCUMENT, OLD_BOTH, BOTH, NAIVE_BOTH, SUBSTRING = range(6)
 

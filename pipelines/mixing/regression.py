@@ -22,7 +22,7 @@ from pipelines.records import Frozen
 Floats = npt.NDArray[np.float64]
 Form = Literal["log_linear", "quadratic"]
 STARTS = 12  # of the descent: the quadratic form may have several minima
-STEPS = 1000
+STEPS = 1000  # of projected gradient descent at the most; it stops when nothing moves
 FLOORS = 64  # values that are tried for c, from just below the best loss to one spread below it
 
 

@@ -29,7 +29,7 @@ from pipelines.storage.open import open_store
 SOURCE, DOMAIN = "source", "domain"
 NOTHING = "-"  # the group of rows without a source, a URL or a score
 BINS = 5  # of a score, by quantiles of the rows of both
-MAX_GROUPS = 20
+MAX_GROUPS = 20  # rows of a printed table
 
 
 class Cell(Frozen):

@@ -26,7 +26,7 @@ from pipelines.reports.why import fates
 from pipelines.schema import TEXT, URL, number_of, shard_of
 from pipelines.storage.base import Store
 
-MAX_COMPARED_WORDS = 600
+MAX_COMPARED_WORDS = 600  # of a text in a diff: it takes time in their product
 
 
 class Member(Frozen):

@@ -18,7 +18,7 @@ from pipelines.pipeline import Pipeline, Step
 from pipelines.records import Frozen
 from pipelines.schema import ROW, TEXT
 
-SAMPLE_SHARDS = 8
+SAMPLE_SHARDS = 8  # spread over the pool
 SAMPLE_BYTES = 32 << 20  # of text, all shards together
 
 

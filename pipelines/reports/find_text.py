@@ -43,7 +43,7 @@ from pipelines.storage.part_files import read_parts, write_by
 
 NGRAM, WINDOW = 5, 8
 MIN_WORDS = NGRAM + WINDOW - 1  # of a passage that is always found
-BUCKETS = 64
+BUCKETS = 64  # files of an index: a search reads the buckets of its fingerprints
 INDEX = "find.json"
 POSTINGS = pa.schema([("hash", pa.uint64()), ("row", pa.int64())])
 MOST_CANDIDATES = 1000  # documents that a short passage is compared with, 0.1 ms each

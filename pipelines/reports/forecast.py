@@ -34,8 +34,8 @@ from pipelines.storage.base import Store, write_bytes
 
 Floats = npt.NDArray[np.float64]
 FORECAST = "forecast.json"
-MAX_SHARDS = 16
-FEW_PIECES = 4
+MAX_SHARDS = 16  # that a sample is spread over
+FEW_PIECES = 4  # with fewer an interval is hardly known: pieces are made smaller
 # Student's t at 97.5 % by degrees of freedom 1 to 15
 STUDENT = (
     12.71,

@@ -30,7 +30,7 @@ MAX_LOCAL_BYTES = 8 << 30  # local tars are mapped, and mostly skipped over
 MAX_REMOTE_BYTES = 256 << 20  # read of all tars in a bucket
 TAR_HEAD_BYTES = 64 << 20  # read of one of them: about 2,000 of 10,000 samples, the first rows'
 MAX_PIXELS = 16_000_000  # a pool keeps 512 pixels a side; larger ones are not worth the seconds
-MAX_THUMBNAIL_BYTES = 16 << 10
+MAX_THUMBNAIL_BYTES = 16 << 10  # of one image in a report: pages stay below some MB
 MAX_PAGE_BYTES = 2 << 20  # of all thumbnails: the page stays one that can be mailed
 
 

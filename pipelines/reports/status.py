@@ -19,7 +19,7 @@ from pipelines.records import Frozen
 from pipelines.storage.base import Store
 from pipelines.storage.chain import RECORD
 
-SHOWN = 5
+SHOWN = 5  # failed shards; the others are counted
 ERROR_CHARACTERS = 120  # shown of an error; --json has all of it
 
 MEANING: dict[State, str] = {

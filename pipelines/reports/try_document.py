@@ -40,8 +40,8 @@ from pipelines.storage.base import Store
 from pipelines.storage.chain import read_chain
 from pipelines.storage.open import open_store
 
-CONTEXT_LINES = 1
-MAX_LINE = 160
+CONTEXT_LINES = 1  # of a diff
+MAX_LINE = 160  # characters of a line in a terminal
 
 
 class StepTrace(Frozen):

@@ -18,7 +18,7 @@ from pipelines.pipeline import Pipeline, Step
 from pipelines.schema import EXTRA, ROW, TEXT
 from pipelines.text.score_columns import OnlyScores
 
-ID_DIGITS = 16
+ID_DIGITS = 16  # of a pool's id: enough to name it in a column of scores
 
 
 def score(

@@ -25,7 +25,7 @@ from pipelines.storage.local import LocalStore
 ALL = -1  # in place of a part's number: every part
 _TAIL = struct.Struct("<Q")  # bytes of the index, the last thing in the file
 READERS = 16  # threads
-_FIRST_READ = 64 << 10
+_FIRST_READ = 64 << 10  # bytes from a file's end: one request gets most indexes
 
 
 class PartsWriter:

@@ -30,7 +30,7 @@ Ids = npt.NDArray[np.uint32]
 CALL_CHARACTERS = 4 << 20  # encoded by one call: its ids take 16 to 64 MB
 SAMPLE_ONE_IN = 4096  # documents that both libraries encode: 1 % of the time, at a rate of 1:40
 SAMPLE_CHARACTERS = 1 << 18  # of one such document: `tokenizers` needs 0.2 s for as many
-NUM_DRAWN_CHECKS = 200
+NUM_DRAWN_CHECKS = 200  # drawn strings that both tokenizers encode at loading
 
 
 class TokenizerError(FailedError):

@@ -23,8 +23,8 @@ from pipelines.batch import Batch
 from pipelines.operators import AssetFolder, Counted, Filter, Modifier, Operator, because
 from pipelines.schema import STRING
 
-NGRAM = 13
-MIN_WORDS = 8
+NGRAM = 13  # words, as GPT-3's filter (Brown et al. 2020, appendix C)
+MIN_WORDS = 8  # shorter items occur everywhere by chance
 ITEMS = ("task", "item", "text")
 
 

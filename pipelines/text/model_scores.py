@@ -20,7 +20,7 @@ from pipelines.batch import Batch
 from pipelines.operators import AssetFolder, Modifier
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
-DECIMALS = 4
+DECIMALS = 4  # machines differ in the last bits of a model's output
 Floats = npt.NDArray[np.float64]
 
 

@@ -17,7 +17,7 @@ import regex
 
 from pipelines import kernels
 
-SECONDS_PER_DOCUMENT = 5.0
+SECONDS_PER_DOCUMENT = 5.0  # an expression that backtracks longer is reported as an error
 AROUND = 200  # bytes that are looked at first, on both sides of where a phrase may occur
 _PLAIN = re.compile(r"[^.^$*+?{}\[\]\\|()]*")
 _REPEATS = re.compile(r"[*+?]|\{\d*,?\d*\}")

@@ -22,8 +22,8 @@ import pyarrow as pa
 from pipelines import kernels
 from pipelines.text.contamination import MIN_WORDS, ItemGrams, word_hashes
 
-NGRAM = 5
-TOO_COMMON = 100
+NGRAM = 5  # words: a copy with every tenth word changed still shares half of them
+TOO_COMMON = 100  # items that have a 5-gram: it says nothing of any
 MIN_SCORE = 0.35
 """Least score at which an item counts as leaked: of lightly paraphrased items nine in ten reach it,
 and of unrelated documents fewer than one in ten thousand (docs/evaluation.md has the figures)."""
