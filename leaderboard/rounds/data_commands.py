@@ -201,8 +201,12 @@ def publish_command(
 def baselines_command(
     *,
     benchmark: str,
-    name: Annotated[
-        str | None, typer.Argument(help="Print this baseline's YAML, to start from.")
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[list | show NAME | NAME]",
+            help="`list`, or whose YAML to print, to start from.",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -211,10 +215,18 @@ def baselines_command(
 
     folder = installed.folder(benchmark) / "baselines"
     files = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-    if name is not None:
+    words = words or ["list"]
+    if words != ["list"]:
+        if len(words) - (words[0] == "show") != 1:
+            raise PipelineError(f"expected list, show NAME or NAME, got {' '.join(words)!r}")
+        name = words[-1]
         if name not in files:
             raise PipelineError(f"there is no baseline {name!r}; there are: {', '.join(files)}")
-        out(files[name].read_text(encoding="utf-8").rstrip())
+        text = files[name].read_text(encoding="utf-8").rstrip()
+        if json:
+            show_json({"name": name, "yaml": text})
+        else:
+            out(text)
         return
     rows = [(stem, _described(path)) for stem, path in files.items()]
     if json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 
+import orjson
 import pytest
 import typer
 
@@ -94,14 +95,21 @@ def test_baselines_are_listed_and_printed_as_they_are(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = sorted((load_stages(name).package / "baselines").glob("*.yaml"))
-    baselines_command(benchmark=name)
-    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]]
-    assert listed == [path.stem for path in files]
+    for words in (None, ["list"]):
+        baselines_command(benchmark=name, words=words)
+        listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]]
+        assert listed == [path.stem for path in files]
     for path in files:
-        baselines_command(benchmark=name, name=path.stem)
-        assert capsys.readouterr().out.strip() == path.read_text(encoding="utf-8").strip()
+        for words in ([path.stem], ["show", path.stem]):
+            baselines_command(benchmark=name, words=words)
+            assert capsys.readouterr().out.strip() == path.read_text(encoding="utf-8").strip()
+        baselines_command(benchmark=name, words=[path.stem], json=True)
+        assert orjson.loads(capsys.readouterr().out)["yaml"] == path.read_text("utf-8").strip()
 
 
 def test_an_unknown_baseline_is_an_error_that_lists_them() -> None:
     with pytest.raises(PipelineError, match=r"no baseline .nope.; there are: .*no_filter"):
-        baselines_command(benchmark="dclm", name="nope")
+        baselines_command(benchmark="dclm", words=["nope"])
+    for words in (["show"], ["show", "a", "b"], ["a", "b"]):
+        with pytest.raises(PipelineError, match="expected list, show NAME or NAME"):
+            baselines_command(benchmark="dclm", words=words)
