@@ -103,6 +103,7 @@ def run_command(
     from leaderboard.rounds import round as stages
     from leaderboard.rounds.budgets import check_low_rate, low_rate
     from leaderboard.rounds.deciding import power_before
+    from leaderboard.rounds.entry_names import check_names
     from leaderboard.rounds.notebook import Notebook, noted
 
     workspace = resources.workspace
@@ -115,17 +116,23 @@ def run_command(
         check_low_rate(current, num_methods=len(pipeline) * resample, num_seeds=repeat)
     if method is not None and (len(pipeline) > 1 or resample > 1):
         raise RuleError("--method names one pipeline; leave it out with several")
+    draws = [
+        (path, drawn)
+        for path in pipeline
+        for drawn in stages.draws_of(stages.find_pipeline(current, path), resample)
+    ]
+    if current.official:
+        check_names(benchmark, [drawn for _, drawn in draws], method=method, team=team)
     placement = resources.launch(current)
     run = launch.round_trainer(placement, training.run_training)
     arms = []
     baselines = []
-    for path in pipeline:
-        for drawn in stages.draws_of(stages.find_pipeline(current, path), resample):
-            curated = stages.curate(current, drawn, quarantine=quarantine)
-            packed = stages.pack(current, curated)
-            stages.check_price(current, track, packed)  # before hours are spent
-            arms.append((curated, packed))
-            baselines.append(path in rules.baselines(benchmark))
+    for path, drawn in draws:
+        curated = stages.curate(current, drawn, quarantine=quarantine)
+        packed = stages.pack(current, curated)
+        stages.check_price(current, track, packed)  # before hours are spent
+        arms.append((curated, packed))
+        baselines.append(path in rules.baselines(benchmark))
     power = power_before(benchmark, scale, seeds=repeat, workspace=workspace)
     if power is not None:
         say(power.line)
