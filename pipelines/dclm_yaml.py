@@ -35,6 +35,8 @@ def source_names(value: JSON) -> list[str]:
 def steps_of(value: JSON, *, source: str | None, where: str) -> list[JSON]:
     """The steps of the named source; of the only one when no name is given."""
     assert isinstance(value, list)
+    if not value:
+        raise PipelineError(f"{where}: expected a mapping with the keys name and steps")
     by_name = dict(zip(source_names(value), value, strict=True))
     if source is None and len(by_name) == 1:
         [entry] = by_name.values()

@@ -162,6 +162,11 @@ class Pipeline:
             if key not in FIELDS:
                 hint = did_you_mean(str(key), dict.fromkeys(FIELDS))
                 raise PipelineError(f"{where}: unknown key {key!r}{hint}; keys are {FIELDS}")
+        if "steps" not in value or not isinstance(value["steps"] or [], list):
+            raise PipelineError(
+                f"{where}: the key steps should hold a list of operators; a pipeline that changes "
+                "nothing says `steps: []`"
+            )
         specs = [
             _step_spec(step, where=f"{where}: steps[{number}]")
             for number, step in enumerate(_in_our_form(value.get("steps") or [], where=where))

@@ -127,6 +127,8 @@ def build(cls: type[Operator], parameters: Mapping[str, JSON], *, where: str) ->
             else:
                 message = problem["msg"].removeprefix("Value error, ")
                 shown = "" if not key else f"{key} = {problem.get('input')!r}: "
+                if isinstance(problem.get("input"), bool) and "string" in message:
+                    message += " (YAML reads yes, no, on and off as truth values: quote the word)"
                 lines.append(f"{shown}{message}")
         raise PipelineError(
             f"{where}: {cls.name}: {'; '.join(lines)}; see: pipelines ops {cls.name}"

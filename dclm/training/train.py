@@ -155,7 +155,11 @@ def train(
                     "seconds": time.monotonic() - began,
                     "tokens_per_second": tokens_after(recipe, num_steps(recipe) - first) / seconds,
                     "first_step": float(first),
-                    **({} if stop_at_spike else {"passed_spikes": float(watch.passed)}),
+                    **(
+                        {"passed_spikes": float(watch.passed)}
+                        if watch.passed or not stop_at_spike
+                        else {}
+                    ),
                     "num_processes": float(world),
                     "num_threads": float(torch.get_num_threads()),
                 },
@@ -334,9 +338,11 @@ class _Watch:
         self.recipe = recipe
         self.data = data
         self.stop_at_spike = stop_at_spike
-        history = [r for r in read_metrics(folder / "metrics.jsonl") if r.step < first_step]
-        self.recent = [row.cross_entropy for row in history[-SPIKE_WINDOW:]]
-        self.passed = 0  # jumps that were let pass
+        self.recent: list[float] = []
+        self.passed = 0  # jumps that were let pass, before a stop as well
+        for row in read_metrics(folder / "metrics.jsonl"):
+            if row.step < first_step:
+                self.passed += self._limit_passed(row.step, row.cross_entropy) is not None
 
     def check(self, pending: list[tuple[int, float, Tensor]], values: Tensor) -> list[list[float]]:
         """The values (steps, 3) as lists. TrainingError names the first bad step and its data."""
@@ -346,18 +352,25 @@ class _Watch:
                 names = ("loss", "cross-entropy", "gradient norm")
                 problem = ", ".join(f"{n} {v}" for n, v in zip(names, row, strict=True))
                 raise TrainingError(self._message(step, f"is not finite ({problem})"))
-            is_judged = step >= self.recipe.warmup_steps and len(self.recent) == SPIKE_WINDOW
-            if is_judged and row[1] > (limit := spike_limit(self.recent)):
+            usual = statistics.median(self.recent or [row[1]])
+            limit = self._limit_passed(step, row[1])
+            if limit is not None:
                 problem = (
-                    f"jumped from {statistics.median(self.recent):.3f} to {row[1]:.3f} (limit "
-                    f"{limit:.3f}; --pass-spikes goes past it, and the record says so)"
+                    f"jumped from {usual:.3f} to {row[1]:.3f} (limit {limit:.3f}; `dclm train "
+                    "--pass-spikes` goes past it, and the record says so)"
                 )
                 if self.stop_at_spike:
                     raise TrainingError(self._message(step, problem))
                 self.passed += 1
                 log.warning("%s", self._message(step, problem))
-            self.recent = [*self.recent[1 - SPIKE_WINDOW :], row[1]]
         return rows
+
+    def _limit_passed(self, step: int, loss: float) -> float | None:
+        """The limit that the next loss is above, None for one that is usual; remembers the loss."""
+        is_judged = step >= self.recipe.warmup_steps and len(self.recent) == SPIKE_WINDOW
+        limit = spike_limit(self.recent) if is_judged else math.inf
+        self.recent = [*self.recent[1 - SPIKE_WINDOW :], loss]
+        return limit if loss > limit else None
 
     def _message(self, step: int, what: str) -> str:
         first = step * self.recipe.global_batch_size

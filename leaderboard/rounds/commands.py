@@ -102,8 +102,8 @@ def run_command(
     from leaderboard.rounds import launch, training
     from leaderboard.rounds import round as stages
     from leaderboard.rounds.budgets import check_low_rate, low_rate
+    from leaderboard.rounds.checks_before import check_eval_data, check_names
     from leaderboard.rounds.deciding import power_before
-    from leaderboard.rounds.entry_names import check_names
     from leaderboard.rounds.notebook import Notebook, noted
 
     workspace = resources.workspace
@@ -123,6 +123,8 @@ def run_command(
     ]
     if current.official:
         check_names(benchmark, [drawn for _, drawn in draws], method=method, team=team)
+    if data is not None:
+        check_eval_data(benchmark, current.scale.suite, data, built=True)
     placement = resources.launch(current)
     run = launch.round_trainer(placement, training.run_training)
     arms = []

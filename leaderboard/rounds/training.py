@@ -14,6 +14,7 @@ from pydantic import Field
 
 from leaderboard import rules
 from leaderboard.benchmark import Progress, RecipeLike, load_stages
+from leaderboard.rounds.checks_before import check_eval_data
 from leaderboard.rounds.mirror import mirrored, working_folder
 from leaderboard.rounds.workspace import Curated, Round, is_done
 from pipelines.errors import RuleError, TrainingError
@@ -96,6 +97,7 @@ def train(
     loss does not stop the others: its message is put there by method, and the method is left out.
     """
     check_seeds(current, seeds)
+    check_eval_data(current.benchmark.name, current.scale.suite, current.eval_data, built=False)
     tasks, trained = [], []
     for seed in seeds:
         for curated, packed in methods:

@@ -8,6 +8,7 @@ from pathlib import Path
 from leaderboard import rules
 from leaderboard.benchmark import RecipeLike, Stages, desk, load_stages
 from leaderboard.rules import Benchmark, Scale
+from pipelines.errors import RuleError
 from pipelines.execution.executors import MapTasks
 from pipelines.records import DatasetRecord, Frozen, digest
 from pipelines.storage.chain import RECORD
@@ -53,6 +54,9 @@ class Round:
         return f"recipe-{digest(self.recipe.model_dump(mode='json'))[:8]}"
 
 
+READ_ONLY = ("hf://", "http://", "https://")
+
+
 def open_round(
     benchmark: str,
     scale: str,
@@ -63,6 +67,8 @@ def open_round(
     data: str | None = None,
 ) -> Round:
     """Read the rules and the recipe of a scale. RuleError for an unknown one."""
+    if workspace.startswith(READ_ONLY):
+        raise RuleError(f"--workspace {workspace} can only be read; name a folder or s3:// prefix")
     book = rules.load_benchmark(benchmark)
     rung = book.scale(scale)
     chosen = load_stages(benchmark).recipe(recipe or rung.recipe)

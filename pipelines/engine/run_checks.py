@@ -59,7 +59,8 @@ def check_any_text(stats: RunStats, pool: Pool, *, allow_empty: bool) -> None:
             f"{pool.uri} has no rows: {len(pool.shards):,} shards were read and all are empty; "
             "look at what wrote them"
         )
-    if read.reasons.get("no_text", 0) == read.rows_in:
+    textless = sum(step.reasons.get("no_text", 0) for step in stats.steps)
+    if textless == read.rows_in:  # at the reader, or behind the step that should have made texts
         fields = sorted({*pool.fields(), *pool.schema().names} - {ROW, EXTRA, TEXT})
         raise PipelineError(
             f"none of the {read.rows_in:,} rows of {pool.uri} has a text; the fields are "

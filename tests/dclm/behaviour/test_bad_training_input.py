@@ -174,9 +174,11 @@ def test_a_jump_of_the_loss_stops_the_training(spoiled, tmp_path: Path) -> None:
     message = r"the loss of step 80 jumped from .* shard 00000000 rows \[640, "
     with pytest.raises(TrainingError, match=message):
         run(recipe, packed, tmp_path)
-    again = run(recipe, packed, tmp_path, stop_at_spike=False)
+    with pytest.raises(StoppedError):  # past the jump, and stopped behind it
+        run(recipe, packed, tmp_path, stop_at_spike=False, checkpoint_every=5, progress=stop_at(90))
+    again = run(recipe, packed, tmp_path)
     assert again.counts["steps"] == num_steps(recipe)
-    assert again.made_by.figures["passed_spikes"] >= 1
+    assert again.made_by.figures["passed_spikes"] >= 1  # whoever resumes it does not hide them
 
 
 def test_the_limit_of_a_jump_grows_with_the_spread_of_the_losses() -> None:

@@ -141,6 +141,24 @@ def test_a_key_that_comes_twice_in_a_pipeline_is_refused(tmp_path: Path) -> None
         Pipeline.load(path)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: p\n", "the key steps should hold a list .* says `steps: \\[\\]`"),
+        ("name: p\nsteps: count_words\n", "the key steps should hold a list"),
+        ("[]\n", "expected a mapping with the keys name and steps"),
+        ("name: p\nsteps: [{language: {keep: [no]}}]\n", "truth values: quote the word"),
+    ],
+)
+def test_a_pipeline_that_lacks_its_steps_or_quotes_is_refused(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    """A name alone ran as no filter at all, and `no` is Norwegian."""
+    (tmp_path / "p.yaml").write_text(text)
+    with pytest.raises(PipelineError, match=message):
+        Pipeline.load(tmp_path / "p.yaml")
+
+
 # ---- files that are not what their name says, and columns that are not what readers take them for
 
 

@@ -383,3 +383,15 @@ def test_workers_end_with_their_driver(tmp_path: Path) -> None:
     while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def test_a_text_field_that_no_row_has_is_an_error(tmp_path: Path) -> None:
+    pool = tmp_path / "in"
+    pool.mkdir()
+    (pool / "a.jsonl").write_bytes(b'{"content": "x"}\n{"content": "y"}\n')
+    with pytest.raises(PipelineError, match=r"none of the 2 rows .* the fields are content, "):
+        run(
+            Pipeline.from_steps([]).with_text_from("body"),
+            open_pool(str(pool)),
+            out=str(tmp_path / "out"),
+        )

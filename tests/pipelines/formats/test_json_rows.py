@@ -69,3 +69,8 @@ def test_what_json_cannot_hold_is_refused_beside_nan_too(line: bytes, problem: s
     assert row == {}
     assert said is not None
     assert said.startswith(problem)
+
+
+def test_of_a_key_that_comes_twice_the_last_value_counts() -> None:
+    """As in every reader of JSON; RFC 8259 leaves it open."""
+    assert parse_row(b'{"text": "a", "n": 1, "text": "b", "n": 2}') == ({"text": "b", "n": 2}, None)

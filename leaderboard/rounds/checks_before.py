@@ -1,11 +1,14 @@
-"""Names of a round's entries, checked as the validator will check them: before hours are spent."""
+"""What would fail at a round's end, checked before hours are spent: names, evaluation data."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from evals.kinds import has_data
+from evals.suite import load_suite
 from leaderboard import rules
 from leaderboard.submissions.names import MAX, looks_like, mixed_alphabets, name_fault
+from pipelines import installed
 from pipelines.errors import RuleError
 from pipelines.pipeline import Pipeline
 
@@ -38,10 +41,31 @@ def _check_method(benchmark: str, name: str, pipeline: Pipeline) -> None:
     twin = None if problem else looks_like(name, iter(baselines))
     if twin is not None:
         problem = f"a name that does not look like the baseline's {twin!r}"
-    if problem is None and name in baselines:
-        if not rules.is_baseline(benchmark, name, pipeline.spec()):
-            problem = "a name of your own: this is a baseline's, and the pipeline is another"
     if problem is None and name not in baselines:
         problem = mixed_alphabets(name)
+    elif problem is None and not rules.is_baseline(benchmark, name, pipeline.spec()):
+        problem = "a name of your own: this is a baseline's, and the pipeline is another"
     if problem is not None:
         raise RuleError(f"the method {name!r}: the board expects {problem}; see --method")
+
+
+def check_eval_data(benchmark: str, suite: str, folder: str, *, built: bool) -> None:
+    """RuleError where a folder lacks the data of tasks that the suite asks for.
+
+    With `built`, also of those that a pool builds. Nothing in a bucket or on the hub is looked for,
+    and the bytes are checked when they are read.
+    """
+    loaded = load_suite(installed.folder(benchmark) / "suites" / f"{suite}.yaml")
+    absent = [
+        task.name
+        for task in loaded.load_tasks()
+        if (built or not task.built)
+        and task.name not in loaded.optional
+        and not has_data(task, folder)
+    ]
+    if absent:
+        shown = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
+        raise RuleError(
+            f"{folder} lacks the data of {len(absent)} tasks of suite {loaded.name} ({shown}); "
+            "bring it there (`evals fetch`), or name another folder with --data"
+        )

@@ -1,15 +1,18 @@
-"""Names that the board will refuse are refused before a round begins."""
+"""What the board or the evaluation will refuse is refused before a round begins."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from leaderboard import rules
-from leaderboard.rounds.entry_names import check_names
+from leaderboard.rounds.checks_before import check_eval_data, check_names
+from leaderboard.rounds.workspace import open_round
 from pipelines import installed
 from pipelines.errors import RuleError
+from pipelines.execution.executors import map_here
 from pipelines.pipeline import Pipeline
 
 OWN = replace(Pipeline.from_steps([{"word_count": {"min_words": 3}}]), name="mine")
@@ -52,3 +55,23 @@ def test_every_baseline_keeps_its_own_name(name: str) -> None:
 def test_two_pipelines_of_one_name_are_refused() -> None:
     with pytest.raises(RuleError, match="two of the pipelines are called 'mine'"):
         check_names("dclm", [OWN, OWN], method=None, team="")
+
+
+@pytest.mark.parametrize(("suite", "number"), [("core", r"\d+"), ("tiny", "3")])
+def test_data_that_is_not_there_is_named_before_a_model_is_trained(
+    tmp_path: Path, suite: str, number: str
+) -> None:
+    message = rf"lacks the data of {number} tasks of suite {suite} .*evals fetch"
+    with pytest.raises(RuleError, match=message):
+        check_eval_data("dclm", suite, str(tmp_path / "nowhere"), built=True)
+    check_eval_data("dclm", suite, "hub", built=True)
+    check_eval_data("dclm", suite, "s3://bucket/data", built=True)
+
+
+def test_data_that_a_pool_builds_is_not_looked_for_before_it_is_built(tmp_path: Path) -> None:
+    check_eval_data("dclm", "tiny", str(tmp_path), built=False)
+
+
+def test_a_workspace_that_can_only_be_read_is_refused() -> None:
+    with pytest.raises(RuleError, match="hf://datasets/a/b can only be read"):
+        open_round("dclm", "tiny", workspace="hf://datasets/a/b", map_tasks=map_here)
