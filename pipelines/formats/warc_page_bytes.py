@@ -38,6 +38,10 @@ ASCII = bytes(range(128))
 MIN_UTF8_SHARE = 10  # whole multi-byte characters for each broken place, for UTF-8 unsaid
 HEAD_BYTES = 2048  # of a page, in which it names its encoding (WHATWG: the first 1,024)
 CHARSET = re.compile(rb"charset\s*=", re.IGNORECASE)
+XML_ENCODING = re.compile(rb"\s*<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([\w.:-]+)", re.IGNORECASE)
+META_CHARSET = re.compile(rb"<meta[^>]{0,500}?charset\s*=\s*[\"']?([\w.:-]+)", re.IGNORECASE)
+NO_MARKUP = re.compile(rb"<!--.*?(?:-->|\Z)|<script\b.*?(?:</script|\Z)", re.IGNORECASE | re.DOTALL)
+LATE_HEAD_BYTES = 1 << 16  # a head with styles and scripts in it; browsers read all of it
 CHARSET_NAME = re.compile(rb"charset\s*=\s*[\"']?([\w.:-]+)", re.IGNORECASE)
 MAX_BROKEN_SHARE = 4  # more than one broken byte in so many above ASCII: no encoding fits
 
@@ -179,7 +183,8 @@ def decoded_text(body: bytes, *, charset: str | None) -> str:
             return body.decode("utf-8")
         except UnicodeDecodeError:
             whole, broken = _utf8_places(body)
-            says_utf8 = "utf-8" in (_html5(charset), detect_encoding(body, from_html_meta=True))
+            words = (_html5(charset), _late_word(body), detect_encoding(body, from_html_meta=True))
+            says_utf8 = "utf-8" in words
             if whole and whole >= broken * (1 if says_utf8 else MIN_UTF8_SHARE):
                 return body.decode("utf-8", errors="replace")
             if not whole and not _names_encoding(body, charset) and _is_mostly_ascii(body):
@@ -218,6 +223,7 @@ def _candidates(body: bytes, charset: str | None) -> Iterator[str]:
     seen = set()
     for name in (
         _html5(charset),
+        _late_word(body),
         detect_encoding(body, from_html_meta=True),
         detect_encoding(body),
         "utf-8",
@@ -228,7 +234,24 @@ def _candidates(body: bytes, charset: str | None) -> Iterator[str]:
 
 
 def _names_encoding(body: bytes, charset: str | None) -> bool:
-    return _html5(charset) is not None or CHARSET.search(body[:HEAD_BYTES]) is not None
+    named = CHARSET.search(body[:HEAD_BYTES]) is not None or _late_word(body) is not None
+    return named or _html5(charset) is not None
+
+
+def _late_word(body: bytes) -> str | None:
+    """The encoding that a page names where its first kilobyte does not: as XML, or later on.
+
+    Browsers take both (HTML standard, 13.2.3.2, and 13.2.3.5 for a `meta` that comes late), the
+    latter in the head alone, outside of comments and scripts.
+    """
+    if CHARSET.search(body[:HEAD_BYTES]) is not None:
+        return None
+    match = XML_ENCODING.match(body)
+    if match is None:
+        head = NO_MARKUP.sub(b"", body[:LATE_HEAD_BYTES])
+        end = head.lower().find(b"<body")
+        match = META_CHARSET.search(head if end < 0 else head[:end])
+    return None if match is None else _html5(match[1].decode("ascii", "replace"))
 
 
 def _is_mostly_ascii(body: bytes) -> bool:
