@@ -48,13 +48,18 @@ class Batch:
     def __init__(
         self, table: pa.Table, *, views: Mapping[tuple[object, str], View] | None = None
     ) -> None:
-        self.table = table
+        self._table = table
         self._amount: Amount | None = None
         self._views: dict[tuple[object, str], View] = dict(views or {})
 
     @property
+    def table(self) -> pa.Table:
+        """The rows. An operator that would set it fails where it tries."""
+        return self._table
+
+    @property
     def num_rows(self) -> int:
-        return int(self.table.num_rows)
+        return int(self._table.num_rows)
 
     @property
     def rows(self) -> npt.NDArray[np.int64]:

@@ -201,12 +201,22 @@ class RowSteps:
             )
 
     def _check_columns(self, step: Step, operator: Operator, columns: Any) -> None:
+        if not isinstance(columns, Mapping):
+            raise TypeError(
+                f"modify returned a {type(columns).__name__}; return a mapping of columns' names "
+                "to Arrow arrays, {} where nothing changes"
+            )
         declared = dict(operator.writes())
         for name, values in columns.items():
             if name not in declared:
                 raise ValueError(
                     f"modify wrote the column {name!r}, but {step.name} declares "
                     f"{sorted(declared)} in writes()"
+                )
+            if not isinstance(values, pa.Array | pa.ChunkedArray):
+                raise TypeError(
+                    f"modify gave a {type(values).__name__} for {name!r}; give an Arrow array, as "
+                    f"pa.array(values, pa.{declared[name]}())"
                 )
             if values.type != declared[name]:
                 raise ValueError(

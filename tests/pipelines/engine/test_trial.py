@@ -237,3 +237,40 @@ def test_a_row_without_a_score_is_the_same_answer_twice(tmp_path: Path) -> None:
     record = run(pipeline, open_pool(str(tmp_path / "in")), out=str(tmp_path / "out")).record
     assert record.counts["rows_out"] == 10
     assert record.made_by.figures["tried_rows/step 1 (mine.py:Mine)"] == 20
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ("None", "modify returned a NoneType; return a mapping of columns' names"),
+        ("batch.table", "modify returned a Table; return a mapping"),
+        ('{"text": texts}', r"modify gave a list for 'text'; give an Arrow array, as pa\.array"),
+        ('{"text": pa.array(texts)}', "modify wrote 'text' as string, declared as large_string"),
+        ('setattr(batch, "table", None)', r"no setter \(mine\.py, line \d+\)"),
+    ],
+)
+def test_what_a_modifier_may_not_return_or_change_is_said(
+    tmp_path: Path, answer: str, message: str
+) -> None:
+    code = f"""
+        import pyarrow as pa
+        from pipelines.operators import Modifier
+
+
+        class Mine(Modifier):
+            \"\"\"Write texts anew, for a test.\"\"\"
+
+            def writes(self):
+                return {{"text": pa.large_string()}}
+
+            def modify(self, batch):
+                texts = batch.text.to_pylist()
+                return {answer}
+    """
+    (tmp_path / "mine.py").write_text(textwrap.dedent(code))
+    (tmp_path / "mine.yaml").write_text("name: mine\nsteps:\n  - mine.py:Mine\n")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jsonl").write_bytes(b'{"text": "a document"}\n')
+    pipeline = Pipeline.load(tmp_path / "mine.yaml")
+    with pytest.raises(OperatorFailed, match=message):
+        run(pipeline, open_pool(str(tmp_path / "in")), out=str(tmp_path / "out"))
