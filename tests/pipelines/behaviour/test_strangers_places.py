@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import datetime
 import gzip
+import hashlib
+import io
 import shutil
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from backports import zstd
+from PIL import Image
 
 from pipelines.engine.run import run
 from pipelines.engine.run_folder import Result
 from pipelines.errors import PlatformError
 from pipelines.execution.executors import MapTasks, map_here
 from pipelines.formats.pool import open_pool
+from pipelines.images.own_images import import_folder
 from pipelines.pipeline import Pipeline
 from pipelines.storage.base import write_bytes
 from pipelines.storage.open import open_store
@@ -37,6 +42,15 @@ def parquet(**columns: Any) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns), sink)
     return sink.getvalue().to_pybytes()
+
+
+def page(name: str) -> bytes:
+    """A record whose headers are in lower case, and whose page names its encoding as XML."""
+    body = f'<?xml version="1.0" encoding="iso-8859-2"?><p>Zażółć gęślą jaźń {name}</p>'
+    block = b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\n\r\n" + body.encode("iso-8859-2")
+    head = "WARC/1.0\r\nwarc-type: response\r\nwarc-target-uri: <https://example.org/p>\r\n"
+    head += f"content-type: application/http\r\ncontent-length: {len(block)}\r\n\r\n"
+    return head.encode() + block + b"\r\n\r\n"
 
 
 def odd_shards() -> dict[str, bytes]:
@@ -64,6 +78,7 @@ def odd_shards() -> dict[str, bytes]:
             price=[Decimal("1.50"), None],
             tags=[{"a": [1, 2]}, {"a": []}],
         ),
+        "pages.warc.gz": gzip.compress(page("one"), mtime=0) + gzip.compress(page("two"), mtime=0),
         "_temporary/0/part.jsonl": line(text="never committed"),
         "notes.md": b"no shard",
     }
@@ -118,10 +133,10 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Result]:
 
 def test_here_every_odd_shard_is_read(here: tuple[str, Result]) -> None:
     counts = here[1].record.counts
-    # 1 + 2 + 1 + 3 + 1 rows of JSON lines; 2 + 2 + 0 + 2 + 2 of parquet.
-    assert counts["rows_in"] == 16
+    # 1 + 2 + 1 + 3 + 1 rows of JSON lines; 2 + 2 + 0 + 2 + 2 of parquet; 2 pages.
+    assert counts["rows_in"] == 18
     assert counts["rejected/0/read/no_text"] == 2
-    assert counts["rows_out"] == 13  # one of the equal texts goes
+    assert counts["rows_out"] == 15  # one of the equal texts goes
 
 
 def test_a_bucket_gives_the_same_bytes(here: tuple[str, Result], bucket: str) -> None:
@@ -136,6 +151,45 @@ def test_a_bucket_gives_the_same_complaint(name: str, bucket: str, tmp_path: Pat
     there = complaint(f"{bucket}/pool", f"{bucket}/out")
     assert there == complaint(str(tmp_path / "pool"), str(tmp_path / "out"))
     assert name in there
+
+
+def odd_images() -> dict[str, bytes]:
+    """A folder as people have it: odd captions, a short PNG, a pair that comes twice."""
+    whole, cut = io.BytesIO(), io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise[:30, :40]).save(whole, "JPEG")
+    Image.fromarray(noise).save(cut, "PNG")
+    return {
+        "a.JPG": whole.getvalue(),
+        "a.TXT": "läuft".encode("utf-16"),
+        "again.jpg": whole.getvalue(),
+        "again.txt": "läuft".encode(),
+        "b.jpg": whole.getvalue(),
+        "b.txt": "läuft".encode("latin-1"),
+        "cut.png": cut.getvalue()[:-900],
+        "cut.txt": b"cut",
+        "train/é.jpg": whole.getvalue(),
+        "train/metadata.csv": "file_name,text\né.jpg,one\né.jpg,two\n".encode("utf-8-sig"),
+    }
+
+
+LEFT_OUT = {"images": 3, "caption_not_utf8": 1, "repeated_uid": 1, "truncated": 1}
+
+
+def pool_of(folder: str, out: str, *, map_tasks: MapTasks = map_here) -> dict[str, str]:
+    """The checksums of the pool that a folder of odd images becomes."""
+    assert import_folder(folder, out=out, map_tasks=map_tasks).counts == LEFT_OUT
+    store = open_store(out)
+    names = [entry.name for entry in store.list() if entry.name.endswith((".tar", ".parquet"))]
+    return {name: hashlib.sha256(store.read_bytes(name)).hexdigest() for name in sorted(names)}
+
+
+def test_a_bucket_gives_the_same_pool_of_images(bucket: str, tmp_path: Path) -> None:
+    for uri in (f"{bucket}/images", str(tmp_path / "images")):
+        put(uri, odd_images())
+    there = pool_of(f"{bucket}/images", f"{bucket}/pool-of-images")
+    assert there == pool_of(str(tmp_path / "images"), str(tmp_path / "pool"))
+    assert len(there) == 2
 
 
 @pytest.fixture
@@ -167,6 +221,13 @@ def test_the_hub_gives_the_same_complaint(name: str, hub: HubServer, tmp_path: P
     assert there == complaint(str(tmp_path / "pool"), str(tmp_path / "out2"))
 
 
+def test_the_hub_gives_the_same_pool_of_images(hub: HubServer, tmp_path: Path) -> None:
+    for folder in (hub.folder / "owner" / "images", tmp_path / "images"):
+        put(str(folder), odd_images())
+    there = pool_of("hf://datasets/owner/images", str(tmp_path / "there"))
+    assert there == pool_of(str(tmp_path / "images"), str(tmp_path / "near"))
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[MapTasks]:
     ray = pytest.importorskip("ray")
@@ -190,6 +251,13 @@ def test_a_cluster_gives_the_same_bytes_and_complaints(
     )
     there = complaint(str(tmp_path / "bad"), str(tmp_path / "there"), map_tasks=cluster)
     assert there == complaint(str(tmp_path / "bad"), str(tmp_path / "near"))
+
+
+@pytest.mark.ray
+def test_a_cluster_gives_the_same_pool_of_images(cluster: MapTasks, tmp_path: Path) -> None:
+    put(str(tmp_path / "images"), odd_images())
+    there = pool_of(str(tmp_path / "images"), str(tmp_path / "there"), map_tasks=cluster)
+    assert there == pool_of(str(tmp_path / "images"), str(tmp_path / "near"))
 
 
 @pytest.mark.ray
