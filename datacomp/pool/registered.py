@@ -69,6 +69,8 @@ def register_uids(file: str, *, out: str, name: str, pool: Pool | None = None) -
     """
     started = now()
     ids = load_subset(file)
+    if not len(ids):
+        raise SubsetError(f"{file} holds no uid; look at what wrote it")
     places = kernels.uids.order(ids["f0"], ids["f1"])
     ids = ids[places]
     counts = {"rows_in": len(ids), "rows_out": len(ids)}
@@ -97,6 +99,8 @@ def register_tables(pool: Pool, *, out: str, name: str) -> DatasetRecord:
             check_columns(store, shard.name, ["url", "text"])
             parts += list(_uids(store, shard.name))
             bar.advance()
+    if not any(len(highs) for highs, _ in parts):
+        raise SubsetError(f"the tables of {pool.uri} hold no pair; look at what wrote them")
     high = np.concatenate([highs for highs, _ in parts])
     low = np.concatenate([lows for _, lows in parts])
     places = kernels.uids.order(high, low)

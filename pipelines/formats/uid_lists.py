@@ -33,6 +33,15 @@ _TEXT = np.zeros(256, dtype=bool)
 _TEXT[[9, 10, 13, *range(32, 127)]] = True
 
 
+BEGINNINGS = {
+    b"\x1f\x8b\x08": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PK\x03\x04": "zip",
+    b"PAR1": "parquet",
+}
+"""How other files begin whose size may be a multiple of 16; one list in 16 million begins so."""
+
+
 def load_subset(uri: str) -> Subset:
     """The records of a subset file; a local one is mapped. SubsetError says what is wrong."""
     try:
@@ -88,6 +97,10 @@ def _raw(uri: str, data: npt.NDArray[np.uint8]) -> Subset:
         raise ValueError(f"{uri} is not a list of uids, but {other}{hint}")
     if not len(data):
         raise ValueError(f"{uri} is empty{hint}")
+    head = data[:4].tobytes()
+    kind = next((kind for begin, kind in BEGINNINGS.items() if head.startswith(begin)), None)
+    if kind is not None:
+        raise ValueError(f"{uri} is not a list of uids, but a file of {kind}{hint}")
     if _TEXT[data[:LOOKED_AT]].all():
         raise ValueError(f"{uri} is not a list of uids, but text{hint}")
     if len(data) % SUBSET.itemsize:

@@ -176,3 +176,14 @@ def test_text_of_bytes_and_rows_without_uid_have_the_uid_of_the_text(tmp_path):
         actual = load_subset(str(tmp_path / f"{name}-d" / "subset.npy"))
         uids = [f"{int(item['f0']):016x}{int(item['f1']):016x}" for item in actual]
         assert uids == (sorted([uid_of("u", "a"), own]) if name == "null" else expected), name
+
+
+def test_a_list_and_tables_without_a_pair_are_no_dataset(tmp_path: Path) -> None:
+    np.save(tmp_path / "none.npy", np.zeros(0, "u8,u8"))
+    with pytest.raises(SubsetError, match=r"none\.npy holds no uid"):
+        register_uids(str(tmp_path / "none.npy"), out=str(tmp_path / "o"), name="x")
+    (tmp_path / "tables").mkdir()
+    empty = pa.table({"url": pa.array([], pa.string()), "text": pa.array([], pa.string())})
+    pq.write_table(empty, tmp_path / "tables" / "a.parquet")
+    with pytest.raises(SubsetError, match="hold no pair"):
+        register_tables(open_pairs(str(tmp_path / "tables")), out=str(tmp_path / "o"), name="x")

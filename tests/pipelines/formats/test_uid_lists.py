@@ -65,3 +65,15 @@ def test_an_archive_named_npy_and_other_arrays_are_refused(tmp_path: Path) -> No
             open_records(str(tmp_path / f"{number}.npy"))
     with pytest.raises(FileNotFoundError):
         open_records(str(tmp_path / "none.npy"))
+
+
+@pytest.mark.parametrize(
+    ("begin", "kind"),
+    [(b"\x1f\x8b\x08", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"PK\x03\x04", "zip")],
+)
+def test_a_compressed_list_is_refused_though_its_size_fits(
+    tmp_path: Path, begin: bytes, kind: str
+) -> None:
+    (tmp_path / "ids.bin").write_bytes(begin + bytes(64 - len(begin)))
+    with pytest.raises(SubsetError, match=f"a file of {kind}"):
+        load_subset(str(tmp_path / "ids.bin"))
