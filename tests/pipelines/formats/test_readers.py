@@ -231,3 +231,16 @@ def test_pages_without_text_are_counted_by_reason(tmp_path: Path) -> None:
     assert result.record.counts["rows_in"] == 2
     assert result.record.counts["rejected/0/read/bad_status"] == 1
     assert result.record.counts["rows_out"] == 1
+
+
+def test_long_documents_of_a_row_group_come_a_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row group of gigabytes is not held whole: 16 batches' worth of bytes at a time."""
+    monkeypatch.setattr("pipelines.formats.parquet_rows.MAX_BATCH_BYTES", 1_000)
+    texts = [f"{n:04d}" * 250 for n in range(200)]
+    table = pa.table({"text": texts})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=200, use_dictionary=False)
+    chunks = read(tmp_path, "a.parquet")
+    assert [text for chunk in chunks for text in chunk.table["text"].to_pylist()] == texts
+    assert max(chunk.table.num_rows for chunk in chunks) <= 16
