@@ -48,7 +48,7 @@ sys.path.insert(0, str(ROOT))
 
 from benches.leaderboard_fill import SCALE, Databases, fill_board  # noqa: E402
 from leaderboard.database.auth import create_token  # noqa: E402
-from leaderboard.database.states import Held  # noqa: E402
+from leaderboard.database.states import StoredSubmission  # noqa: E402
 from leaderboard.database.store import Store  # noqa: E402
 from leaderboard.service.service import Service  # noqa: E402
 from leaderboard.submissions.bundle import open_bundle  # noqa: E402
@@ -407,7 +407,7 @@ def settled(folder: Path, seconds: float = 300, *, database: str = "") -> dict[s
     return counts
 
 
-def sent(store: Store) -> dict[str, Held]:
+def sent(store: Store) -> dict[str, StoredSubmission]:
     """What was uploaded, without the reference rows of a new service."""
     return {item.id: item for item in store.find(limit=1000) if item.kind == "submission"}
 

@@ -26,7 +26,7 @@ from leaderboard.board.ranking import measure
 from leaderboard.database import tables as t
 from leaderboard.database.auth import create_token
 from leaderboard.database.lines import count_change, note
-from leaderboard.database.states import Held
+from leaderboard.database.states import StoredSubmission
 from leaderboard.database.store import Store
 from leaderboard.service.evidence import folder_of, write_evidence
 from leaderboard.service.service import Service
@@ -105,7 +105,7 @@ def fill_board(service: Service, files: Path, number: int) -> None:
         _copies(store, files, templates, range(start, min(start + BATCH, number)))
 
 
-def _copies(store: Store, files: Path, templates: list[Held], numbers: range) -> None:
+def _copies(store: Store, files: Path, templates: list[StoredSubmission], numbers: range) -> None:
     now = time.time()
     lines: dict[Any, list[dict[str, Any]]] = {t.Submission: [], t.StoredRow: [], t.Draw: []}
     with store.writer.begin() as connection:
@@ -170,7 +170,7 @@ def _moved(row: dict[str, Any], id_: str, k: int, shift: float) -> dict[str, Any
     }
 
 
-def _link(files: Path, template: Held, id_: str) -> None:
+def _link(files: Path, template: StoredSubmission, id_: str) -> None:
     """The files that a check wrote, for a copy: links, but for what holds the id."""
     source = files / folder_of(template)
     target = files / folder_of(template.model_copy(update={"id": id_}))
