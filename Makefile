@@ -14,7 +14,7 @@ help:
 	@echo "make check      format, lint, types, the documentation as a site"
 	@echo "make docs       write the generated pages again"
 	@echo "make bench      measure against peers (installs them into an environment of their own)"
-	@echo "make rehearsal  the whole road at real scale, in small: S3, Ray, kills, a running board"
+	@echo "make rehearsal  every stage at real scale with little data: S3, Ray, kills, a running board"
 	@echo "make soak       long runs: many seeds, many kills"
 	@echo "make cluster-local  a Ray head and two workers on this machine, until Ctrl-C"
 	@echo "make clean      remove build/ (the downloads in the user's cache stay)"

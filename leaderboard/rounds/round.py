@@ -1,4 +1,4 @@
-"""The road that a submission must have come: curate, pack, train, evaluate, submit.
+"""Run the stages of a round: curate, pack, train, evaluate, submit.
 
 Each stage takes a folder with a record and leaves a folder with a record; next to each record is
 `chain.json`, its ancestors. A stage whose record is already there is skipped and says so. Folders

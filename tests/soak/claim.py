@@ -122,8 +122,8 @@ def report(claim: Claim, entries: dict[str, Entry]) -> tuple[str, bool]:
         lines.append(f"| {name} | {gap.value:.4f} | [{gap.low:.4f}, {gap.high:.4f}] | {verdict} |")
     lines += [
         "",
-        f"The interval is paired over seeds and over {claim.items}; its width holds the variance "
-        "of both.",
+        f"The interval is paired over seeds and over {claim.items}; its width includes the "
+        "variance of both.",
         "",
         "The claim holds: curated beats raw and beats a random part of the same size."
         if holds

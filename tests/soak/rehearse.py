@@ -1,4 +1,4 @@
-"""The whole road at real scale, in small: `make rehearsal`.
+"""A whole round at real scale, with little data: `make rehearsal`.
 
 Both benchmarks at their unranked scale `rehearsal`, everything but the sizes real: WARC files and a
 pool of pairs in a bucket of an S3 server, a Ray cluster of a head and two nodes that declare a GPU
