@@ -104,6 +104,8 @@ def forecast(pipeline: Pipeline, pool: Pool, *, fraction: float, workers: int = 
     """Run the pipeline over a sample of the pool. ValueError where no such sample is."""
     if not 0 < fraction <= 1:
         raise ValueError(f"--sample {fraction}: expected a share above 0 and up to 1 (or 100%)")
+    pipeline.check_ready()
+    pipeline.check_columns(pool.schema(), inside=pool.fields())
     tables: list[pa.Table] = []
     units, notes = list(_units(pipeline, pool, fraction, tables)), list(_notes(pipeline))
     if not units:

@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from pipelines.engine.run import run
+from pipelines.errors import PipelineError
 from pipelines.formats.pool import Pool, open_pool
 from pipelines.pipeline import Pipeline
 from pipelines.reports import forecast as forecasting
@@ -58,6 +59,14 @@ def test_what_is_removed_lies_between_the_bounds(tmp_path: Path, copies: str, st
     assert prediction.wall_seconds is not None
     assert 0 < prediction.wall_seconds <= prediction.cpu_seconds.value
     assert "looks at the whole pool" in prediction.notes[0]
+
+
+def test_what_a_run_would_refuse_a_dry_run_refuses(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.jsonl").write_bytes(orjson.dumps({"text": "some words"}) + b"\n")
+    pipeline = Pipeline.from_steps([{"select": {"by": "qualty", "fraction": 0.5}}])
+    with pytest.raises(PipelineError, match="reads the column 'qualty', which is not there"):
+        forecasting.forecast(pipeline, open_pool(str(tmp_path / "in")), fraction=1.0)
 
 
 def test_a_share_grows_as_its_odds_do() -> None:
