@@ -46,7 +46,7 @@ class NoService:
 
     class library:  # noqa: N801
         @staticmethod
-        def beside(row: Row) -> list[Row]:
+        def peers(row: Row) -> list[Row]:
             return []
 
 
