@@ -16,10 +16,12 @@ import inspect
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from evals.models import Floats, Ids, Query, TokenScores
@@ -107,6 +109,12 @@ class HuggingFaceLM:
         if not texts:
             return []
         ids: list[list[int]] = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        highest = max((max(row) for row in ids if row), default=0)
+        if highest >= self.vocab_size:  # on a GPU the look-up would end the process
+            raise EvalError(
+                f"the tokenizer gives the id {highest}, and the model has {self.vocab_size} "
+                "embeddings: are tokenizer and weights of one model?"
+            )
         return ids
 
     def detokenise(self, ids: Sequence[int]) -> str:
@@ -359,8 +367,11 @@ def load(
             str(model), dtype=dtype, output_loading_info=True, **named
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(model), **named)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
-        # The last four are what a config.json of another shape, or of other sizes, raises.
+    except (
+        *(OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError),
+        *(SafetensorError, UnpicklingError),
+    ) as error:
+        # What a config.json of another shape or of other sizes raises, and weights that are cut.
         raise EvalError(
             f"cannot load {str(model)!r} with transformers: {type(error).__name__}: {error}"
         ) from None
@@ -370,5 +381,10 @@ def load(
             f"{str(model)!r} lacks {len(missing)} of the weights that its config.json "
             f"({type(loaded).__name__}) names, as {missing[0]!r}; a model with random weights is "
             "not scored: is the config that of these weights?"
+        )
+    if not tokenizer(["two words"], add_special_tokens=False)["input_ids"][0]:
+        raise EvalError(
+            f"{str(model)!r} has no tokenizer: tokenizer.json and its like are not there, "
+            "and transformers makes up an empty one"
         )
     return HuggingFaceLM(loaded.to(where), tokenizer, exact=exact, batch_tokens=batch_tokens)

@@ -130,6 +130,32 @@ def test_weights_that_a_config_names_and_a_checkpoint_lacks_are_not_made_up(
         load(tmp_path, device="cpu")
 
 
+def test_weights_that_are_cut_or_no_weights_are_named(tmp_path):
+    gpt2().save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    for data in (weights.read_bytes()[:-100], b""):
+        weights.write_bytes(data)
+        with pytest.raises(ValueError, match=r"cannot load .*SafetensorError"):
+            load(tmp_path, device="cpu")
+    with pytest.raises(ValueError, match=r"cannot load .*config\.json"):
+        load(tmp_path / "config.json", device="cpu")
+
+
+def test_a_model_without_its_tokenizer_is_refused(tmp_path):
+    """Transformers makes up an empty one, whose texts have no tokens."""
+    gpt2().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="has no tokenizer"):
+        load(tmp_path, device="cpu")
+
+
+def test_a_tokenizer_of_another_model_is_refused_where_its_ids_are_too_high():
+    config = transformers.GPT2Config(vocab_size=20, n_embd=32, n_layer=1, n_head=2)
+    model = HuggingFaceLM(transformers.GPT2LMHeadModel(config), tokenizer())
+    with pytest.raises(ValueError, match="the model has 20 embeddings"):
+        model.tokenise(["text"])
+
+
 def test_the_whole_distribution_has_the_losses_that_are_scored():
     model = HuggingFaceLM(llama(), tokenizer())
     query = queries()[1]
