@@ -76,6 +76,23 @@ def operators_in(module: types.ModuleType) -> dict[str, type[Operator]]:
     }
 
 
+def page_functions_in(module: types.ModuleType) -> dict[str, type[Operator]]:
+    """The functions of a page that a module defines, as operators: `page` is their first parameter.
+
+    A factory of such functions is known by its use in a pipeline alone.
+    """
+    from pipelines.text.page_function import operator_of
+
+    return {
+        name: operator_of(value, name)
+        for name, value in vars(module).items()
+        if isinstance(value, types.FunctionType)
+        and value.__module__ == module.__name__
+        and value.__code__.co_argcount
+        and value.__code__.co_varnames[0] == "page"
+    }
+
+
 def find_operator(name: str, modules: Mapping[str, Module]) -> type[Operator]:
     """The class behind a step: a known operator, `file.py:Class` or `package.module:Class`.
 

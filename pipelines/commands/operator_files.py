@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -59,40 +59,95 @@ def _loaded(file: Path) -> types.ModuleType:
 
 @app.command()
 def check(
-    file: Annotated[Path, typer.Argument(help="A Python file with operators.")],
+    file: Annotated[
+        Path, typer.Argument(help="A Python file with operators, or a pipeline's YAML file.")
+    ],
     parameters: Annotated[
-        str | None, typer.Option(help="Parameters as JSON, for operators that need some.")
+        str | None,
+        typer.Option(help='Parameters as JSON: {"key": value}, or {"Class": {"key": value}}.'),
     ] = None,
     assets: AssetFolders = None,
     json: Json = False,
 ) -> None:
-    """Try a file's operators on hostile rows: do they keep what every operator promises?"""
+    """Try operators on hostile rows: do they keep what every operator promises?
+
+    Of a pipeline its own steps (file.py:Class, file.py:function) are tried with its parameters.
+    """
     import orjson
 
     from pipelines import contract
     from pipelines.assets.catalogue import asset_files
-    from pipelines.registry import build, operators_in
     from pipelines.reports import funnel
 
-    classes = operators_in(_loaded(file))
-    if not classes:
-        raise PipelineError(
-            f"{file} defines no operator; subclass Filter, Modifier or another kind"
-        )
-    given = orjson.loads(parameters) if parameters else {}
+    untried: dict[str, str] = {}
+    if file.suffix in (".yaml", ".yml"):
+        operators = _of_pipeline(file, assets)
+    else:
+        operators, untried = _of_file(file, orjson.loads(parameters) if parameters else {})
     problems = []
-    for cls in classes.values():
-        operator: Operator = build(cls, given, where=str(file))
+    for operator in operators.values():
         operator.load(asset_files(assets))
         problems += contract.check(operator)
     if json:
-        show_json({"operators": list(classes), "problems": problems})
-    elif problems:
-        out(funnel.problems_text([(p.operator, p.promise, p.found) for p in problems]))
+        show_json({"operators": list(operators), "untried": untried, "problems": problems})
     else:
-        out(f"{file}: {', '.join(classes)} keep all promises")
+        if problems:
+            out(funnel.problems_text([(p.operator, p.promise, p.found) for p in problems]))
+        else:
+            out(f"{file}: {', '.join(operators)} keep all promises")
+        for name, reason in untried.items():
+            out(f"{name} was not tried: {reason}; give --parameters, or a pipeline's YAML file")
     if problems:
         fail(f"{file} breaks {len(problems)} promises", 3)
+
+
+def _of_pipeline(file: Path, assets: AssetFolders) -> dict[str, Operator]:
+    """The steps of a participant's own code; all, where there are none."""
+    from pipelines.assets.catalogue import asset_files
+    from pipelines.pipeline import Pipeline
+
+    steps = Pipeline.load(file, assets=asset_files(assets)).steps
+    own = [step for step in steps if ":" in step.name] or steps
+    return {
+        step.label: type(step.operator).model_validate(step.operator.model_dump()) for step in own
+    }
+
+
+def _of_file(file: Path, given: dict[str, Any]) -> tuple[dict[str, Operator], dict[str, str]]:
+    """The operators of a file, and those that lack parameters, with what they lack.
+
+    A function is one whose first parameter is `page`. PipelineError where none can be built.
+    """
+    from pipelines.registry import build, operators_in, page_functions_in
+
+    module = _loaded(file)
+    classes: dict[str, type[Operator]] = {**operators_in(module), **page_functions_in(module)}
+    if not classes:
+        raise PipelineError(
+            f"{file} defines no operator; subclass Filter, Modifier or another kind, or write a "
+            "function of a page"
+        )
+    by_class = bool(given) and set(given) <= set(classes)
+    unused = set() if by_class else set(given)
+    operators: dict[str, Operator] = {}
+    untried: dict[str, str] = {}
+    for name, cls in classes.items():
+        own = given.get(name, {}) if by_class else given
+        if not by_class and len(classes) > 1:
+            own = {key: value for key, value in given.items() if key in cls.model_fields}
+        unused -= set(own)
+        try:
+            operators[name] = build(cls, own, where=str(file))
+        except PipelineError as error:
+            if own:  # what was given is wrong
+                raise
+            untried[name] = str(error)
+    if unused:
+        names = ", ".join(sorted(unused))
+        raise PipelineError(f"{file}: none of {', '.join(classes)} has the parameter {names}")
+    if not operators:
+        raise PipelineError("; ".join(untried.values()))
+    return operators, untried
 
 
 @app.command()

@@ -34,6 +34,7 @@ class PageFunction(Splitter):
 
     model_config = ConfigDict(frozen=True, extra="allow")
     function: ClassVar[Callable[..., Any]]
+    takes_pages: ClassVar[bool] = True
     _mapper: Any = PrivateAttr(None)
 
     def reads(self) -> tuple[str, ...]:
