@@ -120,6 +120,8 @@ HOSTILE = {
     "brackets": "[[((",
     "tags": "<b><a href='",
     "latex": "\\begin{a}{$",
+    "latex that never closes": "\\def\\a{\\section[",
+    "comments that never end": "<!-- \\begin{comment}",
     "marks": "\u0301",
     "ideographs": "\u65e5",
     "lines of one letter": "a\n",
