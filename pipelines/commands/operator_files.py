@@ -108,6 +108,8 @@ def _of_pipeline(file: Path, assets: AssetFolders) -> dict[str, Operator]:
 
     steps = Pipeline.load(file, assets=asset_files(assets)).steps
     own = [step for step in steps if ":" in step.name] or steps
+    if not own:
+        raise PipelineError(f"{file} has no steps to try")
     return {
         step.label: type(step.operator).model_validate(step.operator.model_dump()) for step in own
     }

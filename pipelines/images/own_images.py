@@ -165,6 +165,10 @@ def _import(
     left_out: Counter[str],
 ) -> Imported:
     store = open_store(out)
+    if f"{store.uri}/".startswith(f"{source.rstrip('/')}/"):
+        raise PoolError(
+            f"--out {out} is inside {source}, which is read; choose a folder next to it"
+        )
     work = digest([source, [task.key for task in tasks]])
     _claim(store, work)
     tasks = [

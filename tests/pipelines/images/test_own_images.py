@@ -232,8 +232,11 @@ def test_what_gives_no_pool_is_refused_by_what_it_has(folder: Path, tmp_path: Pa
     (empty / "a.jpg").write_bytes(b"broken")
     with pytest.raises(PoolError, match=r"no image of .* can be used \(.*not_a_picture 1"):
         import_folder(str(empty), out=str(tmp_path / "o"), map_tasks=map_here)
+    for out in (folder, folder / "pool"):
+        with pytest.raises(PoolError, match=r"is inside .*; choose a folder next to it"):
+            import_folder(str(folder), out=str(out), map_tasks=map_here)
     with pytest.raises(PoolError, match="is not empty"):
-        import_folder(str(folder), out=str(folder), map_tasks=map_here)
+        import_folder(str(folder), out=str(empty), map_tasks=map_here)
 
 
 def test_a_pool_that_is_there_is_made_again_from_the_same_images_alone(
