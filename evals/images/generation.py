@@ -167,7 +167,7 @@ class _Generated(Kind[GenerationTask]):
             )
         images = _samples(model, len(rows), task.seed)
         if not np.isfinite(images).all():
-            raise ModelError(f"task {task.name}: the model drew something that is no number")
+            raise ModelError(f"task {task.name}: the model drew values that are not finite")
         columns: dict[str, Any] = {"row": pa.array(list(rows), pa.int64())}
         if task.kind == "image_generation":
             columns["features"] = _lists(data.features(images))

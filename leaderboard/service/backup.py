@@ -20,20 +20,20 @@ from pipelines.storage.open import open_store
 
 
 class Copied(Frozen):
-    """How many bundles there are in the copy, and which the service has lost."""
+    """How many bundles the copy has, and which bundles are missing from the service."""
 
     number: int
     missing: tuple[str, ...] = ()
 
 
-PAGE = 1000  # submissions read at once
+PAGE = 1000  # submissions per query: bounds memory, whatever the size of the board
 
 
 def backup(service: Service, folder: Path) -> Copied:
     """Copy an SQLite database and its bundles below `folder`, while the service runs.
 
-    A bundle that is missing is listed, and the copy continues. Bundles that are there already are
-    kept, so that a backup into the same folder copies what is new. StoreError for PostgreSQL,
+    A missing bundle is listed, and the copy continues. Bundles that the folder already has are
+    kept, so a backup into the same folder copies only new ones. StoreError for PostgreSQL,
     which has pg_dump.
     """
     engine = service.store.engine

@@ -1,7 +1,7 @@
-"""Checks what waits: `leaderboard.service.checker FILES LIMITS LEASE PARENT NAME DATA`
+"""Check waiting submissions: `leaderboard.service.checker FILES LIMITS LEASE PARENT NAME DATA`
 
-The address of the database comes by the variable LEADERBOARD_DATABASE, since everybody on a machine
-can read the arguments of a process.
+The database URL is in the variable LEADERBOARD_DATABASE, since every user of a machine can read the
+arguments of a process.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from leaderboard.service.service import Service
 from leaderboard.submissions.bundle import LIMITS, Limits
 from pipelines.storage.open import open_store
 
-CHECK_BYTES = 8 << 30  # address space of one check
+CHECK_BYTES = 8 << 30  # address space of one check; a stage has less (see `limits`)
 
 
 def main() -> None:
@@ -59,12 +59,12 @@ def check_forever(
     pause: float = 0.25,
     until: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Check what waits until the parent ends. `main` bounds the memory of the process."""
+    """Check waiting submissions until the parent ends. `main` bounds the memory of the process."""
     service = Service(
         Store(database, migrate=False), open_store(files), limits, eval_data=eval_data
     )
-    owner = f"check {name or secrets.token_hex(4)}"  # it is public: no host, no process id
-    old = renew(service)  # what an earlier version wrote, where nothing waits for a check
+    owner = f"check {name or secrets.token_hex(4)}"  # shown in public: no host, no process id
+    old = renew(service)  # rewrites evidence of earlier versions while no submission waits
     while not until():
         if parent is not None and os.getppid() != parent:
             return

@@ -22,8 +22,8 @@ from pipelines.errors import RuleError
 from pipelines.installed import packages
 from pipelines.records import Frozen
 
-SHOWN = 12  # lines of the plot across scales
-FEW = 3  # methods below which an interval says nothing
+SHOWN = 12  # lines of the plot across scales; more colors are hard to distinguish
+FEW = 3  # an interval of tau from three methods or fewer spans nearly -1 to 1
 
 Draws = npt.NDArray[np.float32]
 
@@ -41,7 +41,7 @@ class Agreement(Frozen):
 
 @dataclass(frozen=True)
 class ScaleLines:
-    """The methods of a benchmark with runs at several scales: most scales first, then the best."""
+    """The methods with runs at several scales, sorted by number of scales, then by score."""
 
     tracks: list[str]
     track: str
@@ -70,9 +70,10 @@ class ScaleLines:
 def scale_lines(
     library: Library, benchmark: str, *, track: str = "", metric: str = ""
 ) -> ScaleLines:
-    """The lines of a benchmark, without what the page of scales computes from them.
+    """The lines of a benchmark, without the statistics that `across_scales` adds.
 
-    At each scale the largest group of comparable rows counts, and of a method its best row.
+    Each scale uses its largest group of comparable rows, and each method its best row. KeyError
+    for an unknown benchmark, track or metric.
     """
     boards = _boards_of(library, benchmark)
     if not boards and benchmark not in packages():

@@ -22,7 +22,7 @@ PAGE = 50  # questions a page
 
 @dataclass(frozen=True)
 class Asked:
-    """Which questions of a submission are asked for."""
+    """Which questions of a submission a page shows."""
 
     task: str
     seed: int | None = None
@@ -39,12 +39,16 @@ class AskedQuestions(Frozen):
     show: Shown = Field("", description="only what was answered wrong or right")
     wrong: bool = Field(False, description="as show=wrong")
     category: str = Field("", max_length=100)
-    rival: str = Field("", pattern="^([0-9a-f]{32})?$", description="whose answers are beside")
+    rival: str = Field(
+        "",
+        pattern="^([0-9a-f]{32})?$",
+        description="submission whose answers are shown next to these",
+    )
     limit: int = Field(PAGE, ge=1, le=500)
     offset: int = Field(0, ge=0, le=10_000_000)
 
     def asked(self, task: str) -> Asked:
-        """The questions of a task that it asks for."""
+        """The query, for one task."""
         show: Shown = "wrong" if self.wrong else self.show
         return Asked(task, self.seed, show, self.category, self.limit, self.offset)
 
@@ -56,9 +60,9 @@ def page_of(
     *,
     rival: StoredSubmission | None = None,
 ) -> QuestionPage:
-    """A page of questions, beside a rival's answers to the same ones where one is given.
+    """A page of questions, with the answers of a rival to the same questions where one is given.
 
-    KeyError for a task, seed, category or rival that is not there, or before the check.
+    KeyError for an unknown task, seed, category or rival, and before the submission is checked.
     """
     evidence = _checked(files, submission)
     task = asked.task
@@ -106,7 +110,7 @@ def page_of(
 
 
 def image_of(files: Files, submission: StoredSubmission, task: str, number: int) -> bytes:
-    """A small image of a task, as WebP. KeyError when it is not there or not shown."""
+    """A thumbnail of a task's image, as WebP. KeyError when it is missing or may not be shown."""
     evidence = _checked(files, submission)
     if task not in evidence.data:
         raise KeyError(f"there is no task {task!r}")

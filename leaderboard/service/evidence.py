@@ -1,11 +1,11 @@
-"""What the pages show of a submission, written once by its check in a form of its own.
+"""What the pages show of a submission, written once by its check in a format of its own.
 
 The web process never opens a bundle: it reads these files, whose size and types are known because
-the check wrote them. Beside the bundles, below `shown/<submission>-<start of its sha256>/`:
+the check wrote them. They are next to the bundles, in `shown/<submission>-<start of its sha256>/`:
 
     evidence.json              lineage, funnel, pipeline, commands
     draws.npz                  every task on the resamples of its questions, float32
-    answers.npz                what each question adds to its task, the mean over seeds, float32
+    answers.npz                contribution of each question to its task, mean over seeds, float32
     <seed>-<task>.questions    single questions in blocks (see `questions`)
     <seed>-samples.png         what a generator drew (see `sample_grids`)
 """
@@ -48,7 +48,7 @@ CHECKED = (
     "withdrawn",
 )  # evidence of another bundle is elsewhere
 MAX_BYTES = 4 << 20  # of one evidence.json; the check writes far less
-FORM = 2  # of these files: raised when pages need what earlier checks did not write
+FORM = 2  # version of these files; raise it when pages need what earlier checks did not write
 
 
 class Link(Frozen):
@@ -64,7 +64,7 @@ class Link(Frozen):
     finished: str
     revision: str
     dirty: bool
-    last_of_branch: bool = Field(description="what comes next does not follow from it")
+    last_of_branch: bool = Field(description="the next record is not derived from it")
 
 
 class Step(Frozen):
@@ -78,7 +78,7 @@ class Step(Frozen):
 
 
 class Module(Frozen):
-    """Code that travels with a pipeline."""
+    """A Python file recorded with a pipeline."""
 
     name: str
     sha256: str
@@ -86,7 +86,7 @@ class Module(Frozen):
 
 
 class Curve(Frozen):
-    """Scores on the way of one seed: step, headline, its standard error; the last is the row's."""
+    """Scores of one seed's checkpoints: step, headline, standard error; the last is the row's."""
 
     seed: int
     steps: int
@@ -108,11 +108,15 @@ class Evidence(Frozen):
     commands: str
     seeds: tuple[int, ...]
     tasks: tuple[str, ...]
-    curves: tuple[Curve, ...] = Field((), description="scores of checkpoints, as the team says")
-    controls: tuple[Control, ...] = Field((), description="tests of the test, of the first seed")
+    curves: tuple[Curve, ...] = Field(
+        (), description="scores of checkpoints, as the team reports them"
+    )
+    controls: tuple[Control, ...] = Field(
+        (), description="controls of the evaluation, of the first seed"
+    )
     data: dict[str, str] = Field({}, description="what identifies the data of each task")
     dataset_at: str = Field("", description="where the dataset is, if everybody may read it")
-    form: int = Field(1, description="the form in which this was written; see FORM")
+    form: int = Field(1, description="version of this file; see FORM")
 
 
 def evidence_of(bundle: Bundle) -> Evidence:
@@ -154,7 +158,7 @@ def evidence_of(bundle: Bundle) -> Evidence:
 
 
 def _curves(bundle: Bundle) -> Iterator[Curve]:
-    """The curves that the manifest has, each with its model's last step, which is its own score."""
+    """The manifest's curves; each ends at its model's last step, with the final score."""
     models = {str(m.work.seed): m for m in chain_of(bundle.record)["model"]}
     for seed, points in sorted(bundle.manifest.curves.items(), key=lambda item: int(item[0])):
         steps = models[seed].counts.get("steps", 0)
@@ -189,7 +193,7 @@ def _cut(text: str) -> str:
 
 
 def reproduce(record: Submission) -> str:
-    """The commands that make the submission again and check it."""
+    """The shell commands that reproduce the submission and check it."""
     work = record.work
     dataset = chain_of(record)["dataset"][0]
     revision = dataset.made_by.revision
@@ -220,11 +224,11 @@ def reproduce(record: Submission) -> str:
     return "\n".join(lines)
 
 
-# ---- where it is
+# ---- files
 
 
 def folder_of(submission: StoredSubmission) -> str:
-    """The folder of a submission's evidence; another bundle of the same id has another."""
+    """The folder of a submission's evidence; each bundle sent under an id has its own."""
     return f"shown/{submission.id}-{submission.bundle_sha256[:16]}/"
 
 
@@ -246,18 +250,20 @@ def write_evidence(
     for seed, png in sample_grids(bundle):
         write_bytes(files, f"{folder}{seed}-samples.png", png)
     content = evidence_of(bundle).model_dump_json().encode()
-    write_bytes(files, f"{folder}evidence.json", content)  # last: where it is, the others are
+    write_bytes(
+        files, f"{folder}evidence.json", content
+    )  # last: its presence means the others are complete
 
 
 def _answers(bundle: Bundle) -> bytes:
-    """Per task what each question adds, better is more; of a task whose score is a sum of them."""
+    """Each question's contribution, higher is better, for tasks whose score is a sum of them."""
     packed = io.BytesIO()
     values: dict[str, Any] = {}
     for task in next(iter(seeds_of(bundle.record).values())).work.tasks:
         parts = contributions(load_task(task.name), bundle)
         if parts is not None and len(parts) > 1:
             numbers = np.array(sorted(parts), np.int64)
-            # Times their number, so that a difference's mean is that of the score.
+            # Multiplied by their number: the mean of the differences is the difference in score.
             own = [parts[number] * len(parts) for number in numbers.tolist()]
             values[task.name] = np.array(own, "<f4")
             if int(numbers[-1]) != len(numbers) - 1:
@@ -267,7 +273,7 @@ def _answers(bundle: Bundle) -> bytes:
 
 
 def read_evidence(files: Files, submission: StoredSubmission) -> Evidence | None:
-    """The evidence of a checked submission; None where no check has written it."""
+    """The evidence of a checked submission; None when no check has written it."""
     if not submission.bundle:
         return None
     name = f"{folder_of(submission)}evidence.json"
@@ -288,9 +294,9 @@ def read_draws(files: Files, submission: StoredSubmission) -> Draws:
 
 
 def read_answers(files: Files, submission: StoredSubmission) -> Draws:
-    """What each question of each task adds to the score; empty without questions.
+    """Each question's contribution to the score of its task; empty without questions.
 
-    `TASK/numbers` says which questions these are, where they are not 0, 1, 2, ...
+    `TASK/numbers` has the question numbers where they are not 0, 1, 2, ...
     """
     return _arrays(files, submission, "answers.npz")
 
@@ -321,7 +327,7 @@ def read_samples(files: Files, submission: StoredSubmission, seed: int) -> bytes
 
 
 class _Recent(Generic[T]):
-    """The last things that were read; what could not be read is not kept."""
+    """A cache of the last values read; a failed read is not cached."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -341,5 +347,6 @@ class _Recent(Generic[T]):
         return value
 
 
+# Bounded by number: evidence is at most 4 MB, the draws of CORE (22 tasks x 1,000) are 88 KB.
 _EVIDENCE: _Recent[Evidence] = _Recent(256)
 _DRAWS: _Recent[Draws] = _Recent(64)

@@ -1,6 +1,6 @@
-"""Some images asked again: of classes, of restorations, samples and clips, each separately.
+"""Repeat some images of a task: classification, restoration, generated samples, clips.
 
-What a generator draws for a number, and the class of an image, depend on no other image, so a few
+An image's class, and the image a generator draws for a number, depend on no other image, so a few
 can be repeated on a laptop. Ranks, associations and attributes are in `rank_sample`.
 """
 
@@ -28,7 +28,7 @@ from leaderboard.service.rank_sample import AGAIN
 Floats = npt.NDArray[np.float64]
 
 TOLERANCE = 0.02
-"""Of a column's typical size: another machine or precision; an altered number is far outside."""
+"""Relative to the column's RMS: other hardware stays within it, an altered value is far outside."""
 COLUMNS = {
     "image_classification": "margin",
     "image_generation": "features",
@@ -43,7 +43,7 @@ COLUMNS = {
 def asked_again(
     task: Task, data: TaskData, rows: Sequence[int], model: Any, log: pa.Table
 ) -> list[int]:
-    """Rows whose answer is not the log's."""
+    """Rows whose repeated answer differs from the log."""
     if task.kind in AGAIN:
         assert isinstance(task, ImageTask)
         assert isinstance(data, ImageData)
@@ -78,7 +78,7 @@ def _answers(task: Task, data: TaskData, rows: list[int], model: Any) -> Floats:
         model = generator_of(model, data.images.shape[1:])
         drawn = np.asarray(model.sample(rows, seed=task.seed), np.float32)  # type: ignore[union-attr]
         if not np.isfinite(drawn).all():
-            raise ModelError(f"task {task.name}: the model drew something that is no number")
+            raise ModelError(f"task {task.name}: the model drew values that are not finite")
         if task.kind == "image_generation":
             return np.asarray(data.features(drawn), np.float64)
         return np.asarray(nearest(drawn, [data.images]), np.float64)

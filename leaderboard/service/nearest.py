@@ -1,8 +1,8 @@
-"""The training documents that are nearest to wrong questions, for datasets that are public.
+"""The training documents nearest to wrongly answered questions, for public datasets.
 
-Which document is nearest takes the whole dataset, so no check and no page looks for it: a
-maintainer indexes the dataset (`pipelines index`) and gives the index to `leaderboard nearest`. It
-writes, beside what the check wrote of the submission, one file for each task:
+Finding the nearest document takes the whole dataset, so neither the check nor a page does it: a
+maintainer indexes the dataset (`pipelines index`) and passes the index to `leaderboard nearest`. It
+writes one file for each task into the folder of the submission's evidence:
 
     shown/<submission>-.../nearest-<task>.json
 """
@@ -27,8 +27,8 @@ from pipelines.storage.base import Store as Files
 from pipelines.storage.base import write_bytes
 from pipelines.storage.open import open_store
 
-LONG = 600  # characters of a passage that is shown
-MAX_BYTES = 4 << 20  # of one file, when it is read
+LONG = 600  # characters of a passage that are shown: about a hundred words
+MAX_BYTES = 4 << 20  # read of one file: 4,000 passages
 PAGE = 200  # questions read at a time
 
 
@@ -37,27 +37,27 @@ class NearDocument(Frozen):
 
     question: int
     row: str = Field(description="shard:row of the dataset")
-    url: str = Field("", description="as the dataset has it; empty: not known")
-    share: float = Field(description="of the question's different 5-grams, those it has")
+    url: str = Field("", description="from the dataset; empty when unknown")
+    share: float = Field(description="fraction of the question's distinct 5-grams in it")
     passage: str
 
 
 class NearDocuments(Frozen):
-    """Of one task: the wrong questions that were looked for, and what is nearest to them."""
+    """The wrong questions of one task that were searched for, and the document nearest to each."""
 
     task: str
     dataset: str = Field(description="the record of the dataset")
-    looked: tuple[int, ...] = Field(description="questions that were looked for, wrong ones")
+    looked: tuple[int, ...] = Field(description="numbers of the wrong questions searched for")
     near: tuple[NearDocument, ...]
 
 
 def write_nearest(
     service: Service, submission: StoredSubmission, index: str, *, most: int
 ) -> Iterator[NearDocuments]:
-    """Look for up to `most` wrong questions of each task, and write what is nearest.
+    """Search for up to `most` wrong questions of each task, and write the nearest documents.
 
-    UsageError when the dataset is not public, when the index is of another one, or when the
-    service has no questions to look for.
+    UsageError when the dataset is not public, when the index is of another dataset, or when the
+    service has no question texts.
     """
     row = next(iter(service.store.rows([submission.id])), None)
     evidence = read_evidence(service.files, submission)
@@ -118,13 +118,13 @@ def _nearest(
 
 
 def passage_of(text: QuestionText) -> str:
-    """What is looked for: the question with its right answer."""
+    """The text searched for: the question with its right answer."""
     right = [text.options[at] for at in text.gold if at < len(text.options)] or [text.answer]
     return " ".join(part for part in (text.context, *right) if part)
 
 
 def read_nearest(files: Files, submission: StoredSubmission, task: str) -> NearDocuments | None:
-    """What was written for a task; None where nobody looked."""
+    """What was written for a task; None when nobody has searched."""
     try:
         with files.open(_name(submission, task)) as file:
             return NearDocuments.model_validate_json(file.read(MAX_BYTES))
@@ -133,7 +133,7 @@ def read_nearest(files: Files, submission: StoredSubmission, task: str) -> NearD
 
 
 def safe_address(url: str) -> str:
-    """An address of a document that a page may link to; empty for any other text."""
+    """`url` if a page may link to it (http or https); empty for any other text."""
     return url if re.fullmatch(r"https?://[^\s\"'<>\\]{1,490}", url) else ""
 
 

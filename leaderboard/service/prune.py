@@ -1,4 +1,4 @@
-"""What a service keeps that nobody needs: refused, orphaned and broken uploads, old evidence."""
+"""Delete what a service no longer needs: refused, orphaned and broken uploads, old evidence."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pipelines.records import Frozen
 
 PAGE = 1000  # submissions read at a time
 DAY = 86400.0  # seconds
-UPLOAD_SECONDS = DAY  # an upload takes minutes: what is older was broken off
+UPLOAD_SECONDS = DAY  # an upload takes minutes: an older one was interrupted
 
 
 class Pruned(Frozen):
-    """What was removed, or would be."""
+    """What was removed, or in a dry run would be."""
 
     uploads: tuple[str, ...]
     bundles: tuple[str, ...]
@@ -25,10 +25,10 @@ class Pruned(Frozen):
 
 
 def prune(service: Service, *, days: float = 30.0, dry_run: bool = False) -> Pruned:
-    """Remove broken uploads, files that no submission names, and bundles refused long ago.
+    """Remove interrupted uploads, files that no submission names, and bundles refused long ago.
 
-    `days`: how long a refused or withdrawn submission keeps its bundle. Its line in the database
-    and its faults stay.
+    `days`: how long a refused or withdrawn submission keeps its bundle. Its row in the database
+    and its faults are kept.
     """
     now = time.time()
     kept, evidence = set(), {"shown/", "shown/tasks/"}  # of no single submission
@@ -72,6 +72,6 @@ def _all(service: Service) -> Iterator[StoredSubmission]:
 
 
 def _age(service: Service, name: str, now: float) -> float:
-    """Seconds since a file was written, where that is known: a bundle is there before its line."""
+    """Seconds since a file was written, two days if unknown; a bundle precedes its row."""
     path = service.files.local_path(name)
     return now - path.stat().st_mtime if path is not None and path.exists() else DAY * 2

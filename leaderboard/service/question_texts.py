@@ -1,8 +1,8 @@
-"""What was asked: texts, options, right answers and images of tasks, where a licence lets us show.
+"""Texts, options, right answers and images of tasks, where their licence lets us show them.
 
 A check writes them once for each task and each version of its data, from the evaluation data that
-the service itself has (`leaderboard serve --eval-data DIR`), never from what somebody sent. They
-are shown beside the answers of submissions whose record names the same data.
+the service itself has (`leaderboard serve --eval-data DIR`), never from a submission. They are
+shown with the answers of submissions whose record names the same data.
 
     shown/tasks/<task>-<start of the data's identity>.texts     a row for each question
     shown/tasks/<task>-<start of the data's identity>.images    a small WebP for each image
@@ -32,11 +32,11 @@ from pipelines.storage.base import Store as Files
 
 log = logging.getLogger("leaderboard")
 
-LONG = 4000  # characters of one text that are shown
-MANY = 30  # options, captions or candidates of one question
+LONG = 4000  # characters of one text that are shown: two pages of print
+MANY = 30  # options, captions or candidates of one question; more do not fit a table cell
 THUMBNAIL = 128  # pixels of the longer side
 MOST_IMAGES = 100_000  # of one task: about 300 MB of thumbnails
-MOST_PIXELS = 1 << 26  # of an image that is decoded
+MOST_PIXELS = 1 << 26  # of an image to decode: 200 MB as RGB
 
 FREE = (
     "AFL-3.0",
@@ -54,17 +54,17 @@ FREE = (
     "that of the pool's held-out documents",  # pools may be shared, so may their parts
     "that of the held-out images",
 )
-"""Licences under which anybody may show a question; brackets behind one name its source."""
+"""Licences that let anybody show a question; brackets after one name its source."""
 
 
 class QuestionText(Frozen):
-    """What one question was."""
+    """The text of one question."""
 
     context: str = ""
     options: tuple[str, ...] = ()
     gold: tuple[int, ...] = Field((), description="the right ones of `options`, from 0")
-    answer: str = Field("", description="the right answer, where it is no option")
-    also: tuple[str, ...] = Field((), description="other answers that count")
+    answer: str = Field("", description="the right answer, where it is not one of `options`")
+    also: tuple[str, ...] = Field((), description="other accepted answers")
     image: int | None = Field(None, description="its number among the task's images")
 
 
@@ -84,7 +84,7 @@ def name_of(task: str, identity: str) -> str:
 
 
 def identity_in(ref: TaskRef) -> str:
-    """What a record says of a task's data: the hash of its rows, or in old records of its bytes."""
+    """The hash of a task's data in a record: of its rows, or in old records of its bytes."""
     return ref.identity or ref.data
 
 
@@ -92,9 +92,9 @@ def identity_in(ref: TaskRef) -> str:
 
 
 def write_texts(files: Files, folder: str, refs: Sequence[TaskRef]) -> None:
-    """Write what is not there yet of the tasks of a submission, from the data folder of a service.
+    """Write the missing texts of a submission's tasks, from the data folder of the service.
 
-    What cannot be read is logged and left out: it is no fault of whoever submitted.
+    Data that cannot be read is logged and left out: it is not the submitter's fault.
     """
     for ref in refs:
         task = load_task(ref.name)
@@ -125,7 +125,9 @@ def _write(files: Files, name: str, task: Task, data: TaskData) -> None:
                     break
                 writer.add({"webp": thumbnail(image)})
             writer.finish()
-    with files.create(f"{name}.texts") as target:  # last: where it is, the images are
+    with files.create(
+        f"{name}.texts"
+    ) as target:  # last: its presence means the images are complete
         writer = RowWriter(target)
         for text in _texts(task, data):
             writer.add(text.model_dump(exclude_defaults=True))
@@ -168,7 +170,7 @@ def _cut(text: str) -> str:
 
 
 def thumbnail(data: bytes) -> str:
-    """An image made small, WebP in base64; empty for one that cannot be decoded."""
+    """A thumbnail as WebP in base64; empty for an image that cannot be decoded."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             if image.width * image.height > MOST_PIXELS:
@@ -187,7 +189,7 @@ def thumbnail(data: bytes) -> str:
 
 
 class Texts(Frozen):
-    """What some questions were; `why` says why they are not shown."""
+    """Texts of some questions; `why` is the reason when they are not shown."""
 
     texts: tuple[QuestionText | None, ...] = ()
     classes: tuple[str, ...] = ()
@@ -217,7 +219,7 @@ def read_texts(files: Files, task: str, identity: str, numbers: Sequence[int]) -
 
 
 def read_image(files: Files, task: str, identity: str, number: int) -> bytes:
-    """One small image. KeyError when there is none."""
+    """One thumbnail, as WebP. KeyError when it is missing or may not be shown."""
     if why_not_shown(load_task(task)):
         raise KeyError(f"the images of task {task} are not shown")
     try:

@@ -1,7 +1,7 @@
-"""Single answers of a submission, as the check wrote them and a person or a program reads them.
+"""Single answers of a submission: written by the check, read by pages and the API.
 
-A log becomes one file of rows that are ready to show (see `row_blocks`), with long texts cut. Its
-index has what answers are chosen by: right or wrong, how good, which category.
+A log becomes one file of rows ready to show (see `row_blocks`), with long texts cut. Its index has
+the columns that answers are chosen by: right or wrong, how good, which category.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from pipelines.records import Frozen
 from pipelines.storage.base import Store as Files
 
 SKIPPED = ("shots", "losses", "contexts", "image", "nearest")
-LONG = 2000  # characters of a text that are shown
-MANY = 200  # members of a list that are shown
+LONG = 2000  # characters of a text that are shown: about a page of print
+MANY = 200  # members of a list that are shown; with `LONG` at most 400 KB
 MOST_CATEGORIES = 255  # each is one byte a question; the last is all others
 Shown = Literal["", "wrong", "right"]
 
@@ -44,7 +44,7 @@ class QuestionPage(Frozen):
     category: str = ""
     categories: tuple[str, ...] = ()
     texts: tuple[QuestionText | None, ...] = Field((), description="of each question shown")
-    no_texts: str = Field("", description="why there are none")
+    no_texts: str = Field("", description="why there are no texts")
     classes: tuple[str, ...] = Field((), description="names of the classes, by index")
     rival: str = ""
     rival_seed: int | None = None
@@ -90,7 +90,7 @@ def write_questions(files: Files, name: str, bundle: Bundle, seed: int, task: st
 
 
 def _values(table: pa.Table) -> list[float]:
-    """How good each answer is, more is better; empty where a log does not say."""
+    """The quality of each answer, higher is better; empty when the log has no such column."""
     names = table.column_names
     if "nats" in names:
         sizes = table["num_bytes" if "num_bytes" in names else "num_tokens"].to_numpy()
@@ -137,10 +137,10 @@ def _short(value: Any) -> Any:
 
 
 class Answers(Frozen):
-    """Some answers of one file, and how many there are."""
+    """Some answers of one file, and the number of answers that match."""
 
     index: Index
-    total: int = Field(description="of those that were chosen")
+    total: int = Field(description="number of answers chosen")
     questions: tuple[dict[str, Any], ...]
     rival_answers: tuple[dict[str, Any], ...] = ()
     num_apart: int = 0
@@ -158,8 +158,8 @@ def read_questions(
 ) -> Answers:
     """Some answers of a file: the wrong or right ones, those of a category.
 
-    With the file of a `rival` its answers to the same questions too, and the questions where the
-    two differ most come first. KeyError for a category that is not there.
+    With the file of a `rival`, also its answers to the same questions; the questions on which the
+    two differ most come first. KeyError for an unknown category.
     """
     with files.open(name) as file:
         reader = RowReader(file)
@@ -208,5 +208,5 @@ def _where_apart(first: Index, second: Index, chosen: Numbers) -> tuple[Numbers,
 
 
 def numbers_of(questions: Sequence[dict[str, Any]]) -> list[int]:
-    """Which questions of the task some answers are to."""
+    """The question number of each answer."""
     return [int(question.get("row", 0)) for question in questions]

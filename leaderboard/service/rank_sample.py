@@ -1,9 +1,9 @@
-"""Some answers asked again whose score depends on other images: ranks, associations, attributes.
+"""Repeat answers whose score depends on other images: ranks, associations, attributes.
 
-A rank is among all images or all captions of a task, so a laptop cannot repeat it for one image
-alone. But what was claimed to be the best must be as near as the right one and as every candidate
-that is looked at, and of those no more may be nearer than the rank says. With `CANDIDATES` images
-or fewer in the task all of them are looked at, and the rank has to be the same.
+A rank is over all images or all captions of a task, so a laptop cannot repeat it for one image
+alone. But the claimed best match must be as near as the right one and as every sampled candidate,
+and no more sampled candidates may be nearer than the rank says. In a task of `CANDIDATES` images or
+fewer all are sampled, and the rank must be equal.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from evals.tasks import ImageTask
 
 Floats = npt.NDArray[np.float32]
 
-CANDIDATES = 1000  # images a task that are encoded; of a small CLIP model a minute on a laptop
-SLACK = 0.005  # of a cosine: another machine or precision; nearest neighbours differ by more
-APART = 1e-6  # of a share that is computed again
+CANDIDATES = 1000  # images encoded per task; a minute on a laptop with a small CLIP model
+SLACK = 0.005  # in cosine, for other hardware or precision; nearest neighbours differ by more
+APART = 1e-6  # difference of a recomputed Jaccard index, which is a ratio of small counts
 
 
 def ranks_again(
     task: ImageTask, data: ImageData, rows: Sequence[int], model: Any, log: pa.Table
 ) -> list[int]:
-    """The images, of `rows`, whose own rank or whose first caption's rank is not the log's."""
+    """Those of `rows` where the rank of the image or of its first caption contradicts the log."""
     num_images = len(data.captions)
     asked = set(hashed_rows(data.identity, num_images, CANDIDATES, what=f"ranks {list(rows)}"))
     first = np.cumsum([0, *(len(captions) for captions in data.captions)])
@@ -42,7 +42,7 @@ def ranks_again(
     predicted, rank = by_row["predicted"].to_numpy(), by_row["rank"].to_numpy()
     if len(by_row) != len(owner) + num_images:
         return list(rows)
-    for row in rows:  # what is said to be best is looked at, too
+    for row in rows:  # the claimed best match is a candidate, too
         text, image = int(first[row]), len(owner) + row
         best_image, best_text = int(predicted[text]), int(predicted[image])
         if not (0 <= best_image < num_images and 0 <= best_text < len(owner)):
@@ -83,10 +83,10 @@ def _fits(
     *,
     whole: bool,
 ) -> bool:
-    """Whether a rank and a best one fit the cosines of the candidates.
+    """Whether a claimed rank and best match fit the cosines of the candidates, `scores` (n,).
 
-    `own` are the right ones, `alike` those that are no rivals: the right ones, and captions that
-    read as they do.
+    `own` are positions of right candidates; `alike` also has captions with the same text, which
+    do not count as rivals.
     """
     right = scores[own].max()
     others = np.delete(scores, alike)
@@ -101,7 +101,7 @@ def _fits(
 def associations_again(
     task: ImageTask, data: ImageData, rows: Sequence[int], model: Any, log: pa.Table
 ) -> list[int]:
-    """The cues, of `rows`, whose candidates are chosen otherwise."""
+    """Those of `rows` whose Jaccard index differs from the log."""
     instances = [data.instances[row] for row in rows]
     chosen = np.array(sorted({image for own in instances for image in own.images}))
     position = {image: number for number, image in enumerate(chosen.tolist())}
@@ -121,7 +121,7 @@ def associations_again(
 def attributes_again(
     task: ImageTask, data: ImageData, rows: Sequence[int], model: Any, log: pa.Table
 ) -> list[int]:
-    """The images, of `rows`, of which something else is said."""
+    """Those of `rows` whose predicted class differs from the log, for any objective."""
     chosen = np.array(rows)
     images = _encoded(task, data, chosen, model)
     own = replace(data, metadata=data.metadata[chosen])
@@ -138,7 +138,7 @@ def attributes_again(
 
 
 def _encoded(task: ImageTask, data: ImageData, chosen: npt.NDArray[Any], model: Any) -> Floats:
-    """The features of some images, of length 1, in their order."""
+    """The features of the chosen images, of length 1, in task order: (image, dim) float32."""
     asked = set(chosen.tolist())
     encoded = (image for row, image in enumerate(data.images()) if row in asked)
     return normalised(finite(task, model.encode_images(encoded), "image"))

@@ -1,8 +1,8 @@
-"""Who a bundle says it is from, read by a process that may take a bounded time and memory.
+"""Read who a bundle claims to be from, in a process with bounded time and memory.
 
-A record is JSON that a stranger sent: 28 MB of it can take gigabytes to parse. So the service has
-it read by a separate process (`python -m leaderboard.service.reader`), one request a line; a
-request that takes too long or too much ends that process, and the next one has another.
+A record is untrusted JSON: 28 MB of it can take gigabytes to parse. So a separate process reads it
+(`python -m leaderboard.service.reader`), one request per line; a request that exceeds its time or
+memory ends that process, and the next request starts a new one.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from leaderboard.submissions.bundle import LIMITS, RECORD, Limits, open_bundle
 from leaderboard.submissions.faults import BundleError, Fault, Words, fault
 from pipelines.records import Frozen, SubmissionWork
 
-READ_BYTES = 1 << 30  # address space beyond the libraries: a record of a few MB takes a tenth
+READ_BYTES = 1 << 30  # address space beyond the libraries; a record of a few MB takes a tenth of it
 READ_SECONDS = 20.0  # for a record; an honest one takes far less
-READERS = 2  # at once; others wait
+READERS = 2  # concurrent processes; further requests wait
 COLUMNS = {"benchmark": 60, "scale": 60, "track": 60, "method": 120, "team": 120}
-KEEP_BYTES = 400 << 20  # a process that ever was larger is replaced
+KEEP_BYTES = 400 << 20  # a process whose peak was larger is replaced: it keeps that memory
 
 
 class Claim(Frozen):
-    """Who sent what, for which board; nothing of it is checked yet but its length."""
+    """Who sent what, for which board; only lengths and characters are checked so far."""
 
     id: str
     benchmark: str
@@ -44,7 +44,7 @@ class Claim(Frozen):
 
 
 class Reply(Frozen):
-    """The answer of a reader: one of the two."""
+    """The answer of a reader: a claim or faults."""
 
     claim: Claim | None = None
     faults: tuple[Fault, ...] = ()
@@ -61,7 +61,7 @@ def claim_of(path: Path, limits: Limits = LIMITS) -> Claim:
 
 
 def _columns(work: SubmissionWork) -> Iterator[Fault]:
-    """What the database could not hold; all other rules are for the check."""
+    """Faults of values that the database cannot store; the check applies all other rules."""
     for name, most in COLUMNS.items():
         value: str = getattr(work, name)
         if len(value) > most or any(ord(letter) < 32 or ord(letter) == 127 for letter in value):
@@ -70,7 +70,7 @@ def _columns(work: SubmissionWork) -> Iterator[Fault]:
 
 
 class Readers:
-    """Some processes that read claims; started when they are first needed."""
+    """A few processes that read claims, each started when first needed."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class Readers:
 
 @cache
 def shared_readers() -> Readers:
-    """The readers of this process: they keep nothing, so every service may use them."""
+    """The readers of this process: they have no state, so all services share them."""
     readers = Readers()
     atexit.register(readers.close)
     return readers
@@ -137,7 +137,7 @@ class _Reader:
     def __init__(self, num_bytes: int) -> None:
         command = [sys.executable, "-m", "leaderboard.service.reader", str(num_bytes)]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        environment.pop("LEADERBOARD_DATABASE", None)  # it reads files and nothing else
+        environment.pop("LEADERBOARD_DATABASE", None)  # it needs no database
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
         )
@@ -146,14 +146,14 @@ class _Reader:
         return self._process.poll() is None
 
     def had_ended(self) -> bool:
-        """Whether it ended after the request before, as it does when it has grown large."""
+        """Whether it exited after the previous request because it had grown large."""
         try:
             return self._process.wait(timeout=30) == 0
         except subprocess.TimeoutExpired:
             return False
 
     def ask(self, path: Path, limits: Limits, seconds: float) -> Reply | None:
-        """The reply; None when the process died or the time is over."""
+        """The reply; None when the process died or the time ran out."""
         source, target = self._process.stdout, self._process.stdin
         assert source is not None
         assert target is not None

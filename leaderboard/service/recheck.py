@@ -1,8 +1,8 @@
-"""Check a submission again, after it was accepted or before: what a maintainer runs by hand.
+"""Check a submission again, before or after it is accepted; a maintainer runs this.
 
 Always: the bundle's hash, every rule, every score from the questions. With a pool: the whole list
-of uids, merged with the pool's. With a rerun: the checkpoints are evaluated again, and the scores
-must agree within the stated error.
+of uids, compared with the pool's. With a rerun: the checkpoints are evaluated again, and the scores
+must agree within `AGREE` standard errors.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from leaderboard.submissions.validate import check_bundle, official_suite, read_
 from pipelines.errors import RuleError
 from pipelines.records import Frozen
 
-AGREE = 3.0  # standard errors of the difference within which two evaluations agree
+AGREE = 3.0  # standard errors of the difference: 0.3% of honest reruns are outside
 
 
 class Rechecked(Frozen):
-    """What was done, in sentences, and what was wrong."""
+    """What was checked, in sentences, and what was wrong."""
 
     id: str
     level: Literal["none", "sampled", "full"]
@@ -52,9 +52,9 @@ def recheck(
     data: str | None = None,
     who: str = "maintainer",
 ) -> Rechecked:
-    """Check a submission again and record how far. A fault records nothing but its line.
+    """Check a submission again and record the level reached; any fault records level `none`.
 
-    RuleError when something that was asked for is not given: a place of uids, models, data.
+    RuleError when a requested check lacks its input: the location of uids, models or data.
     """
     submission = service.store.get(id)
     if not submission.bundle:
@@ -147,7 +147,7 @@ def _whole_list(
 
 
 def not_in(ids: Uids, pool: Uids) -> int:
-    """How many records of one sorted list are not in another: one walk through both, in pieces."""
+    """How many records of one sorted list are not in another; both are read once, in pieces."""
     absent, start = 0, 0
     for begin in range(0, len(ids), AT_ONCE):
         part = np.asarray(ids[begin : begin + AT_ONCE])

@@ -1,4 +1,4 @@
-"""Rows and evidence computed again from stored bundles, for a new suite version or new pages."""
+"""Recompute rows and evidence from stored bundles, for a new suite version or new pages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAGE = 200  # submissions read at a time
 
 
 class Recomputed(Frozen):
-    """What came out for one submission; with `faults` it no longer passes, and keeps its row."""
+    """The result for one submission; one with `faults` no longer passes, and keeps its row."""
 
     id: str
     before: float
@@ -24,10 +24,10 @@ class Recomputed(Frozen):
 
 
 def recompute(service: Service, ids: Sequence[str] = (), *, who: str) -> Iterator[Recomputed]:
-    """Check submissions again that were checked before, and put what comes out in their rows.
+    """Check submissions again and replace their rows with the results.
 
-    Without `ids`: all that are accepted or wait for review. States do not change: a submission
-    that no longer passes keeps its row, and is reported.
+    Without `ids`: all that are accepted or waiting for review. States do not change: a submission
+    that no longer passes keeps its row and is reported with its faults.
     """
     store = service.store
     for id_ in ids or list(_checked(service)):

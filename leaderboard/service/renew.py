@@ -1,8 +1,8 @@
-"""Evidence that an earlier version of the program wrote, or that is missing, written again.
+"""Rewrite evidence that is missing or was written by an earlier version of the program.
 
-After a migration, or where a service was restored without it: a check process that has nothing to
-do goes through the submissions that were checked, and writes what pages read from their bundles.
-Rows and states do not change; `leaderboard recompute` is for those.
+After a migration, or when a backup was restored without evidence, an idle check process goes
+through the checked submissions and writes what pages show from their bundles. Rows and states do
+not change; `leaderboard recompute` changes those.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STATES = ("accepted", "needs_review")
 
 
 def renew(service: Service) -> Iterator[str]:
-    """Look at one submission a step, and write its evidence if it is old; nothing once done."""
+    """Rewrite old evidence, yielding after each submission; nothing to do once all is new."""
     if service.files.exists(DONE):
         return
     for submission in _checked(service):
@@ -40,10 +40,10 @@ def _write(service: Service, submission: StoredSubmission) -> None:
         bundle = service.bundle(submission)
         measured = check_bundle(bundle, known=BoardKnown(service, submission.id)).measured
     except (BundleError, FileNotFoundError, MemoryError) as error:
-        log.warning("%s: its pages cannot be written again: %s", submission.id, error)
+        log.warning("%s: its evidence cannot be written again: %s", submission.id, error)
         return
     if measured is None:
-        log.warning("%s no longer passes its check; its pages stay as they are", submission.id)
+        log.warning("%s no longer passes its check; its evidence is kept as it is", submission.id)
         return
     write_evidence(service.files, submission, bundle, measured)
     service.write_texts(bundle)

@@ -1,7 +1,8 @@
-"""Files of rows that are ready to show: written once by a check, read by pages a block at a time.
+"""Files of rows ready to show: written once by a check, read by pages one block at a time.
 
-Each block is zlib over the JSON of `BLOCK_ROWS` rows, and an index at the end says where blocks
-begin and what rows can be chosen by. A page reads the index and the blocks it shows, nothing else.
+Each block is the JSON of `BLOCK_ROWS` rows, compressed with zlib. The index at the end has the end
+of each block and the columns that rows are chosen by. A page reads the index and the blocks it
+shows, nothing else.
 
     block ... block | index (zlib of JSON) | length of the index, 4 bytes little endian | b"LBQ1"
 """
@@ -23,23 +24,25 @@ from pipelines.storage.base import Store as Files
 
 BLOCK_ROWS = 50  # as many as a page of a board shows
 BLOCK_BYTES = 8 << 20  # of one block unpacked: 50 rows with some texts of a few thousand letters
-MAX_TAIL = 64 << 20  # of one index unpacked
+MAX_TAIL = 64 << 20  # of one index unpacked: five million rows of ten bytes each
 MAGIC = b"LBQ1"
 Numbers = npt.NDArray[np.int64]
 
 
 class Index(Frozen):
-    """What is at the end of a file of rows. Arrays are base64; empty: not known."""
+    """The index at the end of a file of rows. Arrays are base64; empty when not known."""
 
     total: int
     right: int | None = None
     columns: tuple[str, ...] = ()
     ends: tuple[int, ...] = Field(description="where each block ends")
     wrong: str = Field("", description="one bit for each row; empty without right and wrong")
-    values: str = Field("", description="float32 for each row: how good the answer is, more better")
+    values: str = Field(
+        "", description="float32 for each row: quality of the answer, higher is better"
+    )
     numbers: str = Field("", description="int32, the question of each row; empty: 0, 1, 2, ...")
-    categories: tuple[str, ...] = Field((), description="the names that `category` counts")
-    category: str = Field("", description="uint8 for each row: its category")
+    categories: tuple[str, ...] = Field((), description="names of the categories, by index")
+    category: str = Field("", description="uint8 for each row: index of its category")
     classes: tuple[str, ...] = Field((), description="names of the classes that rows give by index")
 
     def wrong_rows(self) -> npt.NDArray[np.bool_] | None:
@@ -50,7 +53,7 @@ class Index(Frozen):
         return np.unpackbits(bits)[: self.total].astype(bool)
 
     def row_values(self) -> npt.NDArray[np.float32] | None:
-        """How good each answer is."""
+        """The quality of each answer, higher is better; None when not known."""
         return np.frombuffer(base64.b64decode(self.values), "<f4") if self.values else None
 
     def row_numbers(self) -> Numbers:
@@ -60,7 +63,7 @@ class Index(Frozen):
         return np.frombuffer(base64.b64decode(self.numbers), "<i4").astype(np.int64)
 
     def of_category(self, name: str) -> npt.NDArray[np.bool_]:
-        """Whether each row is of a category. KeyError for one that is not there."""
+        """Whether each row is of a category. KeyError for an unknown one."""
         if name not in self.categories:
             raise KeyError(f"there is no category {name!r}; there are {list(self.categories)}")
         codes = np.frombuffer(base64.b64decode(self.category), np.uint8)
@@ -68,7 +71,7 @@ class Index(Frozen):
 
 
 def packed(values: npt.NDArray[Any]) -> str:
-    """The bytes of an array as an index holds them."""
+    """The bytes of an array in base64, as an index stores them."""
     return base64.b64encode(values.tobytes()).decode()
 
 
@@ -93,7 +96,7 @@ class RowWriter:
         self._waiting = []
 
     def finish(self, **chosen_by: Any) -> None:
-        """Write the index; `chosen_by`: its other fields."""
+        """Write the index; `chosen_by` are its fields other than `total` and `ends`."""
         if self._waiting:
             self._flush()
         index = Index(total=self.total, ends=tuple(self._ends), **chosen_by)
@@ -136,7 +139,7 @@ def _index(file: Any) -> Index:
     end = file.tell()
     tail = file.read(8)
     if tail[4:] != MAGIC:
-        raise ValueError("a file of rows that no check wrote")
+        raise ValueError("not a file of rows that a check wrote: it does not end in LBQ1")
     length = int.from_bytes(tail[:4], "little")
     file.seek(end - length)
     return Index.model_validate_json(zlib.decompressobj().decompress(file.read(length), MAX_TAIL))

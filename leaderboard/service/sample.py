@@ -1,10 +1,10 @@
 """Repeat a sample of an entry on a laptop, from its bundle alone: no database, no account.
 
 Answers: questions chosen by hash are asked of the checkpoint again, and must get the answers of the
-log. Uids: a part of the list chosen by hash must be in the pool. Verdicts: the filter is repeated
-on rows of the pool chosen by hash (see `verdicts`). All say with what probability a change of one
-in a hundred would have been seen. The hash is salted by whoever looks: a sample that is known
-before could be made honest alone.
+log. Uids: a part of the list, chosen by hash, must be in the pool. Verdicts: the filter is repeated
+on rows of the pool chosen by hash (see `verdicts`). Each states the probability that altering one
+in a hundred would have been detected. The viewer draws the salt of the hash: if the sample were
+known in advance, a cheater could make that sample alone honest.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from leaderboard.submissions.validate import check_bundle
 from pipelines.errors import RuleError
 from pipelines.records import Frozen
 
-QUESTIONS = 50  # that a checkpoint is asked, over all tasks
-LOSS_TOLERANCE = 0.02  # relative: another machine or precision; an altered answer is far outside
-FLIPS = 0.02  # of choices that another machine may decide the other way: ties of rounding
+QUESTIONS = 50  # asked of a checkpoint over all tasks: 1% altered is seen with probability 0.39
+LOSS_TOLERANCE = 0.02  # relative, for other hardware or precision; an altered answer differs more
+FLIPS = 0.02  # fraction of choices that rounding may decide differently on another machine
 
 
 class Sampled(Frozen):
@@ -60,11 +60,12 @@ def recheck_sample(
     run_code: bool = False,
     salt: str | None = None,
 ) -> Sampled:
-    """Check the bundle by its rules, then repeat a part of what it names.
+    """Check the bundle against the rules, then repeat a sample of its evaluation and curation.
 
     `models` are folders of checkpoints by seed. `pool` is the pool's list of uids (.npy), or its
-    folder: then the filter is repeated, and looked up in `dataset` (of a list of uids: `uids`).
-    What is looked at depends on `salt`, by default a new one. RuleError for what does not fit.
+    folder: then the filter is repeated, and its rows looked up in `dataset` (for a list of uids:
+    in `uids`). The sample depends on `salt`, by default a new one. RuleError when an argument is
+    missing or does not belong to the submission.
     """
     salt = secrets.token_hex(4) if salt is None else salt
     checked = check_bundle(bundle)
@@ -142,7 +143,7 @@ def _answers(
 
 
 def _different(task: Task, log: pa.Table, again: pa.Table) -> list[int]:
-    """Rows whose answer is not the log's."""
+    """Rows whose repeated answer differs from the log."""
     position_of = {row: number for number, row in enumerate(log["row"].to_pylist())}
     wrong = []
     for number, row in enumerate(again["row"].to_pylist()):
@@ -161,7 +162,7 @@ def _different(task: Task, log: pa.Table, again: pa.Table) -> list[int]:
 def _uids(
     bundle: Bundle, pool: str, uids: str | None, fraction: float, salt: str, lines: list[str]
 ) -> list[Fault]:
-    """A part of the list by hash, or without the list the sample in the bundle, in the pool."""
+    """Look up in the pool a hashed part of the list, or without it the bundle's sample."""
     claimed = bundle.manifest.uids
     if claimed is None:
         raise RuleError("this submission has no list of uids; --pool is for those that have")

@@ -1,4 +1,4 @@
-"""What the service does with a submission, apart from HTTP: take it in, check it, read from it."""
+"""What the service does with a submission, apart from HTTP: receive it, check it, read it."""
 
 from __future__ import annotations
 
@@ -36,8 +36,10 @@ from leaderboard.submissions.validate import check_bundle
 from pipelines.storage.base import Store as Files
 from pipelines.storage.base import copy_into
 
-CHECK_SECONDS = 3600.0  # after which a check's lease ends; its stages together have half of it
-SHOWN = Limit(seconds=600, num_bytes=2 << 30)  # writing what pages show
+CHECK_SECONDS = (
+    3600.0  # a check's lease is not renewed after this; its stages together may take half of it
+)
+SHOWN = Limit(seconds=600, num_bytes=2 << 30)  # for writing what pages show
 MEMORY = "the check needed more memory than it may have"
 TIME = "the check needed more time than it may have"
 
@@ -48,7 +50,7 @@ class NotAllowed(PermissionError):
 
 @dataclass
 class Service:
-    """A store, the place of the bundles, and the limits."""
+    """The database, the storage of bundles, and the limits of a check."""
 
     store: Store
     files: Files
@@ -66,10 +68,10 @@ class Service:
         self.scratch = scratch
 
     def receive(self, path: Path, token: Token) -> tuple[StoredSubmission, bool]:
-        """Take in a bundle that was uploaded to `path`; returns it and whether it is a new one.
+        """Register a bundle uploaded to `path`; returns the submission and whether it is new.
 
         The bundle's bytes are durable before the database names them. BundleError when the bundle
-        cannot be read, NotAllowed when it is of another team.
+        cannot be read, NotAllowed when it is from another team or over the team's quota.
         """
         look_at(path, limits=self.limits)
         claim = self.readers.claim(path, self.limits)
@@ -104,13 +106,13 @@ class Service:
             raise NotAllowed(str(error)) from None
 
     def bundle(self, submission: StoredSubmission) -> Bundle:
-        """The bundle of a submission. FileNotFoundError for imported rows, which have none."""
+        """The bundle of a submission. FileNotFoundError for imported rows, which have no bundle."""
         if not submission.bundle:
             raise FileNotFoundError(f"{submission.id} was imported; there is no bundle")
         return _opened(self.local(submission), submission.bundle_sha256)
 
     def local(self, submission: StoredSubmission) -> Path:
-        """A local file with the bundle; fetched once from a bucket."""
+        """A local file with the bundle; from a bucket it is downloaded once."""
         path = self.files.local_path(submission.bundle)
         if path is not None:
             return path
@@ -124,7 +126,7 @@ class Service:
         return kept
 
     def write_texts(self, bundle: Bundle) -> None:
-        """Write what is shown of the questions of a bundle's tasks, from our evaluation data."""
+        """Write the question texts that may be shown of a bundle's tasks, from our own data."""
         if self.eval_data:
             tasks = next(iter(seeds_of(bundle.record).values())).work.tasks
             write_texts(self.files, self.eval_data, tasks)
@@ -134,7 +136,7 @@ class Service:
     def check_next(
         self, owner: str, *, lease_seconds: float = LEASE_SECONDS
     ) -> StoredSubmission | None:
-        """Check the submission that waits longest; None when none waits."""
+        """Check the submission that has waited longest; None when none is waiting."""
         submission = self.store.claim(owner, lease_seconds=lease_seconds)
         if submission is None:
             return None
@@ -165,16 +167,16 @@ class Service:
             and not faults
             and admits(submission, notices)
         ):
-            why = "the rule book asks for no person where no notice does"
+            why = "the rule book requires a reviewer only where a notice does"
             self.store.move(submission.id, "accepted", who=RULE_BOOK, why=why)
         return submission
 
 
 def admits(submission: StoredSubmission, notices: Sequence[Notice]) -> bool:
-    """Whether an entry without faults goes straight to the board.
+    """Whether an entry without faults is accepted without a reviewer.
 
-    Where the rule book of its scale says so, and nothing about it is for a reviewer to decide. An
-    entry of which a process was killed between check and decision waits for a person.
+    It is when the rule book of its scale allows that and no notice needs a decision. An entry
+    whose process was killed between check and decision waits for a reviewer.
     """
     scale = rules.load_benchmark(submission.benchmark).scale(submission.scale)
     return scale.review == "machine" and all(notice.informs for notice in notices)
@@ -182,7 +184,7 @@ def admits(submission: StoredSubmission, notices: Sequence[Notice]) -> bool:
 
 @dataclass
 class BoardKnown:
-    """What a service's board knows, for the check of one submission."""
+    """What the board knows of other submissions, for the check of one."""
 
     service: Service
     own: str
@@ -212,7 +214,7 @@ def _opened(path: Path, sha256: str) -> Bundle:
 
 
 def _keep(store: Store, id: str, owner: str, lease_seconds: float, done: Event) -> None:
-    """Renew the lease of a check that takes long, until it is done or out of time."""
+    """Renew the lease of a long check until it is done or out of time."""
     until = time.monotonic() + CHECK_SECONDS
     while not done.wait(lease_seconds / 3):
         if time.monotonic() > until or not store.renew(id, owner, lease_seconds=lease_seconds):

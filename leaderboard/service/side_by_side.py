@@ -1,7 +1,7 @@
 """Two to five rows side by side: every figure, category and task, each against one reference.
 
-Everything comes from what the checks wrote: resamples of tasks, and what each question adds to its
-task. A pair is computed once and kept while either is the same bundle.
+All of it is computed from what the checks wrote: resamples of tasks, and the contribution of each
+question. A pair is computed once and cached for as long as both bundles are the same.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from leaderboard.service.service import Service
 from leaderboard.submissions.results import Difference, Row, TaskValue
 from pipelines.records import Frozen
 
-MOST_PAIRS = 256  # of two submissions; about 20 KB each with the tasks of CORE
+MOST_PAIRS = 256  # cached; about 20 KB each with the tasks of CORE
 
-# An interval of 95% reaches 1.96 errors; 2.80 errors are seen with 80% power.
+# A 95% interval reaches 1.96 standard errors; 80% power needs a difference of 2.80 (1.96 + 0.84).
 REACH_TO_DETECTABLE = 2.8015852 / 1.9599640
 
 Draws = npt.NDArray[np.float32]
@@ -37,7 +37,9 @@ class Cell(Frozen):
 
     value: float | None
     apart: Difference | None = None
-    detectable: float | None = None  # by the questions or runs at hand, with 80% power
+    detectable: float | None = (
+        None  # smallest difference that these questions or runs show with 80% power
+    )
     paired: Paired | None = None  # question by question; positive: better than the reference
 
 
@@ -50,7 +52,7 @@ class Line(Frozen):
 
     @property
     def known(self) -> bool:
-        """Whether any of its differences is known."""
+        """Whether any difference from the reference is known."""
         return any(cell.apart is not None or cell.paired is not None for cell in self.cells[1:])
 
 
@@ -59,7 +61,7 @@ class Comparison(Frozen):
 
     rows: tuple[Row, ...]
     lines: tuple[Line, ...]
-    apart: str  # why these are not of one group, empty when they are
+    apart: str  # what keeps the rows from being comparable; empty when they are
     unpaired: bool  # whether some of them have no questions
 
 
@@ -110,7 +112,7 @@ def _figures(service: Service, rows: Sequence[Row], *, comparable: bool) -> list
 def _categories(
     rows: Sequence[Row], draws: Sequence[Mapping[str, Draws]], *, comparable: bool
 ) -> list[Line]:
-    """Means of the centered tasks of each category; where there is more than one category."""
+    """Mean centered score of each category, when there is more than one category."""
     parts = [category_parts(row.tasks) for row in rows]
     if len(parts[0]) < 2:
         return []
@@ -178,7 +180,7 @@ def _better(behind: Difference | None) -> Difference | None:
 def _task(
     first: TaskValue, two: TaskValue | None, a: Draws | None, b: Draws | None
 ) -> Difference | None:
-    """How much better `two` is; paired over questions, where both have them. Seeds are left out."""
+    """How much better `two` is; paired over questions where both have them. Ignores seed noise."""
     if two is None:
         return None
     sign = 1.0 if first.higher_is_better else -1.0
@@ -228,7 +230,7 @@ def _pair(service: Service, first: Row, second: Row) -> PairOfTasks:
 
 
 def _same_questions(task: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[Any, Any]:
-    """What both say of the questions that both were asked."""
+    """The contributions of both to the questions that both answered, aligned."""
     mine, theirs = a[task].astype(np.float64), b[task].astype(np.float64)
     first, second = (own.get(f"{task}/numbers", np.arange(len(own[task]))) for own in (a, b))
     if np.array_equal(first, second):

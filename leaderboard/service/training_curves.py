@@ -1,8 +1,8 @@
-"""Curves of training beside each other: where two datasets cross, and who is at a target first.
+"""Compare training curves: where two datasets cross, and which reaches a target first.
 
-Submissions may bring the scores of checkpoints (`Evidence.curves`: step, headline, its error), as
-their teams say them; the last point of each is the row's own score. Of rows of one group the steps
-are one budget, since the recipe is the same.
+Submissions may include the scores of checkpoints (`Evidence.curves`: step, headline, its error), as
+reported by their teams; the last point of each is the row's own score. Within a group steps are
+comparable, since the recipe is the same.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from leaderboard.submissions.results import Row
 from pipelines.errors import RuleError
 from pipelines.records import Frozen
 
-MOST = 50  # rows of which curves are read: each is a file
+MOST = 50  # rows whose curves are read; each is one file
 UNIT = "steps"
 Scores = dict[float, list[float]]  # of one row: the seeds' headlines by step
 
 
 class Crossings(Frozen):
-    """Rows beside the first of them, over the steps of training."""
+    """The first row compared with the others, over the training steps."""
 
     svg: str
     sentences: tuple[str, ...]
-    left_out: tuple[str, ...] = Field(description="why a row is not compared, a sentence each")
+    left_out: tuple[str, ...] = Field(description="one sentence for each row not compared: why")
 
 
 class Racer(Frozen):
@@ -42,7 +42,7 @@ class Racer(Frozen):
 
 
 class Race(Frozen):
-    """How many steps rows take to the score that the baseline has at its end."""
+    """How many steps each row needs to reach the final score of the baseline."""
 
     target: float
     metric: str
@@ -69,7 +69,7 @@ def curves_of(service: Service, row: Row) -> dict[int, list[Measure]]:
 
 
 def crossings(service: Service, rows: Sequence[Row]) -> Crossings | None:
-    """The curves of rows of one group and where they cross the first one's; None without two."""
+    """Where the curves of a group's rows cross the first row's; None with fewer than two curves."""
     scores = {row.submission_id: _scores(service, row) for row in rows}
     own = [row for row in rows if scores[row.submission_id]]
     if len(own) < 2 or own[0] is not rows[0]:
@@ -100,16 +100,17 @@ def crossings(service: Service, rows: Sequence[Row]) -> Crossings | None:
         made,
         metric=rows[0].headline.metric,
         unit=UNIT,
-        title=f"{rows[0].headline.metric.replace('_', ' ')} over the steps of training",
+        title=f"{rows[0].headline.metric.replace('_', ' ')} over training steps",
     )
     sentences = tuple(entry.sentence(UNIT) for entry in made)
     return Crossings(svg=svg, sentences=sentences, left_out=tuple(left_out))
 
 
 def race(service: Service, rows: Sequence[Row]) -> Race | None:
-    """Rows with curves by the steps they take to the baseline's final score; None without two.
+    """Rows ordered by the steps they need to reach the baseline's final score; None with under two.
 
-    Rows of one group, ranked. A row that is at the target before its first checkpoint is left out.
+    `rows` are of one group, ranked. A row that reaches the target before its first checkpoint is
+    left out.
     """
     plain = next((row for row in rows if row.submission_id == row.baseline), None) or next(
         (row for row in rows if rows[0].baseline == row.submission_id), None

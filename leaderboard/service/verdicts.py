@@ -1,9 +1,9 @@
 """Repeat the filter of an entry on a sample of its pool, and look the sample up in its dataset.
 
-Which rows are looked at depends on a salt that the viewer draws, so nobody can prepare a dataset
-for them. A row that a step rejects may not be in the dataset, one that is there must have the text
-that the steps leave, and where no step looks at the whole pool, every other row must be there.
-Where one step selects by a score, a cut must be between the rows that stayed and those that went.
+The sample depends on a salt that the viewer draws, so nobody can prepare a dataset for it. A row
+that a step rejects must not be in the dataset, a row of the dataset must have the text that the
+steps produce, and where no step needs the whole pool, every other row must be in the dataset. Where
+one step selects by a score, some threshold must separate the kept rows from the rejected ones.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from pipelines.schema import PARENT, ROW, TEXT, shard_of
 from pipelines.storage.base import Store
 from pipelines.storage.open import open_store
 
-ALTERED = 0.01  # the part whose alteration the probabilities are of
-FEWEST = 520  # rows: 459 show one altered in a hundred with 99%, and chance takes up to 60 away
-SHARDS = 64  # that are read at most: more than a viewer waits for
+ALTERED = 0.01  # the altered fraction for which detection probabilities are stated
+FEWEST = 520  # rows: 459 detect 1% altered with 99% probability; sampling may give up to 60 fewer
+SHARDS = 64  # read at most: a viewer would not wait for more
 
 Ints = npt.NDArray[np.int64]
 
@@ -55,7 +55,7 @@ class Verdicts(Frozen):
 
 
 def seen_with(number: int, altered: float = ALTERED) -> float:
-    """The probability that a sample of `number` holds one of a fraction `altered`."""
+    """The probability that a sample of `number` rows contains one of a fraction `altered`."""
     return 1 - (1 - altered) ** number
 
 
@@ -77,11 +77,11 @@ def repeat_verdicts(
     run_code: bool = False,
     max_shards: int = SHARDS,
 ) -> tuple[Verdicts, list[Fault]]:
-    """Look at a fraction of the pool's rows, at least `FEWEST` where there are as many.
+    """Repeat the filter on a fraction of the pool's rows, at least on `FEWEST` or all.
 
-    `pool` and `dataset` are folders or prefixes (of a dataset that is a list of uids: the list).
-    RuleError for a pool of another record, for files that are not the recorded ones, and for a
-    pipeline with Python files of its author unless `run_code`.
+    `pool` and `dataset` are folders or prefixes (for a dataset that is a list of uids: the list).
+    RuleError for a pool of another record, for files that differ from the recorded ones, and for
+    a pipeline with Python files of its author unless `run_code`.
     """
     record = case.dataset
     if record.work.external:
@@ -120,7 +120,7 @@ def repeat_verdicts(
                 _compare(chosen, steps, members, pipeline.assets, record, comparison, cuts)
         comparison.altered += members.foreign(number)
     if steps.to_the_end and steps.num_global == 1 and cuts:
-        moved = _beside_the_cut(cuts)
+        moved = _wrong_side_of_cut(cuts)
         comparison.altered += ["a score on the other side of the cut"] * moved
     return _verdicts_of(comparison, len(shards), len(opened.shards), steps, salt), _faults(
         comparison, dataset
@@ -130,7 +130,7 @@ def repeat_verdicts(
 def _pipeline(case: Case, assets: Sequence[str]) -> Pipeline:
     """The recorded pipeline, with the recorded assets.
 
-    RuleError for steps that this version of the platform decides anew, and for other assets.
+    RuleError for steps whose installed version differs, and for assets with other bytes.
     """
     record, pipeline_json = case.dataset, case.dataset.work.pipeline
     known = load_stages(case.book.name).assets(case.scale.name, workspace="runs")
@@ -157,7 +157,7 @@ def _pipeline(case: Case, assets: Sequence[str]) -> Pipeline:
 
 
 def _shards(pool: Pool, salt: str, most: int) -> list[int]:
-    """Which shards are read: all, or the first by hash."""
+    """Which shards are read: all, or the first `most` by hash."""
 
     def key(number: int) -> bytes:
         return hashlib.sha256(f"{salt} shard {number}".encode()).digest()
@@ -166,12 +166,12 @@ def _shards(pool: Pool, salt: str, most: int) -> list[int]:
 
 
 def _share(fraction: float, rows: float) -> float:
-    """The part of so many rows that is looked at: `fraction`, or as much as `FEWEST` rows are."""
+    """The fraction of `rows` that is sampled: `fraction`, or more to reach `FEWEST` rows."""
     return 1.0 if rows <= FEWEST else max(fraction, FEWEST / rows)
 
 
 def _hashed(rows: Ints, salt: str) -> npt.NDArray[np.float64]:
-    """A number in [0, 1) for each row; a row below the share is looked at."""
+    """A number in [0, 1) for each row: splitmix64's finalizer of the salted row number."""
     seed = np.uint64(int.from_bytes(hashlib.sha256(salt.encode()).digest()[:8], "little"))
     value = rows.astype(np.uint64) ^ seed
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
@@ -189,7 +189,7 @@ def _compare(
     comparison: _Comparison,
     cuts: list[tuple[float, bool]],
 ) -> None:
-    """Add what is altered among some rows of the pool."""
+    """Add to `comparison` the altered rows of a batch of the pool."""
     result = _through(steps, batch, assets, record)
     there = members.of(batch)
     comparison.kept += len(there)
@@ -235,20 +235,20 @@ def _through(steps: Repeatable, batch: Batch, assets: Assets, record: DatasetRec
     return whole
 
 
-def _beside_the_cut(scores: Sequence[tuple[float, bool]]) -> int:
-    """The least number of rows that are on the wrong side of a cut, wherever the cut is.
+def _wrong_side_of_cut(scores: Sequence[tuple[float, bool]]) -> int:
+    """The least number of rows on the wrong side of a threshold, over all thresholds.
 
-    Rows that are equal at the cut may be on either side.
+    Rows whose score equals the threshold may be on either side.
     """
     ordered = sorted(scores)
     values = np.array([score for score, _ in ordered])
     kept = np.array([there for _, there in ordered])
     kept_below = np.concatenate([[0], np.cumsum(kept)])
-    gone_above = np.concatenate([np.cumsum(~kept[::-1])[::-1], [0]])
+    rejected_above = np.concatenate([np.cumsum(~kept[::-1])[::-1], [0]])
     least = len(ordered)
     for value in np.unique(values):
         left, right = np.searchsorted(values, value), np.searchsorted(values, value, "right")
-        least = min(least, int(kept_below[left] + gone_above[right]))
+        least = min(least, int(kept_below[left] + rejected_above[right]))
     return least
 
 
@@ -293,7 +293,7 @@ def _faults(comparison: _Comparison, dataset: str) -> list[Fault]:
     return [fault(dataset, "verdicts", what, Words("what the recorded pipeline decides"))]
 
 
-# ---- who is in the dataset
+# ---- membership in the dataset
 
 
 class _Members:
@@ -311,7 +311,7 @@ class _Members:
         raise NotImplementedError
 
     def foreign(self, shard: int) -> list[str]:
-        """Rows of the dataset that say they are of this shard of the pool, and are not."""
+        """Rows of the dataset that claim to be from this shard of the pool and are not."""
         return []
 
 
@@ -361,7 +361,7 @@ class _Documents(_Members):
 
 
 class _Uids(_Members):
-    """A list of uids; the pool is tables of pairs."""
+    """A list of uids, over a pool of image-text tables."""
 
     def __init__(self, uri: str, case: Case) -> None:
         self._list = uid_lists.open_uids(uri)
@@ -405,7 +405,7 @@ class _Uids(_Members):
 
 
 def _same_bytes(store: Store, name: str, sha256: str) -> None:
-    """RuleError when a file is not the recorded one."""
+    """RuleError when a file's sha256 differs from the recorded one."""
     state = hashlib.sha256()
     with store.open(name) as file:
         while block := file.read(1 << 20):

@@ -1,4 +1,4 @@
-"""The records behind a submission, by kind and by seed."""
+"""The chain of records of a submission, by kind and by seed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def chain_of(record: Submission) -> dict[str, list[Any]]:
 
 
 def seeds_of(record: Submission) -> dict[int, ScoresRecord]:
-    """The scores by training seed, in order of the seeds."""
+    """The scores by training seed, in ascending order of seeds."""
     known = {link.id: link for link in record.chain}
     by_seed = {}
     for scores in chain_of(record).get("scores", []):

@@ -1,7 +1,7 @@
-"""Logs in which a model is said to give one number again and again, or less loss than texts hold.
+"""Logs that repeat the same few numbers, or claim less loss than text contains information.
 
-Losses, errors and distances of a trained model differ from question to question in their last
-digits at least. Whoever writes a log by hand, or by a loop, is easily seen where they do not.
+Losses, errors and distances of a trained model differ between questions at least in their last
+digits. In a log written by hand or by a loop they often do not.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Floats = npt.NDArray[np.float64]
 Wrong = Iterator[tuple[str, npt.NDArray[Any], str]]
 
 LEAST_BITS = 0.05
-"""Bits of a byte of text, the mean over a task. Shannon (1951) found 0.6 to 1.3 for people who
-guess English letter by letter; the largest models are above 0.4. Less has been learned by heart."""
-FEWEST = 8  # rows that may agree by chance: two of eight numbers
-EQUAL = 0.25  # of rows whose image is as far from two others, to the last bit
+"""Least bits per byte of text, the mean over a task. Shannon (1951) found 0.6 to 1.3 for people who
+guess English letter by letter; the largest models are above 0.4. Less means memorised text."""
+FEWEST = 8  # rows: in fewer, numbers may agree by chance
+EQUAL = 0.25  # fraction of rows with bitwise equal distances to two different images
 CONTINUOUS = {
     "image_memorisation": ("train_distance", "heldout_distance"),
     "image_restoration": ("error",),
@@ -34,29 +34,29 @@ CONTINUOUS = {
 
 
 def said_again(task: Task, log: pa.Table) -> Wrong:
-    """Pairs of a column and the rows where it cannot be, with what is wrong there."""
+    """Columns, with a mask of the rows whose value is impossible and what is wrong with it."""
     everywhere = np.ones(len(log), bool)
     if task.kind in PER_BYTE or task.kind == "token_loss":
         nats, tokens = _numbers(log, "nats"), _numbers(log, "num_tokens")
-        yield "num_tokens", (tokens == 0) & (nats > 0), "is 0 beside a loss"
+        yield "num_tokens", (tokens == 0) & (nats > 0), "is 0 although there is a loss"
     if len(log) < FEWEST:
         return
     for name, values in _said(task, log):
         if len(np.unique(values)) <= VARIED * len(values):
-            yield name, everywhere, "is one of few numbers again and again, as no model gives them"
+            yield name, everywhere, "repeats a few numbers again and again, as no model does"
             return
     if task.kind == "perplexity":
         bits = nats.sum() / max(_numbers(log, "num_bytes").sum(), 1) / math.log(2)
         if bits < LEAST_BITS:
-            yield "nats", everywhere, f"is less than {LEAST_BITS:g} bits for a byte of text"
+            yield "nats", everywhere, f"is less than {LEAST_BITS:g} bits per byte of text"
     elif task.kind == "image_memorisation":
         equal = _numbers(log, "train_distance") == _numbers(log, "heldout_distance")
         if equal.mean() > EQUAL:
-            yield "train_distance", equal, "is the distance from a held-out image, to the last bit"
+            yield "train_distance", equal, "is bitwise equal to the distance from a held-out image"
 
 
 def _said(task: Task, log: pa.Table) -> Iterator[tuple[str, Floats]]:
-    """The columns of numbers that two questions do not share."""
+    """The columns whose numbers differ between any two questions."""
     if task.kind == "perplexity":
         yield "nats", _numbers(log, "nats") / np.maximum(_numbers(log, "num_bytes"), 1)
     elif task.kind == "token_loss":

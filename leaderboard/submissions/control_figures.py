@@ -1,8 +1,8 @@
-"""Controls in a record beside the log that they are of: what can be computed again, is.
+"""Compare the controls in a record with the log that they are computed from, as far as possible.
 
-Of classes and captions all figures follow from the log. Elsewhere the sample of questions does (it
-is chosen by hash), and so does what the model earned on it; what it earned behind another context,
-or with other measurements, is the team's word, inside what so many questions allow.
+For classes and captions all figures follow from the log. For other tasks the sample of questions
+does (it is chosen by hash), and so does the model's score on it; its score after another context,
+or with other measurements, is as reported by the team, within what so many questions allow.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from leaderboard.submissions.faults import Fault, Words, fault
 from pipelines.records import Control, ScoresRecord, TaskRef
 
 TOLERANCE = 1e-6
-"""Relative, of a score computed again from the same numbers. Roots of a covariance's eigenvalues
-differ by 2e-9 between processes with other numbers of threads; pages show four digits."""
+"""Relative, for a score computed again from the same numbers. Roots of a covariance's eigenvalues
+differ by 2e-9 between processes with different numbers of threads; pages show four digits."""
 
 
 def same(a: Any, b: Any) -> bool:
-    """Equal, or two numbers that differ by rounding alone."""
+    """Whether two values are equal, or numbers that differ only by rounding."""
     if isinstance(a, float) and isinstance(b, float):
         return abs(a - b) <= TOLERANCE * max(1.0, abs(b))
     return bool(a == b)
@@ -43,7 +43,7 @@ def same(a: Any, b: Any) -> bool:
 def control_faults(
     scores: ScoresRecord, name: str, task: Task, ref: TaskRef, log: pa.Table
 ) -> Iterator[Fault]:
-    """The controls of a task are those of its log, where the record has any."""
+    """Faults where the controls of a task in the record contradict its log."""
     claimed: dict[str, Control] = {
         control.name: control for control in scores.results.controls if control.task == task.name
     }
@@ -78,7 +78,7 @@ def _of_sample(
     if control.num_items != number:
         yield fault(RECORD, where, control.num_items, number, "the questions of a control")
         return
-    if ref.identity:  # else the sample was chosen by something that old records do not say
+    if ref.identity:  # old records do not have what the sample was chosen by
         position = {row: at for at, row in enumerate(log["row"].to_pylist())}
         restored = isinstance(task, RestorationTask)
         earned = nearer(log) if restored else kind_of(task).tally(task, log).numerator

@@ -1,7 +1,7 @@
-"""Counts: pool, dataset, files and packed data say the same, and every row that left has a reason.
+"""Counts of pool, dataset, files and packed data agree, and every rejected row has a reason.
 
-A dataset of hand-picked rows under the name of a pipeline has rows that no step of it took out: the
-reasons of a run name its steps, and what came in less what left is what is there.
+This exposes a dataset of hand-picked rows under the name of a pipeline: the reasons of a real run
+name its steps, and rows in minus rejected rows are the rows of the dataset.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from leaderboard.submissions.case import Case
 from leaderboard.submissions.faults import Fault, Words, fault
 from pipelines.records import DatasetRecord, PoolRecord
 
-REPEATED_ROWS = 100  # in files of equal bytes; shards of a single row may be equal by right
+REPEATED_ROWS = 100  # rows in files of equal bytes; tiny shards may legitimately be equal
 SOFT_CAP = "soft_cap"  # keeps a row up to `most` times
 SPLITTERS = frozenset(("split_lines", "repository_parts"))
-"""Operators that make several rows of one; those of participants' own files may, too."""
-UNITS = ("documents", "pairs", "images")  # what the rows of a pool are, by benchmark
+"""Built-in operators that make several rows of one; participants' own operators may, too."""
+UNITS = ("documents", "pairs", "images")  # names of a pool's rows, by benchmark
 AT_READING = "rejected/0/read/"
-"""Rows that the reader refused, as documents without text: no step of the pipeline took them."""
-SPREADS = 6  # standard deviations of a count of clean images, which a hash chooses: one in 10^9
-ROUNDED = 1.02  # a mixture counts the rows that it takes from the size of its parts
+"""Rows that the reader rejected, such as documents without text, before any step."""
+SPREADS = 6  # standard deviations of the binomial count of clean images: exceeded once in 10^9
+ROUNDED = 1.02  # a mixture estimates its rows from the sizes of its parts, within 2%
 
 
 def counts(case: Case) -> Iterator[Fault]:
-    """Every figure that follows from another one does."""
+    """Faults where a count contradicts another count that determines or bounds it."""
     yield from _kinds(case)
     yield from _rows(case)
     yield from _files(case.dataset, given=case.track.pool == "given")
@@ -36,18 +36,18 @@ def counts(case: Case) -> Iterator[Fault]:
 
 
 def in_pool(pool: PoolRecord) -> int | None:
-    """How many rows the pool says that it has; None where it does not."""
+    """The number of rows in the pool's record; None when it has no count."""
     return next((pool.counts[unit] for unit in UNITS if unit in pool.counts), None)
 
 
 def is_mixture(dataset: DatasetRecord) -> bool:
-    """Whether a dataset was mixed of others: its record lists shares in place of steps."""
+    """Whether a dataset is a mixture of others: its record lists shares instead of steps."""
     pipeline = dataset.work.pipeline
     return isinstance(pipeline.get("mix"), dict) and "steps" not in pipeline
 
 
 def _kinds(case: Case) -> Iterator[Fault]:
-    """Rows by kind are all the rows, and no more of a kind than the pool has."""
+    """Counts by kind add up to the total, and no kind exceeds the pool's."""
     for record in (case.pool, case.packed):
         for unit in ("documents", "samples", "pairs", "images"):
             kinds = {
@@ -63,7 +63,7 @@ def _kinds(case: Case) -> Iterator[Fault]:
 
 
 def _corruptions(case: Case) -> Iterator[Fault]:
-    """Of images: how many are clean and how many are not, in the pool and in what was packed."""
+    """Clean and corrupted images add up, in the pool and in the packed data."""
     pool, packed = case.pool.counts, case.packed.counts
     where = f"pool {case.pool.id}: counts.clean"
     if "clean" not in pool or "images" not in pool:
@@ -93,7 +93,7 @@ def _corruptions(case: Case) -> Iterator[Fault]:
 
 
 def _rows(case: Case) -> Iterator[Fault]:
-    """What came in is in the pool; what left was taken out by a step of the pipeline."""
+    """Rows in are at most the pool's; each rejected row was rejected by a step of the pipeline."""
     made = case.dataset
     if made.work.external or is_mixture(made):
         return
@@ -119,7 +119,7 @@ def _rows(case: Case) -> Iterator[Fault]:
 
 
 def _times_kept(steps: Sequence[Mapping[str, Any]]) -> float:
-    """How many rows a row can become at most: splitters and participants' steps have no bound."""
+    """The most rows that one row can become: splitters and participants' steps have no bound."""
     most = 1.0
     for step in steps:
         operator = step["operator"]
@@ -132,7 +132,7 @@ def _times_kept(steps: Sequence[Mapping[str, Any]]) -> float:
 
 
 def _names_a_step(reason: str, operators: list[str]) -> bool:
-    """Whether `rejected/STEP/OPERATOR/REASON` is of a step that the pipeline has, from 1."""
+    """Whether `rejected/STEP/OPERATOR/REASON` names a step of the pipeline, counted from 1."""
     _, number, *operator, _ = reason.split("/")
     if not number.isdecimal() or not 1 <= int(number) <= len(operators):
         return False
@@ -140,7 +140,7 @@ def _names_a_step(reason: str, operators: list[str]) -> bool:
 
 
 def _files(made: DatasetRecord, *, given: bool) -> Iterator[Fault]:
-    """The rows of the files are the dataset's, and no file is there twice."""
+    """The rows of the files add up to the dataset's, and no file is listed twice."""
     hashes = Counter(file.sha256 for file in made.outputs)
     again = [file for file in made.outputs if hashes[file.sha256] > 1 and file.num_rows != 0]
     if given and sum(file.num_rows or 0 for file in again) >= REPEATED_ROWS:
@@ -155,7 +155,7 @@ def _files(made: DatasetRecord, *, given: bool) -> Iterator[Fault]:
 
 
 def _packed(case: Case) -> Iterator[Fault]:
-    """No more was packed than there is."""
+    """Packed rows are at most, and except for pairs about all of, the dataset's rows."""
     made, packed = case.dataset, case.packed
     rows_out = made.counts.get("rows_out", 0)
     most = rows_out * ROUNDED if is_mixture(made) else rows_out
@@ -170,19 +170,19 @@ def _packed(case: Case) -> Iterator[Fault]:
     if there == 0 or packed.counts.get(case.book.size_count) == 0:
         where = f"packed {packed.id}: counts"
         yield fault(RECORD, where, Words(f"no {unit} or nothing in them"), Words("what was packed"))
-    # Of pairs, images may be missing where addresses are dead: the reviewer is shown how many.
+    # Images of pairs may be missing where URLs are dead: the reviewer sees how many.
     elif not is_mixture(made) and unit != "samples" and (there or 0) < (1 - LOST) * rows_out:
         expected = Words(f"the {rows_out:,} rows of the dataset: packing takes all of them")
         yield fault(RECORD, f"packed {packed.id}: counts.{unit}", there, expected)
 
 
 LOST = 0.01
-"""Rows that a run may lose to errors, at reading and in shards left out, and still be called the
-baseline."""
+"""Fraction of rows that a run may lose to errors, at reading and in excluded shards, and still be
+called the baseline."""
 
 
 def lost(pool: PoolRecord, made: DatasetRecord) -> tuple[float, Mapping[str, int]]:
-    """The part of the pool that no step took out and that is not there, and what it consists of."""
+    """The fraction of the pool missing although no step rejected it, and its rows by cause."""
     available, rows_in = in_pool(pool), made.counts.get("rows_in", 0)
     unread = sum(number for name, number in made.counts.items() if name.startswith(AT_READING))
     parts = {"errors": made.counts.get("errors", 0), "refused at reading": unread}

@@ -24,12 +24,12 @@ from pipelines.errors import RuleError
 
 MAX_TEXT = {"method": 120, "team": 120, "url": 500}
 PUBLIC = ("https://", "http://", "s3://", "hf://", "gs://")
-MAX_TRIES = 1_000_000  # more is no honest count
+MAX_TRIES = 1_000_000  # a larger count is not plausible
 MAX_ADDRESS = 2000  # characters: longer ones fail in browsers and proxies
 
 
 def manifest(bundle: Bundle) -> Iterator[Fault]:
-    """Every file is listed, with its size; nothing else is there."""
+    """Every file is listed, with its size, and no other file exists."""
     claimed = bundle.manifest
     if claimed.format != 1:
         yield fault(MANIFEST, "format", claimed.format, 1)
@@ -69,7 +69,7 @@ def manifest(bundle: Bundle) -> Iterator[Fault]:
 
 
 def _place(name: str, claimed: Place) -> Iterator[Fault]:
-    """An address is one that everybody can open and see, and sizes are sizes."""
+    """A location is a public printable URL without user name, and a size is not negative."""
     address = claimed.location
     if address and not address.startswith(PUBLIC):
         yield fault(MANIFEST, f"{name}.location", address, list(PUBLIC))
@@ -81,12 +81,12 @@ def _place(name: str, claimed: Place) -> Iterator[Fault]:
 
 
 def _has_user(address: str) -> bool:
-    """Whether `https://good.example@evil.example/` is what an address looks like."""
+    """Whether a URL has a user name, as `https://good.example@evil.example/`."""
     return address.startswith("http") and "@" in address.split("/")[2]
 
 
 def repeated_key(data: bytes) -> str | None:
-    """A key that an object of a JSON text has twice; None where each is there once."""
+    """A key that occurs twice in an object of a JSON text; None if there is none."""
     repeated: list[str] = []
 
     def pairs(items: list[tuple[str, object]]) -> None:
@@ -99,7 +99,7 @@ def repeated_key(data: bytes) -> str | None:
 
 
 def places(case: Case) -> Iterator[Fault]:
-    """What lies elsewhere is what the records name: a checkpoint the model's, a dataset its own."""
+    """Hashes of linked checkpoints and datasets are those of the files in their records."""
     assert case.bundle is not None
     claimed = case.bundle.manifest
     models = {str(model.work.seed): model.outputs for model in case.models}
@@ -149,7 +149,7 @@ def claim(case: Case) -> Iterator[Fault]:
 
 
 def links(case: Case) -> Iterator[Fault]:
-    """Each record's parents are there and of the right kind; there is one line up to one pool."""
+    """Each record's parents exist and have the right kind; all descend from one pool."""
     record, kinds = case.record, case.kinds
     known = {link.id: link for link in record.chain}
     if len(known) != len(record.chain):
@@ -201,7 +201,7 @@ def links(case: Case) -> Iterator[Fault]:
 
 
 def _assets(case: Case) -> Iterator[Fault]:
-    """Records of assets are of those that the dataset names, or that such an asset was made of."""
+    """Each asset record is one that the dataset names, or a source of such an asset."""
     named = {asset.sha256 for data in case.kinds.get("dataset", []) for asset in data.work.assets}
     assets = list(case.kinds.get("asset", []))
     for _ in assets:
@@ -215,7 +215,7 @@ def _assets(case: Case) -> Iterator[Fault]:
 
 
 def _needed(case: Case) -> set[str]:
-    """The ids of everything behind the scores, assets included."""
+    """The ids of all ancestors of the scores, assets included."""
     known = {link.id: link for link in case.record.chain}
     needed: set[str] = set()
     waiting = list(case.record.parents.values())
@@ -228,7 +228,7 @@ def _needed(case: Case) -> set[str]:
 
 
 def files(case: Case) -> Iterator[Fault]:
-    """The logs of each seed and task, one after the other, and no other file."""
+    """The logs of each seed and task are numbered from 0, and there is no other file."""
     bundle = case.bundle
     assert bundle is not None
     allowed = {MANIFEST, RECORD}
@@ -248,14 +248,14 @@ def files(case: Case) -> Iterator[Fault]:
 
 
 def logs(case: Case, tick: Callable[[], None]) -> Iterator[Fault]:
-    """Every column that any page reads is named by the rules, and small."""
+    """Every column of the logs is one that the rules name, and small."""
     bundle = case.bundle
     assert bundle is not None
     for seed in case.by_seed:
         for name in case.suite.tasks:
             parts = bundle.parts(seed, name)
             if not parts:
-                continue  # that scores name other files is for arithmetic to say
+                continue  # arithmetic reports scores that name other files
             task = load_task(name)
             pin = pin_of(name)
             ref = next((t for t in case.by_seed[seed].work.tasks if t.name == name), None)
@@ -270,7 +270,7 @@ def logs(case: Case, tick: Callable[[], None]) -> Iterator[Fault]:
 
 
 def documents(case: Case) -> Iterator[Fault]:
-    """The sketch of the documents is one: sorted, each hash once, no more than there are."""
+    """The sketch of documents is well-formed: sorted, distinct, no larger than their number."""
     assert case.bundle is not None
     claimed = case.bundle.manifest.documents
     if claimed is None:

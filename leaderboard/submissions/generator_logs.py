@@ -1,8 +1,8 @@
-"""Logs of image generators: whether their numbers can be of one model, one sampler and these data.
+"""Logs of image generators: whether their numbers can come from one model, sampler and dataset.
 
-A log holds sums rather than images, so what gives a false one away is what its numbers have to do
-with each other: an error with the squared error it is the root of, a few steps with fewer ones, the
-features of drawn images with those of held-out ones that the generator has never seen.
+A log has sums rather than images, so a false one is recognised by relations between its numbers:
+an error and its square, errors with few and with fewer steps, the features of generated images and
+those of held-out ones that the generator has never seen.
 """
 
 from __future__ import annotations
@@ -34,26 +34,28 @@ DISTANCES = {
     "image_clip": ("moved", "independent"),
 }
 """Columns that are finite and not negative."""
-BRIGHTEST = 1.002  # squared: pixels of held-out images are within [-1.001, 1.001]
+BRIGHTEST = 1.002  # largest squared pixel: held-out images are within [-1.001, 1.001]
 LARGEST_CHANGE = 16.0
 """Mean squared difference of two frames: between images of [-1, 1] at most 4, and a model may
 overshoot by as much again."""
 FASTEST = 8.0
-"""Order at which an error falls with the steps. Heun's method is of order 2. With the few steps of
-this schedule the exact denoiser of Gaussian images has up to 3.55 between six and nine, whatever
-their covariance, and 2.90 between nine and 18 (computed in the tests; an error over all directions
-falls no faster than in the fastest). Images are not Gaussian, so no bound follows for them: four
-trained models had up to 4.3. At 8 an error falls to a 26th with three steps more."""
-SPLITS = 8  # halves of the held-out images that are compared with each other
-LARGE = 256  # dimensions of features from which two splits have to do
+"""Largest accepted order at which an error falls with the steps. Heun's method is of order 2. With
+the few steps of this schedule the exact denoiser of Gaussian images has up to 3.55 between six and
+nine, whatever their covariance, and 2.90 between nine and 18 (computed in the tests; an error over
+all directions falls no faster than in the fastest). Images are not Gaussian, so no bound follows
+for them: four trained models had up to 4.3. At order 8, three more steps (six to nine) divide an
+error by 26."""
+SPLITS = 8  # random halvings of the held-out images that are compared
+LARGE = 256  # feature dimensions above which only two splits are affordable
 CLOSER, CLOSER_IN_FEW = 0.25, 0.1
-"""Part of the least distance of two halves. Samples of one law were never below .44 of it in 32
-dimensions and more, nor below .16 in four (300 pairs of 64 images each)."""
-FEW_DIMENSIONS = 16
+"""Fraction of the least distance of two halves below which a log is refused. Samples of one
+distribution were never below 0.44 of it in 32 dimensions or more, nor below 0.16 in four (300
+pairs of 64 images each)."""
+FEW_DIMENSIONS = 16  # of features: below, `CLOSER_IN_FEW` applies
 
 
 def too_few(task: Task, rows: int) -> str:
-    """How many rows a generator's task has, where it has not so many: data holds `MIN_IMAGES`."""
+    """The number of rows required, if the log of a generator's task has another; else empty."""
     if isinstance(task, GenerationTask):
         return "" if rows >= MIN_IMAGES else f"at least {MIN_IMAGES}"
     if not isinstance(task, OF_GENERATORS):
@@ -63,11 +65,15 @@ def too_few(task: Task, rows: int) -> str:
 
 
 def wrong(task: Task, log: pa.Table) -> Wrong:
-    """Pairs of a column and the rows where it cannot be, with what is wrong there."""
+    """Columns, with a mask of the rows whose value is impossible and what is wrong with it."""
     everywhere = np.ones(len(log), bool)
     for name in DISTANCES.get(task.kind, ()):
         values = _numbers(log, name)
-        yield name, ~(np.isfinite(values) & (values >= 0)), "is no distance"
+        yield (
+            name,
+            ~(np.isfinite(values) & (values >= 0)),
+            "is not a distance: finite and not negative",
+        )
     if isinstance(task, RestorationTask):
         yield from _restored(log)
     elif isinstance(task, ClipTask):
@@ -84,14 +90,14 @@ def wrong(task: Task, log: pa.Table) -> Wrong:
 
 def _restored(log: pa.Table) -> Wrong:
     error, mse = _numbers(log, "error"), _numbers(log, "mse")
-    yield "unaided", _numbers(log, "unaided") == 0, "is 0, as of an image that was there"
+    yield "unaided", _numbers(log, "unaided") == 0, "is 0, as if the whole image were visible"
     # error^2 is |gap|^2 / |truth|^2, mse is |gap|^2 / pixels: truth's mean square is between them.
     yield "mse", mse > BRIGHTEST * error**2 + 1e-12, "is more than the error allows"
-    yield "mse", (mse == 0) & (error > 0), "is 0 beside an error"
+    yield "mse", (mse == 0) & (error > 0), "is 0 although the error is not"
 
 
 def energy(log: pa.Table) -> Floats:
-    """The mean square of each held-out image, as the two errors of its restoration give it."""
+    """The mean square of each held-out image, derived from the two errors of its restoration."""
     error, mse = _numbers(log, "error"), _numbers(log, "mse")
     return np.asarray(mse / np.maximum(error**2, 1e-300))
 
@@ -99,7 +105,7 @@ def energy(log: pa.Table) -> Floats:
 def _few_steps(task: SamplingTask, log: pa.Table) -> Wrong:
     lists = log["errors"].to_pylist()
     no_distances = np.array([not _is_list(row, len(task.steps)) for row in lists])
-    yield "errors", no_distances, "is no list of distances"
+    yield "errors", no_distances, "is not a list of distances"
     if no_distances.any():
         return
     errors = np.asarray(lists, np.float64)
@@ -115,17 +121,18 @@ def _is_list(row: list[float | None], length: int) -> bool:
 
 
 def _features(log: pa.Table) -> Wrong:
-    """Drawn images are no closer to the held-out ones than held-out ones are to each other.
+    """Generated images are no closer to the held-out ones than these are to each other.
 
-    The distance of two samples of one law is above 0, the more so the fewer they are: for half as
-    many it is about twice. Whoever is far below that has seen the very images that are held out.
+    The distance of two samples of one distribution is above 0 and grows as they get fewer: with
+    half as many it is about twice. A value far below it shows that the generator has seen the
+    held-out images.
     """
     everywhere = np.ones(len(log), bool)
     rows = {}
     for name in ("features", "reference"):
         values = rows_of(log, name)
         if values is None:
-            yield name, everywhere, "is not as many numbers in each row, all finite"
+            yield name, everywhere, "does not have the same number of finite values in each row"
             return
         rows[name] = values
     made, held_out = rows["features"], rows["reference"]
@@ -135,11 +142,11 @@ def _features(log: pa.Table) -> Wrong:
     value = frechet(moments(made), moments(held_out))
     part = CLOSER if made.shape[1] >= FEW_DIMENSIONS else CLOSER_IN_FEW
     if value < part * least_between_halves(held_out):
-        yield "features", everywhere, "is closer to the held-out images than they to each other"
+        yield "features", everywhere, "is closer to the held-out images than they are to each other"
 
 
 def least_between_halves(rows: Floats) -> float:
-    """The least Frechet distance between random halves; a split each time by the same seed."""
+    """The least Frechet distance between random halves of `rows` (image, dim); fixed seed."""
     rng = np.random.default_rng(0)
     number, half = len(rows), len(rows) // 2
     distances = []
@@ -151,7 +158,7 @@ def least_between_halves(rows: Floats) -> float:
 
 
 def rows_of(log: pa.Table, name: str) -> Floats | None:
-    """A column of lists as a matrix; None where lengths differ or a number is none."""
+    """A column of lists as (row, value) float64; None when lengths differ or one is not finite."""
     column = log[name].combine_chunks()
     sizes = set(np.diff(np.asarray(column.offsets)).tolist())
     flat = column.flatten()

@@ -1,7 +1,7 @@
-"""The logs of a bundle: which columns there are, how large they may be, and whether they agree.
+"""The logs of a bundle: allowed columns, size limits and consistency.
 
-`read_log` is for what scores are computed from; `check_form` reads every column that any page will
-ever read, in small batches, and bounds what it unpacks to; `check_rows` asks whether the rows can
+`read_log` reads the columns that scores are computed from; `check_form` reads every column that any
+page uses, in small batches, and bounds their unpacked size; `check_rows` checks that the rows can
 be the answers of a model: every question once, and predicted, credit, losses, ranks consistent.
 """
 
@@ -31,14 +31,16 @@ from leaderboard.submissions.bundle import Bundle
 from leaderboard.submissions.constant_logs import said_again
 from leaderboard.submissions.faults import BundleError, Fault, Words, fault
 
-MAX_ROWS = 5_000_000  # questions in one file, whatever the task
-MAX_UNPINNED_ROWS = 500_000  # of a task whose number of questions nobody recorded
-ROW_BYTES = 64 << 10  # a question on average: two contexts of 2,048 ids and their losses
-MAX_LOG_BYTES = 768 << 20  # one task's log, unpacked
-BATCH_ROWS = 32  # read at once: a text of a megabyte, repeated by a dictionary, stays 32 MB
-NUMBER_ROWS = 1 << 16  # read at once where a row has nothing but numbers: they unpack to their size
+MAX_ROWS = (
+    5_000_000  # questions in one file of any task; a bound on memory, far above the largest task
+)
+MAX_UNPINNED_ROWS = 500_000  # of a task without a recorded number of questions
+ROW_BYTES = 64 << 10  # per question on average: two contexts of 2,048 ids and their losses
+MAX_LOG_BYTES = 768 << 20  # one task's log, unpacked; the stages that read it have 2 and 3 GiB
+BATCH_ROWS = 32  # per batch: a text of a megabyte repeated through a dictionary unpacks to 32 MB
+NUMBER_ROWS = 1 << 16  # per batch of rows with numbers only, whose unpacked size is known
 MAX_TEXT = 1 << 16  # bytes of one text in a log
-LEAST_NATS = -1e-4  # the rounding of a cross-entropy of 0
+LEAST_NATS = -1e-4  # a cross-entropy of 0 may round to this
 HEAVY = (
     *("contexts", "options", "shots", "losses", "generated", "top5", "generation"),
     *("image", "nearest"),
@@ -192,7 +194,7 @@ def columns_of(task: Task) -> tuple[dict[str, Type], tuple[str, ...]]:
     if isinstance(task, ImageTask) and task.metadata:
         needed = (*needed, "metadata")
     if task.kind == "image_classification" and task.metric.startswith("acc_top5"):
-        needed = (*needed, "top5")  # the score rests on what is among them
+        needed = (*needed, "top5")  # the score is computed from it
     return known, needed
 
 
@@ -200,9 +202,10 @@ def columns_of(task: Task) -> tuple[dict[str, Type], tuple[str, ...]]:
 
 
 def read_parquet(bundle: Bundle, name: str, *, columns: Sequence[str] | None) -> pa.Table:
-    """A parquet file of the bundle, its hash and its promised size checked before it is read.
+    """A parquet file of the bundle; its hash and row count are checked before it is read.
 
-    `columns` None reads all; () those that scores may be computed from.
+    `columns` None reads all; () those that scores are computed from. BundleError for a file that
+    is damaged, too long or not the listed one.
     """
     file = open_parquet(bundle, name)
     read_columns = list(columns) if columns else None
@@ -215,7 +218,7 @@ def read_parquet(bundle: Bundle, name: str, *, columns: Sequence[str] | None) ->
 
 
 def open_parquet(bundle: Bundle, name: str, *, max_rows: int = MAX_ROWS) -> pq.ParquetFile:
-    """A parquet file whose hash is the listed one, nothing of it unpacked yet."""
+    """A parquet file, opened but not unpacked. BundleError if its hash is not the listed one."""
     data = bundle.read(name)
     [listed] = [file for file in bundle.manifest.files if file.name == name]
     sha256 = hashlib.sha256(data).hexdigest()
@@ -239,7 +242,7 @@ def _unreadable(name: str, error: Exception) -> BundleError:
 def read_log(
     bundle: Bundle, seed: int, task: str, *, columns: Sequence[str] | None = ()
 ) -> pa.Table:
-    """The questions of one task, in order; BundleError when a file is not what it should be."""
+    """The log of one task, its parts in order; BundleError as `read_parquet`."""
     return pa.concat_tables(
         [read_parquet(bundle, name, columns=columns) for name in bundle.parts(seed, task)]
     )
@@ -251,7 +254,7 @@ def read_log(
 def check_form(
     bundle: Bundle, names: Sequence[str], task: Task, *, rows: int | None, tick: Callable[[], None]
 ) -> Iterator[Fault]:
-    """Every column is one that the rules name, of its type, and small; read once, nothing kept."""
+    """Every column is one that the rules name, of its type, and small; streamed, nothing kept."""
     total, unpacked, budget = 0, 0, 0
     known, needed = columns_of(task)
     most = rows if rows is not None else MAX_UNPINNED_ROWS
@@ -296,7 +299,7 @@ def check_form(
 
 
 def _text_budget(batch: pa.RecordBatch) -> int:
-    """A document of n bytes has at most n tokens, each with a loss."""
+    """Further bytes allowed: a document of n bytes has at most n tokens, each with a loss."""
     if "num_bytes" not in batch.schema.names:
         return 0
     return 8 * max(0, pc.sum(batch["num_bytes"]).as_py() or 0)
@@ -342,7 +345,7 @@ Wrong = Iterator[tuple[str, np.ndarray[Any, Any], str]]
 
 
 def _consistent(task: Task, log: pa.Table) -> Wrong:
-    """Pairs of a column and the rows where it cannot be, with what is wrong there."""
+    """Columns, with a mask of the rows whose value is impossible and what is wrong with it."""
     if task.kind in ("multiple_choice", "schema"):
         yield from _choices(log)
     elif task.kind in (*PER_BYTE, "token_loss"):
@@ -394,7 +397,7 @@ def _losses(task: Task, log: pa.Table) -> Wrong:
     if task.kind in PER_BYTE:
         num_bytes = log["num_bytes"].to_numpy()
         yield "num_bytes", num_bytes <= 0, "is not above 0"
-        # An answer is scored with the space before it, which is no byte of its own.
+        # An answer is scored with the space before it, which `num_bytes` does not count.
         room = num_bytes if task.kind == "perplexity" else num_bytes + 1
         yield "num_tokens", tokens > room, "is above the number of bytes"
 

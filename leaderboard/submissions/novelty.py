@@ -1,4 +1,4 @@
-"""Novelty: an entry that is another one again is refused, and one that is nearly another is shown.
+"""Novelty: an entry that copies another is refused; near copies are shown to the reviewer.
 
 Refused: the same logs, weights, packed data or list of documents as an entry of another team; the
 same submission by the same team under another name. Shown to the reviewer, with the pair: datasets
@@ -25,34 +25,33 @@ from leaderboard.submissions.facts import Facts
 from leaderboard.submissions.faults import Fault, Words, fault
 from pipelines.records import Frozen, ScoresRecord, digest
 
-NEAR = 0.95  # of two datasets' uids in common
-NEAR_TEXTS = 0.8  # of documents: one changed word in each of a hundred words leaves 0.9
-CLOSE = (
-    0.2  # of the distance between two seeds of one dataset: two training runs are never as close
-)
+NEAR = 0.95  # Jaccard index of two datasets' uids
+NEAR_TEXTS = 0.8  # Jaccard index of documents; changing one word in a hundred leaves 0.9
+# Fraction of the distance between two seeds of one dataset; two training runs are never as close.
+CLOSE = 0.2
 ONE_MODEL = 1e-3
-"""Distance of losses below which two runs are one. At the tiny scales two seeds were .11 apart or
-more (documents) and 1.06 (pairs)."""
-SEED_DISTANCE = 0.02  # relative distance of losses between seeds, where the board shows none
+"""Distance of losses below which two runs are the same. At the tiny scales two seeds were 0.11
+apart or more (documents) and 1.06 (pairs)."""
+SEED_DISTANCE = 0.02  # distance of losses between seeds, assumed until the board has some
 MARKS_DISTANCE = 0.5
-"""The same of choices, ranks and errors: two seeds whose answers agree in seven of eight questions,
-half of them right, are .5 apart; a fifth of it is one answer of 200."""
-FEWEST = 30  # losses to compare
+"""The same for choices, ranks and errors: two seeds whose answers agree in seven of eight
+questions, half of them right, are 0.5 apart; a fifth of that is one answer of 200."""
+FEWEST = 30  # losses: a correlation of fewer says little
 
 BySeed = Mapping[str, Sequence[float]]
 
 
 class Notice(Frozen):
-    """Something that breaks no rule, and that a reviewer should know."""
+    """Something that breaks no rule but that a reviewer should know."""
 
     rule: str
     text: str
     ids: tuple[str, ...] = Field((), description="the other entries")
-    informs: bool = Field(False, description="says what is so; there is nothing to decide about")
+    informs: bool = Field(False, description="for information; needs no decision")
 
 
 def pipeline_key(steps: object) -> str:
-    """The hash of a pipeline's steps, whatever it is called."""
+    """The hash of a pipeline's steps, independent of its name."""
     return digest(["pipeline", steps])
 
 
@@ -61,7 +60,7 @@ def facts_of(
     out: Recomputed,
     figures: dict[str, float],
 ) -> Facts:
-    """What the board will remember of an entry."""
+    """What the board stores of an entry, to compare later ones with it."""
     bundle = case.bundle
     work = case.record.work
     return Facts(
@@ -90,7 +89,7 @@ def facts_of(
 
 
 def _sketch(bundle: Bundle | None) -> tuple[int, ...]:
-    """Of a list of uids or of documents, whichever the dataset is."""
+    """The sketch of the dataset's uids or documents; empty when it has none."""
     if bundle is None:
         return ()
     known = bundle.manifest.uids or bundle.manifest.documents
@@ -102,16 +101,16 @@ def _hashes(files: Iterable[object]) -> tuple[str, ...]:
 
 
 def _large(files: Sequence[object]) -> list[object]:
-    """The weights of a model: its largest file; logs and configurations may be equal by right."""
+    """The weights of a model: its largest file; logs and configurations may well be equal."""
     return sorted(files, key=lambda file: file.num_bytes)[-1:]  # type: ignore[attr-defined]
 
 
 def copies(
     case: Case, own: Facts, answers: Mapping[str, Collection[int]] = MappingProxyType({})
 ) -> Iterator[Fault]:
-    """What another team has sent already, and seeds that are one seed again.
+    """Faults for content that was submitted before, and for seeds that repeat another seed.
 
-    `answers` are the seeds whose logs say the same, by the hash of what they say.
+    `answers` maps a hash of answers to the seeds whose logs have these answers.
     """
     equal = list(_equal_seeds(case))
     yield from equal or _one_seed_again(case, own, answers)
@@ -130,7 +129,7 @@ def copies(
 
 
 def _equal_seeds(case: Case) -> Iterator[Fault]:
-    """Two seeds never have equal weights, and never the same losses to the last bit."""
+    """Faults for two seeds with equal weights, or with bitwise equal losses."""
     weights: dict[str, int] = {}
     for model in case.models:
         for sha256 in _hashes(_large(model.outputs)):
@@ -149,7 +148,7 @@ def _equal_seeds(case: Case) -> Iterator[Fault]:
 def _one_seed_again(
     case: Case, own: Facts, answers: Mapping[str, Collection[int]]
 ) -> Iterator[Fault]:
-    """The answers of one seed stored otherwise, or with a little noise, are not those of two."""
+    """A fault if one seed's answers, re-encoded or with a little noise, are sent as another's."""
     for seeds in answers.values():
         first, *others = sorted(seeds)
         if others:
@@ -159,17 +158,17 @@ def _one_seed_again(
             return
     for (before, x), (other, y) in combinations(own.losses.items(), 2):
         if len(x) == len(y) >= FEWEST and _distance(x, y) < ONE_MODEL:
-            problem = Words(f"the losses of seed {before} but for a little noise")
+            problem = Words(f"the losses of seed {before} plus a little noise")
             expected = Words("those of its own model")
             yield fault(RECORD, f"scores {case.by_seed[int(other)].id}", problem, expected)
             return
 
 
 def _answers(scores: ScoresRecord) -> tuple[str, ...]:
-    """Hashes of the logs in which losses or similarities are written.
+    """Hashes of the logs that contain losses or similarities.
 
-    Not those of generated texts and single words: two small models that answer nothing right may
-    well agree in those.
+    Logs of generated texts and single words are left out: two small models that answer nothing
+    right may well agree on them.
     """
     return _hashes(
         file
@@ -181,7 +180,7 @@ def _answers(scores: ScoresRecord) -> tuple[str, ...]:
 
 
 def _copied(own: Facts, other: Facts) -> str | None:
-    """What of an entry is that of another; None when nothing is."""
+    """What an entry has in common with another; None when nothing."""
     if set(own.logs) & set(other.logs) or set(own.answers) & set(other.answers):
         return "the answers"
     if set(own.weights) & set(other.weights):
@@ -190,7 +189,7 @@ def _copied(own: Facts, other: Facts) -> str | None:
         return None
     baseline = own.pipeline == other.pipeline
     if not baseline and _is_one_model(own, other):
-        return "the answers, but for a little noise,"
+        return "the answers, plus a little noise,"
     if not baseline and own.packed and own.packed == other.packed:
         return "the packed data"
     if not baseline and own.data and own.data == other.data:
@@ -199,7 +198,7 @@ def _copied(own: Facts, other: Facts) -> str | None:
 
 
 def _is_one_model(own: Facts, other: Facts) -> bool:
-    """Whether the losses, or many other marks, agree as those of two training runs never do."""
+    """Whether losses, or many other marks, agree more closely than two training runs ever do."""
     losses = loss_distance(own, other)
     if losses is not None and losses < ONE_MODEL:
         return True
@@ -208,7 +207,7 @@ def _is_one_model(own: Facts, other: Facts) -> bool:
 
 
 def similar(case: Case, own: Facts) -> Iterator[Notice]:
-    """Near copies, for the reviewer."""
+    """Notices of near copies, for the reviewer."""
     entries = [entry for entry in case.known.entries(case.book.name) if entry.id != own.id]
     accepted = [entry for entry in entries if entry.accepted]
     usual = seed_distance([entry.losses for entry in accepted], SEED_DISTANCE)
@@ -253,7 +252,7 @@ def _near_seeds(own: Facts, usual: float) -> Iterator[Notice]:
 
 
 def overlap(a: Facts, b: Facts) -> float | None:
-    """Jaccard's index of two datasets: by sketches of uids, else by files; None: not comparable."""
+    """Jaccard index of two datasets: by sketches, else by files; None when not comparable."""
     if a.sketch and b.sketch:
         size = min(len(a.sketch), len(b.sketch))
         union = sorted(set(a.sketch) | set(b.sketch))[:size]
@@ -264,7 +263,7 @@ def overlap(a: Facts, b: Facts) -> float | None:
 
 
 def loss_distance(a: Facts, b: Facts) -> float | None:
-    """The least distance between a loss vector of one and of the other; None: not comparable."""
+    """The least distance between loss vectors of the two; None when not comparable."""
     return _least_distance(a.losses, b.losses) if a.scale == b.scale else None
 
 
@@ -276,7 +275,8 @@ def _least_distance(a: BySeed, b: BySeed, *, fewest: int = FEWEST) -> float | No
 def seed_distance(entries: Iterable[BySeed], otherwise: float) -> float:
     """The usual distance between two seeds of one dataset on this board: the median.
 
-    The least one would be that of whoever sends one seed as two. `otherwise`: where there is none.
+    The least would be set by anyone who sends one seed as two. `otherwise` is the result without
+    any pair.
     """
     distances = [
         _distance(x, y)
@@ -290,8 +290,8 @@ def seed_distance(entries: Iterable[BySeed], otherwise: float) -> float:
 def _distance(x: Sequence[float], y: Sequence[float]) -> float:
     """Root mean square difference of the standardised losses: sqrt(2 (1 - r)), r Pearson's.
 
-    A constant that was added to every loss, or a factor, changes nothing. Where all losses are
-    equal there is nothing to correlate: as far apart as independent ones.
+    Adding a constant to every loss, or scaling them, changes nothing. If all losses are equal
+    there is nothing to correlate: the distance is that of independent ones, sqrt(2).
     """
     a, b = np.asarray(x), np.asarray(y)
     a, b = a - a.mean(), b - b.mean()

@@ -1,8 +1,8 @@
 """Point out figures that are far ahead of everything measured at their scale.
 
-A log that was made up whole keeps every rule, and so does an honest breakthrough. Nothing is
-refused here: a reviewer is shown which figures no other entry comes near, and reruns the checkpoint
-before they accept (`leaderboard recheck ID --rerun`).
+An entirely fabricated log can satisfy every rule, and so can an honest breakthrough. Nothing is
+refused here: the reviewer sees which figures no other entry comes near, and reruns the checkpoint
+before accepting (`leaderboard recheck ID --rerun`).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from leaderboard.submissions.novelty import Notice
 from pipelines.records import Score, ScoresRecord
 
 FEWEST_DATASETS = 8
-"""With fewer, the spread is hardly known: the quantile below would be seven times the spread."""
+"""With fewer, the spread is poorly known, and the quantile below would be seven times it."""
 CHANCE = 0.001
-"""How often an honest entry is shown by accident, over all of its figures."""
+"""The probability that an honest entry is pointed out by chance, over all of its figures."""
 
 
 def figures_of(seeds: Sequence[ScoresRecord]) -> dict[str, float]:
-    """What `Facts.figures` keeps: tasks and aggregates, each the mean over the seeds."""
+    """The values of `Facts.figures`: each task and aggregate, the mean over all seeds."""
     values: dict[str, list[float]] = {}
     for scores in seeds:
         for name, score in _figures(scores).items():
@@ -38,9 +38,10 @@ def figures_of(seeds: Sequence[ScoresRecord]) -> dict[str, float]:
 def far_ahead(case: Case, own: Facts) -> Iterator[Notice]:
     """Figures ahead of the best other dataset, and further from their mean than chance allows.
 
-    The question is whether one more dataset of the same normal distribution would be so far from
-    the mean of the others (a prediction interval of Student's t; Grubbs 1969 asks the same of the
-    largest of a sample), at a level shared by all figures. A dataset has one vote, whoever sent it.
+    The test is whether one more draw from the same normal distribution would be this far from the
+    mean of the others (a prediction interval of Student's t; Grubbs 1969 tests the largest of a
+    sample the same way), at a level shared by all figures. Each dataset counts once, no matter
+    how many teams sent it.
     """
     [scores, *_] = case.by_seed.values()
     others = _one_of_each_dataset(case, own)
@@ -62,7 +63,7 @@ def far_ahead(case: Case, own: Facts) -> Iterator[Notice]:
 
 
 def other_models(case: Case, own: Facts) -> Iterator[Notice]:
-    """Models of another size than those of accepted entries: one recipe makes one model."""
+    """Models whose size differs from accepted entries: one recipe makes one model size."""
     others = {
         other.params: other.id
         for other in case.known.entries(case.book.name)
@@ -91,6 +92,8 @@ def _one_of_each_dataset(case: Case, own: Facts) -> list[Facts]:
 
 
 def _quantile(probability: float, degrees: float) -> float:
-    from scipy.special import stdtrit  # a second to load: not before there are eight datasets
+    from scipy.special import (
+        stdtrit,
+    )  # takes a second to import: only once there are eight datasets
 
     return float(stdtrit(degrees, probability))

@@ -1,7 +1,7 @@
-"""What is known of one submission alone: the line it gets on the board, and its resamples.
+"""The row of one submission on the board, and its resamples, from the submission alone.
 
-A row holds every aggregate of its suite for every seed, so that the same row can be ranked by any
-of them. Its place among others is the business of `leaderboard.board.ranking`.
+A row has every aggregate of its suite for every seed, so it can be ranked by any of them. Its rank
+is computed by `leaderboard.board.ranking`.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Figure(Frozen):
     """One aggregate of a row: its value for each seed, and the error of its items."""
 
     values: tuple[float, ...]
-    item_error: float | None = Field(description="None: not known, there are no questions")
+    item_error: float | None = Field(description="None: not known, as there are no questions")
     higher_is_better: bool
 
     @property
@@ -106,22 +106,26 @@ class Figure(Frozen):
 
 
 class Costs(Frozen):
-    """What a dataset and its models cost, as the records say, which no check can know."""
+    """What a dataset and its models cost, as reported in the records; no check can verify it."""
 
     curation_cpu_seconds: float | None = Field(None, description="of the pipeline's run")
-    curation_gpu_seconds: float | None = Field(None, description="the same, times the GPUs")
+    curation_gpu_seconds: float | None = Field(
+        None, description="the same, times the number of GPUs"
+    )
     training_seconds: float | None = Field(
-        None, description="times the processes, one for each GPU; the mean over seeds"
+        None, description="times the number of processes, one for each GPU; the mean over seeds"
     )
     dataset_bytes: int | None = Field(None, description="of the dataset's files")
 
 
 class Overlap(Frozen):
-    """How much of the suite occurs in the dataset, and the headline without it."""
+    """How many items of the suite occur in the dataset, and the headline without them."""
 
     num_items: int
     num_found: int
-    clean: float | None = Field(description="the headline over the other items; None: no other")
+    clean: float | None = Field(
+        description="the headline over the other items; None if there are none"
+    )
 
 
 class Row(Frozen):
@@ -165,25 +169,26 @@ class Row(Frozen):
     ranked: bool = Field(True, description="False: a proxy's row, in a list without ranks")
     unpinned: tuple[str, ...] = Field((), description="tasks whose data nobody pinned")
     baseline_of: str = Field("", description="the baseline whose pipeline this is, by its steps")
-    tries: int | None = Field(None, description="datasets tried for this one; None: not said")
+    tries: int | None = Field(None, description="datasets tried for this one; None: not reported")
     overlap: Overlap | None = Field(None, description="None: not measured")
-    profile: Profile | None = Field(None, description="what is simple about the documents")
+    profile: Profile | None = Field(None, description="simple statistics of the documents")
     sampled: float | None = Field(
-        None, description="the part of the pool that is kept, where a random sample decides on it"
+        None, description="the fraction of the pool that is kept, where a random sample decides it"
     )
-    family: str = Field("", description="hash of the pipeline's steps without seeds of samples")
+    family: str = Field("", description="hash of the pipeline's steps without the seeds of samples")
     costs: Costs = Field(Costs(), description="None in it: not known")
     detectable: float | None = Field(
-        None, description="the smallest gap that as many seeds an arm see with 80%; None: not known"
+        None,
+        description="the smallest gap that so many seeds per arm show with 80% power",
     )
     superseded_by: str = Field("", description="the row of the same dataset with more seeds")
     from_memory: bool = Field(
         False, description="the figures were written down from memory of the source, not checked"
     )
     same_result: tuple[str, ...] = Field(
-        (), description="other rows of this result, which are not listed"
+        (), description="other rows with this result, which are not listed"
     )
-    word: str = Field("", description="what distinguishes it from other rows of its name")
+    word: str = Field("", description="what distinguishes it from other rows of the same name")
     shows_images: bool = Field(False, description="whether each seed has a grid of its samples")
 
 
@@ -207,7 +212,7 @@ def combined_error(values: Sequence[float], item_error: float) -> float:
 
 
 def _data_id(scores: ScoresRecord, suite: Suite) -> str:
-    """The hash over the data of all tasks but those that a run may leave out."""
+    """The hash over the data of all tasks except the optional ones."""
     tasks = [task for task in scores.work.tasks if task.name not in suite.optional]
     return digest(sorted((task.name, data_of(task)) for task in tasks))
 
@@ -322,7 +327,7 @@ def _costs(dataset: DatasetRecord, models: Sequence[ModelRecord]) -> Costs:
 
 
 def _positive(value: float | None, times: float = 1.0) -> float | None:
-    """A cost that can be: finite and more than nothing; None for all else."""
+    """`value * times` if it is finite and positive, as a cost must be; else None."""
     if value is None or not math.isfinite(value * times) or value * times <= 0:
         return None
     return value * times
@@ -332,7 +337,7 @@ SAMPLE = "hash_sample"
 
 
 def _sampled(dataset: DatasetRecord) -> float | None:
-    """The part of the pool that a dataset is, where chance decides which rows stay."""
+    """The fraction of the pool that is kept, if a random sample decides it; else None."""
     steps = dataset.work.pipeline.get("steps") or []
     rows_in = dataset.counts.get("rows_in", 0)
     if not rows_in or all(step["operator"] != SAMPLE for step in steps):
@@ -341,7 +346,7 @@ def _sampled(dataset: DatasetRecord) -> float | None:
 
 
 def _family(dataset: DatasetRecord) -> str:
-    """What draws of one sampled method have in common; and nothing else has."""
+    """A hash shared by all random draws of one sampled method and by nothing else."""
     steps = [
         [step["operator"], {k: v for k, v in step["parameters"].items() if k != "seed"}]
         if step["operator"] == SAMPLE
@@ -365,7 +370,7 @@ def _overlap(bundle: Bundle, clean: Mapping[int, float], seeds: Sequence[int]) -
 def _baseline_of(
     benchmark: Benchmark, record: Submission, pool: PoolRecord, dataset: DatasetRecord
 ) -> str:
-    """The name of the baseline whose steps the dataset's are, whatever the method is called."""
+    """The baseline with the same steps as the dataset, whatever the method's name; or empty."""
     track = benchmark.track(record.work.track)
     if dataset.work.external or track.pool == "any" or lost(pool, dataset)[0] > LOST:
         return ""
@@ -380,7 +385,7 @@ def _seen(model: ModelRecord, benchmark: Benchmark) -> int:
 
 
 def flops_of(model: ModelRecord, benchmark: Benchmark) -> float | None:
-    """What training cost: as the record says, or 6 N D for language models. (Kaplan et al. 2020)"""
+    """FLOPs of training: from the record, or 6 N D for language models (Kaplan et al. 2020)."""
     params, seen = model.counts.get("params"), _seen(model, benchmark)
     if "flops" in model.results:
         return float(model.results["flops"])

@@ -172,7 +172,7 @@ def over_scales(rows: Sequence[Row]) -> Markup:
 
 
 def training_curve(row: Row, curves: Sequence[Curve]) -> dict[str, Any] | None:
-    """The headline over the steps of training: a plot, and its numbers by step; None for none.
+    """The headline over training steps: a plot, and its numbers by step; None for none.
 
     The last point of each seed is the row's own score, computed from its questions.
     """

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from leaderboard.service.verdicts import FEWEST, _beside_the_cut, _hashed, repeat_verdicts
+from leaderboard.service.verdicts import FEWEST, _hashed, _wrong_side_of_cut, repeat_verdicts
 from leaderboard.submissions import uids as uid_lists
 from pipelines.engine.run import run
 from pipelines.errors import RuleError
@@ -176,11 +176,13 @@ def test_the_cut_of_a_select_is_checked_and_other_global_steps_are_left_out(tmp_
 
 
 def test_rows_beside_a_cut() -> None:
-    assert _beside_the_cut([(1, False), (2, False), (3, True)]) == 0
-    assert _beside_the_cut([(1, False), (2, True), (2, False), (3, True)]) == 0  # equal at the cut
-    assert _beside_the_cut([(1, True), (2, False), (3, False), (4, True)]) == 1
-    assert _beside_the_cut([(1, True), (2, True)]) == 0
-    assert _beside_the_cut([(1, False), (2, False)]) == 0
+    assert _wrong_side_of_cut([(1, False), (2, False), (3, True)]) == 0
+    assert (
+        _wrong_side_of_cut([(1, False), (2, True), (2, False), (3, True)]) == 0
+    )  # equal at the cut
+    assert _wrong_side_of_cut([(1, True), (2, False), (3, False), (4, True)]) == 1
+    assert _wrong_side_of_cut([(1, True), (2, True)]) == 0
+    assert _wrong_side_of_cut([(1, False), (2, False)]) == 0
 
 
 def test_a_dedup_leaves_the_row_wise_steps_before_and_behind_it(tmp_path: Path) -> None:
