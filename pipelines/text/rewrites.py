@@ -259,11 +259,13 @@ class MainHtml(Rewrite, name="html_paragraphs"):
             ) from None
 
     def rewrite(self, text: str) -> str | None:
-        import justext
+        from justext import core
         from lxml import etree
 
-        try:
-            paragraphs = justext.justext(text.encode("utf-8"), ())
+        try:  # what `justext.justext` does before it classifies paragraphs, which nobody asks here
+            paragraphs = core.ParagraphMaker.make_paragraphs(
+                core.preprocessor(core.html_to_dom(text.encode("utf-8")))
+            )
         except (etree.ParserError, etree.XMLSyntaxError):
             return None
         return "\n\n".join(paragraph.text for paragraph in paragraphs)
