@@ -1,4 +1,4 @@
-"""Aggregates: the figures over several tasks that a suite asks for, with standard errors.
+"""Aggregates: the figures over several tasks that a suite defines, with standard errors.
 
 A missing score is never averaged over.
 """
@@ -19,7 +19,7 @@ Version = Literal["v1", "v2"]
 
 
 def baseline(task: Task, version: Version) -> float:
-    """What guessing scores in this version."""
+    """The score of guessing, in this version of the baselines."""
     return task.random_baseline.v1 if version == "v1" else task.random_baseline.v2
 
 

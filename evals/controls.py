@@ -1,15 +1,15 @@
-"""Tests that a test works: what is left of a score when the thing it should use is taken away.
+"""Controls of an evaluation: what is left of a score when the information it needs is removed.
 
-    context swapped    a question is asked behind the context of another (choices, generation)
+    context swapped    a question is asked after the context of another (choices, generation)
     options rotated    the same options in another order: nothing should be lost
     images shuffled    each image is given the label or the captions of another (from the log alone)
     captions shuffled  the same for the texts of a retrieval task
     measurements swapped  an image is restored from the measurements of another one; the score is
-                       the share of images that are nearer than without a model
+                       the fraction of images that are nearer than without a model
 
-A sample of the questions, chosen by the hash of the data and the row, so that nobody chooses them.
+The questions are sampled by the hash of the data and the row, so that nobody can select them.
 A drop whose 95% interval contains zero means: this score does not use the context (or the image).
-`check_probabilities` asks for the whole distribution at a few places, which must sum to 1.
+`check_probabilities` requests the whole distribution at a few positions; it must sum to 1.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from evals.text.prompts import as_ids
 from evals.text.token_loss import mask_sequence
 from pipelines.records import Control
 
-SAMPLE = 64  # questions a control asks; a drop of 0.2 in accuracy is seen at about 95%
-GENERATED = 16  # generation and restoration cost a hundred times a choice
-POSITIONS = 2  # places of each task where probabilities are summed
+SAMPLE = 64  # questions per control; a drop of 0.2 in accuracy is detected with about 95%
+GENERATED = 16  # questions; generation and restoration cost a hundred times a choice
+POSITIONS = 2  # per task, where probabilities are summed
 SUM_TOLERANCE = 1e-3  # float32 exponentials over a vocabulary of 50,000
 LOSS_TOLERANCE = 0.1  # nats between two ways to one loss in bf16; fp32 agrees to 1e-4
 TWO_SIDED = 1.959964  # the normal's 97.5% point
@@ -43,12 +43,12 @@ PREFIX = 64  # tokens of a document in front of a checked position
 
 
 def chosen_rows(data: TaskData, number: int, *, what: str) -> list[int]:
-    """`number` rows by hash of the data's identity and their place, in order."""
+    """`number` rows chosen by hash of the data's identity and the row, ascending."""
     return hashed_rows(data.identity, data.num_rows, number, what=what)
 
 
 def hashed_rows(identity: str, num_rows: int, number: int, *, what: str) -> list[int]:
-    """The same for whoever has the identity alone, as a judge of a log does."""
+    """The same from the identity alone, for checking a log without the data."""
 
     def key(row: int) -> bytes:
         return hashlib.sha256(f"{what} {identity} {row}".encode()).digest()
@@ -59,7 +59,7 @@ def hashed_rows(identity: str, num_rows: int, number: int, *, what: str) -> list
 def controls_of(
     task: Task, data: TaskData, model: Any, *, window: int, log: pa.Table
 ) -> list[Control]:
-    """The controls of one task; none for kinds that have nothing to take away (perplexity)."""
+    """The controls of one task; none for kinds without anything to remove (perplexity)."""
     if isinstance(task, RestorationTask):
         return _restoration_controls(task, data, model, log)
     if task.kind.startswith("image_"):
@@ -89,7 +89,7 @@ def _asked(
     model: Any,
     window: int,
 ) -> npt.NDArray[np.float64]:
-    """What the changed questions earn, asked in the places of the unchanged ones."""
+    """The credit of each changed question, asked in place of the original one."""
     items = list(data.items)
     for row, item in zip(rows, changed, strict=True):
         items[row] = item
@@ -106,7 +106,7 @@ def _credits(task: Task, log: pa.Table, rows: Sequence[int]) -> npt.NDArray[np.f
 
 
 def _swapped(task: Task, items: Sequence[Item], rows: Sequence[int]) -> list[Item]:
-    """Each question behind the context of the next one; of a schema, with its continuation."""
+    """Each question after the context of the next one; a schema gets its continuation."""
     others = [items[row] for row in (*rows[1:], rows[0])]
     own = [items[row] for row in rows]
     if task.kind == "schema":
@@ -142,7 +142,7 @@ def nearer(log: pa.Table) -> npt.NDArray[np.float64]:
 
 
 def image_controls(task: Task, log: pa.Table) -> list[Control]:
-    """From the log alone: whoever has the log computes the same."""
+    """Controls computed from the log alone, so that anyone with the log can recompute them."""
     if task.kind == "image_classification":
         gold, predicted = log["gold"].to_numpy(), log["predicted"].to_numpy()
         right = (predicted == gold).astype(np.float64)
@@ -163,7 +163,7 @@ def image_controls(task: Task, log: pa.Table) -> list[Control]:
 def _of_next(
     task: Task, gold: npt.NDArray[Any], predicted: npt.NDArray[Any]
 ) -> npt.NDArray[np.float64]:
-    """What the answers earn with the right ones of the next question, in an order by hash."""
+    """1 where an answer equals the right one of the next question, in an order by hash."""
     hashes = [hashlib.sha256(f"{task.name} {row}".encode()).digest() for row in range(len(gold))]
     order = np.array(sorted(range(len(gold)), key=hashes.__getitem__))
     earned = np.empty(len(gold))
@@ -201,11 +201,11 @@ def _control(
 
 
 def check_probabilities(task: Task, data: TaskData, model: Any, *, window: int) -> int:
-    """Sum the model's probabilities at a few places of a task; returns how many.
+    """Sum the model's probabilities at a few positions of a task; returns how many.
 
-    The distribution must sum to 1, and its loss of the token that follows must be the one that
-    `score` gives there. 0 for tasks over images, and for models that cannot show distributions.
-    ModelError says where they do not fit.
+    The distribution must sum to 1, and its loss of the next token must be the one that `score`
+    gives. 0 for tasks over images, and for models without distributions. ModelError names the
+    position that fails.
     """
     if task.kind.startswith("image_") or not isinstance(model, Distributions):
         return 0
@@ -237,7 +237,7 @@ def check_probabilities(task: Task, data: TaskData, model: Any, *, window: int) 
 def _place(
     task: Task, data: TaskData, row: int, model: LanguageModel, window: int
 ) -> list[tuple[Ids, int]]:
-    """A context of a row and the token that follows it; none where nothing follows."""
+    """A context of a row and the token that follows it; empty if nothing follows."""
     item = data.items[row]
     if task.kind == "perplexity":
         ids = model.tokenise([item.context])[0][: min(PREFIX, window)]

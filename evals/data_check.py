@@ -1,4 +1,4 @@
-"""What is wrong or odd with a task's data, before hours are spent on it."""
+"""Check a task's data for errors and oddities before hours are spent on it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipelines.records import Frozen, canonical_json
 
 
 class Finding(Frozen):
-    """Something about a data file that a person should know."""
+    """An error or oddity in a data file."""
 
     task: str
     level: Literal["error", "warning", "note"]
@@ -23,7 +23,7 @@ class Finding(Frozen):
 
 
 def check_data(task: Task, folder: Path | str) -> list[Finding]:
-    """What is wrong or odd with the data of one task; empty when nothing is."""
+    """The errors and oddities in the data of one task; empty when there are none."""
     try:
         data = read_data(task, folder)
     except DataError as error:
@@ -35,7 +35,7 @@ def check_data(task: Task, folder: Path | str) -> list[Finding]:
     empty = data.empty_classes()
     if empty:
         shown = ", ".join(empty[:10]) + (", ..." if len(empty) > 10 else "")
-        message = f"{len(empty)} classes have no image, and count for nothing: {shown}"
+        message = f"{len(empty)} classes have no image and are left out of means: {shown}"
         findings.append(Finding(task=task.name, level="note", message=message))
     return findings
 

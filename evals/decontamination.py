@@ -1,10 +1,10 @@
 """A suite's items as a table of texts, and how much of them occurs in a dataset.
 
 Texts are compared as words: Unicode letters and digits, lower case. An item is found by its word
-n-grams (13 words, as in Brown et al. 2020, Appendix C); an item shorter than that is looked for
-whole if it has at least `MIN_WORDS` words, and is otherwise too short to decide. The overlap of an
-item is the fraction of its n-grams that occur anywhere in the dataset. Beside that, an item is
-found when one document holds a light paraphrase of it (`pipelines.text.similar_items`).
+n-grams (13 words, as in Brown et al. 2020, Appendix C); an item shorter than that is searched
+for whole if it has at least `MIN_WORDS` words, and is otherwise too short to decide. The overlap
+of an item is the fraction of its n-grams that occur anywhere in the dataset. An item is also found
+when one document contains a light paraphrase of it (`pipelines.text.similar_items`).
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from pipelines.text.similar_items import MIN_SCORE, SimilarItems, passage
 
 ITEMS = pa.schema([("task", pa.string()), ("item", pa.int64()), ("text", pa.string())])
 MAX_MATCHES = 1000
-"""Matches of a shard that are kept with their passages, the highest scores: a dataset that holds a
-whole suite a thousand times must not fill the memory of whoever looks."""
+"""Matches per shard kept with their passages, those with the highest scores: a dataset with a whole
+suite a thousand times must not fill memory."""
 
 
 class Match(Frozen):
-    """An item in a document: how much of it one stretch holds, and that stretch."""
+    """An item in a document: the fraction of it in one passage, and that passage."""
 
     task: str
     item: int
@@ -67,7 +67,7 @@ def items_table(suite: Suite, data: Path, *, secret: bool = False) -> pa.Table:
 
 
 class Overlap:
-    """Counts which items of a table occur in texts that are shown to it."""
+    """Counts which items of a table occur in the texts added to it."""
 
     def __init__(self, items: pa.Table, *, ngram: int = NGRAM) -> None:
         self.items = items
@@ -77,25 +77,25 @@ class Overlap:
         self.matches: list[Match] = []
 
     def add(self, texts: Iterable[str | None]) -> None:
-        """Look through more texts."""
+        """Search more texts."""
         self.mark(self.numbers(texts))
 
     def numbers(self, texts: Iterable[str | None] | pa.Array) -> npt.NDArray[np.int64]:
-        """The different n-grams of the items that occur in texts, by their numbers."""
+        """The numbers of the items' n-grams that occur in texts, ascending and distinct."""
         array = texts if isinstance(texts, pa.Array) else pa.array(texts, pa.large_string())
         _, numbers, _ = kernels.ngrams.occurrences(self._grams.known, *word_hashes(array))
         return np.unique(numbers)
 
     def mark(self, numbers: npt.NDArray[np.int64]) -> None:
-        """Count n-grams as seen; another process may have found them."""
+        """Mark n-grams as seen, by their numbers; these may come from another process."""
         self._seen[numbers] = True
 
     def raise_to(self, scores: npt.NDArray[np.float64]) -> None:
-        """Count the best score of each item in one document of a shard."""
+        """Raise the best score of each item to `scores`, (items,), from a shard."""
         self.best = np.maximum(self.best, scores)
 
     def fractions(self) -> npt.NDArray[np.float64]:
-        """Per item the fraction of its different n-grams that were seen; NaN: too short."""
+        """Per item the fraction of its distinct n-grams that were seen; NaN if too short."""
         grams = self._grams
         count = np.bincount(grams.item, minlength=self.items.num_rows)
         seen = np.bincount(
@@ -104,7 +104,7 @@ class Overlap:
         return np.where(count > 0, seen / np.maximum(count, 1), np.nan)
 
     def report(self, run: Run | None = None) -> list[TaskOverlap]:
-        """Per task what was found, and with a run the score over the items that were not."""
+        """The overlap of each task; with a run also its score over the items not found."""
         fractions = self.fractions()
         tasks = np.array(self.items["task"].to_pylist())
         rows = self.items["item"].to_numpy()
@@ -117,7 +117,7 @@ class Overlap:
 
 
 class _Shard(Frozen):
-    """One shard of a dataset, to be looked through for the items of a suite."""
+    """One shard of a dataset, to be searched for the items of a suite."""
 
     dataset: str
     name: str
@@ -128,7 +128,7 @@ class _Shard(Frozen):
 
 
 class Seen(NamedTuple):
-    """What a shard holds: n-grams by number, the best score of each item, the best matches."""
+    """Result of a shard: n-grams by number, the best score of each item, the best matches."""
 
     numbers: npt.NDArray[np.int64]
     items: npt.NDArray[np.int64]
@@ -144,7 +144,7 @@ def text_overlap(
     ngram: int = NGRAM,
     map_tasks: MapTasks = map_here,
 ) -> Overlap:
-    """Look through every document of a dataset for the items of a suite, shards side by side.
+    """Search every document of a dataset for the items of a suite, shards in parallel.
 
     `suite` is a name or a file, `data` the folder of its evaluation data. ShardError names a shard
     that cannot be read.
@@ -173,7 +173,7 @@ def text_overlap(
 
 @lru_cache(maxsize=1)
 def _items(suite: str, data: str) -> pa.Table:
-    """Kept for the shards of one process: the items are small, reading them is not."""
+    """Cached for the shards of one process: the items are small, but reading them is slow."""
     return items_table(load_suite(suite), Path(data), secret=True)
 
 

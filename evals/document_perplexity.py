@@ -1,7 +1,7 @@
 """Bits per byte of a model on your own documents: any dataset, or a folder of shards.
 
 Each shard is read, scored and committed separately, so shards may run in any number of workers, and
-a run that was stopped continues with those that no commit names. The log has each document's row,
+a stopped run continues with the shards that have no commit. The log has each document's row,
 bytes, tokens and loss, not its text.
 """
 
@@ -28,12 +28,12 @@ from pipelines.storage.base import as_file
 from pipelines.storage.commits import Done, attempt_name, commit, find_done
 from pipelines.storage.open import open_store
 
-AT_ONCE = 256  # documents whose losses are in memory
+AT_ONCE = 256  # documents whose losses are in memory together
 KEPT = ("row", "num_bytes", "num_tokens", "nats")
 
 
 class Documents(Frozen):
-    """One shard to be scored: its place, and what its commit is known by."""
+    """One shard to be scored: its location, and the key of its commit."""
 
     dataset: str
     name: str
@@ -42,7 +42,7 @@ class Documents(Frozen):
 
 
 class DocumentPerplexity(Frozen):
-    """What a model needs for the documents of a dataset."""
+    """Bits per byte and perplexity of a model on the documents of a dataset."""
 
     model: str
     dataset: str
@@ -64,7 +64,7 @@ def measure(
     window: int,
     map_tasks: MapTasks = map_here,
 ) -> DocumentPerplexity:
-    """Score every document of a dataset; logs and commits go below `out`, a parquet file a shard.
+    """Score every document of a dataset; logs and commits go below `out`, a parquet file per shard.
 
     A document without text is counted and not scored. EvalError for a dataset without documents;
     ShardError names a shard that cannot be read.
@@ -117,9 +117,9 @@ def ratio_error(top: np.ndarray[Any, Any], bottom: np.ndarray[Any, Any]) -> floa
 def score_shard(shard: Documents, *, model: LanguageModel, out: str, window: int) -> Done:
     """Score one shard and commit its log, unless that was done before (in a worker)."""
     store = open_store(out)
-    standing = find_done(store, shard.key)
-    if standing is not None:
-        return standing
+    done_before = find_done(store, shard.key)
+    if done_before is not None:
+        return done_before
     source = open_store(shard.dataset)
     logs, num_empty, first = [], 0, 0
     for table in read_whole(source, shard.name, shard=shard.number):

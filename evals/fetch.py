@@ -1,6 +1,6 @@
-"""Task data from the Hugging Face hub, brought into the layout of a data folder.
+"""Fetch task data from the Hugging Face hub and convert it to the layout of a data folder.
 
-Only tasks with a public home there, whose rows hold all that the task needs, can be fetched. The
+This works only for tasks with a public dataset there whose rows have all that the task needs. The
 texts are those of the hub's version, not the reference's bytes, so scores on them are unverified.
 """
 
@@ -65,7 +65,7 @@ def boolq(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def copa(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of super_glue's copa: a premise, its cause or effect asked for, two sentences."""
+    """A row of super_glue's copa: a premise, two sentences, one its cause or effect."""
     word = {"cause": "because", "effect": "therefore"}[row["question"]]
     choices = [text[:1].lower() + text[1:] for text in (row["choice1"], row["choice2"])]
     query = f"{row['premise'].rstrip('.')}, {word}"
@@ -85,7 +85,7 @@ def winogrande(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def lambada(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of EleutherAI/lambada_openai: a passage, of which the last word is asked for."""
+    """A row of EleutherAI/lambada_openai: a passage, whose last word is the answer."""
     context, _, word = row["text"].strip().rpartition(" ")
     return {"context": context, "continuation": word}
 
@@ -103,7 +103,7 @@ def gsm8k(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Home(NamedTuple):
-    """Where a file's rows live on the hub, and how they are brought into the layout."""
+    """The hub dataset of a data file, and the function that converts its rows."""
 
     dataset: str
     config: str | None
@@ -136,15 +136,15 @@ HOMES = {
 
 
 class Fetched(NamedTuple):
-    """What became of a suite's tasks."""
+    """The result for each task of a suite."""
 
     written: list[Path]
     there: list[str]
-    by_hand: dict[str, str]  # task to where its data is, as the task file says
+    by_hand: dict[str, str]  # source of the data, from the task file, by task
 
 
 def fetch_tasks(tasks: Sequence[Task], folder: Path) -> Fetched:
-    """Fetch every task that has a home and no data in the folder yet."""
+    """Fetch every task in `HOMES` that has no data in the folder yet."""
     result = Fetched([], [], {})
     files: set[str] = set()
     for task in tasks:
@@ -159,10 +159,10 @@ def fetch_tasks(tasks: Sequence[Task], folder: Path) -> Fetched:
 
 
 def fetch(task: Task, folder: Path, *, revision: str | None = None) -> Path:
-    """Write the data file of a task from the hub. EvalError for a task that has no home there."""
+    """Write the data file of a task from the hub. EvalError for a task that is not in `HOMES`."""
     if task.file not in HOMES:
         raise EvalError(
-            f"task {task.name} has no home on the hub that is known here. {task.source} Known: "
+            f"task {task.name} has no home on the hub that we know. {task.source} Known: "
             f"{', '.join(sorted(HOMES))}"
         )
     home = HOMES[task.file]
@@ -175,7 +175,7 @@ def fetch(task: Task, folder: Path, *, revision: str | None = None) -> Path:
 
 
 def write_rows(task: Task, folder: Path, rows: Iterable[Mapping[str, Any]], home: Home) -> Path:
-    """Bring rows of the hub into the layout and write them. DataError names a row that is unfit."""
+    """Convert rows of the hub and write them as JSONL. DataError names a row that does not fit."""
     lines = []
     for number, row in enumerate(rows):
         try:

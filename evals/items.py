@@ -1,4 +1,4 @@
-"""Items and what they add up to: an item is one question of a task's data file."""
+"""Items and tallies: an item is one question of a task's data file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Item:
     ids: tuple[int, ...] = ()
 
     def text(self) -> str:
-        """The question with its right answer, as a decontamination step should look for it."""
+        """The question with its right answer, as decontamination searches for it."""
         if self.contexts:
             assert self.gold is not None
             return f"{self.contexts[self.gold]} {self.answer}"
@@ -44,9 +44,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Tally:
-    """What the items of a task add up to.
+    """Numerators and denominators of a task's score, one for each item.
 
-    The score is the mean over groups of sum(n) / sum(d), or with `worst` the lowest of them.
+    The score is the mean over groups of sum(numerator) / sum(denominator), or with `worst` the
+    lowest of them.
     """
 
     numerator: np.ndarray[Any, np.dtype[np.float64]]
@@ -57,7 +58,7 @@ class Tally:
 
 @dataclass(frozen=True, eq=False)
 class TaskData:
-    """The checked items of a task, and what their bytes are. Equal only to itself."""
+    """The checked items of a task, and the hash of their file. Equal only to itself."""
 
     items: tuple[Item, ...]
     sha256: str
@@ -78,12 +79,12 @@ class TaskData:
         return sum(len(set(item.options)) < len(item.options) for item in self.items)
 
     def empty_classes(self) -> list[str]:
-        """Images: classes without an image. They count for nothing in means over classes."""
+        """For images: classes without an image, which means over classes leave out."""
         return []
 
 
 def identity_of(items: Iterable[Item]) -> str:
-    """sha256 over the canonical JSON of every item's content, one in a line, in order."""
+    """sha256 over the canonical JSON of every item's content, one per line, in order."""
     state = hashlib.sha256()
     for item in items:
         content = [getattr(item, name) for name in IDENTITY_FIELDS]
@@ -102,7 +103,7 @@ IDENTITY_FIELDS = (
     "gold",
     "ids",
 )
-"""What of an item is content; its row is its place."""
+"""The fields of an item that are content; `row` is only its position."""
 
 
 def text_field(row: Mapping[str, Any], name: str, *, empty: bool = False) -> str:

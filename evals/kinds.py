@@ -1,4 +1,4 @@
-"""Kinds: how a task is read, asked and scored. Adding a kind means a class here or in a module.
+"""Kinds: how a task is read, asked and scored. A new kind is a class in a module listed in `KINDS`.
 
 Reading a data file checks every row: a row that is malformed is an error that names the task, the
 file and the row, never a row that is left out.
@@ -43,13 +43,13 @@ KINDS = {
     "image_sampling": "evals.images.solving",
     "image_clip": "evals.images.solving",
 }
-"""The module of each kind; its `KINDS` holds the kind by name. Imported when a kind is used."""
+"""The module of each kind; its own `KINDS` maps the name to the kind. Imported on first use."""
 
 Answer: TypeAlias = pa.Table | tuple[pa.Table, dict[str, Any]]
-"""A log with one row per question; of kinds over images, with the features by name as well."""
+"""A log with one row per question; for image kinds also the features, by name."""
 
 Estimate: TypeAlias = tuple[float, npt.NDArray[np.float64]]
-"""A score, and the same on resamples of the questions."""
+"""A score, and its values on resamples of the questions, (draws,) float64."""
 
 T = TypeVar("T", bound=TaskBase)
 
@@ -76,10 +76,10 @@ class Kind(ABC, Generic[T]):
 
     @abstractmethod
     def tally(self, task: T, log: pa.Table) -> Tally:
-        """What the log of the whole task adds up to."""
+        """The tally of the log of a whole task."""
 
     def estimate(self, task: T, log: pa.Table, *, seed: int) -> Estimate | None:
-        """The score and its values on resamples, of a kind whose score is no ratio of sums."""
+        """The score and its resamples, for a kind whose score is not a ratio of sums; else None."""
         return None
 
     def metrics(self, task: T, log: pa.Table) -> Metrics | None:
@@ -99,7 +99,7 @@ def _kind(name: str) -> Kind[Any]:
 
 
 def has_data(task: Task, folder: str) -> bool:
-    """Whether a local folder has the first data file of a task; elsewhere it is taken for there."""
+    """Whether a folder has the first data file of a task; assumed for remote folders."""
     return "://" in folder or folder == "hub" or (Path(folder) / task.files()[0]).exists()
 
 
@@ -130,12 +130,12 @@ def _read_rows(kind: Kind[T], task: T, folder: Path) -> TaskData:
 
 
 def checksum_of(checksums: Sequence[str]) -> str:
-    """The checksum of several files: the sha256 of theirs, one in a line, in order."""
+    """The checksum of several files: the sha256 of theirs, one per line, in order."""
     return hashlib.sha256("\n".join(checksums).encode()).hexdigest()
 
 
 def read_bytes(task: TaskBase, folder: Path, name: str) -> bytes:
-    """The bytes of a data file of a task. A file that is not there is an error, never a gap."""
+    """The bytes of a data file of a task. DataError when the file is missing."""
     path = folder / name
     archive = task.archive if isinstance(task, PromptedTask) else None
     if not path.is_file() and archive and (folder / archive).is_file():

@@ -1,4 +1,4 @@
-"""Models by the name that a command line gives, here or in a worker, and where the workers are."""
+"""Load a model by its name on the command line, here or in workers, and choose the executor."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from pipelines.records import ModelRecord, parse_record
 
 
 def load_model(model: str, *, trust_remote_code: bool, **named: Any) -> Any:
-    """The model behind its protocol: a null, a benchmark's own, or one from Hugging Face.
+    """A model that implements its protocol: a null, a benchmark's own, or one from Hugging Face.
 
-    `BENCHMARK:FOLDER` asks an installed benchmark to open a folder that has no record of ours, as
-    `dclm:FOLDER` for a checkpoint of open_lm.
+    `BENCHMARK:FOLDER` lets an installed benchmark open a folder without a record of ours, for
+    example `dclm:FOLDER` for a checkpoint of open_lm. EvalError for a benchmark that is not
+    installed, DataError for a record that is not a model.
     """
     if model.startswith(PREFIX):
         return null_model(model)
@@ -50,7 +51,7 @@ def _stages(name: str) -> ModelLoader:
 def load_in_worker(
     model: str, trust_remote_code: bool, precision: str, exact: bool, batch_tokens: int | None
 ) -> Any:
-    """The same in a worker, on the GPU that is its own where it has one."""
+    """The same in a worker, on the GPU assigned to it, if any."""
     return load_model(
         model,
         trust_remote_code=trust_remote_code,
@@ -62,7 +63,7 @@ def load_in_worker(
 
 
 def check_precision(precision: str) -> None:
-    """EvalError for another precision than fp32 and bf16."""
+    """EvalError for a precision other than fp32 and bf16."""
     if precision not in ("fp32", "bf16"):
         raise EvalError(f"unknown precision {precision!r}; choose fp32 or bf16")
 
@@ -79,9 +80,9 @@ def open_model(
     cluster: str | None,
     gpus: int | None,
 ) -> tuple[Any, MapTasks]:
-    """A model, and the executor that asks it: here, in processes, on GPUs, or on a cluster.
+    """A model, and the executor that evaluates it: here, in processes, on GPUs, or on a cluster.
 
-    Where GPUs or a cluster have the weights, this process has only the model's name and limits.
+    If GPUs or a cluster hold the weights, this process has only the model's id and limits.
     """
     spread = None if device or model.startswith(PREFIX) else spread_over(cluster, gpus)
     if spread is not None:
@@ -99,9 +100,9 @@ def open_model(
 
 
 def spread_over(cluster: str | None, gpus: int | None) -> MapTasks | None:
-    """The executor of a cluster, or of this machine's GPUs; None where neither is asked for.
+    """The executor of a cluster, or of this machine's GPUs; None without either.
 
-    `gpus` None: all there are. PlanError when a machine has fewer.
+    `gpus` None means all. PlanError when a machine has fewer.
     """
     if cluster is not None:
         workers = executor(cluster=cluster)

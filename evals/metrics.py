@@ -12,7 +12,7 @@ import numpy as np
 from evals.items import Tally
 
 NUM_DRAWS = 1000  # resamples of the questions
-INDICES_AT_ONCE = 1 << 18  # two megabytes of float64: stays in cache
+INDICES_AT_ONCE = 1 << 18  # two megabytes of float64, which stay in cache
 
 
 def best_option(mean_losses: Sequence[np.float32]) -> int:
@@ -24,11 +24,11 @@ def best_option(mean_losses: Sequence[np.float32]) -> int:
         return int(np.argmin(np.exp(np.asarray(mean_losses, dtype=np.float32))))
 
 
-TIE = 1e-6  # of a mean loss near 10 nats, eight steps of float32: below it order is rounding
+TIE = 1e-6  # relative; near 10 nats it is eight steps of float32, so smaller gaps are rounding
 
 
 def tied_with_best(mean_losses: Sequence[np.float32]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Which options no measurement distinguishes from the best one, (options,) bool."""
+    """Which options are within rounding of the best one, (options,) bool."""
     losses = np.asarray(mean_losses, dtype=np.float64)
     best = losses.min()
     result: np.ndarray[Any, np.dtype[np.bool_]] = losses <= best + TIE * max(1.0, abs(best))
@@ -38,11 +38,11 @@ def tied_with_best(mean_losses: Sequence[np.float32]) -> np.ndarray[Any, np.dtyp
 def credit(
     mean_losses: Sequence[np.float32], gold: int, predicted: int, options: Sequence[bytes]
 ) -> float:
-    """What a choice earns: ties count by expectation, 1 / (number of options that tie).
+    """The credit of a choice in [0, 1]: a tie counts 1 / (number of tied options).
 
-    A model that likes all options alike earns what guessing earns, wherever the right one is.
-    `options` are the bytes of the options as they were asked: two that are the same text are one
-    option, and which of them counts is decided as the reference does, by the first.
+    A model that ties all options earns what guessing earns, wherever the right one is. `options`
+    are the bytes of the options as asked: two with the same text are one option, and as in the
+    reference the first of them counts.
     """
     tied = tied_with_best(mean_losses)
     if not tied[gold] or tied.sum() == 1:

@@ -1,9 +1,9 @@
-"""The protocol behind which a language model is measured, and what passes through it.
+"""The protocols that models implement to be evaluated, and the data they exchange.
 
-A `Query` is one context and the continuations that may follow it. Handing them over together lets
-a model compute the context once and run the continuations on its key/value cache. A model returns
-the loss of every continuation token, never a sum or a mean: what the losses mean is decided in
-`evals.text.language`, in one place for all models.
+A `Query` is one context and the continuations that may follow it. Passing them together lets a
+model compute the context once and run the continuations on its key/value cache. A model returns
+the loss of every continuation token, never a sum or a mean: `evals.text.language` turns losses into
+scores, in one place for all models.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Precision = Literal["fp32", "bf16"]
 
 
 class ModelError(FailedError):
-    """A model that answers with something that is not an answer."""
+    """A model returned an invalid answer, such as a loss that is not finite."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Query:
 
 @dataclass(frozen=True)
 class TokenScores:
-    """What a model says about one continuation, token by token.
+    """The scores of one continuation, token by token.
 
     `losses` is the cross-entropy of each token in nats, float32, computed from float32 logits;
     `greedy` the id with the largest logit at each position.
@@ -60,10 +60,10 @@ def loss_fault(losses: np.ndarray[Any, np.dtype[np.floating[Any]]]) -> str | Non
 
 
 class Encoder(Hashable, Protocol):
-    """Whatever turns texts into token ids without adding any.
+    """Turns texts into token ids without adding special ones.
 
     It may have `prompt_start`, ids that a tokenizer puts before every prompt (a beginning token);
-    they come once, before the shots, and are lost first where a prompt is longer than the window.
+    they occur once, before the shots, and are cut first if a prompt is longer than the window.
     """
 
     def tokenise(self, texts: Sequence[str]) -> list[list[int]]: ...
@@ -92,7 +92,7 @@ class LanguageModel(Hashable, Protocol):
     def detokenise(self, ids: Sequence[int]) -> str: ...
 
     def score(self, queries: Sequence[Query]) -> list[list[TokenScores]]:
-        """For each query, what the model says about each of its continuations, in order."""
+        """For each query, the scores of each of its continuations, in order."""
         ...
 
     def generate(
@@ -108,7 +108,7 @@ class LanguageModel(Hashable, Protocol):
 
 @runtime_checkable
 class Distributions(Protocol):
-    """What a language model may have besides: the whole distribution behind its losses."""
+    """An optional ability of a language model: the whole next-token distribution."""
 
     def next_losses(self, contexts: Sequence[Ids]) -> Floats:
         """The loss in nats of every id as the next one, (contexts, vocabulary) float32."""
@@ -139,7 +139,7 @@ def as_encoder(tokenizer: Any) -> Encoder:
 
 
 class ImageError(ValueError):
-    """An image that does not decode: its place among those that were handed over, and why."""
+    """An image that does not decode: its position among the images passed, and why."""
 
     def __init__(self, position: int, reason: str) -> None:
         super().__init__(f"image {position}: {reason}")
@@ -148,10 +148,10 @@ class ImageError(ValueError):
 
 @runtime_checkable
 class ImageTextModel(Hashable, Protocol):
-    """A model with one space for images and texts.
+    """A model with a shared space for images and texts.
 
-    `id` and `settings` as of a language model. Features are float32, (number, dim), as the towers
-    give them: nothing is normalised here.
+    `id` and `settings` as for a language model. Features are float32, (number, dim), as the towers
+    output them, not normalised.
     """
 
     id: str
@@ -166,10 +166,10 @@ class ImageTextModel(Hashable, Protocol):
 
 @runtime_checkable
 class ImageGenerator(Hashable, Protocol):
-    """A model that draws images in [-1, 1] of one shape (channels, height, width).
+    """A model that generates images in [-1, 1] of one shape (channels, height, width).
 
-    `id` and `settings` as of a language model; the settings name the sampler. `denoiser` is what a
-    sampler follows (`evals.images.sampling.Denoiser`).
+    `id` and `settings` as for a language model; the settings name the sampler. `denoiser` is what
+    a sampler evaluates (`evals.images.sampling.Denoiser`).
     """
 
     id: str
@@ -178,16 +178,16 @@ class ImageGenerator(Hashable, Protocol):
     denoiser: Any
 
     def sample(self, indices: Sequence[int], *, seed: int) -> Floats:
-        """The images of these indices, (indices, *shape); one does not depend on the others."""
+        """The images of these indices, (indices, *shape) float32, independent of each other."""
         ...
 
     def training_images(self) -> Iterable[Floats]:
-        """The images that it was trained on as clean ones, in blocks. DataError: not there."""
+        """The clean training images, in blocks (n, *shape). DataError if they are missing."""
         ...
 
 
 class ModelLoader(Protocol):
-    """What an installed benchmark offers to load its own models with."""
+    """The part of an installed benchmark that loads its own models."""
 
     def load(
         self,

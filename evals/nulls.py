@@ -1,13 +1,13 @@
-"""Null models: what knows nothing, and must therefore score what guessing scores, or be refused.
+"""Null models: they know nothing, so they must score as guessing does, or be refused.
 
-Every metric of a benchmark is tried with these (`tests/evals/test_nulls.py`; by hand
+Every metric of a benchmark is tested with these (`tests/evals/test_nulls.py`; to try one:
 `evals run null:KIND`). A null that scores above guessing shows a fault of the metric, not skill.
 
 Of texts (a byte is a token):
     uniform         every next byte has the same probability
     random          a distribution drawn by hash from the whole context
     context_blind   a distribution of the next byte that no context changes
-    first_option    the first continuation that it is asked about gets the lowest loss
+    first_option    the first continuation of a query gets the lowest loss
     longest_option  the longer a continuation, the lower its mean loss
     zeros           loss 0 for everything, so probabilities that sum to the size of the vocabulary
     negative        a loss of -5 nats for everything
@@ -49,12 +49,12 @@ IMAGE_NULLS = ("constant", "zeros", "random", "image_blind", "text_blind", "nan"
 IMAGE_GENERATOR_NULLS = ("constant", "random", "identity", "nan")
 PREFIX = "null:"
 VOCABULARY = 257  # one id per byte, and the start of a document
-DIM = 32  # of the vectors of image nulls
-NEGATIVE_NATS = -5.0  # for every byte: a loss that no probability has
+DIM = 32  # of the vectors of image nulls; any size serves
+NEGATIVE_NATS = -5.0  # for every byte; no probability has a negative loss
 
 
 class NullModel:
-    """One of the null models, behind the protocols of both modalities. Deterministic."""
+    """One of the null models, with the protocols of both modalities. Deterministic."""
 
     def __init__(self, kind: str) -> None:
         kinds = dict.fromkeys((*TEXT_NULLS, *IMAGE_NULLS, *IMAGE_GENERATOR_NULLS))

@@ -16,15 +16,15 @@ from pipelines.text.contamination import NGRAM
 
 
 class SuiteOverlap(Protocol):
-    """What a dataset was found to hold of a suite.
+    """Which items of a suite occur in a dataset.
 
-    `matches` are texts with their passages, the highest scores first.
+    `matches` are items with their passages, highest scores first.
     """
 
     matches: list[Match]
 
     def report(self, run: Run | None = None) -> list[TaskOverlap]:
-        """Per task what was found, and with a run the score over the items that were not."""
+        """The overlap of each task; with a run also its score over the items not found."""
 
 
 def overlap_with(
@@ -35,11 +35,11 @@ def overlap_with(
     ngram: int = NGRAM,
     map_tasks: MapTasks = map_here,
 ) -> SuiteOverlap:
-    """Look through a dataset for the items of a suite, its shards side by side.
+    """Search a dataset for the items of a suite, its shards in parallel.
 
-    `suite` is a name or a file, `data` the folder of its evaluation data. `dataset` holds documents
-    where the suite asks about texts, tars of images and captions where it asks about images.
-    EvalError for a suite of both, or of generators.
+    `suite` is a name or a file, `data` the folder of its evaluation data. `dataset` has documents
+    for a suite of texts, tars of images and captions for a suite of images. EvalError for a suite
+    of both, or of generators.
     """
     tasks = load_suite(suite).load_tasks()
     of_images = [task for task in tasks if isinstance(task, ImageTask)]

@@ -1,7 +1,7 @@
-"""How much of each task of a suite occurs in a dataset, and the scores over what does not.
+"""How many items of each task occur in a dataset, and the scores over the others.
 
-An item is found when half of it occurs (`FOUND_FRACTION`), or by another rule that its `Items`
-name (`also`): a paraphrase in one document.
+An item is found when half of it occurs (`FOUND_FRACTION`), or by another rule (`Items.also`): a
+paraphrase in one document.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipelines.errors import DataError
 from pipelines.records import Frozen
 
 FOUND_FRACTION = 0.5
-"""An item is found when this part of it occurs: of its n-grams, or of its images."""
+"""An item is found when at least this fraction of its n-grams, or its images, occurs."""
 
 
 class Items(NamedTuple):
@@ -47,7 +47,7 @@ class TaskOverlap(Frozen):
 
 
 def task_overlaps(tasks: Iterable[Items], run: Run | None = None) -> Iterator[TaskOverlap]:
-    """Per task what was found, and with a run the score over the items that were not."""
+    """The overlap of each task; with a run also its score over the items not found."""
     for task, rows, fractions, also in tasks:
         known = ~np.isnan(fractions)
         is_found = known & (np.nan_to_num(fractions) >= FOUND_FRACTION)
@@ -76,5 +76,5 @@ def _scores(run: Run, name: str, overlapping: set[int]) -> tuple[float, float | 
         return whole, None
     try:
         return whole, score_of(kind.tally(task, log.filter(pa.array(keep))))
-    except DataError:  # what is left is too little for the task's metric
+    except DataError:  # too few items are left for the task's metric
         return whole, None

@@ -1,7 +1,7 @@
 """Make the pin of a task's data (see `evals.pins`) from the data itself.
 
-What a log repeats of the data does not depend on the model, so a null model is asked: bytes for
-tokens, no shots, no window that cuts.
+The columns of a log that repeat the data do not depend on the model, so a null model is used: bytes
+as tokens, no shots, no truncation.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from evals.tasks import OF_GENERATORS, EvalError, PromptedTask, Task
 from pipelines.errors import DataError
 
 HEADER = "# Task data that is known; see pins.py. Written by `evals pin TASK --data FOLDER`.\n"
-AT_ONCE = 1024  # questions whose logs are held
-WIDE = 1 << 30  # tokens: no context is cut
+AT_ONCE = 1024  # questions whose full logs are in memory together
+WIDE = 1 << 30  # tokens: longer than any context, so nothing is cut
 
 
 def make_pin(task: Task, folder: Path | str) -> Pin:

@@ -1,13 +1,13 @@
-"""Which data of a task is the data: its identity, how many questions it has, and their answers.
+"""The pinned data of each task: its identity, number of questions, and answers.
 
-`pins.yaml` next to this file lists what is known, one task a line:
+`pins.yaml` next to this file lists them, one task per line:
 
     arc_easy: {identity: <sha256>, rows: 2376, truth: <sha256>}
 
 `identity` is the hash of the task's canonical rows (`evals.tasks.identity_of`, and for images
 `ImageData.identity`), so another file format of the same questions is the same data. `truth` is
-the hash of what an evaluation's log repeats of the data (`truth_of`): a judge who has the log alone
-sees whether its right answers, byte counts and rows are those of the pinned data.
+the hash of the log columns that repeat the data (`truth_of`): from the log alone one can check that
+its right answers, byte counts and rows are those of the pinned data.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ are compared with a tolerance (`leaderboard.submissions.data_numbers`)."""
 
 
 class Pin(Frozen):
-    """What is known of one task's data."""
+    """The pinned data of one task."""
 
     identity: str = Field(pattern="^[0-9a-f]{64}$")
     rows: int = Field(gt=0, description="rows of its log")
@@ -64,24 +64,24 @@ def pins() -> dict[str, Pin]:
 
 
 def pin_of(task: str) -> Pin | None:
-    """The pin of a task; None where no data of it is recorded."""
+    """The pin of a task; None when its data is not pinned."""
     return pins().get(task)
 
 
 def truth_table(kind: str, log: pa.Table) -> pa.Table:
-    """What a log repeats of the data, in order of the rows."""
+    """The columns of a log that repeat the data, in order of the rows."""
     columns = [name for name in TRUTH[kind] if name in log.column_names]
     return log.select(columns).take(pc.sort_indices(log["row"]))
 
 
 def truth_of(kind: str, log: pa.Table) -> str:
-    """sha256 over the canonical JSON of each row of `truth_table`, one in a line."""
+    """sha256 over the canonical JSON of each row of `truth_table`, one per line."""
     table = truth_table(kind, log)
     state = hashlib.sha256(canonical_json(table.column_names) + b"\n")
     for batch in table.to_batches(max_chunksize=4096):
         rows = list(zip(*(column.to_pylist() for column in batch.columns), strict=True))
         lines = canonical_json(rows)[1:-1]
-        if lines.count(b"],[") == len(rows) - 1:  # between rows alone: one call wrote all of them
+        if lines.count(b"],[") == len(rows) - 1:  # only between rows: one call wrote all
             state.update(lines.replace(b"],[", b"]\n[") + b"\n")
             continue
         for row in rows:

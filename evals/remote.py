@@ -1,8 +1,8 @@
 """A model whose weights only the workers have.
 
-The process that drives an evaluation needs a model's name, its settings and its longest input; the
-weights are needed where questions are asked. A `RemoteModel` is what the driver has of it: pickled
-for a worker it becomes the model itself, loaded there once, however many chunks follow.
+The driver of an evaluation needs a model's id, settings and longest input; only workers need the
+weights. The driver has a `RemoteModel`: unpickled in a worker it becomes the model itself, loaded
+there once for any number of chunks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Load = Callable[..., Any]
 
 
 class RemoteModel:
-    """The id, settings and limits of a model; a worker that gets it has the model."""
+    """The id, settings and limits of a model; unpickling it in a worker loads the model."""
 
     def __init__(self, load: Load, arguments: tuple[Any, ...], known: dict[str, Any]) -> None:
         self._load, self._arguments = load, arguments

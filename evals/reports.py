@@ -1,4 +1,4 @@
-"""Reading finished runs: single questions as a person would read them, and two runs compared."""
+"""Read finished runs: print single questions for people, and compare two runs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Arrow tables of strangers in the form that steps know: one type of string, no nested columns.
+"""Normalise Arrow tables for steps: one string type, no nested columns.
 
-Nested columns travel in the JSON of `extra`. That name and no other is taken: a column of a pool
-called `extra` must hold JSON objects, as a run writes it.
+Nested columns are moved into the JSON of `extra`. Only that name is reserved: a column of a pool
+called `extra` must contain JSON objects, as a run writes it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ARROW_FILE = b"ARROW1"  # at the head of the file format; a stream has none
 
 
 class NameTaken(ValueError):
-    """A column whose name means something else here, or that is there twice."""
+    """A column whose name is reserved here, or that occurs twice."""
 
 
 def check_names(schema: pa.Schema) -> None:
@@ -49,8 +49,8 @@ TAKEN = "this name is that of the JSON objects of fields without a column: renam
 def normal_table(table: pa.Table) -> pa.Table:
     """All strings as large_string; nested columns moved into the JSON of `extra`.
 
-    Known columns of bytes are read as UTF-8, and those of nothing but null as strings. ArrowInvalid
-    for bytes that are not UTF-8, NameTaken for an `extra` of something else than JSON objects.
+    Known columns of bytes are read as UTF-8, and columns of nulls only as strings. ArrowInvalid
+    for bytes that are not UTF-8, NameTaken for an `extra` that has no JSON objects.
     """
     for number, field in enumerate(table.schema):
         type_ = field.type
@@ -68,7 +68,7 @@ def normal_table(table: pa.Table) -> pa.Table:
 def normal_schema(schema: pa.Schema) -> tuple[pa.Schema, dict[str, pa.DataType]]:
     """The columns that `normal_table` makes, and the nested ones with their types.
 
-    NameTaken as `check_names`. Kept, since all shards of a pool mostly have one schema.
+    NameTaken as `check_names`. Cached, since the shards of a pool mostly share one schema.
     """
     check_names(schema)
     nested = {field.name: field.type for field in schema if is_nested(field.type)}
@@ -88,7 +88,7 @@ def is_binary(type_: pa.DataType) -> bool:
 
 def _check_objects(extra: pa.ChunkedArray) -> None:
     objects = pc.and_(pc.starts_with(extra, "{"), pc.ends_with(extra, "}"))
-    if pc.any(pc.invert(objects)).as_py():  # null of no rows, and rows of null do not count
+    if pc.any(pc.invert(objects)).as_py():  # None without rows; null rows are ignored
         raise NameTaken(f"the column {EXTRA!r} holds text that is not a JSON object; {TAKEN}")
 
 
@@ -108,7 +108,7 @@ def _nested_to_extra(table: pa.Table, nested: list[str]) -> pa.Table:
 
 
 def _object(pairs: Any) -> Any:
-    """A map of Arrow, which Python has as pairs, as an object where its keys are other strings."""
+    """An Arrow map, a list of pairs in Python, as a dict if its keys are distinct strings."""
     if pairs is None or not all(isinstance(key, str) for key, _ in pairs):
         return pairs
     values = dict(pairs)

@@ -1,4 +1,4 @@
-"""Rows of a shard as its reader hands them on, with the records that gave no row."""
+"""Chunks of a shard as its reader yields them, with the records that gave no row."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some rows of a shard, in order, and what was found between them and is not a row."""
+    """Some rows of a shard, in order, and the bad and refused records between them."""
 
     table: pa.Table
     bad: tuple[BadRow, ...] = ()
@@ -45,7 +45,7 @@ class Chunk:
 
 
 class Rows:
-    """Rows that wait to become a table."""
+    """Collects rows until they become a table."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
@@ -54,7 +54,7 @@ class Rows:
         self._size = 0
 
     def add(self, row: dict[str, Any], number: int, size: int) -> str | None:
-        """Take a row; what is wrong with it, if anything is."""
+        """Add a row of `size` bytes; returns what is wrong with it, or None."""
         extra, problem = extra_of(row)
         if problem is None:
             self.rows.append(row)
@@ -67,14 +67,14 @@ class Rows:
         return len(self.rows) >= MAX_BATCH_ROWS or self._size >= MAX_BATCH_BYTES
 
     def table(self) -> pa.Table:
-        """The rows so far; it holds none after."""
+        """The rows so far as a table; the collection is empty afterwards."""
         table = table_of(self.rows, self._extras, self._numbers)
         self.rows, self._extras, self._numbers, self._size = [], [], [], 0
         return table
 
 
 UNREADABLE = (pa.ArrowException, OSError, ValueError, OverflowError)
-"""What pyarrow raises at damaged files. A StorageError among them is not the file's fault."""
+"""What pyarrow raises for damaged files; a StorageError among these is not the file's fault."""
 
 
 def numbered(table: pa.Table, rows: npt.NDArray[np.int64]) -> pa.Table:

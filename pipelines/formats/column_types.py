@@ -1,8 +1,7 @@
-"""The narrowest Arrow type that holds the values of two types exactly.
+"""The narrowest Arrow type that represents the values of two types exactly.
 
 Integers, floats, decimals, dates, times and durations are widened; strings, bytes, numbers and
-moments stay apart from each other. Times of day without a zone are never made moments: nobody
-knows which.
+timestamps are never mixed. Timestamps without a zone are never given one: it is not known.
 """
 
 from __future__ import annotations
@@ -17,17 +16,17 @@ DOUBLE_EXACT = 1 << 53  # integers up to here are doubles without rounding
 INT64_MAX = (1 << 63) - 1
 MAX_DECIMAL128, MAX_DECIMAL256 = 38, 76  # digits
 NS_RANGE = (datetime.datetime(1677, 9, 22), datetime.datetime(2262, 4, 11))
-"""The whole days of which a 64-bit count of nanoseconds is able."""
+"""The range of whole days that a 64-bit count of nanoseconds can represent."""
 
 
 class NoCommonType(ValueError):
-    """Two types without one that holds both; the message says why, where it is not plain."""
+    """Two types without a common type; the message says why unless it is obvious."""
 
 
 def common_type(first: pa.DataType, second: pa.DataType) -> pa.DataType:
-    """A type that holds the values of both. NoCommonType when there is none.
+    """A type that represents the values of both. NoCommonType when there is none.
 
-    Where that depends on the values (`needs_values`), the type that holds them if they are small.
+    Where that depends on the values (`needs_values`), the type that does if they are small.
     """
     if first == second or pa.types.is_null(second):
         return first
@@ -58,7 +57,7 @@ def needs_values(type_: pa.DataType, target: pa.DataType) -> bool:
 
 
 def fits(value: Any, target: pa.DataType) -> bool:
-    """Whether the wider type holds this value exactly, as far as its kind is known."""
+    """Whether the wider type represents this value exactly; True for kinds always exact."""
     if isinstance(value, int) and pa.types.is_floating(target):
         return abs(value) <= DOUBLE_EXACT
     if isinstance(value, int) and pa.types.is_signed_integer(target):
@@ -107,7 +106,7 @@ def _numbers(first: pa.DataType, second: pa.DataType) -> pa.DataType:
 
 
 def _digits(type_: pa.DataType) -> tuple[int, int]:
-    """Digits before and behind the point."""
+    """Digits before and after the decimal point."""
     if pa.types.is_decimal(type_):
         return type_.precision - type_.scale, max(type_.scale, 0)
     return len(str((1 << type_.bit_width) - 1)), 0

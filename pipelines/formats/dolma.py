@@ -22,7 +22,7 @@ ATTRIBUTES = "attributes/"
 
 
 def documents_only(entries: list[Entry]) -> list[Entry]:
-    """The entries without attribute files, where documents are next to them."""
+    """The entries without attribute files, if there are files of documents."""
     if not any(entry.name.startswith(DOCUMENTS) for entry in entries):
         return entries
     return [entry for entry in entries if not entry.name.startswith(ATTRIBUTES)]
@@ -32,11 +32,11 @@ def attribute_files(store: Store, name: str) -> tuple[str, ...]:
     """The attribute files of a document file, by name; none for files of another layout."""
     if not name.startswith(DOCUMENTS):
         return ()
-    beside = name.removeprefix(DOCUMENTS)
+    document = name.removeprefix(DOCUMENTS)
     return tuple(  # attributes/<tagger>/<name>, and a tagger is one folder
         file
         for file in _all_attribute_files(store.uri)
-        if file.removeprefix(ATTRIBUTES).partition("/")[2] == beside
+        if file.removeprefix(ATTRIBUTES).partition("/")[2] == document
     )
 
 
@@ -46,12 +46,12 @@ def _all_attribute_files(uri: str) -> tuple[str, ...]:
 
 
 def forget() -> None:
-    """Look at the folders again: a new run begins."""
+    """Clear the cached listings, so that a new run lists the folders again."""
     _all_attribute_files.cache_clear()
 
 
 class Attributes:
-    """The attributes of one document file, taken document by document. Used with `with`."""
+    """The attributes of one document file, read document by document. A context manager."""
 
     def __init__(self, store: Store, name: str) -> None:
         self._store = store
@@ -71,7 +71,7 @@ class Attributes:
         self._stack.close()
 
     def add(self, document: dict[str, Any]) -> str | None:
-        """Set the field `attributes` of the next document; what is wrong, if anything is."""
+        """Set the field `attributes` of the next document; returns what is wrong, or None."""
         if not self._names:
             return None
         attributes: dict[str, Any] = {}

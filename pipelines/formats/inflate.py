@@ -1,9 +1,9 @@
 """gzip, zstd, xz and bzip2 files read once from front to back, however they end.
 
-All formats are chains of members (zstd calls them frames). Everything that can be had before a cut
-or a damaged place comes out, and `fault` then says what was wrong: library readers drop it, or take
-a cut file for a whole one. Memory stays at one buffer, and a file that expands beyond all reason
-(a decompression bomb) stops.
+All formats are chains of members (zstd calls them frames). All data before a truncation or damage
+is returned, and `fault` then says what was wrong: library readers drop that data, or accept a
+truncated file as complete. Memory is one buffer, and reading stops in a file that expands
+unreasonably (a decompression bomb).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd as zstd
 
-READ_BYTES = 1 << 16  # of the stored bytes at a time
-FREE_BYTES = 256 << 20  # may come out of any file, however small
-MAX_EXPANSION = 200  # beyond that; pages and their text expand 3 to 20 times
+READ_BYTES = 1 << 16  # stored bytes per read
+FREE_BYTES = 256 << 20  # plain bytes that any file may expand to, however small
+MAX_EXPANSION = 200  # ratio beyond that; pages and their text expand 3 to 20 times
 
 # `zstd --long=31` writes windows of 2 GiB, as in Pushshift's dumps; the default stops at 128 MiB
 ZSTD_OPTIONS: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 31}
@@ -34,18 +34,18 @@ MAGIC: dict[str, tuple[bytes, ...]] = {
     "xz": (b"\xfd7zXZ\0", b"]\0\0"),  # and what `lzma` writes
     "bzip2": (b"BZh",),
 }
-"""How a member begins; of zstd, one that readers skip too."""
+"""How a member begins; for zstd including skippable frames."""
 
 LZMA_BYTES = 1 << 30  # of memory; `xz -9` takes 65 MB
 
-# bz2 says OSError for data that is not one of its own
+# bz2 raises OSError for data that is not bzip2
 ERRORS: tuple[Any, ...] = (
     *(igzip_lib.IsalError, zstd.ZstdError, lzma.LZMAError, EOFError, OSError),
 )
 
 
 class Stream(Protocol):
-    """What bytes are read from."""
+    """A source of bytes."""
 
     def read(self, size: int, /) -> bytes: ...
 
@@ -53,9 +53,9 @@ class Stream(Protocol):
 class Inflated(io.RawIOBase):
     """The plain bytes of a stored file of the given kind.
 
-    Reading ends (as at the end of a file) where the stored bytes cannot be followed; `fault` says
-    why, and is None after a whole file. `members` holds where members begin, as plain and stored
-    offsets; `stored_offset` finds the member around a plain byte.
+    Reading ends (as at the end of a file) where the stored bytes cannot be decoded; `fault` says
+    why, and is None after a complete file. `members` are the starts of members, as plain and
+    stored offsets; `stored_offset` finds the member that contains a plain byte.
     """
 
     def __init__(self, stream: Stream, *, kind: str) -> None:
@@ -120,7 +120,7 @@ class Inflated(io.RawIOBase):
         return b""
 
     def stored_offset(self, position: int) -> int:
-        """Where in the file the member begins that holds the plain byte `position`."""
+        """The stored offset of the member that contains the plain byte `position`."""
         for plain, stored in reversed(self.members):
             if plain <= position:
                 return stored
@@ -139,7 +139,7 @@ class Inflated(io.RawIOBase):
         stored = self._num_read - len(self._raw)
         if stored:
             self.members.append((self._position, stored))
-            del self.members[:-4096]  # records are asked for soon after they are read
+            del self.members[:-4096]  # offsets are only asked for shortly after reading
 
     def _is_padding(self) -> bool:
         """Whether only zeros follow, as tapes and some copies leave; gzip ignores them too."""

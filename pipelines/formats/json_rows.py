@@ -1,8 +1,8 @@
 """JSON objects to rows and back: known string fields are columns, all others are in `extra`.
 
-What a document says is never changed on the way: integers that JSON readers round are refused by
-name, values of Arrow that JSON has no form for are written as text (times as ISO 8601, decimals as
-digits, bytes as base64), and what a step computed comes before what the document brought.
+Values of a document are never changed: integers that JSON readers round are refused, naming the
+field, Arrow values that JSON cannot express are written as text (times as ISO 8601, decimals as
+digits, bytes as base64), and a column that a step computed overrides a field of the document.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from pipelines.schema import EXTRA, KNOWN, ROW, STRING, TEXT
 
 MIN_INT, MAX_INT = -(1 << 63), (1 << 64) - 1  # integers that orjson reads without rounding
 CONSTANT = re.compile(rb"\b(NaN|Infinity)\b")
-LONG_NUMBER = re.compile(rb"[0-9]{19}")  # a line without this many digits in a row has none
+LONG_NUMBER = re.compile(rb"[0-9]{19}")  # fewer digits always fit into 64 bits
 DAYS = {32: "D", 64: "ms"}  # the units of Arrow's two types of date, by their width
-YEARS = ("0001-01-02", "9999-12-31")  # a day within Python's own, so that any zone fits
+YEARS = ("0001-01-02", "9999-12-31")  # a day inside Python's range, so that any zone offset fits
 COLUMNS = tuple(name for name in KNOWN if name != EXTRA)
 
 
@@ -54,10 +54,10 @@ def parse_row(line: bytes) -> tuple[dict[str, Any], str | None]:
 
 
 def _as_python_writes(line: bytes) -> tuple[Any, str | None]:
-    """The value of a line with NaN, or behind a byte order mark; or None, and what is wrong.
+    """The value of a line with NaN or a byte order mark; or None, and what is wrong.
 
-    Python's json and pandas write NaN for a missing number: null here. Infinity is a number that
-    JSON has no form for, so it is refused by its name instead of being lost.
+    Python's json and pandas write NaN for a missing number: it becomes null. JSON cannot express
+    Infinity, so it is refused with a message instead of being lost.
     """
     line = line.removeprefix(codecs.BOM_UTF8)
     if CONSTANT.search(line) is None:
@@ -86,7 +86,7 @@ def _finite(digits: str) -> float:
 
 
 def _rounded(line: bytes) -> str | None:
-    """The first field with an integer that 64 bits do not hold."""
+    """The first field with an integer that does not fit into 64 bits."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
@@ -103,7 +103,7 @@ def _too_long(value: Any) -> bool:
 
 
 def extra_of(row: dict[str, Any]) -> tuple[str | None, str | None]:
-    """The JSON of the fields that have no column, and what is wrong with them, if anything is."""
+    """The JSON of the fields without a column (None without any), and what is wrong, or None."""
     rest = {
         name: value
         for name, value in row.items()
@@ -120,7 +120,7 @@ def extra_of(row: dict[str, Any]) -> tuple[str | None, str | None]:
 def table_of(
     rows: Sequence[dict[str, Any]], extras: Sequence[str | None], numbers: Sequence[int]
 ) -> pa.Table:
-    """Known string fields as columns; everything else is in `extras`, one JSON object a row."""
+    """Known string fields as columns; everything else is in `extras`, one JSON object per row."""
     arrays = {ROW: pa.array(numbers, type=pa.int64())}
     for name in COLUMNS:
         values = [row.get(name) for row in rows]
@@ -136,9 +136,9 @@ def jsonl_schema() -> pa.Schema:
 
 
 def to_json_rows(table: pa.Table) -> Iterable[bytes]:
-    """Rows as JSON lines: the fields of `extra` come back, `row` and nulls are left out.
+    """Rows as JSON lines: fields of `extra` are merged in, `row` and nulls are left out.
 
-    Where a name is both a column and in `extra`, the column's value is the row's.
+    Where a name is both a column and in `extra`, the column's value is written.
     """
     for row in _plain_times(table).to_pylist():
         extra = row.pop(EXTRA, None)
@@ -150,10 +150,10 @@ def to_json_rows(table: pa.Table) -> Iterable[bytes]:
 
 
 def _plain_times(table: pa.Table) -> pa.Table:
-    """Times of nanoseconds as ISO 8601 text, durations as seconds, as those of coarser units.
+    """Nanosecond times as ISO 8601 text and durations as seconds, like those of coarser units.
 
-    Python's own times end at microseconds and hold the years 1 to 9999: what is beyond is text,
-    too. Times in a zone that this machine does not know are written in UTC.
+    Python's own times have microseconds and the years 1 to 9999: others become text, too. Times
+    in a zone that this machine does not know are written in UTC.
     """
     for number, field in enumerate(table.schema):
         if pa.types.is_timestamp(field.type) and field.type.tz and not _is_zone(field.type.tz):
@@ -186,7 +186,7 @@ def _zones() -> frozenset[str]:
 
 
 def _beyond_python(column: pa.ChunkedArray) -> pa.Array | None:
-    """Dates and moments as text (ISO 8601, in UTC) if some are outside the years 1 to 9999."""
+    """Dates and timestamps as text (ISO 8601, in UTC) if some are outside the years 1 to 9999."""
     if pa.types.is_timestamp(column.type):
         unit, end = column.type.unit, "Z" if column.type.tz else ""
     elif pa.types.is_date(column.type):
@@ -204,7 +204,7 @@ def _beyond_python(column: pa.ChunkedArray) -> pa.Array | None:
 
 
 def as_json(value: Any) -> Any:
-    """What JSON has no form for: bytes as base64, decimals as digits, durations as seconds."""
+    """What JSON cannot express: bytes as base64, decimals as digits, durations as seconds."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     if isinstance(value, Decimal):

@@ -10,7 +10,7 @@ from typing import BinaryIO
 from pipelines.formats.inflate import Inflated
 from pipelines.formats.json_rows import parse_row
 
-MAX_LINE_BYTES = 128 << 20  # a longer line is set aside: its parse would need gigabytes
+MAX_LINE_BYTES = 128 << 20  # a longer line is a bad row: parsing it would need gigabytes
 
 
 COMPRESSIONS = {
@@ -29,7 +29,7 @@ def inflated_of(file: BinaryIO, name: str) -> Inflated | None:
 
 
 def buffered(inflated: Inflated) -> BinaryIO:
-    """The plain bytes, to be read by the line; `inflated.fault` says how they ended."""
+    """The plain bytes, buffered for reading lines; `inflated.fault` says how they ended."""
     return io.BufferedReader(inflated, 1 << 18)  # type: ignore[return-value]
 
 
@@ -43,11 +43,11 @@ HEADS = {
     b"\xff\xfe": "UTF-16 (convert it to UTF-8)",
     b"\xfe\xff": "UTF-16 (convert it to UTF-8)",
 }
-"""What the first bytes of a file say against its name."""
+"""First bytes of files that are not JSON lines, whatever their name says."""
 
 
 def numbered_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes, str | None]]:
-    """Numbered lines; one that is too long, and what follows a broken place, come with an error."""
+    """Yields (number, line, error); the error is set for too long lines and after damage."""
     inflated = inflated_of(file, name)
     lines = file if inflated is None else buffered(inflated)
     number = 0
@@ -75,5 +75,5 @@ def numbered_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes, str 
 
 
 def _is_whole(line: bytes) -> bool:
-    """Whether the line ends, or is a record although its line end is missing."""
+    """Whether the line has its line end, or is a complete record without it."""
     return line.endswith(b"\n") or (line.endswith(b"}") and parse_row(line)[1] is None)

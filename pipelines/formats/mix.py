@@ -1,11 +1,11 @@
-"""Mixtures of datasets: a manifest that says how often which rows come, and no copy of any text.
+"""Mixtures of datasets: a manifest of which rows are used how often, without copies of texts.
 
 A mixture is a dataset whose shards are small JSON files (`.mix.json`), each naming a parquet shard
-of a source and the part of it that is taken. Whatever reads shards reads them: a pipeline, packing.
+of a source and the part of it that is taken. Pipelines and packing read them like other shards.
 `repeat: 2.5` takes all rows twice and half of them once more; the half is those whose hash of seed
-and row is below 0.5, so it does not depend on how the work is cut.
+and row is below 0.5, so it does not depend on how the work is divided.
 
-The YAML file that says what is mixed is described in `mixture`.
+The YAML file that defines a mixture is described in `mixture`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ SOURCE = "source"
 
 
 class MixShard(Frozen):
-    """A `.mix.json` file: which shard, and which of its rows. `num_bytes` are those taken."""
+    """A `.mix.json` file: which shard, and which of its rows. `num_bytes`: about those taken."""
 
     uri: str
     file: File
@@ -62,13 +62,13 @@ class MixShard(Frozen):
     parts: dict[str, float] | None = None  # with `by`: `below` of each part
 
     def to_json(self) -> bytes:
-        """As it is written; without `by` it is what it was before there were parts."""
+        """The bytes of the file; without `by` the same as before parts were introduced."""
         values = self.model_dump(mode="json", exclude={"by", "parts"} if self.by is None else None)
         return orjson.dumps(values, option=orjson.OPT_INDENT_2)
 
 
 def mix(mixture: Mixture, *, name: str, out: str, map_tasks: MapTasks = map_here) -> DatasetRecord:
-    """Write the manifest of a mixture and its record; the texts stay where they are.
+    """Write the manifest of a mixture and its record; no text is copied.
 
     RecordError for a source that is not a finished dataset in parquet; ValueError where a share
     needs more repeats than `max_repeat`.
@@ -124,7 +124,7 @@ def write_mix(
 
 
 def _row(mixture: Mixture, counted: Sequence[Counted], unit: Unit) -> dict[str, Any]:
-    """What the record says of a source or part."""
+    """The entry of a source or part in the record."""
     row: dict[str, Any] = {
         "name": unit.name,
         "record": counted[unit.source].record.id,
@@ -135,7 +135,7 @@ def _row(mixture: Mixture, counted: Sequence[Counted], unit: Unit) -> dict[str, 
 
 
 def _pool(name: str, mixture: Mixture, counted: Sequence[Counted]) -> PoolRecord:
-    """The datasets together as the pool of the mixture."""
+    """A pool record that lists the mixed datasets as its sources."""
     sources = tuple(
         PoolSource(
             name=source.name,
@@ -152,7 +152,7 @@ def _pool(name: str, mixture: Mixture, counted: Sequence[Counted]) -> PoolRecord
 def _shards(
     source: Source, own: Counted, repeats: Mapping[str | None, float], seed: int
 ) -> Iterator[tuple[MixShard, int]]:
-    """The shards of a source, a file and copy each, and the rows that each takes."""
+    """One shard for each file and copy of a source, and about how many rows it takes."""
     for number in range(math.ceil(max(repeats.values(), default=0.0))):
         below = {part: min(1.0, max(0.0, repeat - number)) for part, repeat in repeats.items()}
         for at, file in enumerate(own.record.outputs):
@@ -193,7 +193,7 @@ def read_mix_shard(data: bytes, *, where: str) -> MixShard:
 
 
 def mixed_tables(shard: MixShard) -> Iterator[pa.Table]:
-    """The rows that a shard of a mixture takes, in order, with its name in `source`.
+    """The rows that a shard of a mixture takes, in order, with the source's name in `source`.
 
     FileNotFoundError or ValueError when the source's file was removed or changed.
     """
@@ -226,7 +226,7 @@ def mixed_tables(shard: MixShard) -> Iterator[pa.Table]:
 
 
 def _of_parts(shard: MixShard, table: pa.Table, rows: npt.NDArray[np.int64]) -> tuple[Any, Any]:
-    """Which rows are taken, and the names of their parts."""
+    """A mask of the rows taken, and `source/part` for each of these."""
     assert shard.by is not None
     where = f"{shard.uri}/{shard.file.name}"
     parts = shard.by.of(table, where=where).dictionary_encode()
@@ -238,7 +238,7 @@ def _of_parts(shard: MixShard, table: pa.Table, rows: npt.NDArray[np.int64]) -> 
 
 
 def _chance(shard: MixShard, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """A number from 0 to 1 for each row, from seed, source, copy and row alone."""
+    """A number in [0, 1) for each row, from seed, source, copy and row alone."""
     salt = int(sha256_bytes(f"{shard.seed}:{shard.source}:{shard.copy_number}".encode())[:16], 16)
     mixed = _mixed(rows.astype(np.uint64), np.uint64(salt))
     return (mixed >> np.uint64(11)).astype(np.float64) / float(1 << 53)
@@ -253,5 +253,5 @@ def _mixed(values: npt.NDArray[np.uint64], salt: np.uint64) -> npt.NDArray[np.ui
 
 
 def plan_rows(record: DatasetRecord) -> list[Mapping[str, JSON]]:
-    """What a mixture takes of each source, for people."""
+    """What a mixture takes of each source, for printing."""
     return list(record.work.pipeline["mix"]["sources"])

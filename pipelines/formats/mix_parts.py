@@ -1,4 +1,4 @@
-"""A dataset as several sources: its rows by the values of a column, or by intervals of a number.
+"""Split a dataset into several sources by the values of a column, or by intervals of a number.
 
 A part is named by its value, or by its interval (`below 0.2`, `0.2 to 0.6`, `from 0.6`); rows
 without a value are the part `none`.
@@ -24,12 +24,12 @@ from pipelines.schema import EXTRA
 from pipelines.storage.open import open_store
 
 NONE = "none"
-MOST_PARTS = 1000  # a column with more values is a URL or an id, not a kind
+MOST_PARTS = 1000  # a column with more values is an id or a URL rather than a category
 TOKEN_COLUMN = "num_tokens"
 
 
 class By(Frozen):
-    """What distinguishes the parts: a column, and for numbers where its intervals begin."""
+    """What distinguishes the parts: a column, and for numbers the edges between its intervals."""
 
     column: str = Field(min_length=1)
     edges: tuple[float, ...] = ()
@@ -56,7 +56,9 @@ class By(Frozen):
         labels = self.labels()
         if labels is None:
             if pa.types.is_nested(column.type):
-                raise DataError(f"{where}: {self.column!r} holds {column.type}, no single values")
+                raise DataError(
+                    f"{where}: {self.column!r} holds {column.type}, expected single values"
+                )
             values = column.dictionary_encode()
             names = [canonical(value) for value in values.dictionary.to_pylist()]
             named = pa.array([*names, NONE], pa.large_string())
@@ -70,10 +72,10 @@ class By(Frozen):
 
 
 class PartSize(Frozen):
-    """What a part of one file, or of a dataset, holds."""
+    """The size of a part, in one file or a whole dataset."""
 
     rows: int
-    amount: int  # tokens where a column counts them, else bytes of text
+    amount: int  # tokens if `of_tokens`, else bytes of text
     of_tokens: bool
 
 
@@ -86,7 +88,7 @@ class CountTask(Frozen):
 
 
 def count_parts(task: CountTask) -> dict[str, PartSize]:
-    """Rows, bytes of text and tokens (where a column counts them) of each part of a file."""
+    """The size of each part of a file. DataError for more than `MOST_PARTS` parts."""
     where = f"{task.uri}/{task.file.name}"
     sizes: dict[str, npt.NDArray[np.int64]] = {}
     parquet = pq.ParquetFile(pa.BufferReader(open_store(task.uri).read_bytes(task.file.name)))
@@ -116,7 +118,7 @@ def count_parts(task: CountTask) -> dict[str, PartSize]:
 
 
 def added(files: Sequence[dict[str, PartSize]]) -> dict[str, PartSize]:
-    """The parts of all files of a dataset, by name."""
+    """The sizes of parts added up over files, sorted by name."""
     out: dict[str, PartSize] = {}
     for file in files:
         for name, size in file.items():

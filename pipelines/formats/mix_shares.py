@@ -1,4 +1,4 @@
-"""The shares of a mixture: what its sources and their parts hold, and how often each comes."""
+"""The shares of a mixture: sizes of its sources and parts, and how often each is repeated."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipelines.storage.open import open_store
 
 
 class Counted(Frozen):
-    """A source's record, and the sizes of its parts: of each file, and of all (`None`: no `by`)."""
+    """A source's record, and the sizes of its parts in each file (None without `by`)."""
 
     uri: str
     record: DatasetRecord
@@ -30,7 +30,7 @@ class Counted(Frozen):
 
 
 class Unit(Frozen):
-    """What a mixture weighs: a source, or one part of it."""
+    """A source, or one part of it, that gets a weight in the mixture."""
 
     source: int
     part: str | None
@@ -40,7 +40,7 @@ class Unit(Frozen):
 
 
 def count_sources(mixture: Mixture, *, map_tasks: MapTasks = map_here) -> list[Counted]:
-    """The records of the sources, and the sizes of parts, counted file by file, side by side."""
+    """The records of the sources, and the sizes of their parts, counted in parallel over files."""
     counted = []
     for source in mixture.sources:
         store = open_store(source.dataset)
@@ -55,7 +55,7 @@ def count_sources(mixture: Mixture, *, map_tasks: MapTasks = map_here) -> list[C
 
 
 def units_of(mixture: Mixture, counted: Sequence[Counted]) -> list[Unit]:
-    """Every source and part with its tokens, in order; how often they come is not decided yet."""
+    """Every source and part with its tokens, in order; `repeat` is not decided yet."""
     units = []
     for number, (source, own) in enumerate(zip(mixture.sources, counted, strict=True)):
         parts = own.parts()
@@ -71,10 +71,10 @@ def units_of(mixture: Mixture, counted: Sequence[Counted]) -> list[Unit]:
 
 
 def decide(mixture: Mixture, units: Sequence[Unit]) -> list[Unit]:
-    """How often each source and part comes.
+    """Decide how often each source and part is repeated.
 
-    DataError for a name that is not there, ValueError where a share needs more repeats than
-    `max_repeat`. By temperature, what would be repeated more often gives way to the others.
+    DataError for an unknown name, ValueError where a share needs more repeats than `max_repeat`.
+    With a temperature, shares are capped at `max_repeat` and the rest goes to the others.
     """
     shares = _shares(mixture, units)
     out = []
@@ -169,7 +169,7 @@ def _dataset(store: Store) -> DatasetRecord:
 
 
 def _tokens(mixture: Mixture, source: Source, record: DatasetRecord) -> float:
-    """Tokens of a dataset; 0 where its record does not say and nothing depends on it."""
+    """Tokens of a dataset; 0 where its record has no count and nothing depends on it."""
     if TOKEN_COLUMN in record.counts:
         return record.counts[TOKEN_COLUMN]
     if "text_bytes" in record.counts:
@@ -177,6 +177,6 @@ def _tokens(mixture: Mixture, source: Source, record: DatasetRecord) -> float:
     if source.repeat is not None and mixture.temperature is None:
         return 0.0
     raise RecordError(
-        f"source {source.name!r}: its record counts neither tokens nor bytes of text; say how "
-        "often it comes with `repeat`"
+        f"source {source.name!r}: its record counts neither tokens nor bytes of text; set "
+        "`repeat` for it"
     )

@@ -1,4 +1,4 @@
-"""What a mixture's YAML file says: sources, how often each comes, and how that is decided.
+"""The YAML file of a mixture: sources, how often each is repeated, and how that is decided.
 
     sources:
       - {dataset: runs/web, name: web, repeat: 1.5}
@@ -6,11 +6,11 @@
       - {dataset: runs/web, name: topic, by: topic, shares: {news: 0.3, sport: 0.1}}
       - {dataset: runs/web, name: quality, by: quality_score, edges: [0.2, 0.6], repeats: [0, 1, 3]}
     total_tokens: 8_000_000_000
-    temperature: 2          # decides the shares of whatever has neither repeat nor share
+    temperature: 2          # decides the shares of sources with neither repeat nor share
     seed: 0
 
 A source with `by` is one source for each value of a column (or interval between `edges`), named
-`topic/news`. `shares` beside `sources` gives the shares of all by those names.
+`topic/news`. `shares` at the top level, next to `sources`, gives all shares by those names.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from pipelines.formats.mix_parts import NONE, By
 from pipelines.records import Frozen
 from pipelines.yaml_text import load_yaml
 
-BYTES_PER_TOKEN = 4.2  # of English text under gpt-neox-20b, where nothing counts tokens
+BYTES_PER_TOKEN = 4.2  # of English text with gpt-neox-20b, for datasets without a token count
 
 
 class Source(Frozen):
     """One dataset: `repeat` times, or a `share` of the tokens; with `by` one source for each part.
 
-    `repeats` and `shares` are by part; a list of repeats is that of the intervals in order.
+    `repeats` and `shares` are by part; a list of repeats has one for each interval, in order.
     """
 
     dataset: str = Field(description="folder or prefix of a finished dataset")
-    name: str = Field(min_length=1, description="what `source` says of its rows")
+    name: str = Field(min_length=1, description="value of `source` in its rows")
     repeat: float | None = Field(None, gt=0)
     share: float | None = Field(None, gt=0, le=1)
-    by: str | None = Field(None, description="column whose values are sources")
-    edges: tuple[float, ...] = Field((), description="of numbers: where intervals begin")
+    by: str | None = Field(None, description="column whose values become sources")
+    edges: tuple[float, ...] = Field((), description="for numbers: edges between intervals")
     repeats: dict[str, float] | tuple[float, ...] | None = None
     shares: dict[str, float] | None = None
 
@@ -49,7 +49,7 @@ class Source(Frozen):
         return None if self.by is None else By(column=self.by, edges=self.edges)
 
     def repeats_by_name(self) -> dict[str, float]:
-        """The repeats of its parts; rows without a value do not come unless they are named."""
+        """The repeats of its parts; rows without a value are left out unless `none` is named."""
         assert self.repeats is not None
         if isinstance(self.repeats, dict):
             return {NONE: 0.0, **self.repeats}
@@ -57,18 +57,18 @@ class Source(Frozen):
         return {NONE: 0.0, **dict(zip(self.parts.labels() or [], self.repeats, strict=True))}
 
     def ways(self) -> list[str]:
-        """Which of its fields say how often it comes."""
+        """Which of its fields determine how often it is repeated."""
         names = ("repeat", "share", "repeats", "shares")
         return [name for name in names if getattr(self, name) is not None]
 
 
 class Mixture(Frozen):
-    """What a mixture's YAML file says."""
+    """The contents of a mixture's YAML file."""
 
     sources: tuple[Source, ...] = Field(min_length=1)
     total_tokens: int | None = Field(None, gt=0)
     bytes_per_token: float = Field(BYTES_PER_TOKEN, gt=0)
-    max_repeat: float = Field(4.0, gt=0, description="more often than this is refused")
+    max_repeat: float = Field(4.0, gt=0, description="more repeats of a source are refused")
     temperature: float | None = Field(
         None, gt=0, description="shares in proportion to tokens^(1/temperature), for the rest"
     )
@@ -78,7 +78,7 @@ class Mixture(Frozen):
     @field_validator("total_tokens", mode="before")
     @classmethod
     def _number(cls, value: object) -> object:
-        """8e9, which YAML reads as a string."""
+        """Accept 8e9, which YAML reads as a string."""
         try:
             return int(float(value)) if isinstance(value, str) else value
         except ValueError:
@@ -132,7 +132,7 @@ def _check_source(path: Path, mixture: Mixture, source: Source) -> None:
 
 
 def _check_sum(path: Path, mixture: Mixture) -> None:
-    """The shares of all sources add up to 1, or to less where something else fills the rest."""
+    """ValueError unless shares add up to 1, or to less where other sources fill the rest."""
     if mixture.shares is not None:
         shares, whole = [*mixture.shares.values()], True
         if any(share < 0 for share in shares):

@@ -24,7 +24,11 @@ from pipelines.storage.base import StorageError
 
 
 def read_parquet(file: BinaryIO, *, shard: int, where: str, keep_rows: bool) -> Iterator[Chunk]:
-    """Row group by row group; of a damaged one, the rows that cannot be had are one BadRow."""
+    """Yields chunks, row group by row group; the unreadable rows of a damaged group are one BadRow.
+
+    `keep_rows` keeps the file's own row identities; then any damage is a ShardError. ShardError
+    too for a file that is not parquet or has a reserved column name.
+    """
     parquet = parquet_file(file, where)
     _check_parquet(parquet, where, keep_rows=keep_rows)
     schema = normal_table(parquet.schema_arrow.empty_table()).schema
@@ -66,7 +70,7 @@ def read_parquet(file: BinaryIO, *, shard: int, where: str, keep_rows: bool) -> 
 
 
 def _check_parquet(parquet: pq.ParquetFile, where: str, *, keep_rows: bool) -> None:
-    """Say that a column of the pool's own called `row` is replaced by the identity of rows."""
+    """Warn that a pool's own column called `row` is replaced by row identities."""
     if not keep_rows and ROW in parquet.schema_arrow.names and not _is_ours(parquet):
         log.warning(
             "%s: the column %r is replaced by the pool's own numbers of rows; rename it to keep it",
@@ -82,7 +86,7 @@ def _is_ours(parquet: pq.ParquetFile) -> bool:
 
 
 def _group_tables(parquet: pq.ParquetFile, group: int) -> Iterator[pa.Table]:
-    """The rows of one row group as they are stored, some at a time."""
+    """The rows of one row group as stored, some at a time. ArrowInvalid for a bomb."""
     columns = [
         parquet.metadata.row_group(group).column(n) for n in range(parquet.metadata.num_columns)
     ]
@@ -90,7 +94,7 @@ def _group_tables(parquet: pq.ParquetFile, group: int) -> Iterator[pa.Table]:
     stored = sum(column.total_compressed_size for column in columns)
     if plain > FREE_BYTES and plain > MAX_EXPANSION * stored:
         raise pa.ArrowInvalid(f"{stored} bytes expand to {plain} (a decompression bomb?)")
-    # Long documents come a few at a time: a row group of gigabytes is not held whole.
+    # Long documents are read a few at a time, so a row group of gigabytes is never in memory.
     row_bytes = max(1, plain // max(1, parquet.metadata.row_group(group).num_rows))
     batch_rows = min(16 * MAX_BATCH_ROWS, max(1, 16 * MAX_BATCH_BYTES // row_bytes))
     for batch in parquet.iter_batches(batch_size=batch_rows, row_groups=[group]):
@@ -100,7 +104,7 @@ def _group_tables(parquet: pq.ParquetFile, group: int) -> Iterator[pa.Table]:
 def _without_bad_texts(
     stored: pa.Table, *, allowed: bool
 ) -> tuple[pa.Table, list[tuple[int, str, bytes]]]:
-    """The rows whose texts are UTF-8, in normal form, and of the others index, fault and bytes.
+    """The rows whose texts are UTF-8, normalised, and index, fault and bytes of the others.
 
     ArrowInvalid for other damage, and for bad texts where none are allowed.
     """

@@ -1,7 +1,7 @@
-"""Files that people have rather than pools: CSV tables, JSON arrays, a text file per document.
+"""Plain files instead of shards: CSV tables, JSON arrays, one text file per document.
 
-They are read where a folder holds no shards of another format (`readers.shards_of`). A value comes
-as (number, row, problem, raw bytes): a row, or what is wrong and the bytes it was found in.
+They are read where a folder has no shards of another format (`shards.shards_of`). A value is
+(number, row, problem, raw bytes): a row, or what is wrong and the offending bytes.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pipelines.formats.lines import buffered, inflated_of, numbered_lines
 
 Value = tuple[int, dict[str, Any], str | None, bytes]
 
-MAX_FILE_BYTES = 512 << 20  # of what must be read whole: an array of JSON, a document
-MAX_FIELD_BYTES = 128 << 20  # of a CSV field, as of a line of JSON
+MAX_FILE_BYTES = 512 << 20  # of a file that must be read whole: a JSON array, a document
+MAX_FIELD_BYTES = 128 << 20  # of a CSV field; the same as a line of JSON (`lines`)
 BOM = "\ufeff"
 SURROGATE = re.compile(
     "[\ud800-\udfff]"
@@ -31,8 +31,9 @@ SURROGATE = re.compile(
 def csv_values(file: BinaryIO, name: str) -> Iterator[Value]:
     """The rows of a table with a header (RFC 4180), all values as text; tabs for `.tsv`.
 
-    CSV has no types, so `007` stays what it is. A row of another number of fields, or that is not
-    UTF-8, is a problem; so is the last one of a compressed file that breaks off.
+    CSV has no types, so `007` stays `007`. A row with another number of fields, or that is not
+    UTF-8, is a problem; so is the last row of a truncated compressed file. DataError for a bad
+    header or invalid CSV.
     """
     delimiter = "\t" if ".tsv" in name.lower() else ","
     csv.field_size_limit(MAX_FIELD_BYTES)
@@ -44,7 +45,7 @@ def csv_values(file: BinaryIO, name: str) -> Iterator[Value]:
     number = 0
     try:
         header = _header(next(rows, None))
-        for values in filter(None, rows):  # a blank line is nothing
+        for values in filter(None, rows):  # blank lines are skipped
             if last is not None:
                 yield _csv_row(number, header, last, delimiter)
                 number += 1
@@ -60,7 +61,7 @@ def csv_values(file: BinaryIO, name: str) -> Iterator[Value]:
 
 
 def _header(names: list[str] | None) -> list[str]:
-    """The names of the columns. DataError for none, or for a file of another encoding."""
+    """The names of the columns. DataError for none, duplicates, or another encoding."""
     if not names:
         raise DataError("it has no header; its first line should name the columns")
     line = "".join(names)
@@ -102,7 +103,7 @@ def json_values(file: BinaryIO, name: str) -> Iterator[Value]:
 
 
 def json_line_values(file: BinaryIO, name: str) -> Iterator[Value]:
-    """The objects of JSON lines; a blank line is nothing."""
+    """The objects of JSON lines; blank lines are skipped."""
     for number, line, error in numbered_lines(file, name):
         if error is not None:
             yield number, {}, error, line
@@ -126,7 +127,7 @@ def _read_all(file: BinaryIO) -> bytes:
     data = file.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
         raise DataError(
-            f"it has more than {MAX_FILE_BYTES >> 20} MiB, which would be held whole; write it as "
-            "JSON lines"
+            f"it has more than {MAX_FILE_BYTES >> 20} MiB, too much to read at once; write it "
+            "as JSON lines"
         )
     return data

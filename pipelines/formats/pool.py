@@ -1,4 +1,4 @@
-"""A pool: where tables come from, known by a record or by the hashes of its files."""
+"""A pool: the source of tables, identified by a record or by the hashes of its files."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ from pipelines.storage.base import Entry, StorageError, Store
 from pipelines.storage.chain import RECORD
 from pipelines.storage.open import open_store, split_uri
 
-EXAMPLE_SHARDS = 4  # whose first rows are looked at for the names of fields
+EXAMPLE_SHARDS = 4  # shards whose first rows are read for the names of fields
 
 
 class InputShard(Frozen):
-    """One shard of the pool as a run sees it: its bytes decide, not where they are."""
+    """One shard of the pool as a run sees it, identified by its bytes, not its location."""
 
     name: str
     num_bytes: int
     sha256: str
-    stamp: str = Field("", exclude=True)  # what the place says of the bytes at this moment
+    stamp: str = Field("", exclude=True)  # size and time or ETag from the storage at listing time
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Where tables come from: a place, its record, its shards in order. Read only."""
+    """A source of tables: location, record, and shards in order. Read only."""
 
     uri: str
     record: PoolRecord
     shards: tuple[InputShard, ...]
-    single: bool = False  # one file, whatever else is in its folder
+    single: bool = False  # opened as one file; other files of its folder are ignored
 
     @property
     def num_bytes(self) -> int:
@@ -62,11 +62,11 @@ class Pool:
         return pool_schema(open_store(self.uri), [shard.name for shard in self.shards])
 
     def schema(self) -> pa.Schema:
-        """The columns of all shards together. ShardError where they cannot be one table."""
+        """The common columns of all shards. ShardError where types cannot be reconciled."""
         return self.together.schema
 
     def fields(self) -> frozenset[str]:
-        """Fields inside `extra`, as the first rows of a few shards show them."""
+        """Fields inside `extra`, from the first rows of a few shards."""
         step = max(1, len(self.shards) // EXAMPLE_SHARDS)
         names: set[str] = set()
         for shard in self.shards[::step]:
@@ -87,7 +87,10 @@ class Pool:
 
 
 def open_pool(uri: str) -> Pool:
-    """The pool at a place: by its record.json when it has one, else by the hashes of its files."""
+    """The pool at a URI: by its record.json if it has one, else by the hashes of its files.
+
+    RecordError for a record of another kind or files of another size, ShardError without shards.
+    """
     store = open_store(uri)
     if store.exists(RECORD):
         where = f"{store.uri}/{RECORD}"
@@ -105,7 +108,7 @@ def open_pool(uri: str) -> Pool:
 
 
 def open_file(uri: str) -> Pool:
-    """One file of documents as a pool of one shard, whatever is beside it."""
+    """One file of documents as a pool of one shard; other files of its folder are ignored."""
     store, name = split_uri(uri)
     dolma.forget()
     entry = next((entry for entry in store.list(name) if entry.name == name), None)
@@ -116,14 +119,14 @@ def open_file(uri: str) -> Pool:
 
 
 def _stamped(store: Store, record: DatasetRecord | PoolRecord, where: str) -> list[InputShard]:
-    """The files of a record as shards, with what a listing says of them now.
+    """The files of a record as shards, with their stamps from a listing.
 
-    RecordError for one of another size. The hash of one that was changed after the record was
-    written is checked when it is read.
+    RecordError for a file of another size. A file changed after the record was written has its
+    hash checked when it is read.
     """
     folders = sorted({file.name.rpartition("/")[0] for file in record.outputs})
     entries: dict[str, Entry] = {}
-    with suppress(StorageError):  # a place without listings, as behind http://
+    with suppress(StorageError):  # storage without listings, such as http://
         for folder in folders:
             entries |= {entry.name: entry for entry in store.list(f"{folder}/" if folder else "")}
     sealed = next((e.changed for e in store.list(RECORD) if e.name == RECORD), 0) if entries else 0

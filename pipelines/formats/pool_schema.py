@@ -1,9 +1,9 @@
-"""One schema for all shards of a pool: types widened where that is exact, refused where it is not.
+"""One schema for all shards of a pool: types are widened where that is exact, else refused.
 
-Only what names columns is read: the footer of a parquet file, the head of an Arrow one (of a shard
-of a mixture, its source's). JSON lines, WARC and plain files have the same columns of strings in
-every shard. What is read is bounded by the number of shards, not by their rows, and several are
-read at once. Where a number is only exact in the wider type if it is small enough (64-bit integers
+Only the schema is read: the footer of a parquet file, the head of an Arrow file (for a shard of a
+mixture, those of its source). JSON lines, WARC and plain files have the same string columns in
+every shard. The cost is bounded by the number of shards, not of rows, and several are read in
+parallel. Where a number is only exact in the wider type if it is small enough (64-bit integers
 as doubles), the statistics of the footers decide before the run, and the cast itself while rows
 are read.
 """
@@ -27,15 +27,15 @@ from pipelines.records import Frozen
 from pipelines.schema import EXTRA, ROW, STRING, TEXT
 from pipelines.storage.base import StorageError, Store
 
-MAX_READERS = 32  # footers read at once: of a bucket, each is two requests of some 30 ms
-LOCAL_READERS = 4  # a disk answers at once, and parsing holds the interpreter
+MAX_READERS = 32  # footers read in parallel: from a bucket each takes two requests of some 30 ms
+LOCAL_READERS = 4  # a disk has little latency, and parsing holds the interpreter lock
 
 
 WITH_TYPES = ("parquet", "arrow", "mix")
 
 
 class Columns(Frozen):
-    """The columns that every shard of a pool is read with, as it travels to workers."""
+    """The columns that every shard of a pool is read with, serialised for workers."""
 
     schema_base64: str
 
@@ -54,12 +54,12 @@ def _decoded(schema_base64: str) -> pa.Schema:
 
 
 class PoolSchema(Frozen):
-    """What the shards of a pool hold together."""
+    """The reconciled columns of the shards of a pool."""
 
-    columns: Columns  # of the shards with types
-    names: Columns  # those, and what shards without types have
+    columns: Columns  # of shards in typed formats
+    names: Columns  # these, and the columns of shards in untyped formats
     example: str  # the first shard that can be read
-    same: bool  # every shard has just these columns: nothing is to be done
+    same: bool  # every shard has exactly these columns: nothing to convert
 
     @property
     def schema(self) -> pa.Schema:
@@ -67,10 +67,10 @@ class PoolSchema(Frozen):
 
 
 def pool_schema(store: Store, names: Sequence[str]) -> PoolSchema:
-    """The columns of all shards together, in the order in which they are met.
+    """The columns of all shards, in order of first occurrence.
 
-    A shard that cannot be read is left to the run, which names it or sets it aside. ShardError
-    names the column, both types and both shards when no type holds the values of both exactly, and
+    A shard that cannot be read is left to the run, which reports or excludes it. ShardError names
+    the column, both types and both shards when no type represents the values of both exactly, and
     the first shard when none can be read.
     """
     read = _read(store, names)
@@ -102,17 +102,21 @@ def pool_schema(store: Store, names: Sequence[str]) -> PoolSchema:
 
 
 def has_types(name: str) -> bool:
-    """Whether a shard's format has columns of types. Others hold what they have as JSON does."""
+    """Whether a shard's format has typed columns; other formats have values as in JSON."""
     return format_of(name) in WITH_TYPES
 
 
 @dataclass
 class _Read:
-    """What the shards say of their columns."""
+    """The columns of the shards, as read."""
 
-    schemas: dict[pa.Schema, list[str]] = field(default_factory=dict)  # shards with types
-    nested: dict[str, tuple[str, pa.DataType]] = field(default_factory=dict)  # and where they are
-    beside: dict[str, pa.Field] = field(default_factory=dict)  # columns of shards without types
+    schemas: dict[pa.Schema, list[str]] = field(
+        default_factory=dict
+    )  # shards by schema, typed formats
+    nested: dict[str, tuple[str, pa.DataType]] = field(
+        default_factory=dict
+    )  # first shard and type, by name
+    beside: dict[str, pa.Field] = field(default_factory=dict)  # columns of untyped formats
     readable: list[str] = field(default_factory=list)
     first_error: ShardError | None = None
 
@@ -142,7 +146,7 @@ def _read(store: Store, names: Sequence[str]) -> _Read:
 
 
 def each_of(store: Store, function: Callable[[str], Any], names: Sequence[str]) -> Iterable[Any]:
-    """`function` of every name, in order, several at once."""
+    """`function` of every name, in order, called in parallel."""
     if len(names) == 1:
         return [function(names[0])]
     local = bool(names) and store.local_path(names[0]) is not None
@@ -177,7 +181,7 @@ def _refuse(
 def _check_values(
     store: Store, field: pa.Field, schemas: Mapping[pa.Schema, Sequence[str]]
 ) -> None:
-    """ShardError when the footers say that a value is lost in the type of all shards."""
+    """ShardError when the footers show a value that the common type cannot represent."""
     named = [schema for schema in schemas if field.name in schema.names]
     others = [schema for schema in named if schema.field(field.name).type == field.type]
     for schema in named:
@@ -216,11 +220,11 @@ def _bounds(store: Store, name: str, column: str) -> list[Any]:
 
 
 def conformed(table: pa.Table, columns: Columns | None, *, name: str, where: str) -> pa.Table:
-    """The rows of a shard with the types of the pool, and null columns for what it lacks.
+    """The rows of a shard with the types of the pool, and null columns for missing ones.
 
-    JSON lines and their like are left alone: their columns are the same everywhere. A table that
-    has fields in `extra` may have them there: of such, only the text is filled in.
-    ShardError for a value that the wider type does not hold.
+    Untyped formats such as JSON lines are unchanged: their columns are the same everywhere. In a
+    table with `extra` a missing column may be a field there, so only `text` is added.
+    ShardError for a value that the wider type cannot represent.
     """
     if columns is None or not has_types(name):
         return table
@@ -251,7 +255,7 @@ def conformed(table: pa.Table, columns: Columns | None, *, name: str, where: str
 
 
 def _own_zone(type_: pa.DataType, target: pa.DataType) -> pa.DataType:
-    """The pool's type, with the zone of the shard: moments compare, whatever zone shows them."""
+    """The pool's type, with the zone of the shard: times compare independently of zones."""
     if pa.types.is_timestamp(type_) and pa.types.is_timestamp(target):
         return pa.timestamp(target.unit, type_.tz)
     return target

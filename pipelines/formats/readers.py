@@ -1,8 +1,8 @@
-"""Shards to tables: JSON lines, parquet, Arrow, WARC and plain files; broken rows are set aside.
+"""Read shards as tables: JSON lines, parquet, Arrow, WARC and plain files; bad rows are reported.
 
 Every row gets its identity here (`row`), UTF-8 is validated here, and a record that cannot be read
-becomes a `BadRow` with its bytes instead of stopping or vanishing. A page of a WARC file that gives
-no text (another status, no HTML, ...) is a `Refused` row with the reason.
+becomes a `BadRow` with its bytes instead of stopping the run or vanishing. A page of a WARC file
+without text (another status, no HTML, ...) is a `Refused` row with the reason.
 """
 
 from __future__ import annotations
@@ -44,12 +44,11 @@ from pipelines.storage.base import StorageError, Store
 def read_shard(store: Store, name: str, *, shard: int, keep_rows: bool = False) -> Iterator[Chunk]:
     """The rows of one shard in slices of at most 1,000 rows or about 4 MB.
 
-    `keep_rows` takes the identities that a parquet file's own `row` column holds (tables between
-    passes) in place of numbering the rows.
+    `keep_rows` uses the identities in a parquet file's own `row` column (tables between passes)
+    instead of numbering the rows.
 
     Raises ShardError, naming shard and cause, when the file as a whole cannot be read. For a
-    compressed file that is cut short, every record that is complete comes out first and the rest
-    is one BadRow.
+    truncated compressed file, every complete record is yielded first and the rest is one BadRow.
     """
     format_ = format_of(name)
     if format_ is None:
@@ -83,7 +82,7 @@ def _read(store: Store, name: str, format_: str, *, shard: int, keep_rows: bool)
 
 
 def read_whole(store: Store, name: str, *, shard: int) -> Iterator[pa.Table]:
-    """The rows of a shard that must have no broken record: ShardError names the first."""
+    """The tables of a shard without bad records; ShardError names the first bad one."""
     for chunk in read_shard(store, name, shard=shard):
         for bad in chunk.bad:
             raise ShardError(
@@ -161,8 +160,8 @@ def _read_arrow(file: BinaryIO, *, shard: int, where: str) -> Iterator[Chunk]:
 def _read_warc(file: BinaryIO, *, shard: int, where: str) -> Iterator[Chunk]:
     """Pages as documents: the main content of HTML responses, the text of WET conversions.
 
-    Columns as of JSON lines: `id` is WARC-Record-ID, `date` WARC-Date, the other WARC headers are
-    `metadata` in `extra`. Row numbers count pages, those without text too.
+    The columns of JSON lines: `id` is WARC-Record-ID, `date` WARC-Date, the other WARC headers
+    are `metadata` in `extra`. Row numbers count all pages, including those without text.
     """
     from pipelines.formats.warc import ExtractOptions, documents
 
@@ -216,7 +215,7 @@ def _read_mix(data: bytes, *, shard: int, where: str) -> Iterator[Chunk]:
 
 
 def fields_of(store: Store, name: str) -> set[str]:
-    """The fields inside `extra` that the first rows of a shard have; none of one that is broken."""
+    """The fields inside `extra` in the first rows of a shard; empty if it cannot be read."""
     try:
         chunk = next(read_shard(store, name, shard=0), None)
     except ShardError:
@@ -233,7 +232,7 @@ def schema_of(store: Store, name: str) -> pa.Schema:
 
 
 def columns_of(store: Store, name: str) -> tuple[pa.Schema, dict[str, pa.DataType]]:
-    """The columns of a shard, and the nested ones with their types, which travel in `extra`."""
+    """The columns of a shard, and its nested ones with their types, which go into `extra`."""
     schema, nested = _plain_columns(store, name)
     folders = hive_columns(name)
     return (with_folders(schema.empty_table(), folders).schema if folders else schema), nested

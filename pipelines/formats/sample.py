@@ -1,7 +1,7 @@
 """A sample of a pool: the first rows of shards spread evenly over it.
 
-Reading stops early in each shard, so a sample of a large pool costs little. Pieces of different
-shards are the units by which an estimate's error is computed.
+Reading stops early in each shard, so a sample of a large pool is cheap. The error of an estimate is
+computed between pieces of different shards.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pipelines.storage.open import open_store
 
 @dataclass(frozen=True)
 class Piece:
-    """The first rows of one shard. `file_bytes`: what they take of the shard's file, about."""
+    """The first rows of one shard. `file_bytes`: about how much of the shard's file they take."""
 
     shard: int
     table: pa.Table
@@ -79,7 +79,7 @@ def _piece(store: Store, pool: Pool, number: int, max_bytes: int | None, max_sha
 
 
 class _Watched:
-    """A store that keeps hold of the file it opened last: its position says what was read."""
+    """A store that remembers its last opened file, whose position tells how much was read."""
 
     def __init__(self, store: Store) -> None:
         self.uri = store.uri

@@ -1,10 +1,10 @@
-"""A shard's bytes while a run reads them: the ones that its record names, or an error.
+"""Detect shards whose bytes change while a run reads them.
 
-A pool is known by the hashes of its files, which are taken (or read from a record) once, at the
-start. Until a worker reads a shard, minutes or days later, somebody may have written it anew. So
-what the place says of the bytes (size and time of change of a file, the ETag of an object, the blob
-of the hub) is noted in the listing and asked before and after each reading. When it differs, the
-hash decides: the same bytes put there again are the same shard.
+A pool is identified by the hashes of its files, computed (or read from a record) once, at the
+start. Before a worker reads a shard, minutes or days later, somebody may have rewritten it. So a
+stamp of the bytes (size and modification time of a file, the ETag of an object, the blob of the
+hub) is stored with the listing and compared before and after each reading. When it differs, the
+hash decides: the same bytes written again are the same shard.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ from pipelines.formats import dolma
 from pipelines.records import Frozen, digest, sha256_file
 from pipelines.storage.base import Entry, StorageError, Store
 
-UNKNOWN = "to be checked"  # no stamp is this one, so that the hash decides
+UNKNOWN = "to be checked"  # equals no stamp, so that the hash decides
 
 
 class ShardChanged(StorageError):
-    """A shard whose bytes are no longer those that the run's record would name."""
+    """A shard whose bytes changed after the pool was listed."""
 
 
 class Identity(Frozen):
-    """What a shard's bytes are known by, and what the place said of them in the listing."""
+    """The hash of a shard's bytes, and their stamp in the listing."""
 
     sha256: str
-    stamp: str = ""  # empty where the place says nothing
+    stamp: str = ""  # empty where the storage has none
 
 
 def content_hash(store: Store, name: str, *, fresh: bool = False) -> str:
-    """What a shard's content is known by: its bytes, and those of Dolma's attributes next to it.
+    """The hash of a shard's content: its bytes, and those of Dolma's attributes next to it.
 
-    Where a place keeps checksums, `fresh` asks for them again.
+    Where the storage keeps checksums, `fresh` requests them again.
     """
-    beside = dolma.attribute_files(store, name)
+    attributes = dolma.attribute_files(store, name)
     own = _sha256(store, name, fresh=fresh)
-    if not beside:
+    if not attributes:
         return own
-    return digest([own, [[file, _sha256(store, file, fresh=fresh)] for file in beside]])
+    return digest([own, [[file, _sha256(store, file, fresh=fresh)] for file in attributes]])
 
 
 def _sha256(store: Store, name: str, *, fresh: bool) -> str:
     path = store.local_path(name)
     if path is not None:
         return sha256_file(path)
-    known = getattr(store, "sha256", None)  # a place that keeps checksums of its files
+    known = getattr(store, "sha256", None)  # storage that keeps checksums of its files
     if known is not None and (said := known(name, fresh=fresh)):
         return str(said)
     sha256 = hashlib.sha256()
@@ -58,16 +58,16 @@ def _sha256(store: Store, name: str, *, fresh: bool) -> str:
 
 
 def stamp_of(store: Store, name: str, entry: Entry | None = None) -> str:
-    """What the place says of a shard's bytes; of a listing's entry where it has just been made."""
+    """The stamp of a shard and its attributes; taken from `entry` where it was just listed."""
     own = store.stamp(name) if entry is None else entry.stamp
     return "|".join([own, *map(store.stamp, dolma.attribute_files(store, name))])
 
 
 @contextmanager
 def same_bytes(store: Store, name: str, identity: Identity | None) -> Iterator[None]:
-    """ShardChanged when the bytes that the block reads are not those of the listing.
+    """ShardChanged when the bytes that the block reads differ from those of the listing.
 
-    An error that reading raises meanwhile is taken for what the change did.
+    It replaces an error that the change caused while reading.
     """
     if identity is None or not identity.stamp:
         yield

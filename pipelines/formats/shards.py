@@ -1,4 +1,4 @@
-"""Which files of a folder are shards, in which order, and what their names and folders say."""
+"""Which files of a folder are shards, in which order, and the columns that their paths imply."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ def format_of(name: str) -> str | None:
 
 
 def shards_of(store: Store) -> list[Entry]:
-    """The shards below a store, sorted by name: the order that shard numbers count.
+    """The shards in a store, sorted by name: shard numbers follow this order.
 
-    Left out, and reported, are files of no known format, hidden ones, those in folders whose name
-    begins with `.` or `_` (as Spark leaves them), and the files of runs that are in the folder;
-    Dolma's attributes come with their documents. ShardError when no shard is left.
+    Left out, with a warning, are files of unknown format, hidden ones, those in folders whose
+    name begins with `.` or `_` (as Spark writes), and the files of runs in the folder; Dolma's
+    attributes belong to their documents. ShardError when no shard is left.
     """
     entries = list(store.list())
     runs = {e.name.removesuffix("run.json") for e in entries if e.name.endswith("run.json")}
@@ -88,10 +88,10 @@ def shards_of(store: Store) -> list[Entry]:
         else:
             kept.append(entry)
     if any(format_of(entry.name) not in PLAIN for entry in kept):
-        beside = [entry.name for entry in kept if format_of(entry.name) in PLAIN]
+        plain = [entry.name for entry in kept if format_of(entry.name) in PLAIN]
         kept = [entry for entry in kept if format_of(entry.name) not in PLAIN]
-        if beside:
-            left_out["plain files beside shards of another format"] = beside
+        if plain:
+            left_out["plain files next to shards of another format"] = plain
     shards = documents_only(kept)
     for why, names in left_out.items():
         log.warning("%s: %d files are left out (%s): %s", store.uri, len(names), why, _some(names))
@@ -110,12 +110,12 @@ UNKNOWN = "not a format of shards"
 
 
 def _left_out(name: str, runs: set[str]) -> str | None:
-    """Why a file of a folder is not a shard of the pool."""
+    """Why a file of a folder is not a shard of the pool; None if it is."""
     if any(name.startswith(run) for run in runs):
         return "part of a run"
     *folders, leaf = name.split("/")
     if leaf.startswith(".") or any(folder.startswith((".", "_")) for folder in folders):
-        return "hidden, or of a job that did not end"
+        return "hidden, or of an unfinished job"
     if (format_of(name) is None and not name.startswith(ATTRIBUTES)) or leaf in ABOUT:
         return UNKNOWN
     return None
@@ -128,11 +128,11 @@ def _some(names: list[str]) -> str:
 def _nothing_in(store: Store, left_out: Mapping[str, list[str]]) -> str:
     path = store.local_path("")
     if path is not None and path.is_file():
-        return f"{store.uri} is a file; give the folder that holds it"
+        return f"{store.uri} is a file; give its folder"
     if path is not None and not path.exists():
         return f"there is no folder {store.uri}"
     other = left_out.get(UNKNOWN, [])
-    here = f" (here are {_some(other)})" if other else ""
+    here = f" (it has {_some(other)})" if other else ""
     return (
         f"there are no shards below {store.uri}{here}; expected files ending in "
         f"{', '.join(SUFFIXES)}; write other formats as JSON lines, one object with `text` a line"
@@ -146,13 +146,13 @@ HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"  # what Hive and Spark name the folder 
 
 
 def hive_columns(name: str) -> dict[str, str | None]:
-    """What the folders of a shard say of its rows, as `lang=en/` does (Hive, Spark)."""
+    """Columns from the folder names of a shard, as `lang=en/` (Hive, Spark)."""
     values = {key: unquote(value) for key, value in HIVE.findall(name)}
     return {key: None if value == HIVE_NULL else value for key, value in values.items()}
 
 
 def with_folders(table: pa.Table, folders: Mapping[str, str | None]) -> pa.Table:
-    """The table with a column for each folder that says something the rows do not."""
+    """The table with a column for each such folder that the rows do not have themselves."""
     for key, value in folders.items():
         if key not in (*table.column_names, ROW):
             column = pa.repeat(pa.scalar(value, type=STRING), table.num_rows)

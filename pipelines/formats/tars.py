@@ -1,9 +1,9 @@
-"""WebDataset tars read by their headers and written again, members' bytes untouched.
+"""Read WebDataset tars by their headers, and write them with members' bytes unchanged.
 
 A sample is a run of members whose names are equal up to the first dot of the last part; extensions
-are lower case, as webdataset has them. What can be no part of a sample (hidden files as macOS adds
-them, names without an extension, links) is passed over and counted. Several tars may be in a file,
-one after the other. Everything else is a fault that names the tar and the member.
+are lower-cased, as in webdataset. Members that cannot belong to a sample (hidden files that macOS
+adds, names without an extension, links) are skipped and counted. A file may contain several tars,
+one after the other. Everything else is an error that names the tar and the member.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from pipelines.formats.shards import ShardError
 from pipelines.storage.base import Store
 
 BLOCK = 512  # bytes: headers and data of a tar are padded to blocks
-MAX_MEMBERS = 4_000_000  # in one tar; more is a fault
+MAX_MEMBERS = 4_000_000  # in one tar: bounds memory; shards have some 10,000 samples
 FAULTS = {
     1: "the file breaks off",
     2: "a header whose checksum is wrong",
     3: "a header whose size is not an octal number",
     5: f"more than {MAX_MEMBERS} members",
 }
-"""By the code that `pipelines.kernels.tars.walk` answers."""
+"""Messages by the code that `pipelines.kernels.tars.walk` returns."""
 _EXTENSION = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 HIDDEN, NO_EXTENSION, LINK = "hidden_file", "name_without_extension", "link_or_device"
-"""What is passed over in a tar, as it is counted."""
+"""Kinds of skipped members, as they are counted."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ class Member:
 
 
 class TarError(ShardError):
-    """A tar that is damaged, or holds what a sample cannot have."""
+    """A tar that is damaged, or has members that no sample can have."""
 
 
 @contextmanager
 def tar_bytes(store: Store, name: str) -> Iterator[memoryview]:
-    """The bytes of a tar: mapped where it is local, else read whole. ShardError for none."""
+    """The bytes of a tar: mapped if local, else read into memory. ShardError if missing."""
     path = store.local_path(name)
     try:
         if path is None:
@@ -70,20 +70,20 @@ def tar_bytes(store: Store, name: str) -> Iterator[memoryview]:
     try:
         yield view
     finally:
-        with suppress(BufferError):  # an array over it is collected a moment later
+        with suppress(BufferError):  # an array over it may still wait for collection
             view.release()
             if isinstance(data, mmap.mmap):
                 data.close()
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file is none of the data: `._x`, `.DS_Store`, anything in `__MACOSX`."""
+    """Whether a file is not data: `._x`, `.DS_Store`, anything in `__MACOSX`."""
     folder, _, leaf = name.rpartition("/")
     return leaf.startswith(".") or "__MACOSX" in folder.split("/")
 
 
 def is_tar(name: str) -> bool:
-    """Whether a file of a folder is one of its tars: `._0.tar`, as macOS adds it, is not."""
+    """Whether a file is a tar of the data; `._0.tar`, which macOS adds, is not."""
     return name.endswith(".tar") and not is_hidden(name)
 
 
@@ -94,11 +94,11 @@ def samples(
     *,
     repeats: bool = False,
 ) -> Iterator[list[Member]]:
-    """The samples of a tar in memory, in order; `passed` counts what is not part of one.
+    """The samples of a tar in memory, in order; `passed` counts members of no sample.
 
-    TarError, after the samples that are whole, for a tar that breaks off or is damaged, for
-    members that lead out of the folder, and for two members of one name; with `repeats`, the
-    second of them begins the next sample, as open_clip reads packed shards.
+    TarError, after all complete samples, for a truncated or damaged tar, for members whose path
+    leaves the folder, and for two members of one name; with `repeats`, the second of them begins
+    the next sample, as open_clip reads packed shards.
     """
     sample: list[Member] = []
     for member in members(data, where, passed):
@@ -147,10 +147,10 @@ def _name(data: memoryview, offset: int) -> bytes:
 
 
 def _member(name: bytes, start: int, size: int, where: str, passed: Counter[str]) -> Member | None:
-    """The member, or None for a name that no part of a sample has. TarError for one outside."""
+    """The member, or None if no sample can have its name. TarError for an unsafe path."""
     parts = name.split(b"/")
     if name.startswith(b"/") or b".." in parts:
-        raise TarError(f"{where}: the member {name!r} leads out of its folder")
+        raise TarError(f"{where}: the member {name!r} leaves its folder")
     leaf, _, extension = parts[-1].partition(b".")
     if not leaf or b"__MACOSX" in parts:
         passed[HIDDEN] += 1
@@ -163,7 +163,7 @@ def _member(name: bytes, start: int, size: int, where: str, passed: Counter[str]
 
 
 def _by_library(data: memoryview, where: str, passed: Counter[str]) -> Iterator[Member]:
-    """The same for tars with long names or other extensions, which the library knows."""
+    """The same by `tarfile`, for tars with long names or other extensions of the format."""
     begin, number = 0, 0
     while begin < len(data):
         try:
@@ -227,10 +227,10 @@ END = b"\0" * (2 * BLOCK)
 
 
 def padding(size: int) -> bytes:
-    """The zeros behind a member of this size."""
+    """The zeros after a member of this size."""
     return PADDING[size % BLOCK]
 
 
 def member(name: bytes, data: bytes) -> bytes:
-    """A plain file as it is in a tar: header, bytes, zeros up to the next block."""
+    """A plain file as a tar member: header, bytes, zeros up to the next block."""
     return b"".join((header(name, len(data)), data, padding(len(data))))

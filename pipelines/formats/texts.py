@@ -1,4 +1,4 @@
-"""The shards of a dataset of documents, by its record or below a plain folder."""
+"""The shards of a dataset of documents, from its record or from a plain folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipelines.storage.chain import RECORD
 
 
 def shards_with_text(store: Store) -> list[str]:
-    """Names in order. DataError for a folder that another stage wrote."""
+    """Names of shards, in order. DataError for the output folder of another stage."""
     if not store.exists(RECORD):
         return [entry.name for entry in shards_of(store)]
     record = parse_record(store.read_bytes(RECORD), source=f"{store.uri}/{RECORD}")

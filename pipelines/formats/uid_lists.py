@@ -1,7 +1,7 @@
 """Lists of uids, as the reference writes them: sorted records of two numbers, .npy or raw.
 
-A raw file has no header, so any file whose size is a multiple of 16 would pass for one. Text, known
-other formats and empty files are refused by name.
+A raw file has no header, so any file whose size is a multiple of 16 looks like one. Text, other
+known formats and empty files are refused, naming what they are.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ OTHERS = (
     *(".txt", ".csv", ".tsv", ".json", ".jsonl", ".npz", ".parquet", ".arrow", ".pkl"),
     *(".gz", ".zst", ".zip", ".tar", ".bz2", ".xz"),
 )
-LOOKED_AT = 1 << 16  # bytes: random uids of this length are text once in more than the universe
+LOOKED_AT = 1 << 16  # bytes checked for text; random uids of this length never look like text
 _TEXT = np.zeros(256, dtype=bool)
 _TEXT[[9, 10, 13, *range(32, 127)]] = True
 
@@ -39,7 +39,7 @@ BEGINNINGS = {
     b"PK\x03\x04": "zip",
     b"PAR1": "parquet",
 }
-"""How other files begin whose size may be a multiple of 16; one list in 16 million begins so."""
+"""First bytes of other formats; of lists of uids, one in 16 million begins like this."""
 
 
 def load_subset(uri: str) -> Subset:
@@ -51,9 +51,9 @@ def load_subset(uri: str) -> Subset:
 
 
 def open_records(uri: str) -> Subset:
-    """The records of a list; a local one is mapped. ValueError says what the file is instead.
+    """The records of a list, (n,) of u8,u8; a local file is mapped.
 
-    FileNotFoundError where there is none.
+    ValueError says what the file is instead; FileNotFoundError if there is none.
     """
     folder, _, name = uri.rpartition("/")
     store = open_store(folder or ".")
@@ -100,11 +100,11 @@ def _raw(uri: str, data: npt.NDArray[np.uint8]) -> Subset:
     head = data[:4].tobytes()
     kind = next((kind for begin, kind in BEGINNINGS.items() if head.startswith(begin)), None)
     if kind is not None:
-        raise ValueError(f"{uri} is not a list of uids, but a file of {kind}{hint}")
+        raise ValueError(f"{uri} is not a list of uids, but a {kind} file{hint}")
     if _TEXT[data[:LOOKED_AT]].all():
         raise ValueError(f"{uri} is not a list of uids, but text{hint}")
     if len(data) % SUBSET.itemsize:
-        raise ValueError(f"{uri} has {len(data)} bytes, no multiple of {SUBSET.itemsize}{hint}")
+        raise ValueError(f"{uri} has {len(data)} bytes, not a multiple of {SUBSET.itemsize}{hint}")
     return data.view(SUBSET)
 
 
@@ -118,7 +118,7 @@ def check_sorted(ids: Subset, uri: str) -> None:
             record = max(0, begin - 1) + int(np.flatnonzero(wrong)[0]) + 1
             raise SubsetError(
                 f"{uri} is not sorted: record {record} is less than the one before; sort it with "
-                "np.sort, or make it by `curate`"
+                "np.sort, or make it with `curate`"
             )
 
 
@@ -143,9 +143,9 @@ def write_subset(store: Store, name: str, ids: Subset) -> File:
 def look_up(
     ids: Subset, high: Halves, low: Halves, *, leading: Halves | None = None
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The first position of each uid in a sorted list, and how often; where it is not, 0 times.
+    """The first position of each uid in a sorted list, and how often it occurs (0 if absent).
 
-    `leading` is the list's column f0 as an array of its own, for who looks into one list often.
+    `leading` is a contiguous copy of the list's column f0, for repeated look-ups in one list.
     """
     heads = ids["f0"] if leading is None else leading
     first = np.searchsorted(heads, high, side="left").astype(np.int64)
@@ -170,5 +170,5 @@ def npy_header(total: int) -> bytes:
 
 
 def uid_of(url: str | None, text: str | None) -> str:
-    """The uid of a pair that has none: 32 digits of the sha256 of address, NUL, caption."""
+    """The uid of a pair without one: 32 digits of the sha256 of URL, NUL, caption."""
     return hashlib.sha256(f"{url or ''}\0{text or ''}".encode()).hexdigest()[:32]

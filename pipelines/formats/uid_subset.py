@@ -20,18 +20,18 @@ from pipelines.storage.commits import Done, attempt_name
 from pipelines.storage.part_files import PartsWriter, read_parts
 
 SUBSET_FILE = "subset.npy"
-VALUES_FILE = "subset.values"  # what pipelines say of each uid: float32, a row of VALUES for each
+VALUES_FILE = "subset.values"  # float32, (uid, VALUES): what pipelines computed for each uid
 
 
 VALUES = ("sigma_min", "weight")
-"""Columns that go with the uids where a pipeline writes them: how a row is trained on. In a file of
-values the columns are in this order; null and what no step wrote is NaN, the recipe's default."""
+"""Columns stored with the uids if a pipeline writes them: how a row is used in training. In a file
+of values the columns have this order; null or never written is NaN: the recipe's default."""
 
 
-BUCKET_BYTES = 256 << 20  # of tables, whose uids are sorted together
+BUCKET_BYTES = 256 << 20  # of tables per part, whose uids are sorted in memory
 
 
-MAX_BUCKETS = 1024  # every part is read from every table: more of them are too many reads
+MAX_BUCKETS = 1024  # every part is read from every table: more would be too many small reads
 
 
 PARTS = pa.schema([("high", pa.uint64()), ("low", pa.uint64())])
@@ -64,22 +64,22 @@ def write_uids(
     *,
     values: Mapping[str, Sequence[Any]] | None = None,
 ) -> File:
-    """The uids of one table, in parts by their leading bits; `values` beside them by name."""
+    """Write the uids of one table in parts by their leading bits, with `values` by column name."""
     nothing = np.zeros(0, np.uint64)
     high = np.concatenate([nothing, *(highs for highs, _ in uids)])
     low = np.concatenate([nothing, *(lows for _, lows in uids)])
     given = values or {}
-    beside = [np.concatenate([np.zeros(0, np.float32), *parts]) for parts in given.values()]
+    columns = [np.concatenate([np.zeros(0, np.float32), *parts]) for parts in given.values()]
     with PartsWriter(store, attempt_name(stem, ".parts"), parts_schema(tuple(given))) as out:
         if buckets == 1:
-            out.add(0, [high, low, *beside])
+            out.add(0, [high, low, *columns])
         else:
             part = bucket_of(high, buckets)
             places = np.argsort(part, kind="stable")
             borders = np.searchsorted(part[places], np.arange(buckets + 1))
             for number in range(buckets):
                 here = places[borders[number] : borders[number + 1]]
-                out.add(number, [high[here], low[here], *(column[here] for column in beside)])
+                out.add(number, [high[here], low[here], *(column[here] for column in columns)])
     return out.file()
 
 
@@ -93,7 +93,7 @@ def bucket_of(high: npt.NDArray[np.uint64], buckets: int) -> Ints:
 def run_sort(task: SortTask, store: Store) -> Done:
     """The uids of one part from all tables, sorted, as records without a header."""
     schema = parts_schema(task.values)
-    high, low, *beside = read_parts(store, task.files, task.part, schema)
+    high, low, *columns = read_parts(store, task.files, task.part, schema)
     order = kernels.uids.order(high, low)
     records = np.empty(len(order), kernels.uids.SUBSET)
     records["f0"], records["f1"] = high[order], low[order]
@@ -101,7 +101,7 @@ def run_sort(task: SortTask, store: Store) -> Done:
         out.write(records.view(np.uint8).data)
     files = [out.file(num_rows=len(order))]
     if task.values:
-        known = dict(zip(task.values, beside, strict=True))
+        known = dict(zip(task.values, columns, strict=True))
         missing = np.full(len(order), np.nan, np.float32)
         table = np.stack([known.get(name, missing)[order] for name in VALUES], 1)
         with store.create(attempt_name(f"work/values-{task.part:05d}", ".bin")) as out:
@@ -121,7 +121,7 @@ def join_values(store: Store, parts: Sequence[Done]) -> File:
 
 
 def read_values(store: Store, num_rows: int) -> npt.NDArray[np.float32]:
-    """The values of a list of `num_rows` uids, (rows, VALUES); all NaN where there is no file."""
+    """The values of a list of `num_rows` uids, (rows, VALUES) float32; all NaN without a file."""
     if not store.exists(VALUES_FILE):
         return np.full((num_rows, len(VALUES)), np.nan, np.float32)
     values = np.frombuffer(store.read_bytes(VALUES_FILE), "<f4")

@@ -1,11 +1,11 @@
 """Read WARC and WET files: bytes in, one document or one rejection per page out.
 
 Every `response` record (a page as the server sent it) and every `conversion` record (WET: text
-that somebody else extracted) gives exactly one `Extracted`: with `text`, or with the `reason` why
-there is none. So the counts add up: pages = documents + rejections.
+extracted elsewhere) gives exactly one `Extracted`: with `text`, or with the `reason` why there is
+none. So the counts add up: pages = documents + rejections.
 
 The text of a page comes from resiliparse's plain-text extraction with `main_content=True`, the
-extractor behind DCLM-Pool (Li et al. 2024, DataComp-LM). Its settings there, strict UTF-8 and no
+extractor of DCLM-Pool (Li et al. 2024, DataComp-LM). Its settings there, strict UTF-8 and no
 look at status or content type, are `ExtractOptions.reference()`; the defaults also keep pages in
 other encodings and leave out error pages and other media.
 """
@@ -27,7 +27,7 @@ from pipelines.formats.warc_page_bytes import (
 )
 from pipelines.formats.warc_records import Fault, Record, WarcBytes, records
 
-MAX_INFO_BYTES = 1 << 20  # a warcinfo record is kept up to here, however small the pages may be
+MAX_INFO_BYTES = 1 << 20  # of a warcinfo record, kept even if max_body_bytes is smaller
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 
 REASONS = (
@@ -81,7 +81,7 @@ class ExtractOptions(BaseModel):
 
     @classmethod
     def reference(cls) -> "ExtractOptions":
-        """The choices made for DCLM-Pool: strict UTF-8, any status, any type, raw bodies."""
+        """The settings of DCLM-Pool: strict UTF-8, any status, any type, raw bodies."""
         return cls(
             encoding="utf8_only",
             keep_statuses=None,
@@ -108,7 +108,7 @@ class Extracted(BaseModel):
 
 
 class RejectedError(Exception):
-    """Why a page gives no text: a word of REASONS, and what was found."""
+    """A page gives no text: `reason` is one of REASONS, `detail` is for people."""
 
     def __init__(self, reason: str, detail: str | None = None) -> None:
         super().__init__(reason, detail)
@@ -120,7 +120,7 @@ def documents(stream: Stream, *, options: ExtractOptions) -> Iterator[Extracted]
     """Yield one `Extracted` per page of a WARC or WET file, in file order.
 
     `stream` is a WARC file, plain, gzip or zstd. Bytes that are not a record are one
-    `broken_record`, and the records behind them follow; where the file is cut or a compressed
+    `broken_record`, and the records after them follow; where the file is cut or a compressed
     member damaged, all records that end before that byte come out, and the rest is one
     `broken_record`. Raises ValueError when the file is not a WARC at all, and ImportError when
     `trafilatura` is asked for and not installed.
@@ -137,7 +137,7 @@ def documents(stream: Stream, *, options: ExtractOptions) -> Iterator[Extracted]
         pending = None
         if isinstance(record, Fault):
             if record.ends_file and source.fault:
-                break  # the stored bytes are what is wrong
+                break  # the damage is in the stored bytes
             ended = record.ends_file
             yield _broken(source.stored_offset(record.position), record.detail, warcinfo)
             continue

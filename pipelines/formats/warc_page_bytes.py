@@ -1,8 +1,8 @@
-"""The bytes of a web page to its HTML: undo what HTTP did to the body, then find its characters.
+"""Decode the bytes of a web page: undo HTTP's encodings of the body, then decode its characters.
 
-Both steps go by knowledge and never fall through: a body that stays compressed is refused, and a
-page with a few broken bytes (crawlers cut pages at a fixed length) keeps its encoding, with U+FFFD
-where a byte was broken, instead of being read as some other encoding that accepts every byte.
+Neither step guesses: a body that is still compressed is refused, and a page with a few broken bytes
+(crawlers cut pages at a fixed length) keeps its encoding, with U+FFFD for each broken byte, instead
+of being read in another encoding that accepts every byte.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ else:
     from backports import zstd
 
 GZIP_MAGIC, ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-MAX_LAYERS = 4  # real servers stack two; more is a bomb
+MAX_LAYERS = 4  # real servers use at most two; more is likely a bomb
 CHUNK_SIZE = re.compile(rb"[ \t]*([0-9a-fA-F]+)[ \t]*(;[^\r\n]*)?\r?\n")
 ODD_SIZE = re.compile(rb"[ \t]*[-+]?(0[xX])?[0-9a-fA-F]+h?[ \t]*(;[^\r\n]*)?\r?\n")
 BOMS = (
-    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before the mark of UTF-16, which it begins with
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark is a prefix of this one
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 ASCII = bytes(range(128))
-MIN_UTF8_SHARE = 10  # whole multi-byte characters for each broken place, for UTF-8 unsaid
-HEAD_BYTES = 2048  # of a page, in which it names its encoding (WHATWG: the first 1,024)
+MIN_UTF8_SHARE = 10  # valid multi-byte characters per broken byte to assume an undeclared UTF-8
+HEAD_BYTES = 2048  # of a page, where it declares its encoding (WHATWG: the first 1,024)
 CHARSET = re.compile(rb"charset\s*=", re.IGNORECASE)
 XML_ENCODING = re.compile(rb"\s*<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([\w.:-]+)", re.IGNORECASE)
 META_CHARSET = re.compile(rb"<meta[^>]{0,500}?charset\s*=\s*[\"']?([\w.:-]+)", re.IGNORECASE)
 NO_MARKUP = re.compile(rb"<!--.*?(?:-->|\Z)|<script\b.*?(?:</script|\Z)", re.IGNORECASE | re.DOTALL)
-LATE_HEAD_BYTES = 1 << 16  # a head with styles and scripts in it; browsers read all of it
+LATE_HEAD_BYTES = 1 << 16  # a head with styles and scripts; browsers read all of it
 CHARSET_NAME = re.compile(rb"charset\s*=\s*[\"']?([\w.:-]+)", re.IGNORECASE)
-MAX_BROKEN_SHARE = 4  # more than one broken byte in so many above ASCII: no encoding fits
+MAX_BROKEN_SHARE = 4  # at more than one broken byte in this many above ASCII, no encoding fits
 
 
 class BodyError(ValueError):
@@ -51,15 +51,16 @@ class BodyError(ValueError):
 
 
 class BodyTooLarge(ValueError):
-    """A body that grows beyond the limit."""
+    """A body that expands beyond the limit."""
 
 
 def decoded_body(headers: dict[str, str], body: bytes, *, limit: int) -> bytes:
-    """The body without transfer and content encodings, the last one applied first (RFC 9110, 8.4).
+    """The body without transfer and content encodings, undone in reverse order (RFC 9110, 8.4).
 
-    Many archives store the plain body under its old headers, so a body that does not look encoded
-    is taken as it is. A body that breaks off gives what came before. BodyError for one that is
-    damaged, that is still compressed at the end, or whose encoding nobody knows.
+    Many archives store the decoded body with its original headers, so a body that does not look
+    encoded is used as it is. A truncated body gives its beginning. BodyError for one that is
+    damaged, still compressed at the end, or in an unknown encoding; BodyTooLarge over `limit`
+    bytes.
     """
     transfer = _names(headers.get("transfer-encoding", ""))
     content = _names(headers.get("content-encoding", ""))
@@ -69,7 +70,7 @@ def decoded_body(headers: dict[str, str], body: bytes, *, limit: int) -> bytes:
         body = _without(name, body, limit)
     if body.startswith((GZIP_MAGIC, ZSTD_MAGIC)):
         said = ", ".join([*content, *transfer]) or "none"
-        raise BodyError(f"the body is compressed and its headers (encodings: {said}) do not help")
+        raise BodyError(f"the body is compressed, but not by the encodings of its headers ({said})")
     if len(body) > limit:
         raise BodyTooLarge(f"over {limit} bytes")
     return body
@@ -84,7 +85,9 @@ def _without(name: str, body: bytes, limit: int) -> bytes:
         if CHUNK_SIZE.match(body):
             return _dechunked(body)
         if ODD_SIZE.match(body):
-            raise BodyError(f"the chunked body begins with {body[:20]!r}, which is no size")
+            raise BodyError(
+                f"the chunked body begins with {body[:20]!r}, which is not a chunk size"
+            )
         return body
     if name in ("gzip", "x-gzip"):
         return _inflate(body, wbits=31, limit=limit) if body.startswith(GZIP_MAGIC) else body
@@ -98,10 +101,10 @@ def _without(name: str, body: bytes, limit: int) -> bytes:
         return _inflate(body, wbits=15 if with_header else -15, limit=limit)
     if name == "br":
         return _brotli(body, limit)
-    # Names of no encoding ("none", "utf-8") are in use too; then the body is text already.
+    # Names that are not encodings ("none", "utf-8") occur too; the body is then plain text.
     if name == "identity" or _is_text(body):
         return body
-    raise BodyError(f"nothing undoes the encoding {name!r}")
+    raise BodyError(f"unknown encoding {name!r}")
 
 
 def _is_markup(body: bytes) -> bool:
@@ -109,13 +112,13 @@ def _is_markup(body: bytes) -> bool:
 
 
 def _is_text(body: bytes) -> bool:
-    """Whether the first kilobyte has no control characters but white space."""
+    """Whether the first kilobyte has no control characters except white space."""
     head = body[:1024]
     return _is_markup(body) or not any(byte < 32 and byte not in b"\t\n\f\r\x1b" for byte in head)
 
 
 def _dechunked(body: bytes) -> bytes:
-    """Without the sizes of chunks, their extensions and the trailer; a cut body as far as it is."""
+    """The body without chunk sizes, extensions and trailer; a truncated one as far as it goes."""
     parts: list[bytes] = []
     position = 0
     while match := CHUNK_SIZE.match(body, position):
@@ -126,7 +129,7 @@ def _dechunked(body: bytes) -> bytes:
         position = min(match.end() + size, len(body))
         position += 2 if body[position : position + 2] == b"\r\n" else body[position:][:1] == b"\n"
     if position < len(body) and b"\n" in body[position : position + 64]:
-        raise BodyError(f"no size of a chunk at byte {position}")
+        raise BodyError(f"no chunk size at byte {position}")
     return b"".join(parts)
 
 
@@ -164,9 +167,9 @@ def _limited(data: bytes, limit: int) -> bytes:
 
 
 def decoded_text(body: bytes, *, charset: str | None) -> str:
-    """The characters of a page: UTF-8 where the bytes are, else as HTTP, the page or they say.
+    """The characters of a page: UTF-8 if valid, else as HTTP, the page or the bytes indicate.
 
-    A byte order mark decides and is left out. Broken bytes become U+FFFD. UnicodeError when more
+    A byte order mark decides and is removed. Broken bytes become U+FFFD. UnicodeError when more
     than a quarter of the bytes above ASCII fit no encoding.
     """
     for mark, name in BOMS:
@@ -197,7 +200,7 @@ def decoded_text(body: bytes, *, charset: str | None) -> str:
         if best is None or broken < best[0]:
             best = broken, text
     if best is None:
-        raise UnicodeError("no encoding is named or found")
+        raise UnicodeError("no encoding is declared or detected")
     above = _above_ascii(body)
     if best[0] > 3 and best[0] * MAX_BROKEN_SHARE > above:
         raise UnicodeError(f"{best[0]} of {above} bytes above ASCII fit no encoding")
@@ -205,9 +208,9 @@ def decoded_text(body: bytes, *, charset: str | None) -> str:
 
 
 def fallen_through(body: bytes, *, charset: str | None) -> str:
-    """The characters as earlier versions read them: cp1252 where the encoding fails at one byte.
+    """The characters as earlier versions decoded them: cp1252 if one byte does not fit.
 
-    Only the tiny pool is read so: its documents are pinned by their checksums.
+    Used only for the tiny pool, whose documents are pinned by checksums.
     """
     if b"\x1b" not in body:
         try:
@@ -219,7 +222,7 @@ def fallen_through(body: bytes, *, charset: str | None) -> str:
 
 
 def _candidates(body: bytes, charset: str | None) -> Iterator[str]:
-    """Encodings in the order in which they are believed: HTTP, the page's own word, its bytes."""
+    """Encodings in order of trust: HTTP header, the page's own declaration, its bytes."""
     seen = set()
     for name in (
         _html5(charset),
@@ -239,10 +242,10 @@ def _names_encoding(body: bytes, charset: str | None) -> bool:
 
 
 def _late_word(body: bytes) -> str | None:
-    """The encoding that a page names where its first kilobyte does not: as XML, or later on.
+    """The encoding that a page declares in XML or after its first two kilobytes.
 
-    Browsers take both (HTML standard, 13.2.3.2, and 13.2.3.5 for a `meta` that comes late), the
-    latter in the head alone, outside of comments and scripts.
+    Browsers use both (HTML standard, 13.2.3.2, and 13.2.3.5 for a late `meta`), the latter only
+    in the head, outside comments and scripts.
     """
     if CHARSET.search(body[:HEAD_BYTES]) is not None:
         return None
@@ -257,8 +260,8 @@ def _late_word(body: bytes) -> str | None:
 def _is_mostly_ascii(body: bytes) -> bool:
     """Whether bytes above ASCII are few, as the curly quotes and accents of Western text are.
 
-    Without one whole UTF-8 character, and with nothing named, such a page is Windows-1252: what
-    browsers assume (WHATWG Encoding). Text of other scripts is mostly bytes above ASCII.
+    Without a valid UTF-8 character or a declaration, such a page is Windows-1252, which browsers
+    assume (WHATWG Encoding). Text of other scripts is mostly bytes above ASCII.
     """
     return _above_ascii(body) * 10 < len(body)
 
@@ -268,7 +271,7 @@ def _html5(charset: str | None) -> str | None:
 
 
 def _wide(body: bytes, charset: str | None) -> str | None:
-    """UTF-16 without a mark, where it is named and every other byte of the head is zero."""
+    """UTF-16 without a byte order mark: declared, and many of every other byte are zero."""
     named = (charset or "").lower().replace("_", "-")
     if not named.startswith(("utf-16", "utf16", "unicode", "ucs-2")):
         return None
@@ -280,7 +283,7 @@ def _wide(body: bytes, charset: str | None) -> str | None:
 
 
 def _of_escapes(body: bytes, charset: str | None) -> str | None:
-    """An encoding that HTML's standard no longer reads (it would show U+FFFD), but Python does."""
+    """An encoding that browsers no longer decode (they show U+FFFD) but Python does."""
     if b"\x1b$)C" in body[: 4 * HEAD_BYTES]:
         return "iso2022_kr"
     said = (charset or "").lower()
@@ -290,10 +293,10 @@ def _of_escapes(body: bytes, charset: str | None) -> str | None:
 
 
 def _utf8_places(body: bytes) -> tuple[int, int]:
-    """Whole multi-byte characters, and broken places; a character that the end cuts is neither."""
+    """Counts of valid multi-byte characters and of broken places; one cut by the end is neither."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     text = decoder.decode(body)
-    # U+FFFD may be in the page itself, as three bytes; it counts as whole, not as broken.
+    # U+FFFD may be in the page itself, as three bytes; it counts as valid, not as broken.
     broken = text.count("\ufffd") - body.count(b"\xef\xbf\xbd")
     num_ascii = len(body) - _above_ascii(body)  # each is one character
     return len(text) - num_ascii - broken, broken
@@ -306,7 +309,7 @@ def _above_ascii(body: bytes) -> int:
 def _replaced(body: bytes, name: str) -> tuple[str, int]:
     """The text in an encoding, and how many broken places became U+FFFD in it.
 
-    A character that the end of the page cuts is replaced and not counted.
+    A character cut by the end of the page is replaced but not counted.
     """
     text = str(bytes_to_str(body, name, errors="replace", fallback_encodings=()))
     broken = text.count("\ufffd")

@@ -1,8 +1,8 @@
 """WARC files as records: plain, gzip or zstd bytes in, headers and blocks out.
 
-Names of headers have no case (WARC 1.1, 4). What is not a record costs itself: it comes out as a
-`Fault` with its place, and reading continues at the next line that begins a record. Only where the
-stored bytes themselves cannot be followed (a cut or damaged member, a plain file that ends inside a
+Header names are case-insensitive (WARC 1.1, 4). Bytes that are not a record become a `Fault` with
+their position, and reading continues at the next line that begins a record. Only where the stored
+bytes themselves cannot be decoded (a cut or damaged member, a plain file that ends inside a
 record) does a fault end the file.
 """
 
@@ -16,15 +16,15 @@ from pipelines.formats.inflate import Inflated, Stream
 
 BEGIN = re.compile(rb"(?:^|\n)(WARC/\d+\.\d+[ \t]*\r?\n)")
 MAX_HEAD_BYTES = 1 << 20  # longer than any head of a crawler; bounds the search for its end
-MAX_SLACK = 64  # bytes after a block that a Content-Length a little too short leaves, and are lost
-READ_BYTES = 1 << 16  # of the file at a time, as zlib likes them
+MAX_SLACK = 64  # bytes dropped silently after a block whose Content-Length is a little too short
+READ_BYTES = 1 << 16  # plain bytes per read
 GZIP_MAGIC, ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-ZSTD_DICTIONARY = b"\x5d\x2a\x4d\x18"  # a .warc.zst that begins with its own dictionary
+ZSTD_DICTIONARY = b"\x5d\x2a\x4d\x18"  # head of a .warc.zst with its own dictionary
 
 
 @dataclass(frozen=True)
 class Record:
-    """One record: `block` is None where it is longer than the limit and was passed over."""
+    """One record: `block` is None if it is longer than the limit and was skipped."""
 
     headers: dict[str, str]
     block: bytes | None
@@ -53,10 +53,10 @@ class Fault:
 
 
 class WarcBytes:
-    """The plain bytes of a WARC file, looked at from the front and taken off it.
+    """A buffer over the plain bytes of a WARC file, consumed from the front.
 
-    `fault` says what was wrong with the stored bytes; `member_start` and `member_offset` where the
-    last member begins, in plain and in stored bytes. ValueError when the file is not a WARC at all.
+    `fault` says what was wrong with the stored bytes; `member_start` and `member_offset` are the
+    start of the last member, in plain and in stored bytes. ValueError when the file is not a WARC.
     """
 
     def __init__(self, stream: Stream) -> None:
@@ -76,11 +76,11 @@ class WarcBytes:
                 f"not a WARC file: it begins with {head!r}, not with 'WARC/' or a gzip header; "
                 "give a .warc, .warc.gz or .wet.gz file"
             )
-        elif head[:1] == GZIP_MAGIC[:1]:  # cut behind its first byte
+        elif head[:1] == GZIP_MAGIC[:1]:  # truncated after its first byte
             self._member = Inflated(self._stream, kind="gzip")
         self._buffer = bytearray()
-        self._begins: list[int] = []  # plain bytes ahead where a member begins with a record
-        self.position = 0  # plain byte at the front
+        self._begins: list[int] = []  # plain positions ahead where a member begins with a record
+        self.position = 0  # of the front, in plain bytes
 
     @property
     def fault(self) -> str | None:
@@ -99,7 +99,7 @@ class WarcBytes:
         return position if self._member is None else self._member.stored_offset(position)
 
     def more(self) -> bool:
-        """Read on behind the bytes that are there; False at the end."""
+        """Read more bytes into the buffer; False at the end of the file."""
         source = self._stream if self._member is None else self._member
         data = source.read(READ_BYTES)
         end = self.position + len(self._buffer)
@@ -109,7 +109,7 @@ class WarcBytes:
         return bool(data)
 
     def front(self) -> bytes:
-        """The bytes that were read and not taken."""
+        """The bytes in the buffer."""
         return bytes(self._buffer)
 
     def at_member(self) -> bool:
@@ -131,7 +131,7 @@ class WarcBytes:
         return [n for n in self._begins if n < self.position + size]
 
     def skip(self, size: int) -> int:
-        """Pass over `size` bytes in bounded memory; how many there were."""
+        """Skip `size` bytes in bounded memory; returns how many there were."""
         passed = 0
         while passed < size:
             part = len(self.take(min(size - passed, 1 << 20)))
@@ -144,13 +144,13 @@ class WarcBytes:
 
 
 def records(source: WarcBytes, *, max_block_bytes: int) -> Iterator[Record | Fault]:
-    """The records of a file in order, and what is between them and is not a record.
+    """The records of a file in order, and a Fault for bytes between them that are not a record.
 
-    Blocks above `max_block_bytes` are passed over. After a Fault with `ends_file` nothing follows.
+    Blocks above `max_block_bytes` are skipped. Nothing follows a Fault with `ends_file`.
     """
     after_block = False
     while True:
-        # Only what follows a block at once can be its end; junk behind a line end is reported.
+        # Only bytes directly after a block may be its end; junk after a line end is reported.
         after_block = after_block and not _at_line_end(source)
         _skip_blank(source)
         if not source.front() and not source.more():
@@ -199,7 +199,7 @@ def _skip_blank(source: WarcBytes) -> None:
 
 
 def _head(source: WarcBytes) -> tuple[bytes | None, str]:
-    """The lines from the version to the blank line, taken; None, and why, where none begins."""
+    """Take the lines from the version to the blank line; None, and why, if no record begins."""
     seen = 0
     while True:
         front = source.front()
@@ -216,7 +216,7 @@ def _head(source: WarcBytes) -> tuple[bytes | None, str]:
 
 
 def _to_next(source: WarcBytes) -> int:
-    """Pass over bytes up to the next line that begins a record, not the one at the front."""
+    """Skip to the next line that begins a record, after the front; returns the bytes skipped."""
     passed = 0
     first = True
     while True:
@@ -235,7 +235,7 @@ def _to_next(source: WarcBytes) -> int:
 
 
 def _headers(head: bytes) -> dict[str, str]:
-    """Names to values in the order of the file; of a name that is there twice, the last value."""
+    """Values by name, in file order; of a repeated name the last value."""
     headers: dict[str, str] = {}
     name = ""
     for line in head.decode("utf-8", errors="replace").split("\n")[1:]:
@@ -251,7 +251,7 @@ def _headers(head: bytes) -> dict[str, str]:
 
 
 class _Behind:
-    """A stream again with the bytes that were read from its front."""
+    """A stream with the bytes already read from its front put back."""
 
     def __init__(self, head: bytes, stream: Stream) -> None:
         self._head, self._stream = head, stream

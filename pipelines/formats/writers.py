@@ -1,4 +1,4 @@
-"""Tables and arrays to stored files, in fixed shapes: the same rows give the same bytes."""
+"""Write tables and arrays to storage, deterministically: the same rows give the same bytes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipelines.records import File
 from pipelines.schema import ROW
 from pipelines.storage.base import Store, as_file
 
-ROW_GROUP_ROWS = 64 << 10  # whichever of the two comes first ends a row group
+ROW_GROUP_ROWS = 64 << 10  # a row group ends at this many rows or bytes, whichever is first
 ROW_GROUP_BYTES = 64 << 20
 ZSTD_LEVEL = 3  # zstd's own default
 
@@ -32,7 +32,7 @@ def suffix_of(kind: str) -> str:
 
 
 class TableWriter:
-    """Writes tables of one schema to one file, in row groups whose borders depend on rows only."""
+    """Writes tables of one schema to one file; row group boundaries depend on the rows alone."""
 
     def __init__(self, store: Store, name: str, kind: str, schema: pa.Schema) -> None:
         self.schema = schema
@@ -79,7 +79,7 @@ class TableWriter:
                 self._stream.write(line)
 
     def close(self) -> File:
-        """Finish the file; it is visible from here on (but counts only once committed)."""
+        """Finish the file: it becomes visible, but is used only once committed."""
         try:
             self._flush()
             (self._parquet if self._kind == "parquet" else self._stream).close()
@@ -90,12 +90,12 @@ class TableWriter:
         return self._writer.file(num_rows=self.num_rows)
 
     def abandon(self) -> None:
-        """Leave nothing behind."""
+        """Stop writing and leave no file."""
         self._give_up(RuntimeError("abandoned"))
 
     def _give_up(self, error: BaseException) -> None:
         if self._kind == "parquet":
-            self._parquet.is_open = False  # or it would write its footer when it is collected
+            self._parquet.is_open = False  # else it writes its footer when garbage-collected
         else:
             with suppress(OSError):  # the disk may be full
                 self._stream.close()
@@ -114,13 +114,13 @@ def write_table(store: Store, name: str, table: pa.Table, *, kind: str = "parque
 
 
 def write_row_list(store: Store, name: str, table: pa.Table) -> File:
-    """A table about many rows, most of whose columns are words of a few kinds or empty.
+    """Write a table of many rows whose columns are mostly empty or of few distinct values.
 
-    Ascending row numbers are stored as differences: a quarter of the time and a tenth of the bytes
-    of the general writer.
+    Ascending row numbers are stored as differences: this takes a quarter of the time and a tenth
+    of the bytes of the general writer.
     """
     words = [field.name for field in table.schema if pa.types.is_dictionary(field.type)]
-    buffer = io.BytesIO()  # some bytes a row; parquet writes hundreds of pieces
+    buffer = io.BytesIO()  # a few bytes per row; parquet makes hundreds of small writes
     pq.write_table(
         table,
         buffer,

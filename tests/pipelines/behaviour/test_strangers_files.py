@@ -67,8 +67,8 @@ def test_files_that_are_left_out_are_reported(
         names = [entry.name for entry in shards_of(LocalStore(tmp_path / "pool"))]
     assert names == ["_e.jsonl", "a.jsonl"]
     assert "1 files are left out (not a format of shards): d.jsonl.lz4" in caplog.text
-    assert "(plain files beside shards of another format): c.json" in caplog.text
-    assert "2 files are left out (hidden, or of a job that did not end)" in caplog.text
+    assert "(plain files next to shards of another format): c.json" in caplog.text
+    assert "2 files are left out (hidden, or of an unfinished job)" in caplog.text
 
 
 def test_features_beside_a_table_of_pairs_are_not_reported_as_left_out(
@@ -109,7 +109,7 @@ def test_a_run_in_its_own_pool_is_refused_and_a_run_below_is_left_out(tmp_path: 
 
 def test_a_file_in_place_of_a_folder_is_said(tmp_path: Path) -> None:
     jsonl(tmp_path / "a.jsonl", {"text": "a"})
-    with pytest.raises(ShardError, match="is a file; give the folder that holds it"):
+    with pytest.raises(ShardError, match="is a file; give its folder"):
         shards_of(LocalStore(tmp_path / "a.jsonl"))
 
 

@@ -177,4 +177,4 @@ def test_plain_files_beside_shards_are_left_out_and_reported(
     (tmp_path / "README.txt").write_text("about")
     (tmp_path / "meta.json").write_text("{}")
     assert [entry.name for entry in shards_of(LocalStore(tmp_path))] == ["a.jsonl"]
-    assert "2 files are left out (plain files beside shards of another format)" in caplog.text
+    assert "2 files are left out (plain files next to shards of another format)" in caplog.text

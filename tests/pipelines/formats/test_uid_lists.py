@@ -40,7 +40,7 @@ def lines(number: int) -> bytes:
         ("uids.NPZ", bytes(32), "but .npz"),
         ("uids.bin", b"", "is empty"),
         ("uids.npy", b"", "not a list of uids"),
-        ("uids.bin", b"\x01" * 17, "17 bytes, no multiple of 16"),
+        ("uids.bin", b"\x01" * 17, "17 bytes, not a multiple of 16"),
     ],
 )
 def test_another_file_is_refused_by_what_it_is(
@@ -75,5 +75,5 @@ def test_a_compressed_list_is_refused_though_its_size_fits(
     tmp_path: Path, begin: bytes, kind: str
 ) -> None:
     (tmp_path / "ids.bin").write_bytes(begin + bytes(64 - len(begin)))
-    with pytest.raises(SubsetError, match=f"a file of {kind}"):
+    with pytest.raises(SubsetError, match=f"a {kind} file"):
         load_subset(str(tmp_path / "ids.bin"))
