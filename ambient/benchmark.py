@@ -63,7 +63,7 @@ class Ambient(Stages["Recipe"]):
         from ambient.recipe import changed
 
         if checkpoints is not None:
-            raise UsageError("image generators keep no weights on the way: leave out checkpoints")
+            raise UsageError("image generators save no intermediate weights: leave out checkpoints")
 
         return changed(recipe, budget=budget, rate=rate)
 
@@ -85,7 +85,7 @@ class Ambient(Stages["Recipe"]):
         map_tasks: MapTasks,
         options: StageOptions | None = None,
     ) -> PackedRecord:
-        """Copy the images of a dataset's list into arrays, with what is known of each."""
+        """Copy the images of a dataset's list into arrays, with a table of their corruption."""
         from ambient.packing.pack import pack_dataset
 
         return pack_dataset(dataset, recipe=recipe, out=out, map_tasks=map_tasks)

@@ -28,14 +28,14 @@ def corrupt(
         Literal["folder", "webdataset", "fastmri"], typer.Option(help="How the images are stored.")
     ] = "folder",
     clean_share: Annotated[
-        float, typer.Option(min=0, max=1, help="Part of the images that stays clean.")
+        float, typer.Option(min=0, max=1, help="Fraction of the images that stays clean.")
     ] = 0.1,
     kind: Annotated[
         Literal["gaussian", "mask", "blur", "fourier"], typer.Option(help="Corruption of the rest.")
     ] = "gaussian",
     level: Annotated[
         float,
-        typer.Option(help="Noise on [-1, 1]; hidden part; pixels of blur; acceleration."),
+        typer.Option(help="Noise on [-1, 1]; hidden fraction; pixels of blur; acceleration."),
     ] = 0.2,
     seed: Seed = 0,
     name: Annotated[str, typer.Option(help="The pool's name in its record.")] = "own",
@@ -72,7 +72,7 @@ def sample(
     file: Annotated[Path, typer.Option("--out", help="The .png file of the grid.")],
     number: Annotated[int, typer.Option(min=1, help="How many images.")] = 64,
     columns: Annotated[int, typer.Option(min=1, help="Images in a row.")] = 8,
-    enlarge: Annotated[int, typer.Option(min=1, help="Pixels for one of an image.")] = 4,
+    enlarge: Annotated[int, typer.Option(min=1, help="Side in pixels of each image pixel.")] = 4,
     seed: Seed = 0,
     nearest: Annotated[
         bool, typer.Option("--nearest", help="Below each row, the nearest training images.")
@@ -146,7 +146,7 @@ def price(
 ) -> None:
     """What is a noisy image worth? Fits the law to runs, or without runs shows the exact toy world.
 
-    The largest size is held out: the law's prediction there is printed beside what was measured.
+    The largest size is held out; the mean error of the law's prediction there is printed.
     """
     from ambient.extra import ambient_extra
 
@@ -161,7 +161,7 @@ def price(
                 )
                 for ratio in (1, 2, 3, 4)
             ]
-            out(table(shown, header=("noise", "worth alone", "worth beside clean ones")))
+            out(table(shown, header=("noise", "worth alone", "worth next to clean ones")))
             return
         report = law.report(law.read_runs(runs))
         if file is not None:
@@ -189,7 +189,9 @@ def personalise(
     images: Annotated[str, typer.Option(help="Folder of a few images of one concept.")],
     folder: Annotated[Path, typer.Option("--out", help="A new folder for words and grid.")],
     prompt: Annotated[str, typer.Option(help="{} is where the word is.")] = "a photo of {}",
-    start: Annotated[str, typer.Option(help="A known word that the words begin as.")] = "object",
+    start: Annotated[
+        str, typer.Option(help="A known word that the new words start from.")
+    ] = "object",
     steps: Annotated[int, typer.Option(min=1, help="Of learning.")] = 3000,
     batch: Annotated[int, typer.Option(min=1, help="Noised images of one step.")] = 4,
     learning_rate: Annotated[float, typer.Option(min=0, help="Of Adam.")] = 5e-3,
@@ -251,7 +253,7 @@ def plan(
     recipe: RecipeFile = None,
     json: Json = False,
 ) -> None:
-    """Say before a training run what it needs: memory, hours, cost; refuse the impossible."""
+    """Estimate before a training run what it needs: memory, hours, cost; refuse the impossible."""
     from ambient import plan as planning
     from ambient.recipe import load_recipe
     from leaderboard.rounds.gpus import gpu_named

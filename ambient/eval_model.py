@@ -1,4 +1,4 @@
-"""A trained denoiser behind the protocol of evals."""
+"""A trained denoiser with the protocol of evals."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from pipelines.records import ModelRecord, PackedRecord, parse_record, sha256_fi
 from pipelines.storage.chain import RECORD, read_chain
 from pipelines.storage.open import open_store
 
-CLEAN_AT_ONCE = 4096  # clean training images in memory at a time
+CLEAN_AT_ONCE = 4096  # clean training images in memory together
 
 
 class Generator:
-    """An ImageGenerator over a folder that `ambient train` left. Equal models hash alike."""
+    """An ImageGenerator over a folder that `ambient train` wrote. Equal models hash equally."""
 
     def __init__(self, folder: str, record: ModelRecord, *, device: str | None) -> None:
         from safetensors.torch import load_file
@@ -68,7 +68,7 @@ class Generator:
         return images.clamp(-1, 1).numpy()
 
     def training_images(self) -> Iterator[Floats]:
-        """The images that it was trained on as clean (all, where none was), in blocks."""
+        """The training images used as clean (all if none was), in blocks (n, *shape)."""
         store = open_store(self._packed) if self._packed else None
         if store is None or not store.exists(RECORD):
             raise DataError(
@@ -84,7 +84,7 @@ class Generator:
 
 
 def load(model: str, *, device: str | None = None) -> Generator:
-    """A model by its folder. DataError when it holds none, or other weights than its record."""
+    """A model by its folder. DataError when it has none, or weights that differ from its record."""
     path = Path(model)
     if not (path / RECORD).is_file():
         raise DataError(f"{model} has no {RECORD}: give a folder that `ambient train` finished")
@@ -99,5 +99,5 @@ def load(model: str, *, device: str | None = None) -> Generator:
 
 @lru_cache(maxsize=1)
 def _reload(folder: str, device: str | None) -> Generator:
-    """In a worker process: once, however many tasks it gets."""
+    """Load once per worker process, for any number of tasks."""
     return load(folder, device=device)

@@ -17,11 +17,11 @@ from evals.images.sampling import noise_of, schedule
 from pipelines.errors import DataError
 
 Pixels = npt.NDArray[np.uint8]
-NOISE = 0.02  # of measurements
+NOISE = 0.02  # standard deviation added to measurements of images in [-1, 1]
 
 
 def grid(images: npt.NDArray[Any], *, columns: int) -> Pixels:
-    """Images in [-1, 1] side by side, (rows x height, columns x width, 3), lines between."""
+    """Images in [-1, 1] as one, (rows x height, columns x width, 3), with lines between."""
     return shown_images.grid(shown_images.bytes_of(images), columns=columns)
 
 
@@ -71,7 +71,9 @@ def restoration(
             raise DataError(f"{data} has no array 'images'")
         images = np.asarray(file["images"][:number], np.float64)
     if images.shape[1:] != model.shape:
-        raise DataError(f"{data} has images of {images.shape[1:]}, the model draws {model.shape}")
+        raise DataError(
+            f"{data} has images of {images.shape[1:]}, the model generates {model.shape}"
+        )
     truth = torch.from_numpy(images)
     generator = torch.Generator().manual_seed(seed)
     operator = _operator(task, model.shape, acceleration, generator)

@@ -8,7 +8,7 @@ from leaderboard.benchmark import StageOptions
 
 
 class TrainOptions(StageOptions):
-    """How fast a training run goes; what it trains stays the same."""
+    """Options for the speed of a training run; they do not change its result."""
 
     max_batch: int | None = Field(
         None, ge=1, description="Images that one GPU holds; the batch is computed in pieces."

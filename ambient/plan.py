@@ -1,7 +1,7 @@
-"""What a training run will need, said before it starts: steps, memory, hours, cost.
+"""Estimate what a training run needs before it starts: steps, memory, hours, cost.
 
-Parameters and operations follow from the shapes of the network. Hours assume a part of a GPU's
-peak that U-Nets of this size reach (`UTILISATION`); `--rate` replaces them by what yours does.
+Parameters and operations follow from the shapes of the network. Hours assume the fraction of a
+GPU's peak that U-Nets of this size reach (`UTILISATION`); `--rate` gives a measured rate instead.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def plan(
     images_available: int | None = None,
     rate: float | None = None,
 ) -> Plan:
-    """Plan a run on so many GPUs of a kind; `rate`: images a second of one GPU, if known.
+    """Plan a run on `num_gpus` GPUs of a kind; `rate`: images per second of one GPU, if known.
 
-    PlanError for an unknown GPU, or one that holds not even one image.
+    PlanError for an unknown GPU, or one too small for a single image.
     """
     device = gpu_named(gpu)
     fitting = largest_batch(recipe, memory_bytes=device.memory_bytes)
@@ -81,7 +81,7 @@ def plan(
 
 
 def check_room(recipe: Recipe, *, num_gpus: int, num_processes: int, memory_bytes: float) -> None:
-    """PlanError or BatchError for a run that cannot work there; no GPUs: processors."""
+    """PlanError or BatchError for a run that cannot work; `num_gpus` 0 means on processors."""
     parts(recipe, num_processes=num_processes)
     if num_gpus == 0:
         operations = 3 * forward_flops(recipe) * images_seen(recipe)
@@ -121,19 +121,19 @@ def _layers(recipe: Recipe) -> list[tuple[float, float, float]]:
 
 
 def num_params(recipe: Recipe) -> float:
-    """Numbers that are trained, about."""
+    """Number of trained parameters, approximately."""
     return sum(params for params, _, _ in _layers(recipe))
 
 
 def forward_flops(recipe: Recipe) -> float:
-    """Operations of one image's forward, two for a multiplication with addition."""
+    """FLOPs of one image's forward pass; a multiply-add counts as two."""
     return sum(flops for _, flops, _ in _layers(recipe))
 
 
 def memory_per_gpu(recipe: Recipe, images: int) -> float:
-    """Bytes without recomputation.
+    """Bytes without recomputation, for `images` per forward pass.
 
-    24 a parameter: weights, gradients, DDP's copy, two moments and the average, all of 32 bits.
+    24 per parameter: weights, gradients, DDP's copy, two moments and the average, all of 32 bits.
     Activations of 16 or 32 bits.
     """
     width = 4 if recipe.precision == "fp32" else 2
@@ -142,13 +142,13 @@ def memory_per_gpu(recipe: Recipe, images: int) -> float:
 
 
 def largest_batch(recipe: Recipe, *, memory_bytes: float) -> int:
-    """The most images of one forward that fit."""
+    """The most images per forward pass that fit into `memory_bytes`."""
     room = memory_bytes * (1 - RESERVED) - memory_per_gpu(recipe, 0)
     return int(room // (memory_per_gpu(recipe, 1) - memory_per_gpu(recipe, 0)))
 
 
 def fitting_here(recipe: Recipe) -> int | None:
-    """The most images of one forward that fit the GPU of this process; None without one."""
+    """The most images per forward pass that fit this process's GPU; None without one."""
     memory = memory_here()
     if memory is None:
         return None

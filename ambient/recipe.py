@@ -28,7 +28,7 @@ class Network(Frozen):
 
 
 class Recipe(Frozen):
-    """All of what a training run is given, beside its data and its seed."""
+    """Everything that determines a training run, except its data and its seed."""
 
     scale: str
     resolution: int = Field(gt=0)
@@ -45,7 +45,7 @@ class Recipe(Frozen):
     log_mean: float = Field(-1.2, description="of ln sigma (Karras et al. 2022, table 1)")
     log_std: float = Field(1.2, gt=0)
     sigma_data: float = Field(0.5, gt=0)
-    delta: float = Field(0.1, ge=0, lt=1, description="part of a masked image hidden besides")
+    delta: float = Field(0.1, ge=0, lt=1, description="further fraction of a masked image to hide")
     flip: bool = Field(False, description="mirror half of the images left to right")
     precision: Literal["fp32", "bf16"] = "fp32"
     checkpoint_steps: int = Field(gt=0)
@@ -78,7 +78,7 @@ def images_seen(recipe: Recipe) -> int:
 def changed(recipe: Recipe, *, budget: float = 1.0, rate: float = 1.0) -> Recipe:
     """The recipe with its images and its learning rate multiplied, for experiments.
 
-    Warmup and the average of weights keep their share of the run. ValueError below one batch.
+    Warmup and weight averaging keep their fraction of the run. ValueError below one batch.
     """
     values = recipe.model_dump(mode="json")
     values["images"] = round(recipe.images * budget)
@@ -109,7 +109,7 @@ def load_recipe(name: str | Path) -> Recipe:
 
 
 def training_faults(packed: PackedRecord, model: ModelRecord, recipe: Recipe) -> list[str]:
-    """What a judge finds wrong with a packing and a training run, in words."""
+    """What is wrong with a packed dataset and a training run, in words; empty if nothing."""
     faults = []
     if packed.work.layout != "arrays" or packed.work.mode != "ambient":
         faults.append(

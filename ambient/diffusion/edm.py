@@ -1,7 +1,7 @@
 """Noise levels of training and preconditioning of diffusion models. (Karras et al. 2022, table 1)
 
 A noisy image is x = x0 + sigma e. A denoiser D(x, sigma) estimates E[x0 | x]; the score of the
-noisy law is (D - x) / sigma^2 (Tweedie's rule). Images are in [-1, 1].
+noisy distribution is (D - x) / sigma^2 (Tweedie's rule). Images are in [-1, 1].
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TINY = 1e-6  # below every level: used as "no lower bound" in logarithms
 
 
 def spread(sigma: Tensor, like: Tensor) -> Tensor:
-    """One number per row, in the shape that multiplies the rows of `like`."""
+    """One number per row, reshaped to broadcast over the rows of `like`."""
     return sigma.reshape(-1, *(1,) * (like.ndim - 1))
 
 
@@ -30,7 +30,7 @@ def draw_sigma(
     log_mean: float = LOG_MEAN,
     log_std: float = LOG_STD,
 ) -> Tensor:
-    """One noise level per row, from the log-normal law restricted to levels above `lower`.
+    """One noise level per row, from the log-normal distribution restricted to levels above `lower`.
 
     Restricted, not clamped: clamping puts most draws of a row at its own level, where
     1 - (level / sigma)^2 is 0 and the row teaches nothing.
@@ -57,7 +57,7 @@ class Preconditioned(nn.Module):
         self.net, self.sigma_data, self.masked = net, sigma_data, masked
 
     def forward(self, x: Tensor, sigma: Tensor, mask: Tensor | None = None) -> Tensor:
-        """E[x0 | x], of the shape of `x`; hidden pixels of `x` are ignored."""
+        """E[x0 | x], with the shape of `x`; hidden pixels of `x` are ignored."""
         level = spread(sigma, x)
         total = (level**2 + self.sigma_data**2).sqrt()
         inputs = x / total
@@ -104,7 +104,7 @@ class Mlp(nn.Module):
 class Average:
     """An exponential moving average of a module's parameters and buffers.
 
-    `half_life` is in steps; at the beginning the average follows faster, so that the random
+    `half_life` is in steps; at first the average moves faster, so that the random
     initial weights are forgotten (Karras et al. 2022, appendix F.2: ramp-up of 5 %).
     """
 

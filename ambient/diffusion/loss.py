@@ -25,7 +25,7 @@ from ambient.diffusion.edm import LOG_MEAN, LOG_STD, Preconditioned, draw_sigma,
 
 @dataclass(frozen=True)
 class Rows:
-    """A batch: images, and what is known of each. Masks are 1 where a pixel was seen."""
+    """A batch: images (n, c, h, w), their levels, bounds and masks; masks are 1 at seen pixels."""
 
     images: Tensor
     level: Tensor
@@ -39,7 +39,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Draw:
-    """What one step feeds to the denoiser: x, its level, what it may see of it."""
+    """The input of the denoiser: x, its level (n,), and the mask of pixels it may see."""
 
     x: Tensor
     sigma: Tensor
@@ -55,9 +55,9 @@ def draw(
     log_std: float = LOG_STD,
     sigma: Tensor | None = None,
 ) -> Draw:
-    """Add noise to the rows up to a level that each may teach, and hide more of masked ones.
+    """Add noise up to a level that each row may teach, and hide more of masked rows.
 
-    The levels are drawn here, for each row above its own bounds, unless `sigma` has them.
+    The levels are drawn here, above each row's own bounds, unless `sigma` gives them.
     """
     like = rows.images
     if sigma is None:
@@ -76,7 +76,7 @@ def draw(
 
 
 def losses(denoiser: Preconditioned, rows: Rows, drawn: Draw) -> Tensor:
-    """The loss of each row, (rows,): every seen pixel counts alike, so a masked row counts less."""
+    """The loss of each row, (rows,): seen pixels have equal weight, so a masked row counts less."""
     estimate = denoiser(drawn.x, drawn.sigma, drawn.seen)
     ratio = spread((rows.level / drawn.sigma) ** 2, rows.images)
     target = (1 - ratio) * estimate + ratio * drawn.x

@@ -1,9 +1,9 @@
-"""A dataset's list of uids and its pool's tars to arrays that training maps into memory.
+"""Pack a dataset's list of uids and its pool's tars into arrays that training maps into memory.
 
     images-00000.npy   float16, (images, channels, height, width), in the order of the list
     rows.parquet       uid, corruption, level, seed, label, sigma_min, weight of each image
 
-`sigma_min` and `weight` are what the pipeline wrote, else the recipe's rule: a noisy image teaches
+`sigma_min` and `weight` are those the pipeline wrote, else the default rule: a noisy image teaches
 above its own level, a masked one everywhere. For blur and missing Fourier lines there is no such
 rule: a pipeline has to say from which level on they teach. An image whose sigma_min is below its
 level counts as clean from there on: its level is 0 in the packed table.
@@ -47,7 +47,7 @@ COLUMNS = ("corruption", "level", "seed", "label")
 
 
 class ShardTask(Frozen):
-    """One packed shard: the images of a range of the list, from the pool's tars that have some."""
+    """One packed shard: the images of a range of the list, read from the pool's tars."""
 
     pool: str
     subset: str
@@ -60,10 +60,10 @@ class ShardTask(Frozen):
 
 
 def pack_dataset(dataset: str, *, recipe: Recipe, out: str, map_tasks: MapTasks) -> PackedRecord:
-    """Pack a curated dataset; returns its record, also when it was there before.
+    """Pack a curated dataset; returns its record, also if it was packed before.
 
-    PackError when an image has another size than the recipe's, when one is missing in the tars, or
-    when nothing says from which noise level on a row teaches.
+    PackError when an image has another size than the recipe's, when one is missing in the tars,
+    or when a row has no noise level above which it may be used.
     """
     started = now()
     source, store = open_store(dataset), open_store(out)
@@ -124,7 +124,7 @@ def pack_dataset(dataset: str, *, recipe: Recipe, out: str, map_tasks: MapTasks)
 
 
 def rows_of(pool: Store, uids: Any, values: npt.NDArray[np.float32]) -> pa.Table:
-    """What training knows of each image, in order. PackError for a row that it cannot use."""
+    """The columns that training reads, in order of `uids`. PackError for a row it cannot use."""
     columns: dict[str, list[Any]] = {name: [None] * len(uids) for name in COLUMNS}
     known = np.zeros(len(uids), bool)
     for entry in pool.list(f"{METADATA}/"):
@@ -214,7 +214,7 @@ def pack_shard(task: ShardTask) -> File:
         missing = uid_text(uids, int(np.flatnonzero(~there)[0]))
         raise PackError(f"no tar of {pool.uri}/{SHARDS} has the image {missing}")
     if not np.isfinite(images).all():
-        raise PackError(f"{pool.uri}: an image holds something that is no number")
+        raise PackError(f"{pool.uri}: an image has values that are not finite")
     data = io.BytesIO()
     np.save(data, images)
     return write_bytes(store, f"images-{task.number:05d}.npy", data.getvalue())

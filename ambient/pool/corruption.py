@@ -1,8 +1,8 @@
 """Corruption of an image, applied once when a pool is built, from a hash of uid and seed.
 
 An image is a float32 array (channels, height, width) in [-1, 1]. Noisy images are kept as float16,
-never clipped or rounded to bytes: the loss needs the noise to have mean 0. Fresh noise or a fresh
-mask for each epoch would show the clean image after a few of them.
+never clipped or rounded to bytes: the loss needs the noise to have mean 0. New noise or a new
+mask in each epoch would reveal the clean image after a few epochs.
 """
 
 from __future__ import annotations

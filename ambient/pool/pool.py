@@ -6,7 +6,7 @@
     record.json
 
 Which image is corrupted, how, and by which noise follows from hashes of its uid. The clean image of
-a corrupted row is in no file: whoever trains has what the table says, and nothing else.
+a corrupted row is in no file: training has only what the table says.
 """
 
 from __future__ import annotations
@@ -54,9 +54,11 @@ SCHEMA = pa.schema(
 
 
 class Mix(Frozen):
-    """Which part of a pool stays clean, and what becomes of the rest."""
+    """Which fraction of a pool stays clean, and how the rest is corrupted."""
 
-    clean_share: float = Field(0.1, ge=0, le=1, description="part of the images that stays clean")
+    clean_share: float = Field(
+        0.1, ge=0, le=1, description="fraction of the images that stays clean"
+    )
     kind: Kind = Field("gaussian", description="corruption of the others")
     level: float = Field(0.5, ge=0, description="its level")
     seed: int = Field(0, ge=0)
@@ -78,13 +80,13 @@ class Original:
 
 
 def uid_of(original: Original) -> str:
-    """32 hexadecimal digits: of where it comes from and its pixels."""
+    """32 hexadecimal digits: a hash of the source and the pixels."""
     state = hashlib.sha256(original.source.encode() + b"\0" + original.image.tobytes())
     return state.hexdigest()[:32]
 
 
 def stays_clean(uid: str, mix: Mix) -> bool:
-    """By hash, so that a larger pool of the same images keeps the same ones clean."""
+    """Whether an image stays clean; by hash, so that a larger pool keeps the same ones clean."""
     state = hashlib.sha256(f"clean|{mix.seed}|{uid}".encode()).digest()
     return int.from_bytes(state[:8], "big") < mix.clean_share * 2**64
 
@@ -99,7 +101,7 @@ def build(
     counts: dict[str, int] | None = None,
     shard_rows: int = SHARD_ROWS,
 ) -> PoolRecord:
-    """Write a pool of these images, corrupted as `mix` says. PoolError where there is none."""
+    """Write a pool of these images, corrupted as `mix` says. PoolError without any image."""
     started, store = now(), open_store(folder)
     if store.exists(RECORD):
         raise PoolError(f"{store.uri} holds a pool already; choose another --out")
@@ -142,7 +144,7 @@ def build(
     if rows:
         files += _write_shard(store, len(files) // 2, rows)
     if not total["images"]:
-        raise PoolError("there is no image to make a pool of")
+        raise PoolError("there are no images to make a pool of")
     record = PoolRecord.seal(
         work=PoolWork(
             name=name,
@@ -182,7 +184,7 @@ def _write_shard(
 
 
 def open_images(uri: str) -> Pool:
-    """The tables of a pool. PoolError for one without."""
+    """The tables of a pool. PoolError for a pool without tables."""
     pool = open_tables(uri)
     tables = tuple(shard for shard in pool.shards if shard.name.endswith(".parquet"))
     if not tables:

@@ -68,7 +68,7 @@ def build_tiny(folder: Path, *, mix: Mix | None = None) -> PoolRecord:
 
 
 def train_features(path: Path = FEATURES) -> float:
-    """Fit the network of the features on all digits and their labels; its accuracy."""
+    """Fit the feature network on all digits and their labels; returns its accuracy."""
     from sklearn.neural_network import MLPClassifier
 
     images, labels = digits()

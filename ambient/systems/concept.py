@@ -43,7 +43,7 @@ class Learning(Frozen):
 
 @dataclass
 class Concept:
-    """A pipeline that knows the words."""
+    """A pipeline whose tokenizer and text encoder have the learnt words."""
 
     pipe: Any
     tokens: list[str]
@@ -58,7 +58,7 @@ class Concept:
 
 
 def open_pipeline(model: str, *, device: str | None) -> Any:
-    """A text-to-image pipeline from a local folder. DataError where it is none."""
+    """A text-to-image pipeline from a local folder. DataError if it is not one."""
     from diffusers import StableDiffusionPipeline
 
     if not (Path(model) / "model_index.json").is_file():
@@ -122,7 +122,7 @@ def learn(pipe: Any, images: Sequence[Floats], how: Learning) -> Concept:
 
 
 def _latents(pipe: Any, images: Sequence[Floats]) -> Tensor:
-    """Images as latents (n, c, h, w), the mode of the encoder's law."""
+    """Images as latents (n, c, h, w), the mode of the encoder's distribution."""
     rows = []
     for image in images:
         pixels = torch.from_numpy(image)[None].to(pipe.vae.device, pipe.vae.dtype)
@@ -159,7 +159,7 @@ def _tokenized(pipe: Any, prompts: list[str]) -> Tensor:
 
 
 def _training_scheduler(pipe: Any) -> Any:
-    """The forward process of the model, whatever sampler the pipeline has."""
+    """The forward process of the model, independent of the pipeline's sampler."""
     from diffusers import DDPMScheduler
 
     kind: Any = DDPMScheduler
@@ -206,7 +206,7 @@ def draw(
 
 
 def save(concept: Concept, folder: Path, how: Learning, *, model: str) -> None:
-    """Write `words.safetensors`, one row a band from detail to outline, and `concept.json`."""
+    """Write `words.safetensors`, one row per band from detail to outline, and `concept.json`."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Denoisers known in closed form: Gaussians and mixtures, to hold the others against."""
+"""Denoisers known in closed form, Gaussians and mixtures, to compare the others with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a denoiser answers to the tasks of `solving`: restored images, endpoints, clips."""
+"""The answers of a denoiser to the tasks of `solving`: restored images, endpoints, clips."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from evals.tasks import ClipTask, RestorationTask, SamplingTask
 from pipelines.errors import DataError
 
 AT_ONCE = 64
-"""Images of one guided step: their gradients are held together."""
+"""Images of one guided step, whose gradients are in memory together."""
 LOW, HIGH = 0.01, 20.0
 """Noise levels of guided samplers; pixels are within [-1, 1]."""
 
-UNAIDED_DIGITS = 4  # machines differ in the last ones
+UNAIDED_DIGITS = 4  # significant digits kept; machines differ in the last ones
 ONE_IMAGE = 1e-4
 """Spread of pixels below which all images are one: a hundredth of a grey level."""
 COLLAPSED = 0.5  # of the spread of held-out images: models that learn some images have more

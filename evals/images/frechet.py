@@ -24,7 +24,7 @@ def moments(features: Floats) -> tuple[Floats, Floats]:
 
 
 def frechet(first: tuple[Floats, Floats], second: tuple[Floats, Floats]) -> float:
-    """The distance of two laws given by mean and covariance.
+    """The distance of two normal distributions, given by mean and covariance.
 
     tr (S1 S2)^(1/2) is the sum of the square roots of the eigenvalues of R S2 R with R = S1^(1/2),
     which is symmetric: no complex numbers arise.

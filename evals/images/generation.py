@@ -86,7 +86,9 @@ def generator_of(model: Any, shape: Sequence[int]) -> Any:
     """A null model as a generator of images of this shape; any other model as it is."""
     if not isinstance(model, NullModel):
         return model
-    from evals.images.null_generators import NullGenerator  # torch: not for who reads logs alone
+    from evals.images.null_generators import (
+        NullGenerator,
+    )  # imports torch, which reading logs does not need
 
     return NullGenerator(model, shape)
 
@@ -94,7 +96,7 @@ def generator_of(model: Any, shape: Sequence[int]) -> Any:
 def read_held_out(
     task: TaskBase, folder: str, *, number: int | None = None, features: bool = True
 ) -> GenerationData:
-    """An .npz file with `images`, and layers of a small network or a TorchScript beside it.
+    """An .npz file with `images`, and layers of a small network or a TorchScript next to it.
 
     With `number` only the first images are asked about; without `features` none are needed.
     """
@@ -119,12 +121,12 @@ def read_held_out(
     if not (np.isfinite(images).all() and abs(images).max() <= 1.001):
         raise DataError(f"task {task.name}: {path}: images are not within [-1, 1]")
     layers = {n: v for n, v in arrays.items() if n.startswith(("weight", "bias"))}
-    beside = path.with_name(path.stem + FEATURES_SUFFIX)
-    module = None if layers or not features else beside
+    script = path.with_name(path.stem + FEATURES_SUFFIX)
+    module = None if layers or not features else script
     if module is not None and not module.is_file():
         raise DataError(
-            f"task {task.name}: {path} has no features: put a TorchScript network beside it as "
-            f"{beside.name}"
+            f"task {task.name}: {path} has no features: put a TorchScript network next to it as "
+            f"{script.name}"
         )
     built = Path(folder) / "built.json"
     sha256 = hashlib.sha256(content).hexdigest()
@@ -139,7 +141,7 @@ def read_held_out(
 
 
 class _Generated(Kind[GenerationTask]):
-    """What both kinds have in common."""
+    """Base of both kinds: generate images and log them."""
 
     whole = True
 
@@ -183,7 +185,7 @@ class _Generated(Kind[GenerationTask]):
 
 @lru_cache(maxsize=1)
 def _samples(model: ImageGenerator, number: int, seed: int) -> Floats:
-    """Both tasks ask for the same images: they are drawn once."""
+    """Both tasks use the same images, so they are generated once."""
     return np.asarray(model.sample(range(number), seed=seed), np.float32)
 
 

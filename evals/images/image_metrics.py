@@ -93,7 +93,7 @@ def _ranks(queries: Floats, others: Floats, right: Ints) -> tuple[Ints, Ints]:
 
 
 def _twins(owner: Ints, captions: Sequence[str]) -> Ints:
-    """Pairs (image, text): the text belongs to another image, but reads as one of its own."""
+    """Pairs (image, text): the text is another image's, but equal to one of its own."""
     same: dict[str, list[int]] = {}
     for index, caption in enumerate(captions):
         same.setdefault(caption, []).append(index)
@@ -109,7 +109,7 @@ def _twins(owner: Ints, captions: Sequence[str]) -> Ints:
 
 
 def top_of(scores: Floats, count: int) -> list[int]:
-    """The places of the `count` largest scores."""
+    """The positions of the `count` largest scores."""
     return sorted(np.argsort(scores)[-count:].tolist()) if count else []
 
 
@@ -197,7 +197,7 @@ def macro(numerator: Ints, denominator: Ints) -> float:
 
 
 def f1_tally(gold: Ints, predicted: Ints) -> Tally:
-    """Each image counts in the class that it has, and in the one that it was taken for."""
+    """Each image counts in its own class and in the predicted one."""
     right = (gold == predicted).astype(np.float64)
     taken = np.isin(predicted, np.unique(gold))
     numerator = np.concatenate([2 * right, np.zeros(int(taken.sum()))])

@@ -40,7 +40,7 @@ IMAGES = ("webp", "png", "jpg", "jpeg")
 CLASSES, TEMPLATES = "classnames.txt", "zeroshot_classification_templates.txt"
 BUILT = "built.json"
 CLASS_MARK = "{c}"  # in a template: where the name of the class goes
-MAX_GROUPS = 100_000  # each is a line of the results; more is a wrong column
+MAX_GROUPS = 100_000  # each is a line of the results; more means a wrong column
 MAX_NUMBER = 2**53  # beyond, floats skip whole numbers
 HUB = "hub"  # as a data folder: every dataset is read from its home on the Hugging Face hub
 Ints = npt.NDArray[np.int64]
@@ -66,7 +66,7 @@ class Shard:
 
 @dataclass(frozen=True, eq=False)
 class ImageData(TaskData):
-    """The checked images of a task: what they are, not their bytes; `images` reads those.
+    """The checked images of a task: labels and locations; `images` reads their bytes.
 
     `gold` (images,) is -1 where there is no label; `metadata` (images, numbers). `classes` and
     `templates` are by objective, which is "" where there is only one.
@@ -132,7 +132,7 @@ def image_folder(task: ImageTask, folder: str) -> str:
 
 @lru_cache(maxsize=64)
 def read_images(task: ImageTask, folder: str) -> ImageData:
-    """Read and check everything about a task's images but the images themselves.
+    """Read and check everything about a task's images except the images themselves.
 
     DataError names what is missing or malformed: the file, the member, the value.
     """
@@ -201,7 +201,7 @@ class _Reader:
             raise self.fault(f"{name} is missing{hint}") from None
         self.sha256.update(hashlib.sha256(data).digest())
         try:
-            text = data.decode("utf-8-sig")  # editors of Windows put a mark in front
+            text = data.decode("utf-8-sig")  # Windows editors write a byte order mark
         except UnicodeDecodeError as error:
             raise self.fault(f"{name} is not UTF-8 ({error})") from None
         lines = [line.strip() for line in text.split("\n")]

@@ -29,7 +29,7 @@ ANSWERS: dict[str, Answer] = {
 
 
 class NullGenerator:
-    """A null model behind the protocol of image generators, for images of one shape."""
+    """A null model with the protocol of image generators, for images of one shape."""
 
     def __init__(self, null: NullModel, shape: Sequence[int]) -> None:
         if null.kind not in IMAGE_GENERATOR_NULLS:

@@ -1,4 +1,4 @@
-"""Any open_clip model behind the image-text protocol."""
+"""Any open_clip model, with the image-text protocol."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BATCH, TEXT_BATCH, AHEAD = 64, 256, 3
 
 
 class OpenClip:
-    """An ImageTextModel over a model of open_clip. Equal models hash alike."""
+    """An ImageTextModel over a model of open_clip. Equal models have equal hashes."""
 
     def __init__(
         self,
@@ -186,7 +186,7 @@ def _reload_open_clip(
 
 
 def device_of(device: str | None) -> str:
-    """The device asked for; else a GPU, of several the worker process's own."""
+    """The requested device; else a GPU, that of the worker process if there are several."""
     if device is not None or not torch.cuda.is_available():
         return device or "cpu"
     worker = multiprocessing.current_process()._identity

@@ -62,7 +62,7 @@ class SuiteImages:
 
 @dataclass(frozen=True)
 class Hits:
-    """What one shard of a dataset holds: images and n-grams of the suite, by their numbers."""
+    """Images and n-grams of the suite in one shard of a dataset, by their numbers."""
 
     images: Ints
     grams: Ints
@@ -70,7 +70,7 @@ class Hits:
 
 
 class ImageOverlap:
-    """Which items of a suite occur in the shards that were looked through."""
+    """Which items of a suite occur in the shards searched so far."""
 
     def __init__(self, suite: SuiteImages) -> None:
         self.suite = suite
@@ -78,7 +78,7 @@ class ImageOverlap:
         self.matches: list[Match] = []  # of images there is no passage to show
 
     def mark(self, hits: Hits) -> None:
-        """Count what was found in a shard."""
+        """Add the result of a shard."""
         self._seen[hits.images] = True
         self.suite.captions.mark(hits.grams)
 
@@ -99,7 +99,7 @@ class ImageOverlap:
             yield Items(part.task, np.arange(len(fractions)), fractions)
 
     def report(self, run: Run | None = None) -> list[TaskOverlap]:
-        """Per task what was found, and with a run the score over the items that were not."""
+        """The overlap of each task; with a run also its score over the items not found."""
         return list(task_overlaps(self.items(), run))
 
 
@@ -111,7 +111,7 @@ def image_overlap(
     ngram: int = NGRAM,
     map_tasks: MapTasks = map_here,
 ) -> ImageOverlap:
-    """Look through the tars of a packed dataset for the items of image tasks, tars side by side.
+    """Search the tars of a packed dataset for the items of image tasks, tars in parallel.
 
     DataError for a folder without tars, and for an image of the suite that does not decode;
     ShardError names a tar that is damaged.
@@ -188,7 +188,7 @@ def describe(item: tuple[str, str, Shard]) -> Likeness:
 
 
 def look_through(name: str, *, dataset: str, suite: SuiteImages) -> Hits:
-    """What one tar of a dataset holds of a suite (in a worker)."""
+    """The images and n-grams of a suite in one tar of a dataset (in a worker)."""
     images, grams = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     num_unreadable = 0
     store = open_store(dataset)

@@ -1,4 +1,4 @@
-"""A page on one task over images: every figure, what is taken for what, and the worst mistakes.
+"""A page on one image task: every figure, the confusion matrix, and the worst mistakes.
 
 One HTML file with everything in it: it can be mailed. Images are shrunk to thumbnails.
 """
@@ -95,7 +95,7 @@ def _classification(task: ImageTask, data: ImageData, log: pa.Table, limit: int)
 
 
 def confusion(gold: Ints, predicted: Ints, names: Sequence[str]) -> Shown:
-    """What is taken for what: an image with a row for each class, and the commonest mistakes."""
+    """The confusion matrix as an image with a row for each class, and the commonest mistakes."""
     size = len(names)
     counts = np.bincount(gold * size + predicted, minlength=size * size).reshape(size, size)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)

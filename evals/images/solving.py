@@ -1,4 +1,4 @@
-"""What a generator's denoiser is good for: restoring images, few steps, clips that hold together.
+"""Tasks for a generator's denoiser: restoring images, sampling in few steps, coherent clips.
 
     image_restoration  images from measurements y = A x + noise, by diffusion posterior sampling
                        with the model as the prior: normalised error of the mean of several
@@ -38,7 +38,7 @@ T = TypeVar("T", RestorationTask, SamplingTask, ClipTask)
 
 
 class _Solving(Kind[T], Generic[T]):
-    """What the kinds have in common: the first held-out images, and a model with a denoiser."""
+    """Base of the kinds: the first held-out images, and a model with a denoiser."""
 
     whole = True
 
@@ -70,7 +70,7 @@ class _Solving(Kind[T], Generic[T]):
     def columns(
         self, task: T, data: GenerationData, rows: list[int], model: ImageGenerator
     ) -> dict[str, npt.NDArray[np.float64]]:
-        """What the log says of each row."""
+        """The columns of the log for each row."""
         raise NotImplementedError
 
 
@@ -97,7 +97,7 @@ class Restoration(_Solving[RestorationTask]):
     def swapped(
         self, task: RestorationTask, data: TaskData, rows: list[int], model: Any
     ) -> npt.NDArray[np.float64]:
-        """Errors of some images when those of the next one were measured: a test of the test."""
+        """Errors of some images when those of the next one were measured: a control."""
         from evals.images.denoiser_answers import swapped
 
         assert isinstance(data, GenerationData)

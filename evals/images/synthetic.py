@@ -34,7 +34,7 @@ FIELDS = {
     "race_binary": 2,
     "age": 9,
 }
-"""How many values an image's numbers have; two where nothing is said."""
+"""How many values each metadata column has; two by default."""
 
 Members = list[tuple[str, bytes]]
 

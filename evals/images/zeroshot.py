@@ -49,7 +49,7 @@ TOP = 5  # accuracy at 5 is reported next to that at 1
 
 
 class _Images(Kind[ImageTask]):
-    """What the kinds of tasks over images have in common."""
+    """Base of the kinds of image tasks."""
 
     whole = True
 
@@ -300,7 +300,7 @@ def image_features(task: ImageTask, data: ImageData, model: ImageTextModel) -> F
 
 
 def finite(task: ImageTask, features: Floats, what: str) -> Floats:
-    """The features, if they are numbers. ModelError otherwise."""
+    """The features, if they are finite. ModelError otherwise."""
     bad = ~np.isfinite(features).all(axis=1)
     if bad.any():
         raise ModelError(
