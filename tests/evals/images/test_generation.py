@@ -69,7 +69,7 @@ def test_null_models_are_where_they_should_be(folder: str) -> None:
 def test_a_model_of_another_shape_or_without_numbers_is_refused(folder: str) -> None:
     with pytest.raises(ModelError, match="the held-out"):
         score("digits_frechet", folder, TrainingSet(np.zeros((3, 1, 8, 8))))
-    with pytest.raises(ModelError, match="no number"):
+    with pytest.raises(ModelError, match="not finite"):
         score("digits_frechet", folder, TrainingSet(np.full((3, 1, 4, 4), np.nan)))
 
 
