@@ -162,7 +162,7 @@ def fetch(task: Task, folder: Path, *, revision: str | None = None) -> Path:
     """Write the data file of a task from the hub. EvalError for a task that is not in `HOMES`."""
     if task.file not in HOMES:
         raise EvalError(
-            f"task {task.name} has no home on the hub that we know. {task.source} Known: "
+            f"task {task.name}: no hub repository is known for it. {task.source} Known: "
             f"{', '.join(sorted(HOMES))}"
         )
     home = HOMES[task.file]

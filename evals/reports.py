@@ -127,7 +127,7 @@ def _flips(logs: tuple[pa.Table, pa.Table]) -> tuple[tuple[int, ...], tuple[int,
 
 
 def describe(entry: Mapping[str, Any], task: Task, text: str, options: tuple[str, ...]) -> str:
-    """One question as text: prompt, options with their mean loss, choice and verdict."""
+    """One question as text: prompt, options with mean loss (nats), the choice, right or wrong."""
     lines = [f"{task.name}, row {entry['row']}"]
     if entry.get("category"):
         lines[0] += f", {entry['category']}"

@@ -40,12 +40,12 @@ class ResultFormat:
 
 
 def result_formats() -> dict[str, ResultFormat]:
-    """The installed formats by name."""
+    """All installed formats by name, loaded."""
     return {name: _load(name) for name in installed.points(GROUP)}
 
 
 def format_of_benchmark(benchmark: str) -> ResultFormat | None:
-    """The format that a benchmark offers under its own name; the others are not loaded."""
+    """The format that a benchmark registers under its own name; other formats are not loaded."""
     return _load(benchmark) if benchmark in installed.points(GROUP) else None
 
 
@@ -60,9 +60,9 @@ def result_format(name: str) -> ResultFormat:
 def figures_of(
     data: bytes, *, source: str, version: Version, format: str | None = None
 ) -> dict[str, Any]:
-    """The aggregates of a file in a named format, or in the first that reads it.
+    """The aggregates of a results file in the named format, or in the first that can read it.
 
-    EvalError says why none does.
+    EvalError lists each format's reason when none can.
     """
     formats = [result_format(format)] if format else list(result_formats().values())
     problems = []

@@ -1,8 +1,8 @@
-"""Measure a model with a suite: tasks -> logs of single questions -> scores -> ScoresRecord.
+"""Measure a model with a suite: tasks -> logs per question -> scores -> ScoresRecord.
 
-A task is cut into chunks of questions. Each chunk writes one log file, a row per question, and is
-committed with it; a run that is started again asks only what no commit names. Scores are computed
-from the logs alone, so whoever has the logs can compute them again.
+A task is cut into chunks of questions. Each chunk writes one log file with a row per question and
+commits it; a run that is started again asks only the questions without a commit. Scores are
+computed from the logs alone, so anyone with the logs can recompute them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from pipelines.storage.base import Store, as_file, write_bytes
 from pipelines.storage.commits import Done, attempt_name, commit, find_done
 from pipelines.storage.open import open_store
 
-CHUNK_ROWS = 256  # questions of one commit, lost at most when a run is killed
+CHUNK_ROWS = 256  # questions per commit: the most that a killed run has to ask again
 RECORD = "record.json"
 
 T = TypeVar("T")
@@ -106,13 +106,14 @@ def run(
     out: Path | str,
     map_tasks: MapTasks | None = None,
 ) -> ScoresRecord:
-    """Ask `model` every question of the suite and return the record, also put as `record.json`.
+    """Ask `model` every question of the suite; return the record and write it as `record.json`.
 
-    `model` is a LanguageModel (or another protocol that the tasks' kinds ask for); for several
-    processes it must survive pickling. All data is read and checked before the first question is
-    asked. DataError names what is wrong with it; ModelError a model that gives no number. Nothing
-    is averaged over: a task that cannot be scored fails the run. Started again with the same
-    arguments, the run continues behind the last committed chunk.
+    `model` is a LanguageModel (or another protocol that the tasks' kinds need); with several
+    processes it must be picklable. All data is read and checked before the first question is
+    asked. Raises DataError for missing or malformed data, ModelError when the model's answer is not
+    a finite number, and EvalError when the suite does not fit the model or `out` holds other
+    scores. A task that cannot be scored fails the run; it is never left out of an average. Started
+    again with the same arguments, the run continues after the last committed chunk.
     """
     started, clock = now(), time.perf_counter()
     suite = load_suite(suite) if isinstance(suite, str) else suite
@@ -125,16 +126,17 @@ def run(
     parents = {"model": model.id}
     key = ScoresRecord.key_of(work=work, parents=parents)
     store = open_store(out)
-    standing = _standing(store, key)
-    if standing is not None:
-        return standing
+    finished = _finished_record(store, key)
+    if finished is not None:
+        return finished
     chunks = [
         chunk
         for task, ref, task_data in zip(tasks, work.tasks, loaded, strict=True)
         for chunk in _chunks(task, task_data, _task_key(suite, ref, model))
     ]
     ask = partial(run_chunk, model=model, folder=folder, out=str(out), window=suite.window)
-    chunks.sort(key=lambda chunk: chunk.start - chunk.stop)  # the longest first: none ends alone
+    # Longest first, so that no long chunk still runs when the other workers have finished.
+    chunks.sort(key=lambda chunk: chunk.start - chunk.stop)
     done = _all_done(list(map_tasks(ask, chunks) if map_tasks else map(ask, chunks)))
     files = [file for result in done for file in result.files]
     controls = _controls(tasks, loaded, files, model, folder, store, suite.window, map_tasks)
@@ -185,11 +187,13 @@ def run(
 
 
 def _absent(suite: Suite, folder: str) -> list[str]:
-    """The optional tasks without data in a folder, each said in one line."""
+    """The optional tasks that have no data in a folder; logs one line for each."""
     absent = []
     for task in suite.load_tasks():
         if task.name in suite.optional and not has_data(task, folder):
-            say(f"{task.name} is left out: {folder} has no {task.file}; the headline needs it not")
+            say(
+                f"{task.name} is left out: no {task.file} in {folder}; the headline does not use it"
+            )
             absent.append(task.name)
     return absent
 
@@ -228,12 +232,12 @@ def _work(suite: Suite, tasks: Sequence[Task], loaded: Sequence[_Data], model: A
 
 
 def _task_key(suite: Suite, ref: TaskRef, model: Any) -> str:
-    """What the answers to one task depend on: other tasks may change and it need not be asked."""
+    """Hash of what the answers to one task depend on; changing other tasks does not change it."""
     return digest([model.id, model.settings, suite.window, ref.model_dump(mode="json")])
 
 
-def _standing(store: Store, key: str) -> ScoresRecord | None:
-    """The finished record of this very work, if it is there; another work's record is refused."""
+def _finished_record(store: Store, key: str) -> ScoresRecord | None:
+    """The record with this key if the run finished before. EvalError for a record of other work."""
     if not store.exists(RECORD):
         return None
     record = parse_record(store.read_bytes(RECORD), source=f"{store.uri}/{RECORD}")
@@ -256,25 +260,25 @@ def _chunks(task: Task, data: _Data, key: str) -> list[Chunk]:
 
 @lru_cache(maxsize=4)
 def _load(task: Task, folder: str, sha256: str) -> TaskData:
-    """The data that the run was started with, read once in a process for its many chunks."""
+    """The data that the run was started with, read once per process and reused by its chunks."""
     data = read_data(task, folder)
     if data.sha256 != sha256:
         raise DataError(
-            f"task {task.name}: {folder}/{task.file} changed while the run was going; start again"
+            f"task {task.name}: {folder}/{task.file} changed during the run; start again"
         )
     return data
 
 
 @dataclass(frozen=True)
 class Failed:
-    """A chunk that could not be asked. The others continue; what they find is kept."""
+    """A chunk that could not be asked. The other chunks continue and their results are kept."""
 
     task: str
     error: Exception
 
 
 def _all_done(results: Sequence[Done | Failed]) -> list[Done]:
-    """The commits, if all chunks have one. Otherwise one error that names every failed task."""
+    """The commits of all chunks. One error that names every failed task if any chunk failed."""
     failed = {result.task: result for result in results if isinstance(result, Failed)}
     if not failed:
         return [result for result in results if isinstance(result, Done)]
@@ -288,7 +292,7 @@ def _all_done(results: Sequence[Done | Failed]) -> list[Done]:
 
 
 def _read_all(tasks: Sequence[Task], folder: str) -> list[_Data]:
-    """What is known of all data. One DataError for everything that is wrong with it."""
+    """Read and check the data of all tasks. One DataError lists every problem."""
     loaded, faults = [], []
     for task in tasks:
         try:
@@ -301,7 +305,7 @@ def _read_all(tasks: Sequence[Task], folder: str) -> list[_Data]:
 
 
 def run_chunk(chunk: Chunk, *, model: Any, folder: str, out: str, window: int) -> Done | Failed:
-    """Ask the questions of one chunk and commit their log, unless that was done before."""
+    """Ask the questions of one chunk and commit their log; a committed chunk is returned as is."""
     try:
         return _run_chunk(chunk, model=model, folder=folder, out=out, window=window)
     except (DataError, ModelError) as error:
@@ -310,9 +314,9 @@ def run_chunk(chunk: Chunk, *, model: Any, folder: str, out: str, window: int) -
 
 def _run_chunk(chunk: Chunk, *, model: Any, folder: str, out: str, window: int) -> Done:
     store = open_store(out)
-    standing = find_done(store, chunk.key)
-    if standing is not None:
-        return standing
+    finished = find_done(store, chunk.key)
+    if finished is not None:
+        return finished
     clock = time.perf_counter()
     data = _load(chunk.task, folder, chunk.sha256)
     rows = range(chunk.start, chunk.stop)
@@ -330,7 +334,7 @@ def _run_chunk(chunk: Chunk, *, model: Any, folder: str, out: str, window: int) 
 
 @dataclass(frozen=True)
 class TaskControls:
-    """The controls of one task, and at how many places its probabilities were summed."""
+    """The controls of one task, and the number of positions whose probabilities were summed."""
 
     controls: tuple[Control, ...]
     num_positions: int
@@ -346,7 +350,7 @@ def _controls(
     window: int,
     map_tasks: MapTasks | None,
 ) -> list[TaskControls]:
-    """The tests of every task, spread as the questions were."""
+    """The controls of every task, distributed over workers like the questions."""
     asked = [
         ControlTask(
             task,
@@ -375,7 +379,7 @@ class ControlTask:
 def run_controls(
     control_task: ControlTask, *, model: Any, folder: str, out: str, window: int
 ) -> TaskControls | Failed:
-    """Sum probabilities and ask the controls of one task."""
+    """Check that probabilities sum to 1 and ask the control questions of one task."""
     try:
         data = _load(control_task.task, folder, control_task.sha256)
         positions = check_probabilities(control_task.task, data, model, window=window)
@@ -387,7 +391,7 @@ def run_controls(
 
 
 def read_log(store: Store, names: Sequence[str]) -> pa.Table:
-    """The log of one task from its files, in the order of the questions."""
+    """The log of one task, one row per question in order, concatenated from its files."""
     tables = []
     for name in sorted(names):
         with store.open(name) as file:
@@ -396,12 +400,17 @@ def read_log(store: Store, names: Sequence[str]) -> pa.Table:
 
 
 def score_task(task: Task, log: pa.Table) -> tuple[TaskScore, np.ndarray]:
-    """The score of a task from its log, and the same on resamples of its items."""
+    """The score of a task from its log, and its score on bootstrap resamples, (draws,).
+
+    DataError when the log is empty or holds a number that is not finite.
+    """
     tally = kind_of(task).tally(task, log)
     if len(tally.numerator) == 0:
-        raise DataError(f"task {task.name}: the log is empty; remove the run's folder and start")
+        raise DataError(
+            f"task {task.name}: the log is empty; delete the run's folder and run it again"
+        )
     if not (np.isfinite(tally.numerator).all() and np.isfinite(tally.denominator).all()):
-        raise DataError(f"task {task.name}: the log holds something that is not a number")
+        raise DataError(f"task {task.name}: the log holds a number that is not finite")
     value, draws = estimate(task, log, tally)
     score = TaskScore(
         task=task.name,
@@ -417,7 +426,7 @@ def score_task(task: Task, log: pa.Table) -> tuple[TaskScore, np.ndarray]:
 
 
 def estimate(task: Task, log: pa.Table, tally: Tally) -> Estimate:
-    """The score of a task and the same on resamples: the kind's own, or those of its tally."""
+    """The score and its resamples: by the kind's own method if it has one, else from its tally."""
     seed = task_seed(task)
     return kind_of(task).estimate(task, log, seed=seed) or (
         score_of(tally),
@@ -426,5 +435,8 @@ def estimate(task: Task, log: pa.Table, tally: Tally) -> Estimate:
 
 
 def task_seed(task: Task) -> int:
-    """Tasks over the same file draw the same items, so that their errors stay correlated."""
+    """A seed from the task's file: tasks over one file resample the same items.
+
+    Their errors stay correlated, as they must be for an aggregate over both.
+    """
     return int.from_bytes(hashlib.sha256(task.file.encode()).digest()[:4], "big")

@@ -29,7 +29,7 @@ class Aggregate(Frozen):
     tasks: tuple[str, ...] = Field((), description="tasks by name")
     group: str | None = Field(None, description="tasks of the suite that belong to this group")
     category: str | None = Field(None, description="tasks of the suite in this category")
-    baselines: Literal["v1", "v2"] = Field("v2", description="which random baselines are taken off")
+    baselines: Literal["v1", "v2"] = Field("v2", description="which random baselines to subtract")
     higher_is_better: bool = True
 
     @model_validator(mode="after")
@@ -51,7 +51,7 @@ class Suite(Frozen):
     window: int = Field(2048, gt=1, description="tokens that a context and its answer may have")
     tasks: tuple[str, ...] = Field(min_length=1)
     optional: tuple[str, ...] = Field(
-        (), description="tasks that are left out, and said so, where their data is missing"
+        (), description="tasks that are left out, with a message, when their data is missing"
     )
     aggregates: tuple[Aggregate, ...]
     headline: str = Field(description="the aggregate that ranks")
@@ -68,32 +68,34 @@ class Suite(Frozen):
         for aggregate in self.aggregates:
             unknown = sorted(set(aggregate.tasks) - set(self.tasks))
             if unknown:
-                raise ValueError(f"aggregate {aggregate.name!r} takes {unknown}, not in the suite")
+                raise ValueError(
+                    f"aggregate {aggregate.name!r} names {unknown}, which are not in the suite"
+                )
             if not self.members(aggregate):
-                raise ValueError(f"aggregate {aggregate.name!r} is over no task of the suite")
+                raise ValueError(f"aggregate {aggregate.name!r} matches no task of the suite")
         return self
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether the headline is the better the higher it is."""
+        """Whether a higher headline is better."""
         return next(a.higher_is_better for a in self.aggregates if a.name == self.headline)
 
     def without(self, missing: Collection[str]) -> Suite:
-        """This suite without some of its optional tasks, and without the aggregates over them."""
+        """This suite without the `missing` tasks, and without the aggregates that name them."""
         if not missing:
             return self
-        named = [a for a in self.aggregates if not set(a.tasks) & set(missing)]
+        remaining = [a for a in self.aggregates if not set(a.tasks) & set(missing)]
         return Suite.model_validate(
             self.model_dump()
             | {
                 "tasks": [name for name in self.tasks if name not in missing],
                 "optional": [name for name in self.optional if name not in missing],
-                "aggregates": [aggregate.model_dump() for aggregate in named],
+                "aggregates": [aggregate.model_dump() for aggregate in remaining],
             }
         )
 
     def to_record(self) -> dict[str, Any]:
-        """The suite as a ScoresRecord embeds it: what was asked; what might be left out is not."""
+        """The suite as embedded in a ScoresRecord: everything but which tasks were optional."""
         return self.model_dump(mode="json", exclude={"optional"})
 
     def load_tasks(self) -> list[Task]:
@@ -116,7 +118,7 @@ def load_suite(name: str | Path) -> Suite:
     """The suite in a YAML file, or the installed one of this name.
 
     `name` may be a path that ends in `.yaml`, `benchmark/suite`, or `suite` alone where only one
-    benchmark has a suite of that name.
+    benchmark has a suite of that name. EvalError for an unknown name or an invalid file.
     """
     path = Path(name)
     if path.suffix != ".yaml":

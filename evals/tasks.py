@@ -1,7 +1,7 @@
-"""Tasks: what is asked, as YAML files in `evals/tasks/`. One class per family of kinds.
+"""Tasks: the questions of a suite, as YAML files in `evals/tasks/`. One class per family of kinds.
 
-A task says what kind it is, how its prompt is put together and which bytes are its data. Its items
-are in `evals.items`; what a kind does with a task is in `evals.kinds`.
+A task states its kind, how its prompt is built and the checksum of its data. The items of a task
+are in `evals.items`; what each kind does with a task is in `evals.kinds`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class TaskBase(Frozen):
     metric: str = Field(description="what the score is")
     higher_is_better: bool = True
     file: str = Field(
-        description="path of the data below the data folder; {000..010} stands for several files"
+        description="path of the data below the data folder; {000..010} expands to several files"
     )
     rows: int | None = Field(None, description="rows that the file must have")
     sha256: str | None = Field(
@@ -68,16 +68,16 @@ class TaskBase(Frozen):
         return [f"{before}{number:0{len(low)}}{after}" for number in numbers]
 
     def definition(self) -> str:
-        """The hash of everything that this task says.
+        """The hash of every field of this task.
 
-        Tasks were once one class with the fields of all kinds. So that a task keeps its hash, the
-        fields of the other kinds take part with their defaults.
+        The fields of the other kinds are hashed with their defaults, because hashes in published
+        records come from a single class with the fields of all kinds.
         """
         return digest({**OTHER_KINDS, **self.model_dump(mode="json")})
 
 
 class PromptedTask(TaskBase):
-    """What tasks have that are asked in text, with solved examples before the question."""
+    """Fields of tasks that are asked in text, with solved examples before the question."""
 
     archive: str | None = Field(
         None, description="GPQA's zip below the data folder, read in memory when there is no `file`"
@@ -131,7 +131,7 @@ class TokenLossTask(TaskBase):
 
     kind: Literal["token_loss"]
     mask_left: int | None = Field(
-        None, description="an id up to whose last occurrence nothing is scored; it is taken out"
+        None, description="nothing up to the last occurrence of this id is scored; it is removed"
     )
     mask_single: int | None = Field(None, description="an id that is fed but never scored")
 
@@ -145,7 +145,7 @@ class ImageTask(TaskBase):
     key: str = Field("", description="the dataset's key in its benchmark's results file")
     title: str = Field("", description="the dataset's name in its benchmark's results file")
     classes: int | None = Field(None, description="how many classes there are")
-    metadata: tuple[str, ...] = Field((), description="what the numbers next to an image are")
+    metadata: tuple[str, ...] = Field((), description="names of the numbers stored with an image")
     group_by: tuple[str, ...] = Field((), description="metadata columns to group by")
     other_group: int | None = Field(
         None, description='index of the "other" group; the worst is also reported without it'
@@ -154,32 +154,34 @@ class ImageTask(TaskBase):
 
 
 class GenerationTask(TaskBase):
-    """Images that a generator draws, against held-out ones."""
+    """Images that a generator draws, compared with held-out ones."""
 
     kind: Literal["image_generation", "image_memorisation"]
-    seed: int = Field(0, ge=0, description="of the sampler's noise")
+    seed: int = Field(0, ge=0, description="seed of the sampler's noise")
 
 
 class RestorationTask(TaskBase):
-    """Held-out images from measurements, with the model as the prior."""
+    """Held-out images restored from measurements, with the model as the prior."""
 
     kind: Literal["image_restoration"]
     measured: Literal["fourier lines", "pixels", "block means"]
-    factor: int = Field(ge=2, description="one line or pixel in so many; the side of a block")
-    noise: float = Field(0.02, ge=0, description="standard deviation, of measurements")
+    factor: int = Field(
+        ge=2, description="one line or pixel in this many is measured; or the side of a block"
+    )
+    noise: float = Field(0.02, ge=0, description="standard deviation of the measurement noise")
     zeta: float = Field(gt=0, description="strength of the guidance")
     draws: int = Field(4, ge=2, description="samples whose mean is the answer")
-    steps: int = Field(50, ge=2, description="of the guided sampler")
-    number: int = Field(64, ge=1, description="held-out images that are restored")
+    steps: int = Field(50, ge=2, description="steps of the guided sampler")
+    number: int = Field(64, ge=1, description="held-out images to restore")
     seed: int = Field(0, ge=0)
 
 
 class SamplingTask(TaskBase):
-    """Endpoints of a few steps of the sampler beside those of many."""
+    """Endpoints of a few steps of the sampler compared with those of many."""
 
     kind: Literal["image_sampling"]
     steps: tuple[int, ...] = Field(min_length=2, description="the last is scored")
-    reference: int = Field(128, ge=2, description="steps that stand for the exact endpoint")
+    reference: int = Field(128, ge=2, description="steps whose endpoint is taken as exact")
     number: int = Field(64, ge=1, description="samples")
     seed: int = Field(0, ge=0)
 
@@ -209,9 +211,9 @@ Task = (
 )
 
 MIN_IMAGES = 64
-"""Held-out images: with fewer a covariance of 32 features is hardly known."""
+"""Held-out images: fewer leave a covariance of 32 features (528 numbers) poorly determined."""
 OF_GENERATORS = (GenerationTask, RestorationTask, SamplingTask, ClipTask)
-"""Tasks that an image generator is asked; their data is held-out images."""
+"""Tasks for image generators; their data is held-out images."""
 
 _TASK: TypeAdapter[Task] = TypeAdapter(Annotated[Task, Field(discriminator="kind")])
 
@@ -237,7 +239,7 @@ def parse_task(value: object, *, source: str) -> Task:
 
 
 def shots_of(task: Task) -> int:
-    """Solved examples shown before a question; none where a kind has no such thing."""
+    """Solved examples shown before a question; 0 for kinds without them."""
     return task.shots if isinstance(task, PromptedTask) else 0
 
 
@@ -248,7 +250,7 @@ def is_secret(task: Task) -> bool:
 
 @cache
 def load_task(name: str) -> Task:
-    """The task of this name, from `evals/tasks/`."""
+    """The task of this name, from `evals/tasks/`. EvalError for an unknown name."""
     path = FOLDER / f"{name}.yaml"
     if not path.is_file():
         near = [known for known in task_names() if name in known or known in name]
@@ -258,7 +260,7 @@ def load_task(name: str) -> Task:
 
 
 def read_task(path: Path) -> Task:
-    """The task in one YAML file; its name must be the file's."""
+    """The task in one YAML file. EvalError for an invalid file, or a name unlike the file's."""
     try:
         value = load_plain(path.read_text())
     except yaml.YAMLError as error:

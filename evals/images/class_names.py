@@ -1,9 +1,8 @@
-"""Class names and templates that installed packages bring, for datasets that came without theirs.
+"""Class names and templates from installed packages, for datasets that lack these files.
 
-The published datasets carry both as files, and those are what is measured with. Where a folder
-lacks them, they are written into it from open_clip (ImageNet and, by timm's lists of classes, its
-parts A and R) and from clip_benchmark, so that what was asked can be read next to the images. No
-package is imported: the lists are data.
+The published datasets include both files, and an evaluation reads only the files. When a folder
+lacks them, they are written there from open_clip (ImageNet and, by timm's lists of classes, its
+subsets A and R) and from clip_benchmark. No package is imported: the lists are read as data.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from pipelines.errors import DataError
 
 IMAGENET = {"imagenet1k": "", "imagenet_sketch": "", "imagenetv2": "", "imagenet_a": "a"}
 IMAGENET |= {"imagenet_r": "r"}
-"""Tasks with ImageNet's classes, and the letter of timm's list where they have a part of them."""
+"""Tasks with ImageNet's classes, and the letter of timm's list for tasks with a subset of them."""
 
 CLIP_BENCHMARK = {
     "vtab_caltech101": ("caltech101_vtab", "caltech101"),
@@ -58,9 +57,9 @@ CLIP_BENCHMARK = {
 
 
 def write_names(task: ImageTask, folder: Path) -> list[Path]:
-    """Write the lists that a dataset's folder lacks; returns what was written.
+    """Write the lists missing from a dataset's folder; returns the paths written.
 
-    DataError when no installed package has them, or has them for another number of classes.
+    DataError when no installed package has the list, or its number of classes is not the task's.
     """
     written = []
     for name in (CLASSES, TEMPLATES):
@@ -99,7 +98,7 @@ def templates(task: ImageTask) -> list[str]:
 def _package(name: str) -> Path:
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
-        raise DataError(f"the lists are in the package {name}, which is not installed")
+        raise DataError(f"class names and templates come from {name}, which is not installed")
     return Path(next(iter(spec.submodule_search_locations)))
 
 

@@ -20,18 +20,20 @@ from evals.tasks import ClipTask, RestorationTask, SamplingTask
 from pipelines.errors import DataError
 
 AT_ONCE = 64
-"""Images of one guided step, whose gradients are in memory together."""
+"""Images per guided step; their gradients are in memory at the same time."""
 LOW, HIGH = 0.01, 20.0
 """Noise levels of guided samplers; pixels are within [-1, 1]."""
 
-UNAIDED_DIGITS = 4  # significant digits kept; machines differ in the last ones
+UNAIDED_DIGITS = 4  # decimals kept: float64 sums differ between machines only in later ones
 ONE_IMAGE = 1e-4
 """Spread of pixels below which all images are one: a hundredth of a grey level."""
-COLLAPSED = 0.5  # of the spread of held-out images: models that learn some images have more
+COLLAPSED = 0.5  # of the held-out images' spread; models that learned real images exceed it
 NEARER = 0.05
-"""Quantile of the distances of such images. At the tiny scale .47; 99 of 100 other digits are below
-.46, images of models of clean digits at .29 on average, of noisy ones taken for clean at .49."""
-EXCHANGED = 256  # held-out images whose pixels are exchanged
+"""Quantile of the distances of images with exchanged pixels, below which an image counts as drawn.
+
+At the tiny scale it is a distance of .47: 99 of 100 other digits are below .46, images of models of
+clean digits average .29, those of models that take noisy digits for clean average .49."""
+EXCHANGED = 256  # held-out images whose pixels are exchanged at most: bounds the cost
 
 Distances = npt.NDArray[np.float64]
 Columns = dict[str, npt.NDArray[np.float64]]
@@ -40,7 +42,10 @@ Columns = dict[str, npt.NDArray[np.float64]]
 def restored(
     task: RestorationTask, images: Floats, rows: Sequence[int], model: ImageGenerator
 ) -> Columns:
-    """Errors of the restored images (rows of `images`), and of what they are measured against."""
+    """Errors of restored images and of the adjoint, per row: error, unaided, mse, spread.
+
+    `images` is (n, channels, height, width) in [-1, 1]; `rows` are restored, `AT_ONCE` at a time.
+    """
     parts = [
         _restored(task, images, rows[n : n + AT_ONCE], model) for n in range(0, len(rows), AT_ONCE)
     ]
@@ -50,7 +55,10 @@ def restored(
 def swapped(
     task: RestorationTask, images: Floats, rows: Sequence[int], model: ImageGenerator
 ) -> npt.NDArray[np.float64]:
-    """The error of each image when the measurements of the next one are what was restored."""
+    """The error of each image against the image restored from the next one's measurements, (rows,).
+
+    A model that uses the measurements has a larger error here than in `restored`.
+    """
     samples, truth, _ = _posterior(task, images, rows, model)
     return np.asarray(posterior.nrmse(samples.mean(0).roll(-1, 0), truth).numpy())
 
@@ -62,7 +70,7 @@ def _restored(
     mean = samples.mean(0)
     return {
         "error": posterior.nrmse(mean, truth).numpy(),
-        # The data's: equal in every log, so rounded to more than machines differ by.
+        # Depends on the data only: rounded so that it is equal in the logs of all machines.
         "unaided": posterior.nrmse(adjoint, truth).numpy().round(UNAIDED_DIGITS),
         "mse": (mean - truth).pow(2).flatten(1).mean(1).numpy(),
         "spread": samples.var(0).flatten(1).mean(1).numpy(),
@@ -72,7 +80,7 @@ def _restored(
 def _posterior(
     task: RestorationTask, images: Floats, rows: Sequence[int], model: ImageGenerator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Samples (draws, rows, ...), the true images, and the adjoint of what was measured of them."""
+    """Samples (draws, rows, ...), the true images, and the adjoint of their measurements."""
     truth = torch.from_numpy(np.asarray(images[list(rows)], np.float64))
     operator = operator_of(task, tuple(truth.shape[1:]))
     clean = operator(truth)
@@ -102,10 +110,11 @@ def _posterior(
 def endpoints(
     task: SamplingTask, rows: Sequence[int], model: ImageGenerator, *, held_out: Floats
 ) -> Columns:
-    """How far each number of steps ends from many, (rows, numbers of steps).
+    """RMS distance of the endpoint after each number of steps from the reference, (rows, steps).
 
-    Where many steps end at no image, the error is at least how far from one; where all end near one
-    image, it is larger by as much as held-out images differ more. ModelError where all are one.
+    If the reference does not look like an image, the error is at least its distance from the
+    nearest held-out one. If the references differ less than held-out images do, errors are scaled
+    up by that ratio. ModelError when all references are equal.
     """
     start = noise_of(rows, model.shape, seed=task.seed).double()
 
@@ -122,7 +131,10 @@ def endpoints(
     ends = reference.numpy()
     spread = _spread(ends)
     if spread < ONE_IMAGE:
-        raise ModelError(f"task {task.name}: all noise gives one image, so no step can be wrong")
+        raise ModelError(
+            f"task {task.name}: the model draws the same image from all noise, so the error of few "
+            "steps means nothing"
+        )
     errors = errors * max(1.0, COLLAPSED * _spread(held_out) / spread)
     drawn, distance = images_drawn(ends, held_out)
     return {"errors": np.where(drawn[:, None], errors, np.maximum(errors, distance[:, None]))}
@@ -131,9 +143,10 @@ def endpoints(
 def clips(
     task: ClipTask, rows: Sequence[int], model: ImageGenerator, *, held_out: Floats
 ) -> Columns:
-    """Warp errors of clips from moving noise and from independent noise.
+    """Warp errors of clips from moving noise and from independent noise, (rows,) each.
 
-    A clip whose first frame is no image gains nothing: its error is that of independent noise.
+    A clip whose first frame does not look like an image gets at least the error of independent
+    noise. ModelError when the model draws the same image from all noise.
     """
     move = torch.tensor([0.0, float(task.shift)], dtype=torch.float64)
     sigmas = schedule(task.steps, low=LOW, high=HIGH)
@@ -166,15 +179,19 @@ def clips(
     moved, independent = result["moved"], result["independent"]
     result["moved"] = np.where(drawn, moved, np.maximum(moved, independent))
     if (independent < ONE_IMAGE**2).all():
-        raise ModelError(f"task {task.name}: all noise gives one image, so no clip can differ")
+        raise ModelError(
+            f"task {task.name}: the model draws the same image from all noise, so the coherence of "
+            "clips means nothing"
+        )
     return result
 
 
 def images_drawn(drawn: Floats, held_out: Floats) -> tuple[npt.NDArray[np.bool_], Distances]:
-    """Which of some images look like the held-out ones, and how far each is from the nearest.
+    """Which images look like the held-out ones, and the distance of each from the nearest one.
 
-    Those that are nearer (root mean squared difference of pixels) than images are that take each
-    pixel from another held-out image: every pixel is right, and nothing else of an image.
+    An image does if it is nearer (root mean squared difference of pixels) than `NEARER` of the
+    images composed of pixels of random held-out images, which are right in every pixel but have no
+    structure. Both results are (images,).
     """
     rows = held_out[:EXCHANGED].reshape(min(len(held_out), EXCHANGED), -1)
     mixed = np.random.default_rng(0).permuted(rows, axis=0)
@@ -185,13 +202,16 @@ def images_drawn(drawn: Floats, held_out: Floats) -> tuple[npt.NDArray[np.bool_]
 
 
 def _spread(images: Floats) -> float:
-    """Root mean square over pixels of how much images differ in them."""
+    """Standard deviation over images, as a root mean square over pixels."""
     rows = np.asarray(images, np.float64).reshape(len(images), -1)
     return float(np.sqrt(rows.var(0).mean()))
 
 
 def operator_of(task: RestorationTask, shape: tuple[int, ...]) -> posterior.Operator:
-    """What is measured of images (channels, height, width); random choices by the task's seed."""
+    """The measurement operator for images (channels, height, width), seeded by the task.
+
+    DataError when the blocks of a task do not divide the image.
+    """
     height, width = shape[1:]
     if task.measured == "block means":
         if height % task.factor or width % task.factor:
@@ -207,7 +227,7 @@ def operator_of(task: RestorationTask, shape: tuple[int, ...]) -> posterior.Oper
 
 
 def _seed(task: RestorationTask | ClipTask, what: object) -> int:
-    """A seed of its own for everything that a task draws."""
+    """A separate seed for each random choice of a task, named by `what`."""
     state = hashlib.sha256(f"{task.seed}|{what}".encode()).digest()
     return int.from_bytes(state[:8], "big") >> 1
 

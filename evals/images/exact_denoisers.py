@@ -1,4 +1,4 @@
-"""Denoisers known in closed form: what the null models of image generators follow."""
+"""Denoisers in closed form, used by the null models of image generators."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class GaussianDenoiser:
 
 
 class MemoryDenoiser:
-    """E[x0 | x] where x0 is one of the images, each as likely: a model that knows no others."""
+    """E[x0 | x] where x0 is one of the images with equal probability: a model that memorised."""
 
     masked = False
 

@@ -1,8 +1,8 @@
 """The distance between two sets of images in features, and their nearest neighbours.
 
 Frechet distance (Dowson and Landau 1982; Heusel et al. 2017): |m1 - m2|^2 + tr(S1 + S2 - 2 (S1
-S2)^(1/2)) of means and covariances. Features are those of a network that comes with the evaluation
-data: figures of other features are other figures.
+S2)^(1/2)) of means and covariances. The network that computes features is part of the evaluation
+data; distances in different features cannot be compared.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ BLOCK = 1024  # rows of a distance matrix at a time
 
 
 def moments(features: Floats) -> tuple[Floats, Floats]:
-    """Mean (dim,) and covariance (dim, dim) of rows."""
+    """Mean (dim,) and covariance (dim, dim) of rows (n, dim), in float64."""
     rows = np.asarray(features, np.float64)
     return rows.mean(0), np.cov(rows, rowvar=False)
 
 
 def frechet(first: tuple[Floats, Floats], second: tuple[Floats, Floats]) -> float:
-    """The distance of two normal distributions, given by mean and covariance.
+    """The distance between two normal distributions, each given by mean and covariance.
 
     tr (S1 S2)^(1/2) is the sum of the square roots of the eigenvalues of R S2 R with R = S1^(1/2),
     which is symmetric: no complex numbers arise.
@@ -49,9 +49,9 @@ def mlp_features(layers: Mapping[str, Floats], images: Floats) -> Floats:
 
 
 def nearest(images: Floats, blocks: Iterable[Floats], *, skip_self: bool = False) -> Floats:
-    """Euclidean distance of each image to the nearest of all blocks, (images,).
+    """Euclidean distance of each image to the nearest image of all blocks, (images,).
 
-    `skip_self` leaves out the image itself, where the blocks are the images in order.
+    With `skip_self` the blocks must be `images` in order, and an image is not its own neighbour.
     """
     rows = np.asarray(images, np.float64).reshape(len(images), -1)
     squares = (rows**2).sum(1)

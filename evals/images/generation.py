@@ -2,18 +2,18 @@
 
 A question is a held-out image; its answer is the generator's image of the same number, from the
 fixed sampler. The log has the features of both, and the distances of the generated image to the
-nearest training image and to the nearest held-out image, so that both scores are computed again
-from the log alone. The log of the second kind also shows the first images and their neighbours.
+nearest training image and to the nearest held-out image, so both scores can be recomputed from the
+log alone. The log of the second kind also holds the first images and their nearest neighbours.
 
     image_generation     Frechet distance in the stated features (Heusel et al. 2017)
     image_memorisation   mean distance to the nearest training image over that to the nearest
                          held-out one, near 1 for new images and near 0 for copies
 
-A bootstrap of a Frechet distance is biased upwards (a resample has fewer different images), so its
-draws are moved to have the value as their mean; their spread is the interval.
+A bootstrap of a Frechet distance is biased upwards (a resample has fewer distinct images), so its
+draws are shifted to have the value as their mean; their spread is the interval.
 
 `TrainingSet` and `GaussianImages` are null models: one repeats the training images (a distance of
-nearly 0 and a memorisation of 0), the other knows mean and covariance of pixels alone.
+nearly 0 and a memorisation of 0), the other knows only the mean and covariance of pixels.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ from evals.tasks import MIN_IMAGES, GenerationTask, TaskBase
 from pipelines.errors import DataError
 from pipelines.records import digest
 
-MOMENT_NUMBERS = 1 << 21  # numbers of covariances that are held at once: 16 MB
-EXACT_DIM = 256  # dimensions of features up to which all resamples are computed
-FEWEST_EXACT = 24  # their spread is known to a seventh
-PRODUCT_NUMBERS = 1 << 22  # of products of all pairs of features: 32 MB
+MOMENT_NUMBERS = 1 << 21  # float64 numbers of covariances in memory at a time: 16 MB
+EXACT_DIM = 256  # feature dimensions up to which all resamples are computed
+FEWEST_EXACT = 24  # a standard deviation of 24 draws is known to a seventh, 1 / sqrt(2 * 23)
+PRODUCT_NUMBERS = 1 << 22  # float64 numbers of products of all pairs of features: 32 MB
 FEATURES_SUFFIX = ".features.pt"
 
 
@@ -83,7 +83,7 @@ class GenerationData(TaskData):
 
 
 def generator_of(model: Any, shape: Sequence[int]) -> Any:
-    """A null model as a generator of images of this shape; any other model as it is."""
+    """A null model as a generator of images of this shape; any other model unchanged."""
     if not isinstance(model, NullModel):
         return model
     from evals.images.null_generators import (
@@ -96,9 +96,11 @@ def generator_of(model: Any, shape: Sequence[int]) -> Any:
 def read_held_out(
     task: TaskBase, folder: str, *, number: int | None = None, features: bool = True
 ) -> GenerationData:
-    """An .npz file with `images`, and layers of a small network or a TorchScript next to it.
+    """Held-out `images` from an .npz file, and the network that computes features.
 
-    With `number` only the first images are asked about; without `features` none are needed.
+    The network's layers are in the same file, or a TorchScript file is next to it. With `number`
+    only the first images become questions; `features=False` reads no network. DataError for a
+    missing or malformed file, or values outside [-1, 1].
     """
     path = Path(folder) / task.file
     if not path.is_file():
@@ -208,7 +210,7 @@ class Generation(_Generated):
     """The Frechet distance."""
 
     def tally(self, task: GenerationTask, log: pa.Table) -> Tally:
-        """Squared distances of features, whose sums are finite when all features are."""
+        """Squared feature distances: not the score, but finite only if all features are."""
         gaps = ((_rows(log, "features") - _rows(log, "reference")) ** 2).sum(1)
         return Tally(gaps, np.ones(len(log)), np.zeros(len(log), np.int64))
 
@@ -241,7 +243,7 @@ class Generation(_Generated):
 
 
 class Memorisation(_Generated):
-    """How near to training images the generated ones are."""
+    """How near the generated images are to training images."""
 
     def tally(self, task: GenerationTask, log: pa.Table) -> Tally:
         train, held_out = (
@@ -252,10 +254,10 @@ class Memorisation(_Generated):
 
 
 def num_exact(dim: int) -> int:
-    """How many of the resamples are computed: all in few dimensions, where each takes moments.
+    """How many resamples are computed: all up to `EXACT_DIM` dimensions, fewer above.
 
-    A distance costs dim^3: in 2,048 dimensions five seconds, and a thousand of them an hour and a
-    half. There the others are drawn from a normal distribution as wide as those that were computed.
+    A distance costs dim^3: five seconds in 2,048 dimensions, so a thousand of them an hour and a
+    half. The remaining draws come from a normal distribution with the spread of the computed ones.
     """
     return min(NUM_DRAWS, max(FEWEST_EXACT, int(NUM_DRAWS * (EXACT_DIM / dim) ** 3)))
 
@@ -263,9 +265,10 @@ def num_exact(dim: int) -> int:
 def resampled(
     rows: npt.NDArray[np.float64], draws: npt.NDArray[np.int64]
 ) -> list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
-    """Mean and covariance of the rows of each draw (draws, rows), by how often each row is in it.
+    """Mean and covariance of each resample, from how often each row occurs in it.
 
-    Centred first, so that subtracting the squared mean loses no digits.
+    `draws` (draws, rows) are row numbers. Rows are centred first, so that subtracting the squared
+    mean loses no digits.
     """
     number, dim = rows.shape
     centre = rows.mean(0)
@@ -305,7 +308,7 @@ class TrainingSet:
 
     @cached_property
     def denoiser(self) -> Any:
-        """The exact one: what a model would be that knows these images and no others."""
+        """The exact denoiser of a model that memorised these images."""
         from evals.images.exact_denoisers import MemoryDenoiser
 
         return MemoryDenoiser(self._images)
@@ -319,7 +322,7 @@ class TrainingSet:
 
 
 class GaussianImages(TrainingSet):
-    """A null model that knows mean and covariance of its training images' pixels."""
+    """A null model that knows only the mean and covariance of its training images' pixels."""
 
     def __init__(self, images: Floats) -> None:
         super().__init__(images)

@@ -16,20 +16,19 @@ Ints = npt.NDArray[np.int64]
 
 
 def normalised(features: Floats) -> Floats:
-    """Rows of length 1."""
+    """Rows scaled to length 1; rows of zeros stay zero."""
     length = np.linalg.norm(features, axis=1, keepdims=True)
     result: Floats = features / np.maximum(length, 1e-12)
     return result
 
 
-TIE = (
-    2e-6  # a cosine's rounding in float32 at a few hundred dimensions: below it nothing is decided
-)
-BLOCK = 4096  # rows of a similarity matrix that are held at once
+TIE = 2e-6
+"""Rounding error of a float32 cosine in a few hundred dimensions: smaller differences are ties."""
+BLOCK = 4096  # rows of a similarity matrix in memory at a time
 
 
 def against(scores: Floats, right: Ints, tie: float) -> Floats:
-    """The scores (rows, others) with that of the right one lowered by `tie`: it loses near ties."""
+    """Scores (rows, others) with the right one's lowered by `tie`, so that it loses near ties."""
     lowered = scores.copy()
     lowered[np.arange(len(right)), right] -= tie
     return lowered
@@ -38,11 +37,12 @@ def against(scores: Floats, right: Ints, tie: float) -> Floats:
 def ranks(
     images: Floats, texts: Floats, owner: Ints, captions: Sequence[str] | None = None
 ) -> pa.Table:
-    """For every text the rank of its image, for every image that of its best own text.
+    """The rank of each text's image, then of each image's best own text: one log row for each.
 
     `owner` (texts,) is the image of each text. A rank is the number of others that are more
-    similar, or as similar within `TIE`; a text of another image that reads as an own one (by
-    `captions`) is no other. Both in blocks: the whole matrix is never held.
+    similar, or equally similar within `TIE`. A text of another image that equals one of the
+    image's own (by `captions`) counts only if it is more similar by over `TIE`. Computed in blocks:
+    the whole matrix is never in memory.
     """
     images, texts = normalised(images), normalised(texts)
     text_rank, text_best = _ranks(texts, images, owner)
@@ -52,13 +52,13 @@ def ranks(
     for start in range(0, len(images), BLOCK):
         scores = images[start : start + BLOCK] @ texts.T
         stop = start + len(scores)
-        places = np.flatnonzero((owner >= start) & (owner < stop))
-        image = owner[places] - start
-        best_first = np.lexsort((-scores[image, places], image))
+        own_texts = np.flatnonzero((owner >= start) & (owner < stop))
+        image = owner[own_texts] - start
+        best_first = np.lexsort((-scores[image, own_texts], image))
         _, first = np.unique(image[best_first], return_index=True)
-        chosen = places[best_first[first]]  # the own text that fits best, one per image
+        chosen = own_texts[best_first[first]]  # the best own text of each image
         own = scores[np.arange(len(scores)), chosen]
-        scores[image, places] = -np.inf
+        scores[image, own_texts] = -np.inf
         beaten = scores > own[:, None] - TIE
         near = twins[(twins[:, 0] >= start) & (twins[:, 0] < stop)] - (start, 0)
         beaten[near[:, 0], near[:, 1]] &= scores[near[:, 0], near[:, 1]] > own[near[:, 0]] + TIE
@@ -93,16 +93,16 @@ def _ranks(queries: Floats, others: Floats, right: Ints) -> tuple[Ints, Ints]:
 
 
 def _twins(owner: Ints, captions: Sequence[str]) -> Ints:
-    """Pairs (image, text): the text is another image's, but equal to one of its own."""
+    """Pairs (image, text) where another image's text equals one of this image's own, (n, 2)."""
     same: dict[str, list[int]] = {}
     for index, caption in enumerate(captions):
         same.setdefault(caption, []).append(index)
     pairs = [
         (int(owner[index]), other)
-        for places in same.values()
-        if len(places) > 1
-        for index in places
-        for other in places
+        for equal in same.values()
+        if len(equal) > 1
+        for index in equal
+        for other in equal
         if owner[index] != owner[other]
     ]
     return np.array(sorted(set(pairs)), dtype=np.int64).reshape(-1, 2)
@@ -114,7 +114,7 @@ def top_of(scores: Floats, count: int) -> list[int]:
 
 
 def jaccard(scores: Floats, truth: npt.NDArray[np.bool_]) -> float:
-    """Jaccard's index of the best candidates and the right ones. Ties count against."""
+    """Jaccard's index of the best candidates and the right ones. Ties count as wrong."""
     chosen = np.zeros(len(truth), bool)
     chosen[top_of(scores - TIE * truth, int(truth.sum()))] = True
     return float((chosen & truth).sum() / (chosen | truth).sum())
@@ -138,9 +138,9 @@ def by_group(
     *,
     counted: bool = True,
 ) -> Metrics:
-    """The mean of `right` and the size of every group, and the lowest mean of those with members.
+    """The mean of `right` and the size of every group, and the lowest mean as `worst`.
 
-    A group without members has no mean (None) and counts for nothing.
+    A group without members has the mean None and is not considered for `worst`.
     """
     names = (
         [f"{field}:{number}" for number in range(int(groups.max()) + 1)]
@@ -171,19 +171,19 @@ def _with_average(
 
 
 def race_right(predicted: Ints, binary: Ints) -> npt.NDArray[np.bool_]:
-    """The reference asks of race only whether it is the second class or another one."""
+    """Whether race is right as the reference counts it: the second class against all others."""
     result: npt.NDArray[np.bool_] = (predicted != 1).astype(np.int64) == binary
     return result
 
 
 def recall(gold: Ints, predicted: Ints) -> tuple[Ints, Ints]:
-    """Hits and images by class."""
+    """Hits and images per class, (classes,) each."""
     size = int(max(gold.max(), predicted.max())) + 1
     return np.bincount(gold[gold == predicted], minlength=size), np.bincount(gold, minlength=size)
 
 
 def f1(gold: Ints, predicted: Ints) -> tuple[Ints, Ints]:
-    """2 TP and 2 TP + FP + FN by class, for the classes that images have."""
+    """2 TP and 2 TP + FP + FN per class; 0 for classes without images."""
     size = int(max(gold.max(), predicted.max())) + 1
     hits = np.bincount(gold[gold == predicted], minlength=size)
     true = np.bincount(gold, minlength=size)
@@ -192,8 +192,9 @@ def f1(gold: Ints, predicted: Ints) -> tuple[Ints, Ints]:
 
 
 def macro(numerator: Ints, denominator: Ints) -> float:
-    here = denominator > 0
-    return float(np.mean(numerator[here] / denominator[here]))
+    """The mean ratio over the classes with a positive denominator."""
+    counted = denominator > 0
+    return float(np.mean(numerator[counted] / denominator[counted]))
 
 
 def f1_tally(gold: Ints, predicted: Ints) -> Tally:

@@ -6,9 +6,9 @@
 
 A sample has an image (webp, png, jpg or jpeg) and its label (`cls`), its captions (`txt`, one per
 line) or, for associations, a `json` with cue, candidates and associations and the candidates'
-images as `0.jpg`, `1.jpg`, ...; numbers that make groups are a row in `npy`. Class names and
-templates travel with the data. Retrieval and association sets may also be parquet files as the hub
-has them: columns image and caption, or cue, candidates, associations and candidates_images.
+images as `0.jpg`, `1.jpg`, ...; numbers to group by are a row in `npy`. Class names and templates
+are part of the data. Retrieval and association sets may also be parquet files in the hub's layout:
+columns image and caption, or cue, candidates, associations and candidates_images.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ CLASSES, TEMPLATES = "classnames.txt", "zeroshot_classification_templates.txt"
 BUILT = "built.json"
 CLASS_MARK = "{c}"  # in a template: where the name of the class goes
 MAX_GROUPS = 100_000  # each is a line of the results; more means a wrong column
-MAX_NUMBER = 2**53  # beyond, floats skip whole numbers
-HUB = "hub"  # as a data folder: every dataset is read from its home on the Hugging Face hub
+MAX_NUMBER = 2**53  # float64 cannot represent every whole number above
+HUB = "hub"  # as a data folder: every dataset is read from its repository on Hugging Face
 Ints = npt.NDArray[np.int64]
 
 
@@ -58,7 +58,7 @@ class Instance:
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar, and where its images are: (start, bytes) each; or one parquet file, with none."""
+    """One tar and the (start, bytes) of each image in it; or one parquet file, without `places`."""
 
     name: str
     places: tuple[tuple[int, int], ...] = ()
@@ -102,11 +102,11 @@ class ImageData(TaskData):
             yield from shard_images(self.uri, shard)
 
     def empty_classes(self) -> list[str]:
-        """Classes that no image has."""
+        """Names of classes without images."""
         if list(self.classes) != [""] or not len(self.gold):
             return []
-        there = np.bincount(self.gold, minlength=len(self.classes[""]))
-        return [name for name, n in zip(self.classes[""], there.tolist(), strict=True) if not n]
+        counts = np.bincount(self.gold, minlength=len(self.classes[""]))
+        return [name for name, n in zip(self.classes[""], counts.tolist(), strict=True) if not n]
 
 
 def shard_images(uri: str, shard: Shard) -> Iterator[bytes]:
@@ -121,12 +121,15 @@ def shard_images(uri: str, shard: Shard) -> Iterator[bytes]:
 
 
 def image_folder(task: ImageTask, folder: str) -> str:
-    """Where the data of a task is below the data folder; for `hub`, its home on the hub."""
+    """The URI of a task's data: below the data folder, or for `hub` its repository there.
+
+    DataError for a task without a repository on the hub.
+    """
     if folder != HUB:
         return f"{folder.rstrip('/')}/{task.file}"
     home = re.search(r"huggingface\.co/datasets/([\w.-]+/[\w.-]*\w)", task.source)
     if home is None:
-        raise DataError(f"task {task.name} has no home on the hub. {task.source}")
+        raise DataError(f"task {task.name} is not on the hub. {task.source}")
     return f"hf://datasets/{home[1]}"
 
 
@@ -155,7 +158,7 @@ def read_images(task: ImageTask, folder: str) -> ImageData:
 
 
 def vouch(store: Store, folder: str) -> File:
-    """Write `built.json` next to a dataset that was built here from a pool, with its checksum."""
+    """Write `built.json`, the checksum of a dataset built here from a pool, into its folder."""
     sha256 = hashlib.sha256()
 
     def add(name: str) -> bytes:
@@ -216,7 +219,7 @@ class _Reader:
         return int(lines[0])
 
     def lists(self, name: str) -> dict[str, tuple[str, ...]]:
-        """The lines of a file; of attributes, by the objective before the colon."""
+        """The lines of a file by objective: "" or, for attributes, the text before the colon."""
         lines = self.lines(name)
         for number, line in enumerate(lines, start=1):
             if not line:
@@ -317,7 +320,7 @@ class _Reader:
         try:
             label = int(value)
         except ValueError:
-            raise self.fault(f"{where}: the label is {value[:20]!r}, no number") from None
+            raise self.fault(f"{where}: the label is {value[:20]!r}, not a number") from None
         if not 0 <= label < len(self.classes[""]):
             raise self.fault(
                 f"{where}: the label {label} is out of range; {CLASSES} has "
@@ -348,7 +351,7 @@ class _Reader:
         self.metadata.append(row.astype(np.int64))
 
     def caption(self, value: bytes, where: str) -> None:
-        """The captions of a text file, one per line: a line ends at \\n, and nowhere else."""
+        """The captions of a text file, one per line; only \\n ends a line."""
         split = (line.removesuffix("\r") for line in value.decode("utf-8", "replace").split("\n"))
         self.listed(tuple(line for line in split if line), where)
 
@@ -436,10 +439,10 @@ class _Reader:
 
     def finish(self, uri: str) -> ImageData:
         if not self.num_images:
-            raise self.fault("test holds no images")
+            raise self.fault("test has no images")
         if self.task.kind == "image_attributes" and set(self.classes) != set(self.templates):
             raise self.fault(
-                f"{CLASSES} has the objectives {sorted(self.classes)}, {TEMPLATES} "
+                f"{CLASSES} has the objectives {sorted(self.classes)}, but {TEMPLATES} has "
                 f"{sorted(self.templates)}"
             )
         sha256 = self.sha256.hexdigest()
@@ -462,13 +465,13 @@ class _Reader:
         )
 
     def verified(self, sha256: str) -> bool:
-        """Whether the data is what is recorded: its checksum, its identity, or what was built."""
+        """Whether the data has the task's checksum, the pinned identity or, if built, its own."""
         if self.task.sha256 is not None:
             return sha256 == self.task.sha256
         pin = pin_of(self.task.name)
         if pin is not None and (not self.task.built or self.identity() == pin.identity):
             return self.identity() == pin.identity
-        if self.task.built:  # of another pool than the pinned: it ranks apart, by its identity
+        if self.task.built:  # from a pool that is not pinned: it ranks separately, by its identity
             if not self.store.exists(BUILT):
                 return False
             built = orjson.loads(self.store.read_bytes(BUILT))

@@ -1,9 +1,9 @@
-"""Null models of image generators: what draws without having seen an image.
+"""Null models of image generators, which have seen no images.
 
-constant   grey, whatever the noise
-random     noise of the held-out images' range, drawn anew; a denoiser that answers with noise
-identity   a denoiser that gives back what it was given, and so draws the noise it started from
-nan        no numbers
+constant   grey for any noise
+random     uniform noise in the held-out images' range; a denoiser that answers with noise
+identity   a denoiser that returns its input
+nan        NaN everywhere
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ class NullGenerator:
         return np.asarray(drawn, np.float32)
 
     def training_images(self) -> Iterable[Floats]:
-        raise ModelError("a null model has no training images, so nothing that it could copy")
+        raise ModelError("a null model has no training images, so it cannot memorise any")
 
 
 def _noise(x: Tensor) -> Tensor:
-    """Noise that depends on the whole of each image, as a hash would; differentiable (by 0)."""
-    rows_ = (row.detach().double().numpy().tobytes() for row in x)
-    seeds = [int.from_bytes(hashlib.sha256(row).digest()[:8], "big") for row in rows_]
+    """Noise seeded by a hash of each image; its gradient is 0."""
+    contents = (row.detach().double().numpy().tobytes() for row in x)
+    seeds = [int.from_bytes(hashlib.sha256(row).digest()[:8], "big") for row in contents]
     rows = [np.random.default_rng(seed).uniform(-1, 1, x.shape[1:]) for seed in seeds]
     return 0 * x + torch.from_numpy(np.stack(rows)).to(x.dtype)

@@ -108,5 +108,7 @@ def test_a_row_of_another_form_is_named(tmp_path):
 
 
 def test_a_task_without_a_home_says_where_its_data_is(tmp_path):
-    with pytest.raises(EvalError, match=r"task bbq has no home on the hub.*safety/bbq\.jsonl"):
+    with pytest.raises(
+        EvalError, match=r"task bbq: no hub repository is known for it.*safety/bbq\.jsonl"
+    ):
         fetch(load_task("bbq"), tmp_path)

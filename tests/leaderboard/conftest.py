@@ -9,6 +9,7 @@ import gzip
 import importlib
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import orjson
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from evals.metrics import bootstrap
 from pipelines import installed
 
 RULES = {
@@ -193,3 +195,15 @@ def minibench(written_benchmark: Path) -> Iterator[Path]:
 def no_pins(monkeypatch: pytest.MonkeyPatch) -> None:
     """Made-up logs are of made-up questions: what is pinned of the real ones does not hold here."""
     monkeypatch.setattr("evals.pins.pins", dict)
+
+
+@pytest.fixture(scope="module")
+def few_draws() -> Iterator[None]:
+    """20 bootstrap draws instead of 1,000, in bundles that a module builds and in their checks.
+
+    For tests of everything but the resamples.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("evals.run.bootstrap", partial(bootstrap, num_draws=20))
+        patch.setattr("evals.images.generation.NUM_DRAWS", 20)
+        yield

@@ -6,8 +6,7 @@ Resumed, with fewer threads, other versions and numbers that are rounded otherwi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from evals.metrics import bootstrap
 from evals.tasks import Task
 from leaderboard.submissions.facts import KnownFacts
 from pipelines.records import Record
@@ -23,20 +21,13 @@ from tests.leaderboard.behaviour.test_record_frauds import external, mixed
 from tests.leaderboard.frauds import altered, checked, known_of, record_of, rewritten
 from tests.leaderboard.made_up import Edit, make_folder
 
+pytestmark = pytest.mark.usefixtures("few_draws")
+
 Build = Callable[[Path], Path]
 Options = dict[str, Any]
 TEXT: Options = {}
 PAIRS: Options = {"benchmark": "datacomp", "rows": 200}
 IMAGES: Options = {"benchmark": "ambient"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_draws() -> Iterator[None]:
-    """Resamples are not what is tried here: 20 instead of 1,000, for the builder and the check."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("evals.run.bootstrap", partial(bootstrap, num_draws=20))
-        patch.setattr("evals.images.generation.NUM_DRAWS", 20)
-        yield
 
 
 def machine(options: Options, kinds: str = "model", **fields: Any) -> Build:

@@ -6,8 +6,7 @@ Each computes every hash and score anew after its change.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from evals.metrics import bootstrap
 from evals.tasks import Task, load_task
 from leaderboard.benchmark import INTERMEDIATE
 from leaderboard.submissions.bundle import DocumentList, OverlapOf
@@ -36,17 +34,10 @@ from tests.leaderboard.frauds import (
 from tests.leaderboard.made_up import Edit, make_folder
 from tests.leaderboard.made_up_logs import log_of
 
+pytestmark = pytest.mark.usefixtures("few_draws")
+
 Change = Callable[[pa.Table], pa.Table]
 Floats = Callable[[np.ndarray], np.ndarray]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_draws() -> Iterator[None]:
-    """Resamples are not what is tried here: 20 instead of 1,000, for the builder and the check."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("evals.run.bootstrap", partial(bootstrap, num_draws=20))
-        patch.setattr("evals.images.generation.NUM_DRAWS", 20)
-        yield
 
 
 def numbers(name: str, change: Floats) -> Change:

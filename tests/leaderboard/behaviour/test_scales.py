@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from evals.metrics import bootstrap
 from leaderboard.benchmark import load_stages
 from leaderboard.board.ranking import rank
 from leaderboard.rules import load_benchmark
@@ -19,17 +16,11 @@ from pipelines.records import Submission, parse_record
 from tests.leaderboard.frauds import Change, changed, put
 from tests.leaderboard.made_up import make_folder
 
+pytestmark = pytest.mark.usefixtures("few_draws")
+
 FEW = 20  # questions a task without a number of its own; what is broken here is in the record
 BOOKS = ("dclm", "datacomp", "ambient")
 SCALES = [(book, scale.name) for book in BOOKS for scale in load_benchmark(book).scales]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_draws() -> Iterator[None]:
-    """Resamples are not what is tried here: 20 instead of 1,000, for the builder and the check."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("evals.run.bootstrap", partial(bootstrap, num_draws=20))
-        yield
 
 
 @pytest.mark.parametrize(("benchmark", "scale"), SCALES)

@@ -8,8 +8,7 @@ seeds of one dataset are is shown to the reviewer with the pair.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from evals.aggregate import aggregate_suite
-from evals.metrics import bootstrap
 from evals.run import score_task
 from evals.tasks import Task, load_task
 from leaderboard.submissions.facts import KnownFacts
@@ -28,16 +26,9 @@ from pipelines.records import File, ModelRecord, ScoresRecord, ScoresResults, Su
 from tests.leaderboard.frauds import checked, column, known_of, record_of, refused, rewritten, steps
 from tests.leaderboard.made_up import make_folder, suite_of
 
+pytestmark = pytest.mark.usefixtures("few_draws")
+
 Change = Callable[[Task, pa.Table], pa.Table]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_draws() -> Iterator[None]:
-    """Resamples are not what is tried here: 20 instead of 1,000, for the builder and the check."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("evals.run.bootstrap", partial(bootstrap, num_draws=20))
-        patch.setattr("evals.images.generation.NUM_DRAWS", 20)
-        yield
 
 
 def rescored(folder: Path) -> Path:
