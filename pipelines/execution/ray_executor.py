@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -23,6 +22,7 @@ from ray.util.metrics import Gauge
 
 from pipelines.execution.executors import Needs, OnError, OnResult, WorkerLost
 from pipelines.execution.progress import say
+from pipelines.execution.ray_address import check_cluster
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -36,7 +36,6 @@ GPUS_TO_COME = 8  # of a cluster that has none yet and grows when it is asked
 ENDED_AT_ONCE = 16  # a look waits for this part of what is in flight, or for LOOK_SECONDS
 LOOK_SECONDS = 1.0
 LOCAL_OBJECT_STORE_BYTES = 256 << 20  # results are small: names, checksums, counts
-KNOCK_SECONDS = 10  # Ray itself tries an address for minutes
 FORWARDED = ("AWS_", "OMP_NUM_THREADS", "XDG_CACHE_HOME")
 
 
@@ -104,23 +103,10 @@ class RayMap:
         else:
             options["address"] = self.address
             del options["include_dashboard"]
-            self._knock()
+            check_cluster(self.address)
         context = ray.init(**options)
         if context.dashboard_url:
             say(f"Ray dashboard: http://{context.dashboard_url}")
-
-    def _knock(self) -> None:
-        """Ray tries an address for minutes; see at once whether anybody answers there."""
-        host, _, port = self.address.removeprefix("ray://").rpartition(":")
-        if not port.isdigit():
-            return  # `auto`: Ray looks for a cluster itself
-        try:
-            socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
-        except OSError as error:
-            raise WorkerLost(
-                f"there is no Ray cluster at {self.address!r} ({error}); start one with "
-                "`ray start --head`, or use --cluster local"
-            ) from None
 
     def __call__(
         self,
