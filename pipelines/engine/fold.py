@@ -13,11 +13,13 @@ from pydantic import Field
 
 from pipelines.batch import Batch
 from pipelines.engine.rejections import Rejections
+from pipelines.engine.row_steps import check_all_written
 from pipelines.execution.once import once
 from pipelines.formats.writers import TableWriter, write_row_list
 from pipelines.global_steps.duplicate_record import Removed
 from pipelines.job import Held, Plan, loaded
 from pipelines.operators import Fold, choose
+from pipelines.pipeline import Step
 from pipelines.records import Frozen
 from pipelines.sources import held_rows, held_schema
 from pipelines.stats import Tally, add_counts
@@ -62,7 +64,7 @@ def run_fold(task: FoldTask, store: Store) -> Done:
     for shard, rows_in in zip(task.shards, task.inputs, strict=True):
         lost = Removed(task.names[shard - task.shards[0]])
         state, file = _one_shard(
-            task, store, shard, rows_in, operator, state, tally, rejections, lost
+            task, store, shard, rows_in, step, operator, state, tally, rejections, lost
         )
         files.append(file)
         removed = add_counts(removed, lost.by_source)
@@ -85,6 +87,7 @@ def _one_shard(
     store: Store,
     shard: int,
     rows_in: Held,
+    step: Step,
     operator: Fold,
     state: Any,
     tally: Tally,
@@ -99,6 +102,7 @@ def _one_shard(
         for batch in chain([empty], held_rows(rows_in, store, task.plan, shard)):
             tally.enter(batch.amount())
             state, columns = operator.step(state, batch)
+            check_all_written(step, removed.shard, method="step", written=columns)
             before, batch = batch, batch.write(columns)
             if batch.text.null_count:
                 without_text = batch.text.is_null().to_numpy(zero_copy_only=False)

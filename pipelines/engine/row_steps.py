@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -140,10 +140,12 @@ class RowSteps:
         if operator.kind == "modifier":
             columns, counts = _counted(operator.modify(batch))  # type: ignore[attr-defined]
             self._check_columns(step, operator, columns)
+            check_all_written(step, self.task.name, method="modify", written=columns)
             tally.count(counts)
             return self._modified(step, operator, tally, batch, columns)
         assert operator.kind == "splitter", operator.kind
         parts, parent = operator.split(batch)  # type: ignore[attr-defined]
+        check_all_written(step, self.task.name, method="split", written=parts.column_names)
         return self._split(tally, batch, parts, np.asarray(parent, dtype=np.int64))
 
     def _modified(
@@ -204,7 +206,7 @@ class RowSteps:
         if not isinstance(columns, Mapping):
             raise TypeError(
                 f"modify returned a {type(columns).__name__}; return a mapping of columns' names "
-                "to Arrow arrays, {} where nothing changes"
+                "to Arrow arrays, with every column that writes() names"
             )
         declared = dict(operator.writes())
         for name, values in columns.items():
@@ -222,6 +224,21 @@ class RowSteps:
                 raise ValueError(
                     f"modify wrote {name!r} as {values.type}, declared as {declared[name]}"
                 )
+
+
+def check_all_written(step: Step, shard: str, *, method: str, written: Collection[str]) -> None:
+    """Refuse an operator that leaves out a column: no row is at fault, so none is set aside.
+
+    Otherwise a column that came with the pool would pass for the one that the step computes.
+    """
+    missing = [name for name in step.operator.writes() if name not in written]
+    if missing:
+        columns = ", ".join(map(repr, missing))
+        raise OperatorFailed(
+            f"{step.label} on shard {shard}: {method} did not write {columns}, which writes() "
+            f"declares; return it for every batch (null for a row without a value, the values as "
+            "they are where nothing changes), or take it out of writes()"
+        )
 
 
 def _line_of(error: BaseException, modules: Mapping[str, Any]) -> str:
