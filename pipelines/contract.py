@@ -181,7 +181,7 @@ def leaves_input_alone(operator: Operator, table: pa.Table) -> Iterator[str]:
     first, second = outcome_of(operator, Batch(table)), outcome_of(operator, Batch(table))
     if table.to_pylist() != before:
         yield "the input table changed"
-    if not _equal(first, second):
+    if not equal(first, second):
         yield "two runs on the same rows differ: it depends on a clock, on chance or on order"
 
 
@@ -213,7 +213,7 @@ def same_when_cut(operator: Operator, table: pa.Table) -> Iterator[str]:
         if isinstance(operator, Dedup):
             right["position"] = pc.add(right["position"], border)
         joined = {name: _joined(left[name], right[name]) for name in whole}
-        if not _equal(whole, joined):
+        if not equal(whole, joined):
             yield f"cut after row {border} the answers differ"
 
 
@@ -263,7 +263,7 @@ def _joined(left: pa.Array, right: pa.Array) -> pa.Array:
     return pa.concat_arrays([left, right])
 
 
-def _equal(left: dict[str, pa.Array], right: dict[str, pa.Array]) -> bool:
+def equal(left: dict[str, pa.Array], right: dict[str, pa.Array]) -> bool:
     if left.keys() != right.keys():
         return False
     for name in left:

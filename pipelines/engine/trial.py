@@ -1,9 +1,10 @@
 """Participants' operators tried on the pool's first rows before a run spends hours on them.
 
 What is tried: the same rows give the same answers twice, wherever the table is cut, and in another
-process (whose hashes, random state and order of sets are others). A run counts on all three: its
-shards are cut anew for every executor, and many workers must agree. Files that an operator opens
-meanwhile and does not declare are named in the record, which cannot vouch for such a run.
+process (whose hashes, random state and order of sets are others); then larger batches and small
+pieces of them give the same, while 2 seconds last. A run counts on all of it: its shards are cut
+anew for every executor, and many workers must agree. Files that an operator opens meanwhile and
+does not declare are named in the record, which cannot vouch for such a run.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import logging
 import re
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from pipelines.contract import (
     outcome_of,
     same_when_cut,
 )
+from pipelines.engine.larger_trial import try_larger
 from pipelines.engine.repeat import repeat, repeatable
 from pipelines.errors import FailedError
 from pipelines.formats.readers import read_shard
@@ -90,9 +93,16 @@ def try_participants(plan: Plan, pipeline: Pipeline) -> Trial:
             own = package_folders(type(operator).__module__)
             with opened_files(but=declared, inside=own) as opened:
                 operator.load(pipeline.assets)
+                started = time.monotonic()
                 for promise in PROMISES:
                     for problem in promise(operator, batch.table):
                         raise ContractBroken(_message(step, plan, problem))
+                seconds = time.monotonic() - started
+                num_rows, different = try_larger(
+                    operator, step, plan, pipeline, seconds_before=seconds
+                )
+                if different:
+                    raise ContractBroken(_message(step, plan, different))
             opened |= vars(sys.modules[type(operator).__module__]).get(OPENED, frozenset())
             if opened:
                 tried.undeclared[step.label] = sorted(opened)
@@ -101,7 +111,7 @@ def try_participants(plan: Plan, pipeline: Pipeline) -> Trial:
             raise
         except (Exception, SystemExit):  # of a row: the run says which
             continue
-        tried.rows[step.label] = batch.num_rows
+        tried.rows[step.label] = max(batch.num_rows, num_rows)
     for label, files in tried.undeclared.items():
         log.warning(
             "%s opens files that no step declares (%s): the record cannot vouch for this run, "
