@@ -28,7 +28,7 @@ DRIVER = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False, logging_le
 
 def check_cluster(address: str) -> None:
     """Return when a driver can join the cluster there. WorkerLost says what to check."""
-    host, port = _place(address)
+    host, port = _host_and_port(address)
     if host:
         problem = _within(ANSWER_SECONDS, host, port)
         if problem:
@@ -48,7 +48,7 @@ def check_cluster(address: str) -> None:
         raise WorkerLost(_message(address, problem or f"exit {done.returncode}"))
 
 
-def _place(address: str) -> tuple[str, int]:
+def _host_and_port(address: str) -> tuple[str, int]:
     """Host and port of an address; no host for `auto` and others that Ray resolves."""
     if "://" in address and not address.startswith("ray://"):
         return "", 0

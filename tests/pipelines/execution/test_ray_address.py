@@ -105,7 +105,7 @@ def test_a_cluster_that_a_driver_can_join_is_accepted(driver: Callable[[str], No
 
 
 @pytest.mark.parametrize(
-    ("address", "place"),
+    ("address", "expected"),
     [
         ("head:6379", ("head", 6379)),
         ("[::1]:6379", ("::1", 6379)),
@@ -116,5 +116,7 @@ def test_a_cluster_that_a_driver_can_join_is_accepted(driver: Callable[[str], No
         ("head", ("", 0)),
     ],
 )
-def test_host_and_port_are_read_where_ray_reads_them(address: str, place: tuple[str, int]) -> None:
-    assert ray_address._place(address) == place
+def test_host_and_port_are_read_where_ray_reads_them(
+    address: str, expected: tuple[str, int]
+) -> None:
+    assert ray_address._host_and_port(address) == expected
