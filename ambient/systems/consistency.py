@@ -27,7 +27,7 @@ def bridge(
     num_steps: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """One reverse path to the levels `after`, in steps of equal ratio.
+    """The end of one reverse path per row, at the levels `after`, in steps of equal ratio.
 
     A step takes the exact law of x' given x for x0 = D(x): mean D + r (x - D) and variance
     s'^2 (1 - r) with r = (s'/s)^2.
@@ -69,7 +69,7 @@ def statistic(
 
 @dataclass(frozen=True)
 class Term:
-    """How the penalty is drawn. The defaults train a model that saw noisy images only."""
+    """How the penalty is sampled. The defaults are for a model trained on noisy images only."""
 
     rows: int = 64
     low: float = 0.05

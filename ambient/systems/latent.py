@@ -1,9 +1,9 @@
 """PSLD: restoration with a latent diffusion model. (Rout et al. 2023, arXiv 2307.00619)
 
-The prior lives on codes z with an encoder E and a decoder Dec. Guiding the decoded estimate to the
-measurement alone (latent-DPS) does not say which of many codes is meant. PSLD adds a second pull:
-the code should be the encoding of the image that agrees with the measurement where there is one and
-with the decoded estimate elsewhere,
+The prior is a distribution of codes z with an encoder E and a decoder Dec. Guiding only the decoded
+estimate to the measurement (latent-DPS) leaves the code underdetermined: many decode to nearly the
+same image. PSLD adds a second gradient: the code should be the encoding of the image that agrees
+with the measurement where something was measured and with the decoded estimate elsewhere,
 
     z' = z_next - eta grad |y - A Dec(z0)|^2 - gamma grad |z0 - E(A^T y + (1 - A^T A) Dec(z0))|^2.
 
@@ -49,10 +49,11 @@ def restore(
     gamma: float,
     normalised: bool = False,
 ) -> Tensor:
-    """Codes by DDIM with both pulls; `gamma=0` is latent-DPS, both 0 are unguided samples.
+    """Codes (rows, ...) sampled by DDIM from the noise `start` with both guidance terms.
 
-    A squared loss diverges when eta times the squared norm of A Dec is large: scale eta by it.
-    `normalised` takes gradients of the norms instead, as the paper's experiments do.
+    `gamma=0` is latent-DPS; with `eta=0` too, samples are unguided. The squared loss diverges when
+    eta times the squared norm of A Dec is large: divide eta by that norm. `normalised` takes
+    gradients of norms instead of squares, as the paper's experiments do.
     """
     z = start
     last = len(model.alphas) - 1
@@ -63,12 +64,12 @@ def restore(
         clean = (z - (1 - alpha).sqrt() * noise) / alpha.sqrt()
         moved = after.sqrt() * clean + (1 - after).sqrt() * noise
         if eta or gamma:
-            pull = eta * _size(y - operator(model.decode(clean)), normalised)
+            loss = eta * _size(y - operator(model.decode(clean)), normalised)
             if gamma:
                 image = model.decode(clean)
-                glued = operator.adjoint(y) + image - operator.adjoint(operator(image))
-                pull = pull + gamma * _size(clean - model.encode(glued), normalised)
-            (gradient,) = torch.autograd.grad(pull.sum(), z)
+                combined = operator.adjoint(y) + image - operator.adjoint(operator(image))
+                loss = loss + gamma * _size(clean - model.encode(combined), normalised)
+            (gradient,) = torch.autograd.grad(loss.sum(), z)
             moved = moved - gradient
         z = moved.detach()
     return z
@@ -80,7 +81,10 @@ def _size(residual: Tensor, normalised: bool) -> Tensor:
 
 
 def ddim_alphas(num_steps: int, *, first: float = 1e-4, last: float = 0.02) -> Tensor:
-    """alpha-bar along DDIM with linear betas of 1,000 steps; ends at 1."""
+    """alpha-bar at the steps of DDIM, rising to 1, (num_steps + 1,) float64.
+
+    The betas rise linearly from `first` to `last` over 1,000 steps (Ho et al. 2020).
+    """
     bars = torch.cumprod(1 - torch.linspace(first, last, 1000, dtype=torch.float64), 0)
     picked = torch.linspace(999, 0, num_steps).round().long()
     return torch.cat([bars[picked], bars.new_ones(1)])
@@ -91,8 +95,8 @@ def latent_model(
 ) -> LatentModel:
     """The parts of a diffusers latent pipeline (`vae`, `unet`, `scheduler`) as a LatentModel.
 
-    The mode of the encoder is taken, not a sample, and codes carry the autoencoder's scale both
-    ways. The pipeline's own call runs without gradients, so its loop cannot be used.
+    Encoding takes the mode, not a sample; codes are scaled by the autoencoder's `scaling_factor`.
+    The pipeline's own call runs without gradients, so its loop cannot be used.
     """
     scheduler.set_timesteps(num_steps)
     times = scheduler.timesteps

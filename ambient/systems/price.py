@@ -1,13 +1,13 @@
-"""What a noisy image is worth: an exact small world, and the law fitted to runs.
+"""The worth of a noisy image in clean ones: an exact toy problem, and a law fitted to runs.
 
-`mode_errors` estimates a mixture's means from clean and noisy draws, where everything is known: the
-worth of a noisy draw is the number of clean draws that would give the same error. `fit` reads
-distances of models over pools of n_c clean and n_n noisy images as
+`mode_errors` estimates a mixture's means from clean and noisy draws of a known distribution: the
+worth of a noisy draw is the number of clean draws that would give the same error. `fit` fits
+distances of models trained on pools of n_c clean and n_n noisy images with
 
     FD = floor + scale (n_c + k n_n)^(-power),      k = worth / (1 + (few / n_c)^steepness),
 
-one `worth` per noise level; 1 / k is the price of a noisy image in clean ones. With few clean
-images noisy ones are worth less: the clean ones say where the modes are.
+one `worth` per noise level; 1 / k is the price of a clean image in noisy ones. With few clean
+images noisy ones are worth less, because the clean ones show where the modes are.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def mode_errors(
 ) -> Floats:
     """Mean squared error of each repeat's mode means, by EM from the true means; (repeats,).
 
-    Each draw has its own known variance tau^2 + level^2; the M step weights by its inverse. Equal
-    seeds share modes and noise, so that ratios of two calls vary little.
+    Each draw has the known variance tau^2 + its level^2; the M step weights by the inverse. Calls
+    with one seed share modes and noise, so that ratios of their errors vary little.
     """
     rng = np.random.default_rng(seed)
     angles = 2 * np.pi * np.arange(modes) / modes
@@ -67,29 +67,29 @@ def mode_errors(
     return np.array(errors)
 
 
-MOST_DRAWS = 4000  # drawn whatever is used of them, so that smaller samples begin alike
+MOST_DRAWS = 4000  # always drawn, so that a smaller sample is the beginning of a larger one
 
 
 def worths(
     level: float, *, number: int = 1000, clean_share: float = 0.1, seed: int = 0
 ) -> dict[str, float]:
-    """Worth of a noisy draw alone and beside clean ones, from errors that fall as 1 / n."""
+    """Worth of a noisy draw, alone and mixed with clean ones, from errors that fall as 1 / n."""
     clean = round(number * clean_share)
     unit = mode_errors(number, 0, level, seed=seed).mean() * number  # error of one clean draw
     alone = mode_errors(0, number, level, seed=seed).mean()
     mixed = mode_errors(clean, number - clean, level, seed=seed).mean()
-    starved = mode_errors(clean, 0, level, seed=seed).mean()
+    clean_only = mode_errors(clean, 0, level, seed=seed).mean()
     return {
         "alone": unit / alone / number,
-        "mixed": (unit / mixed - unit / starved) / (number - clean),
+        "mixed": (unit / mixed - unit / clean_only) / (number - clean),
         "error_alone": alone,
         "error_mixed": mixed,
-        "error_clean_only": starved,
+        "error_clean_only": clean_only,
     }
 
 
 class Run(Frozen):
-    """One trained model: what its pool contained, and its distance."""
+    """One trained model: the size and noise level of its pool, and its Frechet distance."""
 
     num_clean: int
     num_noisy: int
@@ -116,22 +116,25 @@ class Law:
         return self.worth[level] / (1 + (self.few / max(num_clean, 1)) ** self.steepness)
 
     def distance(self, num_clean: float, num_noisy: float, level: float) -> float:
-        """The expected distance of a model."""
+        """The Frechet distance that the law predicts for a model trained on this pool."""
         images = num_clean + self.worth_at(level, num_clean) * num_noisy
         return self.floor + self.scale * max(images, 1e-9) ** -self.power
 
 
 def fit(runs: Sequence[Run]) -> Law:
-    """Least squares on log distances. ValueError when there are fewer runs than numbers to fit."""
+    """Fit the law by least squares on log distances.
+
+    ValueError when there are fewer runs than parameters.
+    """
     from scipy.optimize import least_squares
 
     levels = sorted({run.level for run in runs if run.num_noisy})
     if len(runs) < 5 + len(levels):
         raise ValueError(
-            f"{len(runs)} runs for {5 + len(levels)} numbers of the law; run more seeds or sizes"
+            f"{len(runs)} runs for {5 + len(levels)} parameters of the law; run more seeds or sizes"
         )
-    seen = np.log([run.distance for run in runs])
-    lowest, most = np.exp(seen.min()), max(run.num_clean + run.num_noisy for run in runs)
+    measured = np.log([run.distance for run in runs])
+    lowest, most = np.exp(measured.min()), max(run.num_clean + run.num_noisy for run in runs)
 
     def law(values: Floats) -> Law:
         floor, scale, power, few, steepness = np.exp(values[:5])
@@ -141,11 +144,11 @@ def fit(runs: Sequence[Run]) -> Law:
         return Law(float(floor), float(scale), float(power), named, float(few), float(steepness))
 
     def gaps(values: Floats) -> Floats:
-        now = law(values)
-        expected = [now.distance(run.num_clean, run.num_noisy, run.level) for run in runs]
-        # Weak pulls keep what the grid does not determine (a floor far below all runs) in range.
+        current = law(values)
+        expected = [current.distance(run.num_clean, run.num_noisy, run.level) for run in runs]
+        # A weak prior bounds parameters that the runs leave open (a floor far below all of them).
         weak = 0.01 * (values[:5] - first[:5])
-        return np.concatenate([np.log(expected) - seen, weak])
+        return np.concatenate([np.log(expected) - measured, weak])
 
     first = np.r_[np.log([lowest / 2, lowest * 10, 0.5, most / 100, 1.0]), np.zeros(len(levels))]
     solution = least_squares(gaps, first, method="trf", bounds=(first - 12, first + 12))
@@ -153,7 +156,7 @@ def fit(runs: Sequence[Run]) -> Law:
 
 
 def bootstrap(runs: Sequence[Run], *, draws: int = 200, seed: int = 0) -> list[Law]:
-    """Laws of resampled seeds: runs of one seed are kept together."""
+    """The laws fitted to resamples of the seeds; runs of one seed stay together."""
     rng = np.random.default_rng(seed)
     seeds = sorted({run.seed for run in runs})
     laws = []
@@ -167,7 +170,7 @@ def bootstrap(runs: Sequence[Run], *, draws: int = 200, seed: int = 0) -> list[L
 
 
 class Worth(Frozen):
-    """Of one noise level: clean images that a noisy one is worth where clean ones are many."""
+    """How many clean images a noisy one of a level is worth when clean ones are many."""
 
     level: float
     worth: float
@@ -180,7 +183,7 @@ class Worth(Frozen):
 
 
 class Report(Frozen):
-    """A fitted law: worths with intervals over seeds, and how it did on the largest size."""
+    """A fitted law: worths with 95% intervals over seeds, and its error at the largest size."""
 
     worths: tuple[Worth, ...]
     floor: float
@@ -205,9 +208,10 @@ def read_runs(path: Path) -> list[Run]:
 
 
 def report(runs: Sequence[Run], *, draws: int = 100) -> Report:
-    """Fit the law, with intervals by resampling seeds; the largest size is predicted from the rest.
+    """Fit the law, with intervals by resampling seeds, and predict the largest size from the rest.
 
-    The held-out figure is the mean of |predicted / measured - 1| over runs of the largest size.
+    `held_out_error` is the mean of |predicted / measured - 1| over runs of the largest size; None
+    when the other runs are too few to fit. ValueError when all runs are.
     """
     law = fit(runs)
     laws = bootstrap(runs, draws=draws) if len({run.seed for run in runs}) > 1 else [law]
@@ -241,7 +245,7 @@ def report(runs: Sequence[Run], *, draws: int = 100) -> Report:
 
 
 def draw(fitted: Report, path: Path) -> None:
-    """Measured distances over the images that each pool is worth, with the law, as SVG."""
+    """Write an SVG: measured distances over the worth of each pool in clean images, and the law."""
     from matplotlib.figure import Figure
 
     worth = {entry.level: entry.worth for entry in fitted.worths}

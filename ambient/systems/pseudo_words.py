@@ -1,8 +1,8 @@
 """Pseudo-words at several resolutions: one embedding per band of noise levels.
 
 Multiresolution textual inversion (Daras and Dimakis 2022, arXiv 2211.17115): a frozen conditional
-model is given a learnt condition v_k that depends on the band k of the time t in [0, 1] (1 is pure
-noise). Bands near 1 hold outline and colour, those near 0 detail. Sampling at resolution i:
+model gets a learned condition v_k that depends on the band k of the time t in [0, 1] (1 is pure
+noise). Bands near 1 set outline and colour, bands near 0 detail. Sampling at resolution i:
 
     semi   v_k above band i, no condition below
     full   v_max(k, i)
@@ -19,29 +19,29 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-NUM_WORDS = 10  # bands of the noise level, as the paper has them
+NUM_WORDS = 10  # bands of the noise level, as in the paper
 
 Conditional = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Noise estimate of x_t at times t under conditions, rows by rows."""
+"""Noise estimate of x_t at times t (rows,) under conditions (rows, dim)."""
 
 
 def band(t: Tensor, num_words: int = NUM_WORDS) -> Tensor:
-    """Which word speaks at a time."""
+    """The index of the word for each time in [0, 1]."""
     return (t * num_words).floor().long().clamp(0, num_words - 1)
 
 
 def chosen(
     words: Tensor, t: Tensor, *, resolution: float, how: Literal["semi", "full", "fixed"]
 ) -> Tensor:
-    """The condition of each time; the null condition is the zero vector."""
+    """The condition at each time, (times, dim); no condition is the zero vector."""
     num_words = len(words)
     least = band(torch.tensor(resolution), num_words)
-    here = band(t, num_words)
+    bands = band(t, num_words)
     if how == "fixed":
         return words[least].expand(len(t), -1)
     if how == "full":
-        return words[torch.maximum(here, least)]
-    return words[here] * (here >= least).to(words.dtype)[:, None]
+        return words[torch.maximum(bands, least)]
+    return words[bands] * (bands >= least).to(words.dtype)[:, None]
 
 
 def learn(
@@ -56,10 +56,10 @@ def learn(
     num_words: int = NUM_WORDS,
     generator: torch.Generator,
 ) -> Tensor:
-    """The words of a concept given by a few images; only they are trained, (num_words, dim).
+    """Train the words of a concept shown by a few images, (num_words, dim); the model is frozen.
 
-    `noised(images, t, noise)` is the forward process of the frozen model. There is no weight decay:
-    it would move every row at every step.
+    `noised(images, t, noise)` is the model's forward process. There is no weight decay, because it
+    would change the words of bands that a batch did not draw.
     """
     words = nn.Parameter(torch.zeros(num_words, dim))
     optimizer = torch.optim.Adam([words], lr=learning_rate)
@@ -85,16 +85,16 @@ def step_callback(
     """A `callback_on_step_end` of a diffusers pipeline: sets the prompt embedding of the next step.
 
     `embeddings` (words, 1, tokens, dim) are the prompt with each pseudo-word. Pass
-    `callback_on_step_end_tensor_inputs=["prompt_embeds"]`. With guidance the first half of
-    `prompt_embeds` is the empty prompt and stays.
+    `callback_on_step_end_tensor_inputs=["prompt_embeds"]`. With classifier-free guidance the first
+    half of `prompt_embeds` is the empty prompt, which is not changed.
     """
 
     def callback(
         pipe: Any, step: int, timestep: Any, inputs: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         times = pipe.scheduler.timesteps
-        coming = times[min(step + 1, len(times) - 1)]
-        t = (coming.float() / num_train_timesteps).reshape(1)
+        next_time = times[min(step + 1, len(times) - 1)]
+        t = (next_time.float() / num_train_timesteps).reshape(1)
         words = chosen(
             embeddings.flatten(1), t.to(embeddings.device), resolution=resolution, how=how
         )

@@ -1,10 +1,10 @@
-"""Deterministic samplers for any forward process, and their order of convergence.
+"""Deterministic samplers for any forward process, and the order at which they converge.
 
 Forward process dx = f(x, t) dt + g(t) dW. One step from t to t - h by *restoration and degradation*
-(Chen, Daras and Dimakis 2023, arXiv 2303.03384) looks back by l >= h:
+(Chen, Daras and Dimakis 2023, arXiv 2303.03384) goes back by l >= h:
 
     restored x_r = x - l f(x, t) + l g^2 score(x, t),
-    then forward from x_r by l - h with the noise that points back to the iterate,
+    then forward from x_r by l - h with the noise that leads back to the iterate,
     n = x - x_r - l f:     x' = x_r + (l - h) f + sqrt(1 - h / l) n.
 
 1 - sqrt(1 - h/l) is about h / (2 l), so this is the probability-flow step x - h f + (h/2) g^2
@@ -27,7 +27,7 @@ Field = Callable[[Tensor, float], Tensor]
 
 @dataclass(frozen=True)
 class Process:
-    """A forward process: drift f(x, t), diffusion g(t), and the score of its law at time t."""
+    """A forward process: drift f(x, t), diffusion g(t), and score(x, t) of its distribution."""
 
     drift: Field
     diffusion: Callable[[float], float]
@@ -39,7 +39,10 @@ class Process:
 
 
 def ornstein_uhlenbeck(denoise_scaled: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Process:
-    """dx = -x dt + sqrt(2) dW, where x_t = a x0 + s e with a = exp(-t), s^2 = 1 - a^2."""
+    """dx = -x dt + sqrt(2) dW, where x_t = a x0 + s e with a = exp(-t), s^2 = 1 - a^2.
+
+    `denoise_scaled(x, a, s)` estimates x0 from rows x_t, with one a and one s per row.
+    """
 
     def score(x: Tensor, t: float) -> Tensor:
         a = math.exp(-t)
@@ -73,7 +76,7 @@ def heun(process: Process, x: Tensor, times: Sequence[float]) -> Tensor:
 
 
 def ddim(process: Process, x: Tensor, times: Sequence[float]) -> Tensor:
-    """DDIM (Song et al. 2021) for the Ornstein-Uhlenbeck process, whose kernel it needs."""
+    """DDIM (Song et al. 2021) for the Ornstein-Uhlenbeck process only: it uses that kernel."""
     for here, after in itertools.pairwise(times):
         (a, s), (b, r) = (_kernel(t) for t in (here, after))
         noise = -s * process.score(x, here)
@@ -94,10 +97,10 @@ def restore_degrade(
     factor: Callable[[float], float] = math.sqrt,
     fresh: torch.Generator | None = None,
 ) -> Tensor:
-    """Restoration and degradation; `look_back` is l, at least the step and at most the time.
+    """Restoration and degradation; `look_back` is l, clamped between the step and the time.
 
-    `factor` and `fresh` are there to show what goes wrong: a linear factor integrates another
-    drift, fresh noise samples the right law along no path.
+    `factor` and `fresh` demonstrate what goes wrong otherwise: a linear factor integrates a
+    different drift; fresh noise samples the right distribution, but does not converge to a path.
     """
     for here, after in itertools.pairwise(times):
         step = here - after
@@ -120,7 +123,10 @@ def order(
     grid: Callable[[int], list[float]],
     steps: Sequence[int],
 ) -> tuple[float, list[float]]:
-    """Slope of log error over log steps, and the root mean squared errors at the endpoint."""
+    """Slope of log error over log steps (near -p for order p), and the RMS errors per step count.
+
+    Errors are differences at the endpoint from `reference`; `grid(n)` gives the times of n steps.
+    """
     errors = [
         float((sampler(process, start, grid(n)) - reference).pow(2).mean().sqrt()) for n in steps
     ]

@@ -1,10 +1,9 @@
-"""From which noise level on an image of unknown corruption may teach. (Daras et al. 2025, Ambient
-Omni, arXiv 2506.10038)
+"""The lowest noise level at which an image of unknown corruption is used for training.
 
-Noise hides differences: above some level a blurred image and a clean one look alike. A classifier
-that is given the level learns to separate noised clean from noised other images; for each image the
-least level at which it passes for clean (probability of "clean" at least `threshold`) is its
-sigma_min.
+Ambient Omni (Daras et al. 2025, arXiv 2506.10038). Noise hides differences: above some level a
+noised blurred image looks like a noised clean one. A classifier that is given the level learns to
+separate noised clean images from noised other images. The sigma_min of an image is the level from
+which on it is classified as clean (probability at least `threshold`).
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from ambient.diffusion.edm import Mlp, draw_sigma, spread
 
-THRESHOLD = 0.45  # of the paper; 0.5 is chance, as batches are balanced
+THRESHOLD = 0.45  # the paper's; batches are balanced, so 0.5 means indistinguishable
 
 
 def train_classifier(
@@ -27,11 +26,11 @@ def train_classifier(
     weight_decay: float = 0.3,
     generator: torch.Generator,
 ) -> nn.Module:
-    """A network whose output is the logit that a noised image is one of `other`. Balanced batches.
+    """Train a network that returns the logit of a noised image being one of `other`.
 
-    A network that knows its few clean images by heart calls every other clean image bad: it is
-    small, with weight decay and random shifts of one pixel. Levels are drawn from the training law,
-    widened at both ends.
+    Each batch has `batch` images of either set. A network that memorised its few clean images would
+    reject every other clean image, so it is small, with weight decay and random shifts of one
+    pixel. Levels follow the distribution of training, widened at both ends.
     """
     net = Mlp(clean[0].numel(), out=1, width=width, layers=2)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=weight_decay)
@@ -79,9 +78,10 @@ def sigma_mins(
     draws: int = 16,
     generator: torch.Generator,
 ) -> Tensor:
-    """For each image the least of the rising `levels` from which on it passes for clean.
+    """The lowest of the rising `levels` from which on each image passes for clean, (images,).
 
-    Probabilities are means over noise draws. An image that never passes gets infinity.
+    Probabilities are means over noise draws. An image that does not pass at the highest level gets
+    infinity.
     """
     passes = []
     for level in levels.tolist():

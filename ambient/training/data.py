@@ -1,9 +1,9 @@
 """The packed images of a training run, and the batch of every step.
 
-A batch is a function of (seed, step, process): nothing has to be remembered to resume. The noise
-level of each position in a batch is drawn first, then an image among those that may teach at it, by
-weight. So every level gets its share of training, whatever the pool: where only the clean tenth of
-the images may teach, it fills the whole batch, instead of a tenth of it.
+A batch is a function of (seed, step, process), so resuming needs no saved state. The noise level of
+each position in a batch is drawn first, then an image among those usable at that level, by weight.
+So every level gets its share of training for any pool: if only the clean tenth of the images is
+usable at a level, it fills all positions with that level, not a tenth of them.
 """
 
 from __future__ import annotations
@@ -26,11 +26,14 @@ from pipelines.errors import TrainingError
 from pipelines.records import PackedRecord, sha256_file
 from pipelines.storage.base import Store
 
-IN_MEMORY_BYTES = 1 << 28  # a smaller dataset is read once, and not mapped
+IN_MEMORY_BYTES = 1 << 28  # up to 256 MiB, arrays are copied into memory instead of mapped
 
 
 class Images:
-    """The arrays of a packed dataset, mapped where they are local, and what each row is."""
+    """The arrays of a packed dataset, memory-mapped where local, and the corruption of each row.
+
+    TrainingError when a local file is not the one in the record.
+    """
 
     def __init__(self, store: Store, record: PackedRecord) -> None:
         names = sorted(f.name for f in record.outputs if f.name.endswith(".npy"))
@@ -65,7 +68,7 @@ class Images:
             path = store.local_path(file.name)
             if path is not None and (not path.is_file() or sha256_file(path) != file.sha256):
                 raise TrainingError(
-                    f"{store.uri}/{file.name} is not the file that its record names; pack again"
+                    f"{store.uri}/{file.name} does not match its checksum in the record; pack again"
                 )
 
     @staticmethod
@@ -77,7 +80,7 @@ class Images:
         return data  # type: ignore[no-any-return]
 
     def rows(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """The images at these places of the list, float32."""
+        """The images of these rows, (places, channels, height, width) float32."""
         if len(self._shards) == 1:
             return self._shards[0][places].astype(np.float32)
         shard = np.searchsorted(self._ends, places, side="right")
@@ -90,7 +93,7 @@ class Images:
         ).astype(np.float32)
 
     def masks(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """1 where a pixel was seen, (rows, 1, height, width)."""
+        """1 where a pixel was seen, else 0, (places, 1, height, width) float32."""
         shape = self._shards[0].shape[2:]
         result = np.ones((len(places), 1, *shape), np.float32)
         for n, position in enumerate(places.tolist()):
@@ -100,14 +103,14 @@ class Images:
         return result
 
     def clean(self) -> npt.NDArray[np.int64]:
-        """Places of the images that nothing was done to; of all, where there are none."""
+        """The rows of uncorrupted images; all rows if there are none."""
         places = np.flatnonzero(self.kinds == "none")
         return places if len(places) else np.arange(len(self))
 
     def batch(
         self, recipe: Recipe, *, seed: int, step: int, rank: int, world: int, device: torch.device
     ) -> tuple[Rows, torch.Tensor, torch.Generator]:
-        """This process's rows of a step, their noise levels, and where its noise comes from."""
+        """This process's rows of a step, their noise levels, and the generator of their noise."""
         state = hashlib.sha256(f"batch|{seed}|{step}|{rank}".encode()).digest()
         rng = np.random.Generator(np.random.PCG64(int.from_bytes(state[:16], "big")))
         number = recipe.global_batch_size // world

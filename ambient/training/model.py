@@ -1,4 +1,4 @@
-"""The denoiser of a recipe: an MLP, or the U-Net of diffusers, behind the preconditioning."""
+"""The denoiser of a recipe: an MLP, or the U-Net of diffusers, inside the preconditioning."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ambient.recipe import Recipe
 
 
 class Flat(nn.Module):
-    """A network for rows of numbers, over images."""
+    """An MLP applied to flattened images (rows, channels, height, width)."""
 
     def __init__(self, recipe: Recipe, *, channels_in: int) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Flat(nn.Module):
 
 
 class UNet(nn.Module):
-    """diffusers' U-Net (Ho et al. 2020's shape); its time is the noise level's logarithm."""
+    """diffusers' U-Net (the architecture of Ho et al. 2020), conditioned on the log noise level."""
 
     def __init__(self, recipe: Recipe, *, channels_in: int) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class UNet(nn.Module):
 
 
 def build(recipe: Recipe, *, masked: bool) -> Preconditioned:
-    """The initialised denoiser; with `masked` it also sees which pixels are seen."""
+    """The initialised denoiser; with `masked` the mask of seen pixels is part of its input."""
     channels_in = recipe.channels * (2 if masked else 1)
     kind: Any = Flat if recipe.network.kind == "mlp" else UNet
     return Preconditioned(
@@ -73,12 +73,12 @@ def build(recipe: Recipe, *, masked: bool) -> Preconditioned:
 
 
 def num_params(module: nn.Module) -> int:
-    """Numbers that are trained."""
+    """The number of trainable parameters."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
 def device_of(name: str | None, *, local_rank: int = 0) -> torch.device:
-    """The named device; else this process's GPU, or the processor where there is none."""
+    """The named device; else this process's GPU, or the CPU if there is none."""
     if name is not None:
         return torch.device(name)
     if torch.cuda.is_available():

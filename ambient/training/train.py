@@ -1,8 +1,8 @@
 """Train a denoiser under a recipe, on one process, torchrun, Slurm or Ray Train.
 
-Every process runs `train`; gradients are averaged over all (DDP). Killed at any moment, the same
-call resumes behind the last checkpoint and ends with the same weights: a batch depends on seed,
-step and process only. A training folder: `metrics.jsonl`, `checkpoint.pt` (while it runs),
+Every process runs `train`; gradients are averaged over all (DDP). After a kill at any moment, the
+same call resumes from the last checkpoint and ends with the same weights, because a batch depends
+only on seed, step and process. A training folder: `metrics.jsonl`, `checkpoint.pt` (while it runs),
 `model.safetensors` (the moving average), `config.json`, `loss.svg`, `record.json`.
 """
 
@@ -68,7 +68,7 @@ class Run:
         self.step = 0
 
     def rate(self) -> float:
-        """The learning rate of the coming step."""
+        """The learning rate of the next step."""
         recipe, seen = self.recipe, self.step * self.recipe.global_batch_size
         rate = recipe.learning_rate * min(1.0, (seen + 1) / max(1, recipe.warmup_images))
         if recipe.decay == "cosine":
@@ -76,7 +76,7 @@ class Run:
         return rate
 
     def save(self, path: Path, key: str) -> None:
-        """Write the whole state beside `path`, then rename."""
+        """Write the whole state to a file next to `path`, then rename it."""
         state = {
             "key": key,
             "step": self.step,
@@ -89,16 +89,16 @@ class Run:
         os.replace(part, path)
 
     def load(self, path: Path, key: str) -> None:
-        """Continue from a checkpoint. CheckpointError for another run's, or a damaged one."""
+        """Continue from a checkpoint. CheckpointError if it is damaged or another run's."""
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
-            record_there = state["key"]
+            saved_key = state["key"]
         except Exception as error:
             raise CheckpointError(
-                f"{path} is damaged ({type(error).__name__}); remove it and run the same command "
-                "again: training begins anew"
+                f"{path} is damaged ({type(error).__name__}); delete it and run the same command "
+                "again: training starts over"
             ) from error
-        if record_there != key:
+        if saved_key != key:
             raise CheckpointError(f"{path} is of another training run; choose an empty --out")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -128,10 +128,11 @@ def train(
     max_batch: int | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> ModelRecord:
-    """Train one model on a packed dataset; returns its record, also when it was there before.
+    """Train one model on a packed dataset and return its record; a finished run is not repeated.
 
-    `max_batch` is the largest batch that a GPU holds: the recipe's is then computed in pieces with
-    the same gradients. TrainingError when the loss is no number.
+    `max_batch` is the largest batch per GPU: a larger one is computed in pieces with the same
+    gradients. RecordError when `packed` or `out` holds something else, CheckpointError for a
+    damaged checkpoint, TrainingError when the loss is not finite.
     """
     started = now()
     source, folder = open_store(packed), LocalStore(Path(out))
@@ -167,10 +168,10 @@ def train(
         seconds = time.monotonic() - clock
         if rank:
             dist.barrier()
-            record_there = standing(folder, key=key, kind=ModelRecord, other=other)
-            if record_there is None:
-                raise TrainingError(f"{folder.uri}: the first process left no record")
-            return record_there
+            written = standing(folder, key=key, kind=ModelRecord, other=other)
+            if written is None:
+                raise TrainingError(f"{folder.uri}: process 0 wrote no record; see its log")
+            return written
         rows = metric_lines(folder.root / METRICS)
         sealed = ModelRecord.seal(
             work=work,
@@ -211,7 +212,7 @@ def _loop(
     pieces: int,
     progress: Callable[[str], None] | None,
 ) -> None:
-    """All steps that are left, with metrics and checkpoints."""
+    """Run the remaining steps; process 0 writes metrics and checkpoints."""
     recipe, total = run.recipe, num_steps(run.recipe)
     module: nn.Module = _Loss(run.model)
     if world > 1:
@@ -253,9 +254,10 @@ def _loop(
 def _step(
     run: Run, module: nn.Module, *, rank: int, world: int, pieces: int
 ) -> tuple[float, float]:
-    """One optimizer step; the loss, and the gradient's norm before it was cut.
+    """One optimizer step: the loss, and the norm of the gradient before clipping.
 
-    All noise of a step is drawn at once, so that pieces change nothing but the rounding.
+    Both are 0 at steps that are not logged. All noise of a step is drawn at once, so that computing
+    it in pieces changes only the rounding.
     """
     recipe = run.recipe
     rows, sigma, generator = run.images.batch(
@@ -282,9 +284,8 @@ def _step(
         dist.all_reduce(total)
         total /= world
     is_logged = (run.step + 1) % recipe.log_every == 0 or run.step + 1 == num_steps(recipe)
-    return (
-        (float(total), float(norm)) if is_logged else (0.0, 0.0)
-    )  # no wait for the GPU in between
+    # float() waits for the GPU, so only logged steps read the values.
+    return (float(total), float(norm)) if is_logged else (0.0, 0.0)
 
 
 def _cut(rows: Rows, part: slice) -> Rows:
@@ -303,14 +304,14 @@ def _cut_draw(drawn: Draw, part: slice) -> Draw:
 
 @contextmanager
 def _group(world: int, device: str | None) -> Iterator[None]:
-    """The processes that train together, where there are several."""
+    """A process group for the block, if several processes train together."""
     if world == 1 or dist.is_initialized():  # Ray Train brings its own
         yield
         return
     if "MASTER_ADDR" not in os.environ:
         raise TrainingError(
-            f"{world} processes were started, but MASTER_ADDR does not say where they meet; start "
-            "them with torchrun, or with deploy/slurm-train.sh"
+            f"{world} processes were started, but MASTER_ADDR, the address of the first, is not "
+            "set; start them with torchrun, or with deploy/slurm-train.sh"
         )
     gpu = torch.cuda.is_available() and device != "cpu"
     dist.init_process_group("nccl" if gpu else "gloo")
@@ -328,7 +329,7 @@ def _cut_metrics(folder: LocalStore, first_step: int) -> None:
 
 
 def _write_model(folder: LocalStore, run: Run) -> list[File]:
-    """The moving average as safetensors, and what opens it again."""
+    """Write the moving average as safetensors and the config that is needed to load it."""
     values = {name: value.cpu().contiguous() for name, value in run.average.values.items()}
     config = {"recipe": run.recipe.model_dump(mode="json"), "masked": run.images.masked}
     return [
@@ -338,7 +339,7 @@ def _write_model(folder: LocalStore, run: Run) -> list[File]:
 
 
 def _curve(rows: list[dict[str, Any]], path: Path) -> None:
-    """The loss over steps, as SVG."""
+    """Write the loss over steps as SVG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")

@@ -67,7 +67,7 @@ class EmbeddingDedup(Dedup, name="embedding_dedup"):
         features = features_of(batch.column(self.features), self.features)
         if len(features) and features.shape[1] != self._centroids.shape[1]:
             raise ValueError(
-                f"{self.features!r} has {features.shape[1]} numbers an image, the centroids have "
+                f"{self.features!r} has {features.shape[1]} numbers per image, the centroids have "
                 f"{self._centroids.shape[1]}"
             )
         lengths = np.linalg.norm(features, axis=1)

@@ -19,11 +19,11 @@ from pipelines.schema import STRING, TEXT
 
 
 def captions(batch: Batch) -> pa.Array:
-    """The captions; one that is missing is empty."""
+    """The captions, (rows,) strings; null becomes the empty string."""
     return pc.fill_null(batch.column(TEXT), "")
 
 
-MAX_KNOWN = 1_000_000  # words that are remembered
+MAX_KNOWN = 1_000_000  # words in the cache of looked-up words; it is emptied beyond
 
 
 class CaptionSize(Filter, name="caption_size"):
@@ -55,9 +55,9 @@ class CaptionSize(Filter, name="caption_size"):
 class CaptionLanguage(Filter, name="caption_language"):
     """Keep pairs whose caption is in one of these languages. (Gadre et al. 2023)
 
-    The most probable label counts, however improbable. `model: fasttext` reads newlines as spaces;
-    `model: gcld3` needs the package gcld3 and looks at the first 1,000 bytes; `model: column` takes
-    the labels of a column.
+    The most probable label counts, even if its probability is low. `model: fasttext` reads newlines
+    as spaces; `model: gcld3` needs the package gcld3 and reads the first 1,000 bytes; `model:
+    column` takes the labels from a column.
     """
 
     keep: tuple[str, ...] = Field(("en",), min_length=1, description="languages to keep")
@@ -108,38 +108,38 @@ class CaptionLanguage(Filter, name="caption_language"):
 class SynsetWords(Filter, name="synset_words"):
     """Keep pairs whose caption has a word that names one of these synsets. (Gadre et al. 2023)
 
-    A word is the text between white space, as it is; it is looked up in WordNet 3.0 in lower
-    case with morphology, and its first synset over nouns, verbs, adjectives and adverbs counts, by
-    its offset alone, whatever its part of speech (as the reference does).
+    Captions are split at white space; punctuation stays part of a word. Each word is looked up in
+    WordNet 3.0 in lower case with morphology. Its first synset over nouns, verbs, adjectives and
+    adverbs counts; only the offset is compared, not the part of speech, as in the reference.
     """
 
     synsets: str = Field(
-        "imagenet21k_goog_synsets.txt", description="asset: wnids (n01440764), one a line"
+        "imagenet21k_goog_synsets.txt", description="asset: wnids (n01440764), one per line"
     )
     reasons: ClassVar[tuple[str, ...]] = ("no_synset_word",)
     _wordnet: Any = PrivateAttr(None)
-    _wanted: Any = PrivateAttr(None)
+    _offsets: Any = PrivateAttr(None)
     _known: dict[bytes, bool] = PrivateAttr(default_factory=dict)
 
     def assets(self) -> tuple[str, ...]:
         return (self.synsets, *INDEX_FILES)
 
     def load(self, assets: AssetFolder) -> None:
-        self._wanted = read_synsets(assets.path(self.synsets))
+        self._offsets = read_synsets(assets.path(self.synsets))
         self._wordnet = WordNet({name: assets.path(name) for name in INDEX_FILES})
 
     def reject(self, batch: Batch) -> pa.Array:
         texts = captions(batch)
         words = kernels.words.whitespace(texts)
         hits = self._hits(words)
-        before = np.concatenate([[0], np.cumsum(hits)])
-        num_hits = before[words.end] - before[words.begin]
+        hits_before = np.concatenate([[0], np.cumsum(hits)])
+        num_hits = hits_before[words.end] - hits_before[words.begin]
         return because(num_hits == 0, self.reasons[0])
 
     def _hits(self, words: Any) -> npt.NDArray[np.bool_]:
         """Whether each word names one of the synsets; each different word is looked up once."""
         different, first, inverse = np.unique(words.hash, return_index=True, return_inverse=True)
-        known, wordnet, synsets = self._known, self._wordnet, self._wanted
+        known, wordnet, synsets = self._known, self._wordnet, self._offsets
         if len(known) > MAX_KNOWN:
             known.clear()
         data = words.data.tobytes()

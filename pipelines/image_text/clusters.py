@@ -16,17 +16,19 @@ from pydantic import Field, PrivateAttr
 from pipelines.batch import Batch
 from pipelines.operators import AssetFolder, Filter, because, choose
 
-CHUNK_BYTES = 64 << 20  # of inner products that are held at a time
+CHUNK_BYTES = 64 << 20  # of inner products in memory at a time
 DEVICE_BYTES = 4 << 30  # the same on a GPU
-ROUGH = 2.0**-8 + 2.0**-12  # of a product in bfloat16, with what the sum of 32 bits adds
+# Relative error of an inner product of bfloat16 values: 2^-8 from rounding both factors, and an
+# allowance for summing in 32 bits.
+ROUGH = 2.0**-8 + 2.0**-12
 
 
 class NearTargets(Filter, name="near_targets"):
-    """Keep images whose cluster holds an image of the target set. (Gadre et al. 2023, 3.4)
+    """Keep images whose cluster has an image of the target set. (Gadre et al. 2023, 3.4)
 
-    An image belongs to the centroid with the greatest inner product with its features, as they
-    are, in 32 bits (the first of equal ones). Targets are assigned alike; their clusters stay.
-    Features that are not numbers belong to no cluster.
+    An image belongs to the centroid with the greatest inner product with its features (float32, not
+    normalised; the first of equal ones). Targets are assigned in the same way, and their clusters
+    are kept. Features with NaN or infinity belong to no cluster.
     """
 
     features: str = Field("l14_img", description="the column of features")
@@ -44,7 +46,7 @@ class NearTargets(Filter, name="near_targets"):
         return (self.centroids, self.targets)
 
     def needs(self) -> Mapping[str, float]:
-        """A GPU, where there are any; processors do the same, far slower."""
+        """One GPU if the machine has any; on CPUs the same is computed far more slowly."""
         return {"num_gpus": 1}
 
     def load(self, assets: AssetFolder) -> None:
@@ -53,7 +55,7 @@ class NearTargets(Filter, name="near_targets"):
         if targets.shape[1] != self._centroids.shape[1]:
             raise ValueError(
                 f"{self.targets} has features of {targets.shape[1]} numbers, {self.centroids} of "
-                f"{self._centroids.shape[1]}: they must come from one model"
+                f"{self._centroids.shape[1]}: both must come from one model"
             )
         self._nearest = on_device("cuda", self._centroids) if has_gpu() else None
         self._kept = np.zeros(len(self._centroids), dtype=bool)
@@ -63,7 +65,7 @@ class NearTargets(Filter, name="near_targets"):
         features = features_of(batch.column(self.features), self.features)
         if len(features) and features.shape[1] != self._centroids.shape[1]:
             raise ValueError(
-                f"{self.features!r} has {features.shape[1]} numbers an image, the centroids have "
+                f"{self.features!r} has {features.shape[1]} numbers per image, the centroids have "
                 f"{self._centroids.shape[1]}"
             )
         good = finite_rows(features)
@@ -80,11 +82,11 @@ class NearTargets(Filter, name="near_targets"):
 
 
 def read_features(path: Path) -> npt.NDArray[np.float32]:
-    """An array (n, dim) of numbers from .npy, in 32 bits. ValueError for anything else."""
+    """A float array (n, dim) from .npy, as float32. ValueError for anything else."""
     try:
         array = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is no .npy file of numbers: {error}") from None
+        raise ValueError(f"{path} is not an .npy file of numbers: {error}") from None
     if array.ndim != 2 or array.dtype.kind != "f" or not len(array):
         raise ValueError(f"{path} holds {array.dtype} of shape {array.shape}, expected (n, dim)")
     if not np.isfinite(array).all():
@@ -93,7 +95,7 @@ def read_features(path: Path) -> npt.NDArray[np.float32]:
 
 
 def features_of(column: pa.Array, name: str) -> npt.NDArray[np.float32]:
-    """A column of fixed-size lists as an array (rows, dim), in 32 bits."""
+    """A column of fixed-size lists as (rows, dim) float32. ValueError for another type."""
     if not pa.types.is_fixed_size_list(column.type):
         raise ValueError(f"the column {name!r} holds {column.type}, expected features")
     size = column.type.list_size
@@ -102,14 +104,14 @@ def features_of(column: pa.Array, name: str) -> npt.NDArray[np.float32]:
 
 
 def finite_rows(features: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """Which rows have no NaN and no infinity: half precision overflows at 65,504."""
+    """Which rows have only finite numbers, (rows,): half precision overflows at 65,504."""
     return np.asarray(np.isfinite(features).all(axis=1))
 
 
 def nearest(
     features: npt.NDArray[np.float32], centroids: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.int64]:
-    """For each row the centroid with the greatest inner product, shape (rows,)."""
+    """The index of the centroid with the greatest inner product, (rows,); the first of equals."""
     rows = max(1, CHUNK_BYTES // (4 * len(centroids)))
     centers = np.empty(len(features), np.int64)
     products = np.empty((min(rows, len(features)), len(centroids)), np.float32)
@@ -125,7 +127,7 @@ def nearest(
 
 
 def has_gpu() -> bool:
-    """Whether torch is here and has a GPU; torch is not even looked for on a machine without."""
+    """Whether torch is installed and sees a GPU. Without an NVIDIA device torch is not imported."""
     if not Path("/dev/nvidiactl").exists() or importlib.util.find_spec("torch") is None:
         return False
     import torch
@@ -136,11 +138,11 @@ def has_gpu() -> bool:
 def on_device(
     device: str, centroids: npt.NDArray[np.float32]
 ) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.int64]]:
-    """`nearest` on a device of torch: products in bfloat16, and what they leave open in 64 bits.
+    """`nearest` on a torch device: products in bfloat16, close candidates again in 64 bits.
 
-    A product in bfloat16, summed and kept in 32 bits, is off by at most 2^-8 |x| |c|. Whatever is
-    within twice that of a row's greatest product may be the nearest centroid; those, few, are
-    compared exactly. So the answer is that of exact arithmetic, the first of equal ones.
+    A product of bfloat16 values, summed in 32 bits, is off by at most `ROUGH` |x| |c|. Every
+    centroid within twice that of a row's greatest product may be the nearest; these few are
+    compared in 64 bits. So the result is that of exact arithmetic, the first of equal ones.
     """
     import torch
 
@@ -177,4 +179,4 @@ def _products(rows: Any, centroids: Any) -> Any:
 
     if rows.is_cuda:
         return torch.mm(rows, centroids, out_dtype=torch.float32)
-    return rows.float() @ centroids.float()  # the same rounding of what goes in, for tests
+    return rows.float() @ centroids.float()  # inputs rounded in the same way, for tests on CPUs

@@ -1,4 +1,4 @@
-"""Scores from the features that a pool comes with: a small head that somebody trained on them."""
+"""Scores from the features in a pool's tables, by a small trained network (a head)."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Head:
-    """Layers over the features of a pair, each set of features scaled to length 1.
+    """A ReLU network over the concatenated features of a pair, each scaled to length 1.
 
-    `weights` have shapes (outputs, inputs); between layers is a ReLU; the last has one output.
+    `weights` have shapes (outputs, inputs), `biases` (outputs,); the last layer has one output.
     """
 
     features: tuple[str, ...]
@@ -32,9 +32,10 @@ class Head:
     biases: tuple[Floats, ...]
 
     def scores(self, inputs: Floats) -> npt.NDArray[np.float64]:
-        """The probability of the positive label, from inputs as `joined` makes them.
+        """The probability of the positive label, (rows,), from the result of `joined`.
 
-        In 64 bits, to nine decimals: a sum's order differs with the number of rows at once.
+        In 64 bits and rounded to nine decimals, because the order in which BLAS sums depends on the
+        number of rows.
         """
         values = inputs.astype(np.float64)
         for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
@@ -46,10 +47,10 @@ class Head:
 class FeatureScore(Modifier, name="feature_score"):
     """Add the probability that a pair is good, by a head over the pool's features.
 
-    `datacomp train-head` trains one. A pair whose features are no numbers has no score (null).
+    `datacomp train-head` trains one. A pair with NaN or infinity in its features gets null.
     """
 
-    model: str = Field(description="asset: a head that `train-head` wrote")
+    model: str = Field(description="asset: a head written by `train-head`")
     features: tuple[str, ...] = Field(
         ("l14_img", "l14_txt"), min_length=1, description="the features that it was trained on"
     )
@@ -77,7 +78,9 @@ class FeatureScore(Modifier, name="feature_score"):
         inputs = joined([features_of(batch.column(name), name) for name in self.features])
         dim = self._head.weights[0].shape[1]
         if inputs.shape[1] != dim and len(inputs):
-            raise ValueError(f"{self.model} reads {dim} numbers a pair; here are {inputs.shape[1]}")
+            raise ValueError(
+                f"{self.model} reads {dim} numbers per pair; the features have {inputs.shape[1]}"
+            )
         good = np.isfinite(inputs).all(axis=1)
         scores = np.zeros(len(inputs))
         if good.any():
@@ -86,7 +89,10 @@ class FeatureScore(Modifier, name="feature_score"):
 
 
 def joined(features: Sequence[Floats]) -> Floats:
-    """Several features of the same pairs side by side, each scaled to length 1; zeros stay."""
+    """Features of the same pairs, each scaled to length 1, concatenated: (rows, sum of dims).
+
+    A row of zeros stays zero.
+    """
     parts = []
     for part in features:
         length = np.linalg.norm(part, axis=1, keepdims=True)
@@ -118,7 +124,9 @@ def read_head(path: Path) -> Head:
                 tuple(arrays[f"bias{n}"] for n in range(count)),
             )
     except (ValueError, KeyError, EOFError, OSError, TypeError) as error:
-        raise ValueError(f"{path} is no head that `train-head` wrote: {error}") from None
+        raise ValueError(f"{path} is not a head written by `train-head`: {error}") from None
     if not head.weights or head.weights[-1].shape[0] != 1:
-        raise ValueError(f"{path} is no head that `train-head` wrote: its last layer has no score")
+        raise ValueError(
+            f"{path} is not a head written by `train-head`: its last layer must have one output"
+        )
     return head

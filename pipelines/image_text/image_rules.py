@@ -1,4 +1,4 @@
-"""Rules on the size of an image and on scores that a pool brings."""
+"""Rules on the size of an image and on the CLIP scores in a pool's tables."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def numbers(batch: Batch, column: str) -> npt.NDArray[Any]:
 class ImageSize(Filter, name="picture_size"):
     """Keep images that are large enough and not too long. (Gadre et al. 2023, basic filter)
 
-    The shorter side decides, and longer over shorter; a side that is missing or 0 is too small.
+    A missing side, or one of 0 pixels, is too small.
     """
 
     min_side: int = Field(200, ge=0, description="pixels of the shorter side, at least")
@@ -53,13 +53,14 @@ class ImageSize(Filter, name="picture_size"):
 class ClipScore(Filter, name="clip_score"):
     """Keep pairs whose image and caption are similar enough to CLIP. (Gadre et al. 2023)
 
-    Scores are those of the pool. The threshold is compared in the column's own precision, so that a
-    stored 0.28 of 32 bits passes 0.28. A missing score goes. For a share of the pool use `select`.
+    Scores come from the pool's tables. The threshold is compared in the column's own precision, so
+    that a float32 score of 0.28 passes 0.28. Pairs without a score are rejected. To keep a fraction
+    of the pool use `select`.
     """
 
     arch: Literal["b32", "l14"] = Field("l14", description="OpenAI's ViT-B/32 or ViT-L/14")
     min_score: float = Field(description="lowest score kept")
-    column: str | None = Field(None, description="another column of scores")
+    column: str | None = Field(None, description="a column of scores to use instead of the pool's")
     reasons: ClassVar[tuple[str, ...]] = ("no_score", "score_too_low")
 
     def reads(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Scores that somebody gave to the pairs of a pool, kept next to its tables."""
+"""Scores of the pairs of a pool, computed by `datacomp score` and kept next to its tables."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pipelines.batch import Batch
 from pipelines.operators import Modifier
 
 INDEX = "index.json"
-PREFIX = "scores/"  # how the column is called until this step gives it a name
+PREFIX = "scores/"  # of the column's name before this step renames it
 
 
 class Scores(Modifier, name="scores"):
-    """Add the column that `datacomp score` made for this pool; steps behind it read it by name.
+    """Add a column of scores that `datacomp score` computed for this pool, for later steps.
 
-    A pair without an image has no score. Scores belong to the very tables that they were made for:
-    over other tables the run is refused.
+    A pair without an image has no score (null). Scores are valid only for the tables they were
+    computed from: a run over other tables is refused.
     """
 
-    of: str = Field(description="the name the scores were given: `score --name`")
-    column: str = Field("score", description="the name of the column here")
+    of: str = Field(description="the name of the scores: `score --name`")
+    column: str = Field("score", description="column to write")
     reasons: ClassVar[tuple[str, ...]] = ()
 
     def assets(self) -> tuple[str, ...]:

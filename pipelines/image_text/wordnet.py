@@ -1,7 +1,7 @@
-"""WordNet's index of words, read from its own files, with its morphology. (Miller 1995)
+"""Look up words in WordNet's index files, with its morphology. (Miller 1995)
 
-The files are those of WordNet 3.0 (Debian's package wordnet-base has them): index.noun and so on
-hold lemmas with the offsets of their synsets, noun.exc and so on irregular forms.
+The files are those of WordNet 3.0 (in Debian: package wordnet-base): index.noun and so on list
+lemmas with the offsets of their synsets, noun.exc and so on irregular forms.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ RULES: dict[str, dict[str, tuple[tuple[str, str], ...]]] = {
     for part, rules in SUFFIXES.items()
 }
 RULES = {part: {end: some for end, some in rules.items() if some} for part, rules in RULES.items()}
-"""The same rules by the letter that a word must end with."""
+"""The rules by part of speech and by the last letter of the words that they apply to."""
 ENDS = frozenset(end for rules in RULES.values() for end in rules)
 
 
 class WordNet:
-    """Offsets of the first synsets of words."""
+    """Looks up the first synset of words. ValueError for files that are not WordNet's."""
 
     def __init__(self, files: Mapping[str, Path]) -> None:
         self._first = {part: dict(_index(files[f"index.{part}"])) for part in PARTS}
@@ -47,13 +47,13 @@ class WordNet:
         self._spelt = re.compile(f"[{re.escape(letters)}]+").fullmatch
 
     def first_synset(self, word: str) -> int | None:
-        """The offset of the first synset of a word's base forms, nouns before verbs before others.
+        """The offset of the first synset of a word's base forms; None for an unknown word.
 
-        None for a word that WordNet does not know.
+        Parts of speech are tried in the order of `PARTS`.
         """
         word = word.lower()
         if word not in self._whole and (word[-1:] not in ENDS or not self._spelt(word)):
-            return None  # most words of the web: no rule of morphology can make a lemma of it
+            return None  # a shortcut for most words of the web: no rule can turn it into a lemma
         for part in PARTS:
             if word[-1:] not in RULES[part] and word not in self._names[part]:
                 continue
@@ -75,7 +75,7 @@ class WordNet:
 
 
 def _shortened(forms: Iterable[str], part: str) -> list[str]:
-    """What the rules of a part of speech make of forms, in the order of the rules."""
+    """The forms after one rule of a part of speech each, in the order of the rules."""
     rules = RULES[part]
     return [
         form[: -len(old)] + new
@@ -86,7 +86,7 @@ def _shortened(forms: Iterable[str], part: str) -> list[str]:
 
 
 def _index(path: Path) -> Iterable[tuple[str, int]]:
-    """Lemma and the offset of its first synset. ValueError for a file of another kind."""
+    """Lemmas and the offset of the first synset of each. ValueError for a malformed line."""
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if line.startswith(" ") or not line:
             continue  # the licence
@@ -95,7 +95,7 @@ def _index(path: Path) -> Iterable[tuple[str, int]]:
             pointers = int(fields[3])
             yield fields[0], int(fields[6 + pointers])
         except (IndexError, ValueError):
-            raise ValueError(f"{path}, line {number}: no line of a WordNet index") from None
+            raise ValueError(f"{path}, line {number}: not a line of a WordNet index") from None
 
 
 def _exceptions(path: Path) -> dict[str, tuple[str, ...]]:
@@ -104,11 +104,11 @@ def _exceptions(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def read_synsets(path: Path) -> frozenset[int]:
-    """Offsets of a list of wnids (n01440764), one a line. ValueError names a wrong line."""
+    """Offsets of a list of wnids (n01440764), one per line. ValueError names a wrong line."""
     synsets = set()
     for number, line in enumerate(path.read_text(encoding="utf-8").split(), start=1):
         if len(line) < 2 or not line[1:].isdigit():
-            raise ValueError(f"{path}, line {number}: {line!r} is not a wnid, as n01440764")
+            raise ValueError(f"{path}, line {number}: {line!r} is not a wnid like n01440764")
         synsets.add(int(line[1:]))
     if not synsets:
         raise ValueError(f"{path} is empty: no word would be kept")

@@ -12,11 +12,11 @@ from typing import Any
 from yarl import URL
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-LOOKUP_THREADS = 64  # the resolver's lookups block; so many names are asked at once
+LOOKUP_THREADS = 64  # names looked up at a time: the system's resolver blocks a thread for each
 _SIX_TO_FOUR = ipaddress.ip_network("2002::/16")
 _COMPATIBLE = ipaddress.ip_network("::/96")
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
-"""The only IPv6 addresses that are handed out; site-local, dummy and segment ones are outside."""
+"""The only IPv6 range allocated for public use; site-local and similar ranges are outside."""
 _NOT_PUBLIC = (
     ipaddress.ip_network("192.88.99.0/24"),  # relays of 6to4, withdrawn (RFC 7526)
     ipaddress.ip_network("168.63.129.16/32"),  # Azure's own server, reached from inside only
@@ -29,10 +29,10 @@ _LEGAL = frozenset(
 
 
 class FetchError(Exception):
-    """An address that gave nothing: `reason` is a word to count by, `again` whether a retry may
-    help.
+    """A URL that could not be fetched.
 
-    `after`: the seconds that the server asks to wait before another try.
+    `reason` is the word that it is counted by, `again` whether a retry may help, `after` the
+    seconds that the server asks to wait before one.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class FetchError(Exception):
 
 
 def refused(address: str) -> bool:
-    """Whether an IP address, or one that is wrapped in it, is not on the public internet."""
+    """Whether an IP address, or the IPv4 address embedded in it, is not on the public internet."""
     try:
         ip: Any = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -60,7 +60,7 @@ def refused(address: str) -> bool:
 
 
 def _inside(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address that an IPv6 address carries, by any of the ways there are."""
+    """The IPv4 address embedded in an IPv6 address (mapped, 6to4, Teredo, NAT64), or None."""
     if address.ipv4_mapped is not None:
         return address.ipv4_mapped
     if address in _SIX_TO_FOUR:
@@ -73,9 +73,9 @@ def _inside(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
 
 
 def check_url(url: str, allow: tuple[str, ...] = ()) -> URL:
-    """The address as the client will read it. FetchError for another scheme or no host.
+    """The parsed URL. FetchError for a malformed one, another scheme, no host or a private IP.
 
-    A host that is written as numbers is checked here, a name when it is looked up.
+    A numeric host is checked here, a name when it is looked up.
     """
     try:
         parsed = as_written(url)
@@ -98,11 +98,11 @@ def check_url(url: str, allow: tuple[str, ...] = ()) -> URL:
 
 
 def as_written(url: str) -> URL:
-    """An address whose path and query reach the server as they were written.
+    """A URL whose path and query are sent to the server as they were written.
 
-    Only what no request line may hold is escaped: blanks, controls, letters beyond ASCII, a percent
-    sign without two digits. Escapes stay as they are: signatures cover the very bytes. ValueError
-    for an address that is not one.
+    Only characters not allowed in a request line are escaped: blanks, control characters, letters
+    beyond ASCII, a percent sign without two hex digits. Existing escapes are not changed, because
+    signed URLs are signatures over these bytes. ValueError for a malformed URL.
     """
     url = url.strip()
     parsed = URL(url)  # the host: names beyond ASCII, ports, brackets
@@ -116,7 +116,7 @@ def as_written(url: str) -> URL:
 
 
 def escaped(target: str) -> str:
-    """Path and query with what a request line may not hold escaped, and nothing else."""
+    """Path and query with only the characters escaped that a request line does not allow."""
     data = target.encode("utf-8", "surrogateescape")
     parts = []
     for position, byte in enumerate(data):
@@ -128,7 +128,7 @@ def escaped(target: str) -> str:
 
 
 class Lookup:
-    """A resolver for aiohttp that answers with addresses it has checked, or not at all."""
+    """A resolver for aiohttp. FetchError if a name has an address that is not public."""
 
     def __init__(self, allow: tuple[str, ...]) -> None:
         self._allow = allow
@@ -165,5 +165,5 @@ class Lookup:
 
 
 def look_up(host: str, port: int, family: int) -> list[Any]:
-    """What the system's resolver answers; apart, so that a test can answer for it."""
+    """Addresses from the system's resolver; a separate function so that tests can replace it."""
     return socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)

@@ -1,8 +1,8 @@
-"""Undo the encodings of an HTTP body that a server applied unasked, within a limit.
+"""Decode HTTP bodies that a server compressed without being asked to, within a size limit.
 
-Images are asked for with `Accept-Encoding: identity`; some servers compress anyway, and some say
-so of a body that is not compressed. What does not begin as the named encoding begins is taken as it
-is.
+Images are requested with `Accept-Encoding: identity`. Some servers compress anyway, and some
+declare an encoding for a body that is not compressed: a body without the first bytes of the
+declared encoding is returned unchanged.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from pipelines.formats.inflate import zstd
 
 MAX_LAYERS = 4  # honest servers send one or two
 GZIP_MAGIC, ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-PIECE = 1 << 16  # decoded bytes at a time, so that a bomb is seen early
+PIECE = 1 << 16  # decoded bytes at a time, so that a decompression bomb is detected early
 FEED = 1 << 12  # encoded bytes at a time
 MAX_MEMBERS = 10_000  # of one body; servers send one
 
 
 class TooLarge(ValueError):
-    """A body that grows beyond the limit."""
+    """A body that is larger than the limit once decoded."""
 
 
 def undo(data: bytes, encoding: str, *, max_bytes: int) -> bytes:
     """The body without its encodings, the last one applied first (RFC 9110, 8.4).
 
-    `encoding` is the header, several separated by commas. TooLarge, or ValueError for a body that
-    is damaged or an encoding without a decoder; names that are not encodings are passed over.
+    `encoding` is the header's value, several names separated by commas; unknown names are ignored.
+    TooLarge for a body beyond `max_bytes`; ValueError for a damaged body, too many encodings, or
+    one without an installed decoder.
     """
     layers = [word.strip().lower() for word in encoding.split(",")]
     if len(layers) > MAX_LAYERS:
@@ -47,9 +48,9 @@ def undo(data: bytes, encoding: str, *, max_bytes: int) -> bytes:
 
 
 def _inflated(data: bytes, bits: int, max_bytes: int) -> bytes:
-    """A stream of zlib; members of gzip may follow each other.
+    """A zlib stream, or several gzip members one after the other.
 
-    It is fed piece by piece, since what is left of a piece is copied at each member's end.
+    Fed in small pieces, because zlib copies the rest of the input at the end of each member.
     """
     parts, size, position = [], 0, 0
     for _ in _members():
@@ -75,7 +76,7 @@ def _inflated(data: bytes, bits: int, max_bytes: int) -> bytes:
 
 
 def _deflated(data: bytes, max_bytes: int) -> bytes:
-    """With a header of zlib, as the standard has it, or without, as many servers send it."""
+    """Deflate with a zlib header (the standard) or without one (as many servers send it)."""
     if len(data) > 1 and data[0] & 15 == 8 and (data[0] << 8 | data[1]) % 31 == 0:
         return _inflated(data, 15, max_bytes)
     try:
@@ -83,11 +84,11 @@ def _deflated(data: bytes, max_bytes: int) -> bytes:
     except TooLarge:
         raise
     except ValueError:
-        return data  # said to be deflated, and is not
+        return data  # declared as deflate, but not compressed
 
 
 def _zstd(data: bytes, max_bytes: int) -> bytes:
-    """Frames of zstd, one behind the other, fed like members of gzip."""
+    """One or more zstd frames, fed in small pieces like gzip members."""
     parts, size, position = [], 0, 0
     for _ in _members():
         stream = zstd.ZstdDecompressor()
@@ -111,7 +112,7 @@ def _zstd(data: bytes, max_bytes: int) -> bytes:
 
 
 def _members() -> Iterator[int]:
-    """Numbers up to MAX_MEMBERS, then ValueError: empty ones cost time and hold nothing."""
+    """Numbers up to MAX_MEMBERS, then ValueError: empty members cost time and add no bytes."""
     yield from range(MAX_MEMBERS)
     raise ValueError(f"more than {MAX_MEMBERS} members")
 
@@ -135,7 +136,7 @@ def _brotli(data: bytes, max_bytes: int) -> bytes:
                 break
     except brotli.error:
         if not size:
-            return data  # said to be compressed, and is not
+            return data  # declared as brotli, but not compressed
         raise ValueError("the stream is damaged") from None
     if not stream.is_finished():
         raise ValueError("the stream breaks off")

@@ -29,14 +29,14 @@ from PIL import Image, UnidentifiedImageError
 FORMATS = (
     *("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "ICO", "PPM"),
 )
-"""What browsers and cameras write. Each is decoded inside this process, by Pillow's libraries."""
+"""Formats of browsers and cameras. Each is decoded inside this process by Pillow's libraries."""
 MAX_PIXELS = 256_000_000
 """A larger image is refused before it is decoded: 768 MB of RGB."""
 DECODE_ERRORS = (
     *(OSError, ValueError, SyntaxError, TypeError, KeyError, IndexError, EOFError),
     *(OverflowError, MemoryError, Image.DecompressionBombError),
 )
-"""What Pillow's decoders raise for bytes that are not an image, or only nearly so."""
+"""Exceptions that Pillow's decoders raise for malformed images or other bytes."""
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow itself refuses twice as many when it opens a file
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
@@ -47,13 +47,13 @@ _ADAM7 = (
     (0, 1, 1, 2),
 )
 """First column and row, and the steps between them, of the passes of an interlaced PNG."""
-_PIECE = 1 << 18  # bytes of rows that are inflated at once, only to be counted
+_PIECE = 1 << 18  # bytes of rows inflated at a time, only to count them
 _PHOTOMETRIC, _SAMPLE_BITS, _SAMPLE_FORMAT = 262, 258, 339  # tags of TIFF
 _BLACK_ON_WHITE, _SIGNED = 0, 2  # values of the first and the last of them
 
 
 class UnknownRange(ValueError):
-    """An image whose numbers do not say what is white: floats, or integers beyond 16 bits."""
+    """An image whose white level is unknown: floats, signed, or integers beyond 16 bits."""
 
 
 @cache
@@ -67,8 +67,8 @@ def readable() -> tuple[str, ...]:
 def open_image(data: bytes) -> Iterator[Image.Image]:
     """Open encoded bytes, not yet decoded, as one of FORMATS. Raises DECODE_ERRORS.
 
-    Where the block decoded the image, its end raises OSError for a file that lacks rows. Pillow's
-    warning of many pixels is silent: callers compare the size with a limit.
+    If the block decoded the image, leaving it raises OSError for a PNG with missing rows. Pillow's
+    warning about many pixels is suppressed: callers compare the size with a limit.
     """
     with Image.open(io.BytesIO(data), formats=readable()) as image:
         yield image
@@ -77,10 +77,10 @@ def open_image(data: bytes) -> Iterator[Image.Image]:
 
 
 def _refuse_missing_rows(data: bytes, image: Image.Image) -> None:
-    """OSError for a decoded PNG whose stream holds fewer rows than the image has.
+    """OSError for a decoded PNG whose stream has fewer rows than the image.
 
-    Rows that were not in the stream are zeros, so only a file whose last rows are zeros is read
-    again: two rows, since the last pass of an interlaced file has every second.
+    Rows missing from the stream are zeros, so only a file whose last rows are zeros is read again:
+    the last two rows, since the last pass of an interlaced file has every second row.
     """
     width, height = image.size
     if getattr(image, "_im", None) is None or not width or not height:
@@ -97,9 +97,9 @@ def _refuse_missing_rows(data: bytes, image: Image.Image) -> None:
 
 
 def _png_bytes(data: bytes, start: int) -> tuple[int, int]:
-    """How many bytes of rows the PNG at `start` holds, and how many its size needs at least.
+    """How many bytes of rows the PNG at `start` has, and how many its size needs at least.
 
-    (0, 0) for what is no PNG after all.
+    (0, 0) if there is no PNG at `start`.
     """
     position = start + len(_PNG)
     expected = size = 0
@@ -132,14 +132,14 @@ def _expected_bytes(
 
 
 def fault_of(error: BaseException) -> str:
-    """The message of a decoder's error, equal in every run: without addresses in memory."""
+    """The message of a decoder's error, without memory addresses: equal in every run."""
     if isinstance(error, UnidentifiedImageError):
         return "no known image format"
     return f"{type(error).__name__}: {_ADDRESS.sub('', str(error))}"
 
 
 def is_truncated(error: BaseException) -> bool:
-    """Whether the decoder says that the file ends too early."""
+    """Whether a decoder's error says that the file ends too early."""
     message = str(error).lower()
     return isinstance(error, OSError) and (
         "truncated" in message or "broken data stream" in message
@@ -147,10 +147,10 @@ def is_truncated(error: BaseException) -> bool:
 
 
 def rgb(image: Image.Image, *, on_white: bool = True) -> Image.Image:
-    """The first frame in three colours of 8 bits; what is transparent is white.
+    """The first frame as 8-bit RGB, on a white background.
 
-    With `on_white` False, transparency is dropped and the colours below it show, which is what
-    open_clip's transform does in training and evaluation. UnknownRange where white is not known.
+    With `on_white` False, transparency is dropped and the colours of transparent pixels show, as in
+    open_clip's transform in training and evaluation. UnknownRange if the white level is unknown.
     """
     if image.mode == "F" or image.mode.startswith("I"):
         return _from_integers(image, on_white=on_white)
@@ -185,9 +185,9 @@ def _loaded(image: Image.Image) -> bool:
 
 
 def _scale_key(image: Image.Image) -> None:
-    """Bring the transparent grey of a PNG of 2 or 4 bits to the 8 bits that its values have.
+    """Scale the transparent grey of a 2- or 4-bit PNG to 8 bits.
 
-    Pillow widens the values and leaves the key of the file as it is.
+    Pillow scales the pixels to 8 bits, but not this key.
     """
     tiles: Any = getattr(image, "tile", None)
     key = image.info.get("transparency")
@@ -197,9 +197,9 @@ def _scale_key(image: Image.Image) -> None:
 
 
 def _from_integers(image: Image.Image, *, on_white: bool) -> Image.Image:
-    """Grey values of 0 to 65,535 divided by 257, so that white stays white.
+    """Grey values of 0 to 65,535 scaled to 0 to 255 (divided by 257), as RGB.
 
-    A TIFF may have fewer bits (its highest value is white) or count from white to black.
+    A TIFF may have fewer bits (its highest value is white), or white as 0.
     """
     if image.mode == "F":
         raise UnknownRange("values are floats; nothing says which of them is white")
@@ -230,9 +230,9 @@ def _first(value: Any) -> int:
 
 
 def _without_colour(image: Image.Image, key: Any) -> Image.Image:
-    """An RGB image with one transparent colour (PNG's tRNS), that colour on white.
+    """An RGB image with one transparent colour (PNG's tRNS), which becomes white.
 
-    Of 16-bit colours Pillow keeps the high byte, but names the transparent one in 16 bits.
+    Pillow reduces 16-bit colours to their high byte, but leaves the transparent one in 16 bits.
     """
     tiles: Any = getattr(image, "tile", None)  # how the file is read: the depth that it has
     deep = bool(tiles) and str(tiles[0][3]).endswith("16B")

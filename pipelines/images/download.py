@@ -1,10 +1,9 @@
-"""The images of a table of pairs: fetched, checked, made smaller, and written as tars.
+"""Download the images of a table of pairs: fetch, check, shrink, and write them as tars.
 
-Every 10,000 rows of a table become a shard in img2dataset's layout (`image_tars`), whatever
-failed among them. A shard is the unit of restart; in it many addresses are fetched at once,
-images are decoded on threads, and samples are in the order of the rows. In the end a record
-says how much of the pool was still there, by reason: it goes with every dataset that is packed from
-these tars.
+Every 10,000 rows of a table become a shard in img2dataset's layout (`image_tars`), however many of
+them fail. A shard is the unit of restart; within it many URLs are fetched at once, images are
+decoded on threads, and samples are in the order of the rows. At the end a record states how many
+images were still available, and why others failed; datasets packed from these tars refer to it.
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ COLUMNS = {"url": "url", "text": "caption", UID: "uid", "face_bboxes": "boxes", 
 
 
 class DownloadOptions(Frozen):
-    """How images are fetched and kept. `changed`: what becomes of one with another sha256."""
+    """How images are fetched and stored; `changed` decides about images with another sha256."""
 
     fetch: FetchOptions = FetchOptions()
     resize: ResizeOptions = ResizeOptions()
@@ -87,7 +86,7 @@ class DownloadOptions(Frozen):
 
 
 class ShardTask(Frozen):
-    """Rows `begin` to `begin + rows` of one table, to one shard. `retry`: only what had failed."""
+    """Rows [begin, begin + rows) of one table, for one shard. `retry`: only rows that failed."""
 
     uri: str
     key: str
@@ -108,11 +107,12 @@ def download(
     options: DownloadOptions | None = None,
     retry_failed: bool = False,
 ) -> AssetRecord:
-    """Fetch the images of a pool's tables; returns the record of what was there.
+    """Fetch the images of a pool's tables; returns the record of what was available.
 
-    Run again, it continues with the shards that are missing; with `retry_failed`, rows that had
-    failed are tried again, and the shards that gain by it are replaced. PoolError for a folder that
-    holds the images of another pool, or fetched with other options.
+    Run again, it continues with the missing shards; with `retry_failed`, rows that failed are tried
+    again and shards that gain images are replaced. PoolError for a folder with the images of
+    another pool, or fetched with other options, and for `retry_failed` before the first download
+    finished.
     """
     started = now()
     options = options or DownloadOptions()
@@ -140,8 +140,8 @@ def download(
         def settle(index: int, done: Done) -> None:
             files[index] = _settle(store, tasks[index].shard, done)
             counts.update(done.counts)
-            there = counts[SUCCESS] / max(counts["rows"], 1)
-            bar.at(counts["rows"], extra=f"{there:.1%} there")
+            available = counts[SUCCESS] / max(counts["rows"], 1)
+            bar.at(counts["rows"], extra=f"{available:.1%} available")
 
         done = map_tasks(run_shard, tasks, on_result=settle)
         bar.note(f"{short(counts[SUCCESS])} images")
@@ -161,7 +161,7 @@ def download(
 def plan(
     pool: Pool, store: Store, key: str, options: DownloadOptions, *, retry: bool = False
 ) -> list[ShardTask]:
-    """The shards of a pool's tables in order, each of one table."""
+    """The tasks of all shards of a pool's tables in order; a shard has rows of one table only."""
     source = open_store(pool.uri)
     tasks: list[ShardTask] = []
     for shard in pool.shards:
@@ -170,8 +170,9 @@ def plan(
             number = len(tasks)
             mark = ""
             if retry:
-                beside = f"{image_tars.shard_name(number)}.parquet"
-                mark = sha256_bytes(store.read_bytes(beside))
+                # The status table is part of the key, so that each retry is a task of its own.
+                status_table = f"{image_tars.shard_name(number)}.parquet"
+                mark = sha256_bytes(store.read_bytes(status_table))
             tasks.append(
                 ShardTask(
                     uri=store.uri,
@@ -189,7 +190,7 @@ def plan(
 
 
 def num_rows(store: Store, name: str) -> int:
-    """Rows of a parquet file, from its footer. ShardError when it is none."""
+    """Rows of a parquet file, from its footer. ShardError if it is not a parquet file."""
     with store.open(name) as file:
         try:
             return int(pq.read_metadata(file).num_rows)
@@ -198,7 +199,7 @@ def num_rows(store: Store, name: str) -> int:
 
 
 def _settle(store: Store, shard: int, done: Done) -> tuple[File, ...]:
-    """Give a shard's files the names that the resharder and img2dataset know."""
+    """Move a shard's files to the names that the resharder and img2dataset expect."""
     stem = image_tars.shard_name(shard)
     named = []
     for file, name in zip(
@@ -214,13 +215,13 @@ def _settle(store: Store, shard: int, done: Done) -> tuple[File, ...]:
 
 @dataclass
 class Request:
-    """A row of the table: what is fetched, and what it is checked against."""
+    """A row of the table: the URL to fetch, and what the image is checked against."""
 
     key: str
     uid: str | None
     url: str | None
     caption: str | None
-    boxes: object  # what the table has there: checked when a face is blurred
+    boxes: object  # face boxes as in the table; checked when a face is blurred
     sha256: str | None
 
     def row(self, status: str, **more: Any) -> Row:
@@ -239,15 +240,15 @@ class Request:
 
 
 def run_shard(task: ShardTask) -> Done:
-    """Fetch one shard and commit it; where another attempt was first, that one counts."""
+    """Fetch one shard and commit it; if another attempt committed first, return its commit."""
     store = open_store(task.uri)
-    standing = find_done(store, task.key)
-    if standing is not None:
-        return standing
+    finished = find_done(store, task.key)
+    if finished is not None:
+        return finished
     done = asyncio.run(_fetch_shard(task, store))
     try:
         return commit(store, done)
-    except DeterminismError:  # the net answered otherwise
+    except DeterminismError:  # servers answered the two attempts differently
         first = find_done(store, task.key)
         assert first is not None
         for file in done.files:
@@ -288,7 +289,7 @@ async def _fetch_shard(task: ShardTask, store: Store) -> Done:
 async def _fetch_row(
     request: Request, options: DownloadOptions, fetcher: Fetcher, decoders: ThreadPoolExecutor
 ) -> tuple[Row, Kept | None]:
-    """What became of one row, and its image."""
+    """The outcome of one row, and its image unless it failed."""
     if request.uid is None or not is_uid(request.uid):
         detail = "expected 32 lower-case hexadecimal digits"
         return request.failed(NO_DOWNLOAD, "no_uid", detail), None
@@ -328,27 +329,27 @@ def read_rows(task: ShardTask) -> list[Request]:
     with store.open(task.table) as file:
         try:
             parquet = pq.ParquetFile(file)
-            there = [name for name in COLUMNS if name in parquet.schema_arrow.names]
+            present = [name for name in COLUMNS if name in parquet.schema_arrow.names]
             for name in ("url", "text"):
-                if name not in there:
+                if name not in present:
                     raise PoolError(
-                        f"{where} has no column {name!r}; images are fetched by url, and keep "
-                        "their text"
+                        f"{where} has no column {name!r}; images are fetched by url and stored "
+                        "with their text"
                     )
             check_pairs(parquet.schema_arrow, where)
-            table = _slice(parquet, task.begin, task.rows, there)
+            table = _slice(parquet, task.begin, task.rows, present)
             table.validate(full=True)
         except DAMAGED as error:
             if isinstance(error, PoolError | ShardError):
                 raise
             raise ShardError(f"{where} is damaged: {error}") from None
     for name in TEXTS:
-        if name in there:
+        if name in present:
             column = table.schema.get_field_index(name)
             table = table.set_column(column, name, text_column(table.column(name), name, where))
     urls, captions = (table.column(name).combine_chunks() for name in (URL, TEXT))
-    own = table.column(UID).combine_chunks() if UID in there else None
-    columns = {COLUMNS[name]: table.column(name).to_pylist() for name in there}
+    own = table.column(UID).combine_chunks() if UID in present else None
+    columns = {COLUMNS[name]: table.column(name).to_pylist() for name in present}
     columns["uid"] = with_uids(own, urls, captions).to_pylist()
     empty: list[Any] = [None] * table.num_rows
     given = [columns.get(name, empty) for name in ("uid", "url", "caption", "boxes", "sha256")]
@@ -359,7 +360,7 @@ def read_rows(task: ShardTask) -> list[Request]:
 
 
 def _slice(parquet: pq.ParquetFile, begin: int, rows: int, columns: Sequence[str]) -> pa.Table:
-    """Rows of a file, reading only the row groups that they are in."""
+    """Rows [begin, begin + rows) of a file; reads only the row groups that have them."""
     groups: list[int] = []
     first = start = 0
     for number in range(parquet.metadata.num_row_groups):
@@ -373,7 +374,7 @@ def _slice(parquet: pq.ParquetFile, begin: int, rows: int, columns: Sequence[str
 
 
 def _before(task: ShardTask, store: Store) -> tuple[dict[str, Row], dict[str, bytes]]:
-    """The rows that an earlier download of this shard has, and its images, by key."""
+    """The rows and images of an earlier download of this shard, by key."""
     stem = image_tars.shard_name(task.shard)
     with store.open(f"{stem}.parquet") as file:
         rows = {row["key"]: Row.model_validate(row) for row in pq.read_table(file).to_pylist()}
@@ -397,7 +398,7 @@ def _write(
     places: dict[str, tuple[int, int]],
     before: dict[str, bytes],
 ) -> tuple[File, ...]:
-    """Tar, table and stats of a shard, under names of this attempt."""
+    """Write tar, table and stats of a shard, under names of this attempt."""
     stem = f"work/{image_tars.shard_name(task.shard)}"
     with store.create(attempt_name(stem, ".tar")) as out:
         for row in rows:

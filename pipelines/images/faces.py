@@ -1,12 +1,12 @@
-"""Faces of a pool's images at resharding: blurred there, or named in each sample's json.
+"""Faces in a pool's images, handled at resharding: blurred, or listed in each sample's json.
 
-A map says which table has the boxes of which tars, as the reference's resharder reads it:
+A map, in the format of the reference's resharder, names the table of face boxes of each tar:
 
     {"first": {"parquet": "metadata/a.parquet", "shards": ["shards/00000000.tar", ...]}, ...}
 
-Paths are taken from the folder of the map; tars are known by their names. Blurred images become
-WebP. (mlfoundations/datacomp, resharder: --blur-metadata-map, --apply-blur,
---inject-blur-metadata; here a row that is missing is an error, and the quality is a number)
+Paths are relative to the map's folder; tars are matched by file name. Blurred images become WebP.
+(mlfoundations/datacomp, resharder: --blur-metadata-map, --apply-blur, --inject-blur-metadata; here
+a missing row is an error, and the quality can be chosen)
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ Boxes = list[list[float]]
 
 
 class FaceOptions(Frozen):
-    """What is done about faces: `map` is the address of the map."""
+    """How faces are handled: `map` is the path or URI of the map."""
 
     map: str
-    apply: bool = Field(False, description="blur them; the image becomes WebP")
+    apply: bool = Field(False, description="blur faces; the image becomes WebP")
     inject: bool = Field(False, description="add the boxes to the json as face_bboxes")
-    quality: int = Field(100, ge=1, le=100, description="of the WebP")
+    quality: int = Field(100, ge=1, le=100, description="WebP quality of blurred images")
 
 
 class Entry(Frozen):
@@ -59,19 +59,19 @@ class Faces:
         table = table_of(options.map, tar)
         self._where = table
         self._boxes = _read(table)
-        self.bad_boxes = 0  # left out: outside the image, or no box
+        self.bad_boxes = 0  # ignored boxes: outside the image, or malformed
 
     def change(self, uid: tuple[int, int], members: dict[str, bytes]) -> bool | None:
-        """Blur and name the faces in the members of a sample; whether anything was blurred.
+        """Blur or list the faces in a sample's `members`, in place; returns whether it blurred any.
 
-        None for an image that does not decode: its faces cannot be blurred, so it is to be left
-        out. PackError when the table has no row for the sample.
+        None for an image that does not decode: its faces cannot be blurred, so the caller leaves
+        the sample out. PackError when the table has no row for the sample.
         """
         boxes = self._boxes.get(uid)
         if boxes is None:
             raise PackError(
-                f"{self._where} has no row for the uid {uid[0]:016x}{uid[1]:016x}; the map names "
-                "another table than this tar was made from"
+                f"{self._where} has no row for the uid {uid[0]:016x}{uid[1]:016x}; the map names a "
+                "table that does not belong to this tar"
             )
         if self.options.inject:
             metadata = read_json(members["json"]) | {BOXES: boxes}
@@ -100,7 +100,7 @@ class Faces:
 
 @lru_cache(maxsize=4)
 def _entries(address: str) -> dict[str, str]:
-    """The table of each tar, by the tar's name. PackError for a map of another form."""
+    """The table of each tar, by the tar's file name. PackError for a missing or malformed map."""
     folder, _, name = address.rpartition("/")
     store = open_store(folder or ".")
     try:
@@ -124,7 +124,7 @@ def _entries(address: str) -> dict[str, str]:
 
 
 def table_of(address: str, tar: str) -> str:
-    """The table that the map names for a tar."""
+    """The table that the map names for a tar. PackError when it names none."""
     tables = _entries(address)
     name = tar.rpartition("/")[2]
     if name not in tables:

@@ -1,9 +1,9 @@
 """Decode and resize with the fastest code whose pixels equal Pillow's.
 
-JPEGs of three colours or grey are decoded by simplejpeg (libjpeg-turbo without Pillow's copies),
-and resized by `pipelines.kernels.resample`. Both are compared with the installed Pillow once a
-process, on images of many shapes made here; where a single byte differs, Pillow does the work and
-`path()` says so. Damaged files and all other formats go through Pillow too.
+YCbCr and grey JPEGs are decoded by simplejpeg (libjpeg-turbo without Pillow's copies) and resized
+by `pipelines.kernels.resample`. Once per process both are compared with the installed Pillow on
+generated images of many shapes; if a single byte differs, Pillow is used instead and `path()` says
+so. Damaged files and all other formats are always read by Pillow.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from pipelines.images.decode import MAX_PIXELS, decode_rgb
 
 Pixels = npt.NDArray[np.uint8]
 JPEG_MAGIC = b"\xff\xd8\xff"
-COLOURS = ("YCbCr", "Gray")  # of a file; CMYK and RGB files are converted by Pillow alone
+COLOURS = ("YCbCr", "Gray")  # colour spaces of a file; CMYK and RGB are left to Pillow
 SHAPES = ((37, 53), (64, 48), (96, 31), (120, 29), (8, 8), (1, 7), (75, 110))
-SIZES = ((24, 24), (19, 40), (60, 60), (33, 7))  # that they are resized to
+SIZES = ((24, 24), (19, 40), (60, 60), (33, 7))  # sizes that the test images are resized to
 
 
 def decode(data: bytes) -> Pixels:
@@ -38,13 +38,13 @@ def decode(data: bytes) -> Pixels:
 
 
 def _decode_jpeg(jpeg: Any, data: bytes) -> Pixels | None:
-    """The pixels of a JPEG without a fault; None where Pillow must say what it is."""
+    """The pixels of an intact JPEG; None if Pillow must decode it or report what is wrong."""
     try:
         height, width, colours, _ = jpeg.decode_jpeg_header(data)
         if colours not in COLOURS or height * width > MAX_PIXELS:
             return None
         pixels: Pixels = jpeg.decode_jpeg(data, colorspace="RGB", fastdct=False, fastupsample=False)
-    except ValueError:  # a warning too: Pillow knows which of them matter
+    except ValueError:  # raised for warnings as well; Pillow decides which are errors
         return None
     return pixels
 
@@ -52,7 +52,10 @@ def _decode_jpeg(jpeg: Any, data: bytes) -> Pixels | None:
 def resize(
     image: Pixels, size: tuple[int, int], *, keep: tuple[int, int, int, int] | None = None
 ) -> Pixels:
-    """The bicubic resize of Pillow to (width, height); `keep`: (left, top, right, bottom) of it."""
+    """Pillow's bicubic resize to (width, height), as (height, width, 3) uint8.
+
+    `keep` (left, top, right, bottom) crops the result.
+    """
     if _resample_is_equal():
         return kernels.resample.resize(image, size, keep=keep)
     resized = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
@@ -67,7 +70,7 @@ def path() -> str:
 
 @cache
 def _simplejpeg() -> Any:
-    """The module, or None where it is missing or gives other pixels than Pillow."""
+    """The module, or None if it is not installed or its pixels differ from Pillow's."""
     try:
         jpeg = importlib.import_module("simplejpeg")
     except ImportError:
@@ -93,7 +96,7 @@ def _simplejpeg() -> Any:
 
 @cache
 def _resample_is_equal() -> bool:
-    """Whether the compiled filter gives Pillow's bytes, with either pass first."""
+    """Whether the compiled filter gives Pillow's bytes, for every shape and size of the check."""
     for number, shape in enumerate(SHAPES):
         image = _noise(number, shape)
         for size in SIZES:
@@ -108,7 +111,7 @@ def _by_pillow(data: bytes) -> Pixels:
 
 
 def _noise(seed: int, shape: tuple[int, int]) -> Pixels:
-    """Black, white and grey at random: clipping is reached in every sum."""
+    """Random black, white and grey pixels, so that the filter's sums are clipped at both ends."""
     rng = np.random.default_rng(seed)
     values = rng.integers(0, 256, (*shape, 3))
     hard = np.where(rng.random((*shape, 3)) < 0.5, (values > 127) * 255, values)

@@ -1,4 +1,4 @@
-"""A shard of images as img2dataset writes it: a tar of samples, and what became of every row.
+"""A shard of images as img2dataset writes it: a tar of samples, and the status of every row.
 
     00000000.tar           KEY.jpg, KEY.json, KEY.txt of each image; KEY is the shard's number in
                            8 digits and the row's in 4
@@ -49,7 +49,7 @@ MAX_ROWS = 10_000  # of a shard: a key has four digits for the row
 
 
 class Row(Frozen):
-    """What became of one row of the table. The sizes are of the image as stored and as found."""
+    """The outcome of one row of the table; sizes in pixels, as stored and as downloaded."""
 
     uid: str
     caption: str | None
@@ -79,7 +79,7 @@ def shard_name(shard: int) -> str:
 
 
 def sample(row: Row, image: bytes, *, extension: str = "jpg") -> bytes:
-    """The members of one sample, ready for a tar."""
+    """One sample as the bytes of its tar members: image, json and txt."""
     parts = []
     caption = (row.caption or "").encode("utf-8", "replace")
     for suffix, data in ((extension, image), ("json", row.to_json()), ("txt", caption)):
@@ -88,13 +88,13 @@ def sample(row: Row, image: bytes, *, extension: str = "jpg") -> bytes:
 
 
 def table_of(rows: Sequence[Row]) -> pa.Table:
-    """The rows as the parquet file next to the tar holds them."""
+    """The rows as the table that is written next to the tar."""
     columns = {name: [getattr(row, name) for row in rows] for name in FIELDS}
     return pa.table(columns, schema=SCHEMA)
 
 
 def stats_of(rows: Sequence[Row]) -> bytes:
-    """The stats file next to the tar: rows, images, and failures by the word that begins them."""
+    """The stats file next to the tar: counts of rows, images, and failures by `reason_of`."""
     status = Counter(row.status for row in rows)
     words = Counter(SUCCESS if row.status == SUCCESS else reason_of(row) for row in rows)
     stats = {
@@ -108,20 +108,20 @@ def stats_of(rows: Sequence[Row]) -> bytes:
 
 
 def reason_of(row: Row) -> str:
-    """The word by which a failure is counted, as in `http_404` or `timeout: no answer in 10 s`."""
+    """The word that a failure is counted by: `timeout` of `timeout: no answer in 10 s`."""
     return (row.error_message or "unknown").partition(":")[0]
 
 
 def tars_of_tables(tables: str) -> tuple[Store, list[Entry]] | None:
-    """The folder with the tars of a pool's tables, and its files; None where there is none.
+    """The folder with the tars of a pool's tables, and its files; None if there is no such folder.
 
-    Looked for in `shards` below or next to the tables, then among them.
+    Tried in order: `shards` below the tables, `shards` next to them, the folder of the tables.
     """
     for folder in tar_folders(tables):
         store = open_store(folder)
         try:
             entries = list(store.list())
-        except StorageError:  # a server that lists nothing
+        except StorageError:  # a server that does not list folders
             continue
         if any(is_tar(entry.name) for entry in entries):
             return store, entries
@@ -129,7 +129,7 @@ def tars_of_tables(tables: str) -> tuple[Store, list[Entry]] | None:
 
 
 def tar_folders(tables: str) -> tuple[str, ...]:
-    """Where the tars of a pool's tables may be."""
+    """The folders in which the tars of a pool's tables may be, in the order they are tried."""
     root = tables.rstrip("/")
     parent = root.rpartition("/")[0]
     return f"{root}/{SHARDS_FOLDER}", f"{parent}/{SHARDS_FOLDER}", root

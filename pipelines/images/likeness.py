@@ -1,9 +1,9 @@
-"""What an image looks like, in few numbers: near for copies of other sizes, qualities and formats.
+"""A short description of an image that is similar for copies of other sizes, qualities and formats.
 
-`shape` is the lowest frequencies of the image in grey (as of a perceptual hash, but not cut to
-bits: of symmetric drawings half of the bits are decided by a codec's noise), `colours` a thumbnail.
-Two images are copies when their shapes correlate and their thumbnails agree. A crop, a mirrored
-image and a changed caption in the image are no copies.
+`shape` is the lowest frequencies of the grey image (like a perceptual hash, but not reduced to
+bits: in symmetric drawings half of the bits would depend on a codec's noise), `colours` a
+thumbnail. Two images are copies if their shapes correlate and their thumbnails agree. Crops,
+mirrored images and images with a changed caption in them are not copies.
 """
 
 from __future__ import annotations
@@ -24,20 +24,21 @@ LOW = 7  # frequencies on a side
 SHAPE = LOW * LOW - 1  # without the mean
 THUMBNAIL = 8  # pixels a side of the colours that are compared
 COLOURS = THUMBNAIL * THUMBNAIL * 3
-DRAFT_SIDE = 128  # four pixels for one of `SIDE`: a JPEG is decoded at an eighth, where that is as
-# large
-MIN_SIDE = 16  # an image of fewer pixels on a side has no shape of its own
-MIN_CONTRAST = 4.0  # standard deviation of grey levels; below, a codec's noise makes the shape
+# Four pixels per pixel of `SIDE`: a JPEG is decoded at down to an eighth of its size if the result
+# is at least this large.
+DRAFT_SIDE = 128
+MIN_SIDE = 16  # an image with a shorter side has too few pixels for a shape
+MIN_CONTRAST = 4.0  # standard deviation of grey levels; below, the shape is mostly codec noise
 
 MIN_CORRELATION = 0.99
 MAX_DIFFERENCE = 4.0
-"""Mean difference of the thumbnails, of 255. Of 300 images saved again as JPEG at quality 60 to 95
-and 32 to 200 pixels every copy is within both limits, where the image has `MIN_SIDE` pixels."""
-BLOCK = 16_384  # rows of a matrix of correlations that are in memory at once, for 1,024 columns
+"""Mean difference of the thumbnails, of 255. 300 images of at least `MIN_SIDE` pixels were saved
+again as JPEG at quality 60 to 95 and 32 to 200 pixels: every copy is within both limits."""
+BLOCK = 16_384  # rows of a matrix of correlations in memory at a time, for 1,024 columns
 
 
 class Likeness(NamedTuple):
-    """Shapes (images, SHAPE) of length 1, or 0 where there is none; colours (images, COLOURS)."""
+    """Shapes (images, SHAPE) of length 1, or all 0 for plain images; colours (images, COLOURS)."""
 
     shape: Floats
     colours: Bytes
@@ -49,7 +50,7 @@ class Likeness(NamedTuple):
 
 
 def likeness(data: bytes) -> tuple[Floats, Bytes]:
-    """Shape and colours of an encoded image. Raises DECODE_ERRORS; transparent places are white."""
+    """Shape and colours of an encoded image on white. Raises DECODE_ERRORS."""
     with open_image(data) as image:
         width, height = image.size
         if width * height > MAX_PIXELS:
@@ -75,7 +76,7 @@ def stacked(described: list[tuple[Floats, Bytes]]) -> Likeness:
 
 
 def copies(known: Likeness, others: Likeness) -> npt.NDArray[np.int64]:
-    """The places in `known` of images that have a copy in `others`, each once, in order."""
+    """The rows of `known` that have a copy in `others`, each once, ascending."""
     hits = [np.zeros(0, np.int64)]
     for start in range(0, len(known.shape), BLOCK):
         near = known.shape[start : start + BLOCK] @ others.shape.T >= MIN_CORRELATION
@@ -89,7 +90,7 @@ def copies(known: Likeness, others: Likeness) -> npt.NDArray[np.int64]:
 
 
 def _dct() -> npt.NDArray[np.float64]:
-    """The matrix of the type-II transform, (frequency, place)."""
+    """The matrix of the type-II cosine transform, (frequency, position)."""
     positions = np.arange(SIDE)
     return np.cos(np.pi * (2 * positions[None, :] + 1) * positions[:, None] / (2 * SIDE))
 

@@ -252,7 +252,7 @@ def test_missing_columns_and_features_are_named(tmp_path: Path) -> None:
     np.savez(npz, b32_img=np.zeros((500, 8), np.float16))
     refused("there is no such array")
     np.savez(npz, l14_img=np.zeros((500, 9), np.float16))
-    refused("has 9 numbers an image, the centroids have 8")
+    refused("has 9 numbers per image, the centroids have 8")
     npz.write_bytes(whole[: len(whole) // 2])
     refused("00.npz")
     npz.unlink()

@@ -104,7 +104,7 @@ def test_features_of_another_model_are_refused(pool: Path, tmp_path: Path) -> No
     np.save(tmp_path / "centroids.npy", np.ones((2, 5), np.float32))
     step = {"embedding_dedup": {"centroids": "centroids.npy"}}
     pipeline = Pipeline.from_steps([step], assets=Assets(folders=(tmp_path,)))
-    with pytest.raises(Exception, match=r"has 768 numbers an image, the centroids have 5"):
+    with pytest.raises(Exception, match=r"has 768 numbers per image, the centroids have 5"):
         curate(
             pipeline,
             open_pool(str(pool / "metadata")),
