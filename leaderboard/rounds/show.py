@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.console import out, show_json, table
+from pipelines.errors import DataError
 from pipelines.execution.progress import say
 
 if TYPE_CHECKING:
@@ -41,35 +42,49 @@ def show_record(folder: str, *, json: bool) -> None:
 
 
 def show_board(submissions: Path, *, json: bool, only: list[str] | None = None) -> None:
+    """Print each board of a folder of submissions under its heading; `only` those of some ids."""
     from leaderboard.board.describe import verdict
     from leaderboard.board.formats import board_table
-    from leaderboard.board.ranking import board
+    from leaderboard.board.ranking import board, group_of
     from leaderboard.submissions.submission import read_entries
 
     rows = board(read_entries(submissions))
+    if not rows:
+        raise DataError(
+            f"there is no submission in {submissions}; give the folder that holds submissions' "
+            "folders, as WORKSPACE/submissions"
+        )
     if only is not None:
-        keys = {(r.scale, r.track, r.pool_id) for r in rows if r.submission_id in only}
-        rows = [row for row in rows if (row.scale, row.track, row.pool_id) in keys]
+        keys = {group_of(row) for row in rows if row.submission_id in only}
+        rows = [row for row in rows if group_of(row) in keys]
     if json:
         show_json(rows)
         return
     groups = comparable(rows)
     for number, group in enumerate(groups):
         if len(groups) > 1:
-            first = group[0]
-            heading = f"{first.benchmark} at {first.scale}, {first.track} track"
-            out(f"{chr(10) * bool(number)}{heading}, pool {first.pool_id[:8]}")
+            out(f"{chr(10) * bool(number)}{heading(group[0])}")
         header, cells = board_table(group)
         out(table(cells, header=header))
         out(f"\n{verdict(group)}")
 
 
+def heading(row: Row) -> str:
+    """What the rows of a board have in common; two boards of a folder never have it alike."""
+    data = f", evaluation data {row.data_id[:6]}" if row.data_id else ""
+    return (
+        f"{row.benchmark} at {row.scale}, {row.track} track, pool {row.pool_id[:8]}, "
+        f"suite {row.suite} version {row.suite_version}{data}"
+    )
+
+
 def comparable(rows: Sequence[Row]) -> list[list[Row]]:
     """The rows in groups that may be compared, in the order of their first rows."""
+    from leaderboard.board.ranking import group_of
+
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        key = (row.benchmark, row.scale, row.track, row.pool_id, row.suite_version)
-        groups.setdefault(key, []).append(row)
+        groups.setdefault(group_of(row), []).append(row)
     return list(groups.values())
 
 
