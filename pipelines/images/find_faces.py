@@ -56,7 +56,7 @@ def find_faces(tars: str, *, out: str, assets: Assets, map_tasks: MapTasks) -> A
     """Detect the faces of all samples of the tars in a folder; tables and a map go to `out`.
 
     A sample whose image is missing or does not decode is counted and has no faces, one without a
-    uid is counted and has no row. PoolError when there is no tar, AssetError when the detector's
+    uid is counted and has no row. PoolError when there is no sample, AssetError when the detector's
     weights are missing.
     """
     from pipelines.images.face_detector import NETWORKS
@@ -96,6 +96,8 @@ def find_faces(tars: str, *, out: str, assets: Assets, map_tasks: MapTasks) -> A
     counts: Counter[str] = Counter()
     for result in done:
         counts.update(result.counts)
+    if not counts["samples"]:
+        raise PoolError(f"the {len(tasks):,} tars below {source.uri} hold no sample")
     entries_of_map = {
         file.name: {"parquet": file.name, "shards": [task.tar]}
         for task, result in zip(tasks, done, strict=True)
@@ -121,7 +123,7 @@ def run_tar(task: TarTask, store: Store) -> Done:
     detector = _detector(task.asset_folders)
     source = open_store(task.tars)
     rows: list[tuple[str, list[list[float]], list[float]]] = []
-    counts: Counter[str] = Counter(samples=0)
+    counts: Counter[str] = Counter(samples=0, faces=0, images_with_faces=0)
     with tar_bytes(source, task.tar) as data:
         for sample in samples(data, f"{source.uri}/{task.tar}"):
             counts["samples"] += 1

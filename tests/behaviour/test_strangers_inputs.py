@@ -204,6 +204,8 @@ def test_a_command_ends_in_a_line_whatever_its_input(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where tracebacks would go
     monkeypatch.setattr(sys, "argv", [program])
+    if name == "pipelines assets fetch":  # a broken file is no error there, and is not kept
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     wrong = []
     for kind, path in broken.items():
         for number, arguments in enumerate(calls(command, kind, str(path), str(tmp_path / "out"))):

@@ -153,6 +153,9 @@ def test_no_tars_and_no_weights_are_clear_errors(
     given = {"out": str(tmp_path / "out"), "map_tasks": map_here}
     with pytest.raises(PoolError, match="there are no tars"):
         find_faces(str(tmp_path / "empty"), assets=assets, **given)
+    (tmp_path / "empty/0.tar").write_bytes(bytes(1024))
+    with pytest.raises(PoolError, match="hold no sample"):
+        find_faces(str(tmp_path / "empty"), assets=assets, **given)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.raises(AssetError, match=r"pipelines assets fetch mtcnn-pnet\.pt"):
         find_faces(str(tars), assets=Assets(), **given)
