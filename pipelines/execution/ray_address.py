@@ -23,6 +23,7 @@ CLIENT_PORT = 10001  # of `ray://HOST`
 # What each HTTP/2 connection begins with (RFC 9113, 3.4), an empty frame of settings behind it.
 GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 SETTINGS = 4  # the type of the frame that a server answers with, its fourth byte
+# Run with -P: a participant's file beside the pipeline may be called as a module that Ray imports.
 DRIVER = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False, logging_level='ERROR')"
 
 
@@ -35,7 +36,7 @@ def check_cluster(address: str) -> None:
             raise WorkerLost(_message(address, problem))
     try:
         done = subprocess.run(
-            [sys.executable, "-c", DRIVER, address],
+            [sys.executable, "-P", "-c", DRIVER, address],
             capture_output=True,
             timeout=CONNECT_SECONDS,
             check=False,
