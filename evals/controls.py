@@ -9,13 +9,16 @@
 
 The questions are sampled by the hash of the data and the row, so that nobody can select them.
 A drop whose 95% interval contains zero means: this score does not use the context (or the image).
-`check_probabilities` requests the whole distribution at a few positions; it must sum to 1.
+`check_probabilities` requests the whole distribution at a few positions: it must sum to 1 and agree
+with what is scored there. Scores per byte need a tokenizer that leaves nothing of the text out.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -26,8 +29,8 @@ import pyarrow as pa
 
 from evals.items import Item, TaskData
 from evals.kinds import kind_of
-from evals.models import Distributions, Ids, LanguageModel, ModelError, Query
-from evals.tasks import AnswerLossTask, LanguageTask, RestorationTask, Task
+from evals.models import Distributions, Ids, LanguageModel, ModelError, Query, TokenScores
+from evals.tasks import PER_BYTE, AnswerLossTask, LanguageTask, RestorationTask, Task
 from evals.text.language import Prompts
 from evals.text.prompts import as_ids
 from evals.text.token_loss import mask_sequence
@@ -40,6 +43,10 @@ SUM_TOLERANCE = 1e-3  # float32 exponentials over a vocabulary of 50,000
 LOSS_TOLERANCE = 0.1  # nats between two ways to one loss in bf16; fp32 agrees to 1e-4
 TWO_SIDED = 1.959964  # the normal's 97.5% point
 PREFIX = 64  # tokens of a document in front of a checked position
+READ_BACK = 64  # texts that are tokenised and read back
+LEAST_READ_BACK = 0.98
+"""Share of the letters of those texts. Lower case alone loses one English letter in 30 and more;
+the name of a special token or a rare sign without a token is less."""
 
 
 def chosen_rows(data: TaskData, number: int, *, what: str) -> list[int]:
@@ -203,35 +210,89 @@ def _control(
 def check_probabilities(task: Task, data: TaskData, model: Any, *, window: int) -> int:
     """Sum the model's probabilities at a few positions of a task; returns how many.
 
-    The distribution must sum to 1, and its loss of the next token must be the one that `score`
-    gives. 0 for tasks over images, and for models without distributions. ModelError names the
-    position that fails.
+    The distribution must sum to 1, its loss of the next token must be the one that `score` gives,
+    and the likeliest token must be the same whatever the continuation that is scored. 0 for tasks
+    over images, and for models without distributions. ModelError names the position that fails.
     """
     if task.kind.startswith("image_") or not isinstance(model, Distributions):
         return 0
     assert isinstance(model, LanguageModel)
+    if task.kind in PER_BYTE:
+        _check_read_back(task, data, model)
     places = []
     for row in chosen_rows(data, POSITIONS, what="probabilities"):
         places += [(row, *position) for position in _place(task, data, row, model, window)]
     if not places:
         return 0
     distributions = model.next_losses([context for _, context, _ in places])
-    asked = model.score([Query(context, (as_ids([token]),)) for _, context, token in places])
-    for (row, _, token), losses, scores in zip(places, distributions, asked, strict=True):
-        total = float(np.exp(-losses.astype(np.float64)).sum())
-        if not abs(total - 1) <= SUM_TOLERANCE:
-            raise ModelError(
-                f"task {task.name}, row {row}: the model's probabilities of the next token sum to "
-                f"{total:.6g} over {len(losses)} ids, not to 1; its losses are not cross-entropies"
-            )
-        apart = abs(float(losses[token]) - float(scores[0].losses[0]))
-        if not apart <= LOSS_TOLERANCE:
-            raise ModelError(
-                f"task {task.name}, row {row}: the model gives a loss of "
-                f"{float(scores[0].losses[0]):.6g} where its own probabilities say "
-                f"{float(losses[token]):.6g}"
-            )
+    # A second token, so that an answer which is repeated as the likeliest one shows.
+    pairs = [(token, (token + 1) % model.vocab_size) for _, _, token in places]
+    asked = model.score(
+        [
+            Query(context, tuple(as_ids([token]) for token in pair))
+            for (_, context, _), pair in zip(places, pairs, strict=True)
+        ]
+    )
+    for (row, _, _), pair, losses, scores in zip(places, pairs, distributions, asked, strict=True):
+        if problem := _place_fault(pair, losses, scores):
+            raise ModelError(f"task {task.name}, row {row}: {problem}")
     return len(places)
+
+
+def _place_fault(
+    pair: tuple[int, int], losses: npt.NDArray[np.float32], scores: Sequence[TokenScores]
+) -> str | None:
+    """How a model's distribution at a position and its scores of two next tokens disagree."""
+    total = float(np.exp(-losses.astype(np.float64)).sum())
+    if not abs(total - 1) <= SUM_TOLERANCE:
+        return (
+            f"the model's probabilities of the next token sum to {total:.6g} over {len(losses)} "
+            "ids, not to 1; its losses are not cross-entropies"
+        )
+    scored = float(scores[0].losses[0])
+    if not abs(float(losses[pair[0]]) - scored) <= LOSS_TOLERANCE:
+        return (
+            f"the model gives a loss of {scored:.6g} where its own probabilities say "
+            f"{float(losses[pair[0]]):.6g}"
+        )
+    likeliest = [int(score.greedy[0]) for score in scores]
+    if tuple(likeliest) == pair:
+        return (
+            f"the model calls both {pair[0]} and {pair[1]} the likeliest next token of one "
+            "context, each when it is asked about it; it repeats the answer"
+        )
+    for token in likeliest:
+        if not float(losses[token]) - float(losses.min()) <= 2 * LOSS_TOLERANCE:  # of two losses
+            return (
+                f"the model calls {token} the likeliest next token, but its own probabilities say "
+                f"{int(losses.argmin())}"
+            )
+    return None
+
+
+def _check_read_back(task: Task, data: TaskData, model: LanguageModel) -> None:
+    """ModelError when a part of the text is not in the tokens, so that no loss is paid for it.
+
+    Blanks, and forms of a letter that NFKC takes for one, do not count: tokenizers change them.
+    """
+    rows = chosen_rows(data, READ_BACK, what="read back")
+    texts = [data.items[row].text() for row in rows]
+    whole, kept, worst = 0, 0, (1.0, 0)
+    for row, text, ids in zip(rows, texts, model.tokenise(texts), strict=True):
+        letters, back = _letters(text), _letters(model.detokenise(ids))
+        same = (letters & back).total()
+        whole, kept = whole + letters.total(), kept + same
+        worst = min(worst, (same / max(1, letters.total()), row))
+    if kept < LEAST_READ_BACK * whole:
+        raise ModelError(
+            f"task {task.name}, row {worst[1]}: only {100 * worst[0]:.0f}% of the text's letters "
+            f"can be read back from the model's tokens ({100 * kept / whole:.0f}% over {len(rows)} "
+            "texts); bits per byte are of the whole text, so its tokenizer has to keep all of it"
+        )
+
+
+def _letters(text: str) -> Counter[str]:
+    return Counter("".join(unicodedata.normalize("NFKC", text).split()))
 
 
 def _place(

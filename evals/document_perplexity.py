@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from evals.items import Item
+from evals.controls import READ_BACK, check_probabilities
+from evals.items import Item, TaskData
 from evals.models import LanguageModel
 from evals.tasks import EvalError, PerplexityTask, parse_task
 from evals.text.perplexity import KINDS
@@ -67,7 +68,8 @@ def measure(
     """Score every document of a dataset; logs and commits go below `out`, a parquet file per shard.
 
     A document without text is counted and not scored. EvalError for a dataset without documents;
-    ShardError names a shard that cannot be read.
+    ShardError names a shard that cannot be read; ModelError when the model's losses are none, or
+    its tokenizer leaves text out (see `evals.controls.check_probabilities`).
     """
     if model.max_length is not None and window > model.max_length:
         raise EvalError(f"--window {window}, but the model reads {model.max_length} tokens at most")
@@ -127,6 +129,9 @@ def score_shard(shard: Documents, *, model: LanguageModel, out: str, window: int
         items = [Item(row=first + n, context=text) for n, text in enumerate(texts) if text]
         num_empty += len(texts) - len(items)
         first += len(texts)
+        if items and not logs:
+            few = TaskData(tuple(items[:READ_BACK]), sha256="", verified=False)
+            check_probabilities(_task(), few, model, window=window)
         logs += list(_answers(items, model, window))
     empty = pa.table({name: pa.array([], pa.float64()) for name in KEPT})
     log = pa.concat_tables(logs) if logs else empty

@@ -103,6 +103,7 @@ class NullModel:
         ]
 
     def _scores(self, context: Ids, answer: Ids, number: int) -> TokenScores:
+        greedy = np.zeros(len(answer), np.int32)
         if self.kind == "first_option":
             losses = np.full(len(answer), 1.0 + number, np.float32)
         elif self.kind == "longest_option":
@@ -110,11 +111,12 @@ class NullModel:
         elif self.kind in ("random", "context_blind"):
             losses = np.empty(len(answer), np.float32)
             for position, token in enumerate(answer):
-                losses[position] = self._distribution(context)[token]
+                distribution = self._distribution(context)
+                losses[position], greedy[position] = distribution[token], distribution.argmin()
                 context = np.append(context, token)
         else:
             losses = np.full(len(answer), self._distribution(context)[0], np.float32)
-        return TokenScores(losses, np.zeros(len(answer), np.int32))
+        return TokenScores(losses, greedy)
 
     def _distribution(self, context: Ids) -> Floats:
         flat = {"zeros": 0.0, "negative": NEGATIVE_NATS, "nan": math.nan}

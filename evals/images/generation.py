@@ -19,7 +19,7 @@ nearly 0 and a memorisation of 0), the other knows only the mean and covariance 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -45,6 +45,9 @@ MOMENT_NUMBERS = 1 << 21  # float64 numbers of covariances in memory at a time: 
 EXACT_DIM = 256  # feature dimensions up to which all resamples are computed
 FEWEST_EXACT = 24  # a standard deviation of 24 draws is known to a seventh, 1 / sqrt(2 * 23)
 PRODUCT_NUMBERS = 1 << 22  # float64 numbers of products of all pairs of features: 32 MB
+SEEN = 0.25
+"""Of the mean distance between a held-out image and the nearest other one: drawn images that are
+nearer are held-out ones. Other digits are at 1.2 of it, the mean digit, near to all, at 1.4."""
 FEATURES_SUFFIX = ".features.pt"
 
 
@@ -177,12 +180,44 @@ class _Generated(Kind[GenerationTask]):
             columns["features"] = _lists(data.features(images))
             columns["reference"] = _lists(data.features(data.images))
         else:
-            columns["train_distance"] = nearest(images, model.training_images())
-            columns["heldout_distance"] = nearest(images, [data.images])
+            training = _checked(task, model.training_images(), data.images.shape[1:])
+            columns["train_distance"] = nearest(images, training)
+            columns["heldout_distance"] = _unseen(task, nearest(images, [data.images]), data)
             closest = nearest_images(images[:NUM_SHOWN], model.training_images())
             columns["image"] = shown_column(images, rows=len(rows))
             columns["nearest"] = shown_column(closest, rows=len(rows))
         return pa.table(columns)
+
+
+def _unseen(task: TaskBase, distance: Floats, data: GenerationData) -> Floats:
+    """The same distances from held-out images. ModelError where these are what was drawn."""
+    apart = nearest(data.images, [data.images], skip_self=True).mean()
+    if distance.mean() < SEEN * apart:
+        raise ModelError(
+            f"task {task.name}: the drawn images are {distance.mean():.3g} from held-out ones, "
+            f"which are {apart:.3g} from each other; the model has seen them, so that none of its "
+            "images is new"
+        )
+    return distance
+
+
+def _checked(task: TaskBase, blocks: Iterable[Floats], shape: Sequence[int]) -> Iterator[Floats]:
+    """The same training images. ModelError where there are none, or they are no images.
+
+    Not within [-1, 1]: where a pool has no clean images, they are noisy ones.
+    """
+    number = 0
+    for block in blocks:
+        if tuple(block.shape[1:]) != tuple(shape) or not np.isfinite(block).all():
+            raise ModelError(
+                f"task {task.name}: training images {number} to {number + len(block) - 1} are not "
+                f"finite images of {tuple(shape)}"
+            )
+        number += len(block)
+        if len(block):
+            yield block
+    if not number:
+        raise ModelError(f"task {task.name}: the model has no training images to compare with")
 
 
 @lru_cache(maxsize=1)

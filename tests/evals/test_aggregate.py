@@ -40,3 +40,16 @@ def test_suite_aggregates_by_hand():
 def test_a_suite_with_a_missing_score_has_no_headline():
     with pytest.raises(ValueError, match="no headline: there is no score for boolq"):
         aggregate_suite(SUITE, [score("copa", 1.0)], {"copa": np.array([1.0, 1.0])})
+
+
+def test_guessing_is_nought_however_high_its_accuracy_is():
+    """boolq's majority class is right in 62 of 100: it lifts no centered mean."""
+    draws = {"copa": np.array([0.5, 0.5]), "boolq": np.array([0.62, 0.62])}
+    ours = aggregate_suite(SUITE, [score("copa", 0.5), score("boolq", 0.62)], draws)
+    assert ours["both"].value == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_score_that_is_no_number_reaches_no_aggregate(value):
+    with pytest.raises(ValueError, match="finite"):
+        score("copa", value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -92,13 +92,38 @@ def test_the_sample_depends_on_the_data_alone(task: Task, tmp_path: Path) -> Non
 def test_images_are_shuffled_in_the_log() -> None:
     gold = np.arange(300) % 10
     log = pa.table({"row": np.arange(300), "gold": gold, "predicted": gold})
-    [all_controls] = image_controls(load_task("cifar10"), log)
-    assert (all_controls.name, all_controls.score) == ("images shuffled", 1.0)
-    assert all_controls.control < 0.25
-    assert all_controls.low > 0.7
-    blind = log.set_column(2, "predicted", pa.array(np.zeros(300, np.int64)))
-    [all_controls] = image_controls(load_task("cifar10"), blind)
-    assert all_controls.low <= 0
+    [control] = image_controls(load_task("cifar10"), log)
+    assert (control.name, control.score) == ("images shuffled", 1.0)
+    assert control.control < 0.25
+    assert control.low > 0.7
+
+
+def test_one_class_for_every_image_loses_nothing_when_images_are_shuffled() -> None:
+    zeros = np.zeros(300, np.int64)
+    log = pa.table({"row": np.arange(300), "gold": np.arange(300) % 10, "predicted": zeros})
+    [control] = image_controls(load_task("cifar10"), log)
+    assert control.low <= 0
+
+
+def retrieved(rank: np.ndarray, predicted: np.ndarray) -> Control:
+    """300 captions of 300 images."""
+    columns = {"row": np.arange(300), "side": ["text"] * 300, "gold": np.arange(300)}
+    log = pa.table({**columns, "predicted": predicted, "rank": rank})
+    [control] = image_controls(load_task("flickr_1k"), log)
+    assert control.name == "captions shuffled"
+    return control
+
+
+def test_captions_are_shuffled_in_the_log() -> None:
+    control = retrieved(np.zeros(300, np.int64), np.arange(300))
+    assert (control.score, control.control) == (1.0, 0.0)
+
+
+def test_one_image_for_every_caption_loses_nothing_when_captions_are_shuffled() -> None:
+    first = np.zeros(300, np.int64)
+    control = retrieved((np.arange(300) > 0).astype(np.int64), first)
+    assert control.score == control.control == 1 / 300
+    assert control.low <= 0
 
 
 # ---- probabilities
@@ -122,6 +147,82 @@ def test_losses_beside_the_distribution_are_refused(task: Task, tmp_path: Path) 
         check_probabilities(task, data, Reader(), window=64)
 
 
+class Echo(NullModel):
+    """Probabilities that are right, and whatever is asked about called the likeliest."""
+
+    def score(self, queries: Sequence[Query]) -> list[list[TokenScores]]:
+        honest = super().score(queries)
+        return [
+            [TokenScores(s.losses, a) for s, a in zip(scores, query.continuations, strict=True)]
+            for query, scores in zip(queries, honest, strict=True)
+        ]
+
+
+@pytest.mark.parametrize("null", ["uniform", "random", "context_blind"])
+def test_a_model_that_repeats_the_answer_as_likeliest_is_refused(null: str, tmp_path: Path) -> None:
+    """Every answer of a language modelling task would be right."""
+    write_rows(tmp_path / "t.jsonl", [{"context": "a", "continuation": "bc"}] * 3)
+    task = make_task(kind="language_modeling")
+    data = read_data(task, tmp_path)
+    assert check_probabilities(task, data, NullModel(null), window=64) == 2
+    with pytest.raises(ModelError, match="row 0: the model calls both 99 and 100 the likeliest"):
+        check_probabilities(task, data, Echo(null), window=64)
+
+
+def test_a_likeliest_token_beside_the_distribution_is_refused(tmp_path: Path) -> None:
+    class Always(NullModel):
+        def score(self, queries: Sequence[Query]) -> list[list[TokenScores]]:
+            honest = super().score(queries)
+            always = np.full(1, 200, np.int32)
+            return [[TokenScores(s.losses, always) for s in scores] for scores in honest]
+
+    write_rows(tmp_path / "t.jsonl", [{"context": "a", "continuation": "bc"}] * 3)
+    task = make_task(kind="language_modeling")
+    data = read_data(task, tmp_path)
+    with pytest.raises(ModelError, match="calls 200 the likeliest next token, but its own"):
+        check_probabilities(task, data, Always("context_blind"), window=64)
+
+
+class Lossy(NullModel):
+    """A uniform model over bytes, of a text that its tokenizer changes before."""
+
+    def __init__(self, change: Callable[[str], str]) -> None:
+        super().__init__("uniform")
+        self._change = change
+
+    def tokenise(self, texts: Sequence[str]) -> list[list[int]]:
+        return super().tokenise([self._change(text) for text in texts])
+
+
+@pytest.mark.parametrize("kind", ["perplexity", "answer_loss"])
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        (lambda text: text[::2], False),  # half of the bits for all of the bytes
+        (lambda _: "a", False),
+        (str.lower, False),  # fewer letters to choose from
+        (lambda text: " ".join(text.split()), True),
+        (lambda text: text.replace("ﬁ", "fi"), True),  # a ligature as two letters, as NFKC has it
+    ],
+)
+def test_a_tokenizer_that_leaves_text_out_is_refused_per_byte(
+    change: Callable[[str], str], kept: bool, kind: str, tmp_path: Path
+) -> None:
+    text = "Anna ran  Otto's fine ﬁsh"
+    row = {"text": text} if kind == "perplexity" else {"context": "I", "continuation": text}
+    write_rows(tmp_path / "t.jsonl", [row] * 3)
+    more = {"asked": "language_modeling"} if kind == "answer_loss" else {}
+    task = make_task(kind=kind, metric="bits_per_byte", **more)
+    data = read_data(task, tmp_path)
+    if kept:
+        assert check_probabilities(task, data, Lossy(change), window=64) == 2
+        return
+    with pytest.raises(
+        ModelError, match=r"row \d: only .*% of the text's letters can be read back"
+    ):
+        check_probabilities(task, data, Lossy(change), window=64)
+
+
 @pytest.mark.parametrize("kind", ["perplexity", "token_loss", "generation"])
 def test_every_kind_of_text_has_places_to_check(kind: str, tmp_path: Path) -> None:
     rows = {
@@ -137,17 +238,20 @@ def test_every_kind_of_text_has_places_to_check(kind: str, tmp_path: Path) -> No
         check_probabilities(task, data, NullModel("zeros"), window=64)
 
 
-@pytest.mark.parametrize("null", [None, "constant"])
-def test_a_model_that_restores_loses_it_with_the_measurements(
-    null: str | None, tmp_path: Path
-) -> None:
-    """What is drawn without a look at the measurements is as near with those of another image."""
-    np.savez(tmp_path / "digits_heldout.npz", images=strokes(1, 128))
+def swapped_measurements(model: object, folder: Path) -> Control:
+    np.savez(folder / "digits_heldout.npz", images=strokes(1, 128))
     task = load_task("digits_restored_pixels")
-    data = read_data(task, str(tmp_path))
-    model = TrainingSet(strokes(2, 40)) if null is None else NullModel(null)
+    data = read_data(task, str(folder))
     log = kind_of(task).answer(task, data, range(data.num_rows), model, window=0)
     assert isinstance(log, pa.Table)
     [control] = controls_of(task, data, model, window=0, log=log)
     assert (control.name, control.num_items) == ("measurements swapped", 16)
-    assert (control.low > 0) == (null is None)
+    return control
+
+
+def test_a_model_that_restores_loses_it_with_the_measurements(tmp_path: Path) -> None:
+    assert swapped_measurements(TrainingSet(strokes(2, 40)), tmp_path).low > 0
+
+
+def test_what_is_drawn_without_a_look_at_the_measurements_loses_nothing(tmp_path: Path) -> None:
+    assert swapped_measurements(NullModel("constant"), tmp_path).low <= 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 
 from evals.__main__ import app
 from evals.document_perplexity import measure, ratio_error
+from evals.models import ModelError
+from evals.nulls import NullModel
 from evals.tasks import EvalError
 from pipelines.console import main
 from pipelines.execution.executors import ProcessMap
@@ -75,6 +78,32 @@ def test_a_dataset_without_documents_is_refused(tmp_path: Path) -> None:
     write_rows(tmp_path / "set" / "0.jsonl", [{"text": ""}])
     with pytest.raises(EvalError, match="holds no document with a text"):
         measure(FakeModel(), str(tmp_path / "set"), str(tmp_path / "out"), window=64)
+
+
+@pytest.mark.parametrize(
+    ("null", "message"),
+    [
+        ("zeros", "sum to 257 over 257 ids, not to 1"),
+        ("negative", "probabilities of the next token sum to"),
+        ("nan", "sum to nan"),
+    ],
+)
+def test_losses_that_are_none_are_refused(
+    null: str, message: str, dataset: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        measure(NullModel(null), str(dataset), str(tmp_path / "out"), window=64)
+
+
+def test_a_tokenizer_that_leaves_text_out_is_refused(dataset: Path, tmp_path: Path) -> None:
+    """One token a document would be 2 bits a byte, and no text is in it."""
+
+    class First(NullModel):
+        def tokenise(self, texts: Sequence[str]) -> list[list[int]]:
+            return super().tokenise([text[:1] for text in texts])
+
+    with pytest.raises(ModelError, match=r"of the text's letters can be read back"):
+        measure(First("uniform"), str(dataset), str(tmp_path / "out"), window=64)
 
 
 def test_the_error_of_a_ratio() -> None:

@@ -66,6 +66,99 @@ def test_null_models_are_where_they_should_be(folder: str) -> None:
     assert score("digits_novelty", folder, GaussianImages(images(2)))[0] > 0.5
 
 
+def distances(folder: str, drawn: np.ndarray) -> dict[str, float]:
+    """All figures of images that a model drew, and the score among them."""
+    task = task_of("digits_frechet")
+    kind = generation.KINDS[task.kind]
+    log = kind.answer(task, kind.read(task, folder), range(NUMBER), TrainingSet(drawn), window=0)
+    assert isinstance(log, pa.Table)
+    figures = kind.metrics(task, log) or {}
+    assert figures["frechet"] == score_task(task, log)[0].value
+    return {name: value for name, value in figures.items() if value is not None}
+
+
+CHEATS = {
+    "one image again and again": lambda held_out: held_out[:1],
+    "the mean image": lambda held_out: held_out.mean(0, keepdims=True),
+    "four images": lambda held_out: held_out[:4],
+    "grey": lambda held_out: 0 * held_out,
+    "noise": lambda held_out: np.random.default_rng(5).uniform(-1, 1, held_out.shape),
+    "each pixel of another image": lambda held_out: (
+        np.random.default_rng(5)
+        .permuted(held_out.reshape(NUMBER, -1), axis=0)
+        .reshape(held_out.shape)
+    ),
+}
+
+
+@pytest.mark.parametrize("cheat", CHEATS)
+def test_duplicates_means_and_noise_are_far_in_both_distances(cheat: str, folder: str) -> None:
+    """Although each is made of the held-out images themselves."""
+    law = distances(folder, images(2))
+    far = distances(folder, CHEATS[cheat](images(1)))
+    assert far["frechet"] > 3 * law["frechet"]
+    assert far["kernel"] > 3 * abs(law["kernel"])
+
+
+@pytest.mark.parametrize("cheat", ["copies", "copies with noise", "one copy", "grey", "noise"])
+def test_copies_are_not_new_and_what_is_no_image_is_no_newer_than_images(
+    cheat: str, folder: str
+) -> None:
+    training = images(2)
+    drawn = {
+        "copies": training,
+        "copies with noise": training
+        + 0.01 * np.random.default_rng(3).standard_normal(training.shape),
+        "one copy": training[:1],
+        "grey": 0 * training,
+        "noise": np.random.default_rng(4).uniform(-1, 1, training.shape),
+    }[cheat]
+
+    class Draws(TrainingSet):
+        def training_images(self) -> list[np.ndarray]:
+            return [training]
+
+    ratio, _ = score("digits_novelty", folder, Draws(drawn))
+    if "cop" in cheat:
+        assert ratio < 0.3
+    else:
+        assert ratio < 1.1  # the ratio of other images of the law is 1
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        ([], "has no training images to compare with"),
+        ([np.zeros((0, 1, 4, 4))], "has no training images to compare with"),
+        ([np.zeros((2, 1, 4, 4)), np.full((3, 1, 4, 4), np.inf)], "training images 2 to 4 are not"),
+        ([np.full((1, 1, 4, 4), np.nan)], "training images 0 to 0 are not finite"),
+        ([np.zeros((1, 1, 8, 8))], r"are not finite images of \(1, 4, 4\)"),
+    ],
+)
+def test_training_images_that_are_none_or_no_numbers_are_refused(
+    training: list[np.ndarray], message: str, folder: str
+) -> None:
+    class Draws(TrainingSet):
+        def training_images(self) -> list[np.ndarray]:
+            return training
+
+    with pytest.raises(ModelError, match=message):
+        score("digits_novelty", folder, Draws(images(2)))
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.005])
+def test_held_out_images_are_not_new(noise: float, folder: str) -> None:
+    """They are far from the training images, and would be the newest of all."""
+    drawn = images(1) + noise * np.random.default_rng(6).standard_normal((NUMBER, 1, 4, 4))
+
+    class Draws(TrainingSet):
+        def training_images(self) -> list[np.ndarray]:
+            return [images(2)]
+
+    with pytest.raises(ModelError, match="the model has seen them"):
+        score("digits_novelty", folder, Draws(drawn))
+
+
 def test_a_model_of_another_shape_or_without_numbers_is_refused(folder: str) -> None:
     with pytest.raises(ModelError, match="the held-out"):
         score("digits_frechet", folder, TrainingSet(np.zeros((3, 1, 8, 8))))

@@ -112,8 +112,16 @@ def test_a_model_that_says_one_thing_gains_nothing_from_measurements(folder: str
     truth = images(1, NUMBER)[: task.number].reshape(task.number, -1)
     expected = np.linalg.norm(truth + 1, axis=1) / np.linalg.norm(truth, axis=1)
     np.testing.assert_allclose(log["error"].to_numpy(), expected, rtol=1e-4)
-    assert score(task, folder, Known(constant)) > 1  # worse than no model
-    assert kind_of(task).metrics(task, log)["calibration"] < 1e-6  # type: ignore[index]
+    assert score_task(task, log)[0].value > 1  # worse than no model
+    figures = kind_of(task).metrics(task, log)
+    assert figures is not None
+    assert figures["calibration"] < 1e-6  # type: ignore[operator]
+    assert figures["normalised_error"] == pytest.approx(expected.mean(), rel=1e-4)
+    # Signal to noise of images from -1 to 1, below that of the zero-filled images.
+    squares = ((truth + 1) ** 2).mean(1)
+    assert figures["psnr"] == pytest.approx((10 * np.log10(4 / squares)).mean(), rel=1e-4)
+    unaided = log["unaided"].to_numpy() ** 2 * (truth**2).mean(1)
+    assert figures["psnr"] < (10 * np.log10(4 / unaided)).mean()
 
 
 @pytest.fixture
@@ -206,11 +214,21 @@ def test_a_denoiser_that_draws_nothing_gains_nothing(
         with pytest.raises(ModelError, match="all noise gives one image"):
             score(task, stroked, model)
         return
-    value = score(task, stroked, model)
+    log = log_of(task, stroked, model)
+    value = score_task(task, log)[0].value
     if task_name == "digits_clip":
         assert value > 0.8  # independent noise scores 1
-    else:
-        assert value > 10 * score(task, stroked, TrainingSet(strokes(2, 100)))
+        return
+    law = log_of(task, stroked, TrainingSet(strokes(2, 100)))
+    assert value > 10 * score_task(task, law)[0].value
+    figures, of_law = kind_of(task).metrics(task, log), kind_of(task).metrics(task, law)
+    assert figures is not None
+    assert of_law is not None
+    for name, figure in figures.items():
+        if name == "order":  # more steps do not make it an image
+            assert figure > -0.2 > of_law[name]  # type: ignore[operator]
+        else:
+            assert figure > 2 * of_law[name]  # type: ignore[operator]
 
 
 def test_noise_is_told_from_images_by_its_neighbours() -> None:

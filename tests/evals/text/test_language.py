@@ -138,6 +138,19 @@ def test_generation_ends_where_the_reference_ends_it(tmp_path):
     assert task.max_new_tokens == 11  # one token, and ten to spare behind a chain of thought
 
 
+def test_one_text_for_every_question_earns_only_the_labels_that_begin_it(tmp_path):
+    """As the reference counts: 399 begins with 3, 39 and 399, of 400 labels."""
+
+    class Says399(FakeModel):
+        def detokenise(self, ids):
+            return "399"
+
+    write_rows(tmp_path / "t.jsonl", [{"context": "c", "answer": str(n)} for n in range(400)])
+    task = make_task(kind="generation")
+    log = answer(task, tmp_path, Says399(), range(400))
+    assert [row for row, right in enumerate(log["correct"].to_pylist()) if right] == [3, 39, 399]
+
+
 def test_a_loss_that_is_not_a_number_names_task_and_row(tmp_path):
     write_rows(tmp_path / "t.jsonl", ROWS)
     with pytest.raises(

@@ -75,11 +75,15 @@ class Folder:
         return self._path / name
 
 
-def test_features_that_are_no_numbers_belong_to_no_cluster(tmp_path) -> None:
+@pytest.mark.parametrize("on_torch", [False, True])
+def test_features_that_are_no_numbers_belong_to_no_cluster(tmp_path, on_torch: bool) -> None:
+    """Also where the device's function assigns, which has no cluster for a row of NaN."""
     np.save(tmp_path / "centroids.npy", np.eye(2, dtype=np.float32))
     np.save(tmp_path / "targets.npy", np.array([[1, 0]], np.float32))
     step = NearTargets(centroids="centroids.npy", targets="targets.npy")
     step.load(Folder(tmp_path))
+    if on_torch:
+        step._nearest = on_device("cpu", step._centroids)
     rows = np.array([[1, 0], [0, 1], [np.nan, 0], [2, 0], [np.inf, 0], [-np.inf, 0]], np.float16)
     column = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), 2)
     table = pa.table({"row": pa.array(range(6), pa.int64()), "l14_img": column})
