@@ -202,13 +202,14 @@ class Lossy(NullModel):
         (lambda _: "a", False),
         (str.lower, False),  # fewer letters to choose from
         (lambda text: " ".join(text.split()), True),
+        (lambda text: text.replace("<|end|>", ""), True),  # a special token, not written back
         (lambda text: text.replace("ﬁ", "fi"), True),  # a ligature as two letters, as NFKC has it
     ],
 )
 def test_a_tokenizer_that_leaves_text_out_is_refused_per_byte(
     change: Callable[[str], str], kept: bool, kind: str, tmp_path: Path
 ) -> None:
-    text = "Anna ran  Otto's fine ﬁsh"
+    text = "Anna ran  Otto's fine ﬁsh <|end|>"
     row = {"text": text} if kind == "perplexity" else {"context": "I", "continuation": text}
     write_rows(tmp_path / "t.jsonl", [row] * 3)
     more = {"asked": "language_modeling"} if kind == "answer_loss" else {}
