@@ -123,7 +123,8 @@ def score_shard(shard: Documents, *, model: LanguageModel, out: str, window: int
     if done_before is not None:
         return done_before
     source = open_store(shard.dataset)
-    logs, num_empty, first = [], 0, 0
+    logs: list[pa.Table] = []
+    num_empty, first = 0, 0
     for table in read_whole(source, shard.name, shard=shard.number):
         texts = table["text"].to_pylist()
         items = [Item(row=first + n, context=text) for n, text in enumerate(texts) if text]
