@@ -1,8 +1,8 @@
-"""Curation of image-text pairs: a pipeline over the tables of a pool, to a sorted list of uids.
+"""Curate image-text pairs: run a pipeline over a pool's tables, to a sorted list of uids.
 
-The run is the engine's own (`pipelines.engine.run`), with uids as its output: rows travel between
-passes as their places in the tables, only the columns that steps read are read, and the uids of all
-tables are sorted part by part, so memory does not grow with the pool.
+The run is the engine's own (`pipelines.engine.run`) with uids as its output: passes hand on
+positions of rows instead of rows, only columns that steps need are read, and the uids of all tables
+are sorted part by part, so memory does not grow with the pool.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def curate(
 ) -> Result:
     """Run a pipeline of filters, modifiers, selections and dedups over a pool's tables.
 
-    `out` gets `subset.npy` (sorted records of `u8,u8`, one for each row that is kept, twice where
-    the pool has a uid twice), the record and what every run has: counts, rejected rows, samples.
-    With `quarantine`, rows whose uid is not one are set aside; without, they stop the run.
+    Writes `subset.npy` into `out` (sorted records of `u8,u8`, one per kept row, so a uid that the
+    pool has twice is there twice), the record, and the files of every run: counts, rejected rows,
+    samples. Rows with a malformed uid stop the run or, with `quarantine`, are set aside.
     """
     return run(
         pipeline,

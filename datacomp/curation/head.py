@@ -1,8 +1,8 @@
-"""Train a head over a pool's features: pairs of a list against the others, at any scale.
+"""Train a head on a pool's features to separate listed pairs from others, at any scale.
 
-Pairs are sampled by the hash of their uid, table by table, on any number of workers; the sample of
-features is held in memory by the one process that trains. Without hidden units the head is a
-logistic regression; with them, a network of one hidden layer.
+Pairs are sampled by a hash of their uid, table by table, on any number of workers; one process then
+trains on the sample in memory. Without hidden units the head is a logistic regression; with them, a
+network with one hidden layer.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from pipelines.storage.local import LocalStore
 from pipelines.storage.open import open_store
 
 MIN_PAIRS = 20  # of each label
-MARGIN = 1.1  # more are drawn than are taken: the share that a hash lets through varies
-L2 = 1e-6  # of the weights: keeps a separable problem finite
-BATCH, RATE = 256, 1e-3  # of a network's training, by Adam
+MARGIN = 1.1  # drawn pairs per used pair: the number that a hash threshold selects varies
+L2 = 1e-6  # weight penalty: keeps the solution of a separable problem finite
+BATCH, RATE = 256, 1e-3  # batch size and learning rate of Adam, for networks
 
 
 class HeadOptions(Frozen):
@@ -46,8 +46,8 @@ class HeadOptions(Frozen):
 
     features: tuple[str, ...] = ("l14_img", "l14_txt")
     hidden: int = Field(0, ge=0, description="hidden units; 0: a logistic regression")
-    pairs: int = Field(200_000, ge=1, description="most pairs of each label, by the hash of uids")
-    held_out: float = Field(0.1, gt=0, lt=1, description="part of the pairs kept for testing")
+    pairs: int = Field(200_000, ge=1, description="maximum pairs per label, by the hash of uids")
+    held_out: float = Field(0.1, gt=0, lt=1, description="fraction of pairs held out for testing")
     epochs: int = Field(5, ge=1, description="passes over the pairs, with hidden units")
     seed: int = Field(0, ge=0)
 
@@ -77,10 +77,10 @@ def train_head(
     map_tasks: MapTasks,
     work: str | None = None,
 ) -> AssetRecord:
-    """Write the head as .npz with its record, which has the figures of held-out pairs.
+    """Write the head as .npz with its record, which has the scores of held-out pairs.
 
     `positives` and `negatives` are lists of uids; without `negatives` all other pairs of the pool
-    are. DataError when the pool has too few pairs of a label.
+    are negatives. DataError when the pool has too few pairs of a label.
     """
     started = now()
     listed = _list(positives)
@@ -161,7 +161,7 @@ def _rows(pool: Pool) -> int:
 
 @once
 def run_sample(task: SampleTask, store: Store) -> Done:
-    """The features of the pairs of one table that are drawn, each side by side, in 16 bits."""
+    """Write features (float16, concatenated), label and hash of the drawn pairs of one table."""
     positives = load_subset(task.positives)
     negatives = None if task.negatives is None else load_subset(task.negatives)
     rows: list[Floats] = []
@@ -206,7 +206,7 @@ def _gathered(
             if "rows" in arrays.files:
                 parts.append((arrays["rows"], arrays["label"], arrays["hash"]))
     if not parts:
-        raise DataError("the pool has no pair whose features are numbers")
+        raise DataError("the pool has no pair with finite features")
     rows, label, hashes = (np.concatenate([part[n] for part in parts]) for n in range(3))
     order = np.argsort(hashes, kind="stable")
     chosen = np.concatenate([order[label[order] == kind][: options.pairs] for kind in (1, 0)])
@@ -214,7 +214,7 @@ def _gathered(
     for name, count in zip(("positive", "negative"), counts, strict=True):
         if count < MIN_PAIRS:
             raise DataError(
-                f"{count} {name} pairs are in the pool with features, at least {MIN_PAIRS} are "
+                f"the pool has {count} {name} pairs with features, at least {MIN_PAIRS} are "
                 "needed: check that the list is of this pool"
             )
     chosen = chosen[np.argsort(hashes[chosen], kind="stable")]
@@ -222,9 +222,10 @@ def _gathered(
 
 
 def fit(rows: Floats, label: npt.NDArray[np.bool_], options: HeadOptions) -> Head:
-    """A head trained on the processor, both labels of equal weight. The same rows, the same head.
+    """Train a head on the CPU, both labels with equal weight; deterministic.
 
-    Logistic regression by L-BFGS over all rows; a network by Adam over small batches.
+    `rows` (pairs, dim), `label` (pairs,). Logistic regression by L-BFGS over all rows; a network by
+    Adam over small batches.
     """
     import torch
 

@@ -1,8 +1,8 @@
 """Centroids of a pool's image features, for `near_targets`: Lloyd's k-means under L2.
 
-As the reference trains them: random different rows to begin with, a fixed number of rounds, no
-subsampling per cluster; a cluster that is left empty takes a part of a large one. (Gadre et al.
-2023; Johnson et al. 2019, faiss, for what becomes of empty clusters.)
+As in the reference: distinct random rows as initial centroids, a fixed number of rounds, no
+subsampling per cluster; an empty cluster is replaced by half of a large one. (Gadre et al. 2023;
+Johnson et al. 2019, faiss, for empty clusters.)
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pipelines.storage.open import open_store
 
 Floats = npt.NDArray[np.float32]
 CHUNK_BYTES = 64 << 20  # of distances in memory at a time
-SPLIT = 1 / 1024  # how far the two halves of a cluster that is split move apart
+SPLIT = 1 / 1024  # relative distance between the two halves of a split cluster, as in faiss
 
 
 def train_centroids(
@@ -39,9 +39,9 @@ def train_centroids(
 ) -> AssetRecord:
     """Write centroids (clusters, dim) float32 as .npy, with the record of the asset next to it.
 
-    `sample` is the share of rows that is used, by a hash of seed and row; the features of the
-    sample are held in memory. Rows with NaN or infinity are left out and counted. ValueError where
-    there are fewer rows than clusters.
+    `sample` in (0, 1] is the fraction of rows used, by a hash of seed and row; their features are
+    in memory. Rows with NaN or infinity are left out and counted. ValueError when there are fewer
+    rows than clusters.
     """
     started = now()
     rows = sample_features(pool, features, sample=sample, seed=seed)
@@ -96,7 +96,7 @@ def write_centroids(
 
 
 def sample_features(pool: Pool, features: str, *, sample: float, seed: int) -> Floats:
-    """The features of the rows whose hash is below `sample`, in pool order."""
+    """The features (rows, dim) of the rows whose hash is below `sample`, in pool order."""
     store = open_store(pool.uri)
     parts: list[Floats] = []
     with progress_step("read features", total=len(pool.shards), unit="tables") as bar:
@@ -113,14 +113,14 @@ def sample_features(pool: Pool, features: str, *, sample: float, seed: int) -> F
 
 
 def chance_of(rows: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.float64]:
-    """A number from 0 to 1 for each row, by a hash of seed and row."""
+    """A number in [0, 1) for each row, by a hash of seed and row, (rows,)."""
     keys = rows.astype(np.uint64)
     mixed = kernels.grouping.mixed(keys, np.full(len(keys), seed, np.uint64))
     return (mixed >> np.uint64(11)).astype(np.float64) / float(1 << 53)
 
 
 def kmeans(rows: Floats, clusters: int, *, rounds: int, seed: int) -> tuple[Floats, list[float]]:
-    """Centroids, and the mean squared distance before each round."""
+    """Centroids (clusters, dim), and the mean squared distance before each round."""
     rng = np.random.default_rng(seed)
     centroids = rows[np.sort(rng.choice(len(rows), clusters, replace=False))].copy()
     squares = float(np.einsum("ij,ij->", rows, rows, dtype=np.float64)) / len(rows)
@@ -169,12 +169,12 @@ def _means(
 
 
 def split_empty(made: Floats, counts: npt.NDArray[Any], rng: np.random.Generator) -> Floats:
-    """Centroids of which an empty one becomes half of a large one."""
+    """The centroids, with each empty one replaced by half of a cluster drawn by size."""
     sizes = counts.astype(np.float64)
     for empty in np.flatnonzero(counts == 0).tolist():
         share = np.maximum(sizes - 1, 0)
         if not share.sum():
-            break  # every cluster is one row
+            break  # no cluster has more than one row
         large = int(rng.choice(len(share), p=share / share.sum()))
         apart = np.where(np.arange(made.shape[1]) % 2 == 0, 1 + SPLIT, 1 - SPLIT)
         made[empty] = made[large] * apart

@@ -1,12 +1,12 @@
-"""k-means over a pool of any size: each round is one pass over the tables, side by side.
+"""k-means over a pool of any size: each round is one pass over the tables, in parallel tasks.
 
-A round deals the tables to `parts` tasks. A task reads the features of its tables as they are in
-the pool's files (float16), assigns each row to its nearest centroid (on a GPU where torch has one),
-and writes the sums and counts of the clusters; they are added up in the order of the parts, so the
-centroids do not depend on where tasks ran. With `batch` below 1 a round sees that part of the rows,
-another one each time, and a centroid moves as far as the rows it has seen in all say (mini-batch
-k-means, Sculley 2010). Everything is in a working folder: a run that was stopped continues with the
-parts that are missing. A part's sums take clusters x dim x 4 bytes: 307 MB for 100,000 of 768.
+A round distributes the tables over `parts` tasks. A task reads the features of its tables as stored
+(float16), assigns each row to its nearest centroid (on a GPU if torch has one), and writes the sums
+and counts of the clusters. These are added in the order of the parts, so the centroids do not
+depend on where tasks ran. With `batch` below 1 each round samples that fraction of the rows anew,
+and a centroid is the mean of all rows it has seen so far (mini-batch k-means, Sculley 2010). All
+files are in a working folder: a stopped run continues with the missing parts. The sums of a part
+take clusters x dim x 4 bytes: 307 MB for 100,000 clusters of 768.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from pipelines.storage.open import open_store
 
 
 class Options(Frozen):
-    """What is clustered and how."""
+    """The parameters of a clustering; `sample` and `batch` are fractions of the rows."""
 
     features: str = "l14_img"
     clusters: int
@@ -59,7 +59,7 @@ class RoundTask(Frozen):
     tables: tuple[tuple[int, str], ...]  # number in the pool, and name
     work: str
     out: str
-    centroids: str | None  # None: choose rows to begin with
+    centroids: str | None  # None: choose the initial rows
     options: Options
     number: int
     qualify: tuple[tuple[str, dict[str, JSON]], ...] = ()
@@ -76,7 +76,7 @@ def train_by_rounds(
     qualify: Pipeline | None,
     map_tasks: MapTasks,
 ) -> AssetRecord:
-    """As `kmeans.train_centroids`, by passes over the pool with a working folder."""
+    """Like `kmeans.train_centroids`, by passes over the pool with a working folder."""
     started = now()
     centroids, spread, counts = train_rounds(
         pool, work, options, qualify=qualify, map_tasks=map_tasks
@@ -97,7 +97,8 @@ def train_rounds(
     """Centroids, the mean squared distance before each round, and counts.
 
     `qualify` is a pipeline of filters that rows pass first, such as a recipe's rules for captions.
-    ValueError where there are fewer rows than clusters; PipelineError for a step that is no filter.
+    ValueError when there are fewer rows than clusters; PipelineError for a step that is not a
+    filter.
     """
     store = open_store(work)
     rules = _rules(qualify)
@@ -153,21 +154,21 @@ def _rules(qualify: Pipeline | None) -> tuple[tuple[str, dict[str, JSON]], ...]:
     for each in qualify.steps:
         if not isinstance(each.operator, Filter):
             raise PipelineError(
-                f"{qualify.name}: {each.label} is no filter: rows are chosen before the clustering "
-                "by filters alone"
+                f"{qualify.name}: {each.label} is not a filter: only filters can choose "
+                "the rows to cluster"
             )
     return tuple((s.name, s.operator.model_dump(mode="json")) for s in qualify.steps)
 
 
 def _files(qualify: Pipeline) -> list[list[JSON]]:
-    """Names and hashes of what the rules are besides their parameters: own code, and assets."""
+    """Names and hashes of the participants' code and the assets that the rules use."""
     own: list[list[JSON]] = [[module.name, module.sha256] for module in qualify.modules.values()]
     names = sorted({name for step in qualify.steps for name in step.operator.assets()})
     return own + [[name, qualify.assets.ref(name).sha256] for name in names]
 
 
 def run_round(task: RoundTask) -> str:
-    """Write the file of one part, unless it is there; returns its name."""
+    """Write the file of one part unless it exists; returns its name."""
     store = open_store(task.work)
     if not store.exists(task.out):
         arrays = _chosen(task) if task.centroids is None else _summed(task, store)
@@ -176,7 +177,7 @@ def run_round(task: RoundTask) -> str:
 
 
 def _rows(task: RoundTask) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], int]]:
-    """Features that are numbers, the identities of their rows, and how many rows are none."""
+    """Per batch: finite features (rows, dim), their row ids, and the number of other rows."""
     from pipelines.assets.catalogue import Assets
 
     assets = Assets(folders=tuple(Path(folder) for folder in task.assets))
@@ -209,7 +210,7 @@ def _rows(task: RoundTask) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArra
 
 
 def _chosen(task: RoundTask) -> dict[str, npt.NDArray[Any]]:
-    """The rows with the smallest hashes, as many as there are clusters, and their features."""
+    """The rows with the smallest hashes, one per cluster, and their features."""
     clusters = task.options.clusters
     best: tuple[npt.NDArray[Any], ...] | None = None
     num_rows = num_bad = 0

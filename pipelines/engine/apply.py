@@ -1,4 +1,4 @@
-"""A pipeline over a table in memory: the same run as on a pool, for tests and notebooks."""
+"""Run a pipeline over a table in memory with the engine used for pools, for tests and notebooks."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def apply(pipeline: Pipeline, table: pa.Table, *, quarantine: bool = True) -> Ap
     """Run over the rows as one shard; `row` is the position in `table`, counted from 0.
 
     Columns keep their names and types, except that strings become large_string and nested columns
-    travel as JSON. Rows on which an operator raises are listed in `errors` (with `quarantine`), or
-    stop the run.
+    JSON. Rows on which an operator raises are listed in `errors`; with `quarantine=False` they stop
+    the run (OperatorFailed).
     """
     with tempfile.TemporaryDirectory() as folder, quiet():
         source = Path(folder) / "in"

@@ -1,4 +1,4 @@
-"""Why a filter dropped a document: the value it measured, its limit, the passage that caused it."""
+"""Evidence of a rejection: the value that a filter measured, its limit, and the passage."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pipelines.batch import Batch
 from pipelines.operators import Case, Filter
 from pipelines.records import Frozen
 
-MAX_PASSAGE = 300  # characters: a passage is for reading
-MAX_TEXT_BYTES = 1 << 20
+MAX_PASSAGE = 300  # characters of a passage in a report
+MAX_TEXT_BYTES = 1 << 20  # of a text in which a passage is searched: a second search is slow
 
 
 class Evidence(Frozen):
-    """Why a filter dropped a row: what it measured, its limit, the passage, where it has them."""
+    """Why a filter dropped a row; a field is None if the filter does not provide it."""
 
     value: float | None = None
     limit: float | None = None
     passage: str | None = None
 
     def sentence(self) -> str:
-        """As a person reads it; empty when nothing is known."""
+        """The evidence as text for a person; empty when there is none."""
         parts = []
         if self.value is not None:
             parts.append(f"{self.value:.6g}")
@@ -34,9 +34,9 @@ class Evidence(Frozen):
 
 
 def evidence_of(operator: Filter, batch: Batch, reason: str) -> Evidence:
-    """What a filter says of one rejected row (a batch of one).
+    """The evidence for one rejected row (a batch of one row).
 
-    Of a text above `MAX_TEXT_BYTES` only what its rules measured: a passage would take too long.
+    For a text above `MAX_TEXT_BYTES` only the values of its rules: a passage would take too long.
     """
     case = _case(operator, batch, reason)
     value = None if case is None or case.value is None else _finite(case.value[0])
@@ -59,7 +59,7 @@ def _case(operator: Filter, batch: Batch, reason: str) -> Case | None:
 
 
 def has_cases(operator: Filter) -> bool:
-    """Whether a filter is rules with values and limits, not a `reject` of its own."""
+    """Whether a filter consists of rules with values and limits, without its own `reject`."""
     cls = type(operator)
     return cls.cases is not Filter.cases and cls.reject is Filter.reject
 

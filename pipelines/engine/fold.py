@@ -1,4 +1,4 @@
-"""A Fold over groups of shards: each group in order with its state, groups side by side.
+"""A Fold over groups of shards: a state is carried through each group; groups run in parallel.
 
 One task is one group, and a group is the unit of restart: its state is never stored.
 """
@@ -28,7 +28,7 @@ from pipelines.storage.commits import Done, attempt_name
 
 
 class FoldTask(Frozen):
-    """One group: neighbouring shards in order, their names, and where each one's rows are."""
+    """One group: neighbouring shards in order, their names, and the location of their rows."""
 
     plan: Plan
     step: int
@@ -44,7 +44,7 @@ class FoldTask(Frozen):
 
 
 def groups_of(num_shards: int, groups: int) -> list[tuple[int, ...]]:
-    """Shards cut into `groups` runs of neighbours, sizes as even as can be; none is empty."""
+    """Shards in at most `groups` runs of neighbours, as even as possible; none is empty."""
     bounds = np.linspace(0, num_shards, min(groups, max(num_shards, 1)) + 1).round().astype(int)
     return [tuple(range(a, b)) for a, b in pairwise(bounds.tolist())]
 

@@ -1,6 +1,6 @@
 """The global step at the end of a pass: find a cut, group duplicates, or fold the shards in order.
 
-What each deduplication found is kept until the run ends, and goes into its report then.
+The results of each deduplication are kept until the run ends and written to its report.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from pipelines.verdict import Verdict
 
 
 class GlobalSteps:
-    """The global steps of one run, and what they leave for its reports."""
+    """The global steps of one run, and their results for its reports."""
 
     def __init__(
         self,
@@ -68,7 +68,10 @@ class GlobalSteps:
         inputs: list[Held],
         stats: list[Sequence[StepStats]],
     ) -> tuple[Verdict | None, list[str | None], list[Held]]:
-        """What a global step decided, or for a fold, the tables it wrote."""
+        """Run a global step: its verdict, the score files of a select, and the next pass's inputs.
+
+        A fold has no verdict; its tables are the inputs. PipelineError when a select cannot cut.
+        """
         operator = step.operator
         nothing: list[str | None] = [None] * len(inputs)
         if isinstance(operator, Fold):
@@ -165,7 +168,10 @@ class GlobalSteps:
         ]
 
     def note_removed(self, end: Step | None, done: Sequence[Done]) -> None:
-        """What the pass behind a deduplication counted for its report."""
+        """Add the counts of the pass after a deduplication to its report.
+
+        Raises when the deduplication removed more than its limit (`check_losses`).
+        """
         if end is None or end.number not in self.groups:
             return
         groups = self.groups[end.number]
@@ -185,7 +191,7 @@ class GlobalSteps:
             check_losses(parts, most=most, label=end.label)
 
     def write_reports(self, stats: RunStats) -> None:
-        """What each deduplication found, next to the pairs of duplicates."""
+        """Write the report of each deduplication next to its pairs of duplicates."""
         for number in sorted(self.removed):
             counts = stats.step(number)
             report = Report(
@@ -206,7 +212,7 @@ class GlobalSteps:
 
 
 def needs_of(steps: Sequence[Step], map_tasks: MapTasks) -> Needs | None:
-    """What a task of these steps takes of a machine, where there is a choice of machines."""
+    """GPUs and memory that a task of these steps needs; None if tasks cannot be placed."""
     if not isinstance(map_tasks, Placed):
         return None
     needs = Needs()

@@ -1,7 +1,7 @@
-"""`--overwrite`: the run in a folder is removed, and nothing that is not its own.
+"""`--overwrite`: remove the run in a folder, and only its files.
 
-A run's files are those that its commits and its record name, what killed attempts at them left, and
-a handful of fixed names; whatever else is in the folder stays there.
+A run's files are those named by its commits and its record, the leftovers of killed attempts, and a
+few fixed names. Other files in the folder are not removed.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ FIXED = (STATS, CHAIN, EVENTS, PROGRESS, SUBSET_FILE, VALUES_FILE, *REPORTS)
 
 
 def forget_run(store: Store) -> int:
-    """Remove the run of a folder, so that another may begin there; how many files went.
+    """Remove the run in a folder, so that another can start there; returns the number of files.
 
-    Nothing happens in an empty folder. RunFailed for a folder that holds files and no run.json, and
-    while a driver works on it. `run.json` goes last: a removal that was stopped is done again.
+    Does nothing in an empty folder. RunFailed for a folder with files but no run.json, and while a
+    driver works on it. `run.json` is removed last, so that an interrupted removal can be repeated.
     """
     names = [entry.name for entry in store.list()]
     if not names:
@@ -48,14 +48,14 @@ def forget_run(store: Store) -> int:
     refuse_while_running(store, what="--overwrite")
     committed = {file.name for done in all_done(store) for file in done.files}
     own = [name for name in names if name in committed or _is_own(name)]
-    for name in (RECORD, *own):  # the record first: what is half removed is no dataset
+    for name in (RECORD, *own):  # the record first: a half-removed run must not read as a dataset
         store.remove(name)
     store.discard_unfinished()
     store.remove(RUN)
     left = len(set(names) - {*own, RECORD, RUN})
-    log.info("%s: the run that was there is removed, %d files", store.uri, len(names) - left)
+    log.info("%s: removed the run, %d files", store.uri, len(names) - left)
     if left:
-        log.warning("%s: %d files that are not the run's stay there", store.uri, left)
+        log.warning("%s: %d files that are not part of the run were not removed", store.uri, left)
     return len(names) - left
 
 

@@ -1,4 +1,4 @@
-"""Rejected rows of a shard, with step and reason; a few of each with their text and evidence."""
+"""Rejected rows of a shard with step and reason; a sample of them with text and evidence."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from pipelines.schema import ROW, STRING, TEXT, URL
 from pipelines.stats import Tally
 
 SAMPLES_PER_REASON = 3  # rejected documents kept with their text, per shard, step and reason
-SAMPLE_CHARACTERS = 2000  # of a sampled text: what a report shows of it
+SAMPLE_CHARACTERS = 2000  # of a sampled text, as much as a report shows
 UID = "uid"
 OF_EVERY_ROW = (ROW, "step", "operator", "reason")
 
 NOTHING = Evidence()
 
 Lookup = Callable[[Sequence[int]], Mapping[int, Mapping[str, str | None]]]
-"""From rows to their text, url and uid, as far as these are at hand."""
+"""From rows to their text, url and uid, as far as they are known."""
 
 
 @dataclass
 class Sample:
-    """What is kept of one rejected row, at its place among the rejected."""
+    """One rejected row with its text and evidence, for the report."""
 
     row: int
     text: str | None = None
@@ -53,15 +53,15 @@ class Rejections:
 
     num_rows: int = 0
     _parts: list[_Part] = field(default_factory=list)
-    _samples: dict[int, Sample] = field(default_factory=dict)  # by place
+    _samples: dict[int, Sample] = field(default_factory=dict)  # by position among rejected rows
     _seen: dict[tuple[int, str], int] = field(default_factory=dict)
 
     def add(
         self, batch: Batch, reasons: pa.Array, step: Tally, *, filter_: Filter | None = None
     ) -> None:
-        """Remember the rows that have a reason, and count them for the step.
+        """Record the rows that have a reason, and count them for the step.
 
-        `filter_` reports what it measured in the first few of each reason.
+        `filter_` provides the evidence for the first few rows of each reason.
         """
         encoded = reasons.dictionary_encode()
         codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
@@ -101,7 +101,7 @@ class Rejections:
         self._seen[step.number, reason] = seen + len(of_reason)
 
     def add_row(self, row: int, step: Tally, reason: str, url: str | None) -> None:
-        """One row that a reader refused."""
+        """Record one row that a reader refused."""
         step.because(reason, 1)
         urls = pa.array([url], type=STRING)
         self._append(_Part(np.array([row]), step, np.zeros(1, np.int64), (reason,), urls))
@@ -112,7 +112,7 @@ class Rejections:
             self.num_rows += len(part.rows)
 
     def table(self, lookup: Lookup | None = None) -> pa.Table:
-        """All rejected rows. `lookup` finds text, url and uid of samples that came without."""
+        """All rejected rows. `lookup` provides text, url and uid of samples that lack them."""
         samples = self._samples
         fields_of = (
             lookup([sample.row for sample in samples.values()]) if lookup and samples else {}
@@ -146,12 +146,12 @@ class Rejections:
         if lookup is not None:
             columns[UID] = self._sparse({n: s.uid for n, s in samples.items()}, STRING)
         table = pa.table(columns)
-        # what no row lacks is declared so: parquet then writes no levels of it
+        # Columns without nulls are declared so: parquet then writes no definition levels for them.
         fields = [field.with_nullable(field.name not in OF_EVERY_ROW) for field in table.schema]
         return table.cast(pa.schema(fields))
 
     def _words(self, words: Sequence[tuple[str, ...]], *, one_each: bool = False) -> pa.Array:
-        """A dictionary column: few words, of which parquet then writes no copy per row."""
+        """A dictionary column, so that parquet stores each of the few words once."""
         known = {word: n for n, word in enumerate(dict.fromkeys(w for part in words for w in part))}
         codes = []
         for part, own in zip(self._parts, words, strict=True):
@@ -168,7 +168,7 @@ class Rejections:
         return pa.array(np.repeat(np.array(values, dtype=np.int32), sizes))
 
     def _sparse(self, values: Mapping[int, object], type_: pa.DataType) -> pa.ChunkedArray:
-        """A column that is null but at these places."""
+        """A column that is null except at these positions."""
         pieces, end = [], 0
         for position in sorted(position for position, value in values.items() if value is not None):
             pieces += [pa.nulls(position - end, type_), pa.array([values[position]], type=type_)]

@@ -1,10 +1,10 @@
-"""The verdicts of a pipeline on some rows of its pool, repeated without the rest of the pool.
+"""Repeat a pipeline's verdicts on some rows of its pool without the rest of the pool.
 
-Row-wise steps decide on a row alone, so what they say can be repeated for any rows. A select or a
-deduplication of whole rows needs the pool: it is passed by, and a select's scores are kept, because
-a cut is between those that stayed and those that went. A step that changes rows by what is
-elsewhere in the pool (lines and spans that occur twice, a fold), or makes several rows of one, ends
-what can be repeated.
+Row-wise steps decide on each row alone, so their verdicts can be repeated for any rows. A select or
+a deduplication of whole rows needs the pool and is skipped; a select's scores are kept, because its
+cut must lie between those of kept and of dropped rows. Repetition ends before a step that changes
+rows depending on the rest of the pool (lines and spans that occur twice, a fold), and before one
+that splits rows.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Repeatable:
     """The steps of a pipeline whose verdicts on single rows can be repeated."""
 
     steps: tuple[Step, ...]
-    to_the_end: bool  # whether rows leave the last of them as they are in the dataset
-    num_global: int  # steps among them that look at the whole pool and are passed by
+    to_the_end: bool  # whether these are all steps, so that their output is as in the dataset
+    num_global: int  # steps among them that need the whole pool and are skipped
 
     @property
     def decides(self) -> bool:
@@ -39,7 +39,7 @@ class Repeatable:
 
 @dataclass
 class Repeated:
-    """What the steps made of some rows."""
+    """The outcome of some rows: those kept, the reason of each rejected row, selects' scores."""
 
     kept: Batch
     rejected: dict[int, str] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Repeated:
 
 
 def repeatable(pipeline: Pipeline) -> Repeatable:
-    """As many steps as can be repeated for single rows."""
+    """The longest beginning of the pipeline that can be repeated for single rows."""
     steps: list[Step] = []
     num_global = 0
     for step in pipeline.steps:
@@ -66,9 +66,9 @@ def repeatable(pipeline: Pipeline) -> Repeatable:
 
 
 def repeat(steps: Sequence[Step], batch: Batch, assets: Assets) -> Repeated:
-    """Send rows through steps; `rejected` says of each row that goes which step and reason.
+    """Apply steps to rows; `rejected` has the step and reason of each dropped row.
 
-    What an operator raises for a row is raised: a run would have stopped, or set the row aside.
+    An operator's exception propagates: a run would have stopped, or set the row aside.
     """
     repeated = Repeated(batch)
     for step in steps:
@@ -79,7 +79,7 @@ def repeat(steps: Sequence[Step], batch: Batch, assets: Assets) -> Repeated:
         batch = repeated.kept
         if isinstance(operator, Select):
             scores = operator.score(batch).reshape(batch.num_rows, operator.copies())
-            best = scores.max(1, initial=-np.inf)  # a row stays where any copy of it does
+            best = scores.max(1, initial=-np.inf)  # a row is kept if any copy of it is
             repeated.scores.append((np.asarray(batch.rows, np.int64), best))
         elif isinstance(operator, Filter):
             verdict = operator.reject(batch)

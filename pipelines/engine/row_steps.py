@@ -1,7 +1,7 @@
-"""The row-wise steps of a pass over one shard: filters, modifiers and splitters, batch after batch.
+"""The row-wise steps of a pass over one shard: filters, modifiers and splitters, batch by batch.
 
-An operator that raises is tried on halves of its batch until the row is alone; that row stops the
-run, or is set aside with `quarantine`. What it returns is checked against what it declares.
+When an operator raises, its batch is halved until the row is found. That row stops the run or, with
+`quarantine`, is set aside. Results of operators are checked against what they declare.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class OperatorFailed(FailedError):
 
 
 def gpus_of(step: Step) -> float:
-    """How many GPUs a step holds while it works here; 0 where it has to do without."""
+    """How many GPUs a step uses in this process; 0 on a machine without."""
     gpus = step.operator.needs().get("num_gpus", 0.0)
     return gpus if gpus and has_gpu_here() else 0.0
 
 
 class RowSteps:
-    """The steps of one pass over one shard, with what they counted, rejected and set aside."""
+    """The steps of one pass over one shard, with their counts, rejections and rows set aside."""
 
     def __init__(self, task: ShardTask, pipeline: Pipeline, steps: Sequence[Step]) -> None:
         self.task, self.pipeline, self.steps = task, pipeline, steps
@@ -62,9 +62,9 @@ class RowSteps:
         return batch
 
     def with_text(self, batch: Batch, tally: Tally) -> Batch:
-        """The rows that have a text; pairs do without, and so do pools without the column.
+        """The rows that have a text. Pairs, and pools without the column, are not checked.
 
-        Where one shard of a pool has the column, all are read with it.
+        If one shard of a pool has the column, all shards are read with it.
         """
         if self.task.plan.pairs or not batch.has(TEXT) or not batch.text.null_count:
             return batch
@@ -74,7 +74,7 @@ class RowSteps:
     def reject(
         self, batch: Batch, reasons: pa.Array, tally: Tally, *, filter_: Filter | None = None
     ) -> Batch:
-        """Drop the rows that have a reason; count and remember them."""
+        """Drop the rows that have a reason; count and record them."""
         if reasons.null_count == len(reasons):
             return batch
         self.rejections.add(batch, reasons, tally, filter_=filter_)
@@ -98,7 +98,7 @@ class RowSteps:
             raise
         except (Exception, SystemExit) as error:
             if isinstance(error, AssertionError) and ":" not in step.name:
-                raise  # a broken promise of ours; a participant's own assertion is about a row
+                raise  # a bug of ours; an assertion in a participant's operator is about a row
             if batch.num_rows <= 1:
                 return self._failed(step, tally, batch, error)
         middle = batch.num_rows // 2

@@ -1,4 +1,4 @@
-"""What must hold of a pool, a folder and the shards' counts for a run to begin or continue."""
+"""Checks of a pool, an output folder and the shards' counts, before a run starts or continues."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ log = logging.getLogger(__name__)
 
 
 def check_has_text(pipeline: Pipeline, pool: Pool, *, external: bool) -> None:
-    """PipelineError when data that is brought in as documents has no column of texts."""
+    """PipelineError when external data has no column of texts and no step writes one."""
     schema = pool.schema()
     made = any(TEXT in step.operator.writes() for step in pipeline.steps)
     if external and TEXT not in schema.names and not made:
         raise PipelineError(
             f"{pool.uri} has no column 'text'; its columns are {', '.join(schema.names)}: name the "
-            "one that holds the text with --text-field"
+            "one with the text by --text-field"
         )
 
 
 def check_rows(pipeline: Pipeline, pool: Pool) -> None:
-    """PipelineError when a step joins scores, or a choice of rows, that are of another pool."""
+    """PipelineError when a step joins scores, or chosen rows, of another pool."""
     for step in pipeline.steps:
         operator = step.operator
         if isinstance(operator, ScoreColumns | ChosenRows):
@@ -47,9 +47,9 @@ def check_rows(pipeline: Pipeline, pool: Pool) -> None:
 
 
 def check_any_text(stats: RunStats, pool: Pool, *, allow_empty: bool) -> None:
-    """PipelineError when the pool has no rows, or none with a text: that is never meant.
+    """PipelineError when the pool has no rows, or no row has a text: this is never intended.
 
-    With `allow_empty` a pool without rows has none left, as a table of a program may.
+    `allow_empty` accepts a pool without rows, as a program's table may be.
     """
     read = stats.step(READ)
     if not read.rows_in:
@@ -57,10 +57,10 @@ def check_any_text(stats: RunStats, pool: Pool, *, allow_empty: bool) -> None:
             return
         raise PipelineError(
             f"{pool.uri} has no rows: {len(pool.shards):,} shards were read and all are empty; "
-            "look at what wrote them"
+            "check the program that wrote them"
         )
     textless = sum(step.reasons.get("no_text", 0) for step in stats.steps)
-    if textless == read.rows_in:  # at the reader, or behind the step that should have made texts
+    if textless == read.rows_in:  # at the reader, or after the step that should have added texts
         fields = sorted({*pool.fields(), *pool.schema().names} - {ROW, EXTRA, TEXT})
         raise PipelineError(
             f"none of the {read.rows_in:,} rows of {pool.uri} has a text; the fields are "
@@ -70,7 +70,7 @@ def check_any_text(stats: RunStats, pool: Pool, *, allow_empty: bool) -> None:
 
 
 def warn_of_nothing(stats: RunStats) -> None:
-    """Say when no row is left, and which step took most: a dataset of 0 rows is seldom meant."""
+    """Log a warning when no row is left, naming the step that rejected most rows."""
     if stats.rows_in and not stats.rows_out:
         taker = max(stats.steps, key=lambda step: step.rejected + step.errors)
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in taker.reasons.items())
@@ -85,7 +85,7 @@ def warn_of_nothing(stats: RunStats) -> None:
 
 
 def aggregates_of(pipeline: Pipeline, stats: RunStats) -> dict[str, dict[str, JSON]]:
-    """The summaries that steps of `value_counts` were asked for, by step and field."""
+    """The summaries computed by `value_counts` steps, by step number and field."""
     return {
         f"{step.number + 1}": {
             step.operator.by: summary_of(
@@ -98,24 +98,24 @@ def aggregates_of(pipeline: Pipeline, stats: RunStats) -> dict[str, dict[str, JS
 
 
 def check_places(pool: Pool, out: str) -> None:
-    """RunFailed when the run would be in its own pool, where the next run would read it."""
+    """RunFailed when the output is inside the pool, where the next run would read it."""
     source, target = open_store(pool.uri).uri, open_store(out).uri
     if not pool.single and (target == source or target.startswith(source.rstrip("/") + "/")):
         raise RunFailed(
-            f"--out {out} is in the pool {pool.uri}: the pool would then hold the run's own "
-            "files; choose a folder next to it"
+            f"--out {out} is inside the pool {pool.uri}, whose next run would read it; choose a "
+            "folder next to the pool"
         )
 
 
 def check_ranks(step: Step, done: Sequence[Done], names: Sequence[str]) -> None:
-    """PipelineError when shards hold the column that decides who stays as other kinds of value."""
+    """PipelineError when the column of `keep_by` has different types in different shards."""
     first: dict[str, str] = {}
     for result, name in zip(done, names, strict=True):
         if kind := result.stats.get("rank_kind"):
             first.setdefault(kind, name)
     if len(first) > 1:
-        (kind, name), (other, beside) = list(first.items())[:2]
+        (kind, name), (other, other_name) = list(first.items())[:2]
         raise PipelineError(
-            f"{step.label}: keep_by compares {kind} in {name} and {other} in {beside}; make the "
-            "column one type in all shards"
+            f"{step.label}: keep_by compares {kind} in {name} and {other} in {other_name}; make "
+            "the column one type in all shards"
         )

@@ -1,4 +1,4 @@
-"""What a run leaves in its folder, and how others read it: run.json, stats.json, the record."""
+"""The files of a run's folder and how to read them: run.json, stats.json, the record."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ FOLDERS = ("data", "work", "rejected", "quarantine", DUPLICATES, COMPARED)
 
 
 class RunFailed(FailedError):
-    """A run that stopped. What was finished is kept."""
+    """A run that stopped. Finished shards are kept."""
 
 
 class RunFile(Frozen):
-    """What a run's folder is for, written before the first shard (`pipelines status` reads it)."""
+    """run.json: what is run, written before the first shard (`pipelines status` reads it)."""
 
     key: str
     pipeline: str
@@ -46,9 +46,9 @@ class RunFile(Frozen):
     num_shards: int
     num_passes: int
     started: str
-    plan: Plan | None = None  # absent for work that is not a pipeline, as extraction
+    plan: Plan | None = None  # absent for work that is not a pipeline, such as extraction
     external: bool = False
-    excluded: tuple[str, ...] = ()  # shards that are left out, because they failed
+    excluded: tuple[str, ...] = ()  # shards left out because they failed
 
     def of_pipeline(self) -> Plan:
         """The plan. RunFailed when the work is not a pipeline."""
@@ -58,7 +58,7 @@ class RunFile(Frozen):
 
 
 class RunSummary(Frozen):
-    """stats.json: the counts of a run, which any executor must get alike, and its times."""
+    """stats.json: the counts of a run, equal for every executor, and its times."""
 
     stats: RunStats
     seconds: dict[str, float] = Field(default_factory=dict)
@@ -69,7 +69,7 @@ class RunSummary(Frozen):
 
 
 def gpu_seconds(seconds: Mapping[str, float]) -> float:
-    """The seconds that steps held GPUs, times their number."""
+    """GPU-seconds of all steps: seconds times the number of GPUs used."""
     return sum(took for name, took in seconds.items() if name.endswith(ON_GPU))
 
 
@@ -79,11 +79,11 @@ class Result:
 
     record: DatasetRecord
     summary: RunSummary
-    skipped: bool  # it was already there
+    skipped: bool  # the run had finished before
 
 
 def read_run(store: Store) -> RunFile:
-    """What a folder's run is. RunFailed when it holds none."""
+    """The run.json of a folder. RunFailed when there is none."""
     if not store.exists(RUN):
         raise RunFailed(f"{store.uri} holds no run: there is no {RUN} in it")
     return RunFile.model_validate(orjson.loads(store.read_bytes(RUN)))
@@ -105,25 +105,25 @@ def read_summary(uri: str) -> RunSummary:
     return RunSummary.model_validate(orjson.loads(open_store(uri).read_bytes(STATS)))
 
 
-SILENT_SECONDS = 12 * BEAT_SECONDS  # without a word after which the driver is taken for dead
+SILENT_SECONDS = 12 * BEAT_SECONDS  # without a heartbeat, after which the driver counts as dead
 
 State = Literal["done", "running", "silent", "stopped", "not started"]
 
 
 def refuse_while_running(store: Store, *, what: str) -> None:
-    """RunFailed when a driver gave a sign of life a moment ago."""
+    """RunFailed when a driver is running, by its last heartbeat; `what` is refused."""
     progress = read_progress(store)
     if driver_state(progress, finished=False) == "running":
         assert progress is not None
         raise RunFailed(
-            f"{store.uri} is being worked on by {progress.driver} (last word {progress.updated}): "
-            f"{what} would take away what it is writing; stop it, or wait {SILENT_SECONDS:.0f} s "
-            "after its end"
+            f"{store.uri} is in use by {progress.driver} (last heartbeat {progress.updated}): "
+            f"{what} would remove files that it is writing; stop it, or wait {SILENT_SECONDS:.0f} "
+            "s after its end"
         )
 
 
 def driver_state(progress: Progress | None, *, finished: bool) -> State:
-    """What is known of the driver of a run from its last word."""
+    """The state of a run's driver, judged by its last heartbeat."""
     if finished:
         return "done"
     if progress is None:
@@ -135,5 +135,5 @@ def driver_state(progress: Progress | None, *, finished: bool) -> State:
 
 
 def time_of(text: str) -> datetime:
-    """A moment as records and progress files write it."""
+    """Parse a UTC time in the format of records and progress files."""
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)

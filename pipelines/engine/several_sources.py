@@ -1,8 +1,9 @@
-"""A file of DCLM with several sources in one command: a run for each, and one dataset of them all.
+"""Run a DCLM file with several sources: one run per source, and one dataset of all of them.
 
-`--input NAME=POOL` names the pool of each source. The run of a source is in `OUT/runs/NAME`, whole
-and with its own record; OUT itself is a mixture of them, each once, which copies no text and keeps
-the chain of every source's record (`sources/NAME.json`). Run again, it resumes source by source.
+`--input NAME=POOL` names the pool of each source. The run of a source is in `OUT/runs/NAME`, a
+complete run with its own record. OUT itself is a mixture that contains each of them once, copies no
+text and keeps the records of every source (`sources/NAME.json`). Run again, it resumes at the
+source where it stopped.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from pipelines.pipeline import Pipeline, sources_in
 from pipelines.records import DatasetRecord
 from pipelines.storage.open import open_store
 
-NAMED = re.compile(r"([\w.-]+)=(.+)", re.DOTALL)  # `s3://bucket/lang=en` begins with no plain name
+NAMED = re.compile(r"([\w.-]+)=(.+)", re.DOTALL)  # `s3://bucket/lang=en` does not match
 
 
 @dataclass(frozen=True)
 class Several:
-    """What came of a file with several sources: the dataset of all, and each source's run."""
+    """The result for a file with several sources: the joint dataset, and each source's run."""
 
     record: DatasetRecord
     runs: Mapping[str, Result]
@@ -36,9 +37,9 @@ class Several:
 
 
 def named_inputs(inputs: Sequence[str], config: Path, *, source: str | None) -> dict[Any, str]:
-    """The pool of each source; of one pool without a name under `source`, which may be None.
+    """The pool of each source by name; a single pool without a name is that of `source`.
 
-    PipelineError where names and the sources of the file differ.
+    PipelineError when the names are not those of the file's sources.
     """
     if len(inputs) == 1 and (source is not None or NAMED.fullmatch(inputs[0]) is None):
         return {source: inputs[0]}
@@ -49,13 +50,13 @@ def named_inputs(inputs: Sequence[str], config: Path, *, source: str | None) -> 
     pools: dict[Any, str] = {}
     for text, match in zip(inputs, matches, strict=True):
         if match is None:
-            raise PipelineError(f"--input {text}: of several inputs each is NAME=POOL")
+            raise PipelineError(f"--input {text}: write each of several inputs as NAME=POOL")
         name, pool = match[1], match[2]
         if name not in sources:
             near = did_you_mean(name, dict.fromkeys(sources))
             raise PipelineError(
                 f"--input {text}: {config} has no source {name!r}{near}; it has "
-                f"{', '.join(sources) or 'none, as it is no file of DCLM'}"
+                f"{', '.join(sources) or 'none, because it is not a DCLM file'}"
             )
         if name in pools:
             raise PipelineError(f"--input gives the source {name!r} twice")
@@ -70,7 +71,7 @@ def named_inputs(inputs: Sequence[str], config: Path, *, source: str | None) -> 
 
 
 def run_sources(sources: Mapping[str, tuple[Pipeline, str]], out: str, **options: Any) -> Several:
-    """Run each source's pipeline over its pool, and make one dataset of what they leave."""
+    """Run each source's pipeline over its pool and join the results, as parquet only."""
     if options.get("format", "parquet") != "parquet":
         raise PipelineError("several sources are joined as parquet; leave --format out")
     root = open_store(out).uri.rstrip("/")

@@ -1,4 +1,4 @@
-"""The stored files that a pass wrote for a shard, by their roles."""
+"""The stored files that a pass wrote for a shard, by role (`table`, `rows`, `scores`, `keys`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipelines.storage.commits import Done
 
 
 def steps_of(done: Done) -> Sequence[StepStats]:
-    """The statistics that a shard's commit holds."""
+    """The statistics of the steps in a shard's commit."""
     return [StepStats.model_validate(step) for step in done.stats["steps"]]
 
 
@@ -23,6 +23,7 @@ def role(done: Done, name: str) -> str | None:
 
 
 def written(done: Done, name: str) -> str:
+    """The name of the file that a shard must have written in this role."""
     name_written = role(done, name)
     assert name_written is not None, f"{done.key} wrote no {name}"
     return name_written
@@ -34,6 +35,6 @@ def done_file(done: Done, name: str) -> File:
 
 
 def rows_left(done: Done) -> int:
-    """How many rows a pass over one shard handed on, as a table or as their numbers."""
+    """How many rows are left after a pass over one shard."""
     file = done_file(done, "table" if "table" in done.stats["roles"] else "rows")
     return file.num_rows or 0

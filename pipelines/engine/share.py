@@ -1,8 +1,8 @@
-"""Finished work of one run for another: passes that two pipelines begin with run once.
+"""Reuse finished work of another run: passes that two pipelines have in common run once.
 
-A piece of work is named by all that it depends on (pool, shard, the steps so far), so a commit of
-one run under the same name is the other's too. Files between passes are removed at the end of a
-run, unless it keeps them for this.
+The key of a task is a hash of everything that it depends on (pool, shard, the steps so far), so a
+commit of another run under the same key is valid for this one. Files between passes are removed at
+the end of a run, unless it is told to keep them for reuse.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pipelines.storage.commits import Done, commit, find_done_many
 
 
 def adopt(source: Store, target: Store, keys: Sequence[str]) -> dict[str, Done]:
-    """Copy those pieces of work that `source` has whole; returns their commits by key."""
+    """Copy the tasks of which `source` has all files; returns their commits by key."""
     adopted = {}
     for key, done in find_done_many(source, keys).items():
         if all(source.exists(file.name) for file in done.files):
@@ -28,14 +28,14 @@ def adopt(source: Store, target: Store, keys: Sequence[str]) -> dict[str, Done]:
 
 
 def _copy(source: Store, target: Store, file: File) -> None:
-    """One file under its own name; on one disk a second name of the same bytes."""
+    """Copy one file under the same name; on one file system make a hard link instead."""
     path, into = source.local_path(file.name), target.local_path(file.name)
     if path is not None and into is not None:
         _check(sha256_file(path), source, file)
         into.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link(path, into)
-        except OSError:  # another disk, or one without such names: copy
+        except OSError:  # another file system, or one without hard links: copy
             pass
         else:
             return
@@ -47,6 +47,6 @@ def _copy(source: Store, target: Store, file: File) -> None:
 def _check(sha256: str | None, source: Store, file: File) -> None:
     if sha256 != file.sha256:
         raise StorageError(
-            f"{source.uri}/{file.name} is not what its commit says; remove that folder and run "
-            "again"
+            f"{source.uri}/{file.name} does not match its commit's checksum; remove that folder "
+            "and run again"
         )

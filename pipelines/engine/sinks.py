@@ -1,7 +1,7 @@
-"""What a pass over a shard writes: a table, the rows still there, scores, keys, or uids.
+"""What a pass over a shard writes: a table, the rows that are left, scores, keys, or uids.
 
-Each sink takes batches and, at the end, gives stored files by their role. `abandon` leaves nothing
-behind when the shard fails.
+Each sink takes batches and, at the end, returns stored files by role. `abandon` removes everything
+that was written when the shard fails.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from pipelines.storage.part_files import PartsWriter
 
 
 class NoScore(ValueError):
-    """A row without a score, for a Select that needs one of every row."""
+    """A row without a score, in a Select that requires one for every row."""
 
 
 class Sink(Protocol):
@@ -73,7 +73,7 @@ class TableSink:
 
 
 class RowSink:
-    """The identities of the rows that are still there."""
+    """The ids of the rows that are left."""
 
     def __init__(self, store: Store, stem: str) -> None:
         self._store, self._stem = store, stem
@@ -91,7 +91,7 @@ class RowSink:
 
 
 class ScoreSink:
-    """The scores of a Select, and what each row counts for unless rows are counted."""
+    """The scores of a Select, and the weight of each row unless rows are counted."""
 
     def __init__(self, store: Store, stem: str, step: Step, assets: Assets) -> None:
         self._store, self._stem, self._step, self._assets = store, stem, step, assets
@@ -129,7 +129,7 @@ class ScoreSink:
 
 
 class KeySink:
-    """The keys of a Dedup, by the part that compares them, and sketches where links are checked."""
+    """The keys of a Dedup by partition, and sketches if links between rows are verified."""
 
     def __init__(
         self, store: Store, stem: str, step: Step, assets: Assets, *, num_partitions: int
@@ -174,9 +174,9 @@ class KeySink:
 
 
 class UidSink:
-    """The uids of pairs, by their leading bits, to be sorted part by part.
+    """The uids of pairs in buckets by their leading bits, to be sorted bucket by bucket.
 
-    `values` are columns of numbers that go with them; null is NaN.
+    `values` are number columns stored with them; null becomes NaN.
     """
 
     def __init__(
@@ -202,7 +202,7 @@ class UidSink:
 
 
 def with_rows(columns: Sequence[str]) -> list[str]:
-    """The columns of a table between passes, the identity of rows first."""
+    """The columns of a table between passes, the row id first."""
     return [ROW, *(name for name in columns if name != ROW)]
 
 

@@ -11,7 +11,10 @@ from pipelines.storage.open import open_store
 
 
 def with_size_of(pipeline: Pipeline, run_uri: str) -> Pipeline:
-    """The pipeline with every hash_sample that waits for a size given that of a finished run."""
+    """The pipeline with the size of a finished run in every hash_sample that has none.
+
+    PipelineError when the record there is not a dataset's, or lacks the count.
+    """
     where = f"{run_uri}/{RECORD}"
     record = parse_record(open_store(run_uri).read_bytes(RECORD), source=where)
     if not isinstance(record, DatasetRecord):

@@ -1,10 +1,10 @@
-"""Participants' operators tried on the pool's first rows before a run spends hours on them.
+"""Try participants' operators on the pool's first rows, before a run spends hours on them.
 
-What is tried: the same rows give the same answers twice, wherever the table is cut, and in another
-process (whose hashes, random state and order of sets are others); then larger batches and small
-pieces of them give the same, while 2 seconds last. A run counts on all of it: its shards are cut
-anew for every executor, and many workers must agree. Files that an operator opens meanwhile and
-does not declare are named in the record, which cannot vouch for such a run.
+The same rows must give the same results a second time, however the table is cut into batches, and
+in another process (with other hashes, random state and order of sets); then, for up to 2 seconds,
+larger batches and small pieces of them must agree. A run relies on all of this: executors cut
+shards differently, and many workers must agree. Files that an operator opens without declaring them
+are named in the record, which cannot vouch for such a run.
 """
 
 from __future__ import annotations
@@ -45,26 +45,26 @@ from pipelines.storage.open import open_store
 log = logging.getLogger(__name__)
 
 NUM_ROWS = 64
-MAX_NAMED = 20  # files of a step that a record names; it counts all
+MAX_NAMED = 20  # files of a step named in a record; all are counted
 PROMISES = (answers_each_row, leaves_input_alone, same_when_cut)
-# Words without which code has nothing that differs between processes: a second process costs a
-# second, so it is only asked where one of them is in the participant's text.
+# Code without any of these words cannot differ between processes. A second process takes a second
+# to start, so it is used only if the participant's source has one of them.
 CHANCE = re.compile(r"\b(hash|set|frozenset|random|id|time|datetime|getpid|urandom|uuid\w*)\b")
 
 
 class ContractBroken(FailedError):
-    """A participant's operator that would give other rows on other machines."""
+    """A participant's operator that would give different rows on other machines."""
 
 
 @dataclass
 class Trial:
-    """What was seen of participants' operators, by the label of their step."""
+    """The results of trying participants' operators, by the label of their step."""
 
-    rows: dict[str, int] = field(default_factory=dict)  # they were tried on
-    undeclared: dict[str, list[str]] = field(default_factory=dict)  # files they opened
+    rows: dict[str, int] = field(default_factory=dict)  # how many rows they were tried on
+    undeclared: dict[str, list[str]] = field(default_factory=dict)  # undeclared files they opened
 
     def locations(self) -> dict[str, str]:
-        """The undeclared files with their hashes, as a record names places."""
+        """The undeclared files with their hashes, in the form of a record's `locations`."""
         return {
             f"undeclared/{label}/{number}": f"{file} (sha256 {_hash_of(file)})"
             for label, files in self.undeclared.items()
@@ -77,16 +77,16 @@ class Trial:
 
 
 def try_participants(plan: Plan, pipeline: Pipeline) -> Trial:
-    """How many rows each participant's operator was tried on, and which files it opened.
+    """Try each participant's operator; returns the number of rows and the files it opened.
 
-    What an operator raises for a row is left to the run, which names the row or sets it aside.
-    Steps behind a global step or a splitter, and those that need a GPU, are not tried.
-    ContractBroken names the step and the promise.
+    Exceptions for a row are left to the run, which names the row or sets it aside. Steps that
+    cannot be repeated (see `repeat`) and those that need a GPU are not tried. ContractBroken names
+    the step and the broken promise.
     """
     tried = Trial()
     digests: dict[str, str] = {}
     for step, batch in _inputs(plan, pipeline):
-        # A copy that is not loaded yet: what it opens to build its state is seen too.
+        # A copy that is not loaded yet, so that files opened by load() are seen as well.
         operator = type(step.operator).model_validate(step.operator.model_dump())
         declared = {pipeline.assets.path(name) for name in operator.assets()}
         try:
@@ -109,7 +109,7 @@ def try_participants(plan: Plan, pipeline: Pipeline) -> Trial:
             digests[step.label] = _digest(step, batch, pipeline)
         except ContractBroken:
             raise
-        except (Exception, SystemExit):  # of a row: the run says which
+        except (Exception, SystemExit):  # about a row: the run reports which
             continue
         tried.rows[step.label] = max(batch.num_rows, num_rows)
     for label, files in tried.undeclared.items():
@@ -134,7 +134,7 @@ def try_participants(plan: Plan, pipeline: Pipeline) -> Trial:
 
 
 def _makes_sets(text: str) -> bool:
-    """Whether code has a set literal of other things than constants, whose order may matter."""
+    """Whether code has a set literal of values other than constants, whose order may matter."""
     try:
         nodes = ast.walk(ast.parse(text))
     except SyntaxError:
@@ -177,7 +177,7 @@ def _inputs(plan: Plan, pipeline: Pipeline) -> list[tuple[Step, Batch]]:
         before = steps[: steps.index(step)]
         try:
             batch = repeat(before, first, pipeline.assets).kept
-        except Exception:  # a step before raised for a row: the run says which
+        except Exception:  # an earlier step raised for a row: the run reports which
             continue
         if batch.num_rows > 1 and set(step.operator.reads()) <= set(batch.table.column_names):
             inputs.append((step, batch))
@@ -185,7 +185,7 @@ def _inputs(plan: Plan, pipeline: Pipeline) -> list[tuple[Step, Batch]]:
 
 
 def _digest(step: Step, batch: Batch, pipeline: Pipeline) -> str:
-    """The hash of what an operator computes for some rows."""
+    """The hash of an operator's results for some rows."""
     outcome = outcome_of(loaded(step, pipeline.assets), batch)
     state = hashlib.sha256()
     for name, values in sorted(outcome.items()):
@@ -195,7 +195,7 @@ def _digest(step: Step, batch: Batch, pipeline: Pipeline) -> str:
 
 
 def _elsewhere(plan: Plan) -> dict[str, str]:
-    """The digests as another process computes them; none where it cannot run."""
+    """The digests computed by another process; empty if it cannot run."""
     done = subprocess.run(
         [sys.executable, "-m", "pipelines.engine.trial"],
         input=plan.model_dump_json().encode(),

@@ -1,7 +1,7 @@
-"""Compile the kernels before a run does, so that no worker of a cluster spends its first minute so.
+"""Compile the kernels ahead of a run, so that workers of a cluster need not each spend a minute.
 
-Compiled code is kept next to the sources, or in the folder that NUMBA_CACHE_DIR names where those
-cannot be written; it is used again by the same processor and version.
+Compiled code is cached next to the sources or, if they are read-only, in the folder named by
+NUMBA_CACHE_DIR. It is reused on the same type of CPU with the same versions.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ WITH_PARAMETERS: tuple[Any, ...] = (
 
 
 class Warmed(Frozen):
-    """What was run, and how long that took; `left_out` says why of the others."""
+    """The operators that were run and the seconds taken; `left_out`: why others were not."""
 
     operators: tuple[str, ...]
     seconds: float

@@ -1,4 +1,4 @@
-"""The executor that a command line asks for."""
+"""Choose the executor for a command line's options."""
 
 from __future__ import annotations
 

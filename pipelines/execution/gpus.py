@@ -1,4 +1,4 @@
-"""The GPUs of this machine: which there are, whose turn it is, and tasks that have one each.
+"""The GPUs of this machine: list them, reserve them, and run tasks with one GPU each.
 
 A GPU is named as `CUDA_VISIBLE_DEVICES` names it: by its number, or by its UUID. Nothing here
 imports torch, so a driver process never takes memory of a GPU that a worker needs. Two commands of
@@ -39,7 +39,7 @@ QUERY = "index,uuid,name,memory.total"
 
 
 class Gpu(NamedTuple):
-    """One GPU of this machine; `memory_bytes` is 0 where the driver does not say."""
+    """One GPU of this machine; `memory_bytes` is 0 if the driver does not report it."""
 
     id: str
     name: str = "GPU"
@@ -48,7 +48,7 @@ class Gpu(NamedTuple):
 
 @lru_cache(maxsize=1)
 def has_gpu_here() -> bool:
-    """Whether this process may use a GPU; a task that was given none on a cluster may not."""
+    """Whether this process may use a GPU; false for a cluster task that was assigned none."""
     return bool(gpus_here())
 
 
@@ -82,7 +82,7 @@ def _listed() -> list[tuple[Gpu, str]]:
 
 @contextmanager
 def reserved(ids: Sequence[str]) -> Iterator[None]:
-    """Have these GPUs to oneself. PlanError names the process of this user that has one."""
+    """Reserve these GPUs for the block. PlanError names the process of this user that uses one."""
     if len(set(ids)) != len(ids):
         raise PlanError(f"a GPU is named twice: {', '.join(ids)}; check {VISIBLE}")
     LOCKS.mkdir(parents=True, exist_ok=True)
@@ -141,10 +141,10 @@ class GpuMap(ProcessMap):
 
 
 class LocalMap(ProcessMap):
-    """Processes of this machine; what needs a GPU runs in one for each GPU instead."""
+    """Processes on this machine; tasks that need a GPU run in one process per GPU."""
 
     def with_needs(self, needs: Needs) -> MapTasks:
-        """Tasks of a model run in one process for each GPU of this machine, where it has any."""
+        """The executor for tasks with these needs: one process per GPU if they need GPUs."""
         if not needs.num_gpus:
             return self
         ids = [gpu.id for gpu in gpus_here()][: self.workers]
@@ -152,6 +152,6 @@ class LocalMap(ProcessMap):
 
 
 def _take_gpu(free: Any) -> None:
-    """In a new worker: the next free GPU is its own for its whole life."""
+    """In a new worker: take the next free GPU for the life of the process."""
     one_thread()
     os.environ[VISIBLE] = free.get()

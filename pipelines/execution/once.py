@@ -1,4 +1,4 @@
-"""What every task of a global step does around its work: look whether it is done, time, commit."""
+"""Wrap a task of a global step: skip it if it is committed, else time it and commit its result."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ T = TypeVar("T", bound=Task)
 
 
 def once(work: Callable[[T, Store], Done]) -> Callable[[T], Done]:
-    """Commit what `work` returns, with the CPU seconds it took; do nothing when it is committed.
+    """Commit what `work` returns, with the CPU seconds it took; a committed task is not repeated.
 
-    They count for the task's step, unless `work` says itself what each step took.
+    The seconds count for the task's step, unless `work` reports `timings` per step.
     """
 
     @wraps(work)
     def run(task: T) -> Done:
         store = open_store(task.uri)
-        standing = find_done(store, task.key)
-        if standing is not None:
-            return standing
+        finished = find_done(store, task.key)
+        if finished is not None:
+            return finished
         started = time.process_time()
         done = work(task, store)
         seconds = round(time.process_time() - started, 4)
@@ -49,5 +49,6 @@ def once(work: Callable[[T, Store], Done]) -> Callable[[T], Done]:
         }
         return commit(store, done.model_copy(update=measured))
 
-    del run.__wrapped__  # type: ignore[attr-defined] # or Ray would ask for what `work` takes
+    # Without this Ray reads the signature of `work` and asks for its arguments.
+    del run.__wrapped__  # type: ignore[attr-defined]
     return run

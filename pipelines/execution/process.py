@@ -1,4 +1,4 @@
-"""This process among those that train together."""
+"""The rank of this process among those that train together."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 
 def process_of(environment: Mapping[str, str] | None = None) -> tuple[int, int]:
-    """This process's number and how many there are, as torchrun, Ray or srun sets them.
+    """The rank of this process and the number of processes, as set by torchrun, Ray or srun.
 
-    A Slurm job's own script, and a shell that `salloc` gave, are one process each.
+    The batch script of a Slurm job, and a shell started by `salloc`, are one process each.
     """
     variables = os.environ if environment is None else environment
     if "WORLD_SIZE" in variables:

@@ -21,13 +21,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-LINE_SECONDS = 30.0  # between two lines of a log: a night's run stays a few hundred lines
+LINE_SECONDS = 30.0  # between two lines of a log: a run of one night is about a thousand lines
 
 console = Console(file=sys.stderr, highlight=False)
 
 
 class Step:
-    """A long step: `advance` as work is done, `note` for what the summary should say."""
+    """A long step: `advance` reports work done, `note` sets a text for the summary."""
 
     def __init__(self, title: str, unit: str, total: float | None = None) -> None:
         self.title = title
@@ -63,7 +63,7 @@ class Step:
             console.print(self._line(extra), soft_wrap=True, markup=False)
 
     def _line(self, extra: str) -> str:
-        """How far the step is, for a log: amount, time, rate, and what is left at that rate."""
+        """Progress for a log: amount, seconds, rate, and the seconds left at that rate."""
         amount = short(self.done) + (f" of {short(self.total)}" if self.total else "")
         parts = [f"{amount} {self.unit}".strip(), f"{self.seconds:.0f} s"]
         if self.done:

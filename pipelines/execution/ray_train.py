@@ -34,9 +34,9 @@ def run_together(
 ) -> None:
     """Run `function(item)` in every process; returns when all have ended.
 
-    Each process has one GPU or none, and `num_cpus` processors. `folder` is a path that all nodes
-    share. Raises what the function raised, and WorkerLost when there is no cluster, when the
-    processes do not fit on this machine, and when they were lost again and again.
+    Each process has one GPU or none, and `num_cpus` CPU cores. `folder` is a path that all nodes
+    share. Raises the function's own error, and WorkerLost when there is no cluster, when the
+    processes do not fit on this machine, or when they were lost more than `RESTARTS` times.
     """
     from pipelines.execution.ray_executor import RayMap
 
@@ -79,12 +79,12 @@ def run_together(
 
 
 def _check_room(each: dict[str, float], num_processes: int) -> None:
-    """WorkerLost when this machine, which no autoscaler makes larger, has too little."""
+    """WorkerLost when this machine, which no autoscaler can extend, has too few CPUs or GPUs."""
     import ray
 
-    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     for name, amount in each.items():
-        needed, available = amount * num_processes, there.get(name, 0.0)
+        needed, available = amount * num_processes, resources.get(name, 0.0)
         if needed > available:
             raise WorkerLost(
                 f"{num_processes} processes need {needed:.0f} {name}s, but this machine has "
@@ -98,7 +98,7 @@ def _is_of_ray(failure: BaseException) -> bool:
 
 
 def _cause(failures: Sequence[BaseException]) -> BaseException:
-    """The error that came first: when one process fails, the others see lost connections."""
+    """The error that caused the others: when one process fails, its peers lose connections."""
     own = [error for error in failures if type(error) is not RuntimeError]
     own = [error for error in own if not type(error).__module__.startswith("torch.")]
     return [*own, *failures][0]

@@ -1,9 +1,9 @@
 """One function in several processes at once on this machine, as torchrun would start them.
 
 Each process has RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT in its
-environment, and GPU number LOCAL_RANK or none. SIGTERM is passed on to all of them, so that they
-can write a checkpoint. When a process is killed, all start again and the function resumes from what
-it wrote; an error of the function itself is raised here, as it was raised there.
+environment, and GPU number LOCAL_RANK or none. SIGTERM is forwarded to all of them, so that they
+can write a checkpoint. When a process is killed, all start again and the function resumes from its
+own files; an error of the function itself is raised again in the calling process.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from pipelines.execution.gpus import VISIBLE, reserved
 T = TypeVar("T")
 
 RESTARTS = 3  # after a killed process
-PEERS_SECONDS = 30.0  # that processes have to end after one of them failed
-CHECKPOINT_SECONDS = 300.0  # the same after SIGTERM, when the first process writes a checkpoint
+PEERS_SECONDS = 30.0  # time for the other processes to end after one failed
+CHECKPOINT_SECONDS = 300.0  # the same after SIGTERM, while the first process writes a checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +45,11 @@ def run_here_together(
 ) -> None:
     """Run `function(item)` in every process; returns when all have ended.
 
-    `gpus` are as many as processes, or none. Raises what the first failing process raised, and
-    WorkerLost when processes were killed again and again.
+    `gpus` has one id per process, or is empty. Raises the error of the process that failed first,
+    and WorkerLost when processes were killed more than `RESTARTS` times.
     """
     if gpus and len(gpus) != num_processes:
-        raise ValueError(f"{num_processes} processes for {len(gpus)} GPUs; expected as many")
+        raise ValueError(f"{num_processes} processes for {len(gpus)} GPUs; expected one GPU each")
     packed = pickle.dumps((function, item))
     with reserved(gpus) if gpus else ExitStack():
         for _ in range(RESTARTS + 1):
@@ -103,9 +103,9 @@ def _attempt(packed: bytes, num_processes: int, gpus: Sequence[str], num_threads
 def _watch(
     processes: Sequence[Any], answers: Sequence[Connection]
 ) -> tuple[str, list[BaseException]]:
-    """Wait for all processes, or for the first that ends badly and its peers for a while.
+    """Wait for all processes; after a failure, wait for the others for a limited time.
 
-    Returns which process was killed, empty when none was, and the errors that were raised.
+    Returns a text that names the killed process, empty when none was, and the errors raised.
     """
     lost, errors = "", []
     left = {p.sentinel: number for number, p in enumerate(processes)}

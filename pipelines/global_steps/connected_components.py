@@ -1,10 +1,10 @@
-"""Joining links into groups when they are too many for one process.
+"""Connected components: join links into groups when one process cannot hold them.
 
-Large-star and small-star steps in turn (Kiveris et al. 2014, Connected Components in MapReduce and
-Beyond): a large-star links each greater neighbour of a row to the least row near it, a small-star
-does so for the lesser ones. Both keep what is connected; when a round changes nothing, every group
-is a star around its least row. A task holds the links of the rows of one part, so the bound is one
-part's links, or all rows of the largest group.
+Alternating large-star and small-star steps (Kiveris et al. 2014, Connected Components in MapReduce
+and Beyond): a large-star links each greater neighbour of a row to the least row of its
+neighbourhood, a small-star each lesser neighbour. Neither changes what is connected; when a round
+changes nothing, every group is a star around its least row. A task holds the links of the rows of
+one part, so memory is bounded by one part's links, or by the rows of the largest group.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from pipelines.storage.base import Store
 from pipelines.storage.commits import Done, attempt_name
 from pipelines.storage.part_files import ALL, PartsWriter, read_parts
 
-MAX_ROUNDS = 200  # far more than the algorithm needs: reaching it is an error of ours
+MAX_ROUNDS = 200  # the algorithm needs about log^2 of the rows: reaching this is a bug
 Ints = npt.NDArray[np.int64]
 
 
 class StarTask(Frozen):
-    """One step over the links of one part: first of all `scatter`, then `large` and `small`."""
+    """One step over the links of one part: first `scatter`, then `large` and `small` in turn."""
 
     uri: str
     step: int
@@ -67,7 +67,7 @@ def join_by_parts(
 ) -> tuple[range, list[str]]:
     """Turn links into stars, in `num_partitions` parts; returns the parts and their files.
 
-    In the end a part holds whole groups: the links of each row to the least row of its group.
+    In the result a part has whole groups: a link from each row to the least row of its group.
     """
 
     def run(
@@ -94,20 +94,20 @@ def join_by_parts(
         return [result.files[0].name for result in done]
 
     names = names_of(run("scatter", 0, list(files)))
-    before = ""
+    previous = ""
     for number in range(1, MAX_ROUNDS):
         large = run("large", number, names)
-        now = digest([result.stats for result in large])  # of what the step was given
-        if now == before:
+        current = digest([result.stats for result in large])  # of the step's input links
+        if current == previous:
             return range(num_partitions), [result.files[1].name for result in large]
-        before = now
+        previous = current
         names = names_of(run("small", number, names_of(large)))
     raise AssertionError(f"groups are not joined after {MAX_ROUNDS} rounds")
 
 
 @once
 def run_star(task: StarTask, store: Store) -> Done:
-    """One step over one part, written for the step after it."""
+    """Run one step over one part and write its links for the next step."""
     schema = link_schema(task.rank)
     part = ALL if task.kind == "scatter" else task.part
     row, rank, other, other_rank = _once(*read_parts(store, task.files, part, schema))
@@ -144,7 +144,7 @@ def run_star(task: StarTask, store: Store) -> Done:
 
 
 def _once(row: Ints, rank: Any, other: Ints, other_rank: Any) -> tuple[Ints, Any, Ints, Any]:
-    """The links sorted by row, then other, each once."""
+    """The links sorted by row, then other, without repeated ones."""
     order = np.lexsort((other, row))
     row, other = row[order], other[order]
     fresh = np.ones(len(order), dtype=bool)
@@ -162,7 +162,7 @@ def _both_ways(row: Ints, rank: Any, other: Ints, other_rank: Any) -> tuple[Ints
 
 
 def _sum(row: Ints, other: Ints) -> str:
-    """A sum over links, the same in any order."""
+    """A checksum of links that does not depend on their order."""
     mixed = kernels.grouping.mixed(row.view(np.uint64), other.view(np.uint64))
     return str(int(mixed.sum(dtype=np.uint64)))
 
@@ -179,7 +179,7 @@ def write_hashed(
     columns: Sequence[npt.NDArray[Any]],
     num_partitions: int,
 ) -> File:
-    """A file of these columns, each value in the part that the hash of its row gives."""
+    """Write columns to a file of `num_partitions` parts; a row's hash decides its part."""
     route = kernels.grouping.mixed(rows.view(np.uint64), np.zeros(len(rows), np.uint64))
     where, begins = kernels.grouping.split(route, num_partitions)
     with PartsWriter(store, attempt_name(stem, ".parts"), schema) as out:

@@ -1,8 +1,9 @@
-"""Deal links to the parts that hold their groups, so that each part reads its own links alone.
+"""Move links to the parts that hold their groups, so that each part reads only its own links.
 
-Three passes of tasks, each of which reads its own part once: links go to the part of their row,
-rows with the least row of their group (from the stars of `connected_components`) to the part of the
-row, and there every link learns the group and goes to its part. Bytes are linear in the links.
+Three passes of tasks, each of which reads its own part once: links are written to the part of their
+row; rows with the least row of their group (from the stars of `connected_components`) to the part
+of the row; there the two are joined, and each link is written to the part of its group. Bytes are
+linear in the links.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def deal_links(
     num_partitions: int,
     map_tasks: MapTasks,
 ) -> list[str]:
-    """Files of the links in the parts of their groups, as `join_by_parts` numbers them."""
+    """Files of the links in the parts of their groups, numbered as by `join_by_parts`."""
 
     def run(
         kind: Literal["spread", "label", "deal"],
@@ -83,7 +84,7 @@ def deal_links(
 
 @once
 def run_deal(task: DealTask, store: Store) -> Done:
-    """Write one pass's links or labels for the pass after it."""
+    """Run one pass over one part and write its links or labels for the next pass."""
     schema = link_schema(task.rank)
 
     def written(schema: pa.Schema, rows: Ints, columns: Sequence[npt.NDArray[Any]]) -> Done:

@@ -25,7 +25,7 @@ MAX_COUNTS = 512  # tasks of one level: each sends half a megabyte to the driver
 
 
 def score_of(bits: int) -> float:
-    """The score whose ordered bits these are."""
+    """The score of ordered bits: the inverse of `ordered_bits`."""
     number = np.uint64(bits)
     top = np.uint64(1 << 63)
     value = number ^ top if number & top else ~number
@@ -33,7 +33,7 @@ def score_of(bits: int) -> float:
 
 
 class CountTask(Frozen):
-    """Weights of some shards' scores by the next bits, among those that begin with `prefix`."""
+    """Sum the weights of some shards' scores by their next bits, for those that match `prefix`."""
 
     uri: str
     scores: tuple[str, ...]
@@ -59,10 +59,10 @@ def _count_shard(
 ) -> npt.NDArray[np.int64]:
     scores = _load(store, scores_name)
     weights = None if weights_name is None else _load(store, weights_name)
-    there = ~np.isnan(scores)
-    bits = ordered_bits(scores[there])
+    has_score = ~np.isnan(scores)
+    bits = ordered_bits(scores[has_score])
     if weights is not None:
-        weights = weights[there]
+        weights = weights[has_score]
     known = RADIX_BITS * task.level
     if known:
         match = (bits >> np.uint64(64 - known)) == np.uint64(task.prefix)
@@ -89,7 +89,10 @@ def find_cut(
     amount: int,
     map_tasks: MapTasks,
 ) -> Verdict:
-    """The exact cut over all shards. `amount` is the whole pool in units of `of`, NaN rows too."""
+    """The exact cut over all shards. `amount` is the whole pool in units of `of`, with NaN rows.
+
+    ValueError when no row has a score, or `ties: reference` asks for more than there are.
+    """
     target = operator.total
     if target is None:
         assert operator.fraction is not None

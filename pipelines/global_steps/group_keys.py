@@ -1,10 +1,8 @@
-"""Global steps without a driver-side shuffle: keys to partition files, groups to verdicts, exact
-cuts.
+"""Deduplication by equal keys without a driver-side shuffle: key files, groups, verdicts.
 
 A Dedup writes the keys of each shard into one file with P parts; one task per part groups equal
-keys from all shards and writes which units go, indexed by shard. A Select counts scores by their
-leading bits, shard by shard, until the exact cut is known. Nothing here holds more than one
-shard's or one part's keys, and the number of parts does not change what comes out.
+keys from all shards and writes which units are dropped, indexed by shard. No task holds more than
+one shard's or one part's keys, and the result does not depend on the number of parts.
 """
 
 from __future__ import annotations
@@ -38,14 +36,11 @@ from pipelines.storage.part_files import PartsWriter, read_parts, write_by
 from pipelines.verdict import Verdict
 
 VERDICT_SCHEMA = pa.schema([("row", pa.int64()), ("unit", pa.int64())])
-FLUSH_KEYS = 1 << 20  # bounds memory; fewer would leave many small pieces of each part
-
-
-# ---- Dedup
+FLUSH_KEYS = 1 << 20  # keys in memory; fewer would write each part in many small pieces
 
 
 class KeyWriter:
-    """Writes the keys of one shard, part by part; at most `FLUSH_KEYS` are held at a time."""
+    """Writes the keys of one shard by part; buffers at most about `FLUSH_KEYS` of them."""
 
     def __init__(self, store: Store, name: str, num_partitions: int) -> None:
         self.num_partitions = num_partitions
@@ -56,7 +51,7 @@ class KeyWriter:
         self._num_held = 0
 
     def add(self, keys: Keys, rows: npt.NDArray[np.int64]) -> None:
-        """Take the keys of one batch, whose rows have these identities."""
+        """Add the keys of one batch with its row ids, (rows,). ValueError for another shape."""
         if keys.key.ndim != 2 or keys.key.shape[1] != 2 or keys.key.dtype != np.uint64:
             raise ValueError(
                 f"keys must be (units, 2) uint64, got {keys.key.dtype}{keys.key.shape}"
@@ -102,7 +97,7 @@ class KeyWriter:
         return self._writer.file()
 
     def abandon(self) -> None:
-        """Leave nothing behind."""
+        """Remove what was written."""
         if self._writer is not None:
             self._writer.__exit__(RuntimeError, RuntimeError("abandoned"), None)
 
@@ -168,12 +163,12 @@ class GroupTask(Frozen):
 
 @dataclass(frozen=True)
 class GroupedKeys:
-    """Keys of one part, equal ones side by side, the one that stays in front of each group."""
+    """Keys of one part with equal ones adjacent; the unit that is kept is first in each group."""
 
     row: npt.NDArray[np.int64]
     unit: npt.NDArray[np.int32]
     rank: npt.NDArray[Any]
-    same: npt.NDArray[np.bool_]  # has the key of the one before
+    same: npt.NDArray[np.bool_]  # whether the key equals the previous one
 
     @property
     def begins(self) -> npt.NDArray[np.int64]:
@@ -185,7 +180,7 @@ class GroupedKeys:
 
     @property
     def leader(self) -> npt.NDArray[np.int64]:
-        """For each key, the place of the first of its group."""
+        """For each key, the position of the first of its group."""
         return np.maximum.accumulate(np.where(self.same, 0, np.arange(len(self.same))))
 
 
@@ -209,7 +204,7 @@ def read_groups(store: Store, task: GroupTask) -> GroupedKeys:
 
 @once
 def run_group(task: GroupTask, store: Store) -> Done:
-    """Write which units of this part go: all of each group of equal keys but the first."""
+    """Write which units of this part are dropped: all of each group of equal keys but the first."""
     key_groups = read_groups(store, task)
     lead = key_groups.leader[key_groups.same]
     duplicates = Duplicates(
@@ -229,7 +224,7 @@ def run_group(task: GroupTask, store: Store) -> Done:
 def write_verdict(
     store: Store, duplicates: Duplicates, *, step: int, part: int
 ) -> tuple[File, File]:
-    """The two files of a part's commit: the units that go, one part per shard; and their pairs.
+    """The two files of a part's commit: dropped units, one part per shard; and pairs of duplicates.
 
     `verdict_of` reads the first, the report of duplicates the second.
     """
@@ -243,7 +238,7 @@ def write_verdict(
 def read_verdict(
     store: Store, verdict: Verdict, shard: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Rows and units of one shard that go, sorted by row."""
+    """Rows and units of one shard that are dropped, sorted by row, then unit."""
     rows, units = read_parts(store, verdict.dropped, shard, VERDICT_SCHEMA)
     order = np.lexsort((units, rows))
     return rows[order], units[order]
@@ -259,7 +254,7 @@ def find_duplicates(
     num_partitions: int,
     map_tasks: MapTasks,
 ) -> tuple[Verdict, Groups]:
-    """Group all keys, one task per part; returns what goes, and the groups that were found."""
+    """Group all keys, one task per part; returns the verdict and counts of the groups."""
     tasks = GroupTask.of_parts(
         store,
         "group",
@@ -274,9 +269,6 @@ def find_duplicates(
 
 
 def verdict_of(done: Sequence[Done]) -> Verdict:
-    """The verdict that is in the first file of each of these commits."""
+    """The verdict in the first files of these commits."""
     names = tuple(result.files[0].name for result in done)
     return Verdict(hash=digest([result.files[0].sha256 for result in done]), dropped=names)
-
-
-# ---- Select

@@ -1,7 +1,8 @@
-"""Which part of each source and domain a deduplication takes, and when that is too much.
+"""Which fraction of each source and domain a deduplication removes, and when that is too much.
 
-A source of which nearly everything goes is more often a mistake (a template taken for a copy) than
-a source of copies. Counted are whole documents, by the column `source` and by the host of the URL.
+If nearly all of a source is removed, the reason is more often a mistake (a template matched as a
+copy) than a source of copies. Whole documents are counted, by the column `source` and by the host
+of the URL.
 """
 
 from __future__ import annotations
@@ -21,21 +22,21 @@ from pipelines.schema import URL
 SOURCE = "source"
 DOMAIN = "domain"
 HOST = r"^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?([^/:?#]*).*$"
-MIN_ROWS = 20  # documents below which a part says little
-ALARM = 0.5  # of the documents of a source or domain: more than that is reported
-MAX_DOMAINS = 500  # of a shard, those with most documents: a pool has millions
+MIN_ROWS = 20  # of a source or domain; the fraction of fewer documents says little
+ALARM = 0.5  # fraction of a source or domain; a greater loss is reported
+MAX_DOMAINS = 500  # counted per shard, those with most documents: a pool has millions
 
 Counts = Mapping[str, Mapping[str, Sequence[int]]]
 
 
 class TooMuchLost(FailedError):
-    """A deduplication that took more of a source or domain than it was allowed to."""
+    """A deduplication that removed more of a source or domain than `stop_at_loss` allows."""
 
 
 class Loss(Frozen):
-    """A source or domain of which more than a stated part went.
+    """A source or domain that lost more than a given fraction of its documents.
 
-    Of domains, the documents of those shards in which it was among the largest.
+    A domain's documents are counted only in shards where it is among the largest.
     """
 
     kind: str
@@ -49,13 +50,13 @@ class Loss(Frozen):
 
 
 class Losses:
-    """Counts documents and those that go, by source and by domain."""
+    """Counts documents and removed ones, by source and by domain."""
 
     def __init__(self) -> None:
         self._counts: dict[str, dict[str, list[int]]] = {SOURCE: {}, DOMAIN: {}}
 
     def count(self, batch: Batch, dropped: npt.NDArray[np.bool_]) -> None:
-        """Take a batch, and which of its documents go."""
+        """Add a batch; `dropped` (rows,) marks the documents that are removed."""
         if batch.has(SOURCE) and pa.types.is_large_string(batch.column(SOURCE).type):
             self._add(SOURCE, batch.column(SOURCE), dropped)
         if batch.has(URL):
@@ -77,13 +78,13 @@ class Losses:
                 known[1] += lost_rows
 
     def counts(self) -> dict[str, dict[str, list[int]]]:
-        """Documents and those that went, by kind and name; of domains the largest."""
+        """Documents and removed ones by kind and name; only the largest domains."""
         domains = sorted(self._counts[DOMAIN].items(), key=lambda item: (-item[1][0], item[0]))
         return {SOURCE: dict(self._counts[SOURCE]), DOMAIN: dict(domains[:MAX_DOMAINS])}
 
 
 def losses_of(parts: Iterable[Counts], *, above: float = ALARM) -> tuple[Loss, ...]:
-    """The sources and domains of all shards that lost more than this part, the largest first."""
+    """Sources and domains of all shards that lost more than `above`, most lost documents first."""
     total: dict[tuple[str, str], list[int]] = {}
     for part in parts:
         for kind, names in part.items():

@@ -1,4 +1,4 @@
-"""An asset that was trained here: one local file, with its record next to it."""
+"""A locally trained asset: one file, with its record next to it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pipelines.storage.open import open_store
 
 
 def record_path(asset: Path) -> Path:
-    """Where the record of an asset is."""
+    """The path of an asset's record."""
     return asset.with_name(f"{asset.name}.record.json")
 
 
 def existing_asset(asset: Path, *, key: str) -> AssetRecord | None:
-    """The record of the same work, when it and the file it describes are there; else None."""
+    """The record with this key, if it exists and the asset matches its checksum; else None."""
     path = record_path(asset)
     if not path.is_file() or not asset.is_file():
         return None
@@ -42,7 +42,7 @@ def record_asset(
 ) -> AssetRecord:
     """Write the record of a finished file.
 
-    `evaluation` is of what it was not trained on; `locations` and `figures` are not part of its id.
+    `evaluation` is on held-out documents; `locations` and `figures` are not part of the id.
     """
     record = AssetRecord.seal(
         work=work,
@@ -57,9 +57,9 @@ def record_asset(
 
 
 def remove_samples(work: str) -> None:
-    """Remove the folder or prefix of samples: the record says what they were drawn from, and how.
+    """Remove the samples, which can be drawn again from what the record names.
 
-    A local folder goes whole.
+    A local folder is removed as a whole; of a bucket prefix every object.
     """
     store = open_store(work)
     if isinstance(store, LocalStore):

@@ -1,7 +1,7 @@
-"""Scores of a pool's documents as columns beside it: computed once, read by any pipeline.
+"""Scores of a pool's documents as columns in a separate folder, for any pipeline to read.
 
-Scoring is a pipeline's run (the steps that add columns, then `only_scores`), so it works at any
-size, on any number of workers and on a cluster, resumes, and has a record with every parameter.
+Scoring is a pipeline run (the steps that add columns, then `only_scores`), so it works at any size,
+on any number of workers and on a cluster, resumes, and has a record with every parameter.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def score(
     max_failed_shards: int = 0,
     overwrite: bool = False,
 ) -> Result:
-    """Run the scorers over the pool in one reading and keep the columns they write.
+    """Run the scorers over the pool in one pass and keep only the columns they write.
 
-    `columns` chooses some; by default all new ones. UsageError for steps that drop or reorder rows,
-    and for columns that no step writes.
+    `columns` selects some of them; the default is all new ones. UsageError for steps that are not
+    modifiers, and for columns that no step writes.
     """
     for step in pipeline.steps:
         if not isinstance(step.operator, Modifier):

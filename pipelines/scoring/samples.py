@@ -1,7 +1,7 @@
-"""Documents of one label for a classifier: sources, what qualifies, and a sample by hash.
+"""Documents of one label for a classifier: sources, qualifying steps, and a sample by hash.
 
-A sample is a pipeline's run (the qualifying steps, then `hash_sample`), so it works at any size, on
-any number of workers and on a cluster, resumes, and is the same wherever it was made.
+A sample is a pipeline run (the qualifying steps, then `hash_sample`), so it works at any size, on
+any number of workers and on a cluster, resumes, and is the same on every machine.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NAMED = re.compile(r"([\w.-]+)=(.+)")  # NAME=URI
 
 @dataclass(frozen=True)
 class Source:
-    """A pool, a dataset or a file of documents, and the name that tables call it by."""
+    """A pool, a dataset or a file of documents, and its name in tables."""
 
     name: str
     pool: Pool
@@ -46,7 +46,7 @@ class Documents:
     qualify: Pipeline = field(default_factory=lambda: Pipeline("all", ()))
 
     def described(self) -> dict[str, JSON]:
-        """What a record says of them, beside the sources' ids."""
+        """The entry of a record about these documents, in addition to the sources' ids."""
         return {"documents": self.take, "steps": self.qualify.spec()["steps"]}
 
 
@@ -65,7 +65,7 @@ class Sample:
 
 
 def open_source(given: str) -> Source:
-    """The source behind `URI` or `NAME=URI`: a folder, a prefix, or a single file of documents."""
+    """The source named by `URI` or `NAME=URI`: a folder, a prefix, or one file of documents."""
     match = NAMED.fullmatch(given)
     name, uri = match.groups() if match else (None, given)
     leaf = uri.rstrip("/").rpartition("/")[2]
@@ -75,7 +75,7 @@ def open_source(given: str) -> Source:
 
 
 def open_sources(given: Sequence[str], *, what: str) -> tuple[Source, ...]:
-    """All of them. UsageError when two have one name."""
+    """All sources. UsageError when two have the same name; `what` is the label they are for."""
     sources = tuple(open_source(uri) for uri in given)
     names = [source.name for source in sources]
     for name in names:
@@ -87,10 +87,10 @@ def open_sources(given: Sequence[str], *, what: str) -> tuple[Source, ...]:
 def sample(
     documents: Documents, *, label: str, seed: int | None, work: str, map_tasks: MapTasks
 ) -> Sample:
-    """The documents, read from the sources into runs below `work`.
+    """The texts of the documents; each source is sampled by a run below `work`.
 
-    With `take`, those whose hashes come first over all sources together, in the order of hashes;
-    `seed` None is the order of the texts' own hashes, lowest first.
+    With `take`, those with the highest seeded hashes over all sources, in that order; with `seed`
+    None, those with the lowest hashes of the text itself, lowest first.
     """
     texts: list[str] = []
     numbers: list[int] = []
@@ -123,7 +123,10 @@ def sample(
 
 
 def held_out(sampled: Sample, *, seed: int | None, fraction: float) -> npt.NDArray[np.bool_]:
-    """Which documents are for testing: by another hash of the text, so copies stay together."""
+    """Which documents are held out, (documents,): by hash of the text, so copies stay together.
+
+    `fraction` in [0, 1] is the expected share.
+    """
     prefix = f"held-out:{seed}:".encode()
     limit = int(fraction * (1 << 64))
     return np.array(

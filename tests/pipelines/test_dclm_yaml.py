@@ -263,7 +263,7 @@ def read_shard_tables(name: str) -> list[pa.Table]:
     [
         (["web=web"], "has the sources web, code: give --input code=POOL too"),
         (["web=web", "cod=code"], "has no source 'cod'; did you mean 'code'"),
-        (["web=web", "code"], "--input code: of several inputs each is NAME=POOL"),
+        (["web=web", "code"], "--input code: write each of several inputs as NAME=POOL"),
         (["web=web", "web=code"], "gives the source 'web' twice"),
         (["web"], "has the sources web, code; give --input NAME=POOL for each"),
     ],

@@ -148,7 +148,7 @@ def test_what_does_not_fit_is_refused(pool: Pool, tmp_path: Path) -> None:
             map_tasks=map_here,
         )
     url = Pipeline.from_steps([{"exact_dedup": {}}], name="d")
-    with pytest.raises(PipelineError, match=r"exact_dedup.* is no filter"):
+    with pytest.raises(PipelineError, match=r"exact_dedup.* is not a filter"):
         train_rounds(
             pool, str(tmp_path), Options(clusters=5, rounds=1), qualify=url, map_tasks=map_here
         )

@@ -202,7 +202,7 @@ def test_a_run_whose_driver_is_at_work_is_not_cleaned(pool: Path, tmp_path: Path
 
     said(state="running", updated=now())
     assert status(store).state == "running"
-    with pytest.raises(RunFailed, match="is being worked on by"):
+    with pytest.raises(RunFailed, match="is in use by"):
         refuse_while_running(store, what="cleaning")
     said(state="running", updated="2026-01-01T00:00:00Z")
     assert status(store).state == "silent"

@@ -80,7 +80,7 @@ def test_a_run_at_work_is_refused(tmp_path: Path) -> None:
         orjson.dumps({**state, "state": "running", "updated": "2999-01-01T00:00:00Z"})
     )
     before = files(tmp_path / "out")
-    with pytest.raises(RunFailed, match="is being worked on"):
+    with pytest.raises(RunFailed, match="is in use by"):
         curate(tmp_path, 2, overwrite=True)
     assert files(tmp_path / "out") == before
 

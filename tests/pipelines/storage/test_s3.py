@@ -174,7 +174,7 @@ def test_status_is_told_from_elsewhere_while_the_run_goes(bucket: str, tmp_path:
         assert state.progress is not None
         assert (state.progress.stage, state.progress.tasks) == ("slow: pass 1 of 1", 8)
         assert "now: slow: pass 1 of 1" in status_text(state)
-        with pytest.raises(RunFailed, match="is being worked on by"):
+        with pytest.raises(RunFailed, match="is in use by"):
             refuse_while_running(store, what="cleaning")
     finally:
         (tmp_path / "go").touch()
