@@ -1,4 +1,4 @@
-"""Any open_clip model, with the image-text protocol."""
+"""open_clip models as image-text models of an evaluation."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from evals.models import Floats, ImageError
 from pipelines.errors import DataError
 from pipelines.images.decode import DECODE_ERRORS, fault_of
 
-BATCH, TEXT_BATCH, AHEAD = 64, 256, 3
+BATCH, TEXT_BATCH = 64, 256  # images and texts encoded at a time
+AHEAD = 3  # batches decoded in addition to one per thread, so that encoding does not wait
 
 
 class OpenClip:
-    """An ImageTextModel over a model of open_clip. Equal models have equal hashes."""
+    """An ImageTextModel for an open_clip model; equal and hashed by the model's id."""
 
     def __init__(
         self,
@@ -66,7 +67,7 @@ class OpenClip:
         return np.concatenate(parts)
 
     def _batches(self, images: Iterator[bytes]) -> Iterator[torch.Tensor]:
-        """Decoded batches, a few ahead of the one that is computed."""
+        """Decoded batches in order; threads decode a few batches ahead."""
         waiting: list[Future[list[torch.Tensor]]] = []
         with ThreadPoolExecutor(self._threads) as pool:
             first = 0
@@ -93,7 +94,8 @@ class OpenClip:
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> Floats:
         parts = []
-        order = np.argsort([len(text) for text in texts], kind="stable")  # alike in length
+        # Sorted by length: a batch is computed at the length of its longest text.
+        order = np.argsort([len(text) for text in texts], kind="stable")
         texts = [texts[index] for index in order.tolist()]
         for start in range(0, len(texts), TEXT_BATCH):
             tokens = self._tokenizer(list(texts[start : start + TEXT_BATCH])).to(self._device)
@@ -111,9 +113,10 @@ def load_open_clip(
     seed: int = 0,
     configs: Path | None = None,
 ) -> OpenClip:
-    """A model of open_clip by name; without `pretrained`, random weights of a seed (for tests).
+    """An open_clip model by name; without `pretrained`, random weights from `seed` (for tests).
 
-    `configs` is a folder of model configurations next to open_clip's own.
+    `pretrained` is a tag or a file of weights; `configs` a folder of further model configurations.
+    DataError for an unknown model or tag, with suggestions.
     """
     import open_clip
 
@@ -159,8 +162,8 @@ def load_open_clip(
 def trained_with_quick_gelu(name: str, pretrained: str | None) -> bool:
     """Whether open_clip's list says that these weights were trained with QuickGELU.
 
-    OpenAI's were, and those of some others; open_clip itself only warns and runs them with GELU. Of
-    a file of weights nothing is known: name the architecture with -quickgelu where it needs it.
+    OpenAI's and some others were; open_clip itself only warns and runs them with GELU. For a file
+    of weights this is unknown: use the model name with -quickgelu if it needs it.
     """
     from open_clip.pretrained import get_pretrained_cfg
 
@@ -170,7 +173,7 @@ def trained_with_quick_gelu(name: str, pretrained: str | None) -> bool:
 
 
 def activation_of(model: Any) -> str:
-    """The activations of a model's towers, as they are in the record."""
+    """The activations of a model's towers, as named in the record."""
     from open_clip.transformer import QuickGELU
 
     kinds = {type(module) for module in model.modules()}
@@ -186,7 +189,7 @@ def _reload_open_clip(
 
 
 def device_of(device: str | None) -> str:
-    """The requested device; else a GPU, that of the worker process if there are several."""
+    """The requested device; else a GPU, by the number of the worker process; else the CPU."""
     if device is not None or not torch.cuda.is_available():
         return device or "cpu"
     worker = multiprocessing.current_process()._identity

@@ -1,13 +1,13 @@
 """Which items of image tasks occur in a dataset of image-text pairs, by their content.
 
-An image is found by what it looks like (`pipelines.images.likeness`), so copies of another size or
-quality are found and crops are not; a caption by its n-grams, as every text is. An item of a
-classification is its image, one of an association its images, a caption of a retrieval task the
-caption or its image, and an image of it the image.
+Images are matched by appearance (`pipelines.images.likeness`), which detects copies of another size
+or quality but not crops; captions by n-grams, like all texts. What makes an item occur: for a
+classification its image, for an association its images, for a caption of a retrieval task the
+caption or its image, for an image of a retrieval task the image.
 
-The suite's images are described once, side by side by the shards of their data; each shard of the
+The suite's images are described once, in parallel over the shards of their data; each shard of the
 dataset is then compared with all of them. A suite of 600,000 images takes 240 MB in each worker;
-of the dataset one tar is in memory at a time.
+one tar of the dataset is in memory at a time.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from pipelines.images.likeness import Bytes, Floats, Likeness, copies, likeness,
 from pipelines.storage.open import open_store
 from pipelines.text.contamination import NGRAM
 
-BATCH = 1024  # images of the dataset that are compared at once
+BATCH = 1024  # images of the dataset compared at a time
 CAPTION = "txt"
 Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One task's items: the images of each row, by their numbers in the suite, from `first` on.
+    """One task's items: the images of each row, by their numbers in the suite.
 
-    `owners` (rows, parts) has -1 where a row has fewer; the first `num_captions` rows are captions.
+    `owners` (rows, images) is padded with -1; the first `num_captions` rows are captions.
     """
 
     task: str
@@ -53,7 +53,7 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class SuiteImages:
-    """What the shards of a dataset are compared with: the images and the captions of a suite."""
+    """The images and captions of a suite, which shards of a dataset are compared with."""
 
     parts: tuple[Part, ...]
     images: Likeness
@@ -75,15 +75,15 @@ class ImageOverlap:
     def __init__(self, suite: SuiteImages) -> None:
         self.suite = suite
         self._seen = np.zeros(len(suite.images.shape), bool)
-        self.matches: list[Match] = []  # of images there is no passage to show
+        self.matches: list[Match] = []  # always empty: images have no passage to show
 
     def mark(self, hits: Hits) -> None:
-        """Add the result of a shard."""
+        """Add the result of one shard."""
         self._seen[hits.images] = True
         self.suite.captions.mark(hits.grams)
 
     def items(self) -> Iterator[Items]:
-        """Per task its rows and how much of each occurs."""
+        """For each task its rows and the fraction of each that occurs, NaN if unknown."""
         plain = self.suite.images.plain
         texts = self.suite.captions.fractions()
         first_text = 0
@@ -99,7 +99,7 @@ class ImageOverlap:
             yield Items(part.task, np.arange(len(fractions)), fractions)
 
     def report(self, run: Run | None = None) -> list[TaskOverlap]:
-        """The overlap of each task; with a run also its score over the items not found."""
+        """The overlap of each task; with a run also its score on the items that do not occur."""
         return list(task_overlaps(self.items(), run))
 
 
@@ -130,7 +130,7 @@ def image_overlap(
         overlap.mark(hits)
         num_unreadable += hits.num_unreadable
     if num_unreadable:
-        say(f"{num_unreadable:,} images of {dataset} do not decode: they were compared with none")
+        say(f"{num_unreadable:,} images of {dataset} do not decode and were not compared")
     return overlap
 
 
@@ -161,7 +161,7 @@ def suite_images(
 
 
 def _owners(data: ImageData) -> Ints:
-    """The images of each row of a task's log, (rows, images of a row), -1 where there are fewer."""
+    """The images of each row of a task's log, (rows, images), padded with -1."""
     if data.instances:
         owners = np.full((len(data.instances), max(len(i.images) for i in data.instances)), -1)
         for row, instance in enumerate(data.instances):

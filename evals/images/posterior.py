@@ -1,9 +1,9 @@
 """Restoration: images from measurements y = A x0 + noise, with a denoiser as the prior.
 
-Diffusion posterior sampling (Chung et al. 2023) follows the sampler's path and steps against the
-gradient of |y - A D(x)| at every level. A-DPS (Daras et al. 2024, arXiv 2403.08728) does the same
-with a denoiser that was trained on corrupted images only: one mask of the training corruption is
-drawn, and D sees the iterate through it.
+Diffusion posterior sampling (DPS, Chung et al. 2023) follows the sampler's path and at every level
+steps against the gradient of |y - A D(x)|. A-DPS (Daras et al. 2024, arXiv 2403.08728) does the
+same with a denoiser trained only on corrupted images: one mask is drawn from the training
+corruption, and D is given the masked iterate.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ class Downsample:
 class Fourier:
     """Columns of the centred Fourier transform of images (n, coils or 1, h, w), as in MRI.
 
-    `lines` is 1 for a column that is measured. With `coils` (c, h, w, complex) every coil sees the
-    image times its sensitivity. Complex measurements; the adjoint gives the image that is real when
+    `lines` (w,) is 1 for a measured column. With `coils` (c, h, w, complex) every coil measures the
+    image times its sensitivity. Measurements are complex; the adjoint returns the real part if
     `real` is set.
     """
 
@@ -99,7 +99,10 @@ def _transform(x: Tensor, transform: Callable[..., Tensor]) -> Tensor:
 
 
 def line_mask(width: int, acceleration: int, *, centre: int, generator: torch.Generator) -> Tensor:
-    """Which columns are measured: the `centre` low ones, and random ones up to width / R."""
+    """Which columns are measured, (width,) of 0 and 1: `centre` low frequencies and random others.
+
+    About width / `acceleration` columns in all.
+    """
     mask = torch.zeros(width, dtype=torch.float64)
     low = width // 2 - centre // 2  # the lowest frequency is at width // 2
     mask[low : low + centre] = 1
@@ -121,8 +124,8 @@ def sample(
 ) -> Tensor:
     """DPS, or with a training mask A-DPS: one sample per row of `start` (noise of level sigmas[0]).
 
-    The guidance step is zeta / |r| times the gradient of |r|^2, r = y - A D: it never vanishes, so
-    a zeta that suits one prior is too large for another. Report it.
+    The guidance step is zeta / |r| times the gradient of |r|^2, r = y - A D. Its length does not
+    vanish with r, so the best zeta depends on the prior and must be reported.
     """
     x = start
     for here, after in itertools.pairwise(sigmas):

@@ -1,6 +1,6 @@
-"""A page on one image task: every figure, the confusion matrix, and the worst mistakes.
+"""A page on one image task: all metrics, the confusion matrix, and the worst mistakes.
 
-One HTML file with everything in it: it can be mailed. Images are shrunk to thumbnails.
+One self-contained HTML file; images are shrunk to thumbnails.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from pipelines.templates import templates
 
 Ints = npt.NDArray[np.int64]
 THUMBNAIL = 112  # pixels of the longest side
-MAX_LABELS = 48  # classes whose names fit next to the confusion image
-MAX_NAME = 30  # letters of a class that are drawn
-PAIRS = 12  # of classes that are confused most, on the page
+MAX_LABELS = 48  # classes up to which their names fit next to the confusion matrix
+MAX_NAME = 30  # characters of a class name that are drawn
+PAIRS = 12  # most confused pairs of classes on the page
 Shown = dict[str, Any]
 """Values of the template, by its names."""
 
@@ -95,7 +95,7 @@ def _classification(task: ImageTask, data: ImageData, log: pa.Table, limit: int)
 
 
 def confusion(gold: Ints, predicted: Ints, names: Sequence[str]) -> Shown:
-    """The confusion matrix as an image with a row for each class, and the commonest mistakes."""
+    """The confusion matrix, as a plot or for many classes an image, and the commonest mistakes."""
     size = len(names)
     counts = np.bincount(gold * size + predicted, minlength=size * size).reshape(size, size)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -115,7 +115,7 @@ def confusion(gold: Ints, predicted: Ints, names: Sequence[str]) -> Shown:
 
 
 def _grid_of_names(counts: Ints, share: npt.NDArray[Any], names: Sequence[str]) -> Shown:
-    """Squares with names to the left and above, and numbers when one points at them."""
+    """Squares with class names to the left and above; their numbers are shown on hovering."""
     size, cell = len(names), 18
     left = 8 * min(MAX_NAME, max(len(name) for name in names)) + 10  # 8 pixels for a letter
     squares = [
@@ -139,7 +139,7 @@ def _grid_of_names(counts: Ints, share: npt.NDArray[Any], names: Sequence[str]) 
 
 
 def _shade(share: float) -> str:
-    """White for never, dark blue for always; small shares stay visible."""
+    """A colour from white (0) to dark blue (1); the square root keeps small shares visible."""
     level = float(np.sqrt(share))
     low, high = (243, 245, 248), (16, 61, 116)
     mixed = (round(a + (b - a) * level) for a, b in zip(low, high, strict=True))
@@ -147,7 +147,7 @@ def _shade(share: float) -> str:
 
 
 def _image_of(share: npt.NDArray[Any]) -> str:
-    """One pixel for each pair of classes, enlarged until it can be seen."""
+    """An image with one square per pair of classes, at most 960 pixels wide."""
     from PIL import Image
 
     level = np.sqrt(share)[..., None]
@@ -238,7 +238,7 @@ def _column(log: pa.Table, name: str) -> Ints:
 
 
 def _thumbnails(data: ImageData, rows: Iterable[int]) -> dict[int, str]:
-    """Small images as data URIs, by their places in the dataset."""
+    """Thumbnails as data URIs, by their positions in the dataset."""
     from PIL import Image
 
     needed = set(rows)

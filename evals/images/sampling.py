@@ -1,7 +1,7 @@
-"""Samplers: from noise to images, written once for every denoiser.
+"""Samplers: from noise to images, for any denoiser.
 
 All follow dx/dsigma = (x - D(x, sigma)) / sigma from a high level down to 0. The starting noise of
-sample k is drawn from a generator of its own, so an image does not depend on the batch it was in.
+each sample has its own seed, so an image does not depend on the batch that it was drawn in.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def schedule(
 
 
 def noise_of(indices: Sequence[int], shape: Sequence[int], *, seed: int) -> Tensor:
-    """Standard normal numbers by hash of seed and index, (indices, *shape) float32."""
+    """Standard normal numbers seeded by a hash of seed and index, (indices, *shape) float32."""
     rows = []
     for index in indices:
         state = hashlib.sha256(f"noise|{seed}|{index}".encode()).digest()
@@ -81,7 +81,7 @@ def generate(
     batch: int = 256,
     device: str = "cpu",
 ) -> Tensor:
-    """The images of these indices by Heun's method, (indices, *shape), on the processor."""
+    """The images of these indices by Heun's method, (indices, *shape), on the CPU."""
     sigmas, made = schedule(num_steps), []
     for first in range(0, len(indices), batch):
         noise = noise_of(indices[first : first + batch], shape, seed=seed).to(device)

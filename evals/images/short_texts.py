@@ -1,7 +1,7 @@
-"""Short captions cost less: the text tower runs on as many places as the longest text needs.
+"""Encode short texts faster: the text tower computes only as many positions as the longest text.
 
-The tower is causal and its output is read at the end-of-text token, so places behind that token
-change neither the output nor any gradient. open_clip computes all 77; captions have 15 or so.
+The tower is causal and its output is read at the end-of-text token, so positions after that token
+change neither the output nor any gradient. open_clip computes all 77; captions have about 15.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ EncodeText = Callable[..., torch.Tensor]
 
 
 def encode_text(
-    given: EncodeText, model: Any, text: torch.Tensor, normalize: bool = False
+    own: EncodeText, model: Any, text: torch.Tensor, normalize: bool = False
 ) -> torch.Tensor:
-    """What `given`, the model's own `encode_text`, makes of token ids (texts, places).
+    """The features (texts, dim) of token ids (texts, positions) by `own`, the model's method.
 
-    Equal to it up to the rounding of sums of other lengths. Models whose tower is not causal, or
-    not read at the last token, go through unchanged.
+    Equal to its result up to rounding, since sums have other lengths. If the model's tower is not
+    causal, or not read at the last token, all positions are computed.
     """
     if not _can_be_short(model):
-        return given(model, text, normalize=normalize)
-    places = int(text.argmax(dim=1).max()) + 1  # end-of-text is the largest id
-    with _shortened(model, places):
-        return given(model, text[:, :places], normalize=normalize)
+        return own(model, text, normalize=normalize)
+    length = int(text.argmax(dim=1).max()) + 1  # end-of-text is the largest id
+    with _shortened(model, length):
+        return own(model, text[:, :length], normalize=normalize)
 
 
 def _can_be_short(model: Any) -> bool:
@@ -39,11 +39,11 @@ def _can_be_short(model: Any) -> bool:
 
 
 @contextmanager
-def _shortened(model: Any, places: int) -> Iterator[None]:
-    """Positions and mask cut to the first places; gradients reach the whole parameter."""
+def _shortened(model: Any, length: int) -> Iterator[None]:
+    """Cut positional embedding and mask to `length`; gradients still reach the whole parameter."""
     position, mask = model._parameters["positional_embedding"], model._buffers["attn_mask"]
-    model._parameters["positional_embedding"] = position[:places]
-    model._buffers["attn_mask"] = mask[:places, :places]
+    model._parameters["positional_embedding"] = position[:length]
+    model._buffers["attn_mask"] = mask[:length, :length]
     try:
         yield
     finally:

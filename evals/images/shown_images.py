@@ -1,8 +1,8 @@
-"""A few images in a log, so that people see what a model draws.
+"""A few images in a log, to show what a model draws.
 
-Images are square, of one or three channels, at most `MAX_SIDE` pixels wide, as lists of bytes by
-channel, row and column. The length says the shape: 3 s^2 is never a square, so one length is either
-a grey or a coloured image.
+Images are square, with one or three channels and at most `MAX_SIDE` pixels wide, stored as lists of
+bytes by channel, row and column. The length determines the shape: 3 s^2 is never a square, so a
+length is that of a grey or of a colour image, never of both.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import pyarrow as pa
 from evals.models import Floats
 
 NUM_SHOWN = 36
-"""The first images of a log: six rows of six."""
-MAX_SIDE = 64  # pixels: a log with 36 images stays small
+"""How many images are in a log, the first ones: six rows of six."""
+MAX_SIDE = 64  # pixels: 36 colour images take at most 442 kB of a log
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -32,7 +32,7 @@ def shown_column(images: Floats, *, rows: int) -> pa.Array:
 
 
 def small_bytes(image: Floats) -> Bytes:
-    """(channels, side, side) as bytes, by means of blocks no wider than `MAX_SIDE`."""
+    """An image (channels, side, side) as bytes, shrunk by block means to at most `MAX_SIDE`."""
     channels, side, _ = image.shape
     factor = -(-side // MAX_SIDE)
     if factor > 1:
@@ -51,7 +51,7 @@ def bytes_of(images: Floats) -> Bytes:
 
 
 def shape_of(length: int) -> tuple[int, int, int] | None:
-    """(channels, side, side) of an image of so many bytes; None where no image has so many."""
+    """(channels, side, side) of an image of `length` bytes; None if no image has this length."""
     for channels in (1, 3):
         side = math.isqrt(length // channels)
         if 1 <= side <= MAX_SIDE and channels * side * side == length:
@@ -60,20 +60,20 @@ def shape_of(length: int) -> tuple[int, int, int] | None:
 
 
 def read_shown(values: Sequence[Sequence[int] | None]) -> list[Bytes]:
-    """The images of a column, up to the first that is not there. ValueError where one is none."""
+    """The images of a column up to the first null. ValueError for one of another shape."""
     images: list[Bytes] = []
     for value in values:
         if value is None:
             break
         shape = shape_of(len(value))
         if shape is None or (images and images[0].shape != shape):
-            raise ValueError(f"{len(value)} bytes are no square image like the others")
+            raise ValueError(f"{len(value)} bytes are not a square image of the others' shape")
         images.append(np.array(value, np.uint8).reshape(shape))
     return images
 
 
 def nearest_images(images: Floats, blocks: Iterable[Floats]) -> Floats:
-    """Of all images of the blocks the one nearest to each, by Euclidean distance."""
+    """For each image the nearest of all images of the blocks, by Euclidean distance."""
     rows = images.reshape(len(images), -1)
     best, result = np.full(len(rows), np.inf), np.zeros_like(images)
     for block in blocks:
@@ -86,7 +86,7 @@ def nearest_images(images: Floats, blocks: Iterable[Floats]) -> Floats:
 
 
 def grid(images: npt.NDArray[np.uint8], *, columns: int) -> Bytes:
-    """Images (n, channels, h, w) side by side, (height, width, 3), white lines between."""
+    """Images (n, channels, h, w) in a grid with white lines between, (height, width, 3) uint8."""
     number, channels, height, width = images.shape
     rows = -(-number // columns)
     result = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1, 3), 255, np.uint8)

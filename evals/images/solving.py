@@ -1,21 +1,20 @@
-"""Tasks for a generator's denoiser: restoring images, sampling in few steps, coherent clips.
+"""Tasks for a generator's denoiser: restoration, sampling in few steps, coherent clips.
 
     image_restoration  images from measurements y = A x + noise, by diffusion posterior sampling
                        with the model as the prior: normalised error of the mean of several
                        samples, over that of the adjoint (the zero-filled image). 1 is no better
-                       than no model; below are also PSNR and whether the samples spread as far as
-                       they are wrong
+                       than no model. Metrics also have PSNR and the calibration of the samples
     image_sampling     root mean squared distance of the endpoint of a few steps of Heun's method
                        from that of many, and the order at which it falls
     image_clip         squared difference of each frame of a panning clip from the one before,
                        moved, over that of frames from independent noise: noise moves with the
                        scene, and guidance as in Warped Diffusion
 
-Both of the last are perfect for a denoiser that draws nothing (its input, a constant, each pixel by
-itself), so what is drawn must look like an image: see `images_drawn`.
+Both of the last are perfect for a denoiser that does not draw images (it returns its input, a
+constant, or each pixel independently), so the result must look like an image: see `images_drawn`.
 
-The sampler, its noise and its strength are the task's, so that only the model differs. Logs hold
-what is summed; a score is a ratio of sums over images or clips.
+The sampler, its noise and its guidance strength belong to the task, so that only the model differs.
+Logs hold the terms of the sums; a score is a ratio of sums over images or clips.
 """
 
 from __future__ import annotations
@@ -75,6 +74,7 @@ class _Solving(Kind[T], Generic[T]):
 
 
 def _all(data: GenerationData) -> npt.NDArray[np.floating[Any]]:
+    """All held-out images of the file, also those that are not questions."""
     return data.images if data.held_out is None else data.held_out
 
 
@@ -97,7 +97,7 @@ class Restoration(_Solving[RestorationTask]):
     def swapped(
         self, task: RestorationTask, data: TaskData, rows: list[int], model: Any
     ) -> npt.NDArray[np.float64]:
-        """Errors of some images when those of the next one were measured: a control."""
+        """Errors when each image is restored from the next one's measurements: a control."""
         from evals.images.denoiser_answers import swapped
 
         assert isinstance(data, GenerationData)
@@ -108,9 +108,10 @@ class Restoration(_Solving[RestorationTask]):
         return _ratio(log, "error", "unaided")
 
     def metrics(self, task: RestorationTask, log: pa.Table) -> Metrics:
-        """Means over images; `calibration` is 1 where samples spread as far as they are wrong.
+        """Means over images; `calibration` is 1 if the samples' spread matches their error.
 
-        A mean of k exact samples is wrong by (1 + 1/k) times their variance, on average.
+        The mean of k exact posterior samples has a squared error of (1 + 1/k) times their variance,
+        on average.
         """
         mse, spread = (_numbers(log, name) for name in ("mse", "spread"))
         return {
@@ -121,7 +122,7 @@ class Restoration(_Solving[RestorationTask]):
 
 
 class Sampling(_Solving[SamplingTask]):
-    """How far few steps end from many."""
+    """The distance of the endpoint of few steps from that of many."""
 
     def columns(
         self, task: SamplingTask, data: GenerationData, rows: list[int], model: ImageGenerator

@@ -1,4 +1,4 @@
-"""Made-up image datasets in the published WebDataset layout, for trying a suite without its data.
+"""Synthetic image datasets in the published WebDataset layout, to try a suite without its data.
 
 Class names, templates, captions, groups and files have the form of the real ones; the images are
 patches of colour and noise. Checksums and sizes are not the real ones, so scores on them are marked
@@ -18,7 +18,7 @@ import orjson
 from evals.tasks import EvalError, ImageTask, Task
 from evals.text.synthetic import WORDS
 
-SIDE = 64  # pixels of a made-up image
+SIDE = 64  # pixels of a synthetic image
 TEMPLATES = ("a photo of a {c}.", "a drawing of a {c}.")
 OBJECTIVES = {"race": 7, "gender": 2, "age": 9, "toxic": 18}
 """FairFace's objectives and their numbers of classes (Gadre et al. 2023, appendix N)."""
@@ -34,7 +34,7 @@ FIELDS = {
     "race_binary": 2,
     "age": 9,
 }
-"""How many values each metadata column has; two by default."""
+"""The number of values of each metadata column; two for others."""
 
 Members = list[tuple[str, bytes]]
 
@@ -42,9 +42,10 @@ Members = list[tuple[str, bytes]]
 def write_synthetic_images(
     tasks: Iterable[Task], folder: Path, *, seed: int, images: int = 64, shards: int = 2
 ) -> list[Path]:
-    """Write a folder of `images` samples for every task over images that has none.
+    """Write a dataset of `images` samples for every task that has none; returns the new folders.
 
-    Same seed, same bytes. Every class that fits gets an image. EvalError for a task of text.
+    Same seed, same bytes. Labels are assigned in turn, so every class has an image if there are
+    enough. EvalError for a task over texts.
     """
     written = []
     for task in tasks:
@@ -81,7 +82,7 @@ def _lists(task: ImageTask) -> dict[str, list[str]]:
 
 
 def _word(number: int) -> str:
-    """Different words for different numbers, however many."""
+    """A distinct name for every number."""
     rest, index = divmod(number, len(WORDS))
     return WORDS[index] if not rest else f"{WORDS[index]} {_word(rest - 1)}"
 
@@ -103,7 +104,7 @@ def _sample(task: ImageTask, number: int, rng: random.Random) -> Members:
 
 
 def _numbers(task: ImageTask, number: int, label: int) -> bytes:
-    """A row of whole numbers; groups go round, so that each has members."""
+    """A row of whole numbers as .npy; groups are assigned in turn, so that each has members."""
     row = [
         label if field == "y" else (number // (position + 1)) % FIELDS.get(field, 2)
         for position, field in enumerate(task.metadata)
@@ -114,7 +115,7 @@ def _numbers(task: ImageTask, number: int, label: int) -> bytes:
 
 
 def _association(rng: random.Random) -> Members:
-    """A cue with five, six, ten or twelve candidates, as WinoGAViL has them."""
+    """A cue with five, six, ten or twelve candidates, as in WinoGAViL."""
     count = rng.choice((5, 6, 10, 12))
     candidates = [_word(rng.randrange(10_000)) for _ in range(count)]
     candidates = [f"{candidate} {index}" for index, candidate in enumerate(candidates)]

@@ -1,10 +1,10 @@
 """open_clip's image transforms from encoded bytes to floats, compiled, with equal results.
 
-A training transform is a random crop resized to a square, an evaluation's a resize of the shorter
-side and the middle of it; then floats, minus the mean, by the deviation. Here the same steps run on
-arrays: random numbers are drawn by torchvision's own function, pixels are Pillow's
-(`pipelines.images.fast_decode`), and floats are read from a table that torch made. A transform of
-other steps is applied as it is.
+A training transform is a random crop resized to a square; an evaluation's is a resize of the
+shorter side and a centre crop; both end with a normalisation. Here the same steps run on arrays:
+random numbers are drawn as torchvision draws them, pixels equal Pillow's
+(`pipelines.images.fast_decode`), and floats come from a table computed by torch. A transform with
+other steps is applied unchanged.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BICUBIC = InterpolationMode.BICUBIC
 
 
 class ImageTransform:
-    """From RGB pixels (height, width, 3) of 8 bits to what open_clip's transform gives for them."""
+    """Applies an open_clip transform to RGB pixels (height, width, 3) uint8, with equal results."""
 
     def __init__(self, transform: Any) -> None:
         self._plain = transform
@@ -48,7 +48,7 @@ class ImageTransform:
         self._table = _table(normalize) if normalize is not None else None
 
     def _is_known(self, steps: list[Any]) -> bool:
-        """Whether these are the steps that are restated here, and no others."""
+        """Whether these are exactly the steps that are reimplemented here."""
         names = [type(step).__name__ for step in steps]
         rest = ["MaybeConvertMode", "MaybeToTensor", "Normalize"]
         if names == ["RandomResizedCrop", *rest]:
@@ -61,7 +61,7 @@ class ImageTransform:
         return False
 
     def __call__(self, pixels: Pixels) -> torch.Tensor:
-        """Floats (3, height, width)."""
+        """The transformed image, (3, height, width) float32."""
         if not self.compiled:
             made: torch.Tensor = self._plain(Image.fromarray(pixels))
             return made
@@ -81,9 +81,9 @@ class ImageTransform:
         return fast_decode.resize(part, (int(crop.size[1]), int(crop.size[0])))
 
     def _place(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """Top, left, height and width of a crop, with the random numbers that torchvision draws.
+        """Top, left, height and width of a random crop.
 
-        The same draws in the same order as RandomResizedCrop.get_params, in less of its time.
+        The same draws in the same order as torchvision's RandomResizedCrop.get_params, but faster.
         """
         crop = self._crop
         assert crop is not None
@@ -98,7 +98,7 @@ class ImageTransform:
                 left = int(torch.randint(0, width - new_width + 1, size=(1,)).item())
                 return top, left, new_height, new_width
         whole, low, high = width / height, min(crop.ratio), max(crop.ratio)
-        new_width, new_height = width, height  # the middle, of the nearest ratio there is
+        new_width, new_height = width, height  # a centre crop with the nearest allowed ratio
         if whole < low:
             new_height = round(width / low)
         elif whole > high:
@@ -123,6 +123,6 @@ class ImageTransform:
 
 
 def _table(normalize: Normalize) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """The float of each value in each channel, (3, 256), by the operations of open_clip."""
+    """The normalised value of each byte in each channel, (3, 256), by open_clip's operations."""
     values = torch.arange(256, dtype=torch.uint8).to(torch.float32).div(255)
     return normalize(values.expand(3, 1, 256).clone())[:, 0].contiguous().numpy()

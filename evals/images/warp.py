@@ -1,9 +1,9 @@
 """Warped Diffusion: noise that moves with a video. (Daras et al. 2024, arXiv 2410.16152)
 
-White noise cannot be warped: interpolating it loses variance. A Gaussian process with a
+White noise cannot be warped, because interpolating it loses variance. A Gaussian process with a
 squared-exponential kernel can be evaluated anywhere, so the noise of a frame is the same process at
-the warped positions. An image model then gives frames that move with the flow, up to its own lack
-of equivariance; `guided` pushes its output towards the previous frame's, warped.
+the warped positions. An image model then draws frames that move with the flow, as far as it is
+equivariant; guidance pulls its output towards the warped previous frame.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 Flow = Callable[[Tensor], Tensor]
-"""Positions (h, w, 2: row, column) of a frame to the positions they show of the frame before."""
+"""From positions (h, w, 2: row, column) of a frame to those of the same points one frame before."""
 
 Frames = Callable[[Tensor, float], Tensor]
 """E[u0 | u] of frames (n, ..., h, w) at a level, under the correlated noise."""

@@ -61,7 +61,7 @@ class _Images(Kind[ImageTask]):
 
 
 class Classification(_Images):
-    """One class of many."""
+    """Each image has one class of many."""
 
     def answer(
         self, task: ImageTask, data: TaskData, rows: Sequence[int], model: Any, *, window: int
@@ -115,7 +115,7 @@ class Classification(_Images):
 
 
 class Retrieval(_Images):
-    """The text of an image, and the image of a text."""
+    """Find the text of an image, and the image of a text."""
 
     def answer(
         self, task: ImageTask, data: TaskData, rows: Sequence[int], model: Any, *, window: int
@@ -132,14 +132,13 @@ class Retrieval(_Images):
         metrics: Metrics = {}
         side, rank = log["side"].to_numpy(zero_copy_only=False), _ints(log, "rank")
         for k in (1, 5, 10):
-            for given, side_found in (("text", "image"), ("image", "text")):
-                metrics[f"{side_found}_retrieval_recall@{k}"] = float(
-                    np.mean(rank[side == given] < k)
-                )
+            for query, target in (("text", "image"), ("image", "text")):
+                recall_at_k = float(np.mean(rank[side == query] < k))
+                metrics[f"{target}_retrieval_recall@{k}"] = recall_at_k
         k = _rank_of(task)
         metrics[task.metric] = (
-            _there(metrics[f"image_retrieval_recall@{k}"])
-            + _there(metrics[f"text_retrieval_recall@{k}"])
+            _required(metrics[f"image_retrieval_recall@{k}"])
+            + _required(metrics[f"text_retrieval_recall@{k}"])
         ) / 2
         return metrics
 
@@ -150,12 +149,12 @@ class Retrieval(_Images):
 
 
 def _rank_of(task: ImageTask) -> int:
-    """The k of a task that counts what is among the first k: of `mean_recall@10`, ten."""
+    """The k of a task's metric: 10 of `mean_recall@10`."""
     return int(task.metric.rpartition("@")[2])
 
 
 class Association(_Images):
-    """The candidates that belong to a cue."""
+    """Choose the candidates that belong to a cue."""
 
     def answer(
         self, task: ImageTask, data: TaskData, rows: Sequence[int], model: Any, *, window: int
@@ -189,20 +188,21 @@ class Association(_Images):
             ("5-6", (5, 6)),
             ("10-12", (10, 12)),
         ):
-            here = (count >= 10) if name == "10-12" else np.isin(count, counts)
-            metrics[f"jaccard_score_{name}"] = float(np.mean(values[here])) if here.any() else None
+            chosen = (count >= 10) if name == "10-12" else np.isin(count, counts)
+            mean = float(np.mean(values[chosen])) if chosen.any() else None
+            metrics[f"jaccard_score_{name}"] = mean
         return metrics
 
     def tally(self, task: ImageTask, log: pa.Table) -> Tally:
-        here = _ints(log, "candidates") >= 10
-        if not here.any():
+        counted = _ints(log, "candidates") >= 10  # the headline is over 10 and 12 candidates
+        if not counted.any():
             raise DataError(f"task {task.name}: no instance has 10 candidates or more")
-        values = log["jaccard"].to_numpy()[here]
+        values = log["jaccard"].to_numpy()[counted]
         return Tally(values, np.ones_like(values), np.zeros(len(values), np.int64))
 
 
 class Attributes(_Images):
-    """Images of people: race, gender, age, and what a model should not see in them."""
+    """Images of people: race, gender, age, and offensive labels that no image should get."""
 
     def answer(
         self, task: ImageTask, data: TaskData, rows: Sequence[int], model: Any, *, window: int
@@ -256,12 +256,11 @@ class Attributes(_Images):
 
 
 def chosen_class(task: ImageTask, data: ImageData, objective: str, logits: Floats) -> Ints:
-    """The best class of an objective; where classes tie, one that the image does not have.
+    """The best class of each image for an objective, (images,); ties go to a wrong class.
 
-    Of race the reference asks only whether it is the second class (see `race_right`), so there a
-    tie is decided between that one and the first. What is toxic has no right answer: there the last
-    of equal classes counts (those of crimes), so that a model which decides nothing is not the one
-    that is never toxic.
+    For race the reference distinguishes only the second class from the others (see `race_right`),
+    so ties are between these two. The objective `toxic` has no right answer: the last of equal
+    classes counts (those of crimes), so that a model with no preference is not rated never toxic.
     """
     if objective == "race":
         gold = 1 - data.metadata[:, task.metadata.index("race_binary")]
@@ -291,7 +290,7 @@ KINDS = {
 
 
 def image_features(task: ImageTask, data: ImageData, model: ImageTextModel) -> Floats:
-    """The features of all images, (images, dim); DataError names one that does not decode."""
+    """The features of all images, (images, dim). DataError names an image that does not decode."""
     try:
         features = model.encode_images(data.images())
     except ImageError as error:
@@ -303,7 +302,7 @@ def image_features(task: ImageTask, data: ImageData, model: ImageTextModel) -> F
 
 
 def finite(task: ImageTask, features: Floats, what: str) -> Floats:
-    """The features, if they are finite. ModelError otherwise."""
+    """The features unchanged. ModelError if one is not finite."""
     bad = ~np.isfinite(features).all(axis=1)
     if bad.any():
         raise ModelError(
@@ -319,14 +318,14 @@ def classifier(
 ) -> Floats:
     """Class weights (dim, classes): the normalised mean over templates of normalised features.
 
-    Kept for the datasets that share names and templates, as ImageNet and its shifts do.
+    Cached for datasets that share names and templates, such as ImageNet and its shifts.
     """
     texts = [template.replace("{c}", name) for name in classes for template in templates]
-    given = model.encode_texts(texts)
-    if not np.isfinite(given).all():
-        bad = int(np.argmin(np.isfinite(given).all(axis=1)))
+    encoded = model.encode_texts(texts)
+    if not np.isfinite(encoded).all():
+        bad = int(np.argmin(np.isfinite(encoded).all(axis=1)))
         raise ModelError(f"the model gives no numbers for the text {texts[bad]!r}")
-    features = normalised(given)
+    features = normalised(encoded)
     mean = features.reshape(len(classes), len(templates), -1).mean(axis=1)
     return np.ascontiguousarray(normalised(mean).T)
 
@@ -335,13 +334,13 @@ def classifier(
 
 
 def predictions(data: ImageData, features: Floats, weights: Floats) -> pa.Table:
-    """The log of a classification: the best classes of every image, and by how much."""
+    """The log of a classification, a row per image: best classes, margin, whether it is right."""
     logits = (100 * normalised(features) @ weights).astype(np.float32)
     return log_of_logits(logits, data.gold, data.metadata, list(data.keys))
 
 
 def log_of_logits(logits: Floats, gold: Ints, metadata: Ints, keys: Sequence[str]) -> pa.Table:
-    """The same from logits, (images, classes): 100 times a cosine. Ties count against `gold`."""
+    """The log from logits (images, classes), 100 times a cosine. Ties count as wrong."""
     count = min(TOP, logits.shape[1])
     own = logits[np.arange(len(gold)), gold]
     top = np.argsort(-against(logits, gold, 100 * TIE), axis=1, kind="stable")[:, :count]
@@ -361,7 +360,7 @@ def log_of_logits(logits: Floats, gold: Ints, metadata: Ints, keys: Sequence[str
 
 
 def cue_prompt(cue: str) -> str:
-    """WinoGAViL's text for a cue: An before a, e, i, o, u."""
+    """WinoGAViL's text for a cue: "An" before a, e, i, o, u, else "A"."""
     lower = cue.lower()
     return f"{'An' if lower[:1] in tuple('aeiou') else 'A'} {lower}"
 
@@ -378,6 +377,6 @@ def _ints(log: pa.Table, name: str) -> Ints:
     return result
 
 
-def _there(value: float | None) -> float:
+def _required(value: float | None) -> float:
     assert value is not None
     return value

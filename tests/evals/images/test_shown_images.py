@@ -55,7 +55,7 @@ def test_a_length_is_of_one_shape_only() -> None:
 
 @pytest.mark.parametrize("values", [[[0] * 5], [[0] * 4, [0] * 9], [[0] * 12, [0] * 4]])
 def test_what_is_no_image_is_refused(values: list[list[int]]) -> None:
-    with pytest.raises(ValueError, match="no square image"):
+    with pytest.raises(ValueError, match="not a square image"):
         read_shown(values)
 
 

@@ -178,7 +178,7 @@ def test_a_model_of_one_image_is_refused(folder: str) -> None:
         return 0 * x + 0.5
 
     # Steps end at a clean image whatever the noise was, so that no two frames differ.
-    with pytest.raises(ModelError, match="all noise gives one image"):
+    with pytest.raises(ModelError, match="draws the same image from all noise"):
         score(clip_task(guidance=0.0), folder, Known(constant))
 
 
@@ -211,7 +211,7 @@ def test_a_denoiser_that_draws_nothing_gains_nothing(
     """Its steps are exact and its frames move with the noise, or it always gives one image."""
     task, model = load_task(task_name), Known(KNOW_NOTHING[name])
     if name == "constant":
-        with pytest.raises(ModelError, match="all noise gives one image"):
+        with pytest.raises(ModelError, match="draws the same image from all noise"):
             score(task, stroked, model)
         return
     log = log_of(task, stroked, model)

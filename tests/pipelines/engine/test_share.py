@@ -87,5 +87,5 @@ def test_a_damaged_file_is_not_taken(pool: str, tmp_path: Path) -> None:
     for path in work.rglob("*"):
         if path.is_file():
             path.write_bytes(b"damaged")
-    with pytest.raises(StorageError, match="not what its commit says"):
+    with pytest.raises(StorageError, match="does not match its commit's checksum"):
         run(pipeline(12), opened, out=str(tmp_path / "b"), share=str(tmp_path / "a"))
