@@ -2,7 +2,7 @@
 
 The key of a task is a hash of everything that it depends on (pool, shard, the steps so far), so a
 commit of another run under the same key is valid for this one. Files between passes are removed at
-the end of a run, unless it is told to keep them for reuse.
+the end of a run, unless it keeps them for reuse.
 """
 
 from __future__ import annotations
