@@ -34,16 +34,20 @@ Outcome = dict[str, pa.Array]
 
 
 def try_larger(
-    operator: Operator, step: Step, plan: Plan, pipeline: Pipeline, *, seconds_before: float
+    operator: Operator,
+    step: Step,
+    first: Sequence[Batch],
+    pipeline: Pipeline,
+    *,
+    seconds_before: float,
 ) -> tuple[int, str | None]:
-    """How many rows it was tried on, and what differs.
+    """How many of the pool's `first` rows it was tried on, and what differs.
 
     The number doubles while the time lasts, which the `seconds_before` that a trial on
     MAX_PIECE_ROWS rows took (its eight evaluations) let one foresee.
     """
     before = pipeline.steps[: pipeline.steps.index(step)]
     num_tried, foreseen, spent = 0, seconds_before / 2, 0.0
-    first = _first_rows(plan) if foreseen <= TRIAL_SECONDS else []
     num_rows, num_first = MAX_PIECE_ROWS, sum(batch.num_rows for batch in first)
     while num_rows < num_first and foreseen + spent <= TRIAL_SECONDS:
         started = time.monotonic()
@@ -74,7 +78,7 @@ def difference(operator: Operator, batches: Sequence[Batch], *, seed: str) -> st
     return None
 
 
-def _first_rows(plan: Plan) -> list[Batch]:
+def first_rows(plan: Plan) -> list[Batch]:
     """The pool's first batches, as a run reads them."""
     assert plan.like is not None
     batches, num_rows = [], 0

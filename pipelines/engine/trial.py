@@ -30,7 +30,7 @@ from pipelines.contract import (
     outcome_of,
     same_when_cut,
 )
-from pipelines.engine.larger_trial import try_larger
+from pipelines.engine.larger_trial import first_rows, try_larger
 from pipelines.engine.repeat import repeat, repeatable
 from pipelines.errors import FailedError
 from pipelines.formats.readers import read_shard
@@ -85,7 +85,9 @@ def try_participants(plan: Plan, pipeline: Pipeline) -> Trial:
     """
     tried = Trial()
     digests: dict[str, str] = {}
-    for step, batch in _inputs(plan, pipeline):
+    inputs = _inputs(plan, pipeline)
+    first = first_rows(plan) if inputs else []  # read here: the pool is no file of an operator
+    for step, batch in inputs:
         # A copy that is not loaded yet, so that files opened by load() are seen as well.
         operator = type(step.operator).model_validate(step.operator.model_dump())
         declared = {pipeline.assets.path(name) for name in operator.assets()}
@@ -99,7 +101,7 @@ def try_participants(plan: Plan, pipeline: Pipeline) -> Trial:
                         raise ContractBroken(_message(step, plan, problem))
                 seconds = time.monotonic() - started
                 num_rows, different = try_larger(
-                    operator, step, plan, pipeline, seconds_before=seconds
+                    operator, step, first, pipeline, seconds_before=seconds
                 )
                 if different:
                     raise ContractBroken(_message(step, plan, different))
