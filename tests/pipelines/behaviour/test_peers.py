@@ -183,4 +183,5 @@ def test_the_hub_is_only_read_and_what_is_not_there_is_named(hub: HubServer) -> 
     with pytest.raises(FileNotFoundError, match="hf://datasets/owner/none"):
         list(open_store("hf://datasets/owner/none").list())
     with pytest.raises(ValueError, match=r"expected hf://datasets/owner/name"):
-        open_store("hf://owner/web")
+        open_store("hf://owner")
+    assert open_store("hf://owner/web").uri == "hf://owner/web"  # a model

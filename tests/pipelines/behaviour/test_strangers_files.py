@@ -100,7 +100,7 @@ def test_a_run_in_its_own_pool_is_refused_and_a_run_below_is_left_out(tmp_path: 
     jsonl(tmp_path / "pool/a.jsonl", {"text": "a"})
     pool = open_pool(str(tmp_path / "pool"))
     for out in ("pool", "pool/run", "pool/../pool/run"):
-        with pytest.raises(RunFailed, match="is in the pool"):
+        with pytest.raises(RunFailed, match="is inside the pool"):
             run(Pipeline.from_steps([]), pool, out=str(tmp_path / out))
     made(tmp_path)
     os.rename(tmp_path / "out", tmp_path / "pool/moved")
