@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import importlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from pipelines.formats.inflate import zstd
@@ -48,29 +49,44 @@ def undo(data: bytes, encoding: str, *, max_bytes: int) -> bytes:
 
 
 def _inflated(data: bytes, bits: int, max_bytes: int) -> bytes:
-    """A zlib stream, or several gzip members one after the other.
+    """A zlib stream, or several gzip members one after the other."""
+    new = partial(zlib.decompressobj, bits)
+    return _undone(data, max_bytes, new=new, fault=zlib.error, magic=GZIP_MAGIC)
 
-    Fed in small pieces, because zlib copies the rest of the input at the end of each member.
+
+def _undone(
+    data: bytes,
+    max_bytes: int,
+    *,
+    new: Callable[[], Any],
+    fault: type[Exception],
+    magic: bytes,
+) -> bytes:
+    """One or more streams, each by a `new` decompressor; further ones begin with `magic`.
+
+    Fed in small pieces, because decompressors copy the rest of the input at the end of a stream.
     """
     parts, size, position = [], 0, 0
     for _ in _members():
         if position == len(data):
             break
-        stream = zlib.decompressobj(bits)
+        stream = new()
         while not stream.eof:
-            piece = data[position : position + FEED]
-            if not piece:
+            takes_input = getattr(stream, "needs_input", True)  # zlib's always does
+            piece = data[position : position + FEED] if takes_input else b""
+            if takes_input and not piece:
                 raise ValueError("the stream breaks off")
             try:
                 part = stream.decompress(piece, max_bytes - size + 1)
-            except zlib.error as error:
+            except fault as error:
                 raise ValueError(str(error)) from None
             size += len(part)
             if size > max_bytes:
                 raise TooLarge(f"more than {max_bytes} bytes")
             parts.append(part)
-            position += len(piece) - len(stream.unused_data)
-        if not data.startswith(GZIP_MAGIC, position):
+            position += len(piece)
+        position -= len(stream.unused_data)
+        if not data.startswith(magic, position):
             break
     return b"".join(parts)
 
@@ -88,27 +104,9 @@ def _deflated(data: bytes, max_bytes: int) -> bytes:
 
 
 def _zstd(data: bytes, max_bytes: int) -> bytes:
-    """One or more zstd frames, fed in small pieces like gzip members."""
-    parts, size, position = [], 0, 0
-    for _ in _members():
-        stream = zstd.ZstdDecompressor()
-        while not stream.eof:
-            piece = data[position : position + FEED] if stream.needs_input else b""
-            if stream.needs_input and not piece:
-                raise ValueError("the stream breaks off")
-            try:
-                part = stream.decompress(piece, max_bytes - size + 1)
-            except zstd.ZstdError as error:
-                raise ValueError(str(error)) from None
-            size += len(part)
-            if size > max_bytes:
-                raise TooLarge(f"more than {max_bytes} bytes")
-            parts.append(part)
-            position += len(piece)
-        position -= len(stream.unused_data)
-        if not data.startswith(ZSTD_MAGIC, position):
-            break
-    return b"".join(parts)
+    """One or more zstd frames."""
+    new, fault = zstd.ZstdDecompressor, zstd.ZstdError
+    return _undone(data, max_bytes, new=new, fault=fault, magic=ZSTD_MAGIC)
 
 
 def _members() -> Iterator[int]:
