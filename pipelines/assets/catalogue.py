@@ -97,7 +97,7 @@ class Assets:
         known = catalogue().get(name) or _below_a_folder(name)
         cached = cache_folder() / "assets" / name
         if cached.is_file():
-            if known is not None and known.sha256 not in (None, sha256_file(cached)):
+            if known is not None and not _is_pinned(known.sha256, cached):
                 raise AssetError(
                     f"{cached} is not the asset {name!r}: its sha256 is {sha256_file(cached)}, "
                     f"expected {known.sha256}; remove it and run: pipelines assets fetch {name}"
@@ -105,7 +105,7 @@ class Assets:
             return cached
         for origin in known.origins if known is not None else ():
             shipped = installed_file(origin)
-            if shipped is not None and known and known.sha256 in (None, sha256_file(shipped)):
+            if shipped is not None and known and _is_pinned(known.sha256, shipped):
                 return shipped
         raise AssetError(f"the asset {name!r} is missing; {self._how_to_get(name, known)}")
 
@@ -122,6 +122,11 @@ class Assets:
         if known.made_by:
             return f"make it with: {known.made_by}"
         return "put the file into a folder and give --assets DIR"
+
+
+def _is_pinned(sha256: str | None, file: Path) -> bool:
+    """Whether a file is the pinned one; any is where none is pinned, and is not read for that."""
+    return sha256 is None or sha256 == sha256_file(file)
 
 
 def asset_files(folders: Sequence[str] | None) -> Assets:
@@ -147,7 +152,7 @@ def fetch(name: str, *, address: str | None = None) -> Path:
         raise AssetError(f"asset {name!r}: expected the name of a file, without a path above it")
     target = cache_folder() / "assets" / name
     pinned = known.sha256 if known is not None else None
-    if target.is_file() and address is None and pinned in (None, sha256_file(target)):
+    if target.is_file() and address is None and _is_pinned(pinned, target):
         return target
     origins: Sequence[Origin] = known.origins if known is not None and address is None else ()
     if address is not None:
@@ -160,8 +165,8 @@ def fetch(name: str, *, address: str | None = None) -> Path:
             except OriginError as error:
                 failures.append(str(error))
                 continue
-            digest = sha256_file(file)
-            if pinned not in (None, digest):
+            if not _is_pinned(pinned, file):
+                digest = sha256_file(file)
                 failures.append(f"{origin} gives another file: sha256 {digest}, expected {pinned}")
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
