@@ -44,13 +44,14 @@ class RowSteps:
     def __init__(self, task: ShardTask, pipeline: Pipeline, steps: Sequence[Step]) -> None:
         self.task, self.pipeline, self.steps = task, pipeline, steps
         self.tallies = [Tally(s.number, s.name, s.operator.kind) for s in steps]
+        self.gpus = [gpus_of(step) for step in steps]
         self.door = pipeline.text_door()
         self.rejections = Rejections()
         self.bad: list[dict[str, JSON]] = []
         self.next_part = 0
 
     def apply(self, batch: Batch) -> Batch:
-        for step, tally in zip(self.steps, self.tallies, strict=True):
+        for step, tally, gpus in zip(self.steps, self.tallies, self.gpus, strict=True):
             started, clock = time.process_time(), time.monotonic()
             tally.enter(self.amount(batch))
             batch = self._through(step, tally, batch)
@@ -58,7 +59,7 @@ class RowSteps:
                 batch = self.with_text(batch, tally)
             tally.leave(self.amount(batch))
             tally.seconds += time.process_time() - started
-            tally.gpu_seconds += gpus_of(step) * (time.monotonic() - clock)
+            tally.gpu_seconds += gpus * (time.monotonic() - clock)
         return batch
 
     def with_text(self, batch: Batch, tally: Tally) -> Batch:

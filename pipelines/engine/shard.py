@@ -336,9 +336,12 @@ class _ShardRun:
                 nonlocal position
                 each = scores[position : position + batch.num_rows * copies]
                 position += len(each)
-                kept = cut.keep(each, np.repeat(operator.weight(batch), copies))
-                times = kept.reshape(batch.num_rows, copies).sum(1)
-                part = each.reshape(batch.num_rows, copies).max(1, initial=-np.inf)
+                weights = operator.weight(batch)
+                kept = cut.keep(each, weights if copies == 1 else np.repeat(weights, copies))
+                times, part = kept, each
+                if copies > 1:
+                    times = kept.reshape(batch.num_rows, copies).sum(1)
+                    part = each.reshape(batch.num_rows, copies).max(1, initial=-np.inf)
                 missing = np.isnan(part)
                 stays = times > 0
                 below, no_score = operator.reasons
