@@ -396,7 +396,7 @@ def test_what_comes_near_a_rule_passes(name: str, tmp_path: Path) -> None:
     assert verdict.measured is not None
 
 
-# ---- told to the reviewer
+# ---- shown to the reviewer
 
 
 def notices(folder: Path, rule: str) -> list[str]:

@@ -91,7 +91,7 @@ def uid(number: int) -> str:
 
 @pytest.fixture
 def tars(tmp_path: Path, photos: dict[str, bytes]) -> Path:
-    """Two tars: a face and a cat; a face, an image that is none, and a sample without a uid."""
+    """Two tars: a face and a cat; a face, bytes that are no image, and a sample without a uid."""
     folder = tmp_path / "shards"
     folder.mkdir()
     contents = [
