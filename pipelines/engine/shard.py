@@ -338,7 +338,8 @@ class _ShardRun:
                 position += len(each)
                 weights = operator.weight(batch)
                 kept = cut.keep(each, weights if copies == 1 else np.repeat(weights, copies))
-                times, part = kept, each
+                times: npt.NDArray[Any] = kept
+                part = each
                 if copies > 1:
                     times = kept.reshape(batch.num_rows, copies).sum(1)
                     part = each.reshape(batch.num_rows, copies).max(1, initial=-np.inf)
