@@ -136,7 +136,7 @@ def test_a_damaged_published_file_is_noticed_and_does_not_stop_the_others(
 
 def test_a_list_that_is_not_here_says_where_to_get_it(assets: Assets) -> None:
     with pytest.raises(
-        AssetError, match=r"dclm-pool-400m-1x-extracted\.txt.*copy data/competition_"
+        AssetError, match=r"get it with: pipelines assets fetch dclm-pool-400m-1x-extracted\.txt"
     ):
         keys_of(find("400m-1x", "extracted"), "https", "https://x", assets=assets)
     with pytest.raises(AssetError, match="this list is not in the DCLM repository"):
