@@ -31,6 +31,11 @@ class Ambient(Stages["Recipe"]):
 
         build_tiny(Path(folder))
 
+    def build_pool_of(self, track: str, scale: str, folder: str) -> None:
+        from ambient.pool.tiny_pool import build_unknown
+
+        build_unknown(Path(folder))
+
     def open_tables(self, folder: str) -> Pool:
         from ambient.pool.pool import open_images
 

@@ -121,15 +121,18 @@ class Stages(ABC, Generic[R]):
         """The benchmark's folder: rule book, recipes, baselines, suites."""
         return installed.folder(self.name)
 
-    def folder(self, scale: str, *, workspace: str) -> str:
+    def folder(self, scale: str, *, workspace: str, own_track: str = "") -> str:
         """Where the pool of a scale is: a folder, or a prefix of a bucket.
 
-        A pool that is built from packages is always on this machine.
+        A pool that is built from packages is always on this machine. `own_track` is a track that
+        has pools of its own.
         """
         root = str(desk(workspace)) if scale in self.built_scales else workspace.rstrip("/")
-        return f"{root}/pools/{self.name}-{scale}"
+        return f"{root}/pools/{self.name}-{scale}" + (f"-{own_track}" if own_track else "")
 
-    def open_pool(self, scale: str, *, workspace: str, map_tasks: MapTasks) -> Pool:
+    def open_pool(
+        self, scale: str, *, workspace: str, map_tasks: MapTasks, own_track: str = ""
+    ) -> Pool:
         """The pool of a scale; one that can be built from packages is built when it is not there.
 
         PoolError, with the command that fetches it, when there is none.
@@ -137,14 +140,17 @@ class Stages(ABC, Generic[R]):
         from pipelines.storage.chain import RECORD
         from pipelines.storage.open import open_store
 
-        root = self.folder(scale, workspace=workspace)
+        root = self.folder(scale, workspace=workspace, own_track=own_track)
         if not open_store(root).exists(RECORD):
             if scale not in self.built_scales:
                 raise PoolError(
                     f"there is no pool of scale {scale!r} in {root}; get it with: {self.name} "
                     f"pool --scale {scale} --workspace {workspace}, or register your own there"
                 )
-            self.build_pool(scale, root, map_tasks=map_tasks)
+            if own_track:
+                self.build_pool_of(own_track, scale, root)
+            else:
+                self.build_pool(scale, root, map_tasks=map_tasks)
         return self.open_tables(root)
 
     built_scales: ClassVar[tuple[str, ...]] = ("tiny",)
@@ -153,6 +159,10 @@ class Stages(ABC, Generic[R]):
     @abstractmethod
     def build_pool(self, scale: str, folder: str, *, map_tasks: MapTasks) -> None:
         """Make the pool of a built scale in a folder, with its record and evaluation data."""
+
+    def build_pool_of(self, track: str, scale: str, folder: str) -> None:
+        """The same for a track that has pools of its own."""
+        raise PoolError(f"{self.name} builds no pool of track {track} at scale {scale}")
 
     def open_tables(self, folder: str) -> Pool:
         """A pool in a folder or prefix as tables that pipelines read."""
@@ -166,10 +176,10 @@ class Stages(ABC, Generic[R]):
 
         return Assets(folders=(desk(workspace) / "assets",))
 
-    def eval_data(self, scale: str, *, workspace: str) -> str:
+    def eval_data(self, scale: str, *, workspace: str, own_track: str = "") -> str:
         """The evaluation data of a scale: a built pool brings its own, others share one folder."""
         if scale in self.built_scales:
-            return f"{self.folder(scale, workspace=workspace)}/eval"
+            return f"{self.folder(scale, workspace=workspace, own_track=own_track)}/eval"
         return str(desk(workspace) / "eval")
 
     def register(

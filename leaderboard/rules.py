@@ -164,6 +164,9 @@ class Track(Frozen):
     name: str
     description: str
     pool: Literal["given", "any"] = "any"
+    pool_parameters: tuple[str, ...] = Field(
+        (), description="what the record of a pool says on this track, and on no other"
+    )
     price: Price | None = None
 
 
@@ -191,6 +194,18 @@ class Benchmark(Frozen):
                 return scale
         names = [scale.name for scale in self.scales]
         raise UnknownName(f"{self.name} has no scale {name!r}; scales are {', '.join(names)}")
+
+    def pool_fault(self, track: Track, pool: PoolRecord) -> str | None:
+        """In words, how a pool is one of another track; None when it is not."""
+        named = {name for other in self.tracks for name in other.pool_parameters}
+        there = {name for name in named if pool.work.parameters.get(name) is not None}
+        if there == set(track.pool_parameters):
+            return None
+        extra, missing = (
+            ", ".join(sorted(names))
+            for names in (there - set(track.pool_parameters), set(track.pool_parameters) - there)
+        )
+        return f"without the parameter {missing}" if missing else f"with the parameter {extra}"
 
     def track(self, name: str) -> Track:
         """The track of this name. RuleError lists those there are."""

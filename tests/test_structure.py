@@ -97,7 +97,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "ambient": (
         "recipe extra options diffusion",
         "systems pool plan",
-        "packing",
+        "packing estimates",
         "training",
         "eval_model",
         "image_grids",

@@ -4,9 +4,9 @@
     rows.parquet       uid, corruption, level, seed, label, sigma_min, weight of each image
 
 `sigma_min` and `weight` are those the pipeline wrote, else the default rule: a noisy image teaches
-above its own level, a masked one everywhere. For blur and missing Fourier lines there is no such
-rule: a pipeline has to say from which level on they teach. An image whose sigma_min is below its
-level counts as clean from there on: its level is 0 in the packed table.
+above its own level, a masked one everywhere. For blur, missing Fourier lines and unknown corruption
+there is no such rule: a pipeline has to say from which level on they teach. An image whose
+sigma_min is below its level counts as clean from there on: its level is 0 in the packed table.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def rows_of(pool: Store, uids: Any, values: npt.NDArray[np.float32]) -> pa.Table
     )
     sigma_min, weight = values[:, VALUES.index("sigma_min")], values[:, VALUES.index("weight")]
     unsaid = np.isnan(sigma_min)
-    without_rule = unsaid & np.isin(kinds, ("blur", "fourier"))
+    without_rule = unsaid & np.isin(kinds, ("blur", "fourier", "unknown"))
     if without_rule.any():
         kind = kinds[int(np.flatnonzero(without_rule)[0])]
         raise PackError(

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from pipelines.image_text.corruption import Kind
 from pipelines.records import File, Frozen, PoolRecord, PoolSource, PoolWork, made_by, now
 from pipelines.storage.base import Store, write_bytes
 from pipelines.storage.chain import RECORD
+from pipelines.storage.local import LocalStore
 from pipelines.storage.open import open_store
 
 METADATA, SHARDS, EVAL = "metadata", "shards", "eval"
@@ -61,13 +63,25 @@ class Mix(Frozen):
     )
     kind: Kind = Field("gaussian", description="corruption of the others")
     level: float = Field(0.5, ge=0, description="its level")
+    levels: tuple[float, ...] = Field((), description="instead: each of them has one of these")
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _level_fits(self) -> Mix:
         if self.clean_share < 1:
-            check_level(self.kind, self.level)
+            for level in self.levels or (self.level,):
+                check_level(self.kind, level)
         return self
+
+    def level_of(self, uid: str) -> float:
+        """The level of a corrupted image, by hash."""
+        if not self.levels:
+            return self.level
+        return self.levels[int(_number(f"level|{self.seed}|{uid}") * len(self.levels))]
+
+    def parameters(self) -> dict[str, Any]:
+        """What a pool's record says of it."""
+        return self.model_dump(mode="json", exclude=None if self.levels else {"levels"})
 
 
 @dataclass(frozen=True)
@@ -87,8 +101,12 @@ def uid_of(original: Original) -> str:
 
 def stays_clean(uid: str, mix: Mix) -> bool:
     """Whether an image stays clean; by hash, so that a larger pool keeps the same ones clean."""
-    state = hashlib.sha256(f"clean|{mix.seed}|{uid}".encode()).digest()
-    return int.from_bytes(state[:8], "big") < mix.clean_share * 2**64
+    return _number(f"clean|{mix.seed}|{uid}") < mix.clean_share
+
+
+def _number(text: str) -> Fraction:
+    """A number in [0, 1) by hash, without rounding."""
+    return Fraction(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"), 1 << 64)
 
 
 def build(
@@ -100,12 +118,19 @@ def build(
     sources: Sequence[PoolSource] = (),
     counts: dict[str, int] | None = None,
     shard_rows: int = SHARD_ROWS,
+    withheld: Path | None = None,
 ) -> PoolRecord:
-    """Write a pool of these images, corrupted as `mix` says. PoolError without any image."""
+    """Write a pool of these images, corrupted as `mix` says. PoolError without any image.
+
+    With `withheld` the pool says of corrupted images that their corruption is unknown. What was
+    done to each goes into that file, for the organiser; its hash is in the record, so that it
+    cannot be changed later.
+    """
     started, store = now(), open_store(folder)
     if store.exists(RECORD):
         raise PoolError(f"{store.uri} holds a pool already; choose another --out")
     files: list[File] = []
+    hidden: list[dict[str, Any]] = []
     rows: list[tuple[dict[str, Any], Floats]] = []
     total = {"images": 0, "clean": 0, "corrupted": 0, **(counts or {})}
     channels, seen = 0, set[str]()
@@ -122,7 +147,7 @@ def build(
             )
         clean = stays_clean(uid, mix)
         kind: Kind = "none" if clean else mix.kind
-        level = 0.0 if clean else mix.level
+        level = 0.0 if clean else mix.level_of(uid)
         image = corrupt(original.image, kind, level, uid=uid, seed=mix.seed)
         total["images"] += 1
         total["clean" if clean else "corrupted"] += 1
@@ -137,6 +162,10 @@ def build(
             "height": image.shape[1],
             "clean_cost": 1.0,
         }
+        if withheld is not None:
+            hidden.append(row)
+            unknown = {"corruption": "unknown", "level": None, "seed": None}
+            row = row if clean else row | unknown
         rows.append((row, image))
         if len(rows) == shard_rows:
             files += _write_shard(store, len(files) // 2, rows)
@@ -145,13 +174,11 @@ def build(
         files += _write_shard(store, len(files) // 2, rows)
     if not total["images"]:
         raise PoolError("there are no images to make a pool of")
+    parameters = mix.parameters()
+    if withheld is not None:
+        parameters = {"clean_share": mix.clean_share, "withheld": _withhold(withheld, hidden)}
     record = PoolRecord.seal(
-        work=PoolWork(
-            name=name,
-            variant="images",
-            sources=tuple(sources),
-            parameters=mix.model_dump(mode="json"),
-        ),
+        work=PoolWork(name=name, variant="images", sources=tuple(sources), parameters=parameters),
         parents={},
         outputs=tuple(files),
         counts=total,
@@ -159,6 +186,20 @@ def build(
     )
     write_bytes(store, RECORD, record.to_json())
     return record
+
+
+def _withhold(path: Path, rows: list[dict[str, Any]]) -> str:
+    """Write the organiser's table; returns the hash of its rows."""
+    table = pa.Table.from_pylist(sorted(rows, key=lambda row: str(row["uid"])), schema=SCHEMA)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_table(LocalStore(path.parent), path.name, table)
+    return hash_of_rows(table)
+
+
+def hash_of_rows(table: pa.Table) -> str:
+    """Of what was done to each image of an organiser's table; the same in any file format."""
+    rows = table.select(["uid", "corruption", "level", "seed"]).to_pylist()
+    return hashlib.sha256(b"\n".join(orjson.dumps(row) for row in rows)).hexdigest()
 
 
 def _write_shard(
@@ -329,10 +370,3 @@ def _square(image: npt.NDArray[np.floating[Any]], resolution: int) -> Floats:
     scaled = (cut / max(float(np.percentile(cut, 99.9)), 1e-12)).clip(0, 1).astype(np.float32)
     small = Image.fromarray(scaled).resize((resolution, resolution), Image.Resampling.BOX)
     return np.asarray(small, np.float32)[None] * 2 - 1
-
-
-READERS: dict[str, Callable[..., Iterator[Original]]] = {
-    "folder": from_folder,
-    "webdataset": from_tars,
-    "fastmri": from_fastmri,
-}

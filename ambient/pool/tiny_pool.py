@@ -40,9 +40,15 @@ def digits() -> tuple[Floats, np.ndarray[Any, np.dtype[np.int64]]]:
     return images, np.asarray(data.target[order], np.int64)
 
 
-def build_tiny(folder: Path, *, mix: Mix | None = None) -> PoolRecord:
-    """Write the pool and its evaluation data."""
-    mix = mix or Mix(clean_share=0.1, kind="gaussian", level=LEVEL)
+NOISY = Mix(clean_share=0.1, kind="gaussian", level=LEVEL)
+BLURRED = Mix(clean_share=0.1, kind="blur", levels=(0.4, 0.7, 1.0, 1.5, 2.0))
+"""The pool of the track `unknown`: from hardly visible to a stain."""
+
+
+def build_tiny(
+    folder: Path, *, mix: Mix = NOISY, name: str = "ambient-tiny", withheld: Path | None = None
+) -> PoolRecord:
+    """Write the pool and its evaluation data; `withheld` as in `build`."""
     images, labels = digits()
     held_out = images[POOL_IMAGES:]
     data = io.BytesIO()
@@ -63,8 +69,20 @@ def build_tiny(folder: Path, *, mix: Mix | None = None) -> PoolRecord:
         name="scikit-learn digits", version="1", sha256=sha256, licence="CC BY 4.0", status="pinned"
     )
     return build(
-        originals, str(folder), mix=mix, name="ambient-tiny", sources=[source], shard_rows=300
+        originals,
+        str(folder),
+        mix=mix,
+        name=name,
+        sources=[source],
+        shard_rows=300,
+        withheld=withheld,
     )
+
+
+def build_unknown(folder: Path) -> PoolRecord:
+    """The tiny pool of the track `unknown`; the organiser's table is next to its folder."""
+    withheld = folder.with_name(f"{folder.name}.withheld.parquet")
+    return build_tiny(folder, mix=BLURRED, name="ambient-tiny-unknown", withheld=withheld)
 
 
 def train_features(path: Path = FEATURES) -> float:

@@ -107,7 +107,7 @@ def run_command(
     from leaderboard.rounds.notebook import Notebook, noted
 
     workspace = resources.workspace
-    current = resources.open_round(benchmark, scale, recipe=recipe, data=data)
+    current = resources.open_round(benchmark, scale, recipe=recipe, data=data, track=track)
     seeds = list(current.recipe.seeds)[:repeat]
     if len(seeds) < repeat:
         raise RuleError(f"--repeat {repeat}: scale {scale} allows {len(seeds)} seeds")

@@ -15,6 +15,7 @@ from leaderboard.rounds.options import (
     Quarantine,
     RecipeFile,
     Scale,
+    Track,
     Workspace,
 )
 from leaderboard.rounds.show import show_pool, show_record
@@ -31,13 +32,21 @@ def pool_command(
     *,
     benchmark: str,
     scale: Scale,
+    track: Track = None,
     workspace: Workspace = RUNS,
     workers: Processes = CORES,
     json: Json = False,
 ) -> None:
     """Open the pool of a scale, or build it where it is built from packages."""
-    stages = load_stages(benchmark)
-    show_pool(stages.open_pool(scale, workspace=workspace, map_tasks=executor(workers)), json=json)
+    from leaderboard.rounds.workspace import open_round
+
+    current = open_round(
+        benchmark, scale, workspace=workspace, map_tasks=executor(workers), track=track
+    )
+    pool = current.stages.open_pool(
+        scale, workspace=workspace, map_tasks=current.map_tasks, own_track=current.own_track
+    )
+    show_pool(pool, json=json)
 
 
 def curate_command(
@@ -56,6 +65,7 @@ def curate_command(
     out_uri: Annotated[
         str | None, typer.Option("--out", help="With --pool: where the dataset goes.")
     ] = None,
+    track: Track = None,
     workspace: Workspace = RUNS,
     assets: AssetFolders = None,
     workers: Processes = CORES,
@@ -80,7 +90,9 @@ def curate_command(
         raise PipelineError("name one pool: either --scale, or --pool with --out")
     map_tasks = executor(workers, cluster=cluster)
     if scale is not None:
-        current = open_round(benchmark, scale, workspace=workspace, map_tasks=map_tasks)
+        current = open_round(
+            benchmark, scale, workspace=workspace, map_tasks=map_tasks, track=track
+        )
         chosen = stages.find_pipeline(current, name, assets=assets or ())
         curated = stages.curate(
             current,

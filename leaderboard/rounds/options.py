@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from leaderboard.rounds.workspace import Round
 
 Scale = Annotated[str, typer.Option(help="The scale, as in the rule book.")]
+Track = Annotated[
+    str | None, typer.Option(help="A track of the rule book, where it has a pool of its own.")
+]
 Workspace = Annotated[str, typer.Option(help="Folder of pools, datasets, models and submissions.")]
 Processes = Annotated[
     int, typer.Option("--workers", min=1, help="Processes on this machine; default: its cores.")
@@ -66,6 +69,7 @@ class Resources:
         *,
         recipe: str | None = None,
         data: str | None = None,
+        track: str | None = None,
     ) -> Round:
         """The round of a scale; `recipe` is an experimental recipe's file."""
         from leaderboard.rounds.workspace import open_round
@@ -78,6 +82,7 @@ class Resources:
             map_tasks=executor(self.workers, cluster=self.cluster),
             recipe=recipe,
             data=data,
+            track=track,
         )
 
     def launch(self, current: Round) -> Launch:

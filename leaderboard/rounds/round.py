@@ -86,7 +86,10 @@ def curate(
 ) -> Curated:
     """Run a pipeline over the scale's pool; the options are those of `pipelines.engine.run.run`."""
     pool = current.stages.open_pool(
-        current.scale.name, workspace=current.workspace, map_tasks=current.map_tasks
+        current.scale.name,
+        workspace=current.workspace,
+        map_tasks=current.map_tasks,
+        own_track=current.own_track,
     )
     pipeline = sized(current, pipeline)
     form = current.benchmark.dataset_format

@@ -26,6 +26,7 @@ class Round:
     recipe: RecipeLike  # the benchmark's own type
     official: bool  # whether the recipe is the rule book's
     data: str | None = None  # evaluation data, where it is not the workspace's own
+    own_track: str = ""  # the track, where it has pools of its own
 
     @property
     def stages(self) -> Stages[RecipeLike]:
@@ -43,8 +44,11 @@ class Round:
     @property
     def eval_data(self) -> str:
         """Where the evaluation data of this scale is."""
-        own = self.stages.eval_data(self.scale.name, workspace=self.workspace)
-        return own if self.data is None else self.data
+        if self.data is not None:
+            return self.data
+        return self.stages.eval_data(
+            self.scale.name, workspace=self.workspace, own_track=self.own_track
+        )
 
     @property
     def recipe_name(self) -> str:
@@ -65,14 +69,18 @@ def open_round(
     map_tasks: MapTasks,
     recipe: str | None = None,
     data: str | None = None,
+    track: str | None = None,
 ) -> Round:
-    """Read the rules and the recipe of a scale. RuleError for an unknown one."""
+    """Read the rules and the recipe of a scale. RuleError for an unknown one, or such a track."""
     if workspace.startswith(READ_ONLY):
         raise RuleError(f"--workspace {workspace} can only be read; name a folder or s3:// prefix")
     book = rules.load_benchmark(benchmark)
     rung = book.scale(scale)
     chosen = load_stages(benchmark).recipe(recipe or rung.recipe)
-    return Round(book, rung, workspace.rstrip("/"), map_tasks, chosen, recipe is None, data)
+    own_track = track if track and book.track(track).pool_parameters else ""
+    return Round(
+        book, rung, workspace.rstrip("/"), map_tasks, chosen, recipe is None, data, own_track
+    )
 
 
 class Curated(Frozen):

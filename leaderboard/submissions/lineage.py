@@ -20,7 +20,15 @@ from pipelines.records import DatasetRecord, ScoresRecord, TaskRef
 def pool(case: Case) -> Iterator[Fault]:
     """Where the track gives the pool, it is one that the scale accepts."""
     accepted = case.scale.pools
-    if case.track.pool == "any" or accepted == "open":
+    if case.track.pool == "any":
+        return
+    other = case.book.pool_fault(case.track, case.pool)
+    if other:
+        where = f"pool {case.pool.id}: work.parameters"
+        expected = Words(f"a pool of track {case.track.name}")
+        yield fault(RECORD, where, Words(f"a pool {other}"), expected, "name the other track")
+        return
+    if accepted == "open":
         return
     if not case.pool.work.sources:
         where = f"pool {case.pool.id}: work.sources"

@@ -1,8 +1,8 @@
 """Rules on images whose corruption is known: kinds, shares, noise levels and weights.
 
 The columns are those that a pool of corrupted images has: `corruption` (none, gaussian, mask, blur,
-fourier), `level` (of noise: its standard deviation on images in [-1, 1]; of a mask: the share that
-is hidden; of blur: pixels). `noise_level` and `weight` write what goes beside the list of uids.
+fourier, unknown), `level` (of noise: its standard deviation on images in [-1, 1]; of a mask: the
+share that is hidden; of blur: pixels). `noise_level` and `weight` write what goes beside the list of uids.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from pipelines.image_text.image_rules import numbers
 from pipelines.operators import Case, Filter, Modifier
 
 KIND, LEVEL, UID = "corruption", "level", "uid"
-Kind = Literal["none", "gaussian", "mask", "blur", "fourier"]
+Kind = Literal["none", "gaussian", "mask", "blur", "fourier", "unknown"]
 KINDS: tuple[Kind, ...] = ("none", "gaussian", "mask", "blur", "fourier")
+"""What can be done to an image. `unknown` is what a pool says that withholds it."""
 
 
 def of_kinds(batch: Batch, kinds: Sequence[str]) -> npt.NDArray[np.bool_]:

@@ -204,8 +204,9 @@ def _uid_files(files: dict[str, bytes], chance: int, count: int) -> uids.UidList
 
 
 def accepted_pool(rung: Scale, name: str, *, images: bool = False) -> PoolRecord:
-    """A pool as the scale's first rule wants it, or of another name."""
-    rule = PoolRule(name="a pool") if rung.pools == "open" else rung.pools[0]
+    """A pool as the scale's rule of that name wants it, else its first; or of another name."""
+    known = (PoolRule(name="a pool"),) if rung.pools == "open" else rung.pools
+    rule = next((rule for rule in known if rule.name == name), known[0])
     named = name or rule.name
     sources = [
         PoolSource(name=source, version="1", sha256=sha256, licence="CC0")

@@ -128,3 +128,24 @@ def test_a_track_with_a_budget_refuses_what_is_beyond_it(
         assert "at most 50,000, the cost of the pool's clean images" in faults[0].found
     same = make_folder(tmp_path / "b", benchmark="ambient", clean=clean)
     assert check_bundle(open_bundle(same)).faults == ()  # the other track has no budget
+
+
+@pytest.mark.parametrize(
+    ("track", "pool", "rules"),
+    [
+        ("unknown", "ambient-tiny-unknown", set()),
+        ("filtering", "ambient-tiny", set()),
+        ("unknown", "ambient-tiny", {"lineage.pool"}),  # whose levels were read
+        ("filtering", "ambient-tiny-unknown", {"lineage.pool"}),
+        ("price", "ambient-tiny-unknown", {"lineage.pool", "lineage.price"}),
+        ("byod", "ambient-tiny-unknown", set()),
+    ],
+)
+def test_a_track_that_withholds_corruption_has_pools_of_its_own(
+    track: str, pool: str, rules: set[str], tmp_path: Path
+) -> None:
+    folder = make_folder(tmp_path, benchmark="ambient", track=track, pool=pool)
+    faults = check_bundle(open_bundle(folder)).faults
+    assert {fault.rule for fault in faults} == rules
+    if "lineage.pool" in rules:
+        assert f"a pool of track {track}" in faults[0].expected
