@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from ambient.recipe import Recipe
     from evals.models import ImageGenerator, Precision
+    from leaderboard.benchmark import EvalModel
     from pipelines.execution.executors import MapTasks
     from pipelines.formats.pool import Pool
     from pipelines.records import ModelRecord, PackedRecord
@@ -25,15 +26,25 @@ class Ambient(Stages["Recipe"]):
 
     name = "ambient"
     train_options = TrainOptions
+    built_scales = ("tiny", "tiny-solver", "mini")
+
+    def folder(self, scale: str, *, workspace: str, own_track: str = "") -> str:
+        """A scale of solvers has the pool of its models' scale."""
+        of_models = scale.removesuffix("-solver")
+        return super().folder(of_models, workspace=workspace, own_track=own_track)
 
     def build_pool(self, scale: str, folder: str, *, map_tasks: MapTasks) -> None:
+        from ambient.pool.mini_pool import build_mini
         from ambient.pool.tiny_pool import build_tiny
 
-        build_tiny(Path(folder))
+        build = build_mini if scale == "mini" else build_tiny
+        build(Path(folder))
 
     def build_pool_of(self, track: str, scale: str, folder: str) -> None:
         from ambient.pool.tiny_pool import build_unknown
 
+        if scale != "tiny":
+            super().build_pool_of(track, scale, folder)
         build_unknown(Path(folder))
 
     def open_tables(self, folder: str) -> Pool:
@@ -138,6 +149,11 @@ class Ambient(Stages["Recipe"]):
             from ambient.eval_model import load
 
             return load(model, device=device)
+
+    def as_recorded(self, model: EvalModel, settings: object, *, run_code: bool) -> EvalModel:
+        from evals.images.solvers import as_recorded
+
+        return as_recorded(model, settings, run_code=run_code)  # type: ignore[no-any-return]
 
     def check_training(self, packed: PackedRecord, model: ModelRecord, recipe: Recipe) -> list[str]:
         from ambient.recipe import training_faults

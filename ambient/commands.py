@@ -1,4 +1,4 @@
-"""Commands that only this benchmark has: corrupt, estimate, reveal, sample, restore, price, ..."""
+"""Commands that only this benchmark has: corrupt, sample, restore, price, personalise, plan."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from leaderboard.rounds.options import RUNS, RecipeFile, Workspace
+from ambient import track_commands
+from leaderboard.rounds.options import RecipeFile
 from leaderboard.rounds.show import show_pool
 from pipelines.console import Json, out, show_json, table
 from pipelines.errors import UsageError
 from pipelines.execution.progress import say
 
 app = typer.Typer()
+app.registered_commands += track_commands.app.registered_commands
 
 Scale = Annotated[str, typer.Option(help="The scale, as in the rule book.")]
 Seed = Annotated[int, typer.Option(min=0, help="Another seed, other noise.")]
@@ -80,69 +82,6 @@ def corrupt(
             raise UsageError(f"--withhold {withhold} exists already; name a new file")
         pool.build(originals, folder, mix=mix, name=name, withheld=withhold)
     show_pool(pool.open_images(folder), json=json)
-
-
-@app.command("estimate")
-def estimate(
-    scale: Scale,
-    track: Annotated[str, typer.Option(help="A track that withholds corruption.")] = "unknown",
-    workspace: Workspace = RUNS,
-    steps: Annotated[int, typer.Option(min=1, help="Of training the classifier.")] = 800,
-    seed: Seed = 0,
-    json: Json = False,
-) -> None:
-    """Estimate from which noise level on each image of unknown corruption may teach.
-
-    The step `scores: {of: sigma_min}` reads what this writes into the workspace's assets.
-    """
-    from ambient.extra import ambient_extra
-    from leaderboard.benchmark import desk
-    from leaderboard.rounds.workspace import open_round
-    from pipelines.execution.executors import map_here
-
-    current = open_round("ambient", scale, workspace=workspace, map_tasks=map_here, track=track)
-    pool = current.stages.open_pool(
-        scale, workspace=workspace, map_tasks=map_here, own_track=current.own_track
-    )
-    with ambient_extra():
-        from ambient import estimates
-
-        folder = desk(workspace) / "assets" / estimates.NAME
-        record = estimates.estimate(pool, out=str(folder), num_steps=steps, seed=seed)
-    if json:
-        show_json(record)
-        return
-    counts = record.counts
-    out(f"{folder}: {counts['images']:,} images, {counts['never']:,} that never pass for clean")
-
-
-@app.command("reveal")
-def reveal(
-    dataset: Annotated[str, typer.Argument(help="A curated dataset of track `unknown`.")],
-    withheld: Annotated[Path, typer.Option(help="The organiser's table of its pool.")],
-    json: Json = False,
-) -> None:
-    """Show what a dataset took of each corruption that its pool withheld from it."""
-    from ambient.extra import ambient_extra
-
-    with ambient_extra():
-        from ambient.estimates import reveal as revealed
-
-        rows = revealed(dataset, withheld)
-    if json:
-        show_json([row.model_dump(mode="json") for row in rows])
-        return
-    shown = [
-        (
-            row.corruption,
-            f"{row.level:g}",
-            row.in_pool,
-            row.kept,
-            "" if row.sigma_min is None else f"{row.sigma_min:.3g}",
-        )
-        for row in rows
-    ]
-    out(table(shown, header=("corruption", "level", "in the pool", "kept", "median sigma_min")))
 
 
 @app.command("sample")

@@ -395,7 +395,11 @@ def recheck(
     ] = None,
     assets: AssetFolders = None,
     run_code: Annotated[
-        bool, typer.Option("--run-code", help="With --sample: run Python that the pipeline has.")
+        bool,
+        typer.Option(
+            "--run-code",
+            help="Run a participant's Python: a solver, with --sample steps.",
+        ),
     ] = False,
     salt: Annotated[
         str | None, typer.Option(help="With --sample: repeat this choice; default: a new one.")
@@ -429,6 +433,7 @@ def recheck(
         rerun=rerun,
         models=checkpoint or [],
         data=data,
+        run_code=run_code,
         who=who,
     )
     if json:

@@ -310,6 +310,13 @@ class Stages(ABC, Generic[R]):
         UsageError for what a benchmark does not offer.
         """
 
+    def as_recorded(self, model: EvalModel, settings: object, *, run_code: bool) -> EvalModel:
+        """A model set up as the settings of its evaluation's record say.
+
+        `run_code` permits code of the participant that the record carries.
+        """
+        return model
+
     @abstractmethod
     def check_training(self, packed: PackedRecord, model: ModelRecord, recipe: R) -> list[str]:
         """The broken rules of packing and training, for the judge. Loads nothing heavy."""

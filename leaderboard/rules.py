@@ -104,6 +104,9 @@ class Scale(Frozen):
     noise: tuple[Noise, ...] = Field(
         (), description="by metric, where it was measured; intervals of rows hold it"
     )
+    tracks: tuple[str, ...] = Field(
+        (), description="the tracks of this scale; none: all but those that another scale names"
+    )
     review: Literal["person", "machine"] = Field(
         "person",
         description="who puts an entry on the board: `machine` where no notice asks for a decision",
@@ -167,6 +170,10 @@ class Track(Frozen):
     pool_parameters: tuple[str, ...] = Field(
         (), description="what the record of a pool says on this track, and on no other"
     )
+    pipeline: str = Field("", description="the baseline that all data of the track is made by")
+    settings: tuple[str, ...] = Field(
+        (), description="of a model in evaluation, what is the participant's on this track alone"
+    )
     price: Price | None = None
 
 
@@ -194,6 +201,12 @@ class Benchmark(Frozen):
                 return scale
         names = [scale.name for scale in self.scales]
         raise UnknownName(f"{self.name} has no scale {name!r}; scales are {', '.join(names)}")
+
+    def tracks_of(self, scale: str) -> tuple[str, ...]:
+        """The names of the tracks that a scale has."""
+        own = self.scale(scale).tracks
+        named = {name for other in self.scales for name in other.tracks}
+        return own or tuple(track.name for track in self.tracks if track.name not in named)
 
     def pool_fault(self, track: Track, pool: PoolRecord) -> str | None:
         """In words, how a pool is one of another track; None when it is not."""

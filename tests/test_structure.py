@@ -101,6 +101,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "training",
         "eval_model",
         "image_grids",
+        "track_commands",
         "commands",
         "benchmark",
         "__main__",

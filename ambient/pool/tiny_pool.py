@@ -28,7 +28,10 @@ FEATURES = Path(__file__).parents[1] / "assets" / "digit_features.npz"
 HELD_OUT = "digits_heldout.npz"
 
 
-def digits() -> tuple[Floats, np.ndarray[Any, np.dtype[np.int64]]]:
+Labels = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def digits() -> tuple[Floats, Labels]:
     """All digits in [-1, 1], (1797, 1, 8, 8), in the order of a hash of their number; labels."""
     try:
         from sklearn.datasets import load_digits
@@ -50,14 +53,7 @@ def build_tiny(
 ) -> PoolRecord:
     """Write the pool and its evaluation data; `withheld` as in `build`."""
     images, labels = digits()
-    held_out = images[POOL_IMAGES:]
-    data = io.BytesIO()
-    with np.load(FEATURES) as features:
-        np.savez(data, images=held_out, labels=labels[POOL_IMAGES:], **dict(features))
-    store = LocalStore(folder / EVAL)
-    write_bytes(store, HELD_OUT, data.getvalue())
-    built = {"files": {HELD_OUT: hashlib.sha256(data.getvalue()).hexdigest()}}
-    write_bytes(store, "built.json", orjson.dumps(built))
+    write_held_out(folder, HELD_OUT, images[POOL_IMAGES:], labels[POOL_IMAGES:], features=FEATURES)
     originals = (
         Original(f"digit {n}", image, int(label))
         for n, (image, label) in enumerate(
@@ -85,15 +81,36 @@ def build_unknown(folder: Path) -> PoolRecord:
     return build_tiny(folder, mix=BLURRED, name="ambient-tiny-unknown", withheld=withheld)
 
 
-def train_features(path: Path = FEATURES) -> float:
-    """Fit the feature network on all digits and their labels; returns its accuracy."""
+def write_held_out(
+    folder: Path, name: str, images: Floats, labels: Labels, *, features: Path
+) -> None:
+    """Write the evaluation data of a built pool: held-out images and the layers of a network."""
+    data = io.BytesIO()
+    with np.load(features) as file:
+        layers = {key: file[key].astype(np.float32) for key in file.files}
+    np.savez(data, images=images, labels=labels, **layers)  # type: ignore[arg-type]
+    store = LocalStore(folder / EVAL)
+    write_bytes(store, name, data.getvalue())
+    built = {"files": {name: hashlib.sha256(data.getvalue()).hexdigest()}}
+    write_bytes(store, "built.json", orjson.dumps(built))
+
+
+def train_features(
+    path: Path,
+    images: Floats,
+    labels: Labels,
+    *,
+    hidden: tuple[int, int] = (64, 32),
+    max_iter: int = 400,
+    dtype: type[np.floating[Any]] = np.float32,
+) -> float:
+    """Fit the feature network on digits and their labels; returns its accuracy."""
     from sklearn.neural_network import MLPClassifier
 
-    images, labels = digits()
     rows = images.reshape(len(images), -1)
-    net = MLPClassifier((64, 32), alpha=1e-2, max_iter=400, random_state=0).fit(rows, labels)
+    net = MLPClassifier(hidden, alpha=1e-2, max_iter=max_iter, random_state=0).fit(rows, labels)
     layers = {
-        f"{kind}{n}": values.astype(np.float32)
+        f"{kind}{n}": values.astype(dtype)
         for n in range(2)
         for kind, values in (("weight", net.coefs_[n]), ("bias", net.intercepts_[n]))
     }
@@ -102,4 +119,4 @@ def train_features(path: Path = FEATURES) -> float:
 
 
 if __name__ == "__main__":
-    train_features()
+    train_features(FEATURES, *digits())

@@ -15,14 +15,13 @@ from torch import Tensor
 from evals.images import posterior, warp
 from evals.images.frechet import nearest
 from evals.images.sampling import heun, noise_of, schedule
+from evals.images.solvers import HIGH, LOW, Problem, dps
 from evals.models import Floats, ImageGenerator, ModelError
 from evals.tasks import ClipTask, RestorationTask, SamplingTask
 from pipelines.errors import DataError
 
 AT_ONCE = 64
 """Images per guided step; their gradients are in memory at the same time."""
-LOW, HIGH = 0.01, 20.0
-"""Noise levels of guided samplers; pixels are within [-1, 1]."""
 
 UNAIDED_DIGITS = 4  # decimals kept: float64 sums differ between machines only in later ones
 ONE_IMAGE = 1e-4
@@ -86,24 +85,18 @@ def _posterior(
     clean = operator(truth)
     noise = noise_of(rows, clean.shape[1:], seed=_seed(task, "measured")).to(truth.dtype)
     y = clean + task.noise * noise
-    sigmas = schedule(task.steps, low=LOW, high=HIGH)
 
     def denoise(x: Tensor, sigma: Tensor, mask: Tensor | None = None) -> Tensor:
-        return _denoise(model, x, sigma)
+        return _denoise(model, x, sigma, mask)
 
-    samples = torch.stack(
-        [
-            posterior.sample(
-                denoise,
-                operator,
-                y,
-                noise_of(rows, model.shape, seed=_seed(task, draw)).to(truth.dtype) * sigmas[0],
-                sigmas,
-                zeta=task.zeta,
-            )
-            for draw in range(task.draws)
-        ]
-    )
+    def sample(draw: int) -> Tensor:
+        start = noise_of(rows, model.shape, seed=_seed(task, draw)).to(truth.dtype)
+        masked = bool(getattr(model.denoiser, "masked", False))
+        problem = Problem(denoise, operator, y, start, task.steps, masked)
+        solver = getattr(model, "solver", None)
+        return dps(problem, zeta=task.zeta) if solver is None else solver(problem, task.measured)
+
+    samples = torch.stack([sample(draw) for draw in range(task.draws)])
     return samples, truth, operator.adjoint(y)
 
 
@@ -232,11 +225,13 @@ def _seed(task: RestorationTask | ClipTask, what: object) -> int:
     return int.from_bytes(state[:8], "big") >> 1
 
 
-def _denoise(model: ImageGenerator, x: Tensor, sigma: Tensor) -> Tensor:
-    """Estimated clean images, in the precision of `x`."""
+def _denoise(model: ImageGenerator, x: Tensor, sigma: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Estimated clean images, in the precision of `x`; `mask` only for models that take one."""
     device = _device(model)
     seen = x.float().to(device)
-    whole = torch.ones_like(seen) if getattr(model.denoiser, "masked", False) else None
+    whole = None
+    if getattr(model.denoiser, "masked", False):
+        whole = torch.ones_like(seen) if mask is None else mask.float().to(device)
     clean: Tensor = model.denoiser(seen, sigma.float().to(device), whole)
     return clean.to(x.device, x.dtype)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from evals.kinds import has_data
 from evals.suite import load_suite
 from leaderboard import rules
+from leaderboard.rules import Benchmark
 from leaderboard.submissions.names import MAX, looks_like, mixed_alphabets, name_fault
 from pipelines import installed
 from pipelines.errors import RuleError
@@ -47,6 +48,19 @@ def _check_method(benchmark: str, name: str, pipeline: Pipeline) -> None:
         problem = "a name of your own: this is a baseline's, and the pipeline is another"
     if problem is not None:
         raise RuleError(f"the method {name!r}: the board expects {problem}; see --method")
+
+
+def check_track(benchmark: Benchmark, scale: str, track: str) -> None:
+    """RuleError for a track that the scale does not have, or that a round cannot play whole."""
+    rule, here = benchmark.track(track), benchmark.tracks_of(scale)
+    if track not in here:
+        raise RuleError(f"scale {scale} has no track {track!r}; its tracks are {', '.join(here)}")
+    if rule.settings:
+        raise RuleError(
+            f"track {track}: the {', '.join(rule.settings)} is yours, and `run` has none; run the "
+            f"baseline {rule.pipeline!r} on another track, then evaluate its model with a command "
+            f"of `{benchmark.name} --help` and submit the scores"
+        )
 
 
 def check_eval_data(benchmark: str, suite: str, folder: str, *, built: bool) -> None:

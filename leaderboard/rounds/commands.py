@@ -102,7 +102,7 @@ def run_command(
     from leaderboard.rounds import launch, training
     from leaderboard.rounds import round as stages
     from leaderboard.rounds.budgets import check_low_rate, low_rate
-    from leaderboard.rounds.checks_before import check_eval_data, check_names
+    from leaderboard.rounds.checks_before import check_eval_data, check_names, check_track
     from leaderboard.rounds.deciding import power_before
     from leaderboard.rounds.notebook import Notebook, noted
 
@@ -111,7 +111,7 @@ def run_command(
     seeds = list(current.recipe.seeds)[:repeat]
     if len(seeds) < repeat:
         raise RuleError(f"--repeat {repeat}: scale {scale} allows {len(seeds)} seeds")
-    current.benchmark.track(track)  # before hours are spent
+    check_track(current.benchmark, scale, track)  # before hours are spent
     if recipe_check is not None:
         check_low_rate(current, num_methods=len(pipeline) * resample, num_seeds=repeat)
     if method is not None and (len(pipeline) > 1 or resample > 1):

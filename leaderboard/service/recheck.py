@@ -50,6 +50,7 @@ def recheck(
     rerun: bool = False,
     models: Sequence[str] = (),
     data: str | None = None,
+    run_code: bool = False,
     who: str = "maintainer",
 ) -> Rechecked:
     """Check a submission again and record the level reached; any fault records level `none`.
@@ -78,7 +79,7 @@ def recheck(
         faults += _whole_list(service, submission, pool, uids, lines)
         level = "none" if faults else "full"
     if not faults and rerun:
-        faults += _rerun(service, submission, models, data, lines)
+        faults += _rerun(service, submission, models, data, lines, run_code=run_code)
         level = "none" if faults else "full"
     why = "; ".join(map(str, faults)) if faults else "; ".join(lines)
     service.store.rechecked(id, "none" if faults else level, who=who, why=why)
@@ -175,6 +176,8 @@ def _rerun(
     models: Sequence[str],
     data: str | None,
     lines: list[str],
+    *,
+    run_code: bool,
 ) -> list[Fault]:
     bundle = service.bundle(submission)
     package = load_stages(submission.benchmark)
@@ -191,6 +194,8 @@ def _rerun(
         if model.id != scores.parents["model"]:
             faults.append(fault(folder, "model", model.id, scores.parents["model"]))
             continue
+        settings = scores.work.parameters.get("model")
+        model = package.as_recorded(model, settings, run_code=run_code)
         with tempfile.TemporaryDirectory(prefix="recheck-") as out:
             again = run_suite(model, suite=suite, data=data, out=out)
         for name, score in scores.results.aggregates.items():

@@ -77,7 +77,7 @@ def recheck_sample(
         if data is None:
             raise RuleError("name the evaluation data: --data FOLDER")
         for seed, folder in models.items():
-            faults += _answers(bundle, int(seed), folder, data, salt, lines)
+            faults += _answers(bundle, int(seed), folder, data, salt, lines, run_code=run_code)
     if pool is not None and pool.endswith(".npy"):
         faults += _uids(bundle, pool, uids, fraction, salt, lines)
     elif pool is not None:
@@ -104,7 +104,14 @@ def recheck_sample(
 
 
 def _answers(
-    bundle: Bundle, seed: int, folder: str, data: str, salt: str, lines: list[str]
+    bundle: Bundle,
+    seed: int,
+    folder: str,
+    data: str,
+    salt: str,
+    lines: list[str],
+    *,
+    run_code: bool = False,
 ) -> list[Fault]:
     scores = seeds_of(bundle.record).get(seed)
     if scores is None:
@@ -113,6 +120,8 @@ def _answers(
     model = load_stages(name).load(folder)
     if model.id != scores.parents["model"]:
         return [fault(folder, "model", model.id, scores.parents["model"])]
+    settings = scores.work.parameters.get("model")
+    model = load_stages(name).as_recorded(model, settings, run_code=run_code)
     suite = official_suite(rules.load_benchmark(name), bundle.record.work.scale)
     faults: list[Fault] = []
     asked = differ = 0

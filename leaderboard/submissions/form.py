@@ -130,6 +130,10 @@ def claim(case: Case) -> Iterator[Fault]:
     for field, name, known in (("scale", work.scale, scales), ("track", work.track, tracks)):
         if name not in known:
             yield fault(RECORD, f"work.{field}", name, known)
+    if work.scale in scales and work.track in tracks:
+        here = list(book.tracks_of(work.scale))
+        if work.track not in here:
+            yield fault(RECORD, "work.track", work.track, here, f"those of scale {work.scale}")
     if not work.method.strip():
         yield fault(RECORD, "work.method", work.method, Words("a name"))
     for field, most in MAX_TEXT.items():

@@ -226,6 +226,22 @@ def _mean(seeds: Iterable[Sequence[TaskScore]], task: str) -> float | None:
     return sum(values) / len(values) if values and len(values) == len(known) else None
 
 
+def settings(case: Case) -> Iterator[Notice]:
+    """What the track leaves to its participants, and code of theirs that somebody should read."""
+    [scores, *_] = case.by_seed.values()
+    model = scores.work.parameters.get("model")
+    of_model = model if isinstance(model, dict) else {}
+    for name in case.track.settings:
+        value = of_model.get(name)
+        shown = dict(value) if isinstance(value, dict) else {"value": value}
+        module = shown.pop("module", None)
+        text = ", ".join(f"{key} {item}" for key, item in sorted(shown.items()) if item)
+        yield Notice(rule="honesty.settings", text=f"{name}: {text}"[:1000], informs=True)
+        if isinstance(module, dict):
+            text = f"{name}: runs code of the participant, {str(module.get('name'))[:200]}"
+            yield Notice(rule="honesty.settings", text=text)
+
+
 LEAKED = 2.0
 """Of the distance to training images over that to held-out ones: new images have about 1."""
 

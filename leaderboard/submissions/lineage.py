@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 
 from evals.pins import pin_of
 from evals.tasks import load_task
+from leaderboard.rules import is_baseline
 from leaderboard.submissions.bundle import RECORD
 from leaderboard.submissions.case import Case
 from leaderboard.submissions.counts import counts, is_mixture
@@ -61,6 +62,10 @@ def dataset(case: Case) -> Iterator[Fault]:
         yield fault(RECORD, f"{name}: work.pipeline", Words("a mixture"), Words("steps"), hint)
     if "mix" in made.work.pipeline:
         yield from mixture_faults(f"{name}: work.pipeline", made.work.pipeline, made.counts)
+    fixed = case.track.pipeline
+    if fixed and not is_baseline(case.book.name, fixed, made.work.pipeline):
+        hint = f"track {case.track.name} fixes the data; curate it with the baseline {fixed!r}"
+        yield fault(RECORD, f"{name}: work.pipeline", Words("another pipeline"), fixed, hint)
     if case.track.pool == "given":  # on other tracks data may come from anywhere
         yield from code(made)
     for module in made.work.modules:
@@ -174,6 +179,25 @@ def suite(case: Case) -> Iterator[Fault]:
             yield fault(RECORD, f"{name}: suite", " ".join(evaluated), " ".join(expected))
             continue
         yield from _suite(case, name, scores)
+
+
+def settings(case: Case) -> Iterator[Fault]:
+    """What a track leaves to participants is in each evaluation, the same, and nowhere else."""
+    named = {name for track in case.book.tracks for name in track.settings}
+    first: dict[str, object] = {}
+    for scores in case.by_seed.values():
+        model = scores.work.parameters.get("model")
+        of_model = model if isinstance(model, dict) else {}
+        for name in sorted(named):
+            where = f"scores {scores.id}: work.parameters.model.{name}"
+            value = of_model.get(name)
+            if (value is not None) != (name in case.track.settings):
+                problem = Words("nothing" if value is None else f"a {name}")
+                expected = Words(f"what track {case.track.name} has")
+                yield fault(RECORD, where, problem, expected, "name the other track")
+            elif first.setdefault(name, value) != value:
+                problem = Words(f"another {name} than of the first seed")
+                yield fault(RECORD, where, problem, Words("one for all seeds"))
 
 
 def _suite(case: Case, name: str, scores: ScoresRecord) -> Iterator[Fault]:

@@ -114,10 +114,11 @@ def copies(
     """
     equal = list(_equal_seeds(case))
     yield from equal or _one_seed_again(case, own, answers)
+    fixed = {track.name for track in case.book.tracks if track.pipeline}
     for other in case.known.entries(case.book.name):
-        if other.id == own.id:
+        if other.id == own.id or (own.track != other.track and {own.track, other.track} & fixed):
             continue
-        what = _copied(own, other)
+        what = _copied(own, other, one_model=own.track in fixed)
         if what is None:
             continue
         if other.team != own.team:
@@ -179,10 +180,15 @@ def _answers(scores: ScoresRecord) -> tuple[str, ...]:
     )
 
 
-def _copied(own: Facts, other: Facts) -> str | None:
-    """What an entry has in common with another; None when nothing."""
+def _copied(own: Facts, other: Facts, *, one_model: bool = False) -> str | None:
+    """What an entry has in common with another; None when nothing.
+
+    `one_model`: all entries of the track have the same data and models.
+    """
     if set(own.logs) & set(other.logs) or set(own.answers) & set(other.answers):
         return "the answers"
+    if one_model:
+        return None
     if set(own.weights) & set(other.weights):
         return "the trained model"
     if own.team == other.team:
@@ -208,6 +214,8 @@ def _is_one_model(own: Facts, other: Facts) -> bool:
 
 def similar(case: Case, own: Facts) -> Iterator[Notice]:
     """Notices of near copies, for the reviewer."""
+    if case.track.pipeline:  # the data and the models are those of every entry
+        return
     entries = [entry for entry in case.known.entries(case.book.name) if entry.id != own.id]
     accepted = [entry for entry in entries if entry.accepted]
     usual = seed_distance([entry.losses for entry in accepted], SEED_DISTANCE)

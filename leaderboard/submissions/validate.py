@@ -133,6 +133,7 @@ LINEAGE: Sequence[Rule] = (
     ("lineage.recipe", too_fast),
     ("lineage.seeds", lineage.seeds),
     ("lineage.suite", lineage.suite),
+    ("lineage.suite", lineage.settings),
 )
 DATA: Sequence[Rule] = (("lineage.data", lineage.one_data),)
 
@@ -255,6 +256,7 @@ HONESTY = (
     honesty.repeatable,
     honesty.assets,
     honesty.licences,
+    honesty.settings,
     honesty.controls,
     honesty.documents,
     honesty.generated,

@@ -2,7 +2,8 @@
 
 The columns are those that a pool of corrupted images has: `corruption` (none, gaussian, mask, blur,
 fourier, unknown), `level` (of noise: its standard deviation on images in [-1, 1]; of a mask: the
-share that is hidden; of blur: pixels). `noise_level` and `weight` write what goes beside the list of uids.
+share that is hidden; of blur: pixels). `noise_level` and `weight` write what goes beside the list
+of uids.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ def make_folder(
     skill: float = 0.5,
     benchmark: str = "dclm",
     scale: str = "tiny",
-    track: str = "filtering",
+    track: str = "",
     seeds: Sequence[int] | None = None,
     rows: int = 60,
     pool: str = "",
@@ -132,8 +132,10 @@ def make_folder(
     book = rules.load_benchmark(benchmark)
     rung = book.scale(scale)
     recipe = load_stages(benchmark).recipe(rung.recipe)
+    track = track or book.tracks_of(scale)[0]
+    rule = book.track(track)
     if steps is None:  # a baseline's name belongs to its pipeline
-        steps = () if method == BASELINE else STEPS
+        steps = () if method == BASELINE or rule.pipeline else STEPS
     chain = _data(book, rung, recipe, method, pool, chance, steps, clean)
     packed = chain[-1]
     assert isinstance(packed, PackedRecord)
@@ -141,7 +143,9 @@ def make_folder(
     parents = {}
     for seed in seeds or recipe.seeds[:1]:
         model = _model(packed, benchmark, scale, recipe, seed)
-        scores = _scores(model, benchmark, scale, seed, skill, rows, chance, files, edit)
+        scores = _scores(
+            model, benchmark, scale, seed, skill, rows, chance, files, edit, rule.settings
+        )
         chain += [model, scores]
         parents[f"scores/{seed}"] = scores.id
     claim: dict[str, Any] = {
@@ -338,6 +342,7 @@ def _scores(
     chance: int,
     files: dict[str, bytes],
     edit: Edit | None,
+    settings: Sequence[str],
 ) -> ScoresRecord:
     suite = suite_of(benchmark, scale)
     tasks = suite.load_tasks()
@@ -382,7 +387,10 @@ def _scores(
             suite=suite.name,
             suite_version=suite.version,
             tasks=tuple(refs),
-            parameters={"suite": suite.to_record(), "model": {}},
+            parameters={
+                "suite": suite.to_record(),
+                "model": {name: {"name": "mine"} for name in settings},
+            },
         ),
         parents={"model": model.id},
         outputs=outputs,

@@ -11,11 +11,13 @@ from leaderboard.benchmark import load_stages
 from leaderboard.board.ranking import rank
 from leaderboard.rules import load_benchmark
 from leaderboard.submissions.bundle import open_bundle
+from leaderboard.submissions.facts import KnownFacts
 from leaderboard.submissions.validate import check, check_bundle
 from pipelines.records import Submission, parse_record
 from tests.leaderboard.frauds import Change, changed, put
 from tests.leaderboard.made_up import make_folder
 
+CORRUPTION: list[dict[str, Any]] = [{"operator": "corruption", "parameters": {"keep": ["none"]}}]
 pytestmark = pytest.mark.usefixtures("few_draws")
 
 FEW = 20  # questions a task without a number of its own; what is broken here is in the record
@@ -149,3 +151,48 @@ def test_a_track_that_withholds_corruption_has_pools_of_its_own(
     assert {fault.rule for fault in faults} == rules
     if "lineage.pool" in rules:
         assert f"a pool of track {track}" in faults[0].expected
+
+
+SOLVER: dict[str, Any] = {"benchmark": "ambient", "scale": "tiny-solver"}
+
+
+def solver(value: object) -> Change:
+    return put("work", "parameters", "model", value={"solver": value} if value else {})
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "change", "rule"),
+    [
+        (SOLVER, "scores", solver({"name": "x", "sampler": "dps"}), ""),
+        (SOLVER, "scores", solver(None), "lineage.suite"),
+        ({"benchmark": "ambient"}, "scores", solver({"name": "x"}), "lineage.suite"),
+        (SOLVER | {"track": "filtering"}, "pool", lambda fields: None, "form.claim"),
+        ({"benchmark": "ambient", "track": "solver"}, "pool", lambda fields: None, "form.claim"),
+        (SOLVER | {"steps": CORRUPTION}, "pool", lambda fields: None, "lineage.dataset"),
+    ],
+)
+def test_a_solver_is_on_its_own_track_with_the_given_data(
+    options: dict[str, Any], kind: str, change: Change, rule: str, tmp_path: Path
+) -> None:
+    data = (make_folder(tmp_path, **options) / "submission.json").read_bytes()
+    record = parse_record(data, source="made up")
+    assert isinstance(record, Submission)
+    faults = check(changed(record, kind, change), load_benchmark("ambient"))
+    assert {fault.rule for fault in faults} == ({rule} if rule else set())
+
+
+def test_two_solvers_may_have_the_same_model(tmp_path: Path) -> None:
+    """Data and models are given: only the answers must be one's own."""
+
+    first = make_folder(tmp_path / "first", method="one", team="first", **SOLVER)
+    checked = check_bundle(open_bundle(first))
+    assert checked.faults == ()
+    assert any(notice.rule == "honesty.settings" for notice in checked.notices)
+    assert checked.facts is not None
+    known = KnownFacts((checked.facts,))
+    again = make_folder(tmp_path / "again", method="one", team="second", **SOLVER)
+    copied = check_bundle(open_bundle(again), known=known)
+    assert {fault.rule for fault in copied.faults} == {"novelty.copy"}
+    assert "the answers" in str(copied.faults[0].found)
+    other = make_folder(tmp_path / "other", method="one", team="third", skill=0.6, **SOLVER)
+    assert check_bundle(open_bundle(other), known=known).faults == ()
