@@ -68,7 +68,7 @@ rehearsal: venv
 soak: rehearsal
 	$(BIN)/python tests/soak/claim.py --benchmark dclm --workspace build/soak $(foreach file,$(LABELS),--labels $(file))
 	$(BIN)/python tests/soak/claim.py --benchmark datacomp --workspace build/soak
-	$(BIN)/python -m pytest -m soak --timeout 7200 -s tests/soak tests/dclm/training/test_train.py
+	$(BIN)/python -m pytest -m soak --timeout 7200 -s tests/soak tests/ambient tests/dclm/training/test_train.py
 
 bench: venv
 	$(BIN)/python benches/run_all.py

@@ -97,7 +97,7 @@ def warp_error(frame: Tensor, before: Tensor, flow: Flow) -> Tensor:
 
 
 def clip(
-    denoise: Frames,
+    denoise: Frames | Sequence[Frames],
     flow: Flow,
     noise: Sequence[Tensor],
     sigmas: Tensor,
@@ -106,18 +106,21 @@ def clip(
 ) -> list[Tensor]:
     """Frames of n clips by Euler's method, each from its own noise (n, ..., h, w) of level 1.
 
+    `denoise` is one for each frame where frames are restored from measurements of their own.
+
     With `guidance` every step of a later frame moves against the gradient of the warp error between
     the model's outputs at this level: guidance / sqrt(error of the clip) times it. Outputs are
     interpolated, never the iterate.
     """
     frames: list[Tensor] = []
     outputs: list[Tensor] = []  # of the frame before, one a level
+    models = [denoise] * len(noise) if callable(denoise) else denoise
     for number, start in enumerate(noise):
         u, mine = start * sigmas[0], []
         for level, (here, after) in enumerate(itertools.pairwise(sigmas)):
             steered = bool(guidance) and number > 0
             u = u.detach().requires_grad_(steered)
-            estimate = denoise(u, float(here))
+            estimate = models[number](u, float(here))
             mine.append(estimate.detach())
             moved = u + (after - here) * (u - estimate) / here
             if steered:

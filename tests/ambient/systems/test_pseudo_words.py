@@ -19,6 +19,7 @@ from ambient.systems import pseudo_words
 CODE = 24
 HELD_OUT = 1700  # the image that the words are learnt for; no other of its neighbours is left out
 TIMES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+Way = Literal["semi", "full", "fixed"]
 
 
 def noised(x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
@@ -73,25 +74,31 @@ def words() -> Tensor:
 
 
 @torch.no_grad()
+def drawn(words: Tensor, how: Way, resolution: float) -> Tensor:
+    """64 samples, each from the same noise at every resolution."""
+    net, _ = world()
+    x = torch.randn(64, 64, generator=torch.Generator().manual_seed(3))
+    grid = torch.linspace(1, 0, 41)
+    for here, after in itertools.pairwise(grid):
+        t = here.expand(64)
+        said = pseudo_words.chosen(words, t, resolution=min(resolution, 0.999), how=how)
+        if resolution == 1.0 and how == "semi":
+            said = torch.zeros_like(said)
+        noise = net(x, t, said)
+        cosine = (here * np.pi / 2).cos().clamp(min=0.02)
+        clean = ((x - (here * np.pi / 2).sin() * noise) / cosine).clamp(-1.5, 1.5)
+        x = (after * np.pi / 2).cos() * clean + (after * np.pi / 2).sin() * noise
+    return x
+
+
 def distances(
-    words: Tensor, how: Literal["semi", "full", "fixed"], times: tuple[float, ...] = TIMES
+    words: Tensor, how: Way, times: tuple[float, ...] = TIMES
 ) -> tuple[list[float], list[float]]:
     """Mean distance of 64 samples to the concept, whole and of 2 x 2 means, by resolution."""
-    net, concept = world()
+    _, concept = world()
     whole, low = [], []
     for resolution in times:
-        generator = torch.Generator().manual_seed(3)
-        x = torch.randn(64, 64, generator=generator)
-        grid = torch.linspace(1, 0, 41)
-        for here, after in itertools.pairwise(grid):
-            t = here.expand(64)
-            said = pseudo_words.chosen(words, t, resolution=min(resolution, 0.999), how=how)
-            if resolution == 1.0 and how == "semi":
-                said = torch.zeros_like(said)
-            noise = net(x, t, said)
-            cosine = (here * np.pi / 2).cos().clamp(min=0.02)
-            clean = ((x - (here * np.pi / 2).sin() * noise) / cosine).clamp(-1.5, 1.5)
-            x = (after * np.pi / 2).cos() * clean + (after * np.pi / 2).sin() * noise
+        x = drawn(words, how, resolution)
         whole.append(float((x - concept).norm(dim=1).mean()))
         gap = (x - concept).reshape(-1, 1, 8, 8)
         low.append(float(nn.functional.avg_pool2d(gap, 4).flatten(1).pow(2).mean().sqrt()))
@@ -100,7 +107,7 @@ def distances(
 
 def test_semi_and_full_drift_from_the_concept_with_the_resolution() -> None:
     """Up to .3, two standard errors of a difference of means over 64 samples; the rise is 2."""
-    ways: tuple[Literal["semi", "full"], ...] = ("semi", "full")
+    ways: tuple[Way, ...] = ("semi", "full")
     for how in ways:
         whole, _ = distances(words(), how)
         assert all(b > a - 0.3 for a, b in itertools.pairwise(whole)), whole
@@ -126,7 +133,7 @@ def test_the_word_of_a_time() -> None:
     table = torch.arange(10.0)[:, None]
     t = torch.tensor([0.05, 0.45, 0.95])
 
-    def said(how: Literal["semi", "full", "fixed"]) -> list[float]:
+    def said(how: Way) -> list[float]:
         return pseudo_words.chosen(table, t, resolution=0.45, how=how)[:, 0].tolist()
 
     assert said("semi") == [0, 4, 9]
