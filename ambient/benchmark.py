@@ -153,7 +153,8 @@ class Ambient(Stages["Recipe"]):
     def as_recorded(self, model: EvalModel, settings: object, *, run_code: bool) -> EvalModel:
         from evals.images.solvers import as_recorded
 
-        return as_recorded(model, settings, run_code=run_code)  # type: ignore[no-any-return]
+        recorded: EvalModel = as_recorded(model, settings, run_code=run_code)
+        return recorded
 
     def check_training(self, packed: PackedRecord, model: ModelRecord, recipe: Recipe) -> list[str]:
         from ambient.recipe import training_faults

@@ -36,6 +36,7 @@ from pipelines.records import (
     AssetWork,
     DatasetRecord,
     Frozen,
+    PoolRecord,
     RecordError,
     made_by,
     now,
@@ -83,8 +84,8 @@ def estimate(pool: Pool, *, out: str, num_steps: int, seed: int) -> AssetRecord:
     for shard, clean, images in _shards(source, pool):
         values = np.zeros(len(images))
         if not clean.all():
-            rows = torch.from_numpy(images[~clean])
-            values[~clean] = sigma_mins(net, rows, levels, generator=generator).numpy()
+            unknown = torch.from_numpy(images[~clean])
+            values[~clean] = sigma_mins(net, unknown, levels, generator=generator).numpy()
         never = np.isinf(values)
         counts["images"] += len(values)
         counts["never"] += int(never.sum())
@@ -138,6 +139,8 @@ def reveal(dataset: str, withheld: Path) -> list[Revealed]:
     store = open_store(dataset)
     chain = read_chain(store)
     pool, record = chain[0], chain[-1]
+    if not isinstance(pool, PoolRecord):
+        raise RecordError(f"{dataset} has no record of its pool")
     if not isinstance(record, DatasetRecord) or record.work.output.get("format") != "uids":
         raise RecordError(f"{dataset} holds no list of uids; make one with `ambient curate`")
     named = pool.work.parameters.get("withheld")

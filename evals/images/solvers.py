@@ -215,7 +215,7 @@ class Solved:
         return getattr(self.model, name)
 
 
-def as_recorded(model: ImageGenerator, settings: Any, *, run_code: bool = False) -> Any:
+def as_recorded(model: Any, settings: Any, *, run_code: bool = False) -> Any:
     """The model with the solver that a record's settings name, if they do.
 
     EvalError for one with code of its own, unless `run_code`.
