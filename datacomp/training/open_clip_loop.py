@@ -91,7 +91,7 @@ def run(
     with ExitStack() as stack:
         for owner, name, value in replaced:
             stack.enter_context(_replaced(owner, name, value))
-        stack.enter_context(_told(rank, world))
+        stack.enter_context(_world_size_in_environment(rank, world))
         stack.enter_context(_listening(messages))
         exit_code = clip_main.main(argv)
     if exit_code not in (None, 0):
@@ -110,7 +110,7 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _told(rank: int, world: int) -> Iterator[None]:
+def _world_size_in_environment(rank: int, world: int) -> Iterator[None]:
     """Say how many processes there are: to open_clip a Slurm job's script is all of its tasks."""
     local = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
     variables = {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": local}
@@ -264,9 +264,9 @@ class _Metrics:
             file.write(orjson.dumps(line) + b"\n")
         check_skipped(self._path.parent, samples=int(line["samples"]))
         if self._progress is not None:
-            self._tell(line)
+            self._report(line)
 
-    def _tell(self, line: dict[str, Any]) -> None:
+    def _report(self, line: dict[str, Any]) -> None:
         import time
 
         total = num_steps(self._recipe)

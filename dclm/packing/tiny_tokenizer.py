@@ -1,6 +1,6 @@
 """Train the tiny scale's tokenizer: a byte-level BPE of 2,047 ids over the tiny pool's English.
 
-    python -m dclm.tiny_tokenizer --workspace build/demo --out dclm/assets/tiny-bpe.json
+    python -m dclm.packing.tiny_tokenizer --workspace build/demo --out dclm/assets/tiny-bpe.json
 
 Run once for a version of the pool; the file is part of the package and the recipe names its
 sha256, so that a round does not depend on this training. The same pool gives the same bytes.

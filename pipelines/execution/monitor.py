@@ -236,7 +236,7 @@ class Watch:
                 map_tasks = map_tasks.with_needs(needs)
             fresh = map_tasks(function, [tasks[n] for n in missing], on_result=arrived, **options)
         if failures:
-            raise ShardsFailed(_told(failures, len(tasks), self.store.uri))
+            raise ShardsFailed(_failure_message(failures, len(tasks), self.store.uri))
         for number, done in zip(missing, fresh, strict=True):
             done_before[tasks[number].key] = done
         self.note("stage_done", title=title, tasks=len(tasks))
@@ -422,7 +422,7 @@ def _line(what: str, **fields: JSON) -> bytes:
     return orjson.dumps({"time": now(), "event": what, **fields}) + b"\n"
 
 
-def _told(failed: Sequence[Failure], tasks: int, uri: str) -> str:
+def _failure_message(failed: Sequence[Failure], tasks: int, uri: str) -> str:
     first = "; ".join(f"{failure.name}: {failure.error}" for failure in failed[:3])
     more = f"; and {len(failed) - 3} more" if len(failed) > 3 else ""
     return (

@@ -112,7 +112,7 @@ def _with_texts(
         first = [other for other in others if other[0] in rows]
         rest = [other for other in sorted(others) if other[0] not in rows]
         shown = [(kept_row, kept_unit), *[*first, *rest][: most - 1]]
-        note = _untold(pipeline.steps[:number])
+        note = _why_text_is_lost(pipeline.steps[:number])
         texts = {} if note else _texts(store, pipeline.steps[:number], [r for r, _ in shown])
         operator = step.operator
         assert isinstance(operator, Dedup)
@@ -143,7 +143,7 @@ def _with_texts(
     return groups
 
 
-def _untold(before: Sequence[Step]) -> str | None:
+def _why_text_is_lost(before: Sequence[Step]) -> str | None:
     """Why the text that a step saw cannot be had from the pool again, if so."""
     for step in before:
         if step.operator.kind == "splitter":
