@@ -72,6 +72,8 @@ rehearsal: venv
 soak: rehearsal
 	$(BIN)/python tests/soak/claim.py --benchmark dclm --workspace build/soak $(foreach file,$(LABELS),--labels $(file))
 	$(BIN)/python tests/soak/claim.py --benchmark datacomp --workspace build/soak
+	$(BIN)/python tests/soak/decision_table.py --benchmark dclm --workspace build/soak
+	$(BIN)/python tests/soak/decision_table.py --benchmark datacomp --workspace build/soak
 	$(BIN)/python -m pytest -m soak --timeout 7200 -s tests/soak tests/ambient tests/dclm/training/test_train.py
 
 bench: venv

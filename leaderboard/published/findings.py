@@ -35,6 +35,7 @@ KNOWN = 1_000_000  # degrees of freedom of a deviation that is taken as known
 LINE = 110  # characters of a line of the page
 ENOUGH = 20  # runs that a figure about tasks rests on, at least
 PAGE, FOLDER = "findings.md", "findings"
+OWN_RUNS = "## What our own tiny scales decide"
 COLOURS = {
     "var(--ink)": "#1b1f24",
     "var(--soft)": "#57606a",
@@ -61,9 +62,16 @@ def write_findings(library: Library, folder: Path, *, published: Sequence[Path] 
         tables = [path for path in published if literature.ladder(path, ()) is not None]
         parts += literature.findings(library, tables[0] if tables else None)
     parts.append(LIMITS)
-    text = _filled("\n".join(parts)).rstrip() + "\n"
+    text = _filled("\n".join(parts)).rstrip() + "\n" + _own_runs(folder / PAGE)
     write_bytes(store, PAGE, text.encode())
     return folder / PAGE
+
+
+def _own_runs(page: Path) -> str:
+    """The section on runs of this project, which `make soak` writes: it stays as it is."""
+    before = page.read_text(encoding="utf-8") if page.is_file() else ""
+    _, heading, section = before.partition(f"\n{OWN_RUNS}\n")
+    return heading + section
 
 
 def _filled(text: str) -> str:
@@ -98,9 +106,9 @@ def _head(library: Library, sources: Sequence[str]) -> str:
 
 Written by `leaderboard findings` from the published results that
 {commands} bring: {number} rows on {len(boards)} boards, figures of other
-people's models. Nothing here was trained by this project. Intervals of Kendall's tau are from 1,000
-resamples of the methods; they hold the choice of methods, not the variance between training runs,
-which these tables do not publish.
+people's models. Only the last section, where there is one, is of runs of this project. Intervals
+of Kendall's tau are from 1,000 resamples of the methods; they hold the choice of methods, not the
+variance between training runs, which these tables do not publish.
 """
 
 
