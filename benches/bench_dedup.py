@@ -426,6 +426,7 @@ def exact(folder: Path, keys: int = 10_000_000) -> dict[str, Any]:
             files=[file],
             rank="uint8",
             num_partitions=8,
+            shards=1,
             map_tasks=map_here,
         )
         return verdict.dropped

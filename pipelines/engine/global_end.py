@@ -120,6 +120,7 @@ class GlobalSteps:
                 self.store, plan=self.plan, sketches=sketches, rank=rank, compared=compared, **given
             )
         parts = self.plan.num_partitions
+        given["shards"] = len(inputs)
         if operator.pairwise:
             least = operator.min_similarity()
             assert least is not None

@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines import kernels
-from pipelines.execution.executors import MapTasks
 from pipelines.execution.once import once
+from pipelines.global_steps.merged_files import Merger
 from pipelines.records import File, Frozen, digest
 from pipelines.storage.base import Store
 from pipelines.storage.commits import Done, attempt_name
@@ -63,7 +63,7 @@ def join_by_parts(
     files: Sequence[str],
     rank: str,
     num_partitions: int,
-    map_tasks: MapTasks,
+    merge: Merger,
 ) -> tuple[range, list[str]]:
     """Turn links into stars, in `num_partitions` parts; returns the parts and their files.
 
@@ -88,12 +88,13 @@ def join_by_parts(
             )
             for part in parts
         ]
-        return map_tasks(run_star, tasks)
+        return merge.map_tasks(run_star, tasks)
 
     def names_of(done: Sequence[Done]) -> list[str]:
         return [result.files[0].name for result in done]
 
-    names = names_of(run("scatter", 0, list(files)))
+    scattered = names_of(run("scatter", 0, list(files)))
+    names = merge("stars", scattered, readers=num_partitions)
     previous = ""
     for number in range(1, MAX_ROUNDS):
         large = run("large", number, names)

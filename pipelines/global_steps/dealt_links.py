@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipelines.execution.executors import MapTasks
 from pipelines.execution.once import once
 from pipelines.global_steps.connected_components import link_schema, write_hashed
+from pipelines.global_steps.merged_files import Merger
 from pipelines.records import Frozen, digest
 from pipelines.storage.base import Store
 from pipelines.storage.commits import Done
@@ -50,7 +50,7 @@ def deal_links(
     stars: Sequence[str],
     rank: str,
     num_partitions: int,
-    map_tasks: MapTasks,
+    merge: Merger,
 ) -> list[str]:
     """Files of the links in the parts of their groups, numbered as by `join_by_parts`."""
 
@@ -74,9 +74,9 @@ def deal_links(
             )
             for part, own in enumerate(files)
         ]
-        return [done.files[0].name for done in map_tasks(run_deal, tasks)]
+        return [done.files[0].name for done in merge.map_tasks(run_deal, tasks)]
 
-    spread = run("spread", [(name,) for name in links])
+    spread = merge("spread", run("spread", [(name,) for name in links]), readers=num_partitions)
     every_part = range(num_partitions)
     labels = run("label", [tuple(stars) for _ in every_part])
     return run("deal", [tuple(spread) for _ in every_part], labels)

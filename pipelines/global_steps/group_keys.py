@@ -27,6 +27,7 @@ from pipelines.global_steps.duplicate_record import (
     merge_groups,
     write_duplicates,
 )
+from pipelines.global_steps.merged_files import Merger
 from pipelines.operators import Keys
 from pipelines.records import File, Frozen, digest
 from pipelines.schema import ROW_BITS
@@ -252,9 +253,14 @@ def find_duplicates(
     files: Sequence[str],
     rank: str,
     num_partitions: int,
+    shards: int,
     map_tasks: MapTasks,
 ) -> tuple[Verdict, Groups]:
-    """Group all keys, one task per part; returns the verdict and counts of the groups."""
+    """Group all keys, one task per part; returns the verdict and counts of the groups.
+
+    `shards` will read the verdict.
+    """
+    merge = Merger(store, step, state, map_tasks)
     tasks = GroupTask.of_parts(
         store,
         "group",
@@ -262,13 +268,14 @@ def find_duplicates(
         state=state,
         num_partitions=num_partitions,
         rank=rank,
-        files=files,
+        files=merge("keys", files, readers=num_partitions),
     )
     done = map_tasks(run_group, tasks)
-    return verdict_of(done), merge_groups([result.stats for result in done])
+    return verdict_of(done, merge, shards=shards), merge_groups([result.stats for result in done])
 
 
-def verdict_of(done: Sequence[Done]) -> Verdict:
-    """The verdict in the first files of these commits."""
-    names = tuple(result.files[0].name for result in done)
-    return Verdict(hash=digest([result.files[0].sha256 for result in done]), dropped=names)
+def verdict_of(done: Sequence[Done], merge: Merger, *, shards: int) -> Verdict:
+    """The verdict in the first files of these commits, which `shards` tasks will read."""
+    names = merge("verdict", [result.files[0].name for result in done], readers=shards)
+    hash_ = digest([result.files[0].sha256 for result in done])
+    return Verdict(hash=hash_, dropped=tuple(names))

@@ -26,6 +26,7 @@ from pipelines.global_steps.duplicate_record import (
     merge_groups,
 )
 from pipelines.global_steps.group_keys import GroupTask, read_groups, verdict_of, write_verdict
+from pipelines.global_steps.merged_files import Merger
 from pipelines.job import Plan
 from pipelines.operators import Dedup
 from pipelines.records import Frozen, digest
@@ -175,6 +176,8 @@ def find_linked(
     operator = plan.pipeline().steps[step].operator
     assert isinstance(operator, Dedup)
     least = operator.min_similarity()
+    merge = Merger(store, step, state, map_tasks)
+    shards = len(sketches)
     tasks = LinkTask.of_parts(
         store,
         "links",
@@ -182,7 +185,7 @@ def find_linked(
         state=state,
         num_partitions=plan.num_partitions,
         rank=rank,
-        files=files,
+        files=merge("keys", files, readers=plan.num_partitions),
         before=0 if least is None else BEFORE,
     )
     done = map_tasks(run_links, tasks)
@@ -196,11 +199,11 @@ def find_linked(
             check=similarity.Check(least=least, containment=operator.containment()),
             step=step,
             state=state,
-            links=names,
-            others=[result.files[1].name for result in done],
+            links=merge("links", names, readers=shards),
+            others=merge("firsts", [result.files[1].name for result in done], readers=shards),
             rank=rank,
             sketches=sketches,
-            map_tasks=map_tasks,
+            merge=merge,
         )
         links = sum(result.counts["links"] for result in compared_links)
         refused = sum(result.counts["refused"] for result in compared_links)
@@ -215,7 +218,7 @@ def find_linked(
             files=names,
             rank=rank,
             num_partitions=-(-2 * links // MAX_LINKS),
-            map_tasks=map_tasks,
+            merge=merge,
         )
         if checked is not None:
             dealt = dealt_links.deal_links(
@@ -226,7 +229,7 @@ def find_linked(
                 stars=names,
                 rank=rank,
                 num_partitions=len(parts),
-                map_tasks=map_tasks,
+                merge=merge,
             )
             checked = tuple(dealt)
     joins = [
@@ -246,4 +249,5 @@ def find_linked(
     figures: dict[str, int] = {"units": compared}
     if least is not None:
         figures |= {"pairs": links + refused, "refused": refused}
-    return verdict_of(joined), groups.model_copy(update=figures)
+    verdict = verdict_of(joined, merge, shards=shards)
+    return verdict, groups.model_copy(update=figures)

@@ -43,6 +43,7 @@ from pipelines.global_steps.group_keys import (
     read_groups,
     verdict_of,
 )
+from pipelines.global_steps.merged_files import Merger
 from pipelines.job import Held, Plan, loaded
 from pipelines.operators import SpanDedup
 from pipelines.records import File, Frozen, digest
@@ -129,6 +130,10 @@ def find_spans(
     assert isinstance(operator, SpanDedup)
     name = digest([state, plan.num_partitions])[:16]
     shards = range(len(inputs))
+    merge = Merger(store, step, state, map_tasks)
+
+    def for_shards(what: str, done: Sequence[Done], number: int = 0) -> list[str]:
+        return merge(what, _names(done, number), readers=len(shards))
 
     def by_shard(kind: str, names: Sequence[str], **options: Any) -> list[SpanTask]:
         return [
@@ -151,13 +156,14 @@ def find_spans(
         state=state,
         num_partitions=plan.num_partitions,
         rank="uint8",
-        files=files,
+        files=merge("keys", files, readers=plan.num_partitions),
     )
     marked = map_tasks(run_anchors, anchor_tasks)
     anchors = sum(result.counts["anchors"] for result in marked)
     windows_at_most = anchors * (operator.window_units() + 1) // 2
     num_parts = max(plan.num_partitions, -(-windows_at_most // PART_KEYS))
-    windows = map_tasks(run_windows, by_shard("windows", _names(marked), num_partitions=num_parts))
+    marks = for_shards("anchors", marked)
+    windows = map_tasks(run_windows, by_shard("windows", marks, num_partitions=num_parts))
     repeats = RepeatTask.of_parts(
         store,
         "repeats",
@@ -165,22 +171,24 @@ def find_spans(
         state=state,
         num_partitions=num_parts,
         rank="uint8",
-        files=_names(windows),
+        files=merge("windows", _names(windows), readers=num_parts),
         window=operator.window_units(),
         keep_first=operator.keep_first(),
     )
     repeated = map_tasks(run_repeats, repeats)
-    runs = map_tasks(run_requests, by_shard("requests", _names(repeated)))
-    quotes = map_tasks(run_quotes, by_shard("quotes", _names(runs, 1)))
+    runs = map_tasks(run_requests, by_shard("requests", for_shards("repeats", repeated)))
+    quotes = map_tasks(run_quotes, by_shard("quotes", for_shards("requests", runs, 1)))
+    quoted = tuple(for_shards("quotes", quotes))
     compared = [
         task.model_copy(update={"files": (runs[task.shard].files[0].name,)})
-        for task in by_shard("spans", (), quotes=tuple(_names(quotes)))
+        for task in by_shard("spans", (), quotes=quoted)
     ]
     verified = map_tasks(run_compare, compared)
-    grouped = map_tasks(run_groups, by_shard("spangroups", _names(verified, 1)))
+    grouped = map_tasks(run_groups, by_shard("spangroups", for_shards("pairs", verified, 1)))
     groups = merge_groups([result.stats for result in grouped])
     units = sum(result.counts["spans"] for result in verified)
-    return verdict_of(verified), groups.model_copy(update={"units": units})
+    verdict = verdict_of(verified, merge, shards=len(shards))
+    return verdict, groups.model_copy(update={"units": units})
 
 
 def _names(done: Sequence[Done], number: int = 0) -> list[str]:

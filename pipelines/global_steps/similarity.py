@@ -3,7 +3,7 @@
 The pass that made the keys left a sketch of every row. A task per shard sends the sketches of rows
 that rows of other shards are linked to; a task per shard compares, and writes every pair with its
 similarity and the decision next to the run. A task holds the sketches (4 bytes an n-gram) of its
-own linked rows and those that one other shard sent it.
+own linked rows and those that one file holds for it, of one other shard or of some merged ones.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines import kernels
-from pipelines.execution.executors import MapTasks
 from pipelines.execution.once import once
 from pipelines.formats.writers import write_table
 from pipelines.global_steps.connected_components import link_schema
+from pipelines.global_steps.merged_files import Merger
 from pipelines.operators import Sketch
 from pipelines.records import Frozen, digest
 from pipelines.schema import ROW_BITS
@@ -70,7 +70,7 @@ def check_links(
     others: Sequence[str],
     rank: str,
     sketches: Sequence[str | None],
-    map_tasks: MapTasks,
+    merge: Merger,
 ) -> list[Done]:
     """Commits whose first files hold the links that are similar enough, one per shard."""
 
@@ -90,9 +90,10 @@ def check_links(
             for shard in range(len(sketches))
         ]
 
-    done = map_tasks(run_send, tasks("sketches", others, ()))
+    done = merge.map_tasks(run_send, tasks("sketches", others, ()))
     names = [result.files[0].name for result in done if result.counts["rows"]]
-    return map_tasks(run_compare, tasks("compared", links, names))
+    sent = merge("sketches", names, readers=len(sketches))
+    return merge.map_tasks(run_compare, tasks("compared", links, sent))
 
 
 @once

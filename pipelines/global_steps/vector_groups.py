@@ -26,6 +26,7 @@ from pipelines.global_steps.duplicate_record import (
     merge_groups,
 )
 from pipelines.global_steps.group_keys import GroupTask, key_schema, verdict_of, write_verdict
+from pipelines.global_steps.merged_files import Merger
 from pipelines.global_steps.similarity import COMPARED
 from pipelines.storage.base import Store
 from pipelines.storage.commits import Done, attempt_name
@@ -157,9 +158,14 @@ def find_similar(
     rank: str,
     least: float,
     num_partitions: int,
+    shards: int,
     map_tasks: MapTasks,
 ) -> tuple[Verdict, Groups]:
-    """Compare all vectors, one task per part; returns what goes, and the groups."""
+    """Compare all vectors, one task per part; returns what goes, and the groups.
+
+    `shards` will read the verdict.
+    """
+    merge = Merger(store, step, state, map_tasks)
     tasks = VectorTask.of_parts(
         store,
         "vectors",
@@ -167,8 +173,8 @@ def find_similar(
         state=state,
         num_partitions=num_partitions,
         rank=rank,
-        files=files,
+        files=merge("keys", files, readers=num_partitions),
         least=least,
     )
     done = map_tasks(run_vectors, tasks)
-    return verdict_of(done), merge_groups([result.stats for result in done])
+    return verdict_of(done, merge, shards=shards), merge_groups([result.stats for result in done])

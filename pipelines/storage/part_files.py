@@ -1,7 +1,8 @@
 """Files of many parts: record batches one after the other, and at the end where each part is.
 
 A shuffle between tasks is one such file per writer; every reader takes its own part of each by two
-or three range reads, and a writer holds one batch at a time, whatever the number of parts.
+or three range reads, and a writer holds one batch at a time, whatever the number of parts. Where
+the slices are many and small, files are merged before they are read (`global_steps/merged_files`).
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ import orjson
 import pyarrow as pa
 
 from pipelines.records import File
-from pipelines.storage.base import StorageError, Store
+from pipelines.storage.base import StorageError, Store, Writer
 from pipelines.storage.local import LocalStore
 
 ALL = -1  # in place of a part's number: every part
 _TAIL = struct.Struct("<Q")  # bytes of the index, the last thing in the file
 READERS = 16  # threads
+SLICE_REQUESTS = 3  # of a bucket, for one part of one file: its size, the index, the part
 _FIRST_READ = 64 << 10  # bytes from a file's end: one request gets most indexes
 
 
@@ -62,8 +64,7 @@ class PartsWriter:
         trace: TracebackType | None,
     ) -> None:
         if kind is None:
-            index = orjson.dumps(self._index)
-            self._writer.write(index + _TAIL.pack(len(index)))
+            _write_index(self._writer, self._index)
         self._writer.__exit__(kind, error, trace)
 
 
@@ -82,6 +83,32 @@ def write_by(
         for part, (begin, end) in zip(numbers.tolist(), borders, strict=True):
             out.add(part, [values[order[begin:end]] for values in columns])
     return out.file()
+
+
+def merge_files(store: Store, names: Sequence[str], name: str) -> File:
+    """One file of the parts of several: inside a part, the batches of one file after another.
+
+    Each file is read whole, by one request; all of them are in memory.
+    """
+    slices: dict[int, list[memoryview]] = {}
+    for source in names:
+        data = store.read_bytes(source)
+        (length,) = _TAIL.unpack(data[-_TAIL.size :])
+        for part, at, size in orjson.loads(data[-_TAIL.size - length : -_TAIL.size]):
+            slices.setdefault(part, []).append(memoryview(data)[at : at + size])
+    index: list[tuple[int, int, int]] = []
+    with store.create(name) as writer:
+        for part in sorted(slices):
+            for batch in slices[part]:
+                index.append((part, writer.tell(), len(batch)))
+                writer.write(batch)
+        _write_index(writer, index)
+    return writer.file()
+
+
+def _write_index(writer: Writer, index: Sequence[tuple[int, int, int]]) -> None:
+    data = orjson.dumps(index)
+    writer.write(data + _TAIL.pack(len(data)))
 
 
 def read_part(store: Store, name: str, part: int, schema: pa.Schema) -> list[pa.RecordBatch]:

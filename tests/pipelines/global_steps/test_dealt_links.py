@@ -9,6 +9,7 @@ import numpy as np
 from pipelines.execution.executors import map_here
 from pipelines.global_steps.connected_components import join_by_parts, link_schema
 from pipelines.global_steps.dealt_links import deal_links
+from pipelines.global_steps.merged_files import Merger
 from pipelines.storage.local import LocalStore
 from pipelines.storage.part_files import read_parts, write_by
 
@@ -29,7 +30,8 @@ def test_every_link_is_in_one_part_with_its_whole_group(tmp_path: Path) -> None:
         name = f"links-{number}.parts"
         write_by(store, name, link_schema("uint8"), row % 5, columns)
         files.append(name)
-    given = {"state": "s", "step": 0, "rank": "uint8", "map_tasks": map_here}
+    merge = Merger(store, 0, "s", map_here)
+    given = {"state": "s", "step": 0, "rank": "uint8", "merge": merge}
     parts, stars = join_by_parts(store, files=files, num_partitions=4, **given)
     dealt = deal_links(store, links=files, stars=stars, num_partitions=4, **given)
     seen, part_of = [], {}
