@@ -29,6 +29,7 @@ from pipelines.formats.tars import Member, is_tar, samples, tar_bytes
 from pipelines.formats.uid_lists import look_up
 from pipelines.formats.uid_subset import bucket_of
 from pipelines.formats.writers import write_table
+from pipelines.global_steps.merged_files import Merger
 from pipelines.image_text.scores import INDEX
 from pipelines.images.pairs import UID, Index, read_uids
 from pipelines.images.sample_json import read_json
@@ -42,11 +43,12 @@ from pipelines.records import (
     made_by,
     now,
 )
+from pipelines.schema import ROW_BITS, ROW_MASK
 from pipelines.storage.base import Store, write_bytes
 from pipelines.storage.chain import RECORD, standing
 from pipelines.storage.commits import Done, attempt_name, done_name
 from pipelines.storage.open import open_store
-from pipelines.storage.part_files import read_part, read_parts, write_by
+from pipelines.storage.part_files import read_parts, write_by
 
 IMAGE = ("jpg", "jpeg", "png", "webp")
 CHUNK = 512  # pairs that a scorer sees at once
@@ -76,6 +78,7 @@ class TableTask(Frozen):
     key: str
     tables: str
     table: str
+    number: int
     buckets: int
     step: int = 1
 
@@ -150,13 +153,20 @@ def score(
         "read uids",
         run_table,
         [
-            TableTask(**common, key=f"s1-{n:06d}-{key[:16]}", tables=pool.uri, table=shard.name)
+            TableTask(
+                **common,
+                key=f"rows-{n:06d}-{key[:16]}",
+                tables=pool.uri,
+                table=shard.name,
+                number=n,
+            )
             for n, shard in enumerate(pool.shards)
         ],
         map_tasks,
     )
-    joined = _join(store, key, buckets, scored, keyed, map_tasks)
-    columns = _write_columns(store, key, pool, keyed, joined, map_tasks)
+    merge = Merger(store, 2, key, map_tasks)
+    joined = _join(merge, buckets, scored, keyed)
+    columns = _write_columns(merge, pool, keyed, joined)
     named = [
         _settle(store, result.files[0], s) for result, s in zip(columns, pool.shards, strict=True)
     ]
@@ -172,9 +182,9 @@ def score(
         counts=_totals([*scored, *columns]),
         made_by=made_by(started, locations={"tars": source.uri, "pool": pool.uri}),
     )
-    for result in [*scored, *keyed, *joined]:
+    for result in [*scored, *keyed, *joined, *merge.made]:
         store.remove(result.files[0].name)
-    for result in [*scored, *keyed, *joined, *columns]:
+    for result in [*scored, *keyed, *joined, *merge.made, *columns]:
         store.remove(done_name(result.key))
     write_bytes(store, RECORD, record.to_json())
     return record
@@ -207,49 +217,38 @@ def _work(
     return work, names
 
 
-def _join(
-    store: Store,
-    key: str,
-    buckets: int,
-    scored: Sequence[Done],
-    keyed: Sequence[Done],
-    map_tasks: MapTasks,
-) -> list[Done]:
+def _join(merge: Merger, buckets: int, scored: Sequence[Done], keyed: Sequence[Done]) -> list[Done]:
     """Bring the scores to rows, a part of the uids at a time."""
+    files = {
+        what: tuple(merge(what, [result.files[0].name for result in done], readers=buckets))
+        for what, done in (("scored", scored), ("keyed", keyed))
+    }
     tasks = [
         JoinTask(
-            uri=store.uri,
-            key=f"s2-{bucket:06d}-{key[:16]}",
-            bucket=bucket,
-            scored=tuple(result.files[0].name for result in scored),
-            keyed=tuple(result.files[0].name for result in keyed),
+            uri=merge.store.uri, key=f"s2-{bucket:06d}-{merge.state[:16]}", bucket=bucket, **files
         )
         for bucket in range(buckets)
     ]
-    return _map("join", run_join, tasks, map_tasks)
+    return _map("join", run_join, tasks, merge.map_tasks)
 
 
 def _write_columns(
-    store: Store,
-    key: str,
-    pool: Pool,
-    keyed: Sequence[Done],
-    joined: Sequence[Done],
-    map_tasks: MapTasks,
+    merge: Merger, pool: Pool, keyed: Sequence[Done], joined: Sequence[Done]
 ) -> list[Done]:
     """Write the column of every table of the pool."""
+    matches = merge("matches", [done.files[0].name for done in joined], readers=len(keyed))
     tasks = [
         ColumnTask(
-            uri=store.uri,
-            key=f"s3-{n:06d}-{key[:16]}",
+            uri=merge.store.uri,
+            key=f"s3-{n:06d}-{merge.state[:16]}",
             number=n,
             name=_column_file(shard),
             rows=result.counts["rows"],
-            match_files=tuple(done.files[0].name for done in joined),
+            match_files=tuple(matches),
         )
         for n, (shard, result) in enumerate(zip(pool.shards, keyed, strict=True))
     ]
-    return _map("write scores", run_column, tasks, map_tasks)
+    return _map("write scores", run_column, tasks, merge.map_tasks)
 
 
 def _map(title: str, run: Any, tasks: Sequence[Any], map_tasks: MapTasks) -> list[Done]:
@@ -374,14 +373,14 @@ def _pair(data: memoryview, sample: Sequence[Member]) -> _Pair:
 
 @once
 def run_table(task: TableTask, store: Store) -> Done:
-    """(uid, row) of every row of a table that has a uid."""
+    """(uid, row) of every row of a table that has a uid; the row's number in all of the pool."""
     highs, lows, rows = [], [], []
     total = 0
     for uids, places in read_uids(open_store(task.tables), task.table):
         high, low, bad = kernels.uids.parse(uids)
         highs.append(high[~bad])
         lows.append(low[~bad])
-        rows.append(places[~bad])
+        rows.append(places[~bad] | task.number << ROW_BITS)
         total += len(uids)
     leading = np.concatenate(highs)
     columns: list[npt.NDArray[Any]] = [leading, np.concatenate(lows), np.concatenate(rows)]
@@ -397,19 +396,12 @@ def run_join(task: JoinTask, store: Store) -> Done:
     order = np.lexsort((np.arange(len(high)), low, high))
     known = np.empty(len(order), kernels.uids.SUBSET)
     known["f0"], known["f1"] = high[order], low[order]
-    tables, rows, values = [], [], []
-    for number, name in enumerate(task.keyed):
-        batches = read_part(store, name, task.bucket, KEYED)
-        table = pa.Table.from_batches(batches, schema=KEYED)
-        wanted_high, wanted_low, row = (table.column(n).to_numpy() for n in range(3))
-        matches = _find(known, wanted_high, wanted_low)
-        there = matches >= 0
-        tables.append(np.full(int(there.sum()), number, np.int64))
-        rows.append(row[there])
-        values.append(scores[order[matches[there]]])
-    columns = [np.concatenate(rows), np.concatenate(values)]
-    parts = np.concatenate(tables)
-    file = write_by(store, attempt_name(f"work/{task.key}", ".parts"), FOUND, parts, columns)
+    pool_high, pool_low, row = read_parts(store, task.keyed, task.bucket, KEYED)
+    matches = _find(known, pool_high, pool_low)
+    scored = matches >= 0
+    table = row[scored] >> ROW_BITS
+    columns = [row[scored] & ROW_MASK, scores[order[matches[scored]]]]
+    file = write_by(store, attempt_name(f"work/{task.key}", ".parts"), FOUND, table, columns)
     return Done(key=task.key, files=(file,))
 
 

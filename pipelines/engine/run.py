@@ -46,6 +46,7 @@ from pipelines.formats.pool import Pool, open_pool
 from pipelines.formats.shard_identity import Identity
 from pipelines.formats.shards import ShardError
 from pipelines.formats.uid_subset import MAX_BUCKETS, SortTask, join_uids, join_values, run_sort
+from pipelines.global_steps.merged_files import Merger
 from pipelines.images.pairs import check_pipeline
 from pipelines.job import UIDS, Held, Plan, ShardTask
 from pipelines.pipeline import Pipeline
@@ -444,21 +445,22 @@ class _Run:
 
     def _sorted_uids(self, done: Sequence[Done]) -> tuple[File, ...]:
         """The list of uids of all shards, sorted part by part, and what goes with them."""
-        files = tuple(written(result, "uids") for result in done)
         parts = min(self.plan.num_partitions, MAX_BUCKETS)
         state = digest([result.key for result in done])[:16]
         values = self.plan.values
+        title = f"{self.pipeline.name}: sort uids"
+        merge = Merger(self.store, len(self.pipeline.steps), state, self.watch.named(title))
+        files = merge("uids", [written(result, "uids") for result in done], readers=parts)
         tasks = [
             SortTask(
                 uri=self.store.uri,
                 key=f"sort-{part:05d}-{state}",
                 part=part,
-                files=files,
+                files=tuple(files),
                 values=values,
             )
             for part in range(parts)
         ]
-        title = f"{self.pipeline.name}: sort uids"
         sorted_parts = self.watch.stage(title, run_sort, tasks, unit="parts")
         uids = join_uids(self.store, sorted_parts)
         return (uids, join_values(self.store, sorted_parts)) if values else (uids,)

@@ -10,7 +10,7 @@ their order, so nothing that is made of them changes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipelines.execution.executors import MapTasks
 from pipelines.execution.once import once
@@ -44,6 +44,7 @@ class Merger:
     step: int
     state: str
     map_tasks: MapTasks
+    made: list[Done] = field(default_factory=list)  # for who removes the files afterwards
 
     def __call__(self, what: str, names: Sequence[str], *, readers: int) -> list[str]:
         """The files that `readers` tasks should read their parts of, in the order of `names`.
@@ -68,7 +69,9 @@ class Merger:
             )
             for number, group in enumerate(groups)
         ]
-        return [done.files[0].name for done in self.map_tasks(run_merge, tasks)]
+        done = self.map_tasks(run_merge, tasks)
+        self.made.extend(done)
+        return [result.files[0].name for result in done]
 
 
 def neighbours(sizes: Sequence[int]) -> list[range]:

@@ -23,6 +23,7 @@ from pipelines.assets.catalogue import Assets
 from pipelines.errors import PipelineError, PoolError
 from pipelines.execution.executors import ProcessMap, map_here
 from pipelines.formats.uid_lists import load_subset
+from pipelines.global_steps import merged_files
 from pipelines.pipeline import Pipeline
 from pipelines.records import RecordError
 
@@ -106,7 +107,11 @@ def test_any_number_of_parts_and_workers_gives_the_same_bytes(pool, tmp_path, mo
     second = run(pool, tmp_path / "two", map_tasks=ProcessMap(2))
     monkeypatch.setattr(scoring, "BUCKET_ROWS", 1)
     many = run(pool, tmp_path / "many")
-    for other, name in ((second, "two"), (many, "many")):
+    monkeypatch.setattr(merged_files, "FEW_REQUESTS", 0)
+    monkeypatch.setattr(merged_files, "LocalStore", ProcessMap)  # as if the folder were a bucket
+    merged = run(pool, tmp_path / "merged")
+    assert not [path for path in (tmp_path / "merged").glob("*/*") if path.is_file()]
+    for other, name in ((second, "two"), (many, "many"), (merged, "merged")):
         assert other.id == first.id
         index = (tmp_path / name / "index.json").read_bytes()
         assert index == (tmp_path / "one" / "index.json").read_bytes()
