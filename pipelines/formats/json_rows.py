@@ -13,7 +13,7 @@ import json
 import math
 import re
 import zoneinfo
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
@@ -29,7 +29,7 @@ from pipelines.schema import EXTRA, KNOWN, ROW, STRING, TEXT
 
 MIN_INT, MAX_INT = -(1 << 63), (1 << 64) - 1  # integers that orjson reads without rounding
 CONSTANT = re.compile(rb"\b(NaN|Infinity)\b")
-LONG_NUMBER = re.compile(rb"[0-9]{19}")  # fewer digits always fit into 64 bits
+ROUNDED = 2.0**63  # orjson makes a float of an integer beyond 64 bits: none is smaller
 DAYS = {32: "D", 64: "ms"}  # the units of Arrow's two types of date, by their width
 YEARS = ("0001-01-02", "9999-12-31")  # a day inside Python's range, so that any zone offset fits
 COLUMNS = tuple(name for name in KNOWN if name != EXTRA)
@@ -48,7 +48,7 @@ def parse_row(line: bytes) -> tuple[dict[str, Any], str | None]:
     text = value.get(TEXT)
     if TEXT in value and not isinstance(text, str | None):
         return {}, f"the field 'text' is {type(text).__name__}, expected a string"
-    if LONG_NUMBER.search(line) and (name := _rounded(line)):
+    if (name := _rounded(line, value)) is not None:
         return {}, f"the field {name!r} holds an integer beyond 64 bits; write it as a string"
     return value, None
 
@@ -85,20 +85,43 @@ def _finite(digits: str) -> float:
     return value
 
 
-def _rounded(line: bytes) -> str | None:
-    """The first field with an integer that does not fit into 64 bits."""
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
+def _rounded(line: bytes, value: dict[str, Any]) -> str | None:
+    """The first field with an integer that does not fit into 64 bits; `value` is the line's.
+
+    Only a line with a large float is read again: looking for digits in every line would be more
+    than half of the work of reading it.
+    """
+    large = [name for name, field in value.items() if any(map(_is_large, _scalars(field)))]
+    if not large:
         return None
-    return next((name for name, field in value.items() if _too_long(field)), None)
+    try:
+        written = json.loads(line)
+    except RecursionError:
+        return large[0]  # nested too deep to tell an integer from a float
+    except ValueError:
+        return None
+    return next((name for name in large if any(map(_is_too_long, _scalars(written[name])))), None)
 
 
-def _too_long(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(map(_too_long, value.values()))
-    if isinstance(value, list):
-        return any(map(_too_long, value))
+def _scalars(field: Any) -> Iterator[Any]:
+    """All numbers, texts and constants of a value, at any depth."""
+    todo = [field]
+    while todo:
+        value = todo.pop()
+        kind = type(value)
+        if kind is dict:
+            todo.extend(value.values())
+        elif kind is list:
+            todo.extend(value)
+        else:
+            yield value
+
+
+def _is_large(value: Any) -> bool:
+    return type(value) is float and not -ROUNDED < value < ROUNDED
+
+
+def _is_too_long(value: Any) -> bool:
     return isinstance(value, int) and not MIN_INT <= value <= MAX_INT
 
 
