@@ -121,15 +121,15 @@ def rates(page: str) -> list[Rate]:
         for part in re.split(r"^(?=## )", page, flags=re.M)
         if (match := re.search(r"`benches/bench_(\w+)\.py", part))
     }
-    found = []
+    known = []
     for stage in STAGES:
         section = sections.get(stage.bench, "")
         ours, _, _ = row_of(section, stage, stage.work)
         _, peer, name = row_of(section, stage, stage.peer_work or stage.work)
         date = re.search(r"\d{4}-\d\d-\d\d", section)
         measured = f"`bench_{stage.bench}.py`, {date[0] if date else 'undated'}"
-        found.append(Rate(stage, ours, peer, name, measured))
-    return found
+        known.append(Rate(stage, ours, peer, name, measured))
+    return known
 
 
 def row_of(section: str, stage: Stage, work: str) -> tuple[float, float | None, str]:
