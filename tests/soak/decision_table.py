@@ -88,7 +88,7 @@ class Order:
 
 
 def order_at(scores: Scores, budget: int, known: Noise | None) -> Order:
-    """How many pairs one budget (its place) orders as the last does."""
+    """How many pairs one budget (by its index) orders as the last does."""
     apart = reach_of(scores, -1, known)
     pairs = same = clear = clear_same = 0
     for first, second in combinations(scores, 2):
@@ -187,8 +187,8 @@ def section(
         "seed noise (sd, 95%) |",
         "| --- | --- | --- | --- |",
     ]
-    for place, part in enumerate(budgets):
-        order, noise = order_at(scores, place, known), seed_noise(scores, place)
+    for index, part in enumerate(budgets):
+        order, noise = order_at(scores, index, known), seed_noise(scores, index)
         lines.append(
             f"| {part:g} | {order.same} of {order.pairs} ({order.same / order.pairs:.0%}) | "
             f"{order.clear_same} of {order.clear} | "
