@@ -25,6 +25,7 @@ MODULES = (
     "projected",
     "repetition",
     "resample",
+    "sentences",
     "spans",
     "stats",
     "tars",

@@ -250,19 +250,30 @@ class SentenceLanguages(_Languages, name="sentence_languages"):
 
     def modify(self, batch: Batch) -> Mapping[str, pa.Array]:
         fields.absent(batch, self.field, overwrite=self.overwrite)
-        entries = [{self.field: self._languages(text)} for text in batch.text.to_pylist()]
+        known: dict[str, dict[str, float]] = {}  # short sentences come again
+        entries = [{self.field: self._languages(text, known)} for text in batch.text.to_pylist()]
         return {EXTRA: fields.with_entries(batch, entries)}
 
-    def _languages(self, text: str) -> dict[str, dict[str, float]]:
+    def _scores(self, sentence: str) -> dict[str, float]:
+        """The probability of each language considered; nothing for punctuation alone."""
+        if PUNCTUATION.issuperset(sentence):
+            return {}
+        if self.model == "fasttext" and "\n" in sentence:
+            if self.newlines == "error":
+                raise ValueError("a sentence holds a newline; set newlines: space")
+            sentence = sentence.replace("\n", " ")
+        scores: dict[str, float] = self._predict(sentence)
+        return scores
+
+    def _languages(
+        self, text: str, known: dict[str, dict[str, float]]
+    ) -> dict[str, dict[str, float]]:
         by_language: dict[str, list[float]] = {}
         for sentence in split_sentences(text, self.sentences):
-            if PUNCTUATION.issuperset(sentence):
-                continue
-            if self.model == "fasttext" and "\n" in sentence:
-                if self.newlines == "error":
-                    raise ValueError("a sentence holds a newline; set newlines: space")
-                sentence = sentence.replace("\n", " ")
-            for language, probability in self._predict(sentence).items():
+            scores = known.get(sentence)
+            if scores is None:
+                scores = known[sentence] = self._scores(sentence)
+            for language, probability in scores.items():
                 by_language.setdefault(language, []).append(probability)
         return {
             language: {

@@ -132,6 +132,31 @@ def sentence_splitter(kind: SentenceKind, language: str) -> Callable[[str], list
 
 
 def _blingfire() -> Callable[[str], list[str]]:
+    """By blingfire's rules in a compiled loop; by the library when its version is another one."""
+    from pipelines.text.sentence_rules import MAX_LENGTH, sentence_rules
+
+    rules = sentence_rules()
+    if rules is None:
+        return blingfire_library()
+    from pipelines import kernels
+
+    tables = (rules.classes, rules.next, rules.right, rules.rule, rules.rules, rules.starts)
+
+    def split(text: str) -> list[str]:
+        if not text.strip() or text == "\ufeff":  # to the library a text of no character
+            return []
+        data = text.encode()
+        rows = kernels.sentences.sentences(np.frombuffer(data, np.uint8), *tables, MAX_LENGTH)
+        if not len(rows):  # blanks to the rules, not to Python: the library's wrapper answers this
+            return [data[: 1 if _begins(data, 1) else len(data)].decode()]
+        if len(data) == len(text):
+            return [text[first:stop] for first, stop in rows.tolist()]
+        return [data[first:stop].decode() for first, stop in rows.tolist()]
+
+    return split
+
+
+def blingfire_library() -> Callable[[str], list[str]]:
     """By the library's own function on bytes: its Python wrapper takes 4 s for a megabyte."""
     from blingfire import blingfire
 
