@@ -14,6 +14,7 @@ import pytest
 from pipelines import kernels
 from pipelines.errors import DataError, UsageError
 from pipelines.execution.executors import ProcessMap, map_here
+from pipelines.reports import find_text
 from pipelines.reports.find_text import MIN_WORDS, build, find, fingerprints, nearest
 from pipelines.schema import STRING
 
@@ -64,6 +65,33 @@ def test_a_passage_of_the_commonest_words_is_found_among_many_documents_that_are
     build(str(tmp_path / "in"), out=str(tmp_path / "index"), map_tasks=map_here)
     [match] = find(" ".join(words), str(tmp_path / "index"))
     assert match.number == 450
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 4096])
+def test_rows_with_all_fingerprints_are_those_of_plain_sets(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Common fingerprints, twice in some rows, looked at a few rows at a time."""
+    monkeypatch.setattr(find_text, "FIRST_ROWS", size)
+    rng = np.random.default_rng(size)
+    hashes = np.array([5, 6, 7, 1 << 60, (1 << 63) + 9], np.uint64)
+    postings = [np.sort(rng.integers(0, 60, number)) for number in (40, 70, 0, 90, 55)]
+    for bucket in range(find_text.BUCKETS):
+        here = [n for n in range(5) if find_text.bucket_of(hashes[n : n + 1])[0] == bucket]
+        keys = [np.full(len(postings[n]), hashes[n]) for n in here]
+        empty = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
+        np.save(tmp_path / f"hash-{bucket:03d}.npy", np.concatenate(keys or empty[0]))
+        rows = np.concatenate([postings[n] for n in here] or empty[1])
+        np.save(tmp_path / f"row-{bucket:03d}.npy", rows.astype(np.int64))
+    sets = [set(rows.tolist()) for rows in postings]
+    for asked in ([0], [0, 1], [0, 1, 3, 4], [3, 4], [1, 2]):
+        every = set.intersection(*(sets[n] for n in asked))
+        assert list(find_text._holders(tmp_path, hashes[asked])) == sorted(every)
+        shared = {
+            row: sum(row in sets[n] for n in asked) for row in set.union(*(sets[n] for n in asked))
+        }
+        by_share = sorted(shared, key=lambda row: (-shared[row], row))
+        assert list(find_text._candidates(tmp_path, hashes[asked])) == by_share
 
 
 def test_case_and_white_space_do_not_count(planted: tuple[Path, list[str]]) -> None:
