@@ -46,11 +46,22 @@ def number_of(row: int) -> int:
 
 
 def normal_type(type_: pa.DataType) -> pa.DataType:
-    """The type a column of this type is held as: no dictionaries, every string a large_string."""
+    """The type a column of this type is held as: no dictionaries, every string a large_string.
+
+    Run-end encoded columns are held as their values, intervals as text, and extension types as what
+    they store (`bool8` as booleans), but for `uuid`, which other programs read back.
+    """
     if pa.types.is_dictionary(type_) and not is_nested(type_.value_type):
-        type_ = type_.value_type
-    return STRING if pa.types.is_string(type_) or pa.types.is_string_view(type_) else type_
+        return normal_type(type_.value_type)
+    if pa.types.is_run_end_encoded(type_):
+        return normal_type(type_.value_type)
+    if isinstance(type_, pa.BaseExtensionType) and type_ != pa.uuid():
+        return pa.bool_() if type_ == pa.bool8() else normal_type(type_.storage_type)
+    if pa.types.is_string(type_) or pa.types.is_string_view(type_) or pa.types.is_interval(type_):
+        return STRING
+    return type_
 
 
 def is_nested(type_: pa.DataType) -> bool:
-    return bool(pa.types.is_nested(type_))
+    """Whether values are lists, structs, maps or unions; encodings of flat values are not."""
+    return bool(pa.types.is_nested(type_)) and not pa.types.is_run_end_encoded(type_)

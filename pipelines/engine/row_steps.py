@@ -20,11 +20,12 @@ from pipelines.engine.evidence import has_cases
 from pipelines.engine.rejections import Rejections
 from pipelines.errors import FailedError
 from pipelines.execution.gpus import has_gpu_here
+from pipelines.formats.arrow_tables import check_objects
 from pipelines.job import ShardTask, loaded
 from pipelines.operators import Counted, Filter, Operator, choose
 from pipelines.pipeline import Pipeline, Step
 from pipelines.records import JSON
-from pipelines.schema import PARENT, ROW, TEXT, number_of, row_of
+from pipelines.schema import EXTRA, PARENT, ROW, TEXT, number_of, row_of
 from pipelines.stats import Tally
 
 
@@ -147,6 +148,8 @@ class RowSteps:
         assert operator.kind == "splitter", operator.kind
         parts, parent = operator.split(batch)  # type: ignore[attr-defined]
         check_all_written(step, self.task.name, method="split", written=parts.column_names)
+        if ":" in step.name:
+            parts.validate(full=True)
         return self._split(tally, batch, parts, np.asarray(parent, dtype=np.int64))
 
     def _modified(
@@ -176,6 +179,11 @@ class RowSteps:
     ) -> Batch:
         if len(parent) != parts.num_rows or (len(parent) and (np.diff(parent) < 0).any()):
             raise ValueError("split must return one parent per part, in the order of the parents")
+        if len(parent) and not 0 <= parent[0] <= parent[-1] < batch.num_rows:
+            raise ValueError(
+                f"split returned the parents {parent[0]} to {parent[-1]} for {batch.num_rows} "
+                "rows; a parent is the place of its row in the batch, from 0"
+            )
         has_parts = np.zeros(batch.num_rows, dtype=bool)
         has_parts[parent] = True
         self.reject(batch, choose([(~has_parts, "no_parts")]), tally)
@@ -225,6 +233,14 @@ class RowSteps:
                 raise ValueError(
                     f"modify wrote {name!r} as {values.type}, declared as {declared[name]}"
                 )
+            if name == ROW:
+                raise ValueError(
+                    f"modify wrote {ROW!r}, by which rows are known; take another name"
+                )
+            if ":" in step.name:  # a participant's: text made of buffers may be anything
+                values.validate(full=True)
+                if name == EXTRA:
+                    check_objects(pa.chunked_array(values))
 
 
 def check_all_written(step: Step, shard: str, *, method: str, written: Collection[str]) -> None:

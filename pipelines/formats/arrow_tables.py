@@ -26,7 +26,10 @@ class NameTaken(ValueError):
 
 
 def check_names(schema: pa.Schema) -> None:
-    """NameTaken for a name given twice, an `extra` without strings, a `text` of another type."""
+    """NameTaken for a name given twice, a union, an `extra` or `text` of another type."""
+    for field in schema:
+        if pa.types.is_union(field.type):
+            raise NameTaken(f"the column {field.name!r} holds {field.type}: give it one type")
     twice = [name for name, number in Counter(schema.names).items() if number > 1]
     if twice:
         raise NameTaken(f"the column {twice[0]!r} is there twice; rename one")
@@ -57,11 +60,24 @@ def normal_table(table: pa.Table) -> pa.Table:
         if field.name in KNOWN and (is_binary(type_) or pa.types.is_null(type_)):
             table = table.set_column(number, field.name, table.column(number).cast(STRING))
         elif (target := normal_type(type_)) != type_:
-            table = table.set_column(number, field.name, table.column(number).cast(target))
+            table = table.set_column(number, field.name, _held_as(table.column(number), target))
     if EXTRA in table.column_names:
-        _check_objects(table.column(EXTRA))
+        check_objects(table.column(EXTRA))
     nested = [f.name for f in table.schema if is_nested(f.type)]
     return _nested_to_extra(table, nested) if nested else table
+
+
+def _held_as(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
+    """The values of a column in the type that `normal_type` names for it."""
+    if pa.types.is_run_end_encoded(column.type):
+        chunks = [pc.run_end_decode(chunk) for chunk in column.chunks]
+        return _held_as(pa.chunked_array(chunks, type=column.type.value_type), target)
+    if isinstance(column.type, pa.BaseExtensionType):
+        chunks = [chunk.storage for chunk in column.chunks]
+        return _held_as(pa.chunked_array(chunks, type=column.type.storage_type), target)
+    if pa.types.is_interval(column.type):
+        return pa.chunked_array([[as_json(value) for value in column.to_pylist()]], type=STRING)
+    return column if column.type == target else column.cast(target)
 
 
 @lru_cache(maxsize=64)
@@ -71,8 +87,20 @@ def normal_schema(schema: pa.Schema) -> tuple[pa.Schema, dict[str, pa.DataType]]
     NameTaken as `check_names`. Cached, since the shards of a pool mostly share one schema.
     """
     check_names(schema)
-    nested = {field.name: field.type for field in schema if is_nested(field.type)}
-    return normal_table(schema.empty_table()).schema, nested
+    kinds = {field.name: normal_type(field.type) for field in schema}
+    nested = {name: type_ for name, type_ in kinds.items() if is_nested(type_)}
+    return empty_table(schema).schema, nested
+
+
+def empty_table(schema: pa.Schema) -> pa.Table:
+    """The columns that `normal_table` makes, without rows; Arrow makes none of tensors."""
+    return normal_table(pa.schema([_without_tensor(field) for field in schema]).empty_table())
+
+
+def _without_tensor(field: pa.Field) -> pa.Field:
+    held = normal_type(field.type)
+    is_extension = isinstance(field.type, pa.BaseExtensionType)
+    return field.with_type(held) if is_extension and held != field.type else field
 
 
 def is_binary(type_: pa.DataType) -> bool:
@@ -86,7 +114,8 @@ def is_binary(type_: pa.DataType) -> bool:
     )
 
 
-def _check_objects(extra: pa.ChunkedArray) -> None:
+def check_objects(extra: pa.ChunkedArray) -> None:
+    """NameTaken for text that cannot be JSON objects."""
     objects = pc.and_(pc.starts_with(extra, "{"), pc.ends_with(extra, "}"))
     if pc.any(pc.invert(objects)).as_py():  # None without rows; null rows are ignored
         raise NameTaken(f"the column {EXTRA!r} holds text that is not a JSON object; {TAKEN}")

@@ -227,7 +227,14 @@ def _beyond_python(column: pa.ChunkedArray) -> pa.Array | None:
 
 
 def as_json(value: Any) -> Any:
-    """What JSON cannot express: bytes as base64, decimals as digits, durations as seconds."""
+    """What JSON cannot express: bytes as base64, decimals as digits, durations as seconds.
+
+    Intervals of months, days and nanoseconds, which no number of seconds is, as ISO 8601.
+    """
+    if value is None:
+        return None
+    if isinstance(value, pa.MonthDayNano):
+        return f"P{value.months}M{value.days}DT{Decimal(value.nanoseconds).scaleb(-9):f}S"
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     if isinstance(value, Decimal):

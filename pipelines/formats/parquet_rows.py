@@ -31,7 +31,7 @@ def read_parquet(file: BinaryIO, *, shard: int, where: str, keep_rows: bool) -> 
     """
     parquet = parquet_file(file, where)
     _check_parquet(parquet, where, keep_rows=keep_rows)
-    schema = normal_table(parquet.schema_arrow.empty_table()).schema
+    schema = normal_schema(parquet.schema_arrow)[0]
     number = 0
     for group in range(parquet.num_row_groups):
         end = number + parquet.metadata.row_group(group).num_rows

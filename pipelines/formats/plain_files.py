@@ -23,6 +23,8 @@ Value = tuple[int, dict[str, Any], str | None, bytes]
 MAX_FILE_BYTES = 512 << 20  # of a file that must be read whole: a JSON array, a document
 MAX_FIELD_BYTES = 128 << 20  # of a CSV field; the same as a line of JSON (`lines`)
 BOM = "\ufeff"
+COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh")  # gzip, zstd, xz, bzip2
+OTHER_SEPARATOR = re.compile(r"[;\t|]")
 SURROGATE = re.compile(
     "[\ud800-\udfff]"
 )  # what `surrogateescape` makes of bytes that are not UTF-8
@@ -35,7 +37,7 @@ def csv_values(file: BinaryIO, name: str) -> Iterator[Value]:
     UTF-8, is a problem; so is the last row of a truncated compressed file. DataError for a bad
     header or invalid CSV.
     """
-    delimiter = "\t" if ".tsv" in name.lower() else ","
+    delimiter = "\t" if ".tsv" in name.lower().rpartition("/")[2] else ","
     csv.field_size_limit(MAX_FIELD_BYTES)
     inflated = inflated_of(file, name)
     plain = file if inflated is None else buffered(inflated)
@@ -65,11 +67,18 @@ def _header(names: list[str] | None) -> list[str]:
     if not names:
         raise DataError("it has no header; its first line should name the columns")
     line = "".join(names)
+    if line.encode("utf-8", "surrogateescape").startswith(COMPRESSED):
+        raise DataError("it is compressed twice; undo one of them, as with gunzip or unzstd")
     if SURROGATE.search(line) or "\0" in line:
         raise DataError(f"its header is not UTF-8 ({line[:40]!a}); convert it, as with iconv")
     names[0] = names[0].removeprefix(BOM)
     if len(set(names)) < len(names) or not all(names):
         raise DataError(f"the header names a column twice, or not at all: {names[:9]}")
+    if len(names) == 1 and (sign := OTHER_SEPARATOR.search(line)):
+        raise DataError(
+            f"its header is one column {line[:40]!r}, as if {sign.group()!r} separated columns; "
+            "separate them by commas, or by tabs in a file named .tsv"
+        )
     return names
 
 

@@ -17,7 +17,14 @@ import pyarrow as pa
 
 from pipelines.batch import cut
 from pipelines.errors import DataError
-from pipelines.formats.arrow_tables import check_names, normal_schema, normal_table, open_batches
+from pipelines.formats.arrow_tables import (
+    NameTaken,
+    check_names,
+    empty_table,
+    normal_schema,
+    normal_table,
+    open_batches,
+)
 from pipelines.formats.chunks import UNREADABLE, BadRow, Chunk, Refused, Rows, numbered
 from pipelines.formats.dolma import Attributes
 from pipelines.formats.json_rows import jsonl_schema, parse_row
@@ -149,7 +156,7 @@ def _read_arrow(file: BinaryIO, *, shard: int, where: str) -> Iterator[Chunk]:
             for slice_ in cut(numbered(normal_table(table), rows)):
                 yield Chunk(slice_)
         if number == 0:
-            empty = normal_table(batches.schema.empty_table())
+            empty = empty_table(batches.schema)
             yield Chunk(numbered(empty, np.zeros(0, dtype=np.int64)))
     except StorageError:
         raise
@@ -255,6 +262,8 @@ def _plain_columns(store: Store, name: str) -> tuple[pa.Schema, dict[str, pa.Dat
                 nested = normal_schema(schema)[1]
             except StorageError:
                 raise
+            except NameTaken as error:
+                raise ShardError(f"{where}: {error}") from None
             except UNREADABLE as error:
                 raise ShardError(f"{where} is not an Arrow file: {error}") from None
     return _with_row(normal_schema(schema)[0]), nested

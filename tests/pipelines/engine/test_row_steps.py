@@ -75,3 +75,77 @@ def test_a_declared_column_that_is_not_written_ends_the_run(
             out=str(tmp_path / "out"),
             quarantine=quarantine,
         )
+
+
+HARMFUL = '''
+import numpy as np
+import pyarrow as pa
+
+from pipelines.operators import Modifier, Splitter
+
+BROKEN = pa.array([b"\\xff"], pa.large_binary()).view(pa.large_string())
+
+
+class Rows(Modifier):
+    """Give all rows one identity."""
+
+    def writes(self):
+        return {"row": pa.int64()}
+
+    def modify(self, batch):
+        return {"row": pa.array([7] * batch.num_rows, pa.int64())}
+
+
+class Bytes(Modifier):
+    """Write a text that is not UTF-8."""
+
+    def writes(self):
+        return {"text": pa.large_string()}
+
+    def modify(self, batch):
+        return {"text": pa.concat_arrays([BROKEN] * batch.num_rows or [BROKEN.slice(1)])}
+
+
+class Extra(Modifier):
+    """Write something else where the fields without a column are."""
+
+    def writes(self):
+        return {"extra": pa.large_string()}
+
+    def modify(self, batch):
+        return {"extra": pa.array(["x"] * batch.num_rows, pa.large_string())}
+
+
+class Parents(Splitter):
+    """Count parents from the end."""
+
+    def split(self, batch):
+        return batch.table, np.full(batch.num_rows, -1)
+
+
+class Parts(Splitter):
+    """Give parts that are not UTF-8."""
+
+    def split(self, batch):
+        texts = pa.concat_arrays([BROKEN] * batch.num_rows or [BROKEN.slice(1)])
+        return pa.table({"text": texts}), np.arange(batch.num_rows)
+'''
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Rows", "modify wrote 'row', by which rows are known; take another name"),
+        ("Bytes", "Invalid UTF8"),
+        ("Extra", "the column 'extra' holds text that is not a JSON object"),
+        ("Parents", "split returned the parents -1 to -1 for 1 rows"),
+        ("Parts", "Invalid UTF8"),
+    ],
+)
+def test_what_would_harm_the_dataset_is_refused(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "mine.py").write_text(HARMFUL)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.jsonl").write_bytes(b'{"text": "a b"}\n')
+    pipeline = Pipeline.from_steps([f"mine.py:{name}"], folder=tmp_path)
+    with pytest.raises(OperatorFailed, match=message):
+        run(pipeline, open_pool(str(tmp_path / "in")), out=str(tmp_path / "out"))

@@ -151,6 +151,9 @@ def test_a_saved_dataset_of_arrow_files_is_a_pool(tmp_path: Path) -> None:
         ("a.csv", b"text,text\nx,y\n", "names a column twice"),
         ("a.csv", b"\xff\xfet\0\n\0", "header is not UTF-8"),
         ("a.csv", b"t\0e\0\n\0", "header is not UTF-8"),
+        ("a.csv", b"text;id\na, b;1\n", r"one column 'text;id', as if ';' separated columns"),
+        ("a.csv", b"text\tid\na\t1\n", r"as if '\\t' separated columns"),
+        ("a.csv.gz", gzip.compress(gzip.compress(b"text,id\na,1\n")), "compressed twice"),
         ("a.json", b'[{"text": "x"', "it is not JSON"),
         ("a.arrow", b"ARROW1 and nonsense", "a.arrow"),
     ],
@@ -161,6 +164,13 @@ def test_a_file_that_cannot_be_read_is_named(
     (tmp_path / name).write_bytes(data)
     with pytest.raises(ShardError, match=message):
         list(read_shard(LocalStore(tmp_path), name, shard=0))
+
+
+def test_commas_separate_columns_of_a_table_in_a_folder_of_another_name(tmp_path: Path) -> None:
+    (tmp_path / "all.tsv.parts").mkdir()
+    (tmp_path / "all.tsv.parts/a.csv").write_text("id,text\n1,fine\n")
+    [chunk] = read_shard(LocalStore(tmp_path), "all.tsv.parts/a.csv", shard=0)
+    assert chunk.table["text"].to_pylist() == ["fine"]
 
 
 def test_a_row_of_another_width_is_set_aside(tmp_path: Path) -> None:
