@@ -17,6 +17,7 @@ import orjson
 from pydantic import Field
 
 from pipelines.assets.catalogue import Assets
+from pipelines.errors import PipelineError, PlatformError
 from pipelines.formats.pool_schema import Columns
 from pipelines.formats.shard_identity import Identity
 from pipelines.formats.uid_subset import VALUES
@@ -82,9 +83,18 @@ _LOADED: weakref.WeakValueDictionary[int, Operator] = weakref.WeakValueDictionar
 
 
 def loaded(step: Step, assets: Assets) -> Operator:
-    """The step's operator with its heavy state built, once per process."""
+    """The step's operator with its heavy state built, once per process.
+
+    PipelineError names a participant's step whose `load` raises.
+    """
     if _LOADED.get(id(step.operator)) is not step.operator:
-        step.operator.load(assets)
+        try:
+            step.operator.load(assets)
+        except (Exception, SystemExit) as error:
+            if ":" not in step.name or isinstance(error, PlatformError):
+                raise
+            problem = f"{type(error).__name__}: {error}"
+            raise PipelineError(f"{step.label}: its load() failed: {problem}") from error
         _LOADED[id(step.operator)] = step.operator
     return step.operator
 

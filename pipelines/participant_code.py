@@ -212,7 +212,7 @@ def _loaded(
         with opened_files() as opened:
             exec(compile(module.text, module.name, "exec"), loaded.__dict__)
         loaded.__dict__[OPENED] = frozenset(opened)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without `if __name__ == "__main__":`
         del sys.modules[full]
         if isinstance(error, PipelineError):
             raise

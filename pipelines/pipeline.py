@@ -341,7 +341,22 @@ def _build(spec: StepSpec, modules: Mapping[str, Module], *, where: str) -> Oper
         operator = find_operator(spec.name, modules)
     except PipelineError as error:
         raise PipelineError(f"{where}: {error}") from None
-    return build(operator, spec.parameters, where=where)
+    built = build(operator, spec.parameters, where=where)
+    if ":" in spec.name:
+        _check_names(built, where=f"{where}: {spec.name}")
+    return built
+
+
+def _check_names(operator: Operator, *, where: str) -> None:
+    """PipelineError for a string where names are expected, whose letters would be taken."""
+    for method in ("reads", "optional_reads", "drops", "assets"):
+        names = getattr(operator, method, tuple)()
+        if isinstance(names, str):
+            raise PipelineError(
+                f"{where}: {method}() returned the string {names!r}; return ({names!r},)"
+            )
+        if method == "drops" and ROW in names:
+            raise PipelineError(f"{where}: drops() names {ROW!r}, by which rows are known")
 
 
 def _or_here(beside: Path, file: str) -> Path:

@@ -116,6 +116,10 @@ def find_operator(name: str, modules: Mapping[str, Module]) -> type[Operator]:
             module = importlib.import_module(where)
         except ModuleNotFoundError as error:
             raise PipelineError(f"{name!r}: {error}; install it or name a file.py") from None
+        except (Exception, SystemExit) as error:
+            raise PipelineError(
+                f"{where} cannot be imported: {type(error).__name__}: {error}"
+            ) from error
     member = getattr(module, class_name, None)
     if isinstance(member, types.FunctionType):
         from pipelines.text.page_function import operator_of

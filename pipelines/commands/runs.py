@@ -118,8 +118,9 @@ def run_command(
         else:
             out(forecast.forecast_text(prediction))
         return
+    folder = open_store(out_uri)  # before operators run: one may change the working folder
     result = run(pipeline, open_pool(input), out=out_uri, **options)
-    run_page.write(open_store(out_uri), result)
+    run_page.write(folder, result)
     show_result(result, out_uri, as_json=json)
 
 

@@ -169,3 +169,22 @@ def test_the_pages_of_operators_and_commands_are_current() -> None:
         [sys.executable, "docs/generate.py", "--check"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_an_operator_that_changes_the_working_folder_moves_no_output(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pipelines.__main__ import app
+    from pipelines.console import main
+
+    (folder / "elsewhere").mkdir()
+    moving = MINE.replace("import numpy as np", "import os\nimport numpy as np").replace(
+        "        rate =", f"        os.chdir({str(folder / 'elsewhere')!r})\n        rate ="
+    )
+    (folder / "my_filters.py").write_text(moving)
+    monkeypatch.chdir(folder)
+    with pytest.raises(SystemExit) as ended:
+        main(app, ["run", "mine.yaml", "--input", "pool", "--out", "out"])
+    assert ended.value.code in (0, None), capsys.readouterr().err
+    assert (folder / "out" / "report.html").exists()
+    assert list((folder / "elsewhere").iterdir()) == []

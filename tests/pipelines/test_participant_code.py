@@ -157,3 +157,54 @@ def test_data_that_an_operator_s_installed_package_opens_is_said(
     step = f"step 1 ({name}.ops:Mine)"
     assert record.made_by.figures[f"undeclared_files/{step}"] == 1
     assert record.made_by.locations[f"undeclared/{step}/0"].startswith(f"{site}/{name}/words.txt")
+
+
+MISTAKEN = """
+from pipelines.operators import Modifier
+{before}
+
+class Mine(Modifier):
+    \"\"\"Copy nothing.\"\"\"
+
+    {method}
+
+    def writes(self):
+        return {{}}
+
+    def modify(self, batch):
+        return {{}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "method", "message"),
+    [
+        ("", "def reads(self): return 'text'", r"reads\(\) returned the string 'text'; return \("),
+        ("", "def optional_reads(self): return 'n'", r"optional_reads\(\) returned the string 'n'"),
+        ("", "def drops(self): return 'url'", r"drops\(\) returned the string 'url'"),
+        ("", "def drops(self): return ('row',)", r"drops\(\) names 'row', by which rows are known"),
+        ("", "def assets(self): return 'words'", r"assets\(\) returned the string 'words'"),
+        ("raise SystemExit(3)", "", r"mine\.py cannot be imported: SystemExit: 3"),
+        (
+            "",
+            "def load(self, assets): raise OSError('gone')",
+            r"its load\(\) failed: OSError: gone",
+        ),
+    ],
+)
+def test_a_mistake_in_a_declaration_is_named_before_rows_are_read(
+    tmp_path: Path, before: str, method: str, message: str
+) -> None:
+    text = MISTAKEN.format(before=before, method=method)
+    files(tmp_path, {"code/mine.py": text})
+    with pytest.raises(PipelineError, match=message):
+        curate(tmp_path, "out")
+
+
+def test_a_package_that_fails_at_import_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files(tmp_path, {"path/stranger_broken/__init__.py": "import sys\nsys.exit(4)\n"})
+    monkeypatch.syspath_prepend(tmp_path / "path")
+    with pytest.raises(PipelineError, match="stranger_broken cannot be imported: SystemExit: 4"):
+        Pipeline.from_steps(["stranger_broken:Mine"])
