@@ -350,7 +350,7 @@ def _build(spec: StepSpec, modules: Mapping[str, Module], *, where: str) -> Oper
 def _check_names(operator: Operator, *, where: str) -> None:
     """PipelineError for a string where names are expected, whose letters would be taken."""
     for method in ("reads", "optional_reads", "drops", "assets"):
-        names = getattr(operator, method, tuple)()
+        names: Any = getattr(operator, method, tuple)()
         if isinstance(names, str):
             raise PipelineError(
                 f"{where}: {method}() returned the string {names!r}; return ({names!r},)"
