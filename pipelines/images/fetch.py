@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -34,6 +34,7 @@ MAX_HEADERS = 1_000  # sites that set a cookie a campaign send hundreds; more is
 MIN_BYTES_PER_SECOND = 64 << 10
 """A body that comes this fast is waited for: each second's worth moves the limit by a second, to
 no more than `timeout_seconds` from now."""
+MOST_TIMES = 6  # the limit at most, for an address of a server that sends us others meanwhile
 RECENT = 32  # addresses whose outcome decides how many are fetched at once
 MIN_CONNECTIONS = 8  # the gate never closes further than this
 NO_TRAINING = frozenset({"noai", "noimageai", "noindex", "noimageindex", "noml", "none"})
@@ -46,7 +47,8 @@ class FetchOptions(Frozen):
     """How addresses are fetched. img2dataset's settings of the reference where it has them.
 
     `timeout_seconds` is the server's: until it answers, and while less than MIN_BYTES_PER_SECOND
-    come. What this process waits for, its own memory, is not counted.
+    come. What this process waits for, its own memory, is not counted, and the first byte is waited
+    for longer while the server sends other addresses.
     """
 
     timeout_seconds: float = 10.0
@@ -178,6 +180,7 @@ class Limit:
 
     def __init__(self, timeout: asyncio.Timeout, seconds: float) -> None:
         self._timeout, self._seconds = timeout, seconds
+        self._last = asyncio.get_running_loop().time() + MOST_TIMES * seconds
         self.received = 0
 
     def got(self, size: int) -> None:
@@ -188,6 +191,13 @@ class Limit:
             most = asyncio.get_running_loop().time() + self._seconds
             longer = min(when + size / MIN_BYTES_PER_SECOND, most)
             self._timeout.reschedule(max(when, longer))
+
+    def busy(self) -> None:
+        """The server sent bytes of another address: this one waits behind our own others."""
+        when = self._timeout.when()
+        if when is not None and not self.received:
+            later = asyncio.get_running_loop().time() + self._seconds
+            self._timeout.reschedule(max(when, min(later, self._last)))
 
     @asynccontextmanager
     async def stopped(self) -> AsyncIterator[None]:
@@ -201,6 +211,34 @@ class Limit:
                 self._timeout.reschedule(when + time.monotonic() - start)
 
 
+class Hosts:
+    """The addresses asked of each server now; one that sends any of them is not silent."""
+
+    def __init__(self) -> None:
+        self._asked: dict[str, set[Limit]] = {}
+        self._said: dict[str, float] = {}
+
+    @contextmanager
+    def asking(self, url: str, limit: Limit) -> Iterator[str]:
+        host = url.partition("://")[2].partition("/")[0]
+        self._asked.setdefault(host, set()).add(limit)
+        try:
+            yield host
+        finally:
+            self._asked[host].discard(limit)
+            if not self._asked[host]:
+                del self._asked[host]
+                self._said.pop(host, None)
+
+    def sent(self, host: str) -> None:
+        """Bytes came from a server; said to those who wait for it once a second."""
+        now = time.monotonic()
+        if now - self._said.get(host, 0.0) >= 1:
+            self._said[host] = now
+            for limit in self._asked.get(host, ()):
+                limit.busy()
+
+
 @dataclass
 class Fetcher:
     """An open session; `fetch` may be called by many tasks at once."""
@@ -209,6 +247,7 @@ class Fetcher:
     options: FetchOptions
     budget: Budget
     gate: Gate
+    hosts: Hosts = field(default_factory=Hosts)
 
     @asynccontextmanager
     async def body(self, url: str) -> AsyncIterator[bytes]:
@@ -246,7 +285,8 @@ class Fetcher:
         try:
             async with asyncio.timeout(self.options.timeout_seconds) as timeout:
                 limit = Limit(timeout, self.options.timeout_seconds)
-                answer = await self._follow(url, limit)
+                with self.hosts.asking(url, limit) as host:
+                    answer = await self._follow(url, limit, host)
             self.gate.settle(slow=False)
             return answer
         except TimeoutError:
@@ -264,7 +304,7 @@ class Fetcher:
             detail = f"{type(error).__name__}: {error}"
             raise FetchError("broken_answer", detail, again=True) from None
 
-    async def _follow(self, url: str, limit: Limit) -> tuple[bytes, Hold]:
+    async def _follow(self, url: str, limit: Limit, host: str) -> tuple[bytes, Hold]:
         for _ in range(MAX_REDIRECTS + 1):
             checked = check_url(url, self.options.allow)
             async with self.session.get(checked, allow_redirects=False) as answer:
@@ -279,7 +319,7 @@ class Fetcher:
                     again = passes(answer.status)
                     raise FetchError(f"http_{answer.status}", again=again, after=after)
                 self._check_headers(answer)
-                return await self._read(answer, limit)
+                return await self._read(answer, limit, host)
         raise FetchError("too_many_redirects")
 
     def _check_headers(self, answer: Any) -> None:
@@ -291,7 +331,7 @@ class Fetcher:
             if forbids_training(values, self.options.user_agent):
                 raise FetchError("not_allowed", f"X-Robots-Tag: {', '.join(values)}")
 
-    async def _read(self, answer: Any, limit: Limit) -> tuple[bytes, Hold]:
+    async def _read(self, answer: Any, limit: Limit, host: str) -> tuple[bytes, Hold]:
         """The body with its encodings undone, and what it has of the budget."""
         parts: list[bytes] = []
         size, hold = 0, Hold()
@@ -307,6 +347,7 @@ class Fetcher:
             async for part in answer.content.iter_chunked(CHUNK_BYTES):
                 size += len(part)
                 limit.got(len(part))
+                self.hosts.sent(host)
                 if size > self.options.max_bytes:
                     raise FetchError("too_large", f"more than {self.options.max_bytes} bytes")
                 if size > hold.num_bytes:

@@ -11,7 +11,7 @@ import pytest
 from pipelines.images import addresses
 from pipelines.images import fetch as fetching
 from pipelines.images.addresses import FetchError, check_url, refused
-from pipelines.images.fetch import FetchOptions, open_fetcher
+from pipelines.images.fetch import FetchOptions, Hosts, Limit, open_fetcher
 from tests.pipelines.images.servers import Inside, allowed, fetch
 
 pytest.importorskip("aiohttp")
@@ -215,3 +215,33 @@ def test_bodies_of_unknown_length_do_not_wait_for_each_other_without_end() -> No
         return sorted(order)
 
     assert asyncio.run(run()) == ["a", "b", "c"]
+
+
+def test_a_server_that_sends_another_address_is_not_silent() -> None:
+    """The wait for a first byte is prolonged, to six times the limit at most; other hosts' is not."""
+
+    async def limits() -> list[float | None]:
+        hosts = Hosts()
+        seen: list[float | None] = []
+        async with asyncio.timeout(60) as own, asyncio.timeout(60) as other:
+            mine, theirs = Limit(own, 100.0), Limit(other, 100.0)
+            begin = asyncio.get_running_loop().time()
+            with hosts.asking("http://a:1/x?y", mine), hosts.asking("http://b:1/x", theirs):
+                hosts.sent("a:1")
+                seen += [(own.when() or 0) - begin, (other.when() or 0) - begin]
+            mine._last = begin + 70.0  # a server that has had nearly all its time
+            own.reschedule(begin + 60)
+            with hosts.asking("http://a:1/x", mine):
+                hosts.sent("a:1")
+                seen.append((own.when() or 0) - begin)
+                mine.received = 1  # a body that comes has its own time
+                own.reschedule(begin + 50)
+                mine.busy()
+                seen.append((own.when() or 0) - begin)
+        return seen
+
+    prolonged, untouched, last, body = asyncio.run(limits())
+    assert prolonged is not None and 95 < prolonged < 160
+    assert untouched is not None and 55 < untouched < 61
+    assert last == pytest.approx(70.0)
+    assert body == pytest.approx(50.0)
