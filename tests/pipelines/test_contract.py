@@ -172,8 +172,8 @@ def cpu_seconds(operator: Operator, text: str) -> float:
     return time.process_time() - started
 
 
-TAKES_ITS_TIME = {"langdetect"}
-"""Choices that cost a fixed time a sentence in a library: docs/reliability.md says how much."""
+TAKES_ITS_TIME = {"langdetect", "punkt"}
+"""Choices whose time is that of a library: docs/reliability.md says how much."""
 
 
 SECONDS_PER_MEGABYTE = 1.0
