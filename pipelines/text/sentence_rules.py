@@ -1,7 +1,7 @@
 """The automaton of blingfire's sentence rules, read from the installed package as plain tables.
 
 blingfire looks for a rule from every character of a text and reads up to 300 characters each time,
-so a text of dots or signs takes it 2 to 4 s per megabyte, in a library that cannot be told to do
+so a text of dots or signs takes it 2 to 4 s per megabyte, in a library that has no setting to do
 less. `pipelines.kernels.sentences` does the same walk with the tables of this file and joins walks
 that have come to the same state, so that hostile text is as fast as prose.
 
