@@ -98,9 +98,9 @@ def empty_table(schema: pa.Schema) -> pa.Table:
 
 
 def _without_tensor(field: pa.Field) -> pa.Field:
-    held = normal_type(field.type)
+    target = normal_type(field.type)
     is_extension = isinstance(field.type, pa.BaseExtensionType)
-    return field.with_type(held) if is_extension and held != field.type else field
+    return field.with_type(target) if is_extension and target != field.type else field
 
 
 def is_binary(type_: pa.DataType) -> bool:

@@ -24,7 +24,7 @@ INTERVALS = pa.array([(1, 2, 3), None, (0, -1, 1_500_000_000)], pa.month_day_nan
 
 
 @pytest.mark.parametrize(
-    ("values", "type_", "held"),
+    ("values", "type_", "expected"),
     [
         (RUNS, STRING, ["x", "x", "y"]),
         (JSON, STRING, ['{"a":1}', None, "[]"]),
@@ -35,11 +35,13 @@ INTERVALS = pa.array([(1, 2, 3), None, (0, -1, 1_500_000_000)], pa.month_day_nan
     ],
     ids=["runs", "json", "bool8", "intervals", "views", "dictionary"],
 )
-def test_values_are_held_as_what_they_say(values: pa.Array, type_: Any, held: list[Any]) -> None:
+def test_values_are_held_as_what_they_say(
+    values: pa.Array, type_: Any, expected: list[Any]
+) -> None:
     table = pa.table({"column": values})
     normal = normal_table(table)
     assert normal.schema.field("column").type == type_
-    assert normal["column"].to_pylist() == held
+    assert normal["column"].to_pylist() == expected
     assert empty_table(table.schema).schema == normal.schema
 
 
