@@ -35,9 +35,7 @@ def estimate(
     from pipelines.execution.executors import map_here
 
     current = open_round("ambient", scale, workspace=workspace, map_tasks=map_here, track=track)
-    pool = current.stages.open_pool(
-        scale, workspace=workspace, map_tasks=map_here, own_track=current.own_track
-    )
+    pool = current.open_pool()
     with ambient_extra():
         from ambient import estimates
 

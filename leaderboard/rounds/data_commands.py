@@ -43,10 +43,7 @@ def pool_command(
     current = open_round(
         benchmark, scale, workspace=workspace, map_tasks=executor(workers), track=track
     )
-    pool = current.stages.open_pool(
-        scale, workspace=workspace, map_tasks=current.map_tasks, own_track=current.own_track
-    )
-    show_pool(pool, json=json)
+    show_pool(current.open_pool(), json=json)
 
 
 def curate_command(

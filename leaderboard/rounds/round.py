@@ -85,12 +85,7 @@ def curate(
     overwrite: bool = False,
 ) -> Curated:
     """Run a pipeline over the scale's pool; the options are those of `pipelines.engine.run.run`."""
-    pool = current.stages.open_pool(
-        current.scale.name,
-        workspace=current.workspace,
-        map_tasks=current.map_tasks,
-        own_track=current.own_track,
-    )
+    pool = current.open_pool()
     pipeline = sized(current, pipeline)
     form = current.benchmark.dataset_format
     work = dataset_work(pipeline, quarantine=quarantine, format=form)

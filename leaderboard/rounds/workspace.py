@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from leaderboard import rules
 from leaderboard.benchmark import RecipeLike, Stages, desk, load_stages
@@ -13,6 +14,9 @@ from pipelines.execution.executors import MapTasks
 from pipelines.records import DatasetRecord, Frozen, digest
 from pipelines.storage.chain import RECORD
 from pipelines.storage.open import open_store
+
+if TYPE_CHECKING:
+    from pipelines.formats.pool import Pool
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,18 @@ class Round:
         """Where the evaluation data of this scale is."""
         if self.data is not None:
             return self.data
-        return self.stages.eval_data(
-            self.scale.name, workspace=self.workspace, own_track=self.own_track
+        return self.stages.eval_data(self.scale.name, workspace=self.workspace, **self._own)
+
+    def open_pool(self) -> Pool:
+        """The pool of this scale, or of its track where that has one of its own."""
+        return self.stages.open_pool(
+            self.scale.name, workspace=self.workspace, map_tasks=self.map_tasks, **self._own
         )
+
+    @property
+    def _own(self) -> dict[str, str]:
+        """A benchmark without such tracks need not know the argument."""
+        return {"own_track": self.own_track} if self.own_track else {}
 
     @property
     def recipe_name(self) -> str:
