@@ -23,7 +23,7 @@ from pydantic import Field
 
 from leaderboard import rules
 from leaderboard.board.merging import one_row_a_result
-from leaderboard.board.ranking import group_of, rank
+from leaderboard.board.ranking import group_of, order_of
 from leaderboard.board.standings import (
     SORTED_BY,
     Standings,
@@ -37,7 +37,7 @@ from leaderboard.submissions.results import Row
 from pipelines.errors import RuleError
 from pipelines.records import Frozen
 
-SORTS = tuple(SORTED_BY)
+SORTS = SORTED_BY
 BoardKey = tuple[str, str, str]
 MAX_LIMIT = 1000  # rows of one page
 FRESH = 0.02  # seconds that a revision is trusted: one query serves the requests of that time
@@ -139,6 +139,7 @@ class Library:
         self.store = store
         self.keeper = keeper
         self.num_read = 0  # rows so far
+        self.prepared = True  # whether a process that prepares large boards has done so
         self._most = most_boards
         self._copies: OrderedDict[BoardKey, _Copy] = OrderedDict()
         self._lock = RLock()
@@ -360,9 +361,9 @@ class Library:
         absent = [row.submission_id for row in members if row.submission_id not in cached]
         cached |= self.store.resamples(absent, metric)
         with without_collector():
-            rows = rank(members, {metric: cached}, metric=metric)
-            standings = standings_of(rows, metric, self._stored)
-        if len(rows) >= KEPT_FROM:
+            order = order_of(members, {metric: cached}, metric=metric)
+            standings = standings_of(order, partial(self._rows_of, copy))
+        if len(standings) >= KEPT_FROM:
             self._keep(copy, key, standings.packed())
         return standings
 

@@ -51,21 +51,37 @@ def verdict(rows: Sequence[Row]) -> str:
     """Who is ahead, and whether to believe it, in a line or two. Superseded rows do not count."""
     rows = [row for row in rows if not row.superseded_by] or rows[:1]
     leader, others = rows[0], rows[1:]
+    return verdict_of(
+        leader.method,
+        [(row.method, row.tied_with_leader) for row in others],
+        fewest_seeds=min(len(row.seeds) for row in rows),
+        ranked=leader.ranked,
+    )
+
+
+def verdict_of(
+    leader: str,
+    others: Sequence[tuple[str, bool | None]],
+    *,
+    fewest_seeds: int,
+    ranked: bool,
+) -> str:
+    """`verdict` from names, and whether each of the others is tied with the leader."""
     if not others:
-        return f"{leader.method} is the only entry; there is nothing to compare it with yet."
-    ties = [row.method for row in others if row.tied_with_leader]
-    beaten = sum(row.tied_with_leader is False for row in others)
-    unknown = sum(row.tied_with_leader is None for row in others)
-    lines = [f"{leader.method} is ahead of {beaten} of {len(others)} others."]
+        return f"{leader} is the only entry; there is nothing to compare it with yet."
+    ties = [method for method, tied in others if tied]
+    beaten = sum(tied is False for _, tied in others)
+    unknown = sum(tied is None for _, tied in others)
+    lines = [f"{leader} is ahead of {beaten} of {len(others)} others."]
     if ties:
         short = len(ties) <= MOST_NAMED and sum(map(len, ties)) <= MOST_LETTERS
         names = f": {_and(ties)}" if short else ""
         lines.append(f"It is not distinguishable from {len(ties)}{names}.")
     if unknown:
         lines.append(f"Of {unknown} no error is published, so nothing is known.")
-    if min(len(row.seeds) for row in rows) == 1 and beaten:
+    if fewest_seeds == 1 and beaten:
         lines.append(ONE_SEED)
-    if not leader.ranked:
+    if not ranked:
         lines.append("This scale is a proxy: its rows are not ranked.")
     return lines[0] + "".join(f" {line}" for line in lines[1:])
 

@@ -8,7 +8,9 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+Floats = npt.NDArray[np.float64]
 CONFIDENCE = 0.95  # of every interval on the board
 
 
@@ -38,6 +40,32 @@ def interval(
     error = math.sqrt(total)
     below, above = (quantile_of(n, degrees) * error for n in tries)
     return value - below, value + above
+
+
+def intervals(
+    values: Floats,
+    parts: Sequence[tuple[Floats, npt.NDArray[np.int64]]],
+    item_variances: Floats,
+    *,
+    tries: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
+) -> tuple[Floats, Floats]:
+    """`interval` of many values at once: the ends below and above.
+
+    `parts` are those of seeds and of data, each a variance and its degrees of freedom by value.
+    """
+    total = item_variances.copy()
+    uncertain = np.zeros(len(values))
+    for variances, freedom in parts:
+        total += variances
+        uncertain += np.where(freedom >= 1, variances**2 / np.maximum(freedom, 1), 0.0)
+    degrees = np.full(len(values), math.inf)
+    np.divide(total**2, uncertain, out=degrees, where=uncertain > 0)
+    error = np.sqrt(total)
+    quantile = _quantile()
+    below, above = (
+        quantile(degrees, 1 - (1 - CONFIDENCE) / 2 / np.maximum(number, 1)) for number in tries
+    )
+    return values - below * error, values + above * error
 
 
 def quantile_of(tries: int, degrees: float) -> float:

@@ -24,7 +24,8 @@ from evals.kinds import kind_of
 from evals.tasks import Task, load_task
 from leaderboard.board.intervals import CONFIDENCE, student_quantile
 from leaderboard.board.power import POWER, gap_for, noise_of
-from leaderboard.board.ranking import compare, group_of, seed_spread
+from leaderboard.board.ranking import compare, group_of
+from leaderboard.board.spreads import seed_spread
 from leaderboard.rules import load_benchmark
 from leaderboard.submissions.bundle import Bundle
 from leaderboard.submissions.chain import seeds_of

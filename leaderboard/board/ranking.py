@@ -9,8 +9,10 @@ questions. Rows without questions (imported ones) are compared unpaired, where a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +21,10 @@ from evals.run import score_task
 from evals.suite import Suite, load_suite
 from evals.tasks import load_task
 from leaderboard import rules
+from leaderboard.board.gaps import Resamples, Values, gaps_to, scores_of, standings_of_rows
 from leaderboard.board.intervals import interval, kendall
 from leaderboard.board.power import gap_for
-from leaderboard.rules import Noise
+from leaderboard.board.spreads import SeedSpread, seed_spread, variance_of
 from leaderboard.submissions.bundle import Bundle
 from leaderboard.submissions.case import Case
 from leaderboard.submissions.chain import seeds_of
@@ -39,10 +42,6 @@ from leaderboard.submissions.results import (
     measured_of,
 )
 from leaderboard.submissions.submission import Entry
-from pipelines.errors import RuleError
-
-Values = npt.NDArray[np.float32]
-Resamples = Mapping[str, Values]  # by submission: one aggregate, the mean over seeds
 
 # ---- rows of folders
 
@@ -130,7 +129,31 @@ def ranked(
 def rank(
     rows: Sequence[Row], resamples: Mapping[str, Resamples], *, metric: str | None = None
 ) -> list[Row]:
-    """Rows of one group, best first, each with its distance to the leader and to the baseline.
+    """Rows of one group, best first, each with its distance to the leader and to the baseline."""
+    if not rows:
+        return []
+    order = order_of(rows, resamples, metric=metric)
+    return [
+        placed(row, order.metric, place)
+        for row, place in zip(order.rows, order.places, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Order:
+    """Rows of one group as they are stored, best first, and what its place gives each of them."""
+
+    metric: str
+    rows: list[Row]
+    places: list[Place]
+    values: list[float]
+    errors: list[float | None]
+
+
+def order_of(
+    rows: Sequence[Row], resamples: Mapping[str, Resamples], *, metric: str | None = None
+) -> Order:
+    """Rows of one group by a metric, best first.
 
     A row with one seed is ranked by the worse end of its interval. The leader is the best of all
     rows, so its distance to another holds only if it would for the best of so many equal ones.
@@ -140,45 +163,92 @@ def rank(
     that were not submitted here: whose method has that name).
     """
     name = metric or rows[0].headline.metric
-    rows = joined([by_metric(row, name) for row in rows if name in row.figures])
-    if not rows:
-        return []
-    sign = -1 if rows[0].headline.higher_is_better else 1
-    seeds = seed_spread(rows, name)
-    standings = {row.submission_id: standing(row, name, seeds) for row in rows}
-    rows = sorted(
-        rows,
-        key=lambda r: (bool(r.superseded_by), sign * standings[r.submission_id], r.submission_id),
+    members = joined([row for row in rows if name in row.figures])
+    if not members:
+        return Order(name, [], [], [], [])
+    spread = seed_spread(members, name)
+    scores = scores_of(members, name, spread)
+    standings = standings_of_rows(scores, spread).tolist()
+    sign = -1 if members[0].figures[name].higher_is_better else 1
+    order = sorted(
+        range(len(members)),
+        key=lambda at: (
+            bool(members[at].superseded_by),
+            sign * standings[at],
+            members[at].submission_id,
+        ),
     )
     drawn = resamples.get(name, {})
-    leader = rows[0]
-    choices = sum(not row.superseded_by for row in rows)
-    plain = next((row for row in rows if is_baseline(row)), None)
-    behind = compare_all(leader, rows, name, drawn, seeds, choices=choices)
-    over = compare_all(plain, rows, name, drawn, seeds) if plain else [None] * len(rows)
-    ranked_rows: list[Row] = []
-    for index, (row, to_leader, to_plain) in enumerate(zip(rows, behind, over, strict=True)):
-        first = index == 0
-        number = index + 1
-        before = ranked_rows[-1] if ranked_rows else None
-        if before is not None and standings[before.submission_id] == standings[row.submission_id]:
-            number = before.rank
-        changed = {
+    choices = sum(not row.superseded_by for row in members)
+    plain = next((at for at in order if is_baseline(members[at])), None)
+    behind = gaps_to(scores, order[0], drawn, choices=choices).listed()
+    over = gaps_to(scores, plain, drawn).listed() if plain is not None else None
+    detectable = {
+        number: _detectable(number, spread) for number in {len(row.seeds) for row in members}
+    }
+    places: list[Place] = []
+    before: float | None = None
+    for index, at in enumerate(order):
+        row = members[at]
+        number = places[-1]["rank"] if standings[at] == before else index + 1
+        before = standings[at]
+        to_leader = behind[at] if index else None
+        to_plain = over[at] if over is not None and at != plain else None
+        place: Place = {
             "rank": number if row.ranked and not row.superseded_by else 0,
-            "behind_leader": None if first else to_leader,
-            "tied_with_leader": False if first else _holds_zero(to_leader),
-            "detectable": _detectable(row, seeds),
-            "baseline": plain.submission_id if plain is not None else None,
-            "over_baseline": _reversed(to_plain) if row is not plain else None,
+            "tied_with_leader": _holds_zero(to_leader) if index else False,
+            "detectable": detectable[len(row.seeds)] if row.kind == "submission" else None,
+            "baseline": members[plain].submission_id if plain is not None else None,
+            "superseded_by": row.superseded_by,
+            "word": row.word,
         }
-        ranked_rows.append(row.model_copy(update=changed))
-    return ranked_rows
+        if to_leader is not None:
+            place["behind_leader"] = to_leader
+        if to_plain is not None:
+            value, low, high = to_plain
+            place["over_baseline"] = (-value, -high, -low)
+        if row.same_result:
+            place["same_result"] = row.same_result
+        places.append(place)
+    errors = scores.errors.tolist()
+    return Order(
+        metric=name,
+        rows=[members[at] for at in order],
+        places=places,
+        values=scores.values[order].tolist(),
+        errors=[None if math.isnan(errors[at]) else errors[at] for at in order],
+    )
 
 
-def _detectable(row: Row, spread: SeedSpread | None) -> float | None:
-    if row.kind != "submission" or spread is None or spread.noise is None:
+class Place(TypedDict):
+    """What its rank gives a row: fields of `Row` by name, a difference as three numbers."""
+
+    rank: int
+    tied_with_leader: bool | None
+    detectable: float | None
+    baseline: str | None
+    superseded_by: str
+    word: str
+    behind_leader: NotRequired[tuple[float, float, float]]
+    over_baseline: NotRequired[tuple[float, float, float]]
+    same_result: NotRequired[tuple[str, ...]]
+
+
+def placed(row: Row, metric: str, place: Place) -> Row:
+    """A stored row with an aggregate as its score, and its place among the others."""
+    change: dict[str, Any] = {"behind_leader": None, "over_baseline": None, **place}
+    for name in ("behind_leader", "over_baseline"):
+        if change[name] is not None:
+            value, low, high = change[name]
+            change[name] = Difference(value=value, low=low, high=high)
+    change["same_result"] = tuple(change.get("same_result", ()))
+    return by_metric(row, metric).model_copy(update=change)
+
+
+def _detectable(seeds: int, spread: SeedSpread | None) -> float | None:
+    if spread is None or spread.noise is None:
         return None
-    return gap_for(len(row.seeds), spread.noise)
+    return gap_for(seeds, spread.noise)
 
 
 def is_baseline(row: Row) -> bool:
@@ -206,98 +276,6 @@ def joined(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-@dataclass(frozen=True)
-class SeedSpread:
-    """How a score varies between runs of one method: variances of one run, with their freedom.
-
-    `order` and `draw` are not seen in seeds: all seeds of a dataset train on it in one order, and
-    all rows of a sampled dataset on one sample. None: not known.
-    """
-
-    variance: float
-    freedom: int
-    order: tuple[float, int] | None = None
-    draw: tuple[float, int] | None = None  # of a family's own draws, whatever their size
-    noise: Noise | None = None
-
-    def of_data(self, *rows: Row) -> list[tuple[float, int]]:
-        """The parts of some rows' variance that their data has, beside their seeds.
-
-        What rests on one estimate is one part, however many rows it is of: its degrees of freedom
-        are there once.
-        """
-        variances: dict[str, float] = {}
-        freedom: dict[str, int] = {}
-        for row in rows:
-            for name, (variance, free) in self.of_row(row).items():
-                variances[name] = variances.get(name, 0.0) + variance
-                freedom[name] = free
-        return [(variances[name], freedom[name]) for name in variances]
-
-    def of_row(self, row: Row) -> dict[str, tuple[float, int]]:
-        """The parts of one row, by what they are of."""
-        if row.sampled is not None and self.draw is not None:
-            return {"draws": self.draw}  # own draws were trained in their own orders
-        parts = {"order": self.order} if self.order is not None else {}
-        if row.sampled is not None and self.noise is not None and self.noise.draw_freedom:
-            variance = self.noise.draw_variance(row.sampled)
-            parts["draw"] = (variance, self.noise.draw_freedom)
-        return parts
-
-
-def seed_spread(rows: Sequence[Row], metric: str) -> SeedSpread | None:
-    """Pooled over the rows with several seeds and what the rule book knows; None: neither."""
-    noise = _noise(rows[0], metric)
-    total, freedom = 0.0, 0
-    if noise is not None:
-        total, freedom = noise.seed_sd**2 * noise.seed_freedom, noise.seed_freedom
-    for row in rows:
-        values = row.figures[metric].values
-        if len(values) > 1:
-            total += _variance(values) * (len(values) - 1)
-            freedom += len(values) - 1
-    if not freedom:
-        return None
-    known = noise is not None and noise.order_freedom > 0
-    order = (noise.order_sd**2, noise.order_freedom) if noise is not None and known else None
-    return SeedSpread(total / freedom, freedom, order, _drawn(rows, metric), noise)
-
-
-def _noise(row: Row, metric: str) -> Noise | None:
-    try:
-        return rules.load_benchmark(row.benchmark).scale(row.scale).noise_of(metric)
-    except RuleError:
-        return None
-
-
-def _drawn(rows: Sequence[Row], metric: str) -> tuple[float, int] | None:
-    """The variance between draws of one sampled method, pooled over the families that have some."""
-    families: dict[tuple[str, str], dict[str, float]] = {}
-    for row in rows:
-        if row.sampled is not None and row.kind == "submission":
-            family = families.setdefault((row.team, row.family), {})
-            family.setdefault(row.dataset_id, row.figures[metric].value)
-    total, freedom = 0.0, 0
-    for family in families.values():
-        if len(family) > 1:
-            total += _variance(list(family.values())) * (len(family) - 1)
-            freedom += len(family) - 1
-    return (total / freedom, freedom) if freedom else None
-
-
-def standing(row: Row, metric: str, spread: SeedSpread | None) -> float:
-    """What a row is ranked by: its score; with one seed, the worse end of its 95% interval.
-
-    One run may be lucky. Where the spread between runs is not known, the score itself; rows that
-    were not submitted here were published as they are.
-    """
-    value = row.figures[metric].value
-    if row.kind != "submission" or len(row.seeds) > 1 or spread is None:
-        return value
-    low, high = interval(value, spread.variance, spread.freedom, 0.0, more=spread.of_data(row))
-    return low if row.headline.higher_is_better else high
-
-
 def by_metric(row: Row, metric: str) -> Row:
     """The row with another of its aggregates as its score."""
     if metric == row.headline.metric:
@@ -319,14 +297,8 @@ def by_metric(row: Row, metric: str) -> Row:
     )
 
 
-def _holds_zero(gap: Difference | None) -> bool | None:
-    return None if gap is None else gap.holds_zero
-
-
-def _reversed(gap: Difference | None) -> Difference | None:
-    if gap is None:
-        return None
-    return Difference(value=-gap.value, low=-gap.high, high=-gap.low)
+def _holds_zero(gap: tuple[float, float, float] | None) -> bool | None:
+    return None if gap is None else gap[1] <= 0 <= gap[2]
 
 
 # ---- differences
@@ -339,53 +311,21 @@ def compare(
     a: Values | None,
     b: Values | None,
     seeds: SeedSpread | None = None,
+    *,
+    choices: int = 1,
 ) -> Difference | None:
     """How far `other` is behind `better`, with a 95% interval; None when an error is not known.
 
     Seeds that both have are paired; without two of them, the seeds are taken as independent, and a
     row with a single one has the spread `seeds`. Items are paired where both have resamples, else
-    taken as independent too, which is wider. The interval accounts for the tries of either side.
+    taken as independent too, which is wider. The interval accounts for the tries of either side
+    and for `choices`: how many rows `better` is the best of. `gaps` has the same in arrays.
     """
     better_figure, two = better.figures[metric], other.figures[metric]
     item_variance: float | None = None
     if a is not None and b is not None:
         item_variance = float(np.var(a.astype(np.float64) - b, ddof=1))
-    return _difference(better, other, (better_figure, two), item_variance, seeds)
-
-
-def compare_all(
-    leader: Row,
-    rows: Sequence[Row],
-    metric: str,
-    resamples: Resamples,
-    seeds: SeedSpread | None = None,
-    *,
-    choices: int = 1,
-) -> list[Difference | None]:
-    """`compare` of every row with one of them, the resamples taken together.
-
-    `choices`: the leader was chosen as the best of so many rows.
-    """
-    drawn = resamples.get(leader.submission_id)
-    variances: dict[str, float] = {}
-    if drawn is not None:
-        with_resamples = [row.submission_id for row in rows if row.submission_id in resamples]
-        for start in range(0, len(with_resamples), 2000):
-            part = with_resamples[start : start + 2000]
-            apart = np.stack([resamples[id_] for id_ in part]) - drawn
-            variances |= dict(zip(part, apart.var(axis=1, ddof=1).tolist(), strict=True))
-    first = leader.figures[metric]
-    return [
-        _difference(
-            leader,
-            row,
-            (first, row.figures[metric]),
-            variances.get(row.submission_id),
-            seeds,
-            choices=choices,
-        )
-        for row in rows
-    ]
+    return _difference(better, other, (better_figure, two), item_variance, seeds, choices=choices)
 
 
 def _difference(
@@ -409,7 +349,7 @@ def _difference(
     common = sorted(set(a) & set(b))
     if len(common) >= 2 and len(common) == len(a) == len(b):
         apart = [sign * (a[seed] - b[seed]) for seed in common]
-        seed_variance, freedom = _variance(apart) / len(apart), len(apart) - 1
+        seed_variance, freedom = variance_of(apart) / len(apart), len(apart) - 1
     else:
         seed_variance, freedom = _unpaired(a, b, seeds)
     tries = ((better.tries or 1) * choices, other.tries or 1)
@@ -418,11 +358,6 @@ def _difference(
         more = seeds.of_data(better, other)
     low, high = interval(value, seed_variance, freedom, item_variance, more=more, tries=tries)
     return Difference(value=value, low=low, high=high)
-
-
-def _variance(values: Sequence[float]) -> float:
-    mean = sum(values) / len(values)
-    return sum((value - mean) ** 2 for value in values) / (len(values) - 1)
 
 
 def _unpaired(
@@ -438,7 +373,7 @@ def _unpaired(
     total, freedom = 0.0, []
     for x in (a, b):
         if len(x) > 1:
-            total += _variance(list(x.values())) / len(x)
+            total += variance_of(list(x.values())) / len(x)
             freedom.append(len(x) - 1)
         elif x and seeds is not None:
             total += seeds.variance

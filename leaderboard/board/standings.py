@@ -15,38 +15,43 @@ from typing import Any, Literal, overload
 
 import orjson
 
-from leaderboard.board.describe import verdict
-from leaderboard.board.ranking import by_metric
-from leaderboard.submissions.results import Difference, Row
+from leaderboard.board.describe import verdict_of
+from leaderboard.board.ranking import Order, Place, placed
+from leaderboard.submissions.results import Row
 
 Value = float | str | None
 Reader = Callable[[Sequence[str]], Sequence[Row]]
 
-SORTED_BY: Mapping[str, Callable[[Row], Value]] = {
-    "rank": lambda row: row.rank,
+OF_ROWS: Mapping[str, Callable[[Row], Value]] = {
     "method": lambda row: row.method.casefold(),
     "team": lambda row: row.team.casefold(),
-    "score": lambda row: row.headline.value,
-    "stderr": lambda row: row.headline.stderr,
-    "behind": lambda row: row.behind_leader.value if row.behind_leader else 0.0,
-    "baseline": lambda row: row.over_baseline.value if row.over_baseline else None,
     "size": lambda row: row.dataset.size,
     "kept": lambda row: row.kept_fraction,
     "params": lambda row: row.params,
     "compute": lambda row: row.flops,
     "seeds": lambda row: len(row.seeds),
     "date": lambda row: row.date or None,
-}
-"""The columns that rows are sorted by, beside those of tasks."""
-
-FILTERED_BY: Mapping[str, Callable[[Row], Value]] = {
     "recheck": lambda row: row.recheck,
     "kind": lambda row: row.kind,
 }
+"""Columns that rows have whatever they are ranked by."""
 
-RANKED = ("rank", "tied_with_leader", "detectable", "baseline", "superseded_by", "word")
-GAPS = ("behind_leader", "over_baseline")
-"""What a row's place among others gives it, beside `same_result`."""
+SORTED_BY = (
+    "rank",
+    "method",
+    "team",
+    "score",
+    "stderr",
+    "behind",
+    "baseline",
+    "size",
+    "kept",
+    "params",
+    "compute",
+    "seeds",
+    "date",
+)
+"""The columns that rows are sorted by, beside those of tasks."""
 
 
 @contextlib.contextmanager
@@ -61,6 +66,9 @@ def without_collector() -> Iterator[None]:
             gc.enable()
 
 
+NO_GAP = (0.0, 0.0, 0.0)  # of the leader to itself, and where the error is not known
+
+
 @dataclass
 class Standings(Sequence[Row]):
     """Rows of one group, ranked by one metric."""
@@ -71,7 +79,7 @@ class Standings(Sequence[Row]):
     ids: list[str]
     columns: dict[str, list[Any]]  # by name, a value for each row
     tasks: list[str]  # which of the columns are tasks
-    changes: list[dict[str, Any]]  # by row: what its place among the others gives it
+    places: list[Place]
     _rows: list[Row | None]
     _read: Reader
     _place: dict[str, int] | None = None
@@ -147,13 +155,7 @@ class Standings(Sequence[Row]):
 
     def _ranked(self, row: Row, at: int) -> Row:
         """A row as it is stored, with its place among the others."""
-        change = dict(self.changes[at])
-        for name in GAPS:
-            if name in change:
-                value, low, high = change[name]
-                change[name] = Difference(value=value, low=low, high=high)
-        change["same_result"] = tuple(change.get("same_result", ()))
-        return by_metric(row, self.metric).model_copy(update=change)
+        return placed(row, self.metric, self.places[at])
 
     def packed(self) -> bytes:
         """All but the rows, as JSON."""
@@ -165,42 +167,56 @@ class Standings(Sequence[Row]):
                 "ids": self.ids,
                 "columns": self.columns,
                 "tasks": self.tasks,
-                "changes": self.changes,
+                "places": self.places,
             }
         )
 
 
-def standings_of(rows: Sequence[Row], metric: str, read: Reader) -> Standings:
-    """The standings of ranked rows."""
+def standings_of(order: Order, read: Reader) -> Standings:
+    """The standings of rows in their order."""
+    rows, places = order.rows, order.places
+    columns: dict[str, list[Any]] = {
+        "rank": [place["rank"] for place in places],
+        "score": order.values,
+        "stderr": order.errors,
+        "behind": [place.get("behind_leader", NO_GAP)[0] for place in places],
+        "baseline": [
+            place["over_baseline"][0] if "over_baseline" in place else None for place in places
+        ],
+    }
+    columns |= {name: [value(row) for row in rows] for name, value in OF_ROWS.items()}
     tasks = [task.task for row in rows[:1] for task in row.tasks]
     values = [{task.task: task.value for task in row.tasks} for row in rows]
-    columns: dict[str, list[Any]] = {
-        name: [value(row) for row in rows] for name, value in {**SORTED_BY, **FILTERED_BY}.items()
-    }
     for task in tasks:
         columns.setdefault(task, [own.get(task) for own in values])
     return Standings(
-        metric=metric,
-        higher_is_better=bool(rows) and rows[0].headline.higher_is_better,
-        verdict=verdict(rows) if rows else "",
+        metric=order.metric,
+        higher_is_better=bool(rows) and rows[0].figures[order.metric].higher_is_better,
+        verdict=_verdict(order),
         ids=[row.submission_id for row in rows],
         columns=columns,
         tasks=tasks,
-        changes=[_change_of(row) for row in rows],
-        _rows=list(rows),
+        places=places,
+        _rows=[None] * len(rows),
         _read=read,
     )
 
 
-def _change_of(row: Row) -> dict[str, Any]:
-    change: dict[str, Any] = {name: getattr(row, name) for name in RANKED}
-    for name in GAPS:
-        gap: Difference | None = getattr(row, name)
-        if gap is not None:
-            change[name] = (gap.value, gap.low, gap.high)
-    if row.same_result:
-        change["same_result"] = row.same_result
-    return change
+def _verdict(order: Order) -> str:
+    """Superseded rows do not count."""
+    if not order.rows:
+        return ""
+    pairs = [
+        (row, place)
+        for row, place in zip(order.rows, order.places, strict=True)
+        if not row.superseded_by
+    ]
+    return verdict_of(
+        order.rows[0].method,
+        [(row.method, place["tied_with_leader"]) for row, place in pairs[1:]],
+        fewest_seeds=min(len(row.seeds) for row, _ in pairs),
+        ranked=order.rows[0].ranked,
+    )
 
 
 def unpacked(data: bytes, read: Reader) -> Standings:

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from leaderboard.board.columns import category_parts, centered
 from leaderboard.board.intervals import interval
 from leaderboard.board.paired import GROUP, Paired, compare_values
-from leaderboard.board.ranking import compare, group_of, seed_spread
+from leaderboard.board.ranking import compare, group_of
+from leaderboard.board.spreads import seed_spread
 from leaderboard.service.evidence import read_answers, read_draws
 from leaderboard.service.service import Service
 from leaderboard.submissions.results import Difference, Row, TaskValue

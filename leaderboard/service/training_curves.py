@@ -13,8 +13,8 @@ from pydantic import Field
 
 from leaderboard.board.crossing import Crossing, Point, crossing, points_of
 from leaderboard.board.crossing_plot import crossing_plot
-from leaderboard.board.ranking import SeedSpread, seed_spread
 from leaderboard.board.speed import Measure, Reached, Speed, order, reached, speed
+from leaderboard.board.spreads import SeedSpread, seed_spread
 from leaderboard.service.evidence import read_evidence
 from leaderboard.service.service import Service
 from leaderboard.submissions.results import Row

@@ -31,7 +31,7 @@ from leaderboard.web.access import (
     seen,
     take,
 )
-from leaderboard.web.answers import JSON, public
+from leaderboard.web.answers import JSON, Answers, public
 from leaderboard.web.guard import Metrics
 from leaderboard.web.json_texts import FormattedView, board_as, compared_json, row_json
 from leaderboard.web.makers import Make
@@ -108,9 +108,16 @@ def healthz(service: Serves) -> Response:
 
 
 @api.get("/readyz", responses={503: {"description": "not yet, or not now"}})
-def readyz(service: Serves) -> Response:
-    """Whether requests should be sent here: the database and the place of the bundles answer."""
-    return _health(service)
+def readyz(request: Request, service: Serves) -> Response:
+    """Whether requests should be sent here: it can answer, and large boards are in order.
+
+    After a start, ordering ten thousand rows by each of their metrics takes some seconds.
+    """
+    answers: Answers = request.app.state.answers
+    answer = _health(service)
+    if answer.status_code == 200 and not answers.maker.ready():
+        return JSONResponse({"status": "boards are being prepared"}, 503, {"retry-after": "1"})
+    return answer
 
 
 def _health(service: Service) -> Response:

@@ -13,7 +13,8 @@ import orjson
 
 from leaderboard.board.boards import View
 from leaderboard.board.formats import board_csv
-from leaderboard.board.ranking import compare, seed_spread
+from leaderboard.board.ranking import compare
+from leaderboard.board.spreads import seed_spread
 from leaderboard.database.states import StoredSubmission
 from leaderboard.service.service import Service
 

@@ -49,6 +49,7 @@ def answer(source: int, target: int, words: Sequence[str]) -> None:
     service.library.keeper = Shelf(folder) if folder is not None else None
     collector = _Collector(service)
     others = _Others(service, source, target)
+    service.library.prepared = False
     revision, before = _revision(service), _warm(service, others)
     wait = START_SECONDS  # until then the service itself starts, and readers come first
     while True:
@@ -56,6 +57,7 @@ def answer(source: int, target: int, words: Sequence[str]) -> None:
             wait = 0.0
             collector.between_jobs()
             if next(before, None) is None:
+                others.begun = True
                 break
         try:
             job = read(source)
@@ -63,10 +65,12 @@ def answer(source: int, target: int, words: Sequence[str]) -> None:
             others.end()
             return
         others.reap()
+        service.library.prepared = others.begun and not others.pid
         write(target, reply_to(job, service))
         collector.between_jobs()
         if (now := _revision(service)) != revision:
             revision, before = now, _warm(service, others)
+            others.begun = False
 
 
 def _revision(service: Service) -> int:
@@ -120,13 +124,15 @@ def _warm(service: Service, others: _Others) -> Iterator[bool]:
 class _Others:
     """The order of large boards by their other metrics, found by a copy of this process.
 
-    It takes seconds, in which this process makes pages, and what it read goes with it.
+    Ten thousand rows take about a second for each metric, in which this process makes pages; what
+    it read ends with it. Its priority is not lower, since readers wait for these orders.
     """
 
     def __init__(self, service: Service, *pipes: int) -> None:
         self.service = service
         self.pipes = pipes
         self.pid = 0
+        self.begun = False  # whether all that is prepared here is done, and the copy started
 
     def start(self, metrics: Mapping[BoardKey, Sequence[str]]) -> None:
         """Begin anew with these metrics of boards."""
@@ -138,7 +144,6 @@ class _Others:
             try:
                 for pipe in self.pipes:  # else they would look open when the original has ended
                     os.close(pipe)
-                os.nice(10)
                 self._find(metrics)
             except BaseException:  # the first reader of such a view waits for it
                 traceback.print_exc()

@@ -41,6 +41,8 @@ MOST_WAITING = 256  # jobs; more than a process makes in the time that anybody w
 MOST_EACH = 128  # of one asker: a proxy that is not trusted is one, with everybody behind it
 START_SECONDS = 1.0  # after which the process starts though no page was asked for
 SECONDS = 120.0  # for one page: reading and ranking ten thousand rows takes about five
+READY_SECONDS = 120.0  # after which it is ready though it could not prepare every board
+READY_PATIENCE = 0.5  # seconds that a monitor waits for the process that makes pages
 THREADS = 2  # of this process; pages are pure Python, so more threads make none sooner
 
 
@@ -67,9 +69,18 @@ class Maker(Protocol):
         """
         ...
 
+    def ready(self) -> bool:
+        """Whether every view of a large board can be made in a moment."""
+        ...
+
     def close(self) -> None:
         """Stop making pages."""
         ...
+
+
+def prepared(service: Service) -> str:
+    """A page with a letter, once the process that makes it has prepared the large boards."""
+    return "y" if service.library.prepared else ""
 
 
 def finished(made: str | bytes) -> Page:
@@ -93,6 +104,9 @@ class ThreadMaker:
 
     def ask(self, make: Make, *, later: bool = False, who: str = "") -> Future[Page]:
         return self._threads.submit(lambda: finished(make(self.service)))
+
+    def ready(self) -> bool:
+        return True  # it prepares nothing
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -212,6 +226,9 @@ class ProcessMaker:
         self._waiting: Counter[str] = Counter()  # jobs by who asked
         self._lock = threading.Lock()
         self._closed = False
+        self._begun = time.monotonic()
+        self._ready = False
+        self._asked: Future[Page] | None = None
         self._worker: Worker | None = first
         if first is not None:
             first.configure(database, files, eval_data)
@@ -229,6 +246,21 @@ class ProcessMaker:
                 raise Busy("too many pages wait to be made; try again in a few seconds") from None
             self._waiting[who] += 1
         return job.page
+
+    def ready(self) -> bool:
+        """Once it is, it remains so: after a change of a board, its old pages are served."""
+        late = time.monotonic() > self._begun + READY_SECONDS
+        if self._ready or late:
+            return True
+        try:
+            asked = self._asked = self._asked or self.ask(prepared, later=True, who="ready")
+            self._ready = bool(asked.result(READY_PATIENCE).body)
+        except TimeoutError:
+            return False
+        except (Busy, OSError, RuntimeError, *DATABASE_DOWN):
+            pass
+        self._asked = None
+        return self._ready
 
     def close(self) -> None:
         self._closed = True

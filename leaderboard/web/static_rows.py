@@ -20,7 +20,8 @@ import orjson
 
 from leaderboard.board.columns import category_parts, centered
 from leaderboard.board.paired import GROUP
-from leaderboard.board.ranking import SeedSpread, group_of
+from leaderboard.board.ranking import group_of
+from leaderboard.board.spreads import SeedSpread
 from leaderboard.submissions.results import Row
 
 MAX_BYTES = 1 << 20

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING
 
 from leaderboard.board.formats import board_csv, board_json, board_table
 from leaderboard.board.plots import STATIC
-from leaderboard.board.ranking import SeedSpread, board, measure, seed_spread
+from leaderboard.board.ranking import board, measure
+from leaderboard.board.spreads import SeedSpread, seed_spread
 from leaderboard.submissions.results import Row
 from leaderboard.submissions.submission import pack, read_entries
 from pipelines.storage.open import open_store

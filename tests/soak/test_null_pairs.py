@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from leaderboard.board.ranking import compare, measure, seed_spread
+from leaderboard.board.ranking import compare, measure
+from leaderboard.board.spreads import seed_spread
 from leaderboard.rounds import round as stages
 from leaderboard.rounds import training
 from leaderboard.rounds.workspace import open_round

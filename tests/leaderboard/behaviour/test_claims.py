@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from leaderboard.board.intervals import interval, quantile_of
-from leaderboard.board.ranking import compare, rank, seed_spread
+from leaderboard.board.ranking import compare, rank
+from leaderboard.board.spreads import seed_spread
 from leaderboard.submissions.bundle import open_bundle
 from leaderboard.submissions.results import Row
 from leaderboard.submissions.validate import check_bundle

@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 from leaderboard.service.service import Service
 from leaderboard.web.app import create_app
 from leaderboard.web.logs import Bounded
+from leaderboard.web.makers import ThreadMaker
 from tests.leaderboard.attacked_site import BOARD, Site, listening
 from tests.leaderboard.made_up import make_zip
 
@@ -120,6 +121,17 @@ def test_a_database_that_is_down_is_503_everywhere(
         assert response.headers["retry-after"] == "5"
         assert "connection refused" not in response.text
     assert site.client.get("/livez").status_code == 200
+
+
+def test_a_service_that_prepares_its_boards_is_alive_and_not_ready(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert site.client.get("/readyz").json()["status"] == "ok"
+    monkeypatch.setattr(ThreadMaker, "ready", lambda self: False)
+    response = site.client.get("/readyz")
+    assert response.status_code == 503
+    assert response.json() == {"status": "boards are being prepared"}
+    assert site.client.get("/healthz").status_code == 200
 
 
 def test_metrics_count_requests_queue_and_checks(site: Site, tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from leaderboard.board import ranking
-from leaderboard.board.ranking import SeedSpread, compare, rank, seed_spread, standing
+from leaderboard.board.gaps import scores_of, standings_of_rows
+from leaderboard.board.ranking import compare, rank
+from leaderboard.board.spreads import SeedSpread, seed_spread
 from leaderboard.rules import Noise
 from leaderboard.submissions.bundle import open_bundle
 from leaderboard.submissions.results import Row
@@ -160,6 +162,10 @@ def test_a_row_with_one_seed_is_ranked_by_the_worse_end(plain: Row) -> None:
     assert standing(steady, "bits_per_byte", spread) == 2.0
     published = lucky.model_copy(update={"kind": "reference"})
     assert standing(published, "bits_per_byte", spread) == 1.99
+
+
+def standing(row: Row, metric: str, spread: SeedSpread | None) -> float:
+    return float(standings_of_rows(scores_of([row], metric, spread), spread)[0])
 
 
 @pytest.mark.usefixtures("seeds_alone")

@@ -6,8 +6,18 @@ from collections.abc import Sequence
 
 import pytest
 
+from leaderboard.board.ranking import Place
 from leaderboard.board.standings import Standings, unpacked
 from leaderboard.submissions.results import Row
+
+PLACE: Place = {
+    "rank": 1,
+    "tied_with_leader": False,
+    "detectable": None,
+    "baseline": None,
+    "superseded_by": "",
+    "word": "",
+}
 
 
 def columns_of(dates: Sequence[str | None]) -> Standings:
@@ -32,7 +42,7 @@ def columns_of(dates: Sequence[str | None]) -> Standings:
             "size": [None, 7, 9],
         },
         tasks=["size"],
-        changes=[{}, {}, {}],
+        places=[PLACE, PLACE, PLACE],
         _rows=[None, None, None],
         _read=read,
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
@@ -14,8 +16,9 @@ from leaderboard.board.boards import View
 from leaderboard.database.store import Store
 from leaderboard.published.literature import put_references
 from leaderboard.service.service import Service
+from leaderboard.web import makers
 from leaderboard.web.links import LINKS
-from leaderboard.web.makers import Busy, Forked, ProcessMaker, finished
+from leaderboard.web.makers import Busy, Forked, Page, ProcessMaker, finished
 from leaderboard.web.texts import board_text
 from pipelines.storage.local import LocalStore
 
@@ -30,6 +33,11 @@ def pid_of(service: Service) -> str:
 def ends(service: Service) -> str:
     """A page that kills whoever makes it."""
     os._exit(3)
+
+
+def never(make: object, *, later: bool = False, who: str = "") -> Future[Page]:
+    """A page that nobody makes."""
+    return Future()
 
 
 def odd(service: Service) -> str:
@@ -68,6 +76,26 @@ def test_a_process_that_ends_is_replaced(maker: ProcessMaker) -> None:
     with pytest.raises(Busy, match="ended"):
         maker.ask(ends).result(WAIT)
     assert maker.ask(pid_of).result(WAIT).body != first
+
+
+def test_it_is_ready_once_its_process_has_prepared_the_boards(maker: ProcessMaker) -> None:
+    until = time.monotonic() + WAIT
+    while not maker.ready():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_it_is_ready_after_a_while_whatever_its_process_does(
+    maker: ProcessMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maker, "_ready", False)
+    monkeypatch.setattr(maker, "ask", never)
+    monkeypatch.setattr(makers, "READY_PATIENCE", 0.01)
+    assert not maker.ready()
+    assert not maker.ready()  # one question at a time
+    monkeypatch.setattr(maker, "_begun", time.monotonic() - makers.READY_SECONDS - 1)
+    assert maker.ready()
+    monkeypatch.setattr(maker, "_asked", None)
 
 
 def test_an_error_comes_back_and_the_process_stays(maker: ProcessMaker) -> None:
