@@ -68,6 +68,13 @@ class Ambient(Stages["Recipe"]):
 
         return images_seen(recipe)
 
+    def operations(self, recipe: Recipe) -> float:
+        """Of the network's layers, forward and backward."""
+        from ambient.plan import forward_flops
+        from ambient.recipe import images_seen
+
+        return 3 * forward_flops(recipe) * images_seen(recipe)
+
     def changed(
         self,
         recipe: Recipe,

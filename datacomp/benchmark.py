@@ -63,6 +63,14 @@ class DataComp(Stages["Recipe"]):
 
         return samples_seen(recipe)
 
+    def operations(self, recipe: Recipe) -> float | None:
+        """Of both towers, forward and backward; None for the small models of our own."""
+        from datacomp.plan import FORWARD_FLOPS
+        from datacomp.recipe import samples_seen
+
+        forward = FORWARD_FLOPS.get(recipe.model)
+        return None if forward is None else 3 * forward * samples_seen(recipe)
+
     def changed(
         self,
         recipe: Recipe,

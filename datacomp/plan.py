@@ -27,6 +27,10 @@ second."""
 PUBLISHED = {"ViT-B-32": 850.0, "ViT-B-16": 396.0, "ViT-L-14": 78.6}
 """Samples a second of one A100: open_clip's scaling runs (Cherti et al. 2023) on JUWELS."""
 
+FORWARD_FLOPS = {"ViT-B-32": 14.78e9, "ViT-B-16": 41.09e9, "ViT-L-14": 175.33e9}
+"""Of one sample, two for a multiplication with addition: open_clip's docs/model_profile.csv. What
+`forward_flops` computes, for a board on which open_clip is not installed."""
+
 IMAGES_PER_CORE = 325.0
 """Read, decode, crop to 224 pixels, a second and core: ffcv's and torchvision's published loaders
 are between 300 and 350; docs/performance.md has what was measured here."""

@@ -51,6 +51,12 @@ class DCLM(Stages["Recipe"]):
         """Tokens of one training run."""
         return recipe.tokens
 
+    def operations(self, recipe: Recipe) -> float:
+        """6 N D (Kaplan et al. 2020)."""
+        from dclm.recipe import flops
+
+        return flops(recipe)
+
     def in_other_order(self, recipe: Recipe, number: int) -> Recipe:
         """Another seed of the shuffle when packing, and of the epochs."""
         return recipe.model_copy(update={"data_seed": recipe.data_seed + number})

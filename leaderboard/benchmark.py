@@ -222,6 +222,13 @@ class Stages(ABC, Generic[R]):
     def budget(self, recipe: R) -> int:
         """What one training run sees, in the rule book's budget unit."""
 
+    def operations(self, recipe: R) -> float | None:
+        """Floating-point operations of one training run: the same wherever it runs.
+
+        None where they are not known.
+        """
+        return None
+
     def divides(self, recipe: R, num_processes: int) -> bool:
         """Whether a step's batch can be shared by so many processes."""
         size = getattr(recipe, "global_batch_size", num_processes)

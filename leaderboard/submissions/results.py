@@ -18,6 +18,7 @@ from pydantic import Field
 from evals.aggregate import aggregate_draws
 from evals.suite import Suite
 from leaderboard import rules
+from leaderboard.benchmark import load_stages
 from leaderboard.rules import Benchmark
 from leaderboard.submissions.bundle import Bundle, Profile
 from leaderboard.submissions.case import official_suite
@@ -287,7 +288,7 @@ def measured_of(
         dataset=Size(size=packed.counts[benchmark.size_count], unit=benchmark.size_unit),
         kept_fraction=dataset.counts["rows_out"] / rows_in if rows_in else None,
         params=params,
-        flops=flops_of(model, benchmark),
+        flops=flops_of(model, benchmark, record.work.scale),
         seeds=tuple(
             SeedScore(seed=seed, value=value)
             for seed, value in zip(seeds, head.values, strict=True)
@@ -384,14 +385,17 @@ def _seen(model: ModelRecord, benchmark: Benchmark) -> int:
     return int(model.results[name if name.endswith("_seen") else f"{name}_seen"])
 
 
-def flops_of(model: ModelRecord, benchmark: Benchmark) -> float | None:
-    """FLOPs of training: from the record, or 6 N D for language models (Kaplan et al. 2020)."""
+def flops_of(model: ModelRecord, benchmark: Benchmark, scale: str) -> float | None:
+    """FLOPs of training: from the record, 6 N D for language models (Kaplan et al. 2020), or those
+    of the scale's recipe.
+    """
     params, seen = model.counts.get("params"), _seen(model, benchmark)
     if "flops" in model.results:
         return float(model.results["flops"])
     if benchmark.modality == "text" and params is not None:
         return 6.0 * params * seen
-    return None
+    stages = load_stages(benchmark.name)
+    return stages.operations(stages.recipe(benchmark.scale(scale).recipe))
 
 
 def _public_checkpoints(bundle: Bundle, record: Submission) -> bool:

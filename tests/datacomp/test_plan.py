@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from datacomp.plan import forward_flops, memory_per_gpu, model_config, num_params, plan
+from datacomp.plan import (
+    FORWARD_FLOPS,
+    forward_flops,
+    memory_per_gpu,
+    model_config,
+    num_params,
+    plan,
+)
 from datacomp.recipe import load_recipe
 from pipelines.errors import BatchError, PlanError
 
@@ -17,6 +24,7 @@ from pipelines.errors import BatchError, PlanError
 def test_flops_and_parameters_are_those_of_open_clip(name, giga_flops, millions) -> None:
     config = model_config(name)
     assert forward_flops(config) / 1e9 == pytest.approx(giga_flops, rel=0.01)
+    assert FORWARD_FLOPS[name] / 1e9 == pytest.approx(giga_flops, rel=1e-3)
     assert num_params(config) / 1e6 == pytest.approx(millions, rel=0.001)
 
 

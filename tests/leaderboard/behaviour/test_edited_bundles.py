@@ -193,6 +193,7 @@ def constant(value: float) -> Callable[[np.ndarray], Any]:
 
 BIG = {"scale": "100m", "rows": 4}  # 60 seconds of the fastest device there is, a day of others
 PAIRS = {"benchmark": "datacomp", "rows": 400}
+BIG_IMAGES = {"benchmark": "ambient", "scale": "large", "rows": 40}
 EARLY = {"started": "2024-11-01T10:00:00Z", "finished": "2024-11-01T11:00:00Z"}
 LATE = {"started": "2026-11-02T05:00:00Z", "finished": "2026-11-02T06:00:00Z"}
 
@@ -319,6 +320,10 @@ FRAUDS: dict[str, tuple[str, str, Build]] = {
         *("lineage.recipe", "made_by.figures"),
         trained({}, seconds=0.0),
     ),
+    "months of images in a minute": (
+        *("lineage.recipe", "made_by.figures.seconds"),
+        made_by("model", BIG_IMAGES, figures={"processes": 8.0, "seconds": 60.0, "resumed": 0.0}),
+    ),
     # logs
     "one loss a byte for every text": (
         *("arithmetic", "nats"),
@@ -375,6 +380,9 @@ HONEST: dict[str, Build] = {
     ),
     "an hour on many GPUs": trained(BIG, seconds=600.0, num_processes=256.0),
     "a run that was resumed near its end": trained(BIG, seconds=6.0, first_step=2_000.0),
+    "images that were resumed": made_by(
+        "model", BIG_IMAGES, figures={"processes": 8.0, "seconds": 60.0, "resumed": 1.0}
+    ),
     "a run without figures": made_by("model", BIG, figures={}),
     "a curve that ends at the model": lambda folder: ending_at(own_score(folder / "a"))(folder),
     "settings of another kind of model": record(
