@@ -53,6 +53,7 @@ from leaderboard.submissions.novelty import Notice
 from leaderboard.submissions.results import Measured, Row
 
 ATTEMPTS = 3  # a check that killed its process so often would do it again
+COMPARED: tuple[State, ...] = ("needs_review", "accepted", "withdrawn")
 LEASE_SECONDS = 60.0  # a check renews it while it runs
 log = logging.getLogger("leaderboard.database")
 
@@ -416,18 +417,21 @@ class Store(Database):
     # ---- what is known of others
 
     def facts(self, benchmark: str) -> list[Facts]:
-        """What every entry of a benchmark is compared by, the oldest first; not of refused ones."""
+        """What every entry of a benchmark is compared by, the oldest first; not of refused ones.
+
+        Of withdrawn ones, too: whoever read them may send them, and they were tries of their team.
+        """
         s = t.Submission
         query = (
             select(t.StoredFacts.facts, s.state)
             .join(t.StoredFacts, t.StoredFacts.id == s.id)
-            .where(s.benchmark == benchmark, s.state.in_(("needs_review", "accepted")))
+            .where(s.benchmark == benchmark, s.state.in_(COMPARED))
             .order_by(s.received, s.id)
         )
         with self.engine.connect() as connection:
             return [
                 Facts.model_validate_json(facts_json).model_copy(
-                    update={"accepted": state == "accepted"}
+                    update={"accepted": state == "accepted", "withdrawn": state == "withdrawn"}
                 )
                 for facts_json, state in connection.execute(query)
             ]

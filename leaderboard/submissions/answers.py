@@ -76,6 +76,25 @@ class Choices:
         return "" if few or min(self._right, self._wrong) < FEWEST_EACH else self._state.hexdigest()
 
 
+MOST_OF_ONE = 0.8
+"""Of the choices of one task: small models that nearly always choose the same option agree."""
+
+
+def choices_of(task: Task, log: pa.Table) -> str:
+    """The hash of the choices of one task, so that no two entries' best tasks make a third.
+
+    Empty where two models may agree in all of them.
+    """
+    alone = Choices()
+    alone.add(task, log)
+    digest = alone.digest()
+    if digest and "predicted" in log.column_names:
+        counts = pc.value_counts(log["predicted"]).field("counts")
+        if pc.max(counts).as_py() > MOST_OF_ONE * len(log):
+            return ""
+    return digest
+
+
 def answers_of(task: Task, log: pa.Table) -> str:
     """The hash of a model's answers in row order, however the log is stored.
 

@@ -14,7 +14,7 @@ from evals.aggregate import aggregate_suite
 from evals.pins import pin_of, truth_of, truth_table
 from evals.run import score_task
 from evals.tasks import EvalError, Task, is_secret, load_task
-from leaderboard.submissions.answers import Choices, answers_of, loss_sample, marks
+from leaderboard.submissions.answers import Choices, answers_of, choices_of, loss_sample, marks
 from leaderboard.submissions.bundle import MANIFEST, RECORD, Bundle
 from leaderboard.submissions.case import Case
 from leaderboard.submissions.control_figures import control_faults, same
@@ -116,8 +116,7 @@ def _seed(
         out.losses.setdefault(str(seed), []).extend(loss_sample(task, log))
         out.marks.setdefault(str(seed), []).extend(marks(task, log, len(case.suite.tasks)))
         out.choices.setdefault(seed, Choices()).add(task, log)
-        answers = answers_of(task, log)
-        if answers:
+        for answers in filter(None, (answers_of(task, log), choices_of(task, log))):
             out.answers.setdefault(answers, set()).add(seed)
         yield from _clean(case, seed, task, log, score, out)
 

@@ -60,13 +60,14 @@ class Facts(Frozen):
     )
     params: int | None = Field(None, description="of its models")
     accepted: bool = False
+    withdrawn: bool = False
 
 
 class Known(Protocol):
     """What a board knows."""
 
     def entries(self, benchmark: str) -> Sequence[Facts]:
-        """Every other entry of a benchmark that was not refused or withdrawn."""
+        """Every other entry of a benchmark that was not refused; some were withdrawn."""
         ...
 
     def names(self) -> Sequence[str]:

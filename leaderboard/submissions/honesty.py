@@ -29,7 +29,10 @@ def tries(case: Case) -> Iterator[Notice]:
         and other.dataset != case.dataset.id
     }
     if number is not None and number <= len(shown):
-        text = f"{number} tries are claimed; {len(shown)} other datasets of this team are here"
+        text = (
+            f"{number} tries are claimed; {len(shown)} other datasets of this team are here, or "
+            "were withdrawn"
+        )
         yield Notice(rule="honesty.tries", text=text)
     if number is None:
         text = "the number of tries behind this entry is not given: its interval is that of one try"

@@ -180,7 +180,8 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "image_sampling": ("row", "errors"),
     "image_clip": ("row", "moved", "independent"),
 }
-OBJECTIVES = ("race", "gender", "age", "toxic")
+OBJECTIVES = {"race": 7, "gender": 2, "age": 9, "toxic": 64}
+"""Classes of what is said of images of people (FairFace); of offensive words at most so many."""
 
 
 def columns_of(task: Task) -> tuple[dict[str, Type], tuple[str, ...]]:
@@ -365,6 +366,10 @@ def _consistent(task: Task, log: pa.Table) -> Wrong:
         yield from _retrieval(log)
     elif task.kind == "image_association":
         yield from _association(log)
+    elif task.kind == "image_attributes":
+        for name, classes in OBJECTIVES.items():
+            values = log[f"predicted_{name}"].to_numpy()
+            yield f"predicted_{name}", (values < 0) | (values >= classes), "is not a class"
     elif isinstance(task, OF_GENERATORS):
         yield from generator_logs.wrong(task, log)
 

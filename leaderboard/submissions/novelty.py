@@ -27,15 +27,16 @@ from pipelines.records import Frozen, ScoresRecord, digest
 
 NEAR = 0.95  # Jaccard index of two datasets' uids
 NEAR_TEXTS = 0.8  # Jaccard index of documents; changing one word in a hundred leaves 0.9
-# Fraction of the distance between two seeds of one dataset; two training runs are never as close.
-CLOSE = 0.2
+CLOSE = 0.5
+"""Fraction of the usual distance between two seeds of one dataset below which another entry's
+answers are shown: pairs of seeds scatter around the usual distance, other datasets are further."""
 ONE_MODEL = 1e-3
 """Distance of losses below which two runs are the same. At the tiny scales two seeds were 0.11
 apart or more (documents) and 1.06 (pairs)."""
 SEED_DISTANCE = 0.02  # distance of losses between seeds, assumed until the board has some
 MARKS_DISTANCE = 0.5
 """The same for choices, ranks and errors: two seeds whose answers agree in seven of eight
-questions, half of them right, are 0.5 apart; a fifth of that is one answer of 200."""
+questions, half of them right, are 0.5 apart; half of that is one answer of 60."""
 FEWEST = 30  # losses: a correlation of fewer says little
 
 BySeed = Mapping[str, Sequence[float]]
@@ -118,6 +119,8 @@ def copies(
     for other in case.known.entries(case.book.name):
         if other.id == own.id or (own.track != other.track and {own.track, other.track} & fixed):
             continue
+        if other.withdrawn and other.team == own.team:
+            continue
         what = _copied(own, other, one_model=own.track in fixed)
         if what is None:
             continue
@@ -192,7 +195,8 @@ def _copied(own: Facts, other: Facts, *, one_model: bool = False) -> str | None:
     if set(own.weights) & set(other.weights):
         return "the trained model"
     if own.team == other.team:
-        return None
+        again = own.dataset != other.dataset and own.packed and own.packed == other.packed
+        return "the packed data" if again else None
     baseline = own.pipeline == other.pipeline
     if not baseline and _is_one_model(own, other):
         return "the answers, plus a little noise,"
@@ -208,8 +212,18 @@ def _is_one_model(own: Facts, other: Facts) -> bool:
     losses = loss_distance(own, other)
     if losses is not None and losses < ONE_MODEL:
         return True
+    if not _asked_alike(own, other):
+        return False
     marks = _least_distance(own.marks, other.marks, fewest=FEWEST_CHOICES)
-    return marks is not None and own.scale == other.scale and marks < ONE_MODEL
+    return marks is not None and marks < ONE_MODEL
+
+
+def _asked_alike(a: Facts, b: Facts) -> bool:
+    """Whether both answered the same questions, as two scales of one suite do."""
+    data_a = {name: task.data for name, task in a.tasks.items()}
+    return a.scale == b.scale or (
+        bool(data_a) and data_a == {name: task.data for name, task in b.tasks.items()}
+    )
 
 
 def similar(case: Case, own: Facts) -> Iterator[Notice]:
@@ -223,6 +237,9 @@ def similar(case: Case, own: Facts) -> Iterator[Notice]:
     yield from _near_seeds(own, usual)
     near = NEAR_TEXTS if case.book.modality == "text" else NEAR
     for other in entries:
+        yield from _trained_again(own, other)
+        if other.withdrawn and other.team == own.team:
+            continue
         same = other.pipeline == own.pipeline and other.pool == own.pool
         if same and other.team != own.team:
             text = f"the same pipeline and pool as {other.method!r} of {other.team!r}"
@@ -233,7 +250,7 @@ def similar(case: Case, own: Facts) -> Iterator[Notice]:
         if shared is not None and shared >= near:
             text = f"{shared:.0%} of the dataset is that of {other.method!r} of {other.team!r}"
             yield Notice(rule="novelty.dataset", text=text, ids=(other.id,))
-        if other.scale != own.scale:
+        if not _asked_alike(own, other):
             continue
         for what, apart, between_seeds in (
             ("losses", _least_distance(own.losses, other.losses), usual),
@@ -246,6 +263,34 @@ def similar(case: Case, own: Facts) -> Iterator[Notice]:
                     f"{1 - between_seeds**2 / 2:.5f}"
                 )
                 yield Notice(rule=f"novelty.{what}", text=text, ids=(other.id,))
+
+
+def _trained_again(own: Facts, other: Facts) -> Iterator[Notice]:
+    """A notice of seeds that the team sent before with other answers: it may have picked a run.
+
+    Another machine gives other answers, too; so a person looks at both entries.
+    """
+    one_data = own.dataset == other.dataset or (own.packed and own.packed == other.packed)
+    one_board = (own.scale, own.track) == (other.scale, other.track)
+    if own.team != other.team or not one_board or not one_data:
+        return
+    again = [
+        seed
+        for seed in sorted(set(own.seeds) & set(other.seeds))
+        if _said_by(own, seed) != _said_by(other, seed) and set(own.tasks) == set(other.tasks)
+    ]
+    if again:
+        state = "was withdrawn" if other.withdrawn else "is here"
+        shown = ", ".join(map(str, again))
+        text = (
+            f"seeds {shown} of this data were sent before with other answers; that entry {state}: "
+            "were they trained until the score was good?"
+        )
+        yield Notice(rule="novelty.seeds", text=text, ids=(other.id,))
+
+
+def _said_by(entry: Facts, seed: int) -> tuple[Sequence[float], Sequence[float]]:
+    return entry.losses.get(str(seed), ()), entry.marks.get(str(seed), ())
 
 
 def _near_seeds(own: Facts, usual: float) -> Iterator[Notice]:
@@ -272,7 +317,7 @@ def overlap(a: Facts, b: Facts) -> float | None:
 
 def loss_distance(a: Facts, b: Facts) -> float | None:
     """The least distance between loss vectors of the two; None when not comparable."""
-    return _least_distance(a.losses, b.losses) if a.scale == b.scale else None
+    return _least_distance(a.losses, b.losses) if _asked_alike(a, b) else None
 
 
 def _least_distance(a: BySeed, b: BySeed, *, fewest: int = FEWEST) -> float | None:

@@ -21,10 +21,10 @@ from leaderboard.submissions.bundle import RECORD
 from leaderboard.submissions.case import Case
 from leaderboard.submissions.counts import is_mixture
 from leaderboard.submissions.faults import Fault, Words, fault
-from pipelines.records import Control, Record, ScoresRecord, Submission
+from pipelines.records import Control, ModelRecord, Record, ScoresRecord, Submission
 
 TIME = "%Y-%m-%dT%H:%M:%SZ"
-EARLIEST = datetime(2020, 1, 1)  # before any benchmark here was written down
+EARLIEST = datetime(2026, 1, 1)  # no record of this platform is older
 CLOCK = timedelta(days=1)  # that a participant's clock may be ahead
 MAX_STEPS = 1000  # of a pipeline; a page lists each
 MAX_COUNTS = 10_000  # of a record: reasons of all steps, and what else is counted
@@ -58,6 +58,7 @@ def shape(case: Case) -> Iterator[Fault]:
             yield fault(RECORD, where, Words("no files"), Words("what the stage wrote"))
     for model in case.models:
         yield from _figures(case, model)
+        yield from _size(case, model)
     yield from _in_order(case)
     for scores in case.by_seed.values():
         yield from _settings(scores)
@@ -300,9 +301,31 @@ def _figures(case: Case, model: Record) -> Iterator[Fault]:
     flops = results.get("flops", 1.0)
     if type(flops) not in (int, float) or not 0 < flops < 1e40:
         yield fault(RECORD, f"{name}.flops", flops, Words("a number above 0"))
+    loss = results.get("loss")
+    if type(loss) in (int, float) and loss < 0:
+        yield fault(RECORD, f"{name}.loss", loss, Words("0 or more"))
     for key, figure in results.items():
         if not is_printable(key) or not _is_number(figure):
             yield fault(RECORD, f"{name}.{key[:MAX_LABEL]}", figure, Words("a number"))
+
+
+LEAST_BYTES = 0.5
+"""Bytes of a file for one parameter: at four bits, which no stage here writes."""
+
+
+def _size(case: Case, model: ModelRecord) -> Iterator[Fault]:
+    """All seeds have one model size, and their files are as large as so many parameters are."""
+    params = model.counts.get("params", 0)
+    first = case.models[0]
+    if params != first.counts.get("params", 0):
+        expected = Words(
+            f"{first.counts.get('params', 0):,}, as the model of seed {first.work.seed}"
+        )
+        yield fault(RECORD, f"model {model.id}: counts.params", params, expected)
+    stored = sum(file.num_bytes for file in model.outputs)
+    if model.outputs and stored < LEAST_BYTES * params:
+        expected = Words(f"{LEAST_BYTES * params:,.0f} or more, for {params:,} parameters")
+        yield fault(RECORD, f"model {model.id}: outputs", Words(f"{stored:,} bytes"), expected)
 
 
 def _is_number(value: Any) -> bool:

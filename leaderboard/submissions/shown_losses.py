@@ -33,6 +33,8 @@ def check_evidence(name: str, task: Task, log: pa.Table) -> Iterator[Fault]:
         yield from _images(name, log)
     if task.kind == "image_classification" and "top5" in log.column_names:
         yield from _top5(name, log)
+    if task.kind == "generation" and "generated" in log.column_names:
+        yield from _silent(name, log)
     if task.kind == "language_modeling" and "options" in log.column_names:
         yield from _said(name, log)
     if task.kind not in ("multiple_choice", "schema"):
@@ -128,6 +130,17 @@ def _said(name: str, log: pa.Table) -> Iterator[Fault]:
         first = log["row"][int(wrong[0])].as_py()
         problem = Words(f"{len(wrong)} rows (first: row {first}) that differ from the greedy ids")
         yield fault(name, "correct", problem, Words("true where all are the word's"))
+
+
+def _silent(name: str, log: pa.Table) -> Iterator[Fault]:
+    """A right answer has letters."""
+    blank = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(log["generated"])), 0)
+    right = log["correct"].to_numpy(zero_copy_only=False).astype(bool)
+    wrong = np.flatnonzero(right & pc.fill_null(blank, True).to_numpy(zero_copy_only=False))
+    if len(wrong):
+        first = log["row"][int(wrong[0])].as_py()
+        problem = Words(f"{len(wrong)} rows (first: row {first}) that are right without a text")
+        yield fault(name, "generated", problem, Words("the text that begins with the answer"))
 
 
 def _top5(name: str, log: pa.Table) -> Iterator[Fault]:

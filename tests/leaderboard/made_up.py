@@ -295,8 +295,8 @@ def _text_packing(recipe: Any) -> PackedWork:
     )
 
 
-def _file(name: str, *about: object, rows: int | None = None) -> File:
-    return File(name=name, sha256=sha(name, *about), num_bytes=1000, num_rows=rows)
+def _file(name: str, *about: object, rows: int | None = None, size: int = 1000) -> File:
+    return File(name=name, sha256=sha(name, *about), num_bytes=size, num_rows=rows)
 
 
 def _model(packed: PackedRecord, benchmark: str, scale: str, recipe: Any, seed: int) -> ModelRecord:
@@ -325,7 +325,7 @@ def _model(packed: PackedRecord, benchmark: str, scale: str, recipe: Any, seed: 
             seed=seed,
         ),
         parents={"packed": packed.id},
-        outputs=[_file("checkpoint.safetensors", packed.id, seed)],
+        outputs=[_file("checkpoint.safetensors", packed.id, seed, size=4 * counts["params"])],
         counts=counts,
         results=results,
         made_by=MADE_BY,

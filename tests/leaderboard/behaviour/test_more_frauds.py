@@ -41,11 +41,9 @@ def test_one_seeds_model_for_two_seeds_is_refused(
 ) -> None:
     real = made_up._file
 
-    def one_model(name: str, *about: object, rows: int | None = None) -> Any:
+    def one_model(name: str, *about: object, **sizes: Any) -> Any:
         return (
-            real(name, *about[:1], rows=rows)
-            if "checkpoint" in name
-            else real(name, *about, rows=rows)
+            real(name, *about[:1], **sizes) if "checkpoint" in name else real(name, *about, **sizes)
         )
 
     monkeypatch.setattr(made_up, "_file", one_model)
