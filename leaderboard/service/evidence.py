@@ -212,9 +212,14 @@ def reproduce(record: Submission) -> str:
         lines += [
             f"{work.benchmark} {made}",
             f"{work.benchmark} pack --scale {work.scale} --dataset dataset --out packed",
-            f"{work.benchmark} train --scale {work.scale} --packed packed --out model",
-            f"{work.benchmark} evaluate --scale {work.scale} --model model --out scores",
         ]
+        for seed in seeds_of(record):
+            model = f"model-{seed}"
+            lines += [
+                f"{work.benchmark} train --scale {work.scale} --packed packed --seed {seed} "
+                f"--out {model}",
+                f"{work.benchmark} evaluate {model} --scale {work.scale} --out scores-{seed}",
+            ]
     else:
         lines.append(
             f"{work.benchmark} run --scale {work.scale} --pipeline {name}.yaml "

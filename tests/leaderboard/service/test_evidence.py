@@ -11,7 +11,9 @@ from leaderboard.__main__ import app
 from leaderboard.rounds.commands import command_line
 from leaderboard.service.evidence import reproduce
 from leaderboard.submissions.bundle import open_bundle
-from tests.leaderboard.made_up import make_zip
+from pipelines.records import Submission
+from tests.leaderboard.frauds import altered, put, record_of
+from tests.leaderboard.made_up import make_folder, make_zip
 
 
 def parsed(program: Any, words: list[str]) -> dict[str, Any]:
@@ -21,23 +23,53 @@ def parsed(program: Any, words: list[str]) -> dict[str, Any]:
     return params
 
 
-@pytest.mark.parametrize("benchmark", ["dclm", "datacomp"])
-def test_the_commands_that_make_a_submission_again_parse(benchmark: str, tmp_path: Path) -> None:
-    bundle = open_bundle(make_zip(tmp_path, benchmark=benchmark, method="-my 'method"))
-    lines = [shlex.split(line, comments=True) for line in reproduce(bundle.record).splitlines()]
+def commands_of(record: Submission, folder: Path) -> list[tuple[str, str, dict[str, Any]]]:
+    """Program, command and parameters of each line that makes a submission again, but for git."""
+    benchmark = record.work.benchmark
+    lines = [shlex.split(line, comments=True) for line in reproduce(record).splitlines()]
     programs = {
         benchmark: typer.main.get_command(command_line(benchmark)),
         "leaderboard": typer.main.get_command(app),
     }
-    (tmp_path / f"{bundle.record.id}.zip").touch()
+    (folder / f"{record.id}.zip").touch()
     seen = []
     for program, *words in lines:
         if program == "git":
             continue
-        words = [str(tmp_path / word) if word.endswith(".zip") else word for word in words]
+        words = [str(folder / word) if word.endswith(".zip") else word for word in words]
         seen.append((program, words[0], parsed(programs[program], words)))
+    return seen
+
+
+@pytest.mark.parametrize("benchmark", ["dclm", "datacomp", "ambient"])
+def test_the_commands_that_make_a_submission_again_parse(benchmark: str, tmp_path: Path) -> None:
+    bundle = open_bundle(make_zip(tmp_path, benchmark=benchmark, method="-my 'method"))
+    seen = commands_of(bundle.record, tmp_path)
     assert [(program, command) for program, command, _ in seen] == [
         (benchmark, "run"),
         ("leaderboard", "check"),
     ]
     assert seen[0][2]["scale"] == "tiny"
+
+
+@pytest.mark.parametrize("benchmark", ["dclm", "datacomp", "ambient"])
+def test_each_seed_of_data_from_elsewhere_is_trained_and_evaluated(
+    benchmark: str, tmp_path: Path
+) -> None:
+    seeds = (124, 125) if benchmark == "dclm" else (0, 1)
+    folder = make_folder(tmp_path, benchmark=benchmark, seeds=seeds)
+    folder = altered(folder, "dataset", put("work", "external", value=True))
+    if benchmark == "datacomp":  # what `register --uids` writes
+        folder = altered(folder, "dataset", put("work", "output", value={"format": "uids"}))
+    record = record_of(folder)
+    seen = commands_of(record, tmp_path)
+    assert [command for _, command, _ in seen] == [
+        "register",
+        "pack",
+        *("train", "evaluate") * 2,
+        "check",
+    ]
+    trained = [params for _, command, params in seen if command == "train"]
+    assert [params["seed"] for params in trained] == list(seeds)
+    models = [params["model"] for params in trained]
+    assert models == [params["model"] for _, command, params in seen if command == "evaluate"]
