@@ -26,7 +26,9 @@ from leaderboard.board.merging import one_row_a_result
 from leaderboard.board.ranking import group_of, order_of
 from leaderboard.board.standings import (
     SORTED_BY,
+    Columns,
     Standings,
+    columns_of,
     standings_of,
     unpacked,
     without_collector,
@@ -128,6 +130,7 @@ class _Copy:
     rows: dict[str, Row] = field(default_factory=dict)
     resamples: dict[str, dict[str, npt.NDArray[np.float32]]] = field(default_factory=dict)
     groups: dict[str, list[Row]] = field(default_factory=dict)
+    columns: dict[str, Columns] = field(default_factory=dict)  # by group
 
 
 class Library:
@@ -335,6 +338,7 @@ class Library:
         for id_ in sorted(copy.rows):
             row = copy.rows[id_]
             groups.setdefault(key_of(row), []).append(row)
+        copy.columns.clear()
         copy.groups = {key: one_row_a_result(rows) for key, rows in groups.items()}
         first = sorted(copy.groups, key=lambda key: (-_weight(copy.groups[key]), key))
         copy.outline = _Outline(
@@ -362,7 +366,10 @@ class Library:
         cached |= self.store.resamples(absent, metric)
         with without_collector():
             order = order_of(members, {metric: cached}, metric=metric)
-            standings = standings_of(order, partial(self._rows_of, copy))
+            if group not in copy.columns:
+                copy.columns[group] = columns_of(members)
+            read = partial(self._rows_of, copy)
+            standings = standings_of(order, read, copy.columns[group])
         if len(standings) >= KEPT_FROM:
             self._keep(copy, key, standings.packed())
         return standings

@@ -145,6 +145,7 @@ class Order:
 
     metric: str
     rows: list[Row]
+    positions: list[int]  # of each of these among the rows that were put in order
     places: list[Place]
     values: list[float]
     errors: list[float | None]
@@ -163,9 +164,10 @@ def order_of(
     that were not submitted here: whose method has that name).
     """
     name = metric or rows[0].headline.metric
-    members = joined([row for row in rows if name in row.figures])
+    given = [at for at, row in enumerate(rows) if name in row.figures]
+    members = joined([rows[at] for at in given])
     if not members:
-        return Order(name, [], [], [], [])
+        return Order(name, [], [], [], [], [])
     spread = seed_spread(members, name)
     scores = scores_of(members, name, spread)
     standings = standings_of_rows(scores, spread).tolist()
@@ -214,6 +216,7 @@ def order_of(
     return Order(
         metric=name,
         rows=[members[at] for at in order],
+        positions=[given[at] for at in order],
         places=places,
         values=scores.values[order].tolist(),
         errors=[None if math.isnan(errors[at]) else errors[at] for at in order],

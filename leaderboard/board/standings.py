@@ -172,9 +172,29 @@ class Standings(Sequence[Row]):
         )
 
 
-def standings_of(order: Order, read: Reader) -> Standings:
-    """The standings of rows in their order."""
+@dataclass(frozen=True)
+class Columns:
+    """What views need of a group's rows whatever they are ranked by, in the order they came."""
+
+    of_rows: dict[str, list[Any]]
+    of_tasks: dict[str, list[float | None]]
+
+
+def columns_of(rows: Sequence[Row]) -> Columns:
+    """The columns of rows."""
+    values = [{task.task: task.value for task in row.tasks} for row in rows]
+    names = dict.fromkeys(name for own in values for name in own)
+    return Columns(
+        of_rows={name: [value(row) for row in rows] for name, value in OF_ROWS.items()},
+        of_tasks={name: [own.get(name) for own in values] for name in names},
+    )
+
+
+def standings_of(order: Order, read: Reader, columns_: Columns | None = None) -> Standings:
+    """The standings of rows in their order; with the columns of the rows that were put in order."""
     rows, places = order.rows, order.places
+    known = columns_of(rows) if columns_ is None else columns_
+    positions = range(len(rows)) if columns_ is None else order.positions
     columns: dict[str, list[Any]] = {
         "rank": [place["rank"] for place in places],
         "score": order.values,
@@ -184,11 +204,9 @@ def standings_of(order: Order, read: Reader) -> Standings:
             place["over_baseline"][0] if "over_baseline" in place else None for place in places
         ],
     }
-    columns |= {name: [value(row) for row in rows] for name, value in OF_ROWS.items()}
     tasks = [task.task for row in rows[:1] for task in row.tasks]
-    values = [{task.task: task.value for task in row.tasks} for row in rows]
-    for task in tasks:
-        columns.setdefault(task, [own.get(task) for own in values])
+    for name, column in [*known.of_rows.items(), *((n, known.of_tasks[n]) for n in tasks)]:
+        columns.setdefault(name, [column[at] for at in positions])
     return Standings(
         metric=order.metric,
         higher_is_better=bool(rows) and rows[0].figures[order.metric].higher_is_better,

@@ -13,6 +13,7 @@ import os
 import select
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -26,6 +27,7 @@ from leaderboard.web.shelf import Shelf, folder_for
 from leaderboard.web.texts import front_text, submission_text
 from pipelines.storage.open import open_store
 
+TURN_SECONDS = 2.0  # without a pause between jobs, after which a piece is prepared all the same
 OBJECTS = 50_000  # made and not freed since the last search for cycles
 
 
@@ -51,14 +53,16 @@ def answer(source: int, target: int, words: Sequence[str]) -> None:
     others = _Others(service, source, target)
     service.library.prepared = False
     revision, before = _revision(service), _warm(service, others)
-    wait = START_SECONDS  # until then the service itself starts, and readers come first
+    due = time.monotonic() + START_SECONDS  # until then the service starts, and readers come first
     while True:
-        while not select.select([source], [], [], wait)[0]:
-            wait = 0.0
-            collector.between_jobs()
-            if next(before, None) is None:
-                others.begun = True
+        while not others.begun:
+            wait = max(0.0, due - time.monotonic())
+            asked = bool(select.select([source], [], [], wait)[0])
+            if asked and time.monotonic() < due + TURN_SECONDS:
                 break
+            collector.between_jobs()
+            others.begun = next(before, None) is None
+            due = time.monotonic()
         try:
             job = read(source)
         except EOFError:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leaderboard.board import ranking
+from leaderboard.board import spreads
 from leaderboard.board.gaps import scores_of, standings_of_rows
 from leaderboard.board.ranking import compare, rank
 from leaderboard.board.spreads import SeedSpread, seed_spread
@@ -76,7 +76,7 @@ def false_claims(
         noise = table(rng)
         if not known:  # as if only seeds varied
             noise = noise.model_copy(update={"order_freedom": 0, "draw_freedom": 0})
-        monkeypatch.setattr(ranking, "_noise", lambda row, metric, noise=noise: noise)
+        monkeypatch.setattr(spreads, "_noise", lambda row, metric, noise=noise: noise)
         rows_ = rank(
             [
                 row(
@@ -121,7 +121,7 @@ def test_a_real_gap_is_still_seen(plain: Row, monkeypatch: pytest.MonkeyPatch) -
     seen = 0
     for _ in range(200):
         noise = table(rng)
-        monkeypatch.setattr(ranking, "_noise", lambda row, metric, noise=noise: noise)
+        monkeypatch.setattr(spreads, "_noise", lambda row, metric, noise=noise: noise)
         worse = [value + 0.2 for value in scores(rng, 1)]
         first, second = rank([row(plain, "a", *scores(rng, 1)), row(plain, "b", *worse)], {})
         seen += first.method == "a" and second.tied_with_leader is False
@@ -144,7 +144,7 @@ def test_one_dataset_twice_has_neither_order_nor_draw(plain: Row) -> None:
 def seeds_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rule book that knows the spread of seeds: 0.0106, with 30 degrees of freedom."""
     known = Noise(metric="bits_per_byte", seed_sd=0.0106, seed_freedom=30, source="made up")
-    monkeypatch.setattr(ranking, "_noise", lambda row, metric: known)
+    monkeypatch.setattr(spreads, "_noise", lambda row, metric: known)
 
 
 @pytest.mark.usefixtures("seeds_alone")

@@ -15,9 +15,17 @@ from leaderboard.board.gaps import gaps_to, scores_of, standings_of_rows
 from leaderboard.board.intervals import interval
 from leaderboard.board.ranking import by_metric, compare, is_baseline, joined, order_of, rank
 from leaderboard.board.spreads import SeedSpread, seed_spread
-from leaderboard.board.standings import standings_of
+from leaderboard.board.standings import columns_of, standings_of
 from leaderboard.rules import Noise
-from leaderboard.submissions.results import Budget, Figure, Headline, Row, SeedScore, Size
+from leaderboard.submissions.results import (
+    Budget,
+    Figure,
+    Headline,
+    Row,
+    SeedScore,
+    Size,
+    TaskValue,
+)
 
 NOISE = Noise(
     metric="score", seed_sd=0.01, seed_freedom=4, draw_sd=0.02, draw_freedom=3, source="made up"
@@ -29,6 +37,19 @@ SPREADS = (
     SeedSpread(1e-4, 5, order=(2e-4, 3), draw=(3e-4, 2), noise=NOISE),
 )
 METRICS = ("score", "other")
+
+
+def task_value(name: str, rng: np.random.Generator) -> TaskValue:
+    return TaskValue(
+        task=name,
+        category=None,
+        metric="m",
+        value=float(rng.random()),
+        stderr=None,
+        num_items=None,
+        higher_is_better=True,
+        random_baseline=None,
+    )
 
 
 def random_row(rng: np.random.Generator, number: int, *, up: bool) -> Row:
@@ -66,7 +87,7 @@ def random_row(rng: np.random.Generator, number: int, *, up: bool) -> Row:
             SeedScore(seed=seed, value=value)
             for seed, value in zip(seeds, score.values, strict=True)
         ),
-        tasks=(),
+        tasks=tuple(task_value(name, rng) for name in ("a", "b", "size") if rng.random() < 0.7),
         aggregates={},
         figures=figures,
         tries=None if rng.random() < 0.5 else int(rng.integers(1, 40)),
@@ -196,7 +217,8 @@ def test_the_columns_are_those_of_the_rows() -> None:
         rows, drawn = random_board(seed)
         order = order_of(rows, {"other": drawn}, metric="other")
         by_id = {row.submission_id: row for row in rows}
-        standings = standings_of(order, partial(stored, by_id))
+        standings = standings_of(order, partial(stored, by_id), columns_of(rows))
+        assert standings == standings_of(order, standings._read)
         ranked = rank(rows, {"other": drawn}, metric="other")
         assert standings[:] == ranked
         assert standings.verdict == verdict(ranked)
@@ -204,6 +226,9 @@ def test_the_columns_are_those_of_the_rows() -> None:
         errors = [row.headline.stderr for row in ranked]
         for own, expected in zip(standings.columns["stderr"], errors, strict=True):
             assert own == (expected if expected is None else pytest.approx(expected, abs=1e-15))
+        for task in ranked[0].tasks:
+            own = [{t.task: t.value for t in row.tasks}.get(task.task) for row in ranked]
+            assert task.task == "size" or standings.columns[task.task] == own
         gaps = [row.behind_leader for row in ranked]
         assert standings.columns["behind"] == [gap.value if gap else 0.0 for gap in gaps]
 
