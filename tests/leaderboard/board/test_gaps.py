@@ -196,16 +196,18 @@ def test_a_board_is_ranked_as_pair_by_pair(seed: int, metric: str) -> None:
     ]
 
 
-def test_a_random_board_has_what_is_compared() -> None:
+def test_random_boards_have_what_is_compared() -> None:
     """Equal scores, superseded rows, rows without a metric or an error, and ties."""
-    rows, drawn = random_board(1)
-    ranked = rank(rows, {"score": drawn})
-    assert any(row.superseded_by for row in ranked)
-    assert any(row.tied_with_leader is None for row in ranked)
-    assert {True, False} <= {row.tied_with_leader for row in ranked}
-    assert len({row.rank for row in ranked if row.rank}) < sum(row.rank > 0 for row in ranked)
-    assert any("other" not in row.figures for row in rows)
-    assert any(row.over_baseline is not None for row in ranked)
+    boards = [random_board(seed) for seed in range(6)]
+    ranked = [rank(rows, {"score": drawn}) for rows, drawn in boards]
+    every = [row for rows in ranked for row in rows]
+    assert any(row.superseded_by for row in every)
+    assert {row.tied_with_leader for row in every} == {True, False, None}
+    assert any(
+        len({r.rank for r in rows if r.rank}) < sum(r.rank > 0 for r in rows) for rows in ranked
+    )
+    assert any("other" not in row.figures for row in every)
+    assert any(row.over_baseline is not None for row in every)
 
 
 def stored(rows: dict[str, Row], ids: Sequence[str]) -> list[Row]:
