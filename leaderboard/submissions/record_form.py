@@ -302,7 +302,7 @@ def _figures(case: Case, model: Record) -> Iterator[Fault]:
     if type(flops) not in (int, float) or not 0 < flops < 1e40:
         yield fault(RECORD, f"{name}.flops", flops, Words("a number above 0"))
     loss = results.get("loss")
-    if type(loss) in (int, float) and loss < 0:
+    if isinstance(loss, int | float) and loss < 0:
         yield fault(RECORD, f"{name}.loss", loss, Words("0 or more"))
     for key, figure in results.items():
         if not is_printable(key) or not _is_number(figure):
