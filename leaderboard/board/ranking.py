@@ -134,8 +134,8 @@ def rank(
         return []
     order = order_of(rows, resamples, metric=metric)
     return [
-        placed(row, order.metric, place)
-        for row, place in zip(order.rows, order.places, strict=True)
+        placed(row, order.metric, result)
+        for row, result in zip(order.rows, order.places, strict=True)
     ]
 
 
@@ -196,7 +196,7 @@ def order_of(
         before = standings[at]
         to_leader = behind[at] if index else None
         to_plain = over[at] if over is not None and at != plain else None
-        place: Place = {
+        result: Place = {
             "rank": number if row.ranked and not row.superseded_by else 0,
             "tied_with_leader": _holds_zero(to_leader) if index else False,
             "detectable": detectable[len(row.seeds)] if row.kind == "submission" else None,
@@ -205,13 +205,13 @@ def order_of(
             "word": row.word,
         }
         if to_leader is not None:
-            place["behind_leader"] = to_leader
+            result["behind_leader"] = to_leader
         if to_plain is not None:
             value, low, high = to_plain
-            place["over_baseline"] = (-value, -high, -low)
+            result["over_baseline"] = (-value, -high, -low)
         if row.same_result:
-            place["same_result"] = row.same_result
-        places.append(place)
+            result["same_result"] = row.same_result
+        places.append(result)
     errors = scores.errors.tolist()
     return Order(
         metric=name,
@@ -237,9 +237,9 @@ class Place(TypedDict):
     same_result: NotRequired[tuple[str, ...]]
 
 
-def placed(row: Row, metric: str, place: Place) -> Row:
+def placed(row: Row, metric: str, result: Place) -> Row:
     """A stored row with an aggregate as its score, and its place among the others."""
-    change: dict[str, Any] = {"behind_leader": None, "over_baseline": None, **place}
+    change: dict[str, Any] = {"behind_leader": None, "over_baseline": None, **result}
     for name in ("behind_leader", "over_baseline"):
         if change[name] is not None:
             value, low, high = change[name]

@@ -196,12 +196,12 @@ def standings_of(order: Order, read: Reader, columns_: Columns | None = None) ->
     known = columns_of(rows) if columns_ is None else columns_
     positions = range(len(rows)) if columns_ is None else order.positions
     columns: dict[str, list[Any]] = {
-        "rank": [place["rank"] for place in places],
+        "rank": [result["rank"] for result in places],
         "score": order.values,
         "stderr": order.errors,
-        "behind": [place.get("behind_leader", NO_GAP)[0] for place in places],
+        "behind": [result.get("behind_leader", NO_GAP)[0] for result in places],
         "baseline": [
-            place["over_baseline"][0] if "over_baseline" in place else None for place in places
+            result["over_baseline"][0] if "over_baseline" in result else None for result in places
         ],
     }
     tasks = [task.task for row in rows[:1] for task in row.tasks]
@@ -225,13 +225,13 @@ def _verdict(order: Order) -> str:
     if not order.rows:
         return ""
     pairs = [
-        (row, place)
-        for row, place in zip(order.rows, order.places, strict=True)
+        (row, result)
+        for row, result in zip(order.rows, order.places, strict=True)
         if not row.superseded_by
     ]
     return verdict_of(
         order.rows[0].method,
-        [(row.method, place["tied_with_leader"]) for row, place in pairs[1:]],
+        [(row.method, result["tied_with_leader"]) for row, result in pairs[1:]],
         fewest_seeds=min(len(row.seeds) for row, _ in pairs),
         ranked=order.rows[0].ranked,
     )

@@ -20,7 +20,7 @@ from leaderboard import rules
 from leaderboard.benchmark import load_stages
 from leaderboard.database.states import StoredSubmission
 from leaderboard.service.service import Service
-from leaderboard.submissions.bundle import MANIFEST, UIDS
+from leaderboard.submissions.bundle import MANIFEST, UIDS, Bundle
 from leaderboard.submissions.chain import chain_of, seeds_of
 from leaderboard.submissions.faults import Fault, Words, fault
 from leaderboard.submissions.results import Row
@@ -115,10 +115,7 @@ def _whole_list(
         raise RuleError(
             f"submission {submission.id} has no list of uids; --pool is for those that have"
         )
-    location = uids or bundle.manifest.dataset.location
-    if not location:
-        raise RuleError("the list of uids is not public; name it with --uids")
-    ids = open_uids(location)
+    ids = open_uids(named(uids, bundle, "the list of uids", "--uids"))
     listed = describe(ids)
     if listed != claimed:
         return [
@@ -145,6 +142,23 @@ def _whole_list(
         return [fault("dataset", "uids", Words(f"{outside} that are not in the pool"), 0)]
     lines.append("every uid is in the pool")
     return []
+
+
+def named(location: str | None, bundle: Bundle, what: str, option: str) -> str:
+    """Where the dataset is: as whoever runs this says, never as its sender wrote.
+
+    A sender may write an address inside of our network, or a bucket that our keys open. RuleError
+    says what the sender wrote.
+    """
+    if location:
+        return location
+    claimed = bundle.manifest.dataset.location
+    if not claimed:
+        raise RuleError(f"{what} is not public; name it with {option}")
+    raise RuleError(
+        f"the team says that {what} is at {claimed!r}; addresses of others are not opened by "
+        f"themselves: look at it, and name it with {option}"
+    )
 
 
 def not_in(ids: Uids, pool: Uids) -> int:

@@ -23,7 +23,7 @@ from evals.tasks import PER_BYTE, Task
 from leaderboard import rules
 from leaderboard.benchmark import load_stages
 from leaderboard.service.image_sample import asked_again
-from leaderboard.service.recheck import not_in
+from leaderboard.service.recheck import named, not_in
 from leaderboard.service.verdicts import ALTERED, repeat_verdicts, seen_with
 from leaderboard.submissions import uids as uid_lists
 from leaderboard.submissions.bundle import UIDS, Bundle
@@ -82,11 +82,9 @@ def recheck_sample(
         faults += _uids(bundle, pool, uids, fraction, salt, lines)
     elif pool is not None:
         case = Case(bundle.record, rules.load_benchmark(bundle.record.work.benchmark), bundle)
-        location = uids if case.book.dataset_format == "uids" else dataset
-        location = location or bundle.manifest.dataset.location
-        if not location:
-            option = "--uids" if case.book.dataset_format == "uids" else "--dataset"
-            raise RuleError(f"the dataset is not public; name it with {option}")
+        lists = case.book.dataset_format == "uids"
+        location = uids if lists else dataset
+        location = named(location, bundle, "the dataset", "--uids" if lists else "--dataset")
         verdicts, wrong = repeat_verdicts(
             case,
             pool=pool,

@@ -102,6 +102,8 @@ def test_a_whole_list_of_uids_is_merged_with_the_pool(service: Service, tmp_path
     folder = make_folder(tmp_path, dataset=Place(location="https://example.org/list.npy"))
     id_ = send(service, with_uids(folder, chosen, tmp_path / "list.npy"))
     root, listed = str(tmp_path / "pool.npy"), str(tmp_path / "list.npy")
+    with pytest.raises(RuleError, match=r"is at 'https://example\.org.*name it with --uids"):
+        recheck(service, id_, pool=root)  # nobody opens what a sender wrote without looking at it
     result = recheck(service, id_, pool=root, uids=listed)
     assert (result.level, result.faults) == ("full", ())
     assert "all 600,000 uids have the hash that was submitted" in result.lines
