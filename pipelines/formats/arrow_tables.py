@@ -75,9 +75,25 @@ def _held_as(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
     if isinstance(column.type, pa.BaseExtensionType):
         chunks = [chunk.storage for chunk in column.chunks]
         return _held_as(pa.chunked_array(chunks, type=column.type.storage_type), target)
+    if pa.types.is_dictionary(column.type):
+        # Values first: as strings of 32-bit places, the column might have more than 2 GB.
+        chunks = [chunk.dictionary.cast(target).take(chunk.indices) for chunk in column.chunks]
+        return pa.chunked_array(chunks, type=target)
     if pa.types.is_interval(column.type):
         return pa.chunked_array([[as_json(value) for value in column.to_pylist()]], type=STRING)
     return column if column.type == target else column.cast(target)
+
+
+def plain_size(batch: pa.RecordBatch) -> int:
+    """The bytes of a batch when its dictionaries are replaced by their values."""
+    size = 0
+    for column in batch.columns:
+        if isinstance(column, pa.DictionaryArray) and not is_nested(column.type.value_type):
+            values = max(1, len(column.dictionary))
+            size += column.dictionary.nbytes * len(column) // values
+        else:
+            size += column.nbytes
+    return size
 
 
 @lru_cache(maxsize=64)

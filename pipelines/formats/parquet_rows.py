@@ -10,7 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.batch import MAX_BATCH_BYTES, MAX_BATCH_ROWS, cut
-from pipelines.formats.arrow_tables import NameTaken, is_binary, normal_schema, normal_table
+from pipelines.formats.arrow_tables import (
+    NameTaken,
+    is_binary,
+    normal_schema,
+    normal_table,
+    plain_size,
+)
 from pipelines.formats.chunks import UNREADABLE, BadRow, Chunk, numbered
 from pipelines.formats.inflate import FREE_BYTES, MAX_EXPANSION
 from pipelines.formats.shards import ShardError, log
@@ -21,6 +27,9 @@ from pipelines.schema import (
     row_of,
 )
 from pipelines.storage.base import StorageError
+
+REPEATED_ROWS = 256  # read at once where values may repeat, which have up to a megabyte, mostly
+MOST_BYTES = 64 * MAX_BATCH_BYTES  # of rows that are held at once, four times what is aimed at
 
 
 def read_parquet(file: BinaryIO, *, shard: int, where: str, keep_rows: bool) -> Iterator[Chunk]:
@@ -97,8 +106,22 @@ def _group_tables(parquet: pq.ParquetFile, group: int) -> Iterator[pa.Table]:
     # Long documents are read a few at a time, so a row group of gigabytes is never in memory.
     row_bytes = max(1, plain // max(1, parquet.metadata.row_group(group).num_rows))
     batch_rows = min(16 * MAX_BATCH_ROWS, max(1, 16 * MAX_BATCH_BYTES // row_bytes))
-    for batch in parquet.iter_batches(batch_size=batch_rows, row_groups=[group]):
-        yield pa.Table.from_batches([batch])
+    # Of a column of few different values that says little: a long one may be in every row.
+    repeats = any(column.has_dictionary_page for column in columns)
+    step = min(batch_rows, REPEATED_ROWS) if repeats else batch_rows
+    waiting: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in parquet.iter_batches(batch_size=step, row_groups=[group]):
+        waiting.append(batch)
+        rows, size = rows + batch.num_rows, size + plain_size(batch)
+        if rows >= batch_rows or size >= MOST_BYTES:
+            table = pa.Table.from_batches(waiting).combine_chunks()
+            yield table.slice(0, batch_rows)
+            waiting = table.slice(batch_rows).to_batches()
+            rows = max(0, rows - batch_rows)
+            size = sum(map(plain_size, waiting))
+    if waiting:
+        yield pa.Table.from_batches(waiting).combine_chunks()
 
 
 def _without_bad_texts(

@@ -244,3 +244,39 @@ def test_long_documents_of_a_row_group_come_a_few_at_a_time(
     chunks = read(tmp_path, "a.parquet")
     assert [text for chunk in chunks for text in chunk.table["text"].to_pylist()] == texts
     assert max(chunk.table.num_rows for chunk in chunks) <= 16
+
+
+@pytest.mark.parametrize("kind", ["strings", "dictionary"])
+def test_a_long_value_in_every_row_comes_a_few_rows_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Stored once, it is in memory as often as rows are read."""
+    monkeypatch.setattr("pipelines.formats.parquet_rows.REPEATED_ROWS", 8)
+    monkeypatch.setattr("pipelines.formats.parquet_rows.MOST_BYTES", 100_000)
+    values = [str(n) * 10_000 for n in range(3)]
+    texts = pa.DictionaryArray.from_arrays(pa.array([n % 3 for n in range(300)]), pa.array(values))
+    table = pa.table({"text": texts if kind == "dictionary" else texts.cast(pa.string())})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=300)
+    from pipelines.formats.parquet_rows import _group_tables
+
+    sizes = [part.num_rows for part in _group_tables(pq.ParquetFile(tmp_path / "a.parquet"), 0)]
+    assert sum(sizes) == 300
+    assert max(sizes) <= 16  # 100 kB are 10 rows, read 8 at a time
+    chunks = read(tmp_path, "a.parquet")
+    assert [text for chunk in chunks for text in chunk.table["text"].to_pylist()] == [
+        values[n % 3] for n in range(300)
+    ]
+    rows = [row for chunk in chunks for row in chunk.table["row"].to_pylist()]
+    assert rows == list(range(300))
+
+
+def test_rows_read_a_few_at_a_time_are_cut_where_all_at_once_would_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = pa.table({"text": [f"document {n}" for n in range(5000)]})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=5000)
+    layouts = []
+    for step in (7, 256, 100_000):
+        monkeypatch.setattr("pipelines.formats.parquet_rows.REPEATED_ROWS", step)
+        layouts.append([chunk.table.num_rows for chunk in read(tmp_path, "a.parquet")])
+    assert layouts[0] == layouts[1] == layouts[2]
