@@ -11,6 +11,7 @@ import zstandard
 
 from pipelines.formats.chunks import Chunk
 from pipelines.formats.json_rows import to_json_rows
+from pipelines.formats.parquet_rows import _group_tables
 from pipelines.formats.readers import read_shard, read_whole
 from pipelines.formats.shards import ShardError, format_of, shards_of
 from pipelines.schema import row_of
@@ -257,8 +258,6 @@ def test_a_long_value_in_every_row_comes_a_few_rows_at_a_time(
     texts = pa.DictionaryArray.from_arrays(pa.array([n % 3 for n in range(300)]), pa.array(values))
     table = pa.table({"text": texts if kind == "dictionary" else texts.cast(pa.string())})
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=300)
-    from pipelines.formats.parquet_rows import _group_tables
-
     sizes = [part.num_rows for part in _group_tables(pq.ParquetFile(tmp_path / "a.parquet"), 0)]
     assert sum(sizes) == 300
     assert max(sizes) <= 16  # 100 kB are 10 rows, read 8 at a time
