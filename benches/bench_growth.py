@@ -302,6 +302,7 @@ def plot(row: dict[str, Any], path: Path) -> None:
         axis.plot(sizes, row[key], marker="o", color="#0b5cad")
         axis.set_xscale("log")
         axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axis.set_xlabel("MB", fontsize=8)
         axis.minorticks_off()
         axis.set_title(f"{row['work'].replace('_', ' ')}: {title}", fontsize=9)
         axis.grid(True, which="major", alpha=0.3)
