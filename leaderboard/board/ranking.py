@@ -262,21 +262,26 @@ def is_baseline(row: Row) -> bool:
 
 
 def joined(rows: Sequence[Row]) -> list[Row]:
-    """One row a team and dataset: the one with the most seeds, of as many the older one.
+    """One row a team and dataset (and solver): with the most seeds, of as many the older one.
 
     Seeds are the first ones of the recipe's list, so more seeds hold those of fewer: whoever sends
     a dataset again adds seeds, and cannot choose the better run.
     """
-    best: dict[tuple[str, str], Row] = {}
+    best: dict[tuple[str, str, str], Row] = {}
     for row in sorted(rows, key=lambda row: (-len(row.seeds), row.date, row.submission_id)):
         if row.kind == "submission":
-            best.setdefault((row.team, row.dataset_id), row)
+            best.setdefault(_answer(row), row)
     return [
         row
-        if row.kind != "submission" or best[row.team, row.dataset_id] is row
-        else row.model_copy(update={"superseded_by": best[row.team, row.dataset_id].submission_id})
+        if row.kind != "submission" or best[_answer(row)] is row
+        else row.model_copy(update={"superseded_by": best[_answer(row)].submission_id})
         for row in rows
     ]
+
+
+def _answer(row: Row) -> tuple[str, str, str]:
+    """What a team submitted: more seeds of it are the same entry."""
+    return row.team, row.dataset_id, row.settings_id
 
 
 def by_metric(row: Row, metric: str) -> Row:

@@ -146,6 +146,7 @@ class Row(Frozen):
     team: str
     submission_id: str
     dataset_id: str
+    settings_id: str = ""  # hash of what else was the participant's, as a solver
     rank: int = 0
     tied_with_leader: bool | None = Field(False, description="None: not known")
     headline: Headline
@@ -210,6 +211,13 @@ def combined_error(values: Sequence[float], item_error: float) -> float:
     """
     seeds = float(np.var(values, ddof=1)) / len(values) if len(values) > 1 else 0.0
     return math.sqrt(seeds + item_error**2)
+
+
+def _settings_id(scores: ScoresRecord, names: Sequence[str]) -> str:
+    """The hash of the settings that a track leaves to its participants; empty where it has none."""
+    model = scores.work.parameters.get("model")
+    own = {name: model.get(name) for name in names} if isinstance(model, dict) else {}
+    return digest(own) if own else ""
 
 
 def _data_id(scores: ScoresRecord, suite: Suite) -> str:
@@ -278,6 +286,7 @@ def measured_of(
         team=record.work.team,
         submission_id=record.id,
         dataset_id=dataset.id,
+        settings_id=_settings_id(first, benchmark.track(record.work.track).settings),
         headline=Headline(
             metric=suite.headline,
             value=head.value,

@@ -194,5 +194,12 @@ def test_two_solvers_may_have_the_same_model(tmp_path: Path) -> None:
     copied = check_bundle(open_bundle(again), known=known)
     assert {fault.rule for fault in copied.faults} == {"novelty.copy"}
     assert "the answers" in str(copied.faults[0].found)
-    other = make_folder(tmp_path / "other", method="one", team="third", skill=0.6, **SOLVER)
-    assert check_bundle(open_bundle(other), known=known).faults == ()
+    other = make_folder(tmp_path / "other", method="one", team="first", skill=0.6, **SOLVER)
+    further = check_bundle(open_bundle(other), known=known)
+    assert further.faults == ()  # one's own data and model again: the solver is what is new
+    assert checked.measured is not None
+    assert further.measured is not None
+    ours = further.measured.row.model_copy(update={"settings_id": "another solver's"})
+    assert [row.rank for row in rank([checked.measured.row, ours], {})] == [1, 2]
+    same = [checked.measured.row, further.measured.row]  # one solver: the older entry stays
+    assert [row.rank for row in rank(same, {})] == [1, 0]
