@@ -155,6 +155,7 @@ LOADS_THEM = (
     "evals/text/huggingface",
     "evals/images/open_clip",
     "evals/images/denoiser_answers",
+    "evals/images/solvers",
     "evals/images/exact_denoisers",
     "evals/images/null_generators",
     "evals/images/posterior",
