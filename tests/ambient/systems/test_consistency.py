@@ -104,24 +104,41 @@ def figures(net: Preconditioned, seed: int) -> dict[str, float]:
     return result
 
 
-@pytest.mark.soak
-def test_training_with_the_term_helps_below_the_noise() -> None:
-    """Means over three seeds: drift .29, error at .1 .84, at .05 .74, at .8 .92 of the plain ones.
-
-    The reference has .3, .7, .6 and 1.4, with a plain model of twice the error below the noise.
-    """
+@pytest.fixture(scope="module")
+def ratios() -> dict[str, float]:
+    """Figures of training with the term over those without it, means over three seeds."""
     seeds = (1, 2, 3)
     plain, ours = (
         [figures(train(seed, strength=strength), seed) for seed in seeds] for strength in (0.0, 0.3)
     )
+    return {
+        name: sum(row[name] for row in ours) / sum(row[name] for row in plain) for name in plain[0]
+    }
 
-    def ratio(name: str) -> float:
-        return sum(row[name] for row in ours) / sum(row[name] for row in plain)
 
-    assert ratio("drift") < 0.5
-    assert ratio("mse@0.1") < 0.92
-    assert ratio("mse@0.05") < 0.87
-    assert ratio("mse@0.8") < 1.4
+def missed(measured: str) -> pytest.MarkDecorator:
+    return pytest.mark.xfail(
+        strict=True,
+        reason=f"{measured} on 2026-11-27: the plain model here has half the error of the "
+        "reference's, and the one with the term the same (docs/ambient.md)",
+    )
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("figure", "most"),
+    [
+        ("drift", 0.3),
+        pytest.param("mse@0.1", 0.7, marks=missed(".84")),
+        pytest.param("mse@0.05", 0.6, marks=missed(".74")),
+        ("mse@0.8", 1.4),
+    ],
+)
+def test_training_with_the_term_helps_below_the_noise(
+    ratios: dict[str, float], figure: str, most: float
+) -> None:
+    """The bounds are those of the reference, and stay where they are missed."""
+    assert ratios[figure] < most
 
 
 @pytest.mark.soak
