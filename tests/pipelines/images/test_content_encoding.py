@@ -24,7 +24,7 @@ def test_members_follow_each_other_and_what_is_behind_the_last_is_left() -> None
 @pytest.mark.parametrize(
     ("data", "encoding"),
     [
-        (gzip.compress(BODY)[:-9], "gzip"),
+        (gzip.compress(BODY, mtime=0)[:-9], "gzip"),
         (zlib.compress(BODY)[:-9], "deflate"),
         (zstandard.compress(BODY)[:-9], "zstd"),
     ],
@@ -37,7 +37,7 @@ def test_a_body_that_breaks_off_is_no_body(data: bytes, encoding: str) -> None:
 @pytest.mark.parametrize("encoding", ["gzip", "zstd"])
 def test_empty_members_without_end_are_not_followed(encoding: str) -> None:
     """Each costs time and gives nothing, so a limit of bytes does not stop them."""
-    empty = gzip.compress(b"") if encoding == "gzip" else zstandard.compress(b"")
+    empty = gzip.compress(b"", mtime=0) if encoding == "gzip" else zstandard.compress(b"")
     with pytest.raises(ValueError, match="more than 10000 members"):
         undo(empty * 20_000, encoding, max_bytes=MOST)
 
