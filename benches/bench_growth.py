@@ -161,7 +161,7 @@ def extracted(size: int, out: Path) -> float:
     with (out / "pages.warc.gz").open("wb") as file:
         for path in sorted((corpus(size) / "in").iterdir()):
             data = zstandard.ZstdDecompressor().stream_reader(path.open("rb")).read()
-            for line in data.splitlines():
+            for line in filter(None, data.splitlines()):
                 text = json.loads(line)["text"].replace("\n", "</p><p>")
                 file.write(member(f"<html><body><p>{text}</p></body></html>".encode()))
     task = ExtractTask(
