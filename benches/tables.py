@@ -39,8 +39,8 @@ The last table of each bench, measured side by side with a peer on the same inpu
 `python benches/tables.py` writes this page. Rates are per CPU-second unless they say otherwise, on
 a shared machine with two cores: read ratios, not absolute figures. A figure that could not be
 measured is a dash with its reason, a missed floor is bold. [Profiles](performance/text-profiles.md)
-show where the time of the largest gains went, [growth](performance/growth.md) the time and memory of
-every stage at 1, 4 and 16 times the input.
+show where the time of the largest gains went, [growth](performance/growth.md) time and memory
+of every stage at 1, 4 and 16 times the input.
 """
 
 
