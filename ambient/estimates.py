@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -29,8 +28,7 @@ from pipelines.formats.pool import Pool
 from pipelines.formats.uid_lists import load_subset, look_up
 from pipelines.formats.uid_subset import SUBSET_FILE, VALUES, read_values
 from pipelines.formats.writers import write_table
-from pipelines.image_text.scores import INDEX
-from pipelines.images.pairs import Index
+from pipelines.images.pairs import Index, write_index
 from pipelines.records import (
     AssetRecord,
     AssetWork,
@@ -92,12 +90,11 @@ def estimate(pool: Pool, *, out: str, num_steps: int, seed: int) -> AssetRecord:
         name = shard.name.rpartition("/")[2]
         column = pa.table({"score": pa.array(values, pa.float64(), mask=never)})
         files[shard.sha256] = write_table(store, name, column)
-    index = Index(id=key, scorer=NAME, files=files)
-    content = orjson.dumps(index.model_dump(mode="json"), option=orjson.OPT_INDENT_2)
+    index = write_index(store, Index(id=key, scorer=NAME, files=files))
     record = AssetRecord.seal(
         work=work,
         parents=parents,
-        outputs=[write_bytes(store, INDEX, content), *files.values()],
+        outputs=[index, *files.values()],
         counts=counts,
         made_by=made_by(started, locations={"pool": pool.uri}),
     )

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 import pyarrow as pa
 
 from datacomp.curation.scorers import Floats, ImageFault, ScorerSpec, loaded
@@ -30,8 +29,7 @@ from pipelines.formats.uid_lists import look_up
 from pipelines.formats.uid_subset import bucket_of
 from pipelines.formats.writers import write_table
 from pipelines.global_steps.merged_files import Merger
-from pipelines.image_text.scores import INDEX
-from pipelines.images.pairs import UID, Index, read_uids
+from pipelines.images.pairs import UID, Index, read_uids, write_index
 from pipelines.images.sample_json import read_json
 from pipelines.records import (
     AssetRecord,
@@ -171,10 +169,7 @@ def score(
         _settle(store, result.files[0], s) for result, s in zip(columns, pool.shards, strict=True)
     ]
     files = {shard.sha256: file for shard, file in zip(pool.shards, named, strict=True)}
-    index = Index(id=key, scorer=scorer_id, files=files)
-    file = write_bytes(
-        store, INDEX, orjson.dumps(index.model_dump(mode="json"), option=orjson.OPT_INDENT_2)
-    )
+    file = write_index(store, Index(id=key, scorer=scorer_id, files=files))
     record = AssetRecord.seal(
         work=work,
         parents=parents,

@@ -108,6 +108,18 @@ def gap_for(seeds: int, noise: Noise, *, power: float = POWER) -> float:
 
 def power_of(gap: float, seeds: int, noise: Noise, *, confidence: float = CONFIDENCE) -> float:
     """The probability that the interval of a true gap leaves out zero, on either side."""
+    error, degrees, limit = error_of_gap(seeds, noise, confidence=confidence)
+    shift = gap / error
+    return _tail(limit, shift, degrees) + _tail(limit, -shift, degrees)
+
+
+def error_of_gap(
+    seeds: int, noise: Noise, *, confidence: float = CONFIDENCE
+) -> tuple[float, float, float]:
+    """Of a difference: its standard error, the degrees of freedom, and how many errors it takes.
+
+    A difference beyond so many errors leaves out zero.
+    """
     variance = 2 * noise.seed_sd**2 / seeds
     freedom = noise.seed_freedom + 2 * (seeds - 1)
     total = variance + 2 * noise.order_sd**2
@@ -116,8 +128,7 @@ def power_of(gap: float, seeds: int, noise: Noise, *, confidence: float = CONFID
         uncertain += (2 * noise.order_sd**2) ** 2 / noise.order_freedom
     degrees = total**2 / uncertain
     limit = student_quantile(0.5 + confidence / 2, round(min(degrees, 1e7), 1))
-    shift = gap / math.sqrt(total)
-    return _tail(limit, shift, degrees) + _tail(limit, -shift, degrees)
+    return math.sqrt(total), degrees, limit
 
 
 def _tail(limit: float, shift: float, degrees: float) -> float:

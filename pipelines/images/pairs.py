@@ -17,6 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -36,7 +37,7 @@ from pipelines.operators import Fold, Operator, Splitter
 from pipelines.pipeline import Pipeline
 from pipelines.records import File, Frozen, sha256_file
 from pipelines.schema import EXTRA, ROW, STRING, normal_type, row_of
-from pipelines.storage.base import StorageError, Store
+from pipelines.storage.base import StorageError, Store, write_bytes
 from pipelines.storage.open import open_store
 
 UID = "uid"
@@ -66,6 +67,12 @@ def read_index(assets: Assets, name: str) -> tuple[Index, Path]:
         return Index.model_validate_json(path.read_bytes()), path.parent
     except ValidationError:
         raise PipelineError(f"{path} is not an index of scores; score the pool again") from None
+
+
+def write_index(store: Store, index: Index) -> File:
+    """Write the index of a folder of scores."""
+    content = orjson.dumps(index.model_dump(mode="json"), option=orjson.OPT_INDENT_2)
+    return write_bytes(store, INDEX, content)
 
 
 def score_files(assets: Assets, columns: Sequence[str], sha256: str) -> dict[str, Path]:

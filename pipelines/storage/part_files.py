@@ -93,8 +93,7 @@ def merge_files(store: Store, names: Sequence[str], name: str) -> File:
     slices: dict[int, list[memoryview]] = {}
     for source in names:
         data = store.read_bytes(source)
-        (length,) = _TAIL.unpack(data[-_TAIL.size :])
-        for part, at, size in orjson.loads(data[-_TAIL.size - length : -_TAIL.size]):
+        for part, at, size in _index(data):
             slices.setdefault(part, []).append(memoryview(data)[at : at + size])
     index: list[tuple[int, int, int]] = []
     with store.create(name) as writer:
@@ -104,6 +103,18 @@ def merge_files(store: Store, names: Sequence[str], name: str) -> File:
                 writer.write(batch)
         _write_index(writer, index)
     return writer.file()
+
+
+def _index_size(tail: bytes) -> int:
+    """Bytes of the index at the end of a file, with the number that says how many they are."""
+    (length,) = _TAIL.unpack(tail[-_TAIL.size :])
+    return int(length) + _TAIL.size
+
+
+def _index(tail: bytes) -> list[tuple[int, int, int]]:
+    """Part, first byte and bytes of each batch, from the end of a file that holds the index."""
+    index: list[tuple[int, int, int]] = orjson.loads(tail[-_index_size(tail) : -_TAIL.size])
+    return index
 
 
 def _write_index(writer: Writer, index: Sequence[tuple[int, int, int]]) -> None:
@@ -117,10 +128,9 @@ def read_part(store: Store, name: str, part: int, schema: pa.Schema) -> list[pa.
         file = getattr(buffered, "raw", buffered)  # a buffer would fetch megabytes around a part
         size = file.seek(0, 2)
         tail = _exactly(file, max(0, size - _FIRST_READ), size)
-        (length,) = _TAIL.unpack(tail[-_TAIL.size :])
-        if length + _TAIL.size > len(tail):
-            tail = _exactly(file, size - _TAIL.size - length, size)
-        index = orjson.loads(tail[-_TAIL.size - length : -_TAIL.size])
+        if (needed := _index_size(tail)) > len(tail):
+            tail = _exactly(file, size - needed, size)
+        index = _index(tail)
         batches = []
         for start, stop, sizes in _ranges((at, size) for p, at, size in index if part in (p, ALL)):
             data = pa.py_buffer(_exactly(file, start, stop))

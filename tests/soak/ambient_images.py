@@ -270,7 +270,7 @@ def words() -> None:
 
 
 def levels() -> None:
-    """The estimated level from which on an image may teach, by a blur that nobody told."""
+    """The estimated level from which on an image may teach, by a blur that is in no table."""
     with TemporaryDirectory() as folder:
         pool = Path(folder) / "pool"
         tiny_pool.build_unknown(pool)

@@ -25,7 +25,7 @@ from evals.suite import load_suite  # noqa: E402
 from leaderboard.board.components import Component, seed_and_order  # noqa: E402
 from leaderboard.board.crossing import Point, crossing, spread  # noqa: E402
 from leaderboard.board.intervals import CONFIDENCE, student_quantile  # noqa: E402
-from leaderboard.board.power import gap_for, power_of  # noqa: E402
+from leaderboard.board.power import error_of_gap, gap_for, power_of  # noqa: E402
 from leaderboard.published.findings import OWN_RUNS  # noqa: E402
 from leaderboard.rounds import round as stages  # noqa: E402
 from leaderboard.rounds.experiments import experiment, scores_of, seeds_for  # noqa: E402
@@ -134,17 +134,13 @@ def power_seen(scores: Scores, known: Noise) -> tuple[float, float, int]:
 
     The gap of a pair is that of its means over all seeds, which holds noise itself.
     """
-    total = 2 * known.seed_sd**2 + 2 * known.order_sd**2
-    uncertain = (2 * known.seed_sd**2) ** 2 / known.seed_freedom
-    if known.order_freedom:
-        uncertain += (2 * known.order_sd**2) ** 2 / known.order_freedom
-    limit = student_quantile(0.5 + CONFIDENCE / 2, round(total**2 / uncertain, 1)) * total**0.5
+    error, _, limit = error_of_gap(1, known)
     expected, seen, number = 0.0, 0, 0
     for first, second in combinations(scores, 2):
         gap = abs(_mean(scores[second][-1]) - _mean(scores[first][-1]))
         for a, b in zip(scores[first][-1], scores[second][-1], strict=True):
             expected += power_of(gap, 1, known)
-            seen += abs(b - a) > limit
+            seen += abs(b - a) > limit * error
             number += 1
     return expected / number, seen / number, number
 
