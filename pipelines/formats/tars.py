@@ -12,12 +12,13 @@ import io
 import mmap
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pipelines import kernels
 from pipelines.formats.lines import HEADS
@@ -87,6 +88,80 @@ def is_tar(name: str) -> bool:
     return name.endswith(".tar") and not is_hidden(name)
 
 
+@dataclass(frozen=True)
+class SampleIndex:
+    """The samples of a tar as arrays; a `Member` is made for those that are wanted only."""
+
+    data: memoryview
+    starts: npt.NDArray[np.int64]
+    """Where the bytes of each member begin."""
+    sizes: npt.NDArray[np.int64]
+    names: npt.NDArray[np.int64]
+    """Where the name of each member begins, its first dot, its end: [members, 3]."""
+    runs: npt.NDArray[np.int64]
+    """The first member of each sample, and the one behind its last: [samples, 2]."""
+    jsons: npt.NDArray[np.int64]
+    """The member of each sample that is a json, or -1."""
+    links: int
+    """Links and devices, which belong to no sample."""
+
+    def __len__(self) -> int:
+        return len(self.jsons)
+
+    def __getitem__(self, number: int) -> list[Member]:
+        """The members of one sample, in the order of the tar."""
+        chosen = slice(*self.runs[number].tolist())
+        return [
+            Member(
+                bytes(self.data[name:dot]),
+                str(self.data[dot + 1 : end], "ascii").lower(),
+                start,
+                size,
+            )
+            for (name, dot, end), start, size in zip(
+                self.names[chosen].tolist(),
+                self.starts[chosen].tolist(),
+                self.sizes[chosen].tolist(),
+                strict=True,
+            )
+        ]
+
+    def take(self, numbers: Sequence[int]) -> SampleIndex:
+        """An index of some of the samples."""
+        return replace(self, runs=self.runs[numbers], jsons=self.jsons[numbers])
+
+    def longest_extension(self) -> int:
+        """Letters of the longest extension."""
+        return int((self.names[:, 2] - self.names[:, 1]).max()) - 1
+
+    def json_parts(self) -> list[memoryview | None]:
+        """Of each sample the bytes of its json, or None."""
+        starts = self.starts[self.jsons].tolist()
+        sizes = self.sizes[self.jsons].tolist()
+        return [
+            self.data[start : start + size] if number >= 0 else None
+            for number, start, size in zip(self.jsons.tolist(), starts, sizes, strict=True)
+        ]
+
+
+def sample_index(data: memoryview) -> SampleIndex | None:
+    """Every sample of a tar at once, or None for a tar that must be read name by name.
+
+    That is a tar with a fault, with an extension of the format, or with a name that is not plainly
+    `KEY.EXTENSION`.
+    """
+    array = np.frombuffer(data, dtype=np.uint8)
+    headers, sizes, _, fault, links = kernels.tars.walk(array, MAX_MEMBERS)
+    if fault or not len(headers):
+        return None
+    plain, dots, ends, firsts, jsons = kernels.tars.group(array, headers)
+    if not plain:
+        return None
+    names = np.stack([headers, dots, ends], axis=1)
+    runs = np.stack([firsts, np.append(firsts[1:], len(headers))], axis=1)
+    return SampleIndex(data, headers + BLOCK, sizes, names, runs, jsons, links)
+
+
 def samples(
     data: memoryview,
     where: str,
@@ -100,6 +175,13 @@ def samples(
     leaves the folder, and for two members of one name; with `repeats`, the second of them begins
     the next sample, as open_clip reads packed shards.
     """
+    passed = Counter() if passed is None else passed
+    index = sample_index(data)
+    if index is not None:
+        if index.links:
+            passed[LINK] += index.links
+        yield from map(index.__getitem__, range(len(index)))
+        return
     sample: list[Member] = []
     for member in members(data, where, passed):
         if sample and member.key != sample[0].key:
@@ -201,25 +283,19 @@ def _shown(member: Member) -> str:
     return f"{member.key.decode('utf-8', 'replace')}.{member.extension}"
 
 
+_OWNER = b"0000444\0" + b"0000000\0" * 2
+_TIME = b"00000000000\0"
+_TAIL = b" 0" + b"\0" * 100 + b"ustar\00000" + b"\0" * (BLOCK - 265)
+_CONSTANT = sum(_OWNER + _TIME + _TAIL) + 7 * ord(" ")  # a checksum counts itself as eight spaces
+
+
 def header(name: bytes, size: int) -> bytes:
     """A ustar header of a plain file: mode 444, owner 0, time 0. ValueError for a long name."""
     if len(name) > 100:
         raise ValueError(f"a name of {len(name)} bytes does not fit into a tar header")
-    fields = b"".join(
-        (
-            name.ljust(100, b"\0"),
-            b"0000444\0",
-            b"0000000\0",
-            b"0000000\0",
-            b"%011o\0" % size,
-            b"00000000000\0",
-            b"        ",
-            b"0",
-            b"\0" * 100,
-            b"ustar\00000",
-        )
-    )
-    return (fields[:148] + b"%06o\0 " % sum(fields) + fields[156:]).ljust(BLOCK, b"\0")
+    digits = b"%011o" % size
+    checksum = b"%06o\0" % (_CONSTANT + sum(name) + sum(digits))
+    return b"".join((name.ljust(100, b"\0"), _OWNER, digits, b"\0", _TIME, checksum, _TAIL))
 
 
 PADDING = [b"\0" * (-size % BLOCK) for size in range(BLOCK)]

@@ -25,11 +25,14 @@ from pipelines.execution.once import once
 from pipelines.execution.progress import step as progress_step
 from pipelines.formats.tars import (
     END,
+    LINK,
     Member,
+    SampleIndex,
     TarError,
     header,
     is_tar,
     padding,
+    sample_index,
     samples,
     tar_bytes,
 )
@@ -60,7 +63,7 @@ SHARD_SIZE = 10_000  # samples, as the reference's resharder
 GROUP_SHARDS = 64  # input tars of one task
 WRITE_BYTES = 1 << 20  # buffered before a write
 MAX_EXTENSION = 60  # a tar header has 100 bytes for `UID-COPY.EXTENSION`; a copy has up to 6 digits
-REPEATED = "repeated_uid"
+NO_JSON, REPEATED = "no_json", "repeated_uid"
 UNDECODABLE = "undecodable"  # an image whose faces cannot be blurred
 Part = bytes | memoryview
 
@@ -356,8 +359,11 @@ def _repeats(
 
 def _read(
     data: memoryview, where: str, quarantine: bool, skipped: Counter[str]
-) -> tuple[list[list[Member]], list[tuple[int, int]]]:
+) -> tuple[SampleIndex | list[list[Member]], list[tuple[int, int]]]:
     """The samples of a tar that have a uid, and the uids."""
+    index = sample_index(data)
+    if index is not None and index.longest_extension() <= MAX_EXTENSION:
+        return _with_uid(index, skipped)
     entries: list[list[Member]] = []
     uids: list[tuple[int, int]] = []
     try:
@@ -385,6 +391,24 @@ def _read(
     return entries, uids
 
 
+def _with_uid(
+    index: SampleIndex, skipped: Counter[str]
+) -> tuple[SampleIndex, list[tuple[int, int]]]:
+    """The same of a tar whose names are plain: members are made for chosen samples only."""
+    if index.links:
+        skipped[LINK] += index.links
+    numbers: list[int] = []
+    uids: list[tuple[int, int]] = []
+    for number, part in enumerate(index.json_parts()):
+        uid = NO_JSON if part is None else uid_of_json(part)
+        if isinstance(uid, str):
+            skipped[uid] += 1
+        else:
+            numbers.append(number)
+            uids.append(uid)
+    return index.take(numbers), uids
+
+
 def _parts(data: memoryview, sample: Sequence[Member]) -> list[tuple[str, Part]]:
     """The members of a sample by extension, in order."""
     ordered = sorted(sample, key=lambda member: member.extension)
@@ -396,7 +420,7 @@ def _uid(data: memoryview, sample: Sequence[Member]) -> tuple[int, int] | str:
     for member in sample:
         if member.extension == "json":
             return uid_of_json(data[member.start : member.start + member.size])
-    return "no_json"
+    return NO_JSON
 
 
 class _Output:

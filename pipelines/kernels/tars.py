@@ -97,3 +97,86 @@ def _walk(
         position += 512 + (size + 511) // 512 * 512
     headers = np.array(places, dtype=np.int64), np.array(sizes, dtype=np.int64)
     return headers[0], headers[1], position, fault, links
+
+
+NAME, PREFIX, MAGIC = 100, 345, 257  # bytes of a name, and where prefix and magic begin
+
+
+@nb.njit(cache=True, nogil=True, inline="always")
+def _lower(byte: np.uint8) -> np.uint8:
+    return np.uint8(byte + 32) if 65 <= byte <= 90 else byte
+
+
+@nb.njit(cache=True, nogil=True)
+def group(
+    data: npt.NDArray[np.uint8], headers: npt.NDArray[np.int64]
+) -> tuple[
+    bool,
+    npt.NDArray[np.int64],
+    npt.NDArray[np.int64],
+    npt.NDArray[np.int64],
+    npt.NDArray[np.int64],
+]:
+    """Members in samples: whether it could be done, dots, ends of names, first members, jsons.
+
+    Dots and ends are places in `data`: a key ends at the dot, its extension begins behind it. The
+    last two have one entry a sample: the number of its first member, and of the one whose extension
+    is json (-1 if none). It cannot be done for a name that is unsafe, hidden, without extension, or
+    continued in the prefix, and for two members of one name; the caller then reads name by name.
+    """
+    count = len(headers)
+    dots = np.empty(count, dtype=np.int64)
+    ends = np.empty(count, dtype=np.int64)
+    firsts = np.empty(count, dtype=np.int64)
+    jsons = np.empty(count, dtype=np.int64)
+    samples = 0
+    for i in range(count):
+        head = headers[i]
+        if data[head + PREFIX] and data[head + MAGIC] == 117:  # u of ustar
+            return False, dots, ends, firsts, jsons
+        end = head
+        while end < head + NAME and data[end]:
+            end += 1
+        leaf, dot = head, np.int64(-1)
+        for k in range(head, end):
+            byte = data[k]
+            if byte == 47:  # a slash ends a folder: `..`, __MACOSX and an empty first are refused
+                size = k - leaf
+                if size == 0 or data[leaf] == 46 or (size == 8 and data[leaf] == 95):
+                    return False, dots, ends, firsts, jsons
+                leaf, dot = k + 1, np.int64(-1)
+            elif byte == 46 and dot < 0:
+                dot = np.int64(k)
+        if dot <= leaf or dot + 1 >= end:
+            return False, dots, ends, firsts, jsons
+        for k in range(dot + 1, end):
+            byte = _lower(data[k])
+            if not (97 <= byte <= 122 or 48 <= byte <= 57 or byte in (46, 95, 45)):
+                return False, dots, ends, firsts, jsons
+        dots[i], ends[i] = dot, end
+        same = samples > 0 and dots[i - 1] - headers[i - 1] == dot - head
+        if same:
+            for k in range(dot - head):
+                if data[headers[i - 1] + k] != data[head + k]:
+                    same = False
+                    break
+        if not same:
+            firsts[samples], jsons[samples] = i, -1
+            samples += 1
+        for j in range(firsts[samples - 1], i):
+            equal = ends[j] - dots[j] == end - dot
+            if equal:
+                for k in range(end - dot):
+                    if _lower(data[dots[j] + k]) != _lower(data[dot + k]):
+                        equal = False
+                        break
+            if equal:
+                return False, dots, ends, firsts, jsons
+        if end - dot == 5 and (
+            _lower(data[dot + 1]) == 106
+            and _lower(data[dot + 2]) == 115
+            and _lower(data[dot + 3]) == 111
+            and _lower(data[dot + 4]) == 110
+        ):
+            jsons[samples - 1] = i
+    return True, dots, ends, firsts[:samples].copy(), jsons[:samples].copy()
