@@ -9,7 +9,7 @@ fast path is tested against, to 1e-4 in mean cross-entropy.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -329,6 +329,8 @@ def _load_open_lm(
     """
     weights = [*path.glob("*.safetensors"), *path.glob("*.pt"), *path.glob("checkpoints/*.pt")]
     described = [file for file in sorted(path.glob("*.json")) if _is_model_file(file)]
+    if any("d_model" in _values_of(file) for file in path.glob("*.json")):
+        raise EvalError(f"{path} holds a Mamba model of open_lm; only its decoders are supported")
     if not weights or len(described) != 1:
         raise EvalError(
             f"{path} has no record.json, so it should be a checkpoint of open_lm: weights "
@@ -362,11 +364,16 @@ def _load_open_lm(
 
 
 def _is_model_file(path: Path) -> bool:
+    return "hidden_dim" in _values_of(path)
+
+
+def _values_of(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty for any other file."""
     try:
         values = orjson.loads(path.read_bytes())
     except orjson.JSONDecodeError:
-        return False
-    return isinstance(values, dict) and "hidden_dim" in values
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def _epoch_of(path: Path) -> tuple[int, str]:
@@ -451,12 +458,14 @@ def reference_config(values: dict[str, Any], *, qk_norm: bool = True) -> ModelCo
     `qk_norm` where the file does not say. EvalError names an option that is not supported.
     """
     fields: dict[str, Any] = {"qk_norm": qk_norm}
+    if values.get("rotary_old"):  # what older files call it
+        fields["rotary"] = "head_rotary"
     for name, value in values.items():
         if name in OPENLM_NAMES:
             fields[OPENLM_NAMES[name]] = value
         elif name in OPENLM_SAME:
             fields[name] = value
-        elif not _changes_nothing(name, value):
+        elif not _changes_nothing(name, value, values):
             raise EvalError(
                 f"the model's option {name}: {value!r} is not supported; supported are "
                 f"{', '.join(sorted((*OPENLM_NAMES, *OPENLM_SAME)))}, and softmax attention"
@@ -470,15 +479,23 @@ def reference_config(values: dict[str, Any], *, qk_norm: bool = True) -> ModelCo
         raise EvalError(f"the model's option {where}: {first['msg']}") from None
 
 
-def _changes_nothing(name: str, value: Any) -> bool:
+def _changes_nothing(name: str, value: Any, values: Mapping[str, Any]) -> bool:
     """Whether an option has the value at which the model is the one that is built here."""
     if name == "attn_name":
-        return value in SOFTMAX
+        return value in SOFTMAX or (value == "custom_attn" and _is_softmax(values))
     if name in ("attn_activation", "attn_seq_scalar", "attn_seq_scalar_alpha"):
-        return value in (None, "softmax", "none")  # read by `custom_attn` alone
+        return True  # read by `custom_attn` alone, which the option above decides
+    if name == "rotary_old":
+        return True
     if name.startswith("moe_"):
         return not value or name != "moe_freq"
     return value is None or name in ("params", "name", "model", "tokens")
+
+
+def _is_softmax(values: Mapping[str, Any]) -> bool:
+    """Whether `custom_attn` is softmax attention: its factor is length ** -alpha, or 1."""
+    is_one = values.get("attn_seq_scalar") == "none" or values.get("attn_seq_scalar_alpha") == 0
+    return values.get("attn_activation") == "softmax" and is_one
 
 
 def _scorer(config: ModelConfig, weights: Path, tokenizer: Path, **named: Any) -> OpenLMScorer:

@@ -273,6 +273,9 @@ CONFIGURATIONS = [
     {"post_embed_norm": True, "model_norm": "rms_norm"},
     *({"attn_name": name} for name in ("auto", "torch_attn", "xformers_attn_variable_length")),
     {"moe_freq": 0, "moe_num_experts": None, "moe_top_k": 2, "moe_capacity_factor": 1.25},
+    {"rotary_old": True},
+    {"rotary_old": False, "attn_activation": None},
+    {"attn_name": "custom_attn", "attn_activation": "softmax", "attn_seq_scalar": "none"},
 ]
 
 
@@ -332,6 +335,15 @@ def test_without_positions_the_order_of_what_came_before_is_nothing() -> None:
     [
         ({"moe_freq": 2}, "option moe_freq: 2 is not supported"),
         ({"attn_name": "custom_attn"}, "option attn_name: 'custom_attn' is not supported"),
+        (
+            {
+                "attn_name": "custom_attn",
+                "attn_activation": "softmax",
+                "attn_seq_scalar": "max",
+                "attn_seq_scalar_alpha": 0.5,
+            },
+            "option attn_name: 'custom_attn' is not supported",
+        ),
         ({"ffn_type": "moe"}, "option ffn: "),
         ({"model_norm": "batch_norm"}, "option norm: "),
         ({"sliding_window": 128}, "option sliding_window: 128 is not supported"),
@@ -340,6 +352,19 @@ def test_without_positions_the_order_of_what_came_before_is_nothing() -> None:
 def test_an_unknown_option_is_named(options: dict[str, object], message: str) -> None:
     with pytest.raises(EvalError, match=message):
         reference_config(SHAPE | options)
+
+
+def test_the_rotary_of_old_files_turns_over_heads() -> None:
+    assert reference_config(SHAPE | {"rotary_old": True}).rotary == "head_rotary"
+    assert reference_config(SHAPE | {"rotary_old": False}).rotary == "rotary"
+
+
+def test_a_mamba_model_is_named(tmp_path) -> None:
+    shape = {"d_model": 768, "n_layer": 12, "vocab_size": 50432, "seq_len": 2048}
+    (tmp_path / "mamba_130m.json").write_bytes(orjson.dumps(shape))
+    torch.save({"state_dict": {}}, tmp_path / "epoch_1.pt")
+    with pytest.raises(EvalError, match="holds a Mamba model of open_lm"):
+        load(str(tmp_path), device="cpu")
 
 
 def test_weights_of_another_configuration_say_of_which() -> None:
