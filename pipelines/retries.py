@@ -11,7 +11,7 @@ counts tries (`Patience.tries`).
     | files and tables over HTTP | 8 tries, about a minute: a restart is survived         |
     | the hub                    | 5 tries, seconds: its client retries downloads itself  |
     | images of strangers        | `--retries`, 2 unless said otherwise                   |
-    | bundles sent to a board    | 4 tries; sending twice is one submission               |
+    | bundles sent to a board    | 8 tries, as over HTTP; sent twice is one submission    |
     | a model behind HTTP        | the operator's `tries`, 4 unless said otherwise        |
 
 Not here: Ray's retries of tasks whose machine was lost (`execution/ray_executor.py`), and checks of
@@ -59,7 +59,7 @@ NEW_BUCKET = Patience(seconds=30.0, first_pause_seconds=0.1, longest_pause_secon
 HTTP = Patience(tries=8)
 HUB = Patience(tries=5)
 STRANGERS = Patience()
-BOARD = Patience(tries=4, first_pause_seconds=0.5)
+BOARD = Patience(tries=8, first_pause_seconds=0.5)
 
 
 def passes(status: int) -> bool:

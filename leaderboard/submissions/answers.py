@@ -43,6 +43,8 @@ MARKS, FEWEST_OF_A_TASK = 512, 16
 FEWEST_ANSWERS = 30  # of a log: equal answers to fewer questions may be chance
 VARIED = 0.25  # share of values that must differ: models of constant answers are all alike
 CHOICES = ("multiple_choice", "schema", "language_modeling", "generation")
+ABSENT = -(1 << 63)
+"""In place of a missing choice: what a NaN becomes on most processors, but not on all."""
 FEWEST_CHOICES = 500
 FEWEST_EACH = 50
 """Right and wrong ones, at least: two models that agree on 97 of 100 questions agree on 500 with a
@@ -67,8 +69,8 @@ class Choices:
         self._wrong += int((~right).sum())
         self._state.update(task.name.encode())
         for name in columns:
-            values = np.asarray(ordered[name].to_numpy(zero_copy_only=False), np.int64)
-            self._state.update(values.tobytes())
+            values = ordered[name].cast(pa.int64()).fill_null(ABSENT)
+            self._state.update(values.to_numpy().tobytes())
 
     def digest(self) -> str:
         """Their hash; empty where two models may agree in all of them."""

@@ -32,8 +32,9 @@ class Fault(Frozen):
         return f"{sentence}; {self.hint}" if self.hint else sentence
 
 
+UNREADABLE = "form.bundle"  # the rule of what was raised where no rule was at work
 HINTS = {
-    "form.bundle": "make the bundle again with `submit`, and send it as it is",
+    UNREADABLE: "make the bundle again with `submit`, and send it as it is",
     "form.manifest": "make the bundle again with `submit`; nothing in it may be edited",
     "form.claim": "correct the options of `submit` and make the bundle again",
     "form.chain": "submit the folders of scores that the stages wrote; they hold the whole chain",
@@ -59,6 +60,8 @@ HINTS = {
 
 def under(rule: str, broken: Fault) -> Fault:
     """The fault with its rule's name, and with what to do about it."""
+    if broken.rule not in ("", UNREADABLE):  # a file of other bytes has its own
+        rule = broken.rule
     return broken.model_copy(update={"rule": rule, "hint": broken.hint or HINTS.get(rule, "")})
 
 
@@ -67,7 +70,7 @@ class BundleError(RuleError):
 
     def __init__(self, faults: Sequence[Fault], *, what: str = "the submission") -> None:
         self.faults = tuple(
-            fault_ if fault_.rule else under("form.bundle", fault_) for fault_ in faults
+            fault_ if fault_.rule else under(UNREADABLE, fault_) for fault_ in faults
         )
         super().__init__(f"{what} is refused: " + "; ".join(map(str, self.faults)))
 

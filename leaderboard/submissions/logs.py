@@ -29,7 +29,7 @@ from evals.tasks import (
 from leaderboard.submissions import generator_logs
 from leaderboard.submissions.bundle import Bundle
 from leaderboard.submissions.constant_logs import said_again
-from leaderboard.submissions.faults import BundleError, Fault, Words, fault
+from leaderboard.submissions.faults import BundleError, Fault, Words, fault, under
 
 MAX_ROWS = (
     5_000_000  # questions in one file of any task; a bound on memory, far above the largest task
@@ -224,7 +224,8 @@ def open_parquet(bundle: Bundle, name: str, *, max_rows: int = MAX_ROWS) -> pq.P
     [listed] = [file for file in bundle.manifest.files if file.name == name]
     sha256 = hashlib.sha256(data).hexdigest()
     if sha256 != listed.sha256:
-        raise BundleError([fault(name, "sha256", sha256, listed.sha256)])
+        other = fault(name, "sha256", sha256, listed.sha256)
+        raise BundleError([under("form.manifest", other)])
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         rows = file.metadata.num_rows

@@ -265,6 +265,7 @@ def _written(record: Submission, files: Mapping[str, bytes], out: Path, method: 
     store = LocalStore(out / record.id)
     for name in sorted(files, key=lambda name: name == FILE):
         write_bytes(store, name, files[name])
+    store.discard_unfinished()  # of a command that was killed while it wrote them
     return Entry(record, out / record.id)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -239,6 +240,21 @@ def test_small_models_that_always_choose_one_option_are_no_copies() -> None:
     varied = np.where(np.arange(600) % 3 == 0, 0, 1)
     assert choices_of(task, choices(varied, gold)) != ""
     assert choices_of(task, choices(varied[:400], gold[:400])) == ""  # short: may agree by chance
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_missing_choice_is_the_same_on_every_processor() -> None:
+    """A NaN as a whole number is what the processor makes of it."""
+    task = load_task("arc_easy")
+    rng = np.random.default_rng(1)
+    gold, answers = rng.integers(0, 4, 600), rng.integers(0, 4, 600)
+    missing = pa.array(answers, mask=np.arange(600) % 7 == 0)
+    lowest = pc.fill_null(missing, -(1 << 63))
+    logs = [
+        pa.table({"row": np.arange(600), "predicted": column, "correct": answers == gold})
+        for column in (missing, lowest)
+    ]
+    assert choices_of(task, logs[0]) == choices_of(task, logs[1]) != ""
 
 
 # ---- logs
