@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import orjson
+import pyarrow.parquet as pq
 import pytest
 
 from leaderboard.benchmark import load_stages
 from leaderboard.board.ranking import rank
-from leaderboard.rules import load_benchmark
+from leaderboard.rules import baselines, load_benchmark
 from leaderboard.submissions.bundle import open_bundle
 from leaderboard.submissions.facts import KnownFacts
+from leaderboard.submissions.faults import HINTS
 from leaderboard.submissions.validate import check, check_bundle
 from pipelines.records import Submission, parse_record
-from tests.leaderboard.frauds import Change, changed, put
+from tests.leaderboard.frauds import (
+    Change,
+    altered,
+    changed,
+    checked,
+    known_of,
+    manifested,
+    put,
+    record_of,
+    relisted,
+    rules_of,
+)
 from tests.leaderboard.made_up import make_folder
 
 CORRUPTION: list[dict[str, Any]] = [{"operator": "corruption", "parameters": {"keep": ["none"]}}]
@@ -28,10 +45,10 @@ SCALES = [(book, scale.name) for book in BOOKS for scale in load_benchmark(book)
 @pytest.mark.parametrize(("benchmark", "scale"), SCALES)
 def test_a_complete_submission_passes_and_ranks(benchmark: str, scale: str, tmp_path: Path) -> None:
     folder = make_folder(tmp_path, benchmark=benchmark, scale=scale, method="complete")
-    checked = check_bundle(open_bundle(folder))
-    assert checked.faults == ()
-    assert checked.measured is not None
-    [row] = rank([checked.measured.row], {})
+    verdict = checked(folder)
+    assert verdict.faults == ()
+    assert verdict.measured is not None
+    [row] = rank([verdict.measured.row], {})
     assert row.rank == (1 if load_benchmark(benchmark).scale(scale).ranked else 0)
     assert row.scale == scale
 
@@ -100,6 +117,170 @@ def test_a_broken_rule_is_refused_with_its_name(
             continue
         faults = check(changed(record, kind, change), load_benchmark(book))
         assert rule in {fault.rule for fault in faults}, (book, scale)
+
+
+# ---- rules of the claim, the chain and the files
+
+
+def claimed(record: Submission, **fields: str) -> Submission:
+    """The same chain with another claim."""
+    other = Submission.seal(
+        work=record.work.model_copy(update=fields),
+        parents=record.parents,
+        made_by=record.made_by,
+    )
+    return other.model_copy(update={"chain": record.chain})
+
+
+def without_pool(record: Submission) -> Submission:
+    return record.model_copy(update={"chain": record.chain[1:]})
+
+
+def as_a_baseline(record: Submission) -> Submission:
+    return claimed(record, method=baselines(record.work.benchmark)[0])
+
+
+CLAIMS: dict[str, tuple[str, Callable[[Submission], Submission]]] = {
+    "track": ("form.claim", lambda record: claimed(record, track="another")),
+    "version": ("form.claim", lambda record: claimed(record, benchmark_version="0")),
+    "address": ("form.claim", lambda record: claimed(record, url="javascript:alert(1)")),
+    "name": ("form.claim", lambda record: claimed(record, method="two\nlines")),
+    "letters": ("names.plain", lambda record: claimed(record, team="te\u0430m")),  # a Cyrillic a
+    "a baseline's name": ("names.baseline", as_a_baseline),
+    "no pool": ("form.chain", without_pool),
+}
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_a_claim_that_breaks_a_rule_is_refused_with_its_name(
+    name: str, records: dict[tuple[str, str], Submission]
+) -> None:
+    rule, change = CLAIMS[name]
+    for (book, scale), record in records.items():
+        faults = check(change(record), load_benchmark(book))
+        assert {fault.rule for fault in faults} == {rule}, (book, scale)
+
+
+def test_seeds_on_different_data_are_refused(tmp_path: Path) -> None:
+    """At every scale whose recipe has two seeds; elsewhere one seed is all there is."""
+    tried = 0
+    for book, scale in SCALES:
+        recipe = load_stages(book).recipe(load_benchmark(book).scale(scale).recipe)
+        if len(recipe.seeds) < 2:
+            continue
+        folder = make_folder(
+            tmp_path, benchmark=book, scale=scale, seeds=recipe.seeds[:2], rows=FEW
+        )
+        seen: list[str] = []
+
+        def other_data(fields: dict[str, Any], seen: list[str] = seen) -> None:
+            seen.append("")
+            if len(seen) == 2:
+                fields["work"]["tasks"][0] |= {"identity": "0" * 64, "data": "0" * 64}
+
+        faults = check(changed(record_of(folder), "scores", other_data), load_benchmark(book))
+        assert {fault.rule for fault in faults} <= {"lineage.data", "lineage.suite"}, scale
+        assert faults, (book, scale)
+        tried += "lineage.data" in {fault.rule for fault in faults}
+    assert tried
+
+
+def flipped(folder: Path) -> None:
+    """One bit of a log."""
+    path = first_log(folder)
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+
+
+def first_log(folder: Path) -> Path:
+    return min(folder.glob("questions/*/*/*.parquet"))
+
+
+def without_a_log(folder: Path) -> None:
+    """A task's log left out, and the manifest in order."""
+    path = first_log(folder)
+    name = path.relative_to(folder).as_posix()
+    path.unlink()
+    listed = orjson.loads((folder / "bundle.json").read_bytes())["files"]
+    manifested(folder, files=[file for file in listed if file["name"] != name])
+
+
+def with_another_file(folder: Path) -> None:
+    name, data = "questions/0/another/000000.parquet", b"another"
+    (folder / name).parent.mkdir(parents=True)
+    (folder / name).write_bytes(data)
+    entry = {"name": name, "sha256": hashlib.sha256(data).hexdigest(), "num_bytes": len(data)}
+    listed = orjson.loads((folder / "bundle.json").read_bytes())["files"]
+    manifested(folder, files=[*listed, entry])
+
+
+def without_a_column(folder: Path) -> None:
+    path = first_log(folder)
+    log = pq.read_table(path)
+    pq.write_table(log.drop_columns([log.column_names[-1]]), path)
+    relisted(folder, {path.relative_to(folder).as_posix(): path.read_bytes()})
+
+
+def raised(folder: Path) -> None:
+    """A higher headline than the questions give, every id computed anew."""
+
+    def change(fields: dict[str, Any]) -> None:
+        for aggregate in fields["results"]["aggregates"].values():
+            aggregate["value"] += 0.01
+
+    altered(folder, "scores", change)
+
+
+def more_uids(folder: Path) -> None:
+    manifest = orjson.loads((folder / "bundle.json").read_bytes())
+    manifested(folder, uids=manifest["uids"] | {"count": manifest["uids"]["count"] + 1})
+
+
+FILES: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "a bit of a log": ("form.manifest", flipped),
+    "a place that is none": (
+        "form.manifest",
+        lambda folder: manifested(folder, dataset={"location": "file:///etc/passwd"}),
+    ),
+    "a file that no task needs": ("form.files", with_another_file),
+    "no log of a task": ("arithmetic", without_a_log),
+    "a log without a column": ("form.columns", without_a_column),
+    "a raised score": ("arithmetic", raised),
+    "a longer list of uids": ("form.uids", more_uids),
+    "documents that cannot be": (
+        "form.documents",
+        lambda folder: manifested(folder, documents={"count": 10**12, "sketch": []}),
+    ),
+}
+
+
+@pytest.mark.parametrize(("benchmark", "scale"), SCALES)
+def test_files_that_break_a_rule_are_refused_with_its_name(
+    benchmark: str, scale: str, tmp_path: Path
+) -> None:
+    whole = make_folder(tmp_path / "whole", benchmark=benchmark, scale=scale)
+    for name, (rule, change) in FILES.items():
+        if rule == "form.uids" and load_benchmark(benchmark).dataset_format != "uids":
+            continue
+        folder = Path(shutil.copytree(whole, tmp_path / name / whole.name))
+        change(folder)
+        assert rules_of(folder) == {rule}, (name, checked(folder).faults)
+    same = make_folder(tmp_path / "same", benchmark=benchmark, scale=scale, team="thieves")
+    assert rules_of(same, known_of(whole)) == {"novelty.copy"}
+
+
+def test_every_rule_with_a_name_is_broken_here() -> None:
+    """A new rule must be tried at every scale too."""
+    tried = {rule for rule, *_ in (*BROKEN.values(), *CLAIMS.values(), *FILES.values())}
+    elsewhere = {
+        "form.bundle",  # zips: submissions/test_bundle.py, which no scale changes
+        "lineage.data",  # seeds, above
+        "lineage.price",  # the track that has a budget, below
+        "novelty.copy",  # another entry, above
+        "form.curves",  # submissions/test_curves.py: what only some submissions hold
+    }
+    assert tried | elsewhere == set(HINTS) | {"lineage.price"}
 
 
 def test_the_refinedweb_scales_share_the_recipes_of_the_plain_ones() -> None:
@@ -185,11 +366,11 @@ def test_two_solvers_may_have_the_same_model(tmp_path: Path) -> None:
     """Data and models are given: only the answers must be one's own."""
 
     first = make_folder(tmp_path / "first", method="one", team="first", **SOLVER)
-    checked = check_bundle(open_bundle(first))
-    assert checked.faults == ()
-    assert any(notice.rule == "honesty.settings" for notice in checked.notices)
-    assert checked.facts is not None
-    known = KnownFacts((checked.facts,))
+    verdict = checked(first)
+    assert verdict.faults == ()
+    assert any(notice.rule == "honesty.settings" for notice in verdict.notices)
+    assert verdict.facts is not None
+    known = KnownFacts((verdict.facts,))
     again = make_folder(tmp_path / "again", method="one", team="second", **SOLVER)
     copied = check_bundle(open_bundle(again), known=known)
     assert {fault.rule for fault in copied.faults} == {"novelty.copy"}
@@ -197,9 +378,9 @@ def test_two_solvers_may_have_the_same_model(tmp_path: Path) -> None:
     other = make_folder(tmp_path / "other", method="one", team="first", skill=0.6, **SOLVER)
     further = check_bundle(open_bundle(other), known=known)
     assert further.faults == ()  # one's own data and model again: the solver is what is new
-    assert checked.measured is not None
+    assert verdict.measured is not None
     assert further.measured is not None
     ours = further.measured.row.model_copy(update={"settings_id": "another solver's"})
-    assert [row.rank for row in rank([checked.measured.row, ours], {})] == [1, 2]
-    same = [checked.measured.row, further.measured.row]  # one solver: the older entry stays
+    assert [row.rank for row in rank([verdict.measured.row, ours], {})] == [1, 2]
+    same = [verdict.measured.row, further.measured.row]  # one solver: the older entry stays
     assert [row.rank for row in rank(same, {})] == [1, 0]
