@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from pipelines.assets.catalogue import Assets
 from pipelines.engine.fold import FoldTask, groups_of, run_fold
 from pipelines.engine.run_checks import check_ranks
 from pipelines.engine.shard_files import done_file, role, rows_left, steps_of, written
@@ -153,7 +154,7 @@ class GlobalSteps:
             run_fold,
             tasks,
             unit="groups",
-            needs=needs_of([step], self.map_tasks),
+            needs=needs_of([step], self.pipeline.assets, self.map_tasks),
         )
         stats += [steps_of(result) for result in done]
         self.removed[step.number] = _added(result.stats["removed"] for result in done)
@@ -212,11 +213,21 @@ class GlobalSteps:
         return f"{self.pipeline.name}: {step.name}"
 
 
-def needs_of(steps: Sequence[Step], map_tasks: MapTasks) -> Needs | None:
-    """GPUs and memory that a task of these steps needs; None if tasks cannot be placed."""
+LARGE_MODEL_BYTES = 256 << 20
+"""Below it a model fits into what every processor of a node has beside it, and nothing is asked."""
+TASK_BYTES = 1 << 30  # of a task beside its models
+
+
+def needs_of(steps: Sequence[Step], assets: Assets, map_tasks: MapTasks) -> Needs | None:
+    """GPUs and memory that a task of these steps needs; None if tasks cannot be placed.
+
+    A worker holds the models and lists of all steps, each of about the size of its file.
+    """
     if not isinstance(map_tasks, Placed):
         return None
-    needs = Needs()
+    names = sorted({name for step in steps for name in step.operator.assets()})
+    model_bytes = sum(assets.path(name).stat().st_size for name in names)
+    needs = Needs(memory_bytes=model_bytes + TASK_BYTES if model_bytes >= LARGE_MODEL_BYTES else 0)
     for step in steps:
         known = step.operator.needs()
         gpus, memory = known.get("num_gpus", 0.0), int(known.get("memory_bytes", 0))

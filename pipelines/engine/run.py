@@ -352,7 +352,7 @@ class _Run:
                 unit="shards",
                 names=names,
                 weights=sizes,
-                needs=needs_of(steps, self.map_tasks),
+                needs=needs_of(steps, self.pipeline.assets, self.map_tasks),
             )
             stats += [steps_of(result) for result in done]
             if not current.number:
