@@ -142,23 +142,17 @@ class ProcessMap:
     ) -> list[R]:
         if self.runs_here(items):
             return map_here(function, items, on_result=on_result, on_error=on_error)
-        results: list[Any] = [None] * len(items)
-        if self._pool is None:
-            self._pool = self.start()
-            # waited for: a pool that is closing itself when Python ends closes pipes under it
-            weakref.finalize(self, self._pool.shutdown)
+        calls = _Calls(function, items, on_result, on_error)
         try:
-            self._run(self._pool, function, items, results, on_result, on_error)
-        except BaseException as error:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            self._pool = None
-            if isinstance(error, BrokenProcessPool):
-                raise WorkerLost(
-                    "a worker process died (killed, or out of memory); finished work is kept: run "
-                    "the same command again, with fewer --workers if memory was short"
-                ) from None
+            while lost := self._run(calls):
+                if on_error is None:
+                    raise WorkerLost(LOST)
+                for index in lost:
+                    self._run_alone(calls, index)
+        except BaseException:
+            self._end()
             raise
-        return results
+        return calls.results
 
     def runs_here(self, items: Sequence[Any]) -> bool:
         """Whether these items are not worth a process."""
@@ -175,24 +169,35 @@ class ProcessMap:
             self._pool.shutdown(wait=True)
             self._pool = None
 
-    def _run(
-        self,
-        pool: ProcessPoolExecutor,
-        function: Callable[[Any], Any],
-        items: Sequence[Any],
-        results: list[Any],
-        on_result: OnResult | None,
-        on_error: OnError | None,
-    ) -> None:
+    def _end(self) -> None:
+        """End the worker processes, whatever waits for them."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+    def _submit(self, packed: bytes) -> Future[Any]:
+        if self._pool is None:
+            self._pool = self.start()
+            # waited for: a pool that is closing itself when Python ends closes pipes under it
+            weakref.finalize(self, self._pool.shutdown)
+        return self._pool.submit(_call, packed)
+
+    def _run(self, calls: _Calls) -> list[int]:
+        """Run what is left of the items; those that were under way when a process died, if one did.
+
+        None of them is known to be to blame, so each is run again by itself.
+        """
         waiting: dict[Future[Any], int] = {}
-        upcoming = iter(enumerate(items))
+        lost: list[int] = []
 
         def submit_next() -> None:
-            for index, item in upcoming:
-                packed = pickle.dumps(
-                    (function, item)
-                )  # an item that cannot be pickled is reported here
-                waiting[pool.submit(_call, packed)] = index
+            for index in calls.left:
+                packed = calls.packed(index)
+                try:
+                    waiting[self._submit(packed)] = index
+                except BrokenProcessPool:
+                    lost.append(index)
+                    return
                 if len(waiting) >= 2 * self.workers:
                     return
 
@@ -202,16 +207,74 @@ class ProcessMap:
             for future in finished:
                 index = waiting.pop(future)
                 try:
-                    results[index] = future.result()
+                    calls.settle(index, future)
                 except BrokenProcessPool:
-                    raise  # every item that was under way is lost: none of them is to blame
-                except Exception as error:
-                    if on_error is None:
-                        raise
-                    results[index] = on_error(index, error)
-                if on_result:
-                    on_result(index, results[index])
-            submit_next()
+                    lost.append(index)
+            if not lost:
+                submit_next()
+        if lost:
+            self._end()
+        return sorted(lost)
+
+    def _run_alone(self, calls: _Calls, index: int) -> None:
+        """Run one item while no other is under way: if its process dies, the item is to blame."""
+        future = self._submit(calls.packed(index))
+        try:
+            calls.settle(index, future)
+        except BrokenProcessPool:
+            self._end()
+            calls.fail(index, WorkerLost(LOST_ALONE))
+
+
+LOST = (
+    "a worker process died (killed, or out of memory); finished work is kept: run the same command "
+    "again, with fewer --workers if memory was short"
+)
+LOST_ALONE = (
+    "its worker process died (killed, or out of memory), and again when nothing else was running"
+)
+
+
+class _Calls:
+    """One call of an executor: the items, what is left of them, and their results."""
+
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        items: Sequence[Any],
+        on_result: OnResult | None,
+        on_error: OnError | None,
+    ) -> None:
+        self.function, self.items = function, items
+        self.on_result, self.on_error = on_result, on_error
+        self.left = iter(range(len(items)))
+        self.results: list[Any] = [None] * len(items)
+
+    def packed(self, index: int) -> bytes:
+        """The call of one item; an item that cannot be pickled is reported here."""
+        return pickle.dumps((self.function, self.items[index]))
+
+    def settle(self, index: int, future: Future[Any]) -> None:
+        """Take in what came of an item. BrokenProcessPool when its process, or another, died."""
+        try:
+            result = future.result()
+        except BrokenProcessPool:
+            raise
+        except Exception as error:
+            self.fail(index, error)
+        else:
+            self._note(index, result)
+
+    def fail(self, index: int, error: Exception) -> None:
+        """The result of an item that failed; raises the error where no failure is allowed."""
+        if self.on_error is None:
+            raise error
+        self._note(index, self.on_error(index, error))
+
+    def _note(self, index: int, result: Any) -> None:
+        self.results[index] = result
+        if self.on_result:
+            self.on_result(index, result)
 
 
 def _call(packed: bytes) -> Any:
