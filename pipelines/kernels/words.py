@@ -81,8 +81,17 @@ class Words:
 
     def strings(self, row: int) -> list[str]:
         """The words of one row, as text."""
-        places = range(int(self.begin[row]), int(self.end[row]))
-        return [bytes(self.data[self.start[k] : self.stop[k]]).decode("utf-8") for k in places]
+        begin, end = int(self.begin[row]), int(self.end[row])
+        if begin == end:
+            return []
+        first = int(self.start[begin])
+        data = self.data[first : int(self.stop[end - 1])].tobytes()
+        starts, stops = (self.start[begin:end] - first).tolist(), self.stop[begin:end] - first
+        places = zip(starts, stops.tolist(), strict=True)
+        if data.isascii():
+            text = data.decode()
+            return [text[start:stop] for start, stop in places]
+        return [data[start:stop].decode() for start, stop in places]
 
 
 def whitespace(texts: pa.Array) -> Words:

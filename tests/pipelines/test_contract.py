@@ -172,13 +172,8 @@ def cpu_seconds(operator: Operator, text: str) -> float:
     return time.process_time() - started
 
 
-TAKES_ITS_TIME = {"langdetect", "punkt"}
-"""Choices whose time is that of a library: docs/reliability.md says how much."""
-
-
-SECONDS_PER_MEGABYTE = 2.0
-"""Each takes less than one on a machine with little else to do, where other work beside it costs up
-to as much again."""
+SECONDS_PER_MEGABYTE = 1.0
+"""The slowest takes two thirds of it on a busy machine."""
 
 
 def variants(cls: type[Operator], given: dict[str, Any]) -> list[dict[str, Any]]:
@@ -187,8 +182,7 @@ def variants(cls: type[Operator], given: dict[str, Any]) -> list[dict[str, Any]]
     for name, field in cls.model_fields.items():
         if get_origin(field.annotation) is Literal and name not in given:
             choices = get_args(field.annotation)
-            others = [c for c in choices if c != field.default and c not in TAKES_ITS_TIME]
-            settings += [{**given, name: choice} for choice in others]
+            settings += [{**given, name: choice} for choice in choices if choice != field.default]
     return settings
 
 
