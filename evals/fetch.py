@@ -141,17 +141,32 @@ class Fetched(NamedTuple):
     written: list[Path]
     there: list[str]
     by_hand: dict[str, str]  # source of the data, from the task file, by task
+    failed: dict[str, str]  # what went wrong, by task
 
 
 def fetch_tasks(tasks: Sequence[Task], folder: Path) -> Fetched:
-    """Fetch every task in `HOMES` that has no data in the folder yet."""
-    result = Fetched([], [], {})
+    """Fetch every task in `HOMES` that has no data in the folder yet.
+
+    A dataset that the hub does not give, or whose rows do not fit, stops no other; when the hub
+    cannot be reached, no other is tried.
+    """
+    result = Fetched([], [], {}, {})
     files: set[str] = set()
+    unreachable = ""
     for task in tasks:
         if all((folder / name).exists() for name in task.files()):
             result.there.append(task.name)
-        elif task.file in HOMES:
-            result.written.append(fetch(task, folder))
+        elif task.file in HOMES and unreachable:
+            result.failed[task.name] = unreachable
+        elif task.file in HOMES and task.file not in files:
+            try:
+                result.written.append(fetch(task, folder))
+            except ConnectionError as error:
+                unreachable = f"the hub cannot be reached: {error}"
+                result.failed[task.name] = unreachable
+            except (DataError, OSError, RuntimeError, ValueError) as error:
+                # what `datasets` raises for a dataset that moved, is gated, or needs its own code
+                result.failed[task.name] = f"{type(error).__name__}: {error}"
         elif task.file not in files:
             result.by_hand[task.name] = task.source or f"no source is known for {task.file}"
         files.add(task.file)

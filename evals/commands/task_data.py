@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.console import Json, out, show_json, table
-from pipelines.errors import BAD_DATA
+from pipelines.errors import BAD_DATA, DataError
 
 if TYPE_CHECKING:
     from evals.tasks import Task
@@ -178,7 +178,8 @@ def fetch_command(
     """Fetch the data of tasks from the Hugging Face hub, where they have a home.
 
     The texts are the hub's, not the reference's bytes: scores on them are unverified. Tasks
-    without a home there are listed with what to do by hand.
+    without a home there are listed with what to do by hand; one that cannot be fetched stops no
+    other, and run again only what is missing is fetched.
     """
     from evals.fetch import fetch, fetch_tasks
     from evals.suite import load_suite
@@ -194,12 +195,15 @@ def fetch_command(
     fetched = fetch_tasks(load_suite(name).load_tasks(), folder)
     if json:
         show_json(fetched._asdict())
-        return
+        raise typer.Exit(BAD_DATA if fetched.failed else 0)
     for path in fetched.written:
         out(f"wrote {path}; scores on it are marked unverified")
     out(f"{len(fetched.there)} tasks were there; {len(fetched.by_hand)} need a hand:")
     for task, source in fetched.by_hand.items():
         out(f"  {task}: {source}")
+    if fetched.failed:
+        causes = "\n".join(f"  {task}: {cause}" for task, cause in fetched.failed.items())
+        raise DataError(f"{len(fetched.failed)} tasks could not be fetched:\n{causes}")
 
 
 @app.command("synthetic")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from evals.fetch import HOMES, fetch, fetch_tasks, write_rows
@@ -99,6 +101,40 @@ def test_a_suite_is_fetched_as_far_as_it_has_homes(tmp_path, monkeypatch):
     fetched = fetch_tasks(tasks, tmp_path)
     assert (wrote, fetched.there, list(fetched.by_hand)) == (["squad"], ["copa"], ["bbq"])
     assert "bbq.jsonl" in fetched.by_hand["bbq"]
+
+
+@pytest.mark.parametrize(
+    ("error", "tried"),
+    [
+        (DataError("rajpurkar/squad, row 1 does not fit"), ["squad", "boolq", "gsm8k_cot"]),
+        (RuntimeError("Dataset scripts are no longer supported"), ["squad", "boolq", "gsm8k_cot"]),
+        (FileNotFoundError("it is not on the hub"), ["squad", "boolq", "gsm8k_cot"]),
+        (ConnectionError("no route"), ["squad"]),  # the others would wait for the same
+    ],
+)
+def test_a_dataset_that_cannot_be_fetched_stops_no_other(error, tried, tmp_path, monkeypatch):
+    asked = []
+
+    def fetched(task, folder):
+        asked.append(task.name)
+        if task.name == "squad":
+            raise error
+        return folder / task.file
+
+    monkeypatch.setattr("evals.fetch.fetch", fetched)
+    tasks = [load_task(name) for name in ("squad", "boolq", "bbq", "gsm8k_cot")]
+    result = fetch_tasks(tasks, tmp_path)
+    assert asked == tried
+    assert str(error) in result.failed["squad"]
+    assert len(result.written) + len(result.failed) == 3
+    assert list(result.by_hand) == ["bbq"]
+
+
+def test_the_homes_are_listed_in_the_documentation():
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+    for file, home in HOMES.items():
+        config = home.config or "-"
+        assert f"| `{file}` | `{home.dataset}` | {config} | {home.split} |" in page
 
 
 def test_a_row_of_another_form_is_named(tmp_path):
