@@ -26,6 +26,7 @@ TITLES = {
     "dedup": "Deduplication",
     "download": "Fetching images",
     "eval": "Evaluating language models",
+    "find": "Finding a passage",
     "extract": "WARC to documents",
     "gpu": "On one GPU",
     "leaderboard": "The leaderboard",

@@ -2,6 +2,10 @@
 
 Of every `window` neighbouring n-grams the one with the least hash is kept, so any two texts that
 share `window + ngram - 1` words in a row share a fingerprint.
+
+The words around a fingerprint, `SIDE` before and after, are summed up in 64 bits: four bits of the
+hash of the nearest word, of the nearest two, and so on. Two texts that have a fingerprint and also
+share words around it have equal bits there, as far as the shared words reach.
 """
 
 from __future__ import annotations
@@ -13,12 +17,15 @@ from pipelines.kernels.bloom import final
 from pipelines.kernels.words import Hashes, Ints
 
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
+SIDE = 8  # words before and after a fingerprint that its neighbourhood has bits of
+_BITS = 4  # of each number of words on each side: 64 in all
+_60 = np.uint64(60)
 
 
 def fingerprints(
     hashes: Hashes, begin: Ints, end: Ints, *, ngram: int, window: int
-) -> tuple[Ints, Hashes]:
-    """The row of each fingerprint and its hash, in order. A window of 1 keeps every n-gram.
+) -> tuple[Ints, Hashes, Ints]:
+    """The row of each fingerprint, its hash and first word, in order. A window of 1 keeps all.
 
     A row with fewer n-grams than a window has one fingerprint, one of fewer words than an n-gram
     has none.
@@ -26,14 +33,25 @@ def fingerprints(
     return _fingerprints(hashes, begin, end, ngram, window)
 
 
+def neighbourhoods(
+    hashes: Hashes, begin: Ints, end: Ints, *, rows: Ints, first: Ints, ngram: int
+) -> tuple[Hashes, Hashes]:
+    """The bits of the words around each fingerprint, and a mask of those that have a word.
+
+    A text that continues where another one ends agrees with it in the bits of the other's mask.
+    """
+    return _neighbourhoods(hashes, begin, end, rows, first, ngram)
+
+
 @nb.njit(cache=True, nogil=True)
 def _fingerprints(
     hashes: Hashes, begin: Ints, end: Ints, ngram: int, window: int
-) -> tuple[Ints, Hashes]:
+) -> tuple[Ints, Hashes, Ints]:
     total = 0
     for row in range(len(begin)):
         total += max(0, end[row] - begin[row] - ngram + 1)
     rows, kept = np.empty(total, np.int64), np.empty(total, np.uint64)
+    words = np.empty(total, np.int64)
     count = 0
     power = np.uint64(1)
     for _ in range(ngram):
@@ -63,6 +81,26 @@ def _fingerprints(
                 last = first + width - 1
             else:
                 continue
-            rows[count], kept[count] = row, values[last]
+            rows[count], kept[count], words[count] = row, values[last], begin[row] + last
             count += 1
-    return rows[:count], kept[:count]
+    return rows[:count], kept[:count], words[:count]
+
+
+@nb.njit(cache=True, nogil=True)
+def _neighbourhoods(
+    hashes: Hashes, begin: Ints, end: Ints, rows: Ints, first: Ints, ngram: int
+) -> tuple[Hashes, Hashes]:
+    bits, mask = np.zeros(len(rows), np.uint64), np.zeros(len(rows), np.uint64)
+    for n in range(len(rows)):
+        low, high = begin[rows[n]], end[rows[n]]
+        for side in range(2):
+            state = np.uint64(side)
+            for k in range(SIDE):
+                word = first[n] + ngram + k if side else first[n] - 1 - k
+                if word < low or word >= high:
+                    break
+                state = final(state * _PRIME + hashes[word])
+                shift = np.uint64(_BITS * (SIDE * side + k))
+                bits[n] |= (state >> _60) << shift
+                mask[n] |= np.uint64(15) << shift
+    return bits, mask

@@ -1,11 +1,12 @@
 """Where a passage comes from: an index of a dataset's texts, and the look-up.
 
 The index holds fingerprints of the texts (winnowed 5-grams of lower-case words), sorted by hash in
-`BUCKETS` files: about 16 bytes for every 5 words. Any passage of 12 words or more that is in a
+`BUCKETS` files: about 24 bytes for every 5 words. Any passage of 12 words or more that is in a
 text is found, whatever its case and white space: a text that holds it has all of its fingerprints,
-so only such texts are read. Of shorter ones most are found. What is found by hash is
-compared word by word before it is shown: the index keeps the texts, each compressed separately,
-since reading one out of a shard takes as long as reading thousands.
+with the same words around them (eight bytes of a fingerprint are bits of these), so only such texts
+are read. Of shorter ones most are found. What is found by hash is compared word by word before it
+is shown: the index keeps the texts, each compressed separately, since reading one out of a shard
+takes as long as reading thousands.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from threading import get_ident
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +47,7 @@ NGRAM, WINDOW = 5, 8
 MIN_WORDS = NGRAM + WINDOW - 1  # of a passage that is always found
 BUCKETS = 64  # files of an index: a search reads the buckets of its fingerprints
 INDEX = "find.json"
-POSTINGS = pa.schema([("hash", pa.uint64()), ("row", pa.int64())])
+POSTINGS = pa.schema([("hash", pa.uint64()), ("row", pa.int64()), ("near", pa.uint64())])
 MOST_CANDIDATES = 1000  # documents that a short passage is compared with, .03 ms each
 SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
 FIRST_ROWS = 4096  # of the rarest fingerprint, looked for among those of the others
@@ -77,6 +78,42 @@ class IndexTask(Frozen):
     step: int = 0
 
 
+class Fingerprints(NamedTuple):
+    """Of some texts, (fingerprints,): row of the text, hash, and bits of the words around it.
+
+    `mask` has the bits of `near` that a word of the text gave.
+    """
+
+    row: npt.NDArray[np.int64]
+    hash: npt.NDArray[np.uint64]
+    near: npt.NDArray[np.uint64]
+    mask: npt.NDArray[np.uint64]
+
+    def take(self, indices: npt.NDArray[np.int64]) -> Fingerprints:
+        """Some of them."""
+        at = indices
+        return Fingerprints(self.row[at], self.hash[at], self.near[at], self.mask[at])
+
+
+class Posting(NamedTuple):
+    """The documents of one fingerprint, mapped: sorted, a document as often as it has it.
+
+    `near` is None in an index without it, and where the words around do not matter.
+    """
+
+    row: npt.NDArray[np.int64]
+    near: npt.NDArray[np.uint64] | None
+    bits: np.uint64
+    mask: np.uint64
+
+    def rows(self, begin: int = 0, end: int | None = None) -> npt.NDArray[np.int64]:
+        """The different rows of a part in which the same words are around the fingerprint."""
+        row = np.asarray(self.row[begin:end])
+        if self.near is not None:
+            row = row[(np.asarray(self.near[begin:end]) ^ self.bits) & self.mask == 0]
+        return row[np.flatnonzero(np.diff(row, prepend=-1))]
+
+
 class Match(Frozen):
     """A document that holds the passage."""
 
@@ -94,7 +131,10 @@ class Near(Match):
 
 
 def build(pool_uri: str, *, out: str, map_tasks: MapTasks) -> IndexFile:
-    """Index a pool or dataset into a folder. Done before: nothing. UsageError for other work."""
+    """Index a pool or dataset into a folder. Done before: nothing.
+
+    UsageError for other work, and for a pool in which no text has the words of a fingerprint.
+    """
     pool, store = open_pool(pool_uri), open_store(out)
     if store.local_path(INDEX) is None:
         raise UsageError(f"--out {out}: an index is a local folder, since look-ups map its files")
@@ -103,7 +143,7 @@ def build(pool_uri: str, *, out: str, map_tasks: MapTasks) -> IndexFile:
         if known.pool_id != pool.record.id:
             raise UsageError(f"{out} is an index of another pool ({known.pool}); choose another")
         return known
-    state = digest([pool.record.id, NGRAM, WINDOW, BUCKETS])[:16]
+    state = digest([pool.record.id, NGRAM, WINDOW, BUCKETS, kernels.winnow.SIDE])[:16]
     tasks = [
         IndexTask(
             uri=store.uri, key=f"i0-{n:06d}-{state}", pool=pool.uri, shard=shard.name, number=n
@@ -122,6 +162,12 @@ def build(pool_uri: str, *, out: str, map_tasks: MapTasks) -> IndexFile:
     ]
     with progress_step("sort", total=BUCKETS, unit="buckets") as bar:
         sorted_ = map_tasks(run_bucket, buckets, on_result=lambda *_: bar.advance())
+    number = sum(result.counts["fingerprints"] for result in sorted_)
+    if not number:
+        raise UsageError(
+            f"no text of {pool_uri} has {NGRAM} words, so there is nothing to index; if its texts "
+            "are in another field than `text`, index a run that begins with rename_field"
+        )
     for result in sorted_:
         for file in result.files:
             name = file.name.partition("/")[2]
@@ -130,7 +176,7 @@ def build(pool_uri: str, *, out: str, map_tasks: MapTasks) -> IndexFile:
         pool=pool.uri,
         pool_id=pool.record.id,
         shards=tuple(shard.name for shard in pool.shards),
-        fingerprints=sum(result.counts["fingerprints"] for result in sorted_),
+        fingerprints=number,
         texts=texts,
     )
     write_bytes(store, INDEX, made.model_dump_json(indent=2).encode())
@@ -145,6 +191,7 @@ def run_shard(task: IndexTask, store: Store) -> Done:
     """The fingerprints of one shard, by the upper bits of their hashes, and its texts."""
     hashes: list[Any] = [np.zeros(0, np.uint64)]
     rows: list[Any] = [np.zeros(0, np.int64)]
+    near: list[Any] = [np.zeros(0, np.uint64)]
     numbers: list[int] = []
     ends = [0]
     compressor = zstandard.ZstdCompressor(level=LEVEL)
@@ -154,10 +201,11 @@ def run_shard(task: IndexTask, store: Store) -> Done:
             if TEXT not in table.column_names or not table.num_rows:
                 continue
             texts = table.column(TEXT).combine_chunks().fill_null("")
-            row, hash_ = fingerprints(texts, window=WINDOW)
-            hashes.append(hash_)
+            prints = fingerprints(texts, window=WINDOW)
+            hashes.append(prints.hash)
+            near.append(prints.near)
             own = table.column(ROW).to_numpy()
-            rows.append(own[row])
+            rows.append(own[prints.row])
             urls = table.column(URL).to_pylist() if URL in table.column_names else [None] * len(own)
             for number, url, text in zip(own.tolist(), urls, texts.to_pylist(), strict=True):
                 kept.write(compressor.compress(orjson.dumps([url, text])))
@@ -168,31 +216,35 @@ def run_shard(task: IndexTask, store: Store) -> Done:
         order = np.argsort(numbers, kind="stable") if numbers else np.zeros(0, np.int64)
         places = [np.array(numbers, np.int64), np.array(ends[:-1]), np.array(ends[1:])]
         np.save(out, np.stack([values[order] for values in places]))  # type: ignore[arg-type]
-    hash_, row = np.concatenate(hashes), np.concatenate(rows)
+    columns = [np.concatenate(values) for values in (hashes, rows, near)]
     postings = attempt_name(f"work/{task.key}", ".parts")
-    file = write_by(store, postings, POSTINGS, bucket_of(hash_), [hash_, row])
+    file = write_by(store, postings, POSTINGS, bucket_of(columns[0]), columns)
     return Done(key=task.key, files=(file, kept.file(), out.file()))
 
 
 @once
 def run_bucket(task: IndexTask, store: Store) -> Done:
     """The fingerprints of one bucket over all shards, sorted by hash, then row."""
-    hash_, row = read_parts(store, task.files, task.number, POSTINGS)
-    order = np.lexsort((row, hash_))
+    hash_, row, near = read_parts(store, task.files, task.number, POSTINGS)
+    order = np.lexsort((near, row, hash_))
     files = []
-    for name, values in (("hash", hash_), ("row", row)):
+    for name, values in (("hash", hash_), ("row", row), ("near", near)):
         with store.create(attempt_name(f"work/{name}-{task.number:03d}", ".npy")) as out:
             np.save(out, values[order], allow_pickle=False)  # type: ignore[arg-type]
         files.append(out.file())
     return Done(key=task.key, files=tuple(files), counts={"fingerprints": len(order)})
 
 
-def fingerprints(texts: pa.Array, *, window: int) -> tuple[npt.NDArray[np.int64], Any]:
-    """The row of each fingerprint and its hash; words are lower-cased."""
+def fingerprints(texts: pa.Array, *, window: int) -> Fingerprints:
+    """The fingerprints of texts, in order; words are lower-cased."""
     words = kernels.words.whitespace(pc.utf8_lower(texts))
-    return kernels.winnow.fingerprints(  # type: ignore[no-any-return]
+    row, hash_, first = kernels.winnow.fingerprints(
         words.hash, words.begin, words.end, ngram=NGRAM, window=window
     )
+    near, mask = kernels.winnow.neighbourhoods(
+        words.hash, words.begin, words.end, rows=row, first=first, ngram=NGRAM
+    )
+    return Fingerprints(row, hash_, near, mask)
 
 
 def bucket_of(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
@@ -206,18 +258,15 @@ def find(passage: str, index: str, *, most: int = 10) -> list[Match]:
     UsageError for a passage of fewer than 5 words; DataError where the dataset no longer exists.
     """
     known, store = read_index(index), open_store(index)
-    _, hashes = fingerprints(pa.array([passage], STRING), window=1)
-    if not len(hashes):
-        raise UsageError(f"a passage needs at least {NGRAM} words, this one has fewer")
     matches: list[Match] = []
     words = passage.lower().split()
     folder = Path(store.uri)
     if len(words) >= MIN_WORDS:
         # Whoever holds the passage has kept all that its own full windows keep.
-        _, kept = fingerprints(pa.array([passage], STRING), window=WINDOW)
-        candidates = _holders(folder, np.unique(kept))
+        candidates = _holders(_postings(folder, _asked(passage, window=WINDOW)))
     else:
-        candidates = islice(_candidates(folder, np.unique(hashes)), MOST_CANDIDATES)
+        shared = _postings(folder, _asked(passage, window=1))
+        candidates = islice(_candidates(shared), MOST_CANDIDATES)
     for row in candidates:
         if len(matches) == most:
             break
@@ -239,11 +288,9 @@ def nearest(passage: str, index: str) -> Near | None:
     known, store = read_index(index), open_store(index)
     words = passage.lower().split()
     asked = _grams(words)
-    _, hashes = fingerprints(pa.array([passage], STRING), window=1)
-    if not len(hashes):
-        raise UsageError(f"a passage needs at least {NGRAM} words, this one has fewer")
+    shared = _postings(Path(store.uri), _asked(passage, window=1), around=False)
     best: Near | None = None
-    for row in islice(_candidates(Path(store.uri), np.unique(hashes)), MOST_NEAR):
+    for row in islice(_candidates(shared), MOST_NEAR):
         url, text = _document(known, store, row)
         original = text.split()
         there = [gram in asked for gram in _windows([word.lower() for word in original])]
@@ -287,42 +334,59 @@ def _densest(there: list[bool], length: int) -> int:
     return int(np.argmax(np.where(there, sums[ends] - sums[: len(there)], 0)))
 
 
-def _postings(folder: Path, hashes: npt.NDArray[np.uint64]) -> list[npt.NDArray[np.int64]]:
-    """The rows of each fingerprint, sorted, those of the rarest first; mapped, not read."""
+def _asked(passage: str, *, window: int) -> Fingerprints:
+    """The different fingerprints of a passage. UsageError for one of fewer than 5 words.
+
+    Equal words in fives with others around them are different: a text may have kept either.
+    """
+    prints = fingerprints(pa.array([passage], STRING), window=window)
+    if not len(prints.hash):
+        raise UsageError(f"a passage needs at least {NGRAM} words, this one has fewer")
+    _, first = np.unique(np.stack(prints[1:]), axis=1, return_index=True)
+    return prints.take(first)
+
+
+def _postings(folder: Path, asked: Fingerprints, *, around: bool = True) -> list[Posting]:
+    """The rows of each fingerprint, those of the rarest first; mapped, not read."""
     postings = []
-    for bucket in np.unique(bucket_of(hashes)).tolist():
-        keys = np.load(folder / f"hash-{bucket:03d}.npy", mmap_mode="r")
-        values = np.load(folder / f"row-{bucket:03d}.npy", mmap_mode="r")
-        here = hashes[bucket_of(hashes) == bucket]
-        first, last = (np.searchsorted(keys, here, side=side) for side in SIDES)
-        postings += [values[a:b] for a, b in zip(first.tolist(), last.tolist(), strict=True)]
-    return sorted(postings, key=len)
+    if not around:
+        _, first = np.unique(asked.hash, return_index=True)
+        asked = asked.take(first)
+    buckets = bucket_of(asked.hash)
+    for bucket in np.unique(buckets).tolist():
+        keys, rows = (_mapped(folder / f"{name}-{bucket:03d}.npy") for name in ("hash", "row"))
+        around_file = folder / f"near-{bucket:03d}.npy"
+        near = _mapped(around_file) if around and around_file.exists() else None
+        here = np.flatnonzero(buckets == bucket)
+        first, last = (np.searchsorted(keys, asked.hash[here], side=side) for side in SIDES)
+        for n, a, b in zip(here.tolist(), first.tolist(), last.tolist(), strict=True):
+            bits = None if near is None else near[a:b]
+            postings.append(Posting(rows[a:b], bits, asked.near[n], asked.mask[n]))
+    return sorted(postings, key=lambda posting: len(posting.row))
 
 
-def _different(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The different values of sorted ones."""
-    return rows[np.flatnonzero(np.diff(rows, prepend=-1))]
+def _mapped(file: Path) -> npt.NDArray[Any]:
+    return np.load(file, mmap_mode="r")  # type: ignore[no-any-return]
 
 
-def _holders(folder: Path, hashes: npt.NDArray[np.uint64]) -> Iterator[int]:
-    """Rows that have all of these fingerprints, in pool order.
+def _holders(postings: list[Posting]) -> Iterator[int]:
+    """Rows that are in all of these, in pool order.
 
     The rarest fingerprint's rows are looked for among those of the others, some at a time: of
     what half a dataset holds, no more is looked at than was asked for.
     """
-    rarest, *others = _postings(folder, hashes)
-    begin, size = 0, FIRST_ROWS
-    while begin < len(rarest):
-        # A row may have the fingerprint twice, on both sides of the border.
-        rows = _different(np.asarray(rarest[begin : begin + size]))
-        if begin and rows[0] == rarest[begin - 1]:
-            rows = rows[1:]
-        for values in others:
+    rarest, *others = postings
+    begin, size, last_row = 0, FIRST_ROWS, -1
+    while begin < len(rarest.row):
+        rows = rarest.rows(begin, begin + size)
+        rows = rows[rows > last_row]  # a row that is on both sides of the border comes once
+        last_row = int(rows[-1]) if len(rows) else last_row
+        for other in others:
             if not len(rows):
                 break
-            first = int(np.searchsorted(values, rows[0]))
-            last = int(np.searchsorted(values, rows[-1], side="right"))
-            near = np.asarray(values[first:last])
+            first = int(np.searchsorted(other.row, rows[0]))
+            last = int(np.searchsorted(other.row, rows[-1], side="right"))
+            near = other.rows(first, last)
             if not len(near):
                 rows = rows[:0]
                 break
@@ -332,11 +396,10 @@ def _holders(folder: Path, hashes: npt.NDArray[np.uint64]) -> Iterator[int]:
         begin, size = begin + size, 4 * size
 
 
-def _candidates(folder: Path, hashes: npt.NDArray[np.uint64]) -> Iterator[int]:
+def _candidates(postings: list[Posting]) -> Iterator[int]:
     """Rows that share fingerprints, those that share most first, of equal ones in pool order."""
-    postings = [_different(np.asarray(rows)) for rows in _postings(folder, hashes)]
-    rows = np.sort(np.concatenate(postings), kind="stable")  # it merges what is sorted
-    begins = np.flatnonzero(np.diff(rows, prepend=-1))
+    rows = np.sort(np.concatenate([posting.rows() for posting in postings]), kind="stable")
+    begins = np.flatnonzero(np.diff(rows, prepend=-1))  # the stable sort merges what is sorted
     counts = np.diff(begins, append=len(rows))
     order = np.argsort(-np.minimum(counts, 1 << 14).astype(np.int16), kind="stable")
     yield from rows[begins[order]].tolist()
@@ -402,11 +465,13 @@ def _passage(text: str, words: list[str]) -> str | None:
     lowered = text.lower()
     if not all(word in lowered for word in sorted(words, key=len, reverse=True)):
         return None  # most texts lack the longest word: a tenth of the time of what follows
-    if " ".join(words) not in " ".join(lowered.split()):  # four times as fast as the pattern
+    joined, searched = (f" {' '.join(some)} " for some in (lowered.split(), words))
+    at = joined.find(searched)
+    if at < 0:
         return None
-    pattern = r"\s+".join(re.escape(word) for word in words)
-    match = re.search(rf"(?<!\S){pattern}(?!\S)", text, re.IGNORECASE)
-    if match is None:
-        return None
-    begin, end = max(0, match.start() - CONTEXT), min(len(text), match.end() + CONTEXT)
+    # Lower case may have another length (as of U+0130), so the place is counted in words.
+    number = joined.count(" ", 0, at)
+    places = [match.span() for match in re.finditer(r"\S+", text)]
+    first, last = places[number][0], places[number + len(words) - 1][1]
+    begin, end = max(0, first - CONTEXT), min(len(text), last + CONTEXT)
     return " ".join(text[begin:end].split())
