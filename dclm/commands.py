@@ -60,16 +60,17 @@ def train_quality(
     """Train the quality classifier of the tiny scale; the result is an asset with a record."""
     from dclm.curation import quality
     from pipelines.scoring.commands import show_classifier
-    from pipelines.scoring.train import labelled_auc
+    from pipelines.scoring.train import labelled_auc, read_labels
 
     if scale != "tiny":
         raise PipelineError(
             f"--scale {scale}: only the tiny scale has positives of its own; at this scale give "
             "yours to `pipelines train-classifier --positives URI --negatives POOL --out FILE`"
         )
+    labelled = [read_labels(path) for path in labels or []]  # before anything is spent
     record = quality.train_quality(workspace=workspace, map_tasks=executor(workers))
     model = quality.model_file(workspace)
-    tested = [labelled_auc(path, model=model) for path in labels or []]
+    tested = [labelled_auc(documents, model=model) for documents in labelled]
     show_classifier(record, tested, json=json)
 
 

@@ -63,11 +63,26 @@ def units_of(mixture: Mixture, counted: Sequence[Counted]) -> list[Unit]:
             tokens = _tokens(mixture, source, own.record)
             units.append(Unit(source=number, part=None, name=source.name, tokens=tokens))
             continue
+        _check_parts(source, parts)
         for part, size in parts.items():
             tokens = size.amount / (1 if size.of_tokens else mixture.bytes_per_token)
             name = f"{source.name}/{part}"
             units.append(Unit(source=number, part=part, name=name, tokens=tokens))
     return units
+
+
+def _check_parts(source: Source, parts: Mapping[str, PartSize]) -> None:
+    """DataError where no row has a value, and for a share of a part that no row is in."""
+    where = f"source {source.name!r} ({source.dataset})"
+    if not set(parts) - {NONE}:
+        raise DataError(f"{where}: no row has a value in {source.by!r}, which by names")
+    absent = sorted(name for name, share in (source.shares or {}).items() if share)
+    absent = [name for name in absent if name not in parts]
+    if absent:
+        raise DataError(
+            f"{where}: shares name {absent[0]!r}, and no row is in that part; there are: "
+            f"{', '.join(parts)}"
+        )
 
 
 def decide(mixture: Mixture, units: Sequence[Unit]) -> list[Unit]:

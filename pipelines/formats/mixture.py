@@ -89,8 +89,14 @@ def load_mixture(path: Path) -> Mixture:
     """A mixture from YAML. ValueError says which key is wrong."""
     try:
         mixture = Mixture.model_validate(load_yaml(path.read_text(encoding="utf-8")))
-    except (ValidationError, yaml.YAMLError) as error:
+    except yaml.YAMLError as error:
         raise ValueError(f"{path} is not a mixture: {error}") from None
+    except ValidationError as error:
+        faults = [
+            f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}"
+            for fault in error.errors(include_url=False)
+        ]
+        raise ValueError(f"{path} is not a mixture: {'; '.join(faults)}") from None
     if mixture.shares is not None and mixture.temperature is not None:
         raise ValueError(f"{path}: give shares or temperature, not both")
     for source in mixture.sources:

@@ -6,6 +6,7 @@ known formats and empty files are refused, naming what they are.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 from pathlib import Path
@@ -59,7 +60,7 @@ def open_records(uri: str) -> Subset:
     store = open_store(folder or ".")
     path = store.local_path(name)
     if path is not None and not path.is_file():
-        raise FileNotFoundError(f"there is no list of uids {uri}")
+        raise FileNotFoundError(errno.ENOENT, "there is no list of uids", uri)
     if name.endswith(".npy"):
         try:
             if path is not None:

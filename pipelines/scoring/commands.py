@@ -84,9 +84,10 @@ def train_classifier(
     """
     from pipelines.execution.choose import executor
     from pipelines.scoring.samples import Documents, open_sources
-    from pipelines.scoring.train import TrainingOptions, labelled_auc, train
+    from pipelines.scoring.train import TrainingOptions, labelled_auc, read_labels, train
     from pipelines.text.quality import ClassifierRecipe
 
+    labelled = [read_labels(path) for path in labels or []]  # before anything is spent
     recipe = ClassifierRecipe(
         dim=dim,
         word_ngrams=word_ngrams,
@@ -115,7 +116,7 @@ def train_classifier(
         work=work,
         licence=licence,
     )
-    tested = [labelled_auc(path, model=model) for path in labels or []]
+    tested = [labelled_auc(documents, model=model) for documents in labelled]
     show_classifier(record, tested, json=json)
 
 
@@ -179,7 +180,7 @@ def _qualify(config: Path | None, text_field: str | None, folders: list[str] | N
 
 def show_classifier(record: AssetRecord, tested: list[LabelledAuc], *, json: bool) -> None:
     """Print what was trained on what, and how it does on documents it has not seen."""
-    from pipelines.scoring.train import evaluation_of
+    from pipelines.scoring.train import MIN_TESTED, evaluation_of
 
     if json:
         show_json({"record": record, "auc": tested})
@@ -191,6 +192,8 @@ def show_classifier(record: AssetRecord, tested: list[LabelledAuc], *, json: boo
     evaluation = evaluation_of(record)
     if evaluation is not None:
         out("\n" + evaluation_text(evaluation))
+    else:
+        out(f"not tested: fewer than {MIN_TESTED} documents of a label were held out")
     if tested:
         rows = [
             (classifier.name, classifier.num_documents, classifier.classifier, classifier.length)

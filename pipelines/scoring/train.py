@@ -8,6 +8,7 @@ has not seen is in the record: AUC, calibration, histograms per source, and what
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -48,6 +49,15 @@ class TrainingOptions(Frozen):
     threads: int = Field(1, ge=1, description="more than one cannot be repeated byte for byte")
 
 
+@dataclass(frozen=True)
+class LabelledDocuments:
+    """Documents that people labelled good (true) or bad."""
+
+    name: str
+    texts: list[str]
+    positive: npt.NDArray[np.bool_]
+
+
 class LabelledAuc(Frozen):
     """How well a score orders documents that people labelled good or bad."""
 
@@ -76,6 +86,8 @@ def train(
     started = now()
     if ":/" in str(out):  # a Path folds the slashes of s3://
         raise UsageError(f"--out {out}: a classifier is a local file; give a path, as mine.bin")
+    if out.is_dir():
+        raise UsageError(f"--out {out} is a folder; give a file, as {out}/mine.bin")
     asset_work = _asset_work(positives, negatives, out.name, options, licence)
     parents = {
         f"{label}/{source.name}": source.pool.record.id
@@ -129,17 +141,42 @@ def evaluation_of(record: AssetRecord) -> Evaluation | None:
     return None if record.results is None else Evaluation.model_validate(record.results)
 
 
-def labelled_auc(labels: Path, *, model: Path) -> LabelledAuc:
-    """The classifier's area under the ROC curve on rows {"text", "label": 0 or 1}."""
-    rows = [orjson.loads(line) for line in labels.read_bytes().splitlines() if line.strip()]
-    texts = [row["text"] for row in rows]
-    positive = np.array([row["label"] for row in rows]) == 1
-    scores = np.nan_to_num(scores_of(model, texts))
+def read_labels(path: Path) -> LabelledDocuments:
+    """Rows {"text", "label": 0 or 1} of JSON lines. DataError names the line that is not one."""
+    texts, labels = [], []
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            raise DataError(f"{path}, line {number} is not JSON: {error}") from None
+        if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+            raise DataError(f'{path}, line {number}: expected {{"text": "...", "label": 0 or 1}}')
+        if row.get("label") not in (0, 1):
+            raise DataError(
+                f"{path}, line {number}: label is {row.get('label')!r}, "
+                "expected 0 (bad) or 1 (good)"
+            )
+        texts.append(row["text"])
+        labels.append(row["label"])
+    positive = np.array(labels) == 1
+    if not positive.any() or positive.all():
+        raise DataError(
+            f"{path} has {int(positive.sum()):,} documents labelled good and "
+            f"{int((~positive).sum()):,} labelled bad: an area under the curve needs both"
+        )
+    return LabelledDocuments(path.stem, texts, positive)
+
+
+def labelled_auc(labels: LabelledDocuments, *, model: Path) -> LabelledAuc:
+    """The classifier's area under the ROC curve on labelled documents."""
+    scores = np.nan_to_num(scores_of(model, labels.texts))
     return LabelledAuc(
-        name=labels.stem,
-        num_documents=len(rows),
-        classifier=area_under_roc(scores, positive),
-        length=area_under_roc([len(text) for text in texts], positive),
+        name=labels.name,
+        num_documents=len(labels.texts),
+        classifier=area_under_roc(scores, labels.positive),
+        length=area_under_roc([len(text) for text in labels.texts], labels.positive),
     )
 
 

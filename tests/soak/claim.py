@@ -135,9 +135,11 @@ def report(claim: Claim, entries: dict[str, Entry]) -> tuple[str, bool]:
 
 def labels_table(files: list[Path], workspace: str) -> str:
     """How well the quality classifier finds what people labelled good."""
-    from dclm.curation.quality import labelled_auc
+    from dclm.curation.quality import model_file
+    from pipelines.scoring.train import labelled_auc, read_labels
 
-    auc = [labelled_auc(path, workspace=workspace) for path in files]
+    model = model_file(workspace)
+    auc = [labelled_auc(read_labels(path), model=model) for path in files]
     lines = [
         "The quality classifier on documents that people labelled good or bad (area under the "
         "ROC curve), beside document length alone:",

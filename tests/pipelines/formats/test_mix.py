@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from pipelines.engine.run import run
+from pipelines.errors import DataError
 from pipelines.execution.executors import ProcessMap
 from pipelines.formats import mix
 from pipelines.formats.mixture import Mixture, load_mixture
@@ -164,6 +165,22 @@ def test_values_of_a_column_are_sources(scored: str, tmp_path: Path) -> None:
     ]
     chain = orjson.loads((tmp_path / "m" / "sources" / "t.json").read_bytes())
     assert [record["kind"] for record in chain] == ["pool", "dataset"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"by": "topics", "shares": {"news": 1}}, "no row has a value in 'topics'"),
+        ({"by": "topic", "shares": {"nwes": 1}}, "shares name 'nwes', and no row is in that part"),
+    ],
+)
+def test_parts_that_no_row_is_in_are_named(
+    scored: str, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    source = {"dataset": scored, "name": "t"} | changes
+    given = mixture(tmp_path, sources=[source], total_tokens=100)
+    with pytest.raises(DataError, match=message):
+        mix.mix(given, name="m", out=str(tmp_path / "m"))
 
 
 def test_better_rows_come_more_often(scored: str, tmp_path: Path) -> None:

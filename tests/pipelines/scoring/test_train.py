@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,13 @@ from pipelines.pipeline import Pipeline
 from pipelines.records import AssetRecord, parse_record
 from pipelines.scoring.asset_files import record_path
 from pipelines.scoring.samples import Documents, open_sources
-from pipelines.scoring.train import TrainingOptions, evaluation_of, labelled_auc, train
+from pipelines.scoring.train import (
+    TrainingOptions,
+    evaluation_of,
+    labelled_auc,
+    read_labels,
+    train,
+)
 from pipelines.text.quality import ClassifierRecipe
 
 SMALL = ClassifierRecipe(dim=8, buckets=1000, epochs=5, learning_rate=0.5, min_count=1)
@@ -130,6 +137,28 @@ def test_a_bucket_is_no_place_for_a_model(sources: tuple[str, str]) -> None:
         trained(sources, Path("s3://bucket/m.bin"))
 
 
+def test_a_folder_is_no_model(sources: tuple[str, str], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is a folder; give a file"):
+        trained(sources, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ('{"text": "a", "label": 1}\n{"text": "b"}', "line 2: label is None, expected 0"),
+        ('{"text": "a", "label": "good"}', "line 1: label is 'good', expected 0"),
+        ('{"label": 1}', "line 1: expected"),
+        ('\n{"text"', "line 2 is not JSON"),
+        ('{"text": "a", "label": 1}\n', "1 documents labelled good and 0 labelled bad"),
+        ("", "0 documents labelled good and 0 labelled bad"),
+    ],
+)
+def test_labels_that_are_none_are_named(lines: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "labels.jsonl").write_text(lines)
+    with pytest.raises(DataError, match=re.escape(message)):
+        read_labels(tmp_path / "labels.jsonl")
+
+
 def test_real_answers_against_real_pages(data: Path, tmp_path: Path) -> None:
     """Instructions' answers against web pages: people's labels of other pages agree with it."""
     with gzip.open(data / "web" / "extracted_text.jsonl.gz") as file:
@@ -149,4 +178,4 @@ def test_real_answers_against_real_pages(data: Path, tmp_path: Path) -> None:
     assert evaluation is not None
     assert evaluation.auc > 0.9
     [labels] = (data / "quality").glob("majority*.jsonl")
-    assert labelled_auc(labels, model=tmp_path / "m.bin").num_documents > 100
+    assert labelled_auc(read_labels(labels), model=tmp_path / "m.bin").num_documents > 100
