@@ -11,7 +11,7 @@ from leaderboard.rounds.gpus import GPUS
 from pipelines.errors import BatchError, PlanError
 
 
-@pytest.mark.parametrize("scale", ["mini", "small", "medium", "large"])
+@pytest.mark.parametrize("scale", ["mini", "small", "medium", "large", "mri"])
 def test_every_scale_can_be_planned(scale: str) -> None:
     made = planning.plan(load_recipe(scale), num_gpus=8)
     assert made.memory_bytes < GPUS["h100"].memory_bytes
