@@ -86,8 +86,20 @@ class SpeedrunRule(Frozen):
     """The target of a scale's speedrun; the recipe is the scale's, with more checkpoints."""
 
     suite: str = Field(description="the suite whose headline is the target's metric")
-    target: float
+    target: float | None = Field(None, description="the score to reach, where runs are known")
+    baseline_share: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="or: what the unfiltered pool scores at this part of its own budget",
+    )
     checkpoints: int = Field(ge=3, le=1000, description="points at which a run is measured")
+
+    @model_validator(mode="after")
+    def _one_target(self) -> Self:
+        if (self.target is None) == (self.baseline_share is None):
+            raise ValueError("a speedrun has either a target or a baseline_share")
+        return self
 
 
 class Scale(Frozen):

@@ -71,6 +71,18 @@ def reached(
     return Reached(seed=seed, budget=math.exp(at), stderr=error)
 
 
+def score_at(measures: Sequence[Measure], budget: float) -> float:
+    """The score of a run at a budget, on a line in its logarithm between two measures.
+
+    RuleError for a budget before the first measure or behind the last.
+    """
+    ordered = sorted(measures, key=lambda measure: measure.budget)
+    if not ordered or not ordered[0].budget <= budget <= ordered[-1].budget:
+        raise RuleError(f"no checkpoints around a budget of {budget:,.0f}: more checkpoints")
+    logs = [math.log(measure.budget) for measure in ordered]
+    return float(np.interp(math.log(budget), logs, [measure.value for measure in ordered]))
+
+
 def speed(method: str, runs: Sequence[Reached]) -> Speed:
     """The geometric mean over seeds with its interval: between seeds, and of the questions."""
     budgets = [run.budget for run in runs]

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 from evals.suite import load_suite
-from leaderboard.board.speed import Measure, Speed, order, reached, speed
+from leaderboard.board.speed import Measure, Speed, order, reached, score_at, speed
 from leaderboard.rounds import round as stages
 from leaderboard.rounds.experiments import (
     experiment,
@@ -24,6 +25,7 @@ from leaderboard.rounds.launch import Launch
 from leaderboard.rounds.training import Trained
 from leaderboard.rounds.workspace import Curated, Round
 from leaderboard.rules import SpeedrunRule
+from leaderboard.submissions.results import BASELINE
 from pipelines import installed
 from pipelines.console import table
 from pipelines.errors import RuleError
@@ -43,6 +45,8 @@ class Speedrun(Frozen):
     scale: str
     metric: str
     target: float
+    baseline_share: float | None = None
+    """The part of its own budget at which the unfiltered pool has the target; None: a fixed one."""
     unit: str
     whole: float
     """The budget of a run."""
@@ -75,28 +79,45 @@ def speedrun(
     train_all(chosen, datasets, seeds, where_to_train)
     path = installed.folder(current.benchmark.name) / "suites" / f"{rule.suite}.yaml"
     suite = load_suite(path)
-    speeds = []
+    measured: dict[str, list[list[Measure]]] = {}
     with step("measure checkpoints", total=len(datasets) * len(seeds), unit="models") as bar:
         for dataset in datasets:
-            runs = []
             for seed in seeds:
                 measures = _measures(chosen[0], dataset, seed, path, suite.headline, where_to_train)
-                runs.append(
-                    reached(seed, measures, rule.target, higher_is_better=suite.higher_is_better)
-                )
+                measured.setdefault(dataset.method, []).append(measures)
                 bar.advance()
-            speeds.append(speed(dataset.method, runs))
+    whole = float(current.stages.budget(chosen[0].recipe))
+    target = _target(rule, measured[BASELINE], whole)
+    speeds = [
+        speed(
+            method,
+            [
+                reached(seed, measures, target, higher_is_better=suite.higher_is_better)
+                for seed, measures in zip(seeds, of_method, strict=True)
+            ],
+        )
+        for method, of_method in measured.items()
+    ]
     made = Speedrun(
         benchmark=current.benchmark.name,
         scale=current.scale.name,
         metric=suite.headline,
-        target=rule.target,
+        target=target,
+        baseline_share=rule.baseline_share,
         unit=current.benchmark.budget_unit,
-        whole=float(current.stages.budget(chosen[0].recipe)),
+        whole=whole,
         datasets=tuple(order(speeds)),
     )
     (current.desk / FILE).write_text(made.model_dump_json(indent=2))
     return made
+
+
+def _target(rule: SpeedrunRule, baseline: Sequence[Sequence[Measure]], whole: float) -> float:
+    """The rule's score, or the unfiltered pool's at a part of its budget, its mean over seeds."""
+    if rule.target is not None:
+        return rule.target
+    assert rule.baseline_share is not None
+    return fmean(score_at(measures, rule.baseline_share * whole) for measures in baseline)
 
 
 def _measures(
@@ -152,7 +173,10 @@ def speedrun_text(made: Speedrun) -> str:
             interval = f"{short(entry.low)} to {short(entry.high)}"
         rows.append((number, entry.method, f"{short(entry.budget)} {made.unit}", interval))
     text = table(rows, header=("rank", "dataset", "until the target", "95%"))
+    share = ""
+    if made.baseline_share is not None:
+        share = f" (what {BASELINE} scores at {made.baseline_share:.0%} of its budget)"
     return (
-        f"{made.metric.replace('_', ' ')} {made.target:g} at {made.benchmark} {made.scale}, of "
-        f"{short(made.whole)} {made.unit}\n\n{text}"
+        f"{made.metric.replace('_', ' ')} {made.target:g}{share} at {made.benchmark} {made.scale}, "
+        f"of {short(made.whole)} {made.unit}\n\n{text}"
     )

@@ -19,7 +19,12 @@ from pipelines.errors import BatchError, PlanError
 @pytest.mark.parametrize(
     ("name", "giga_flops", "millions"),
     # open_clip, docs/model_profile.csv: gflops and mparams
-    [("ViT-B-32", 14.78, 151.28), ("ViT-B-16", 41.09, 149.62), ("ViT-L-14", 175.33, 427.62)],
+    [
+        ("ViT-S-32", 5.66, 63.09),
+        ("ViT-B-32", 14.78, 151.28),
+        ("ViT-B-16", 41.09, 149.62),
+        ("ViT-L-14", 175.33, 427.62),
+    ],
 )
 def test_flops_and_parameters_are_those_of_open_clip(name, giga_flops, millions) -> None:
     config = model_config(name)

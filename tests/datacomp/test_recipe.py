@@ -44,6 +44,15 @@ def test_recipes_are_the_papers(scale: str) -> None:
     assert recipe.seeds[0] == 0
 
 
+@pytest.mark.parametrize(("scale", "part"), [("1m", 10), ("3m", 4)])
+def test_proxies_are_parts_of_small(scale: str, part: int) -> None:
+    proxy, small = load_recipe(scale), load_recipe("small")
+    assert proxy.samples * part == small.samples
+    assert not proxy.ranked
+    changes = {"scale", "ranked", "model", "samples", "global_batch_size", "warmup_steps", "seeds"}
+    assert proxy.model_dump(exclude=changes) == small.model_dump(exclude=changes)
+
+
 def test_steps_are_rounded_up_as_the_reference_rounds() -> None:
     """2,560,000 / 4096 = 625 batches a part, to a multiple of 4 loaders: 628; five parts."""
     small = load_recipe("small")

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from leaderboard.board.speed import Measure, order, reached, speed
+from leaderboard.board.speed import Measure, order, reached, score_at, speed
 from pipelines.errors import RuleError
 
 BUDGETS = [1e5 * 2**k for k in range(8)]
@@ -32,6 +32,15 @@ def test_a_dip_that_does_not_last_is_not_the_target() -> None:
     run = reached(1, curve([4.0, 2.4, 3.0, 2.0]), 2.5, higher_is_better=False)
     assert run.budget is not None
     assert BUDGETS[2] < run.budget < BUDGETS[3]
+
+
+def test_a_score_between_checkpoints_is_read_in_the_logarithm_of_the_budget() -> None:
+    run = curve([4.0, 3.0, 2.0])
+    assert score_at(run, BUDGETS[1]) == 3.0
+    assert score_at(run, math.sqrt(BUDGETS[1] * BUDGETS[2])) == pytest.approx(2.5)
+    for outside in (BUDGETS[0] / 2, BUDGETS[2] * 2):
+        with pytest.raises(RuleError, match="no checkpoints around a budget"):
+            score_at(run, outside)
 
 
 def test_a_run_that_does_not_reach_it_says_so() -> None:

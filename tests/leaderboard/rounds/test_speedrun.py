@@ -38,13 +38,17 @@ def workspace(minibench: Path, tmp_path: Path) -> Iterator[Path]:
     rules.baselines.cache_clear()
 
 
+def rule_of_mini(rule: SpeedrunRule, monkeypatch: pytest.MonkeyPatch) -> None:
+    book = rules.load_benchmark("mini")
+    scales = tuple(scale.model_copy(update={"speedrun": rule}) for scale in book.scales)
+    changed = book.model_copy(update={"scales": scales})
+    monkeypatch.setattr(rules, "load_benchmark", lambda name: changed)
+
+
 @pytest.fixture
 def ruled(monkeypatch: pytest.MonkeyPatch) -> None:
     """The small benchmark with a rule of a speedrun."""
-    book = rules.load_benchmark("mini")
-    scales = tuple(scale.model_copy(update={"speedrun": RULE}) for scale in book.scales)
-    changed = book.model_copy(update={"scales": scales})
-    monkeypatch.setattr(rules, "load_benchmark", lambda name: changed)
+    rule_of_mini(RULE, monkeypatch)
 
 
 def test_the_faster_dataset_is_first(
@@ -68,6 +72,38 @@ def test_the_faster_dataset_is_first(
     # 3.5 to 2.5 is crossed in the middle; the slower one gets there a doubling later.
     assert slow["budget"] == pytest.approx(2 * fast["budget"], rel=0.1)
     assert fast["low"] < fast["budget"] < fast["high"]
+
+
+def test_the_target_may_be_what_the_unfiltered_pool_has_at_a_part_of_its_budget(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule_of_mini(SpeedrunRule(suite="mini", baseline_share=0.5, checkpoints=4), monkeypatch)
+    current = open_round("mini", "mini", workspace=str(workspace), map_tasks=map_here)
+    whole = float(current.stages.budget(current.recipe))
+
+    def planted(current: Any, dataset: Any, seed: int, *_: Any) -> list[Measure]:
+        values = (5.0, 4.0, 3.0, 2.0) if dataset.method == "no_filter" else (4.0, 3.0, 2.0, 1.0)
+        return [
+            Measure(budget=whole / 2 ** (3 - n), value=value + seed % 2)
+            for n, value in enumerate(values)
+        ]
+
+    monkeypatch.setattr("leaderboard.rounds.speedrun.train_all", lambda *_: None)
+    monkeypatch.setattr("leaderboard.rounds.speedrun._measures", planted)
+    prose = Pipeline.load(workspace / "prose.yaml")
+    made = speedrun(current, [prose], repeat=2, where_to_train=Launch(how="here"))
+    odd = sum(run.seed % 2 for run in made.datasets[0].reached)
+    assert made.target == 3.0 + odd / 2
+    assert [entry.method for entry in made.datasets] == ["prose", "no_filter"]
+    fast, slow = (entry.budget for entry in made.datasets)
+    assert slow == pytest.approx(whole / 2)
+    assert fast == pytest.approx(whole / 4)
+
+
+@pytest.mark.parametrize("fields", [{}, {"target": 2.0, "baseline_share": 0.5}])
+def test_a_rule_has_one_kind_of_target(fields: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="either a target or a baseline_share"):
+        SpeedrunRule.model_validate({"suite": "mini", "checkpoints": 4} | fields)
 
 
 def test_checkpoints_are_trained_and_measured(workspace: Path, ruled: None) -> None:
