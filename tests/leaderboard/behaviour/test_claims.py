@@ -10,6 +10,7 @@ import pytest
 from leaderboard.board.intervals import interval, quantile_of
 from leaderboard.board.ranking import compare, rank
 from leaderboard.board.spreads import seed_spread
+from leaderboard.rules import load_benchmark
 from leaderboard.submissions.bundle import open_bundle
 from leaderboard.submissions.results import Row
 from leaderboard.submissions.validate import check_bundle
@@ -74,18 +75,22 @@ def test_the_baseline_is_known_by_its_pipeline(plain: Row) -> None:
 def test_a_single_seed_has_the_spread_of_the_others(plain: Row) -> None:
     spread = seed_spread([row(plain, "a", 2.0, 2.2, 2.4), row(plain, "b", 1.0)], "bits_per_byte")
     assert spread is not None
-    # pooled with the rule book's: (0.04 * 2 + 0.0126^2 * 6) / 8
-    assert (spread.variance, spread.freedom) == (pytest.approx(0.01011907), 8)
+    known = load_benchmark("dclm").scale("tiny").noise_of("bits_per_byte")
+    assert known is not None
+    total = 0.04 * 2 + known.seed_sd**2 * known.seed_freedom  # pooled with the rule book's
+    freedom = known.seed_freedom + 2
+    assert (spread.variance, spread.freedom) == (pytest.approx(total / freedom), freedom)
     alone, other = row(plain, "b", 1.0), row(plain, "c", 1.1)
     bare = compare(alone, other, "bits_per_byte", None, None)
     wide = compare(alone, other, "bits_per_byte", None, None, spread)
     assert bare is not None
     assert wide is not None
     assert not bare.holds_zero
-    assert wide.holds_zero  # 0.1 apart, where two runs differ by 0.14 (one standard deviation)
+    assert wide.holds_zero  # 0.1 apart, where two runs differ by .08 (one standard deviation)
     book = seed_spread([alone, other], "bits_per_byte")
     assert book is not None
-    assert book.variance == pytest.approx(0.0126**2)  # of the rule book, when no row has several
+    # of the rule book, when no row has several
+    assert book.variance == pytest.approx(known.seed_sd**2)
 
 
 def test_an_end_of_the_interval_moves_with_the_tries_of_its_side() -> None:
