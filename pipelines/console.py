@@ -219,6 +219,8 @@ def message_of(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.errno in NO_SPACE:
         return f"no space is left ({text}): free some, and give the same command again"
+    if isinstance(error, FileNotFoundError) and text:
+        return text  # ours: it says what is missing
     if isinstance(error, ValueError) and not _damaged(error):
         return text or type(error).__name__
     return f"the data cannot be read: {type(error).__name__}: {text}"

@@ -13,7 +13,7 @@ from pipelines.console import table
 from pipelines.engine.run_folder import RunSummary
 from pipelines.execution.progress import short
 from pipelines.operators import Operator
-from pipelines.pipeline import Pipeline
+from pipelines.pipeline import Pipeline, Step
 from pipelines.records import JSON
 
 
@@ -83,6 +83,7 @@ def plan_text(pipeline: Pipeline) -> str:
                 step.number + 1,
                 step.name,
                 step.operator.kind,
+                source_of(step),
                 ", ".join(step.operator.reads()),
                 ", ".join(step.operator.writes()) or "-",
                 _given(step.operator),
@@ -92,7 +93,8 @@ def plan_text(pipeline: Pipeline) -> str:
         if not rows:
             lines.append("  copies the rows that are left")
             continue
-        shown = table(rows, header=("step", "operator", "kind", "reads", "writes", "parameters"))
+        header = ("step", "operator", "kind", "source", "reads", "writes", "parameters")
+        shown = table(rows, header=header)
         lines += [f"  {line}" for line in shown.splitlines()]
         if current.end is not None:
             lines.append(f"  then, over the whole pool: {current.end.name}")
@@ -108,6 +110,7 @@ def plan_json(pipeline: Pipeline) -> JSON:
                     {
                         **step.spec(),
                         "kind": step.operator.kind,
+                        "source": source_of(step),
                         "reads": list(step.operator.reads()),
                         "writes": list(step.operator.writes()),
                         "assets": list(step.operator.assets()),
@@ -118,6 +121,12 @@ def plan_json(pipeline: Pipeline) -> JSON:
             for current in pipeline.passes()
         ],
     }
+
+
+def source_of(step: Step) -> str:
+    """Where an operator's code is: the participant's file, else the module."""
+    file, _, name = step.name.rpartition(":")
+    return file if file and name else type(step.operator).__module__
 
 
 def _given(operator: Operator) -> str:

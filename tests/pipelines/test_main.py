@@ -135,6 +135,17 @@ def test_a_wrong_pipeline_is_a_usage_error_that_says_what_to_do(folder: Path, te
     assert "Traceback" not in done.stderr
 
 
+def test_a_plan_says_where_each_operator_comes_from(folder: Path) -> None:
+    (folder / "two.yaml").write_text("steps: [word_count, my_filters.py:FewCommas]")
+    done = pipelines("explain", "two.yaml", cwd=folder)
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert ["1", "word_count", "filter", "pipelines.text.heuristics"] in [row[:4] for row in rows]
+    assert ["my_filters.py:FewCommas", "filter", "my_filters.py"] in [row[1:4] for row in rows]
+    as_json = orjson.loads(pipelines("explain", "two.yaml", "--json", cwd=folder).stdout)
+    [steps] = [current["steps"] for current in as_json["passes"]]
+    assert [step["source"] for step in steps] == ["pipelines.text.heuristics", "my_filters.py"]
+
+
 def test_a_broken_line_is_bad_data_and_leaves_no_record(folder: Path) -> None:
     (folder / "pool" / "1.jsonl").write_bytes(b'{"text": "ok, ok, ok, ok"}\n{"text": \n')
     run = ("run", "mine.yaml", "--input", "pool", "--out", "out")

@@ -189,8 +189,12 @@ def test_a_missing_column_and_a_wrong_type_are_named() -> None:
 KERNEL_TESTS = ("tests/pipelines/kernels",)
 MORE_TESTS = (
     "tests/pipelines/test_contract.py",
+    "tests/pipelines/dedup/test_exact.py",
     "tests/pipelines/dedup/test_minhash.py",
+    "tests/pipelines/dedup/test_ngram_bloom.py",
     "tests/pipelines/dedup/test_substring.py",
+    "tests/pipelines/reports/test_find_text.py",
+    "tests/pipelines/text/test_lines.py",
     "tests/pipelines/text/test_contamination.py",
 )
 
