@@ -7,6 +7,7 @@ foresaw ends in one line too: its traceback goes to a file that the line names.
 from __future__ import annotations
 
 import errno
+import faulthandler
 import io
 import os
 import platform
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -55,7 +57,13 @@ def main(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def program(app: typer.Typer) -> NoReturn:
-    """`main` as all that a process does."""
+    """`main` as all that a process does.
+
+    Where compiled code of an operator or a library ends the process, the lines of Python that
+    called it are written to standard error: nobody else can say what happened.
+    """
+    with suppress(ValueError, OSError, io.UnsupportedOperation):  # a stream that is no file
+        faulthandler.enable()
     code: object = 0
     try:
         main(app)

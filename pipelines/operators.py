@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +65,19 @@ class Operator(BaseModel):
         if known is not None and _origin(known) != _origin(cls):
             raise TypeError(f"two operators are named {name!r}: {_origin(known)}, {_origin(cls)}")
         REGISTRY[name] = cls
+
+    @model_validator(mode="after")
+    def _bounds_leave_room(self) -> Self:
+        """`min_x` above `max_x` would drop every row, which is a slip of the two."""
+        for low in type(self).model_fields:
+            high = f"max_{low.removeprefix('min_')}"
+            if not low.startswith("min_") or high not in type(self).model_fields:
+                continue
+            least, most = getattr(self, low), getattr(self, high)
+            numbers = isinstance(least, int | float) and isinstance(most, int | float)
+            if numbers and least > most:
+                raise ValueError(f"{low} = {least} is above {high} = {most}: no row could be kept")
+        return self
 
     def _lacks(self, method: str) -> NotImplementedError:
         """The error of a subclass that does not define a method."""

@@ -8,17 +8,16 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import BinaryIO
 from urllib.parse import unquote
 
+import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.errors import DataError
 from pipelines.formats.dolma import ATTRIBUTES, documents_only
 from pipelines.formats.plain_files import Value, csv_values, json_values, text_values
-from pipelines.schema import (
-    KNOWN,
-    ROW,
-    STRING,
-)
+from pipelines.schema import EXTRA, KNOWN, ROW, STRING
 from pipelines.storage.base import Entry, Store
+from pipelines.storage.local import no_files
 
 SUFFIXES = {
     ".jsonl": "jsonl",
@@ -71,14 +70,15 @@ def shards_of(store: Store) -> list[Entry]:
     """The shards in a store, sorted by name: shard numbers follow this order.
 
     Left out, with a warning, are files of unknown format, hidden ones, those in folders whose
-    name begins with `.` or `_` (as Spark writes), and the files of runs in the folder; Dolma's
-    attributes belong to their documents. ShardError when no shard is left.
+    name begins with `.` or `_` (as Spark writes), links to nothing, pipes, and the files of runs in
+    the folder; Dolma's attributes belong to their documents. ShardError when no shard is left.
     """
     entries = list(store.list())
     runs = {e.name.removesuffix("run.json") for e in entries if e.name.endswith("run.json")}
     runs = {prefix for prefix in runs if not prefix or prefix.endswith("/")}
     kept: list[Entry] = []
-    left_out: dict[str, list[str]] = {}
+    root = store.local_path("")
+    left_out = {} if root is None else no_files(root)
     there = {entry.name for entry in entries}
     for entry in entries:
         if entry.name.endswith(".npz") and f"{entry.name.removesuffix('.npz')}.parquet" in there:
@@ -152,12 +152,23 @@ def hive_columns(name: str) -> dict[str, str | None]:
 
 
 def with_folders(table: pa.Table, folders: Mapping[str, str | None]) -> pa.Table:
-    """The table with a column for each such folder that the rows do not have themselves."""
+    """The table with a column for each such folder; what a row says itself stays as it is."""
     for key, value in folders.items():
         if key not in (*table.column_names, ROW):
-            column = pa.repeat(pa.scalar(value, type=STRING), table.num_rows)
-            table = table.append_column(key, column)
-        elif key in KNOWN and table.column(key).null_count == table.num_rows:
-            column = pa.repeat(pa.scalar(value, type=STRING), table.num_rows)
+            table = table.append_column(key, _folder_column(table, key, value))
+        elif key in KNOWN and value is not None:
+            column = pc.fill_null(table.column(key), pa.scalar(value, type=STRING))
             table = table.set_column(table.column_names.index(key), key, column)
     return table
+
+
+def _folder_column(table: pa.Table, key: str, value: str | None) -> pa.Array:
+    """The folder's value for each row that has no such field in `extra`; null for the others."""
+    values = [value] * table.num_rows
+    if EXTRA in table.column_names:
+        extras = table.column(EXTRA)
+        named = pc.fill_null(pc.match_substring(extras, f'"{key}"'), False)
+        for row in pc.indices_nonzero(named).to_pylist():
+            if orjson.loads(extras[row].as_py()).get(key) is not None:
+                values[row] = None
+    return pa.array(values, STRING)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -62,6 +63,8 @@ class LocalStore:
                     # removed while the folder was being read, or a link to nothing
                     with suppress(FileNotFoundError):
                         status = path.stat()
+                        if not stat.S_ISREG(status.st_mode):
+                            continue  # opening a pipe waits for whoever writes into it
                         entries.append(
                             Entry(
                                 name=name,
@@ -146,6 +149,19 @@ def _files_below(folder: Path) -> Iterator[tuple[str, list[str]]]:
         folders.sort()
         seen.add((status.st_dev, status.st_ino))
         yield base, names
+
+
+def no_files(root: Path) -> dict[str, list[str]]:
+    """Names below a folder that are no files and so in no listing, by what they are."""
+    names: dict[str, list[str]] = {}
+    for base, leaves in _files_below(root):
+        for leaf in sorted(leaves):
+            path = Path(base) / leaf
+            if path.is_file():
+                continue
+            why = "a link to nothing" if path.is_symlink() else "a pipe, socket or device"
+            names.setdefault(why, []).append(path.relative_to(root).as_posix())
+    return names
 
 
 def _part_of(path: Path) -> Path:

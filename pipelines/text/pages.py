@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from types import NoneType
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -143,7 +145,8 @@ class Threshold(Filter, name="threshold"):
         if self.missing == "error":
             values = fields.needed(batch, self.by, why=self.name)
         values = [None if value is fields.MISSING else value for value in values]
-        wrong = [v for v in values if isinstance(v, bool) or not isinstance(v, int | float | None)]
+        numbers = (int, float, Decimal, NoneType)
+        wrong = [v for v in values if isinstance(v, bool) or not isinstance(v, numbers)]
         if wrong:
             raise ValueError(f"the field {self.by!r} is {type(wrong[0]).__name__}, not a number")
         scores = np.array(values, dtype=np.float64)

@@ -81,3 +81,17 @@ def test_workers_look_into_the_folders_of_their_command(tmp_path: Path) -> None:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert run.stdout == f"(PosixPath('{tmp_path}'), PosixPath('/b'))\n"
+
+
+def test_a_crash_in_compiled_code_names_the_lines_that_called_it(tmp_path: Path) -> None:
+    program = tmp_path / "crashes.py"
+    program.write_text(
+        "import ctypes\nimport typer\nfrom pipelines.console import program\n"
+        "app = typer.Typer()\n\n\n@app.command()\ndef crash() -> None:\n"
+        "    ctypes.string_at(0)\n\n\nprogram(app)\n"
+    )
+    crashed = subprocess.run(
+        [sys.executable, str(program), "crash"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert crashed.returncode < 0
+    assert 'crashes.py", line 9 in crash' in crashed.stderr

@@ -158,3 +158,10 @@ def test_decimals_beyond_the_distance_that_is_compared_are_named(tmp_path: Path)
     parquet(tmp_path / "pool/a.parquet", text=["same"] * 2, value=value)
     with pytest.raises(Exception, match=r"at most 35 digits, and 'value' holds 10+"):
         made(tmp_path, {"exact_dedup": {"keep_by": "value"}}, format="jsonl.gz")
+
+
+def test_decimal_scores_are_numbers(tmp_path: Path) -> None:
+    scores = [Decimal("0.49"), Decimal("0.50")]
+    parquet(tmp_path / "pool/a.parquet", text=["low", "high"], s=pa.array(scores))
+    rows = made(tmp_path, {"threshold": {"by": "s", "min_score": 0.5}}, format="parquet")
+    assert rows == [{"text": "high", "s": Decimal("0.50")}]

@@ -71,6 +71,27 @@ def test_files_that_are_left_out_are_reported(
     assert "2 files are left out (hidden, or of an unfinished job)" in caplog.text
 
 
+def test_links_to_nothing_and_pipes_are_reported_and_not_waited_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    jsonl(tmp_path / "pool/a.jsonl", {"text": "a"})
+    (tmp_path / "pool/b.jsonl").symlink_to("nowhere.jsonl")
+    os.mkfifo(tmp_path / "pool/c.jsonl")
+    with caplog.at_level(logging.WARNING):
+        assert [row["text"] for row in made(tmp_path)] == ["a"]
+    assert "1 files are left out (a link to nothing): b.jsonl" in caplog.text
+    assert "1 files are left out (a pipe, socket or device): c.jsonl" in caplog.text
+
+
+@pytest.mark.parametrize("field", ["lang", "language"])
+def test_a_row_that_names_its_own_value_keeps_it_below_a_folder_of_another(
+    tmp_path: Path, field: str
+) -> None:
+    rows = ({"text": "a", field: "de"}, {"text": "b"}, {"text": "c", field: None})
+    jsonl(tmp_path / f"pool/{field}=en/a.jsonl", *rows)
+    assert [row[field] for row in made(tmp_path)] == ["de", "en", "en"]
+
+
 def test_features_beside_a_table_of_pairs_are_not_reported_as_left_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
