@@ -48,6 +48,7 @@ from pipelines.records import File, Frozen, digest
 from pipelines.schema import STRING
 from pipelines.storage.base import Store, write_bytes
 from pipelines.storage.commits import Done, attempt_name, done_name
+from pipelines.storage.local import no_files
 from pipelines.storage.open import open_store
 
 IMAGES = (
@@ -106,6 +107,8 @@ def import_folder(
     described = {name.rpartition(".")[0]: name for name in names if name.endswith(".json")}
     pairs = captions_of(source, names, images, captions, left_out)
     left_out["other_files"] += _others(names)
+    root = source.local_path("")
+    left_out["no_file"] += sum(map(len, no_files(root).values())) if root is not None else 0
     triples = [(name, text, described.get(name.rpartition(".")[0], "")) for name, text in pairs]
     parts = [tuple(triples[begin : begin + ROWS]) for begin in range(0, len(triples), ROWS)]
     keys = [

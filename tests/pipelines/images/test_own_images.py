@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -197,6 +198,18 @@ def test_img2dataset_files_keep_what_their_json_says(tmp_path: Path) -> None:
     assert made.counts == {"images": 1}
     [row] = pairs(tmp_path / "pool")
     assert (row["uid"], row["url"], row["original_width"]) == tuple(known.values())
+
+
+def test_links_to_nothing_and_pipes_are_counted_and_not_waited_for(tmp_path: Path) -> None:
+    source = tmp_path / "files"
+    source.mkdir()
+    for name in ("a", "b", "c"):
+        (source / f"{name}.txt").write_text(name)
+    (source / "a.jpg").write_bytes(image(1))
+    (source / "b.jpg").symlink_to("nowhere.jpg")
+    os.mkfifo(source / "c.jpg")
+    made = import_folder(str(source), out=str(tmp_path / "pool"), map_tasks=map_here)
+    assert made.counts == {"images": 1, "no_file": 2}
 
 
 def test_packed_tars_and_other_files_are_named(tmp_path: Path, folder: Path) -> None:
