@@ -6,10 +6,14 @@ reference of good text from random documents of the pool; its probability is the
 
 from __future__ import annotations
 
+import signal
+import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import IO, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -256,28 +260,56 @@ def train_classifier(
             f"a classifier needs documents of both kinds, got {len(good)} good and "
             f"{len(other)} others"
         )
-    with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file:
+    with _nameless_file() as (file, name):
         for number in range(max(len(good), len(other))):  # mixed: SGD sees both kinds throughout
             for label, texts in ((GOOD, good), (OTHER, other)):
                 if number < len(texts):
                     file.write(f"{label} {one_line(texts[number])}\n")
         file.flush()
         try:
-            model = fasttext.train_supervised(
-                file.name,
-                dim=recipe.dim,
-                wordNgrams=recipe.word_ngrams,
-                epoch=recipe.epochs,
-                lr=recipe.learning_rate,
-                minCount=recipe.min_count,
-                bucket=recipe.buckets,
-                seed=recipe.seed,
-                thread=threads,
-                verbose=0,
-            )
+            with _ended_by_ctrl_c():
+                model = fasttext.train_supervised(
+                    name,
+                    dim=recipe.dim,
+                    wordNgrams=recipe.word_ngrams,
+                    epoch=recipe.epochs,
+                    lr=recipe.learning_rate,
+                    minCount=recipe.min_count,
+                    bucket=recipe.buckets,
+                    seed=recipe.seed,
+                    thread=threads,
+                    verbose=0,
+                )
         except RuntimeError as error:  # "Encountered NaN."
             raise ValueError(
                 f"fastText cannot train on this: {error}; a lower learning rate may help"
             ) from None
     out.parent.mkdir(parents=True, exist_ok=True)
     model.save_model(str(out))
+
+
+@contextmanager
+def _nameless_file() -> Iterator[tuple[IO[str], str]]:
+    """A file for a library that opens a name, of which nothing stays when the process is killed."""
+    if sys.platform != "linux":
+        with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as named:
+            yield named, named.name
+        return
+    with tempfile.TemporaryFile("w", encoding="utf-8") as file:
+        yield file, f"/proc/self/fd/{file.fileno()}"
+
+
+@contextmanager
+def _ended_by_ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C end the process at once: a library that trains for hours runs no Python meanwhile.
+
+    Nothing is lost by that: the model is written behind the training.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -179,3 +184,39 @@ def test_real_answers_against_real_pages(data: Path, tmp_path: Path) -> None:
     assert evaluation.auc > 0.9
     [labels] = (data / "quality").glob("majority*.jsonl")
     assert labelled_auc(read_labels(labels), model=tmp_path / "m.bin").num_documents > 100
+
+
+LONG = """
+import sys
+from pathlib import Path
+from pipelines.text.quality import ClassifierRecipe, train_classifier
+words = [f"word{n % 997} word{n % 89} word{n % 13}" for n in range(4000)]
+recipe = ClassifierRecipe(
+    dim=100, word_ngrams=2, epochs=100_000, learning_rate=0.001, min_count=1, buckets=1000
+)
+print("ready", flush=True)
+train_classifier(words, words[::-1], recipe=recipe, out=Path(sys.argv[1]) / "model.bin")
+"""
+
+
+def test_ctrl_c_ends_a_training_at_once_and_leaves_nothing(tmp_path: Path) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-c", LONG, str(tmp_path)],
+        cwd=Path(__file__).parents[3],
+        env={**os.environ, "TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(2)
+        assert process.poll() is None, "it was interrupted before its end"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == -signal.SIGINT
+    finally:
+        process.kill()
+        process.wait()
+    assert not (tmp_path / "model.bin").exists()
+    assert list(temporary.iterdir()) == []
