@@ -41,8 +41,13 @@ class Database:
         self.url = url
         self.engine = _engine(url)
         self.writer = self.engine.execution_options(immediate=True)
+        file = _file_of(self.engine)
         if migrate:
+            if file is not None and not file.exists():
+                _private(file)
             self.migrate()
+        elif file is not None and not file.exists():  # opening it would leave an empty file
+            raise StoreError(f"there is no board in the database {self.shown} yet")
         self._check_version()
 
     def migrate(self) -> None:
@@ -146,12 +151,18 @@ def _write_ahead(connection: Any) -> None:
             time.sleep(0.01)
 
 
-def _private(engine: Engine) -> None:
-    """Make a new SQLite file readable by its owner alone; its journal has the same mode."""
+def _file_of(engine: Engine) -> Path | None:
+    """The file of an SQLite database; None in memory, and for other kinds."""
     path = engine.url.database
-    if path and path != ":memory:" and not path.startswith("file:") and not Path(path).exists():
-        with contextlib.suppress(OSError):  # the engine says better what is wrong
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    if engine.dialect.name != "sqlite" or not path or path == ":memory:":
+        return None
+    return None if path.startswith("file:") else Path(path)
+
+
+def _private(path: Path) -> None:
+    """Make a new SQLite file readable by its owner alone; its journal has the same mode."""
+    with contextlib.suppress(OSError):  # the engine says better what is wrong
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
 def _engine(url: str) -> Engine:
@@ -163,7 +174,6 @@ def _engine(url: str) -> Engine:
         engine = create_engine(
             url, connect_args={"timeout": LOCK_SECONDS, "check_same_thread": False}
         )
-        _private(engine)
     except (SQLAlchemyError, ValueError, ImportError) as error:
         raise StoreError(
             f"{url!r} is not an address of a database ({error}); write sqlite:///FILE or "

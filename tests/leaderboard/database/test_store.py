@@ -102,6 +102,12 @@ def test_an_address_that_is_none_is_refused() -> None:
         Store("leaderboard.db")
 
 
+def test_asking_for_a_board_that_is_not_there_makes_no_file(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="there is no board in the database"):
+        Store(f"sqlite:///{tmp_path / 'mistyped.db'}", migrate=False)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_sending_twice_is_one_submission(board_store: Store) -> None:
     id_ = send(board_store)
     again, new = board_store.receive(**_fields(board_store, id_))
