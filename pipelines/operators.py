@@ -68,7 +68,7 @@ class Operator(BaseModel):
 
     @model_validator(mode="after")
     def _bounds_leave_room(self) -> Self:
-        """`min_x` above `max_x` would drop every row, which is a slip of the two."""
+        """`min_x` above `max_x` leaves no value between them: the two were exchanged."""
         for low in type(self).model_fields:
             high = f"max_{low.removeprefix('min_')}"
             if not low.startswith("min_") or high not in type(self).model_fields:
@@ -76,7 +76,7 @@ class Operator(BaseModel):
             least, most = getattr(self, low), getattr(self, high)
             numbers = isinstance(least, int | float) and isinstance(most, int | float)
             if numbers and least > most:
-                raise ValueError(f"{low} = {least} is above {high} = {most}: no row could be kept")
+                raise ValueError(f"{low} ({least}) is above {high} ({most})")
         return self
 
     def _lacks(self, method: str) -> NotImplementedError:

@@ -12,7 +12,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from pipelines import kernels
 from pipelines.batch import Batch
@@ -87,12 +87,6 @@ class NgramBloomDedup(Fold, name="ngram_bloom_dedup"):
     threshold: float = Field(0.8, ge=0, le=1, description="share of known n-grams that may stay")
     substring_length: int = Field(50, ge=1, description="words of the shortest span that goes")
     annotate: bool = Field(False, description="change no text; say in columns what would go")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> NgramBloomDedup:
-        if self.min_ngram > self.max_ngram:
-            raise ValueError(f"min_ngram ({self.min_ngram}) is above max_ngram ({self.max_ngram})")
-        return self
 
     def writes(self) -> Mapping[str, pa.DataType]:
         columns: dict[str, pa.DataType] = {TEXT: STRING}

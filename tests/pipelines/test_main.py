@@ -114,7 +114,7 @@ def test_check_names_the_broken_promise(folder: Path) -> None:
 
 BAD_CONFIGS = {
     "steps: [word_cuont]": "unknown operator 'word_cuont'; did you mean 'word_count'?",
-    "steps: [{threshold: {by: s, min_score: 2, max_score: 1}}]": "no row could be kept",
+    "steps: [{threshold: {by: s, min_score: 2, max_score: 1}}]": "(2.0) is above max_score (1.0)",
     "steps: [{word_count: {min_wrds: 3}}]": "unknown parameter 'min_wrds'; did you mean",
     "steps: [{word_count: {min_words: -3}}]": "min_words = -3: Input should be greater",
     "steps: [{select: {by: url}}]": "give exactly one of fraction and total",
