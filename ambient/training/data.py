@@ -1,9 +1,10 @@
 """The packed images of a training run, and the batch of every step.
 
-A batch is a function of (seed, step, process), so resuming needs no saved state. The noise level of
-each position in a batch is drawn first, then an image among those usable at that level, by weight.
-So every level gets its share of training for any pool: if only the clean tenth of the images is
-usable at a level, it fills all positions with that level, not a tenth of them.
+A batch is a function of (seed, step, process), so resuming needs no saved state. The image of each
+position in a batch is drawn first, by weight, then a noise level above which it may teach. So every
+image teaches as often as its weight says, and low levels, where only clean images may teach, are
+trained as often as those are drawn (Daras et al. 2024). Drawing the level first repeats a clean
+tenth at low levels until it is copied (docs/decisions/images-before-levels.md).
 """
 
 from __future__ import annotations
@@ -48,11 +49,10 @@ class Images:
         self.strength = table["strength"].to_numpy()
         self.seeds = table["seed"].to_numpy()
         self.sigma_min = table["sigma_min"].to_numpy()
+        self._lower = np.maximum(self.level, self.sigma_min).astype(np.float32)
         weight = table["weight"].to_numpy().astype(np.float64)
-        lower = np.maximum(self.level, self.sigma_min)
-        self._order = np.flatnonzero(weight > 0)[np.argsort(lower[weight > 0], kind="stable")]
-        self._lower = lower[self._order]
-        self._cumulative = np.cumsum(weight[self._order])
+        self._cumulative = np.cumsum(weight)
+        self._last = int(np.flatnonzero(weight)[-1])
         num_bytes = sum(shard.nbytes for shard in self._shards)
         if num_bytes <= IN_MEMORY_BYTES:
             self._shards = [np.concatenate(self._shards)]
@@ -114,16 +114,14 @@ class Images:
         state = hashlib.sha256(f"batch|{seed}|{step}|{rank}".encode()).digest()
         rng = np.random.Generator(np.random.PCG64(int.from_bytes(state[:16], "big")))
         number = recipe.global_batch_size // world
+        shares = rng.random(number) * self._cumulative[-1]
+        places = np.searchsorted(self._cumulative, shares, side="right").clip(max=self._last)
         sigma = draw_sigma(
-            torch.full((number,), float(self._lower[0])),
+            torch.from_numpy(self._lower[places]),
             generator=torch.Generator().manual_seed(int.from_bytes(state[23:30], "big")),
             log_mean=recipe.log_mean,
             log_std=recipe.log_std,
         )
-        eligible = np.searchsorted(self._lower, sigma.numpy(), side="left").clip(min=1)
-        shares = rng.random(number) * self._cumulative[eligible - 1]
-        chosen = np.searchsorted(self._cumulative, shares, side="right")
-        places = self._order[np.minimum(chosen, eligible - 1)]
         images = torch.from_numpy(self.rows(places))
         mask = torch.from_numpy(self.masks(places)) if self.masked else None
         if recipe.flip:  # image and mask together: a pixel that was hidden stays hidden

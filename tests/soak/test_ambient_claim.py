@@ -1,7 +1,8 @@
 """The claims of the ambient benchmark at the tiny scale, over three seeds: `make soak`.
 
-The mix of a clean tenth and noisy images makes a better generator than the clean tenth alone, and
-copies it less; all images clean are better still, and noisy images taken as clean are a trap.
+The mix of a clean tenth and noisy images makes a better generator than either alone, and does not
+copy its clean images, as a model of these alone does; all images clean are better still, and noisy
+images taken as clean are a trap.
 Images of unknown blur, used from an estimated noise level on, are no trap, but no gain in distance
 over the clean tenth either: the model copies less, no more.
 """
@@ -73,17 +74,17 @@ def measured(home: Path, baseline: str, *, at: str, assets: Path | None = None) 
     return result
 
 
-def test_the_mix_is_ahead_of_the_clean_tenth_and_copies_less(tmp_path: Path) -> None:
+def test_the_mix_is_ahead_of_its_parts_and_does_not_copy(tmp_path: Path) -> None:
     tiny_pool.build_tiny(tmp_path / "pool")
     clean = tiny_pool.NOISY.model_copy(update={"clean_share": 1.0})
     tiny_pool.build_tiny(tmp_path / "clean", mix=clean)
     all_clean = measured(tmp_path, "mix", at="clean")
     names = ("mix", "noisy_only", "clean_only", "everything_as_clean")
     mix, noisy, few, trap = (measured(tmp_path, name, at="pool") for name in names)
-    assert all_clean.distance < 0.9 * mix.distance
-    assert mix.distance < 0.9 * few.distance
+    assert all_clean.distance < mix.distance
+    assert mix.distance < 0.95 * min(few.distance, noisy.distance)
     assert max(few.distance, noisy.distance) < trap.distance
-    assert np.mean(few.copies) < np.mean(mix.copies) < np.mean(all_clean.copies)
+    assert np.mean(few.copies) < 0.5 < 0.8 < min(np.mean(mix.copies), np.mean(all_clean.copies))
 
 
 def test_images_of_unknown_blur_teach_from_an_estimated_level_on(tmp_path: Path) -> None:

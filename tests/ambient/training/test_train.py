@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -114,17 +116,23 @@ def test_a_changed_shard_is_named(tmp_path: Path) -> None:
         )
 
 
-def test_levels_have_the_same_law_whatever_the_pool(folder: Path) -> None:
-    """Below the level of the noise only clean images are drawn, and as often as without noise."""
+def test_images_are_drawn_by_weight_and_levels_above_their_own(folder: Path) -> None:
+    """The levels of one kind of image have the law of training, restricted to where it teaches."""
     data, recipe = images(folder), small(global_batch_size=20_000, images=20_000)
     rows, sigma, _ = data.batch(recipe, seed=1, step=0, rank=0, world=1, device=torch.device("cpu"))
-    logs = sigma.log()
-    assert float(logs.mean()) == pytest.approx(-1.2, abs=0.05)
-    assert float(logs.std()) == pytest.approx(1.2, abs=0.05)
+    noisy = rows.level > 0
+    share = float((data.level > 0).mean())
+    assert 0 < share < 1
+    assert float(noisy.float().mean()) == pytest.approx(share, abs=0.02)
+    clean = sigma[~noisy].log()
+    assert float(clean.mean()) == pytest.approx(-1.2, abs=0.05)
+    assert float(clean.std()) == pytest.approx(1.2, abs=0.05)
     assert bool((sigma > rows.level).all())
-    above = sigma > 0.5
-    share = float((rows.level[above] > 0).float().mean())
-    assert share == pytest.approx(float((data.level > 0).mean()), abs=0.03)
+    standard = NormalDist(-1.2, 1.2)
+    above = 1 - standard.cdf(math.log(0.5))
+    for level in (1.0, 2.0):
+        expected = (1 - standard.cdf(math.log(level))) / above
+        assert float((sigma[noisy] > level).float().mean()) == pytest.approx(expected, abs=0.02)
 
 
 def test_batches_differ_between_steps_and_processes(folder: Path) -> None:
