@@ -50,7 +50,7 @@ def run_command(
         str, typer.Option(help="Output: parquet, jsonl.zst or jsonl.gz.")
     ] = "parquet",
     text_field: Annotated[
-        str | None, typer.Option(help="The field that holds the text, if it is not `text`.")
+        str | None, typer.Option(help="The field that is the text; it replaces a field `text`.")
     ] = None,
     same_size_as: Annotated[
         str | None, typer.Option(help="Run whose size a hash_sample takes.")

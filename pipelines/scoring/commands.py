@@ -54,7 +54,7 @@ def train_classifier(
         Path | None, typer.Option(help="The same of negatives, as English only.")
     ] = None,
     text_field: Annotated[
-        str | None, typer.Option(help="The field that holds the text, if it is not `text`.")
+        str | None, typer.Option(help="The field that is the text; it replaces a field `text`.")
     ] = None,
     dim: Annotated[int, typer.Option(min=1, help="Size of the word vectors.")] = 100,
     word_ngrams: Annotated[int, typer.Option(min=1, help="Longest run of words.")] = 2,
@@ -128,7 +128,7 @@ def score(
         list[str] | None, typer.Option("--column", help="Keep this column; default: all new ones.")
     ] = None,
     text_field: Annotated[
-        str | None, typer.Option(help="The field that holds the text, if it is not `text`.")
+        str | None, typer.Option(help="The field that is the text; it replaces a field `text`.")
     ] = None,
     assets: AssetFolders = None,
     workers: Workers = 1,
