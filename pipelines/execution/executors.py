@@ -150,7 +150,7 @@ class ProcessMap:
                 for index in lost:
                     self._run_alone(calls, index)
         except BaseException:
-            self._end()
+            self.close()
             raise
         return calls.results
 
@@ -164,13 +164,7 @@ class ProcessMap:
         return ProcessPoolExecutor(self.workers, mp_context=context, initializer=one_thread)
 
     def close(self) -> None:
-        """End the worker processes; the next call starts new ones."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=True)
-            self._pool = None
-
-    def _end(self) -> None:
-        """End the worker processes, whatever waits for them."""
+        """End the worker processes, whatever waits for them; the next call starts new ones."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
@@ -213,7 +207,7 @@ class ProcessMap:
             if not lost:
                 submit_next()
         if lost:
-            self._end()
+            self.close()
         return sorted(lost)
 
     def _run_alone(self, calls: _Calls, index: int) -> None:
@@ -222,7 +216,7 @@ class ProcessMap:
         try:
             calls.settle(index, future)
         except BrokenProcessPool:
-            self._end()
+            self.close()
             calls.fail(index, WorkerLost(LOST_ALONE))
 
 
@@ -255,7 +249,7 @@ class _Calls:
         return pickle.dumps((self.function, self.items[index]))
 
     def settle(self, index: int, future: Future[Any]) -> None:
-        """Take in what came of an item. BrokenProcessPool when its process, or another, died."""
+        """Take in the result of an item. BrokenProcessPool when its process, or another, died."""
         try:
             result = future.result()
         except BrokenProcessPool:

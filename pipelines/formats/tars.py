@@ -181,7 +181,14 @@ def samples(
         if index.links:
             passed[LINK] += index.links
         yield from map(index.__getitem__, range(len(index)))
-        return
+    else:
+        yield from samples_by_name(data, where, passed, repeats=repeats)
+
+
+def samples_by_name(
+    data: memoryview, where: str, passed: Counter[str], *, repeats: bool = False
+) -> Iterator[list[Member]]:
+    """The same for a tar that `sample_index` cannot read, name by name."""
     sample: list[Member] = []
     for member in members(data, where, passed):
         if sample and member.key != sample[0].key:

@@ -34,6 +34,7 @@ from pipelines.formats.tars import (
     padding,
     sample_index,
     samples,
+    samples_by_name,
     tar_bytes,
 )
 from pipelines.formats.uid_lists import (
@@ -367,7 +368,7 @@ def _read(
     entries: list[list[Member]] = []
     uids: list[tuple[int, int]] = []
     try:
-        for sample in samples(data, where, skipped):
+        for sample in samples_by_name(data, where, skipped):
             uid = _uid(data, sample)
             if isinstance(uid, str):
                 skipped[uid] += 1
