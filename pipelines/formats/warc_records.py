@@ -1,9 +1,10 @@
 """WARC files as records: plain, gzip or zstd bytes in, headers and blocks out.
 
 Header names are case-insensitive (WARC 1.1, 4). Bytes that are not a record become a `Fault` with
-their position, and reading continues at the next line that begins a record. Only where the stored
-bytes themselves cannot be decoded (a cut or damaged member, a plain file that ends inside a
-record) does a fault end the file.
+their position, and reading continues at the next line that begins a record. A Content-Length that
+what follows contradicts is a Fault too, unless it is wrong by a few bytes: then the block ends
+where the next record begins. Only where the stored bytes themselves cannot be decoded (a cut or
+damaged member, a plain file that ends inside a record) does a fault end the file.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from pipelines.formats.inflate import Inflated, Stream
 
 BEGIN = re.compile(rb"(?:^|\n)(WARC/\d+\.\d+[ \t]*\r?\n)")
 MAX_HEAD_BYTES = 1 << 20  # longer than any head of a crawler; bounds the search for its end
-MAX_SLACK = 64  # bytes dropped silently after a block whose Content-Length is a little too short
+MAX_SLACK = 64  # bytes by which a Content-Length may be wrong without costing its record
+LINE_ENDS = (b"\r\n\r\n", b"\n\n", b"\r\n", b"\n")  # after a block; two of them, or one by mistake
 READ_BYTES = 1 << 16  # plain bytes per read
 GZIP_MAGIC, ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 ZSTD_DICTIONARY = b"\x5d\x2a\x4d\x18"  # head of a .warc.zst with its own dictionary
@@ -112,6 +114,21 @@ class WarcBytes:
         """The bytes in the buffer."""
         return bytes(self._buffer)
 
+    def peek(self, size: int) -> bytes:
+        """The next `size` bytes, left in place; fewer where `take` gives fewer."""
+        while len(self._buffer) < size and not self._ahead(size) and self.more():
+            pass
+        return bytes(self._buffer[: min([size, *(n - self.position for n in self._ahead(size))])])
+
+    def put_back(self, data: bytes) -> None:
+        """Undo `take`: `data`, the last bytes taken, are in front again."""
+        self._buffer[:0] = data
+        self.position -= len(data)
+
+    def members_ahead(self) -> list[int]:
+        """How far ahead in the buffer the next members begin that begin with a record."""
+        return [begin - self.position for begin in self._ahead(len(self._buffer))]
+
     def at_member(self) -> bool:
         """Whether the front is where a member begins with a record."""
         return self.position in self._begins
@@ -148,28 +165,21 @@ def records(source: WarcBytes, *, max_block_bytes: int) -> Iterator[Record | Fau
 
     Blocks above `max_block_bytes` are skipped. Nothing follows a Fault with `ends_file`.
     """
-    after_block = False
     while True:
-        # Only bytes directly after a block may be its end; junk after a line end is reported.
-        after_block = after_block and not _at_line_end(source)
         _skip_blank(source)
         if not source.front() and not source.more():
             return
         start = source.position
         head, problem = _head(source)
         if head is None:
-            skipped = _to_next(source)
-            if not (after_block and skipped <= MAX_SLACK and source.front()):
-                whole = bool(source.front())
-                yield Fault(problem, start, ends_file=not whole)
-            after_block = False
+            _to_next(source)
+            yield Fault(problem, start, ends_file=not source.front())
             continue
         headers = _headers(head)
         length = next((v for k, v in headers.items() if k.lower() == "content-length"), None)
         if length is None or not (length.isascii() and length.isdigit() and len(length) < 16):
             _to_next(source)
             yield Fault("the record's headers are incomplete", start, ends_file=not source.front())
-            after_block = False
             continue
         num_expected = int(length)
         block = source.take(num_expected) if num_expected <= max_block_bytes else None
@@ -179,14 +189,49 @@ def records(source: WarcBytes, *, max_block_bytes: int) -> Iterator[Record | Fau
             yield Fault(detail, start, ends_file=not source.at_member())
             if not source.at_member():
                 return
-            after_block = False
             continue
+        if not _at_record_end(source, line_end=b"\r\n" if head.endswith(b"\r\n") else b"\n"):
+            block, more = _to_record_end(source, block)
+            if not -MAX_SLACK <= more <= MAX_SLACK + len(LINE_ENDS[0]):
+                contradiction = (
+                    f"{more} more come before" if more > 0 else f"{-more} of them are of"
+                )
+                detail = (
+                    f"the record's length is {length} bytes, but {contradiction} the next record"
+                )
+                yield Fault(detail, start)
+                continue
+            num_expected = num_expected if block is None else len(block)
         yield Record(headers, block, num_expected, start)
-        after_block = True
 
 
-def _at_line_end(source: WarcBytes) -> bool:
-    return bool((source.front() or source.more()) and source.front()[:1] in (b"\r", b"\n"))
+def _at_record_end(source: WarcBytes, *, line_end: bytes) -> bool:
+    """Whether two line ends, another record, or the end of the file or member come next.
+
+    Where two line ends do, whatever follows them is not the block's.
+    """
+    front = source.peek(MAX_SLACK)
+    blank = len(front) - len(front.lstrip(b"\r\n"))
+    if front.startswith(2 * line_end) or blank == len(front):
+        return True
+    return b"WARC/".startswith(source.peek(blank + 5)[blank:])
+
+
+def _to_record_end(source: WarcBytes, block: bytes | None) -> tuple[bytes | None, int]:
+    """Skip to the next record; the block up to its line ends, and how many bytes come before it.
+
+    The bytes count from the end of the given block, and are negative where the next record begins
+    inside it. A block that would be more than MAX_SLACK bytes longer comes cut; None stays None.
+    """
+    size = len(block or b"")
+    after = source.peek(MAX_SLACK + len(LINE_ENDS[0]))
+    source.put_back(block or b"")
+    end = _to_next(source)
+    if block is None:
+        return None, end
+    block = (block + after)[:end]
+    line_end = next((mark for mark in LINE_ENDS if block.endswith(mark)), b"")
+    return block.removesuffix(line_end), end - size
 
 
 def _skip_blank(source: WarcBytes) -> None:
@@ -204,7 +249,10 @@ def _head(source: WarcBytes) -> tuple[bytes | None, str]:
     while True:
         front = source.front()
         if not b"WARC/".startswith(front[:5]):
-            return None, f"{front[:20]!r} where a record should begin"
+            return None, (
+                f"{front[:20]!r} where a record should begin (or the length of the record before "
+                "is too short)"
+            )
         ends = [front.find(mark, max(0, seen - 3)) for mark in (b"\n\r\n", b"\n\n")]
         end = min((n for n in ends if n >= 0), default=-1)
         if end >= 0:
@@ -222,9 +270,9 @@ def _to_next(source: WarcBytes) -> int:
     while True:
         front = source.front()
         match = BEGIN.search(front, 1 if first else 0)
-        if match is not None:
-            source.take(match.start(1))
-            return passed + match.start(1)
+        ends = source.members_ahead() + ([] if match is None else [match.start(1)])
+        if ends:
+            return passed + len(source.take(min(ends)))
         kept = 64  # a version line may be cut by the end of what was read
         if len(front) > kept:
             source.take(len(front) - kept)
