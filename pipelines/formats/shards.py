@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote
 
@@ -17,7 +18,7 @@ from pipelines.formats.dolma import ATTRIBUTES, documents_only
 from pipelines.formats.plain_files import Value, csv_values, json_values, text_values
 from pipelines.schema import EXTRA, KNOWN, ROW, STRING
 from pipelines.storage.base import Entry, Store
-from pipelines.storage.local import no_files
+from pipelines.storage.local import is_link, names_of_one_file, no_files
 
 SUFFIXES = {
     ".jsonl": "jsonl",
@@ -70,8 +71,9 @@ def shards_of(store: Store) -> list[Entry]:
     """The shards in a store, sorted by name: shard numbers follow this order.
 
     Left out, with a warning, are files of unknown format, hidden ones, those in folders whose
-    name begins with `.` or `_` (as Spark writes), links to nothing, pipes, and the files of runs in
-    the folder; Dolma's attributes belong to their documents. ShardError when no shard is left.
+    name begins with `.` or `_` (as Spark writes), links to nothing or to another shard, pipes, and
+    the files of runs in the folder; Dolma's attributes belong to their documents. ShardError when
+    no shard is left.
     """
     entries = list(store.list())
     runs = {e.name.removesuffix("run.json") for e in entries if e.name.endswith("run.json")}
@@ -93,6 +95,11 @@ def shards_of(store: Store) -> list[Entry]:
         if plain:
             left_out["plain files next to shards of another format"] = plain
     shards = documents_only(kept)
+    if root is not None:
+        links = _links_to_shards(store.uri, root, [shard.name for shard in shards])
+        shards = [shard for shard in shards if shard.name not in links]
+        if links:
+            left_out["a link to another shard"] = sorted(links)
     for why, names in left_out.items():
         log.warning("%s: %d files are left out (%s): %s", store.uri, len(names), why, _some(names))
     if not shards:
@@ -119,6 +126,28 @@ def _left_out(name: str, runs: set[str]) -> str | None:
     if (format_of(name) is None and not name.startswith(ATTRIBUTES)) or leaf in ABOUT:
         return UNKNOWN
     return None
+
+
+def _links_to_shards(uri: str, root: Path, names: list[str]) -> set[str]:
+    """The shards that are symbolic links to another shard: the file is read once, by its own name.
+
+    Of a file outside of the pool each link is a shard, since in a cache of the Hugging Face hub
+    equal shards are links to one file, and the hub lists them all. So is each hard link, of which
+    none is the file's own name. A warning names both.
+    """
+    links: set[str] = set()
+    for group in names_of_one_file(root, names):
+        own = [name for name in group if not is_link(root, name)]
+        links |= set(group) - set(own or group)
+        read = own or group
+        if len(read) > 1:
+            log.warning(
+                "%s: %d shards are one file, which is read as often (%s); remove what is too much",
+                uri,
+                len(read),
+                _some(read),
+            )
+    return links
 
 
 def _some(names: list[str]) -> str:

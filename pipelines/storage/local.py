@@ -6,7 +6,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -128,10 +128,11 @@ def _stamp(status: os.stat_result) -> str:
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 
-def _files_below(folder: Path) -> Iterator[tuple[str, list[str]]]:
+def _files_below(folder: Path, again: list[str] | None = None) -> Iterator[tuple[str, list[str]]]:
     """Folders and the names of the files in them, links followed; each folder once.
 
-    StorageError names a folder that may not be read: what is in it would be lost in silence.
+    Further paths of a folder are appended to `again`. StorageError names a folder that may not be
+    read: what is in it would be lost in silence.
     """
 
     def refuse(error: OSError) -> None:
@@ -145,6 +146,8 @@ def _files_below(folder: Path) -> Iterator[tuple[str, list[str]]]:
         status = os.stat(base)
         if (status.st_dev, status.st_ino) in seen:  # links in a circle
             folders.clear()
+            if again is not None:
+                again.append(base)
             continue
         folders.sort()
         seen.add((status.st_dev, status.st_ino))
@@ -154,14 +157,33 @@ def _files_below(folder: Path) -> Iterator[tuple[str, list[str]]]:
 def no_files(root: Path) -> dict[str, list[str]]:
     """Names below a folder that are no files and so in no listing, by what they are."""
     names: dict[str, list[str]] = {}
-    for base, leaves in _files_below(root):
+    again: list[str] = []
+    for base, leaves in _files_below(root, again):
         for leaf in sorted(leaves):
             path = Path(base) / leaf
             if path.is_file():
                 continue
             why = "a link to nothing" if path.is_symlink() else "a pipe, socket or device"
             names.setdefault(why, []).append(path.relative_to(root).as_posix())
+    if again:
+        linked = [Path(base).relative_to(root).as_posix() for base in again]
+        names["a link to a folder that is here already"] = linked
     return names
+
+
+def names_of_one_file(root: Path, names: Iterable[str]) -> list[list[str]]:
+    """Those names below a folder of which several are one file, by symbolic or hard links."""
+    groups: dict[tuple[int, int], list[str]] = {}
+    for name in names:
+        with suppress(FileNotFoundError):  # removed since it was listed
+            status = os.stat(root / name)
+            groups.setdefault((status.st_dev, status.st_ino), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def is_link(root: Path, name: str) -> bool:
+    """Whether a name below a folder leads to its file through a symbolic link."""
+    return os.path.realpath(root / name) != os.path.join(os.path.realpath(root), name)
 
 
 def _part_of(path: Path) -> Path:

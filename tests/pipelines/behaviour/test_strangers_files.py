@@ -41,14 +41,54 @@ def test_zstd_with_a_window_beyond_the_default_is_read(tmp_path: Path) -> None:
     assert made(tmp_path) == [{"text": "a"}] * 5
 
 
-def test_links_are_followed_and_circles_end(tmp_path: Path) -> None:
+def test_links_are_followed_and_circles_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     jsonl(tmp_path / "elsewhere/d.jsonl", {"text": "d"})
     jsonl(tmp_path / "blobs/deadbeef", {"text": "blob"})
     jsonl(tmp_path / "pool/a.jsonl", {"text": "a"})
     (tmp_path / "pool/b.jsonl").symlink_to("../blobs/deadbeef")
     (tmp_path / "pool/linked").symlink_to("../elsewhere")
     (tmp_path / "pool/again").symlink_to(".")
-    assert [row["text"] for row in made(tmp_path)] == ["a", "blob", "d"]
+    with caplog.at_level(logging.WARNING):
+        assert [row["text"] for row in made(tmp_path)] == ["a", "blob", "d"]
+    assert "1 files are left out (a link to a folder that is here already): again" in caplog.text
+
+
+def test_a_link_to_another_shard_is_reported_and_not_read_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    jsonl(tmp_path / "pool/2024/b.jsonl", {"text": "b"})
+    (tmp_path / "pool/2024/a.jsonl").symlink_to("b.jsonl")
+    (tmp_path / "pool/latest.jsonl").symlink_to("2024/a.jsonl")  # by another link
+    with caplog.at_level(logging.WARNING):
+        assert [row["text"] for row in made(tmp_path)] == ["b"]
+    named = "2 files are left out (a link to another shard): 2024/a.jsonl, latest.jsonl"
+    assert named in caplog.text
+    assert "are one file" not in caplog.text
+
+
+def test_equal_shards_of_a_hub_cache_and_hard_links_are_each_read_and_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    blob = tmp_path / "blobs/deadbeef"
+    jsonl(blob, {"text": "a"})
+    pool = tmp_path / "pool"  # as the folder of a snapshot
+    pool.mkdir()
+    for name in ("0.jsonl", "1.jsonl"):
+        (pool / name).symlink_to("../blobs/deadbeef")
+    with caplog.at_level(logging.WARNING):
+        assert [row["text"] for row in made(tmp_path)] == ["a", "a"]
+    assert "2 shards are one file, which is read as often (0.jsonl, 1.jsonl)" in caplog.text
+    caplog.clear()
+    other = tmp_path / "other"
+    jsonl(other / "0.jsonl", {"text": "a"})
+    os.link(other / "0.jsonl", other / "1.jsonl")
+    (other / "2.jsonl").symlink_to("1.jsonl")
+    with caplog.at_level(logging.WARNING):
+        assert [entry.name for entry in shards_of(LocalStore(other))] == ["0.jsonl", "1.jsonl"]
+    assert "2 shards are one file, which is read as often (0.jsonl, 1.jsonl)" in caplog.text
+    assert "1 files are left out (a link to another shard): 2.jsonl" in caplog.text
 
 
 def test_files_that_are_left_out_are_reported(
