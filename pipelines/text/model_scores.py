@@ -8,7 +8,9 @@ it the last digits, differs with what else is in a batch.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,7 +21,8 @@ from pydantic import Field, PrivateAttr
 from pipelines.batch import Batch
 from pipelines.operators import AssetFolder, Modifier
 
-FILES = ("config.json", "model.safetensors", "tokenizer.json")
+CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+INDEX = "model.safetensors.index.json"
 DECIMALS = 4  # machines differ in the last bits of a model's output
 Floats = npt.NDArray[np.float64]
 
@@ -28,6 +31,11 @@ class _ByModel(Modifier):
     """What scorers by a model share: where it is, how much of a text it reads, batches."""
 
     model: str = Field(description="a folder of a transformers model, below an --assets folder")
+    weights: tuple[str, ...] = Field(
+        ("model.safetensors",),
+        min_length=1,
+        description=f"files of its weights; of a model in parts {INDEX} and every part",
+    )
     column: str = Field("score", description="column to write")
     max_tokens: int = Field(512, ge=2, description="only so many leading tokens are read")
     batch_size: int = Field(32, ge=1, description="texts that the model reads at once")
@@ -39,7 +47,7 @@ class _ByModel(Modifier):
         return {self.column: pa.float64()}
 
     def assets(self) -> tuple[str, ...]:
-        return tuple(f"{self.model}/{file}" for file in FILES)
+        return tuple(f"{self.model}/{file}" for file in (CONFIG, *self.weights, TOKENIZER))
 
     def needs(self) -> Mapping[str, float]:
         """A GPU, where there are any; processors do the same, far slower."""
@@ -50,12 +58,26 @@ class _ByModel(Modifier):
         from tokenizers import Tokenizer
 
         paths = [assets.path(name) for name in self.assets()]
+        if INDEX in self.weights:
+            self._check_parts(assets.path(f"{self.model}/{INDEX}"))
         self._tokenizer = Tokenizer.from_file(str(paths[-1]))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(self.max_tokens)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model = self._open(str(paths[0].parent)).to(device).eval()
         self._check()
+
+    def _check_parts(self, index: Path) -> None:
+        """ValueError if the index names a part that the record would not."""
+        try:
+            parts = set(json.loads(index.read_bytes())["weight_map"].values())
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise ValueError(f"{index} is not an index of safetensors files: {error!r}") from None
+        if missing := sorted(parts - set(self.weights)):
+            raise ValueError(
+                f"{index} names {', '.join(missing)}; list every part in `weights`, so that the "
+                "record holds it"
+            )
 
     def _open(self, folder: str) -> Any:
         """The model in a folder."""

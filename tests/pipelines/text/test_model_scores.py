@@ -111,6 +111,27 @@ def test_the_files_of_a_model_are_assets_of_the_record(folder: Path) -> None:
     assert len(Assets(folders=(folder,)).ref(step.assets()[1]).sha256) == 64
 
 
+def test_a_model_in_parts_is_read_by_its_index(folder: Path, tmp_path: Path) -> None:
+    model = transformers.GPT2LMHeadModel.from_pretrained(folder / "lm")
+    model.save_pretrained(tmp_path / "parts", max_shard_size="4KB")
+    (tmp_path / "parts" / "tokenizer.json").write_bytes(
+        (folder / "lm" / "tokenizer.json").read_bytes()
+    )
+    files = sorted(path.name for path in (tmp_path / "parts").glob("model*"))
+    parts = [name for name in files if name.endswith(".safetensors")]
+    assert len(parts) > 1
+    whole = ModelPerplexity(model="lm", max_tokens=16)
+    whole.load(Assets(folders=(folder,)))
+    step = ModelPerplexity(model="parts", weights=tuple(files), max_tokens=16)
+    assert {name.partition("/")[2] for name in step.assets()} >= set(files)
+    step.load(Assets(folders=(tmp_path,)))
+    assert step.modify(batch())["perplexity"].equals(whole.modify(batch())["perplexity"])
+    forgetful = tuple(name for name in files if name != parts[-1])
+    step = ModelPerplexity(model="parts", weights=forgetful, max_tokens=16)
+    with pytest.raises(ValueError, match=f"names {parts[-1]}; list every part in `weights`"):
+        step.load(Assets(folders=(tmp_path,)))
+
+
 def test_an_output_that_is_not_there_is_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match="has 3 outputs"):
         ModelScore(model="classifier", label=3).load(Assets(folders=(folder,)))
