@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from evals.models import ModelLoader
 from evals.nulls import PREFIX, null_model
-from evals.remote import remote_model
+from evals.remote import remote_model, with_room
 from evals.tasks import EvalError
 from pipelines import installed
 from pipelines.errors import DataError, PlanError
@@ -86,6 +86,7 @@ def open_model(
     """
     spread = None if device or model.startswith(PREFIX) else spread_over(cluster, gpus)
     if spread is not None:
+        spread = with_room(spread, model)
         arguments = (model, trust_remote_code, precision, exact, batch_tokens)
         return remote_model(load_in_worker, arguments, map_tasks=spread), spread
     loaded = load_model(

@@ -9,9 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+from pipelines.execution.executors import MapTasks, Needs, Placed, room_for
+from pipelines.storage.open import open_store
+
 Load = Callable[..., Any]
+WEIGHTS = (".safetensors", ".pt", ".bin")
 
 
 class RemoteModel:
@@ -37,6 +42,35 @@ def _describe(item: tuple[Load, tuple[Any, ...]]) -> dict[str, Any]:
         if hasattr(model, name):
             known[name] = getattr(model, name)
     return known
+
+
+def with_room(map_tasks: MapTasks, *models: str) -> MapTasks:
+    """The executor for tasks that load one of these models, by name on the command line.
+
+    A cluster is asked for twice the size of the largest one's weights: as they are read, and as the
+    model holds them.
+    """
+    largest = max(map(weights_bytes, models), default=0)
+    if not isinstance(map_tasks, Placed) or not room_for(2 * largest):
+        return map_tasks
+    return map_tasks.with_needs(Needs(memory_bytes=room_for(2 * largest)))
+
+
+def weights_bytes(model: str) -> int:
+    """The size of the weights in a model's folder, or in its file; 0 for a name of the hub.
+
+    `BENCHMARK:FOLDER` is such a folder. Weights on the way, in folders below, are not counted: one
+    of them is loaded in place of the final ones.
+    """
+    if "://" in model:
+        sizes = [(entry.name, entry.num_bytes) for entry in open_store(model).list()]
+    else:
+        path = next((p for p in map(Path, (model, model.partition(":")[2])) if p.exists()), None)
+        if path is None or not path.name:
+            return 0
+        files = [path] if path.is_file() else list(path.iterdir())
+        sizes = [(file.name, file.stat().st_size) for file in files if file.is_file()]
+    return sum(size for name, size in sizes if "/" not in name and name.endswith(WEIGHTS))
 
 
 @lru_cache(maxsize=1)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from evals.models import Precision
-from evals.remote import remote_model
+from evals.remote import remote_model, with_room
 from evals.run import run as run_suite
 from evals.suite import load_suite
 from leaderboard import rules
@@ -270,6 +270,8 @@ def evaluate_one(
     `remote`: only workers load the weights, each once; this process may have no GPU for them.
     """
     model: Any
+    if map_tasks is not None:
+        map_tasks = with_room(map_tasks, task.model)
     if remote and map_tasks is not None:
         model = remote_model(load_model, task.how, map_tasks=map_tasks)
     else:
@@ -355,7 +357,8 @@ def evaluate(
     if tasks:
         with step("evaluate", total=len(tasks), unit="models") as bar:
             if spread is None or spread is current.map_tasks:
-                current.map_tasks(run_evaluation, tasks, on_result=lambda *_: bar.advance())
+                placed = with_room(current.map_tasks, *(task.model for task in tasks))
+                placed(run_evaluation, tasks, on_result=lambda *_: bar.advance())
             else:
                 for task in tasks:
                     evaluate_one(task, map_tasks=spread, remote=True)

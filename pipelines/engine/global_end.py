@@ -13,7 +13,7 @@ from pipelines.engine.fold import FoldTask, groups_of, run_fold
 from pipelines.engine.run_checks import check_ranks
 from pipelines.engine.shard_files import done_file, role, rows_left, steps_of, written
 from pipelines.errors import PipelineError
-from pipelines.execution.executors import MapTasks, Needs, Placed
+from pipelines.execution.executors import MapTasks, Needs, Placed, room_for
 from pipelines.execution.monitor import Watch
 from pipelines.formats.pool import Pool
 from pipelines.global_steps.duplicate_record import (
@@ -213,11 +213,6 @@ class GlobalSteps:
         return f"{self.pipeline.name}: {step.name}"
 
 
-LARGE_MODEL_BYTES = 256 << 20
-"""Below it a model fits into what every processor of a node has beside it, and nothing is asked."""
-TASK_BYTES = 1 << 30  # of a task beside its models
-
-
 def needs_of(steps: Sequence[Step], assets: Assets, map_tasks: MapTasks) -> Needs | None:
     """GPUs and memory that a task of these steps needs; None if tasks cannot be placed.
 
@@ -227,7 +222,7 @@ def needs_of(steps: Sequence[Step], assets: Assets, map_tasks: MapTasks) -> Need
         return None
     names = sorted({name for step in steps for name in step.operator.assets()})
     model_bytes = sum(assets.path(name).stat().st_size for name in names)
-    needs = Needs(memory_bytes=model_bytes + TASK_BYTES if model_bytes >= LARGE_MODEL_BYTES else 0)
+    needs = Needs(memory_bytes=room_for(model_bytes))
     for step in steps:
         known = step.operator.needs()
         gpus, memory = known.get("num_gpus", 0.0), int(known.get("memory_bytes", 0))

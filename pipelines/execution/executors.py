@@ -53,6 +53,16 @@ class Needs:
         )
 
 
+LARGE_MODEL_BYTES = 256 << 20
+"""Below it a model fits into what every processor of a node has beside it, and nothing is asked."""
+TASK_BYTES = 1 << 30  # of a task beside its models
+
+
+def room_for(model_bytes: int) -> int:
+    """Bytes of memory to ask of a cluster for a task with models of this size; 0: as it comes."""
+    return model_bytes + TASK_BYTES if model_bytes >= LARGE_MODEL_BYTES else 0
+
+
 class MapTasks(Protocol):
     """Runs `function` over `items`; results in the order of the items.
 

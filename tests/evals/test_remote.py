@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from evals import loading
-from evals.remote import remote_model
+from evals.remote import remote_model, weights_bytes, with_room
 from pipelines.errors import PlanError
-from pipelines.execution.executors import ProcessMap
+from pipelines.execution.executors import TASK_BYTES, Needs, ProcessMap
 from pipelines.execution.gpus import Gpu, GpuMap
 
 
@@ -48,3 +48,35 @@ def test_all_gpus_are_used_unless_fewer_are_asked_for(monkeypatch: pytest.Monkey
     assert loading.spread_over(None, 0) is None
     with pytest.raises(PlanError, match="--gpus 4, but this machine has 3"):
         loading.spread_over(None, 4)
+
+
+class Asked:
+    """A cluster that remembers what its tasks take."""
+
+    def __init__(self, needs: Needs | None = None) -> None:
+        self.needs = needs
+
+    def with_needs(self, needs: Needs) -> Asked:
+        return Asked(needs)
+
+    def __call__(self, function, items, **_):
+        return [function(item) for item in items]
+
+
+def test_a_cluster_is_asked_for_room_for_the_weights(tmp_path: Path) -> None:
+    for folder, size in (("small", 100 << 20), ("large", 3 << 30)):
+        for name in ("model-1.safetensors", "checkpoints/step-1.safetensors", "tokenizer.json"):
+            file = tmp_path / folder / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with open(file, "wb") as stream:
+                stream.truncate(size)  # sparse
+    small, large = str(tmp_path / "small"), str(tmp_path / "large")
+    assert weights_bytes(large) == weights_bytes(f"dclm:{large}") == 3 << 30
+    assert weights_bytes(f"{large}/model-1.safetensors") == 3 << 30
+    assert weights_bytes(f"file://{large}") == 3 << 30
+    assert weights_bytes("org/public-model") == weights_bytes("null:random") == 0
+    asked = with_room(Asked(), small, large)
+    assert asked.needs == Needs(memory_bytes=(6 << 30) + TASK_BYTES)
+    assert with_room(Asked(), small).needs is None
+    here = ProcessMap(1)
+    assert with_room(here, large) is here

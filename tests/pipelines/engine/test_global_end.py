@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from pipelines.assets.catalogue import Assets
-from pipelines.engine.global_end import TASK_BYTES, needs_of
-from pipelines.execution.executors import MapTasks, Needs, map_here
+from pipelines.engine.global_end import needs_of
+from pipelines.execution.executors import TASK_BYTES, MapTasks, Needs, map_here
 from pipelines.pipeline import Pipeline
 
 GIB = 1 << 30
