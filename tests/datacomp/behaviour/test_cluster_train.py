@@ -2,36 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-ray = pytest.importorskip("ray")
+from leaderboard.rounds.commands import command_line
+from leaderboard.rounds.train_folder import metric_lines
+from pipelines.console import main
 
-from leaderboard.rounds.commands import command_line  # noqa: E402
-from leaderboard.rounds.train_folder import metric_lines  # noqa: E402
-from pipelines.console import main  # noqa: E402
-
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    root = str(Path(__file__).parents[3])
-    ray.init(
-        address="local",  # and not a cluster that somebody runs on this machine
-        num_cpus=2,
-        object_store_memory=100 << 20,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        runtime_env={"env_vars": {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"}},
-    )
-    yield
-    ray.shutdown()
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
 
 def test_two_processes_of_ray_train_one_model(

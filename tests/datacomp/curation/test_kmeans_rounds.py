@@ -14,7 +14,7 @@ from datacomp.curation import kmeans_rounds
 from datacomp.curation.kmeans import assign
 from datacomp.curation.kmeans_rounds import Options, train_by_rounds, train_rounds
 from pipelines.errors import PipelineError
-from pipelines.execution.executors import ProcessMap, map_here
+from pipelines.execution.executors import MapTasks, ProcessMap, map_here
 from pipelines.formats.pool import Pool, open_pool
 from pipelines.pipeline import Pipeline
 
@@ -76,15 +76,9 @@ def test_processes_find_the_same_and_finished_parts_are_not_done_again(
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_ray_finds_the_same(pool: Pool, tmp_path: Path) -> None:
-    ray = pytest.importorskip("ray")
-    from pipelines.execution.ray_executor import RayMap
-
+def test_ray_finds_the_same(pool: Pool, tmp_path: Path, ray_cluster: MapTasks) -> None:
     here = trained(pool, tmp_path / "a")
-    try:
-        assert np.array_equal(trained(pool, tmp_path / "b", RayMap("local")), here)
-    finally:
-        ray.shutdown()
+    assert np.array_equal(trained(pool, tmp_path / "b", ray_cluster), here)
 
 
 def test_a_participants_rule_is_carried_to_the_workers_and_changed_code_is_other_work(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,33 +11,14 @@ import pytest
 import torch.distributed as dist
 import yaml
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-ray = pytest.importorskip("ray")
+from dclm.training.train import train
+from leaderboard.rounds.commands import command_line
+from leaderboard.rounds.train_log import read_metrics
+from pipelines.console import main
+from pipelines.execution.executors import WorkerLost
+from pipelines.execution.ray_train import run_together
 
-from dclm.training.train import train  # noqa: E402
-from leaderboard.rounds.commands import command_line  # noqa: E402
-from leaderboard.rounds.train_log import read_metrics  # noqa: E402
-from pipelines.console import main  # noqa: E402
-from pipelines.execution.executors import WorkerLost  # noqa: E402
-from pipelines.execution.ray_train import run_together  # noqa: E402
-
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    root = str(Path(__file__).parents[3])
-    ray.init(
-        address="local",  # and not a cluster that somebody runs on this machine
-        num_cpus=2,
-        object_store_memory=100 << 20,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        runtime_env={"env_vars": {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"}},
-    )
-    yield
-    ray.shutdown()
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
 
 def together(function, item: object, folder: Path, **options: object) -> None:

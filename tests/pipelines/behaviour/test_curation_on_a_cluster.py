@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +32,6 @@ STEPS: dict[str, list[Any]] = {
     "similar questions": [{"decontaminate_similar": {"items": "items.parquet"}}],
     "personal data": [{"mask_personal_data": {"phone_form": "international", "ipv6": True}}],
 }
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[MapTasks]:
-    ray = pytest.importorskip("ray")
-    from pipelines.execution.ray_executor import RayMap
-
-    yield RayMap("local")
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -81,19 +71,23 @@ def curated(folder: Path, steps: list[Any], out: Path, map_tasks: MapTasks) -> t
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STEPS)
-def test_a_step_leaves_the_same(name: str, folder: Path, cluster: MapTasks, tmp_path: Path) -> None:
+def test_a_step_leaves_the_same(
+    name: str, folder: Path, ray_cluster: MapTasks, tmp_path: Path
+) -> None:
     alone = curated(folder, STEPS[name], tmp_path / "alone", map_here)
     assert curated(folder, STEPS[name], tmp_path / "two", ProcessMap(2)) == alone
-    assert curated(folder, STEPS[name], tmp_path / "ray", cluster) == alone
+    assert curated(folder, STEPS[name], tmp_path / "ray", ray_cluster) == alone
     assert (alone[1] == SHARDS * ROWS) == (name == "personal data")  # the others remove rows
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_scores_and_an_index_are_the_same(folder: Path, cluster: MapTasks, tmp_path: Path) -> None:
+def test_scores_and_an_index_are_the_same(
+    folder: Path, ray_cluster: MapTasks, tmp_path: Path
+) -> None:
     pool = str(folder / "pool")
     ids, files = [], []
-    for name, map_tasks in (("alone", map_here), ("two", ProcessMap(2)), ("ray", cluster)):
+    for name, map_tasks in (("alone", map_here), ("two", ProcessMap(2)), ("ray", ray_cluster)):
         out = tmp_path / name
         steps = Pipeline.from_steps([{"count_words": {}}], name="words")
         scores = score(

@@ -228,20 +228,11 @@ def test_the_hub_gives_the_same_pool_of_images(hub: HubServer, tmp_path: Path) -
     assert there == pool_of(str(tmp_path / "images"), str(tmp_path / "near"))
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[MapTasks]:
-    ray = pytest.importorskip("ray")
-    from pipelines.execution.ray_executor import RayMap
-
-    yield RayMap("local")
-    ray.shutdown()
-
-
 @pytest.mark.ray
 def test_a_cluster_gives_the_same_bytes_and_complaints(
-    here: tuple[str, Result], cluster: MapTasks, tmp_path: Path
+    here: tuple[str, Result], ray_cluster: MapTasks, tmp_path: Path
 ) -> None:
-    assert made(curate(here[0], str(tmp_path / "out"), map_tasks=cluster)) == made(here[1])
+    assert made(curate(here[0], str(tmp_path / "out"), map_tasks=ray_cluster)) == made(here[1])
     put(
         str(tmp_path / "bad"),
         {
@@ -249,20 +240,20 @@ def test_a_cluster_gives_the_same_bytes_and_complaints(
             **dict.fromkeys(["b.jsonl.gz"], broken("cut.jsonl.gz")),
         },
     )
-    there = complaint(str(tmp_path / "bad"), str(tmp_path / "there"), map_tasks=cluster)
+    there = complaint(str(tmp_path / "bad"), str(tmp_path / "there"), map_tasks=ray_cluster)
     assert there == complaint(str(tmp_path / "bad"), str(tmp_path / "near"))
 
 
 @pytest.mark.ray
-def test_a_cluster_gives_the_same_pool_of_images(cluster: MapTasks, tmp_path: Path) -> None:
+def test_a_cluster_gives_the_same_pool_of_images(ray_cluster: MapTasks, tmp_path: Path) -> None:
     put(str(tmp_path / "images"), odd_images())
-    there = pool_of(str(tmp_path / "images"), str(tmp_path / "there"), map_tasks=cluster)
+    there = pool_of(str(tmp_path / "images"), str(tmp_path / "there"), map_tasks=ray_cluster)
     assert there == pool_of(str(tmp_path / "images"), str(tmp_path / "near"))
 
 
 @pytest.mark.ray
 def test_a_package_beside_an_operator_travels_to_a_cluster(
-    cluster: MapTasks, tmp_path: Path
+    ray_cluster: MapTasks, tmp_path: Path
 ) -> None:
     """The folder with the code is removed before the run, as no other machine has it."""
     code = tmp_path / "code"
@@ -291,6 +282,6 @@ class Mine(Filter):
     pool = str(tmp_path / "pool")
     near = run(pipeline, open_pool(pool), out=str(tmp_path / "near"))
     shutil.rmtree(code)
-    there = run(pipeline, open_pool(pool), out=str(tmp_path / "there"), map_tasks=cluster)
+    there = run(pipeline, open_pool(pool), out=str(tmp_path / "there"), map_tasks=ray_cluster)
     assert there.record.counts["rows_out"] == 3
     assert there.record.id == near.record.id

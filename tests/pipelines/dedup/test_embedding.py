@@ -74,14 +74,8 @@ def test_processes_keep_the_same_pairs(pool: Path, tmp_path: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_ray_keeps_the_same_pairs(pool: Path, tmp_path: Path) -> None:
-    ray = pytest.importorskip("ray")
-    from pipelines.execution.ray_executor import RayMap
-
-    try:
-        assert kept(pool, tmp_path / "out", RayMap("local")) == [*range(30), 80, 81]
-    finally:
-        ray.shutdown()
+def test_ray_keeps_the_same_pairs(pool: Path, tmp_path: Path, ray_cluster: MapTasks) -> None:
+    assert kept(pool, tmp_path / "out", ray_cluster) == [*range(30), 80, 81]
 
 
 def test_the_copy_that_stays_and_the_cosine_are_known(pool: Path, tmp_path: Path) -> None:

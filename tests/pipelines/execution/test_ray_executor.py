@@ -23,13 +23,14 @@ ray = pytest.importorskip("ray")
 
 from pipelines.engine.run import run  # noqa: E402
 from pipelines.engine.run_folder import Result  # noqa: E402
+from pipelines.errors import DataError  # noqa: E402
 from pipelines.execution.executors import Needs, ProcessMap, WorkerLost  # noqa: E402
 from pipelines.execution.ray_executor import RayMap  # noqa: E402
 from pipelines.formats.pool import open_pool  # noqa: E402
 from pipelines.formats.ray_dataset import as_dataset  # noqa: E402
-from pipelines.formats.shards import ShardError  # noqa: E402
 from pipelines.pipeline import Pipeline  # noqa: E402
 from pipelines.registry import registry  # noqa: E402
+from tests.ray_tasks import fails_at_two, memory_given, on_a_gpu, plus, process_of  # noqa: E402
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -81,150 +82,67 @@ def curate(pool: Path, out: Path, **options: Any) -> Result:
     return run(pipeline, open_pool(str(pool)), out=str(out), **options)
 
 
-def test_tasks_are_placed_by_what_their_steps_take(pool: Path, tmp_path: Path) -> None:
+def test_tasks_are_placed_by_what_their_steps_take(
+    pool: Path, tmp_path: Path, ray_cluster: RayMap
+) -> None:
     """A task that fits nowhere would wait for ever; on one machine it is refused."""
-    try:
-        cluster = RayMap("local")
-        large = cluster.with_needs(Needs(memory_bytes=1 << 50))
-        with pytest.raises(WorkerLost, match=r"a task takes .* of memory, and this machine has"):
-            large(_fails_at_two, [1])
-        with pytest.raises(WorkerLost, match=r"a task takes 1 of GPU, and this machine has 0"):
-            cluster.with_needs(Needs(num_gpus=1))(_fails_at_two, [1])
-        assert cluster.with_needs(Needs(memory_bytes=1 << 20))(_memory_given, [1]) == [1 << 20]
-        pipeline = Pipeline.from_steps([{"ngram_bloom_dedup": {"expected_ngrams": 10**11}}])
-        assert pipeline.steps[0].operator.needs()["memory_bytes"] > 100 << 30
-        with pytest.raises(WorkerLost, match="of memory, and this machine has"):
-            run(pipeline, open_pool(str(pool)), out=str(tmp_path / "out"), map_tasks=cluster)
-    finally:
-        ray.shutdown()
+    large = ray_cluster.with_needs(Needs(memory_bytes=1 << 50))
+    with pytest.raises(WorkerLost, match=r"a task takes .* of memory, and this machine has"):
+        large(fails_at_two, [1])
+    with pytest.raises(WorkerLost, match=r"a task takes 1 of GPU, and this machine has 0"):
+        ray_cluster.with_needs(Needs(num_gpus=1))(fails_at_two, [1])
+    assert ray_cluster.with_needs(Needs(memory_bytes=1 << 20))(memory_given, [1]) == [1 << 20]
+    pipeline = Pipeline.from_steps([{"ngram_bloom_dedup": {"expected_ngrams": 10**11}}])
+    assert pipeline.steps[0].operator.needs()["memory_bytes"] > 100 << 30
+    with pytest.raises(WorkerLost, match="of memory, and this machine has"):
+        run(pipeline, open_pool(str(pool)), out=str(tmp_path / "out"), map_tasks=ray_cluster)
 
 
-def _memory_given(_: int) -> int:
-    return int(ray.get_runtime_context().get_assigned_resources()["memory"])
-
-
-def _fails_at_two(number: int) -> int:
-    if number == 2:
-        raise ShardError("broken on purpose")
-    return number
-
-
-@pytest.fixture
+@pytest.fixture(scope="module")
 def nodes() -> Iterator[Any]:
-    """A head and two worker nodes on this machine."""
+    """A head and two worker nodes on this machine that declare a GPU each."""
     from ray.cluster_utils import Cluster
 
+    ray.shutdown()
     cluster = Cluster(
         initialize_head=True,
         head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20},
     )
-    workers = [cluster.add_node(num_cpus=1, object_store_memory=100 << 20) for _ in range(2)]
+    resources = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": 100 << 20}
+    workers = [cluster.add_node(**resources) for _ in range(2)]
     cluster.wait_for_nodes()
     yield cluster, workers
     ray.shutdown()
     cluster.shutdown()
 
 
-def _on_a_gpu(number: int) -> tuple[str, str, float, float]:
-    """Where a task ran, the GPU it was given, and from when to when it held it."""
-    began = time.time()
-    time.sleep(0.3)
-    context = ray.get_runtime_context()
-    [gpu] = context.get_accelerator_ids()["GPU"]
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == gpu
-    return context.get_node_id(), gpu, began, time.time()
-
-
-def _process(item: int) -> int:
-    return os.getpid()
-
-
-def test_two_tasks_never_share_a_gpu() -> None:
+def test_two_tasks_never_share_a_gpu(nodes: Any) -> None:
     """Nodes that declare GPUs: as many tasks at a time as GPUs, each GPU with one of them."""
-    from ray.cluster_utils import Cluster
+    placed = RayMap(nodes[0].address).with_needs(Needs(num_gpus=1))
+    runs = placed(on_a_gpu, list(range(6)))
+    by_gpu: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for node, gpu, began, ended in runs:
+        by_gpu.setdefault((node, gpu), []).append((began, ended))
+    assert len(by_gpu) > 1
+    assert len({node for node, _ in by_gpu}) == 2
+    for spans in by_gpu.values():
+        spans.sort()
+        assert all(ended <= began for (_, ended), (began, _) in pairwise(spans))
+    processes = placed(process_of, list(range(12)))
+    assert len(set(processes)) <= 4 * 2  # four packs a GPU, not a process an item
+    arrived: list[int] = []
+    with pytest.raises(DataError, match="broken on purpose"):
+        placed(fails_at_two, [1, 3, 2, 4], on_result=lambda index, _: arrived.append(index))
+    assert 2 not in arrived
+    errors: list[int] = []
 
-    cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20}
-    )
-    try:
-        for _ in range(2):
-            cluster.add_node(num_cpus=4, num_gpus=1, object_store_memory=100 << 20)
-        cluster.wait_for_nodes()
-        placed = RayMap(cluster.address).with_needs(Needs(num_gpus=1))
-        runs = placed(_on_a_gpu, list(range(6)))
-        by_gpu: dict[tuple[str, str], list[tuple[float, float]]] = {}
-        for node, gpu, began, ended in runs:
-            by_gpu.setdefault((node, gpu), []).append((began, ended))
-        assert len(by_gpu) > 1
-        assert len({node for node, _ in by_gpu}) == 2
-        for spans in by_gpu.values():
-            spans.sort()
-            assert all(ended <= began for (_, ended), (began, _) in pairwise(spans))
-        processes = placed(_process, list(range(12)))
-        assert len(set(processes)) <= 4 * 2  # four packs a GPU, not a process an item
-        arrived: list[int] = []
-        with pytest.raises(ShardError, match="broken on purpose"):
-            placed(_fails_at_two, [1, 3, 2, 4], on_result=lambda index, _: arrived.append(index))
-        assert 2 not in arrived
-        errors: list[int] = []
+    def on_error(index: int, error: Exception) -> str:
+        errors.append(index)
+        return str(error)
 
-        def on_error(index: int, error: Exception) -> str:
-            errors.append(index)
-            return str(error)
-
-        actual = placed(_fails_at_two, [1, 2, 3] * 4, on_error=on_error)
-        assert actual == [1, "broken on purpose", 3] * 4
-        assert sorted(errors) == list(range(1, 12, 3))
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
-
-
-def test_the_pipeline_has_every_kind_of_step_and_every_dedup() -> None:
-    names = {step if isinstance(step, str) else next(iter(step)) for step in STEPS}
-    known = {name: operator.kind for name, operator in registry().items()}
-    assert {known[name] for name in names} == set(known.values())
-    of_text = {name for name, kind in known.items() if kind in ("dedup", "fold")}
-    assert of_text - {"image_hash_dedup", "embedding_dedup"} <= names  # these read images
-
-
-def test_four_processes_write_the_same_bytes(pool: Path, here: Result, tmp_path: Path) -> None:
-    there = curate(pool, tmp_path / "out", map_tasks=ProcessMap(4))
-    assert there.record.id == here.record.id
-    assert there.summary.stats == here.summary.stats
-
-
-def test_ray_on_this_machine_writes_the_same_bytes(
-    pool: Path, here: Result, tmp_path: Path
-) -> None:
-    try:
-        there = curate(pool, tmp_path / "out", map_tasks=RayMap("local"))
-        assert there.record.id == here.record.id
-        assert there.summary.stats == here.summary.stats
-        rows = as_dataset(str(tmp_path / "out")).count()
-        assert rows == here.record.counts["rows_out"]
-        with pytest.raises(ShardError, match="broken on purpose"):
-            RayMap("local")(_fails, [1, 2])
-        assert RayMap("local")(partial(_plus, 10), [1, 2]) == [11, 12]
-        errors: list[tuple[int, str]] = []
-
-        def on_error(index: int, error: Exception) -> str:
-            errors.append((index, str(error)))
-            return "instead"
-
-        actual = RayMap("local")(_fails_at_two, [1, 2, 3], on_error=on_error)
-        assert actual == [1, "instead", 3]
-        assert errors == [(1, "broken on purpose")]
-    finally:
-        ray.shutdown()
-
-
-def _plus(amount: int, number: int) -> int:
-    return amount + number
-
-
-def _fails(_: int) -> None:
-    raise ShardError("broken on purpose")
+    actual = placed(fails_at_two, [1, 2, 3] * 4, on_error=on_error)
+    assert actual == [1, "broken on purpose", 3] * 4
+    assert sorted(errors) == list(range(1, 12, 3))
 
 
 def test_three_nodes_write_the_same_bytes_though_one_is_lost(
@@ -246,6 +164,44 @@ def test_three_nodes_write_the_same_bytes_though_one_is_lost(
     assert there.summary.stats == here.summary.stats
 
 
+def test_the_pipeline_has_every_kind_of_step_and_every_dedup() -> None:
+    names = {step if isinstance(step, str) else next(iter(step)) for step in STEPS}
+    known = {name: operator.kind for name, operator in registry().items()}
+    assert {known[name] for name in names} == set(known.values())
+    of_text = {name for name, kind in known.items() if kind in ("dedup", "fold")}
+    assert of_text - {"image_hash_dedup", "embedding_dedup"} <= names  # these read images
+
+
+def test_four_processes_write_the_same_bytes(pool: Path, here: Result, tmp_path: Path) -> None:
+    there = curate(pool, tmp_path / "out", map_tasks=ProcessMap(4))
+    assert there.record.id == here.record.id
+    assert there.summary.stats == here.summary.stats
+
+
+@pytest.mark.usefixtures("own_ray")
+def test_ray_on_this_machine_writes_the_same_bytes(
+    pool: Path, here: Result, tmp_path: Path
+) -> None:
+    there = curate(pool, tmp_path / "out", map_tasks=RayMap("local"))
+    assert there.record.id == here.record.id
+    assert there.summary.stats == here.summary.stats
+    rows = as_dataset(str(tmp_path / "out")).count()
+    assert rows == here.record.counts["rows_out"]
+    with pytest.raises(DataError, match="broken on purpose"):
+        RayMap("local")(fails_at_two, [1, 2])
+    assert RayMap("local")(partial(plus, 10), [1, 2]) == [11, 12]
+    errors: list[tuple[int, str]] = []
+
+    def on_error(index: int, error: Exception) -> str:
+        errors.append((index, str(error)))
+        return "instead"
+
+    actual = RayMap("local")(fails_at_two, [1, 2, 3], on_error=on_error)
+    assert actual == [1, "instead", 3]
+    assert errors == [(1, "broken on purpose")]
+
+
+@pytest.mark.usefixtures("own_ray")
 def test_progress_is_served_to_prometheus_by_ray_s_exporter(pool: Path, tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -258,26 +214,25 @@ def test_progress_is_served_to_prometheus_by_ray_s_exporter(pool: Path, tmp_path
         logging_level="ERROR",
         log_to_driver=False,
         _metrics_export_port=port,
+        _system_config={"metrics_report_interval_ms": 500},  # of 10 s, which would be waited for
     )
-    try:
-        curate(pool, tmp_path / "out", map_tasks=RayMap("local"))
-        # The exporter's page is some seconds behind the run, so it is read until it shows the end.
-        deadline = time.monotonic() + 300
-        collected: dict[str, float] = {}
-        while collected.get("ray_curation_tasks_done") != 12 and time.monotonic() < deadline:
-            time.sleep(0.5)
-            with suppress(OSError):
-                page = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read()
-                for line in page.decode().splitlines():
-                    if line.startswith("ray_curation_") and 'run="small"' in line:
-                        collected[line.partition("{")[0]] = float(line.rpartition(" ")[2])
-        assert collected["ray_curation_tasks_done"] == 12
-        assert collected["ray_curation_tasks_failed"] == 0
-        assert collected["ray_curation_cpu_seconds"] > 0
-    finally:
-        ray.shutdown()
+    curate(pool, tmp_path / "out", map_tasks=RayMap("local"))
+    # The exporter's page is some seconds behind the run, so it is read until it shows the end.
+    deadline = time.monotonic() + 300
+    collected: dict[str, float] = {}
+    while collected.get("ray_curation_tasks_done") != 12 and time.monotonic() < deadline:
+        time.sleep(0.5)
+        with suppress(OSError):
+            page = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read()
+            for line in page.decode().splitlines():
+                if line.startswith("ray_curation_") and 'run="small"' in line:
+                    collected[line.partition("{")[0]] = float(line.rpartition(" ")[2])
+    assert collected["ray_curation_tasks_done"] == 12
+    assert collected["ray_curation_tasks_failed"] == 0
+    assert collected["ray_curation_cpu_seconds"] > 0
 
 
+@pytest.mark.usefixtures("own_ray")
 def test_an_address_where_nothing_is_says_what_to_do() -> None:
     with pytest.raises(WorkerLost, match=r"no Ray cluster at '127.0.0.1:1'.*--cluster local"):
-        RayMap("127.0.0.1:1")(_fails, [1])
+        RayMap("127.0.0.1:1")(fails_at_two, [1])

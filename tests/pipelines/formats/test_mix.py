@@ -11,7 +11,7 @@ import yaml
 
 from pipelines.engine.run import run
 from pipelines.errors import DataError
-from pipelines.execution.executors import ProcessMap
+from pipelines.execution.executors import MapTasks, ProcessMap
 from pipelines.formats import mix
 from pipelines.formats.mixture import Mixture, load_mixture
 from pipelines.formats.pool import open_pool
@@ -227,17 +227,11 @@ def test_shares_of_all_by_name(scored: str, tmp_path: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_ray_counts_the_same_parts(scored: str, tmp_path: Path) -> None:
-    ray = pytest.importorskip("ray")
-    from pipelines.execution.ray_executor import RayMap
-
+def test_ray_counts_the_same_parts(scored: str, tmp_path: Path, ray_cluster: MapTasks) -> None:
     source = {"dataset": scored, "name": "q", "by": "score", "edges": [0.5], "repeats": [1, 2]}
     given = mixture(tmp_path, sources=[source])
     here = mix.mix(given, name="m", out=str(tmp_path / "a"))
-    try:
-        there = mix.mix(given, name="m", out=str(tmp_path / "b"), map_tasks=RayMap("local"))
-    finally:
-        ray.shutdown()
+    there = mix.mix(given, name="m", out=str(tmp_path / "b"), map_tasks=ray_cluster)
     assert here.id == there.id
 
 

@@ -89,15 +89,11 @@ def test_several_processes_train_the_same_classifier(
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_ray_trains_the_same_classifier(sources: tuple[str, str], tmp_path: Path) -> None:
-    ray = pytest.importorskip("ray")
-    from pipelines.execution.ray_executor import RayMap
-
+def test_ray_trains_the_same_classifier(
+    sources: tuple[str, str], tmp_path: Path, ray_cluster: MapTasks
+) -> None:
     here = trained(sources, tmp_path / "one" / "m.bin")
-    try:
-        there = trained(sources, tmp_path / "two" / "m.bin", RayMap("local"))
-    finally:
-        ray.shutdown()
+    there = trained(sources, tmp_path / "two" / "m.bin", ray_cluster)
     assert here.id == there.id
 
 

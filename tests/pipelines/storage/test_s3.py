@@ -17,7 +17,7 @@ import pytest
 
 from pipelines.engine.run import run
 from pipelines.engine.run_folder import RunFailed, refuse_while_running
-from pipelines.execution.executors import ProcessMap
+from pipelines.execution.executors import MapTasks, ProcessMap
 from pipelines.formats.pool import open_pool
 from pipelines.pipeline import Pipeline
 from pipelines.reports.status import status, status_text
@@ -228,8 +228,7 @@ def test_a_run_on_s3_writes_the_same_bytes_as_on_disk(bucket: str, tmp_path: Pat
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_run_on_s3_opens_as_a_ray_dataset(bucket: str) -> None:
-    ray = pytest.importorskip("ray")
+def test_a_run_on_s3_opens_as_a_ray_dataset(bucket: str, ray_cluster: MapTasks) -> None:
     from pipelines.formats.ray_dataset import as_dataset
 
     source = open_store(f"{bucket}/in")
@@ -239,13 +238,10 @@ def test_a_run_on_s3_opens_as_a_ray_dataset(bucket: str) -> None:
     pipeline = Pipeline.from_steps(["exact_dedup"])
     run(pipeline, open_pool(f"{bucket}/in"), out=f"{bucket}/parquet")
     run(pipeline, open_pool(f"{bucket}/in"), out=f"{bucket}/lines", format="jsonl.zst")
-    try:
-        for out in ("parquet", "lines"):
-            rows = as_dataset(f"{bucket}/{out}").take_all()
-            texts = [row["text"] for row in rows]
-            assert sorted(texts) == sorted(f"document {n} of {s}" for s in (0, 1) for n in range(5))
-    finally:
-        ray.shutdown()
+    for out in ("parquet", "lines"):
+        rows = as_dataset(f"{bucket}/{out}").take_all()
+        texts = [row["text"] for row in rows]
+        assert sorted(texts) == sorted(f"document {n} of {s}" for s in (0, 1) for n in range(5))
 
 
 def test_extraction_from_a_bucket_to_a_bucket_is_that_of_folders(
