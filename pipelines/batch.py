@@ -14,10 +14,11 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines import extra_fields, kernels
 from pipelines.errors import DataError
-from pipelines.schema import EXTRA, KNOWN, ROW, TEXT
+from pipelines.schema import EXTRA, KNOWN, ROW, STRING, TEXT
 
 MAX_BATCH_ROWS = 1000  # enough that a step's fixed cost is small, few enough for one bad row
 MAX_BATCH_BYTES = 4 << 20  # views of a batch take several times its text
@@ -98,13 +99,30 @@ class Batch:
                 f"there is no column {name!r}; the columns here are "
                 f"{', '.join(self.table.column_names)}"
             )
-        chunked = self.table.column(name)
-        if chunked.num_chunks == 1:
-            array = chunked.chunk(0)
-        else:
-            array = pa.concat_arrays(chunked.chunks) if chunked.num_chunks else _empty(chunked.type)
+        array = self._whole(name)
         if name in FALLS_BACK and array.null_count and self.has(EXTRA):
             return extra_fields.filled(array, self.column(EXTRA), name)
+        return array
+
+    def _whole(self, name: str) -> pa.Array:
+        chunked = self.table.column(name)
+        if chunked.num_chunks == 1:
+            return chunked.chunk(0)
+        return pa.concat_arrays(chunked.chunks) if chunked.num_chunks else _empty(chunked.type)
+
+    def strings(self, name: str) -> pa.Array:
+        """A column as strings, whatever its values are: numbers by their digits, lists as JSON.
+
+        For fields that are names (url, source), which a pool may hold as anything. Null where there
+        is none, also where no row has the field.
+        """
+        there = self.has(name)
+        array = self._whole(name) if there else pa.nulls(self.num_rows, STRING)
+        if not pa.types.is_large_string(array.type):
+            array = extra_fields.as_strings(array.to_pylist())
+        if array.null_count and self.has(EXTRA) and (not there or name in FALLS_BACK):
+            inside = self.view(partial(extra_fields.texts, name=name), EXTRA).values
+            array = pc.coalesce(array, inside)
         return array
 
     def column_or_null(self, name: str) -> pa.Array:

@@ -8,6 +8,7 @@ column, and the entry of `extra` goes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,22 @@ def filled(column: pa.Array, extra: pa.Array, name: str) -> pa.Array:
         str(inner) if value is None and inner is not None else value for value, inner in pairs
     ]
     return pa.array(values, type=STRING)
+
+
+def texts(extra: pa.Array, *, name: str) -> Lifted:
+    """The field `name` of each row as a string, null where a row has none."""
+    return Lifted(as_strings(_values(extra, name)))
+
+
+def as_strings(values: Sequence[Any]) -> pa.Array:
+    """Values of any types as strings: numbers by their digits, lists and objects as JSON."""
+    return pa.array([None if value is None else _text_of(value) for value in values], STRING)
+
+
+def _text_of(value: Any) -> str:
+    if isinstance(value, bool | list | dict):
+        return orjson.dumps(value, default=str).decode()
+    return canonical(value)
 
 
 def _values(extra: pa.Array, name: str) -> list[Any]:
@@ -130,4 +147,7 @@ def canonical(value: Any) -> str:
     """A value as text that is equal for equal numbers, whatever type a shard holds them in."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
+    if isinstance(value, Decimal) and value.is_finite():
+        whole = value == value.to_integral_value()
+        return str(int(value)) if whole else f"{value.normalize():f}"
     return str(value)

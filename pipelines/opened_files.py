@@ -52,6 +52,8 @@ def opened_files(
         yield opened
     finally:
         noted, _noted = _noted, before
+        if before is not None:  # a file that is imported by one that is imported
+            before |= noted
         own = tuple(os.path.join(folder, "") for folder in inside)
         outside = (*OF_SYSTEM, *code_folders())
         opened |= {

@@ -243,6 +243,7 @@ class Keys:
     rank: npt.NDArray[Any]  # numbers or fixed-width bytes; uint8 zeros where all are alike
     route: npt.NDArray[np.uint64] | None = None  # equal for equal keys; keys alike go together
     rank_kind: str | None = None  # what ranks compare (numbers, times, ...); shards must agree
+    key_kind: str | None = None  # of what values the keys are, where a pool's shards may differ
     payload: npt.NDArray[np.uint8] | None = None  # (units, bytes): what `pairwise` compares
 
 

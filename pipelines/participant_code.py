@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import importlib
 import importlib.metadata
 import importlib.util
 import linecache
@@ -24,6 +25,7 @@ from pipelines import installed
 from pipelines.errors import PipelineError
 from pipelines.opened_files import code_folders, opened_files
 from pipelines.operators import PARTICIPANT
+from pipelines.read_variables import read_variables
 from pipelines.records import Module, sha256_bytes
 
 
@@ -173,6 +175,8 @@ def _imported(module: Module) -> set[str]:
 
 OPENED = "__opened_files__"
 """In a participant's module: the files that its code opened when it was imported."""
+VARIABLES = "__read_variables__"
+"""In a participant's module: the environment variables that its code read when it was imported."""
 
 
 def load_module(module: Module, beside: Mapping[str, Module] | None = None) -> types.ModuleType:
@@ -182,6 +186,15 @@ def load_module(module: Module, beside: Mapping[str, Module] | None = None) -> t
     """
     others = {name: helper for name, helper in (beside or {}).items() if helper != module}
     return _loaded(module, name=Path(module.name).stem, package="", beside=others)
+
+
+def import_package(name: str) -> types.ModuleType:
+    """The module `package.module` of an operator, as Python imports it."""
+    with opened_files() as opened, read_variables(inside={name.partition(".")[0]}) as variables:
+        module = importlib.import_module(name)
+    vars(module).setdefault(OPENED, frozenset(opened))
+    vars(module).setdefault(VARIABLES, frozenset(variables))
+    return module
 
 
 def _loaded(
@@ -209,9 +222,10 @@ def _loaded(
         }
     sys.modules[full] = loaded
     try:
-        with opened_files() as opened:
+        with opened_files() as opened, read_variables() as variables:
             exec(compile(module.text, module.name, "exec"), loaded.__dict__)
         loaded.__dict__[OPENED] = frozenset(opened)
+        loaded.__dict__[VARIABLES] = frozenset(variables)
     except (Exception, SystemExit) as error:  # a script without `if __name__ == "__main__":`
         del sys.modules[full]
         if isinstance(error, PipelineError):

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from pipelines.errors import PipelineError, did_you_mean
 from pipelines.operators import REGISTRY, Operator
-from pipelines.participant_code import beside_of, load_module
+from pipelines.participant_code import beside_of, import_package, load_module
 from pipelines.records import JSON, Module
 
 BUILTIN = (
@@ -113,7 +113,7 @@ def find_operator(name: str, modules: Mapping[str, Module]) -> type[Operator]:
         module = load_module(embedded, beside_of(where, modules))
     else:
         try:
-            module = importlib.import_module(where)
+            module = import_package(where)
         except ModuleNotFoundError as error:
             raise PipelineError(f"{name!r}: {error}; install it or name a file.py") from None
         except (Exception, SystemExit) as error:

@@ -40,6 +40,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "extra_fields extras opened_files",
         "records installed batch option_groups",
         "operators console verdict storage",
+        "read_variables",
         "execution stats selection text image_text mixing participant_code",
         "dedup registry formats",
         "assets dclm_yaml_rules contract",

@@ -15,7 +15,7 @@ from pipelines.batch import Batch
 from pipelines.dedup.ranks import Keep, Order, rank_kind, ranks
 from pipelines.extra_fields import canonical
 from pipelines.operators import Dedup, Keys, because
-from pipelines.schema import STRING, TEXT
+from pipelines.schema import KNOWN, STRING, TEXT
 from pipelines.text.normalize import NORMALIZERS, Normalization
 
 
@@ -24,7 +24,9 @@ class ExactDedup(Dedup, name="exact_dedup"):
 
     Units are compared by a 128-bit hash (xxh3) of their normal form. The first in pool order stays,
     or the one with the greatest or least `keep_by` (ties: the first). Rows where the column is null
-    are never duplicates. Of lines, blank ones are units as well and have duplicates, and a document
+    are never duplicates. Numbers are compared by value; a column that holds strings in one row and
+    numbers in another is refused, but for id, url, source, language and date: they are names and
+    compared as text. Of lines, blank ones are units as well and have duplicates, and a document
     that loses all its lines is rejected. (Lines: Raffel et al. 2020, 2.2, and DCLM's c4)
     """
 
@@ -70,6 +72,7 @@ class ExactDedup(Dedup, name="exact_dedup"):
             key=key,
             rank=ranks(batch, self.keep_by, self.keep, self.keep_order)[rows],
             rank_kind=rank_kind(batch, self.keep_by, self.keep_order),
+            key_kind=None if self.column in KNOWN else kind_of(batch.column(self.column).type),
         )
 
     def _units(self, values: pa.Array) -> Iterator[tuple[int, int, Any]]:
@@ -81,7 +84,8 @@ class ExactDedup(Dedup, name="exact_dedup"):
         for position, value in enumerate(values.to_pylist()):
             if value is None:
                 continue
-            parts = str(value).split(self.delimiter) if self.unit == "line" else [str(value)]
+            whole = canonical(value)
+            parts = whole.split(self.delimiter) if self.unit == "line" else [whole]
             for number, part in enumerate(parts):
                 yield position, number, normal(part).encode("utf-8")
 
@@ -119,3 +123,16 @@ class ExactDedup(Dedup, name="exact_dedup"):
 
     def excerpt(self, value: str, unit: int) -> str:
         return value.split(self.delimiter)[unit] if self.unit == "line" else value
+
+
+def kind_of(type_: pa.DataType) -> str | None:
+    """What the values of a column are compared as; None for a column of nulls."""
+    if pa.types.is_null(type_):
+        return None
+    if pa.types.is_large_string(type_):
+        return "strings"
+    if pa.types.is_boolean(type_):
+        return "booleans"
+    if pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_decimal(type_):
+        return "numbers"
+    return "times" if pa.types.is_temporal(type_) else str(type_)

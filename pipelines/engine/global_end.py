@@ -10,7 +10,7 @@ from typing import Any
 
 from pipelines.assets.catalogue import Assets
 from pipelines.engine.fold import FoldTask, groups_of, run_fold
-from pipelines.engine.run_checks import check_ranks
+from pipelines.engine.run_checks import check_kinds
 from pipelines.engine.shard_files import done_file, role, rows_left, steps_of, written
 from pipelines.errors import PipelineError
 from pipelines.execution.executors import MapTasks, Needs, Placed, room_for
@@ -102,7 +102,7 @@ class GlobalSteps:
     def _duplicates(
         self, step: Step, operator: Dedup, state: JSON, done: Sequence[Done], inputs: list[Held]
     ) -> tuple[Verdict, Groups]:
-        check_ranks(step, done, [shard.name for shard in self.pool.shards])
+        check_kinds(step, done, [shard.name for shard in self.pool.shards])
         given: dict[str, Any] = {
             "step": step.number,
             "state": digest(state),

@@ -70,7 +70,7 @@ class Rejections:
         counts = np.bincount(codes[places], minlength=len(words))
         for word, number in sorted(zip(words, counts.tolist(), strict=True)):
             step.because(word, number)
-        urls = batch.column(URL).take(pa.array(places)) if batch.has(URL) else None
+        urls = batch.strings(URL).take(pa.array(places)) if batch.has(URL) else None
         for code, word in enumerate(words):
             self._take_samples(
                 batch, places, np.flatnonzero(codes[places] == code), word, step, filter_

@@ -107,15 +107,17 @@ def check_places(pool: Pool, out: str) -> None:
         )
 
 
-def check_ranks(step: Step, done: Sequence[Done], names: Sequence[str]) -> None:
-    """PipelineError when the column of `keep_by` has different types in different shards."""
-    first: dict[str, str] = {}
-    for result, name in zip(done, names, strict=True):
-        if kind := result.stats.get("rank_kind"):
-            first.setdefault(kind, name)
-    if len(first) > 1:
-        (kind, name), (other, other_name) = list(first.items())[:2]
-        raise PipelineError(
-            f"{step.label}: keep_by compares {kind} in {name} and {other} in {other_name}; make "
-            "the column one type in all shards"
-        )
+def check_kinds(step: Step, done: Sequence[Done], names: Sequence[str]) -> None:
+    """PipelineError when a column that a step compares has other types in other shards.
+
+    The tables of a pool have one type each; the fields of JSON lines have any.
+    """
+    first: dict[str, tuple[str, str]] = {}
+    for result, shard in zip(done, names, strict=True):
+        for name, kind in result.stats.get("kinds", {}).items():
+            before, where = first.setdefault(name, (kind, shard))
+            if kind != before:
+                raise PipelineError(
+                    f"{step.label}: {name} compares {before} in {where} and {kind} in {shard}; "
+                    "make the column one type in all shards"
+                )

@@ -137,7 +137,7 @@ class _ShardRun:
                 "losses": self.removed.losses.counts(),
                 "examples": self.examples,
                 "rank": end.rank if isinstance(end, KeySink) else None,
-                "rank_kind": end.rank_kind if isinstance(end, KeySink) else None,
+                "kinds": end.kinds if isinstance(end, KeySink) else {},
                 "steps": [step.model_dump() for step in self._stats()],
             },
             timings={number: round(value, 4) for number, value in timings.items()},

@@ -140,7 +140,7 @@ class KeySink:
         if step.operator.linked and step.operator.min_similarity() is not None:
             name = attempt_name(f"{stem}-sketches", ".parts")
             self._sketches = PartsWriter(store, name, SKETCHES)
-        self.rank_kind: str | None = None
+        self.kinds: dict[str, str] = {}  # of values, by what compares them
         self._writer = KeyWriter(store, attempt_name(f"{stem}-keys", ".parts"), num_partitions)
 
     @property
@@ -151,12 +151,12 @@ class KeySink:
         operator = loaded(self._step, self._assets)
         assert isinstance(operator, Dedup)
         keys = operator.keys(batch)
-        if keys.rank_kind is not None and self.rank_kind not in (None, keys.rank_kind):
-            raise ValueError(
-                f"keep_by compares {self.rank_kind} in some rows and {keys.rank_kind} in others; "
-                "make the column one type"
-            )
-        self.rank_kind = self.rank_kind or keys.rank_kind
+        for name, kind in (("keep_by", keys.rank_kind), ("it", keys.key_kind)):
+            if kind is not None and self.kinds.setdefault(name, kind) != kind:
+                raise ValueError(
+                    f"{name} compares {self.kinds[name]} in some rows and {kind} in others; "
+                    "make the column one type"
+                )
         self._writer.add(keys, batch.rows)
         if self._sketches is not None:
             self._sketches.add(0, sketch_columns(batch.rows, operator.sketch(batch)))

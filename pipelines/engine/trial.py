@@ -3,8 +3,9 @@
 The same rows must give the same results a second time, however the table is cut into batches, and
 in another process (with other hashes, random state and order of sets); then, for up to 2 seconds,
 larger batches and small pieces of them must agree. A run relies on all of this: executors cut
-shards differently, and many workers must agree. Files that an operator opens without declaring them
-are named in the record, which cannot vouch for such a run.
+shards differently, and many workers must agree. Files that an operator opens without declaring
+them, and environment variables that it reads, are named in the record, which cannot vouch for such
+a run.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,8 +39,9 @@ from pipelines.errors import FailedError
 from pipelines.formats.readers import read_shard
 from pipelines.job import Plan, loaded
 from pipelines.opened_files import opened_files
-from pipelines.participant_code import OPENED, package_folders
+from pipelines.participant_code import OPENED, VARIABLES, package_folders
 from pipelines.pipeline import Pipeline, Step
+from pipelines.read_variables import read_variables
 from pipelines.records import sha256_file
 from pipelines.schema import TEXT
 from pipelines.storage.open import open_store
@@ -45,11 +49,14 @@ from pipelines.storage.open import open_store
 log = logging.getLogger(__name__)
 
 NUM_ROWS = 64
-MAX_NAMED = 20  # files of a step named in a record; all are counted
+MAX_NAMED = 20  # files, and variables, of a step named in a record; all are counted
 PROMISES = (answers_each_row, leaves_input_alone, same_when_cut)
 # Code without any of these words cannot differ between processes. A second process takes a second
 # to start, so it is used only if the participant's source has one of them.
 CHANCE = re.compile(r"\b(hash|set|frozenset|random|id|time|datetime|getpid|urandom|uuid\w*)\b")
+
+
+Names = AbstractContextManager[set[str]]
 
 
 class ContractBroken(FailedError):
@@ -62,22 +69,68 @@ class Trial:
 
     rows: dict[str, int] = field(default_factory=dict)  # how many rows they were tried on
     undeclared: dict[str, list[str]] = field(default_factory=dict)  # undeclared files they opened
+    variables: dict[str, list[str]] = field(default_factory=dict)  # that they read; names alone
+
+    def note(self, step: Step, files: Iterable[str], variables: Iterable[str]) -> None:
+        for by_step, names in ((self.undeclared, files), (self.variables, variables)):
+            if both := {*by_step.get(step.label, ()), *names}:
+                by_step[step.label] = sorted(both)
+
+    @contextmanager
+    def noting(self, step: Step, opening: Names, reading: Names) -> Iterator[None]:
+        """Note what is opened and read inside, also where it ends with an exception."""
+        files: set[str] = set()
+        variables: set[str] = set()
+        try:
+            with opening as files, reading as variables:
+                yield
+        finally:
+            self.note(step, files, variables)
 
     def locations(self) -> dict[str, str]:
-        """The undeclared files with their hashes, in the form of a record's `locations`."""
-        return {
+        """Undeclared files with their hashes, and variables, as a record's `locations`.
+
+        Of a variable the name alone: its value may be a password.
+        """
+        files = {
             f"undeclared/{label}/{number}": f"{file} (sha256 {_hash_of(file)})"
-            for label, files in self.undeclared.items()
-            for number, file in enumerate(files[:MAX_NAMED])
+            for label, names in self.undeclared.items()
+            for number, file in enumerate(names[:MAX_NAMED])
         }
+        variables = {
+            f"undeclared_variable/{label}/{number}": name
+            for label, names in self.variables.items()
+            for number, name in enumerate(names[:MAX_NAMED])
+        }
+        return {**files, **variables}
 
     def figures(self) -> dict[str, float]:
-        counts = {f"undeclared_files/{label}": len(f) for label, f in self.undeclared.items()}
-        return {**{f"tried_rows/{label}": rows for label, rows in self.rows.items()}, **counts}
+        return {
+            **{f"tried_rows/{label}": rows for label, rows in self.rows.items()},
+            **{f"undeclared_files/{label}": len(f) for label, f in self.undeclared.items()},
+            **{f"undeclared_variables/{label}": len(v) for label, v in self.variables.items()},
+        }
+
+    def warn(self) -> None:
+        for label, files in self.undeclared.items():
+            log.warning(
+                "%s opens files that no step declares (%s): the record cannot vouch for this run, "
+                "whose result changes with them; declare them in assets() and read them in load()",
+                label,
+                ", ".join(files[:3]),
+            )
+        for label, names in self.variables.items():
+            log.warning(
+                "%s reads environment variables (%s): the record cannot vouch for this run, whose "
+                "result may change with them, also between workers; make them parameters of the "
+                "operator",
+                label,
+                ", ".join(names[:3]),
+            )
 
 
 def try_participants(plan: Plan, pipeline: Pipeline) -> Trial:
-    """Try each participant's operator; returns the number of rows and the files it opened.
+    """Try each participant's operator; returns the number of rows, and what it opened and read.
 
     Exceptions for a row are left to the run, which names the row or sets it aside. Steps that
     cannot be repeated (see `repeat`) and those that need a GPU are not tried. ContractBroken names
@@ -87,13 +140,17 @@ def try_participants(plan: Plan, pipeline: Pipeline) -> Trial:
     digests: dict[str, str] = {}
     inputs = _inputs(plan, pipeline)
     first = first_rows(plan) if inputs else []  # read here: the pool is no file of an operator
+    for step in (step for step in pipeline.steps if ":" in step.name):
+        module = vars(sys.modules[type(step.operator).__module__])
+        tried.note(step, module.get(OPENED, ()), module.get(VARIABLES, ()))  # at import
     for step, batch in inputs:
         # A copy that is not loaded yet, so that files opened by load() are seen as well.
         operator = type(step.operator).model_validate(step.operator.model_dump())
         declared = {pipeline.assets.path(name) for name in operator.assets()}
+        top = type(operator).__module__.partition(".")[0]
+        opening = opened_files(but=declared, inside=package_folders(top))
         try:
-            own = package_folders(type(operator).__module__)
-            with opened_files(but=declared, inside=own) as opened:
+            with tried.noting(step, opening, read_variables(inside={top})):
                 operator.load(pipeline.assets)
                 started = time.monotonic()
                 for promise in PROMISES:
@@ -105,22 +162,13 @@ def try_participants(plan: Plan, pipeline: Pipeline) -> Trial:
                 )
                 if different:
                     raise ContractBroken(_message(step, plan, different))
-            opened |= vars(sys.modules[type(operator).__module__]).get(OPENED, frozenset())
-            if opened:
-                tried.undeclared[step.label] = sorted(opened)
             digests[step.label] = _digest(step, batch, pipeline)
         except ContractBroken:
             raise
         except (Exception, SystemExit):  # about a row: the run reports which
             continue
         tried.rows[step.label] = max(batch.num_rows, num_rows)
-    for label, files in tried.undeclared.items():
-        log.warning(
-            "%s opens files that no step declares (%s): the record cannot vouch for this run, "
-            "whose result changes with them; declare them in assets() and read them in load()",
-            label,
-            ", ".join(files[:3]),
-        )
+    tried.warn()
     texts = [module.text for module in plan.modules.values()]
     if digests and any(CHANCE.search(text) or _makes_sets(text) for text in texts):
         elsewhere = _elsewhere(plan)

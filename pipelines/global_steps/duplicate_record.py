@@ -182,7 +182,7 @@ class Removed:
         lost[stays] -= _sizes(after)
         self.losses.count(before, ~stays)
         if before.has(SOURCE):
-            sources = before.column(SOURCE).fill_null("").dictionary_encode()
+            sources = before.strings(SOURCE).fill_null("").dictionary_encode()
             names = [name or self.shard for name in sources.dictionary.to_pylist()]
             codes = sources.indices.to_numpy()
         else:

@@ -57,10 +57,10 @@ class Losses:
 
     def count(self, batch: Batch, dropped: npt.NDArray[np.bool_]) -> None:
         """Add a batch; `dropped` (rows,) marks the documents that are removed."""
-        if batch.has(SOURCE) and pa.types.is_large_string(batch.column(SOURCE).type):
-            self._add(SOURCE, batch.column(SOURCE), dropped)
+        if batch.has(SOURCE):
+            self._add(SOURCE, batch.strings(SOURCE), dropped)
         if batch.has(URL):
-            hosts = pc.replace_substring_regex(batch.column(URL), pattern=HOST, replacement=r"\1")
+            hosts = pc.replace_substring_regex(batch.strings(URL), pattern=HOST, replacement=r"\1")
             self._add(DOMAIN, hosts, dropped)
 
     def _add(self, kind: str, names: pa.Array, dropped: npt.NDArray[np.bool_]) -> None:

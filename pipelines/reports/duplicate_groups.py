@@ -127,7 +127,7 @@ def _with_texts(
                     shard=shard_of(row),
                     number=number_of(row),
                     kept=position == 0,
-                    url=batch.column(URL)[0].as_py() if batch and batch.has(URL) else None,
+                    url=batch.strings(URL)[0].as_py() if batch and batch.has(URL) else None,
                     text=None if value is None else operator.excerpt(str(value), unit),
                 )
             )

@@ -99,7 +99,7 @@ def _with_copy(store: Store, fate: Fate, step: Step) -> Fate:
         batch = pool_rows(store, [kept])[1].get(kept)
     except RecordError:
         batch = None
-    url = batch.column(URL)[0].as_py() if batch is not None and batch.has(URL) else None
+    url = batch.strings(URL)[0].as_py() if batch is not None and batch.has(URL) else None
     evidence = None
     if similarity is not None:
         evidence = Evidence(value=similarity, limit=least_similarity(step))

@@ -95,7 +95,7 @@ class Language(Filter, name="language"):
         return ("language", "language_probability")
 
     def cases(self, batch: Batch) -> Sequence[Case]:
-        language = batch.column("language")
+        language = batch.strings("language")
         missing = language.is_null().to_numpy(zero_copy_only=False)
         other = np.array([value not in self.keep for value in language.to_pylist()], dtype=bool)
         column = batch.column("language_probability").fill_null(0.0)
@@ -110,7 +110,7 @@ class Language(Filter, name="language"):
     def passage(self, batch: Batch, reason: str) -> str | None:
         if reason != "other_language":
             return None
-        return f"language: {batch.column('language')[0].as_py()}"
+        return f"language: {batch.strings('language')[0].as_py()}"
 
 
 PUNCTUATION = frozenset(" !\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")

@@ -71,6 +71,10 @@ class PageFunction(Splitter):
 def operator_of(function: FunctionType, name: str) -> type[PageFunction]:
     """The operator that calls this function."""
     doc = inspect.getdoc(function) or f"Calls the function {function.__name__} on each page."
-    return type(
-        name, (PageFunction,), {"__doc__": doc, "function": staticmethod(function), "name": name}
-    )
+    members = {
+        "__doc__": doc,
+        "__module__": function.__module__,
+        "function": staticmethod(function),
+        "name": name,
+    }
+    return type(name, (PageFunction,), members)

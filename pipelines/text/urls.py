@@ -30,12 +30,12 @@ class UrlWords(Filter, name="url_words"):
         words = [word.lower() for word in self.words]
         rejected = [
             any(word in (url or "").lower() for word in words)
-            for url in batch.column(URL).to_pylist()
+            for url in batch.strings(URL).to_pylist()
         ]
         return because(np.array(rejected, dtype=bool), "word_in_url")
 
     def passage(self, batch: Batch, reason: str) -> str | None:
-        return batch.column(URL)[0].as_py()  # type: ignore[no-any-return]
+        return batch.strings(URL)[0].as_py()  # type: ignore[no-any-return]
 
 
 class Domains(Filter, name="domains"):
@@ -52,12 +52,12 @@ class Domains(Filter, name="domains"):
         blocked = {_host(host).removeprefix("www.") for host in self.hosts}
         rejected = [
             any(part in blocked for part in _hosts_above(url or ""))
-            for url in batch.column(URL).to_pylist()
+            for url in batch.strings(URL).to_pylist()
         ]
         return because(np.array(rejected, dtype=bool), "blocked_domain")
 
     def passage(self, batch: Batch, reason: str) -> str | None:
-        return batch.column(URL)[0].as_py()  # type: ignore[no-any-return]
+        return batch.strings(URL)[0].as_py()  # type: ignore[no-any-return]
 
 
 def _netloc(url: str) -> str:
@@ -126,7 +126,7 @@ class UrlSubstrings(PhraseList, Filter, name="url_substrings"):
 
     def reject(self, batch: Batch) -> pa.Array:
         rejected = np.zeros(batch.num_rows, dtype=bool)
-        for position, url in enumerate(batch.column(URL).to_pylist()):
+        for position, url in enumerate(batch.strings(URL).to_pylist()):
             if url is None:
                 raise ValueError("a document has no url; drop such documents before this step")
             if not self.case_sensitive:
@@ -140,4 +140,4 @@ class UrlSubstrings(PhraseList, Filter, name="url_substrings"):
         return because(rejected, "blocked_domain" if self.hosts else "words_in_url")
 
     def passage(self, batch: Batch, reason: str) -> str | None:
-        return batch.column(URL)[0].as_py()  # type: ignore[no-any-return]
+        return batch.strings(URL)[0].as_py()  # type: ignore[no-any-return]

@@ -129,6 +129,81 @@ def test_ids_that_are_numbers_are_compared_and_kept(tmp_path: Path, kind: str) -
     assert made(tmp_path, {"exact_dedup": {"column": "id"}}) == rows[:3]
 
 
+# Values that look alike as text, each in a shard of its own.
+ALIKE = {"integer": 1, "string": "1", "boolean": True, "written": "True"}
+
+
+@pytest.mark.parametrize("normalize", ["none", "strip_lowercase"])
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ("integer", "string", "it compares numbers in a.jsonl and strings in b.jsonl"),
+        ("string", "integer", "it compares strings in a.jsonl and numbers in b.jsonl"),
+        ("boolean", "written", "it compares booleans in a.jsonl and strings in b.jsonl"),
+        ("boolean", "integer", "it compares booleans in a.jsonl and numbers in b.jsonl"),
+    ],
+)
+def test_duplicates_by_a_field_of_other_types_in_two_shards_are_refused(
+    tmp_path: Path, first: str, second: str, message: str, normalize: str
+) -> None:
+    jsonl(tmp_path / "pool/a.jsonl", {"text": "a", "k": ALIKE[first]})
+    jsonl(tmp_path / "pool/b.jsonl", {"text": "b", "k": ALIKE[second]})
+    jsonl(tmp_path / "pool/c.jsonl", {"text": "c"})  # which has no value is no type
+    with pytest.raises(PipelineError, match=message):
+        made(tmp_path, {"exact_dedup": {"column": "k", "normalize": normalize}})
+
+
+def test_duplicates_by_a_field_of_json_lines_and_a_column_of_a_table_are_of_one_type(
+    tmp_path: Path,
+) -> None:
+    jsonl(tmp_path / "pool/a.jsonl", {"text": "a", "k": 1})
+    parquet(tmp_path / "pool/b.parquet", text=["b"], k=["1"])
+    with pytest.raises(PipelineError, match=r"numbers in a\.jsonl and strings in b\.parquet"):
+        made(tmp_path, {"exact_dedup": {"column": "k"}})
+
+
+@pytest.mark.parametrize("normalize", ["none", "strip_lowercase"])
+@pytest.mark.parametrize("other", [pa.array([1.0]), pa.array([Decimal("1.00")])])
+def test_equal_numbers_of_other_types_are_duplicates(
+    tmp_path: Path, other: pa.Array, normalize: str
+) -> None:
+    jsonl(tmp_path / "pool/a.jsonl", {"text": "a", "k": 1})
+    parquet(tmp_path / "pool/b.parquet", text=["b"], k=other)
+    rows = made(tmp_path, {"exact_dedup": {"column": "k", "normalize": normalize}})
+    assert [row["text"] for row in rows] == ["a"]
+
+
+@pytest.mark.parametrize("field", ["id", "url", "source"])
+def test_names_that_are_numbers_in_one_shard_are_compared_as_text(
+    tmp_path: Path, field: str
+) -> None:
+    jsonl(tmp_path / "pool/a.jsonl", {"text": "a", field: 1})
+    jsonl(tmp_path / "pool/b.jsonl", {"text": "b", field: "1"}, {"text": "c", field: "01"})
+    rows = made(tmp_path, {"exact_dedup": {"column": field}})
+    assert rows == [{"text": "a", field: 1}, {"text": "c", field: "01"}]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[1, 1], [1, "x"], [["a"], ["b"]], [{"a": 1}, {}], [True, False], [1.5, None]],
+    ids=str,
+)
+@pytest.mark.parametrize("field", ["id", "url", "source", "language", "date"])
+def test_names_of_any_type_end_no_step_and_come_out_as_they_were(
+    tmp_path: Path, field: str, values: list[Any]
+) -> None:
+    """Steps that count by source or by host, and evidence with an address, read these fields."""
+    rows = [{"text": f"a text {n}", field: value} for n, value in enumerate(values)]
+    again = {"text": "a text 0", field: values[0]}
+    jsonl(tmp_path / "pool/a.jsonl", *rows, again, {"text": "short"})
+    steps: list[Any] = ["exact_dedup", "minhash_dedup", {"word_count": {"min_words": 2}}]
+    if field == "url":
+        steps += [{"domains": {"hosts": ["bad.org"]}}, {"url_words": {"words": ["bad"]}}]
+    assert made(tmp_path, *steps) == [
+        {name: value for name, value in row.items() if value is not None} for row in rows
+    ]
+
+
 def test_samples_by_a_number_are_alike_in_json_lines_and_parquet(tmp_path: Path) -> None:
     ids = list(range(200))
     jsonl(tmp_path / "j/pool/a.jsonl", *({"text": "t", "id": n} for n in ids))
