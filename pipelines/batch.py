@@ -113,10 +113,12 @@ class Batch:
     def strings(self, name: str) -> pa.Array:
         """A column as strings, whatever its values are: numbers by their digits, lists as JSON.
 
-        For fields that are names (url, source), which a pool may hold as anything. Null where there
-        is none, also where no row has the field.
+        For fields that are names (url, source), which a pool may hold as anything. ValueError as
+        for `column`.
         """
         there = self.has(name)
+        if not there and not self.has(EXTRA):
+            return self.column(name)  # which names the columns there are
         array = self._whole(name) if there else pa.nulls(self.num_rows, STRING)
         if not pa.types.is_large_string(array.type):
             array = extra_fields.as_strings(array.to_pylist())

@@ -152,7 +152,7 @@ def names_columns(operator: Operator, table: pa.Table) -> Iterator[str]:
     named = [*operator.reads()]
     if operator.optional_reads():
         named += [n for n in (*operator.optional_reads(), EXTRA) if n in table.column_names]
-    if getattr(operator, "takes_pages", False):  # all that a page has: nothing is named
+    if operator.takes_pages:  # all that a page has: nothing is named
         named = table.column_names
     narrow = table.select([ROW, *dict.fromkeys(n for n in named if n != ROW)])
     outcome = outcome_of(operator, Batch(narrow))

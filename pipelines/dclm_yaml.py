@@ -59,7 +59,7 @@ def our_steps(steps: Sequence[JSON], *, where: str) -> list[JSON]:
     position = 0
     while position < len(steps):
         step = steps[position]
-        label = f"{where}: steps[{position}]"
+        label = f"{where}: step {position + 1}"
         folded = _fold_lines(steps[position:], label)
         if folded is not None:
             folded_steps, length = folded

@@ -51,6 +51,7 @@ class Operator(BaseModel):
     version: ClassVar[int] = 1
     reasons: ClassVar[tuple[str, ...]] = ()
     reference: ClassVar[str | None] = None
+    takes_pages: ClassVar[bool] = False  # reads and sets any field, without naming it
 
     def __init_subclass__(cls, *, name: str | None = None, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)

@@ -80,7 +80,10 @@ def _yaml_of(path: Path) -> Any:
     try:
         return load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise PipelineError(f"there is no pipeline file {path}") from None
+        baseline = (
+            "" if path.suffix else f"; of a baseline: BENCHMARK baselines {path} > {path}.yaml"
+        )
+        raise PipelineError(f"there is no pipeline file {path}{baseline}") from None
     except UnicodeDecodeError as error:
         raise PipelineError(f"{path} is not UTF-8 text ({error})") from None
     except yaml.YAMLError as error:
@@ -168,7 +171,7 @@ class Pipeline:
                 "nothing says `steps: []`"
             )
         specs = [
-            _step_spec(step, where=f"{where}: steps[{number}]")
+            _step_spec(step, where=f"{where}: step {number + 1}")
             for number, step in enumerate(_in_our_form(value.get("steps") or [], where=where))
         ]
         loaded = dict(modules or {})
@@ -194,7 +197,7 @@ class Pipeline:
                     "began; install the same version, or begin another run"
                 )
         steps = tuple(
-            Step(number, spec.name, _build(spec, loaded, where=f"{where}: steps[{number}]"))
+            Step(number, spec.name, _build(spec, loaded, where=f"{where}: step {number + 1}"))
             for number, spec in enumerate(specs)
         )
         name = value.get("name") or Path(where).stem
@@ -313,8 +316,21 @@ class Pipeline:
                         f"{self.name}: {step.label} reads the column {column!r}, which is not "
                         f"there{hint}; columns at this step: {', '.join(sorted(there))}"
                     )
+            if step.operator.takes_pages:  # may set any field, which only the run will see
+                return
             there |= set(step.operator.writes())
             there -= set(step.operator.drops())
+
+    def missing(self) -> list[str]:
+        """Columns that steps read and no earlier step writes: the pool has to have them."""
+        there = {TEXT, ROW}
+        columns: dict[str, None] = {}
+        for step in self.steps:
+            columns |= dict.fromkeys(name for name in step.operator.reads() if name not in there)
+            if step.operator.takes_pages:
+                break
+            there |= set(step.operator.writes())
+        return list(columns)
 
 
 def _step_spec(step: JSON, *, where: str) -> StepSpec:
@@ -364,4 +380,7 @@ def _or_here(beside: Path, file: str) -> Path:
 
 
 def _one_line(error: Any) -> str:
-    return " ".join(str(error).split())
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is None or not problem:
+        return " ".join(str(error).split())
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"

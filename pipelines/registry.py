@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pipelines.errors import PipelineError, did_you_mean
-from pipelines.operators import REGISTRY, Operator
+from pipelines.operators import PARTICIPANT, REGISTRY, Operator
 from pipelines.participant_code import beside_of, import_package, load_module
 from pipelines.records import JSON, Module
 
@@ -142,7 +143,11 @@ def build(cls: type[Operator], parameters: Mapping[str, JSON], *, where: str) ->
         lines = []
         for problem in error.errors():
             key = ".".join(str(part) for part in problem["loc"])
-            if problem["type"] == "extra_forbidden":
+            if problem["type"] in ("tuple_type", "list_type"):
+                lines.append(f"{key} = {problem['input']!r}: write a list, [{problem['input']}]")
+            elif problem["type"] == "missing":
+                lines.append(f"{key} is not given")
+            elif problem["type"] == "extra_forbidden":
                 hint = did_you_mean(key, cls.model_fields)
                 lines.append(f"unknown parameter {key!r}{hint}")
             else:
@@ -152,5 +157,13 @@ def build(cls: type[Operator], parameters: Mapping[str, JSON], *, where: str) ->
                     message += " (YAML reads yes, no, on and off as truth values: quote the word)"
                 lines.append(f"{shown}{message}")
         raise PipelineError(
-            f"{where}: {cls.name}: {'; '.join(lines)}; see: pipelines ops {cls.name}"
+            f"{where}: {cls.name}: {'; '.join(lines)}; see: pipelines ops {_where_described(cls)}"
         ) from None
+
+
+def _where_described(cls: type[Operator]) -> str:
+    """What to give `pipelines ops` for an operator's page."""
+    if not cls.__module__.startswith(PARTICIPANT):
+        return cls.name
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    return f"{cls.__name__.rpartition(':')[2]} --from {file}"

@@ -34,13 +34,14 @@ def ops(
     json: Json = False,
 ) -> None:
     """List the operators, or show one with all its parameters."""
-    from pipelines.registry import operators_in, registry
+    from pipelines.registry import registry
     from pipelines.reports import funnel
 
-    known = registry() if source is None else operators_in(_loaded(source))
+    known = registry() if source is None else _defined_in(source)
     if name is not None:
         if name not in known:
-            raise PipelineError(f"unknown operator {name!r}{did_you_mean(name, known)}")
+            own = "" if source is not None else "; one of your own: --from FILE.py"
+            raise PipelineError(f"unknown operator {name!r}{did_you_mean(name, known)}{own}")
         known = {name: known[name]}
     if json:
         show_json([funnel.operator_json(operator) for operator in known.values()])
@@ -115,12 +116,9 @@ def _of_pipeline(file: Path, assets: AssetFolders) -> dict[str, Operator]:
     }
 
 
-def _of_file(file: Path, given: dict[str, Any]) -> tuple[dict[str, Operator], dict[str, str]]:
-    """The operators of a file, and those that lack parameters, with what they lack.
-
-    A function is one whose first parameter is `page`. PipelineError where none can be built.
-    """
-    from pipelines.registry import build, operators_in, page_functions_in
+def _defined_in(file: Path) -> dict[str, type[Operator]]:
+    """The operators and page functions of a file. PipelineError where there is none."""
+    from pipelines.registry import operators_in, page_functions_in
 
     module = _loaded(file)
     classes: dict[str, type[Operator]] = {**operators_in(module), **page_functions_in(module)}
@@ -129,6 +127,17 @@ def _of_file(file: Path, given: dict[str, Any]) -> tuple[dict[str, Operator], di
             f"{file} defines no operator; subclass Filter, Modifier or another kind, or write a "
             "function of a page"
         )
+    return classes
+
+
+def _of_file(file: Path, given: dict[str, Any]) -> tuple[dict[str, Operator], dict[str, str]]:
+    """The operators of a file, and those that lack parameters, with what they lack.
+
+    A function is one whose first parameter is `page`. PipelineError where none can be built.
+    """
+    from pipelines.registry import build
+
+    classes = _defined_in(file)
     by_class = bool(given) and set(given) <= set(classes)
     unused = set() if by_class else set(given)
     operators: dict[str, Operator] = {}

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipelines import operators
 from pipelines.batch import Amount, Batch
 from pipelines.engine.evidence import has_cases
 from pipelines.engine.rejections import Rejections
@@ -117,9 +118,11 @@ class RowSteps:
             raise OperatorFailed(f"{where}: fails on an empty batch: {problem}") from error
         row = int(batch.rows[0])
         if not self.task.plan.quarantine:
+            aside = ", or run with --quarantine to set such rows aside"
+            if _is_of_operator(error):
+                aside = ""  # it would be all rows
             raise OperatorFailed(
-                f"{where}, row {number_of(row)} (id {row}): {problem}; repair the operator, or run "
-                "with --quarantine to set such rows aside"
+                f"{where}, row {number_of(row)} (id {row}): {problem}; repair the operator{aside}"
             ) from error
         tally.errors += 1
         content = {name: batch.column(name)[0].as_py() for name in batch.table.column_names}
@@ -263,6 +266,12 @@ def _line_of(error: BaseException, modules: Mapping[str, Any]) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.filename in modules]
     return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+
+
+def _is_of_operator(error: BaseException) -> bool:
+    """Whether an operator's answer was refused for its form, as it would be for every row."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and frames[-1].filename in (__file__, operators.__file__)
 
 
 def _counted(result: Any) -> tuple[Any, Mapping[str, int]]:

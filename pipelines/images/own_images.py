@@ -101,7 +101,11 @@ def import_folder(
     names = sorted(sizes)
     images = sorted(name for name in names if name.lower().endswith(IMAGES))
     if not images:
-        raise PoolError(f"there are no images below {source.uri}; looked for {', '.join(IMAGES)}")
+        tars = any(name.lower().endswith(".tar") for name in names)
+        instead = "; of tars: --webdataset or --img2dataset" if tars else ""
+        raise PoolError(
+            f"there are no images below {source.uri}; looked for {', '.join(IMAGES)}{instead}"
+        )
     left_out: Counter[str] = Counter()
     refuse_names(names, source.uri)
     described = {name.rpartition(".")[0]: name for name in names if name.endswith(".json")}

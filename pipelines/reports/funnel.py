@@ -98,6 +98,8 @@ def plan_text(pipeline: Pipeline) -> str:
         lines += [f"  {line}" for line in shown.splitlines()]
         if current.end is not None:
             lines.append(f"  then, over the whole pool: {current.end.name}")
+    if missing := pipeline.missing():
+        lines += ["", f"the pool has to have: {', '.join(missing)}"]
     return "\n".join(lines)
 
 

@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 from pipelines import kernels
 from pipelines.engine.evidence import Evidence
 from pipelines.engine.run_folder import read_run
+from pipelines.errors import DataError
+from pipelines.formats.pool import open_pool
 from pipelines.images.pairs import rows_with_uid
 from pipelines.operators import Dedup, Select
 from pipelines.pipeline import Step
@@ -50,10 +52,12 @@ class Fate(Frozen):
 def fates(store: Store, document: str) -> list[Fate]:
     """All rows with this URL or uid, or the row with this identity (a number, or SHARD:NUMBER).
 
+    A shard is a number, or its name as messages have it.
+
     Looks into the files of a finished run only: data, rejected, quarantine. Rows that a splitter
     made are found by their parent too.
     """
-    row = _row_of(document)
+    row = _row_of(store, document)
     if kernels.uids.is_uid(document):
         return _fates_of_pair(store, document)
     all_fates = [*_rejected(store, document, row), *_kept(store, document, row)]
@@ -118,13 +122,26 @@ def _fates_of_pair(store: Store, uid: str) -> list[Fate]:
     return result
 
 
-def _row_of(document: str) -> int | None:
+def _row_of(store: Store, document: str) -> int | None:
     if document.isdigit():
         return int(document)
-    shard, colon, number = document.partition(":")
-    if colon and shard.isdigit() and number.isdigit():
-        return int(shard) << 32 | int(number)
-    return None
+    shard, colon, number = document.rpartition(":")
+    if not colon or not number.isdigit():
+        return None
+    if not shard.isdigit():
+        names = _shard_names(store) if shard else []
+        if shard not in names:
+            return None
+        shard = str(names.index(shard))
+    return int(shard) << 32 | int(number)
+
+
+def _shard_names(store: Store) -> list[str]:
+    """The names of the shards of a run's pool, in order; none where the pool was removed."""
+    try:
+        return [shard.name for shard in open_pool(read_run(store).input_uri).shards]
+    except (OSError, DataError):
+        return []
 
 
 def _rejected(store: Store, url: str, row: int | None) -> Iterator[Fate]:

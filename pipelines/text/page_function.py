@@ -23,7 +23,7 @@ from pydantic import ConfigDict, PrivateAttr
 
 from pipelines.batch import Batch
 from pipelines.operators import AssetFolder, Splitter
-from pipelines.schema import EXTRA, ROW, STRING
+from pipelines.schema import EXTRA, ROW, STRING, TEXT
 from pipelines.text import fields
 
 Page = dict[str, Any]
@@ -60,10 +60,30 @@ class PageFunction(Splitter):
         return self._table(batch, made), np.array(parents, dtype=np.int64)
 
     def _table(self, batch: Batch, pages: list[Page]) -> pa.Table:
-        """Fields back in the columns they came from; all others are entries of `extra`."""
+        """Fields back in the columns they came from; all others are entries of `extra`.
+
+        So is what is no string, in a column of strings: an id that is a number, as it is read.
+        """
         schema = [f for f in batch.table.schema if f.name not in (ROW, EXTRA)]
-        columns = {f.name: pa.array([page.get(f.name) for page in pages], f.type) for f in schema}
-        rest = [{k: v for k, v in page.items() if k not in columns} for page in pages]
+        strings = {f.name for f in schema if pa.types.is_large_string(f.type)}
+        names = {f.name for f in schema}
+        rest: list[Page] = []
+        for page in pages:
+            if not isinstance(page.get(TEXT), str | None):
+                kind = type(page[TEXT]).__name__
+                raise TypeError(f"{self.name} returned a page whose text is {kind}, not a string")
+            others = {k for k, v in page.items() if k in strings and not isinstance(v, str | None)}
+            rest.append({k: v for k, v in page.items() if k not in names or k in others})
+        columns = {
+            f.name: pa.array(
+                [
+                    None if f.name in other else page.get(f.name)
+                    for page, other in zip(pages, rest, strict=True)
+                ],
+                f.type,
+            )
+            for f in schema
+        }
         extra = [orjson.dumps(entry).decode() if entry else None for entry in rest]
         return pa.table({**columns, EXTRA: pa.array(extra, type=STRING)})
 

@@ -137,7 +137,7 @@ def test_run_explain_and_try_take_a_source_of_the_file_as_it_is(
 
 
 def test_a_mapper_or_argument_that_does_not_exist_is_named() -> None:
-    with pytest.raises(PipelineError, match=r"steps\[0\]: unknown mapper 'stop_word_filtr'; did"):
+    with pytest.raises(PipelineError, match=r"step 1: unknown mapper 'stop_word_filtr'; did"):
         Pipeline.from_steps([{"func": "stop_word_filtr"}])
     with pytest.raises(PipelineError, match="takes no argument 'min_stop_wrd'; did you mean"):
         Pipeline.from_steps([{"func": "stop_word_filter", "min_stop_wrd": 2}])

@@ -119,7 +119,7 @@ BAD_CONFIGS = {
     "steps: [{word_count: {min_words: -3}}]": "min_words = -3: Input should be greater",
     "steps: [{select: {by: url}}]": "give exactly one of fraction and total",
     "stepps: [word_count]": "unknown key 'stepps'; did you mean 'steps'?",
-    "steps: [{word_count: 5}]": "steps[0]: expected an operator's name",
+    "steps: [{word_count: 5}]": "step 1: expected an operator's name",
     "steps: [missing.py:Filter]": "there is no file missing.py",
     "steps: [my_filters.py:FewComas]": "defines no operator class 'FewComas'; did you mean",
     "a: [b": "is not YAML",
