@@ -48,9 +48,9 @@ class Ambient(Stages["Recipe"]):
         build_unknown(Path(folder))
 
     def open_tables(self, folder: str) -> Pool:
-        from ambient.pool.pool import open_images
+        from pipelines.images.pairs import open_pairs
 
-        return open_images(folder)
+        return open_pairs(folder)
 
     def recipe(self, name: str) -> Recipe:
         from ambient.recipe import load_recipe

@@ -58,6 +58,7 @@ def corrupt(
     from ambient.extra import ambient_extra
     from ambient.pool import pool
     from ambient.recipe import load_recipe
+    from pipelines.images.pairs import open_pairs
 
     chosen = load_recipe(recipe or scale)
     with ambient_extra():
@@ -81,7 +82,7 @@ def corrupt(
         if withhold is not None and withhold.exists():
             raise UsageError(f"--withhold {withhold} exists already; name a new file")
         pool.build(originals, folder, mix=mix, name=name, withheld=withhold)
-    show_pool(pool.open_images(folder), json=json)
+    show_pool(open_pairs(folder), json=json)
 
 
 @app.command("sample")

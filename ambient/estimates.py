@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ambient.pool.pool import METADATA, SHARDS, hash_of_rows, read_images
+from ambient.pool.pool import hash_of_rows, read_images
 from ambient.systems.unknown_level import THRESHOLD, sigma_mins, train_classifier
 from pipelines import kernels
 from pipelines.errors import DataError, PoolError
@@ -28,7 +28,7 @@ from pipelines.formats.pool import Pool
 from pipelines.formats.uid_lists import load_subset, look_up
 from pipelines.formats.uid_subset import SUBSET_FILE, VALUES, read_values
 from pipelines.formats.writers import write_table
-from pipelines.images.pairs import Index, write_index
+from pipelines.images.pairs import METADATA, SHARDS, Index, write_index
 from pipelines.records import (
     AssetRecord,
     AssetWork,

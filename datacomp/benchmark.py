@@ -35,9 +35,9 @@ class DataComp(Stages["Recipe"]):
 
     def open_tables(self, folder: str) -> Pool:
         """The tables of pairs; those next to the tars describe the download."""
-        from datacomp.pool import pool
+        from pipelines.images.pairs import open_pairs
 
-        return pool.open_pairs(folder)
+        return open_pairs(folder)
 
     def register(
         self, *, out: str, name: str, map_tasks: MapTasks, options: StageOptions

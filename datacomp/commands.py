@@ -76,7 +76,7 @@ def kmeans(
     """
     from datacomp.curation import kmeans as centroids
     from datacomp.curation import kmeans_rounds
-    from datacomp.pool.pool import open_pairs
+    from pipelines.images.pairs import open_pairs
     from pipelines.pipeline import Pipeline
 
     for name, share in (("sample", sample), ("batch", batch)):
@@ -243,7 +243,7 @@ def train_head(
 ) -> None:
     """Train a head over a pool's features, for the step feature_score; an asset with a record."""
     from datacomp.curation import head
-    from datacomp.pool.pool import open_pairs
+    from pipelines.images.pairs import open_pairs
     from pipelines.scoring.commands import show_classifier
 
     record = head.train_head(

@@ -86,6 +86,7 @@ def pool(
     from datacomp.pool import hub
     from datacomp.pool import pool as pools
     from pipelines.images.download import download
+    from pipelines.images.pairs import SHARDS, open_pairs
 
     map_tasks = executor(workers, cluster=cluster)
     if scale == "tiny":
@@ -98,18 +99,18 @@ def pool(
         show_json(cost) if json else out(estimate_text(cost))
         return
     hub.fetch_metadata(scale, root, source=given, features=features, map_tasks=map_tasks)
-    opened = pools.open_pairs(root)
+    opened = open_pairs(root)
     if metadata_only:
         show_pool(opened, json=json)
         return
     record = download(
         opened,
-        out=f"{root}/{pools.SHARDS}",
+        out=f"{root}/{SHARDS}",
         map_tasks=map_tasks,
         options=_options(changed, blur, connections, timeout, retries),
         retry_failed=retry_failed,
     )
-    show_images(record, f"{root}/{pools.SHARDS}", json=json)
+    show_images(record, f"{root}/{SHARDS}", json=json)
 
 
 def show_pool(opened: Pool, *, json: bool) -> None:
@@ -169,11 +170,11 @@ def download_tables(
     json: Json = False,
 ) -> None:
     """Fetch the images of tables of your own, for the track byod. Run again to resume."""
-    from datacomp.pool import pool as pools
     from pipelines.images.download import download
+    from pipelines.images.pairs import open_pairs
 
     record = download(
-        pools.open_pairs(tables),
+        open_pairs(tables),
         out=shards,
         map_tasks=executor(workers, cluster=cluster),
         options=_options(changed, blur, connections, timeout, retries),
@@ -213,6 +214,7 @@ def score(
     from datacomp.curation import score as scoring
     from datacomp.curation.scorers import ScorerSpec, scorer_id
     from datacomp.pool import pool as pools
+    from pipelines.images.pairs import SHARDS, open_pairs
 
     if (scale is None) == (pool is None):
         raise PoolError("say which pool: either --scale, or --pool")
@@ -223,8 +225,8 @@ def score(
         opened = pools.open_scale(scale, workspace=workspace, map_tasks=map_tasks)
         tar_folder = tars or pools.images(scale, workspace=workspace)
     else:
-        opened = pools.open_pairs(str(pool))
-        tar_folder = tars or f"{str(pool).rstrip('/')}/{pools.SHARDS}"
+        opened = open_pairs(str(pool))
+        tar_folder = tars or f"{str(pool).rstrip('/')}/{SHARDS}"
     spec = ScorerSpec(kind=kind, model=model, device=device)
     record = scoring.score(
         opened,

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ambient.pool.pool import METADATA, SHARDS, read_images
+from ambient.pool.pool import read_images
 from ambient.recipe import Recipe
 from pipelines import kernels
 from pipelines.errors import PackError
@@ -28,6 +28,7 @@ from pipelines.execution.executors import MapTasks
 from pipelines.formats.uid_lists import check_sorted, load_subset, look_up
 from pipelines.formats.uid_subset import SUBSET_FILE, VALUES, read_values
 from pipelines.formats.writers import write_table
+from pipelines.images.pairs import METADATA, SHARDS
 from pipelines.records import (
     DatasetRecord,
     File,

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -27,18 +27,17 @@ from pydantic import Field, model_validator
 
 from ambient.pool.corruption import Floats, check_level, corrupt
 from pipelines.errors import PoolError
-from pipelines.formats.pool import Pool
-from pipelines.formats.pool import open_pool as open_tables
 from pipelines.formats.tars import END, is_hidden, member, samples, tar_bytes
 from pipelines.formats.writers import write_table
 from pipelines.image_text.corruption import Kind
+from pipelines.images.pairs import METADATA, SHARDS
 from pipelines.records import File, Frozen, PoolRecord, PoolSource, PoolWork, made_by, now
 from pipelines.storage.base import Store, write_bytes
 from pipelines.storage.chain import RECORD
 from pipelines.storage.local import LocalStore
 from pipelines.storage.open import open_store
 
-METADATA, SHARDS, EVAL = "metadata", "shards", "eval"
+EVAL = "eval"
 SHARD_ROWS = 10_000  # images of a shard
 SCHEMA = pa.schema(
     [
@@ -222,15 +221,6 @@ def _write_shard(
         write_table(store, f"{METADATA}/{stem}.parquet", table),
         write_bytes(store, f"{SHARDS}/{stem}.tar", b"".join((*tar, END))),
     ]
-
-
-def open_images(uri: str) -> Pool:
-    """The tables of a pool. PoolError for a pool without tables."""
-    pool = open_tables(uri)
-    tables = tuple(shard for shard in pool.shards if shard.name.endswith(".parquet"))
-    if not tables:
-        raise PoolError(f"{uri} is no pool of images: its record names no parquet files")
-    return replace(pool, shards=tables)
 
 
 def read_images(store: Store, name: str) -> Iterator[tuple[str, npt.NDArray[np.float16]]]:

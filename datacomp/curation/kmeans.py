@@ -17,7 +17,7 @@ from pipelines import kernels
 from pipelines.execution.progress import step as progress_step
 from pipelines.formats.pool import Pool
 from pipelines.image_text.clusters import features_of, finite_rows
-from pipelines.images.pairs import read_table
+from pipelines.images.pairs import check_tables, read_table
 from pipelines.records import JSON, AssetRecord, AssetWork, now
 from pipelines.scoring.asset_files import record_asset
 from pipelines.storage.open import open_store
@@ -44,6 +44,7 @@ def train_centroids(
     rows than clusters.
     """
     started = now()
+    check_tables(pool, [features])
     rows = sample_features(pool, features, sample=sample, seed=seed)
     good = finite_rows(rows)
     counts = {"rows": int(good.sum())}

@@ -31,7 +31,7 @@ from pipelines.execution.executors import MapTasks
 from pipelines.execution.progress import step as progress_step
 from pipelines.formats.pool import Pool
 from pipelines.image_text.clusters import features_of, finite_rows, has_gpu, on_device
-from pipelines.images.pairs import pair_columns, read_table
+from pipelines.images.pairs import check_tables, pair_columns, read_table
 from pipelines.job import loaded
 from pipelines.operators import Filter
 from pipelines.pipeline import Pipeline
@@ -100,6 +100,7 @@ def train_rounds(
     ValueError when there are fewer rows than clusters; PipelineError for a step that is not a
     filter.
     """
+    check_tables(pool, [options.features])
     store = open_store(work)
     rules = _rules(qualify)
     folders = tuple(str(folder) for folder in qualify.assets.folders) if qualify else ()

@@ -6,7 +6,6 @@ A pool's folder has `metadata/` (tables and features, what curation reads), `sha
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from pipelines.assets.catalogue import Assets, cache_folder
@@ -14,15 +13,13 @@ from pipelines.errors import PoolError
 from pipelines.execution.executors import MapTasks
 from pipelines.execution.progress import step
 from pipelines.formats.pool import Pool
-from pipelines.formats.pool import open_pool as open_tables
+from pipelines.images.pairs import SHARDS, open_pairs
 from pipelines.records import PoolRecord, PoolSource, PoolWork, digest, made_by, now
 from pipelines.storage.base import write_bytes as put
 from pipelines.storage.chain import RECORD
 from pipelines.storage.local import LocalStore
-from pipelines.storage.open import open_store
 
 SCALES = ("tiny", "small", "medium", "large", "xlarge", "datacomp_1b")
-METADATA, SHARDS = "metadata", "shards"
 
 
 def folder(scale: str, *, workspace: str) -> Path:
@@ -46,28 +43,6 @@ def open_scale(scale: str, *, workspace: str, map_tasks: MapTasks) -> Pool:
             )
         build_tiny(root, map_tasks=map_tasks)
     return open_pairs(str(root))
-
-
-def open_pairs(uri: str) -> Pool:
-    """The tables of a pool of pairs: those in `metadata/` where the folder is a whole pool.
-
-    A folder of tables alone, whoever made it, is a pool too. PoolError for one without tables.
-    """
-    store = open_store(uri)
-    if store.exists(RECORD):
-        pool = open_tables(uri)
-        tables = tuple(shard for shard in pool.shards if _is_table(shard.name))
-        if not tables:
-            raise PoolError(f"{uri} is not a pool of pairs: its record names no parquet files")
-        return replace(pool, shards=tables)
-    if any(_is_table(entry.name) for entry in store.list(f"{METADATA}/")):
-        return open_tables(f"{uri.rstrip('/')}/{METADATA}")
-    return open_tables(uri)
-
-
-def _is_table(name: str) -> bool:
-    """Whether a pool's file is a table of pairs; those next to the tars describe the download."""
-    return name.endswith(".parquet") and not name.startswith(f"{SHARDS}/")
 
 
 def assets(scale: str, *, workspace: str) -> Assets:

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from datacomp.options import RegisterOptions
-from datacomp.pool.pool import open_pairs
 from leaderboard.benchmark import Registered
 from pipelines import kernels
 from pipelines.errors import PoolError, SubsetError
@@ -22,7 +21,7 @@ from pipelines.formats.pool import Pool
 from pipelines.formats.uid_lists import load_subset, look_up, sha256_of, write_subset
 from pipelines.formats.uid_subset import SUBSET_FILE
 from pipelines.images.own_images import import_folder, import_tars
-from pipelines.images.pairs import check_columns, read_uids
+from pipelines.images.pairs import check_columns, open_pairs, read_uids
 from pipelines.records import DatasetRecord, DatasetWork, PoolRecord, PoolWork, made_by, now
 from pipelines.storage.base import Store, write_bytes
 from pipelines.storage.chain import RECORD, write_chain

@@ -177,15 +177,28 @@ def duplicates(
         str | None, typer.Argument(help="Show its groups: a URL, a row's id, or SHARD:NUMBER.")
     ] = None,
     most: Annotated[int, typer.Option(help="Members to show of a group.", min=2)] = 10,
+    same: Annotated[
+        str | None,
+        typer.Option(help="A column that is equal in true copies: print recall and precision."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Report what deduplication removed, or show a document's duplicates side by side."""
     from pipelines.engine.run_folder import read_run
-    from pipelines.reports import duplicate_groups
+    from pipelines.reports import duplicate_groups, known_duplicates
     from pipelines.storage.open import open_store
 
     store = open_store(uri)
     read_run(store)  # refuses a folder that holds no run
+    if same is not None and document is not None:
+        raise PipelineError("--same measures the whole run; leave out the document")
+    if same is not None:
+        measured = known_duplicates.known_duplicates(store, same)
+        if json:
+            show_json(measured)
+        else:
+            out(known_duplicates.known_text(measured, same))
+        return
     if document is None:
         reports = duplicate_groups.reports(store)
         if json:

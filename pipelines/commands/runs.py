@@ -136,9 +136,12 @@ def show_result(result: Result, uri: str, *, as_json: bool) -> None:
         say(f"{uri}: this run is already done")
     out(funnel.funnel_text(result.summary))
     counts = result.record.counts
+    size = (
+        f"{counts['text_bytes']:,} bytes of text, " if "text_bytes" in counts else ""
+    )  # pairs have none
     out(
         f"\ndataset {result.record.id}: {counts['rows_out']:,} of {counts['rows_in']:,} rows, "
-        f"{counts['text_bytes']:,} bytes of text, in {uri} (see {run_page.REPORT} there)"
+        f"{size}in {uri} (see {run_page.REPORT} there)"
     )
     if not counts["rows_out"]:
         say("no row is left: see the reasons above, and `pipelines try` for single documents")

@@ -47,7 +47,7 @@ from pipelines.formats.shard_identity import Identity
 from pipelines.formats.shards import ShardError
 from pipelines.formats.uid_subset import MAX_BUCKETS, SortTask, join_uids, join_values, run_sort
 from pipelines.global_steps.merged_files import Merger
-from pipelines.images.pairs import check_pipeline
+from pipelines.images.pairs import check_pipeline, open_pairs
 from pipelines.job import UIDS, Held, Plan, ShardTask
 from pipelines.pipeline import Pipeline
 from pipelines.records import (
@@ -151,7 +151,7 @@ def retry(
     plan = known.plan
     return run(
         plan.pipeline(assets=assets),
-        open_pool(plan.input_uri),
+        pool_of(plan),
         out=uri,
         map_tasks=map_tasks,
         quarantine=plan.quarantine,
@@ -160,6 +160,11 @@ def retry(
         max_failed_shards=max_failed_shards,
         exclude_failed=exclude_failed or bool(known.excluded),
     )
+
+
+def pool_of(plan: Plan) -> Pool:
+    """The pool of a run, opened again: its shards in the run's order."""
+    return open_pairs(plan.input_uri) if plan.pairs else open_pool(plan.input_uri)
 
 
 def _failed_shards(store: Store) -> tuple[str, ...]:

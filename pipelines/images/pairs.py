@@ -11,7 +11,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,19 +25,20 @@ from pydantic import Field, ValidationError
 
 from pipelines.assets.catalogue import Assets
 from pipelines.batch import Batch
-from pipelines.errors import PipelineError
+from pipelines.errors import PipelineError, PoolError
 from pipelines.formats.arrow_tables import normal_table
 from pipelines.formats.column_types import NoCommonType, common_type
-from pipelines.formats.pool import Pool
+from pipelines.formats.pool import Pool, open_pool
 from pipelines.formats.pool_schema import each_of
-from pipelines.formats.shards import ShardError, shards_of
+from pipelines.formats.shards import ShardError
 from pipelines.formats.uid_lists import uid_of
 from pipelines.image_text.scores import INDEX, PREFIX
 from pipelines.operators import Fold, Operator, Splitter
 from pipelines.pipeline import Pipeline
 from pipelines.records import File, Frozen, sha256_file
-from pipelines.schema import EXTRA, ROW, STRING, normal_type, row_of
+from pipelines.schema import EXTRA, ROW, STRING, normal_type, row_of, shard_of
 from pipelines.storage.base import StorageError, Store, write_bytes
+from pipelines.storage.chain import RECORD
 from pipelines.storage.open import open_store
 
 UID = "uid"
@@ -50,6 +51,8 @@ DAMAGED = (pa.ArrowException, OSError, ValueError, EOFError, zipfile.BadZipFile,
 BATCH_ROWS = 64 << 10  # of a table at a time
 READ_BYTES = 1 << 20  # read ahead of a column: whole chunks would be all of a table in memory
 FEATURE_BATCH_ROWS = 8 << 10  # 12 MB of 768 numbers of 16 bits
+
+METADATA, SHARDS = "metadata", "shards"  # the folders of a whole pool: its tables, its tars
 
 
 class Index(Frozen):
@@ -91,6 +94,28 @@ def score_files(assets: Assets, columns: Sequence[str], sha256: str) -> dict[str
             )
         files[column] = path
     return files
+
+
+def open_pairs(uri: str) -> Pool:
+    """The tables of a pool of pairs: those in `metadata/` where the folder is a whole pool.
+
+    A folder of tables alone, whoever made it, is a pool too. PoolError for one without tables.
+    """
+    store = open_store(uri)
+    if store.exists(RECORD):
+        pool = open_pool(uri)
+        tables = tuple(shard for shard in pool.shards if _is_table(shard.name))
+        if not tables:
+            raise PoolError(f"{uri} is not a pool of pairs: its record names no parquet files")
+        return replace(pool, shards=tables)
+    if any(_is_table(entry.name) for entry in store.list(f"{METADATA}/")):
+        return open_pool(f"{uri.rstrip('/')}/{METADATA}")
+    return open_pool(uri)
+
+
+def _is_table(name: str) -> bool:
+    """Whether a pool's file is a table of pairs; those next to the tars describe the download."""
+    return name.endswith(".parquet") and not name.startswith(f"{SHARDS}/")
 
 
 def table_columns(store: Store, name: str) -> list[str]:
@@ -188,7 +213,7 @@ def check_columns(store: Store, name: str, columns: Sequence[str]) -> None:
         if column not in there and not _is_beside(column):
             raise PipelineError(
                 f"{store.uri}/{name} has no column {column!r}, which the pipeline reads; it has "
-                f"{', '.join(there)}"
+                f"{', '.join(there)}; features beside it are {', '.join(FEATURES)}"
             )
 
 
@@ -238,12 +263,22 @@ def _is_beside(column: str) -> bool:
     return column in FEATURES or column.startswith(PREFIX) or column == ROW
 
 
-def rows_with_uid(store: Store, uid: str) -> Iterator[tuple[int, str | None]]:
-    """The rows of a pool with this uid, with their URLs. Reads the uids of every table."""
-    for number, entry in enumerate(shards_of(store)):
-        columns = [name for name in (UID, URL) if name in table_columns(store, entry.name)]
-        for batch in read_table(store, entry.name, columns, first_row=row_of(number, 0)):
-            for row in np.flatnonzero(pc.equal(batch.column(UID), uid).fill_null(False)).tolist():
+def rows_with(uri: str, column: str, value: object) -> Iterator[tuple[int, str | None]]:
+    """The rows of a pool with this value of uid, url or row, with their URLs.
+
+    Reads that column of every table, or of the one that has the row.
+    """
+    pool = open_pairs(uri)
+    store = open_store(pool.uri)
+    for number, shard in enumerate(pool.shards):
+        if column == ROW and number != shard_of(int(str(value))):
+            continue
+        columns = [name for name in (UID, URL) if name in table_columns(store, shard.name)]
+        if column not in (*columns, ROW):
+            continue
+        for batch in read_table(store, shard.name, columns, first_row=row_of(number, 0)):
+            match = pc.equal(batch.column(column), value).fill_null(False)
+            for row in np.flatnonzero(match).tolist():
                 url = batch.column(URL)[row].as_py() if batch.has(URL) else None
                 yield int(batch.rows[row]), url
 

@@ -8,6 +8,7 @@ table adds up to the same totals.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,13 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from pipelines.console import table
+from pipelines.engine.run import pool_of
+from pipelines.engine.run_folder import RUN, read_run
 from pipelines.errors import DataError
 from pipelines.global_steps.losses import HOST
-from pipelines.records import DatasetRecord, File, Frozen
+from pipelines.job import Plan
+from pipelines.records import DatasetRecord, Frozen
+from pipelines.reports.pool_rows import kept_pairs
 from pipelines.schema import ROW, URL
 from pipelines.storage.base import Store
 from pipelines.storage.chain import read_chain
@@ -73,20 +78,19 @@ def compare(uri_a: str, uri_b: str, *, scores: Sequence[str] = ()) -> Comparison
 
     DataError when they are of other pools, or not tables of rows.
     """
-    store_a, store_b = open_store(uri_a), open_store(uri_b)
-    record_a, record_b = _record(store_a), _record(store_b)
-    if record_a.parents != record_b.parents:
+    a, b = _side(uri_a), _side(uri_b)
+    if a.record.parents != b.record.parents:
         raise DataError(
-            f"{uri_a} is of the pool {record_a.parents.get('pool')}, {uri_b} of "
-            f"{record_b.parents.get('pool')}: only datasets of one pool can be compared by rows"
+            f"{uri_a} is of the pool {a.record.parents.get('pool')}, {uri_b} of "
+            f"{b.record.parents.get('pool')}: only datasets of one pool can be compared by rows"
         )
     groups: dict[str, dict[str, list[int]]] = {}
     both = only_a = only_b = 0
     fates: dict[tuple[str, str], int] = {}
     columns = [ROW, SOURCE, URL, *scores]
-    edges = _edges((store_a, record_a), (store_b, record_b), scores)
-    for shard, (file_a, file_b) in enumerate(zip(record_a.outputs, record_b.outputs, strict=True)):
-        table_a, table_b = _read(store_a, file_a, columns), _read(store_b, file_b, columns)
+    edges = _edges(a, b, scores)
+    for shard in range(a.num_shards):
+        table_a, table_b = a.table(shard, columns), b.table(shard, columns)
         in_b = np.isin(_rows(table_a), _rows(table_b))
         in_a = np.isin(_rows(table_b), _rows(table_a))
         both += int(in_b.sum())
@@ -95,13 +99,13 @@ def compare(uri_a: str, uri_b: str, *, scores: Sequence[str] = ()) -> Comparison
         _count_groups(groups, table_a, np.where(in_b, 0, 1), edges)
         _count_groups(groups, table_b.filter(pa.array(~in_a)), np.full((~in_a).sum(), 2), edges)
         for side, rows, other in (
-            ("A", _rows(table_a)[~in_b], store_b),
-            ("B", _rows(table_b)[~in_a], store_a),
+            ("A", _rows(table_a)[~in_b], b.store),
+            ("B", _rows(table_b)[~in_a], a.store),
         ):
             for what, number in _fates(other, shard, rows):
                 fates[side, what] = fates.get((side, what), 0) + number
     return Comparison(
-        rows_in=record_a.counts["rows_in"],
+        rows_in=a.record.counts["rows_in"],
         both=both,
         only_a=only_a,
         only_b=only_b,
@@ -137,38 +141,59 @@ def comparison_text(made: Comparison, names: tuple[str, str]) -> str:
     return "\n".join(lines)
 
 
-def _record(store: Store) -> DatasetRecord:
+@dataclass(frozen=True)
+class _Side:
+    """One of the two datasets: tables of documents, or of pairs the rows of the pool it kept."""
+
+    store: Store
+    record: DatasetRecord
+    plan: Plan | None  # of pairs
+
+    @property
+    def num_shards(self) -> int:
+        if self.plan is not None:
+            return len(pool_of(self.plan).shards)
+        return len(self.record.outputs)
+
+    def table(self, shard: int, columns: Sequence[str]) -> pa.Table:
+        """The columns that are there, `row` sorted as it was written."""
+        if self.plan is not None:
+            others = [name for name in columns if name != ROW]
+            return kept_pairs(self.store, self.plan, shard, others)
+        with self.store.open(self.record.outputs[shard].name) as opened:
+            parquet = pq.ParquetFile(opened)
+            names = parquet.schema_arrow.names
+            return parquet.read(columns=[name for name in columns if name in names])
+
+
+def _side(uri: str) -> _Side:
+    store = open_store(uri)
     record = read_chain(store)[-1]
-    if not isinstance(record, DatasetRecord) or not all(
-        file.name.endswith(".parquet") for file in record.outputs
-    ):
-        raise DataError(f"{store.uri} is no dataset of parquet tables; only such can be compared")
-    return record
-
-
-def _read(store: Store, file: File, columns: Sequence[str]) -> pa.Table:
-    """The columns that are there, `row` sorted as it was written."""
-    with store.open(file.name) as opened:
-        parquet = pq.ParquetFile(opened)
-        names = parquet.schema_arrow.names
-        return parquet.read(columns=[name for name in columns if name in names])
+    if not isinstance(record, DatasetRecord):
+        raise DataError(f"{store.uri} is no dataset but a {record.kind}; name two runs' folders")
+    plan = read_run(store).plan if store.exists(RUN) else None
+    if plan is not None and plan.pairs:
+        return _Side(store, record, plan)
+    if not all(file.name.endswith(".parquet") for file in record.outputs):
+        raise DataError(
+            f"{store.uri} is neither tables of documents nor a run over pairs; only such can be "
+            "compared"
+        )
+    return _Side(store, record, None)
 
 
 def _rows(read: pa.Table) -> npt.NDArray[np.int64]:
     return read.column(ROW).to_numpy()  # type: ignore[no-any-return]
 
 
-def _edges(
-    *runs_and_scores: Any,
-) -> dict[str, npt.NDArray[np.float64]]:
+def _edges(a: _Side, b: _Side, scores: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
     """Quantiles of each score over the rows of both datasets (of a row in both, twice)."""
-    *runs, scores = runs_and_scores
     edges = {}
     for name in scores:
         values: list[Any] = []
-        for store, record in runs:
-            for file in record.outputs:
-                read = _read(store, file, [name])
+        for side in (a, b):
+            for shard in range(side.num_shards):
+                read = side.table(shard, [name])
                 if name in read.column_names:
                     values.append(_numbers(read.column(name)))
         known = np.concatenate(values) if values else np.zeros(0)

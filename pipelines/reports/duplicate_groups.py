@@ -21,7 +21,7 @@ from pipelines.job import loaded
 from pipelines.operators import Counted, Dedup, Modifier
 from pipelines.pipeline import Step
 from pipelines.records import Frozen
-from pipelines.reports.try_document import pool_rows
+from pipelines.reports.pool_rows import pool_rows
 from pipelines.reports.why import fates
 from pipelines.schema import TEXT, URL, number_of, shard_of
 from pipelines.storage.base import Store

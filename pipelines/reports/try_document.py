@@ -12,17 +12,15 @@ from typing import Any
 
 import numpy as np
 import orjson
-import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
 from pipelines.assets.catalogue import Assets
 from pipelines.batch import Batch
 from pipelines.engine.evidence import Evidence, evidence_of
-from pipelines.engine.run_folder import read_run
 from pipelines.errors import PipelineError
 from pipelines.formats.readers import read_shard
-from pipelines.job import Plan, loaded
+from pipelines.job import loaded
 from pipelines.operators import (
     GLOBAL_KINDS,
     Counted,
@@ -34,11 +32,10 @@ from pipelines.operators import (
     choose,
 )
 from pipelines.pipeline import Step
-from pipelines.records import JSON, Frozen, PoolRecord, RecordError
-from pipelines.schema import EXTRA, ROW, TEXT, URL, shard_of
+from pipelines.records import JSON, Frozen, RecordError
+from pipelines.reports.pool_rows import pool_rows
+from pipelines.schema import EXTRA, TEXT, URL
 from pipelines.storage.base import Store
-from pipelines.storage.chain import read_chain
-from pipelines.storage.open import open_store
 
 CONTEXT_LINES = 1  # of a diff
 MAX_LINE = 160  # characters of a line in a terminal
@@ -113,31 +110,6 @@ def _step(step: Step, batch: Batch, assets: Assets) -> tuple[StepTrace, Batch | 
 
 
 # ---- rows of the pool of a run
-
-
-def pool_rows(store: Store, rows: Sequence[int]) -> tuple[Plan, dict[int, Batch]]:
-    """The plan of a run, and rows of its pool by their identity, one batch each.
-
-    RecordError when the pool is not where it was.
-    """
-    plan = read_run(store).of_pipeline()
-    pool = next(record for record in read_chain(store) if isinstance(record, PoolRecord))
-    source = open_store(plan.input_uri)
-    batches: dict[int, Batch] = {}
-    for shard in sorted({shard_of(row) for row in rows}):
-        name = pool.outputs[shard].name
-        if not source.exists(name):
-            raise RecordError(
-                f"the pool of this run is not at {plan.input_uri} any more (no {name}), so its "
-                "documents cannot be shown; put it back"
-            )
-        here = pa.array([row for row in rows if shard_of(row) == shard])
-        for chunk in read_shard(source, name, shard=shard):
-            match = chunk.table.filter(pc.is_in(chunk.table[ROW], here))
-            for number in range(match.num_rows):
-                batch = Batch(match.slice(number, 1))
-                batches[int(batch.rows[0])] = batch
-    return plan, batches
 
 
 def batch_before(store: Store, steps: Sequence[Step], row: int, assets: Assets) -> Batch | None:

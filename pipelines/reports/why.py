@@ -10,19 +10,19 @@ import pyarrow.parquet as pq
 
 from pipelines import kernels
 from pipelines.engine.evidence import Evidence
+from pipelines.engine.run import pool_of
 from pipelines.engine.run_folder import read_run
 from pipelines.errors import DataError
-from pipelines.formats.pool import open_pool
-from pipelines.images.pairs import rows_with_uid
+from pipelines.images.pairs import UID, rows_with
 from pipelines.operators import Dedup, Select
 from pipelines.pipeline import Step
 from pipelines.records import Frozen, RecordError
 from pipelines.reports.global_evidence import cut_evidence, kept_copy, least_similarity
-from pipelines.reports.try_document import pool_rows, trace
+from pipelines.reports.pool_rows import pool_rows
+from pipelines.reports.try_document import trace
 from pipelines.schema import PARENT, ROW, URL, number_of, shard_of
 from pipelines.storage.base import Store
 from pipelines.storage.chain import read_chain
-from pipelines.storage.open import open_store
 
 
 class Fate(Frozen):
@@ -57,9 +57,9 @@ def fates(store: Store, document: str) -> list[Fate]:
     Looks into the files of a finished run only: data, rejected, quarantine. Rows that a splitter
     made are found by their parent too.
     """
-    row = _row_of(store, document)
-    if kernels.uids.is_uid(document):
-        return _fates_of_pair(store, document)
+    row, plan = _row_of(store, document), read_run(store).plan
+    if plan is not None and plan.pairs:
+        return _fates_of_pairs(store, document, row)
     all_fates = [*_rejected(store, document, row), *_kept(store, document, row)]
     all_fates += _set_aside(store, document, row)
     all_fates = [_with_evidence(store, fate) for fate in all_fates]
@@ -110,10 +110,13 @@ def _with_copy(store: Store, fate: Fate, step: Step) -> Fate:
     return fate.model_copy(update={"kept_row": kept, "kept_url": url, "evidence": evidence})
 
 
-def _fates_of_pair(store: Store, uid: str) -> list[Fate]:
-    """What happened to every row with this uid; its rows are looked up in the pool's tables."""
+def _fates_of_pairs(store: Store, document: str, number: int | None) -> list[Fate]:
+    """What happened to every row with this uid, URL or identity, looked up in the pool's tables."""
+    column, value = (URL, document) if number is None else (ROW, number)
+    if kernels.uids.is_uid(document):
+        column, value = UID, document
     result = []
-    for row, url in rows_with_uid(open_store(read_run(store).input_uri), uid):
+    for row, url in rows_with(read_run(store).input_uri, column, value):
         rejected = [*_rejected(store, "", row), *_set_aside(store, "", row)]
         fates_ = [_with_evidence(store, fate) for fate in rejected] or [
             Fate(row=row, shard=shard_of(row), number=number_of(row), url=url, fate="kept")
@@ -139,7 +142,7 @@ def _row_of(store: Store, document: str) -> int | None:
 def _shard_names(store: Store) -> list[str]:
     """The names of the shards of a run's pool, in order; none where the pool was removed."""
     try:
-        return [shard.name for shard in open_pool(read_run(store).input_uri).shards]
+        return [shard.name for shard in pool_of(read_run(store).of_pipeline()).shards]
     except (OSError, DataError):
         return []
 

@@ -16,6 +16,7 @@ from pipelines.assets.catalogue import Assets
 from pipelines.engine.run import run
 from pipelines.errors import PackError, PoolError
 from pipelines.execution.executors import map_here
+from pipelines.images.pairs import open_pairs
 from pipelines.pipeline import Pipeline
 from pipelines.records import RecordError
 from tests.ambient.pool.test_pool import originals
@@ -45,7 +46,7 @@ def built(folder: Path, mix: Mix = BLURRED, number: int = 80) -> Path:
 def curated(folder: Path, steps: list[object]) -> str:
     assets = Assets(folders=(folder / "assets",))
     pipeline = Pipeline.from_steps(steps, name="test", assets=assets)
-    run(pipeline, pool.open_images(str(folder / "pool")), out=str(folder / "data"), format="uids")
+    run(pipeline, open_pairs(str(folder / "pool")), out=str(folder / "data"), format="uids")
     return str(folder / "data")
 
 
@@ -53,7 +54,7 @@ def curated(folder: Path, steps: list[object]) -> str:
 def estimated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("unknown")
     built(folder)
-    opened = pool.open_images(str(folder / "pool"))
+    opened = open_pairs(str(folder / "pool"))
     estimates.estimate(opened, out=str(folder / "assets" / "sigma_min"), num_steps=3, seed=0)
     return folder
 
@@ -66,7 +67,7 @@ def test_the_pool_says_of_corrupted_images_only_that_they_are(tmp_path: Path) ->
     assert kinds == {("none", 0.0, 0, True), ("unknown", None, None, False)}
     hidden = {row["uid"]: row for row in pq.read_table(withheld).to_pylist()}
     assert {row["level"] for row in hidden.values()} == {0.0, 0.5, 2.0}
-    record = pool.open_images(str(tmp_path / "pool")).record
+    record = open_pairs(str(tmp_path / "pool")).record
     hash_ = pool.hash_of_rows(pq.read_table(withheld))
     assert record.work.parameters == {"clean_share": 0.5, "withheld": hash_}
     assert not any("blur" in str(value) for value in record.model_dump(mode="json").values())
@@ -108,6 +109,6 @@ def test_another_organiser_s_table_is_refused(estimated: Path, tmp_path: Path) -
 
 def test_a_pool_of_few_clean_images_is_not_estimated(tmp_path: Path) -> None:
     built(tmp_path, BLURRED.model_copy(update={"clean_share": 0.05}))
-    opened = pool.open_images(str(tmp_path / "pool"))
+    opened = open_pairs(str(tmp_path / "pool"))
     with pytest.raises(PoolError, match="at least 16 of each"):
         estimates.estimate(opened, out=str(tmp_path / "out"), num_steps=1, seed=0)

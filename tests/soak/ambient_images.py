@@ -25,10 +25,10 @@ from ambient.diffusion import loss as ambient
 from ambient.diffusion.edm import Mlp, Preconditioned
 from ambient.image_grids import grid, save
 from ambient.pool import tiny_pool
-from ambient.pool.pool import METADATA, open_images
 from ambient.systems import restoration as samplers
 from evals.images import warp
 from evals.images.sampling import heun, noise_of, schedule
+from pipelines.images.pairs import METADATA, open_pairs
 from tests.ambient.diffusion import test_loss
 from tests.ambient.systems import (
     test_consistency,
@@ -275,7 +275,7 @@ def levels() -> None:
         pool = Path(folder) / "pool"
         tiny_pool.build_unknown(pool)
         out = Path(folder) / "sigma_min"
-        estimates.estimate(open_images(str(pool)), out=str(out), num_steps=800, seed=0)
+        estimates.estimate(open_pairs(str(pool)), out=str(out), num_steps=800, seed=0)
         rows = pq.read_table(pool.with_name("pool.withheld.parquet")).to_pylist()
         blur = {row["uid"]: row["level"] for row in rows}
         values: dict[float, list[float]] = {}

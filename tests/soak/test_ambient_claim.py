@@ -19,7 +19,7 @@ import ambient
 from ambient import estimates
 from ambient.eval_model import load
 from ambient.packing.pack import pack_dataset
-from ambient.pool import pool, tiny_pool
+from ambient.pool import tiny_pool
 from ambient.recipe import load_recipe
 from ambient.training.train import train
 from evals.images.frechet import frechet, mlp_features, moments, nearest
@@ -27,6 +27,7 @@ from pipelines.assets.catalogue import Assets
 from pipelines.engine.run import run
 from pipelines.execution.executors import map_here
 from pipelines.execution.progress import say
+from pipelines.images.pairs import open_pairs
 from pipelines.pipeline import Pipeline
 
 pytestmark = pytest.mark.soak
@@ -52,7 +53,7 @@ def measured(home: Path, baseline: str, *, at: str, assets: Path | None = None) 
     folders = () if assets is None else (assets,)
     pipeline = Pipeline.load(BASELINES / f"{baseline}.yaml", assets=Assets(folders=folders))
     data, packed = str(home / name / "dataset"), str(home / name / "packed")
-    run(pipeline, pool.open_images(str(home / at)), out=data, format="uids")
+    run(pipeline, open_pairs(str(home / at)), out=data, format="uids")
     pack_dataset(data, recipe=recipe, out=packed, map_tasks=map_here)
     file = np.load(home / at / "eval" / tiny_pool.HELD_OUT)
     layers = {key: file[key] for key in file.files if key.startswith(("weight", "bias"))}
@@ -89,7 +90,7 @@ def test_the_mix_is_ahead_of_its_parts_and_does_not_copy(tmp_path: Path) -> None
 
 def test_images_of_unknown_blur_teach_from_an_estimated_level_on(tmp_path: Path) -> None:
     tiny_pool.build_unknown(tmp_path / "pool")
-    opened = pool.open_images(str(tmp_path / "pool"))
+    opened = open_pairs(str(tmp_path / "pool"))
     scores = tmp_path / "assets" / estimates.NAME
     estimates.estimate(opened, out=str(scores), num_steps=800, seed=0)
     omni = measured(tmp_path, "omni_estimated", at="pool", assets=tmp_path / "assets")

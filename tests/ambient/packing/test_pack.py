@@ -15,6 +15,7 @@ from ambient.recipe import Recipe, load_recipe
 from pipelines.engine.run import run
 from pipelines.errors import PackError
 from pipelines.execution.executors import map_here
+from pipelines.images.pairs import open_pairs
 from pipelines.pipeline import Pipeline
 from tests.ambient.pool.test_pool import originals
 
@@ -28,7 +29,7 @@ def packed(
 ) -> list[dict[str, object]]:
     pool.build(iter(originals()), str(folder / "pool"), mix=mix, name="test", shard_rows=15)
     pipeline = Pipeline.from_steps(steps, name="test")
-    opened = pool.open_images(str(folder / "pool"))
+    opened = open_pairs(str(folder / "pool"))
     run(pipeline, opened, out=str(folder / "dataset"), format="uids")
     out = str(folder / "packed")
     pack_dataset(str(folder / "dataset"), recipe=recipe(**changes), out=out, map_tasks=map_here)

@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from ambient.pool import mini_pool
-from ambient.pool.pool import Mix, open_images, read_images
+from ambient.pool.pool import Mix, read_images
 from evals.images.generation import read_held_out
 from evals.tasks import load_task
 from pipelines.errors import PoolError
+from pipelines.images.pairs import open_pairs
 from pipelines.storage.local import LocalStore
 
 PER_CLASS = 45  # 450 images, of which 68 are held out: just enough for the tasks
@@ -45,7 +46,7 @@ def test_the_pool_has_padded_digits_with_labels_and_others_are_held_out(tmp_path
     assert record.counts["images"] == 382  # 85 % of 450
     [source] = record.work.sources
     assert (source.name, source.status) == ("mnist", "changed")  # not the pinned package
-    [table] = open_images(str(folder)).shards
+    [table] = open_pairs(str(folder)).shards
     rows = {row["uid"]: row for row in pq.read_table(folder / table.name).to_pylist()}
     for uid, image in read_images(LocalStore(folder), "shards/00000000.tar"):
         assert image.shape == (1, 32, 32)

@@ -15,10 +15,10 @@ import pytest
 from datacomp.curation import score as scoring
 from datacomp.curation.curate import curate
 from datacomp.curation.scorers import ScorerSpec, scorer_id
-from datacomp.pool.pool import open_pairs
 from pipelines.execution.executors import MapTasks, map_here
 from pipelines.images.download import DownloadOptions, download
 from pipelines.images.fetch import FetchOptions
+from pipelines.images.pairs import open_pairs
 from pipelines.images.reshard import pack
 from pipelines.pipeline import Pipeline
 from pipelines.storage.base import write_bytes

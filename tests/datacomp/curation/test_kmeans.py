@@ -11,6 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from datacomp.curation.kmeans import assign, kmeans, train_centroids
+from datacomp.curation.kmeans_rounds import Options, train_rounds
+from pipelines.errors import PipelineError
+from pipelines.execution.executors import map_here
 from pipelines.formats.pool import Pool, open_pool
 from pipelines.image_text.clusters import nearest
 from pipelines.records import AssetRecord, parse_record
@@ -89,3 +92,12 @@ def test_rows_that_are_no_numbers_are_left_out_and_counted(
     record = train_centroids(pool, tmp_path / "c.npy", clusters=6, rounds=3)
     assert record.counts == {"rows": 2999, "rows_without_numbers": 1}
     assert np.isfinite(np.load(tmp_path / "c.npy")).all()
+
+
+def test_features_that_are_nowhere_are_named(pool: Pool, tmp_path: Path) -> None:
+    expected = "no column 'nosuch'.*; features beside it are b32_img"
+    with pytest.raises(PipelineError, match=expected):
+        train_centroids(pool, tmp_path / "c.npy", features="nosuch", clusters=2)
+    options = Options(features="nosuch", clusters=2, rounds=1)
+    with pytest.raises(PipelineError, match=expected):
+        train_rounds(pool, str(tmp_path / "w"), options, qualify=None, map_tasks=map_here)

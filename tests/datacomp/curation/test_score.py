@@ -18,12 +18,12 @@ from datacomp.curation import score as scoring
 from datacomp.curation.curate import curate
 from datacomp.curation.score import score
 from datacomp.curation.scorers import ScorerSpec, phash, scorer_id
-from datacomp.pool.pool import open_pairs
 from pipelines.assets.catalogue import Assets
 from pipelines.errors import PipelineError, PoolError
 from pipelines.execution.executors import ProcessMap, map_here
 from pipelines.formats.uid_lists import load_subset
 from pipelines.global_steps import merged_files
+from pipelines.images.pairs import open_pairs
 from pipelines.pipeline import Pipeline
 from pipelines.records import RecordError
 

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from datacomp.pool.hub import Source, estimate, fetch_metadata, open_source
-from datacomp.pool.pool import open_pairs
 from pipelines.errors import PoolError
 from pipelines.execution.executors import map_here
+from pipelines.images.pairs import open_pairs
 
 COMMIT = "c" * 40
 

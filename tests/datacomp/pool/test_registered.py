@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 
 from datacomp.options import RegisterOptions
 from datacomp.packing.pack import pack_dataset
-from datacomp.pool.pool import open_pairs
 from datacomp.pool.registered import register, register_tables, register_uids
 from datacomp.recipe import load_recipe
 from leaderboard.rounds.commands import command_line
@@ -20,6 +19,7 @@ from pipelines.errors import PipelineError, PoolError, SubsetError
 from pipelines.execution.executors import map_here
 from pipelines.formats.shards import ShardError
 from pipelines.formats.uid_lists import load_subset, uid_of
+from pipelines.images.pairs import open_pairs
 from pipelines.storage.chain import read_chain
 from pipelines.storage.open import open_store
 from tests.datacomp.image_pool import draw

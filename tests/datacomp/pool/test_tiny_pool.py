@@ -19,6 +19,7 @@ from datacomp.pool import pool, tiny_pool
 from datacomp.pool import tiny_images as tiny
 from pipelines.errors import PoolError
 from pipelines.execution.executors import ProcessMap, map_here
+from pipelines.images.pairs import open_pairs
 from pipelines.images.reshard import iter_samples
 
 pytest.importorskip("resvg_py")
@@ -238,8 +239,8 @@ def test_a_pool_without_its_names_is_refused_with_the_reason(tmp_path, sources, 
 def test_a_folder_of_tables_is_a_pool_and_a_download_is_one_too(tmp_path, sources):
     build(tmp_path / "pool", sources)
     tables = sorted(p.name for p in (tmp_path / "pool" / "metadata").glob("*.parquet"))
-    whole = pool.open_pairs(str(tmp_path / "pool"))
-    alone = pool.open_pairs(str(tmp_path / "pool" / "metadata"))
+    whole = open_pairs(str(tmp_path / "pool"))
+    alone = open_pairs(str(tmp_path / "pool" / "metadata"))
     assert [s.name for s in whole.shards] == [s.name for s in alone.shards] == tables
     assert whole.record.id == alone.record.id
 

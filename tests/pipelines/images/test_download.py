@@ -16,13 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from datacomp.pool.pool import open_pairs
 from pipelines.errors import PoolError
 from pipelines.execution.executors import ProcessMap, map_here
 from pipelines.formats.shards import ShardError
 from pipelines.images import download as downloading
 from pipelines.images.download import DownloadOptions, download
 from pipelines.images.fetch import FetchOptions
+from pipelines.images.pairs import open_pairs
 from pipelines.images.reshard import iter_samples, pack
 from pipelines.records import RecordError
 
