@@ -160,6 +160,9 @@ class GenerationTask(TaskBase):
     seed: int = Field(0, ge=0, description="seed of the sampler's noise")
 
 
+EVALUATIONS_A_STEP = 2  # of the denoiser, that a sampler may take: a second-order one's
+
+
 class RestorationTask(TaskBase):
     """Held-out images restored from measurements, with the model as the prior."""
 
@@ -174,6 +177,11 @@ class RestorationTask(TaskBase):
     steps: int = Field(50, ge=2, description="steps of the guided sampler")
     number: int = Field(64, ge=1, description="held-out images to restore")
     seed: int = Field(0, ge=0)
+
+    @property
+    def most_evaluations(self) -> int:
+        """How often a solver may evaluate the denoiser for one sample."""
+        return EVALUATIONS_A_STEP * self.steps
 
 
 class SamplingTask(TaskBase):

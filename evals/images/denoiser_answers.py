@@ -41,7 +41,9 @@ Columns = dict[str, npt.NDArray[np.float64]]
 def restored(
     task: RestorationTask, images: Floats, rows: Sequence[int], model: ImageGenerator
 ) -> Columns:
-    """Errors of restored images and of the adjoint, per row: error, unaided, mse, spread.
+    """Per row, errors of restored images and of the adjoint, and evaluations of the model.
+
+    Columns: error, unaided, mse, spread, and evaluations, the mean of the row's samples.
 
     `images` is (n, channels, height, width) in [-1, 1]; `rows` are restored, `AT_ONCE` at a time.
     """
@@ -58,14 +60,14 @@ def swapped(
 
     A model that uses the measurements has a larger error here than in `restored`.
     """
-    samples, truth, _ = _posterior(task, images, rows, model)
+    samples, truth, *_ = _posterior(task, images, rows, model)
     return np.asarray(posterior.nrmse(samples.mean(0).roll(-1, 0), truth).numpy())
 
 
 def _restored(
     task: RestorationTask, images: Floats, rows: Sequence[int], model: ImageGenerator
 ) -> Columns:
-    samples, truth, adjoint = _posterior(task, images, rows, model)
+    samples, truth, adjoint, evaluations = _posterior(task, images, rows, model)
     mean = samples.mean(0)
     return {
         "error": posterior.nrmse(mean, truth).numpy(),
@@ -73,13 +75,14 @@ def _restored(
         "unaided": posterior.nrmse(adjoint, truth).numpy().round(UNAIDED_DIGITS),
         "mse": (mean - truth).pow(2).flatten(1).mean(1).numpy(),
         "spread": samples.var(0).flatten(1).mean(1).numpy(),
+        "evaluations": np.full(len(rows), evaluations),
     }
 
 
 def _posterior(
     task: RestorationTask, images: Floats, rows: Sequence[int], model: ImageGenerator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Samples (draws, rows, ...), the true images, and the adjoint of their measurements."""
+) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Samples (draws, rows, ...), true images, their adjoint, and evaluations for a sample."""
     truth = torch.from_numpy(np.asarray(images[list(rows)], np.float64))
     operator = operator_of(task, tuple(truth.shape[1:]))
     clean = operator(truth)
@@ -89,15 +92,20 @@ def _posterior(
     def denoise(x: Tensor, sigma: Tensor, mask: Tensor | None = None) -> Tensor:
         return _denoise(model, x, sigma, mask)
 
+    calls = 0
+
     def sample(draw: int) -> Tensor:
+        nonlocal calls
         start = noise_of(rows, model.shape, seed=_seed(task, draw)).to(truth.dtype)
         masked = bool(getattr(model.denoiser, "masked", False))
         problem = Problem(denoise, operator, y, start, task.steps, masked)
         solver = getattr(model, "solver", None)
-        return dps(problem, zeta=task.zeta) if solver is None else solver(problem, task.measured)
+        made = dps(problem, zeta=task.zeta) if solver is None else solver(problem, task.measured)
+        calls += problem.calls
+        return made
 
     samples = torch.stack([sample(draw) for draw in range(task.draws)])
-    return samples, truth, operator.adjoint(y)
+    return samples, truth, operator.adjoint(y), calls / (task.draws * len(rows))
 
 
 def endpoints(

@@ -10,7 +10,7 @@ A solver is a sampler with its parameters, for one or for all kinds of measureme
 Samplers here: `dps` and `a_dps` (`evals.images.posterior`); `projection`, which sets the estimate
 to what was measured at every level (Wang et al. 2023, "DDNM"); and two that show what a solver has
 to beat, `adjoint` without a prior and `prior` without measurements. A sampler may evaluate the
-denoiser `BUDGET` times as often as the task has steps.
+denoiser `EVALUATIONS_A_STEP` times as often as the task has steps.
 """
 
 from __future__ import annotations
@@ -29,13 +29,12 @@ from torch import Tensor
 from evals.images import posterior
 from evals.images.sampling import Denoiser, schedule
 from evals.models import ImageGenerator, ModelError
-from evals.tasks import EvalError
+from evals.tasks import EVALUATIONS_A_STEP, EvalError
 from pipelines.errors import PipelineError
 from pipelines.participant_code import load_module, module_of
 from pipelines.records import Frozen, Module
 from pipelines.yaml_text import load_plain
 
-BUDGET = 2  # evaluations of the denoiser for each step of the task: a second-order sampler's
 LOW, HIGH = 0.01, 20.0  # noise levels of guided samplers; pixels are within [-1, 1]
 
 Measured = Literal["fourier lines", "pixels", "block means"]
@@ -60,10 +59,9 @@ class Problem:
     def denoise(self, x: Tensor, sigma: Tensor, mask: Tensor | None = None) -> Tensor:
         """E[x0 | x]. ModelError beyond the budget."""
         self.calls += len(x)
-        if self.calls > BUDGET * self.steps * len(self.start):
-            raise ModelError(
-                f"the solver evaluates the model more than {BUDGET * self.steps} times for a sample"
-            )
+        most = EVALUATIONS_A_STEP * self.steps
+        if self.calls > most * len(self.start):
+            raise ModelError(f"the solver evaluates the model more than {most} times for a sample")
         return self.model(x, sigma, mask)
 
     def sigmas(self) -> Tensor:

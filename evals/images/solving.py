@@ -111,13 +111,15 @@ class Restoration(_Solving[RestorationTask]):
         """Means over images; `calibration` is 1 if the samples' spread matches their error.
 
         The mean of k exact posterior samples has a squared error of (1 + 1/k) times their variance,
-        on average.
+        on average. `evaluations` of the model for a sample are in logs since they are counted.
         """
         mse, spread = (_numbers(log, name) for name in ("mse", "spread"))
+        counted = "evaluations" in log.column_names
         return {
             "normalised_error": float(_numbers(log, "error").mean()),
             "psnr": float((10 * np.log10(4 / np.maximum(mse, 1e-12))).mean()),
             "calibration": float(spread.mean() * (1 + 1 / task.draws) / max(mse.mean(), 1e-12)),
+            **({"evaluations": float(_numbers(log, "evaluations").mean())} if counted else {}),
         }
 
 

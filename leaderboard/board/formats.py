@@ -36,7 +36,7 @@ CSV_COLUMNS = (
 
 
 MORE_COLUMNS = ("kind", "recheck", "params", "flops", "date", "behind_leader", "over_baseline")
-LAST_COLUMNS = ("from_memory", "source", "same_result", "word")
+LAST_COLUMNS = ("from_memory", "source", "same_result", "word", "evaluations")
 
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -99,6 +99,7 @@ def board_csv(rows: Sequence[Row]) -> str:
                 _text(row.source),
                 " ".join(row.same_result),
                 _text(row.word),
+                row.evaluations,
             ]
         )
     return file.getvalue()

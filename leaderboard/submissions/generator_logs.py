@@ -75,7 +75,7 @@ def wrong(task: Task, log: pa.Table) -> Wrong:
             "is not a distance: finite and not negative",
         )
     if isinstance(task, RestorationTask):
-        yield from _restored(log)
+        yield from _restored(task, log)
     elif isinstance(task, ClipTask):
         moved, independent = _numbers(log, "moved"), _numbers(log, "independent")
         if not independent.any():
@@ -88,12 +88,15 @@ def wrong(task: Task, log: pa.Table) -> Wrong:
         yield from _features(log)
 
 
-def _restored(log: pa.Table) -> Wrong:
+def _restored(task: RestorationTask, log: pa.Table) -> Wrong:
     error, mse = _numbers(log, "error"), _numbers(log, "mse")
     yield "unaided", _numbers(log, "unaided") == 0, "is 0, as if the whole image were visible"
     # error^2 is |gap|^2 / |truth|^2, mse is |gap|^2 / pixels: truth's mean square is between them.
     yield "mse", mse > BRIGHTEST * error**2 + 1e-12, "is more than the error allows"
     yield "mse", (mse == 0) & (error > 0), "is 0 although the error is not"
+    if "evaluations" in log.column_names:
+        counted, most = _numbers(log, "evaluations"), task.most_evaluations
+        yield "evaluations", ~((counted >= 0) & (counted <= most)), f"is not within 0 and {most}"
 
 
 def energy(log: pa.Table) -> Floats:

@@ -155,7 +155,7 @@ COLUMNS: dict[str, dict[str, Type]] = {
     },
     "image_restoration": {
         "row": INTEGER,
-        **dict.fromkeys(("error", "unaided", "mse", "spread"), FLOAT),
+        **dict.fromkeys(("error", "unaided", "mse", "spread", "evaluations"), FLOAT),
     },
     "image_sampling": {"row": INTEGER, "errors": _floats},
     "image_clip": {"row": INTEGER, "moved": FLOAT, "independent": FLOAT},
@@ -248,6 +248,12 @@ def read_log(
     return pa.concat_tables(
         [read_parquet(bundle, name, columns=columns) for name in bundle.parts(seed, task)]
     )
+
+
+def columns_in(bundle: Bundle, seed: int, task: str) -> set[str]:
+    """The columns that every part of a task's log has; BundleError as `read_parquet`."""
+    names = [set(open_parquet(bundle, n).schema_arrow.names) for n in bundle.parts(seed, task)]
+    return set.intersection(*names) if names else set()
 
 
 # ---- form

@@ -24,6 +24,7 @@ from leaderboard.submissions.bundle import Bundle, Profile
 from leaderboard.submissions.case import official_suite
 from leaderboard.submissions.chain import chain_of, seeds_of
 from leaderboard.submissions.counts import LOST, lost
+from leaderboard.submissions.evaluations import evaluations_of
 from leaderboard.submissions.lineage import data_of
 from leaderboard.submissions.sample_grids import shows_images
 from pipelines.records import (
@@ -158,6 +159,9 @@ class Row(Frozen):
     kept_fraction: float | None
     params: int | None = None
     flops: float | None = Field(None, description="of training; 6 per parameter and token")
+    evaluations: float | None = Field(
+        None, description="of the model, for a restored sample; None: nothing is restored, or old"
+    )
     seeds: tuple[SeedScore, ...]
     tasks: tuple[TaskValue, ...]
     aggregates: dict[str, float]
@@ -298,6 +302,7 @@ def measured_of(
         kept_fraction=dataset.counts["rows_out"] / rows_in if rows_in else None,
         params=params,
         flops=flops_of(model, benchmark, record.work.scale),
+        evaluations=evaluations_of(bundle, seeds, names),
         seeds=tuple(
             SeedScore(seed=seed, value=value)
             for seed, value in zip(seeds, head.values, strict=True)

@@ -170,11 +170,12 @@ COLUMNS = (
     ("size", "Dataset", True),
     ("kept", "Rows kept", True),
     ("compute", "FLOPs", True),
+    ("evaluations", "Evaluations a sample", True),
     ("seeds", "Seeds", True),
     ("date", "Date", False),
     ("notes", "Notes", False),
 )
-UNSORTED = ("forest", "notes")
+UNSORTED = ("forest", "evaluations", "notes")
 MOST_GRIDS = 6  # of samples on a board: the first rows
 SAME: Mapping[
     str, Callable[[Row], Any]
@@ -184,6 +185,9 @@ SAME: Mapping[
     ),
     "kept": lambda row: row.kept_fraction is not None and f"{row.kept_fraction:.1%} of rows kept",
     "compute": lambda row: row.flops and f"{row.flops:.2e} FLOPs",
+    "evaluations": lambda row: (
+        row.evaluations is not None and f"{row.evaluations:g} evaluations for a restored sample"
+    ),
     "seeds": lambda row: f"{len(row.seeds)} {'seed' if len(row.seeds) == 1 else 'seeds'} each",
     "date": lambda row: row.date and f"of {row.date}",
 }

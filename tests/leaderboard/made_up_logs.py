@@ -119,6 +119,7 @@ def _image_log(task: Task, skill: float, row: np.ndarray, rng: np.random.Generat
                 "error": error,
                 "mse": energy * error**2,
                 "spread": spread,
+                "evaluations": np.full(rows, float(task.steps)),
             }
         )
     if isinstance(task, SamplingTask):

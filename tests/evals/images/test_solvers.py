@@ -55,6 +55,15 @@ def test_without_a_solver_the_task_s_own_is_used() -> None:
     np.testing.assert_array_equal(plain["error"], own["error"])
 
 
+@pytest.mark.parametrize(("sampler", "each"), [("dps", 1), ("projection", 1), ("adjoint", 0)])
+def test_evaluations_of_the_model_are_counted(sampler: str, each: int) -> None:
+    """One a step of a first-order sampler, none without a prior; in the log of every row."""
+    task = load_task("digits_restored_pixels")
+    assert isinstance(task, RestorationTask)
+    columns = restored(task, IMAGES[120:136], range(16), Solved(MODEL, solver(sampler)))
+    np.testing.assert_array_equal(columns["evaluations"], np.full(16, each * task.steps))
+
+
 def write(folder: Path, code: str, sampler: str = "mine.py:restore") -> Path:
     (folder / "mine.py").write_text(code)
     path = folder / "solver.yaml"

@@ -47,6 +47,8 @@ def rules_and_fields(
         ("image_generation", lambda log: log.slice(0, 63), "row"),
         ("image_restoration", with_values("error", lambda x: -x), "error"),
         ("image_clip", with_values("moved", lambda x: -x), "moved"),
+        ("image_restoration", with_values("evaluations", lambda x: 2 * x + 1), "evaluations"),
+        ("image_restoration", with_values("evaluations", lambda x: x * np.nan), "evaluations"),
     ],
 )
 def test_rows_left_out_and_distances_below_zero_are_refused(
