@@ -232,6 +232,14 @@ def is_official(recipe: Recipe) -> bool:
     return path.is_file() and load_recipe(recipe.scale) == recipe
 
 
+def _is_official_training(recipe: Recipe) -> bool:
+    """Whether the recipe is the installed one but for where weights are kept on the way."""
+    path = RECIPES / f"{recipe.scale}.yaml"
+    return path.is_file() and recipe == changed(
+        load_recipe(recipe.scale), checkpoints=recipe.num_checkpoints
+    )
+
+
 def budget_faults(packed: PackedRecord, model: ModelRecord, recipe: Recipe) -> list[str]:
     """What a judge finds broken in how data was packed and a model trained, one sentence each.
 
@@ -257,7 +265,7 @@ def budget_faults(packed: PackedRecord, model: ModelRecord, recipe: Recipe) -> l
     for name, (actual, expected) in expected_values.items():
         if actual != expected:
             faults.append(f"packed with {name} {actual!r}; the recipe has {expected!r}")
-    if not is_official(recipe):
+    if not _is_official_training(recipe):
         faults.append(f"the recipe is not the installed one of {recipe.scale}: it was edited")
     trained = model.work.recipe
     for name, expected in recipe.model_dump(mode="json").items():

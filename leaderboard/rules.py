@@ -187,6 +187,10 @@ class Track(Frozen):
         (), description="of a model in evaluation, what is the participant's on this track alone"
     )
     price: Price | None = None
+    speedrun: bool = Field(
+        False,
+        description="models keep the checkpoints of the scale's speedrun, each with its score",
+    )
 
 
 class Benchmark(Frozen):
@@ -215,10 +219,14 @@ class Benchmark(Frozen):
         raise UnknownName(f"{self.name} has no scale {name!r}; scales are {', '.join(names)}")
 
     def tracks_of(self, scale: str) -> tuple[str, ...]:
-        """The names of the tracks that a scale has."""
-        own = self.scale(scale).tracks
+        """The names of the tracks that a scale has; a speedrun needs a rule of the scale."""
+        rung = self.scale(scale)
         named = {name for other in self.scales for name in other.tracks}
-        return own or tuple(track.name for track in self.tracks if track.name not in named)
+        return rung.tracks or tuple(
+            track.name
+            for track in self.tracks
+            if track.name not in named and (rung.speedrun is not None or not track.speedrun)
+        )
 
     def pool_fault(self, track: Track, pool: PoolRecord) -> str | None:
         """In words, how a pool is one of another track; None when it is not."""

@@ -193,6 +193,37 @@ def _increasing(line: Values, grid: Values) -> tuple[Values, Values]:
     return line[ends][order], grid[ends][order]
 
 
+# ---- fewer budgets than a curve takes
+
+
+def apart_at_each(
+    first: Sequence[Point],
+    second: Sequence[Point],
+    *,
+    names: tuple[str, str],
+    higher_is_better: bool = True,
+    known: tuple[float, int] | None = None,
+    order: float = 0.0,
+) -> list[tuple[float, str | None]]:
+    """At each budget that both have: who is ahead beyond the noise; None: not distinguishable.
+
+    RuleError as for `crossing`, where no spread is known.
+    """
+    sides = [{point.budget: point for point in side} for side in (first, second)]
+    shared = sorted(set(sides[0]) & set(sides[1]))
+    variance, freedom = spread([side[budget] for side in sides for budget in shared], known)
+    reach = student_quantile(0.5 + CONFIDENCE / 2, freedom)
+    sign = 1.0 if higher_is_better else -1.0
+    verdicts: list[tuple[float, str | None]] = []
+    for budget in shared:
+        a, b = (side[budget] for side in sides)
+        error = math.sqrt(variance * (1 / len(a.scores) + 1 / len(b.scores)) + 2 * order)
+        gap = sign * (b.mean - a.mean)
+        ahead = names[1] if gap > 0 else names[0]
+        verdicts.append((budget, ahead if abs(gap) > reach * error else None))
+    return verdicts
+
+
 # ---- the price of a filter
 
 
@@ -224,14 +255,15 @@ def prices(
     higher_is_better: bool = True,
     known: tuple[float, int] | None = None,
     order: float = 0.0,
+    noise_unknown: bool = False,
 ) -> list[Price]:
     """For every budget of the filter: how much plain data gives its score.
 
     The plain curve is made monotone (isotonic regression, weighted by its runs) and read between
     its budgets in the logarithm; never beyond them. The interval moves the filter's score and the
-    curve by their errors. RuleError as for `crossing`.
+    curve by their errors; with `noise_unknown` there is none. RuleError as for `crossing`.
     """
-    variance, freedom = spread([*plain, *filtered], known)
+    variance, freedom = (math.nan, 1) if noise_unknown else spread([*plain, *filtered], known)
     sign = 1.0 if higher_is_better else -1.0
     ordered = sorted(plain, key=lambda point: point.budget)
     x = np.log([point.budget for point in ordered])
@@ -273,7 +305,7 @@ def monotone(values: Values, weights: Values) -> Values:
 
 
 def _budget_of(x: Values, curve: Values, value: float) -> float | None:
-    """The logarithm of the budget at which the curve has a value; None outside it."""
+    """The logarithm of the budget at which the curve has a value; None outside it, and for NaN."""
     if not curve[0] <= value <= curve[-1]:
         return None
     above = int(np.searchsorted(curve, value))

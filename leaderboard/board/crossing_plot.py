@@ -18,6 +18,7 @@ from pipelines.templates import templates
 WIDTH, LEFT, RIGHT, TOP, HEIGHT = 820, 76, 640, 24, 340
 COLOURS = ("#57606a", "#0b5cad", "#b35900", "#1a7f37", "#8250df", "#cf222e")  # grey: the baseline
 LINE_HEIGHT, LABEL_GAP = 18, 16
+LABEL_LETTERS = 24  # of a curve's name: what fits between the plot and its right edge
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,14 @@ def crossing_plot(
     metric: str,
     unit: str,
     title: str,
+    target: float | None = None,
+    in_words: bool = True,
 ) -> str:
-    """The figure. `errors` are half the 95% intervals of the points' means, by method."""
+    """The figure. `errors` are half the 95% intervals of the points' means, by method.
+
+    `target` is a score that a line marks. `in_words`: the verdicts are below the curves, as where
+    no page says them.
+    """
     budgets = sorted({point.budget for side in points.values() for point in side})
     ends = [
         point.mean + sign * error
@@ -53,6 +60,8 @@ def crossing_plot(
         for point, error in zip(side, errors[name], strict=True)
         for sign in (-1, 1)
     ]
+    if target is not None:
+        ends.append(target)
     margin = (max(ends) - min(ends)) * 0.05 or 1.0
     frame = _Frame(
         math.log(budgets[0]), math.log(budgets[-1]), min(ends) - margin, max(ends) + margin
@@ -74,7 +83,7 @@ def crossing_plot(
         for entry in crossings
         if entry.at is not None and entry.between is not None
     ]
-    sentences = [entry.sentence(unit) for entry in crossings]
+    sentences = [entry.sentence(unit) for entry in crossings] if in_words else []
     return (
         templates("leaderboard.board")
         .get_template("crossing.svg")
@@ -92,6 +101,7 @@ def crossing_plot(
                 {"at": frame.y(v), "label": f"{v:g}"} for v in ticks(frame.y_low, frame.y_high, 5)
             ],
             x_ticks=[{"at": frame.x(budget), "label": short(budget)} for budget in budgets],
+            target=None if target is None else frame.y(target),
             curves=shown,
             crossings=marks,
             sentences=sentences,
@@ -105,7 +115,7 @@ def _curve(
     ups = [(point.budget, point.mean + e) for point, e in zip(side, errors, strict=True)]
     downs = [(point.budget, point.mean - e) for point, e in zip(side, errors, strict=True)]
     return {
-        "name": name,
+        "name": shortened(name),
         "colour": colour,
         "line": _path([(point.budget, point.mean) for point in side], frame),
         "band": _path([*ups, *reversed(downs)], frame),
@@ -118,6 +128,14 @@ def _curve(
             for point in side
         ],
     }
+
+
+def shortened(name: str) -> str:
+    """A name that fits beside the plot: a long one loses its middle, as its end tells it apart."""
+    if len(name) <= LABEL_LETTERS:
+        return name
+    half = (LABEL_LETTERS - 1) // 2
+    return f"{name[:half]}…{name[-half:]}"
 
 
 def _path(points: Sequence[tuple[float, float]], frame: _Frame) -> str:

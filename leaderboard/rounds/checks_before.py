@@ -55,6 +55,11 @@ def check_track(benchmark: Benchmark, scale: str, track: str) -> None:
     rule, here = benchmark.track(track), benchmark.tracks_of(scale)
     if track not in here:
         raise RuleError(f"scale {scale} has no track {track!r}; its tracks are {', '.join(here)}")
+    if rule.speedrun:
+        raise RuleError(
+            f"track {track}: its models are measured on the way; run `{benchmark.name} speedrun "
+            "--submit`"
+        )
     if rule.settings:
         raise RuleError(
             f"track {track}: the {', '.join(rule.settings)} is yours, and `run` has none; run the "

@@ -8,6 +8,7 @@ import typer
 
 from leaderboard.rounds.options import Resources, Scale
 from pipelines.console import Json, out, show_json
+from pipelines.execution.progress import say
 
 Seeds = Annotated[int, typer.Option("--repeat", min=1, help="Train this many of the seeds.")]
 
@@ -141,6 +142,11 @@ def speedrun_command(
         list[str], typer.Option(help="A .yaml file or a baseline; may be repeated.")
     ],
     repeat: Seeds = 3,
+    submit: Annotated[
+        bool,
+        typer.Option("--submit", help="Write a bundle of each dataset for the speedrun track."),
+    ] = False,
+    team: Annotated[str, typer.Option(help="Your team's name on the board.")] = "",
     resources: Resources,
     json: Json = False,
 ) -> None:
@@ -149,18 +155,31 @@ def speedrun_command(
     The recipe is the scale's, measured at more checkpoints; the unfiltered pool runs with it.
     """
     from leaderboard.rounds import round as stages
-    from leaderboard.rounds.speedrun import check_speedrun, speedrun, speedrun_text
+    from leaderboard.rounds.checks_before import check_names
+    from leaderboard.rounds.experiments import with_baseline
+    from leaderboard.rounds.speedrun import (
+        check_speedrun,
+        speedrun,
+        speedrun_text,
+        submit_speedrun,
+        track_of,
+    )
 
     current = resources.open_round(benchmark, scale)
     placement = resources.launch(current)
     check_speedrun(current)
-    made = speedrun(
-        current,
-        [stages.find_pipeline(current, name) for name in pipeline],
-        repeat=repeat,
-        where_to_train=placement,
-    )
+    pipelines = [stages.find_pipeline(current, name) for name in pipeline]
+    if submit:  # before hours are spent
+        track_of(current, repeat)
+        check_names(benchmark, with_baseline(current, pipelines), method=None, team=team)
+    made = speedrun(current, pipelines, repeat=repeat, where_to_train=placement)
     if json:
         show_json(made)
     else:
         out(speedrun_text(made))
+    if submit:
+        entries = submit_speedrun(
+            current, pipelines, repeat=repeat, where_to_train=placement, team=team
+        )
+        for entry in entries:
+            say(f"submission {entry.record.id} in {entry.folder}: all rules hold")

@@ -376,10 +376,12 @@ def submit(
     team: str = "",
     folder: str = "submissions",
     tries: int | None = None,
+    curves: Sequence[str] = (),
 ) -> Entry:
     """Submit a method with its seeds into a folder of the workspace.
 
-    A dataset of documents or pairs is looked through for the suite's items on the way.
+    A dataset of documents or pairs is looked through for the suite's items on the way. `curves` are
+    folders of scores of checkpoints.
     """
     trained = [Trained(method=curated.method, home=curated.home, seed=seed) for seed in seeds]
     return submit_scores(
@@ -392,6 +394,7 @@ def submit(
         team=team,
         tries=tries,
         overlap=overlapping(current),
+        curves=curves,
         map_tasks=current.map_tasks,
     )
 

@@ -2,7 +2,7 @@
 
 Everything but the data is the rule book's: the recipe (with more checkpoints), the suite, the
 target. The unfiltered pool runs beside the others. Runs are kept in the workspace; the result is in
-`<workspace>/<benchmark>-<scale>/speedrun.json`.
+`<workspace>/<benchmark>-<scale>/speedrun.json`, and bundles for the board in `submissions/`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from leaderboard.rounds.training import Trained
 from leaderboard.rounds.workspace import Curated, Round
 from leaderboard.rules import SpeedrunRule
 from leaderboard.submissions.results import BASELINE
+from leaderboard.submissions.submission import Entry
 from pipelines import installed
 from pipelines.console import table
 from pipelines.errors import RuleError
@@ -112,6 +113,52 @@ def speedrun(
     return made
 
 
+def track_of(current: Round, repeat: int) -> str:
+    """The track that speedruns are submitted to. RuleError where these runs cannot be.
+
+    The board takes the recipe's own seeds alone.
+    """
+    name, seeds = current.benchmark.name, len(current.recipe.seeds)
+    track = next((track.name for track in current.benchmark.tracks if track.speedrun), None)
+    if track is None:
+        raise RuleError(f"--submit: {name} has no track for speedruns")
+    if repeat > seeds:
+        raise RuleError(f"--submit: {current.scale.name} allows {seeds} seeds; lower --repeat")
+    return track
+
+
+def submit_speedrun(
+    current: Round,
+    pipelines: Sequence[Pipeline],
+    *,
+    repeat: int,
+    where_to_train: Launch,
+    team: str = "",
+) -> list[Entry]:
+    """A bundle of each dataset of a speedrun that was run: its models, and all checkpoints' scores.
+
+    The final weights are evaluated by the scale's whole suite first.
+    """
+    rule, track = check_speedrun(current), track_of(current, repeat)
+    seeds = seeds_for(current.recipe, repeat)
+    recipe = current.stages.changed(current.recipe, checkpoints=rule.checkpoints)
+    chosen, _ = experiment(current, recipe, seeds)
+    entries = []
+    for pipeline in with_baseline(current, pipelines):
+        dataset = stages.curate(current, pipeline)
+        runs = [Trained(method=dataset.method, home=dataset.home, seed=seed) for seed in seeds]
+        stages.evaluate(chosen, runs, spread=where_to_train.spread(current.map_tasks))
+        folders = [_measured_in(run, chosen) for run in runs]
+        entry = stages.submit(chosen, dataset, seeds=seeds, track=track, team=team, curves=folders)
+        entries.append(entry)
+    return entries
+
+
+def _measured_in(trained: Trained, current: Round) -> str:
+    """The folder of the scores of a run's checkpoints."""
+    return f"{trained.scores(current)}-speedrun"
+
+
 def _target(rule: SpeedrunRule, baseline: Sequence[Sequence[Measure]], whole: float) -> float:
     """The rule's score, or the unfiltered pool's at a part of its budget, its mean over seeds."""
     if rule.target is not None:
@@ -131,7 +178,7 @@ def _measures(
     """The headline at every checkpoint and at the end; what was measured before stays."""
     trained = Trained(method=dataset.method, home=dataset.home, seed=seed)
     model = trained.model(current)
-    out = f"{trained.scores(current)}-speedrun"
+    out = _measured_in(trained, current)
     tasks = [
         stages.EvaluateTask(
             benchmark=current.benchmark.name,

@@ -75,14 +75,14 @@ def scale_lines(
     Each scale uses its largest group of comparable rows, and each method its best row. KeyError
     for an unknown benchmark, track or metric.
     """
-    boards = _boards_of(library, benchmark)
+    boards = boards_of(library, benchmark)
     if not boards and benchmark not in packages():
         raise KeyError(f"there is no benchmark {benchmark}")
     if track and track not in [board.track for board in boards]:
         raise KeyError(f"benchmark {benchmark} has no track {track} with rows")
     tracks = sorted({board.track for board in boards}, key=lambda t: (t != "filtering", t))
     chosen = track or (tracks[0] if tracks else "")
-    order = _scale_order(benchmark)
+    order = scale_order(benchmark)
     scales = sorted(
         (board.scale for board in boards if board.track == chosen),
         key=lambda name: (order.get(name, 1000), name),
@@ -124,7 +124,7 @@ def across_scales(library: Library, benchmark: str, *, track: str = "", metric: 
     across = scale_lines(library, benchmark, track=track, metric=metric)
     name = across.metric
     costly: list[Row] = []
-    for board in _boards_of(library, benchmark):
+    for board in boards_of(library, benchmark):
         page = library.page(benchmark, board.scale, board.track, View(limit=MAX_LIMIT))
         costly += [by_metric(row, name) for row in page.rows if row.flops and name in row.figures]
     return {
@@ -142,7 +142,8 @@ def across_scales(library: Library, benchmark: str, *, track: str = "", metric: 
     }
 
 
-def _boards_of(library: Library, benchmark: str) -> list[Board]:
+def boards_of(library: Library, benchmark: str) -> list[Board]:
+    """The boards of a benchmark that have rows."""
     return [board for board in library.boards() if board.benchmark == benchmark]
 
 
@@ -189,7 +190,8 @@ def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _scale_order(benchmark: str) -> dict[str, int]:
+def scale_order(benchmark: str) -> dict[str, int]:
+    """The place of each scale in the rule book; empty where that is not installed."""
     try:
         return {scale.name: n for n, scale in enumerate(rules.load_benchmark(benchmark).scales)}
     except RuleError:

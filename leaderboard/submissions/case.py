@@ -64,8 +64,14 @@ class Case:
 
     @cached_property
     def recipe(self) -> Any:
-        """The frozen recipe of the scale; its own `scale` is the recipe's name."""
-        return self.package.recipe(self.scale.recipe)
+        """The frozen recipe of the scale; its own `scale` is the recipe's name.
+
+        A speedrun's keeps more weights on the way, and is the same in everything else.
+        """
+        recipe = self.package.recipe(self.scale.recipe)
+        if self.track.speedrun and self.scale.speedrun is not None:
+            return self.package.changed(recipe, checkpoints=self.scale.speedrun.checkpoints)
+        return recipe
 
     @cached_property
     def kinds(self) -> Mapping[str, list[Any]]:

@@ -51,6 +51,7 @@ HINTS = {
     "lineage.recipe": "train again with `train`, under the scale's own recipe",
     "lineage.seeds": "train the first seeds of the recipe's list, without a gap",
     "lineage.suite": "evaluate again with the scale's suite and its recorded data",
+    "lineage.speedrun": "make the bundle by the benchmark's `speedrun` command",
     "lineage.data": "evaluate all seeds on the same data",
     "arithmetic": "evaluate again and submit the logs as they were written",
     "novelty.copy": "submit what you curated, trained and evaluated yourself",

@@ -119,7 +119,7 @@ def copies(
     for other in case.known.entries(case.book.name):
         if other.id == own.id or (own.track != other.track and {own.track, other.track} & fixed):
             continue
-        if other.withdrawn and other.team == own.team:
+        if other.team == own.team and (other.withdrawn or _raced(case, own, other)):
             continue
         what = _copied(own, other, one_model=own.track in fixed)
         if what is None:
@@ -130,6 +130,12 @@ def copies(
         elif own.dataset != other.dataset or set(own.seeds) <= set(other.seeds):
             problem = Words(f"{what} of your submission {other.id} ({other.method!r})")
             yield fault(RECORD, "chain", problem, Words("something new"), "withdraw one of the two")
+
+
+def _raced(case: Case, own: Facts, other: Facts) -> bool:
+    """Whether one of two entries is the speedrun of the other's dataset: it has the same models."""
+    races = {track.name for track in case.book.tracks if track.speedrun}
+    return own.dataset == other.dataset and (own.track in races) != (other.track in races)
 
 
 def _equal_seeds(case: Case) -> Iterator[Fault]:

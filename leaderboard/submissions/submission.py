@@ -30,7 +30,7 @@ from leaderboard.submissions.bundle import (
 from leaderboard.submissions.bundle import RECORD as FILE
 from leaderboard.submissions.case import official_suite
 from leaderboard.submissions.chain import chain_of, seeds_of
-from leaderboard.submissions.curves import read_curves
+from leaderboard.submissions.curves import read_curves, suite_of_curves
 from leaderboard.submissions.documents import describe as describe_documents
 from leaderboard.submissions.faults import BundleError
 from leaderboard.submissions.profile import suite_texts
@@ -181,7 +181,10 @@ def submit(
         profile=profile,
         overlap=overlap.of(content, map_tasks=map_tasks) if overlap is not None else None,
         curves=read_curves(
-            curves, chain.values(), headline=official_suite(benchmark, scale).headline
+            curves,
+            chain.values(),
+            headline=official_suite(benchmark, scale).headline,
+            suite=suite_of_curves(benchmark, scale, track),
         ),
     )
     files[MANIFEST] = orjson.dumps(manifest.model_dump(mode="json"), option=orjson.OPT_INDENT_2)

@@ -35,7 +35,7 @@ from leaderboard.submissions.arithmetic import Recomputed
 from leaderboard.submissions.bundle import RECORD, Bundle
 from leaderboard.submissions.case import Case, official_suite
 from leaderboard.submissions.counts import LOST, lost
-from leaderboard.submissions.curves import curves
+from leaderboard.submissions.curves import curves, whole_race
 from leaderboard.submissions.facts import NOTHING, Facts, Known
 from leaderboard.submissions.faults import Fault, Words, fault, under
 from leaderboard.submissions.limits import Limit, TooLong, limited
@@ -134,6 +134,7 @@ LINEAGE: Sequence[Rule] = (
     ("lineage.seeds", lineage.seeds),
     ("lineage.suite", lineage.suite),
     ("lineage.suite", lineage.settings),
+    ("lineage.speedrun", whole_race),
 )
 DATA: Sequence[Rule] = (("lineage.data", lineage.one_data),)
 

@@ -34,6 +34,15 @@ class Links:
     def scales(self, benchmark: str, **query: object) -> str:
         return f"/scales/{quote(benchmark)}{asked(query)}"
 
+    def speedruns(self, benchmark: str) -> str:
+        return f"/speedruns/{quote(benchmark)}"
+
+    def crossings(self, benchmark: str, *names: str, **query: object) -> str:
+        chosen = urlencode([("name", name) for name in names])
+        rest = asked(query).removeprefix("?")
+        both = "&".join(filter(None, (rest, chosen)))
+        return f"/crossings/{quote(benchmark)}{'?' if both else ''}{both}"
+
     def submission(self, id: str, **query: object) -> str:
         return f"/submissions/{id}{asked(query)}"
 
@@ -90,6 +99,13 @@ class FileLinks(Links):
 
     def scales(self, benchmark: str, **query: object) -> str:
         return f"{self.up}scales/{file_name(benchmark, str(query.get('metric') or ''))}.html"
+
+    def speedruns(self, benchmark: str) -> str:
+        return f"{self.up}speedruns/{file_name(benchmark)}.html"
+
+    def crossings(self, benchmark: str, *names: str, **query: object) -> str:
+        metric = str(query.get("metric") or "")
+        return f"{self.up}crossings/{file_name(benchmark, metric)}.html"  # of the first methods
 
     def submission(self, id: str, **query: object) -> str:
         return f"{self.up}submissions/{id}.html"

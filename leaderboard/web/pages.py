@@ -17,6 +17,7 @@ from leaderboard.board.plots import STATIC
 from leaderboard.database import people
 from leaderboard.service.drill_down import AskedQuestions, image_of
 from leaderboard.service.evidence import read_samples
+from leaderboard.service.over_budgets import MOST_LINES
 from leaderboard.web import views
 from leaderboard.web.access import Asks, Id, Name, Serves, seen
 from leaderboard.web.answers import private, public
@@ -26,6 +27,7 @@ from leaderboard.web.links import Links
 from leaderboard.web.texts import (
     board_text,
     compare_text,
+    crossings_text,
     front_text,
     help_text,
     method_text,
@@ -33,6 +35,7 @@ from leaderboard.web.texts import (
     question_text,
     scales_text,
     search_text,
+    speedruns_text,
     submission_text,
     team_text,
 )
@@ -131,6 +134,34 @@ async def scales(
 
 
 Named = Annotated[str, Query(max_length=120)]
+MethodName = Annotated[str, Field(min_length=1, max_length=120)]
+
+
+@pages.get("/speedruns/{benchmark}", response_class=HTMLResponse)
+async def speedrun_list(benchmark: Name, request: Request, service: Serves) -> Response:
+    make = partial(speedruns_text, benchmark=benchmark, link=links_of(request))
+    return await public(request, service, ("speedruns", benchmark), make)
+
+
+@pages.get("/crossings/{benchmark}", response_class=HTMLResponse)
+async def crossing_charts(
+    benchmark: Name,
+    request: Request,
+    service: Serves,
+    track: Annotated[str, Query(max_length=60)] = "",
+    metric: Annotated[str, Query(max_length=100)] = "",
+    name: Annotated[list[MethodName], Query(max_length=MOST_LINES)] = [],  # noqa: B006
+) -> Response:
+    make = partial(
+        crossings_text,
+        benchmark=benchmark,
+        track=track,
+        metric=metric,
+        names=tuple(name),
+        link=links_of(request),
+    )
+    key = ("crossings", benchmark, track, metric, *name)
+    return await public(request, service, key, make, free=bool(name))
 
 
 @pages.get("/methods/{benchmark}", response_class=HTMLResponse)

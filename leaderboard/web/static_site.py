@@ -2,7 +2,8 @@
 
 index.html  board.json  board.csv  static/
 boards/<benchmark>-<scale>-<track>[-<metric>|-plots].html and .json and .csv
-scales/<benchmark>.html  submissions/<id>.html  help/<topic>.html
+scales/<benchmark>.html  speedruns/<benchmark>.html  crossings/<benchmark>[-<metric>].html
+submissions/<id>.html  help/<topic>.html
 submissions/<id>-<task>.html and .json   the first questions of each task, chosen by a script
 compare/<id>.html   one of the best rows of a board beside the first
 compare/index.html   rows of the reader's choice, by a script, from compare/<id>.json
@@ -221,8 +222,11 @@ class _Site:
     def others(self, rows: Sequence[Row]) -> None:
         """Methods, teams, scales and help."""
         from leaderboard.service.comparison import across_scales
+        from leaderboard.service.over_budgets import over_budgets
         from leaderboard.web import views
         from leaderboard.web.help import topics
+        from leaderboard.web.texts import crossings_text, speedruns_text
+        from pipelines.installed import packages
 
         library, links = self.service.library, self.links
         methods: dict[tuple[str, str], list[Row]] = {}
@@ -236,12 +240,19 @@ class _Site:
             self.write(address, views.method_page(own, name, "", benchmark, links))
         for name, own in teams.items():
             self.write(links.team(name).removeprefix(links.up), views.team_page(own, name, links))
-        for benchmark in {listed.benchmark for listed in library.boards()}:
+        for benchmark in {listed.benchmark for listed in library.boards()} | set(packages()):
             first = across_scales(library, benchmark)
             for metric in ("", *first["metrics"]):
                 chosen = across_scales(library, benchmark, metric=metric) if metric else first
                 address = links.scales(benchmark, metric=metric).removeprefix(links.up)
                 self.write(address, views.scales_page(benchmark, chosen, links))
+        for benchmark in sorted(packages()):
+            address = links.speedruns(benchmark).removeprefix(links.up)
+            self.write(address, speedruns_text(self.service, benchmark, links))
+            for metric in ("", *over_budgets(library, benchmark).metrics):
+                address = links.crossings(benchmark, metric=metric).removeprefix(links.up)
+                text = crossings_text(self.service, benchmark, "", metric, (), links)
+                self.write(address, text)
         for topic in ("", *topics()):
             self.write(f"help/{topic or 'index'}.html", views.help_page(topic, links))
 

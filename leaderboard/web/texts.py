@@ -15,12 +15,15 @@ from leaderboard.service.comparison import across_scales, scale_lines
 from leaderboard.service.drill_down import Asked, page_of
 from leaderboard.service.evidence import CHECKED, read_evidence
 from leaderboard.service.nearest import read_nearest
+from leaderboard.service.over_budgets import over_budgets
 from leaderboard.service.service import Service
 from leaderboard.service.side_by_side import side_by_side
+from leaderboard.service.speedruns import speedruns
 from leaderboard.service.training_curves import crossings, race
 from leaderboard.submissions.results import Row
 from leaderboard.web import views
 from leaderboard.web.access import Caller, by_role
+from leaderboard.web.deciding_views import crossings_page, speedruns_page
 from leaderboard.web.links import Links
 from leaderboard.web.question_view import nearest_command
 from pipelines import installed
@@ -67,6 +70,7 @@ def _summary(library: Library, name: str, boards: Sequence[Board]) -> dict[str, 
     parts = [("Ranked scales", ranked), ("Other boards: proxies, open scales, models", others)]
     return {
         "name": name,
+        "installed": name in installed.packages(),
         "title": views.benchmark_title(name),
         "question": views.question_of(name),
         "answer": answer,
@@ -118,6 +122,19 @@ def scales_text(service: Service, benchmark: str, track: str, metric: str, link:
     """The methods of a benchmark over its scales."""
     comparison = across_scales(service.library, benchmark, track=track, metric=metric)
     return views.scales_page(benchmark, comparison, link)
+
+
+def speedruns_text(service: Service, benchmark: str, link: Links) -> str:
+    """The speedruns of a benchmark's scales."""
+    return speedruns_page(benchmark, speedruns(service, benchmark), link)
+
+
+def crossings_text(
+    service: Service, benchmark: str, track: str, metric: str, names: Sequence[str], link: Links
+) -> str:
+    """Some methods of a benchmark over the budgets of its scales."""
+    curves = over_budgets(service.library, benchmark, track=track, metric=metric, names=names)
+    return crossings_page(benchmark, curves, names, track, link)
 
 
 def help_text(service: Service, topic: str, link: Links) -> str:

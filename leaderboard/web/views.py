@@ -49,6 +49,7 @@ from leaderboard.web.links import Links
 from leaderboard.web.question_view import questions_of
 from pipelines.errors import RuleError
 from pipelines.execution.progress import short
+from pipelines.installed import packages
 from pipelines.templates import templates
 
 # ---- how things read
@@ -133,6 +134,7 @@ def described(benchmark: str, scale: str, track: str) -> dict[str, str]:
         "scale": "",
         "track": "",
         "budget": "",
+        "speedrun": "",
     }
     try:
         book = rules.load_benchmark(benchmark)
@@ -143,9 +145,10 @@ def described(benchmark: str, scale: str, track: str) -> dict[str, str]:
     )
     if scale not in [scale_rule.name for scale_rule in book.scales]:
         descriptions["scale"] = "Not a scale of the rule book: only published results are listed."
-    descriptions["track"] = next(
-        (track_rule.description for track_rule in book.tracks if track_rule.name == track), ""
-    )
+    for track_rule in book.tracks:
+        if track_rule.name == track:
+            descriptions["track"] = track_rule.description
+            descriptions["speedrun"] = "yes" if track_rule.speedrun else ""
     return descriptions
 
 
@@ -504,7 +507,10 @@ def team_page(rows: Sequence[Row], name: str, link: Links) -> str:
 def scales_page(benchmark: str, comparison: Mapping[str, Any], link: Links) -> str:
     """One line per method across scales, and how far the scales agree."""
     title = benchmark_title(benchmark)
-    return render("scales.html", link, benchmark=benchmark, title=title, **comparison)
+    installed = benchmark in packages()
+    return render(
+        "scales.html", link, benchmark=benchmark, title=title, installed=installed, **comparison
+    )
 
 
 def help_page(topic: str, link: Links) -> str:

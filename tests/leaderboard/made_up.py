@@ -27,19 +27,21 @@ from evals.tasks import (
     Task,
 )
 from leaderboard import rules
-from leaderboard.benchmark import load_stages
+from leaderboard.benchmark import INTERMEDIATE, load_stages
 from leaderboard.rules import Benchmark, PoolRule, Scale
 from leaderboard.submissions import uids
 from leaderboard.submissions.bundle import (
     MANIFEST,
     RECORD,
     UIDS,
+    CurvePoint,
     DocumentList,
     OverlapOf,
     Place,
     manifest_of,
     write_zip,
 )
+from leaderboard.submissions.curves import kept_on_the_way
 from leaderboard.submissions.results import BASELINE
 from leaderboard.submissions.validate import official_suite
 from pipelines.records import (
@@ -134,6 +136,9 @@ def make_folder(
     recipe = load_stages(benchmark).recipe(rung.recipe)
     track = track or book.tracks_of(scale)[0]
     rule = book.track(track)
+    race = rung.speedrun if rule.speedrun else None
+    if race is not None:
+        recipe = load_stages(benchmark).changed(recipe, checkpoints=race.checkpoints)
     if steps is None:  # a baseline's name belongs to its pipeline
         steps = () if method == BASELINE or rule.pipeline else STEPS
     chain = _data(book, rung, recipe, method, pool, chance, steps, clean)
@@ -143,6 +148,8 @@ def make_folder(
     parents = {}
     for seed in seeds or recipe.seeds[:1]:
         model = _model(packed, benchmark, scale, recipe, seed)
+        if race is not None:
+            model = _with_checkpoints(model, race.checkpoints)
         scores = _scores(
             model, benchmark, scale, seed, skill, rows, chance, files, edit, rule.settings
         )
@@ -180,6 +187,7 @@ def make_folder(
         uids=uid_list,
         documents=documents,
         overlap=overlap,
+        curves=_curves(chain, suite_of(benchmark, scale).headline) if race is not None else {},
     )
     files[MANIFEST] = orjson.dumps(manifest.model_dump(mode="json"))
     folder = out / record.id
@@ -187,6 +195,38 @@ def make_folder(
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
     return folder
+
+
+def _with_checkpoints(model: ModelRecord, number: int) -> ModelRecord:
+    """The model with the weights at the ends of all parts of its budget but the last."""
+    steps = model.counts["steps"]
+    names = [f"step-{steps * part // number:08d}" for part in range(1, number)]
+    kept = [_file(f"{INTERMEDIATE}/{name}.safetensors", model.id, name) for name in names]
+    return ModelRecord.seal(
+        work=model.work,
+        parents=model.parents,
+        outputs=[*model.outputs, *kept],
+        counts=model.counts,
+        results=model.results,
+        made_by=MADE_BY,
+    )
+
+
+def _curves(chain: Sequence[Record], headline: str) -> dict[str, tuple[CurvePoint, ...]]:
+    """A score of every checkpoint of every seed, evenly better until the seed's own score."""
+    models = {link.id: link for link in chain if isinstance(link, ModelRecord)}
+    curves = {}
+    for link in chain:
+        if isinstance(link, ScoresRecord):
+            model = models[link.parents["model"]]
+            final = link.results.aggregates[headline]
+            worse = -0.1 if final.higher_is_better else 0.1
+            names = kept_on_the_way(model)
+            curves[str(model.work.seed)] = tuple(
+                CurvePoint(checkpoint=name, value=final.value + worse * (len(names) - n))
+                for n, name in enumerate(names)
+            )
+    return curves
 
 
 def make_zip(out: Path, **options: Any) -> Path:

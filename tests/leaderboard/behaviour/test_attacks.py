@@ -126,6 +126,8 @@ def test_pages_open_no_bundle(site: Site, tmp_path: Path) -> None:
         BOARD,
         f"{BOARD}/plots",
         "/scales/dclm",
+        "/speedruns/dclm",
+        "/crossings/dclm",
         f"/submissions/{first}",
         f"/submissions/{first}?rival={second}",
         f"/submissions/{first}/tasks/heldout_ending?wrong=true",

@@ -50,8 +50,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     service = Service(store, open_store(folder / "files"))
     team, submit = create_token(store, "ci", scopes=["submit"], team="a team")
     review = create_token(store, "maintainer", scopes=["review"])[1]
-    for n, (name, skill) in enumerate({"no_filter": 0.4, "good": 0.6, "better": 0.7}.items()):
-        submission, _ = service.receive(make_zip(folder, method=name, skill=skill, chance=n), team)
+    entries = [
+        make_zip(folder, method=name, skill=skill, chance=n)
+        for n, (name, skill) in enumerate({"no_filter": 0.4, "good": 0.6, "better": 0.7}.items())
+    ]
+    for n, name in enumerate(("fast", "slow"), start=20):
+        race = {"track": "speedrun", "seeds": (124, 125, 126)}
+        entries.append(make_zip(folder, method=name, chance=n, **race))
+    for path in entries:
+        submission, _ = service.receive(path, team)
         service.check_next("check")
         store.move(submission.id, "accepted", who="maintainer")
     new = make_zip(folder, method="brand new", skill=0.9, chance=9, seeds=(124, 125))
@@ -198,7 +205,16 @@ def test_a_view_is_exported(page: Page, site: Site) -> None:
 def test_pages_fit_a_phone(chromium: Browser, site: Site) -> None:
     phone = chromium.new_context(base_url=site.address, viewport={"width": 360, "height": 740})
     page = phone.new_page()
-    for path in ("/", BOARD, f"{BOARD}/plots", "/scales/dclm", "/help/scores", "/submit"):
+    deciding = ("/speedruns/dclm", "/crossings/dclm")
+    for path in (
+        "/",
+        BOARD,
+        f"{BOARD}/plots",
+        "/scales/dclm",
+        *deciding,
+        "/help/scores",
+        "/submit",
+    ):
         page.goto(path)
         wide = page.evaluate("document.documentElement.scrollWidth")
         assert wide <= 360, (path, wide)
@@ -269,6 +285,7 @@ def test_axe_finds_no_fault(chromium: Browser, site: Site, scheme: str) -> None:
     assert other is not None
     ids = [address.rsplit("/", 1)[1] for address in (link, other)]
     paths = ["/", BOARD, f"{BOARD}/plots", "/scales/dclm", "/help", "/help/dclm-tasks", "/login"]
+    paths += ["/speedruns/dclm", "/crossings/dclm", "/boards/dclm/tiny/speedrun"]
     paths += ["/submit", link, f"{link}?rival={ids[1]}", f"{link}/tasks/heldout_ending"]
     paths += [f"/compare?id={ids[0]}&id={ids[1]}"]
     paths += [f"{link}/tasks/heldout_ending?rival={ids[1]}"]

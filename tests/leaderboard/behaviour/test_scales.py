@@ -277,6 +277,7 @@ def test_every_rule_with_a_name_is_broken_here() -> None:
         "form.bundle",  # zips: submissions/test_bundle.py, which no scale changes
         "lineage.data",  # seeds, above
         "lineage.price",  # the track that has a budget, below
+        "lineage.speedrun",  # the track of speedruns: behaviour/test_speedruns.py
         "novelty.copy",  # another entry, above
         "form.curves",  # submissions/test_curves.py: what only some submissions hold
     }

@@ -65,6 +65,8 @@ def test_script_in_every_text_is_only_text(hostile: tuple[TestClient, str, Servi
         f"{board}?q=%3Cscript%3E",
         f"{board}/plots",
         "/scales/dclm",
+        "/speedruns/dclm",
+        "/crossings/dclm",
         f"/submissions/{id_}",
         f"/submissions/{id_}/tasks/heldout_ending",
         f"/compare?id={id_}&id={id_}",

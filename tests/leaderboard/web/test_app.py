@@ -337,6 +337,8 @@ MATRIX = {
     ("GET", "/boards/{benchmark}/{scale}/{track}"): EVERYBODY,
     ("GET", "/boards/{benchmark}/{scale}/{track}/plots"): EVERYBODY,
     ("GET", "/scales/{benchmark}"): EVERYBODY,
+    ("GET", "/speedruns/{benchmark}"): EVERYBODY,
+    ("GET", "/crossings/{benchmark}"): EVERYBODY,
     ("GET", "/methods/{benchmark}"): set(),  # not accepted: nobody
     ("GET", "/teams"): set(),
     ("GET", "/help"): EVERYBODY,
