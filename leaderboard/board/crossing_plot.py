@@ -17,6 +17,8 @@ from pipelines.templates import templates
 
 WIDTH, LEFT, RIGHT, TOP, HEIGHT = 820, 76, 640, 24, 340
 COLOURS = ("#57606a", "#0b5cad", "#b35900", "#1a7f37", "#8250df", "#cf222e")  # grey: the baseline
+SERIES = ("s5", "s0", "s1", "s2", "s3", "s4")  # the same in the style sheet of the pages
+TICK_GAP = 44  # pixels that the label of a budget takes
 LINE_HEIGHT, LABEL_GAP = 18, 16
 LABEL_LETTERS = 24  # of a curve's name: what fits between the plot and its right edge
 
@@ -67,7 +69,7 @@ def crossing_plot(
         math.log(budgets[0]), math.log(budgets[-1]), min(ends) - margin, max(ends) + margin
     )
     shown = [
-        _curve(name, side, errors[name], frame, COLOURS[number % len(COLOURS)])
+        _curve(name, side, errors[name], frame, number % len(COLOURS))
         for number, (name, side) in enumerate(points.items())
     ]
     labels = spread_labels([curve["points"][-1]["y"] for curve in shown], gap=LABEL_GAP)
@@ -100,7 +102,7 @@ def crossing_plot(
             y_ticks=[
                 {"at": frame.y(v), "label": f"{v:g}"} for v in ticks(frame.y_low, frame.y_high, 5)
             ],
-            x_ticks=[{"at": frame.x(budget), "label": short(budget)} for budget in budgets],
+            x_ticks=_apart([{"at": frame.x(budget), "label": short(budget)} for budget in budgets]),
             target=None if target is None else frame.y(target),
             curves=shown,
             crossings=marks,
@@ -109,14 +111,24 @@ def crossing_plot(
     )
 
 
+def _apart(every: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The ticks from the last one on, without those whose label would touch the next one's."""
+    kept: list[dict[str, Any]] = []
+    for tick in reversed(every):
+        if not kept or kept[-1]["at"] - tick["at"] >= TICK_GAP:
+            kept.append(tick)
+    return kept[::-1]
+
+
 def _curve(
-    name: str, side: Sequence[Point], errors: Sequence[float], frame: _Frame, colour: str
+    name: str, side: Sequence[Point], errors: Sequence[float], frame: _Frame, number: int
 ) -> dict[str, Any]:
     ups = [(point.budget, point.mean + e) for point, e in zip(side, errors, strict=True)]
     downs = [(point.budget, point.mean - e) for point, e in zip(side, errors, strict=True)]
     return {
         "name": shortened(name),
-        "colour": colour,
+        "colour": COLOURS[number],
+        "css": SERIES[number],
         "line": _path([(point.budget, point.mean) for point in side], frame),
         "band": _path([*ups, *reversed(downs)], frame),
         "points": [

@@ -38,6 +38,7 @@ from pipelines.installed import packages
 from pipelines.records import Frozen, digest
 
 MOST_LINES = 6  # colours that can be distinguished
+UNKNOWN = "unknown: "
 FEW_LINES = 4  # up to so many, every pair is judged; of more, each against the first
 
 
@@ -47,8 +48,12 @@ class Worth(Frozen):
     row: Row
     scale: str
     sentence: str
-    known: bool
-    reason: str = Field("", description="why it is unknown")
+    times: float | None = Field(description="as much unfiltered data; None: unknown")
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a price."""
+        return self.times is not None
 
 
 class OverBudgets(Frozen):
@@ -344,15 +349,14 @@ def _worth(
                 if metric in plain_row.figures and ladder.models[other] == ladder.models[scale]
             ]
             point = Point(budget=ladder.budgets[scale], scores=row.figures[metric].values)
-            known, text = _price(curve, point, noise, unit=unit, higher=higher)
-            reason = "" if known else text
-            sentence = text if known else f"unknown: {text}"
-            worth.append(Worth(row=row, scale=scale, sentence=sentence, known=known, reason=reason))
+            times, text = _price(curve, point, noise, unit=unit, higher=higher)
+            sentence = text if times is not None else f"{UNKNOWN}{text}"
+            worth.append(Worth(row=row, scale=scale, times=times, sentence=sentence))
     return worth
 
 
 def _unpriced(worth: Sequence[Worth], track: str) -> str:
-    reasons = Counter(entry.reason for entry in worth if not entry.known)
+    reasons = Counter(e.sentence.removeprefix(UNKNOWN) for e in worth if not e.known)
     if not reasons:
         return ""
     whole = f"Of {len(worth)} rows of the {track} track that have a budget"
@@ -362,12 +366,12 @@ def _unpriced(worth: Sequence[Worth], track: str) -> str:
 
 def _price(
     curve: Sequence[Point], point: Point, noise: Noise | None, *, unit: str, higher: bool
-) -> tuple[bool, str]:
-    """Whether the price is known, and what it is, or why not."""
+) -> tuple[float | None, str]:
+    """The price, and the sentence that says it; or None, and why."""
     if not curve:
-        return False, f"there is no row of {BASELINE} with this model"
+        return None, f"there is no row of {BASELINE} with this model"
     if len(curve) < 2:
-        return False, f"{BASELINE} was trained with this model at one budget alone"
+        return None, f"{BASELINE} was trained with this model at one budget alone"
     try:
         [price] = prices(
             curve, [point], higher_is_better=higher, known=_known(noise), order=_order(noise)
@@ -380,10 +384,13 @@ def _price(
     tried = f"the budgets of {BASELINE} with this model, {low} to {high} {unit}"
     if price.times is None:
         side = "more than all" if price.beyond else "less than any"
-        return False, f"it is {side} of {tried}"
+        return None, f"it is {side} of {tried}"
     ends = [f"{end:.2f}" if end is not None else "?" for end in (price.low, price.high)]
     interval = "" if note else f" [{ends[0]}, {ends[1]}]"
-    return True, f"{price.times:.2f}{interval} times as much unfiltered data{note}; read in {tried}"
+    return (
+        price.times,
+        f"{price.times:.2f}{interval} times as much unfiltered data{note}; read in {tried}",
+    )
 
 
 def _at(point: Point) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from leaderboard.board.describe import number
 from leaderboard.service.over_budgets import MOST_LINES, OverBudgets
 from leaderboard.service.speedruns import Track
 from leaderboard.web.links import Links
@@ -31,6 +32,10 @@ def crossings_page(
         curves=curves,
         plot=Markup(curves.svg),
         chosen=list(curves.points),
+        prices={
+            entry.row.submission_id: number(entry.times, 2) if entry.times else "unknown"
+            for entry in curves.worth
+        },
         names=names,
         track=track,
         most=MOST_LINES - 1,
