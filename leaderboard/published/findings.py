@@ -26,6 +26,7 @@ from leaderboard.board.power import PUBLISHED, seeds_for
 from leaderboard.published.decisions import every_metric
 from leaderboard.published.literature import imported, literatures
 from leaderboard.service.comparison import agreements
+from leaderboard.service.over_budgets import over_budgets
 from leaderboard.submissions.results import Row
 from pipelines.console import table
 from pipelines.storage.base import write_bytes
@@ -57,6 +58,7 @@ def write_findings(library: Library, folder: Path, *, published: Sequence[Path] 
         if literature.headline:
             parts.append(_scales(library, benchmark, literature.headline, store))
     parts += [_decisions(path, store) for path in published]
+    parts.append(_worth(library, [name for name, lit in sorted(known.items()) if lit.headline]))
     parts.append(_tasks([group for lit in known.values() for group in lit.runs(library)]))
     for literature in known.values():
         tables = [path for path in published if literature.ladder(path, ()) is not None]
@@ -275,6 +277,32 @@ def _scales(library: Library, benchmark: str, metric: str, store: LocalStore) ->
 
 ![{title}]({name})
 """
+
+
+def _worth(library: Library, benchmarks: Sequence[str]) -> str:
+    """What filters of the tables are worth in unfiltered data, and of how many it is unknown."""
+    lines = [
+        "## What is a filter worth?",
+        "",
+        "The price of a filter is the amount of unfiltered data that gives its score under the "
+        "same model, read between the budgets at which the unfiltered pool was trained and never "
+        "beyond them. One run each, and no noise is published at these scales, so there is no "
+        "interval.",
+    ]
+    for benchmark in benchmarks:
+        made = over_budgets(library, benchmark)
+        known = [
+            (worth.row.method, worth.scale, f"{worth.times:.2f} times")
+            for worth in made.worth
+            if worth.times is not None
+        ]
+        lines += ["", f"### {benchmark}"]
+        if known:
+            header = ("filter", "scale", "price in unfiltered data")
+            lines += ["", "```", table(known, header=header), "```"]
+        if made.unpriced:
+            lines += ["", f"{made.unpriced}."]
+    return "\n".join([*lines, ""])
 
 
 def _number(value: float | None) -> str:
