@@ -173,6 +173,17 @@ def test_the_page_has_places_for_three_seeds_and_marks_fewer(
     assert client.get("/speedruns/nothing").status_code == 404
 
 
+def test_the_page_of_an_entry_says_which_gap_its_seeds_see(
+    site: tuple[TestClient, Service], tmp_path: Path
+) -> None:
+    client, service = site
+    for number, words in ((1, "One seed sees"), (3, "3 seeds see")):
+        made = make_zip(tmp_path, method=f"of {number}", chance=number, seeds=THREE[:number])
+        page = client.get(f"/submissions/{accept(service, made)}").text
+        assert f"{words} a gap of " in page
+        assert "with a probability of 80%" in page
+
+
 def test_the_page_needs_the_baseline_where_the_target_is_its_score(
     site: tuple[TestClient, Service], tmp_path: Path
 ) -> None:

@@ -84,7 +84,9 @@ def made_scores(value: float) -> ScoresRecord:
     return ScoresRecord.model_construct(results=results)
 
 
-def test_noise_is_measured_by_training_and_read_by_plan(workspace: Path) -> None:
+def test_noise_is_measured_by_training_and_read_by_plan(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert power_before("mini", "mini", workspace=str(workspace)) is None
     options = ["--seeds", "2", "--orders", "2", "--draws", "1"]
     shown = run("noise", *options, workspace=workspace)
@@ -101,6 +103,13 @@ def test_noise_is_measured_by_training_and_read_by_plan(workspace: Path) -> None
     assert power is not None
     assert power.noise == known
     assert f"{known.seed_sd:.4g} over seeds" in power.line
+    one = power_before("mini", "mini", seeds=1, workspace=str(workspace))
+    assert one is not None
+    said: list[str] = []
+    for module in ("commands", "training"):
+        monkeypatch.setattr(f"leaderboard.rounds.{module}.say", said.append)
+    run("run", "--pipeline", "no_filter", workspace=workspace)
+    assert said.index(one.line) < said.index("no_filter: seed 124 trained before")
 
 
 def test_planted_noise_of_seed_and_order(workspace: Path, monkeypatch: Any) -> None:
@@ -174,7 +183,7 @@ def test_curves_cross_and_are_drawn(workspace: Path, monkeypatch: Any) -> None:
     assert second["times"] == pytest.approx(math.exp(1.5), rel=0.1)
     assert [price["times"] for price in rest] == [None, None] or rest[0]["times"] is not None
     root = ET.fromstring(plot.read_text())
-    assert len(root.findall("{http://www.w3.org/2000/svg}polyline")) == 2
+    assert len(root.findall(".//{http://www.w3.org/2000/svg}polyline")) == 2
     shown = run("cross", *arguments, *options, workspace=workspace)
     assert "prose is ahead from" in shown
     with pytest.raises(RuleError, match="at least four"):

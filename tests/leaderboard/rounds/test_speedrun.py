@@ -17,7 +17,9 @@ from leaderboard.rounds.commands import command_line
 from leaderboard.rounds.launch import Launch
 from leaderboard.rounds.speedrun import speedrun
 from leaderboard.rounds.workspace import open_round
-from leaderboard.rules import SpeedrunRule
+from leaderboard.rules import SpeedrunRule, Track
+from leaderboard.submissions.submission import read_entries
+from leaderboard.submissions.validate import check_bundle
 from pipelines.errors import RuleError
 from pipelines.execution.executors import map_here
 from pipelines.pipeline import Pipeline
@@ -41,7 +43,8 @@ def workspace(minibench: Path, tmp_path: Path) -> Iterator[Path]:
 def rule_of_mini(rule: SpeedrunRule, monkeypatch: pytest.MonkeyPatch) -> None:
     book = rules.load_benchmark("mini")
     scales = tuple(scale.model_copy(update={"speedrun": rule}) for scale in book.scales)
-    changed = book.model_copy(update={"scales": scales})
+    race = Track(name="speedrun", description="fast", pool="given", speedrun=True)
+    changed = book.model_copy(update={"scales": scales, "tracks": (*book.tracks, race)})
     monkeypatch.setattr(rules, "load_benchmark", lambda name: changed)
 
 
@@ -119,6 +122,37 @@ def test_checkpoints_are_trained_and_measured(workspace: Path, ruled: None) -> N
     folders = list(workspace.glob("mini-mini/no_filter-*/scores-*-speedrun/*"))
     assert sorted(folder.name for folder in folders)[0] == "final"
     assert len(folders) == RULE.checkpoints
+
+
+def test_bundles_for_the_board_keep_every_rule(workspace: Path, ruled: None) -> None:
+    """A real run: both datasets with the scores of all checkpoints; again changes nothing."""
+    arguments = ["speedrun", "--scale", "mini", "--pipeline", str(workspace / "prose.yaml")]
+    where = ["--workspace", str(workspace), "--workers", "1", "--gpus", "0", "--repeat", "1"]
+    for _ in range(2):
+        shown = CliRunner().invoke(command_line("mini"), [*arguments, *where, "--submit"])
+        assert shown.exit_code == 0, shown.output + repr(shown.exception)
+    entries = read_entries(workspace / "submissions")
+    assert {entry.record.work.method for entry in entries} == {"no_filter", "prose"}
+    for entry in entries:
+        assert entry.record.work.track == "speedrun"
+        [points] = entry.bundle.manifest.curves.values()
+        assert len(points) == RULE.checkpoints - 1
+        assert check_bundle(entry.bundle).faults == ()
+
+
+def test_what_cannot_be_submitted_is_refused_before_anything_is_trained(
+    workspace: Path, ruled: None
+) -> None:
+    where = ["--workspace", str(workspace), "--workers", "1", "--gpus", "0"]
+    arguments = ["speedrun", "--scale", "mini", "--pipeline", "no_filter", "--submit", *where]
+    result = CliRunner().invoke(command_line("mini"), [*arguments, "--repeat", "99"])
+    assert isinstance(result.exception, RuleError)
+    assert "seeds; lower --repeat" in str(result.exception)
+    plain = ["run", "--scale", "mini", "--pipeline", "no_filter", "--track", "speedrun", *where]
+    result = CliRunner().invoke(command_line("mini"), plain)
+    assert isinstance(result.exception, RuleError)
+    assert "run `mini speedrun --submit`" in str(result.exception)
+    assert not (workspace / "submissions").exists()
 
 
 def test_a_scale_without_a_target_and_another_recipe_are_refused(workspace: Path) -> None:

@@ -80,6 +80,28 @@ def test_the_metric_of_the_scales_can_be_chosen(client: TestClient) -> None:
     assert client.get("/scales/dclm", params={"metric": "nothing"}).status_code == 404
 
 
+def test_methods_can_be_chosen_for_the_crossings(client: TestClient) -> None:
+    page = client.get("/crossings/dclm").text
+    names = re.findall(r'<option value="([^"]+)"', page)
+    assert "FineWeb-Edu" in names
+    two = client.get("/crossings/dclm", params={"name": ["FineWeb-Edu", "DCLM-Baseline"]})
+    assert two.status_code == 200
+    assert "DCLM-Baseline ahead at 138G" in re.sub("<wbr>", "", two.text)
+    assert '<option value="FineWeb-Edu" selected>' in two.text
+    assert "no_filter has no row with a budget in this track" in two.text
+    for wrong in ({"name": "nobody"}, {"metric": "nothing"}, {"track": "nowhere"}):
+        assert client.get("/crossings/dclm", params=wrong).status_code == 404
+    assert client.get("/crossings/nothing").status_code == 404
+    assert client.get("/crossings/dclm", params={"name": ["x"] * 7}).status_code == 422
+
+
+def test_a_price_that_is_not_known_is_unknown_and_not_nothing(client: TestClient) -> None:
+    page = client.get("/crossings/dclm").text
+    assert '<td class="n">unknown</td>' in page
+    assert "No price is known." in page
+    assert "Unknown is not 0." in page
+
+
 def test_a_cost_that_is_not_known_is_not_drawn_and_not_nothing(client: TestClient) -> None:
     page = client.get("/boards/dclm/7b-1x/filtering/plots").text
     assert "the cost of curation" not in page  # no printed row says it
