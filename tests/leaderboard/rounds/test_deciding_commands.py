@@ -103,13 +103,13 @@ def test_noise_is_measured_by_training_and_read_by_plan(
     assert power is not None
     assert power.noise == known
     assert f"{known.seed_sd:.4g} over seeds" in power.line
-    one = power_before("mini", "mini", seeds=1, workspace=str(workspace))
-    assert one is not None
+    of_one_seed = power_before("mini", "mini", seeds=1, workspace=str(workspace))
+    assert of_one_seed is not None
     said: list[str] = []
     for module in ("commands", "training"):
         monkeypatch.setattr(f"leaderboard.rounds.{module}.say", said.append)
     run("run", "--pipeline", "no_filter", workspace=workspace)
-    assert said.index(one.line) < said.index("no_filter: seed 124 trained before")
+    assert said.index(of_one_seed.line) < said.index("no_filter: seed 124 trained before")
 
 
 def test_planted_noise_of_seed_and_order(workspace: Path, monkeypatch: Any) -> None:
