@@ -23,6 +23,7 @@ import numpy.typing as npt
 from pydantic import Field, ValidationError
 
 from evals.tasks import load_task
+from leaderboard import rules
 from leaderboard.board.describe import funnel, pipeline_yaml, still_there
 from leaderboard.board.paired import contributions
 from leaderboard.database.states import StoredSubmission
@@ -221,9 +222,11 @@ def reproduce(record: Submission) -> str:
                 f"{work.benchmark} evaluate {model} --scale {work.scale} --out scores-{seed}",
             ]
     else:
+        race = rules.load_benchmark(work.benchmark).track(work.track).speedrun
+        command, end = ("speedrun", "--submit") if race else ("run", f"--track {work.track}")
         lines.append(
-            f"{work.benchmark} run --scale {work.scale} --pipeline {name}.yaml "
-            f"--repeat {len(record.parents)} --track {work.track} --workspace runs"
+            f"{work.benchmark} {command} --scale {work.scale} --pipeline {name}.yaml "
+            f"--repeat {len(record.parents)} {end} --workspace runs"
         )
     lines.append(f"leaderboard check {record.id}.zip   # the bundle, downloaded from this page")
     return "\n".join(lines)

@@ -182,6 +182,10 @@ def test_the_page_of_an_entry_says_which_gap_its_seeds_see(
         page = client.get(f"/submissions/{accept(service, made)}").text
         assert f"{words} a gap of " in page
         assert "with a probability of 80%" in page
+    board = client.get("/boards/dclm/tiny/filtering").text
+    marked = [line for line in board.split("<tr") if ">one seed</span>" in line]
+    assert len(marked) == 1
+    assert "of 1" in marked[0]
 
 
 def test_the_page_needs_the_baseline_where_the_target_is_its_score(

@@ -52,6 +52,13 @@ def test_the_commands_that_make_a_submission_again_parse(benchmark: str, tmp_pat
     assert seen[0][2]["scale"] == "tiny"
 
 
+@pytest.mark.parametrize("benchmark", ["dclm", "datacomp"])
+def test_a_speedrun_is_made_again_by_its_own_command(benchmark: str, tmp_path: Path) -> None:
+    bundle = open_bundle(make_zip(tmp_path, benchmark=benchmark, track="speedrun"))
+    (_, command, params), _ = commands_of(bundle.record, tmp_path)
+    assert (command, params["submit"], params["repeat"]) == ("speedrun", True, 1)
+
+
 @pytest.mark.parametrize("benchmark", ["dclm", "datacomp", "ambient"])
 def test_each_seed_of_data_from_elsewhere_is_trained_and_evaluated(
     benchmark: str, tmp_path: Path
