@@ -50,6 +50,7 @@ class HuggingFaceLM:
         self._device = model.device
         on_cpu = self._device.type == "cpu"
         self._max_tokens = batch_tokens or (CPU_TOKENS if on_cpu else GPU_TOKENS)
+        self._check_causal()
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._shares = self._can_share()
         self.id = id or model_digest(model, tokenizer)
@@ -58,7 +59,7 @@ class HuggingFaceLM:
         self.document_start = _document_start(tokenizer)
         self.document_ends = _document_ends(model, tokenizer, self.document_start)
         self.prompt_start = _prompt_start(tokenizer)
-        self.max_length = getattr(model.config, "max_position_embeddings", None)
+        self.max_length = _longest(model.config)
         self.settings: dict[str, Any] = {
             "precision": str(model.dtype).removeprefix("torch."),
             "path": "exact" if exact else "fast",
@@ -68,6 +69,24 @@ class HuggingFaceLM:
             "prompt_start": list(self.prompt_start),
             "document_ends": sorted(self.document_ends),
         }
+
+    def _check_causal(self) -> None:
+        """EvalError for a model that reads what follows a token, as an encoder does.
+
+        transformers loads BERT and its kin as language models; their losses would be far too low.
+        """
+        ids = torch.arange(1, 7, device=self._device)[None] % self._model.config.vocab_size
+        other = ids.clone()
+        other[0, -1] = 0
+        with torch.inference_mode():
+            first, second = (self._model(i).logits[0, 0].float() for i in (ids, other))
+        # Of equal shapes the first row is equal but for experts, whose batches differ.
+        tolerance = 1e-5 if self._model.dtype == torch.float32 else 2e-2
+        if (first - second).abs().max() > tolerance * first.abs().max().clamp(min=1e-6):
+            raise EvalError(
+                f"this model of type {self._model.config.model_type!r} reads the tokens behind the "
+                "one it predicts: it is an encoder; give a causal language model"
+            )
 
     def _can_share(self) -> bool:
         """Whether the model's cache can be repeated for several options, tried on one token.
@@ -267,6 +286,23 @@ def _read_off(logits: Tensor, answer: Ids) -> TokenScores:
     target = torch.from_numpy(answer.astype(np.int64)).to(logits.device)
     losses = torch.nn.functional.cross_entropy(logits, target, reduction="none")
     return TokenScores(losses.cpu().numpy(), logits.argmax(-1).cpu().numpy().astype(np.int32))
+
+
+def _longest(config: Any) -> int | None:
+    """The longest context in tokens; of LongRoPE the length that it was trained with.
+
+    Beyond that all tokens of a batch are turned by other factors, so an answer would depend on what
+    else is in its batch.
+    """
+    longest: int | None = getattr(config, "max_position_embeddings", None)
+    scaling = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
+    if not isinstance(scaling, dict):
+        return longest
+    if (scaling.get("rope_type") or scaling.get("type")) != "longrope":
+        return longest
+    trained: int | None = scaling.get("original_max_position_embeddings")
+    trained = trained or getattr(config, "original_max_position_embeddings", None)
+    return min(filter(None, (longest, trained)), default=None)
 
 
 def _document_start(tokenizer: Any) -> int:

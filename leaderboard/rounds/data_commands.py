@@ -155,7 +155,7 @@ def register_command(
     rows = registered.record.counts["rows_out"]
     out(f"dataset {registered.record.id} (external): {rows:,} rows in {dataset}")
     for reason, number in registered.left_out.items():
-        out(f"{number:,} rows left out: {reason}")
+        out(f"left out or counted: {reason} {number:,}")
 
 
 def pack_command(

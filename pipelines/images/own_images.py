@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -48,7 +48,7 @@ from pipelines.records import File, Frozen, digest
 from pipelines.schema import STRING
 from pipelines.storage.base import Store, write_bytes
 from pipelines.storage.commits import Done, attempt_name, done_name
-from pipelines.storage.local import no_files
+from pipelines.storage.local import is_link, names_of_one_file, no_files
 from pipelines.storage.open import open_store
 
 IMAGES = (
@@ -146,7 +146,8 @@ def import_tars(folder: str, *, out: str, map_tasks: MapTasks) -> Imported:
     """
     source = open_store(folder)
     entries = {entry.name: entry.num_bytes for entry in source.list() if not is_hidden(entry.name)}
-    tars = sorted((name, size) for name, size in entries.items() if is_tar(name.lower()))
+    left_out: Counter[str] = Counter()
+    tars = _tars_in(source, entries, left_out)
     packed = next((name for name in sorted(entries) if name.lower().endswith(PACKED)), None)
     if packed is not None:
         raise PoolError(f"{source.uri}/{packed} is a compressed tar; unpack it to a plain .tar")
@@ -158,10 +159,43 @@ def import_tars(folder: str, *, out: str, map_tasks: MapTasks) -> Imported:
         raise PoolError(f"there are no .tar files below {source.uri}{hint}")
     refuse_names(entries, source.uri)
     tasks = [
-        ImportTask(uri=out, key=digest([name, size]), shard=number, source=source.uri, tar=name)
-        for number, (name, size) in enumerate(tars)
+        ImportTask(
+            uri=out, key=digest([name, entries[name]]), shard=number, source=source.uri, tar=name
+        )
+        for number, name in enumerate(tars)
     ]
-    return _import(tasks, source.uri, out, map_tasks, Counter())
+    return _import(tasks, source.uri, out, map_tasks, left_out)
+
+
+BESIDE = ("_stats.json", ".parquet")
+"""What img2dataset writes next to `00000.tar`, by what follows the number."""
+
+
+def _tars_in(source: Store, entries: Mapping[str, int], left_out: Counter[str]) -> list[str]:
+    """The tars of a folder that are read, by name.
+
+    Counted are those of unfinished jobs (below a folder `_x`), links to another tar or to nothing,
+    and shards of img2dataset of which a table or statistics are here and no tar.
+    """
+    tars = sorted(name for name in entries if is_tar(name.lower()))
+    whole = [name for name in tars if not any(f.startswith("_") for f in name.split("/")[:-1])]
+    left_out["of_an_unfinished_job"] += len(tars) - len(whole)
+    root = source.local_path("")
+    if root is not None:
+        left_out["no_file"] += sum(map(len, no_files(root).values()))
+        links = {
+            name
+            for group in names_of_one_file(root, whole)
+            if any(not is_link(root, name) for name in group)
+            for name in group
+            if is_link(root, name)
+        }
+        left_out["link_to_another_tar"] += len(links)
+        whole = [name for name in whole if name not in links]
+    stems = {name.removesuffix(end) for name in entries for end in BESIDE if name.endswith(end)}
+    tarred = {name[: -len(".tar")] for name in tars}
+    left_out["shard_without_its_tar"] += len(stems - tarred) if tars else 0
+    return whole
 
 
 def _import(
@@ -278,10 +312,24 @@ def _rows(task: ImportTask, source: Store, counts: Counter[str]) -> Iterator[Sam
                 yield sample
         return
     with tar_bytes(source, task.tar) as data:
+        number = -1
         for number, members in enumerate(samples(data, f"{source.uri}/{task.tar}", counts)):
             sample = _from_tar(task, data, members, number, counts)
             if sample is not None:
                 yield sample
+    counts["fewer_than_img2dataset_counted"] += max(0, _counted(source, task.tar) - (number + 1))
+
+
+def _counted(source: Store, tar: str) -> int:
+    """The samples that img2dataset wrote into a tar, by its statistics; 0 without them."""
+    name = f"{tar[: -len('.tar')]}_stats.json"
+    if not source.exists(name):
+        return 0
+    try:
+        successes = orjson.loads(source.read_bytes(name))["successes"]
+    except (ValueError, KeyError, TypeError):
+        return 0
+    return successes if isinstance(successes, int) else 0
 
 
 def _from_folder(
@@ -311,7 +359,9 @@ def _from_tar(
 ) -> Sample | None:
     """A sample of a tar, its image untouched."""
     parts = {m.extension: data[m.start : m.start + m.size] for m in members}
-    extension = next((name for name in IN_TARS if name in parts), None)
+    images = [name for name in IN_TARS if name in parts]
+    counts["second_image"] += max(0, len(images) - 1)
+    extension = images[0] if images else None
     if extension is None:
         counts["no_image"] += 1
         return None

@@ -444,8 +444,10 @@ class _Features:
         if read is None:
             raise ValueError(f"npy format {version} is not read here")
         shape, fortran, dtype = read(file)
-        if len(shape) != 2 or fortran or dtype.kind != "f":
-            raise ValueError(f"expected numbers of shape (rows, dim), found {dtype} {shape}")
+        if len(shape) != 2 or 0 in shape[1:] or dtype.kind != "f":
+            raise ValueError(f"expected floats of shape (rows, dim), found {dtype} {shape}")
+        if fortran:
+            raise ValueError("stored by columns; save numpy.ascontiguousarray(array)")
         if shape[0] != rows:
             raise ValueError(f"{shape[0]} rows, but the table next to it has {rows}")
         return _Member(archive, file, dtype, int(shape[1]))

@@ -249,6 +249,16 @@ def test_missing_columns_and_features_are_named(tmp_path: Path) -> None:
     whole = npz.read_bytes()
     np.savez(npz, l14_img=np.zeros((499, 8), np.float16))
     refused("499 rows, but the table next to it has 500")
+    by_columns = np.asfortranarray(np.zeros((500, 8), np.float16))
+    for save in (np.savez, np.savez_compressed):
+        save(npz, l14_img=by_columns)
+        refused(r"00\.npz, array l14_img: stored by columns; save numpy\.ascontiguousarray")
+    for odd in ("i4", "c8", "U4", "O", "M8[s]", "?"):
+        np.savez(npz, l14_img=np.zeros((500, 8)).astype(odd))
+        refused(r"00\.npz, array l14_img: expected floats of shape \(rows, dim\)")
+    for shape in ((500,), (500, 0), (500, 1, 8), ()):
+        np.savez(npz, l14_img=np.zeros(shape, np.float16))
+        refused(r"00\.npz, array l14_img: expected floats of shape \(rows, dim\)")
     np.savez(npz, b32_img=np.zeros((500, 8), np.float16))
     refused("there is no such array")
     np.savez(npz, l14_img=np.zeros((500, 9), np.float16))

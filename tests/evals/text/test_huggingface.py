@@ -7,6 +7,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from evals.models import LanguageModel, Query
+from evals.tasks import EvalError
 
 transformers = pytest.importorskip("transformers")
 torch = pytest.importorskip("torch")
@@ -277,6 +278,35 @@ def test_the_identity_covers_configurations_and_the_tokenizer():
     ]
     assert len({digest(change) for change in changes}) == len(changes)
     assert digest(changes[0]) == digest(changes[0])
+
+
+@pytest.mark.parametrize("name", ["BertConfig", "RobertaConfig"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_an_encoder_that_transformers_loads_as_a_language_model_is_refused(name, causal):
+    fields = small(name)[1]
+    del fields["num_key_value_heads"]
+    config = getattr(transformers, name)(**fields, is_decoder=causal)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    if causal:
+        assert HuggingFaceLM(model, tokenizer()).vocab_size == 256
+        return
+    with pytest.raises(EvalError, match="reads the tokens behind the one it predicts"):
+        HuggingFaceLM(model, tokenizer())
+
+
+def test_contexts_of_longrope_end_where_it_was_trained():
+    """Beyond, the factors of all tokens in a batch change with the longest of them."""
+    factors = {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+    name, fields = small("Phi3Config", pad_token_id=0)
+    config = getattr(transformers, name)(
+        **fields,
+        original_max_position_embeddings=64,
+        rope_scaling={"type": "longrope", **factors},
+    )
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    assert HuggingFaceLM(model, tokenizer()).max_length == 64
+    plain = transformers.AutoModelForCausalLM.from_config(getattr(transformers, name)(**fields))
+    assert HuggingFaceLM(plain, tokenizer()).max_length == 512
 
 
 def small(name, **more):

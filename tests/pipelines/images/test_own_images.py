@@ -212,6 +212,41 @@ def test_links_to_nothing_and_pipes_are_counted_and_not_waited_for(tmp_path: Pat
     assert made.counts == {"images": 1, "no_file": 2}
 
 
+def test_what_img2dataset_left_behind_is_counted(tmp_path: Path) -> None:
+    """Shards without their tar, of unfinished jobs, by two names, with fewer samples than counted,
+    and samples with two images."""
+    source = tmp_path / "i2d"
+
+    def shard(number: int, name: str, *more: tuple[str, bytes]) -> None:
+        parts = [(f"{number}.jpg", image(number)), (f"{number}.txt", f"text {number}".encode())]
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(source / name, "w") as tar:
+            for member, data in (*parts, *more):
+                add(tar, member, data)
+
+    shard(1, "00000.tar", ("1.png", image(1, "PNG")))
+    shard(2, "00001.tar")
+    shard(3, "_tmp/00009.tar")
+    (source / "00000.parquet").write_bytes(b"")
+    (source / "00000_stats.json").write_bytes(orjson.dumps({"count": 9, "successes": 4}))
+    (source / "00001_stats.json").write_bytes(b"cut")
+    (source / "00002.parquet").write_bytes(b"")
+    (source / "00002_stats.json").write_bytes(orjson.dumps({"successes": 0}))
+    (source / "00003.tar").symlink_to("00001.tar")
+    (source / "00004.tar").symlink_to("nowhere.tar")
+    made = import_tars(str(source), out=str(tmp_path / "pool"), map_tasks=map_here)
+    assert made.counts == {
+        "images": 2,
+        "second_image": 1,
+        "fewer_than_img2dataset_counted": 3,
+        "shard_without_its_tar": 1,
+        "of_an_unfinished_job": 1,
+        "link_to_another_tar": 1,
+        "no_file": 1,
+    }
+    assert sorted(row["text"] for row in pairs(tmp_path / "pool")) == ["text 1", "text 2"]
+
+
 def test_packed_tars_and_other_files_are_named(tmp_path: Path, folder: Path) -> None:
     made = import_folder(str(folder), out=str(tmp_path / "pool"), map_tasks=map_here)
     assert made.counts["other_files"] == 1  # notes.md
