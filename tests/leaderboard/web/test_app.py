@@ -55,20 +55,23 @@ class Running:
         return id_
 
 
-def run(database: str, folder: Path, **options: object) -> Iterator[Running]:
+ROLES = {
+    "team": (["submit"], "a team"),
+    "other": (["submit"], "other team"),
+    "reviewer": (["review"], ""),
+    "admin": (["admin"], ""),
+}
+
+
+def run(
+    database: str, folder: Path, limits: Limits = Limits(), tokens: dict[str, str] | None = None
+) -> Iterator[Running]:
+    """A service; `tokens`: those that its database has."""
     store = Store(database)
-    limits = options.pop("limits", Limits())
-    assert isinstance(limits, Limits)
     service = Service(store, open_store(folder / "files"), limits)
-    roles = {
-        "team": (["submit"], "a team"),
-        "other": (["submit"], "other team"),
-        "reviewer": (["review"], ""),
-        "admin": (["admin"], ""),
-    }
-    tokens = {
+    tokens = tokens or {
         role: create_token(store, role, scopes=scopes, team=team)[1]
-        for role, (scopes, team) in roles.items()
+        for role, (scopes, team) in ROLES.items()
     }
     rates = Rates(uploads=Rate(1000, 1), failures=Rate(10_000, 1))
     with TestClient(create_app(service, rates=rates), raise_server_exceptions=True) as client:
@@ -387,6 +390,38 @@ def local(migrated: Path, tmp_path: Path) -> Iterator[Running]:
     yield from run(f"sqlite:///{tmp_path / 'x.db'}", tmp_path)
 
 
+@dataclass
+class Prepared:
+    """A folder with a database and files to be copied: one bundle was sent and checked."""
+
+    folder: Path
+    tokens: dict[str, str]
+    submission: str
+    spare: str  # the id of a token that may be removed
+
+
+@pytest.fixture(scope="module")
+def prepared(
+    migrated: Path, bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Prepared:
+    """As `migrated`, for the 225 cells that each need a submission."""
+    folder = tmp_path_factory.mktemp("prepared")
+    shutil.copy(migrated, folder / "x.db")
+    services = run(f"sqlite:///{folder / 'x.db'}", folder)
+    running = next(services)
+    id_ = running.send(bundles["good"]).json()["id"]
+    running.service.check_next("check")
+    spare = create_token(running.service.store, "spare", scopes=["review"])[0]
+    assert next(services, None) is None  # it has ended, and all is on the disk
+    return Prepared(folder, running.tokens, id_, spare.id)
+
+
+@pytest.fixture
+def cell(prepared: Prepared, tmp_path: Path) -> Iterator[Running]:
+    folder = shutil.copytree(prepared.folder, tmp_path / "cell")
+    yield from run(f"sqlite:///{folder / 'x.db'}", folder, tokens=prepared.tokens)
+
+
 def test_the_matrix_names_every_route(local: Running) -> None:
     assert routes(local) == set(MATRIX)
 
@@ -394,24 +429,27 @@ def test_the_matrix_names_every_route(local: Running) -> None:
 @pytest.mark.parametrize("role", sorted(EVERYBODY))
 @pytest.mark.parametrize(("method", "path"), list(MATRIX))
 def test_each_role_may_do_what_the_matrix_says(
-    local: Running, bundles: dict[str, Path], method: str, path: str, role: str
+    cell: Running,
+    prepared: Prepared,
+    bundles: dict[str, Path],
+    method: str,
+    path: str,
+    role: str,
 ) -> None:
-    id_ = local.send(bundles["good"]).json()["id"]
-    local.service.check_next("check")
-    token = create_token(local.service.store, "spare", scopes=["review"])[0]
+    id_ = prepared.submission
     target = path.format(
         benchmark="dclm",
         scale="tiny",
         track="filtering",
-        id=token.id if "tokens" in path else id_,
+        id=prepared.spare if "tokens" in path else id_,
         task="heldout_ending",
         topic="scores",
         number=0,
         seed=124,
         name="style.css",
-        key=feed_key(local.service.store, "a team"),
+        key=feed_key(cell.service.store, "a team"),
     )
-    options: dict[str, object] = {"headers": local.headers(role), "follow_redirects": False}
+    options: dict[str, object] = {"headers": cell.headers(role), "follow_redirects": False}
     if path in ("/api/v1/compare", "/compare"):
         options["params"] = {"id": [id_, id_]}
     if method == "POST" and path == "/api/v1/submissions":
@@ -424,7 +462,7 @@ def test_each_role_may_do_what_the_matrix_says(
         options["json"] = {"name": "x", "scopes": ["review"]}
     elif method == "POST":
         options["data"] = {"key": "0" * 64, "decision": "accepted", "token": "lb_x_y"}
-    response = local.client.request(method, target, **options)
+    response = cell.client.request(method, target, **options)
     allowed = role in MATRIX[method, path]
     shown = response.status_code < 300 or response.status_code == 307  # moved, and no login
     assert shown == allowed, (response.status_code, response.text[:300])
