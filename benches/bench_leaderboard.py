@@ -188,6 +188,7 @@ class Server:
                     return
             except OSError:
                 time.sleep(0.05)
+        self.kill()
         raise RuntimeError("the server did not start")
 
     def get(self, path: str) -> tuple[int, bytes]:

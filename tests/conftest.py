@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import resource
@@ -95,6 +96,19 @@ def _process_state() -> dict[str, object]:
         "file size": resource.getrlimit(resource.RLIMIT_FSIZE),
         "terminate": signal.getsignal(signal.SIGTERM),
     }
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _leaves_no_process() -> Iterator[None]:
+    """A server that outlives its tests burns a processor for days: name it, and fail."""
+    from tests import leftovers
+
+    word = secrets.token_hex(8)
+    leftovers.mark(word)
+    yield
+    gc.collect()  # what ends with its owner, whose owner is a cycle
+    left = leftovers.end_all(word, seconds=30)  # those of Ray need a moment to end
+    assert not left, f"these tests left processes: {left}"
 
 
 @pytest.fixture(scope="session")

@@ -39,12 +39,21 @@ def free_port() -> int:
 class Running:
     """`leaderboard serve` behind nginx, both started as the files of `deploy/board` say."""
 
+    nginx: subprocess.Popen[bytes] | None = None
+
     def __init__(self, folder: Path, data: Path) -> None:
+        program = shutil.which("nginx")
+        if program is None:
+            pytest.skip("no nginx: apt-get install nginx")
         self.folder, self.data = folder, data
         self.inner, self.plain, self.outer = free_port(), free_port(), free_port()
         self.board = self._serve()
-        self.nginx = self._nginx()
-        self._wait()
+        try:
+            self.nginx = self._nginx(program)
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
 
     def _serve(self) -> subprocess.Popen[bytes]:
         command = re.search(
@@ -63,10 +72,7 @@ class Running:
             stdout=subprocess.DEVNULL,
         )
 
-    def _nginx(self) -> subprocess.Popen[bytes]:
-        program = shutil.which("nginx")
-        if program is None:
-            pytest.skip("no nginx: apt-get install nginx")
+    def _nginx(self, program: str) -> subprocess.Popen[bytes]:
         key, certificate = self.folder / "board.key", self.folder / "board.pem"
         asked = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=board.example.org"
         subprocess.run(
@@ -132,7 +138,7 @@ class Running:
         self._wait()
 
     def stop(self) -> None:
-        for process in (self.nginx, self.board):
+        for process in filter(None, (self.nginx, self.board)):
             process.terminate()
             process.wait(timeout=300)
 

@@ -71,16 +71,18 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
     until = time.monotonic() + 300
-    while True:
-        try:
-            urllib.request.urlopen(f"{address}/healthz", timeout=5).close()
-            break
-        except OSError:
-            assert time.monotonic() < until, "the service did not start"
-            time.sleep(0.05)
-    yield Site(address, submit, review, new)
-    process.send_signal(signal.SIGTERM)
-    process.wait(timeout=300)
+    try:
+        while True:
+            try:
+                urllib.request.urlopen(f"{address}/healthz", timeout=5).close()
+                break
+            except OSError:
+                assert time.monotonic() < until, "the service did not start"
+                time.sleep(0.05)
+        yield Site(address, submit, review, new)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=300)
 
 
 @pytest.fixture(scope="module")

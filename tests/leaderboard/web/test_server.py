@@ -39,8 +39,8 @@ def command(*arguments: str) -> str:
 
 
 @contextlib.contextmanager
-def serving(folder: Path) -> Iterator[Server]:
-    server = Server(folder)
+def serving(folder: Path, *more: str, checks: int = 1) -> Iterator[Server]:
+    server = Server(folder, *more, checks=checks)
     try:
         yield server
     finally:
@@ -156,17 +156,16 @@ def test_two_gigabytes_are_refused_after_the_first_megabyte(tmp_path: Path) -> N
             sent += 1 << 16
             yield b"\0" * (1 << 16)
 
-    server = Server(tmp_path, "--max-upload", "1", checks=0)
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
-    headers = {"Authorization": f"Bearer {secret}", "Transfer-Encoding": "chunked"}
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        connection.request("POST", "/api/v1/submissions", body(), headers, encode_chunked=True)
-        assert connection.getresponse().status == 413
-    connection.close()
-    assert sent < 64 << 20
-    assert server.get("/healthz")[0] == 200
-    assert list((tmp_path / "files" / "incoming").iterdir()) == []
-    server.stop()
+    with serving(tmp_path, "--max-upload", "1", checks=0) as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        headers = {"Authorization": f"Bearer {secret}", "Transfer-Encoding": "chunked"}
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.request("POST", "/api/v1/submissions", body(), headers, encode_chunked=True)
+            assert connection.getresponse().status == 413
+        connection.close()
+        assert sent < 64 << 20
+        assert server.get("/healthz")[0] == 200
+        assert list((tmp_path / "files" / "incoming").iterdir()) == []
 
 
 def test_a_backup_of_a_running_service_is_a_service(tmp_path: Path) -> None:
