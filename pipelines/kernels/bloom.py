@@ -18,6 +18,7 @@ from pipelines.kernels.buffers import Bytes, Offsets
 from pipelines.kernels.words import Hashes, Ints, Words
 
 BLOCK_BITS = 512  # a cache line: one look at memory per n-gram, whatever the number of hashes
+PER_STATE = 7  # numbers of a bit, nine bits each, in one mixed number of 64
 BLOCK_WORDS = 8  # 8 x 64 bits: one cache line
 MAX_BLOCKS = (1 << 32) - 1  # the block comes from 32 bits of the hash; 256 GiB
 PARAGRAPH, DOCUMENT, OLD_BOTH, BOTH, NAIVE_BOTH, SUBSTRING = range(6)
@@ -153,34 +154,46 @@ def final(state: np.uint64) -> np.uint64:
 
 
 @nb.njit(cache=True, inline="always")
+def _first(key: np.uint64, blocks: np.uint64) -> int:
+    """The first word of a key's block."""
+    return np.int64(((key >> _32) * blocks) >> _32) * BLOCK_WORDS
+
+
+@nb.njit(cache=True, inline="always")
 def _contains(key: np.uint64, bits: Hashes, num_hashes: int) -> bool:
-    blocks = np.uint64(len(bits) // BLOCK_WORDS)
-    first = np.int64(((key >> _32) * blocks) >> _32) * BLOCK_WORDS
-    state = np.uint64(0)
-    for k in range(num_hashes):
-        state = final(key + np.uint64(k + 1) * _P) if k % 7 == 0 else state >> _9
-        bit = state & _511
-        if not (bits[first + np.int64(bit >> _6)] >> (bit & _63)) & _ONE:
-            return False
+    first = _first(key, np.uint64(len(bits) // BLOCK_WORDS))
+    done = 0
+    while done < num_hashes:
+        state = final(key + np.uint64(done + 1) * _P)
+        many = min(num_hashes, done + PER_STATE)
+        while done < many:
+            bit = state & _511
+            if not (bits[first + np.int64(bit >> _6)] >> (bit & _63)) & _ONE:
+                return False
+            state >>= _9
+            done += 1
     return True
 
 
 @nb.njit(cache=True, inline="always")
 def _insert(key: np.uint64, bits: Hashes, num_hashes: int) -> int:
     """Set the bits of a key; 1 where one of them was not set before."""
-    blocks = np.uint64(len(bits) // BLOCK_WORDS)
-    first = np.int64(((key >> _32) * blocks) >> _32) * BLOCK_WORDS
-    state = np.uint64(0)
-    new = 0
-    for k in range(num_hashes):
-        state = final(key + np.uint64(k + 1) * _P) if k % 7 == 0 else state >> _9
-        bit = state & _511
-        word = first + np.int64(bit >> _6)
-        old = bits[word]
-        bits[word] = old | (_ONE << (bit & _63))
-        if bits[word] != old:
-            new = 1
-    return new
+    first = _first(key, np.uint64(len(bits) // BLOCK_WORDS))
+    new = np.uint64(0)
+    done = 0
+    while done < num_hashes:
+        state = final(key + np.uint64(done + 1) * _P)
+        many = min(num_hashes, done + PER_STATE)
+        while done < many:
+            bit = state & _511
+            word = first + np.int64(bit >> _6)
+            mask = _ONE << (bit & _63)
+            old = bits[word]
+            bits[word] = old | mask
+            new |= mask & ~old
+            state >>= _9
+            done += 1
+    return np.int64(new != np.uint64(0))
 
 
 @nb.njit(cache=True, nogil=True)
@@ -223,7 +236,7 @@ def _fetch(keys: Hashes, count: int, bits: Hashes) -> None:
     blocks = np.uint64(len(bits) // BLOCK_WORDS)
     seen = np.uint64(0)
     for i in range(count):
-        seen |= bits[np.int64(((keys[i] >> _32) * blocks) >> _32) * BLOCK_WORDS]
+        seen |= bits[_first(keys[i], blocks)]
     if seen == np.uint64(0):  # so that the reads are not left out as useless
         keys[0] = keys[0]
 
