@@ -72,9 +72,16 @@ def curate_command(
         int, typer.Option(min=0, help="Shards that may fail while the others are done.")
     ] = 0,
     overwrite: Overwrite = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Predict survivors and time from a sample.")
+    ] = False,
+    sample: Annotated[
+        str, typer.Option(help="How much of the pool a dry run reads: 0.1% or 0.001.")
+    ] = "1%",
     json: Json = False,
 ) -> None:
     """Run a pipeline over the pool of a scale, or over a pool of your own."""
+    from leaderboard.rounds import predict
     from leaderboard.rounds import round as stages
     from leaderboard.rounds.workspace import open_round
     from pipelines.engine.run_folder import finished
@@ -91,6 +98,11 @@ def curate_command(
             benchmark, scale, workspace=workspace, map_tasks=map_tasks, track=track
         )
         chosen = stages.find_pipeline(current, name, assets=assets or ())
+        if dry_run:
+            predict.show(
+                chosen, current.open_pool(), benchmark, share=sample, workers=workers, json=json
+            )
+            return
         curated = stages.curate(
             current,
             chosen,
@@ -99,6 +111,12 @@ def curate_command(
             overwrite=overwrite,
         )
         _show_dataset(curated.dataset, finished(open_store(curated.dataset)), json=json)
+        return
+    if dry_run:
+        chosen, opened = stages.of_own_pool(
+            benchmark, name, pool=str(pool), workspace=workspace, assets=assets or ()
+        )
+        predict.show(chosen, opened, benchmark, share=sample, workers=workers, json=json)
         return
     if out_uri is None:
         raise PipelineError("--pool needs --out: where the dataset goes")

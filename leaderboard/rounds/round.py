@@ -38,6 +38,7 @@ from pipelines.engine.run_folder import Result
 from pipelines.errors import PipelineError, RuleError
 from pipelines.execution.executors import MapTasks
 from pipelines.execution.progress import say, step
+from pipelines.formats.pool import Pool
 from pipelines.pipeline import Pipeline
 from pipelines.records import (
     DatasetRecord,
@@ -108,6 +109,15 @@ def curate(
     return Curated(method=pipeline.name, home=home, record=result.record)
 
 
+def of_own_pool(
+    benchmark: str, name: str, *, pool: str, workspace: str, assets: Sequence[str]
+) -> tuple[Pipeline, Pool]:
+    """A pipeline with its assets, and a pool that belongs to no scale."""
+    folders = (*(Path(folder) for folder in assets), desk(workspace) / "assets")
+    pipeline = load_pipeline(benchmark, name, Assets(folders=folders))
+    return pipeline, load_stages(benchmark).open_tables(pool)
+
+
 def curate_pool(
     benchmark: str,
     name: str,
@@ -122,10 +132,10 @@ def curate_pool(
     overwrite: bool = False,
 ) -> Result:
     """Run a pipeline over a pool that belongs to no scale; returns the finished run."""
-    folders = (*(Path(folder) for folder in assets), desk(workspace) / "assets")
+    pipeline, opened = of_own_pool(benchmark, name, pool=pool, workspace=workspace, assets=assets)
     result = run(
-        load_pipeline(benchmark, name, Assets(folders=folders)),
-        load_stages(benchmark).open_tables(pool),
+        pipeline,
+        opened,
         out=out,
         map_tasks=map_tasks,
         quarantine=quarantine,

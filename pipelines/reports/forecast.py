@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,7 @@ from pipelines.formats.sample import pieces
 from pipelines.operators import GLOBAL_KINDS, Select
 from pipelines.pipeline import Pipeline, Step
 from pipelines.records import Frozen
-from pipelines.reports.forecast_growth import Share, growth
+from pipelines.reports.forecast_growth import Measure, Share, growth, of_rows
 from pipelines.schema import ROW
 from pipelines.storage.base import Store, write_bytes
 
@@ -81,8 +82,8 @@ class Forecast(Frozen):
     notes: tuple[str, ...] = ()
 
 
-class _Unit(Frozen):
-    """What one piece gave."""
+class Unit(Frozen):
+    """What one piece of a sample gave. `steps`: rows behind each step that sees rows singly."""
 
     file_bytes: float
     rows_in: int
@@ -107,9 +108,17 @@ def forecast(pipeline: Pipeline, pool: Pool, *, fraction: float, workers: int = 
     pipeline.check_ready()
     pipeline.check_columns(pool.schema(), inside=pool.fields())
     tables: list[pa.Table] = []
-    units, notes = list(_units(pipeline, pool, fraction, tables)), list(_notes(pipeline))
+    units = list(_units(pipeline, pool, fraction, tables))
     if not units:
         raise ValueError(f"the sample of {pool.uri} holds no document with a text")
+    return of_units(pipeline, pool, units, measure=partial(of_rows, tables), workers=workers)
+
+
+def of_units(
+    pipeline: Pipeline, pool: Pool, units: Sequence[Unit], *, measure: Measure, workers: int
+) -> Forecast:
+    """The forecast from what pieces of a sample gave; `measure` runs parts of it for `growth`."""
+    notes = list(_notes(pipeline))
     if len(units) < 2:
         notes.append("the sample is a single piece, so nothing can be said about its error")
     files = np.array([unit.file_bytes for unit in units])
@@ -125,7 +134,7 @@ def forecast(pipeline: Pipeline, pool: Pool, *, fraction: float, workers: int = 
     text_bytes = bar([unit.text_bytes for unit in units], factor=kept)
     wall = cpu.value / min(workers, len(pool.shards))
     if any(step.operator.kind in ("dedup", "fold") for step in pipeline.steps):
-        grown = growth(pipeline, tables, pool_rows=rows_in.value)
+        grown = growth(pipeline, measure, pool_rows=rows_in.value)
         for number, share in grown.rows.items():
             rows.through(number, share, rows_in)
             rows_out = _times(rows_out, share)
@@ -184,15 +193,12 @@ def _at_most(bar: Bar, most: float | None) -> Bar:
 
 def _units(
     pipeline: Pipeline, pool: Pool, fraction: float, tables: list[pa.Table]
-) -> Iterator[_Unit]:
+) -> Iterator[Unit]:
     """Pieces of different shards; of few shards, slices of their rows instead.
 
     The rows of the pieces are appended to `tables`.
     """
-    row_wise = [step for step in pipeline.steps if step.operator.kind not in GLOBAL_KINDS]
-    numbers = [step.number for step in row_wise]
-    steps = tuple(Step(n, step.name, step.operator) for n, step in enumerate(row_wise))
-    plain = Pipeline(pipeline.name, steps, pipeline.modules, assets=pipeline.assets)
+    plain, numbers = row_wise(pipeline)
     many = min(MAX_SHARDS, len(pool.shards))
     started = time.process_time()
     for piece in pieces(pool, shards=many, fraction=fraction):
@@ -207,14 +213,22 @@ def _units(
         started = time.process_time()
 
 
+def row_wise(pipeline: Pipeline) -> tuple[Pipeline, list[int]]:
+    """The steps that see rows singly as a pipeline of their own, and their numbers from 0."""
+    steps = [step for step in pipeline.steps if step.operator.kind not in GLOBAL_KINDS]
+    numbered = tuple(Step(n, step.name, step.operator) for n, step in enumerate(steps))
+    plain = Pipeline(pipeline.name, numbered, pipeline.modules, assets=pipeline.assets)
+    return plain, [step.number for step in steps]
+
+
 def _unit(
     plain: Pipeline, numbers: Sequence[int], rows: pa.Table, file_bytes: float, reading: float
-) -> _Unit:
+) -> Unit:
     started = time.process_time()
     applied = apply(plain, rows.drop_columns([ROW]))
     seconds = time.process_time() - started
     stats = applied.stats.steps
-    return _Unit(
+    return Unit(
         file_bytes=file_bytes * rows.num_rows,
         rows_in=rows.num_rows,
         rows_out=stats[-1].rows_out,
@@ -286,7 +300,8 @@ def compare(forecast: Forecast, summary: RunSummary) -> Iterator[tuple[str, Bar,
         name = f"rows behind step {step.number + 1} ({step.name})"
         yield name, forecast.steps[str(step.number)], step.rows_out
     yield "rows out", forecast.rows_out, summary.stats.rows_out
-    yield "bytes of text out", forecast.text_bytes, steps[-1].bytes_out
+    if forecast.text_bytes.value or steps[-1].bytes_out:
+        yield "bytes of text out", forecast.text_bytes, steps[-1].bytes_out
     yield "CPU seconds", forecast.cpu_seconds, summary.cpu_seconds
 
 
@@ -301,6 +316,8 @@ def forecast_text(prediction: Forecast) -> str:
             ("CPU seconds", prediction.cpu_seconds),
         )
     ]
+    if not prediction.text_bytes.value:  # pairs
+        del rows[2]
     behind = [
         (f"rows behind step {int(n) + 1}", short(bar.value), short(bar.low), short(bar.high))
         for n, bar in prediction.steps.items()

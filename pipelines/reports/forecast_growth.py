@@ -26,7 +26,7 @@ from pipelines.engine.run import run
 from pipelines.engine.run_folder import RunSummary
 from pipelines.execution.executors import map_here
 from pipelines.execution.progress import quiet
-from pipelines.formats.pool import open_pool
+from pipelines.formats.pool import Pool, open_pool
 from pipelines.formats.writers import write_table
 from pipelines.operators import Fold, Select
 from pipelines.pipeline import Pipeline, Step
@@ -62,7 +62,11 @@ class Growth:
     groups: int = 1
 
 
-def growth(pipeline: Pipeline, tables: Sequence[pa.Table], *, pool_rows: float) -> Growth:
+Measure = Callable[[Pipeline, int], tuple[RunSummary, dict[str, float]]]
+"""Runs a pipeline over every n-th part of a sample: its counts, and CPU-seconds by function."""
+
+
+def growth(pipeline: Pipeline, measure: Measure, *, pool_rows: float) -> Growth:
     """Run the pipeline over parts of a sample. `pool_rows`: of the whole pool, about."""
     steps = [step for step in pipeline.steps if not isinstance(step.operator, Select)]
     numbers = [step.number for step in steps]
@@ -74,11 +78,10 @@ def growth(pipeline: Pipeline, tables: Sequence[pa.Table], *, pool_rows: float) 
     )
     summaries, sizes, took = [], [], []
     for every in PARTS:
-        parts = [table.take(np.arange(0, table.num_rows, every)) for table in tables]
-        summary, cpu = _run(plain, parts)
+        summary, cpu = measure(plain, every)
         summaries.append(summary)
         took.append(cpu)
-        sizes.append(sum(part.num_rows for part in parts))
+        sizes.append(summary.stats.rows_in)
     rows, text_bytes = {}, {}
     for step, number in zip(steps, numbers, strict=True):
         if step.operator.kind not in ("dedup", "fold"):
@@ -94,8 +97,23 @@ def growth(pipeline: Pipeline, tables: Sequence[pa.Table], *, pool_rows: float) 
     return Growth(rows, text_bytes, seconds, min(folds, default=1))
 
 
-def _run(pipeline: Pipeline, tables: Sequence[pa.Table]) -> tuple[RunSummary, dict[str, float]]:
-    """The run's counts, and the CPU-seconds of each kind of task."""
+def of_rows(
+    tables: Sequence[pa.Table], pipeline: Pipeline, every: int
+) -> tuple[RunSummary, dict[str, float]]:
+    """A `Measure` of documents: every n-th row of these tables."""
+    with tempfile.TemporaryDirectory(prefix="dry-run-") as folder, quiet():
+        store = open_store(f"{folder}/pool")
+        for number, table in enumerate(tables):
+            rows = table.take(np.arange(0, table.num_rows, every))
+            rows = rows.drop_columns([ROW]) if ROW in rows.column_names else rows
+            write_table(store, f"{number:05d}.jsonl.zst", rows, kind="jsonl.zst")
+        return counted(pipeline, open_pool(f"{folder}/pool"), f"{folder}/out")
+
+
+def counted(
+    pipeline: Pipeline, pool: Pool, out: str, *, format: str = "parquet"
+) -> tuple[RunSummary, dict[str, float]]:
+    """A run's counts, and the CPU-seconds of each kind of task."""
     cpu: dict[str, float] = {}
 
     def noted(function: Callable[[Any], Any], items: Sequence[Any], **options: Any) -> list[Any]:
@@ -105,14 +123,8 @@ def _run(pipeline: Pipeline, tables: Sequence[pa.Table]) -> tuple[RunSummary, di
         cpu[name] = cpu.get(name, 0.0) + time.process_time() - started
         return done
 
-    with tempfile.TemporaryDirectory(prefix="dry-run-") as folder, quiet():
-        store = open_store(f"{folder}/pool")
-        for number, table in enumerate(tables):
-            rows = table.drop_columns([ROW]) if ROW in table.column_names else table
-            write_table(store, f"{number:05d}.jsonl.zst", rows, kind="jsonl.zst")
-        pool = open_pool(f"{folder}/pool")
-        result = run(pipeline, pool, out=f"{folder}/out", map_tasks=noted, quarantine=True)
-        return result.summary, cpu
+    result = run(pipeline, pool, out=out, map_tasks=noted, quarantine=True, format=format)
+    return result.summary, cpu
 
 
 def _per_row(seconds: Sequence[float], sizes: Sequence[int]) -> float:
