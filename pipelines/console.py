@@ -42,6 +42,10 @@ MaxFailedShards = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Remove the run in --out first; only its own files.")
 ]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Predict survivors, bytes and time from a sample.")
+]
+Sample = Annotated[str, typer.Option(help="How much of the pool a dry run reads: 0.1% or 0.001.")]
 
 DISTRIBUTION = "curation-bench"
 COMMON = ("--endpoint-url", "--assets")

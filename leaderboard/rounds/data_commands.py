@@ -19,7 +19,17 @@ from leaderboard.rounds.options import (
     Workspace,
 )
 from leaderboard.rounds.show import show_pool, show_record
-from pipelines.console import AssetFolders, Cluster, Json, Overwrite, out, show_json, table
+from pipelines.console import (
+    AssetFolders,
+    Cluster,
+    DryRun,
+    Json,
+    Overwrite,
+    Sample,
+    out,
+    show_json,
+    table,
+)
 from pipelines.errors import PipelineError, UsageError
 from pipelines.execution.choose import executor
 from pipelines.execution.progress import say
@@ -72,12 +82,8 @@ def curate_command(
         int, typer.Option(min=0, help="Shards that may fail while the others are done.")
     ] = 0,
     overwrite: Overwrite = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Predict survivors and time from a sample.")
-    ] = False,
-    sample: Annotated[
-        str, typer.Option(help="How much of the pool a dry run reads: 0.1% or 0.001.")
-    ] = "1%",
+    dry_run: DryRun = False,
+    sample: Sample = "1%",
     json: Json = False,
 ) -> None:
     """Run a pipeline over the pool of a scale, or over a pool of your own."""

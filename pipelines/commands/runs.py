@@ -11,9 +11,11 @@ from pipelines.commands.options import Config, Source
 from pipelines.console import (
     AssetFolders,
     Cluster,
+    DryRun,
     Json,
     MaxFailedShards,
     Overwrite,
+    Sample,
     Workers,
     out,
     show_json,
@@ -57,12 +59,8 @@ def run_command(
     ] = None,
     overwrite: Overwrite = False,
     source: Source = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Predict survivors, bytes and time from a sample.")
-    ] = False,
-    sample: Annotated[
-        str, typer.Option(help="How much of the pool a dry run reads: 0.1% or 0.001.")
-    ] = "1%",
+    dry_run: DryRun = False,
+    sample: Sample = "1%",
     json: Json = False,
 ) -> None:
     """Run a pipeline over a pool; run it again to resume where it stopped."""
