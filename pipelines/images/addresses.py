@@ -32,8 +32,11 @@ class FetchError(Exception):
     """A URL that could not be fetched.
 
     `reason` is the word that it is counted by, `again` whether a retry may help, `after` the
-    seconds that the server asks to wait before one.
+    seconds that the server asks to wait before one, `crowded` whether the server was busy with
+    other addresses of ours.
     """
+
+    crowded = False
 
     def __init__(
         self, reason: str, detail: str = "", *, again: bool = False, after: float | None = None

@@ -35,6 +35,10 @@ MIN_BYTES_PER_SECOND = 64 << 10
 """A body that comes this fast is waited for: each second's worth moves the limit by a second, to
 no more than `timeout_seconds` from now."""
 MOST_TIMES = 6  # the limit at most, for an address of a server that sends us others meanwhile
+MOST_CROWDED = 3
+"""How often an address is asked anew, beyond its retries, that got no answer while its server sent
+us others: a server whose queue is full drops connections, which the system then tries at 1, 3, 7
+and 15 seconds."""
 RECENT = 32  # addresses whose outcome decides how many are fetched at once
 MIN_CONNECTIONS = 8  # the gate never closes further than this
 NO_TRAINING = frozenset({"noai", "noimageai", "noindex", "noimageindex", "noml", "none"})
@@ -182,6 +186,7 @@ class Limit:
         self._timeout, self._seconds = timeout, seconds
         self._last = asyncio.get_running_loop().time() + MOST_TIMES * seconds
         self.received = 0
+        self.crowded = False  # the server has sent others while this one waited
 
     def got(self, size: int) -> None:
         """Bytes came: their time at the least rate is added."""
@@ -196,6 +201,7 @@ class Limit:
         """The server sent bytes of another address: this one waits behind our own others."""
         when = self._timeout.when()
         if when is not None and not self.received:
+            self.crowded = True
             later = asyncio.get_running_loop().time() + self._seconds
             self._timeout.reschedule(max(when, min(later, self._last)))
 
@@ -263,11 +269,14 @@ class Fetcher:
                 await self.budget.give(hold)
 
     async def _fetch(self, url: str) -> tuple[bytes, Hold]:
-        tries = 0
+        tries, crowded = 0, 0
         while True:
             try:
                 return await self._once(url)
             except FetchError as error:
+                if error.crowded and crowded < MOST_CROWDED:
+                    crowded += 1  # no try of its own: a new connection is taken at once
+                    continue
                 tries += 1
                 if not error.again or tries > self.options.retries:
                     raise
@@ -291,11 +300,14 @@ class Fetcher:
             return answer
         except TimeoutError:
             received = limit.received if limit is not None else 0
-            self.gate.settle(slow=received > 0)
+            crowded = limit is not None and limit.crowded and not received
+            self.gate.settle(slow=received > 0 or crowded)
             detail = f"no answer in {self.options.timeout_seconds:g} seconds"
             if received:
                 detail = f"{received} bytes in {time.monotonic() - start:.0f} seconds, then none"
-            raise FetchError("timeout", detail, again=True) from None
+            error = FetchError("timeout", detail, again=True)
+            error.crowded = crowded
+            raise error from None
         except aiohttp.InvalidURL as error:
             raise FetchError("bad_url", str(error)) from None
         except aiohttp.ClientConnectorError as error:

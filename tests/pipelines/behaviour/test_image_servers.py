@@ -288,6 +288,93 @@ def test_fewer_addresses_are_fetched_while_most_break_off() -> None:
     assert gate.limit == 64
 
 
+def test_an_address_that_was_lost_in_a_crowd_is_asked_anew_beyond_its_retries() -> None:
+    """A server sends one address and leaves another's first connection without an answer."""
+    asked: list[str] = []
+
+    def sends(to: BaseHTTPRequestHandler) -> None:
+        to.send_response(200)
+        to.send_header("Content-Length", str(5 * 65_536))
+        to.end_headers()
+        for _ in range(5):
+            to.wfile.write(b"x" * 65_536)
+            time.sleep(0.3)
+
+    def lost_at_first(to: BaseHTTPRequestHandler) -> None:
+        asked.append(to.path)
+        if len(asked) == 1:
+            time.sleep(8)
+        with suppress(OSError):
+            plain(b"body")(to)  # type: ignore[operator]
+
+    async def both(place: str) -> list[bytes]:
+        options = FetchOptions(timeout_seconds=1, retries=0, allow=(place,))
+
+        async def one(fetcher: fetching.Fetcher, path: str) -> bytes:
+            async with fetcher.body(f"http://{place}/{path}") as data:
+                return data
+
+        async with open_fetcher(options) as fetcher:
+            return await asyncio.gather(one(fetcher, "sends"), one(fetcher, "lost"))
+
+    with Answers(sends=sends, lost=lost_at_first) as server:
+        bodies = asyncio.run(both(server.place))
+    assert [len(body) for body in bodies] == [5 * 65_536, 4]
+    assert len(asked) == 2
+
+
+# ---- redirects, lengths and bodies that are not what they say
+
+
+def redirect(target: str, status: int = 302) -> object:
+    return plain(b"", status=status, Location=target)
+
+
+def raw(data: bytes) -> object:
+    def answer(to: BaseHTTPRequestHandler) -> None:
+        to.close_connection = True
+        to.wfile.write(data)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (redirect("/x"), "too_many_redirects"),
+        (redirect("/x", 308), "too_many_redirects"),
+        (redirect("file:///etc/passwd"), "bad_url"),
+        (redirect("ftp://127.0.0.1/x"), "bad_url"),
+        (redirect("javascript:alert(1)"), "bad_url"),
+        (redirect("http://[::1]/x"), "refused_address"),
+        (redirect("http://[::ffff:127.0.0.1]/x"), "refused_address"),
+        (redirect("http://169.254.169.254/latest"), "refused_address"),
+        (redirect("http://127.0.0.1:22/"), "refused_address"),
+        (redirect(""), "http_status"),
+        (plain(b"part", status=206, Content_Range="bytes 0-3/900"), "http_206"),
+        (plain(b"", status=304), "http_304"),
+        (raw(b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\nbody"), "broken_answer"),
+        (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 0x4\r\n\r\nbody"), "broken_answer"),
+        (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbody"), "broken_answer"),
+        (
+            raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 4\r\n\r\nbody"),
+            "broken_answer",
+        ),
+        (
+            raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffff\r\nbody"),
+            "broken_answer",
+        ),
+        (raw(b"HTTP/1.1 200 OK\r\nContent-Le"), "broken_answer"),
+        (raw(b""), "broken_answer"),
+        (raw(b"\xff\xd8\xff\xe0"), "broken_answer"),
+    ],
+)
+def test_answers_that_are_no_body_are_counted_by_their_reason(answer: object, reason: str) -> None:
+    with Answers(x=answer) as server, pytest.raises(FetchError) as error:
+        server.fetch("/x", retries=0)
+    assert error.value.reason == reason
+
+
 @pytest.mark.parametrize("number", [300, 5_000])
 def test_hundreds_of_cookies_are_taken_and_thousands_refused(inside: Inside, number: int) -> None:
     url = f"http://127.0.0.1:{inside.port}/headers/{number}"
