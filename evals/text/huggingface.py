@@ -405,9 +405,10 @@ def load(
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(model), **named)
     except (
         *(OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError),
-        *(SafetensorError, UnpicklingError),
+        *(SafetensorError, UnpicklingError, ImportError),
     ) as error:
-        # What a config.json of another shape or of other sizes raises, and weights that are cut.
+        # What a config.json of another shape or of other sizes raises, weights that are cut, and a
+        # quantization whose package is not installed.
         raise EvalError(
             f"cannot load {str(model)!r} with transformers: {type(error).__name__}: {error}"
         ) from None

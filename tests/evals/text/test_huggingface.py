@@ -131,6 +131,15 @@ def test_weights_that_a_config_names_and_a_checkpoint_lacks_are_not_made_up(
         load(tmp_path, device="cpu")
 
 
+def test_a_package_that_a_model_needs_and_that_is_not_here_is_named(monkeypatch, tmp_path):
+    def needs(*_, **__):
+        raise ImportError("Using `bitsandbytes` 4-bit quantization requires accelerate")
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", needs)
+    with pytest.raises(EvalError, match="cannot load .* ImportError: Using `bitsandbytes`"):
+        load(tmp_path)
+
+
 def test_weights_that_are_cut_or_no_weights_are_named(tmp_path):
     gpt2().save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)

@@ -307,15 +307,15 @@ def test_an_address_that_was_lost_in_a_crowd_is_asked_anew_beyond_its_retries() 
         with suppress(OSError):
             plain(b"body")(to)  # type: ignore[operator]
 
-    async def both(place: str) -> list[bytes]:
-        options = FetchOptions(timeout_seconds=1, retries=0, allow=(place,))
+    async def both(address: str) -> list[bytes]:
+        options = FetchOptions(timeout_seconds=1, retries=0, allow=(address,))
 
-        async def one(fetcher: fetching.Fetcher, path: str) -> bytes:
-            async with fetcher.body(f"http://{place}/{path}") as data:
+        async def body_of(fetcher: fetching.Fetcher, path: str) -> bytes:
+            async with fetcher.body(f"http://{address}/{path}") as data:
                 return data
 
         async with open_fetcher(options) as fetcher:
-            return await asyncio.gather(one(fetcher, "sends"), one(fetcher, "lost"))
+            return await asyncio.gather(body_of(fetcher, "sends"), body_of(fetcher, "lost"))
 
     with Answers(sends=sends, lost=lost_at_first) as server:
         bodies = asyncio.run(both(server.place))

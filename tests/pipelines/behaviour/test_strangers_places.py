@@ -44,12 +44,15 @@ def parquet(**columns: Any) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def page(name: str) -> bytes:
-    """A record whose headers are in lower case, and whose page names its encoding as XML."""
+def page(name: str, *, less: int = 0) -> bytes:
+    """A record whose headers are in lower case, and whose page names its encoding as XML.
+
+    Its length is `less` bytes too short.
+    """
     body = f'<?xml version="1.0" encoding="iso-8859-2"?><p>Zażółć gęślą jaźń {name}</p>'
     block = b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\n\r\n" + body.encode("iso-8859-2")
     head = "WARC/1.0\r\nwarc-type: response\r\nwarc-target-uri: <https://example.org/p>\r\n"
-    head += f"content-type: application/http\r\ncontent-length: {len(block)}\r\n\r\n"
+    head += f"content-type: application/http\r\ncontent-length: {len(block) - less}\r\n\r\n"
     return head.encode() + block + b"\r\n\r\n"
 
 
@@ -79,6 +82,8 @@ def odd_shards() -> dict[str, bytes]:
             tags=[{"a": [1, 2]}, {"a": []}],
         ),
         "pages.warc.gz": gzip.compress(page("one"), mtime=0) + gzip.compress(page("two"), mtime=0),
+        "short.warc.gz": gzip.compress(page("three", less=40), mtime=0),
+        "names.jsonl": line(text="a source by number", source=3, url=["x"], language=1.5),
         "_temporary/0/part.jsonl": line(text="never committed"),
         "notes.md": b"no shard",
     }
@@ -134,9 +139,9 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Result]:
 def test_here_every_odd_shard_is_read(here: tuple[str, Result]) -> None:
     counts = here[1].record.counts
     # 1 + 2 + 1 + 3 + 1 rows of JSON lines; 2 + 2 + 0 + 2 + 2 of parquet; 2 pages.
-    assert counts["rows_in"] == 18
+    assert counts["rows_in"] == 20
     assert counts["rejected/0/read/no_text"] == 2
-    assert counts["rows_out"] == 15  # one of the equal texts goes
+    assert counts["rows_out"] == 17  # one of the equal texts goes
 
 
 def test_a_bucket_gives_the_same_bytes(here: tuple[str, Result], bucket: str) -> None:
