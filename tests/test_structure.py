@@ -370,6 +370,14 @@ def test_a_test_has_the_path_of_the_module_it_tests() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_every_test_that_the_page_on_reliability_names_exists() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    named = re.findall(r"`(tests/[\w/.]+|test_\w+\.py)`", page)
+    files = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    assert len(named) > 50
+    assert [name for name in named if not (ROOT / name).exists() and name not in files] == []
+
+
 def test_files_and_functions_stay_short() -> None:
     """Nine files of ten, and every function outside the kernels: in a kernel a call costs."""
     lines = sorted(len(path.read_text().splitlines()) for path in modules().values())

@@ -136,7 +136,7 @@ def test_a_package_that_a_model_needs_and_that_is_not_here_is_named(monkeypatch,
         raise ImportError("Using `bitsandbytes` 4-bit quantization requires accelerate")
 
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", needs)
-    with pytest.raises(EvalError, match="cannot load .* ImportError: Using `bitsandbytes`"):
+    with pytest.raises(EvalError, match=r"cannot load .* ImportError: Using `bitsandbytes`"):
         load(tmp_path)
 
 
