@@ -18,6 +18,7 @@ from leaderboard.rounds import training
 from leaderboard.rounds.workspace import open_round
 from leaderboard.submissions.submission import Entry, read_entries
 from pipelines.execution.executors import ProcessMap
+from tests.soak.claim import CLAIMS
 
 pytestmark = pytest.mark.soak
 
@@ -41,6 +42,7 @@ def ahead(entries: list[Entry]) -> tuple[int, int]:
 @pytest.mark.parametrize("benchmark", ["dclm", "datacomp"])
 def test_samples_of_one_pool_are_not_told_apart(benchmark: str, tmp_path: Path) -> None:
     current = open_round(benchmark, "tiny", workspace=str(tmp_path), map_tasks=ProcessMap(2))
+    CLAIMS[benchmark].prepare(current)  # the sample is of the size of a pipeline with a model
     sampled = stages.find_pipeline(current, "random_same_size")
     drawn = [stages.curate(current, draw) for draw in stages.draws_of(sampled, DRAWS)]
     arms = [(curated, stages.pack(current, curated)) for curated in drawn]
