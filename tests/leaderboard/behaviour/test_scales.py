@@ -12,12 +12,14 @@ import orjson
 import pyarrow.parquet as pq
 import pytest
 
+from evals.tasks import load_task
 from leaderboard.benchmark import load_stages
 from leaderboard.board.ranking import rank
 from leaderboard.rules import baselines, load_benchmark
 from leaderboard.submissions.bundle import open_bundle
 from leaderboard.submissions.facts import KnownFacts
 from leaderboard.submissions.faults import HINTS
+from leaderboard.submissions.logs import columns_of
 from leaderboard.submissions.validate import check, check_bundle
 from pipelines.records import Submission, parse_record
 from tests.leaderboard.frauds import (
@@ -216,9 +218,10 @@ def with_another_file(folder: Path) -> None:
 
 
 def without_a_column(folder: Path) -> None:
+    """Without the last of the columns that the log must have."""
     path = first_log(folder)
-    log = pq.read_table(path)
-    pq.write_table(log.drop_columns([log.column_names[-1]]), path)
+    *_, needed = columns_of(load_task(path.parent.name))[1]
+    pq.write_table(pq.read_table(path).drop_columns([needed]), path)
     relisted(folder, {path.relative_to(folder).as_posix(): path.read_bytes()})
 
 
