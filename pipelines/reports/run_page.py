@@ -6,15 +6,19 @@ with their images where the pool has them in tars.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import pyarrow.parquet as pq
 
-from pipelines.engine.run_folder import Result, RunSummary
-from pipelines.images.pairs import UID
+from pipelines.engine.run_folder import Result, RunSummary, read_run
+from pipelines.errors import DataError
+from pipelines.formats.readers import read_shard
+from pipelines.images.pairs import TEXT, UID, URL
 from pipelines.records import JSON, DatasetRecord
 from pipelines.reports.forecast import compare, read_forecast
 from pipelines.reports.funnel import funnel_cells
+from pipelines.reports.pool_rows import kept_pairs
 from pipelines.stats import Histogram, StepStats
 from pipelines.storage.base import Store, write_bytes
 from pipelines.templates import templates
@@ -27,13 +31,19 @@ MAX_FILES = 20  # with rejected rows that are looked into for samples
 
 def report_html(store: Store, record: DatasetRecord, summary: RunSummary) -> str:
     """The page of a finished run; reads some of its files of rejected rows."""
-    samples = _samples(store)
-    uids = [row[UID] for rows in samples.values() for row in rows if row.get(UID)]
+    samples, kept = _samples(store), _kept(store, record)
+    shown = [*kept, *(row for rows in samples.values() for row in rows)]
+    uids = [row[UID] for row in shown if row.get(UID)]
     images = _thumbnails(record, uids)
     counts = record.counts
     steps = summary.stats.steps
     name = record.work.pipeline.get("name", "pipeline")
     header, rows = _funnel_table(summary)
+    reasons = [
+        _reason(step, reason, number, samples.get((step.number, reason), []), images)
+        for step in steps
+        for reason, number in sorted(step.reasons.items(), key=lambda item: -item[1])
+    ]
     return (
         templates("pipelines.reports")
         .get_template("run.html")
@@ -46,11 +56,10 @@ def report_html(store: Store, record: DatasetRecord, summary: RunSummary) -> str
             funnel_header=header,
             funnel_rows=rows,
             predicted=_predicted(store, summary),
-            reasons=[
-                _reason(step, reason, number, samples.get((step.number, reason), []), images)
-                for step in steps
-                for reason, number in sorted(step.reasons.items(), key=lambda item: -item[1])
-            ],
+            kept=[_sample(row, images) for row in kept],
+            reasons=reasons,
+            has_plots=any(reason["plot"] for reason in reasons),
+            has_nearest=any(row["value"] is not None for rows in samples.values() for row in rows),
         )
     )
 
@@ -138,8 +147,8 @@ def _reason(
 def _sample(sample: JSON, images: Mapping[str, str]) -> dict[str, JSON]:
     measured = ""
     if sample["value"] is not None:
-        limit = "" if sample["limit"] is None else f" (limit {sample['limit']:.6g})"
-        measured = f"{sample['value']:.6g}{limit}"
+        limit = "" if sample["limit"] is None else f" (limit {_number(sample['limit'])})"
+        measured = f"{_number(sample['value'])}{limit}"
     return {
         "url": sample["url"],
         "image": images.get(sample.get(UID) or ""),
@@ -176,10 +185,15 @@ def _histogram(histogram: Histogram) -> dict[str, JSON] | None:
             for number, count in bins.items()
         ],
         "limit_x": limit_x,
-        "limit": "" if limit is None else f"limit {limit:.4g}",
-        "left": f"{histogram.edges(first)[0]:.4g}",
-        "right": f"{histogram.edges(last)[1]:.4g}",
+        "limit": "" if limit is None else f"limit {_number(limit)}",
+        "left": _number(histogram.edges(first)[0]),
+        "right": _number(histogram.edges(last)[1]),
     }
+
+
+def _number(value: float) -> str:
+    """Four digits and more, as a person writes them: 10,380 and not 1.038e+04."""
+    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
 def _bin_of(histogram: Histogram, value: float) -> int:
@@ -192,7 +206,10 @@ def _bin_of(histogram: Histogram, value: float) -> int:
 
 
 def _samples(store: Store) -> dict[tuple[int, str], list[JSON]]:
-    """Rejected rows with their text, by step and reason, from some of the files."""
+    """Rejected rows with their text, by step and reason, from some of the files.
+
+    The last one of a reason is the nearest to the limit, where values are known.
+    """
     by_reason: dict[tuple[int, str], list[JSON]] = {}
     names = [entry.name for entry in store.list("rejected/")]
     by_pass: dict[str, list[str]] = {}
@@ -206,4 +223,31 @@ def _samples(store: Store) -> dict[tuple[int, str], list[JSON]]:
             here = by_reason.setdefault((row["step"], row["reason"]), [])
             if len(here) < SAMPLES:
                 here.append(row)
+            elif _from_limit(row) < _from_limit(here[-1]):
+                here[-1] = row
     return by_reason
+
+
+def _from_limit(row: JSON) -> float:
+    """How far a rejected row is from its limit; infinite where that is not known."""
+    if row["value"] is None or row["limit"] is None:
+        return math.inf
+    return abs(row["value"] - row["limit"])  # type: ignore[no-any-return]
+
+
+def _kept(store: Store, record: DatasetRecord) -> list[JSON]:
+    """The first rows that the run kept, as samples; none where the pool of pairs was removed."""
+    plan = read_run(store).plan
+    if plan is not None and plan.pairs:
+        try:
+            table = kept_pairs(store, plan, 0, (UID, URL, TEXT))
+        except (DataError, OSError):
+            return []
+    else:
+        chunk = next(read_shard(store, record.outputs[0].name, shard=0), None)
+        if chunk is None:
+            return []
+        table = chunk.table
+    names = [name for name in (UID, URL, TEXT) if name in table.column_names]
+    empty = dict.fromkeys((UID, URL, TEXT, "value", "limit", "passage"))
+    return [empty | row for row in table.select(names).slice(0, SAMPLES).to_pylist()]

@@ -272,6 +272,24 @@ def test_texts_in_the_report_are_escaped(tmp_path: Path) -> None:
     assert "&lt;script&gt;alert(1)" in page
 
 
+def test_kept_rows_and_the_one_nearest_to_the_limit_are_shown(tmp_path: Path) -> None:
+    shards = (["one two"] * 9 + ["enough of it " * 5000], ["word " * 11_999, "one two"])
+    (tmp_path / "in").mkdir()
+    for number, rows in enumerate(shards):
+        lines = b"".join(orjson.dumps({"text": text}) + b"\n" for text in rows)
+        (tmp_path / "in" / f"{number}.jsonl").write_bytes(lines)
+    out = str(tmp_path / "out")
+    steps = [{"word_count": {"min_words": 12_000}}]
+    result = run(Pipeline.from_steps(steps), open_pool(str(tmp_path / "in")), out=out)
+    run_page.write(open_store(out), result)
+    page = (tmp_path / "out" / "report.html").read_text()
+    kept, _, rejected = page.partition("Why rows were rejected")
+    assert "Some rows that were kept" in kept
+    assert "enough of it" in kept
+    measured = re.findall(r"measured ([\d,]+) \(limit 12,000\)", rejected)
+    assert measured == ["2", "2", "11,999"]
+
+
 # ---- the forecast
 
 
