@@ -171,7 +171,11 @@ def _write(
         parents={"pool": ancestor.id},
         outputs=[file],
         counts={**counts, "errors": 0},
-        made_by=made_by(started, locations={"pool": pool.uri} if pool is not None else {}),
+        made_by=made_by(
+            started,
+            # a submission reads its list of uids from `out`
+            locations={"out": store.uri} | ({"pool": pool.uri} if pool is not None else {}),
+        ),
     )
     write_chain(store, [ancestor])
     write_bytes(store, RECORD, record.to_json())

@@ -199,10 +199,10 @@ def comparison_text(comparison: Comparison) -> str:
         lines.append("an error is not known, so nothing is known of the difference")
     else:
         apart = "cannot be distinguished" if gap.holds_zero else "are apart"
-        lines.append(
-            f"{comparison.second} is better by {gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]: "
-            f"they {apart}"
-        )
+        better, value, low, high = comparison.second, gap.value, gap.low, gap.high
+        if value < 0:
+            better, value, low, high = comparison.first, -value, -high, -low
+        lines.append(f"{better} is better by {value:+.4f} [{low:+.4f}, {high:+.4f}]: they {apart}")
     if comparison.detectable is not None:
         number = min(comparison.seeds)
         arm = "1 seed" if number == 1 else f"{number} seeds"

@@ -149,7 +149,7 @@ def submit(
     files = {FILE: record.to_json()} | _logs(stores)
     uid_list = None
     if uids is None and benchmark.dataset_format == "uids":
-        uids = _list_of(chain.values())
+        uids = list_of(chain.values())
     if uids is not None:
         ids = uid_lists.open_uids(uids)
         uid_list = uid_lists.describe(ids)
@@ -212,7 +212,7 @@ def _images_of(chain: Iterable[Record]) -> str:
     return location if all(store.exists(file.name) for file in packed.outputs) else ""
 
 
-def _list_of(chain: Iterable[Record]) -> str:
+def list_of(chain: Iterable[Record]) -> str:
     """Where the dataset's list of uids was written. RuleError when it is not there any more."""
     dataset = next(link for link in chain if isinstance(link, DatasetRecord))
     names = [file.name for file in dataset.outputs if file.name.endswith(".npy")]

@@ -15,6 +15,7 @@ from datacomp.packing.pack import pack_dataset
 from datacomp.pool.registered import register, register_tables, register_uids
 from datacomp.recipe import load_recipe
 from leaderboard.rounds.commands import command_line
+from leaderboard.submissions.submission import list_of
 from pipelines.errors import PipelineError, PoolError, SubsetError
 from pipelines.execution.executors import map_here
 from pipelines.formats.shards import ShardError
@@ -53,6 +54,7 @@ def test_a_list_is_sorted_and_keeps_its_repeats(pool, tmp_path):
     chain = read_chain(open_store(str(tmp_path / "d")))
     assert [record.kind for record in chain] == ["pool", "dataset"]
     assert chain[0].id == open_pairs(pool).record.id
+    assert list_of(chain) == str(tmp_path / "d" / "subset.npy")  # where `submit` looks for it
 
 
 def test_uids_that_the_pool_lacks_are_named(pool, tmp_path):

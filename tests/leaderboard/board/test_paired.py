@@ -130,6 +130,11 @@ def test_two_submissions_are_compared_in_the_terminal(tmp_path: Path) -> None:
     assert "m1 is better by +" in text
     assert "they are apart" in text
     assert "1 seed an arm see" in text
+    turned = runner.invoke(app, ["compare", *map(str, reversed(folders))]).stdout
+    line = "m1 is better by"  # whatever the order, the better one is named
+    assert [x for x in turned.splitlines() if line in x] == [
+        x for x in text.splitlines() if line in x
+    ]
     other = make_folder(tmp_path, method="other", scale="25m", rows=20)
     with pytest.raises(RuleError, match="cannot be compared: scale is 'tiny' and '25m'"):
         compare_bundles(open_bundle(folders[0]), open_bundle(other))
