@@ -135,7 +135,8 @@ def try_command(
     from pipelines.reports.try_document import trace, trace_text
 
     pipeline = Pipeline.load(config, assets=asset_files(assets), source=source)
-    traces = trace(pipeline.steps, _document(text, url, input), pipeline.assets)
+    document = _document(text, url, input)
+    traces = trace(pipeline.steps, document, pipeline.assets, modules=pipeline.modules)
     if json:
         show_json(traces)
     else:

@@ -112,7 +112,7 @@ class RowSteps:
         return Batch(pa.concat_tables([half.table for half in halves]))
 
     def _failed(self, step: Step, tally: Tally, batch: Batch, error: BaseException) -> Batch:
-        problem = f"{type(error).__name__}: {error}{_line_of(error, self.task.plan.modules)}"
+        problem = f"{type(error).__name__}: {error}{line_of(error, self.task.plan.modules)}"
         where = f"{step.label} on shard {self.task.name}"
         if batch.num_rows == 0:
             raise OperatorFailed(f"{where}: fails on an empty batch: {problem}") from error
@@ -261,7 +261,7 @@ def check_all_written(step: Step, shard: str, *, method: str, written: Collectio
         )
 
 
-def _line_of(error: BaseException, modules: Mapping[str, Any]) -> str:
+def line_of(error: BaseException, modules: Mapping[str, Any]) -> str:
     """Where in a participant's own file an error was raised, as ` (mine.py, line 12)`."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.filename in modules]

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from pydantic import Field
 from pipelines.assets.catalogue import Assets
 from pipelines.batch import Batch
 from pipelines.engine.evidence import Evidence, evidence_of
+from pipelines.engine.row_steps import line_of
 from pipelines.errors import PipelineError
 from pipelines.formats.readers import read_shard
 from pipelines.job import loaded
@@ -55,14 +57,30 @@ class StepTrace(Frozen):
     after: str | None = None
 
 
-def trace(steps: Sequence[Step], batch: Batch, assets: Assets) -> list[StepTrace]:
-    """Each step on a document (a batch of one row), until one drops it or makes several of it."""
+def trace(
+    steps: Sequence[Step],
+    batch: Batch,
+    assets: Assets,
+    *,
+    modules: Mapping[str, Any] = MappingProxyType({}),
+) -> list[StepTrace]:
+    """Each step on a document (a batch of one row), until one drops it or makes several of it.
+
+    PipelineError for one that fails, with the line of a participant's file among `modules`.
+    """
     traces: list[StepTrace] = []
     for step in steps:
         try:
             step_trace, batch_after = _step(step, batch, assets)
-        except ValueError as error:
-            raise PipelineError(f"{step.label} fails on this document: {error}") from error
+        except PipelineError:
+            raise
+        except Exception as error:
+            if ":" not in step.name and not isinstance(error, ValueError):
+                raise  # a fault of ours
+            name = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            raise PipelineError(
+                f"{step.label} fails on this document: {name}{error}{line_of(error, modules)}"
+            ) from error
         traces.append(step_trace)
         if batch_after is None:
             break

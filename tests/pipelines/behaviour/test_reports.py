@@ -121,6 +121,17 @@ def test_the_try_command(tmp_path: Path, pool: Pool) -> None:
     assert "lorem ipsum" in result.stdout
     assert "no document of" in call("--url", "https://no.example", "--input", pool.uri).stderr
     assert "give a document" in call().stderr
+    (tmp_path / "own.py").write_text(
+        "from pipelines.operators import Filter, because\n"
+        "class Raises(Filter, name='raises'):\n"
+        '    """Look for a licence."""\n'
+        "    reasons = ('x',)\n"
+        "    def reject(self, batch):\n"
+        "        return because([{}['licence'] for _ in batch.text.to_pylist()], 'x')\n"
+    )
+    config.write_text("name: p\nsteps:\n  - own.py:Raises\n")
+    error = call("--text", str(tmp_path / "t.txt")).stderr
+    assert "(own.py:Raises) fails on this document: KeyError: 'licence' (own.py, line 6)" in error
 
 
 # ---- evidence
