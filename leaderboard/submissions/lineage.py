@@ -50,13 +50,12 @@ def dataset(case: Case) -> Iterator[Fault]:
     made = case.dataset
     name = f"dataset {made.id}"
     if case.track.pool == "given" and made.work.external:
-        yield fault(
-            RECORD,
-            f"{name}: work.external",
-            True,
-            False,
-            f"track {case.track.name} needs a dataset that was curated from the pool here",
-        )
+        names = case.book.tracks_of(case.scale.name)
+        open_to = [n for n in names if case.book.track(n).pool != "given"]
+        hint = f"track {case.track.name} needs a dataset that was curated from the pool here"
+        if open_to:
+            hint += f"; data from elsewhere is for track {' or '.join(open_to)}"
+        yield fault(RECORD, f"{name}: work.external", True, False, hint)
     if case.track.pool == "given" and is_mixture(made):
         hint = f"track {case.track.name} is for one pipeline over the pool; name the other track"
         yield fault(RECORD, f"{name}: work.pipeline", Words("a mixture"), Words("steps"), hint)

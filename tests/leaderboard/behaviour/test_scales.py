@@ -121,6 +121,18 @@ def test_a_broken_rule_is_refused_with_its_name(
         assert rule in {fault.rule for fault in faults}, (book, scale)
 
 
+@pytest.mark.parametrize(
+    ("benchmark", "track"), [("dclm", "mixing"), ("datacomp", "byod"), ("ambient", "byod")]
+)
+def test_data_from_elsewhere_learns_which_track_takes_it(
+    benchmark: str, track: str, records: dict[tuple[str, str], Submission]
+) -> None:
+    record = changed(records[benchmark, "tiny"], *BROKEN["external"][1:])
+    faults = check(record, load_benchmark(benchmark))
+    [hint] = [f.hint for f in faults if f.rule == "lineage.dataset" and "external" in f.field]
+    assert f"data from elsewhere is for track {track}" in hint
+
+
 # ---- rules of the claim, the chain and the files
 
 
