@@ -95,11 +95,12 @@ def check(
         if problems:
             out(funnel.problems_text([(p.operator, p.promise, p.found) for p in problems]))
         else:
-            out(f"{file}: {', '.join(operators)} keep all promises")
+            keep = "keeps" if len(operators) == 1 else "keep"
+            out(f"{file}: {', '.join(operators)} {keep} all promises")
         for name, reason in untried.items():
             out(f"{name} was not tried: {reason}; give --parameters, or a pipeline's YAML file")
     if problems:
-        fail(f"{file} breaks {len(problems)} promises", 3)
+        fail(f"{file} breaks {len(problems)} promise{'' if len(problems) == 1 else 's'}", 3)
 
 
 def _of_pipeline(file: Path, assets: AssetFolders) -> dict[str, Operator]:

@@ -102,7 +102,7 @@ def test_a_participant_s_file_is_documented_and_checked(folder: Path) -> None:
     assert "commas per 1,000 characters, at least" in shown.stdout
     checked = pipelines("check", "my_filters.py", cwd=folder)
     assert (checked.returncode, checked.stderr) == (0, "")
-    assert "FewCommas keep all promises" in checked.stdout
+    assert "FewCommas keeps all promises" in checked.stdout
 
 
 def test_check_names_the_broken_promise(folder: Path) -> None:
