@@ -6,7 +6,6 @@ half minute in which work was done, and the summary at the end.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from rich.progress import (
 
 LINE_SECONDS = 30.0  # between two lines of a log: a run of one night is about a thousand lines
 
-console = Console(file=sys.stderr, highlight=False)
+console = Console(stderr=True, highlight=False)  # the stream of now, not that of the import
 
 
 class Step:
