@@ -44,7 +44,7 @@ test: venv
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: venv
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not soak and not slow and not browser and not s3 and not ray and not postgres"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --quick -m "not soak and not slow and not browser and not s3 and not ray and not postgres"
 
 check: venv
 	$(BIN)/ruff format --check .

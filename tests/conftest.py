@@ -43,6 +43,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=str(ROOT.parent / "shared" / "data"),
         help="folder with real web pages, WARCs and labels (realism tests)",
     )
+    parser.addoption(
+        "--quick",
+        action="store_true",
+        help="leave out every file whose tests took half a second or more in the last whole run",
+    )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    if not config.getoption("--quick") or not collection_path.is_relative_to(ROOT):
+        return None
+    from tests import schedule
+
+    return True if str(collection_path.relative_to(ROOT)) in schedule.durations() else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -20,7 +20,7 @@ from xdist.scheduler import LoadScopeScheduling
 ROOT = Path(__file__).parents[1]
 DURATIONS = ROOT / "tests" / "durations.txt"
 MEASURED = re.compile(r"^([\d.]+)s (?:setup|call|teardown) +(\S+?)::", re.MULTILINE)
-LEAST_SECONDS = 3  # shorter files are all alike: they fill what the others leave
+LEAST_SECONDS = 0.5  # shorter files are all alike: they fill what the others leave, and are quick
 
 
 class Units(LoadScopeScheduling):
@@ -48,8 +48,9 @@ def longest_first(paths: list[str]) -> list[int]:
     return [index for *_, index in sorted(keys)]
 
 
+@cache
 def durations() -> dict[str, int]:
-    """Seconds of each file that is known to be long."""
+    """Seconds of each file that took half of one or more; `--quick` leaves these files out."""
     lines = (line.split() for line in DURATIONS.read_text().splitlines())
     return {path: int(seconds) for seconds, path in lines}
 
@@ -59,8 +60,8 @@ def main(log: str) -> None:
     sums: Counter[str] = Counter()
     for seconds, path in MEASURED.findall(Path(log).read_text()):
         sums[path] += float(seconds)
-    long = [(round(seconds), path) for path, seconds in sums.most_common()]
-    lines = [f"{seconds} {path}\n" for seconds, path in long if seconds >= LEAST_SECONDS]
+    long = [(path, seconds) for path, seconds in sums.most_common() if seconds >= LEAST_SECONDS]
+    lines = [f"{max(1, round(seconds))} {path}\n" for path, seconds in long]
     DURATIONS.write_text("".join(lines))
 
 

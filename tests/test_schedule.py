@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 from tests import schedule
+from tests.conftest import pytest_ignore_collect
 
 SHARED = [
     "tests/pipelines/dedup/test_embedding.py",
@@ -26,3 +30,10 @@ def test_durations_name_files_that_exist() -> None:
     """A file that was renamed would be started last: correct its line."""
     for path in schedule.durations():
         assert (schedule.ROOT / path).is_file(), path
+
+
+def test_a_quick_run_leaves_out_what_is_listed() -> None:
+    for quick, expected in ((True, True), (False, None)):
+        config: Any = SimpleNamespace(getoption=lambda _, quick=quick: quick)
+        assert pytest_ignore_collect(schedule.ROOT / LONG, config) is expected
+        assert pytest_ignore_collect(schedule.ROOT / QUICK, config) is None
