@@ -50,10 +50,10 @@ def with_room(map_tasks: MapTasks, *models: str) -> MapTasks:
     A cluster is asked for twice the size of the largest one's weights: as they are read, and as the
     model holds them.
     """
-    largest = max(map(weights_bytes, models), default=0)
-    if not isinstance(map_tasks, Placed) or not room_for(2 * largest):
-        return map_tasks
-    return map_tasks.with_needs(Needs(memory_bytes=room_for(2 * largest)))
+    if not isinstance(map_tasks, Placed):
+        return map_tasks  # before weights are looked at, maybe in a bucket
+    room = room_for(2 * max(map(weights_bytes, models), default=0))
+    return map_tasks.with_needs(Needs(memory_bytes=room)) if room else map_tasks
 
 
 def weights_bytes(model: str) -> int:

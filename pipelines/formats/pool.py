@@ -31,6 +31,7 @@ from pipelines.storage.base import Entry, StorageError, Store
 from pipelines.storage.chain import RECORD
 from pipelines.storage.open import open_store, split_uri
 
+LISTED = "files"  # the variant of a record that was made from a listing of shards
 EXAMPLE_SHARDS = 4  # shards whose first rows are read for the names of fields
 
 
@@ -161,7 +162,7 @@ def _pool_of_files(
     parameters = {} if parent is None else {"dataset": parent}
     files = [File(name=s.name, sha256=s.sha256, num_bytes=s.num_bytes) for s in shards]
     return PoolRecord.seal(
-        work=PoolWork(name=name, variant="files", sources=sources, parameters=parameters),
+        work=PoolWork(name=name, variant=LISTED, sources=sources, parameters=parameters),
         parents={},
         outputs=files,
         made_by=made_by(now()),

@@ -28,14 +28,14 @@ from pipelines.batch import Batch
 from pipelines.errors import PipelineError, PoolError
 from pipelines.formats.arrow_tables import normal_table
 from pipelines.formats.column_types import NoCommonType, common_type
-from pipelines.formats.pool import Pool, open_pool
+from pipelines.formats.pool import LISTED, Pool, open_pool
 from pipelines.formats.pool_schema import each_of
 from pipelines.formats.shards import ShardError
 from pipelines.formats.uid_lists import uid_of
 from pipelines.image_text.scores import INDEX, PREFIX
 from pipelines.operators import Fold, Operator, Splitter
 from pipelines.pipeline import Pipeline
-from pipelines.records import File, Frozen, sha256_file
+from pipelines.records import File, Frozen, PoolRecord, sha256_file
 from pipelines.schema import EXTRA, ROW, STRING, normal_type, row_of, shard_of
 from pipelines.storage.base import StorageError, Store, write_bytes
 from pipelines.storage.chain import RECORD
@@ -111,6 +111,16 @@ def open_pairs(uri: str) -> Pool:
     if any(_is_table(entry.name) for entry in store.list(f"{METADATA}/")):
         return open_pool(f"{uri.rstrip('/')}/{METADATA}")
     return open_pool(uri)
+
+
+def tables_of(record: PoolRecord) -> tuple[File, ...]:
+    """The files of a pool's record that are its tables, in the order of shards.
+
+    The record of a folder without one of its own lists nothing but its shards.
+    """
+    if record.work.variant == LISTED:
+        return tuple(record.outputs)
+    return tuple(file for file in record.outputs if _is_table(file.name))
 
 
 def _is_table(name: str) -> bool:
@@ -263,20 +273,20 @@ def _is_beside(column: str) -> bool:
     return column in FEATURES or column.startswith(PREFIX) or column == ROW
 
 
-def rows_with(uri: str, column: str, value: object) -> Iterator[tuple[int, str | None]]:
-    """The rows of a pool with this value of uid, url or row, with their URLs.
+def rows_with(
+    store: Store, names: Sequence[str], column: str, value: object
+) -> Iterator[tuple[int, str | None]]:
+    """The rows of these tables with this value of uid, url or row, with their URLs.
 
     Reads that column of every table, or of the one that has the row.
     """
-    pool = open_pairs(uri)
-    store = open_store(pool.uri)
-    for number, shard in enumerate(pool.shards):
+    for number, table in enumerate(names):
         if column == ROW and number != shard_of(int(str(value))):
             continue
-        columns = [name for name in (UID, URL) if name in table_columns(store, shard.name)]
+        columns = [name for name in (UID, URL) if name in table_columns(store, table)]
         if column not in (*columns, ROW):
             continue
-        for batch in read_table(store, shard.name, columns, first_row=row_of(number, 0)):
+        for batch in read_table(store, table, columns, first_row=row_of(number, 0)):
             match = pc.equal(batch.column(column), value).fill_null(False)
             for row in np.flatnonzero(match).tolist():
                 url = batch.column(URL)[row].as_py() if batch.has(URL) else None

@@ -19,13 +19,11 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from pipelines.console import table
-from pipelines.engine.run import pool_of
 from pipelines.engine.run_folder import RUN, read_run
 from pipelines.errors import DataError
 from pipelines.global_steps.losses import HOST
-from pipelines.job import Plan
 from pipelines.records import DatasetRecord, Frozen
-from pipelines.reports.pool_rows import kept_pairs
+from pipelines.reports.pool_rows import RunPool, run_pool
 from pipelines.schema import ROW, URL
 from pipelines.storage.base import Store
 from pipelines.storage.chain import read_chain
@@ -147,19 +145,19 @@ class _Side:
 
     store: Store
     record: DatasetRecord
-    plan: Plan | None  # of pairs
+    pairs: RunPool | None
 
     @property
     def num_shards(self) -> int:
-        if self.plan is not None:
-            return len(pool_of(self.plan).shards)
+        if self.pairs is not None:
+            return len(self.pairs.files)
         return len(self.record.outputs)
 
     def table(self, shard: int, columns: Sequence[str]) -> pa.Table:
         """The columns that are there, `row` sorted as it was written."""
-        if self.plan is not None:
+        if self.pairs is not None:
             others = [name for name in columns if name != ROW]
-            return kept_pairs(self.store, self.plan, shard, others)
+            return pa.concat_tables(self.pairs.kept_pairs(shard, others)).combine_chunks()
         with self.store.open(self.record.outputs[shard].name) as opened:
             parquet = pq.ParquetFile(opened)
             names = parquet.schema_arrow.names
@@ -173,7 +171,7 @@ def _side(uri: str) -> _Side:
         raise DataError(f"{store.uri} is no dataset but a {record.kind}; name two runs' folders")
     plan = read_run(store).plan if store.exists(RUN) else None
     if plan is not None and plan.pairs:
-        return _Side(store, record, plan)
+        return _Side(store, record, run_pool(store))
     if not all(file.name.endswith(".parquet") for file in record.outputs):
         raise DataError(
             f"{store.uri} is neither tables of documents nor a run over pairs; only such can be "

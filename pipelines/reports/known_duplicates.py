@@ -15,13 +15,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.console import table
-from pipelines.engine.run import pool_of
 from pipelines.engine.run_folder import read_run
 from pipelines.global_steps.duplicate_record import DUPLICATES, SCHEMA
 from pipelines.operators import Dedup
 from pipelines.records import Frozen, RecordError
 from pipelines.reports.duplicate_groups import reports
-from pipelines.reports.pool_rows import shard_batches
+from pipelines.reports.pool_rows import run_pool
 from pipelines.storage.base import Store
 
 Ints = npt.NDArray[np.int64]
@@ -96,11 +95,11 @@ def _read(store: Store, name: str) -> pa.Table:
 
 def _values(store: Store, column: str) -> tuple[Ints, Ints]:
     """The identity of every row of the pool, and a number for its value; -1 for null."""
-    plan = read_run(store).of_pipeline()
+    pool = run_pool(store)
     numbers: dict[object, int] = {}
     rows, values, has_column = [], [], False
-    for shard in range(len(pool_of(plan).shards)):
-        for batch in shard_batches(plan, shard, columns=[column]):
+    for shard in range(len(pool.files)):
+        for batch in pool.batches(shard, columns=[column]):
             rows.append(batch.rows)
             if not batch.has(column):
                 values.append(np.full(len(batch.rows), -1))
@@ -109,7 +108,7 @@ def _values(store: Store, column: str) -> tuple[Ints, Ints]:
             here = _numbers(batch.column(column).to_pylist(), numbers)
             values.append(np.fromiter(here, np.int64, len(batch.rows)))
     if not has_column:
-        raise RecordError(f"no row of the pool at {plan.input_uri} has a column {column!r}")
+        raise RecordError(f"no row of the pool at {pool.plan.input_uri} has a column {column!r}")
     return np.concatenate(rows), np.concatenate(values)
 
 

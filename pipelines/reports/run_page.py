@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.engine.run_folder import Result, RunSummary, read_run
@@ -18,7 +20,7 @@ from pipelines.images.pairs import TEXT, UID, URL
 from pipelines.records import JSON, DatasetRecord
 from pipelines.reports.forecast import compare, read_forecast
 from pipelines.reports.funnel import funnel_cells
-from pipelines.reports.pool_rows import kept_pairs
+from pipelines.reports.pool_rows import run_pool
 from pipelines.stats import Histogram, StepStats
 from pipelines.storage.base import Store, write_bytes
 from pipelines.templates import templates
@@ -240,14 +242,17 @@ def _kept(store: Store, record: DatasetRecord) -> list[JSON]:
     plan = read_run(store).plan
     if plan is not None and plan.pairs:
         try:
-            table = kept_pairs(store, plan, 0, (UID, URL, TEXT))
+            tables = run_pool(store).kept_pairs(0, (UID, URL, TEXT))
+            rows = list(islice((row for table in tables for row in _shown(table)), SAMPLES))
         except (DataError, OSError):
             return []
     else:
         chunk = next(read_shard(store, record.outputs[0].name, shard=0), None)
-        if chunk is None:
-            return []
-        table = chunk.table
-    names = [name for name in (UID, URL, TEXT) if name in table.column_names]
+        rows = [] if chunk is None else _shown(chunk.table)
     empty = dict.fromkeys((UID, URL, TEXT, "value", "limit", "passage"))
-    return [empty | row for row in table.select(names).slice(0, SAMPLES).to_pylist()]
+    return [empty | row for row in rows]
+
+
+def _shown(table: pa.Table) -> list[JSON]:
+    names = [name for name in (UID, URL, TEXT) if name in table.column_names]
+    return table.select(names).slice(0, SAMPLES).to_pylist()  # type: ignore[no-any-return]

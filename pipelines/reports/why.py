@@ -10,19 +10,18 @@ import pyarrow.parquet as pq
 
 from pipelines import kernels
 from pipelines.engine.evidence import Evidence
-from pipelines.engine.run import pool_of
 from pipelines.engine.run_folder import read_run
-from pipelines.errors import DataError
 from pipelines.images.pairs import UID, rows_with
 from pipelines.operators import Dedup, Select
 from pipelines.pipeline import Step
 from pipelines.records import Frozen, RecordError
 from pipelines.reports.global_evidence import cut_evidence, kept_copy, least_similarity
-from pipelines.reports.pool_rows import pool_rows
+from pipelines.reports.pool_rows import pool_rows, run_pool
 from pipelines.reports.try_document import trace
 from pipelines.schema import PARENT, ROW, URL, number_of, shard_of
 from pipelines.storage.base import Store
 from pipelines.storage.chain import read_chain
+from pipelines.storage.open import open_store
 
 
 class Fate(Frozen):
@@ -115,8 +114,9 @@ def _fates_of_pairs(store: Store, document: str, number: int | None) -> list[Fat
     column, value = (URL, document) if number is None else (ROW, number)
     if kernels.uids.is_uid(document):
         column, value = UID, document
-    result = []
-    for row, url in rows_with(read_run(store).input_uri, column, value):
+    pool, result = run_pool(store), []
+    names = [file.name for file in pool.files]
+    for row, url in rows_with(open_store(pool.plan.input_uri), names, column, value):
         rejected = [*_rejected(store, "", row), *_set_aside(store, "", row)]
         fates_ = [_with_evidence(store, fate) for fate in rejected] or [
             Fate(row=row, shard=shard_of(row), number=number_of(row), url=url, fate="kept")
@@ -132,19 +132,11 @@ def _row_of(store: Store, document: str) -> int | None:
     if not colon or not number.isdigit():
         return None
     if not shard.isdigit():
-        names = _shard_names(store) if shard else []
+        names = [file.name for file in run_pool(store).files] if shard else []
         if shard not in names:
             return None
         shard = str(names.index(shard))
     return int(shard) << 32 | int(number)
-
-
-def _shard_names(store: Store) -> list[str]:
-    """The names of the shards of a run's pool, in order; none where the pool was removed."""
-    try:
-        return [shard.name for shard in pool_of(read_run(store).of_pipeline()).shards]
-    except (OSError, DataError):
-        return []
 
 
 def _rejected(store: Store, url: str, row: int | None) -> Iterator[Fate]:

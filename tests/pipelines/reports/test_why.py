@@ -10,6 +10,7 @@ import pytest
 from pipelines.engine.run import run
 from pipelines.formats.pool import open_pool
 from pipelines.pipeline import Pipeline
+from pipelines.reports.pool_rows import pool_rows
 from pipelines.reports.why import fates
 from pipelines.storage.open import open_store
 
@@ -72,3 +73,22 @@ def test_cuts_from_below_are_said_as_they_are(tmp_path: Path, lowest: bool) -> N
     run(Pipeline.from_steps(steps), open_pool(f"{tmp_path}/in"), out=f"{tmp_path}/out")
     worst, expected = ("u:4", "2 (limit 0)") if lowest else ("u:0", "-2 (limit 0)")
     assert measured(f"{tmp_path}/out", worst) == expected
+
+
+def test_a_pool_that_was_removed_leaves_what_the_run_knows(run_folder: str) -> None:
+    """The copy is named by its number, as its URL is in the pool alone."""
+    pool = Path(run_folder).parent / "in"
+    pool.rename(pool.with_name("elsewhere"))
+    assert measured(run_folder, "u:equal") == "copy of 0:0"
+    assert measured(run_folder, "u:low") == "-"  # its score was in the pool
+    [fate] = fates(open_store(run_folder), "0.jsonl:2")
+    assert (fate.shard, fate.number) == (0, 2)
+
+
+def test_a_file_that_came_later_is_not_of_the_run(run_folder: str) -> None:
+    """It is sorted before the second shard, whose rows keep their numbers."""
+    later = Path(run_folder).parent / "in" / "00.jsonl"
+    later.write_bytes(orjson.dumps({"text": "came later", "url": "u:later"}) + b"\n")
+    assert measured(run_folder, "u:near") == "0.90099 (limit 0.8), copy of 0:0 u:first"
+    [row] = pool_rows(open_store(run_folder), [1 << 32])[1].values()
+    assert row.column("url").to_pylist() == ["u:equal"]
