@@ -151,7 +151,7 @@ def retry(
     plan = known.plan
     return run(
         plan.pipeline(assets=assets),
-        pool_of(plan),
+        _pool_of(plan),
         out=uri,
         map_tasks=map_tasks,
         quarantine=plan.quarantine,
@@ -162,7 +162,7 @@ def retry(
     )
 
 
-def pool_of(plan: Plan) -> Pool:
+def _pool_of(plan: Plan) -> Pool:
     """The pool of a run, opened again: its shards in the run's order."""
     return open_pairs(plan.input_uri) if plan.pairs else open_pool(plan.input_uri)
 

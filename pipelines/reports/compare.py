@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from pipelines.engine.run_folder import RUN, read_run
 from pipelines.errors import DataError
 from pipelines.global_steps.losses import HOST
 from pipelines.records import DatasetRecord, Frozen
-from pipelines.reports.pool_rows import RunPool, run_pool
+from pipelines.reports.pool_rows import RunPool, files_by_shard, run_pool
 from pipelines.schema import ROW, URL
 from pipelines.storage.base import Store
 from pipelines.storage.chain import read_chain
@@ -97,8 +98,8 @@ def compare(uri_a: str, uri_b: str, *, scores: Sequence[str] = ()) -> Comparison
         _count_groups(groups, table_a, np.where(in_b, 0, 1), edges)
         _count_groups(groups, table_b.filter(pa.array(~in_a)), np.full((~in_a).sum(), 2), edges)
         for side, rows, other in (
-            ("A", _rows(table_a)[~in_b], b.store),
-            ("B", _rows(table_b)[~in_a], a.store),
+            ("A", _rows(table_a)[~in_b], b),
+            ("B", _rows(table_b)[~in_a], a),
         ):
             for what, number in _fates(other, shard, rows):
                 fates[side, what] = fates.get((side, what), 0) + number
@@ -152,6 +153,11 @@ class _Side:
         if self.pairs is not None:
             return len(self.pairs.files)
         return len(self.record.outputs)
+
+    @cached_property
+    def rejected(self) -> dict[int, list[str]]:
+        """Files of rejected rows by shard."""
+        return files_by_shard(self.store, "rejected/")
 
     def table(self, shard: int, columns: Sequence[str]) -> pa.Table:
         """The columns that are there, `row` sorted as it was written."""
@@ -264,15 +270,13 @@ def _cells(counts: Mapping[str, Sequence[int]], by_score: bool) -> tuple[Cell, .
     return tuple(sorted(cells, key=lambda cell: (-cell.rows(), cell.group)))
 
 
-def _fates(store: Store, shard: int, rows: npt.NDArray[np.int64]) -> Iterator[tuple[str, int]]:
+def _fates(side: _Side, shard: int, rows: npt.NDArray[np.int64]) -> Iterator[tuple[str, int]]:
     """In which steps a run dropped these rows of a shard."""
     if not len(rows):
         return
     left = len(rows)
-    for entry in store.list("rejected/"):
-        if f"-{shard:05d}." not in entry.name:
-            continue
-        with store.open(entry.name) as file:
+    for name in side.rejected.get(shard, ()):
+        with side.store.open(name) as file:
             read = pq.read_table(file, columns=[ROW, "step", "operator", "reason"])
         here = read.filter(pa.array(np.isin(_rows(read), rows)))
         counted = here.group_by(["step", "operator", "reason"]).aggregate([([], "count_all")])

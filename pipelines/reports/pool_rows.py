@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import orjson
@@ -81,15 +82,29 @@ class RunPool:
             yield batch.table.filter(pa.array(~np.isin(batch.rows, out)))
 
     def _rows_out(self, number: int) -> Iterator[np.ndarray]:
-        of_shard = f"-{number:05d}."
-        for entry in self.store.list("rejected/"):
-            if of_shard in entry.name:
-                with self.store.open(entry.name) as file:
-                    yield pq.read_table(file, columns=[ROW])[ROW].to_numpy()
-        for entry in self.store.list("quarantine/"):
-            if of_shard in entry.name:
-                lines = self.store.read_bytes(entry.name).splitlines()
-                yield np.array([orjson.loads(line)["row"] for line in lines], np.int64)
+        for name in self._rejected.get(number, ()):
+            with self.store.open(name) as file:
+                yield pq.read_table(file, columns=[ROW])[ROW].to_numpy()
+        for name in self._set_aside.get(number, ()):
+            lines = self.store.read_bytes(name).splitlines()
+            yield np.array([orjson.loads(line)["row"] for line in lines], np.int64)
+
+    @cached_property
+    def _rejected(self) -> dict[int, list[str]]:
+        return files_by_shard(self.store, "rejected/")
+
+    @cached_property
+    def _set_aside(self) -> dict[int, list[str]]:
+        return files_by_shard(self.store, "quarantine/")
+
+
+def files_by_shard(store: Store, folder: str) -> dict[int, list[str]]:
+    """The files that a run's passes left in a folder, `PASS-SHARD.HASH.suffix`, listed once."""
+    names: dict[int, list[str]] = {}
+    for entry in store.list(folder):
+        _, _, shard = entry.name.rpartition("/")[2].partition(".")[0].partition("-")
+        names.setdefault(int(shard), []).append(entry.name)
+    return names
 
 
 def run_pool(store: Store) -> RunPool:
