@@ -123,6 +123,7 @@ THIRD_PARTY: Mapping[str, tuple[str, ...]] = {
     "ray": ("pipelines/execution/ray_", "pipelines/formats/ray_dataset"),
     "boto3": ("pipelines/storage/",),
     "botocore": ("pipelines/storage/",),
+    "llvmlite": ("pipelines/kernels/",),
     "numba": ("pipelines/kernels/",),
     "fastwarc": ("pipelines/formats/warc", "dclm/pool/tiny_"),
     "resiliparse": ("pipelines/formats/warc", "pipelines/text/extraction", "dclm/pool/tiny_"),

@@ -15,6 +15,8 @@ MODULES = (
     "candidates",
     "components",
     "counting",
+    "cuts",
+    "domains",
     "fasttext",
     "grouping",
     "item_windows",

@@ -185,13 +185,17 @@ COUNTED = (
     "views",
     "followers",
 )
-_COUNTER_INSIDE = re.compile(rf"\d[,.kmb]*\s+(?:{'|'.join(COUNTED)})")
 _COUNTER = re.compile(rf"\W*\d(?:,|\.|\d)*(?:k|m|b)?\s+(?:{'|'.join(COUNTED)})\W*")
 
 
 @cache
 def _counted() -> Any:
-    return kernels.phrases.prepare(COUNTED, ignore_case=True)
+    return kernels.phrases.prepare(COUNTED, ignore_case=True, after_number=True)
+
+
+@cache
+def _prepared(phrases: tuple[str, ...]) -> Any:
+    return kernels.phrases.prepare(phrases, ignore_case=True)
 
 
 class CounterLines(LineModifier, name="counter_lines"):
@@ -204,9 +208,6 @@ class CounterLines(LineModifier, name="counter_lines"):
 
     def candidates(self, texts: pa.Array) -> npt.NDArray[np.bool_]:
         return kernels.phrases.candidates(texts, _counted())  # type: ignore[no-any-return]
-
-    def rewrite(self, text: str) -> str:
-        return super().rewrite(text) if _COUNTER_INSIDE.search(text.lower()) else text
 
 
 class UnfinishedLines(LineModifier, name="unfinished_lines"):
@@ -343,8 +344,7 @@ class PolicyLines(LineModifier, name="policy_lines"):
         return not any(phrase in lower for phrase in self.phrases)
 
     def candidates(self, texts: pa.Array) -> npt.NDArray[np.bool_]:
-        prepared = kernels.phrases.prepare(self.phrases, ignore_case=True)
-        return kernels.phrases.candidates(texts, prepared)  # type: ignore[no-any-return]
+        return kernels.phrases.candidates(texts, _prepared(self.phrases))  # type: ignore[no-any-return]
 
 
 def _has_blank_lines(texts: pa.Array) -> npt.NDArray[np.bool_]:

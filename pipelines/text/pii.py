@@ -102,7 +102,7 @@ class MaskPersonalData(Modifier, name="mask_personal_data"):
         if self.ip and self.ipv6:
             texts = rewritten(texts, candidates(texts, _phrase(":")), ips_of_128_bits)
         if self.ip:
-            texts = rewritten(texts, kernels.phrases.dotted(texts)[1], ips)
+            texts = rewritten(texts, kernels.domains.hold_dots_between_digits(texts), ips)
         return Counted({TEXT: texts}, counts)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -40,16 +39,14 @@ class Rewrite(Modifier):
         """Texts that `rewrite` may change; it is not called for others."""
         return np.ones(len(texts), dtype=bool)
 
+    def rewritten(self, texts: pa.Array) -> pa.Array:
+        """All texts written anew; the same array when that changes none."""
+        return rewritten(texts, self.candidates(texts), lambda text: self.rewrite(text) or None)
+
     def modify(self, batch: Batch) -> Mapping[str, pa.Array]:
-        texts = batch.text
-        texts = rewritten(texts, self.candidates(texts), lambda text: self.rewrite(text) or None)
+        texts = self.rewritten(batch.text)
         emptied = pc.equal(pc.binary_length(texts), 0).fill_null(True)
         return {TEXT: nulled(texts, emptied.to_numpy(zero_copy_only=False))}
-
-
-@cache
-def _prepared(*phrases: str) -> Any:
-    return kernels.phrases.prepare(phrases, ignore_case=False)
 
 
 _CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
@@ -60,8 +57,8 @@ class Citations(Rewrite, name="citations"):
 
     reference: ClassVar[str | None] = "citation_removal_modifier"
 
-    def candidates(self, texts: pa.Array) -> npt.NDArray[np.bool_]:
-        return kernels.phrases.candidates(texts, _prepared("["))  # type: ignore[no-any-return]
+    def rewritten(self, texts: pa.Array) -> pa.Array:
+        return kernels.cuts.citations(texts)
 
     def rewrite(self, text: str) -> str:
         return _CITATION.sub("", text)
@@ -73,9 +70,8 @@ class Newlines(Rewrite, name="newlines"):
     max_newlines: int = Field(2, ge=0, description="newlines in a row, at most")
     reference: ClassVar[str | None] = "newline_removal_modifier"
 
-    def candidates(self, texts: pa.Array) -> npt.NDArray[np.bool_]:
-        too_many = _prepared("\n" * (self.max_newlines + 1))
-        return kernels.phrases.candidates(texts, too_many)  # type: ignore[no-any-return]
+    def rewritten(self, texts: pa.Array) -> pa.Array:
+        return kernels.cuts.long_newlines(texts, most=self.max_newlines)
 
     def rewrite(self, text: str) -> str:
         most = "\n" * self.max_newlines
@@ -104,7 +100,7 @@ class Urls(Rewrite, name="remove_urls"):
     reference: ClassVar[str | None] = "url_removal_modifier"
     _url: Any = PrivateAttr(None)
     _dot: Any = PrivateAttr(None)
-    _plain_names: bool = PrivateAttr(False)
+    _domains: Any = PrivateAttr(None)
     _start: Any = PrivateAttr(None)
 
     def assets(self) -> tuple[str, ...]:
@@ -112,8 +108,9 @@ class Urls(Rewrite, name="remove_urls"):
 
     def load(self, assets: AssetFolder) -> None:
         names = read_list(assets.path(self.domains))
-        self._plain_names = all(re.match("[a-z]", name) for name in names)
-        known = _trie([name.strip() for name in names])
+        names = tuple(name.strip() for name in names)
+        self._domains = kernels.domains.prepare(names)
+        known = _trie(list(names))
         self._start = re.compile(known, re.IGNORECASE)
         self._dot = re.compile(rf"\.(?:{known})\b")
         self._url = re.compile(
@@ -121,10 +118,8 @@ class Urls(Rewrite, name="remove_urls"):
         )
 
     def candidates(self, texts: pa.Array) -> npt.NDArray[np.bool_]:
-        if not self._plain_names:
-            return np.ones(len(texts), dtype=bool)
-        names, numbers = kernels.phrases.dotted(texts)
-        return names | numbers  # type: ignore[no-any-return]
+        numbers = kernels.domains.hold_dotted_numbers(texts)
+        return kernels.domains.may_hold_names(texts, self._domains) | numbers  # type: ignore[no-any-return]
 
     def plain(self, text: str) -> str:
         """The whole rule, said plainly; `rewrite` is equal to it."""

@@ -53,13 +53,41 @@ def test_an_ascii_list_without_case_gives_few_false_candidates() -> None:
     assert actual.tolist() == [False, True, False, True, False]
 
 
-def test_dots_before_letters_and_between_digits() -> None:
-    names, numbers = kernel.dotted(pa.array(["a.b", "1.2", "a. b", ".", "x.Y"], type=STRING))
-    assert names.tolist() == [True, False, False, False, False]
-    assert numbers.tolist() == [False, True, False, False, False]
+@pytest.mark.parametrize("ignore_case", [False, True])
+def test_a_long_list_of_whole_words_gives_what_a_short_one_gives(ignore_case: bool) -> None:
+    made = pa.array(texts(), type=STRING)
+    chosen = [p for p in PHRASES if p not in ("{", "\u00fcber")]
+    many = [*chosen, *(f"zq{number}zq" for number in range(kernel.MAX_PROBES))]
+    short = kernel.prepare(chosen, ignore_case=ignore_case, whole=True)
+    long = kernel.prepare(many, ignore_case=ignore_case, whole=True)
+    assert (len(short.probes) > 0, len(long.probes), len(long.starts) > 0) == (True, 0, True)
+    assert kernel.places(made, long).tolist() == kernel.places(made, short).tolist()
 
 
-def test_phone_like() -> None:
-    made = ["555-1234", "5555 12345", "55-1234", "555--1234", "555.123", ""]
-    actual = kernel.phone_like(pa.array(made, type=STRING))
-    assert actual.tolist() == [True, True, False, False, False, False]
+def test_places_are_the_first_ones_whatever_is_around() -> None:
+    prepared = kernel.prepare(["kit", "{"], ignore_case=False)
+    long = pa.array(["\u00e9" * k + "kit" + "{" * 200 for k in range(200)], type=STRING)
+    assert kernel.places(long, prepared).tolist() == [2 * k for k in range(200)]
+    assert kernel.places(long.slice(150), prepared).tolist() == [2 * k for k in range(150, 200)]
+
+
+@pytest.mark.parametrize(
+    ("text", "candidate"),
+    [
+        ("a\n3.4k Likes!\nb", True),
+        ("(12,) likes", False),
+        ("12, likes", True),
+        ("3k. likes", False),
+        (", likes", False),
+        ("likes 3", False),
+        ("he has 3 likes", False),
+        ("3 likes today", False),
+        ("3\nlikes", False),
+        ("3likes", False),
+        ("\u0663 likes", True),
+        ("\u00ab3 likes\u00bb", True),
+    ],
+)
+def test_a_phrase_after_a_number_is_alone_on_its_line(text: str, candidate: bool) -> None:
+    prepared = kernel.prepare(["likes"], ignore_case=True, after_number=True)
+    assert kernel.candidates(pa.array([text], type=STRING), prepared).tolist() == [candidate]
