@@ -98,7 +98,7 @@ def warp_error(frame: Tensor, before: Tensor, flow: Flow) -> Tensor:
 
 def clip(
     denoise: Frames | Sequence[Frames],
-    flow: Flow,
+    flow: Flow | Sequence[Flow],
     noise: Sequence[Tensor],
     sigmas: Tensor,
     *,
@@ -106,7 +106,8 @@ def clip(
 ) -> list[Tensor]:
     """Frames of n clips by Euler's method, each from its own noise (n, ..., h, w) of level 1.
 
-    `denoise` is one for each frame where frames are restored from measurements of their own.
+    `denoise` is one for each frame where frames are restored from measurements of their own, `flow`
+    one for each frame after the first where they differ.
 
     With `guidance` every step of a later frame moves against the gradient of the warp error between
     the model's outputs at this level: guidance / sqrt(error of the clip) times it. Outputs are
@@ -115,6 +116,7 @@ def clip(
     frames: list[Tensor] = []
     outputs: list[Tensor] = []  # of the frame before, one a level
     models = [denoise] * len(noise) if callable(denoise) else denoise
+    flows = [flow] * (len(noise) - 1) if callable(flow) else flow
     for number, start in enumerate(noise):
         u, mine = start * sigmas[0], []
         for level, (here, after) in enumerate(itertools.pairwise(sigmas)):
@@ -124,7 +126,8 @@ def clip(
             mine.append(estimate.detach())
             moved = u + (after - here) * (u - estimate) / here
             if steered:
-                target, inside = interpolate(outputs[level], flow(grid(*u.shape[-2:])))
+                positions = flows[number - 1](grid(*u.shape[-2:]))
+                target, inside = interpolate(outputs[level], positions)
                 errors = (((estimate - target) ** 2) * inside).flatten(1).sum(1)
                 (gradient,) = torch.autograd.grad(errors.sum(), u)
                 step = guidance / errors.detach().sqrt().clamp(min=1e-12)
