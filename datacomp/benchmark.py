@@ -83,6 +83,11 @@ class DataComp(Stages["Recipe"]):
 
         return changed(recipe, budget=budget, rate=rate, checkpoints=checkpoints)
 
+    def checkpoint_steps(self, recipe: Recipe) -> tuple[int, ...]:
+        from datacomp.recipe import part_steps
+
+        return part_steps(recipe)
+
     def check_room(
         self, recipe: Recipe, *, num_gpus: int, num_processes: int, memory_bytes: int
     ) -> None:

@@ -80,6 +80,11 @@ def steps_per_piece(recipe: Recipe) -> int:
     return steps_per_part(recipe) // recipe.resume_points
 
 
+def part_steps(recipe: Recipe) -> tuple[int, ...]:
+    """Steps at the ends of the budget's parts but the last: where training keeps the weights."""
+    return tuple(steps_per_part(recipe) * part for part in range(1, recipe.num_checkpoints))
+
+
 def num_steps(recipe: Recipe) -> int:
     """Optimizer steps of the whole training."""
     return steps_per_part(recipe) * recipe.num_checkpoints

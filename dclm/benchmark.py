@@ -73,6 +73,11 @@ class DCLM(Stages["Recipe"]):
 
         return changed(recipe, budget=budget, rate=rate, checkpoints=checkpoints)
 
+    def checkpoint_steps(self, recipe: Recipe) -> tuple[int, ...]:
+        from dclm.recipe import part_steps
+
+        return part_steps(recipe)
+
     def check_room(
         self, recipe: Recipe, *, num_gpus: int, num_processes: int, memory_bytes: int
     ) -> None:

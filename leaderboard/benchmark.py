@@ -252,6 +252,10 @@ class Stages(ABC, Generic[R]):
         """
         raise UsageError(f"{self.name} has no experiments with other budgets and rates")
 
+    def checkpoint_steps(self, recipe: R) -> tuple[int, ...]:
+        """The steps at which training keeps weights on the way, before its end, in order."""
+        return ()
+
     def check_room(
         self, recipe: R, *, num_gpus: int, num_processes: int, memory_bytes: int
     ) -> None:

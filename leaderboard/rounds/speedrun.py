@@ -135,7 +135,7 @@ def submit_speedrun(
     where_to_train: Launch,
     team: str = "",
 ) -> list[Entry]:
-    """A bundle of each dataset of a speedrun that was run: its models, and all checkpoints' scores.
+    """A bundle of each dataset of a speedrun: its models, and scores and logs of all checkpoints.
 
     The final weights are evaluated by the scale's whole suite first.
     """

@@ -109,8 +109,9 @@ class Evidence(Frozen):
     commands: str
     seeds: tuple[int, ...]
     tasks: tuple[str, ...]
-    curves: tuple[Curve, ...] = Field(
-        (), description="scores of checkpoints, as the team reports them"
+    curves: tuple[Curve, ...] = Field((), description="scores of checkpoints")
+    curves_checked: bool = Field(
+        False, description="whether they were computed from logs; False: as the team reports them"
     )
     controls: tuple[Control, ...] = Field(
         (), description="controls of the evaluation, of the first seed"
@@ -151,6 +152,7 @@ def evidence_of(bundle: Bundle) -> Evidence:
         seeds=tuple(scores),
         tasks=tuple(task.name for task in next(iter(scores.values())).work.tasks),
         curves=tuple(_curves(bundle)),
+        curves_checked=bool(bundle.checkpoints),
         controls=next(iter(scores.values())).results.controls[:MAX_ROWS],
         data={task.name: identity_in(task) for task in next(iter(scores.values())).work.tasks},
         dataset_at=bundle.manifest.dataset.location[:500],

@@ -2,7 +2,7 @@
 
 Always: the bundle's hash, every rule, every score from the questions. With a pool: the whole list
 of uids, compared with the pool's. With a rerun: the checkpoints are evaluated again, and the scores
-must agree within `AGREE` standard errors.
+must agree within `AGREE` standard errors; of a speedrun's checkpoints on the way each answer must.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from evals.run import run as run_suite
 from leaderboard import rules
 from leaderboard.benchmark import load_stages
 from leaderboard.database.states import StoredSubmission
+from leaderboard.service.repeat_answers import OF_A_CHECKPOINT, checkpoints_again, final_weights
 from leaderboard.service.service import Service
 from leaderboard.submissions.bundle import MANIFEST, UIDS, Bundle
+from leaderboard.submissions.case import Case
 from leaderboard.submissions.chain import chain_of, seeds_of
 from leaderboard.submissions.faults import Fault, Words, fault
 from leaderboard.submissions.results import Row
@@ -195,7 +197,8 @@ def _rerun(
 ) -> list[Fault]:
     bundle = service.bundle(submission)
     package = load_stages(submission.benchmark)
-    suite = official_suite(rules.load_benchmark(submission.benchmark), submission.scale)
+    case = Case(bundle.record, rules.load_benchmark(submission.benchmark), bundle)
+    suite = official_suite(case.book, submission.scale)
     folders = dict(model.partition("=")[::2] for model in models)
     faults: list[Fault] = []
     for seed, scores in seeds_of(bundle.record).items():
@@ -207,6 +210,10 @@ def _rerun(
         model = package.load(folder)
         if model.id != scores.parents["model"]:
             faults.append(fault(folder, "model", model.id, scores.parents["model"]))
+            continue
+        other = final_weights(next(m for m in case.models if m.id == model.id), folder)
+        if other:
+            faults += other
             continue
         settings = scores.work.parameters.get("model")
         model = package.as_recorded(model, settings, run_code=run_code)
@@ -229,4 +236,9 @@ def _rerun(
             lines.append(
                 f"seed {seed}: {name} {again_score.value:.6f}, submitted {score.value:.6f}"
             )
+        on_the_way, wrong = checkpoints_again(
+            case, seed, folder, data=data, questions=OF_A_CHECKPOINT, salt=""
+        )
+        lines += on_the_way
+        faults += wrong
     return faults

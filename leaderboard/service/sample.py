@@ -1,43 +1,37 @@
 """Repeat a sample of an entry on a laptop, from its bundle alone: no database, no account.
 
 Answers: questions chosen by hash are asked of the checkpoint again, and must get the answers of the
-log. Uids: a part of the list, chosen by hash, must be in the pool. Verdicts: the filter is repeated
-on rows of the pool chosen by hash (see `verdicts`). Each states the probability that altering one
-in a hundred would have been detected. The viewer draws the salt of the hash: if the sample were
-known in advance, a cheater could make that sample alone honest.
+log; of a speedrun, also of every checkpoint on the way. Uids: a part of the list, chosen by hash,
+must be in the pool. Verdicts: the filter is repeated on rows of the pool chosen by hash (see
+`verdicts`). Each states the probability that altering one in a hundred would have been detected.
+The viewer draws the salt of the hash: if the sample were known in advance, a cheater could make
+that sample alone honest.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import secrets
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pyarrow as pa
 
-from evals.controls import chosen_rows
-from evals.kinds import kind_of, read_data
-from evals.tasks import PER_BYTE, Task
 from leaderboard import rules
 from leaderboard.benchmark import load_stages
-from leaderboard.service.image_sample import asked_again
 from leaderboard.service.recheck import named, not_in
+from leaderboard.service.repeat_answers import ask_again, checkpoints_again, final_weights
 from leaderboard.service.verdicts import ALTERED, repeat_verdicts, seen_with
 from leaderboard.submissions import uids as uid_lists
 from leaderboard.submissions.bundle import UIDS, Bundle
 from leaderboard.submissions.case import Case, official_suite
 from leaderboard.submissions.chain import seeds_of
 from leaderboard.submissions.faults import Fault, Words, fault
-from leaderboard.submissions.logs import read_log, read_parquet
+from leaderboard.submissions.logs import read_parquet
 from leaderboard.submissions.validate import check_bundle
 from pipelines.errors import RuleError
 from pipelines.records import Frozen
 
 QUESTIONS = 50  # asked of a checkpoint over all tasks: 1% altered is seen with probability 0.39
-LOSS_TOLERANCE = 0.02  # relative, for other hardware or precision; an altered answer differs more
-FLIPS = 0.02  # fraction of choices that rounding may decide differently on another machine
 
 
 class Sampled(Frozen):
@@ -115,55 +109,28 @@ def _answers(
     if scores is None:
         raise RuleError(f"the submission has no seed {seed}")
     name = bundle.record.work.benchmark
+    case = Case(bundle.record, rules.load_benchmark(name), bundle)
     model = load_stages(name).load(folder)
     if model.id != scores.parents["model"]:
         return [fault(folder, "model", model.id, scores.parents["model"])]
+    other = final_weights(next(m for m in case.models if m.id == model.id), folder)
+    if other:
+        return other
     settings = scores.work.parameters.get("model")
     model = load_stages(name).as_recorded(model, settings, run_code=run_code)
-    suite = official_suite(rules.load_benchmark(name), bundle.record.work.scale)
-    faults: list[Fault] = []
-    asked = differ = 0
-    share = math.ceil(QUESTIONS / len(suite.tasks))
-    for task in suite.load_tasks():
-        items = read_data(task, data)
-        rows = chosen_rows(items, share, what=f"recheck {salt}")
-        log = read_log(bundle, seed, task.name, columns=None)
-        if task.kind.startswith("image_"):
-            wrong = asked_again(task, items, rows, model, log)
-        else:
-            again = kind_of(task).answer(task, items, rows, model, window=suite.window)
-            wrong = _different(task, log, again)
-        asked, differ = asked + len(rows), differ + len(wrong)
-        exact = (*PER_BYTE, "token_loss")
-        if wrong and (task.kind in exact or len(wrong) > 1 + FLIPS * len(rows)):
-            problem = Words(
-                f"another answer to {len(wrong)} of {len(rows)} (first: row {wrong[0]})"
-            )
-            faults.append(fault(f"questions/{seed}/{task.name}", "", problem, Words("the log's")))
-    chance = seen_with(asked)
+    suite = official_suite(case.book, case.scale.name)
+    again = ask_again(bundle, seed, model, suite, data=data, questions=QUESTIONS, salt=salt)
+    chance = seen_with(again.asked)
     lines.append(
-        f"seed {seed}: {asked} questions asked again, {differ} answered otherwise; an alteration "
-        f"of {ALTERED:.0%} of the answers would have been seen with probability {chance:.2f} "
-        f"(salt {salt})"
+        f"seed {seed}: {again.asked} questions asked again, {again.differ} answered otherwise; an "
+        f"alteration of {ALTERED:.0%} of the answers would have been seen with probability "
+        f"{chance:.2f} (salt {salt})"
     )
-    return faults
-
-
-def _different(task: Task, log: pa.Table, again: pa.Table) -> list[int]:
-    """Rows whose repeated answer differs from the log."""
-    position_of = {row: number for number, row in enumerate(log["row"].to_pylist())}
-    wrong = []
-    for number, row in enumerate(again["row"].to_pylist()):
-        if row not in position_of:
-            wrong.append(row)
-            continue
-        if task.kind in (*PER_BYTE, "token_loss"):
-            a, b = log["nats"][position_of[row]].as_py(), again["nats"][number].as_py()
-            if abs(a - b) > LOSS_TOLERANCE * max(1.0, abs(b)):
-                wrong.append(row)
-        elif log["correct"][position_of[row]].as_py() != again["correct"][number].as_py():
-            wrong.append(row)
-    return wrong
+    on_the_way, faults = checkpoints_again(
+        case, seed, folder, data=data, questions=QUESTIONS, salt=salt
+    )
+    lines += on_the_way
+    return [*again.faults, *faults]
 
 
 def _uids(

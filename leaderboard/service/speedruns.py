@@ -1,7 +1,7 @@
 """The speedruns of a benchmark: how much training each dataset takes to its scale's target.
 
-An entry of a speedrun track has the score of every checkpoint of every seed. Those of checkpoints
-are as the team reports them; the last of each seed is computed from its questions.
+An entry of a speedrun track has the logs of every checkpoint of every seed; each score on a curve
+was computed from them. Entries from before logs were sent are named, and have no place.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from leaderboard.board.speed import Measure, Speed, order, reached, score_at, sp
 from leaderboard.board.spreads import seed_spread
 from leaderboard.rules import Scale, SpeedrunRule
 from leaderboard.service.service import Service
-from leaderboard.service.training_curves import curves_of
+from leaderboard.service.training_curves import curves_checked, curves_of
 from leaderboard.submissions.results import BASELINE, Row
 from pipelines.errors import RuleError
 from pipelines.installed import packages
@@ -81,12 +81,18 @@ def _track(
     service: Service, benchmark: str, scale: Scale, rule: SpeedrunRule, track: str, unit: str
 ) -> Track:
     rows = _rows(service, benchmark, scale.name, track)
+    left_out = [
+        f"{row.method}: its bundle has no logs of checkpoints, so its curve was not checked; "
+        "withdraw it and send it again, made by `speedrun --submit`"
+        for row in rows
+        if not curves_checked(service, row)
+    ]
+    rows = [row for row in rows if curves_checked(service, row)]
     curves = {row.submission_id: _by_budget(service, row) for row in rows}
     target = rule.target
     if target is None:
         target = _baselines(rows, curves, rule)
     racers: list[tuple[Row, Speed]] = []
-    left_out: list[str] = []
     for row in rows if target is not None else ():
         assert target is not None
         higher = row.headline.higher_is_better

@@ -1,8 +1,8 @@
 """Compare training curves: where two datasets cross, and which reaches a target first.
 
-Submissions may include the scores of checkpoints (`Evidence.curves`: step, headline, its error), as
-reported by their teams; the last point of each is the row's own score. Within a group steps are
-comparable, since the recipe is the same.
+Submissions may include the scores of checkpoints (`Evidence.curves`: step, headline, its error): of
+speedruns computed from logs, of others as reported by their teams. The last point of each is the
+row's own score. Within a group steps are comparable, since the recipe is the same.
 """
 
 from __future__ import annotations
@@ -66,6 +66,12 @@ def curves_of(service: Service, row: Row) -> dict[int, list[Measure]]:
             last = Measure(budget=max(curve.steps, 1), value=finals[curve.seed], stderr=error)
             curves[curve.seed] = [*measures, last]
     return curves
+
+
+def curves_checked(service: Service, row: Row) -> bool:
+    """Whether the scores of a row's checkpoints were computed again from their logs."""
+    evidence = read_evidence(service.files, service.store.get(row.submission_id))
+    return evidence is not None and evidence.curves_checked
 
 
 def crossings(service: Service, rows: Sequence[Row]) -> Crossings | None:

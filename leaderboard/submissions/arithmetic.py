@@ -15,8 +15,8 @@ from evals.pins import pin_of, truth_of, truth_table
 from evals.run import score_task
 from evals.tasks import EvalError, Task, is_secret, load_task
 from leaderboard.submissions.answers import Choices, answers_of, choices_of, loss_sample, marks
-from leaderboard.submissions.bundle import MANIFEST, RECORD, Bundle
-from leaderboard.submissions.case import Case
+from leaderboard.submissions.bundle import MANIFEST, Bundle
+from leaderboard.submissions.case import Case, CheckpointCase
 from leaderboard.submissions.control_figures import control_faults, same
 from leaderboard.submissions.data_numbers import Numbers, data_numbers, sums_apart
 from leaderboard.submissions.facts import TaskFacts, majority
@@ -30,9 +30,18 @@ from leaderboard.submissions.logs import (
 )
 from leaderboard.submissions.shown_losses import check_evidence
 from pipelines.errors import DataError
-from pipelines.records import ScoresRecord, TaskRef, TaskScore
+from pipelines.records import Score, ScoresRecord, TaskRef, TaskScore
 
 Draws = dict[str, npt.NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class OnTheWay:
+    """Of one checkpoint: its headline, and what its answers are compared by."""
+
+    headline: Score
+    answers: frozenset[str]
+    losses: tuple[float, ...]
 
 
 @dataclass
@@ -50,6 +59,7 @@ class Recomputed:
     numbers: dict[tuple[str, str], Numbers] = field(default_factory=dict)
     clean_headline: dict[int, float] = field(default_factory=dict)
     unshown: set[str] = field(default_factory=set)  # tasks whose logs have no losses of options
+    checkpoints: dict[tuple[int, str], OnTheWay] = field(default_factory=dict)
 
 
 def check(case: Case, out: Recomputed, tick: Callable[[], None]) -> Iterator[Fault]:
@@ -63,6 +73,30 @@ def check(case: Case, out: Recomputed, tick: Callable[[], None]) -> Iterator[Fau
             chosen = out.choices[seed].digest() if seed in out.choices else ""
             if chosen:
                 out.answers.setdefault(chosen, set()).add(seed)
+    for sub in case.checkpoints:
+        yield from _checkpoint(sub, out, tick)
+
+
+def _checkpoint(sub: CheckpointCase, out: Recomputed, tick: Callable[[], None]) -> Iterator[Fault]:
+    """Fill `out.checkpoints` with one, and yield every difference of its scores and curve."""
+    assert sub.bundle is not None
+    seed, scores = sub.seed, sub.by_seed[sub.seed]
+    own = Recomputed(facts=dict(out.facts), numbers=dict(out.numbers))
+    faults = list(_seed(sub, seed, scores, own, tick))
+    yield from faults
+    if faults:
+        return
+    yield from _aggregates(sub, scores, own.tasks[seed], own.draws[seed])
+    computed = aggregate_suite(sub.suite, own.tasks[seed], own.draws[seed])[sub.suite.headline]
+    points = sub.bundle.manifest.curves.get(str(seed), ())
+    for point in (point for point in points if point.checkpoint == sub.checkpoint):
+        for field_name in ("value", "stderr"):
+            a, b = getattr(point, field_name), getattr(computed, field_name)
+            if not same(a, b):
+                where = f"curves.{seed}: {sub.checkpoint}: {field_name}"
+                yield fault(MANIFEST, where, a, b, "computed again from the questions")
+    losses = tuple(own.losses.get(str(seed), ()))
+    out.checkpoints[seed, sub.checkpoint] = OnTheWay(computed, frozenset(own.answers), losses)
 
 
 def _seed(
@@ -75,7 +109,7 @@ def _seed(
     out.tasks[seed], out.draws[seed] = [], {}
     for task_score in scores.results.tasks:
         tick()
-        name, parts = f"questions/{seed}/{task_score.task}", bundle.parts(seed, task_score.task)
+        name, parts = bundle.folder(seed, task_score.task), bundle.parts(seed, task_score.task)
         prefix = f"logs/{task_score.task}/"
         named = sorted(
             (o for o in scores.outputs if o.name.startswith(prefix)), key=lambda o: o.name
@@ -109,7 +143,7 @@ def _seed(
             problem = Words(f"{type(error).__name__}: {error}")
             yield fault(name, "", problem, Words(f"the log of a {task.kind} task"))
             continue
-        yield from _equal(name, task_score, score)
+        yield from _equal(case.scores_file, name, task_score, score)
         yield from control_faults(scores, name, task, refs[task.name], log)
         out.tasks[seed].append(score)
         out.draws[seed][task_score.task] = draws
@@ -127,7 +161,7 @@ def _clean(
     """The score over the items that do not occur in the dataset, where the bundle says which do."""
     bundle = case.bundle
     report = bundle.manifest.overlap if bundle is not None else None
-    if report is None:
+    if report is None or isinstance(case, CheckpointCase):
         return
     overlap = report.get(task.name)
     clean = score
@@ -280,11 +314,11 @@ def _first_difference(
     return fault(name, "truth", problem, Words("the same as in accepted logs"), hint)
 
 
-def _equal(name: str, claimed: TaskScore, computed: TaskScore) -> Iterator[Fault]:
+def _equal(file: str, name: str, claimed: TaskScore, computed: TaskScore) -> Iterator[Fault]:
     for field_name in TaskScore.model_fields:
         a, b = getattr(claimed, field_name), getattr(computed, field_name)
         if not same(a, b):
-            yield fault(RECORD, f"{name}: {field_name}", a, b, "computed again from the questions")
+            yield fault(file, f"{name}: {field_name}", a, b, "computed again from the questions")
 
 
 def _aggregates(
@@ -293,13 +327,13 @@ def _aggregates(
     computed = aggregate_suite(case.suite, tasks, draws)
     claimed = scores.results.aggregates
     if set(claimed) != set(computed):
-        yield fault(
-            RECORD, f"scores {scores.id}: results.aggregates", sorted(claimed), sorted(computed)
-        )
+        where = f"scores {scores.id}: results.aggregates"
+        yield fault(case.scores_file, where, sorted(claimed), sorted(computed))
         return
     for name, value in computed.items():
         for field_name in ("metric", "value", "stderr", "num_items", "higher_is_better"):
             a, b = getattr(claimed[name], field_name), getattr(value, field_name)
             if not same(a, b):
                 hint = "computed again from the tasks"
-                yield fault(RECORD, f"scores {scores.id}: {name}.{field_name}", a, b, hint)
+                where = f"scores {scores.id}: {name}.{field_name}"
+                yield fault(case.scores_file, where, a, b, hint)

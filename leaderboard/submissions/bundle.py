@@ -3,6 +3,8 @@
     bundle.json                              what is in the zip, and where data and models are
     submission.json                          the Submission record with its whole chain
     questions/<seed>/<task>/<part>.parquet   one row per question that a model was asked
+    checkpoints/<seed>/<step>/scores.json    of a speedrun: the scores of a checkpoint,
+    checkpoints/<seed>/<step>/<task>/<part>.parquet   and the questions that it was asked
     dataset/uids.parquet                     for lists of uids: 10,000 of them, chosen by hash
 
 Equal content gives an equal zip. A zip from somebody else is looked at from outside first: only
@@ -19,6 +21,7 @@ import struct
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import orjson
@@ -30,8 +33,12 @@ from pipelines.records import Frozen, RecordError, Submission, parse_record
 
 FORMAT = 1  # of bundles; another number is refused
 MANIFEST, RECORD, UIDS = "bundle.json", "submission.json", "dataset/uids.parquet"
-PART = r"questions/[0-9]{1,19}/[A-Za-z0-9_][A-Za-z0-9_-]{0,99}/[0-9]{1,6}\.parquet"
-NAME = re.compile(rf"bundle\.json|submission\.json|dataset/uids\.parquet|{PART}")
+CHECKPOINTS, SCORES = "checkpoints", "scores.json"
+PART = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}/[0-9]{1,6}\.parquet"
+NAME = re.compile(
+    rf"bundle\.json|submission\.json|dataset/uids\.parquet|questions/[0-9]{{1,19}}/{PART}"
+    rf"|{CHECKPOINTS}/[0-9]{{1,19}}/step-[0-9]{{8}}/(scores\.json|{PART})"
+)
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold: equal content, equal bytes
 END = struct.Struct("<4s4H2LH")  # the end of a zip's directory
 
@@ -143,11 +150,30 @@ class Bundle:
     manifest: Manifest
     sizes: Mapping[str, int]
     read: Callable[[str], bytes]
+    checkpoint: str = ""
+    """The weights on the way, as `step-00000045`, whose logs are read; empty: the final ones."""
+
+    def folder(self, seed: int, task: str) -> str:
+        """Where the logs of one task of the model trained with this seed are."""
+        if self.checkpoint:
+            return f"{checkpoint_folder(seed, self.checkpoint)}/{task}"
+        return f"questions/{seed}/{task}"
 
     def parts(self, seed: int, task: str) -> list[str]:
         """The names of the logs of one task of the model trained with this seed, in order."""
-        prefix = f"questions/{seed}/{task}/"
+        prefix = f"{self.folder(seed, task)}/"
         return sorted(name for name in self.sizes if name.startswith(prefix))
+
+    @cached_property
+    def checkpoints(self) -> tuple[tuple[int, str], ...]:
+        """The seed and name of each checkpoint that the bundle has a file of, in order."""
+        parts = (name.split("/") for name in self.sizes if name.startswith(f"{CHECKPOINTS}/"))
+        return tuple(sorted({(int(seed), step) for _, seed, step, *_ in parts}))
+
+
+def checkpoint_folder(seed: int, checkpoint: str) -> str:
+    """Where the scores and logs of a checkpoint are in a bundle."""
+    return f"{CHECKPOINTS}/{seed}/{checkpoint}"
 
 
 def open_bundle(path: Path, *, limits: Limits = LIMITS) -> Bundle:
@@ -262,8 +288,8 @@ def _entry_faults(path: Path, entries: list[zipfile.ZipInfo], limits: Limits) ->
         name = entry.filename
         if entry.orig_filename != name or not NAME.fullmatch(name):
             allowed = Words(
-                "bundle.json, submission.json, dataset/uids.parquet or "
-                "questions/<seed>/<task>/<part>.parquet"
+                "bundle.json, submission.json, dataset/uids.parquet, "
+                "questions/<seed>/<task>/<part>.parquet or checkpoints/<seed>/<step>/..."
             )
             yield fault(path.name, "name of an entry", entry.orig_filename, allowed)
             continue

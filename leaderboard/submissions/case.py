@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from evals.suite import Suite, load_suite
 from leaderboard.benchmark import load_stages
 from leaderboard.rules import Benchmark, Scale, Track
-from leaderboard.submissions.bundle import Bundle
+from leaderboard.submissions.bundle import RECORD, SCORES, Bundle, checkpoint_folder
 from leaderboard.submissions.chain import chain_of, seeds_of
 from leaderboard.submissions.facts import NOTHING, Known
 from pipelines.installed import folder
@@ -19,15 +19,29 @@ from pipelines.records import (
     ModelRecord,
     PackedRecord,
     PoolRecord,
+    RecordError,
     ScoresRecord,
     Submission,
+    parse_record,
 )
+
+MAX_SCORES_BYTES = 1 << 20  # of the scores of one checkpoint; a suite of 60 tasks takes 40 KB
 
 
 def official_suite(benchmark: Benchmark, scale: str) -> Suite:
     """The installed suite that ranks at a scale."""
+    return _installed(benchmark, benchmark.scale(scale).suite)
+
+
+def suite_of_checkpoints(benchmark: Benchmark, scale: str, track: str) -> Suite:
+    """The suite that checkpoints are measured by: the scale's, or its speedrun's."""
     rung = benchmark.scale(scale)
-    return load_suite(folder(benchmark.name) / "suites" / f"{rung.suite}.yaml")
+    rule = rung.speedrun if benchmark.track(track).speedrun else None
+    return _installed(benchmark, rung.suite if rule is None else rule.suite)
+
+
+def _installed(benchmark: Benchmark, suite: str) -> Suite:
+    return load_suite(folder(benchmark.name) / "suites" / f"{suite}.yaml")
 
 
 @dataclass(frozen=True)
@@ -99,3 +113,81 @@ class Case:
     @cached_property
     def by_seed(self) -> dict[int, ScoresRecord]:
         return seeds_of(self.record)
+
+    @property
+    def scores_file(self) -> str:
+        """The file of the bundle that the scores are in."""
+        return RECORD
+
+    @cached_property
+    def checkpoints(self) -> tuple[CheckpointCase, ...]:
+        """The checkpoints whose scores and logs a speedrun's bundle has, by seed and step.
+
+        Those whose scores cannot be read are left out; `checkpoint_logs.form` reports them.
+        """
+        if self.bundle is None or not self.track.speedrun or self.scale.speedrun is None:
+            return ()
+        cases = []
+        for seed, checkpoint in self.bundle.checkpoints:
+            try:
+                scores = scores_at(self.bundle, seed, checkpoint)
+            except RecordError:
+                continue
+            cases.append(
+                CheckpointCase(
+                    self.record,
+                    self.book,
+                    replace(self.bundle, checkpoint=checkpoint),
+                    self.known,
+                    seed=seed,
+                    checkpoint=checkpoint,
+                    scores=scores,
+                )
+            )
+        return tuple(cases)
+
+
+@dataclass(frozen=True)
+class CheckpointCase(Case):
+    """The evaluation of a checkpoint on the way, as the checks of final scores see one.
+
+    Its bundle reads the logs of the checkpoint, its suite is the speedrun's.
+    """
+
+    seed: int = 0
+    checkpoint: str = ""
+    scores: ScoresRecord | None = None
+
+    @cached_property
+    def suite(self) -> Suite:
+        suite = suite_of_checkpoints(self.book, self.scale.name, self.track.name)
+        asked = {task.name for task in self.by_seed[self.seed].work.tasks}
+        return suite.without([name for name in suite.optional if name not in asked])
+
+    @cached_property
+    def by_seed(self) -> dict[int, ScoresRecord]:
+        assert self.scores is not None
+        return {self.seed: self.scores}
+
+    @property
+    def scores_file(self) -> str:
+        return f"{checkpoint_folder(self.seed, self.checkpoint)}/{SCORES}"
+
+    @property
+    def label(self) -> str:
+        """As people call it."""
+        return f"{self.checkpoint} of seed {self.seed}"
+
+
+def scores_at(bundle: Bundle, seed: int, checkpoint: str) -> ScoresRecord:
+    """The scores of a checkpoint in a bundle. RecordError says why they cannot be read."""
+    name = f"{checkpoint_folder(seed, checkpoint)}/{SCORES}"
+    size = bundle.sizes.get(name)
+    if size is None:
+        raise RecordError(f"{name}: no such file")
+    if size > MAX_SCORES_BYTES:
+        raise RecordError(f"{name}: {size:,} bytes, at most {MAX_SCORES_BYTES:,}")
+    record = parse_record(bundle.read(name), source=name)
+    if not isinstance(record, ScoresRecord):
+        raise RecordError(f"{name}: a {record.kind} record")
+    return record

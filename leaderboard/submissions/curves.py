@@ -1,9 +1,10 @@
 """Scores of checkpoints on the way, so that a submission's page shows a curve rather than a point.
 
 `evaluate --checkpoint all` writes a folder of scores for each checkpoint of a model; `submit
---curve` puts their headlines into the bundle's manifest. They are the team's figures: logs of
-checkpoints are not sent. What is checked: that each is of a checkpoint that the model's record has,
-in the order of training, and a number. The last point is the row's own score.
+--curve` puts their headlines into the bundle's manifest. What is checked of every curve: that each
+point is of a checkpoint that the model's record has, in the order of training, and a number. The
+last point is the row's own score. Of a speedrun the bundle has the logs, too, and each point is
+computed again from them (`checkpoints`); elsewhere the points are the team's figures.
 """
 
 from __future__ import annotations
@@ -11,35 +12,45 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 from leaderboard.benchmark import INTERMEDIATE
-from leaderboard.rules import Benchmark
-from leaderboard.submissions.bundle import MANIFEST, RECORD, CurvePoint
+from leaderboard.submissions.bundle import MANIFEST, CurvePoint
 from leaderboard.submissions.case import Case
 from leaderboard.submissions.faults import Fault, Words, fault
 from pipelines.errors import RuleError
 from pipelines.records import ModelRecord, Record, ScoresRecord, digest, parse_record
+from pipelines.storage.base import Store
 from pipelines.storage.chain import RECORD as RECORD_FILE
 from pipelines.storage.open import open_store
 
 CLOSE = 1e-3  # relative: the last checkpoint may be stored with fewer digits than the model
-ROUNDED = 2  # steps by which benchmarks round the ends of a budget's parts
 STEP = re.compile("step-[0-9]{1,12}")
 MAX_VALUE = 1e6  # no metric here has such scores; a page draws the curve
 
 Curves = dict[str, tuple[CurvePoint, ...]]
 
 
-def read_curves(
-    folders: Iterable[str], chain: Iterable[Record], *, headline: str, suite: str
-) -> Curves:
-    """The curves by seed, from folders that `evaluate --checkpoint all` or `speedrun` wrote.
+@dataclass(frozen=True)
+class Measured:
+    """The scores of one checkpoint, and the folder with its logs."""
+
+    seed: int
+    checkpoint: str
+    scores: ScoresRecord
+    store: Store
+
+
+def read_checkpoints(
+    folders: Iterable[str], chain: Iterable[Record], *, suite: str
+) -> list[Measured]:
+    """Every checkpoint of folders that `evaluate --checkpoint all` or `speedrun` wrote.
 
     RuleError for a folder without scores of checkpoints, of another model, or by another suite.
     """
     models = [link for link in chain if isinstance(link, ModelRecord)]
-    curves: Curves = {}
+    measured: list[Measured] = []
     for folder in folders:
         store = open_store(folder)
         records = {}
@@ -54,13 +65,22 @@ def read_curves(
                 "--checkpoint all --out FOLDER` and name that folder"
             )
         model = _model_of(models, records, folder)
-        points = []
         for name, record in sorted(records.items()):
             if not isinstance(record, ScoresRecord) or record.work.suite != suite:
                 raise RuleError(f"{folder}/{name} holds no scores of suite {suite}")
-            score = record.results.aggregates[headline]
-            points.append(CurvePoint(checkpoint=name, value=score.value, stderr=score.stderr))
-        curves[str(model.work.seed)] = tuple(points)
+            inside = open_store(f"{folder.rstrip('/')}/{name}")
+            measured.append(Measured(model.work.seed, name, record, inside))
+    return measured
+
+
+def curves_of(measured: Iterable[Measured], *, headline: str) -> Curves:
+    """The headline of each checkpoint, by seed."""
+    curves: Curves = {}
+    for point in measured:
+        score = point.scores.results.aggregates[headline]
+        own = CurvePoint(checkpoint=point.checkpoint, value=score.value, stderr=score.stderr)
+        seed = str(point.seed)
+        curves[seed] = (*curves.get(seed, ()), own)
     return curves
 
 
@@ -78,46 +98,11 @@ def _model_of(
     )
 
 
-def suite_of_curves(book: Benchmark, scale: str, track: str) -> str:
-    """The suite that checkpoints are measured by: the scale's, or its speedrun's."""
-    rung = book.scale(scale)
-    race = rung.speedrun if book.track(track).speedrun else None
-    return rung.suite if race is None else race.suite
-
-
 def kept_on_the_way(model: ModelRecord) -> list[str]:
     """The names of a model's checkpoints before its end, as its record lists their files."""
     folder = f"{INTERMEDIATE}/"
     names = [file.name for file in model.outputs if file.name.startswith(folder)]
     return sorted(name.removeprefix(folder).removesuffix(".safetensors") for name in names)
-
-
-def whole_race(case: Case) -> Iterator[Fault]:
-    """On a speedrun track, each seed has the score of every checkpoint, at the recipe's steps.
-
-    With some left out, or more kept where the curve is steep, the target would be read elsewhere.
-    """
-    rule = case.scale.speedrun
-    if case.bundle is None or rule is None or not case.track.speedrun:
-        return
-    for model in case.models:
-        kept = kept_on_the_way(model)
-        name = f"model {model.id}: outputs"
-        steps = model.counts.get("steps", 0)
-        expected = [round(steps * part / rule.checkpoints) for part in range(1, rule.checkpoints)]
-        there = [int(label.removeprefix("step-")) for label in kept if STEP.fullmatch(label)]
-        if len(there) != len(expected) or any(
-            abs(a - b) > ROUNDED for a, b in zip(there, expected, strict=True)
-        ):
-            problem = Words(f"checkpoints at {', '.join(map(str, there)) or 'no step'}")
-            at = Words(f"{len(expected)}, one at every {steps / rule.checkpoints:.4g} steps")
-            yield fault(RECORD, name, problem, at)
-        points = case.bundle.manifest.curves.get(str(model.work.seed), ())
-        missing = sorted(set(kept) - {point.checkpoint for point in points})
-        if missing:
-            problem = Words(f"no score of {missing[0]} and {len(missing) - 1} others")
-            everything = Words(f"all {len(kept)} checkpoints")
-            yield fault(MANIFEST, f"curves.{model.work.seed}", problem, everything)
 
 
 def curves(case: Case) -> Iterator[Fault]:

@@ -43,6 +43,7 @@ HINTS = {
     "form.uids": "make the bundle again with `submit` next to the dataset's own list of uids",
     "form.documents": "make the bundle again with `submit` next to the dataset's own folder",
     "form.curves": "name the folder that `evaluate --checkpoint all` wrote with `submit --curve`",
+    "form.checkpoints": "make the bundle again with `speedrun --submit`, and send it as it is",
     "form.columns": "evaluate again with the installed version; logs are taken as it writes them",
     "names.plain": "choose another name; `--method` and `--team` of `submit` give it",
     "names.baseline": "choose another method name, or run the baseline as it comes",

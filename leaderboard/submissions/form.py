@@ -17,6 +17,7 @@ from leaderboard.submissions.bundle import MANIFEST, RECORD, UIDS, Bundle, Place
 from leaderboard.submissions.case import Case, official_suite
 from leaderboard.submissions.chain import PARENT_OF
 from leaderboard.submissions.counts import ROUNDED, is_mixture
+from leaderboard.submissions.curves import kept_on_the_way
 from leaderboard.submissions.faults import BundleError, Fault, Words, fault
 from leaderboard.submissions.logs import check_form, read_parquet
 from leaderboard.submissions.record_form import MAX_COUNT, is_printable
@@ -238,21 +239,32 @@ def files(case: Case) -> Iterator[Fault]:
     allowed = {MANIFEST, RECORD}
     if bundle.manifest.uids is not None:
         allowed.add(UIDS)
-    for seed in case.by_seed:
-        for task in case.suite.tasks:
-            parts = bundle.parts(seed, task)
-            expected = [f"questions/{seed}/{task}/{n:06d}.parquet" for n in range(len(parts))]
-            if parts != expected:
-                problem = Words(next(p for p, e in zip(parts, expected, strict=True) if p != e))
-                yield fault(MANIFEST, "files", problem, Words("files numbered from 000000"))
-            allowed |= set(expected)
+    kept = {model.work.seed: kept_on_the_way(model) for model in case.models}
+    on_the_way = [sub for sub in case.checkpoints if sub.checkpoint in kept.get(sub.seed, ())]
+    for logged in (case, *on_the_way):
+        assert logged.bundle is not None
+        allowed.add(logged.scores_file)
+        for seed in logged.by_seed:
+            for task in logged.suite.tasks:
+                parts = logged.bundle.parts(seed, task)
+                folder = logged.bundle.folder(seed, task)
+                expected = [f"{folder}/{n:06d}.parquet" for n in range(len(parts))]
+                if parts != expected:
+                    problem = Words(next(p for p, e in zip(parts, expected, strict=True) if p != e))
+                    yield fault(MANIFEST, "files", problem, Words("files numbered from 000000"))
+                allowed |= set(expected)
     for name in sorted(set(bundle.sizes) - allowed):
         hint = "a bundle holds the logs of its own seeds and tasks and nothing else"
         yield fault(name, "", Words("a file that no rule names"), Words("none"), hint)
 
 
 def logs(case: Case, tick: Callable[[], None]) -> Iterator[Fault]:
-    """Every column of the logs is one that the rules name, and small."""
+    """Every column of the logs is one that the rules name, and small; of checkpoints, too."""
+    for logged in (case, *case.checkpoints):
+        yield from _logs(logged, tick)
+
+
+def _logs(case: Case, tick: Callable[[], None]) -> Iterator[Fault]:
     bundle = case.bundle
     assert bundle is not None
     for seed in case.by_seed:

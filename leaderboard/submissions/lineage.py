@@ -180,6 +180,18 @@ def suite(case: Case) -> Iterator[Fault]:
         yield from _suite(case, name, scores)
 
 
+def asked(case: Case, scores: ScoresRecord) -> Iterator[Fault]:
+    """The same of scores by another suite of the benchmark: that of a speedrun's checkpoints."""
+    name, suite_ = f"scores {scores.id}", case.suite
+    evaluated = (scores.work.benchmark, scores.work.suite, scores.work.suite_version)
+    expected = (case.book.name, suite_.name, suite_.version)
+    if evaluated != expected:
+        yield fault(RECORD, f"{name}: suite", " ".join(evaluated), " ".join(expected))
+        return
+    yield from _suite(case, name, scores)
+    yield from settings(case)
+
+
 def settings(case: Case) -> Iterator[Fault]:
     """What a track leaves to participants is in each evaluation, the same, and nowhere else."""
     named = {name for track in case.book.tracks for name in track.settings}

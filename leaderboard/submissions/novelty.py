@@ -77,8 +77,8 @@ def facts_of(
         data=_hashes(case.dataset.outputs),
         packed=_hashes(case.packed.outputs),
         weights=_hashes(file for model in case.models for file in _large(model.outputs)),
-        logs=tuple(sorted({h for scores in case.by_seed.values() for h in _answers(scores)})),
-        answers=tuple(sorted(out.answers)),
+        logs=tuple(sorted({h for scores in _all_scores(case) for h in _answers(scores)})),
+        answers=tuple(sorted({*out.answers}.union(*(c.answers for c in out.checkpoints.values())))),
         seeds=tuple(case.by_seed),
         sketch=_sketch(bundle),
         losses={seed: tuple(values) for seed, values in out.losses.items()},
@@ -87,6 +87,13 @@ def facts_of(
         figures=figures,
         params=case.models[0].counts.get("params"),
     )
+
+
+def _all_scores(case: Case) -> Iterator[ScoresRecord]:
+    """The scores of the final models and of the checkpoints that a speedrun is ranked by."""
+    yield from case.by_seed.values()
+    for sub in case.checkpoints:
+        yield from sub.by_seed.values()
 
 
 def _sketch(bundle: Bundle | None) -> tuple[int, ...]:
@@ -167,7 +174,7 @@ def _one_seed_again(
             yield fault(RECORD, f"scores {case.by_seed[others[0]].id}", problem, expected)
             return
     for (before, x), (other, y) in combinations(own.losses.items(), 2):
-        if len(x) == len(y) >= FEWEST and _distance(x, y) < ONE_MODEL:
+        if is_near(x, y, ONE_MODEL):
             problem = Words(f"the losses of seed {before} plus a little noise")
             expected = Words("those of its own model")
             yield fault(RECORD, f"scores {case.by_seed[int(other)].id}", problem, expected)
@@ -344,6 +351,11 @@ def seed_distance(entries: Iterable[BySeed], otherwise: float) -> float:
         if len(x) == len(y) >= FEWEST
     ]
     return float(np.median(distances)) if distances else otherwise
+
+
+def is_near(x: Sequence[float], y: Sequence[float], distance: float) -> bool:
+    """Whether two samples of losses on the same questions are nearer than a distance."""
+    return len(x) == len(y) >= FEWEST and _distance(x, y) < distance
 
 
 def _distance(x: Sequence[float], y: Sequence[float]) -> float:

@@ -65,17 +65,34 @@ def shape(case: Case) -> Iterator[Fault]:
         yield from _controls(case, scores)
 
 
+def scores_shape(case: Case, scores: ScoresRecord, model: ModelRecord) -> Iterator[Fault]:
+    """The same of scores beside the chain: those of a checkpoint of a model in the chain."""
+    if scores.status != "done":
+        yield fault(RECORD, f"scores {scores.id}: status", scores.status, "done")
+    yield from _plain(scores)
+    yield from _texts(scores)
+    yield from _small(scores)
+    yield from _after(scores, model)
+    yield from _settings(scores)
+    yield from _controls(case, scores)
+
+
 def _in_order(case: Case) -> Iterator[Fault]:
-    """Nothing was finished before what it was made from; machines' clocks may differ by a day."""
+    """Nothing was finished before what it was made from."""
     known = {link.id: link for link in case.record.chain}
     for link in case.record.chain:
-        made = _time(link.made_by.finished)
         for id_ in link.parents.values():
-            before = _time(known[id_].made_by.finished) if id_ in known else None
-            if made is not None and before is not None and made + CLOCK < before:
-                where = f"{link.kind} {link.id}: made_by.finished"
-                expected = Words(f"after its {known[id_].kind}, {known[id_].made_by.finished}")
-                yield fault(RECORD, where, link.made_by.finished, expected)
+            if id_ in known:
+                yield from _after(link, known[id_])
+
+
+def _after(link: Record, parent: Record) -> Iterator[Fault]:
+    """A record was not finished before its parent; machines' clocks may differ by a day."""
+    made, before = _time(link.made_by.finished), _time(parent.made_by.finished)
+    if made is not None and before is not None and made + CLOCK < before:
+        where = f"{link.kind} {link.id}: made_by.finished"
+        expected = Words(f"after its {parent.kind}, {parent.made_by.finished}")
+        yield fault(RECORD, where, link.made_by.finished, expected)
 
 
 SETTINGS = ("suite", "model", "bootstrap_draws")

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from pipelines.records import AnyRecord, MadeBy, Submission
+from typing import TypeVar
+
+from pipelines.records import AnyRecord, MadeBy, Record, Submission
+
+R = TypeVar("R", bound=Record)
 
 PUBLIC = ("https://", "http://", "s3://", "hf://", "gs://")
 
 
 def shareable(record: Submission) -> Submission:
     """The same submission, key and id, without host names, kernels and paths of this machine."""
-    chain: tuple[AnyRecord, ...] = tuple(
-        link.model_copy(update={"made_by": _without_machine(link.made_by)}) for link in record.chain
-    )
-    return record.model_copy(update={"chain": chain, "made_by": _without_machine(record.made_by)})
+    chain: tuple[AnyRecord, ...] = tuple(map(without_machine, record.chain))
+    return without_machine(record).model_copy(update={"chain": chain})
+
+
+def without_machine(record: R) -> R:
+    """One record, key and id, without what says where it was made."""
+    return record.model_copy(update={"made_by": _without_machine(record.made_by)})
 
 
 def _without_machine(made_by: MadeBy) -> MadeBy:

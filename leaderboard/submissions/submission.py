@@ -18,23 +18,25 @@ from leaderboard.rules import Benchmark
 from leaderboard.submissions import uids as uid_lists
 from leaderboard.submissions.bundle import (
     MANIFEST,
+    SCORES,
     UIDS,
     Bundle,
     OverlapOf,
     Place,
+    checkpoint_folder,
     manifest_of,
     open_bundle,
     opened,
     write_zip,
 )
 from leaderboard.submissions.bundle import RECORD as FILE
-from leaderboard.submissions.case import official_suite
+from leaderboard.submissions.case import suite_of_checkpoints
 from leaderboard.submissions.chain import chain_of, seeds_of
-from leaderboard.submissions.curves import read_curves, suite_of_curves
+from leaderboard.submissions.curves import Measured, curves_of, read_checkpoints
 from leaderboard.submissions.documents import describe as describe_documents
 from leaderboard.submissions.faults import BundleError
 from leaderboard.submissions.profile import suite_texts
-from leaderboard.submissions.sharing import shareable
+from leaderboard.submissions.sharing import shareable, without_machine
 from leaderboard.submissions.validate import Checked, check, check_bundle
 from pipelines.errors import RuleError
 from pipelines.execution.executors import MapTasks, map_here
@@ -113,7 +115,8 @@ def submit(
 
     `uids` is the address of the dataset's list of uids, where it is one. With `overlap` the
     dataset's documents, or its packed images and captions, are looked through for the suite's
-    items; they are read by `map_tasks`. `curves` are folders of scores of checkpoints on the way.
+    items; they are read by `map_tasks`. `curves` are folders of scores of checkpoints on the way;
+    on a speedrun's track their logs are sent, too.
     BundleError lists every broken rule; then nothing is left in `out`. Submitting the same again
     gives the same submission.
     """
@@ -146,7 +149,11 @@ def submit(
     if faults:
         raise BundleError(faults, what=method)
     record = shareable(record)
+    suite = suite_of_checkpoints(benchmark, scale, track)
+    measured = read_checkpoints(curves, chain.values(), suite=suite.name)
     files = {FILE: record.to_json()} | _logs(stores)
+    if benchmark.track(track).speedrun:
+        files |= _checkpoint_files(measured)
     uid_list = None
     if uids is None and benchmark.dataset_format == "uids":
         uids = list_of(chain.values())
@@ -180,12 +187,7 @@ def submit(
         documents=documents,
         profile=profile,
         overlap=overlap.of(content, map_tasks=map_tasks) if overlap is not None else None,
-        curves=read_curves(
-            curves,
-            chain.values(),
-            headline=official_suite(benchmark, scale).headline,
-            suite=suite_of_curves(benchmark, scale, track),
-        ),
+        curves=curves_of(measured, headline=suite.headline),
     )
     files[MANIFEST] = orjson.dumps(manifest.model_dump(mode="json"), option=orjson.OPT_INDENT_2)
     return _written(record, files, out, method)
@@ -249,13 +251,29 @@ def places(values: Sequence[str]) -> dict[int, Place]:
 
 def _logs(stores: Mapping[int, tuple[Store, ScoresRecord]]) -> dict[str, bytes]:
     """The logs as they were written, under the names they have in a bundle."""
-    files = {}
+    files: dict[str, bytes] = {}
     for seed, (store, scores) in stores.items():
-        for task in scores.work.tasks:
-            prefix = f"logs/{task.name}/"
-            names = sorted(file.name for file in scores.outputs if file.name.startswith(prefix))
-            for number, name in enumerate(names):
-                files[f"questions/{seed}/{task.name}/{number:06d}.parquet"] = store.read_bytes(name)
+        files |= _logs_of(store, scores, f"questions/{seed}")
+    return files
+
+
+def _checkpoint_files(measured: Iterable[Measured]) -> dict[str, bytes]:
+    """The scores and logs of checkpoints, under the names they have in a bundle."""
+    files: dict[str, bytes] = {}
+    for point in measured:
+        folder = checkpoint_folder(point.seed, point.checkpoint)
+        files[f"{folder}/{SCORES}"] = without_machine(point.scores).to_json()
+        files |= _logs_of(point.store, point.scores, folder)
+    return files
+
+
+def _logs_of(store: Store, scores: ScoresRecord, folder: str) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    for task in scores.work.tasks:
+        prefix = f"logs/{task.name}/"
+        names = sorted(file.name for file in scores.outputs if file.name.startswith(prefix))
+        for number, name in enumerate(names):
+            files[f"{folder}/{task.name}/{number:06d}.parquet"] = store.read_bytes(name)
     return files
 
 

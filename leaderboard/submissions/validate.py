@@ -24,6 +24,7 @@ from leaderboard import rules
 from leaderboard.rules import Benchmark
 from leaderboard.submissions import (
     arithmetic,
+    checkpoints,
     form,
     honesty,
     lineage,
@@ -35,7 +36,7 @@ from leaderboard.submissions.arithmetic import Recomputed
 from leaderboard.submissions.bundle import RECORD, Bundle
 from leaderboard.submissions.case import Case, official_suite
 from leaderboard.submissions.counts import LOST, lost
-from leaderboard.submissions.curves import curves, whole_race
+from leaderboard.submissions.curves import curves
 from leaderboard.submissions.facts import NOTHING, Facts, Known
 from leaderboard.submissions.faults import Fault, Words, fault, under
 from leaderboard.submissions.limits import Limit, TooLong, limited
@@ -134,7 +135,8 @@ LINEAGE: Sequence[Rule] = (
     ("lineage.seeds", lineage.seeds),
     ("lineage.suite", lineage.suite),
     ("lineage.suite", lineage.settings),
-    ("lineage.speedrun", whole_race),
+    ("lineage.speedrun", checkpoints.whole_race),
+    ("lineage.speedrun", checkpoints.asked_alike),
 )
 DATA: Sequence[Rule] = (("lineage.data", lineage.one_data),)
 
@@ -221,10 +223,12 @@ class _Work:
             self.notices += novelty.similar(self.case, facts)
             self.notices += plausible.far_ahead(self.case, facts)
             self.notices += plausible.other_models(self.case, facts)
-            answers = self.out.answers
-            return _run(
-                (("novelty.copy", lambda case: novelty.copies(case, facts, answers)),), self.case
+            out = self.out
+            again: Sequence[Rule] = (
+                ("novelty.copy", lambda case: novelty.copies(case, facts, out.answers)),
+                ("novelty.copy", lambda case: checkpoints.repeated(case, out)),
             )
+            return _run(again, self.case)
         for notices_of in HONESTY:
             self.notices += notices_of(self.case)
         self.notices += honesty.evidence(self.out)
@@ -238,15 +242,17 @@ class _Work:
         bundle = self.case.bundle
         assert bundle is not None
         whole: Sequence[Rule] = (("form.manifest", lambda _: form.manifest(bundle)),)
+        logged: Sequence[Rule] = (("form.checkpoints", checkpoints.readable),)
         files: Sequence[Rule] = (
             ("form.manifest", form.places),
             ("form.files", form.files),
             ("form.uids", form.uid_list),
             ("form.documents", form.documents),
             ("form.curves", curves),
+            ("form.checkpoints", checkpoints.form),
         )
         columns: Sequence[Rule] = (("form.columns", lambda case: form.logs(case, tick)),)
-        return _first((whole, CLAIM, LINKS, SHAPE, files, columns), self.case)
+        return _first((whole, CLAIM, LINKS, SHAPE, logged, files, columns), self.case)
 
 
 HONESTY = (

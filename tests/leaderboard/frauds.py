@@ -13,7 +13,11 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from evals.aggregate import aggregate_suite
 from evals.controls import hashed_rows
+from evals.run import score_task
+from evals.suite import load_suite
+from evals.tasks import load_task
 from leaderboard.submissions.bundle import (
     BundleError,
     open_bundle,
@@ -21,7 +25,15 @@ from leaderboard.submissions.bundle import (
 from leaderboard.submissions.facts import KnownFacts
 from leaderboard.submissions.faults import Fault
 from leaderboard.submissions.validate import Checked, check_bundle
-from pipelines.records import Record, Submission, parse_record
+from pipelines.installed import folder as folder_of
+from pipelines.records import (
+    Record,
+    ScoresRecord,
+    ScoresResults,
+    Submission,
+    digest,
+    parse_record,
+)
 from tests.leaderboard.made_up import Edit, sha
 
 SECONDS = 60  # of the processor, for one check
@@ -130,7 +142,81 @@ def record_of(folder: Path) -> Submission:
 
 def altered(folder: Path, kind: str, change: Change) -> Path:
     """One kind of record changed, everything behind it sealed again."""
-    return rewritten(folder, changed(record_of(folder), kind, change))
+    rewritten(folder, changed(record_of(folder), kind, change))
+    return resealed(folder)
+
+
+CheckpointChange = Callable[[ScoresRecord, int, str], dict[str, Any]]
+
+
+def resealed(folder: Path, change: CheckpointChange = lambda *_: {}) -> Path:
+    """Scores of checkpoints with other arguments of `seal`, of the models that the record has.
+
+    `change(scores, seed, checkpoint)` returns those that differ.
+    """
+    models = {link.work.seed: link.id for link in record_of(folder).chain if link.kind == "model"}
+    written = {}
+    for path in sorted(folder.glob("checkpoints/*/*/scores.json")):
+        scores = parse_record(path.read_bytes(), source="made up")
+        seed, checkpoint = int(path.parent.parent.name), path.parent.name
+        fields = {
+            "work": scores.work,
+            "parents": {"model": digest([models[seed], checkpoint])},
+            "outputs": scores.outputs,
+            "counts": scores.counts,
+            "results": scores.results,
+            "made_by": scores.made_by,
+        }
+        made = ScoresRecord.seal(**(fields | change(scores, seed, checkpoint)))
+        path.write_bytes(made.to_json())
+        written[path.relative_to(folder).as_posix()] = path.read_bytes()
+    return listed(folder, written)
+
+
+def scored_again(folder: Path) -> Path:
+    """Scores, hashes and curve of every checkpoint computed from the logs that are there."""
+    curves: dict[str, list[dict[str, Any]]] = {}
+    written: dict[str, bytes | None] = {}
+
+    def again(scores: ScoresRecord, seed: int, checkpoint: str) -> dict[str, Any]:
+        inside = folder / "checkpoints" / str(seed) / checkpoint
+        name = f"{scores.work.suite}.yaml"
+        suite = load_suite(folder_of(scores.work.benchmark) / "suites" / name)
+        outputs = sorted(scores.outputs, key=lambda output: output.name)
+        tasks, draws, sealed = [], {}, []
+        for ref in scores.work.tasks:
+            parts = sorted((inside / ref.name).iterdir())
+            score, draws[ref.name] = score_task(
+                load_task(ref.name), pa.concat_tables(map(pq.read_table, parts))
+            )
+            tasks.append(score)
+            own = [output for output in outputs if output.name.split("/")[1] == ref.name]
+            for output, path in zip(own, parts, strict=True):
+                data = written[path.relative_to(folder).as_posix()] = path.read_bytes()
+                sha256 = hashlib.sha256(data).hexdigest()
+                change = {"sha256": sha256, "num_bytes": len(data)}
+                sealed.append(output.model_copy(update=change))
+        results = ScoresResults(tasks=tuple(tasks), aggregates=aggregate_suite(suite, tasks, draws))
+        head = results.aggregates[suite.headline]
+        point = {"checkpoint": checkpoint, "value": head.value, "stderr": head.stderr}
+        curves.setdefault(str(seed), []).append(point)
+        counts = {"questions": sum(score.num_items for score in tasks)}
+        return {"outputs": sealed, "results": results, "counts": counts}
+
+    resealed(folder, again)
+    return manifested(listed(folder, written), curves=curves)
+
+
+def listed(folder: Path, written: dict[str, bytes | None]) -> Path:
+    """The manifest with files that were written again, added, or (None) removed."""
+    manifest = orjson.loads((folder / "bundle.json").read_bytes())
+    files = {file["name"]: file for file in manifest["files"]}
+    for name, data in written.items():
+        files.pop(name, None)
+        if data is not None:
+            sha256 = hashlib.sha256(data).hexdigest()
+            files[name] = {"name": name, "sha256": sha256, "num_bytes": len(data)}
+    return manifested(folder, files=[files[name] for name in sorted(files)])
 
 
 def dated(folder: Path, **times: str) -> Path:
@@ -190,8 +276,6 @@ def with_options(log: pa.Table, losses: list[list[float]], ids: list[int]) -> pa
 
 def with_log(folder: Path, kind: str, change: Callable[[pa.Table], pa.Table]) -> Path:
     """The logs of a kind of task changed in the folder; record and manifest name the new bytes."""
-    from evals.tasks import load_task
-
     written: dict[str, bytes] = {}
     for path in sorted(folder.glob("questions/*/*/*.parquet")):
         if load_task(path.parent.name).kind == kind:

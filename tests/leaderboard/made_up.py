@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,14 +34,17 @@ from leaderboard.submissions import uids
 from leaderboard.submissions.bundle import (
     MANIFEST,
     RECORD,
+    SCORES,
     UIDS,
     CurvePoint,
     DocumentList,
     OverlapOf,
     Place,
+    checkpoint_folder,
     manifest_of,
     write_zip,
 )
+from leaderboard.submissions.case import suite_of_checkpoints
 from leaderboard.submissions.curves import kept_on_the_way
 from leaderboard.submissions.results import BASELINE
 from leaderboard.submissions.validate import official_suite
@@ -64,6 +68,7 @@ from pipelines.records import (
     Submission,
     SubmissionWork,
     TaskRef,
+    digest,
 )
 from tests.leaderboard.made_up_logs import answered, log_of, parquet_bytes
 
@@ -124,12 +129,15 @@ def make_folder(
     documents: DocumentList | None = None,
     overlap: dict[str, OverlapOf] | None = None,
     clean: int = CLEAN,
+    reach: int = 8,
 ) -> Path:
     """The folder of a made-up submission below `out`; `changed` overrides fields of the claim.
 
     `edit(task, log)` changes the log of a task before anything is computed from it: a fraud that is
     consistent from there on. `pool` is the pool's name; empty: one that the scale accepts. `clean`
-    is how many clean images the dataset has, where images are corrupted.
+    is how many clean images the dataset has, where images are corrupted. Of a speedrun, every
+    checkpoint before number `reach` is much worse than the final model, the others are nearly as
+    good.
     """
     book = rules.load_benchmark(benchmark)
     rung = book.scale(scale)
@@ -146,13 +154,16 @@ def make_folder(
     assert isinstance(packed, PackedRecord)
     files: dict[str, bytes] = {}
     parents = {}
+    curves: dict[str, tuple[CurvePoint, ...]] = {}
     for seed in seeds or recipe.seeds[:1]:
         model = _model(packed, benchmark, scale, recipe, seed)
         if race is not None:
-            model = _with_checkpoints(model, race.checkpoints)
-        scores = _scores(
-            model, benchmark, scale, seed, skill, rows, chance, files, edit, rule.settings
-        )
+            model = _with_checkpoints(model, load_stages(benchmark).checkpoint_steps(recipe))
+        asked = Asked(seed, skill, rows, chance, edit, rule.settings)
+        scores = _scores(model.id, suite_of(benchmark, scale), asked, files, f"questions/{seed}")
+        if race is not None:
+            suite = suite_of_checkpoints(book, scale, track)
+            curves[str(seed)] = _curve(model, suite, asked, files, reach)
         chain += [model, scores]
         parents[f"scores/{seed}"] = scores.id
     claim: dict[str, Any] = {
@@ -187,7 +198,7 @@ def make_folder(
         uids=uid_list,
         documents=documents,
         overlap=overlap,
-        curves=_curves(chain, suite_of(benchmark, scale).headline) if race is not None else {},
+        curves=curves,
     )
     files[MANIFEST] = orjson.dumps(manifest.model_dump(mode="json"))
     folder = out / record.id
@@ -197,10 +208,23 @@ def make_folder(
     return folder
 
 
-def _with_checkpoints(model: ModelRecord, number: int) -> ModelRecord:
-    """The model with the weights at the ends of all parts of its budget but the last."""
-    steps = model.counts["steps"]
-    names = [f"step-{steps * part // number:08d}" for part in range(1, number)]
+@dataclass(frozen=True)
+class Asked:
+    """How a made-up model answers."""
+
+    seed: int
+    skill: float
+    rows: int
+    chance: int
+    edit: Edit | None = None
+    settings: Sequence[str] = ()
+    number: int = 0
+    """Of the checkpoint, from 1; 0: the final model."""
+
+
+def _with_checkpoints(model: ModelRecord, steps: Sequence[int]) -> ModelRecord:
+    """The model with the weights that it had after these steps."""
+    names = [f"step-{step:08d}" for step in steps]
     kept = [_file(f"{INTERMEDIATE}/{name}.safetensors", model.id, name) for name in names]
     return ModelRecord.seal(
         work=model.work,
@@ -212,21 +236,20 @@ def _with_checkpoints(model: ModelRecord, number: int) -> ModelRecord:
     )
 
 
-def _curves(chain: Sequence[Record], headline: str) -> dict[str, tuple[CurvePoint, ...]]:
-    """A score of every checkpoint of every seed, evenly better until the seed's own score."""
-    models = {link.id: link for link in chain if isinstance(link, ModelRecord)}
-    curves = {}
-    for link in chain:
-        if isinstance(link, ScoresRecord):
-            model = models[link.parents["model"]]
-            final = link.results.aggregates[headline]
-            worse = -0.1 if final.higher_is_better else 0.1
-            names = kept_on_the_way(model)
-            curves[str(model.work.seed)] = tuple(
-                CurvePoint(checkpoint=name, value=final.value + worse * (len(names) - n))
-                for n, name in enumerate(names)
-            )
-    return curves
+def _curve(
+    model: ModelRecord, suite: Suite, final: Asked, files: dict[str, bytes], reach: int
+) -> tuple[CurvePoint, ...]:
+    """Scores and logs of every checkpoint of a model, put into `files`; its curve."""
+    points = []
+    for number, name in enumerate(kept_on_the_way(model), 1):
+        skill = final.skill * (0.5 if number <= reach else 0.98)
+        folder = checkpoint_folder(model.work.seed, name)
+        asked = replace(final, skill=skill, number=number)
+        scores = _scores(digest([model.id, name]), suite, asked, files, folder)
+        files[f"{folder}/{SCORES}"] = scores.to_json()
+        score = scores.results.aggregates[suite.headline]
+        points.append(CurvePoint(checkpoint=name, value=score.value, stderr=score.stderr))
+    return tuple(points)
 
 
 def make_zip(out: Path, **options: Any) -> Path:
@@ -373,36 +396,27 @@ def _model(packed: PackedRecord, benchmark: str, scale: str, recipe: Any, seed: 
 
 
 def _scores(
-    model: ModelRecord,
-    benchmark: str,
-    scale: str,
-    seed: int,
-    skill: float,
-    rows: int,
-    chance: int,
-    files: dict[str, bytes],
-    edit: Edit | None,
-    settings: Sequence[str],
+    model: str, suite: Suite, asked: Asked, files: dict[str, bytes], folder: str
 ) -> ScoresRecord:
-    suite = suite_of(benchmark, scale)
+    """The scores of a model by its id; its logs are put into `files`, below `folder`."""
     tasks = suite.load_tasks()
     scores, draws, outputs, refs = [], {}, [], []
     for number, task in enumerate(tasks):
-        drawn = (chance, seed, number)
+        drawn = (asked.chance, asked.seed, number, *([asked.number] if asked.number else []))
         pin = None if task.built else pin_of(task.name)  # built data may be anything
-        number = task.rows or rows
+        number = task.rows or asked.rows
         if isinstance(task, OF_GENERATORS):
             number = min(max(number, MIN_IMAGES), getattr(task, "number", number + MIN_IMAGES))
-        if edit is None:
+        if asked.edit is None:
             data, num_rows, score, draws[task.name] = answered(
-                task, skill, number, drawn, evals.run.bootstrap
+                task, asked.skill, number, drawn, evals.run.bootstrap
             )
         else:
-            log = edit(task, log_of(task, skill, number, np.random.default_rng(drawn)))
+            log = log_of(task, asked.skill, number, np.random.default_rng(drawn))
+            log = asked.edit(task, log)
             data, num_rows = parquet_bytes(log), len(log)
             score, draws[task.name] = score_task(task, log)
-        name = f"questions/{seed}/{task.name}/000000.parquet"
-        files[name] = data
+        files[f"{folder}/{task.name}/000000.parquet"] = data
         outputs.append(
             File(
                 name=f"logs/{task.name}/000000.0.parquet",
@@ -423,16 +437,16 @@ def _scores(
         )
     return ScoresRecord.seal(
         work=ScoresWork(
-            benchmark=benchmark,
+            benchmark=suite.benchmark,
             suite=suite.name,
             suite_version=suite.version,
             tasks=tuple(refs),
             parameters={
                 "suite": suite.to_record(),
-                "model": {name: {"name": "mine"} for name in settings},
+                "model": {name: {"name": "mine"} for name in asked.settings},
             },
         ),
-        parents={"model": model.id},
+        parents={"model": model},
         outputs=outputs,
         counts={"questions": sum(score.num_items for score in scores)},
         results=ScoresResults(

@@ -85,7 +85,7 @@ def _image_log(task: Task, skill: float, row: np.ndarray, rng: np.random.Generat
                 "side": side,
                 "gold": gold,
                 "predicted": np.where(right, gold, (gold + 1) % half),
-                "rank": np.where(right, 0, 1),
+                "rank": np.where(right, 0, max(1, half - 1)),
                 "correct": right,
             }
         )

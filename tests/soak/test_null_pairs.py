@@ -6,6 +6,7 @@ board may call at most one of them ahead (5%).
 
 from __future__ import annotations
 
+import sys
 from itertools import combinations
 from pathlib import Path
 
@@ -51,6 +52,10 @@ def test_samples_of_one_pool_are_not_told_apart(benchmark: str, tmp_path: Path) 
     stages.evaluate(current, trained)
     for curated in drawn:
         stages.submit(current, curated, seeds=seeds, track="filtering")
-    false, pairs = ahead(read_entries(tmp_path / "submissions"))
+    entries = read_entries(tmp_path / "submissions")
+    false, pairs = ahead(entries)
+    scores = sorted(measure(entry).row.headline.value for entry in entries)
+    said = ", ".join(f"{score:.4f}" for score in scores)
+    sys.stdout.write(f"\n{benchmark}: {false} of {pairs} null pairs called ahead; scores {said}\n")
     assert pairs == DRAWS * (DRAWS - 1) // 2
     assert false <= 0.05 * pairs

@@ -13,7 +13,7 @@ from leaderboard.database.auth import create_token
 from leaderboard.database.store import Store
 from leaderboard.service.service import Service
 from leaderboard.submissions.bundle import CurvePoint, open_bundle, write_zip
-from leaderboard.submissions.curves import read_curves
+from leaderboard.submissions.curves import curves_of, read_checkpoints
 from leaderboard.web.app import create_app
 from pipelines.errors import RuleError
 from pipelines.records import ScoresRecord, digest
@@ -70,9 +70,8 @@ def curve(*values: tuple[str, float]) -> dict[str, Any]:
 
 def test_folders_of_scores_become_a_curve(folder: Path, tmp_path: Path) -> None:
     out = evaluated(folder, tmp_path / "out", (3.5, 3.25))
-    curves = read_curves(
-        [str(out)], record_of(folder).chain, headline="bits_per_byte", suite="tiny"
-    )
+    measured = read_checkpoints([str(out)], record_of(folder).chain, suite="tiny")
+    curves = curves_of(measured, headline="bits_per_byte")
     assert [(p.step, p.value) for p in curves["124"]] == [(10, 3.5), (20, 3.25)]
 
 
@@ -81,13 +80,13 @@ def test_scores_of_another_model_or_suite_are_no_curve(folder: Path, tmp_path: P
     other = altered(make_folder(tmp_path / "x", chance=5), "model", with_checkpoints)
     out = evaluated(other, tmp_path / "other", (3.5, 3.25))
     with pytest.raises(RuleError, match="of other models than those that are submitted"):
-        read_curves([str(out)], chain, headline="bits_per_byte", suite="tiny")
+        read_checkpoints([str(out)], chain, suite="tiny")
     out = evaluated(folder, tmp_path / "suite", (3.5, 3.25), suite="another")
     with pytest.raises(RuleError, match="holds no scores of suite tiny"):
-        read_curves([str(out)], chain, headline="bits_per_byte", suite="tiny")
+        read_checkpoints([str(out)], chain, suite="tiny")
     (tmp_path / "empty").mkdir()
     with pytest.raises(RuleError, match="has no scores of checkpoints"):
-        read_curves([str(tmp_path / "empty")], chain, headline="bits_per_byte", suite="tiny")
+        read_checkpoints([str(tmp_path / "empty")], chain, suite="tiny")
 
 
 @pytest.mark.parametrize(

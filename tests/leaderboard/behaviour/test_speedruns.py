@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,19 @@ from leaderboard.database.auth import create_token
 from leaderboard.database.store import Store
 from leaderboard.rules import load_benchmark
 from leaderboard.service.service import Service
-from leaderboard.submissions.bundle import write_zip
 from leaderboard.web.app import create_app
 from pipelines.installed import folder as folder_of
 from pipelines.storage.open import open_store
-from tests.leaderboard.frauds import altered, checked, known_of, manifested, put, refused, rules_of
+from tests.leaderboard.frauds import (
+    altered,
+    checked,
+    known_of,
+    listed,
+    manifested,
+    put,
+    refused,
+    rules_of,
+)
 from tests.leaderboard.made_up import make_folder, make_zip
 
 pytestmark = pytest.mark.usefixtures("few_draws")
@@ -101,10 +110,27 @@ def test_checkpoints_at_other_steps_are_refused(steps: tuple[int, ...], tmp_path
         ]
         fields["outputs"] = [*others, *new]
 
-    folder = altered(race(tmp_path), "model", elsewhere)
+    folder = altered(_elsewhere(race(tmp_path), steps), "model", elsewhere)
     points = [{"checkpoint": f"step-{step:08d}", "value": 3.0} for step in steps]
     fault = refused(manifested(folder, curves={"124": points}), "lineage.speedrun", "model")
-    assert "one at every 45 steps" in fault.expected
+    assert "those of the recipe, at 45, 90, 135," in fault.expected
+
+
+def _elsewhere(folder: Path, steps: Sequence[int]) -> Path:
+    """The files of the first checkpoints below other steps, those of the others removed."""
+    kept = sorted((folder / "checkpoints" / "124").iterdir())
+    written: dict[str, bytes | None] = {}
+    files = {path: path.read_bytes() for own in kept for path in own.rglob("*.*")}
+    shutil.rmtree(folder / "checkpoints")
+    for number, own in enumerate(kept):
+        for path, data in ((path, data) for path, data in files.items() if own in path.parents):
+            written[path.relative_to(folder).as_posix()] = None
+            if number < len(steps):
+                there = own.with_name(f"step-{steps[number]:08d}") / path.relative_to(own)
+                there.parent.mkdir(parents=True, exist_ok=True)
+                there.write_bytes(data)
+                written[there.relative_to(folder).as_posix()] = data
+    return listed(folder, written)
 
 
 def test_the_speedrun_of_an_entry_of_ones_own_is_no_copy(tmp_path: Path) -> None:
@@ -150,17 +176,12 @@ def test_the_page_has_places_for_three_seeds_and_marks_fewer(
     target = load_benchmark("dclm").scale("tiny").speedrun
     assert target is not None
     assert target.target is not None
-    made = {
-        "steady": make_folder(tmp_path, method="steady", track="speedrun", seeds=THREE, chance=1),
-        "lucky": make_folder(tmp_path, method="lucky", track="speedrun", chance=2),
-    }
-    for name, folder in made.items():
-        curves = orjson.loads((folder / "bundle.json").read_bytes())["curves"]
-        reach = 8 if name == "steady" else 2  # the number of the first checkpoint at the target
-        for points in curves.values():
-            for n, point in enumerate(points):
-                point["value"] = target.target + (0.5 if n < reach else -0.5)
-        accept(service, write_zip(manifested(folder, curves=curves), tmp_path / f"{name}.zip"))
+    # Half of a skill of .6 is 2.9 bits a byte, before the target; .98 of it is 2.3.
+    race_ = {"track": "speedrun", "skill": 0.6}
+    steady = make_zip(tmp_path, method="steady", seeds=THREE, chance=1, reach=8, **race_)
+    lucky = make_zip(tmp_path, method="lucky", chance=2, reach=2, **race_)
+    for path in (steady, lucky):
+        accept(service, path)
     page = client.get("/speedruns/dclm")
     assert page.status_code == 200
     rows = [line for line in page.text.split("<tr") if "lucky" in line or "steady" in line]

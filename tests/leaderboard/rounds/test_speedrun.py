@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -18,11 +20,13 @@ from leaderboard.rounds.launch import Launch
 from leaderboard.rounds.speedrun import speedrun
 from leaderboard.rounds.workspace import open_round
 from leaderboard.rules import SpeedrunRule, Track
+from leaderboard.service.sample import Sampled, recheck_sample
 from leaderboard.submissions.submission import read_entries
 from leaderboard.submissions.validate import check_bundle
 from pipelines.errors import RuleError
 from pipelines.execution.executors import map_here
 from pipelines.pipeline import Pipeline
+from tests.leaderboard.frauds import column, scored_again
 
 RULE = SpeedrunRule(suite="mini", target=3.0, checkpoints=4)
 
@@ -138,6 +142,49 @@ def test_bundles_for_the_board_keep_every_rule(workspace: Path, ruled: None) -> 
         [points] = entry.bundle.manifest.curves.values()
         assert len(points) == RULE.checkpoints - 1
         assert check_bundle(entry.bundle).faults == ()
+
+
+def test_weights_on_the_way_are_asked_again(
+    workspace: Path, ruled: None, minibench: Path, tmp_path: Path
+) -> None:
+    """A log that keeps every rule but is not what the checkpoint answers, and other weights."""
+    arguments = ["speedrun", "--scale", "mini", "--pipeline", "no_filter", "--submit"]
+    where = ["--workspace", str(workspace), "--workers", "1", "--gpus", "0", "--repeat", "1"]
+    shown = CliRunner().invoke(command_line("mini"), [*arguments, *where])
+    assert shown.exit_code == 0, shown.output + repr(shown.exception)
+    [entry] = read_entries(workspace / "submissions")
+    [model] = workspace.glob("mini-mini/no_filter-*/model-*")
+    data, seed = str(minibench / "minibench" / "eval"), entry.bundle.checkpoints[0][0]
+
+    def again() -> Sampled:
+        return recheck_sample(entry.bundle, models={str(seed): str(model)}, data=data, salt="x")
+
+    honest = again()
+    assert honest.faults == ()
+    assert any("of 3 checkpoints again, 0 answered otherwise" in line for line in honest.lines)
+    _, first = entry.bundle.checkpoints[0]
+    with_better_losses(entry.folder, first, seed)
+    assert check_bundle(entry.bundle).faults == ()
+    assert any(f"checkpoints/{seed}/{first}" in fault.file for fault in again().faults)
+    weights = sorted((model / "intermediate").iterdir())
+    weights[0].write_bytes(weights[1].read_bytes())
+    assert "sha256: found" in str(again().faults[-1])
+    weights[0].unlink()
+    with pytest.raises(RuleError, match="has no intermediate/step-"):
+        again()
+    final = model / "checkpoint.safetensors"
+    final.write_bytes(weights[1].read_bytes())
+    assert [fault.field for fault in again().faults] == ["sha256"]
+
+
+def with_better_losses(folder: Path, checkpoint: str, seed: int) -> None:
+    """Nine tenths of each loss in the logs of one checkpoint; scores, hashes and curve fit them."""
+    for path in (folder / "checkpoints" / str(seed) / checkpoint).glob("heldout_bits*/*"):
+        log = pq.read_table(path)
+        losses = [[0.9 * x for x in own] for own in log["losses"].to_pylist()]
+        log = column(log, "losses", pa.array(losses, pa.list_(pa.float32())))
+        pq.write_table(column(log, "nats", [float(sum(own)) for own in losses]), path)
+    scored_again(folder)
 
 
 def test_what_cannot_be_submitted_is_refused_before_anything_is_trained(

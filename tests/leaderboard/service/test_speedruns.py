@@ -29,6 +29,10 @@ class Planted:
         monkeypatch.setattr(
             module, "curves_of", lambda _, row: self.curves.get(row.submission_id, {})
         )
+        self.unchecked: set[str] = set()
+        monkeypatch.setattr(
+            module, "curves_checked", lambda _, row: row.submission_id not in self.unchecked
+        )
 
     def add(self, name: str, losses: tuple[float, ...], seeds: int = 3, baseline: str = "") -> None:
         row = made_row(name, tuple(losses[-1] + seed / 1000 for seed in range(seeds)))
@@ -91,6 +95,22 @@ def test_an_entry_without_a_result_is_named_with_the_reason(planted: Planted) ->
     assert track.racers == ()
     assert track.left_out[0].startswith("early: seed 0 is at the target 2.7 before its first")
     assert track.left_out[1] == "bare: its scores of checkpoints cannot be read"
+
+
+def test_a_curve_whose_logs_were_not_sent_has_no_place(planted: Planted) -> None:
+    """It is the team's word alone; nor is it the baseline that a target is read from."""
+    planted.add("checked", (4.0, 3.5, 2.9, 2.5))
+    planted.add("word", (4.0, 2.8, 2.6, 2.5))
+    planted.unchecked = {"word"}
+    track = planted.tiny()
+    assert [racer.row.method for racer in track.racers] == ["checked"]
+    assert track.left_out == (
+        "word: its bundle has no logs of checkpoints, so its curve was not checked; withdraw it "
+        "and send it again, made by `speedrun --submit`",
+    )
+    planted.add("plain", (4.0, 3.6, 3.2, 3.0), baseline="no_filter")
+    planted.unchecked = {"plain"}
+    assert planted.tiny("datacomp").target is None
 
 
 def test_the_target_is_the_baselines_score_at_its_share(planted: Planted) -> None:
