@@ -89,10 +89,15 @@ def resamples_of(measured: Sequence[Measured]) -> dict[str, Resamples]:
 
 
 def difference(better: Entry, other: Entry) -> Difference:
-    """How far `other` is behind `better` on the headline, with a paired 95% interval."""
+    """How far `other` is behind `better` on the headline, with a paired 95% interval.
+
+    The interval is that of a board with these two: also of the order of the data and of the draw,
+    where the rule book knows them.
+    """
     a, b = measure(better), measure(other)
     metric = a.row.headline.metric
-    gap = compare(a.row, b.row, metric, a.draws[metric], b.draws[metric])
+    spread = seed_spread([a.row, b.row], metric)
+    gap = compare(a.row, b.row, metric, a.draws[metric], b.draws[metric], spread)
     assert gap is not None
     return gap
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "tiny-pool.md"
 CURATED, OTHERS = "tiny_baseline", ("no_filter", "random_same_size")
 SEEDS = 3
+LABELS = "### The quality classifier and people's labels"
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,8 @@ def report(claim: Claim, entries: dict[str, Entry]) -> tuple[str, bool]:
     lines += [
         "",
         f"The interval is paired over seeds and over {claim.items}; its width includes the "
-        "variance of both.",
+        "variance of both, of the order of the data and of the draw of a sample, as far as the "
+        "rule book has them.",
         "",
         "The claim holds: curated beats raw and beats a random part of the same size."
         if holds
@@ -141,6 +144,8 @@ def labels_table(files: list[Path], workspace: str) -> str:
     model = model_file(workspace)
     auc = [labelled_auc(read_labels(path), model=model) for path in files]
     lines = [
+        LABELS,
+        "",
         "The quality classifier on documents that people labelled good or bad (area under the "
         "ROC curve), beside document length alone:",
         "",
@@ -155,14 +160,17 @@ def labels_table(files: list[Path], workspace: str) -> str:
 
 
 def write(heading: str, text: str) -> None:
-    """Put a section in the place of the one with its heading, or at the end."""
+    """Put a section in the place of the one with its heading, or at the end.
+
+    A section ends at the next heading of any level: what people wrote below one stays.
+    """
     page = PAGE.read_text(encoding="utf-8")
     begin = page.find(f"\n{heading}\n")
     if begin < 0:
         PAGE.write_text(f"{page.rstrip()}\n\n{text}", encoding="utf-8")
         return
-    end = page.find("\n## ", begin + 1)
-    rest = "" if end < 0 else page[end:]
+    end = re.search(r"\n##+ ", page[begin + 1 :])
+    rest = "" if end is None else page[begin + 1 + end.start() :]
     PAGE.write_text(f"{page[: begin + 1]}{text.rstrip()}\n{rest}", encoding="utf-8")
 
 
@@ -177,9 +185,11 @@ def main() -> int:
     claim = CLAIMS[arguments.benchmark]
     entries = play(arguments.benchmark, arguments.workspace, arguments.workers)
     text, holds = report(claim, entries)
-    if arguments.labels:
-        text += "\n" + labels_table(arguments.labels, arguments.workspace)
     write(claim.heading, text)
+    if arguments.labels:
+        labels = labels_table(arguments.labels, arguments.workspace)
+        write(LABELS, labels)
+        text += f"\n{labels}"
     sys.stdout.write(f"{text}\n{time.monotonic() - started:.0f} s; written to {PAGE.name}\n")
     return 0 if holds else 1
 

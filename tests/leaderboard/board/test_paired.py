@@ -20,7 +20,10 @@ from leaderboard.board.paired import (
     plain_error,
     sign_test,
 )
+from leaderboard.board.ranking import difference
+from leaderboard.rules import load_benchmark
 from leaderboard.submissions.bundle import open_bundle
+from leaderboard.submissions.submission import read_entry
 from leaderboard.submissions.validate import check_bundle
 from pipelines.errors import RuleError
 from tests.leaderboard.made_up import make_folder
@@ -138,3 +141,22 @@ def test_two_submissions_are_compared_in_the_terminal(tmp_path: Path) -> None:
     other = make_folder(tmp_path, method="other", scale="25m", rows=20)
     with pytest.raises(RuleError, match="cannot be compared: scale is 'tiny' and '25m'"):
         compare_bundles(open_bundle(folders[0]), open_bundle(other))
+
+
+@pytest.mark.parametrize("seeds", [(124,), (124, 125, 126)])
+def test_the_interval_of_two_folders_is_the_boards(
+    seeds: tuple[int, ...], few_draws: None, tmp_path: Path
+) -> None:
+    """`ablate` prints it: with the noise of the data's order, which seeds and questions lack."""
+    entries = [
+        read_entry(make_folder(tmp_path, method=name, chance=n, skill=0.4 + n / 10, seeds=seeds))
+        for n, name in enumerate(("first", "second"))
+    ]
+    gap = difference(entries[1], entries[0])
+    board = compare_bundles(*(entry.bundle for entry in entries)).headline
+    assert board is not None
+    for name in ("value", "low", "high"):
+        assert getattr(gap, name) == pytest.approx(getattr(board, name), abs=1e-6)
+    noise = load_benchmark("dclm").scale("tiny").noise_of("bits_per_byte")
+    assert noise is not None
+    assert (gap.high - gap.low) / 2 > 1.96 * math.sqrt(2) * noise.order_sd
