@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.kernels.buffers import Bytes, Offsets
-from pipelines.kernels.words import Hashes, Ints, Words
+from pipelines.kernels.characters import Hashes, Ints
+from pipelines.kernels.words import Words
 
 BLOCK_BITS = 512  # a cache line: one look at memory per n-gram, whatever the number of hashes
 PER_STATE = 7  # numbers of a bit, nine bits each, in one mixed number of 64

@@ -8,8 +8,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.kernels.buffers import Bytes, Offsets, buffers_of
+from pipelines.kernels.characters import Ints
+from pipelines.kernels.hashes import HASH_SEED
 from pipelines.kernels.repetition import MULTIPLIER
-from pipelines.kernels.words import HASH_SEED, Ints
 
 _32 = np.uint64(32)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from pipelines.kernels.words import Ints
+from pipelines.kernels.characters import Ints
 
 
 def connected(num_nodes: int, left: Ints, right: Ints) -> Ints:

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.kernels.buffers import Bytes, Offsets, buffers_of, empty
+from pipelines.kernels.characters import BLOCKS, INDEX, Ints, _flags_at, _width
 from pipelines.kernels.unicode_table import NUMERIC_DIGIT
 from pipelines.kernels.vectors import WIDTH, below, equal, lowest
-from pipelines.kernels.words import BLOCKS, INDEX, Ints, _flags_at, _width
 
 NEWLINE, OPEN, CLOSE = 10, 91, 93
 AHEAD = 4  # newlines of a run that are looked for at once

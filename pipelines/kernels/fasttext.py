@@ -19,8 +19,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.kernels.buffers import Bytes, buffers_of
+from pipelines.kernels.characters import BLOCKS, INDEX, Ints
 from pipelines.kernels.fasttext_labels import _BASIS, HIERARCHICAL, Floats, _fnv, _top
-from pipelines.kernels.words import BLOCKS, INDEX, Ints
 
 MAGIC = 793712314  # the first word of the library's model files
 SEPARATORS = {"spaces": 0, "delete_newlines": 1, "lines": 2, "unicode": 3}

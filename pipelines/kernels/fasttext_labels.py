@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.kernels.buffers import Bytes, Offsets
+from pipelines.kernels.characters import Ints, _flags_at, _width
+from pipelines.kernels.hashes import HASH_SEED, mix
 from pipelines.kernels.unicode_table import ALNUM, SPACE
-from pipelines.kernels.words import HASH_SEED, Ints, _flags_at, _width, mix
 
 Floats = npt.NDArray[np.float32]
 HIERARCHICAL, ONE_VS_ALL = 1, 4

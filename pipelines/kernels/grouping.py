@@ -11,7 +11,7 @@ import numba as nb
 import numpy as np
 
 from pipelines.kernels.bloom import final
-from pipelines.kernels.words import Hashes, Ints
+from pipelines.kernels.characters import Hashes, Ints
 
 DIGIT_BITS = 11  # 2,048 counters of 8 bytes: a level's counts fit the L1 cache
 _P = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio, odd: steps far apart

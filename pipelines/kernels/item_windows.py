@@ -6,7 +6,7 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.kernels.words import Ints
+from pipelines.kernels.characters import Ints
 
 Floats = npt.NDArray[np.float64]
 

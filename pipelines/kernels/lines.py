@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.kernels.buffers import Bytes, Offsets, buffers_of, empty
+from pipelines.kernels.characters import BLOCKS, INDEX, Ints, _flags_at, _width
 from pipelines.kernels.unicode_table import DIGIT, SPACE, UPPER
-from pipelines.kernels.words import BLOCKS, INDEX, Ints, _flags_at, _width
 
 Counts = npt.NDArray[np.int32]
 

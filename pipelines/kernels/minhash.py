@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipelines.kernels.bloom import final
 from pipelines.kernels.buffers import Bytes, Offsets, buffers_of
-from pipelines.kernels.words import Hashes, Ints, decode
+from pipelines.kernels.characters import Hashes, Ints, decode
 
 Signatures = npt.NDArray[np.uint32]
 Shifts = npt.NDArray[np.uint8]

@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 
 from pipelines.kernels.bloom import final
 from pipelines.kernels.buffers import Bytes, Offsets, buffers_of, empty
+from pipelines.kernels.characters import BLOCKS, INDEX, Hashes, Ints, _width
+from pipelines.kernels.hashes import HASH_SEED, mix
 from pipelines.kernels.unicode_table import ALNUM, BLOCK_BITS
-from pipelines.kernels.words import BLOCKS, HASH_SEED, INDEX, Hashes, Ints, _width, mix
 
 _P = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio, odd: steps far apart
 _ASCII = np.array([ord(chr(code).lower()) * chr(code).isalnum() for code in range(128)], np.uint8)

@@ -19,8 +19,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.kernels.buffers import Bytes, Offsets, buffers_of
+from pipelines.kernels.characters import Ints
 from pipelines.kernels.vectors import WIDTH, below, digits, eight, equal, letters, lowest
-from pipelines.kernels.words import Ints
 
 FOLD_TO_ASCII = "\u0130\u0131\u017f\u212a"  # dotted I, dotless i, long s, Kelvin sign
 COMMON = b" etaoinsrhldcumfpgwybvkxjqz"  # the bytes of text, the most frequent first; others: rare

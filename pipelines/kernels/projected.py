@@ -23,10 +23,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.kernels.buffers import Bytes, Offsets, buffers_of, empty
+from pipelines.kernels.characters import BLOCKS, INDEX, Hashes, Ints, _flags_at, _width
 from pipelines.kernels.fasttext import SEPARATORS, Model
 from pipelines.kernels.fasttext_labels import _BASIS, _PRIME, HIERARCHICAL, ONE_VS_ALL, Floats, _fnv
 from pipelines.kernels.unicode_table import SPACE
-from pipelines.kernels.words import BLOCKS, INDEX, Hashes, Ints, _flags_at, _width
 
 MAX_LABELS = 16
 """With more labels a row of the product is no shorter than a row of the table."""

@@ -14,8 +14,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.kernels.buffers import Bytes, Offsets, buffers_of
+from pipelines.kernels.characters import BLOCKS, INDEX, Ints, _flags_at, _width
+from pipelines.kernels.hashes import HASH_SEED, mix
 from pipelines.kernels.unicode_table import SPACE
-from pipelines.kernels.words import BLOCKS, HASH_SEED, INDEX, Ints, Words, _flags_at, _width, mix
+from pipelines.kernels.words import Words
 
 Codes = npt.NDArray[np.int8]
 MULTIPLIER = np.uint64(0x9FB21C651E98DF25)  # odd, so that no bit is lost; xxh3's avalanche

@@ -16,7 +16,7 @@ import pyarrow as pa
 from pipelines.kernels import bloom
 from pipelines.kernels.bloom import final
 from pipelines.kernels.buffers import Bytes, Offsets, buffers_of
-from pipelines.kernels.words import Hashes, Ints
+from pipelines.kernels.characters import Hashes, Ints
 
 # Odd, so that multiplying loses no bit: two hashes roll together and make a key of 128 bits.
 _P1, _P2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)

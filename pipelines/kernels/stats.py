@@ -14,8 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.kernels.buffers import Bytes, Offsets, buffers_of
+from pipelines.kernels.characters import BLOCKS, INDEX, Ints, _flags_at, _width
 from pipelines.kernels.unicode_table import ALNUM, ALPHA, SPACE
-from pipelines.kernels.words import BLOCKS, INDEX, Ints, _flags_at, _width
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 _STOPS = np.array(

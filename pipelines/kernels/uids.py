@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.kernels.buffers import Bytes, Offsets, buffers_of
-from pipelines.kernels.words import Hashes, Ints
+from pipelines.kernels.characters import Hashes, Ints
 
 SUBSET = np.dtype([("f0", "<u8"), ("f1", "<u8")])
 """A subset file's record: the first 16 digits, the last 16."""

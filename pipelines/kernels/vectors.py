@@ -19,6 +19,7 @@ from numba.core import types
 from pipelines.kernels.buffers import Bytes
 
 WIDTH = 64
+PADDING = WIDTH + 8  # bytes behind a place that kernels may read
 _BYTE, _WORD = ir.IntType(8), ir.IntType(64)
 _VECTOR = ir.VectorType(_BYTE, WIDTH)
 _ZERO = ir.IntType(32)(0)
@@ -82,10 +83,20 @@ def eight(typing: Any, data: Any, at: Any) -> Any:
 
 @intrinsic
 def lowest(typing: Any, bits: Any) -> Any:
-    """The place of the lowest bit of a number that is not 0."""
+    """The index of the lowest bit of a number that is not 0."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.cttz(arguments[0], ir.IntType(1)(1))
+
+    return types.int64(types.uint64), generate
+
+
+@intrinsic
+def highest(typing: Any, bits: Any) -> Any:
+    """The index of the highest bit of a number that is not 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.sub(_WORD(63), builder.ctlz(arguments[0], ir.IntType(1)(1)))
 
     return types.int64(types.uint64), generate
 
@@ -119,3 +130,55 @@ def below(size: int) -> np.uint64:
     if size >= 64:
         return ~np.uint64(0)
     return (np.uint64(1) << np.uint64(size)) - np.uint64(1)
+
+
+@nb.njit(cache=True, inline="always")
+def not_ascii(data: Bytes, at: int) -> np.uint64:
+    """Bytes of characters of several bytes."""
+    return between(data, at, np.uint8(128), np.uint8(255))
+
+
+@nb.njit(cache=True, inline="always")
+def blanks(data: Bytes, at: int) -> np.uint64:
+    """Space, tab and the line breaks of ASCII: UAX #29 breaks after them, and before any but
+    themselves."""
+    return equal(data, at, np.uint8(0), np.uint8(32)) | between(data, at, np.uint8(9), np.uint8(13))
+
+
+@nb.njit(cache=True, inline="always")
+def spaces(data: Bytes, at: int) -> np.uint64:
+    """ASCII white space as str.isspace has it."""
+    return blanks(data, at) | between(data, at, np.uint8(28), np.uint8(31))
+
+
+@nb.njit(cache=True, inline="always")
+def spaces_of_two(data: Bytes, at: int) -> np.uint64:
+    """The first bytes of white space of two bytes; 65 bytes are read."""
+    second = equal(data, at + 1, np.uint8(0), np.uint8(0x85))
+    second |= equal(data, at + 1, np.uint8(0), np.uint8(0xA0))
+    return second & equal(data, at, np.uint8(0), np.uint8(0xC2))
+
+
+@nb.njit(cache=True, inline="always")
+def spaces_of_three(data: Bytes, at: int) -> np.uint64:
+    """The first bytes of white space of three bytes; 66 bytes are read."""
+    none = np.uint8(0)
+    third = equal(data, at + 2, none, np.uint8(0x80))
+    second = equal(data, at + 1, none, np.uint8(0x80))
+    same = third & second & equal(data, at, none, np.uint8(0xE3))  # U+3000
+    same |= (
+        third & equal(data, at + 1, none, np.uint8(0x9A)) & equal(data, at, none, np.uint8(0xE1))
+    )
+    general = between(data, at + 2, np.uint8(0x80), np.uint8(0x8A))  # U+2000 to U+200A
+    general |= between(data, at + 2, np.uint8(0xA8), np.uint8(0xA9))
+    general = second & (general | equal(data, at + 2, none, np.uint8(0xAF)))
+    narrow = equal(data, at + 1, none, np.uint8(0x81)) & equal(data, at + 2, none, np.uint8(0x9F))
+    return same | (general | narrow) & equal(data, at, none, np.uint8(0xE2))
+
+
+@nb.njit(cache=True)
+def fill(tail: Bytes, data: Bytes, at: int) -> None:
+    """The bytes from a place to the end of the data, and zeros."""
+    size = len(data) - at
+    tail[:size] = data[at:]
+    tail[size:] = 0

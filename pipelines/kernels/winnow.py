@@ -14,7 +14,7 @@ import numba as nb
 import numpy as np
 
 from pipelines.kernels.bloom import final
-from pipelines.kernels.words import Hashes, Ints
+from pipelines.kernels.characters import Hashes, Ints
 
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 SIDE = 8  # words before and after a fingerprint that its neighbourhood has bits of

@@ -59,11 +59,17 @@ def uniseg_tokens(text: str) -> list[str]:
     return [word for word in uniseg.words(text) if not word.isspace()]
 
 
+def uniseg_segments(text: str) -> list[str]:
+    uniseg = pytest.importorskip("uniseg.wordbreak")
+    return list(uniseg.words(text))
+
+
 DEFINITIONS = {
     "whitespace": (words.whitespace, split_words),
     "fasttext": (words.fasttext, fasttext_words),
     "uax29": (words.uax29, uniseg_words),
     "uax29_tokens": (words.uax29_tokens, uniseg_tokens),
+    "uax29_segments": (words.uax29_segments, uniseg_segments),
 }
 
 
@@ -104,6 +110,58 @@ def test_real_pages_in_forty_languages_equal_the_oracle(name: str, data: Path) -
     actual = kernel(column(texts))
     wrong = [row for row, text in enumerate(texts) if actual.strings(row) != oracle(text)]
     assert wrong == []
+
+
+@pytest.mark.parametrize("name", DEFINITIONS)
+def test_every_character_between_others_equals_the_oracle(name: str) -> None:
+    """Letters, digits, blanks and marks around it, for the characters that most text is made of."""
+    kernel, oracle = DEFINITIONS[name]
+    characters = [chr(code) for code in range(0x530)] + [
+        chr(code) for code in range(0x2000, 0x2070)
+    ]
+    texts = [f"a{c}b {c} 1{c}2 {c}{c}x  {c}\u0301{c}a\r\n{c}'_{c}." for c in characters]
+    actual = kernel(column(texts))
+    wrong = [text for row, text in enumerate(texts) if actual.strings(row) != oracle(text)]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("name", DEFINITIONS)
+def test_words_over_the_borders_of_blocks_equal_the_oracle(name: str) -> None:
+    kernel, oracle = DEFINITIONS[name]
+    pieces = [
+        "a",
+        "\u00e9",
+        "\u2019",
+        " ",
+        "  ",
+        "\n",
+        "1.5",
+        "don't",
+        "_",
+        "\u65e5",
+        "\u3000",
+        "x" * 30,
+    ]
+    chance = random.Random(3)
+    texts = ["".join(chance.choices(pieces, k=chance.randint(40, 120))) for _ in range(200)]
+    actual = kernel(column(texts))
+    for row, text in enumerate(texts):
+        assert actual.strings(row) == oracle(text), repr(text)
+
+
+def test_hashes_are_those_of_the_bytes_one_after_the_other() -> None:
+    def plain(word: str) -> int:
+        state = 0x9E3779B97F4A7C15
+        for byte in word.encode():
+            state = (state << 5 | state >> 59) & (1 << 64) - 1
+            state = (state ^ byte) * 0x517CC1B727220A95 % (1 << 64)
+        return state
+
+    made = [*("x" * size for size in range(1, 41)), "\u00e9" * 9, "\u65e5\u672c" * 700, "end"]
+    for kernel in (words.whitespace, words.uax29, words.fasttext):
+        split = kernel(column([" ".join(made)]))
+        assert split.hash.tolist() == [plain(word) for word in split.strings(0)]
+        assert split.length.tolist() == [len(word) for word in split.strings(0)]
 
 
 def test_lengths_count_code_points_and_equal_words_hash_alike() -> None:
