@@ -63,18 +63,19 @@ def weight(sigma: Tensor) -> Tensor:
 
 
 class Plain(nn.Module):
-    """Three GELU layers of 128 over a point and ln sigma.
+    """Three GELU layers over a row of numbers and ln sigma.
 
-    Of twelve networks (SiLU, GELU, ReLU, tanh; ln sigma, ln sigma / 4, Fourier features of it) the
-    one whose errors without the term are nearest to the reference's. Others: docs/ambient.md.
+    On the ring, of twelve networks (SiLU, GELU, ReLU, tanh; ln sigma, ln sigma / 4, Fourier
+    features of it) the one whose errors without the term are nearest to the reference's. Others:
+    docs/ambient.md.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, dim: int, *, width: int = 128) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for size in (3, 128, 128):
-            layers += [nn.Linear(size, 128), nn.GELU()]
-        self.body = nn.Sequential(*layers, nn.Linear(128, 2))
+        for size in (dim + 1, width, width):
+            layers += [nn.Linear(size, width), nn.GELU()]
+        self.body = nn.Sequential(*layers, nn.Linear(width, dim))
 
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
         level = 4 * c_noise.reshape(-1, 1).to(x.dtype)
@@ -87,7 +88,7 @@ def train(seed: int, *, strength: float, detach: str = "start", steps: int = 500
     clean = RING.draw(NUMBER, generator).float()
     images = clean + LEVEL * torch.randn(clean.shape, generator=generator)
     torch.manual_seed(seed)
-    net = Preconditioned(Plain(), sigma_data=0.7)
+    net = Preconditioned(Plain(2), sigma_data=0.7)
     optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
     for step in range(1600 + steps):
         late = step - 1600
