@@ -205,8 +205,8 @@ def comparison_text(comparison: Comparison) -> str:
         lines.append(f"{better} is better by {value:+.4f} [{low:+.4f}, {high:+.4f}]: they {apart}")
     if comparison.detectable is not None:
         number = min(comparison.seeds)
-        arm = "1 seed" if number == 1 else f"{number} seeds"
-        lines.append(f"{arm} an arm see a gap of {comparison.detectable:.4g} with 80%")
+        arm = "1 seed an arm sees" if number == 1 else f"{number} seeds an arm see"
+        lines.append(f"{arm} a gap of {comparison.detectable:.4g} with 80%")
     rows = [
         (
             name,

@@ -57,10 +57,9 @@ class Detection(Frozen):
                 "order of the data varies more; repeat with other data or at a larger scale"
             )
         else:
-            arm = "1 seed" if self.seeds == 1 else f"{self.seeds:,} seeds"
+            arm = "1 seed an arm sees" if self.seeds == 1 else f"{self.seeds:,} seeds an arm see"
             sentence = (
-                f"{arm} an arm see a gap of {self.gap:.4g} in {name} with a probability of "
-                f"{self.power:.0%}"
+                f"{arm} a gap of {self.gap:.4g} in {name} with a probability of {self.power:.0%}"
             )
         return f"{sentence} ({noise}: {where})"
 

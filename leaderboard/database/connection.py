@@ -47,8 +47,14 @@ class Database:
                 _private(file)
             self.migrate()
         elif file is not None and not file.exists():  # opening it would leave an empty file
-            raise StoreError(f"there is no board in the database {self.shown} yet")
+            raise StoreError(self._absent())
         self._check_version()
+
+    def _absent(self) -> str:
+        return (
+            f"there is no board in the database {self.shown} yet; `leaderboard serve` and "
+            "`leaderboard import` make one, --database names another"
+        )
 
     def migrate(self) -> None:
         """Bring the tables to this version. Safe to run from many processes at once."""
@@ -79,7 +85,7 @@ class Database:
             cause = getattr(error, "orig", error)
             raise StoreError(f"the database {self.shown} cannot be used: {cause}") from None
         if version is None:
-            raise StoreError(f"there is no board in the database {self.shown} yet")
+            raise StoreError(self._absent())
         if version not in _known_versions():
             raise StoreError(self._newer(version))
         if version != latest:

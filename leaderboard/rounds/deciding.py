@@ -25,8 +25,10 @@ def show_power(
 ) -> None:
     """Print the seeds for a gap, or the smallest gap that a budget of seeds can see.
 
-    RuleError for a budget that is no number of seeds, and where no noise is known.
+    RuleError for both at once, a budget that is no number of seeds, and where no noise is known.
     """
+    if detect is not None and budget is not None:
+        raise RuleError("--detect asks for seeds and --budget for a gap: name one of them")
     power = power_before(
         benchmark, scale, detect=detect, seeds=seeds_of_budget(budget), workspace=workspace
     )

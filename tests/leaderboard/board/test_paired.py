@@ -132,7 +132,7 @@ def test_two_submissions_are_compared_in_the_terminal(tmp_path: Path) -> None:
     text = runner.invoke(app, ["compare", *map(str, folders)]).stdout
     assert "m1 is better by +" in text
     assert "they are apart" in text
-    assert "1 seed an arm see" in text
+    assert "1 seed an arm sees a gap" in text
     turned = runner.invoke(app, ["compare", *map(str, reversed(folders))]).stdout
     line = "m1 is better by"  # whatever the order, the better one is named
     assert [x for x in turned.splitlines() if line in x] == [

@@ -118,3 +118,5 @@ def test_plan_answers_with_seeds_or_with_the_gap(capsys: pytest.CaptureFixture[s
             seeds_of_budget(wrong)
     with pytest.raises(RuleError, match="expected a gap above 0"):
         show_power("dclm", "1b-1x", detect=0.0, budget=None, json=False)
+    with pytest.raises(RuleError, match="name one of them"):
+        show_power("dclm", "1b-1x", detect=0.005, budget="3 seeds", json=False)

@@ -14,6 +14,7 @@ import yaml
 from typer.testing import CliRunner
 
 from leaderboard import rules
+from leaderboard.benchmark import desk
 from leaderboard.board.speed import Measure
 from leaderboard.rounds.commands import command_line
 from leaderboard.rounds.launch import Launch
@@ -142,6 +143,28 @@ def test_bundles_for_the_board_keep_every_rule(workspace: Path, ruled: None) -> 
         [points] = entry.bundle.manifest.curves.values()
         assert len(points) == RULE.checkpoints - 1
         assert check_bundle(entry.bundle).faults == ()
+
+
+@pytest.mark.s3
+def test_a_workspace_in_a_bucket_gives_the_same_bundles(
+    workspace: Path, ruled: None, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # small files of a bucket's workspace are written here
+    arguments = ["speedrun", "--scale", "mini", "--pipeline", "no_filter", "--submit"]
+    where = ["--workers", "1", "--gpus", "0", "--repeat", "1"]
+    entries = []
+    for home in (str(workspace / "here"), f"{bucket}/runs"):
+        shown = CliRunner().invoke(
+            command_line("mini"), [*arguments, *where, "--workspace", home, "--json"]
+        )
+        assert shown.exit_code == 0, shown.output + repr(shown.exception)
+        [entry] = read_entries(Path(str(desk(home))) / "submissions")
+        entries.append(entry)
+    here, there = entries
+    assert here.record.id == there.record.id
+    assert here.bundle.manifest.curves == there.bundle.manifest.curves
+    assert len(there.bundle.checkpoints) == RULE.checkpoints - 1
+    assert check_bundle(there.bundle).faults == ()
 
 
 def test_weights_on_the_way_are_asked_again(
