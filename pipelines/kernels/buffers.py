@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,23 @@ def buffers_of(texts: pa.Array) -> tuple[Bytes, Offsets]:
     if data_buffer is None:
         return np.zeros(0, dtype=np.uint8), offsets
     return np.frombuffer(data_buffer, dtype=np.uint8), offsets
+
+
+def padded(data: Bytes, offsets: Offsets, padding: int) -> Iterator[tuple[Bytes, Offsets, slice]]:
+    """The rows in one or two parts, in whose data `padding` bytes can be read behind every row.
+
+    The last rows are copied when less is behind them. Each part comes with its rows.
+    """
+    rows = len(offsets) - 1
+    first = int(np.searchsorted(offsets[1:], len(data) - padding, side="right"))
+    if first > 0:
+        yield data, offsets[: first + 1], slice(0, first)
+    if first < rows:
+        begin = int(offsets[first])
+        copied = np.zeros(int(offsets[-1]) - begin + padding, np.uint8)
+        copied[: len(copied) - padding] = data[begin : int(offsets[-1])]
+        copied.flags.writeable = data.flags.writeable  # or kernels are compiled for both
+        yield copied, offsets[first:] - begin, slice(first, rows)
 
 
 def empty(size: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:

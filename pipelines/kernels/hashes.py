@@ -48,8 +48,8 @@ def measure(
         for k in range(num):
             at = start[first + k]
             size = stop[first + k] - at
-            word = _first_eight(data, at, size, roomy)
-            length[first + k] = size - _inner_bytes(word)
+            word = first_eight(data, at, size, roomy)
+            length[first + k] = size - inner_bytes(word)
             words[k], sizes[k], states[k] = word, np.uint64(size), HASH_SEED
         _mix_all(words, sizes, states, num)
         num_longer = 0
@@ -63,8 +63,8 @@ def measure(
                 number = np.int64(longer[k])
                 at = start[number] + done
                 size = stop[number] - at
-                word = _first_eight(data, at, size, roomy)
-                length[number] -= _inner_bytes(word)
+                word = first_eight(data, at, size, roomy)
+                length[number] -= inner_bytes(word)
                 words[k], sizes[k], states[k] = word, np.uint64(size), hashes[number]
             _mix_all(words, sizes, states, num_longer)
             num, num_longer = num_longer, 0
@@ -76,7 +76,7 @@ def measure(
 
 
 @nb.njit(cache=True, inline="always")
-def _first_eight(data: Bytes, at: int, size: int, roomy: bool) -> np.uint64:
+def first_eight(data: Bytes, at: int, size: int, roomy: bool) -> np.uint64:
     """The first eight of some bytes as a number, the first one lowest; zeros behind fewer.
 
     `roomy` says that eight bytes can be read wherever a word ends.
@@ -90,7 +90,7 @@ def _first_eight(data: Bytes, at: int, size: int, roomy: bool) -> np.uint64:
 
 
 @nb.njit(cache=True, inline="always")
-def _inner_bytes(word: np.uint64) -> int:
+def inner_bytes(word: np.uint64) -> int:
     """How many of eight bytes are 10xxxxxx, which begin no character."""
     return ones(word & ~(word << _1) & _TOP_BITS)
 

@@ -15,9 +15,22 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipelines.kernels.buffers import Bytes, Offsets, buffers_of, empty
+from pipelines.kernels.buffers import Bytes, Offsets, buffers_of, empty, padded
 from pipelines.kernels.characters import BLOCKS, INDEX, Ints, _flags_at, _width
 from pipelines.kernels.unicode_table import DIGIT, SPACE, UPPER
+from pipelines.kernels.vectors import (
+    PADDING,
+    WIDTH,
+    below,
+    between,
+    equal,
+    lowest,
+    not_ascii,
+    ones,
+    signs_of_three,
+    signs_of_two,
+    white_space,
+)
 
 Counts = npt.NDArray[np.int32]
 
@@ -62,12 +75,19 @@ def measured(texts: pa.Array) -> Lines:
         if bytes_of is not None and bytes_of.address == buffer.address:
             if len(lines.begin) == len(texts):
                 return lines
-    capacity = int(offsets[-1] - offsets[0]) // 16 + len(offsets) + 16
+    capacity = int(offsets[-1] - offsets[0]) // 16 + len(offsets) + WIDTH
     while True:
         start, stop = empty(capacity, np.int64), empty(capacity, np.int64)
         figures = empty(4 * capacity, np.int32).reshape(capacity, 4)
         borders = np.zeros(len(offsets), np.int64)
-        count = _measure(data, offsets, INDEX, BLOCKS, start, stop, figures, borders)
+        count = 0
+        for part, part_offsets, rows in padded(data, offsets, PADDING):
+            moved = int(offsets[rows.start] - part_offsets[0])
+            ends = borders[rows.start : rows.stop + 1]
+            places = (start, stop, figures, ends)
+            count = _measure(part, part_offsets, INDEX, BLOCKS, moved, count, *places)
+            if count < 0:
+                break
         if count >= 0:
             break
         capacity *= 4
@@ -266,48 +286,68 @@ def _measure(
     offsets: Offsets,
     index: npt.NDArray[np.uint16],
     blocks: npt.NDArray[np.uint16],
+    moved: int,
+    count: int,
     start: Ints,
     stop: Ints,
     figures: npt.NDArray[np.int32],
     borders: Ints,
 ) -> int:
-    ascii_flags = np.empty(128, np.int64)
-    for byte in range(128):
-        ascii_flags[byte] = blocks[np.int64(index[0]) << 7 | byte]
+    """Lines behind the first `count`; their places are those in the data and `moved`. The new
+    count, or -1 when there is no room."""
     capacity = len(start)
-    count = 0
+    none, zero = np.uint8(0), np.uint64(0)
     for row in range(len(offsets) - 1):
-        position, end = offsets[row], offsets[row + 1]
-        while True:  # once per line, for an empty text too
-            first = position
-            chars, upper, digits, words = 0, 0, 0, 0
-            in_word = False
-            while position < end:
-                byte = data[position]
-                if byte == 10:
-                    break
-                if byte < 0x80:
-                    flags = ascii_flags[byte]
-                    position += 1
-                else:
-                    width = _width(byte)
-                    flags = _flags_at(data, position, width, index, blocks)
-                    position += width
-                chars += 1
-                upper += (flags & UPPER) != 0
-                digits += (flags & DIGIT) != 0
-                space = (flags & SPACE) != 0
-                words += (not space) and (not in_word)
-                in_word = not space
-            if count == capacity:
+        begin, end = offsets[row], offsets[row + 1]
+        first = begin
+        chars, upper, digits, words = 0, 0, 0, 0
+        outside, spread = np.uint64(1), zero
+        for at in range(begin, end, WIDTH):
+            if count + WIDTH >= capacity:
                 return -1
-            start[count], stop[count] = first, position
-            figures[count, 0], figures[count, 1] = chars, upper
-            figures[count, 2], figures[count, 3] = digits, words
-            count += 1
-            if position >= end:
-                break
-            position += 1
+            rest = below(end - at)
+            blank, spread = white_space(data, at, end, spread)
+            starts = ~blank & (blank << np.uint64(1) | outside)
+            outside = blank >> np.uint64(63)
+            wide = not_ascii(data, at) & rest
+            upper_bits = between(data, at, np.uint8(65), np.uint8(90))
+            digit_bits = between(data, at, np.uint8(48), np.uint8(57))
+            inner = zero
+            if wide:
+                inner = between(data, at, np.uint8(0x80), np.uint8(0xBF))
+                unknown = wide & ~(
+                    inner | blank | signs_of_two(data, at) | signs_of_three(data, at)
+                )
+                while unknown:
+                    bit = lowest(unknown)
+                    unknown &= unknown - np.uint64(1)
+                    flags = _flags_at(data, at + bit, _width(data[at + bit]), index, blocks)
+                    upper_bits |= np.uint64((flags & UPPER) != 0) << np.uint64(bit)
+                    digit_bits |= np.uint64((flags & DIGIT) != 0) << np.uint64(bit)
+            newline = equal(data, at, none, np.uint8(10)) & rest
+            while newline:
+                bit = lowest(newline)
+                newline &= newline - np.uint64(1)
+                part = rest & below(bit)
+                figures[count, 0] = chars + ones(part & ~inner)
+                figures[count, 1] = upper + ones(part & upper_bits)
+                figures[count, 2] = digits + ones(part & digit_bits)
+                figures[count, 3] = words + ones(part & starts)
+                start[count], stop[count] = first + moved, at + bit + moved
+                count += 1
+                first = at + bit + 1
+                chars, upper, digits, words = 0, 0, 0, 0
+                rest &= ~below(bit + 1)
+            chars += ones(rest & ~inner)
+            upper += ones(rest & upper_bits)
+            digits += ones(rest & digit_bits)
+            words += ones(rest & starts)
+        if count == capacity:
+            return -1
+        start[count], stop[count] = first + moved, end + moved  # of an empty text too
+        figures[count, 0], figures[count, 1] = chars, upper
+        figures[count, 2], figures[count, 3] = digits, words
+        count += 1
         borders[row + 1] = count
     return count
 

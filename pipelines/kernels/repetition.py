@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipelines.kernels.buffers import Bytes, Offsets, buffers_of
+from pipelines.kernels.buffers import Bytes, Offsets, buffers_of, padded
 from pipelines.kernels.characters import BLOCKS, INDEX, Ints, _flags_at, _width
-from pipelines.kernels.hashes import HASH_SEED, mix
+from pipelines.kernels.hashes import HASH_SEED, first_eight, inner_bytes
 from pipelines.kernels.unicode_table import SPACE
+from pipelines.kernels.vectors import PADDING, WIDTH, below, equal, lowest
 from pipelines.kernels.words import Words
 
 Codes = npt.NDArray[np.int8]
@@ -55,12 +56,20 @@ class Units:
 
 def lines(texts: pa.Array) -> Units:
     """The stripped, non-empty lines of each text."""
-    return Units(*_units(*buffers_of(texts), INDEX, BLOCKS, 1).T)
+    return _counted(texts, 1)
 
 
 def paragraphs(texts: pa.Array) -> Units:
     """The text between pairs of newlines, stripped, without empty ones."""
-    return Units(*_units(*buffers_of(texts), INDEX, BLOCKS, 2).T)
+    return _counted(texts, 2)
+
+
+def _counted(texts: pa.Array, newlines: int) -> Units:
+    data, offsets = buffers_of(texts)
+    figures = np.zeros((len(offsets) - 1, 6), np.int64)
+    for part, part_offsets, rows in padded(data, offsets, PADDING):
+        _units(part, part_offsets, INDEX, BLOCKS, newlines, figures[rows])
+    return Units(*figures.T)
 
 
 def first_ngram_failure(
@@ -89,7 +98,7 @@ def first_ngram_failure(
     )
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, inline="always")
 def _find(
     table: npt.NDArray[np.int64], keys: npt.NDArray[np.uint64], key: np.uint64, mask: int
 ) -> int:
@@ -119,7 +128,7 @@ def _space_at(
     return (_flags_at(data, position, _width(byte), index, blocks) & SPACE) != 0
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, inline="always")
 def _stripped(
     data: Bytes,
     first: int,
@@ -140,28 +149,32 @@ def _stripped(
     return first, last
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, inline="always")
 def _hash_range(data: Bytes, first: int, last: int) -> tuple[np.uint64, int]:
     """A hash of some bytes, eight at a time, and how many characters begin in them."""
     state = HASH_SEED ^ np.uint64(last - first)
-    here = data[first:last]
-    whole = len(here) // 8
-    for block in range(whole):
-        word = np.uint64(0)
-        for k in range(8):
-            word |= np.uint64(here[block * 8 + k]) << np.uint64(8 * k)
+    characters = last - first
+    while first < last:
+        word = first_eight(data, first, last - first, True)
         state = (state ^ word) * MULTIPLIER
         state ^= state >> _32
-    for k in range(whole * 8, len(here)):
-        state = mix(state, here[k])
-    characters = np.int64(0)
-    for begin in range(0, len(here), 255):
-        part = here[begin : begin + 255]
-        starts = np.uint8(0)  # of one part, so that the loop is one of vectors of bytes
-        for k in range(len(part)):
-            starts += np.uint8((part[k] & 0xC0) != 0x80)
-        characters += np.int64(starts)
+        characters -= inner_bytes(word)
+        first += 8
     return state, characters
+
+
+@nb.njit(cache=True, inline="always")
+def _next_newline(data: Bytes, position: int, end: int, newlines: int) -> int:
+    """The next newline, or the first of the next two in a row; `end` when there is none."""
+    while position < end:
+        bits = equal(data, position, np.uint8(0), np.uint8(10))
+        if newlines == 2:
+            bits &= equal(data, position + 1, np.uint8(0), np.uint8(10))
+        bits &= below(end - position + 1 - newlines)
+        if bits:
+            return position + lowest(bits)
+        position += WIDTH
+    return end
 
 
 @nb.njit(cache=True, nogil=True)
@@ -171,23 +184,17 @@ def _units(
     index: npt.NDArray[np.uint16],
     blocks: npt.NDArray[np.uint16],
     newlines: int,
-) -> Ints:
-    rows = len(offsets) - 1
-    out = np.zeros((rows, 6), np.int64)
+    out: Ints,
+) -> None:
     capacity = np.int64(256)
     keys, sizes = np.empty(capacity, np.uint64), np.empty(capacity, np.int64)
     counts = np.empty(capacity, np.int64)
     table = np.empty(512, np.int64)
-    for row in range(rows):
+    for row in range(len(offsets) - 1):
         position, end = offsets[row], offsets[row + 1]
         units = np.int64(0)
         while position <= end:
-            # One unit: place .. stop, and where the next begins.
-            stop = position
-            while stop < end and not (
-                data[stop] == 10 and (newlines == 1 or (stop + 1 < end and data[stop + 1] == 10))
-            ):
-                stop += 1
+            stop = _next_newline(data, position, end, newlines)
             first, last = _stripped(data, position, stop, index, blocks)
             last_state, last_chars = _hash_range(data, first, last)
             position = stop
@@ -221,7 +228,6 @@ def _units(
                 out[row, 3] += copies * sizes[first]
                 out[row, 4] += 1
                 out[row, 5] += sizes[first]
-    return out
 
 
 @nb.njit(cache=True)

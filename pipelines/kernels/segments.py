@@ -25,15 +25,17 @@ from pipelines.kernels.vectors import (
     PADDING,
     WIDTH,
     below,
-    between,
     blanks,
     digits,
     equal,
     fill,
     highest,
     letters,
+    letters_of_two,
     lowest,
     not_ascii,
+    signs_of_three,
+    signs_of_two,
     spaces,
 )
 
@@ -216,9 +218,9 @@ def _simple(data: Bytes, at: int, size: int, keep: int) -> tuple[int, np.uint64,
     with_digits = both | equal(data, at, none, np.uint8(44)) | equal(data, at, none, np.uint8(59))
     signs, quotes = np.uint64(0), np.uint64(0)
     if wide:
-        of_two = _letters_of_two(data, at) & inside
+        of_two = letters_of_two(data, at) & inside
         letter |= of_two | of_two << _1
-        signs, quotes = _signs_of_two(data, at), _signs_of_three(data, at)
+        signs, quotes = signs_of_two(data, at), signs_of_three(data, at)
         curly = equal(data, at + 2, none, np.uint8(0x98)) | equal(
             data, at + 2, none, np.uint8(0x99)
         )
@@ -249,34 +251,6 @@ def _simple(data: Bytes, at: int, size: int, keep: int) -> tuple[int, np.uint64,
         inner |= equal(data, at, none, np.uint8(10)) & equal(data, at, none, np.uint8(13)) << _1
         begins = ~inner
     return plain, begins & below(plain), inner & inside
-
-
-@nb.njit(cache=True, inline="always")
-def _letters_of_two(data: Bytes, at: int) -> np.uint64:
-    """The first bytes of letters of Latin (U+00C0 to U+02BF, signs aside) and Russian (U+0400 to
-    U+047F)."""
-    none = np.uint8(0)
-    sign = equal(data, at + 1, np.uint8(0x20), np.uint8(0xB7))  # U+00D7, U+00F7: bytes 97 and B7
-    latin = equal(data, at, none, np.uint8(0xC3)) & ~sign
-    latin |= between(data, at, np.uint8(0xC4), np.uint8(0xCA))
-    return latin | between(data, at, np.uint8(0xD0), np.uint8(0xD1))
-
-
-@nb.njit(cache=True, inline="always")
-def _signs_of_two(data: Bytes, at: int) -> np.uint64:
-    """The first bytes of the no-break space and signs from U+00A1 to U+00A9, and of quotes."""
-    second = between(data, at + 1, np.uint8(0xA0), np.uint8(0xA9))
-    second |= equal(data, at + 1, np.uint8(0x10), np.uint8(0xBB))  # U+00AB, U+00BB
-    return second & equal(data, at, np.uint8(0), np.uint8(0xC2))
-
-
-@nb.njit(cache=True, inline="always")
-def _signs_of_three(data: Bytes, at: int) -> np.uint64:
-    """The first bytes of dashes, quotes, daggers, bullets and dots, U+2010 to U+2026."""
-    third = between(data, at + 2, np.uint8(0x90), np.uint8(0xA3))
-    third |= between(data, at + 2, np.uint8(0xA5), np.uint8(0xA6))
-    second = equal(data, at + 1, np.uint8(0), np.uint8(0x80))
-    return third & second & equal(data, at, np.uint8(0), np.uint8(0xE2))
 
 
 @nb.njit(cache=True, inline="always")

@@ -176,6 +176,50 @@ def spaces_of_three(data: Bytes, at: int) -> np.uint64:
     return same | (general | narrow) & equal(data, at, none, np.uint8(0xE2))
 
 
+@nb.njit(cache=True, inline="always")
+def white_space(data: Bytes, at: int, end: int, spread: np.uint64) -> tuple[np.uint64, np.uint64]:
+    """The white space of a block, and everything behind the row; `spread` has the bytes that white
+    space of the block before reaches into."""
+    blank, after = spread, np.uint64(0)
+    if at < end:
+        blank |= spaces(data, at)
+        if not_ascii(data, at):
+            two, three = spaces_of_two(data, at), spaces_of_three(data, at)
+            blank |= (
+                two | two << np.uint64(1) | three | three << np.uint64(1) | three << np.uint64(2)
+            )
+            after = (two | three) >> np.uint64(63) | three >> np.uint64(62)
+    return blank | ~below(max(end - at, 0)), after
+
+
+@nb.njit(cache=True, inline="always")
+def letters_of_two(data: Bytes, at: int) -> np.uint64:
+    """The first bytes of letters of Latin (U+00C0 to U+02BF, signs aside) and Russian (U+0400 to
+    U+047F)."""
+    none = np.uint8(0)
+    sign = equal(data, at + 1, np.uint8(0x20), np.uint8(0xB7))  # U+00D7, U+00F7: bytes 97 and B7
+    latin = equal(data, at, none, np.uint8(0xC3)) & ~sign
+    latin |= between(data, at, np.uint8(0xC4), np.uint8(0xCA))
+    return latin | between(data, at, np.uint8(0xD0), np.uint8(0xD1))
+
+
+@nb.njit(cache=True, inline="always")
+def signs_of_two(data: Bytes, at: int) -> np.uint64:
+    """The first bytes of the no-break space and signs from U+00A1 to U+00A9, and of quotes."""
+    second = between(data, at + 1, np.uint8(0xA0), np.uint8(0xA9))
+    second |= equal(data, at + 1, np.uint8(0x10), np.uint8(0xBB))  # U+00AB, U+00BB
+    return second & equal(data, at, np.uint8(0), np.uint8(0xC2))
+
+
+@nb.njit(cache=True, inline="always")
+def signs_of_three(data: Bytes, at: int) -> np.uint64:
+    """The first bytes of dashes, quotes, daggers, bullets and dots, U+2010 to U+2026."""
+    third = between(data, at + 2, np.uint8(0x90), np.uint8(0xA3))
+    third |= between(data, at + 2, np.uint8(0xA5), np.uint8(0xA6))
+    second = equal(data, at + 1, np.uint8(0), np.uint8(0x80))
+    return third & second & equal(data, at, np.uint8(0), np.uint8(0xE2))
+
+
 @nb.njit(cache=True)
 def fill(tail: Bytes, data: Bytes, at: int) -> None:
     """The bytes from a place to the end of the data, and zeros."""

@@ -55,6 +55,17 @@ def test_random_mixtures_of_awkward_pieces_equal_the_plain_statement() -> None:
     check(["".join(chance.choices(PIECES, k=chance.randint(0, 25))) for _ in range(4000)])
 
 
+def test_every_character_equals_the_plain_statement() -> None:
+    codes = list(range(0x3100))
+    check([f"a{chr(code)} {chr(code)} 1{chr(code)}2 {chr(code)}\n{chr(code)}" for code in codes])
+
+
+def test_words_and_lines_over_the_borders_of_blocks_equal_the_plain_statement() -> None:
+    chance = random.Random(9)
+    pieces = [*PIECES, "7" * 70, "-" * 64, "with", "and\n", " . . . .", " that "]
+    check(["".join(chance.choices(pieces, k=chance.randint(40, 160))) for _ in range(400)])
+
+
 @settings(max_examples=100, derandomize=True, deadline=None)
 @given(st.lists(st.text(max_size=60), max_size=5))
 def test_any_text_equals_the_plain_statement(texts: list[str]) -> None:
