@@ -12,7 +12,7 @@ import numpy as np
 from evals.items import Tally
 
 NUM_DRAWS = 1000  # resamples of the questions
-INDICES_AT_ONCE = 1 << 18  # two megabytes of float64, which stay in cache
+INDICES_AT_ONCE = 1 << 16  # half a megabyte of float64, which stays in cache
 
 
 def best_option(mean_losses: Sequence[np.float32]) -> int:
@@ -98,18 +98,27 @@ def bootstrap(tally: Tally, *, seed: int, num_draws: int = NUM_DRAWS) -> np.ndar
     for group in groups:
         members = np.flatnonzero(tally.group == group)
         numerator, denominator = tally.numerator[members], tally.denominator[members]
+        ones = bool((denominator == 1).all())  # a score per item: their sum is known
         rng = np.random.default_rng([seed, int(group)])
-        at_once = max(1, INDICES_AT_ONCE // len(members))
+        at_once = min(max(1, INDICES_AT_ONCE // len(members)), num_draws)
+        drawn = np.empty((at_once, len(members)), np.intp)
+        values = np.empty(drawn.shape)
         for start in range(0, num_draws, at_once):
-            size = (min(at_once, num_draws - start), len(members))
-            drawn = rng.integers(0, len(members), size=size, dtype=np.uint32)
-            ratio = numerator[drawn].sum(axis=1) / denominator[drawn].sum(axis=1)
+            rows = min(at_once, num_draws - start)
+            drawn[:rows] = rng.integers(0, len(members), (rows, len(members)), np.uint32)
+            ratio = _sums(numerator, drawn[:rows], values[:rows])
+            ratio /= len(members) if ones else _sums(denominator, drawn[:rows], values[:rows])
             part = total[start : start + len(ratio)]
             if tally.worst:
                 np.minimum(part, ratio, out=part)
             else:
                 part += ratio
     return total if tally.worst else total / len(groups)
+
+
+def _sums(of_items: np.ndarray, drawn: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The sum of each row of drawn items; `values`, an array of that shape, is written over."""
+    return of_items.take(drawn, out=values, mode="clip").sum(axis=1)
 
 
 def standard_error(draws: np.ndarray) -> float:

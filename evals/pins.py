@@ -47,6 +47,8 @@ TRUTH = {
 Those that each machine rounds in its own way (features of held-out images) have no common hash and
 are compared with a tolerance (`leaderboard.submissions.data_numbers`)."""
 
+UNPLAIN = r"[^\x20-\x7e]|[\"\\]"  # characters that JSON may write otherwise than as they are
+
 
 class Pin(Frozen):
     """The pinned data of one task."""
@@ -79,11 +81,37 @@ def truth_of(kind: str, log: pa.Table) -> str:
     table = truth_table(kind, log)
     state = hashlib.sha256(canonical_json(table.column_names) + b"\n")
     for batch in table.to_batches(max_chunksize=4096):
-        rows = list(zip(*(column.to_pylist() for column in batch.columns), strict=True))
-        lines = canonical_json(rows)[1:-1]
-        if lines.count(b"],[") == len(rows) - 1:  # only between rows: one call wrote all
-            state.update(lines.replace(b"],[", b"]\n[") + b"\n")
+        columns = [_written(column) for column in batch.columns]
+        written = [column for column in columns if column is not None]
+        if len(written) == len(columns):
+            state.update(_lines(written))
             continue
-        for row in rows:
+        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             state.update(canonical_json(row) + b"\n")
     return state.hexdigest()
+
+
+def _lines(columns: list[pa.Array]) -> memoryview:
+    """One JSON list per row, each on a line of its own, from the JSON of its values."""
+    rows = pc.binary_join_element_wise(*columns, ",")
+    lines = pc.binary_join_element_wise("[", rows, "]\n", "")
+    return memoryview(lines.buffers()[2])
+
+
+def _written(column: pa.Array) -> pa.Array | None:
+    """The JSON of each value as a text; None for what is not a plain number, text or list."""
+    kind = column.type
+    if pa.types.is_null(kind):
+        return pa.repeat("null", len(column))
+    if pa.types.is_integer(kind):
+        return pc.fill_null(column.cast(pa.string()), "null")
+    if pa.types.is_string(kind):
+        if pc.any(pc.match_substring_regex(column, UNPLAIN)).as_py():
+            return None
+        return pc.fill_null(pc.binary_join_element_wise('"', column, '"', ""), "null")
+    if pa.types.is_list(kind) and pa.types.is_integer(kind.value_type) and not column.null_count:
+        numbers = _written(column.flatten())
+        starts = pc.subtract(column.offsets, column.offsets[0])
+        lists = pc.binary_join(pa.ListArray.from_arrays(starts, numbers), ",")
+        return pc.binary_join_element_wise("[", lists, "]", "")
+    return None

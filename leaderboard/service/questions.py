@@ -17,12 +17,13 @@ from pydantic import Field
 from leaderboard.service.question_texts import QuestionText
 from leaderboard.service.row_blocks import Index, Numbers, RowReader, RowWriter, packed
 from leaderboard.submissions.bundle import Bundle
-from leaderboard.submissions.logs import BATCH_ROWS, open_parquet
+from leaderboard.submissions.logs import batch_rows, open_parquet
 from pipelines.records import Frozen
 from pipelines.storage.base import Store as Files
 
 SKIPPED = ("shots", "losses", "contexts", "image", "nearest")
 LONG = 2000  # characters of a text that are shown: about a page of print
+MOST_ROWS = 1024  # of a log as Python objects at a time
 MANY = 200  # members of a list that are shown; with `LONG` at most 400 KB
 MOST_CATEGORIES = 255  # each is one byte a question; the last is all others
 Shown = Literal["", "wrong", "right"]
@@ -68,7 +69,8 @@ def write_questions(files: Files, name: str, bundle: Bundle, seed: int, task: st
         for part in bundle.parts(seed, task):
             file = open_parquet(bundle, part)
             columns = [column for column in file.schema_arrow.names if column not in SKIPPED]
-            for batch in file.iter_batches(BATCH_ROWS, columns=columns, use_threads=False):
+            size = min(batch_rows(file), MOST_ROWS)
+            for batch in file.iter_batches(size, columns=columns, use_threads=False):
                 table = pa.Table.from_batches([batch])
                 if "correct" in columns:
                     wrong += [not right for right in table["correct"].to_pylist()]

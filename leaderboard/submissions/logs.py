@@ -37,8 +37,9 @@ MAX_ROWS = (
 MAX_UNPINNED_ROWS = 500_000  # of a task without a recorded number of questions
 ROW_BYTES = 64 << 10  # per question on average: two contexts of 2,048 ids and their losses
 MAX_LOG_BYTES = 768 << 20  # one task's log, unpacked; the stages that read it have 2 and 3 GiB
-BATCH_ROWS = 32  # per batch: a text of a megabyte repeated through a dictionary unpacks to 32 MB
-NUMBER_ROWS = 1 << 16  # per batch of rows with numbers only, whose unpacked size is known
+BATCH_ROWS = 32  # per batch where lists are long: a run of one number a million times is 8 MB a row
+MANY_ROWS = 1 << 16  # per batch where all numbers of the file, those in lists too, are a few
+FEW_NUMBERS = 4 << 20  # 32 MB of 64 bits
 MAX_TEXT = 1 << 16  # bytes of one text in a log
 LEAST_NATS = -1e-4  # a cross-entropy of 0 may round to this
 HEAVY = (
@@ -220,14 +221,25 @@ def read_parquet(bundle: Bundle, name: str, *, columns: Sequence[str] | None) ->
 
 def open_parquet(bundle: Bundle, name: str, *, max_rows: int = MAX_ROWS) -> pq.ParquetFile:
     """A parquet file, opened but not unpacked. BundleError if its hash is not the listed one."""
+    return _opened(name, _listed_bytes(bundle, name), max_rows)
+
+
+def _listed_bytes(bundle: Bundle, name: str) -> pa.Buffer:
     data = bundle.read(name)
     [listed] = [file for file in bundle.manifest.files if file.name == name]
     sha256 = hashlib.sha256(data).hexdigest()
     if sha256 != listed.sha256:
         other = fault(name, "sha256", sha256, listed.sha256)
         raise BundleError([under("form.manifest", other)])
+    return pa.py_buffer(data)
+
+
+def _opened(
+    name: str, data: pa.Buffer, max_rows: int, dictionaries: Sequence[str] = ()
+) -> pq.ParquetFile:
+    """The file in these bytes; a text of the columns `dictionaries` is kept once, not per row."""
     try:
-        file = pq.ParquetFile(pa.BufferReader(data))
+        file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=list(dictionaries))
         rows = file.metadata.num_rows
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _unreadable(name, error) from None
@@ -239,6 +251,13 @@ def open_parquet(bundle: Bundle, name: str, *, max_rows: int = MAX_ROWS) -> pq.P
 def _unreadable(name: str, error: Exception) -> BundleError:
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     return BundleError([fault(name, "", Words(text), Words("a parquet file"))])
+
+
+def batch_rows(file: pq.ParquetFile) -> int:
+    """How many rows of a log to read at once: many, but where its lists are long."""
+    groups = [file.metadata.row_group(n) for n in range(file.num_row_groups)]
+    numbers = sum(group.column(n).num_values for group in groups for n in range(group.num_columns))
+    return MANY_ROWS if numbers <= FEW_NUMBERS else BATCH_ROWS
 
 
 def read_log(
@@ -267,8 +286,8 @@ def check_form(
     known, needed = columns_of(task)
     most = rows if rows is not None else MAX_UNPINNED_ROWS
     for name in names:
-        file = open_parquet(bundle, name, max_rows=most)
-        schema = file.schema_arrow
+        data = _listed_bytes(bundle, name)
+        schema = _opened(name, data, most).schema_arrow
         for field in schema:
             if field.name not in known:
                 yield fault(name, field.name, Words("a column that no rule names"), sorted(known))
@@ -280,15 +299,15 @@ def check_form(
         if len(set(schema.names)) < len(schema.names):
             yield fault(name, "", Words("two columns of one name"), Words("each once"))
             return
-        total += file.metadata.num_rows
-        numbers = all(pa.types.is_primitive(type_) for type_ in schema.types)
-        size = NUMBER_ROWS if numbers else BATCH_ROWS
         texts = [field.name for field in schema if _text(field.type)]
+        file = _opened(name, data, most, dictionaries=texts)
+        total += file.metadata.num_rows
         try:
-            for batch in file.iter_batches(batch_size=size, use_threads=False):
+            for batch in file.iter_batches(batch_size=batch_rows(file), use_threads=False):
                 tick()
                 batch.validate(full=True)
-                unpacked += batch.nbytes
+                lengths = {column: _lengths(batch[column]) for column in texts}
+                unpacked += _unpacked_bytes(batch, lengths)
                 budget += ROW_BYTES * len(batch) + _text_budget(batch)
                 if unpacked > min(budget + (1 << 20), MAX_LOG_BYTES):
                     yield fault(
@@ -298,7 +317,7 @@ def check_form(
                         Words(f"at most {ROW_BYTES:,} a question, {MAX_LOG_BYTES:,} in all"),
                     )
                     return
-                yield from _long_texts(name, texts, batch)
+                yield from _long_texts(name, lengths)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise _unreadable(name, error) from None
     if rows is not None and total != rows:
@@ -313,9 +332,23 @@ def _text_budget(batch: pa.RecordBatch) -> int:
     return 8 * max(0, pc.sum(batch["num_bytes"]).as_py() or 0)
 
 
-def _long_texts(name: str, columns: Sequence[str], batch: pa.RecordBatch) -> Iterator[Fault]:
-    for column in columns:
-        longest = pc.max(pc.binary_length(batch[column])).as_py() or 0
+def _lengths(texts: pa.Array) -> pa.Array:
+    """The bytes of each row's text, from those of the dictionary: no row is unpacked."""
+    if not isinstance(texts, pa.DictionaryArray):  # a name with a dot, which no rule names
+        return pc.binary_length(texts)
+    return pc.binary_length(texts.dictionary).take(texts.indices)
+
+
+def _unpacked_bytes(batch: pa.RecordBatch, lengths: dict[str, pa.Array]) -> int:
+    """The size of a batch with every text in each of its rows, with offsets of 32 bits."""
+    others = sum(batch[name].nbytes for name in batch.schema.names if name not in lengths)
+    texts = sum(4 * len(batch) + (pc.sum(values).as_py() or 0) for values in lengths.values())
+    return others + texts
+
+
+def _long_texts(name: str, lengths: dict[str, pa.Array]) -> Iterator[Fault]:
+    for column, values in lengths.items():
+        longest = pc.max(values).as_py() or 0
         if longest > MAX_TEXT:
             yield fault(name, column, Words(f"a text of {longest:,} bytes"), Words("less"))
 

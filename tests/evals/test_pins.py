@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 import orjson
+import pyarrow as pa
 import pytest
 
 from evals.images.synthetic import write_synthetic_images
@@ -84,6 +85,28 @@ def test_a_pin_is_never_of_other_bytes_than_the_recorded_ones(tmp_path: Path) ->
     write_rows(tmp_path / "t.jsonl", ROWS)
     with pytest.raises(DataError, match="the task records 000000"):
         make_pin(make_task(sha256="0" * 64), tmp_path)
+
+
+def test_a_truth_is_the_hash_of_one_json_list_per_row() -> None:
+    """However the columns are written: plain ones at once, others row by row."""
+    plain: dict[str, list[object]] = {
+        "row": [2, 0, 1],
+        "key": ["a b", "", None],
+        "gold": [7, None, -1],
+        "metadata": [[1, -2], [], [3]],
+    }
+    for odd in (
+        {},
+        {"key": ['"', "é", "\n"]},
+        {"key": ["\\", "\x7f", " "]},
+        {"metadata": [[1], None, []]},
+    ):
+        columns = plain | odd
+        rows = sorted(zip(*columns.values(), strict=True))
+        lines = [orjson.dumps(list(columns)), *(orjson.dumps(row) for row in rows)]
+        by_hand = hashlib.sha256(b"".join(line + b"\n" for line in lines)).hexdigest()
+        parts = [pa.table(columns).slice(start, 2) for start in (0, 2)]
+        assert truth_of("image_classification", pa.concat_tables(parts)) == by_hand, odd
 
 
 @pytest.mark.parity

@@ -90,8 +90,8 @@ def _image_log(task: Task, skill: float, row: np.ndarray, rng: np.random.Generat
             }
         )
     if task.kind == "image_association":
-        gold = [[0, 1]] * rows
-        predicted = [[0, 1] if is_right else [0, 2] for is_right in right]
+        gold = _lists(np.tile([0, 1], (rows, 1)))
+        predicted = _lists(np.column_stack([0 * row, np.where(right, 1, 2)]))
         return pa.table(
             {
                 "row": row,
@@ -129,7 +129,7 @@ def _image_log(task: Task, skill: float, row: np.ndarray, rng: np.random.Generat
         moved, independent = 0.1 + rng.random((2, rows))
         moved = (1.01 - skill) * moved
         return pa.table({"row": row, "moved": moved, "independent": independent})
-    metadata = {"metadata": [[int(k % 2)] * len(task.metadata) for k in row]}
+    metadata = {"metadata": _lists(np.tile(row[:, None] % 2, (1, len(task.metadata))))}
     key = [f"{k:06d}" for k in row]
     if task.kind == "image_attributes":
         shared = {"row": row, "key": key} | metadata
@@ -145,13 +145,19 @@ def _image_log(task: Task, skill: float, row: np.ndarray, rng: np.random.Generat
             "key": key,
             "gold": gold,
             "predicted": predicted,
-            "top5": [[k] for k in predicted.tolist()],
+            "top5": _lists(predicted[:, None]),
             "in_top5": right,
             "margin": np.where(right, 0.0, -0.1 - rng.random(rows)).astype(np.float32),
             "correct": right,
         }
         | (metadata if task.metadata else {})
     )
+
+
+def _lists(values: np.ndarray) -> pa.Array:
+    """(rows, length) int64 as one list per row."""
+    rows, length = values.shape
+    return pa.ListArray.from_arrays(np.arange(rows + 1) * length, values.ravel())
 
 
 def parquet_bytes(table: pa.Table) -> bytes:

@@ -166,6 +166,13 @@ def dictionary_bomb(log: pa.Table, path: Path) -> None:
     pq.write_table(column(log, "category", texts.cast(pa.string())), path, compression="zstd")
 
 
+def late_lists(log: pa.Table, path: Path) -> None:
+    """A list of eight million equal losses in the last row, which is few bytes in the file."""
+    losses = [[0.5]] * (len(log) - 1) + [[0.5] * (8 << 20)]
+    table = log.append_column("losses", pa.array(losses, pa.list_(pa.float32())))
+    pq.write_table(table, path, compression="zstd")
+
+
 def lying_footer(log: pa.Table, path: Path) -> None:
     """A footer that says another number of rows than the pages hold."""
     pq.write_table(log, path)
@@ -196,6 +203,7 @@ def extension(log: pa.Table, path: Path) -> None:
 
 PARQUET: dict[str, tuple[str, Callable[[pa.Table, Path], None]]] = {
     "a dictionary bomb": ("form.columns", dictionary_bomb),
+    "a long list at the end": ("form.columns", late_lists),
     "a footer that lies": ("arithmetic", lying_footer),
     "half a file": ("form.bundle", truncated),
     "a column twice": ("form.columns", doubled_column),
@@ -209,6 +217,29 @@ def test_parquet_tricks_are_refused(name: str, tmp_path: Path) -> None:
     faults = checked(parquet_of(make_folder(tmp_path), write)).faults
     assert {fault.rule for fault in faults} <= {rule, "form.columns", "form.bundle"}, faults
     assert faults
+
+
+def test_texts_that_are_allowed_are_refused_by_their_sum_before_they_are_unpacked(
+    tmp_path: Path,
+) -> None:
+    """20,000 times 64 KiB, and 64 KiB in the file: memory for all is not asked for."""
+
+    def write(log: pa.Table, path: Path) -> None:
+        codes = pa.array(np.zeros(20_000, np.int32))
+        texts = pa.DictionaryArray.from_arrays(codes, pa.array(["x" * (1 << 16)]))
+        log = log.take(np.arange(20_000) % len(log))
+        pq.write_table(column(log, "category", texts), path, store_schema=False)
+
+    folder = parquet_of(make_folder(tmp_path), write)
+    pool = pa.proxy_memory_pool(pa.default_memory_pool())
+    pa.set_memory_pool(pool)
+    try:
+        [fault] = checked(folder).faults
+    finally:
+        pa.set_memory_pool(pa.default_memory_pool())
+    assert fault.rule == "form.columns"
+    assert "bytes unpacked" in str(fault.found)
+    assert 0 < pool.max_memory() < 32 << 20
 
 
 def test_row_groups_with_statistics_of_others_change_nothing(tmp_path: Path) -> None:
