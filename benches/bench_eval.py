@@ -1,6 +1,7 @@
 """Evaluation speed: ARC-easy with 10 shots against lm-evaluation-harness and a padded loop.
 
     python benches/bench_eval.py [--data DIR] [--tokenizer FILE] [--small 300] [--large 24]
+                                [--dry]
 
 Three ways to score the same token ids with the same random OpenLM in the same process, dtype and
 number of threads:
@@ -12,7 +13,8 @@ number of threads:
 - the padded loop: rows of 2,048 tokens, two at a time, logits everywhere, as the reference does.
   All rows cost the same there, so it is timed on some and multiplied.
 
-Times are CPU-seconds of the process. Predictions of all three must be equal.
+Times are CPU-seconds of the process. Predictions of all three must be equal. `--dry` asks four
+questions of the small model: its rows are not measurements and go to eval-dry.json.
 """
 
 from __future__ import annotations
@@ -44,12 +46,15 @@ def main() -> None:
     )
     parser.add_argument("--small", type=int, default=300, help="questions for the 2-layer model")
     parser.add_argument("--large", type=int, default=24, help="questions for the 100M model")
+    parser.add_argument("--dry", action="store_true", help="toy sizes: does it run at all?")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if not arguments.inside:
         again = [str(_peer_python()), __file__, "--inside", *sys.argv[1:]]
         raise SystemExit(subprocess.run(again, env=_environment(arguments.threads)).returncode)
+    if arguments.dry:
+        arguments.small, arguments.large = 4, 0
     rows = []
     for name, layers, dim, count in (
         ("2 layers", 2, 256, arguments.small),
@@ -64,7 +69,8 @@ def main() -> None:
         "rows": rows,
     }
     BUILD.mkdir(parents=True, exist_ok=True)
-    (BUILD / "eval.json").write_text(json.dumps(report, indent=2) + "\n")
+    name = "eval-dry" if arguments.dry else "eval"
+    (BUILD / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n")
     print(f"{'work':48} {'ours':>9} {'peer':>9} {'ratio':>7}  peer")
     for row in rows:
         peer = "-" if row["peer"] is None else f"{row['peer']:9.2f}"
@@ -78,7 +84,7 @@ def _peer_python() -> Path:
     python = venv / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-        ours = next(path for path in sys.path if path.endswith("site-packages"))
+        ours = next(p for p in reversed(sys.path) if (Path(p) / "torch").is_dir())
         (next(venv.glob("lib/*/site-packages")) / "ours.pth").write_text(ours + "\n")
     probe = subprocess.run(
         [str(python), "-c", "import lm_eval.models.huggingface"], capture_output=True

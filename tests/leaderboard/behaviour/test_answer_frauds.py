@@ -219,6 +219,10 @@ def test_parquet_tricks_are_refused(name: str, tmp_path: Path) -> None:
     assert faults
 
 
+PLAIN = pa.default_memory_pool()
+COUNTED = pa.proxy_memory_pool(PLAIN)  # lives as long as what was allocated from it may
+
+
 def test_texts_that_are_allowed_are_refused_by_their_sum_before_they_are_unpacked(
     tmp_path: Path,
 ) -> None:
@@ -231,15 +235,14 @@ def test_texts_that_are_allowed_are_refused_by_their_sum_before_they_are_unpacke
         pq.write_table(column(log, "category", texts), path, store_schema=False)
 
     folder = parquet_of(make_folder(tmp_path), write)
-    pool = pa.proxy_memory_pool(pa.default_memory_pool())
-    pa.set_memory_pool(pool)
+    pa.set_memory_pool(COUNTED)
     try:
         [fault] = checked(folder).faults
     finally:
-        pa.set_memory_pool(pa.default_memory_pool())
+        pa.set_memory_pool(PLAIN)
     assert fault.rule == "form.columns"
     assert "bytes unpacked" in str(fault.found)
-    assert 0 < pool.max_memory() < 32 << 20
+    assert 0 < COUNTED.max_memory() < 32 << 20
 
 
 def test_row_groups_with_statistics_of_others_change_nothing(tmp_path: Path) -> None:
