@@ -112,7 +112,7 @@ def _text(value: str) -> str:
 
 
 def board_table(rows: Sequence[Row]) -> tuple[list[str], list[list[object]]]:
-    """The board for a terminal: header and cells."""
+    """The board for a terminal: header and cells; rows without a rank have a dash."""
     from leaderboard.board.describe import behind, metric_name
 
     header = ["rank", "method", "score", "stderr", "behind the leader (95%)", "dataset", "seeds"]
@@ -121,11 +121,11 @@ def board_table(rows: Sequence[Row]) -> tuple[list[str], list[list[object]]]:
         stderr = row.headline.stderr
         cells.append(
             [
-                f"{row.rank}{' (tie)' if row.tied_with_leader else ''}",
+                f"{row.rank}{' (tie)' if row.tied_with_leader else ''}" if row.rank else "-",
                 row.method,
                 f"{row.headline.value:.4f} {metric_name(row)}",
                 "-" if stderr is None else f"{stderr:.4f}",
-                behind(row),
+                "superseded by more seeds" if row.superseded_by else behind(row),
                 f"{short(row.dataset.size or 0)} {row.dataset.unit}",
                 len(row.seeds),
             ]

@@ -37,7 +37,7 @@ CHECKPOINTS, SCORES = "checkpoints", "scores.json"
 PART = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}/[0-9]{1,6}\.parquet"
 NAME = re.compile(
     rf"bundle\.json|submission\.json|dataset/uids\.parquet|questions/[0-9]{{1,19}}/{PART}"
-    rf"|{CHECKPOINTS}/[0-9]{{1,19}}/step-[0-9]{{8}}/(scores\.json|{PART})"
+    rf"|{CHECKPOINTS}/(0|[1-9][0-9]{{0,18}})/step-[0-9]{{8}}/(scores\.json|{PART})"
 )
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold: equal content, equal bytes
 END = struct.Struct("<4s4H2LH")  # the end of a zip's directory

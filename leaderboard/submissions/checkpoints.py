@@ -33,11 +33,16 @@ AGAIN = "make the bundle again with `speedrun --submit`; it adds the logs of all
 
 
 def readable(case: Case) -> Iterator[Fault]:
-    """The scores of each checkpoint can be read."""
-    bundle = case.bundle
+    """The scores of each checkpoint can be read, and there are no more than the recipe has."""
+    bundle, rule = case.bundle, case.scale.speedrun
     assert bundle is not None
-    if not case.track.speedrun or case.scale.speedrun is None:
+    if not case.track.speedrun or rule is None:
         return  # then `form.files` refuses their files
+    most = len(case.models) * (rule.checkpoints - 1)
+    if len(bundle.checkpoints) > most:
+        problem = Words(f"{len(bundle.checkpoints):,} checkpoints")
+        yield fault(CHECKPOINTS, "", problem, Words(f"at most {most:,}, as the recipe has"), AGAIN)
+        return
     for seed, checkpoint in bundle.checkpoints:
         try:
             scores_at(bundle, seed, checkpoint)

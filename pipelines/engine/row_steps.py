@@ -236,6 +236,11 @@ class RowSteps:
                 raise ValueError(
                     f"modify wrote {name!r} as {values.type}, declared as {declared[name]}"
                 )
+            if name == TEXT and not self.task.plan.pairs and values.type != pa.large_string():
+                raise ValueError(
+                    f"modify wrote {TEXT!r} as {values.type}; texts of documents are "
+                    "pa.large_string(), in writes() too"
+                )
             if name == ROW:
                 raise ValueError(
                     f"modify wrote {ROW!r}, by which rows are known; take another name"

@@ -308,15 +308,37 @@ def test_an_edited_record_is_refused(tmp_path: Path) -> None:
 
 
 def test_files_that_no_checkpoint_needs_are_refused(tmp_path: Path) -> None:
-    """Of a step that the model has not, of another seed, of a seed in another spelling."""
+    """Of a step that the model has not, of another seed, of a seed in another spelling.
+
+    In place of a checkpoint of its own: beyond their number nothing is read.
+    """
     for number, name in enumerate(("124/step-00000007", "999/step-00000045", "0124/step-00000045")):
         folder = race(tmp_path / str(number))
-        more = folder / "checkpoints" / name
-        shutil.copytree(steps_of(folder, "124")[0], more)
-        written = {p.relative_to(folder).as_posix(): p.read_bytes() for p in more.rglob("*.*")}
-        faults = checked(listed(folder, dict(written))).faults
-        assert {fault.rule for fault in faults} <= {"form.files", "form.checkpoints"}
-        assert any(f"checkpoints/{name}" in fault.file for fault in faults)
+        first, more = steps_of(folder, "124")[0], folder / "checkpoints" / name
+        written: dict[str, bytes | None] = {
+            path.relative_to(folder).as_posix(): None for path in first.rglob("*.*")
+        }
+        more.parent.mkdir(exist_ok=True)
+        first.rename(more)
+        written |= {p.relative_to(folder).as_posix(): p.read_bytes() for p in more.rglob("*.*")}
+        faults = checked(listed(folder, written)).faults
+        assert {fault.rule for fault in faults} <= {"form.files", "form.manifest"}
+        assert any(f"checkpoints/{name}" in f"{fault.file} {fault.found}" for fault in faults)
+
+
+def test_more_checkpoints_than_the_recipe_has_are_refused_unread(tmp_path: Path) -> None:
+    folder = race(tmp_path)
+    written: dict[str, bytes | None] = {}
+    for number in range(3000):
+        name = f"checkpoints/124/step-{number + 10_000:08d}/scores.json"
+        (folder / name).parent.mkdir()
+        (folder / name).write_bytes(b"[")
+        written[name] = b"["
+    fault = refused(listed(folder, written), "form.checkpoints", "checkpoints")
+    assert (fault.found, fault.expected) == (
+        "3,015 checkpoints",
+        "at most 15, as the recipe has",
+    )
 
 
 def test_other_tracks_take_no_logs_of_checkpoints(tmp_path: Path) -> None:

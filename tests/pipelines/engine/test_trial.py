@@ -252,6 +252,19 @@ def test_a_row_without_a_score_is_the_same_answer_twice(tmp_path: Path) -> None:
 def test_what_a_modifier_may_not_return_or_change_is_said(
     tmp_path: Path, answer: str, message: str
 ) -> None:
+    with pytest.raises(OperatorFailed, match=message):
+        run_modifier(tmp_path, answer)
+
+
+def test_texts_of_another_type_are_the_modifiers_fault(tmp_path: Path) -> None:
+    """Not the pool's, whose column of text would be advised."""
+    message = r"modify wrote 'text' as string; texts of documents are pa.large_string\(\)"
+    with pytest.raises(OperatorFailed, match=message):
+        run_modifier(tmp_path, '{"text": pa.array(texts)}', declared="string")
+
+
+def run_modifier(tmp_path: Path, answer: str, *, declared: str = "large_string") -> None:
+    """Run a modifier of texts that returns an expression, over one document."""
     code = f"""
         import pyarrow as pa
         from pipelines.operators import Modifier
@@ -261,7 +274,7 @@ def test_what_a_modifier_may_not_return_or_change_is_said(
             \"\"\"Write texts anew, for a test.\"\"\"
 
             def writes(self):
-                return {{"text": pa.large_string()}}
+                return {{"text": pa.{declared}()}}
 
             def modify(self, batch):
                 texts = batch.text.to_pylist()
@@ -272,5 +285,4 @@ def test_what_a_modifier_may_not_return_or_change_is_said(
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jsonl").write_bytes(b'{"text": "a document"}\n')
     pipeline = Pipeline.load(tmp_path / "mine.yaml")
-    with pytest.raises(OperatorFailed, match=message):
-        run(pipeline, open_pool(str(tmp_path / "in")), out=str(tmp_path / "out"))
+    run(pipeline, open_pool(str(tmp_path / "in")), out=str(tmp_path / "out"))
