@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numba as nb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipelines.kernels.buffers import Bytes, Offsets, buffers_of
-from pipelines.kernels.characters import Ints
-from pipelines.kernels.hashes import HASH_SEED
-from pipelines.kernels.repetition import MULTIPLIER
+from pipelines.kernels.buffers import Bytes, Offsets, buffers_of, padded
+from pipelines.kernels.repetition import next_newline
+from pipelines.kernels.splitmix import mixed
+from pipelines.kernels.vectors import PADDING, WIDTH, below, between, highest, lowest
 
 _32 = np.uint64(32)
 
 
-def longest_runs(texts: pa.Array) -> Ints:
-    """The most bytes of each text without ASCII white space or control characters between them.
-
-    No whitespace word of the text has more code points.
-    """
-    return _longest_runs(*buffers_of(texts))
+def have_long_runs(texts: pa.Array, *, most: int) -> npt.NDArray[np.bool_]:
+    """Whether more than `most` bytes of each text have no ASCII white space or control character
+    between them. No whitespace word of other texts has more code points."""
+    data, offsets = buffers_of(texts)
+    out = np.zeros(len(offsets) - 1, np.bool_)
+    for part, part_offsets, rows in padded(data, offsets, PADDING):
+        _have_long_runs(part, part_offsets, most, out[rows])
+    return out
 
 
 def may_repeat(texts: pa.Array, *, newlines: int, blank: bool) -> npt.NDArray[np.bool_]:
@@ -32,64 +36,81 @@ def may_repeat(texts: pa.Array, *, newlines: int, blank: bool) -> npt.NDArray[np
     white space, and without k and i, to which other characters fold; what is equal by the full rule
     is equal so.
     """
-    return _may_repeat(*buffers_of(texts), newlines, blank)
+    data, offsets = buffers_of(texts)
+    out = np.zeros(len(offsets) - 1, np.bool_)
+    for part, part_offsets, rows in padded(data, offsets, PADDING):
+        _may_repeat(part, part_offsets, newlines, blank, _letter_keys(), out[rows])
+    return out
+
+
+@cache
+def _letter_keys() -> npt.NDArray[np.uint64]:
+    """A random number for each byte, equal for both cases of a letter; 0 for what is left out.
+
+    A unit's key is the sum over its bytes, which takes a step of the processor for each; units of
+    the same letters in another order are candidates too.
+    """
+    keys = np.zeros(256, np.uint64)
+    bytes_ = np.arange(33, 127)
+    folded = np.where((bytes_ >= 65) & (bytes_ <= 90), bytes_ + 32, bytes_)
+    keys[33:127] = mixed(np.uint64(0), folded)
+    keys[[ord(letter) for letter in "KIki"]] = 0
+    return keys
 
 
 @nb.njit(cache=True, nogil=True)
-def _longest_runs(data: Bytes, offsets: Offsets) -> Ints:
-    rows = len(offsets) - 1
-    out = np.zeros(rows, np.int64)
-    for row in range(rows):
-        longest, last = np.int64(0), offsets[row] - 1
-        for position in range(offsets[row], offsets[row + 1]):
-            if data[position] <= 32:
-                longest = max(longest, position - last - 1)
-                last = position
-        out[row] = max(longest, offsets[row + 1] - last - 1)
-    return out
+def _have_long_runs(data: Bytes, offsets: Offsets, most: int, out: npt.NDArray[np.bool_]) -> None:
+    for row in range(len(out)):
+        begin, end = offsets[row], offsets[row + 1]
+        last = begin - 1  # the last byte that ends a run
+        for at in range(begin, end, WIDTH):
+            bits = between(data, at, np.uint8(0), np.uint8(32)) & below(end - at)
+            if not bits:
+                continue
+            out[row] |= at + lowest(bits) - last - 1 > most
+            last = at + highest(bits)
+            while most < WIDTH and bits:  # runs within the block are shorter than it
+                position = at + lowest(bits)
+                bits &= bits - np.uint64(1)
+                if bits:
+                    out[row] |= at + lowest(bits) - position - 1 > most
+            if out[row]:
+                break
+        out[row] |= end - last - 1 > most
 
 
 @nb.njit(cache=True, nogil=True)
 def _may_repeat(
-    data: Bytes, offsets: Offsets, newlines: int, blank_counts: bool
-) -> npt.NDArray[np.bool_]:
-    rows = len(offsets) - 1
-    out = np.zeros(rows, np.bool_)
-    folded = np.zeros(256, np.uint8)  # 0: left out
-    for byte in range(33, 127):
-        folded[byte] = byte + 32 if 65 <= byte <= 90 else byte
-    for byte in (73, 75, 105, 107):
-        folded[byte] = 0
+    data: Bytes,
+    offsets: Offsets,
+    newlines: int,
+    blank_counts: bool,
+    letters: npt.NDArray[np.uint64],
+    out: npt.NDArray[np.bool_],
+) -> None:
     keys = np.empty(256, np.uint64)
     table = np.empty(512, np.int64)
-    for row in range(rows):
+    for row in range(len(out)):
         position, end = offsets[row], offsets[row + 1]
         units, unclear = np.int64(0), np.int64(0)
         while position <= end:
-            first, state, size, blank = position, HASH_SEED, np.int64(0), True
-            while position < end:
-                byte = data[position]
-                if byte == 10 and (
-                    newlines == 1 or (position + 1 < end and data[position + 1] == 10)
-                ):
-                    break
-                blank &= byte <= 32
-                if folded[byte]:
-                    state = (state ^ np.uint64(folded[byte])) * MULTIPLIER
-                    state ^= state >> _32
-                    size += 1
-                position += 1
-            empty = position == first
-            position += newlines if position < end else 1
-            if size == 0:
-                unclear += not blank or (blank_counts and not empty)
-                continue
-            if units == len(keys):
-                larger = np.empty(2 * len(keys), np.uint64)
-                larger[:units] = keys
-                keys = larger
-            keys[units] = state
-            units += 1
+            stop = next_newline(data, position, end, newlines)
+            state = np.uint64(0)
+            for k in range(position, stop):
+                state += letters[data[k]]
+            if state == 0:
+                blank = True
+                for k in range(position, stop):
+                    blank &= data[k] <= 32
+                unclear += not blank or (blank_counts and stop > position)
+            else:
+                if units == len(keys):
+                    larger = np.empty(2 * len(keys), np.uint64)
+                    larger[:units] = keys
+                    keys = larger
+                keys[units] = state
+                units += 1
+            position = stop + (newlines if stop < end else 1)
         if unclear > 1:
             out[row] = True
             continue
@@ -107,4 +128,3 @@ def _may_repeat(
                 out[row] = True
                 break
             table[slot] = k
-    return out

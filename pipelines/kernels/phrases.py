@@ -215,17 +215,16 @@ def _alone_after_number(data: Bytes, position: int, stop: int, begin: int, end: 
     while at >= begin and (48 <= data[at] <= 57 or data[at] == 44 or data[at] == 46):
         number |= data[at] >= 48
         at -= 1
-    while at >= begin and data[at] != 10:
-        if data[at] >= 0x80:
-            return True
-        number &= not _in_word(data[at])
+    maybe = False  # whether there are other characters than ASCII
+    while at >= begin and data[at] != 10 and not _in_word(data[at]):
+        maybe |= data[at] >= 0x80
         at -= 1
-    while stop < end and data[stop] != 10:
-        if data[stop] >= 0x80:
-            return True
-        number &= not _in_word(data[stop])
+    while stop < end and data[stop] != 10 and not _in_word(data[stop]):
+        maybe |= data[stop] >= 0x80
         stop += 1
-    return number
+    if (at >= begin and data[at] != 10) or (stop < end and data[stop] != 10):
+        return False
+    return number or maybe
 
 
 @nb.njit(cache=True)

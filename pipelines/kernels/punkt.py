@@ -12,9 +12,15 @@ steps are those of `PunktSentenceTokenizer` of NLTK, whose answers these are.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numba as nb
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+
+from pipelines.kernels.buffers import Bytes, Offsets, buffers_of, padded
+from pipelines.kernels.vectors import PADDING, WIDTH, below, equal, lowest
 
 Codes = npt.NDArray[np.uint32]
 Classes = npt.NDArray[np.uint8]
@@ -28,7 +34,76 @@ MARK = 8  # may end a sentence
 NON_WORD = 16  # ends a word
 NOT_START = 32  # begins no word
 CLOSER = 64  # belongs to the sentence before it
+HASH_BITS = 16  # of the table of words: some thousand leave nine of ten slots free
+_MULTIPLIER = 0x9E3779B97F4A7C15  # odd, so that every letter counts
+_FACTOR, _SHIFT = np.uint64(_MULTIPLIER), np.uint64(64 - HASH_BITS)
 DOT, DASH, COMMA, NEWLINE = ord("."), ord("-"), ord(","), ord("\n")
+
+
+def hashed_words(words: Iterable[str]) -> Flags:
+    """Words of ASCII letters in lower case as the table that `sure_breaks` takes."""
+    table = np.zeros(1 << HASH_BITS, np.bool_)
+    for word in words:
+        if word.isascii() and word.isalpha():
+            state = 0
+            for letter in word.encode():
+                state = (state ^ letter) * _MULTIPLIER % (1 << 64)
+            table[state >> (64 - HASH_BITS)] = True
+    return table
+
+
+def sure_breaks(texts: pa.Array, unsure: Flags, *, enough: int) -> Rows:
+    """At least how many times, up to `enough`, each text breaks whatever is around.
+
+    Counted are marks after a word of two ASCII letters or more, that a blank or nothing is
+    before, and before blanks and an ASCII letter or digit; full stops only after words that are
+    not in `unsure`.
+    """
+    data, offsets = buffers_of(texts)
+    counts = np.zeros(len(offsets) - 1, np.int64)
+    for part, part_offsets, rows in padded(data, offsets, PADDING):
+        _sure_breaks(part, part_offsets, unsure, enough, counts[rows])
+    return counts
+
+
+@nb.njit(nogil=True, cache=True)
+def _sure_breaks(data: Bytes, offsets: Offsets, unsure: Flags, enough: int, counts: Rows) -> None:
+    none = np.uint8(0)
+    for row in range(len(counts)):
+        begin, end = offsets[row], offsets[row + 1]
+        at = begin
+        while at < end and counts[row] < enough:
+            bits = equal(data, at, none, np.uint8(46)) | equal(data, at, none, np.uint8(33))
+            bits |= equal(data, at, none, np.uint8(63))
+            blank = equal(data, at + 1, none, np.uint8(32))
+            bits &= (blank | equal(data, at + 1, none, np.uint8(10))) & below(end - at)
+            while bits and counts[row] < enough:
+                mark = at + lowest(bits)
+                bits &= bits - np.uint64(1)
+                counts[row] += _breaks_surely(data, mark, begin, end, unsure)
+            at += WIDTH
+
+
+@nb.njit(nogil=True, cache=True, inline="always")
+def _breaks_surely(data: Bytes, mark: int, begin: int, end: int, unsure: Flags) -> bool:
+    after = mark + 1
+    while after < end and (data[after] == 32 or data[after] == NEWLINE):
+        after += 1
+    first = mark
+    while first > begin and 97 <= (data[first - 1] | 0x20) <= 122:
+        first -= 1
+    if after == end or mark - first < 2:
+        return False
+    if first > begin and data[first - 1] != 32 and data[first - 1] != NEWLINE:
+        return False
+    if not (97 <= (data[after] | 0x20) <= 122 or 48 <= data[after] <= 57):
+        return False
+    if data[mark] != DOT:
+        return True
+    state = np.uint64(0)
+    for k in range(first, mark):
+        state = (state ^ np.uint64(data[k] | 0x20)) * _FACTOR
+    return not unsure[state >> _SHIFT]
 
 
 @nb.njit(nogil=True, cache=True)

@@ -164,7 +164,7 @@ def _hash_range(data: Bytes, first: int, last: int) -> tuple[np.uint64, int]:
 
 
 @nb.njit(cache=True, inline="always")
-def _next_newline(data: Bytes, position: int, end: int, newlines: int) -> int:
+def next_newline(data: Bytes, position: int, end: int, newlines: int) -> int:
     """The next newline, or the first of the next two in a row; `end` when there is none."""
     while position < end:
         bits = equal(data, position, np.uint8(0), np.uint8(10))
@@ -194,7 +194,7 @@ def _units(
         position, end = offsets[row], offsets[row + 1]
         units = np.int64(0)
         while position <= end:
-            stop = _next_newline(data, position, end, newlines)
+            stop = next_newline(data, position, end, newlines)
             first, last = _stripped(data, position, stop, index, blocks)
             last_state, last_chars = _hash_range(data, first, last)
             position = stop

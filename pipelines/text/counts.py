@@ -18,7 +18,7 @@ from pipelines import kernels
 from pipelines.batch import Batch
 from pipelines.kernels.columns import FASTTEXT_WORDS, WORDS
 from pipelines.operators import Case, Filter, Modifier, Operator
-from pipelines.text import fields
+from pipelines.text import fields, punkt
 from pipelines.text.heuristics import figures
 from pipelines.text.patterns import Pattern
 from pipelines.text.units import (
@@ -104,13 +104,23 @@ class Length(_CountsWords, Filter, name="length"):
             return self.num_words(batch)
         if self.unit == "sentence":
             enough = self.min_units if self.max_units is None else None
-            sizes = [
-                count_sentences(text, self.sentences, language=self.language, enough=enough)
-                for text in batch.text.to_pylist()
-            ]
-            return np.array(sizes, dtype=np.int64)
+            return self._sentences(batch.text, enough)
         separator = SEPARATORS[self.unit]
         return count(batch, lambda text: split_units(text, separator, skip_empty=self.skip_empty))
+
+    def _sentences(self, texts: pa.Array, enough: int | None) -> Counts:
+        """The sentences of each text; of `enough` or more, so many."""
+        sizes = np.zeros(len(texts), dtype=np.int64)
+        if enough is not None and enough > 1 and self.sentences == "punkt":
+            sizes[punkt.break_surely(texts, self.language, enough - 1)] = enough
+        unsure = np.flatnonzero(sizes == 0)
+        for row, text in zip(
+            unsure.tolist(), texts.take(pa.array(unsure)).to_pylist(), strict=True
+        ):
+            sizes[row] = count_sentences(
+                text, self.sentences, language=self.language, enough=enough
+            )
+        return sizes
 
 
 class CountWords(_CountsWords, Modifier, name="count_words"):

@@ -23,7 +23,7 @@ from pipelines.kernels.columns import CHARACTERS, DIGITS, UPPERCASE
 from pipelines.kernels.columns import LINE_WORDS as WORDS
 from pipelines.operators import Modifier
 from pipelines.schema import STRING, TEXT
-from pipelines.text.patterns import Pattern
+from pipelines.text.patterns import Pattern, lines_with
 from pipelines.text.rewriting import nulled, rewritten
 from pipelines.text.substrings import Location, PhraseList
 from pipelines.text.units import WordKind, split_words
@@ -139,7 +139,7 @@ class LongWordLines(LineModifier, name="long_word_lines"):
     def candidates(self, texts: pa.Array) -> npt.NDArray[np.bool_]:
         if self.words != "whitespace":
             return super().candidates(texts)
-        return kernels.candidates.longest_runs(texts) > self.max_characters  # type: ignore[no-any-return]
+        return kernels.candidates.have_long_runs(texts, most=self.max_characters)  # type: ignore[no-any-return]
 
 
 class UppercaseLines(LineModifier, name="uppercase_lines"):
@@ -308,8 +308,12 @@ class SubstringLines(PhraseList, LineModifier, name="substring_lines"):
     def rewrite(self, text: str) -> str:
         pattern: Pattern = self._made
         kept = []
-        for line in text.split("\n"):
-            if self.max_words is not None and len(line.split()) > self.max_words:
+        numbers = pattern.candidate_lines(text)
+        for number, line in enumerate(text.split("\n")):
+            if numbers is not None and number not in numbers:
+                if not (self.remove_only and self.drop_blank) or line.strip() or not line:
+                    kept.append(line)
+            elif self.max_words is not None and len(line.split()) > self.max_words:
                 kept.append(line)
             elif not self.remove_only:
                 if not pattern.occurs_in(line):
@@ -342,6 +346,12 @@ class PolicyLines(LineModifier, name="policy_lines"):
     def keeps(self, line: str) -> bool:
         lower = line.lower()
         return not any(phrase in lower for phrase in self.phrases)
+
+    def rewrite(self, text: str) -> str:
+        lower = text.lower()  # no line is longer or shorter by a newline in lower case
+        dropped = lines_with(lower, [p for p in self.phrases if "\n" not in p])
+        lines = enumerate(text.split("\n"))
+        return "\n".join(line for number, line in lines if number not in dropped)
 
     def candidates(self, texts: pa.Array) -> npt.NDArray[np.bool_]:
         return kernels.phrases.candidates(texts, _prepared(self.phrases))  # type: ignore[no-any-return]

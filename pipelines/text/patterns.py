@@ -78,6 +78,19 @@ class Pattern:
             )
         return kernels.phrases.candidates(texts, self._prepared)  # type: ignore[no-any-return]
 
+    def candidate_lines(self, text: str) -> set[int] | None:
+        """The numbers of the lines of a text in which the expression may occur; None: any."""
+        beginnings = [prefix.lower() if self._ignore_case else prefix for prefix in self._prefixes]
+        if not all(beginnings) or any("\n" in beginning for beginning in beginnings):
+            return None
+        if not self._ignore_case:
+            return lines_with(text, beginnings)
+        if not all(map(str.isascii, beginnings)):
+            return None
+        if not text.isascii() and any(map(text.__contains__, kernels.phrases.FOLD_TO_ASCII)):
+            return None
+        return lines_with(text.lower(), beginnings)
+
     def occurs(
         self, texts: pa.Array, *, lowered: bool = False, whole: bool = False
     ) -> npt.NDArray[np.bool_]:
@@ -143,6 +156,18 @@ class Pattern:
 
     def _matches(self, text: str) -> Iterator[Any]:
         return iter(self._compiled.finditer(text, **self._timeout))
+
+
+def lines_with(text: str, phrases: Sequence[str]) -> set[int]:
+    """The numbers of the lines that hold one of some phrases; no phrase holds a newline."""
+    numbers = set()
+    for phrase in phrases:
+        at = text.find(phrase)
+        while at >= 0:
+            numbers.add(text.count("\n", 0, at))
+            behind = text.find("\n", at)  # once in a line is enough
+            at = -1 if behind < 0 else text.find(phrase, behind + 1)
+    return numbers
 
 
 def _literal_prefix(expression: str) -> str:

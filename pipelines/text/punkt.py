@@ -19,6 +19,7 @@ from functools import cache, lru_cache
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import regex  # the engine of NLTK: its white space, digits and letters are not those of `re`
 
 NON_WORD = """)";}]*:@'({[!?"""
@@ -106,6 +107,21 @@ def sure_breaks(text: str, language: str, enough: int) -> int:
         if count >= enough:
             break
     return count
+
+
+def break_surely(texts: pa.Array, language: str, enough: int) -> npt.NDArray[np.bool_]:
+    """Texts that have `enough` such places among words of ASCII letters, and perhaps others."""
+    from pipelines import kernels
+
+    counts = kernels.punkt.sure_breaks(texts, _hashed_unsure_words(language), enough=enough)
+    return counts >= enough  # type: ignore[no-any-return]
+
+
+@cache
+def _hashed_unsure_words(language: str) -> npt.NDArray[np.bool_]:
+    from pipelines import kernels
+
+    return kernels.punkt.hashed_words(_unsure_words(language))  # type: ignore[no-any-return]
 
 
 @cache

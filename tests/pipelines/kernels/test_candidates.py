@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipelines import kernels
 from pipelines.schema import STRING
-from pipelines.text.lines import LongWordLines, RepeatedLinesWithin
+from pipelines.text.lines import LongWordLines, PolicyLines, RepeatedLinesWithin, SubstringLines
 from pipelines.text.patterns import Pattern
 
 PIECES = st.sampled_from(
@@ -40,12 +40,38 @@ def test_texts_with_a_long_word_are_candidates(text: str) -> None:
     assert maybe or rule.rewrite(text) == text
 
 
+@pytest.mark.parametrize("regex", [False, True])
+@settings(deadline=None, max_examples=300)
+@given(
+    text=TEXTS,
+    phrases=st.lists(st.sampled_from(["a", "word", "k", "s.", "\u00e9", "a\n"]), min_size=1),
+    case_sensitive=st.booleans(),
+)
+def test_lines_with_a_phrase_are_those_of_the_expression(
+    text: str, phrases: list[str], case_sensitive: bool, regex: bool
+) -> None:
+    rule = SubstringLines(phrases=phrases, case_sensitive=case_sensitive, regex=regex)
+    expected = [line for line in text.split("\n") if not rule._made.occurs_in(line)]
+    assert rule.rewrite(text) == "\n".join(expected)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    text=TEXTS, phrases=st.lists(st.sampled_from(["a", "word", "i", "\u00e9", "a\na"]), min_size=1)
+)
+def test_policy_lines_are_those_with_a_phrase(text: str, phrases: list[str]) -> None:
+    rule = PolicyLines(phrases=phrases)
+    assert rule.rewrite(text) == "\n".join(line for line in text.split("\n") if rule.keeps(line))
+
+
 def test_candidates_are_few() -> None:
     texts = pa.array(
         ["one line\nanother line\n\n\nthird", "one line\nONE LINE ", "x" * 1001], STRING
     )
     assert kernels.candidates.may_repeat(texts, newlines=1, blank=False).tolist() == [0, 1, 0]
-    assert kernels.candidates.longest_runs(texts).tolist() == [7, 4, 1001]
+    for most, expected in ((3, [1, 1, 1]), (4, [1, 0, 1]), (7, [0, 0, 1]), (1000, [0, 0, 1])):
+        assert kernels.candidates.have_long_runs(texts, most=most).tolist() == expected
+    assert kernels.candidates.have_long_runs(texts, most=1001).tolist() == [0, 0, 0]
 
 
 @settings(deadline=None, max_examples=400)

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import orjson
+import pyarrow as pa
 import pytest
 
+from pipelines.schema import STRING
 from pipelines.text import units
-from pipelines.text.punkt import parameters, splitter
+from pipelines.text.punkt import break_surely, parameters, splitter, sure_breaks
 
 LANGUAGES = ("english", "german")
 """The trained model, and a Punkt trained on nothing."""
@@ -94,6 +96,19 @@ def test_sentences_of_real_pages_are_those_of_nltk(data: Path) -> None:
 )
 def test_sentences_by_hand(text: str, sentences: list[str]) -> None:
     assert units.split_sentences(text, "punkt") == sentences
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("enough", [1, 2, 5])
+def test_sure_breaks_are_among_those_of_the_expression(language: str, enough: int) -> None:
+    chance = random.Random(6)
+    made = ["".join(chance.choices(PIECES, k=chance.randint(0, 60))) for _ in range(3000)]
+    made += ["word " * 30 + "end. Next one? Yes! " * 3, "Mr. Smith. Dr. Who. A b. C"]
+    sure = break_surely(pa.array(made, STRING), language, enough).tolist()
+    for text, breaks in zip(made, sure, strict=True):
+        assert not breaks or sure_breaks(text, language, enough) == enough, repr(text)
+    # Of the last text: Smith. Who. and, where no abbreviation is known, Mr. Dr.
+    assert sure[3000:] == [True, enough <= {"english": 2, "german": 4}[language]]
 
 
 @pytest.mark.parametrize("unit", [". ", ".", "A..", '."', "?!\n", "a. B. ", "xy. ", "!) ", "- "])
