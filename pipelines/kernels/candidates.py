@@ -88,8 +88,11 @@ def _may_repeat(
     letters: npt.NDArray[np.uint64],
     out: npt.NDArray[np.bool_],
 ) -> None:
-    keys = np.empty(256, np.uint64)
-    table = np.empty(512, np.int64)
+    longest = np.int64(0)
+    for row in range(len(out)):
+        longest = max(longest, offsets[row + 1] - offsets[row])
+    keys = np.empty(longest // 2 + 1, np.uint64)  # a unit has a byte, and a newline behind it
+    table = np.empty(4 * len(keys) + 16, np.int64)
     for row in range(len(out)):
         position, end = offsets[row], offsets[row + 1]
         units, unclear = np.int64(0), np.int64(0)
@@ -104,10 +107,6 @@ def _may_repeat(
                     blank &= data[k] <= 32
                 unclear += not blank or (blank_counts and stop > position)
             else:
-                if units == len(keys):
-                    larger = np.empty(2 * len(keys), np.uint64)
-                    larger[:units] = keys
-                    keys = larger
                 keys[units] = state
                 units += 1
             position = stop + (newlines if stop < end else 1)
@@ -117,8 +116,6 @@ def _may_repeat(
         slots = np.int64(16)
         while slots < 2 * units:
             slots *= 2
-        if slots > len(table):
-            table = np.empty(slots, np.int64)
         table[:slots] = -1
         for k in range(units):
             slot = np.int64((keys[k] ^ (keys[k] >> _32)) & np.uint64(slots - 1))

@@ -186,10 +186,12 @@ def _units(
     newlines: int,
     out: Ints,
 ) -> None:
-    capacity = np.int64(256)
-    keys, sizes = np.empty(capacity, np.uint64), np.empty(capacity, np.int64)
-    counts = np.empty(capacity, np.int64)
-    table = np.empty(512, np.int64)
+    longest = np.int64(0)
+    for row in range(len(offsets) - 1):
+        longest = max(longest, offsets[row + 1] - offsets[row])
+    most = longest // 2 + 1  # units that are not empty, and a newline after each
+    keys, sizes = np.empty(most, np.uint64), np.empty(most, np.int64)
+    counts, table = np.empty(most, np.int64), np.empty(_table_size(most), np.int64)
     for row in range(len(offsets) - 1):
         position, end = offsets[row], offsets[row + 1]
         units = np.int64(0)
@@ -200,41 +202,42 @@ def _units(
             position = stop
             position += newlines if position < end else 1
             if last_chars > 0:
-                if units == capacity:
-                    capacity *= 2
-                    keys, sizes = _grown(keys, capacity), _grown(sizes, capacity)
-                    counts = np.empty(capacity, np.int64)
                 keys[units], sizes[units] = last_state, last_chars
                 units += 1
-        out[row, 0] = units
-        for k in range(units):
-            out[row, 1] += sizes[k]
-        if units < 2:
-            continue
         size = _table_size(units)
-        if size > len(table):
-            table = np.empty(size, np.int64)
         table[:size] = -1
-        for k in range(units):
-            slot = _find(table, keys, keys[k], size - 1)
-            if table[slot] < 0:
-                table[slot] = k
-                counts[k] = 1
-            else:
-                first = table[slot]
-                counts[first] += 1
-                copies = np.int64(2) if counts[first] == 2 else np.int64(1)
-                out[row, 2] += copies
-                out[row, 3] += copies * sizes[first]
-                out[row, 4] += 1
-                out[row, 5] += sizes[first]
+        _count_copies(keys, sizes, counts, table, units, size - 1, out[row])
 
 
-@nb.njit(cache=True)
-def _grown(array, size):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - any dtype
-    larger = np.empty(size, dtype=array.dtype)
-    larger[: len(array)] = array
-    return larger
+@nb.njit(cache=True)  # a function of its own: in the loop above each look-up counts references
+def _count_copies(
+    keys: npt.NDArray[np.uint64],
+    sizes: Ints,
+    counts: Ints,
+    table: Ints,
+    units: int,
+    mask: int,
+    out: Ints,
+) -> None:
+    """The figures of `Units` of one row, whose units have these keys and sizes."""
+    characters, copies, copies_characters = np.int64(0), np.int64(0), np.int64(0)
+    surplus, surplus_characters = np.int64(0), np.int64(0)
+    for k in range(units):
+        characters += sizes[k]
+        slot = _find(table, keys, keys[k], mask)
+        if table[slot] < 0:
+            table[slot] = k
+            counts[k] = 1
+        else:
+            first = table[slot]
+            counts[first] += 1
+            added = np.int64(2) if counts[first] == 2 else np.int64(1)
+            copies += added
+            copies_characters += added * sizes[first]
+            surplus += 1
+            surplus_characters += sizes[first]
+    out[0], out[1], out[2] = units, characters, copies
+    out[3], out[4], out[5] = copies_characters, surplus, surplus_characters
 
 
 @nb.njit(cache=True)
