@@ -43,6 +43,8 @@ class Ablation(Frozen):
     score: float
     seeds: tuple[int, ...]
     steps: tuple[Ablated, ...]
+    noise_known: bool = False
+    """Whether the rule book has the variance between training runs of this scale."""
 
 
 def ablate(
@@ -104,6 +106,7 @@ def ablate(
         score=_score(whole, metric),
         seeds=tuple(seeds),
         steps=tuple(ablated),
+        noise_known=current.scale.noise_of(metric) is not None,
     )
 
 
@@ -128,11 +131,14 @@ def ablation_text(ablation: Ablation) -> str:
         rows.append((step.step, step.operator, step.rows, round(step.score, 4), shown, interval))
     header = ("without", "operator", "rows", ablation.metric, "the step adds", "95%")
     seeds = ", ".join(map(str, ablation.seeds))
-    note = "one seed: the interval holds no variance between training runs" * (
-        len(ablation.seeds) == 1
-    )
     lines = [f"{ablation.pipeline}, seeds {seeds}", "", table(rows, header=header)]
-    return "\n".join([*lines, *([note] if note else [])])
+    if len(ablation.seeds) == 1:
+        lines.append(
+            "one seed: the variance between training runs is the rule book's"
+            if ablation.noise_known
+            else "one seed: the interval holds no variance between training runs"
+        )
+    return "\n".join(lines)
 
 
 def chosen_steps(pipeline: Pipeline, drop: Sequence[int] | None) -> list[int]:

@@ -268,6 +268,11 @@ def test_each_step_taken_out_in_turn(workspace: Path) -> None:
     shown = ablation.ablation_text(ablated)
     assert "stop_words" in shown
     assert f"{useful.effect.value:+.4f}" in shown
+    assert "one seed" not in shown
+    alone = ablated.model_copy(update={"seeds": ablated.seeds[:1]})
+    assert ablation.ablation_text(alone).endswith("holds no variance between training runs")
+    known = alone.model_copy(update={"noise_known": True})
+    assert ablation.ablation_text(known).endswith("between training runs is the rule book's")
 
 
 def test_a_step_that_others_need_cannot_be_taken_out(workspace: Path) -> None:
