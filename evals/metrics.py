@@ -118,6 +118,8 @@ def bootstrap(tally: Tally, *, seed: int, num_draws: int = NUM_DRAWS) -> np.ndar
 
 def _sums(of_items: np.ndarray, drawn: np.ndarray, values: np.ndarray) -> np.ndarray:
     """The sum of each row of drawn items; `values`, an array of that shape, is written over."""
+    if of_items.dtype != values.dtype:  # of another library's log: summed in its own precision
+        return of_items[drawn].sum(axis=1).astype(np.float64)
     return of_items.take(drawn, out=values, mode="clip").sum(axis=1)
 
 

@@ -87,7 +87,7 @@ def whole_race(case: Case) -> Iterator[Fault]:
             yield fault(RECORD, f"model {model.id}: outputs", problem, expected)
             continue
         named = {point.checkpoint for point in case.bundle.manifest.curves.get(str(seed), ())}
-        missing = sorted(set(kept) - named)
+        missing = [label for label in kept if (seed, label) in there and label not in named]
         if missing:
             problem = Words(f"no score of {missing[0]} and {len(missing) - 1} others")
             everything = Words(f"all {len(kept)} checkpoints")

@@ -106,6 +106,23 @@ def test_bootstrap_agrees_with_the_delta_method_for_a_ratio():
     assert standard_error(draws) == pytest.approx(delta, rel=0.08)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, np.float64])
+def test_logs_of_any_precision_are_resampled(dtype: type) -> None:
+    """Another library writes single precision; the draws are those of the same numbers."""
+    numbers = np.arange(1, 61)
+    for denominator in (np.ones(60), 1 + numbers % 7):
+        draws = [
+            bootstrap(
+                Tally(numbers.astype(kind), denominator.astype(kind), np.zeros(60, np.int64)),
+                seed=1,
+                num_draws=50,
+            )
+            for kind in (np.float64, dtype)
+        ]
+        assert draws[1].dtype == np.float64
+        np.testing.assert_allclose(draws[1], draws[0], rtol=1e-6)
+
+
 def test_tasks_with_one_seed_draw_the_same_items():
     first = tally(np.arange(9) % 2, np.ones(9), np.zeros(9, int))
     assert (bootstrap(first, seed=5) == bootstrap(first, seed=5)).all()

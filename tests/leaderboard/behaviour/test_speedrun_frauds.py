@@ -215,11 +215,14 @@ def test_an_entry_without_logs_has_one_message(book: str, tmp_path: Path) -> Non
     folder = race(tmp_path, benchmark=book)
     names = [path.relative_to(folder).as_posix() for path in (folder / "checkpoints").rglob("*.*")]
     shutil.rmtree(folder / "checkpoints")
-    faults = checked(listed(folder, dict.fromkeys(names))).faults
-    assert len(faults) == 1
-    assert faults[0].rule == "lineage.speedrun"
-    assert "no logs of step-" in faults[0].found
-    assert "make the bundle again with `speedrun --submit`" in faults[0].hint
+    listed(folder, dict.fromkeys(names))
+    curves = orjson.loads((folder / "bundle.json").read_bytes())["curves"]
+    for curve in (curves, {}):  # also without `submit --curve`
+        faults = checked(manifested(folder, curves=curve)).faults
+        assert len(faults) == 1
+        assert faults[0].rule == "lineage.speedrun"
+        assert "no logs of step-" in faults[0].found
+        assert "make the bundle again with `speedrun --submit`" in faults[0].hint
     assert check(record_of(folder), load_benchmark(book)) == []  # the record alone shows nothing
 
 
