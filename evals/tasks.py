@@ -279,6 +279,7 @@ def read_task(path: Path) -> Task:
     return task
 
 
-def task_names() -> list[str]:
-    """The names of all tasks, sorted."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+@cache
+def task_names() -> tuple[str, ...]:
+    """The names of all tasks, sorted; the folder is listed once in a process."""
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
