@@ -187,12 +187,15 @@ def postgres_server() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The address of an empty database, once of each kind."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'board.db'}"
+        yield f"sqlite:///{tmp_path / 'board.db'}"
+        return
     server: PostgresServer = request.getfixturevalue("postgres_server")
-    return server.database(f"test_{secrets.token_hex(6)}")
+    name = f"test_{secrets.token_hex(6)}"
+    yield server.database(name)
+    server.drop(name)
 
 
 @pytest.fixture
