@@ -32,6 +32,7 @@ def mix(state: np.uint64, byte: np.uint8) -> np.uint64:
 @nb.njit(cache=True)
 def measure(
     data: Bytes,
+    moved: int,
     start: Ints,
     stop: Ints,
     length: npt.NDArray[np.int32],
@@ -40,15 +41,17 @@ def measure(
     end: int,
     scratch: Hashes,
 ) -> None:
-    """Code points and hashes of the words begin .. end: eight bytes of many words at a time."""
+    """Code points and hashes of the words begin .. end: eight bytes of many words at a time.
+
+    Their places are those in the data and `moved`; eight bytes can be read from any of them.
+    """
     words, sizes, states, longer = scratch[0], scratch[1], scratch[2], scratch[3]
     for first in range(begin, end, GROUP):
         num = min(GROUP, end - first)
-        roomy = stop[first + num - 1] + 8 <= len(data)
         for k in range(num):
             at = start[first + k]
             size = stop[first + k] - at
-            word = first_eight(data, at, size, roomy)
+            word = first_eight(data, at - moved, size)
             length[first + k] = size - inner_bytes(word)
             words[k], sizes[k], states[k] = word, np.uint64(size), HASH_SEED
         _mix_all(words, sizes, states, num)
@@ -63,7 +66,7 @@ def measure(
                 number = np.int64(longer[k])
                 at = start[number] + done
                 size = stop[number] - at
-                word = first_eight(data, at, size, roomy)
+                word = first_eight(data, at - moved, size)
                 length[number] -= inner_bytes(word)
                 words[k], sizes[k], states[k] = word, np.uint64(size), hashes[number]
             _mix_all(words, sizes, states, num_longer)
@@ -76,17 +79,9 @@ def measure(
 
 
 @nb.njit(cache=True, inline="always")
-def first_eight(data: Bytes, at: int, size: int, roomy: bool) -> np.uint64:
-    """The first eight of some bytes as a number, the first one lowest; zeros behind fewer.
-
-    `roomy` says that eight bytes can be read wherever a word ends.
-    """
-    if roomy:
-        return eight(data, at) & (_ALL_BITS >> np.uint64(64 - 8 * min(size, 8)))
-    word = np.uint64(0)
-    for k in range(min(size, 8)):
-        word |= np.uint64(data[at + k]) << np.uint64(8 * k)
-    return word
+def first_eight(data: Bytes, at: int, size: int) -> np.uint64:
+    """The first eight of some bytes as a number, the first one lowest; zeros behind fewer."""
+    return eight(data, at) & (_ALL_BITS >> np.uint64(64 - 8 * min(size, 8)))
 
 
 @nb.njit(cache=True, inline="always")

@@ -10,7 +10,7 @@ caller looks at candidates again with the full rule, and need not look at others
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numba as nb
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipelines.kernels.buffers import Bytes, Offsets, buffers_of
+from pipelines.kernels.buffers import Bytes, Offsets, buffers_of, padded
 from pipelines.kernels.characters import Ints
 from pipelines.kernels.vectors import WIDTH, below, digits, eight, equal, letters, lowest
 
@@ -137,10 +137,19 @@ def places(texts: pa.Array, phrases: Phrases) -> Ints:
     lists = (phrases.data, phrases.start, phrases.size, phrases.first, phrases.short)
     rules = (phrases.fold, phrases.whole, phrases.after_number)
     if len(phrases.probes):
-        return _by_rare_bytes(data, offsets, *lists, *rules, phrases.probes)
+        return _in_parts(_by_rare_bytes, data, offsets, *lists, *rules, phrases.probes)
     if len(phrases.starts):
-        return _by_word_starts(data, offsets, *lists, *rules, phrases.starts, phrases.others)
+        tables = (phrases.starts, phrases.others)
+        return _in_parts(_by_word_starts, data, offsets, *lists, *rules, *tables)
     return _places(data, offsets, *lists, *rules)
+
+
+def _in_parts(kernel: Callable[..., None], data: Bytes, offsets: Offsets, *options: object) -> Ints:
+    """Run a kernel that reads blocks and probes behind the last row."""
+    out = np.full(len(offsets) - 1, -1, np.int64)
+    for part, part_offsets, rows in padded(data, offsets, WIDTH + MAX_OFFSET + 8):
+        kernel(part, part_offsets, *options, out[rows])
+    return out
 
 
 @nb.njit(cache=True, inline="always")
@@ -228,43 +237,6 @@ def _alone_after_number(data: Bytes, position: int, stop: int, begin: int, end: 
 
 
 @nb.njit(cache=True)
-def _scanned(
-    data: Bytes,
-    position: int,
-    begin: int,
-    end: int,
-    needles: Bytes,
-    start: Ints,
-    size: Ints,
-    first: npt.NDArray[np.int32],
-    short: Table,
-    fold: bool,
-    whole: bool,
-    after_number: bool,
-    begins: Table,
-) -> int:
-    """The first byte of the text begin .. end, from `position` on, at which a phrase begins."""
-    while position < end:
-        if begins[_folded(data[position], fold)] and _begins_at(
-            data,
-            position,
-            begin,
-            end,
-            needles,
-            start,
-            size,
-            first,
-            short,
-            fold,
-            whole,
-            after_number,
-        ):
-            return position - begin
-        position += 1
-    return -1
-
-
-@nb.njit(cache=True)
 def _beginnings(first: npt.NDArray[np.int32], short: Table) -> Table:
     """The bytes that phrases begin with."""
     begins = np.zeros(256, np.bool_)
@@ -287,14 +259,14 @@ def _places(
     after_number: bool,
 ) -> Ints:
     rows = len(offsets) - 1
-    out = np.empty(rows, np.int64)
+    out = np.full(rows, -1, np.int64)
     begins = _beginnings(first, short)
     for row in range(rows):
         begin, end = offsets[row], offsets[row + 1]
-        out[row] = _scanned(
-            *(
+        for position in range(begin, end):
+            if begins[_folded(data[position], fold)] and _begins_at(
                 data,
-                begin,
+                position,
                 begin,
                 end,
                 needles,
@@ -305,9 +277,9 @@ def _places(
                 fold,
                 whole,
                 after_number,
-                begins,
-            )
-        )
+            ):
+                out[row] = position - begin
+                break
     return out
 
 
@@ -324,15 +296,12 @@ def _by_rare_bytes(
     whole: bool,
     after_number: bool,
     probes: Bytes,
-) -> Ints:
-    rows = len(offsets) - 1
-    out = np.full(rows, -1, np.int64)
-    begins = _beginnings(first, short)
-    safe = len(data) - WIDTH - MAX_OFFSET  # to here a block and all probes of it can be read
-    for row in range(rows):
+    out: Ints,
+) -> None:
+    for row in range(len(out)):
         begin, end = offsets[row], offsets[row + 1]
         at = begin
-        while at < end and at <= safe and out[row] < 0:
+        while at < end and out[row] < 0:
             bits = np.uint64(0)
             for k in range(len(probes)):
                 first_at, second_at = at + np.int64(probes[k, 0]), at + np.int64(probes[k, 3])
@@ -359,25 +328,6 @@ def _by_rare_bytes(
                     out[row] = position - begin
                     break
             at += WIDTH
-        if at < end and out[row] < 0:
-            out[row] = _scanned(
-                *(
-                    data,
-                    at,
-                    begin,
-                    end,
-                    needles,
-                    start,
-                    size,
-                    first,
-                    short,
-                    fold,
-                    whole,
-                    after_number,
-                    begins,
-                )
-            )
-    return out
 
 
 @nb.njit(cache=True, nogil=True)
@@ -394,16 +344,13 @@ def _by_word_starts(
     after_number: bool,
     starts: Table,
     others: Bytes,
-) -> Ints:
-    rows = len(offsets) - 1
-    out = np.full(rows, -1, np.int64)
-    begins = _beginnings(first, short)
-    safe = len(data) - WIDTH - 8  # to here a block and eight bytes from each of its places
-    for row in range(rows):
+    out: Ints,
+) -> None:
+    for row in range(len(out)):
         begin, end = offsets[row], offsets[row + 1]
         at = begin
         before = np.uint64(0)  # 1 when the byte before is in a word
-        while at < end and at <= safe and out[row] < 0:
+        while at < end and out[row] < 0:
             inside = letters(data, at) | digits(data, at)
             inside |= equal(data, at, np.uint8(0), np.uint8(95))
             bits = inside & ~(inside << np.uint64(1) | before)
@@ -432,25 +379,6 @@ def _by_word_starts(
                     out[row] = position - begin
                     break
             at += WIDTH
-        if at < end and out[row] < 0:
-            out[row] = _scanned(
-                *(
-                    data,
-                    at,
-                    begin,
-                    end,
-                    needles,
-                    start,
-                    size,
-                    first,
-                    short,
-                    fold,
-                    whole,
-                    after_number,
-                    begins,
-                )
-            )
-    return out
 
 
 def phone_like(texts: pa.Array) -> npt.NDArray[np.bool_]:

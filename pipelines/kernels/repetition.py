@@ -155,7 +155,7 @@ def _hash_range(data: Bytes, first: int, last: int) -> tuple[np.uint64, int]:
     state = HASH_SEED ^ np.uint64(last - first)
     characters = last - first
     while first < last:
-        word = first_eight(data, first, last - first, True)
+        word = first_eight(data, first, last - first)
         state = (state ^ word) * MULTIPLIER
         state ^= state >> _32
         characters -= inner_bytes(word)

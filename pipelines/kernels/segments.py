@@ -22,13 +22,11 @@ from pipelines.kernels.unicode_table import (
     SPACE,
 )
 from pipelines.kernels.vectors import (
-    PADDING,
     WIDTH,
     below,
     blanks,
     digits,
     equal,
-    fill,
     highest,
     letters,
     letters_of_two,
@@ -149,54 +147,49 @@ def segment(
     index: npt.NDArray[np.uint16],
     blocks: npt.NDArray[np.uint16],
     keep: int,
+    moved: int,
+    count: int,
     start: Ints,
     stop: Ints,
     length: npt.NDArray[np.int32],
     hashes: Hashes,
     borders: Ints,
 ) -> int:
-    """Segments of each row that `keep` keeps, with their hashes; their number, or -1 when there is
-    no room for them."""
+    """Segments of each row that `keep` keeps, with their hashes, behind `count` others; their
+    places are those in the data and `moved`. Their number, or -1 when there is no room for them."""
     capacity = len(start)
     ascii_flags = np.empty(128, np.int64)
     for byte in range(128):
         ascii_flags[byte] = blocks[np.int64(index[0]) << 7 | byte]
-    count = 0
-    scratch, measured = np.empty((4, GROUP), np.uint64), 0
-    tail = np.zeros(2 * PADDING, np.uint8)
-    safe = len(data) - PADDING
+    scratch, measured = np.empty((4, GROUP), np.uint64), count
     for row in range(len(offsets) - 1):
         begin, end = offsets[row], offsets[row + 1]
         position = begin
         while position < end:
-            if position <= safe:
-                plain, begins, inner = _simple(data, position, end - position, keep)
-            else:
-                fill(tail, data, position)
-                plain, begins, inner = _simple(tail, 0, end - position, keep)
+            plain, begins, inner = _simple(data, position, end - position, keep)
             if count + WIDTH > capacity:
                 return -1
             while begins:
                 low = lowest(begins)
                 begins &= begins - _1
-                start[count] = position + low
-                stop[count] = position + low + 1 + lowest(~(inner >> np.uint64(low) >> _1))
+                start[count] = position + low + moved
+                stop[count] = start[count] + 1 + lowest(~(inner >> np.uint64(low) >> _1))
                 count += 1
             position += plain
             if plain:
                 continue
             until = _behind_token(data, position, end, index, blocks)
             count = _segment_by_rules(
-                data, position, until, index, blocks, ascii_flags, keep, start, stop, count
+                data, position, until, index, blocks, ascii_flags, keep, moved, start, stop, count
             )
             if count < 0:
                 return -1
             position = until
         borders[row + 1] = count
         if count - measured >= GROUP:  # while their places are in the cache
-            measure(data, start, stop, length, hashes, measured, count, scratch)
+            measure(data, moved, start, stop, length, hashes, measured, count, scratch)
             measured = count
-    measure(data, start, stop, length, hashes, measured, count, scratch)
+    measure(data, moved, start, stop, length, hashes, measured, count, scratch)
     return count
 
 
@@ -268,11 +261,6 @@ def _behind_token(
         while position < end and (data[position] == 32 or 9 <= data[position] <= 13):
             position += 1
         while position < end:
-            if position + WIDTH > len(data):
-                if data[position] == 32 or 9 <= data[position] <= 13:
-                    break
-                position += 1
-                continue
             blank = blanks(data, position)
             if blank:
                 position += lowest(blank)
@@ -314,6 +302,7 @@ def _segment_by_rules(
     blocks: npt.NDArray[np.uint16],
     ascii_flags: Ints,
     keep: int,
+    moved: int,
     start: Ints,
     stop: Ints,
     count: int,
@@ -369,7 +358,7 @@ def _segment_by_rules(
             if is_word:
                 if count == capacity:
                     return -1
-                start[count], stop[count] = first, position
+                start[count], stop[count] = first + moved, position + moved
                 count += 1
             first, is_word = position, False
         if keep == KEEP_ALNUM:
@@ -388,6 +377,6 @@ def _segment_by_rules(
     if is_word and position > first:
         if count == capacity:
             return -1
-        start[count], stop[count] = first, position
+        start[count], stop[count] = first + moved, position + moved
         count += 1
     return count

@@ -218,11 +218,3 @@ def signs_of_three(data: Bytes, at: int) -> np.uint64:
     third |= between(data, at + 2, np.uint8(0xA5), np.uint8(0xA6))
     second = equal(data, at + 1, np.uint8(0), np.uint8(0x80))
     return third & second & equal(data, at, np.uint8(0), np.uint8(0xE2))
-
-
-@nb.njit(cache=True)
-def fill(tail: Bytes, data: Bytes, at: int) -> None:
-    """The bytes from a place to the end of the data, and zeros."""
-    size = len(data) - at
-    tail[:size] = data[at:]
-    tail[size:] = 0

@@ -23,26 +23,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipelines.kernels.buffers import Bytes, Offsets, buffers_of, empty
+from pipelines.kernels.buffers import Bytes, Offsets, buffers_of, empty, padded
 from pipelines.kernels.characters import BLOCKS as BLOCKS
 from pipelines.kernels.characters import INDEX as INDEX
 from pipelines.kernels.characters import Hashes as Hashes
 from pipelines.kernels.characters import Ints as Ints
 from pipelines.kernels.hashes import GROUP, HASH_SEED, measure, mix
 from pipelines.kernels.segments import KEEP_ALL, KEEP_ALNUM, KEEP_NOT_SPACE, segment
-from pipelines.kernels.vectors import (
-    PADDING,
-    WIDTH,
-    below,
-    fill,
-    lowest,
-    not_ascii,
-    spaces,
-    spaces_of_three,
-    spaces_of_two,
-)
+from pipelines.kernels.vectors import PADDING, WIDTH, lowest, white_space
 
-_1, _2, _62, _63 = np.uint64(1), np.uint64(2), np.uint64(62), np.uint64(63)
+_1, _63 = np.uint64(1), np.uint64(63)
 
 
 @dataclass(frozen=True)
@@ -116,14 +106,25 @@ def uax29_segments(texts: pa.Array) -> Words:
 
 
 def _words(kernel: Callable[..., int], data: Bytes, offsets: Offsets, *options: object) -> Words:
-    """Run a kernel over outputs large enough: it answers the number of words, or -1."""
+    """Run a kernel over outputs large enough.
+
+    It gets rows, how far their data has been moved, and how many words are there already; it
+    answers how many there are then, or -1 when there is no room.
+    """
     size = int(offsets[-1] - offsets[0])
     capacity = size // 4 + WIDTH  # a block holds at most half as many words
     while True:
         start, stop = empty(capacity, np.int64), empty(capacity, np.int64)
         length, hashes = empty(capacity, np.int32), empty(capacity, np.uint64)
         borders = np.zeros(len(offsets), np.int64)
-        count = kernel(data, offsets, *options, start, stop, length, hashes, borders)
+        count = 0
+        for part, part_offsets, rows in padded(data, offsets, PADDING):
+            moved = int(offsets[rows.start] - part_offsets[0])
+            ends = borders[rows.start : rows.stop + 1]
+            places = (moved, count, start, stop, length, hashes, ends)
+            count = kernel(part, part_offsets, *options, *places)
+            if count < 0:
+                break
         if count >= 0:
             break
         capacity = min(2 * capacity, size + WIDTH)
@@ -136,6 +137,8 @@ def _words(kernel: Callable[..., int], data: Bytes, offsets: Offsets, *options: 
 def _split_bytes(
     data: Bytes,
     offsets: Offsets,
+    moved: int,
+    count: int,
     start: Ints,
     stop: Ints,
     length: npt.NDArray[np.int32],
@@ -143,7 +146,6 @@ def _split_bytes(
     borders: Ints,
 ) -> int:
     capacity = len(start)
-    count = 0
     for row in range(len(offsets) - 1):
         position, end = offsets[row], offsets[row + 1]
         while position < end:
@@ -163,7 +165,8 @@ def _split_bytes(
                 position += 1
             if count == capacity:
                 return -1
-            start[count], stop[count], length[count], hashes[count] = first, position, chars, state
+            start[count], stop[count] = first + moved, position + moved
+            length[count], hashes[count] = chars, state
             count += 1
         borders[row + 1] = count
     return count
@@ -173,6 +176,8 @@ def _split_bytes(
 def _split_unicode(
     data: Bytes,
     offsets: Offsets,
+    moved: int,
+    count: int,
     start: Ints,
     stop: Ints,
     length: npt.NDArray[np.int32],
@@ -180,50 +185,34 @@ def _split_unicode(
     borders: Ints,
 ) -> int:
     capacity = len(start)
-    count = 0
-    scratch, measured = np.empty((4, GROUP), np.uint64), 0
-    tail = np.zeros(2 * PADDING, np.uint8)  # the last bytes of the data, with room behind them
-    safe = len(data) - PADDING
+    scratch, measured = np.empty((4, GROUP), np.uint64), count
     for row in range(len(offsets) - 1):
         at, end = offsets[row], offsets[row + 1]
         outside = np.uint64(1)  # whether the byte before is white space
-        two, three = np.uint64(0), np.uint64(0)  # white space that began in the block before
+        spread = np.uint64(0)  # white space that began in the block before
         num_starts = count
         while at < end:
-            if at <= safe:
-                blank = spaces(data, at)
-                if not_ascii(data, at):
-                    new_two, new_three = spaces_of_two(data, at), spaces_of_three(data, at)
-                else:
-                    new_two, new_three = np.uint64(0), np.uint64(0)
-            else:
-                fill(tail, data, at)
-                blank = spaces(tail, 0)
-                new_two, new_three = spaces_of_two(tail, 0), spaces_of_three(tail, 0)
-            blank |= new_two | new_two << _1 | two >> _63
-            blank |= new_three | new_three << _1 | three >> _63 | new_three << _2 | three >> _62
-            two, three = new_two, new_three
-            blank |= ~below(end - at)
+            blank, spread = white_space(data, at, end, spread)
             if count + WIDTH // 2 + 1 > capacity:
                 return -1
             begins = ~blank & (blank << _1 | outside)
             ends = blank & ~(blank << _1 | outside)
             outside = blank >> _63
             while begins:
-                start[num_starts] = at + lowest(begins)
+                start[num_starts] = at + lowest(begins) + moved
                 num_starts += 1
                 begins &= begins - _1
             while ends:
-                stop[count] = at + lowest(ends)
+                stop[count] = at + lowest(ends) + moved
                 count += 1
                 ends &= ends - _1
             at += WIDTH
         if num_starts > count:  # a word ends with the row, and with a block
-            stop[count] = end
+            stop[count] = end + moved
             count += 1
         borders[row + 1] = count
         if count - measured >= GROUP:  # while their places are in the cache
-            measure(data, start, stop, length, hashes, measured, count, scratch)
+            measure(data, moved, start, stop, length, hashes, measured, count, scratch)
             measured = count
-    measure(data, start, stop, length, hashes, measured, count, scratch)
+    measure(data, moved, start, stop, length, hashes, measured, count, scratch)
     return count
