@@ -57,6 +57,14 @@ def test_pages_without_text_are_rejected_and_bytes_are_counted() -> None:
     }
 
 
+def test_pages_that_a_list_of_urls_refuses_are_never_extracted() -> None:
+    pages = pa.table({"text": [PAGE] * 3, "url": [f"https://{n}.example.org/" for n in "abc"]})
+    steps = [{"domains": {"hosts": ["a.example.org", "c.example.org"]}}, {"extract_text": {}}]
+    result = apply(Pipeline.from_steps(steps), pages, quarantine=False)
+    assert result.rejected["reason"].to_pylist() == ["blocked_domain"] * 2
+    assert result.stats.step(1).counters["html_bytes"] == len(PAGE)
+
+
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="pip install selectolax"):
