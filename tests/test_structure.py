@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -180,9 +180,24 @@ def modules() -> dict[str, Path]:
     }
 
 
+def nodes_of(path: Path) -> tuple[ast.AST, ...]:
+    """Every node of a file's syntax tree."""
+    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+nodes = cache(nodes_of)
+"""The same of a module of ours, kept: most tests here walk all of them."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forgets_syntax_trees() -> Iterator[None]:
+    yield
+    nodes.cache_clear()  # a hundred megabytes, which the tests after these need not have
+
+
 def imports(path: Path) -> Iterator[tuple[int, str]]:
     """Line and full name of everything that a file imports, at any depth."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield node.lineno, alias.name
@@ -332,13 +347,12 @@ def test_every_allowed_place_exists() -> None:
 
 def spelled(path: Path) -> Iterator[tuple[int, str]]:
     """Line and text of every name and every string of a file that is no docstring."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
     prose = {
         id(node.value)
-        for node in ast.walk(tree)
+        for node in nodes(path)
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     }
-    for node in ast.walk(tree):
+    for node in nodes(path):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
             yield node.lineno, node.value
         elif isinstance(node, ast.Name | ast.FunctionDef | ast.ClassDef):
@@ -389,7 +403,7 @@ def test_files_and_functions_stay_short() -> None:
         f"{name}.{node.name}: {length} lines"
         for name, path in modules().items()
         if not name.startswith("pipelines.kernels.")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in nodes(path)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (length := (node.end_lineno or 0) - node.lineno + 1) > 105
     ]
@@ -406,7 +420,7 @@ def test_markup_comes_from_templates() -> None:
         f"{path.relative_to(ROOT)}:{part.lineno}"
         for path in modules().values()
         if not path.relative_to(ROOT).as_posix().startswith(MAKES_INPUT)
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in nodes(path)
         if isinstance(node, ast.JoinedStr)
         for part in node.values
         if isinstance(part, ast.Constant) and MARKUP.search(str(part.value))
@@ -446,9 +460,9 @@ NAMED_NODES = (
 )
 
 
-def vague_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
+def vague_names(walked: Iterable[ast.AST]) -> Iterator[tuple[int, str]]:
     """Variables and parameters of these names; fields of a class are public, and may have them."""
-    for node in ast.walk(tree):
+    for node in walked:
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             name = node.id
         elif isinstance(node, ast.arg):
@@ -461,11 +475,11 @@ def vague_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
             yield node.lineno, name
 
 
-def class_fields(tree: ast.Module) -> set[int]:
+def class_fields(walked: Iterable[ast.AST]) -> set[int]:
     """The lines of annotated fields in class bodies."""
     return {
         statement.lineno
-        for node in ast.walk(tree)
+        for node in walked
         if isinstance(node, ast.ClassDef)
         for statement in node.body
         if isinstance(statement, ast.AnnAssign)
@@ -477,11 +491,11 @@ def test_variables_are_named_for_what_they_hold() -> None:
     vague = []
     for folder in folders:
         for path in sorted((ROOT / folder).rglob("*.py")):
-            tree = ast.parse(path.read_text())
-            fields = class_fields(tree)
+            walked = nodes(path) if folder in PACKAGES else nodes_of(path)
+            fields = class_fields(walked)
             vague += [
                 f"{path.relative_to(ROOT)}:{line}: {name}"
-                for line, name in vague_names(tree)
+                for line, name in vague_names(walked)
                 if line not in fields
             ]
     assert vague == []
@@ -498,7 +512,7 @@ def found(one, *, told=1):
     except ValueError as gone: pass
     return [one for one in x], lambda place: 1
 """
-    names = [name for line, name in vague_names(ast.parse(code)) if line != 3]
+    names = [name for line, name in vague_names(ast.walk(ast.parse(code))) if line != 3]
     assert sorted(names) == sorted(
         ["found", "one", "told", "held", "place", "wanted", "gone", "one", "place"]
     )
