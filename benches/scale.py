@@ -18,6 +18,7 @@ from pipelines.storage.part_files import SLICE_REQUESTS
 
 ROOT = Path(__file__).parent.parent
 PERFORMANCE, PAGE = ROOT / "docs" / "performance.md", ROOT / "docs" / "scale.md"
+DATE = r"\d{4}-\d\d-\d\d"
 
 CORE_DOLLARS = 0.0504  # an hour of one vCPU: m7i in us-east-1 on demand, list price
 GET_DOLLARS, PUT_DOLLARS = 0.4e-6, 5e-6  # a request of S3, list price
@@ -124,23 +125,27 @@ def rates(page: str) -> list[Rate]:
     known = []
     for stage in STAGES:
         section = sections.get(stage.bench, "")
-        ours, _, _ = row_of(section, stage, stage.work)
-        _, peer, name = row_of(section, stage, stage.peer_work or stage.work)
-        date = re.search(r"\d{4}-\d\d-\d\d", section)
+        ours, _, _, own_date = row_of(section, stage, stage.work)
+        _, peer, name, _ = row_of(section, stage, stage.peer_work or stage.work)
+        date = own_date or re.search(DATE, section)
         measured = f"`bench_{stage.bench}.py`, {date[0] if date else 'undated'}"
         known.append(Rate(stage, ours, peer, name, measured))
     return known
 
 
-def row_of(section: str, stage: Stage, work: str) -> tuple[float, float | None, str]:
-    """Ours, the peer's rate and name in the first row of this work."""
+def row_of(
+    section: str, stage: Stage, work: str
+) -> tuple[float, float | None, str, re.Match[str] | None]:
+    """Ours, the peer's rate and name in the first row of this work, and a date of its own, which
+    follows the unit."""
     for line in section.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if cells[0].startswith(work):
             ours = lowest(cells[1])
             if ours is not None:
                 name = re.search(r"\((.*)\)", cells[2])
-                return ours, lowest(cells[2].partition("(")[0]), name[1] if name else ""
+                peer = lowest(cells[2].partition("(")[0])
+                return ours, peer, name[1] if name else "", re.search(rf"(?<=; ){DATE}", cells[-1])
     raise ValueError(
         f"docs/performance.md has no figure for {work!r}; run benches/bench_{stage.bench}.py, "
         "then benches/tables.py"
