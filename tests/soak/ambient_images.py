@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw
 from sklearn.datasets import load_digits, load_sample_images
 from torch import Tensor
 
@@ -121,6 +121,7 @@ def clip() -> None:
     flows = [lamp.flow(view, before) for before, view in itertools.pairwise(views)]
     below = torch.from_numpy(views[0].brightness)[lamp.top + SIDE :]
     points = [lamp.points(view) for view in views]
+    _animate("scene", _scene(views, lamp))
     _clip("stereo", [lamp.frame(view) for view in views], flows, points, below, white=TORN)
 
 
@@ -169,15 +170,33 @@ def _clip(
         Image.fromarray(grid(torch.stack([row[n] for row in shown])[:, None].numpy(), columns=5))
         for n in range(FRAMES)
     ]
-    large = [page.convert("L").resize((2 * page.width, 2 * page.height), 0) for page in pages]
-    there_and_back = large + large[-2:0:-1]
-    large[0].save(
+    _animate(name, [page.resize((4 * page.width, 4 * page.height), 0) for page in pages])
+
+
+def _animate(name: str, pages: list[Image.Image]) -> None:
+    """Pages there and back, as a GIF of 64 greys."""
+    greys = [page.convert("L").quantize(64) for page in pages]
+    there_and_back = greys + greys[-2:0:-1]
+    greys[0].save(
         FOLDER / f"{name}.gif",
         save_all=True,
         append_images=there_and_back[1:],
         duration=150,
         loop=0,
     )
+
+
+def _scene(views: list[stereo_clip.View], window: stereo_clip.Window) -> list[Image.Image]:
+    """The whole scene, twice as large, with the window in a frame."""
+    pages = []
+    for view in views:
+        image = ((view.brightness.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+        page = Image.fromarray(image).resize((2 * image.shape[1], 2 * image.shape[0]), 0)
+        top, left = (2 * window.positions(view)[0, 0]).tolist()
+        side = 2 * window.side
+        ImageDraw.Draw(page).rectangle((left, top, left + side, top + side), outline=255)
+        pages.append(page)
+    return pages
 
 
 def _warp_error(frames: list[Tensor], flows: list[warp.Flow]) -> float:
