@@ -5,10 +5,13 @@ DEMO := build/demo
 WORDNET := $(foreach part,noun verb adj adv,index.$(part) $(part).exc)
 LABELS := $(wildcard ../shared/data/quality/majority_data.jsonl ../shared/data/quality/agreement_data.jsonl)
 
+# Bytecode is kept whatever the caller's environment says: tests and commands start many processes.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: ambient-images cluster-local demo rehearsal test venv test-fast check format docs soak bench clean help
 
 help:
-	@echo "make demo       both benchmarks at tiny scale: pools, datasets, models, scores, the board"
+	@echo "make demo       three benchmarks at tiny scale: pools, datasets, models, scores, the board"
 	@echo "make test       every test that needs no GPU"
 	@echo "make test-fast  the quick tests, in under a minute"
 	@echo "make check      format, lint, types, the documentation as a site"
