@@ -123,7 +123,7 @@ class Case:
     def checkpoints(self) -> tuple[CheckpointCase, ...]:
         """The checkpoints whose scores and logs a speedrun's bundle has, by seed and step.
 
-        Those whose scores cannot be read are left out; `checkpoint_logs.form` reports them.
+        Those whose scores cannot be read are left out; `checkpoints.readable` reports them.
         """
         if self.bundle is None or not self.track.speedrun or self.scale.speedrun is None:
             return ()

@@ -100,6 +100,9 @@ def test_what_is_not_measured_is_not_made_up() -> None:
     assert published is not None
     assert not published.measured_here
     assert "nanochat" in published.line
+    clip = detection(load_benchmark("datacomp").scale("small"), "average", seeds=3)
+    assert clip is not None
+    assert "DataComp's authors state" in clip.line
     ours = detection(book.scale("tiny"), "bits_per_byte", gap=1.0)
     assert ours is not None
     assert ours.measured_here
