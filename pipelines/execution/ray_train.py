@@ -49,7 +49,7 @@ def run_together(
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
-    ray_folder = Path(folder) / ".ray"
+    ray_folder, reserved_before = Path(folder) / ".ray", _reserved()
     for attempt in range(RESTARTS + 1):
         trainer = TorchTrainer(
             lambda: function(item),
@@ -71,6 +71,7 @@ def run_together(
         else:
             return
         finally:
+            _free(_reserved() - reserved_before)
             shutil.rmtree(ray_folder, ignore_errors=True)
     raise WorkerLost(
         f"the {num_processes} processes were lost {RESTARTS + 1} times; what they wrote is kept: "
@@ -90,6 +91,29 @@ def _check_room(each: dict[str, float], num_processes: int) -> None:
                 f"{num_processes} processes need {needed:.0f} {name}s, but this machine has "
                 f"{available:.0f}; use fewer, or the address of a larger cluster"
             )
+
+
+def _reserved() -> set[str]:
+    """The ids of this driver's placement groups that hold resources or wait for them."""
+    import ray
+    from ray.util import placement_group_table
+
+    job = ray.get_runtime_context().get_job_id()  # the end of the id of each of its groups
+    groups: dict[str, dict[str, Any]] = placement_group_table()  # type: ignore[no-untyped-call]
+    return {name for name, g in groups.items() if name.endswith(job) and g["state"] != "REMOVED"}
+
+
+def _free(groups: set[str]) -> None:
+    """Give back what a failed attempt reserved.
+
+    Ray Train leaves the group of processes that die while their function is being started, and the
+    next attempt would wait for its resources for ever.
+    """
+    from ray import PlacementGroupID
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+    for name in groups:
+        remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
 
 
 def _is_of_ray(failure: BaseException) -> bool:

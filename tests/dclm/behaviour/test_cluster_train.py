@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +63,40 @@ def test_a_killed_process_starts_all_again_but_an_error_comes_back(tmp_path: Pat
     with pytest.raises(ValueError, match="broken on purpose: 7"):
         together(die_then_fail, str(seen), tmp_path)
     assert sorted(path.name[0] for path in seen.iterdir()) == ["0", "0", "1", "1"]
+
+
+@dataclass
+class DiesOnce:
+    """Kills the first worker of Ray Train that unpickles it: that is while it is started."""
+
+    folder: str
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
+        return _arrive, (self.folder,)
+
+
+def _arrive(folder: str) -> str:
+    import ray
+
+    if ray.get_runtime_context().get_assigned_resources().get("CPU"):  # not the driver, nor Train's
+        try:
+            (Path(folder) / "died").touch(exist_ok=False)
+        except FileExistsError:
+            return folder
+        os.kill(os.getpid(), signal.SIGKILL)
+    return folder
+
+
+def test_processes_that_die_while_they_start_do_not_keep_what_they_reserved(tmp_path: Path) -> None:
+    """All of this machine's CPUs are asked for, so a second attempt needs those of the first."""
+    seen = tmp_path / "seen"
+    seen.mkdir()
+
+    def arrived(folder: str) -> None:
+        (Path(folder) / f"rank-{dist.get_rank()}").touch()
+
+    together(arrived, DiesOnce(str(seen)), tmp_path)
+    assert {path.name for path in seen.iterdir()} == {"died", "rank-0", "rank-1"}
 
 
 def test_more_than_this_machine_has_is_refused(tmp_path: Path) -> None:
