@@ -120,13 +120,13 @@ def test_of_few_budgets_each_is_judged_and_nothing_between(library: Library, put
 
 
 def test_where_no_noise_is_known_nobody_is_ahead(library: Library, put: Put) -> None:
-    put("no_filter", (0.1, 0.2, 0.3, 0.4), benchmark="datacomp", metric="average")
-    put("filter", (0.2, 0.3, 0.3, 0.1), benchmark="datacomp", metric="average")
+    put("no_filter", (0.1, 0.2, 0.3, 0.4), benchmark="datacomp", metric="retrieval")
+    put("filter", (0.2, 0.3, 0.3, 0.1), benchmark="datacomp", metric="retrieval")
     made = over_budgets(library, "datacomp")
     [sentence] = made.verdicts
     assert sentence.startswith("no_filter and filter: unknown. As printed")
     assert "filter at 12.9M, 128M samples; of neither at 1.28G samples; of no_filter at" in sentence
-    assert made.noise.startswith("Nothing is known of the noise of average")
+    assert made.noise.startswith("Nothing is known of the noise of retrieval")
 
 
 def test_the_price_is_read_between_two_budgets_of_one_model(library: Library, put: Put) -> None:
@@ -146,8 +146,8 @@ def test_the_price_is_read_between_two_budgets_of_one_model(library: Library, pu
 
 def test_a_price_without_known_noise_has_no_interval(library: Library, put: Put) -> None:
     """`small` and `medium` have one model and ten times the samples: halfway is 10 ** .5."""
-    put("no_filter", (0.1, 0.3, None, None), benchmark="datacomp", metric="average")
-    put("filter", (0.2, None, None, None), benchmark="datacomp", metric="average")
+    put("no_filter", (0.1, 0.3, None, None), benchmark="datacomp", metric="retrieval")
+    put("filter", (0.2, None, None, None), benchmark="datacomp", metric="retrieval")
     [worth] = over_budgets(library, "datacomp", names=["filter"]).worth
     assert worth.known
     assert worth.sentence.startswith("3.1")
