@@ -95,10 +95,13 @@ def _view(left: Array, right: Array, disparity: Array, share: float) -> View:
 
 
 def _at(image: Array, rows: Array, columns: Array) -> Array:
-    positions = torch.from_numpy(np.stack([rows, columns], -1))
-    values, _ = warp.interpolate(torch.from_numpy(image)[None], positions)
-    result: Array = values[0].numpy()
+    result: Array = _values(image, torch.from_numpy(np.stack([rows, columns], -1))).numpy()
     return result
+
+
+def _values(image: Array, positions: Tensor) -> Tensor:
+    """Bilinear values of one image (h, w) at positions (..., 2)."""
+    return warp.interpolate(torch.from_numpy(image)[None], positions)[0][0]
 
 
 @dataclass(frozen=True)
@@ -117,30 +120,26 @@ class Window:
 
     def frame(self, view: View) -> Tensor:
         """The brightness inside the window, (side, side)."""
-        image = torch.from_numpy(view.brightness)
-        return warp.interpolate(image[None], self.positions(view))[0][0]
+        return _values(view.brightness, self.positions(view))
 
     def points(self, view: View) -> Tensor:
         """Where the points seen in the window are in the left photograph, (side, side, 2)."""
         positions = self.positions(view)
-        return positions + _to_the_right(view.share * self._disparity(view, positions))
+        return positions + _to_the_right(view.share * _values(view.disparity, positions))
 
     def flow(self, view: View, before: View) -> warp.Flow:
         """From positions in the window to those one frame before; hidden points are outside it."""
 
         def moved(positions: Tensor) -> Tensor:
             corner = self.positions(view)[0, 0]
-            disparity = self._disparity(view, positions + corner)
+            disparity = _values(view.disparity, positions + corner)
             travelled = (view.share - before.share) * (disparity - self.follows)
             earlier = positions + _to_the_right(travelled)
-            there = self._disparity(before, earlier + self.positions(before)[0, 0])
+            there = _values(before.disparity, earlier + self.positions(before)[0, 0])
             visible = (there - disparity).abs() < SAME_SURFACE
             return torch.where(visible[..., None], earlier, torch.full_like(earlier, HIDDEN))
 
         return moved
-
-    def _disparity(self, view: View, positions: Tensor) -> Tensor:
-        return warp.interpolate(torch.from_numpy(view.disparity)[None], positions)[0][0]
 
 
 def _to_the_right(columns: Tensor) -> Tensor:
